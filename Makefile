@@ -1,0 +1,45 @@
+# The few commands people type. `make demo` and `make test` do all their own set-up.
+PYTHON ?= python3
+BIN := .venv/bin
+TORCH := torch==2.13.0+cpu
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+
+.PHONY: setup demo serve test check format bench crash-test clean
+
+setup: .venv/.ready
+
+# torch's CPU build is taken from wherever pip already finds it, else from PyTorch's own index.
+.venv/.ready: requirements/cpu.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Ramify needs Python 3.11 or newer (make PYTHON=python3.11)")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install -q --no-deps "$(TORCH)" 2>/dev/null || $(BIN)/pip install -q --no-deps --index-url $(TORCH_INDEX) "$(TORCH)"
+	$(BIN)/pip install -q --no-deps -r requirements/cpu.lock
+	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: setup
+	$(BIN)/ramify demo
+
+serve: setup
+	$(BIN)/ramify serve
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup
+	$(BIN)/ramify bench
+
+crash-test: setup
+	$(BIN)/python -m pytest tests/crash -m crash --override-ini=timeout=1800
+
+clean:
+	rm -rf .venv runs dist

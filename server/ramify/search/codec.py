@@ -1,0 +1,92 @@
+"""Trees as JSON: the one form in which they are logged, sent and trained on.
+
+A tree survives the round trip unchanged; an unknown key or a missing field is an error, never dropped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from ramify.search.records import Action, Answer, Limits, Sampling, SearchParams, Usage
+from ramify.search.tree import Completion, Node, Tree
+
+SCHEMA_VERSION = 1
+
+
+class BadTree(ValueError):
+    """A document that is no tree of this schema."""
+
+
+def tree_to_dict(tree: Tree) -> dict[str, Any]:
+    """The tree as JSON-ready values; `tree_from_dict` is its inverse."""
+    return {"schema_version": SCHEMA_VERSION, **asdict(tree)}
+
+
+def tree_from_dict(document: Mapping[str, Any]) -> Tree:
+    """Raises `BadTree` where the document is not a tree of this schema version, or its nodes do not form one."""
+    data = dict(document)
+    version = data.pop("schema_version", None)
+    if version != SCHEMA_VERSION:
+        raise BadTree(f"schema_version is {version!r}; this Ramify reads {SCHEMA_VERSION}")
+    try:
+        data["params"] = _params(data["params"])
+        data["sampling"] = _record(Sampling, data["sampling"])
+        data["usage"] = _record(Usage, data["usage"])
+        data["nodes"] = [_record(Node, n) for n in data["nodes"]]
+        data["completions"] = [_record(Completion, c) for c in data["completions"]]
+        data["answer"] = None if data["answer"] is None else _record(Answer, data["answer"])
+        data["candidates"] = [_record(Answer, a) for a in data["candidates"]]
+        tree: Tree = _record(Tree, data)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BadTree(f"not a tree: {error!r}") from error
+    check_structure(tree)
+    return tree
+
+
+def check_structure(tree: Tree) -> None:
+    """Raise `BadTree` unless parents, children, depths and statistics fit together."""
+    if not tree.nodes or tree.nodes[0].parent is not None:
+        raise BadTree("node 0 must be the root")
+    for i, node in enumerate(tree.nodes):
+        if node.id != i:
+            raise BadTree(f"node {i} calls itself {node.id}")
+        if len(node.logprobs) != len(node.tokens):
+            raise BadTree(f"node {i} has {len(node.tokens)} tokens and {len(node.logprobs)} log-probs")
+        numbers = [node.prior, node.value_sum, node.fresh_value_sum, *node.logprobs]
+        numbers += [x for x in (node.value, node.outcome) if x is not None]
+        if not all(math.isfinite(x) for x in numbers):
+            raise BadTree(f"node {i} holds a number that is not finite")
+        if any(not 0 <= x <= 1 for x in (node.value, node.outcome) if x is not None):
+            raise BadTree(f"node {i} has a value or outcome outside [0, 1]")
+        for child in node.children:
+            if not i < child < len(tree.nodes) or tree.nodes[child].parent != i:
+                raise BadTree(f"node {i} names {child}, which is no child of it")
+        if i and (node.parent is None or not 0 <= node.parent < i):
+            raise BadTree(f"node {i} has no earlier parent")
+        if i and (node.parent is not None and i not in tree.nodes[node.parent].children):
+            raise BadTree(f"node {i} is unknown to its parent")
+        if i and node.parent is not None and node.depth != tree.nodes[node.parent].depth + 1:
+            raise BadTree(f"node {i} has depth {node.depth}")
+
+
+def _params(data: Mapping[str, Any]) -> SearchParams:
+    values = dict(data)
+    values["action"] = _record(Action, values["action"])
+    values["budget"] = _record(Limits, values["budget"])
+    return _record(SearchParams, values)
+
+
+_TUPLES = {"tokens", "logprobs", "prompt_tokens", "stop"}
+
+
+def _record(cls: type[Any], data: Mapping[str, Any]) -> Any:
+    """Build a dataclass from a mapping with exactly its fields; JSON arrays become tuples where records hold them."""
+    names = {f.name for f in fields(cls)}
+    if unknown := set(data) - names:
+        raise BadTree(f"{cls.__name__} has no field {sorted(unknown)[0]!r}")
+    if missing := names - set(data):
+        raise BadTree(f"{cls.__name__} lacks {sorted(missing)[0]!r}")
+    return cls(**{k: tuple(v) if k in _TUPLES and isinstance(v, list) else v for k, v in data.items()})

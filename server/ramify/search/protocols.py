@@ -1,0 +1,65 @@
+"""The only world that a search knows: a policy that writes, a scorer that judges, a task that says what is right."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from ramify.search.records import Draw, Score, Step, Verdict
+
+
+class EngineDead(RuntimeError):
+    """An engine is gone for good: no later request to it can succeed."""
+
+
+class SampleAborted(asyncio.CancelledError):
+    """`Policy.sample` was cancelled after the engine had already generated `tokens` tokens."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__(f"aborted after {tokens} generated tokens")
+        self.tokens = tokens
+
+
+class Policy(Protocol):
+    """A language model.
+
+    Both calls free their engine work when cancelled and may raise `EngineDead`.
+    """
+
+    async def sample(self, prefix: Sequence[int], draw: Draw, seeds: Sequence[int]) -> list[Step]:
+        """Draw `draw.n` independent continuations of `prefix` (token ids, prompt included); `seeds` has one
+        64-bit seed for each. Cancelled, it raises `SampleAborted` with the tokens it had generated."""
+        ...
+
+    async def next_tokens(self, prefix: Sequence[int], k: int, temperature: float) -> list[Step]:
+        """The k most likely next tokens, likeliest first, as one-token steps with their exact log-probabilities
+        (before any truncation; log-softmax of logits/temperature). Costs one generated token."""
+        ...
+
+
+class Scorer(Protocol):
+    """A value model: the expected outcome of an answer, finished or not."""
+
+    async def score(self, sequences: Sequence[Sequence[int]]) -> list[Score]:
+        """Judge whole sequences (prompt and answer so far, token ids); one Score each, in order."""
+        ...
+
+
+class Task(Protocol):
+    """One problem and its rules, bound together."""
+
+    async def finals(self, texts: Sequence[str]) -> list[str | None]:
+        """The final answer of each complete text in canonical form: equal answers get equal strings. `None` where a
+        text holds no answer."""
+        ...
+
+    async def grade(self, text: str) -> Verdict:
+        """Whether a complete text (the answer alone, without the prompt) is right.
+
+        Raises `GradingFailed` where it cannot be told: a crash or a deadline, never a wrong answer."""
+        ...
+
+
+class GradingFailed(RuntimeError):
+    """The verifier itself failed; this says nothing about the answer."""

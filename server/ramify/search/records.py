@@ -1,0 +1,218 @@
+"""What crosses the border of a search: parameters going in, samples and judgements coming back, answers out.
+
+Everything here is frozen. Token ids are the engine's own; text is only ever read, never turned back into tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Algorithm = Literal[
+    "mcts", "gumbel", "rap", "beam", "dvts", "dfs", "particle", "best_of_n", "self_consistency"
+]
+ActionKind = Literal["step", "token", "chunk"]
+Expand = Literal["step", "path"]
+Select = Literal["puct", "thompson"]
+Prior = Literal["count", "mean_logprob", "sum_logprob"]
+Leaf = Literal["value", "rollout", "mixed"]
+Grader = Literal["model", "verifier"]
+AnswerRule = Literal["majority", "orm_max", "orm_vote", "most_visited"]
+Schedule = Literal["continuous", "waves"]
+Commit = Literal["root", "step"]
+EarlyStop = Literal["off", "unbeatable", "posterior", "verified"]
+OutcomeSource = Literal["verifier", "human"]
+
+Finish = Literal["eos", "stop", "length"]
+"""Why the engine ended a sample: the model's end token, a stop string, or the token cap."""
+
+Terminal = Literal["eos", "stop", "truncated"]
+"""Why an answer ended at a node: the model's end token, an answer's stop string, or a depth or length cap."""
+
+Status = Literal["running", "complete", "cancelled", "deadline", "drained", "engine_dead", "failed"]
+StopReason = Literal[
+    "budget.simulations",
+    "budget.tokens",
+    "budget.seconds",
+    "budget.nodes",
+    "exhausted",
+    "early",
+    "client",
+    "disconnect",
+    "deadline",
+    "drain",
+    "error",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How one answer is sampled."""
+
+    temperature: float = 1.0
+    """0 is greedy; otherwise logits are divided by it. [0, 2]"""
+    top_p: float = 1.0
+    """Nucleus mass, (0, 1]."""
+    top_k: int = 0
+    """Most likely tokens kept; 0 keeps all."""
+    max_tokens: int = 64
+    """Cap on the tokens of one whole answer, from the end of the prompt. At least 1."""
+    stop: tuple[str, ...] = ()
+    """Strings that end an answer (they stay in its text)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What one edge of the tree is."""
+
+    kind: ActionKind = "step"
+    stop: tuple[str, ...] = ("\n",)
+    """`step` only: strings that end a step, matched on decoded text."""
+    max_tokens: int = 16
+    """`step`: cap on one step's tokens. `chunk`: its exact size. `token`: ignored (always 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The budget: whichever limit is met first ends the search. `None` means no such limit."""
+
+    simulations: int = 64
+    tokens: int | None = None
+    """Generated tokens, merged duplicates and aborted draws included."""
+    seconds: float | None = None
+    nodes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchParams:
+    """Every parameter of a search. `params.search_params` builds one with the algorithm's own defaults."""
+
+    algorithm: Algorithm = "mcts"
+    width: int = 4
+    """Draws at one expansion: children under `step` (k of the top-k under `token`); under `path` the complete
+    answers drawn by simulation 1, every later expansion drawing one."""
+    parallel: int = 8
+    """Simulations in flight in this tree."""
+    max_depth: int = 32
+    """Edges below the prompt; a deeper unfinished answer is `truncated`."""
+    action: Action = field(default_factory=Action)
+    expand: Expand = "path"
+    select: Select = "thompson"
+    prior: Prior = "count"
+    prior_temperature: float = 1.0
+    leaf: Leaf = "value"
+    rollout_weight: float = 0.5
+    """`leaf: mixed` backs up rollout_weight · rollout + (1 - rollout_weight) · value."""
+    grader: Grader = "model"
+    """Who judges complete answers: the outcome model, or the task's verifier."""
+    answer: AnswerRule = "orm_vote"
+    schedule: Schedule = "continuous"
+    commit: Commit = "root"
+    early_stop: EarlyStop = "off"
+    early_stop_threshold: float = 0.95
+    c_init: float = 1.25
+    """PUCT exploration constant (AlphaZero pseudocode's pb_c_init)."""
+    c_base: float = 19652.0
+    """PUCT exploration growth (AlphaZero pseudocode's pb_c_base)."""
+    kappa: float = 2.0
+    """Thompson: pseudo-visits that an arm's model value counts for."""
+    tau: float = 0.0
+    """`commit: step`: a step is drawn with probability ~ N^(1/tau); 0 takes the most visited."""
+    dirichlet_alpha: float = 0.3
+    dirichlet_fraction: float = 0.0
+    """Share of Dirichlet noise in the root's priors; 0 is none. For data generation."""
+    considered: int = 8
+    """`gumbel`: m, root actions that Sequential Halving starts from."""
+    c_visit: float = 50.0
+    c_scale: float = 1.0
+    """`gumbel`: sigma(q) = (c_visit + max N) · c_scale · q."""
+    gumbel_scale: float = 0.0
+    """`gumbel`: scale of the root's Gumbel noise; 0 when serving, 1 when collecting."""
+    beam_width: int = 4
+    """`beam`: nodes kept at each depth. `dvts`: independent subtrees. `particle`: particles."""
+    threshold: float = 0.1
+    """`dfs`: children whose value is below it are pruned. [0, 1]"""
+    budget: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What is asked of the policy in one engine request."""
+
+    n: int
+    """Independent continuations."""
+    max_tokens: int
+    """Cap on each."""
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    stop: tuple[str, ...] = ()
+    """Strings that end a continuation; matched on decoded text, kept in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One continuation sampled from the policy."""
+
+    token_ids: tuple[int, ...]
+    """The end token included, where the model wrote it."""
+    text: str
+    """The decoded text that these tokens add to the prefix; the end token adds none."""
+    logprobs: tuple[float, ...]
+    """Natural log of each token's probability under the distribution that was really sampled from (temperature and
+    truncation included). Same length as `token_ids`. Greedy draws report those of temperature 1."""
+    ends: tuple[int, ...]
+    """`ends[i]`: characters of `text` decoded once token i is in. Same length as `token_ids`, rising."""
+    finish: Finish
+    release: str
+    """Id of the release whose weights sampled it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The value model's judgement of one sequence."""
+
+    value: float
+    """The expected outcome, in [0, 1]."""
+    release: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A verifier's judgement of one complete answer."""
+
+    outcome: float
+    """In [0, 1]; 1 is right."""
+    reason: str
+    """One line for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One distinct final answer of a tree."""
+
+    node: int
+    """Id of the node that ends it."""
+    text: str
+    final: str | None
+    """The task's canonical form; `None` where the text holds no answer."""
+    value: float | None
+    """The outcome model's estimate of this text, in [0, 1]; `None` where no model judged it."""
+    visits: int
+    votes: float
+    """Share of the answer rule's weight that this answer got, in [0, 1]."""
+    outcome: float | None = None
+    outcome_source: OutcomeSource | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a search spent."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    """Every generated token: merged duplicates, aborted draws and the final rollout too."""
+    scored_sequences: int = 0
+    simulations: int = 0
+    nodes: int = 0
+    seconds: float = 0.0

@@ -1,0 +1,165 @@
+"""The tree that a search grows: nodes, statistics, and the complete answers in the order in which they were drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ramify.search.records import (
+    Answer,
+    OutcomeSource,
+    Sampling,
+    SearchParams,
+    Status,
+    StopReason,
+    Terminal,
+    Usage,
+)
+
+
+@dataclass(slots=True)
+class Node:
+    """One action and everything known of the text that it ends."""
+
+    id: int
+    """Index in `Tree.nodes`; the root, which stands for the prompt, is 0."""
+    parent: int | None
+    depth: int
+    tokens: tuple[int, ...] = ()
+    """The action's token ids; none at the root."""
+    logprobs: tuple[float, ...] = ()
+    """Behaviour log-probability of each of them."""
+    text: str = ""
+    """The text they add."""
+    length: int = 0
+    """Tokens of the answer up to here, this action included."""
+    prior: float = 1.0
+    """P, in [0, 1]; siblings sum to 1."""
+    multiplicity: int = 1
+    """m: how many policy draws at the parent took this action."""
+    value: float | None = None
+    """v: the value model's estimate, in [0, 1]; `None` where it was not asked."""
+    visits: int = 0
+    """N: backups through here."""
+    value_sum: float = 0.0
+    """W: sum of what they carried."""
+    in_flight: int = 0
+    """O: simulations now below here. 0 in a finished tree."""
+    fresh_visits: int = 0
+    """Policy draws from here to the end of an answer."""
+    fresh_value_sum: float = 0.0
+    """Sum of the values of the ends that they reached."""
+    expansions: int = 0
+    """Engine requests sent from here."""
+    expanding: int = 0
+    """Engine requests from here now in flight. 0 in a finished tree."""
+    expanded: bool = False
+    """Whether any expansion from here has landed."""
+    pruned: bool = False
+    """Given up by the algorithm (`beam`, `dvts`, `dfs`, `particle`)."""
+    terminal: Terminal | None = None
+    outcome: float | None = None
+    """A verifier's or a person's verdict, in [0, 1]; never a model's."""
+    outcome_source: OutcomeSource | None = None
+    release: str = ""
+    """Release whose weights sampled it."""
+    simulation: int = 0
+    """The simulation that made it, from 1; 0 at the root."""
+    tokens_spent: int = 0
+    """Generated tokens that this edge cost: its length times its multiplicity."""
+    children: list[int] = field(default_factory=list)
+
+    @property
+    def mean(self) -> float | None:
+        """Q = W/N in [0, 1]; the model's value before the first visit; `None` where neither is known."""
+        return self.value_sum / self.visits if self.visits else self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One complete answer drawn, in the order of landing."""
+
+    node: int
+    simulation: int
+    tokens: int
+    """Tokens the whole search had generated once it had landed."""
+
+
+@dataclass(slots=True)
+class Tree:
+    """A search and its result: what was asked, what grew, what was spent, how it ended."""
+
+    id: str
+    """`tree_` and a UUIDv7 in hex."""
+    created_at: float
+    """Unix seconds."""
+    model: str
+    prompt: str
+    prompt_tokens: tuple[int, ...]
+    params: SearchParams
+    sampling: Sampling
+    seed: int
+    task: str | None = None
+    problem: Mapping[str, Any] | None = None
+    train: bool = True
+    """Whether the asker allows training on it."""
+    nodes: list[Node] = field(default_factory=lambda: [Node(id=0, parent=None, depth=0)])
+    completions: list[Completion] = field(default_factory=list)
+    committed: list[int] = field(default_factory=list)
+    """`commit: step`: the nodes committed, in order."""
+    usage: Usage = Usage()
+    status: Status = "running"
+    stop_reason: StopReason | None = None
+    error: str | None = None
+    answer: Answer | None = None
+    candidates: list[Answer] = field(default_factory=list)
+    """Distinct final answers, best first; `answer` is the first."""
+    parent_tree: str | None = None
+    """The tree that this one was branched from."""
+
+    @property
+    def root(self) -> Node:
+        return self.nodes[0]
+
+    @property
+    def releases(self) -> list[str]:
+        """Ids of the releases that wrote its nodes, in order of appearance."""
+        return list(dict.fromkeys(node.release for node in self.nodes if node.release))
+
+    def children(self, node: Node) -> list[Node]:
+        return [self.nodes[i] for i in node.children]
+
+    def lineage(self, node: Node) -> list[Node]:
+        """From the root to `node`, both included."""
+        path = [node]
+        while (parent := path[-1].parent) is not None:
+            path.append(self.nodes[parent])
+        return path[::-1]
+
+    def answer_tokens(self, node: Node) -> tuple[int, ...]:
+        return tuple(t for n in self.lineage(node) for t in n.tokens)
+
+    def sequence(self, node: Node) -> tuple[int, ...]:
+        """Prompt and answer so far, token ids."""
+        return self.prompt_tokens + self.answer_tokens(node)
+
+    def text(self, node: Node) -> str:
+        """The answer so far, the prompt left out."""
+        return "".join(n.text for n in self.lineage(node))
+
+    def leaves(self) -> Iterator[Node]:
+        return (node for node in self.nodes if not node.children)
+
+    def complete(self) -> list[Node]:
+        """Ends of complete answers; truncated ones are not complete."""
+        return [node for node in self.nodes if node.terminal in ("eos", "stop")]
+
+    def child_with(self, node: Node, tokens: tuple[int, ...]) -> Node | None:
+        return next((c for c in self.children(node) if c.tokens == tokens), None)
+
+    def add(self, parent: Node, **fields: Any) -> Node:
+        node = Node(id=len(self.nodes), parent=parent.id, depth=parent.depth + 1, **fields)
+        self.nodes.append(node)
+        parent.children.append(node.id)
+        return node
