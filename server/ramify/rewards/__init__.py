@@ -1,0 +1,15 @@
+"""Tasks, their verifiers and their data sets: the one place that says whether an answer is right.
+
+| module | what it holds |
+|---|---|
+| `registry` | `task(name, problem)`: a problem bound to its rules; what other packages use |
+| `datasets`, `jsonl` | `load(spec, count, seed)`: examples for evaluation; one's own files |
+| `errors` | what can be wrong with a problem, a data set or a grading |
+| `schemas` | the shape of each task's problem |
+| `countdown`, `countdown_data` | Countdown: its arithmetic, grading, generator and splits |
+| `tasks` | the tasks that judge in this process: `countdown`, `exact`, `none` |
+| `mathematics` | the `math` task, judged by math-verify in worker processes |
+| `pool`, `worker_process`, `worker`, `worker_memory` | killable processes, and what runs in each |
+| `math_worker` | what math-verify is asked, inside such a process |
+| `counters` | what became of the calls, for metrics |
+"""

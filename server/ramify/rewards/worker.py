@@ -1,0 +1,113 @@
+"""The inside of one worker process: read a call, run it in the main thread, answer; die with the parent.
+
+Lines of JSON on both sides. In: `{"call": name, "arguments": …, "deadline": seconds}`; out: first `{"ready":
+true}`, then for each call `{"result": …}` or `{"failure": kind, "message": …}`, with `"last": true` where the
+process ends after it. Started by `pool.Pool` as `python -m ramify.rewards.worker CONFIG`, never imported by
+it.
+
+The parent kills a worker that is late. Should the parent be gone, three things end the worker: the kernel's
+parent-death signal (Linux), the end of standard input, and a timer set for each call whose signal nobody
+handles, so that even one endless operation in C cannot outlive it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+from ramify.rewards.worker_memory import Memory
+
+GRACE = 1.0
+"""Seconds after a call's deadline at which the kernel ends a worker that the parent has not killed."""
+MAX_MESSAGE = 300
+PR_SET_PDEATHSIG = 1
+
+Functions = dict[str, Callable[..., Any]]
+
+
+def main(config: dict[str, Any]) -> None:
+    """Serve calls until standard input ends."""
+    channel = _take_stdout()
+    _die_with(config["parent"])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes us
+    for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
+        resource.setrlimit(limit, (0, 0))
+    memory = Memory(config["memory"])
+    memory.limit()
+    logging.disable(logging.CRITICAL)
+    lines: SimpleQueue[bytes] = SimpleQueue()
+    threading.Thread(target=_read, args=(lines,), daemon=True).start()
+    try:
+        functions: Functions = importlib.import_module(config["functions"]).FUNCTIONS
+    except Exception as error:
+        _write(channel, {"failure": "crash", "message": _line(error), "last": True})
+        return
+    _write(channel, {"ready": True})
+    last = False
+    while not last:
+        reply = _answer(functions, json.loads(lines.get()))
+        if reply.get("failure") == "crash" or memory.exceeded():
+            reply = {"failure": "crash", "message": "the verifier ran into its memory limit", "last": True}
+        elif memory.worn():
+            reply["last"] = True
+        last = bool(reply.get("last"))
+        _write(channel, reply)
+
+
+def _answer(functions: Functions, call: dict[str, Any]) -> dict[str, Any]:
+    signal.setitimer(signal.ITIMER_REAL, call["deadline"] + GRACE)
+    try:
+        return {"result": functions[call["call"]](**call["arguments"])}
+    except MemoryError:
+        return {"failure": "crash"}
+    except Exception as error:
+        return {"failure": "error", "message": _line(error)}
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _take_stdout() -> int:
+    """Keep standard output for replies; whatever prints writes nowhere."""
+    channel = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 1)
+    return channel
+
+
+def _die_with(parent: int) -> None:
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def _read(lines: SimpleQueue[bytes]) -> None:
+    for line in sys.stdin.buffer:
+        lines.put(line)
+    os._exit(0)
+
+
+def _write(channel: int, reply: dict[str, Any]) -> None:
+    data = json.dumps(reply).encode() + b"\n"
+    while data:
+        data = data[os.write(channel, data) :]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:MAX_MESSAGE]
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
