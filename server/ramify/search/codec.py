@@ -76,7 +76,8 @@ def _params(data: Mapping[str, Any]) -> SearchParams:
     values = dict(data)
     values["action"] = _record(Action, values["action"])
     values["budget"] = _record(Limits, values["budget"])
-    return _record(SearchParams, values)
+    params: SearchParams = _record(SearchParams, values)
+    return params
 
 
 _TUPLES = {"tokens", "logprobs", "prompt_tokens", "stop"}

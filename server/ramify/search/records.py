@@ -97,6 +97,8 @@ class SearchParams:
     """Edges below the prompt; a deeper unfinished answer is `truncated`."""
     action: Action = field(default_factory=Action)
     expand: Expand = "path"
+    widen: bool = False
+    """`expand: step`: "draw afresh here" is an arm at every node, as it always is under `path`."""
     select: Select = "thompson"
     prior: Prior = "count"
     prior_temperature: float = 1.0
@@ -213,6 +215,8 @@ class Usage:
     completion_tokens: int = 0
     """Every generated token: merged duplicates, aborted draws and the final rollout too."""
     scored_sequences: int = 0
+    grading_failures: int = 0
+    """Complete answers on which the verifier itself failed; they count for nothing."""
     simulations: int = 0
     nodes: int = 0
     seconds: float = 0.0

@@ -1,0 +1,93 @@
+"""What every algorithm is: a rule that says where to draw next, and what to make of what came back.
+
+An algorithm is synchronous and owns no engine. `run.Search` asks it for plans, has them carried out (several at
+once, if it may) and hands the results back; so concurrency, budget and cancellation are written once, elsewhere.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from ramify.search.budget import Budget
+from ramify.search.growth import Growth, leaf_value
+from ramify.search.plans import Drawn, Plan
+from ramify.search.priors import softmax
+from ramify.search.tree import Node, Tree
+
+
+class Algorithm(ABC):
+    judges_steps = True
+    """Whether the value model judges unfinished steps."""
+
+    def __init__(self, growth: Growth, rng: random.Random) -> None:
+        self.growth, self.rng = growth, rng
+        self.tree: Tree = growth.tree
+        self.budget: Budget = growth.budget
+        self.params = growth.tree.params
+
+    @abstractmethod
+    def select(self, may_begin: bool) -> Plan | None:
+        """The next plan, the tree left as it is; `None` where nothing can be done until something in flight lands,
+        or, with nothing in flight, ever. Unless `may_begin`, only simulations begun before may go on."""
+
+    @abstractmethod
+    def land(self, plan: Plan, drawn: Drawn) -> bool:
+        """Merge a plan's result into the tree; True where that ends the plan's simulation."""
+
+    def abandon(self, plan: Plan) -> None:
+        """A plan that was begun will not land. Its marks are already gone."""
+
+    @property
+    def next_simulation(self) -> int:
+        return self.budget.simulations + 1
+
+    @property
+    def by_verifier(self) -> bool:
+        return self.params.grader == "verifier"
+
+    def one_step(self, path: Sequence[Node], n: int, simulation: int | None = None) -> Plan:
+        """A plan to draw n actions at the end of `path` (under `token`: the n likeliest)."""
+        action, node = self.params.action, path[-1]
+        left = self.tree.sampling.max_tokens - node.length
+        simulation = simulation or self.next_simulation
+        if action.kind == "token":
+            return Plan(simulation, tuple(path), "token", n, 1)
+        return Plan(simulation, tuple(path), "step", n, min(action.max_tokens, left))
+
+    def to_end(self, path: Sequence[Node], n: int) -> Plan:
+        """A plan to draw n continuations to the end of the answer."""
+        left = self.tree.sampling.max_tokens - path[-1].length
+        return Plan(self.next_simulation, tuple(path), "path", n, left)
+
+    def revisit(self, path: Sequence[Node], simulation: int | None = None) -> Plan:
+        return Plan(simulation or self.next_simulation, tuple(path), "revisit", 0, 0)
+
+    def land_step(self, plan: Plan, drawn: Drawn) -> list[Node]:
+        """Merge an expansion by one action, back its value up; the children drawn, each once."""
+        lines = self.growth.merge(plan, drawn)
+        self.growth.set_priors(plan.node)
+        children = [line[0] for line in lines[: len(drawn.samples)] if line]
+        value = self.mean_value(children)
+        if value is not None:
+            self.growth.fresh(plan.node, value)
+            self.growth.back_up(plan.path, value)
+        return list({child.id: child for child in children}.values())
+
+    def mean_value(self, draws: Sequence[Node]) -> float | None:
+        """The mean leaf value of draws, a child drawn twice counting twice: Σ m·v/Σ m. Enumerated token actions
+        count by their exact probabilities. `None` where no draw could be judged."""
+        valued = [(leaf_value(c, self.by_verifier), c) for c in draws]
+        known = [(v, c) for v, c in valued if v is not None]
+        if not known:
+            return None
+        if self.params.action.kind != "token":
+            return sum(v for v, _ in known) / len(known)
+        weights = softmax([sum(c.logprobs) for _, c in known])
+        return sum(w * v for w, (v, _) in zip(weights, known, strict=True))
+
+    def worth(self, node: Node) -> float:
+        """The leaf value that an algorithm compares nodes by; 0 where the judge failed."""
+        value = leaf_value(node, self.by_verifier)
+        return 0.0 if value is None else value

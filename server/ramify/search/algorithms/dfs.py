@@ -1,0 +1,35 @@
+"""DFS-V (Yao et al. 2023, "Tree of thoughts", algorithm 2): depth first, the child of the highest value first,
+children whose value is below `threshold` pruned."""
+
+from __future__ import annotations
+
+import random
+
+from ramify.search.algorithms.base import Algorithm
+from ramify.search.growth import Growth
+from ramify.search.plans import Drawn, Plan
+from ramify.search.tree import Node
+
+
+class Dfs(Algorithm):
+    def __init__(self, growth: Growth, rng: random.Random) -> None:
+        super().__init__(growth, rng)
+        self._stack: list[Node] = [self.tree.root]
+        """Nodes to expand, the next one last. With `parallel` above 1 the topmost ones are expanded together."""
+
+    def select(self, may_begin: bool) -> Plan | None:
+        if not may_begin:
+            return None
+        for node in reversed(self._stack):
+            if not node.expanding:
+                return self.one_step(self.tree.lineage(node), self.params.width)
+        return None
+
+    def land(self, plan: Plan, drawn: Drawn) -> bool:
+        children = [c for c in self.land_step(plan, drawn) if c.terminal is None]
+        for child in children:
+            child.pruned = self.worth(child) < self.params.threshold
+        at = next(i for i, node in enumerate(self._stack) if node is plan.node)
+        promising = sorted((c for c in children if not c.pruned), key=lambda c: (self.worth(c), -c.id))
+        self._stack[at : at + 1] = promising
+        return True

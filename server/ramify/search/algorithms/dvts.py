@@ -1,0 +1,40 @@
+"""Diverse verifier tree search (Beeching et al. 2024): `beam_width` greedy searches that never compete.
+
+The root is expanded once for all of them, by `beam_width · width` draws; subtree i starts at the i-th best distinct
+child and from there always goes to the best child, however good its neighbours are.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+
+from ramify.search.algorithms.base import Algorithm
+from ramify.search.growth import Growth
+from ramify.search.plans import Drawn, Plan
+from ramify.search.tree import Node
+
+
+class Dvts(Algorithm):
+    def __init__(self, growth: Growth, rng: random.Random) -> None:
+        super().__init__(growth, rng)
+        self._heads: deque[Node] = deque([self.tree.root])
+        """Where each subtree goes on."""
+
+    def select(self, may_begin: bool) -> Plan | None:
+        if not may_begin:
+            return None
+        for head in self._heads:
+            if not head.expanding:
+                draws = self.params.width * (1 if head.depth else self.params.beam_width)
+                return self.one_step(self.tree.lineage(head), draws)
+        return None
+
+    def land(self, plan: Plan, drawn: Drawn) -> bool:
+        ranked = sorted(self.land_step(plan, drawn), key=lambda c: (-self.worth(c), c.id))
+        kept = ranked[: self.params.beam_width if plan.node.depth == 0 else 1]
+        for loser in ranked[len(kept) :]:
+            loser.pruned = loser.terminal is None
+        self._heads.remove(plan.node)
+        self._heads.extend(child for child in kept if child.terminal is None)
+        return True

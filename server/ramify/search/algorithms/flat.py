@@ -1,0 +1,26 @@
+"""`best_of_n` and `self_consistency`: complete answers drawn from the prompt until the budget ends.
+
+The baselines. One simulation is one answer, a child of the root whatever its length, so temperature 0 and one
+simulation is greedy decoding. The two differ in their answer rule: the outcome model's choice, or the majority.
+"""
+
+from __future__ import annotations
+
+from ramify.search.algorithms.base import Algorithm
+from ramify.search.growth import leaf_value
+from ramify.search.plans import Drawn, Plan
+
+
+class Flat(Algorithm):
+    judges_steps = False
+
+    def select(self, may_begin: bool) -> Plan | None:
+        return self.to_end([self.tree.root], 1) if may_begin else None
+
+    def land(self, plan: Plan, drawn: Drawn) -> bool:
+        for line in self.growth.merge(plan, drawn):
+            value = leaf_value(line[-1], self.by_verifier) if line else None
+            if value is not None:
+                self.growth.fresh(plan.node, value)
+                self.growth.back_up((*plan.path, *line), value)
+        return True

@@ -1,0 +1,107 @@
+"""Gumbel search with Sequential Halving (Danihelka et al. 2022, "Policy improvement by planning with Gumbel").
+
+Of the root's actions the m with the largest g + logit are considered; the budget is split into ⌈log2 m⌉ equal
+phases, in each of which the candidates left are visited equally and at whose end the better half stays. Below the
+root, actions are chosen so that visits follow the improved policy π' = softmax(logits + σ(completed Q)).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+
+from ramify.search.algorithms.mcts import Mcts
+from ramify.search.arms import Arm, arms, best
+from ramify.search.plans import Plan
+from ramify.search.priors import softmax
+from ramify.search.seeds import derive
+from ramify.search.tree import Node
+
+
+class Gumbel(Mcts):
+    candidates: list[Node] | None = None
+    """Root actions still considered; `None` before the root is expanded."""
+    phase = 0
+    phases = 0
+
+    needs_priors = True
+
+    def select(self, may_begin: bool) -> Plan | None:
+        root = self.tree.root
+        if not may_begin or (not self.widens and not self.growth.open):
+            return None
+        if not root.expanded:
+            if root.expanding:
+                return None
+            draw = self.to_end if self.params.expand == "path" else self.one_step
+            return draw([root], self.params.considered)
+        if self.candidates is None:
+            self._consider(self.tree.children(root))
+        self._halve()
+        return self._visit(self.candidates or [])
+
+    def _consider(self, children: Sequence[Node]) -> None:
+        """Gumbel-Top-m: the m children of the largest g(a) + logit(a)."""
+        ranked = sorted(children, key=lambda c: (-self._perturbed(c), -(c.value or 0.0), c.id))
+        self.candidates = ranked[: self.params.considered]
+        self.phases = math.ceil(math.log2(len(self.candidates))) if len(self.candidates) > 1 else 0
+
+    def _halve(self) -> None:
+        """Phase i of the ⌈log2 m⌉ ends when the largest spent/limit reaches i/⌈log2 m⌉; the last leaves one."""
+        candidates = self.candidates or []
+        while self.phase < self.phases and self.budget.fraction() >= (self.phase + 1) / self.phases:
+            self.phase += 1
+            keep = math.ceil(len(candidates) / 2)
+            candidates = sorted(candidates, key=lambda c: (-self._score(c, candidates), c.id))[:keep]
+        self.candidates = candidates
+
+    def _visit(self, candidates: Sequence[Node]) -> Plan | None:
+        """The least visited candidate, the better of equals; a finished answer needs no visit."""
+        live = [c for c in candidates if c.terminal is None]
+        for node in sorted(live, key=lambda c: (c.visits + c.in_flight, -self._score(c, candidates), c.id)):
+            plan = self.descend([self.tree.root, node])
+            if plan is not None:
+                return plan
+        return None
+
+    def _perturbed(self, child: Node) -> float:
+        """g + logit with logit = ln(m/Σm) and g ~ Gumbel(0, 1)·`gumbel_scale`."""
+        total = sum(c.multiplicity for c in self.tree.children(self.tree.root))
+        noise = 0.0
+        if self.params.gumbel_scale:
+            uniform = random.Random(derive(self.tree.seed, "gumbel", child.id)).random()
+            noise = -math.log(-math.log(max(uniform, 1e-300))) * self.params.gumbel_scale
+        return noise + math.log(child.multiplicity / total)
+
+    def _score(self, child: Node, among: Sequence[Node]) -> float:
+        """g + logit + σ(q̂), by which candidates are kept."""
+        top = max(c.visits for c in among)
+        return self._perturbed(child) + self._sigma(
+            _completed(child.visits, child.value_sum, child.mean), top
+        )
+
+    def _sigma(self, q: float, max_visits: int) -> float:
+        """σ(q) = (c_visit + max N)·c_scale·q (Danihelka et al., eq. 8)."""
+        return (self.params.c_visit + max_visits) * self.params.c_scale * q
+
+    def choose(self, node: Node) -> Arm | None:
+        """argmax π'(a) - n(a)/(1 + Σn) (Danihelka et al., eq. 14): visits in proportion to π'."""
+        choices = arms(node, self.tree.children(node), fresh=self.widens, revisit=not self.widens)
+        if not choices:
+            return None
+        top = max(a.visits for a in choices)
+        completed = [_completed(a.visits, a.value_sum, a.model_value) for a in choices]
+        improved = softmax(
+            [
+                math.log(max(a.prior, 1e-12)) + self._sigma(q, top)
+                for a, q in zip(choices, completed, strict=True)
+            ]
+        )
+        total = sum(a.n for a in choices)
+        return best(choices, [p - a.n / (1 + total) for p, a in zip(improved, choices, strict=True)])
+
+
+def _completed(visits: int, value_sum: float, own: float | None) -> float:
+    """Completed Q: W/N where there are visits, else the action's own value."""
+    return value_sum / visits if visits else (own if own is not None else 0.0)

@@ -1,0 +1,158 @@
+"""Monte Carlo tree search: select, expand, judge, back up.
+
+`expand: step` grows one level at a leaf and backs up what the value model says of it. `expand: path` lets the
+policy write on to the end of an answer, keeps every step of it as a node, and backs the end's value up the whole way;
+the tree widens wherever "draw afresh here" beats going down a child, so a node may get a new child at any time.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ramify.search.algorithms.base import Algorithm
+from ramify.search.arms import Arm, arms, best, puct_scores, thompson_scores
+from ramify.search.growth import leaf_value
+from ramify.search.plans import Drawn, Plan
+from ramify.search.seeds import derive
+from ramify.search.tree import Node
+
+
+class Mcts(Algorithm):
+    """`commit: root` spends everything from the root (TS-LLM's MCTS-Rollout); `commit: step` fixes one step after
+    another by visits, the budget spread evenly over the depth that remains (its MCTS-α)."""
+
+    def select(self, may_begin: bool) -> Plan | None:
+        if not may_begin or (not self.widens and not self.growth.open):
+            return None
+        if self.params.commit == "step":
+            self._commit()
+        return self.descend([self.growth.search_root])
+
+    @property
+    def widens(self) -> bool:
+        return self.params.expand == "path" or self.params.widen
+
+    @property
+    def needs_priors(self) -> bool:
+        return self.params.select == "puct"
+
+    def descend(self, path: list[Node]) -> Plan | None:
+        """Go down by the selection rule until there is something to draw."""
+        while True:
+            node = path[-1]
+            if node.terminal is not None:
+                return None if self.widens else self.revisit(path)
+            if not node.expanded:
+                return None if node.expanding else self._expand(path)
+            arm = self.choose(node)
+            if arm is None:
+                return None
+            if arm.node is None:
+                return self._expand(path)
+            path.append(arm.node)
+
+    def choose(self, node: Node) -> Arm | None:
+        choices = arms(node, self.tree.children(node), fresh=self.widens, revisit=not self.widens)
+        if not choices:
+            return None
+        if self.params.select == "thompson":
+            return best(choices, thompson_scores(choices, self.params.kappa, self.rng))
+        if node is self.growth.search_root and self.params.dirichlet_fraction:
+            choices = self._with_noise(choices)
+        return best(choices, puct_scores(choices, self.params.c_init, self.params.c_base))
+
+    def _with_noise(self, choices: Sequence[Arm]) -> list[Arm]:
+        """P' = (1 - ε)·P + ε·η with η ~ Dir(α) (AlphaZero). Each arm's gamma variate is a function of the seed and the
+        arm, so that the noise stays as it is while the tree widens."""
+        alpha, epsilon = self.params.dirichlet_alpha, self.params.dirichlet_fraction
+        gammas = [
+            random.Random(derive(self.tree.seed, "dirichlet", a.node.id if a.node else -1)).gammavariate(
+                alpha, 1
+            )
+            for a in choices
+        ]
+        total = sum(gammas) or 1.0
+        return [
+            replace(a, prior=(1 - epsilon) * a.prior + epsilon * g / total)
+            for a, g in zip(choices, gammas, strict=True)
+        ]
+
+    def _expand(self, path: list[Node]) -> Plan:
+        if self.params.expand == "path":
+            return self.to_end(path, 1 if path[-1].expanded else self.params.width)
+        plan = self.one_step(path, self.params.width)
+        if self.params.leaf == "value":
+            return plan
+        left = self.tree.sampling.max_tokens - path[-1].length
+        return replace(plan, kind="rollout", rollout_tokens=left)
+
+    def land(self, plan: Plan, drawn: Drawn) -> bool:
+        if plan.kind == "revisit":
+            value = leaf_value(plan.node, self.by_verifier)
+            if value is not None:
+                self.growth.back_up(plan.path, value)
+        elif plan.kind == "path":
+            self._land_paths(plan, drawn)
+        elif plan.kind == "rollout":
+            self._land_rollout(plan, drawn)
+        else:
+            self.land_step(plan, drawn)
+        return True
+
+    def _land_paths(self, plan: Plan, drawn: Drawn) -> None:
+        """Every draw passes through the nodes that it wrote, so it counts as a fresh draw at each of them too."""
+        for line in self.growth.merge(plan, drawn):
+            if not line:
+                continue
+            if self.needs_priors:
+                for node in (plan.node, *line[:-1]):
+                    self.growth.set_priors(node)
+            value = leaf_value(line[-1], self.by_verifier)
+            if value is None:
+                continue
+            for node in (plan.node, *line[:-1]):
+                self.growth.fresh(node, value)
+            self.growth.back_up((*plan.path, *line), value)
+
+    def _land_rollout(self, plan: Plan, drawn: Drawn) -> None:
+        lines = self.growth.merge(plan, drawn)
+        self.growth.set_priors(plan.node)
+        weight = self.params.rollout_weight if self.params.leaf == "mixed" else 1.0
+        parts = [
+            (weight, leaf_value(lines[-1][-1], self.by_verifier) if drawn.rollout else None),
+            (1 - weight, self.mean_value([line[0] for line in lines[: len(drawn.samples)] if line])),
+        ]
+        known = [(w, v) for w, v in parts if v is not None and w > 0]
+        if known:
+            value = sum(w * v for w, v in known) / sum(w for w, _ in known)
+            self.growth.fresh(plan.node, value)
+            self.growth.back_up(plan.path, value)
+
+    def _commit(self) -> None:
+        """Move the search's root one step down each time its share of the budget is spent."""
+        while (root := self.growth.search_root).terminal is None and root.expanded:
+            begun = self._begun
+            share = (1 - begun) / max(1, self._end_depth() - root.depth)
+            visited = [c for c in self.tree.children(root) if c.visits]
+            if not visited or self.budget.fraction() < begun + share:
+                return
+            self.growth.search_root = self._committed(visited)
+            self.tree.committed.append(self.growth.search_root.id)
+            self._begun = begun + share
+
+    _begun = 0.0
+    """The fraction of the budget that was spent when the present root was committed."""
+
+    def _end_depth(self) -> int:
+        """How deep answers end: as deep as any that is known below the root, else the depth cap."""
+        known = [self.tree.nodes[c.node].depth for c in self.tree.completions]
+        return max(known, default=self.params.max_depth)
+
+    def _committed(self, visited: Sequence[Node]) -> Node:
+        if self.params.tau == 0:
+            return max(visited, key=lambda c: (c.visits, c.mean or 0.0, -c.id))
+        top = max(c.visits for c in visited)
+        weights = [(c.visits / top) ** (1 / self.params.tau) for c in visited]
+        return self.rng.choices(visited, weights)[0]

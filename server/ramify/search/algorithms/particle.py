@@ -1,0 +1,67 @@
+"""Particle filtering (Puri et al. 2025, arXiv 2502.01618): `beam_width` particles write a step each, then are
+resampled by value.
+
+The value model twists the policy, so a particle that went from s to s' weighs v(s')/v(s) (the incremental weight of
+sequential Monte Carlo; Zhao et al. 2024, arXiv 2404.17546). Finished particles stay in the population with weight 1
+and write nothing more. Resampling is systematic (Kitagawa 1996).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from ramify.search.algorithms.base import Algorithm
+from ramify.search.growth import Growth
+from ramify.search.plans import Drawn, Plan
+from ramify.search.tree import Node
+
+_FLOOR = 1e-6
+"""Values are kept this far from 0, so that weights stay defined where the model rules everything out."""
+
+
+class Particle(Algorithm):
+    def __init__(self, growth: Growth, rng: random.Random) -> None:
+        super().__init__(growth, rng)
+        self._at: Counter[int] = Counter({0: self.params.beam_width})
+        """Particles at each node, before they have written this round's step."""
+        self._moved: list[tuple[Node, float]] = []
+        """Each particle that has, and its incremental weight."""
+
+    def select(self, may_begin: bool) -> Plan | None:
+        if not self._at and self._moved:
+            self._resample()
+        if not may_begin:
+            return None
+        for at, count in self._at.items():
+            node = self.tree.nodes[at]
+            if node.terminal is None and not node.expanding:
+                return self.one_step(self.tree.lineage(node), count)
+        return None
+
+    def land(self, plan: Plan, drawn: Drawn) -> bool:
+        self.land_step(plan, drawn)
+        before = max(_FLOOR, self.worth(plan.node)) if plan.node.depth else 1.0
+        for sample in drawn.samples:
+            child = self.growth.known(plan.node, sample[0].tokens)
+            if child is not None:
+                self._moved.append((child, max(_FLOOR, self.worth(child)) / before))
+        del self._at[plan.node.id]
+        if all(self.tree.nodes[at].terminal for at in self._at):
+            self._moved += [(self.tree.nodes[at], 1.0) for at in self._at.elements()]
+            self._at.clear()
+        return True
+
+    def _resample(self) -> None:
+        """Systematic resampling: one uniform offset, evenly spaced pointers over the cumulated weights."""
+        count = len(self._moved)
+        step = sum(w for _, w in self._moved) / count
+        offset, cumulated, drawn = self.rng.random() * step, 0.0, 0
+        for node, weight in self._moved:
+            cumulated += weight
+            while drawn < count and offset + drawn * step < cumulated:
+                self._at[node.id] += 1
+                drawn += 1
+        for node, _ in self._moved:
+            node.pruned = node.pruned or (node.terminal is None and node.id not in self._at)
+        self._moved = []

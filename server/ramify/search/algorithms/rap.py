@@ -1,0 +1,53 @@
+"""RAP (Hao et al. 2023, "Reasoning with language model is planning with world model"): every simulation descends,
+expanding as it goes, until it meets the end of an answer, and backs up once, along the complete path."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+
+from ramify.search.algorithms.base import Algorithm
+from ramify.search.arms import arms, best, puct_scores
+from ramify.search.growth import Growth, leaf_value
+from ramify.search.plans import Drawn, Plan
+from ramify.search.tree import Node
+
+
+class Rap(Algorithm):
+    def __init__(self, growth: Growth, rng: random.Random) -> None:
+        super().__init__(growth, rng)
+        self._paused: deque[tuple[int, list[Node]]] = deque()
+        """Simulations between two expansions, with the path that each has come."""
+
+    def select(self, may_begin: bool) -> Plan | None:
+        for _ in range(len(self._paused)):
+            simulation, path = self._paused.popleft()
+            plan = self._descend(simulation, path)
+            if plan is not None:
+                return plan
+            self._paused.append((simulation, path))
+        if not may_begin or not self.growth.open:
+            return None
+        return self._descend(self.next_simulation, [self.tree.root])
+
+    def _descend(self, simulation: int, path: list[Node]) -> Plan | None:
+        path = list(path)
+        while (node := path[-1]).terminal is None:
+            if not node.expanded:
+                return None if node.expanding else self.one_step(path, self.params.width, simulation)
+            choices = arms(node, self.tree.children(node), fresh=False, revisit=True)
+            arm = best(choices, puct_scores(choices, self.params.c_init, self.params.c_base))
+            if arm.node is not None:
+                path.append(arm.node)
+        return self.revisit(path, simulation)
+
+    def land(self, plan: Plan, drawn: Drawn) -> bool:
+        if plan.kind == "revisit":
+            value = leaf_value(plan.node, self.by_verifier)
+            if value is not None:
+                self.growth.back_up(plan.path, value)
+            return True
+        self.growth.merge(plan, drawn)
+        self.growth.set_priors(plan.node)
+        self._paused.append((plan.simulation, list(plan.path)))
+        return False

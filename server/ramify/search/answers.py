@@ -1,0 +1,125 @@
+"""Which answer a tree gives: the rules over its complete leaves, each counted as often as it was drawn.
+
+With f_j the final answer of draw j and r(y_j) its judgement (the verifier's outcome where a verifier grades, else the
+outcome model's value):
+
+- `majority`      argmax_f Σ_j 1[f_j = f]
+- `orm_max`       the answer of argmax_j r(y_j)
+- `orm_vote`      argmax_f Σ_{j: f_j = f} r(y_j)
+- `most_visited`  the answer at the end of the path of most visits (the others by the visits of their leaves)
+
+(TS-LLM §3.3; some write-ups swap the names of the two ORM formulas.) Weights are used as they are: rescaling them
+would give a lone candidate, or equal ones, weight 0.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ramify.search.growth import leaf_value
+from ramify.search.protocols import Task
+from ramify.search.records import Answer, AnswerRule
+from ramify.search.tree import Node, Tree
+
+
+async def finals(tree: Tree, task: Task) -> dict[int, str | None]:
+    """The final answer of every complete leaf, by node id; equal answers are equal strings."""
+    leaves = tree.complete()
+    answers = await task.finals([tree.text(leaf) for leaf in leaves]) if leaves else []
+    return {leaf.id: final for leaf, final in zip(leaves, answers, strict=True)}
+
+
+@dataclass(slots=True)
+class _Class:
+    """Draws with one and the same final answer."""
+
+    final: str | None
+    leaves: Counter[int] = field(default_factory=Counter)
+    """Node id to draws."""
+
+
+def rank(
+    tree: Tree, finals: Mapping[int, str | None], rule: AnswerRule, at_tokens: int | None = None
+) -> list[Answer]:
+    """The distinct final answers, best first; empty where no answer was complete.
+
+    `at_tokens` leaves out every draw that landed after the search had generated more tokens than that: the answer
+    that the search would have given then. Texts that hold no answer get no votes, and come last.
+    """
+    classes: dict[str | None, _Class] = {}
+    for completion in tree.completions:
+        if at_tokens is None or completion.tokens <= at_tokens:
+            final = finals.get(completion.node)
+            classes.setdefault(final, _Class(final)).leaves[completion.node] += 1
+    weights = {c.final: _weight(tree, c, rule) for c in classes.values()}
+    champion = _champion(tree).id if rule == "most_visited" else None
+    total = sum(weights.values())
+    ranked = sorted(
+        classes.values(),
+        key=lambda c: (
+            c.final is None,
+            champion not in c.leaves,
+            -weights[c.final],
+            -c.leaves.total(),
+            -_judgement(tree, _representative(tree, c)),
+            min(c.leaves),
+        ),
+    )
+    return [_answer(tree, c, weights[c.final] / total if total else 0.0) for c in ranked]
+
+
+def _weight(tree: Tree, group: _Class, rule: AnswerRule) -> float:
+    if group.final is None:
+        return 0.0
+    leaves = [(tree.nodes[i], m) for i, m in group.leaves.items()]
+    if rule == "majority":
+        return float(sum(m for _, m in leaves))
+    if rule == "orm_vote":
+        return sum(m * _judgement(tree, leaf) for leaf, m in leaves)
+    if rule == "orm_max":
+        return max(_judgement(tree, leaf) for leaf, _ in leaves)
+    return float(sum(leaf.visits for leaf, _ in leaves))
+
+
+def _judgement(tree: Tree, leaf: Node) -> float:
+    """r(y), in [0, 1]; 0 where nobody judged it."""
+    return leaf_value(leaf, tree.params.grader == "verifier") or 0.0
+
+
+def _champion(tree: Tree) -> Node:
+    """The end of the path of most visits: committed steps first, then at each node the most visited child."""
+    node, committed = tree.root, set(tree.committed)
+    while children := tree.children(node):
+        node = max(children, key=lambda c: (c.id in committed, c.visits, c.mean or 0.0, -c.id))
+    return node
+
+
+def _representative(tree: Tree, group: _Class) -> Node:
+    """The leaf that the answer's text is taken from: the best judged, then the earliest."""
+    return max((tree.nodes[i] for i in group.leaves), key=lambda leaf: (_judgement(tree, leaf), -leaf.id))
+
+
+def _answer(tree: Tree, group: _Class, votes: float) -> Answer:
+    leaf = _representative(tree, group)
+    return answer_at(tree, leaf, group.final, votes)
+
+
+def answer_at(tree: Tree, leaf: Node, final: str | None, votes: float) -> Answer:
+    return Answer(
+        node=leaf.id,
+        text=tree.text(leaf),
+        final=final,
+        value=leaf.value,
+        visits=leaf.visits,
+        votes=votes,
+        outcome=leaf.outcome,
+        outcome_source=leaf.outcome_source,
+    )
+
+
+def best_leaf(tree: Tree) -> Node | None:
+    """The best judged complete leaf, the earlier of equals; `None` before there is one. Cheap: for progress."""
+    leaves = (tree.nodes[i] for i in dict.fromkeys(c.node for c in tree.completions))
+    return max(leaves, key=lambda leaf: (_judgement(tree, leaf), -leaf.id), default=None)

@@ -1,0 +1,90 @@
+"""Which way to go at a node: the children, and "draw afresh here", as the arms of a bandit."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ramify.search.tree import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way on from a node. `node` is `None` for "draw afresh here"."""
+
+    node: Node | None
+    visits: int
+    """N, landed visits."""
+    in_flight: int
+    """O, visits under way; they count as visits of value 0, and so repel."""
+    value_sum: float
+    """W, in [0, N]."""
+    model_value: float
+    """The model's estimate, in [0, 1], that stands in for Q before the first visit."""
+    prior: float
+    """P, in [0, 1]; the arms of a node sum to 1."""
+
+    @property
+    def n(self) -> int:
+        return self.visits + self.in_flight
+
+    @property
+    def q(self) -> float:
+        """Q = W/n in [0, 1], or the model's own value before any visit."""
+        return self.value_sum / self.n if self.n else self.model_value
+
+
+def arms(node: Node, children: Sequence[Node], *, fresh: bool, revisit: bool) -> list[Arm]:
+    """The arms at `node`: its children that are not pruned and, if `fresh`, "draw afresh here".
+
+    Finished answers are arms only if `revisit`: where a search can always draw afresh, going back to one would learn
+    nothing. The fresh arm's prior is that of one more draw, 1/(Σm + 1).
+    """
+    total = sum(c.multiplicity for c in children)
+    scale = total / (total + 1) if fresh else 1.0
+    found = [
+        Arm(c, c.visits, c.in_flight, c.value_sum, _model_value(c, node), c.prior * scale)
+        for c in children
+        if not c.pruned and (revisit or c.terminal is None)
+    ]
+    if fresh:
+        q = _model_value(node, node)
+        found.append(Arm(None, node.fresh_visits, node.expanding, node.fresh_value_sum, q, 1 / (total + 1)))
+    return found
+
+
+def _model_value(node: Node, parent: Node) -> float:
+    """A model value, or the nearest thing to one: a verifier's outcome, the parent's value, ignorance."""
+    for value in (node.value, node.outcome, parent.value):
+        if value is not None:
+            return value
+    return 0.5
+
+
+def puct_scores(choices: Sequence[Arm], c_init: float, c_base: float) -> list[float]:
+    """AlphaZero's PUCT (Silver et al. 2018, pseudocode): with n(a) = N(a) + O(a),
+    Q(a) + c(s)·P(a)·sqrt(max(1, Σn))/(1 + n(a)), c(s) = c_init + ln((Σn + c_base + 1)/c_base)."""
+    total = sum(a.n for a in choices)
+    c = c_init + math.log((total + c_base + 1) / c_base)
+    root = math.sqrt(max(1, total))
+    return [a.q + c * a.prior * root / (1 + a.n) for a in choices]
+
+
+def thompson_scores(choices: Sequence[Arm], kappa: float, rng: random.Random) -> list[float]:
+    """One draw for each arm from Beta(κq + w, κ(1-q) + n - w): the model's value q as κ pseudo-visits, then the visits
+    themselves (n with those in flight, w their values). After AB-MCTS (arXiv 2503.04412, §3.3)."""
+    floor = 1e-3  # Beta needs both parameters above 0, also where q is 0 or 1 and nothing was seen yet
+    return [
+        rng.betavariate(
+            max(floor, kappa * a.model_value + a.value_sum),
+            max(floor, kappa * (1 - a.model_value) + a.n - a.value_sum),
+        )
+        for a in choices
+    ]
+
+
+def best(choices: Sequence[Arm], scores: Sequence[float]) -> Arm:
+    """The arm of the highest score; the earlier of equals."""
+    return choices[max(range(len(choices)), key=scores.__getitem__)]

@@ -1,0 +1,80 @@
+"""What a search may spend. Tokens are reserved before they are asked for, so the limit is never exceeded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ramify.search.records import Limits, StopReason
+
+
+class Budget:
+    """Limits, and what was spent and set aside against them.
+
+    `final` tokens are held back from the start for the one rollout that completes an answer if the search itself
+    finds none; `release_final` gives them to the search once it has one.
+    """
+
+    def __init__(self, limits: Limits, *, final: int, clock: Callable[[], float]) -> None:
+        self.limits = limits
+        self.simulations = 0
+        """Simulations begun."""
+        self.tokens = 0
+        """Tokens generated."""
+        self.nodes = 0
+        """Nodes in the tree, the root left out."""
+        self._reserved = 0
+        self._final = final
+        self._clock = clock
+        self._started = clock()
+
+    @property
+    def seconds(self) -> float:
+        return self._clock() - self._started
+
+    @property
+    def available(self) -> int | None:
+        """Tokens that can still be reserved; `None` where tokens are not limited."""
+        if self.limits.tokens is None:
+            return None
+        return self.limits.tokens - self.tokens - self._reserved - self._final
+
+    def reserve(self, tokens: int) -> bool:
+        """Set `tokens` aside; False, and nothing changed, where they are not to be had."""
+        available = self.available
+        if available is not None and tokens > available:
+            return False
+        self._reserved += tokens
+        return True
+
+    def settle(self, reserved: int, spent: int) -> None:
+        """Turn a reservation into what was really generated (at most as much) and refund the rest."""
+        if not 0 <= spent <= reserved:
+            raise ValueError(f"an engine generated {spent} tokens where {reserved} were asked for")
+        self._reserved -= reserved
+        self.tokens += spent
+
+    def release_final(self) -> None:
+        self._final = 0
+
+    def ended(self) -> StopReason | None:
+        """The first limit that lets no further simulation begin, tokens left out (`reserve` tells those)."""
+        limits = self.limits
+        if self.simulations >= limits.simulations:
+            return "budget.simulations"
+        if limits.nodes is not None and self.nodes >= limits.nodes:
+            return "budget.nodes"
+        if limits.seconds is not None and self.seconds >= limits.seconds:
+            return "budget.seconds"
+        return None
+
+    def fraction(self) -> float:
+        """The largest spent/limit over all limits, in [0, 1]; tokens set aside count as spent."""
+        limits = self.limits
+        shares = [self.simulations / limits.simulations]
+        if limits.tokens is not None:
+            shares.append((self.tokens + self._reserved) / limits.tokens)
+        if limits.seconds is not None:
+            shares.append(self.seconds / limits.seconds)
+        if limits.nodes is not None:
+            shares.append(self.nodes / limits.nodes)
+        return min(1.0, max(shares))

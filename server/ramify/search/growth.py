@@ -1,0 +1,134 @@
+"""Change the tree: mark what is in flight, merge what came back, back values up. No I/O, no choice of where to go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ramify.search.budget import Budget
+from ramify.search.plans import Drawn, Grown, Plan
+from ramify.search.priors import priors
+from ramify.search.tree import Completion, Node, Tree
+
+
+class Growth:
+    """One tree and the only hands that change its nodes."""
+
+    def __init__(self, tree: Tree, budget: Budget) -> None:
+        self.tree, self.budget = tree, budget
+        self.search_root = tree.root
+        """Where simulations start; moves down under `commit: step`."""
+        self.open = 1
+        """Nodes that can still be expanded for the first time."""
+        self._index = {(n.parent, n.tokens): n for n in tree.nodes if n.parent is not None}
+
+    def known(self, node: Node, tokens: tuple[int, ...]) -> Node | None:
+        """The child of `node` that took these tokens."""
+        return self._index.get((node.id, tokens))
+
+    def begin(self, plan: Plan) -> None:
+        for node in plan.path:
+            node.in_flight += 1
+        if plan.kind != "revisit":
+            plan.node.expanding += 1
+            plan.node.expansions += 1
+
+    def end(self, plan: Plan) -> None:
+        """Take back exactly what `begin` marked, whatever became of the plan."""
+        for node in plan.path:
+            node.in_flight -= 1
+        if plan.kind != "revisit":
+            plan.node.expanding -= 1
+
+    def merge(self, plan: Plan, drawn: Drawn) -> list[list[Node]]:
+        """Add what was drawn below the plan's node. Identical actions merge, and their multiplicity counts the draws.
+
+        Returns the nodes along each draw; a rollout's come last."""
+        lines = [self._merge_line(plan, line) for line in drawn.samples]
+        if drawn.rollout is not None:
+            lines.append(self._merge_line(plan, drawn.rollout))
+        if plan.kind != "revisit":
+            self._expanded(plan.node)
+        return lines
+
+    def _expanded(self, node: Node) -> None:
+        self.open -= not node.expanded
+        node.expanded = True
+
+    def _merge_line(self, plan: Plan, line: Sequence[Grown]) -> list[Node]:
+        nodes: list[Node] = []
+        at = plan.node
+        for action in line:
+            node = self.known(at, action.tokens)
+            if node is None:
+                node = self._add(at, action, plan.simulation)
+            else:
+                node.multiplicity += 1
+                node.tokens_spent += len(action.tokens)
+                if node.value is None:
+                    node.value = action.value
+                if node.outcome is None and action.outcome is not None:
+                    node.outcome, node.outcome_source = action.outcome, "verifier"
+            if plan.kind == "path" and at is not plan.node:
+                self._expanded(at)
+            nodes.append(node)
+            at = node
+        if nodes and nodes[-1].terminal in ("eos", "stop"):
+            spent = self.budget.tokens
+            self.tree.completions.append(Completion(nodes[-1].id, plan.simulation, spent))
+            self.budget.release_final()
+        return nodes
+
+    def _add(self, parent: Node, action: Grown, simulation: int) -> Node:
+        node = self.tree.add(
+            parent,
+            tokens=action.tokens,
+            logprobs=action.logprobs,
+            text=action.text,
+            length=parent.length + len(action.tokens),
+            value=0.0 if action.terminal == "truncated" else action.value,
+            terminal=action.terminal,
+            outcome=action.outcome,
+            outcome_source=None if action.outcome is None else "verifier",
+            release=action.release,
+            simulation=simulation,
+            tokens_spent=len(action.tokens),
+        )
+        self._index[(parent.id, action.tokens)] = node
+        self.budget.nodes += 1
+        self.open += node.terminal is None
+        return node
+
+    def set_priors(self, node: Node) -> None:
+        """P over the children as they now are."""
+        params = self.tree.params
+        children = self.tree.children(node)
+        values = priors(children, params.prior, params.prior_temperature, params.action.kind)
+        for child, prior in zip(children, values, strict=True):
+            child.prior = prior
+
+    def back_up(self, path: Sequence[Node], value: float) -> None:
+        """Add one visit of `value` to every node of `path` from the search's current root down.
+
+        Nothing above it changes, nor anything where the path no longer passes through it."""
+        start = self.search_root.depth - path[0].depth
+        if start >= len(path) or path[start].id != self.search_root.id:
+            return
+        for node in path[start:]:
+            node.visits += 1
+            node.value_sum += value
+
+    def fresh(self, node: Node, value: float) -> None:
+        """Count one policy draw from `node` that was worth `value`."""
+        node.fresh_visits += 1
+        node.fresh_value_sum += value
+
+
+def leaf_value(node: Node, by_verifier: bool) -> float | None:
+    """What reaching `node` is worth, in [0, 1]; `None` where its judge failed.
+
+    A finished answer is worth its outcome where a verifier grades, else the outcome model's value; a truncated one 0."""
+    if node.terminal == "truncated":
+        return 0.0
+    if node.terminal is not None and by_verifier:
+        return node.outcome
+    return node.value

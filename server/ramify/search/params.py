@@ -1,0 +1,212 @@
+"""Build search parameters: each algorithm's defaults, which parameters it has, and their bounds.
+
+A parameter that the chosen algorithm would not use is an error and never dropped in silence.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import replace
+from typing import Any, get_args
+
+from ramify.search import records
+from ramify.search.records import Sampling, SearchParams
+
+
+class ParamError(ValueError):
+    """A parameter that is unknown, out of bounds or without effect. `field` is its path below `search`."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field, self.message = field, message
+
+
+BOUNDS: dict[str, tuple[float, float]] = {
+    "width": (1, 64),
+    "parallel": (1, 256),
+    "max_depth": (1, 1024),
+    "prior_temperature": (0.01, 100),
+    "rollout_weight": (0, 1),
+    "early_stop_threshold": (0.5, 1),
+    "c_init": (0, 100),
+    "c_base": (1, 1e9),
+    "kappa": (0.01, 1000),
+    "tau": (0, 100),
+    "dirichlet_alpha": (0.001, 100),
+    "dirichlet_fraction": (0, 1),
+    "considered": (1, 256),
+    "c_visit": (0, 10_000),
+    "c_scale": (0, 100),
+    "gumbel_scale": (0, 100),
+    "beam_width": (1, 256),
+    "threshold": (0, 1),
+    "action.max_tokens": (1, 4096),
+    "budget.simulations": (1, 100_000),
+    "budget.tokens": (1, 10_000_000),
+    "budget.seconds": (0.001, 86_400),
+    "budget.nodes": (1, 1_000_000),
+}
+"""Inclusive."""
+
+MAX_STOPS = 8
+MAX_STOP_CHARS = 64
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "algorithm": get_args(records.Algorithm),
+    "expand": get_args(records.Expand),
+    "select": get_args(records.Select),
+    "prior": get_args(records.Prior),
+    "leaf": get_args(records.Leaf),
+    "grader": get_args(records.Grader),
+    "answer": get_args(records.AnswerRule),
+    "schedule": get_args(records.Schedule),
+    "commit": get_args(records.Commit),
+    "early_stop": get_args(records.EarlyStop),
+    "action.kind": get_args(records.ActionKind),
+}
+
+_FLAT = {
+    "algorithm",
+    "parallel",
+    "grader",
+    "answer",
+    "schedule",
+    "early_stop",
+    "early_stop_threshold",
+    "budget",
+}
+_STEPS = _FLAT | {"action", "width", "max_depth", "prior", "prior_temperature"}
+_TREE = _STEPS | {"expand", "widen", "leaf", "rollout_weight", "c_init", "c_base"}
+
+FIELDS: dict[str, frozenset[str]] = {
+    "mcts": frozenset(_TREE | {"select", "kappa", "commit", "tau", "dirichlet_alpha", "dirichlet_fraction"}),
+    "gumbel": frozenset(
+        (_TREE - {"c_init", "c_base"}) | {"considered", "c_visit", "c_scale", "gumbel_scale"}
+    ),
+    "rap": frozenset(_STEPS | {"c_init", "c_base"}),
+    "beam": frozenset(_STEPS | {"beam_width"}),
+    "dvts": frozenset(_STEPS | {"beam_width"}),
+    "dfs": frozenset(_STEPS | {"threshold"}),
+    "particle": frozenset((_STEPS | {"beam_width"}) - {"width"}),
+    "best_of_n": frozenset(_FLAT),
+    "self_consistency": frozenset(_FLAT),
+}
+"""The parameters that each algorithm has."""
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "mcts": {},
+    "gumbel": {"width": 1},
+    "rap": {"select": "puct", "expand": "step"},
+    "beam": {"expand": "step"},
+    "dvts": {"expand": "step"},
+    "dfs": {"expand": "step", "parallel": 1},
+    "particle": {"expand": "step", "beam_width": 16},
+    "best_of_n": {"expand": "path", "answer": "orm_max", "max_depth": 1},
+    "self_consistency": {"expand": "path", "answer": "majority", "max_depth": 1},
+}
+"""Where an algorithm's defaults differ from those of `SearchParams`."""
+
+_ONLY_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "kappa": ("select", ("thompson",)),
+    "c_init": ("select", ("puct",)),
+    "c_base": ("select", ("puct",)),
+    "dirichlet_fraction": ("select", ("puct",)),
+    "tau": ("commit", ("step",)),
+    "leaf": ("expand", ("step",)),
+    "widen": ("expand", ("step",)),
+    "rollout_weight": ("leaf", ("mixed",)),
+    "prior_temperature": ("prior", ("mean_logprob", "sum_logprob")),
+    "early_stop_threshold": ("early_stop", ("posterior",)),
+}
+"""Parameters that mean something only beside certain values of another."""
+
+
+def search_params(algorithm: str = "mcts", **given: Any) -> SearchParams:
+    """Parameters of `algorithm` with its own defaults under `given` (fields of `SearchParams`).
+
+    Raises `ParamError` for an unknown algorithm or field, one out of bounds, and one without effect here."""
+    if algorithm not in FIELDS:
+        raise ParamError("algorithm", f"{_short(algorithm)} is none of {', '.join(FIELDS)}{_near(algorithm)}")
+    known = {f for fields in FIELDS.values() for f in fields}
+    for name in given:
+        if name not in known:
+            raise ParamError(name, "no such search parameter")
+        if name not in FIELDS[algorithm]:
+            raise ParamError(name, f"has no effect with algorithm {algorithm!r}")
+    params = replace(SearchParams(algorithm=algorithm), **{**DEFAULTS[algorithm], **given})  # type: ignore[arg-type]
+    for name in given:
+        if name in _ONLY_WITH and _ONLY_WITH[name][0] in FIELDS[algorithm]:
+            other, values = _ONLY_WITH[name]
+            if getattr(params, other) not in values:
+                allowed = " or ".join(map(repr, values))
+                raise ParamError(name, f"has no effect unless {other} is {allowed}")
+    _check_values(params)
+    _check_combinations(params)
+    return params
+
+
+def check_sampling(params: SearchParams, sampling: Sampling) -> None:
+    """Raise `ParamError` where the budget cannot pay for even one complete answer."""
+    tokens = params.budget.tokens
+    if tokens is not None and tokens < sampling.max_tokens:
+        raise ParamError(
+            "budget.tokens",
+            f"is {tokens}, below sampling.max_tokens ({sampling.max_tokens}): not one answer could be completed",
+        )
+
+
+def _check_values(params: SearchParams) -> None:
+    values = {
+        **{name: getattr(params, name) for name in (*BOUNDS, *CHOICES) if "." not in name},
+        **{f"action.{k}": getattr(params.action, k) for k in ("kind", "max_tokens")},
+        **{f"budget.{k}": getattr(params.budget, k) for k in ("simulations", "tokens", "seconds", "nodes")},
+    }
+    for name, value in values.items():
+        if name in CHOICES and value not in CHOICES[name]:
+            raise ParamError(name, f"{_short(value)} is none of {', '.join(CHOICES[name])}")
+        if name in BOUNDS and value is not None:
+            low, high = BOUNDS[name]
+            if not (isinstance(value, int | float) and math.isfinite(value) and low <= value <= high):
+                raise ParamError(name, f"{_short(value)} is outside {low:g} to {high:g}")
+    if params.action.kind == "step" and not params.action.stop:
+        raise ParamError("action.stop", "a step needs at least one delimiter")
+    if len(params.action.stop) > MAX_STOPS:
+        raise ParamError("action.stop", f"has {len(params.action.stop)} strings; at most {MAX_STOPS}")
+    if any(not 0 < len(s) <= MAX_STOP_CHARS for s in params.action.stop):
+        raise ParamError("action.stop", f"each string must have 1 to {MAX_STOP_CHARS} characters")
+
+
+def _check_combinations(params: SearchParams) -> None:
+    if (
+        params.expand == "path"
+        and params.action.kind == "token"
+        and params.algorithm not in ("best_of_n", "self_consistency")
+    ):
+        raise ParamError(
+            "action.kind", "'token' enumerates next tokens and cannot write whole paths: use expand 'step'"
+        )
+    if params.widen and params.action.kind == "token":
+        raise ParamError(
+            "widen", "the likeliest tokens are the same every time: there is nothing to draw afresh"
+        )
+    if params.early_stop == "verified" and params.grader != "verifier":
+        raise ParamError("early_stop", "'verified' needs grader 'verifier'")
+    if params.early_stop == "unbeatable" and params.answer not in ("majority", "orm_vote"):
+        raise ParamError(
+            "early_stop", "'unbeatable' needs an answer rule that counts votes: majority or orm_vote"
+        )
+    if params.algorithm in ("best_of_n", "self_consistency") and params.answer == "most_visited":
+        return
+    if params.answer == "most_visited" and params.algorithm in ("beam", "dvts", "dfs", "particle"):
+        raise ParamError("answer", f"'most_visited' means nothing with algorithm {params.algorithm!r}")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _near(name: str) -> str:
+    close = difflib.get_close_matches(str(name)[:64], FIELDS, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,85 @@
+"""One simulation's work, before and after the engine has done it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ramify.search.records import Terminal
+from ramify.search.tree import Node
+
+Kind = Literal["step", "path", "rollout", "token", "revisit"]
+"""`step`: draws of one action. `path`: draws to the end of the answer, kept as nodes. `rollout`: draws of one action, and
+one draw to the end that `leaf` evaluation asks for. `token`: the likeliest next tokens. `revisit`: nothing; the
+simulation ended at a finished answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a simulation wants of the engine, decided without touching the tree."""
+
+    simulation: int
+    path: tuple[Node, ...]
+    """From the search's root to the node to draw at, both included."""
+    kind: Kind
+    n: int
+    """Draws."""
+    tokens: int
+    """Cap on each draw; 1 for `token`, 0 for `revisit`."""
+    rollout_tokens: int = 0
+    """Cap on the draw to the end that `rollout` adds."""
+
+    @property
+    def node(self) -> Node:
+        return self.path[-1]
+
+    @property
+    def cost(self) -> int:
+        """The most tokens that it can generate."""
+        return (1 if self.kind == "token" else self.n * self.tokens) + self.rollout_tokens
+
+    def within(self, tokens: int) -> Plan | None:
+        """The same with as many draws as `tokens` pay for; `None` where that is not one."""
+        if self.cost <= tokens:
+            return self
+        n = (tokens - self.rollout_tokens) // self.tokens
+        return replace(self, n=n) if n >= 1 and self.kind != "token" else None
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """One action that came back, judged."""
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    terminal: Terminal | None
+    release: str
+    value: float | None = None
+    outcome: float | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether it ends a complete answer; a truncated one is not complete."""
+        return self.terminal in ("eos", "stop")
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What came back for a plan."""
+
+    samples: list[list[Grown]]
+    """One list of actions, in order, for each draw."""
+    rollout: list[Grown] | None = None
+
+
+@dataclass(slots=True)
+class Spent:
+    """What one plan has cost so far, however it ends."""
+
+    tokens: int = 0
+    """Generated, those of aborted draws included."""
+    scored: int = 0
+    """Sequences judged by the value model."""
+    grading_failures: int = 0
+    """Complete answers that the verifier itself failed on."""

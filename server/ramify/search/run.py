@@ -1,0 +1,288 @@
+"""Run one search: keep plans in flight, land what comes back, end well whatever happens.
+
+The algorithm says what to draw and the budget what may be spent; here is when. `schedule: continuous` lands each
+plan as it comes and starts the next; `schedule: waves` starts up to `parallel` plans, waits for all of them and lands
+them in the order in which they were selected, so that the same seed gives the same tree whatever the engine's timing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ramify.search import answers, stopping
+from ramify.search.algorithms import ALGORITHMS
+from ramify.search.budget import Budget
+from ramify.search.evaluate import Evaluator, Judging
+from ramify.search.growth import Growth
+from ramify.search.plans import Drawn, Plan, Spent
+from ramify.search.protocols import EngineDead, Policy, Scorer, Task
+from ramify.search.records import Answer, Status, StopReason, Usage
+from ramify.search.seeds import derive
+from ramify.search.tree import Node, Tree
+
+LET_GO_SECONDS = 5.0
+"""How long an engine may take to give up a cancelled request before the search ends without its word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a search has come."""
+
+    simulations: int
+    tokens: int
+    seconds: float
+    nodes: int
+    best: Answer | None
+    """The best judged complete answer so far; its `votes` are not counted yet (0) and `final` is not derived (None)."""
+
+
+@dataclass(slots=True)
+class _InFlight:
+    plan: Plan
+    spent: Spent
+    task: asyncio.Task[Drawn]
+
+
+class Search:
+    """One tree being grown.
+
+    `observe` is called after every landing. The parameters must have passed `params.search_params` and
+    `params.check_sampling`.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        policy: Policy,
+        scorer: Scorer,
+        task: Task,
+        *,
+        clock: Callable[[], float],
+        observe: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self.tree, self.task, self.observe = tree, task, observe
+        self.budget = Budget(tree.params.budget, final=tree.sampling.max_tokens, clock=clock)
+        self.growth = Growth(tree, self.budget)
+        kind = ALGORITHMS[tree.params.algorithm]
+        self.algorithm = kind(self.growth, random.Random(derive(tree.seed, "select")))
+        judge = Judging.of(tree.params, kind.judges_steps)
+        self.evaluator = Evaluator(tree, policy, scorer, task, judge, self.growth.known)
+        self._in_flight: dict[asyncio.Task[Drawn], _InFlight] = {}
+        self._ended: tuple[Status, StopReason] | None = None
+        self._wake = asyncio.Event()
+        self._finished_simulations = 0
+        self._scored = 0
+        self._grading_failures = 0
+        self._time_is_up = False
+        self._final: tuple[Plan, StopReason] | None = None
+        """The rollout that completes an answer where the search has none, and why the search ended."""
+
+    async def run(self) -> None:
+        """Grow the tree to its end and fill in status, stop reason, usage and answer.
+
+        Engine and verifier failures end the search with a status and an error text and are not raised. Where the
+        task running this is cancelled, the engine's work is freed, the tree is closed as cancelled, and the
+        cancellation goes on.
+        """
+        seconds = self.tree.params.budget.seconds
+        timer = None
+        if seconds is not None:
+            timer = asyncio.get_running_loop().call_later(seconds, self._time_up)
+        try:
+            await self._grow()
+            await self._choose()
+        except asyncio.CancelledError:
+            self._ended = ("cancelled", "client")
+            await self._abandon_all()
+            raise
+        except EngineDead as error:
+            await self._fail("engine_dead", error)
+        except (
+            Exception
+        ) as error:  # whatever an engine, a scorer or a verifier raises: the tree must still be closed
+            await self._fail("failed", error)
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._close()
+
+    def stop(self, status: Status, reason: StopReason) -> None:
+        """End the search soon, from the loop that runs it: engine work is freed, the best answer so far is given."""
+        if self._ended is None:
+            self._ended = (status, reason)
+            self._wake.set()
+
+    def progress(self) -> Progress:
+        leaf = answers.best_leaf(self.tree)
+        best = None if leaf is None else answers.answer_at(self.tree, leaf, None, 0.0)
+        return Progress(
+            self._finished_simulations, self.budget.tokens, self.budget.seconds, len(self.tree.nodes), best
+        )
+
+    def _time_up(self) -> None:
+        self._time_is_up = True
+        self._wake.set()
+
+    async def _grow(self) -> None:
+        while self._ended is None:
+            reason = self._start_plans()
+            if not self._in_flight and not self._start_final(reason):
+                self.stop("complete", reason)
+                break
+            await self._wake.wait()
+            self._wake.clear()
+            self._land_done()
+            if self._time_is_up and self._final is None:
+                await self._abandon_all()
+            await self._stop_early()
+        await self._abandon_all()
+
+    def _start_plans(self) -> StopReason:
+        """Put as many plans in flight as may be. Returns why no more were, should none be in flight."""
+        if self._final is not None:
+            return self._final[1]
+        if self._time_is_up:
+            return "budget.seconds"
+        if self.tree.params.schedule == "waves" and self._in_flight:
+            return "exhausted"
+        while len(self._in_flight) < self.tree.params.parallel:
+            over = self.budget.ended()
+            if over not in (None, "budget.simulations"):
+                return over or "exhausted"
+            plan = self.algorithm.select(may_begin=over is None)
+            if plan is None:
+                return over or "exhausted"
+            paid = self._pay(plan)
+            if paid is None:
+                return "budget.tokens"
+            self._start(paid)
+        return "exhausted"
+
+    def _start_final(self, reason: StopReason) -> bool:
+        """Write the best path to its end, on the tokens held back for it, where the search has no complete answer."""
+        if self._final is not None or self.tree.completions:
+            return False
+        node = self._deepest_best()
+        if node.terminal is not None:
+            return False
+        self.budget.release_final()
+        plan = self._pay(replace(self.algorithm.to_end(self.tree.lineage(node), 1), simulation=0))
+        if plan is None:
+            return False
+        self._final = (plan, reason)
+        self._start(plan)
+        return True
+
+    def _deepest_best(self) -> Node:
+        """Down from the search's root, to the most visited child and, unvisited, to that of the highest value."""
+        node = self.growth.search_root
+        while unfinished := [c for c in self.tree.children(node) if c.terminal is None]:
+            node = max(unfinished, key=lambda c: (c.visits, c.value or 0.0, -c.id))
+        return node
+
+    def _pay(self, plan: Plan) -> Plan | None:
+        """Reserve the most that a plan can cost, or that of as many of its draws as can be paid for."""
+        available = self.budget.available
+        if available is not None:
+            fitting = plan.within(available)
+            if fitting is None:
+                return None
+            plan = fitting
+        return plan if self.budget.reserve(plan.cost) else None
+
+    def _start(self, plan: Plan) -> None:
+        self.budget.simulations = max(self.budget.simulations, plan.simulation)
+        expansion = plan.node.expansions
+        self.growth.begin(plan)
+        spent = Spent()
+        task = asyncio.create_task(self.evaluator.evaluate(plan, expansion, spent))
+        task.add_done_callback(self._on_done)
+        self._in_flight[task] = _InFlight(plan, spent, task)
+
+    def _on_done(self, _: asyncio.Task[Drawn]) -> None:
+        if self.tree.params.schedule == "continuous" or all(task.done() for task in self._in_flight):
+            self._wake.set()
+
+    def _land_done(self) -> None:
+        """Land what is done, in the order in which it was started. Raises what an evaluation raised."""
+        done = [f for f in self._in_flight.values() if f.task.done()]
+        if self.tree.params.schedule == "waves" and len(done) < len(self._in_flight):
+            return
+        for flight in done:
+            if flight.task.cancelled():
+                raise RuntimeError("the engine dropped a request that nobody had cancelled")
+            drawn = flight.task.result()
+            self._take_off(flight)
+            if self._final is not None:
+                self.growth.merge(flight.plan, drawn)
+            else:
+                self._finished_simulations += self.algorithm.land(flight.plan, drawn)
+            if self.observe is not None:
+                self.observe(self.progress())
+
+    def _take_off(self, flight: _InFlight) -> None:
+        """Undo a plan's marks and settle its account, however it ended."""
+        del self._in_flight[flight.task]
+        self.growth.end(flight.plan)
+        self.budget.settle(flight.plan.cost, flight.spent.tokens)
+        self._scored += flight.spent.scored
+        self._grading_failures += flight.spent.grading_failures
+
+    async def _abandon_all(self) -> None:
+        """Cancel what is in flight, wait until the engine has let go, and keep count of what it had generated."""
+        for task in self._in_flight:
+            task.cancel()
+        if self._in_flight:
+            await asyncio.wait(self._in_flight, timeout=LET_GO_SECONDS)
+        for flight in list(self._in_flight.values()):
+            if flight.task.done() and not flight.task.cancelled():
+                flight.task.exception()  # seen: the search is over, and how it ended is known already
+            self._take_off(flight)
+
+    async def _stop_early(self) -> None:
+        if self.tree.params.early_stop == "off" or self._ended is not None or not self.tree.completions:
+            return
+        ranked = answers.rank(self.tree, await answers.finals(self.tree, self.task), self.tree.params.answer)
+        left = self.budget.limits.simulations - self._finished_simulations
+        if stopping.settled(self.tree, ranked, left):
+            self.stop("complete", "early")
+
+    async def _choose(self) -> None:
+        """Rank the answers. Where not one is complete, the best truncated text is all there is."""
+        tree = self.tree
+        tree.candidates = answers.rank(tree, await answers.finals(tree, self.task), tree.params.answer)
+        if not tree.candidates:
+            cut = [n for n in tree.nodes if n.terminal == "truncated"]
+            if cut:
+                leaf = max(cut, key=lambda n: (n.visits, -n.id))
+                tree.candidates = [answers.answer_at(tree, leaf, None, 0.0)]
+        tree.answer = tree.candidates[0] if tree.candidates else None
+
+    async def _fail(self, status: Status, error: Exception) -> None:
+        """Close with an error, giving the best answer that the tree holds if that can still be told."""
+        self._ended = (status, "error")
+        self.tree.error = f"{type(error).__name__}: {error}"[:500]
+        await self._abandon_all()
+        try:
+            await self._choose()
+        except Exception as again:  # the task's rules fail too: the first error is the one to report
+            self.tree.error += f"; then {type(again).__name__}"
+
+    def _close(self) -> None:
+        tree = self.tree
+        tree.status, tree.stop_reason = self._ended or ("failed", "error")
+        for node in tree.nodes:
+            if node.children:
+                self.growth.set_priors(node)
+        tree.usage = Usage(
+            prompt_tokens=len(tree.prompt_tokens),
+            completion_tokens=self.budget.tokens,
+            scored_sequences=self._scored,
+            grading_failures=self._grading_failures,
+            simulations=self._finished_simulations,
+            nodes=len(tree.nodes),
+            seconds=self.budget.seconds,
+        )
