@@ -1,0 +1,126 @@
+"""The manifest of a release: what it is, how it is meant to be used, and how to tell that it is really served."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ramify.weights.errors import InvalidManifest, InvalidReleaseId
+
+__all__ = ["Action", "Calibration", "Details", "FileDigest", "Manifest", "Probe", "check_id", "read_manifest"]
+
+_ID = re.compile(r"v[0-9]{6}")
+
+ReleaseId = Annotated[str, Field(pattern=r"^v[0-9]{6}$")]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def check_id(release_id: str) -> str:
+    """Return ``release_id`` if it is v and six digits, else raise :class:`InvalidReleaseId`."""
+    if not _ID.fullmatch(release_id):
+        raise InvalidReleaseId(f"a release id is 'v' and six digits, such as v000001, not {release_id[:40]!r}")
+    return release_id
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileDigest(_Model):
+    """What one file of the release must be."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size: int = Field(ge=0)
+    """Bytes."""
+
+
+class Calibration(_Model):
+    """value = sigmoid(a · logit + b)."""
+
+    a: Finite = 1.0
+    b: Finite = 0.0
+
+
+class Action(_Model):
+    """What one action of a search is, unless a request says otherwise."""
+
+    kind: Literal["step", "token", "chunk"] = "step"
+    stop: tuple[str, ...] = ("\n",)
+    """Texts that end a step; the text is part of the step."""
+    max_tokens: int = Field(16, ge=1)
+    """Longest action, in tokens."""
+
+
+class Probe(_Model):
+    """A text whose figures under these weights are known: a canary for what is really being served."""
+
+    prompt: tuple[int, ...] = Field(min_length=1)
+    """Token ids, the beginning-of-text token included where the model uses one."""
+    continuation: tuple[int, ...] = Field(min_length=1)
+    """Token ids that follow the prompt."""
+    logprobs: tuple[Finite, ...] = Field(min_length=1)
+    """The policy's log-probability (natural, temperature 1, no truncation) of each token of the continuation."""
+    value: float = Field(ge=0, le=1)
+    """The value model's judgement of prompt and continuation together, calibrated."""
+
+    @model_validator(mode="after")
+    def _one_logprob_a_token(self) -> Probe:
+        if len(self.logprobs) != len(self.continuation):
+            raise ValueError(f"{len(self.continuation)} tokens but {len(self.logprobs)} log-probabilities")
+        return self
+
+
+class Details(_Model):
+    """What a publisher says about a release; the rest of the manifest follows from the files."""
+
+    name: str = Field(min_length=1, max_length=128)
+    """The name under which the model is served."""
+    parent: ReleaseId | None = None
+    """The release whose weights these were trained from; None for a first one."""
+    calibration: Calibration = Calibration()
+    default_task: str | None = None
+    """The task that a bare prompt is taken to belong to; None for none."""
+    default_action: Action = Action()
+    default_max_tokens: int = Field(64, ge=1)
+    """Longest answer in tokens, unless a request says otherwise."""
+    canary: tuple[Probe, ...] = ()
+    training_step: int = Field(0, ge=0)
+    """Optimizer steps taken since the run began, policy and value together."""
+    metrics: dict[str, Finite] = {}
+    """Figures measured at publication, by name."""
+    log_cursor: int | None = Field(None, ge=0)
+    """The ``seq`` of the tree log up to which this release was trained; None if it was not trained on a log."""
+
+
+class Manifest(Details):
+    """``manifest.json``."""
+
+    format: Literal[1] = 1
+    id: ReleaseId
+    created_at: datetime
+    """When the release was published, UTC."""
+    files: dict[str, FileDigest]
+    """Every file but ``manifest.json`` and ``READY``, by POSIX path relative to the release."""
+
+    @model_validator(mode="after")
+    def _paths_stay_inside(self) -> Manifest:
+        for name in self.files:
+            path = PurePosixPath(name)
+            if len(path.parts) != 2 or path.parts[0] not in ("policy", "value") or ".." in path.parts:
+                raise ValueError(f"{name!r} is not a file of policy/ or value/")
+        return self
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Return the manifest in a file, or raise :class:`InvalidManifest` saying what is wrong with it."""
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise InvalidManifest(f"{path} is missing") from None
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
+        raise InvalidManifest(f"{path} is no valid manifest: {faults}") from error

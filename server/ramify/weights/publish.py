@@ -1,0 +1,90 @@
+"""Writing releases, so that a reader sees a whole one or none, whatever happens to the writer.
+
+The files are copied to a temporary directory beside the releases and fsynced, then the manifest, then ``READY``;
+the rename that makes the release visible comes last.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ramify.weights.errors import ReleaseExists, UnsafeRelease
+from ramify.weights.manifest import Details, Manifest
+from ramify.weights.release import MANIFEST, PARTS, READY, Release, digest, load_release, release_path
+
+__all__ = ["next_id", "publish"]
+
+
+def next_id(root: Path) -> str:
+    """Return the id after the highest that is taken under ``root``, whether complete or not."""
+    taken = [int(path.name[1:]) for path in Path(root).glob("v[0-9][0-9][0-9][0-9][0-9][0-9]")]
+    return f"v{max(taken, default=0) + 1:06d}"
+
+
+def publish(
+    root: Path,
+    policy_dir: Path,
+    value_dir: Path,
+    details: Details,
+    *,
+    id: str | None = None,
+    created_at: datetime | None = None,
+) -> Release:
+    """Copy two Hugging Face directories into a new release under ``root`` and return it, verified.
+
+    ``id`` is the next free one unless given; ``created_at`` is now. Raises
+    :class:`~ramify.weights.errors.ReleaseExists` if the id is taken and
+    :class:`~ramify.weights.errors.UnsafeRelease` for files that no release may hold; nothing is left behind then.
+    """
+    root = Path(root).absolute()
+    root.mkdir(parents=True, exist_ok=True)
+    release_id = id or next_id(root)
+    target = release_path(root, release_id)
+    if target.exists():
+        raise ReleaseExists(f"{target} is already there; releases are never overwritten")
+    # the last component is the id, so that the checks of a release hold before it is visible
+    staging = Path(tempfile.mkdtemp(prefix=".publishing-", dir=root))
+    try:
+        draft = staging / release_id
+        _write(draft, {"policy": Path(policy_dir), "value": Path(value_dir)}, details, created_at or datetime.now(UTC))
+        load_release(draft)
+        _rename(draft, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return load_release(target, verify=False)
+
+
+def _write(draft: Path, sources: dict[str, Path], details: Details, created_at: datetime) -> None:
+    for part in PARTS:
+        if any(entry.is_symlink() for entry in sources[part].rglob("*")):
+            raise UnsafeRelease(f"{sources[part]} holds symbolic links; a release holds plain files")
+        shutil.copytree(sources[part], draft / part)
+    files = {path.relative_to(draft).as_posix(): digest(path) for path in sorted(draft.glob("*/*"))}
+    manifest = Manifest(**dict(details), id=draft.name, created_at=created_at, files=files)
+    (draft / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    for path in (*draft.glob("*/*"), draft / MANIFEST, *(draft / part for part in PARTS)):
+        _sync(path)
+    (draft / READY).touch()
+    _sync(draft / READY)
+    _sync(draft)
+
+
+def _rename(draft: Path, target: Path) -> None:
+    try:
+        draft.rename(target)
+    except OSError as error:
+        raise ReleaseExists(f"{target} is already there; releases are never overwritten") from error
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or directory to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

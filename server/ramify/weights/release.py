@@ -1,0 +1,137 @@
+"""Reading releases: find, check, and hand out the directories that an engine loads.
+
+A release is a directory ``vNNNNNN`` of two Hugging Face directories, ``policy`` and ``value``, a ``manifest.json``
+and an empty ``READY`` written last. Nothing is loaded from a release that is unfinished, that holds links or
+weight files in formats that can run code, or whose files differ from the manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ramify.weights.errors import (
+    CorruptRelease,
+    InvalidManifest,
+    ReleaseIncomplete,
+    ReleaseNotFound,
+    UnsafeRelease,
+)
+from ramify.weights.manifest import FileDigest, Manifest, check_id, read_manifest
+
+__all__ = ["MANIFEST", "PARTS", "READY", "Release", "digest", "list_releases", "load_release", "release_path", "shipped"]
+
+MANIFEST = "manifest.json"
+READY = "READY"
+PARTS = ("policy", "value")
+
+_SAFE_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja", ".md"})
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release that passed its checks."""
+
+    path: Path
+    """Its directory, absolute."""
+    manifest: Manifest
+
+    @property
+    def id(self) -> str:
+        """The release id, ``vNNNNNN``."""
+        return self.manifest.id
+
+    @property
+    def policy_path(self) -> Path:
+        """The Hugging Face directory of the policy."""
+        return self.path / "policy"
+
+    @property
+    def value_path(self) -> Path:
+        """The Hugging Face directory of the value and outcome model."""
+        return self.path / "value"
+
+
+def shipped() -> Path:
+    """Return the directory of the demo release that comes with the package."""
+    return Path(__file__).resolve().parent.parent / "models" / "countdown-tiny" / "v000001"
+
+
+def release_path(root: Path, release_id: str) -> Path:
+    """Return where the release of an id lies under ``root``; ids that are no ids never become paths."""
+    return Path(root) / check_id(release_id)
+
+
+def list_releases(root: Path) -> list[str]:
+    """Return the ids of the complete releases under ``root``, oldest first; their content is not checked."""
+    root = Path(root)
+    if not root.is_dir():
+        return []
+    marked = (path.parent for path in root.glob(f"v[0-9][0-9][0-9][0-9][0-9][0-9]/{READY}"))
+    return sorted(path.name for path in marked if not path.is_symlink())
+
+
+def load_release(path: Path, verify: bool = True) -> Release:
+    """Return the release in a directory after checking it.
+
+    ``verify=False`` leaves out the hashes (not the other checks), for a release verified a moment ago. Raises a
+    :class:`~ramify.weights.errors.WeightsError`.
+    """
+    path = Path(path).absolute()
+    check_id(path.name)
+    if path.is_symlink():
+        raise UnsafeRelease(f"{path} is a symbolic link; give the directory itself")
+    if not path.is_dir():
+        raise ReleaseNotFound(f"there is no release at {path}")
+    if not (path / READY).is_file():
+        raise ReleaseIncomplete(f"{path} has no {READY} marker: it is still being written, or its writing was cut short")
+    found = _files(path)
+    manifest = read_manifest(path / MANIFEST)
+    if manifest.id != path.name:
+        raise InvalidManifest(f"{path / MANIFEST} is of release {manifest.id}, not {path.name}")
+    _compare(path, found, manifest, verify)
+    return Release(path, manifest)
+
+
+def _files(path: Path) -> set[str]:
+    """Return the relative paths of the release's files; raise :class:`UnsafeRelease` for any that may not be there."""
+    found = set()
+    for entry in sorted(path.rglob("*")):
+        name = entry.relative_to(path).as_posix()
+        if entry.is_symlink():
+            raise UnsafeRelease(f"{entry} is a symbolic link; a release holds plain files")
+        if entry.is_dir() and name in PARTS or name in (MANIFEST, READY):
+            continue
+        if not entry.is_file():
+            raise UnsafeRelease(f"{entry} is neither a plain file nor one of {', '.join(PARTS)}")
+        if entry.suffix not in _SAFE_SUFFIXES:
+            raise UnsafeRelease(f"{entry} is not allowed: weights are safetensors, and nothing may carry code")
+        found.add(name)
+    return found
+
+
+def _compare(path: Path, found: set[str], manifest: Manifest, verify: bool) -> None:
+    listed = set(manifest.files)
+    if found != listed:
+        missing, extra = sorted(listed - found), sorted(found - listed)
+        raise CorruptRelease(f"{path}: missing files {missing}, files not in the manifest {extra}")
+    for part in PARTS:
+        if f"{part}/config.json" not in listed or not any(n.endswith(".safetensors") for n in _of(part, listed)):
+            raise CorruptRelease(f"{path / part} lacks config.json or safetensors weights")
+    for name, expected in manifest.files.items():
+        if (path / name).stat().st_size != expected.size:
+            raise CorruptRelease(f"{path / name} has {(path / name).stat().st_size} bytes, not {expected.size}")
+        if verify and digest(path / name) != expected:
+            raise CorruptRelease(f"{path / name} does not have the sha256 that the manifest lists")
+
+
+def _of(part: str, names: set[str]) -> list[str]:
+    return [name for name in names if name.startswith(f"{part}/")]
+
+
+def digest(path: Path) -> FileDigest:
+    """Return size and sha256 of a file."""
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileDigest(sha256=sha256, size=path.stat().st_size)
