@@ -126,7 +126,8 @@ class Growth:
 def leaf_value(node: Node, by_verifier: bool) -> float | None:
     """What reaching `node` is worth, in [0, 1]; `None` where its judge failed.
 
-    A finished answer is worth its outcome where a verifier grades, else the outcome model's value; a truncated one 0."""
+    A finished answer is worth its outcome where a verifier grades, else the outcome model's value; a truncated
+    one is worth 0."""
     if node.terminal == "truncated":
         return 0.0
     if node.terminal is not None and by_verifier:

@@ -9,8 +9,8 @@ from ramify.search.records import Terminal
 from ramify.search.tree import Node
 
 Kind = Literal["step", "path", "rollout", "token", "revisit"]
-"""`step`: draws of one action. `path`: draws to the end of the answer, kept as nodes. `rollout`: draws of one action, and
-one draw to the end that `leaf` evaluation asks for. `token`: the likeliest next tokens. `revisit`: nothing; the
+"""`step`: draws of one action. `path`: draws to the end of the answer, kept as nodes. `rollout`: draws of one action,
+and one draw to the end that `leaf` evaluation asks for. `token`: the likeliest next tokens. `revisit`: nothing; the
 simulation ended at a finished answer."""
 
 

@@ -108,7 +108,7 @@ class Tree:
     completions: list[Completion] = field(default_factory=list)
     committed: list[int] = field(default_factory=list)
     """`commit: step`: the nodes committed, in order."""
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     status: Status = "running"
     stop_reason: StopReason | None = None
     error: str | None = None

@@ -36,9 +36,6 @@ class Algorithm(ABC):
     def land(self, plan: Plan, drawn: Drawn) -> bool:
         """Merge a plan's result into the tree; True where that ends the plan's simulation."""
 
-    def abandon(self, plan: Plan) -> None:
-        """A plan that was begun will not land. Its marks are already gone."""
-
     @property
     def next_simulation(self) -> int:
         return self.budget.simulations + 1

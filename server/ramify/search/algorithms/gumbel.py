@@ -25,7 +25,9 @@ class Gumbel(Mcts):
     phase = 0
     phases = 0
 
-    needs_priors = True
+    @property
+    def needs_priors(self) -> bool:
+        return True
 
     def select(self, may_begin: bool) -> Plan | None:
         root = self.tree.root
