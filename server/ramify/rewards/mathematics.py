@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 from ramify.rewards.errors import CallFailed
 from ramify.rewards.pool import Pool, PoolLimits
@@ -21,6 +22,8 @@ MAX_COMPARED = 32
 """Answers that one call compares a new one with."""
 GROUPING_SECONDS = 20.0
 """Seconds that one call of `finals` may take for all of its texts."""
+COMPARING_SECONDS = 2.0
+"""Seconds that reading or comparing one of them may take."""
 
 
 def math_pool(limits: PoolLimits | None = None) -> Pool:
@@ -73,31 +76,30 @@ class MathTask:
             new = [tail for tail in dict.fromkeys(tails) if tail not in self._finals]
             try:
                 async with asyncio.timeout(self._seconds):
-                    for tail, final in zip(new, await self._extract(new), strict=True):
-                        self._finals[tail] = await self._canonical(tail, final) if final else None
+                    read = await asyncio.gather(*map(self._extract, new))
+                    for tail, final in zip(new, read, strict=True):
+                        if tail not in self._finals:
+                            self._finals[tail] = await self._canonical(tail, final) if final else None
             except TimeoutError:
-                self._alone([tail for tail in new if tail not in self._finals])
+                self._alone(*(tail for tail in new if tail not in self._finals))
         return [self._finals[tail] for tail in tails]
 
-    async def _extract(self, texts: Sequence[str]) -> list[str | None]:
-        async def one(text: str) -> str | None:
-            try:
-                final: str | None = await self._pool.call("extract", {"text": text})
-            except CallFailed:
-                self._pool.counters.alone()
-                return last_line(text)
-            return None if final is None else final[:MAX_FINAL]
-
-        return await asyncio.gather(*map(one, texts))
+    async def _extract(self, text: str) -> str | None:
+        try:
+            final: str | None = await self._ask("extract", text=text)
+        except CallFailed:
+            self._alone(text)
+            return None
+        return None if final is None else final[:MAX_FINAL]
 
     async def _canonical(self, text: str, final: str) -> str:
         if final not in self._aliases:
             try:
                 self._aliases[final] = await self._equal_class(text) or final
-            except CallFailed:
+                self._classes.setdefault(self._aliases[final], text)
+            except CallFailed:  # it stands for no class, lest it spoils the comparisons of others
                 self._pool.counters.alone()
                 self._aliases[final] = final
-            self._classes.setdefault(self._aliases[final], text)
         return self._aliases[final]
 
     async def _equal_class(self, text: str) -> str | None:
@@ -106,12 +108,15 @@ class MathTask:
         for start in range(0, len(forms), MAX_COMPARED):
             some = forms[start : start + MAX_COMPARED]
             others = [self._classes[form] for form in some]
-            found = await self._pool.call("match", {"text": text, "others": others})
+            found: int | None = await self._ask("match", text=text, others=others)
             if found is not None:
                 return some[found]
         return None
 
-    def _alone(self, texts: Sequence[str]) -> None:
+    async def _ask(self, function: str, **arguments: object) -> Any:
+        return await self._pool.call(function, arguments, COMPARING_SECONDS)
+
+    def _alone(self, *texts: str) -> None:
         self._pool.counters.alone(len(texts))
         for text in texts:
             self._finals[text] = last_line(text)

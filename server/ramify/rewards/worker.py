@@ -54,21 +54,22 @@ def main(config: dict[str, Any]) -> None:
         _write(channel, {"failure": "crash", "message": _line(error), "last": True})
         return
     _write(channel, {"ready": True})
-    last = False
-    while not last:
+    while True:
         reply = _answer(functions, json.loads(lines.get()))
         if reply.get("failure") == "crash" or memory.exceeded():
             reply = {"failure": "crash", "message": "the verifier ran into its memory limit", "last": True}
         elif memory.worn():
             reply["last"] = True
-        last = bool(reply.get("last"))
         _write(channel, reply)
+        if "last" in reply:
+            return
 
 
 def _answer(functions: Functions, call: dict[str, Any]) -> dict[str, Any]:
     signal.setitimer(signal.ITIMER_REAL, call["deadline"] + GRACE)
     try:
-        return {"result": functions[call["call"]](**call["arguments"])}
+        result = functions[call["call"]](**call["arguments"])
+        return {"result": json.loads(json.dumps(result))}
     except MemoryError:
         return {"failure": "crash"}
     except Exception as error:
@@ -94,8 +95,11 @@ def _die_with(parent: int) -> None:
 
 
 def _read(lines: SimpleQueue[bytes]) -> None:
-    for line in sys.stdin.buffer:
-        lines.put(line)
+    rest = b""
+    while chunk := os.read(0, 1 << 16):
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            lines.put(line)
     os._exit(0)
 
 
@@ -110,4 +114,7 @@ def _line(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    try:
+        main(json.loads(sys.argv[1]))
+    finally:
+        os._exit(1)  # without waiting for the thread that reads

@@ -1,0 +1,245 @@
+"""The `math` task on real math-verify workers: verdicts, failures, and answers that vote together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from ramify.rewards import registry
+from ramify.rewards.errors import CallFailed
+from ramify.rewards.mathematics import MathTask, close_default_pool, default_pool, math_pool
+from ramify.rewards.pool import Pool, PoolLimits
+from ramify.rewards.schemas import MathProblem
+from ramify.search.protocols import GradingFailed, Task
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def shared() -> Pool:
+    return math_pool(PoolLimits(workers=2, deadline=20))
+
+
+@pytest.fixture(scope="module")
+def strict() -> Pool:
+    return math_pool(PoolLimits(workers=1, deadline=1.0))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _closed(shared: Pool, strict: Pool) -> Iterator[None]:
+    yield
+    asyncio.run(shared.close())
+    asyncio.run(strict.close())
+
+
+def math(answer: str, pool: Pool) -> Task:
+    return registry.task("math", {"answer": answer}, pool)
+
+
+@pytest.mark.parametrize(
+    ("reference", "text"),
+    [
+        ("1/2", "\\boxed{\\frac12}"),
+        ("\\frac{1}{2}", "so it is $0.5$"),
+        ("$\\frac{1}{2}$", "Answer: 1/2"),
+        ("\\boxed{42}", "The final answer is $42$. I hope it is correct."),
+        ("42", "First 7, then 12.\nThe answer is 42."),
+        ("42", "\\boxed{41}? No: the second line has a slip in it.\nSo it is\n\\boxed{42}"),
+        ("1234", "that makes $1,234$"),
+        ("x^2+2x+1", "\\boxed{(x+1)^2}"),
+        ("\\{1,2,3\\}", "\\boxed{\\{3,2,1\\}}"),
+        ("\\sqrt{2}/2", "\\boxed{\\frac{1}{\\sqrt{2}}}"),
+        ("7", "x" * 1_000_000 + " \\boxed{7}"),
+    ],
+)
+async def test_an_equal_answer_is_right_however_it_is_written(
+    shared: Pool, reference: str, text: str
+) -> None:
+    assert (await math(reference, shared).grade(text)).outcome == 1.0
+
+
+@pytest.mark.parametrize(
+    ("reference", "text", "reason"),
+    [
+        ("42", "\\boxed{41}", "the answer is '41', not '42'"),
+        ("42", "\\boxed{42}? No: the second line has a slip in it.\nSo it is\n\\boxed{43}", "'43'"),
+        ("42", "\\boxed{41} or \\boxed{42}", "the answer is '41,42'"),
+        ("42", "I do not know.", "no answer was found"),
+        ("42", "", "no answer was found"),
+        ("42", "\\boxed{}", "no answer was found"),
+        ("1/2", "\\boxed{1/0}", "not '1/2'"),
+        ("x+1", "\\boxed{y+1}", "not 'x+1'"),
+    ],
+)
+async def test_a_wrong_answer_is_a_verdict_with_its_reason(
+    shared: Pool, reference: str, text: str, reason: str
+) -> None:
+    verdict = await math(reference, shared).grade(text)
+    assert verdict.outcome == 0.0
+    assert reason in verdict.reason
+    assert len(verdict.reason) < 300
+
+
+async def test_the_example_answer_of_a_prompt_is_not_the_answer(shared: Pool) -> None:
+    """Pitfall 19: the text is the answer alone, so an answer that says nothing is wrong whatever was asked."""
+    assert (await math("4", shared).grade("")).outcome == 0.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9**9**9**9",
+        "\\boxed{9^{9^{9^{9}}}}",
+        "\\boxed{" + "(" * 3000 + "1" + ")" * 3000 + "}",
+        "\\boxed{\\int_0^1 \\prod_{i=1}^{10^{9}} x^{x^{i}} dx}",
+        "\\boxed{(10^{10^{9}})!}",
+        "\\frac{" * 1000 + "1" + "}{1}" * 1000,
+        "$" * 1_000_000,
+        "\\[ " * 300_000,
+        "answer is = " * 100_000,
+        "1" * 1_000_000,
+        "1 + " * 200_000 + "1",
+        "-" * 1_000_000 + "1",
+        "٣ + ٤ = ٧",
+        "\\boxed{\U0001f600}",
+        "\\boxed{\udc80\ud800}",
+        "\\boxed{1\x00}",
+        "\u202e\\boxed{24}",
+    ],
+)
+async def test_a_hostile_answer_is_wrong_or_fails_in_time_and_is_never_right(strict: Pool, text: str) -> None:
+    before, outcome = strict.counters.snapshot(), None
+    async with asyncio.timeout(60):
+        with contextlib.suppress(CallFailed):
+            outcome = (await math("42", strict).grade(text)).outcome
+    counted = {name: total - before[name] for name, total in strict.counters.snapshot().items()}
+    failed = counted["failed_deadline"] + counted["failed_crash"] + counted["failed_error"]
+    assert (outcome, counted["graded"], failed) in ((0.0, 1, 0), (None, 0, 1))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "__import__('os').mkdir('{}')",
+        "().__class__.__base__.__subclasses__()",
+        "\\boxed{{__import__('os').mkdir('{}')}}",
+        "$\\text{{__import__('os').mkdir('{}')}}$",
+        "1 + __import__('os').mkdir('{}')",
+        "Answer: 1*(lambda: __import__('os').mkdir('{}'))()",
+        "\\boxed{{\\operatorname{{eval}}(__import__('os').mkdir('{}'))}}",
+        "\\input{{/etc/passwd}} \\write18{{mkdir {}}} \\boxed{{1}}",
+    ],
+)
+async def test_an_answer_is_never_run_as_code(shared: Pool, tmp_path: Path, code: str) -> None:
+    target = tmp_path / "injected"
+    verdict = await math("42", shared).grade(code.format(target))
+    assert verdict.outcome == 0.0
+    assert not target.exists()
+    assert "root:" not in verdict.reason
+
+
+async def test_a_late_verifier_is_a_failure_and_not_a_wrong_answer(strict: Pool) -> None:
+    before = strict.counters.snapshot()
+    task = math("42", strict)
+    with pytest.raises(GradingFailed, match="more than 1 s"):
+        await task.grade("\\boxed{9^{9^{9^{9}}}}")
+    assert (await task.grade("\\boxed{42}")).outcome == 1.0
+    counted = {name: total - before[name] for name, total in strict.counters.snapshot().items()}
+    assert (counted["graded"], counted["failed_deadline"], counted["failed_crash"]) == (1, 1, 0)
+
+
+async def test_a_reference_that_is_no_mathematics_is_a_failure_and_not_a_wrong_answer(shared: Pool) -> None:
+    with pytest.raises(GradingFailed, match="reference answer"):
+        await math("\\boxed{}", shared).grade("\\boxed{1}")
+
+
+def test_grading_works_outside_the_main_thread(shared: Pool) -> None:
+    """Pitfall 21: math-verify raises there, and in threads once scored everything 0."""
+    outcomes: list[float] = []
+
+    def grade() -> None:
+        outcomes.append(asyncio.run(grading()))
+
+    async def grading() -> float:
+        return (await math("1/2", shared).grade("\\boxed{0.5}")).outcome
+
+    thread = threading.Thread(target=grade)
+    thread.start()
+    thread.join()
+    assert outcomes == [1.0]
+
+
+async def test_many_gradings_at_once_all_get_their_own_verdict(shared: Pool) -> None:
+    task = math("7", shared)
+    verdicts = await asyncio.gather(*(task.grade(f"\\boxed{{{i}}}") for i in range(50)))
+    assert [v.outcome for v in verdicts] == [float(i == 7) for i in range(50)]
+
+
+async def test_equal_answers_have_one_canonical_form(shared: Pool) -> None:
+    half, decimal, fraction, third, nothing, other, again = await math("1", shared).finals(
+        [
+            "\\boxed{1/2}",
+            "it is $0.5$",
+            "\\frac{2}{4}",
+            "1/3",
+            "dunno",
+            "\\boxed{\\frac{1}{3}}",
+            "\\boxed{1/2}",
+        ]
+    )
+    assert half == decimal == fraction == again
+    assert third == other
+    assert half != third
+    assert nothing is None
+
+
+async def test_the_canonical_form_stays_the_same_in_later_calls(shared: Pool) -> None:
+    task = math("1", shared)
+    (first,) = await task.finals(["\\boxed{0.5}"])
+    assert await task.finals(["\\boxed{3}", "\\boxed{1/2}"]) == ["3", first]
+    calls = shared.counters.calls
+    assert await task.finals(["\\boxed{1/2}", "\\boxed{0.5}"]) == [first, first]
+    assert shared.counters.calls == calls
+
+
+async def test_one_answer_that_cannot_be_compared_does_not_spoil_the_others(shared: Pool) -> None:
+    before = shared.counters.snapshot()
+    tower, half, decimal = await math("1", shared).finals(
+        ["\\boxed{9^{9^{9^{9}}}}", "\\boxed{1/2}", "\\boxed{0.5}"]
+    )
+    assert half == decimal
+    assert tower not in (None, half)
+    after = shared.counters.snapshot()
+    assert after["ungrouped"] - before["ungrouped"] == 1
+    assert after["failed_deadline"] - before["failed_deadline"] == 1
+
+
+async def test_without_time_answers_vote_by_their_last_line() -> None:
+    pool = math_pool(PoolLimits(workers=1))
+    try:
+        task = MathTask(MathProblem("1"), pool, seconds=0)
+        assert await task.finals(["a\n \\boxed{ 1 }\n", "b"]) == ["\\boxed{ 1 }", "b"]
+        assert pool.counters.ungrouped == 2
+    finally:
+        await pool.close()
+
+
+@pytest.fixture
+async def fresh_default() -> AsyncIterator[None]:
+    await close_default_pool()
+    yield
+    await close_default_pool()
+
+
+@pytest.mark.usefixtures("fresh_default")
+async def test_the_shared_pool_starts_when_first_needed_and_again_after_it_was_closed() -> None:
+    task = registry.task("math", {"answer": "2"})
+    assert default_pool().pids == []
+    assert (await task.grade("\\boxed{2}")).outcome == 1.0
+    await close_default_pool()
+    assert (await registry.task("math", {"answer": "2"}).grade("\\boxed{2}")).outcome == 1.0
