@@ -1,0 +1,14 @@
+"""The `ramify` command: one module a command, each importing what it needs when it runs, so that help comes at once."""
+
+from __future__ import annotations
+
+__all__ = ["app"]
+
+try:
+    from ramify.cli.main import app
+except ModuleNotFoundError as missing:
+    if missing.name not in ("typer", "rich"):
+        raise
+    raise SystemExit(
+        "the ramify command needs the server extra: pip install 'ramify[cpu]' (or [gpu])"
+    ) from missing

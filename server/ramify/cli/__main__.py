@@ -1,0 +1,5 @@
+"""`python -m ramify.cli` is the `ramify` command."""
+
+from ramify.cli import app
+
+app()

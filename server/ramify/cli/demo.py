@@ -1,0 +1,158 @@
+"""`ramify demo`: serve the shipped models, solve held-out problems three ways at equal tokens, show what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ramify.cli.output import console, errors, fail
+
+if TYPE_CHECKING:
+    from ramify.evaluation.problems import Problem
+    from ramify.evaluation.rows import Row
+    from ramify.evaluation.summary import Summary
+    from ramify.search.tree import Tree
+
+METHODS = ["greedy", "self_consistency", "best_of_n", "mcts"]
+SPEAKING = {
+    "greedy": "greedy decoding",
+    "self_consistency": "self-consistency",
+    "best_of_n": "best of N, same value model",
+    "mcts": "tree search (mcts)",
+}
+BUDGETS = [300, 1000]
+DATA = "countdown:test"
+CONCURRENCY = 32
+
+
+def demo(
+    problems: Annotated[int, typer.Option(min=1, help="How many held-out problems.")] = 50,
+    release: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Release to serve; none: the shipped one."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for log, table and plot; none: runs/demo/<time>.")
+    ] = None,
+) -> None:
+    """Serve the demo model, solve held-out Countdown problems by it, and say how to go on. Two or three minutes."""
+    from ramify.cli.child import NotServing, serving
+
+    folder = out or Path("runs/demo") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    folder.mkdir(parents=True, exist_ok=True)
+    flags = ["--log", str(folder / "trees.db")] + (["--release", str(release)] if release else [])
+    console.print(
+        "Countdown: reach the target with every number once. The demo model proposes steps, its value model judges "
+        "them,\nand tree search decides where to look further.\n"
+    )
+    try:
+        with serving(flags, folder / "server.log", errors) as address:
+            summary, tree = asyncio.run(_measure(address, problems, folder))
+    except NotServing as error:
+        fail(error, f"the whole of it is in {folder / 'server.log'}")
+    except KeyboardInterrupt:
+        fail("stopped; the server has been ended", code=130)
+    _show(summary, tree, folder)
+
+
+async def _measure(address: str, count: int, folder: Path) -> tuple[Summary, Tree]:
+    from ramify.cli.progress import Watch
+    from ramify.evaluation.backends import connect
+    from ramify.evaluation.methods import load_methods
+    from ramify.evaluation.plot import plot
+    from ramify.evaluation.problems import problems
+    from ramify.evaluation.report import write
+    from ramify.evaluation.runner import jobs, run, seed_of
+    from ramify.evaluation.summary import summarise
+
+    methods = load_methods(names=METHODS)
+    asked = problems(DATA, count, seed=0)
+    work = list(jobs(asked, methods, BUDGETS))
+    rows: list[Row] = []
+    async with connect(address, None) as backend:
+        with Watch(len(work), methods, BUDGETS) as watch:
+
+            def observe(new: Sequence[Row]) -> None:
+                rows.extend(new)
+                watch.add(new)
+
+            await run(backend, iter(work), seed=0, concurrency=CONCURRENCY, observe=observe)
+        example = _telling(asked, rows)
+        tree = await backend.grow(example, methods[-1], BUDGETS[0], seed_of(example, 0))
+    summary = summarise(rows, METHODS, METHODS[:-1])
+    write(
+        folder,
+        summary,
+        {"command": "ramify demo", "data": DATA, "problems": count, "budgets": BUDGETS},
+        count,
+    )
+    plot(summary, folder)
+    return summary, tree
+
+
+def _telling(asked: Sequence[Problem], rows: Sequence[Row]) -> Problem:
+    """A problem that search solved and greedy decoding did not, if there is one."""
+    right = {(row.problem, row.method) for row in rows if row.correct and row.budget == min(BUDGETS)}
+    for problem in asked:
+        if (problem.index, METHODS[-1]) in right and (problem.index, METHODS[0]) not in right:
+            return problem
+    return asked[0]
+
+
+def _show(summary: Summary, tree: Tree, folder: Path) -> None:
+    from rich.table import Table
+
+    from ramify.cli.search import show
+
+    group = summary.groups[-1]
+    n = max(f.accuracy.n for f in summary.figures if f.group == group)
+    table = Table(
+        title=f"{n} held-out problems of 4, 5 and 6 numbers", title_justify="left", title_style="bold"
+    )
+    for name in ("method", "tokens allowed", "tokens spent", "seconds", "right"):
+        table.add_column(name, justify="left" if name == "method" else "right")
+    for budget in summary.budgets:
+        for method in summary.methods:
+            figure = summary.figure(group, method, budget)
+            if figure is not None and not (method == METHODS[0] and budget > min(summary.budgets)):
+                table.add_row(*_cells(method, budget, figure, n))
+        table.add_section()
+    console.print(table)
+    console.print(
+        "[dim]Means a problem; seconds are of one search among 32 at once. A dash: read off the longer search.[/]\n"
+    )
+    console.print(
+        "[bold]One of these trees[/]  (N visits, Q mean outcome, v the value model's estimate, ★ the answer)"
+    )
+    show(tree, branches=3)
+    console.print(_onward(folder), highlight=False)
+
+
+def _cells(method: str, budget: int, figure: Any, n: int) -> list[str]:
+    right = f"{figure.accuracy.mean * n:.0f} of {n}  ({100 * figure.accuracy.mean:.0f} %)"
+    seconds = "–" if figure.seconds is None else f"{figure.seconds:.2f}"
+    allowed = "–" if method == METHODS[0] else str(budget)
+    return [SPEAKING[method], allowed, f"{figure.tokens:.0f}", seconds, right]
+
+
+def _onward(folder: Path) -> str:
+    from ramify.cli.invocation import command
+
+    ramify = command()
+    return f"""
+[bold]What is left of it[/]
+  every searched tree     {folder}/trees.db        {ramify} trees list --log {folder}/trees.db
+  table and figures       {folder}/results.md, results.json
+  plot                    {folder}/accuracy.png
+  the server's own log    {folder}/server.log
+
+[bold]Ask it something yourself[/]
+  {ramify} serve
+  {ramify} search "3 5 7 8 to 24"          (in another terminal)
+  curl -s http://127.0.0.1:8000/v1/search -H 'content-type: application/json' -d '{{"prompt": "3 5 7 8 to 24\\\\n"}}'
+"""

@@ -1,0 +1,206 @@
+"""`ramify eval`: a data set through several methods, at equal generated tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ramify.cli.output import console, errors, fail, refuse
+
+if TYPE_CHECKING:
+    from ramify.evaluation.methods import Method
+    from ramify.evaluation.problems import Problem
+    from ramify.evaluation.rows import RowFile
+    from ramify.evaluation.summary import Summary
+
+BASELINES = "greedy,best_of_n,best_of_n_vote,self_consistency"
+
+
+def evaluate(
+    data: Annotated[
+        str, typer.Option(help="Data set: `countdown:SPLIT?numbers=5,6`, or a JSONL file.")
+    ] = "countdown:test",
+    problems: Annotated[int, typer.Option(min=1, help="How many problems of it.")] = 300,
+    data_seed: Annotated[int, typer.Option(help="Which problems.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the searches and of the bootstrap.")] = 0,
+    budgets: Annotated[
+        str, typer.Option(help="Generated tokens a problem, several by commas.")
+    ] = "300,1000,3000",
+    methods: Annotated[
+        str | None, typer.Option(help="Methods by name, by commas; none: all of the file.")
+    ] = None,
+    methods_file: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="TOML file of methods; none: the frozen ones."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a parameter: search.kappa=3, mcts.answer=orm_max."),
+    ] = None,
+    sweep: Annotated[
+        list[str] | None, typer.Option(help="Several values of one, each a method: search.kappa=1,2,4.")
+    ] = None,
+    baselines: Annotated[str, typer.Option(help="Methods that the others are compared with.")] = BASELINES,
+    pool: Annotated[
+        list[str] | None, typer.Option(help="Groups also reported together: '5 numbers,6 numbers'.")
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option(help="Ask this server, http://…, in place of own engines.")
+    ] = None,
+    api_key: Annotated[str | None, typer.Option(envvar="RAMIFY_API_KEY", help="Its API key.")] = None,
+    release: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Release to evaluate; none: the shipped one."),
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Problems searched at once.")] = 32,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results; none: runs/eval/<time>.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with what is in --out.")] = False,
+) -> None:
+    """Run a data set through several methods; write a table, a JSON file and a plot.
+
+    Correctness is the task's verifier's, asked after each search; only methods with `grader = "verifier"` are told.
+    """
+    from ramify.evaluation import machine
+    from ramify.evaluation.methods import BadMethod, load_methods, override
+    from ramify.evaluation.methods import sweep as swept
+    from ramify.evaluation.problems import problems as take
+    from ramify.evaluation.rows import OtherRun, RowFile
+    from ramify.rewards.errors import BadDataset
+
+    if resume and out is None:
+        refuse("--resume needs --out DIR: the folder of the run to go on with")
+    ladder = _numbers("--budgets", budgets)
+    try:
+        chosen = load_methods(methods_file, _names(methods) if methods else None)
+        chosen = swept(override(chosen, set_ or []), sweep or [])
+    except BadMethod as error:
+        refuse(error)
+    try:
+        asked = take(data, problems, data_seed)
+    except BadDataset as error:
+        refuse(error)
+    folder = out or Path("runs/eval") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    head = _head(chosen, ladder, data, len(asked), data_seed, seed)
+    head |= {"server": server is not None, "release": str(release.name) if release else None}
+    try:
+        rows = RowFile(folder, head, resume=resume)
+    except OtherRun as error:
+        refuse(error)
+    about = {
+        "command": "ramify " + " ".join(sys.argv[1:]),
+        "concurrency": concurrency,
+        "machine": machine.machine(),
+        "versions": machine.versions(),
+    }
+    stopped = False
+    try:
+        asyncio.run(_run(rows, asked, chosen, ladder, seed, concurrency, server, api_key, release))
+    except KeyboardInterrupt:
+        stopped = True
+    finally:
+        rows.close()
+    if not rows.rows:
+        fail("stopped before the first search had ended")
+    summary = _report(
+        folder, rows, chosen, _names(baselines), [_names(p) for p in pool or []], seed, about | head
+    )
+    _show(folder, summary)
+    if stopped:
+        fail(
+            "stopped; the figures are of what was finished", f"go on with: --resume --out {folder}", code=130
+        )
+
+
+def _numbers(flag: str, text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in _names(text)]
+    except ValueError:
+        refuse(f"{flag} {text!r} is not a list of whole numbers, such as 300,1000,3000")
+    if not numbers or min(numbers) < 1:
+        refuse(f"{flag} {text!r}: each must be at least 1")
+    return sorted(set(numbers))
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _head(
+    methods: list[Method], budgets: list[int], data: str, count: int, data_seed: int, seed: int
+) -> dict[str, Any]:
+    """What decides the rows: a run goes on only under the same."""
+    from dataclasses import asdict
+
+    return {
+        "data": data,
+        "problems": count,
+        "data_seed": data_seed,
+        "seed": seed,
+        "budgets": budgets,
+        "methods": [asdict(m) | {"parameters": asdict(m.params(max(budgets)))} for m in methods],
+    }
+
+
+async def _run(
+    rows: RowFile,
+    problems: list[Problem],
+    methods: list[Method],
+    budgets: list[int],
+    seed: int,
+    concurrency: int,
+    server: str | None,
+    api_key: str | None,
+    release: Path | None,
+) -> None:
+    from ramify.cli.progress import Watch
+    from ramify.evaluation.backends import connect, start
+    from ramify.evaluation.runner import jobs, run
+
+    done = frozenset((row.problem, row.method, row.budget) for row in rows.rows)
+    left = list(jobs(problems, methods, budgets, done))
+    if not left:
+        return
+    if server is None:
+        errors.print("starting the engines (about 20 s) …")
+    opened = connect(server, api_key) if server else start(release)
+    async with opened as backend:
+        with Watch(len(left), methods, budgets) as watch:
+            watch.add(rows.rows, jobs=0)
+
+            def observe(new: Any) -> None:
+                rows.add(new)
+                watch.add(new)
+
+            await run(backend, iter(left), seed=seed, concurrency=concurrency, observe=observe)
+
+
+def _report(
+    folder: Path,
+    rows: RowFile,
+    methods: list[Method],
+    baselines: list[str],
+    pools: list[list[str]],
+    seed: int,
+    head: dict[str, Any],
+) -> Summary:
+    from ramify.evaluation.plot import plot
+    from ramify.evaluation.report import write
+    from ramify.evaluation.summary import summarise
+
+    done = sorted(rows.rows, key=lambda row: (row.problem, row.method, row.budget))
+    summary = summarise(done, [m.name for m in methods], baselines, pools, seed)
+    write(folder, summary, head, len({row.problem for row in done}))
+    plot(summary, folder)
+    return summary
+
+
+def _show(folder: Path, summary: Summary) -> None:
+    from ramify.evaluation.report import rich_tables
+
+    console.print(rich_tables(summary))
+    console.print(f"results in {folder}: results.md, results.json, rows.ndjson, accuracy.png, accuracy.svg")

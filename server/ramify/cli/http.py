@@ -1,0 +1,84 @@
+"""Talking to a running server, with errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from ramify.cli.invocation import command
+from ramify.cli.output import fail
+
+DEFAULT = "http://127.0.0.1:8000"
+TIMEOUT = httpx.Timeout(600.0, connect=5.0)
+
+
+def client(server: str, api_key: str | None = None) -> httpx.Client:
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    return httpx.Client(base_url=server.rstrip("/"), headers=headers, timeout=TIMEOUT)
+
+
+def answers(server: str) -> bool:
+    """Whether a Ramify server answers there now."""
+    try:
+        with client(server) as http:
+            return "ramify" in http.get("/version", timeout=2.0).json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, TypeError):
+        return False
+
+
+@contextmanager
+def translated(server: str) -> Iterator[None]:
+    """Leave with a message where the server cannot be reached or refuses."""
+    try:
+        yield
+    except httpx.HTTPStatusError as error:
+        fail(f"{server} answers {error.response.status_code}: {message_of(error.response)}")
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol):
+        fail(f"{server!r} is no address of a server", "write it like http://127.0.0.1:8000")
+    except httpx.ConnectError:
+        fail(f"no server answers at {server}", *how_to_start())
+    except httpx.TimeoutException:
+        fail(f"{server} does not answer in time")
+    except httpx.HTTPError as error:
+        fail(f"the connection to {server} broke: {error}")
+
+
+def how_to_start() -> tuple[str, ...]:
+    ramify = command()
+    return (
+        f"start one in another terminal:   {ramify} serve",
+        f'or search without a server:      {ramify} search --local "…"',
+    )
+
+
+def message_of(response: httpx.Response) -> str:
+    """The message of an error response of ours, or the start of any other."""
+    try:
+        return str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return response.text[:200] or response.reason_phrase
+
+
+def checked(response: httpx.Response) -> httpx.Response:
+    """The response, read, if it is a success. Raises `httpx.HTTPStatusError`."""
+    if response.is_error:
+        response.read()
+    return response.raise_for_status()
+
+
+def events(response: httpx.Response) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The Server-Sent Events of a response: (name, data) each; comments are skipped."""
+    name, data = "message", ""
+    for line in response.iter_lines():
+        if not line:
+            if data:
+                yield name, json.loads(data)
+            name, data = "message", ""
+        elif line.startswith("event:"):
+            name = line[6:].strip()
+        elif line.startswith("data:"):
+            data += line[5:].strip()

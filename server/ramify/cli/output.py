@@ -1,0 +1,27 @@
+"""Where the commands write, and how they say what went wrong."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+console = Console()
+"""What was asked for."""
+errors = Console(stderr=True)
+"""Complaints and progress."""
+
+
+def fail(message: object, *advice: str, code: int = 1) -> NoReturn:
+    """Say what was wrong and what to do, and leave with `code` (2: the command was given wrongly)."""
+    errors.print(f"[bold red]error:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
+    for line in advice:
+        errors.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def refuse(message: object, *advice: str) -> NoReturn:
+    """`fail` for a command that was given wrongly."""
+    fail(message, *advice, code=2)

@@ -1,0 +1,112 @@
+"""`ramify search`: one question, answered by tree search before one's eyes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ramify.cli.output import console, errors, fail, refuse
+
+DEFAULT_TOKENS = 1000
+
+
+def search(
+    prompt: Annotated[str, typer.Argument(help='What to ask, such as "3 5 7 8 to 24".')],
+    server: Annotated[
+        str | None, typer.Option(help="Server to ask; none: the one on the default port.")
+    ] = None,
+    api_key: Annotated[str | None, typer.Option(envvar="RAMIFY_API_KEY", help="Its API key.")] = None,
+    local: Annotated[bool, typer.Option("--local", help="Search in this process, without a server.")] = False,
+    release: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="With --local: the release to search with."),
+    ] = None,
+    algorithm: Annotated[str, typer.Option(help="mcts, gumbel, best_of_n, … (docs/algorithms.md)")] = "mcts",
+    tokens: Annotated[int, typer.Option(min=1, help="Generated tokens that it may spend.")] = DEFAULT_TOKENS,
+    simulations: Annotated[int, typer.Option(min=1, help="Simulations that it may run.")] = 10_000,
+    grader: Annotated[str, typer.Option(help="Who judges complete answers: model or verifier.")] = "model",
+    task: Annotated[str | None, typer.Option(help="Task of the prompt; none: the model's own.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Any other parameter: kappa=3.")] = None,
+    seed: Annotated[int | None, typer.Option(help="For the same search again.")] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Put the prompt through the model's chat template.")
+    ] = False,
+    branches: Annotated[int, typer.Option(min=1, help="Branches shown at each node.")] = 3,
+) -> None:
+    """Search for an answer, watch it grow, see the tree."""
+    from ramify.cli import http
+    from ramify.evaluation.methods import parse_value
+
+    if release is not None and not local:
+        refuse("--release goes with --local; a running server has its own")
+    asked: dict[str, Any] = {
+        "algorithm": _algorithm(algorithm),
+        "grader": grader,
+        "budget": {"tokens": tokens, "simulations": simulations},
+    }
+    for setting in set_ or []:
+        key, found, text = setting.partition("=")
+        if not found:
+            refuse(f"--set {setting!r} has no '=': write it like kappa=3")
+        asked[key.strip()] = parse_value(text.strip())
+    text = prompt if chat or prompt.endswith("\n") else prompt + "\n"
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": text}
+    body |= (
+        {"search": asked}
+        | ({} if task is None else {"task": {"name": task}})
+        | ({} if seed is None else {"seed": seed})
+    )
+    if local:
+        from ramify.cli.search_local import run_local
+
+        errors.print("starting the engines (about 20 s) …")
+        tree = asyncio.run(run_local(release, body))
+    else:
+        from ramify.cli.search_remote import run_remote
+
+        address = server or http.DEFAULT
+        if server is None and not http.answers(address):
+            fail(f"no server answers at {address}", *http.how_to_start())
+        tree = run_remote(address, api_key, body)
+    show(tree, branches)
+
+
+def _algorithm(name: str) -> str:
+    from difflib import get_close_matches
+    from typing import get_args
+
+    from ramify.search.records import Algorithm
+
+    known = get_args(Algorithm)
+    if name not in known:
+        close = get_close_matches(name, known, n=1, cutoff=0.4)
+        hint = f"did you mean {close[0]!r}?" if close else ""
+        refuse(f"no algorithm is called {name!r}", *([hint] if hint else []), f"there are {', '.join(known)}")
+    return name
+
+
+def show(tree: Any, branches: int) -> None:
+    """The tree, the answer, and what it cost."""
+    from rich.markup import escape
+
+    from ramify.cli.tree_view import draw
+    from ramify.evaluation.verdicts import right_nodes
+
+    right = asyncio.run(right_nodes(tree))
+    console.print(draw(tree, right, branches))
+    console.print()
+    if tree.answer is None:
+        fail(f"no answer: the search ended {tree.status} ({tree.error or tree.stop_reason})")
+    mark = "" if right is None else "[bold green]right[/]" if tree.answer.node in right else "[red]wrong[/]"
+    console.print("[bold]answer[/]", mark)
+    console.print(escape(tree.answer.text.rstrip("\n")), highlight=False)
+    usage = tree.usage
+    value = "" if tree.answer.value is None else f"value {tree.answer.value:.2f}, "
+    console.print(
+        f"[dim]{value}{usage.simulations} simulations, {usage.completion_tokens} tokens, {usage.nodes} nodes, "
+        f"{usage.seconds:.2f} s; ended by {tree.stop_reason}; {tree.id}[/]",
+        highlight=False,
+    )

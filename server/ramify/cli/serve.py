@@ -1,0 +1,75 @@
+"""`ramify serve`: the server, until it is told to stop."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ramify.cli.output import fail, refuse
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. [8000]")] = None,
+    release: Annotated[Path | None, typer.Option(help="Directory of the release to serve.")] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="A causal language model to serve, with --value.")
+    ] = None,
+    value: Annotated[str | None, typer.Option(help="A one-label sequence classifier, with --policy.")] = None,
+    model_name: Annotated[str | None, typer.Option(help="Name under which the model is served.")] = None,
+    task: Annotated[str | None, typer.Option(help="Task of requests that name none.")] = None,
+    log: Annotated[str | None, typer.Option(help="The tree log: a file, or a PostgreSQL URL.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="TOML file of settings; flags win over it."),
+    ] = None,
+) -> None:
+    """Serve a release, the shipped demo model by default. docs/configuration.md has every other setting."""
+    from ramify.settings import BadSettings, load
+
+    flags: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "release": release,
+        "policy": policy,
+        "value": value,
+        "model_name": model_name,
+        "task": task,
+        "log": log,
+        "log_level": log_level,
+    }
+    try:
+        settings = load(config, **flags)
+    except BadSettings as error:
+        refuse(error)
+    if release is not None and not release.is_dir():
+        refuse(f"there is no release in {release}", "see what there is:  ramify releases list")
+    _refuse_taken_port(settings.host, settings.port)
+
+    from ramify.api.server import serve as run
+
+    raise typer.Exit(run(settings))
+
+
+def _refuse_taken_port(host: str, port: int) -> None:
+    """Say so now where the port is taken, before the engines start: they take 20 seconds."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        fail(
+            f"cannot listen on {host}: {error.strerror or error}",
+            "name an address of this machine with --host",
+        )
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            fail(
+                f"cannot listen on {host}:{port}: {error.strerror}",
+                "take another port:  ramify serve --port 8080",
+            )

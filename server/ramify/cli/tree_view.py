@@ -1,0 +1,80 @@
+"""A tree for the terminal: the branches that were visited most, what the search thought of them, what came of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from rich.markup import escape
+from rich.tree import Tree as Drawing
+
+from ramify.search.tree import Node, Tree
+
+RIGHT, WRONG, CUT = "[bold green]✓[/]", "[red]✗[/]", "[yellow]…[/]"
+
+
+def draw(tree: Tree, right: Collection[int] | None = None, branches: int = 3, lines: int = 40) -> Drawing:
+    """The tree's most visited branches, at most `branches` a node and about `lines` in all.
+
+    `right`: the nodes that end a right answer, where a verifier has said; every other complete answer is marked
+    wrong. The chosen answer's path is always drawn, and starred at its end.
+    """
+    chosen = {node.id for node in tree.lineage(tree.nodes[tree.answer.node])} if tree.answer else set()
+    shown = _most_visited(tree, chosen, branches, lines)
+    prompt = escape(tree.prompt.strip()) or "(empty prompt)"
+    drawing = Drawing(f"[bold]{prompt}[/]  {_figures(tree.root)}", guide_style="dim")
+    pairs = [(tree.root, drawing)]
+    while pairs:
+        node, branch = pairs.pop()
+        for child in _ordered(tree, node):
+            if child.id in shown:
+                end = tree.answer is not None and child.id == tree.answer.node
+                pairs.append((child, branch.add(_label(tree, child, right, child.id in chosen, end))))
+        hidden = sum(child not in shown for child in node.children)
+        if hidden:
+            branch.add(f"[dim]and {hidden} more[/]")
+    return drawing
+
+
+def _most_visited(tree: Tree, chosen: set[int], branches: int, lines: int) -> set[int]:
+    """Ids to draw: the chosen path, and then node by node where most visits went."""
+    shown = {0} | chosen
+    candidates = [tree.nodes[i] for i in shown]
+    while candidates and len(shown) < lines:
+        node = max(candidates, key=lambda n: (n.visits, -n.id))
+        candidates.remove(node)
+        room = branches - sum(child in shown for child in node.children)
+        fresh = [child for child in _ordered(tree, node) if child.id not in shown][: max(0, room)]
+        shown |= {child.id for child in fresh}
+        candidates += fresh
+    return shown
+
+
+def _ordered(tree: Tree, node: Node) -> list[Node]:
+    return sorted(tree.children(node), key=lambda n: (-n.visits, -n.multiplicity, n.id))
+
+
+def _figures(node: Node) -> str:
+    parts = [f"N {node.visits}"]
+    if node.mean is not None:
+        parts.append(f"Q {node.mean:.2f}")
+    if node.value is not None:
+        parts.append(f"v {node.value:.2f}")
+    return f"[dim]{'  '.join(parts)}[/]"
+
+
+def _label(tree: Tree, node: Node, right: Collection[int] | None, chosen: bool, end: bool) -> str:
+    text = escape(node.text.strip().replace("\n", " ⏎ ")) or "∎"
+    text = f"[bold cyan]{text}[/]" if chosen else text
+    times = f" [dim]×{node.multiplicity}[/]" if node.multiplicity > 1 else ""
+    star = " [bold cyan]★[/]" if end else ""
+    return f"{_mark(node, right)}{text}{times}{star}  {_figures(node)}"
+
+
+def _mark(node: Node, right: Collection[int] | None) -> str:
+    if node.terminal == "truncated":
+        return f"{CUT} "
+    if node.terminal is None:
+        return ""
+    if node.outcome is not None:
+        return f"{RIGHT if node.outcome >= 1 else WRONG} "
+    return "" if right is None else f"{RIGHT if node.id in right else WRONG} "

@@ -1,0 +1,237 @@
+"""What is compared: named, frozen configurations of a search.
+
+Two methods that grow the same tree and differ only in how they choose from it share one run: best-of-N and
+self-consistency at equal tokens are two readings of the same draws. A method whose growth does not look at the budget
+runs once, at the largest, and is read off at each smaller one; see `Method.reads_off`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_args
+
+from ramify.search.params import ParamError, search_params
+from ramify.search.records import Action, Algorithm, AnswerRule, Limits, Sampling, SearchParams
+
+SHIPPED = "methods.toml"
+MANY = 10_000
+"""Simulations allowed where only tokens should count; also what a server allows by default."""
+
+FLAT = ("best_of_n", "self_consistency")
+
+
+class BadMethod(ValueError):
+    """A method, or a change to one, that cannot be run; the message says which and what to write instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One line of the comparison."""
+
+    name: str
+    algorithm: Algorithm
+    answer: AnswerRule = "orm_vote"
+    search: Mapping[str, Any] = field(default_factory=dict)
+    """Search parameters that differ from the algorithm's defaults; keys of `SearchParams`, `action` as a table."""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """What differs from the release's sampling; keys of `Sampling`."""
+    simulations: int = MANY
+    """Cap on simulations, whatever the token budget: 1 with temperature 0 is greedy decoding."""
+
+    @property
+    def flat(self) -> bool:
+        """Whether it only draws complete answers from the prompt."""
+        return self.algorithm in FLAT
+
+    @property
+    def reads_off(self) -> bool:
+        """Whether what it does with its first b tokens is the same under every budget of at least b.
+
+        True of flat draws and of paths grown from one root with no horizon. Not of Sequential Halving, of step
+        commits and of beams, which portion the budget out; of `expand: step`, which may have to finish an answer when
+        its tokens end; of `most_visited`, which needs the visits as they stood at b; or of an early stop.
+        """
+        paths = self.algorithm == "mcts" and self.search.get("expand", "path") == "path"
+        return (
+            (self.flat or paths)
+            and self.search.get("commit", "root") == "root"
+            and self.search.get("early_stop", "off") == "off"
+            and self.answer != "most_visited"
+        )
+
+    def request(self, tokens: int) -> dict[str, Any]:
+        """The `search` object of a request with a budget of `tokens` generated tokens.
+
+        A flat method asks for best-of-N with scores, whichever rule will read its draws.
+        """
+        return {
+            **self.search,
+            "algorithm": "best_of_n" if self.flat else self.algorithm,
+            "answer": "orm_vote" if self.flat else self.answer,
+            "budget": {"simulations": self.simulations, "tokens": tokens},
+        }
+
+    def params(self, tokens: int) -> SearchParams:
+        """The same as the core knows it, before a release's own defaults. Raises `BadMethod`."""
+        given = self.request(tokens)
+        try:
+            given["budget"] = Limits(**given["budget"])
+            if "action" in given:
+                given["action"] = Action(**{k: _tuple(v) for k, v in given["action"].items()})
+            return search_params(**given)
+        except (ParamError, TypeError) as error:
+            raise BadMethod(f"method {self.name!r}: {error}") from error
+
+    @property
+    def growth(self) -> str:
+        """Equal for two methods that grow the same tree, so that one run serves both."""
+        what = asdict(self)
+        del what["name"]
+        what["reads_off"] = self.reads_off
+        if self.search.get("early_stop", "off") == "off":
+            del what["answer"]
+        if self.flat:
+            what["algorithm"] = "flat"
+        return json.dumps(what, sort_keys=True)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def load_methods(path: Path | None = None, names: Sequence[str] | None = None) -> list[Method]:
+    """The methods of a TOML file (the shipped, frozen one by default), or those named, in the order named.
+
+    Raises `BadMethod` for an unknown name, an unknown key, or a parameter out of range.
+    """
+    source = path.read_text() if path else files("ramify.evaluation").joinpath(SHIPPED).read_text()
+    try:
+        tables = tomllib.loads(source).get("method", [])
+    except tomllib.TOMLDecodeError as error:
+        raise BadMethod(f"{path or SHIPPED} is not TOML: {error}") from error
+    if not tables:
+        raise BadMethod(f"{path or SHIPPED} has no [[method]] table")
+    methods = {m.name: m for m in map(_method, tables)}
+    if len(methods) != len(tables):
+        raise BadMethod(f"{path or SHIPPED} names two methods alike")
+    if names is None:
+        return list(methods.values())
+    return [methods[name] if name in methods else _unknown("method", name, methods) for name in names]
+
+
+def _method(table: Mapping[str, Any]) -> Method:
+    known = {f.name for f in fields(Method)}
+    for key in table:
+        if key not in known:
+            _unknown("key of a method", key, known)
+    for key in ("name", "algorithm"):
+        if not isinstance(table.get(key), str):
+            raise BadMethod(f"a method needs a {key!r}: {dict(table)}")
+    if table["algorithm"] not in get_args(Algorithm):
+        _unknown("algorithm", table["algorithm"], get_args(Algorithm))
+    if (answer := table.get("answer", "orm_vote")) not in get_args(AnswerRule):
+        _unknown("answer rule", answer, get_args(AnswerRule))
+    method = Method(**table)
+    check(method)
+    return method
+
+
+def check(method: Method) -> None:
+    """Raise `BadMethod` where the method could not run under any budget."""
+    method.params(tokens=MANY)
+    for key in method.sampling:
+        if key not in {f.name for f in fields(Sampling)}:
+            _unknown("sampling parameter", key, [f.name for f in fields(Sampling)])
+
+
+def _unknown(what: str, given: Any, known: Iterable[str]) -> Any:
+    known = sorted(known)
+    close = get_close_matches(str(given), known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+    raise BadMethod(f"no {what} {given!r}: {hint}")
+
+
+def override(methods: Sequence[Method], settings: Sequence[str]) -> list[Method]:
+    """The methods with `--set` changes such as ``search.kappa=3`` or ``mcts.search.kappa=3``.
+
+    Without a method's name, `search.*` changes the trees (a flat method has nothing to tune), anything else all.
+    """
+    changed = list(methods)
+    for setting in settings:
+        wanted, key, text = _split(setting, methods)
+        value = parse_value(text)
+        changed = [_change(m, key, value) if _meant(m, wanted, key) else m for m in changed]
+    return changed
+
+
+def sweep(methods: Sequence[Method], settings: Sequence[str]) -> list[Method]:
+    """Each method that a `--sweep` such as ``search.kappa=1,2,4`` touches, once for every combination of values.
+
+    The copies are named ``mcts[kappa=1]``, …; the other methods stay as they are.
+    """
+    parsed = [(*_split(s, methods)[:2], _split(s, methods)[2].split(",")) for s in settings]
+    swept: list[Method] = []
+    for method in methods:
+        mine = [(key, values) for wanted, key, values in parsed if _meant(method, wanted, key)]
+        for combination in itertools.product(*(values for _, values in mine)):
+            copy = method
+            for (key, _), text in zip(mine, combination, strict=True):
+                copy = _change(copy, key, parse_value(text))
+            label = ",".join(f"{k.split('.')[-1]}={v}" for (k, _), v in zip(mine, combination, strict=True))
+            swept.append(replace(copy, name=f"{method.name}[{label}]" if label else method.name))
+    return swept
+
+
+def parse_value(text: str) -> Any:
+    """A TOML or JSON scalar or list; a bare word is a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _split(setting: str, methods: Sequence[Method]) -> tuple[str | None, str, str]:
+    path, found, text = setting.partition("=")
+    if not found:
+        raise BadMethod(f"{setting!r} has no '=': write it like search.kappa=3")
+    first, _, rest = path.strip().partition(".")
+    names = {m.name for m in methods}
+    if first in names and rest:
+        return first, rest, text.strip()
+    if first not in {f.name for f in fields(Method)}:
+        _unknown("method or key", first, [*names, "search.…", "sampling.…", "answer", "simulations"])
+    return None, path.strip(), text.strip()
+
+
+def _meant(method: Method, wanted: str | None, key: str) -> bool:
+    if wanted is not None:
+        return method.name == wanted
+    return not (method.flat and (key.startswith("search.") or key == "answer"))
+
+
+def _change(method: Method, key: str, value: Any) -> Method:
+    group, *inner = key.split(".")
+    changes: dict[str, Any]
+    if group in ("search", "sampling") and inner:
+        changes = {group: _put(getattr(method, group), inner, value)}
+    elif group in ("algorithm", "answer", "simulations") and not inner:
+        changes = {group: value}
+    else:
+        raise BadMethod(
+            f"{key!r} cannot be set: there are search.*, sampling.*, answer, algorithm, simulations"
+        )
+    changed = replace(method, **changes)
+    check(changed)
+    return changed
+
+
+def _put(table: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    first, *rest = path
+    return {**table, first: _put(table.get(first, {}), rest, value) if rest else value}

@@ -1,0 +1,60 @@
+"""Accuracy against generated tokens spent, one panel a group, with 95 % bands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Canvas
+
+from ramify.evaluation.summary import Figure, Summary
+
+STYLE = {"svg.hashsalt": "ramify", "svg.fonttype": "none", "font.size": 9.0}
+COLOURS = ("#4c566a", "#d08770", "#bf9000", "#a3be8c", "#2e6fdb", "#8f5ab4", "#2f9e8f", "#c0392b")
+
+
+def plot(summary: Summary, folder: Path, name: str = "accuracy") -> list[Path]:
+    """Write PNG and SVG; the paths written."""
+    with mpl.rc_context(STYLE):
+        panels = len(summary.groups)
+        canvas = Canvas(figsize=(4.2 * panels, 3.8), layout="constrained")
+        FigureCanvasAgg(canvas)
+        axes = canvas.subplots(1, panels, sharey=True, squeeze=False)[0]
+        for group, ax in zip(summary.groups, axes, strict=True):
+            _panel(ax, summary, group)
+        axes[0].set_ylabel("right answers, %")
+        handles, labels = axes[0].get_legend_handles_labels()
+        canvas.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
+        paths = [folder / f"{name}.png", folder / f"{name}.svg"]
+        canvas.savefig(paths[0], dpi=150)
+        canvas.savefig(paths[1], metadata={"Date": None})
+    return paths
+
+
+def _panel(ax: Axes, summary: Summary, group: str) -> None:
+    for i, method in enumerate(summary.methods):
+        figures = [f for b in summary.budgets if (f := summary.figure(group, method, b))]
+        if figures:
+            _curve(ax, method, figures, COLOURS[i % len(COLOURS)])
+    n = max((f.accuracy.n for f in summary.figures if f.group == group), default=0)
+    ax.set_title(f"{group} ({n} problems)")
+    ax.set_xlabel("generated tokens spent, a problem")
+    ax.set_xscale("log")
+    ax.set_ylim(0, 100)
+    ax.grid(alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _curve(ax: Axes, method: str, figures: list[Figure], colour: str) -> None:
+    """A curve with its band; a method that spends the same whatever it may is one point and a level line."""
+    tokens = [max(f.tokens, 1.0) for f in figures]
+    mean, low, high = ([100 * getattr(f.accuracy, part) for f in figures] for part in ("mean", "low", "high"))
+    if max(tokens) < 1.05 * min(tokens):
+        ax.axhline(mean[-1], color=colour, linewidth=0.8, linestyle=":")
+        bars = [[mean[-1] - low[-1]], [high[-1] - mean[-1]]]
+        ax.errorbar(tokens[-1:], mean[-1:], yerr=bars, fmt="o", color=colour, label=method, markersize=4)
+        return
+    ax.plot(tokens, mean, marker="o", markersize=4, linewidth=1.6, color=colour, label=method)
+    ax.fill_between(tokens, low, high, color=colour, alpha=0.15, linewidth=0)

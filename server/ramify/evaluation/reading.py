@@ -1,0 +1,100 @@
+"""Read a finished tree off: what it would have answered at each budget, and whether that is right.
+
+At b tokens only the complete answers that had landed by then count; where there was none, the answer is wrong. The
+verifier is asked here, after the search, and of every complete answer, so that a row also says what a perfect judge
+would have scored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ramify.evaluation.methods import Method
+from ramify.evaluation.rows import Row
+from ramify.search.answers import finals, rank
+from ramify.search.protocols import GradingFailed, Task
+from ramify.search.tree import Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """What the verifier said of a tree's complete answers."""
+
+    finals: dict[int, str | None]
+    """Node → canonical final answer."""
+    right: frozenset[int]
+    """Nodes that end a right answer."""
+    failed: int
+    """Answers that the verifier could not judge; they count as wrong."""
+
+
+async def graded(tree: Tree, task: Task) -> Graded:
+    """Ask the verifier of every complete answer of a tree."""
+    nodes = tree.complete()
+    verdicts = await asyncio.gather(*(_right(task, tree.text(node)) for node in nodes))
+    return Graded(
+        finals=await finals(tree, task),
+        right=frozenset(node.id for node, right in zip(nodes, verdicts, strict=True) if right),
+        failed=sum(right is None for right in verdicts),
+    )
+
+
+async def _right(task: Task, text: str) -> bool | None:
+    try:
+        return (await task.grade(text)).outcome >= 1
+    except GradingFailed:
+        return None
+
+
+def read_off(
+    tree: Tree, verdicts: Graded, method: Method, budget: int, *, problem: int, group: str, longer: bool
+) -> Row:
+    """One method's row at one budget.
+
+    `longer`: the tree grew under a larger budget than this one, and is cut back to its first `budget` tokens.
+    """
+    ranked = rank(tree, verdicts.finals, method.answer, at_tokens=budget if longer else None)
+    best = ranked[0] if ranked else None
+    landed = [c for c in tree.completions if not longer or c.tokens <= budget]
+    last = max((c.simulation for c in landed), default=0)
+    usage = tree.usage
+    return Row(
+        problem=problem,
+        group=group,
+        method=method.name,
+        budget=budget,
+        correct=best is not None and best.node in verdicts.right,
+        any_correct=any(c.node in verdicts.right for c in landed),
+        final=best.final if best else None,
+        value=best.value if best else None,
+        completions=len(landed),
+        tokens=max((c.tokens for c in landed), default=0) if longer else usage.completion_tokens,
+        scored=_scored(tree, last) if longer else usage.scored_sequences,
+        simulations=last if longer else usage.simulations,
+        seconds=None if longer else usage.seconds,
+        ungraded=verdicts.failed,
+    )
+
+
+def _scored(tree: Tree, simulation: int) -> int:
+    return sum(node.value is not None and node.simulation <= simulation for node in tree.nodes)
+
+
+def rows_of(
+    tree: Tree,
+    verdicts: Graded,
+    methods: Sequence[Method],
+    budgets: Sequence[int],
+    *,
+    problem: int,
+    group: str,
+) -> list[Row]:
+    """The rows of all methods that share this tree, which grew under the largest of `budgets`."""
+    largest = max(budgets)
+    return [
+        read_off(tree, verdicts, method, budget, problem=problem, group=group, longer=budget < largest)
+        for method in methods
+        for budget in budgets
+    ]

@@ -1,0 +1,144 @@
+"""Figures as tables for the terminal and for Markdown, and as JSON with everything needed to run them again."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from ramify.evaluation.statistics import Estimate
+from ramify.evaluation.summary import Difference, Step, Summary
+
+Lines = list[list[str]]
+
+
+def percent(estimate: Estimate, *, signed: bool = False) -> str:
+    """``58.3 [55.1, 61.4]``, in percent (points, where it is a difference)."""
+    form = "{:+.1f} [{:+.1f}, {:+.1f}]" if signed else "{:.1f} [{:.1f}, {:.1f}]"
+    return form.format(*(100 * x for x in (estimate.mean, estimate.low, estimate.high)))
+
+
+def accuracy_table(summary: Summary, group: str) -> Lines:
+    """Method by budget: right answers in percent with the interval, and what a perfect judge would have had."""
+    head = ["method", *(f"{b} tokens" for b in summary.budgets), *(f"any @{b}" for b in summary.budgets)]
+    lines = [head]
+    for method in summary.methods:
+        figures = [summary.figure(group, method, budget) for budget in summary.budgets]
+        lines.append(
+            [
+                method,
+                *(percent(f.accuracy) if f else "" for f in figures),
+                *(f"{100 * f.any_correct.mean:.1f}" if f else "" for f in figures),
+            ]
+        )
+    return lines
+
+
+def cost_table(summary: Summary, group: str) -> Lines:
+    """Method by budget: what was spent, a problem."""
+    lines = [["method", "budget", "problems", "tokens", "answers", "scored", "seconds"]]
+    for method in summary.methods:
+        for budget in summary.budgets:
+            if f := summary.figure(group, method, budget):
+                seconds = "" if f.seconds is None else f"{f.seconds:.2f}"
+                lines.append(
+                    [
+                        method,
+                        str(budget),
+                        str(f.accuracy.n),
+                        f"{f.tokens:.0f}",
+                        f"{f.completions:.1f}",
+                        f"{f.scored:.0f}",
+                        seconds,
+                    ]
+                )
+    return lines
+
+
+def difference_table(summary: Summary, group: str) -> Lines:
+    """Method minus baseline by budget, in points, paired by problem."""
+    rows: dict[tuple[str, str], dict[int, Difference]] = {}
+    for d in summary.differences:
+        if d.group == group:
+            rows.setdefault((d.method, d.baseline), {})[d.budget] = d
+    lines = [["method", "minus", *(f"{b} tokens" for b in summary.budgets)]]
+    for (method, baseline), row in sorted(rows.items(), key=lambda kv: summary.methods.index(kv[0][0])):
+        cells = (percent(row[b].estimate, signed=True) if b in row else "" for b in summary.budgets)
+        lines.append([method, baseline, *cells])
+    return lines
+
+
+def step_table(summary: Summary, group: str) -> Lines:
+    """What each larger budget brings a method, in points, paired by problem."""
+    rows: dict[str, list[Step]] = {}
+    for s in summary.steps:
+        if s.group == group:
+            rows.setdefault(s.method, []).append(s)
+    budgets = summary.budgets
+    lines = [["method", *(f"{a} → {b}" for a, b in itertools.pairwise(budgets))]]
+    lines += [[m, *(percent(s.estimate, signed=True) for s in steps)] for m, steps in rows.items()]
+    return lines
+
+
+def tables(summary: Summary) -> Iterator[tuple[str, Lines]]:
+    """Every table under its title, the widest pools last."""
+    for group in summary.groups:
+        n = max((f.accuracy.n for f in summary.figures if f.group == group), default=0)
+        yield f"{group}: right answers, % [95 %], {n} problems", accuracy_table(summary, group)
+        yield f"{group}: difference, points [95 %], paired", difference_table(summary, group)
+        if len(summary.budgets) > 1:
+            yield f"{group}: what more tokens bring, points [95 %], paired", step_table(summary, group)
+        yield f"{group}: spent, a problem", cost_table(summary, group)
+
+
+def rich_tables(summary: Summary) -> RenderableType:
+    """All tables that have lines, for a console."""
+    return Group(*(rich_table(title, lines) for title, lines in tables(summary) if len(lines) > 1))
+
+
+def rich_table(title: str, lines: Lines) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for i, name in enumerate(lines[0]):
+        table.add_column(name, justify="left" if i == 0 or name == "minus" else "right", no_wrap=i == 0)
+    for line in lines[1:]:
+        table.add_row(*line)
+    return table
+
+
+def markdown_table(lines: Lines) -> str:
+    head, *body = lines
+    rule = ["---", *("---:" for _ in head[1:])]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *body]) + "\n"
+
+
+def markdown(summary: Summary, head: Mapping[str, Any]) -> str:
+    """The report as one Markdown page: what was run, then the tables."""
+    parts = ["# Evaluation\n", f"`{head.get('command', 'ramify eval')}`\n"]
+    parts += [f"- {key}: {_plain(value)}" for key, value in head.items() if key not in ("command", "methods")]
+    parts.append("")
+    for title, lines in tables(summary):
+        if len(lines) > 1:
+            parts += [f"## {title}\n", markdown_table(lines)]
+    return "\n".join(parts)
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else f"`{json.dumps(value)}`"
+
+
+def document(summary: Summary, head: Mapping[str, Any], problems: int) -> dict[str, Any]:
+    """The report as JSON-ready values: configuration, machine, every figure with its interval."""
+    return {**head, "problems_finished": problems, **asdict(summary)}
+
+
+def write(folder: Path, summary: Summary, head: Mapping[str, Any], problems: int) -> None:
+    """`results.json` and `results.md`."""
+    text = json.dumps(document(summary, head, problems), indent=1)
+    (folder / "results.json").write_text(text + "\n")
+    (folder / "results.md").write_text(markdown(summary, head))

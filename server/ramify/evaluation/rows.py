@@ -1,0 +1,104 @@
+"""Results on disk, as they come: one JSON line for each (problem, method, budget), under a head that says what was run.
+
+A run that was stopped anywhere can go on: a torn last line is dropped, and a problem's lines are written together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import IO, Any
+
+NAME = "rows.ndjson"
+
+
+class OtherRun(ValueError):
+    """The folder holds results of something else, or would be overwritten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one method answered to one problem within one budget, and what that cost."""
+
+    problem: int
+    """Index in the data set."""
+    group: str
+    """What results are broken down by; for Countdown how many numbers there are."""
+    method: str
+    budget: int
+    """Generated tokens allowed."""
+    correct: bool
+    """Whether the task's verifier accepts the answer, asked after the search; no answer is wrong."""
+    any_correct: bool
+    """Whether any complete answer drawn within the budget was right: what a perfect judge would have scored."""
+    final: str | None
+    """The answer in the task's canonical form."""
+    value: float | None
+    """The outcome model's estimate of it."""
+    completions: int
+    """Complete answers drawn within the budget."""
+    tokens: int
+    """Generated tokens spent."""
+    scored: int
+    """Sequences that the value model judged."""
+    simulations: int
+    seconds: float | None
+    """Of the search, among the others running at its side; `None` where a longer search was read off."""
+    ungraded: int = 0
+    """Answers of the tree that the verifier failed to judge: a crash or a deadline. They count as wrong."""
+
+
+class RowFile:
+    """`rows.ndjson` of one run, opened for more."""
+
+    def __init__(self, folder: Path, head: Mapping[str, Any], *, resume: bool) -> None:
+        """Raises `OtherRun` where there are rows and `resume` is false, or their head is another."""
+        self.path = folder / NAME
+        self.rows: list[Row] = []
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            if not resume:
+                raise OtherRun(
+                    f"{self.path} has results: --resume goes on with them, --out DIR starts elsewhere"
+                )
+            self._read(head)
+        else:
+            self.path.write_text(json.dumps(dict(head)) + "\n")
+        self._file: IO[str] = self.path.open("a")
+
+    def _read(self, head: Mapping[str, Any]) -> None:
+        whole, _, _ = self.path.read_text().rpartition("\n")
+        first, *lines = whole.split("\n")
+        if first and json.loads(first) != json.loads(json.dumps(dict(head))):
+            changed = sorted(
+                k for k, v in dict(head).items() if json.loads(first).get(k) != json.loads(json.dumps(v))
+            )
+            raise OtherRun(f"{self.path} is of another run ({', '.join(changed)} differ): use another --out")
+        self.rows = [row_from_dict(json.loads(line)) for line in lines]
+        self.path.write_text("".join(f"{line}\n" for line in [first or json.dumps(dict(head)), *lines]))
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Write the rows of one search together."""
+        new = list(rows)
+        self.rows.extend(new)
+        self._file.write("".join(json.dumps(asdict(row)) + "\n" for row in new))
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def row_from_dict(data: Mapping[str, Any]) -> Row:
+    """Raises `ValueError` where the mapping is no row."""
+    names = {f.name for f in fields(Row)}
+    if set(data) != names:
+        raise ValueError(f"not a row: {sorted(set(data) ^ names)}")
+    return Row(**data)
+
+
+def read_rows(folder: Path) -> tuple[dict[str, Any], list[Row]]:
+    """Head and rows of a finished or stopped run."""
+    first, *lines = (folder / NAME).read_text().rpartition("\n")[0].split("\n")
+    return json.loads(first), [row_from_dict(json.loads(line)) for line in lines]

@@ -1,0 +1,124 @@
+"""Many problems at once, every method on each; rows go to disk as they come and trees are dropped as they are read.
+
+Problems come first and methods second, so that the running accuracies compare the methods on the same problems and a
+run that is stopped early still says something about all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Protocol
+
+from ramify.evaluation.methods import Method
+from ramify.evaluation.problems import Problem
+from ramify.evaluation.reading import graded, rows_of
+from ramify.evaluation.rows import Row
+from ramify.rewards.registry import task
+from ramify.search.seeds import derive
+from ramify.search.tree import Tree
+
+
+class SearchFailed(RuntimeError):
+    """A search ended without its result: the run stops, and can be resumed once the cause is gone."""
+
+
+class Backend(Protocol):
+    """Who grows the trees: engines in this process, or a server."""
+
+    async def grow(self, problem: Problem, method: Method, tokens: int, seed: int) -> Tree:
+        """Search one problem under a budget of `tokens` generated tokens. Raises `SearchFailed`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One tree to grow, and every row to be read off it."""
+
+    problem: Problem
+    methods: tuple[Method, ...]
+    """They all grow this tree and choose from it by different rules."""
+    budgets: tuple[int, ...]
+    """The tree grows under the largest."""
+
+    @property
+    def rows(self) -> set[tuple[int, str, int]]:
+        return {(self.problem.index, m.name, b) for m in self.methods for b in self.budgets}
+
+
+def jobs(
+    problems: Sequence[Problem],
+    methods: Sequence[Method],
+    budgets: Sequence[int],
+    done: frozenset[tuple[int, str, int]] = frozenset(),
+) -> Iterator[Job]:
+    """Every tree that is still to be grown, problem by problem; `done` has (problem, method, budget) of rows there."""
+    shared = [tuple(g) for _, g in groupby(sorted(methods, key=lambda m: m.growth), key=lambda m: m.growth)]
+    ladder = tuple(sorted(set(budgets)))
+    for problem in problems:
+        for growth in shared:
+            for reach in [ladder] if growth[0].reads_off else [(b,) for b in ladder]:
+                job = Job(problem, growth, reach)
+                if not job.rows <= done:
+                    yield job
+
+
+def seed_of(problem: Problem, seed: int) -> int:
+    """A problem's own search seed. It depends on what the problem is, not on its place, the method or the budget:
+    methods that begin with the same draws get the same draws, which pairs them the better. 53 bits, as in requests."""
+    return derive(seed, "problem", problem.id) >> 10
+
+
+async def run(
+    backend: Backend,
+    work: Iterator[Job],
+    *,
+    seed: int,
+    concurrency: int,
+    observe: Callable[[Sequence[Row]], None],
+) -> None:
+    """Grow and read every job, `concurrency` at a time, and hand each job's rows to `observe`.
+
+    The first failure ends the run; what was observed until then stands.
+    """
+
+    async def worker() -> None:
+        for job in work:
+            observe(await _rows(backend, job, seed))
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(concurrency):
+                group.create_task(worker())
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
+
+
+async def _rows(backend: Backend, job: Job, seed: int) -> list[Row]:
+    problem = job.problem
+    tree = await backend.grow(problem, job.methods[0], max(job.budgets), seed_of(problem, seed))
+    if tree.status != "complete":
+        raise SearchFailed(
+            f"the search of {problem.id!r} ended {tree.status}: {tree.error or tree.stop_reason}"
+        )
+    verdicts = await graded(tree, task(problem.task, problem.problem))
+    return rows_of(tree, verdicts, job.methods, job.budgets, problem=problem.index, group=problem.group)
+
+
+class Tally:
+    """Running accuracies, for people who are waiting."""
+
+    def __init__(self) -> None:
+        self.seen: dict[tuple[str, int], int] = {}
+        self.right: dict[tuple[str, int], int] = {}
+
+    def add(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            cell = row.method, row.budget
+            self.seen[cell] = self.seen.get(cell, 0) + 1
+            self.right[cell] = self.right.get(cell, 0) + row.correct
+
+    def accuracies(self) -> Mapping[tuple[str, int], float]:
+        return {cell: self.right[cell] / seen for cell, seen in self.seen.items()}

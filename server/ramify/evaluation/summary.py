@@ -1,0 +1,164 @@
+"""Rows to figures: accuracy with its interval for each group, method and budget, and the differences that matter."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ramify.evaluation.rows import Row
+from ramify.evaluation.statistics import Estimate, bootstrap, paired_difference
+
+ALL = "all"
+
+Cell = tuple[str, int]
+"""A method and a budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One method at one budget on one group of problems; costs are means over problems."""
+
+    group: str
+    method: str
+    budget: int
+    accuracy: Estimate
+    any_correct: Estimate
+    completions: float
+    tokens: float
+    """Spent, not allowed."""
+    scored: float
+    seconds: float | None
+    ungraded: int
+    """Answers that the verifier failed to judge, in total."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How much more often one method is right than another on the same problems."""
+
+    group: str
+    budget: int
+    method: str
+    baseline: str
+    estimate: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What more tokens bring one method, on the same problems."""
+
+    group: str
+    method: str
+    lower: int
+    higher: int
+    estimate: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Everything the report prints."""
+
+    groups: list[str]
+    methods: list[str]
+    budgets: list[int]
+    figures: list[Figure]
+    differences: list[Difference]
+    steps: list[Step]
+
+    def figure(self, group: str, method: str, budget: int) -> Figure | None:
+        return next(
+            (f for f in self.figures if (f.group, f.method, f.budget) == (group, method, budget)), None
+        )
+
+
+def summarise(
+    rows: Sequence[Row],
+    methods: Sequence[str],
+    baselines: Sequence[str],
+    pools: Sequence[Sequence[str]] = (),
+    seed: int = 0,
+) -> Summary:
+    """Figures by group, by each pool of groups, and over all.
+
+    `methods` fixes the order; baselines that were not run are left out. A method is compared with every baseline but
+    itself, each on the problems that both have finished.
+    """
+    budgets = sorted({row.budget for row in rows})
+    sets = _groups(rows, pools)
+    cells = {name: _cells(rows, groups) for name, groups in sets.items()}
+    run = [m for m in methods if any(row.method == m for row in rows)]
+    against = [b for b in baselines if b in run]
+    figures = [
+        _figure(name, method, budget, cells[name][method, budget], seed)
+        for name in sets
+        for method in run
+        for budget in budgets
+        if (method, budget) in cells[name]
+    ]
+    differences = [
+        Difference(name, budget, method, baseline, estimate)
+        for name in sets
+        for budget in budgets
+        for method in run
+        for baseline in against
+        if method != baseline
+        and (estimate := _paired(cells[name], (method, budget), (baseline, budget), seed)) is not None
+    ]
+    steps = [
+        Step(name, method, lower, higher, estimate)
+        for name in sets
+        for method in run
+        for lower, higher in itertools.pairwise(budgets)
+        if (estimate := _paired(cells[name], (method, higher), (method, lower), seed)) is not None
+    ]
+    return Summary(list(sets), run, budgets, figures, differences, steps)
+
+
+def _groups(rows: Sequence[Row], pools: Sequence[Sequence[str]]) -> dict[str, set[str]]:
+    """Name → groups in it: each group by itself, the pools, and all (where that says something new)."""
+    labels = sorted({row.group for row in rows})
+    sets = {label: {label} for label in labels}
+    for pool in pools:
+        if len(members := {label for label in labels if label in pool}) > 1:
+            sets[" + ".join(sorted(members))] = members
+    if len(labels) > 1:
+        sets[ALL] = set(labels)
+    return sets
+
+
+def _cells(rows: Sequence[Row], groups: set[str]) -> dict[Cell, dict[str, Row]]:
+    cells: dict[Cell, dict[str, Row]] = defaultdict(dict)
+    for row in rows:
+        if row.group in groups:
+            cells[row.method, row.budget][str(row.problem)] = row
+    return dict(cells)
+
+
+def _figure(group: str, method: str, budget: int, cell: Mapping[str, Row], seed: int) -> Figure:
+    rows = list(cell.values())
+    seconds = [row.seconds for row in rows if row.seconds is not None]
+    return Figure(
+        group=group,
+        method=method,
+        budget=budget,
+        accuracy=bootstrap([row.correct for row in rows], seed),
+        any_correct=bootstrap([row.any_correct for row in rows], seed),
+        completions=_mean([row.completions for row in rows]),
+        tokens=_mean([row.tokens for row in rows]),
+        scored=_mean([row.scored for row in rows]),
+        seconds=_mean(seconds) if seconds else None,
+        ungraded=sum(row.ungraded for row in rows),
+    )
+
+
+def _paired(cells: Mapping[Cell, Mapping[str, Row]], ours: Cell, theirs: Cell, seed: int) -> Estimate | None:
+    if ours not in cells or theirs not in cells or not cells[ours].keys() & cells[theirs].keys():
+        return None
+    mine, other = ({key: float(row.correct) for key, row in cells[cell].items()} for cell in (ours, theirs))
+    return paired_difference(mine, other, seed)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

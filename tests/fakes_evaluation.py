@@ -1,0 +1,66 @@
+"""Trees of the fake language, for the tests of what is read off them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from fakes import FakePolicy, FakeScorer, FakeTask, encode, letters
+from ramify.evaluation.methods import Method
+from ramify.evaluation.problems import Problem
+from ramify.search.records import Sampling
+from ramify.search.run import Search
+from ramify.search.tree import Tree
+
+PROMPT = "?\n"
+CHOICES = {"a": 0.5, "b": 0.3, "c": 0.2}
+TASK = FakeTask(right=lambda text: text == "a\nb\n")
+
+
+def value(text: str) -> float:
+    """Fond of b, and not sure of anything."""
+    return (1 + text.count("b")) / (3 + len(text))
+
+
+async def grow(method: Method, tokens: int, seed: int = 0) -> Tree:
+    """Search the two-line answers of three letters."""
+    tree = Tree(
+        id=f"tree_{seed}",
+        created_at=0.0,
+        model="fake",
+        prompt=PROMPT,
+        prompt_tokens=encode(PROMPT),
+        params=method.params(tokens),
+        sampling=Sampling(**{"max_tokens": 8, **method.sampling}),
+        seed=seed,
+    )
+    await Search(tree, FakePolicy(letters(CHOICES, 2)), FakeScorer(value), TASK, clock=time.monotonic).run()
+    return tree
+
+
+def problem(index: int, answer: str = "b") -> Problem:
+    """Right where the last line is `answer`."""
+    return Problem(
+        index, f"p{index}", PROMPT, (), "exact", {"answer": answer}, "even" if index % 2 == 0 else "odd"
+    )
+
+
+@dataclass
+class FakeBackend:
+    """Grows trees of the fake language and remembers what was asked."""
+
+    asked: list[tuple[int, str, int, int]] = field(default_factory=list)
+    running: int = 0
+    most_running: int = 0
+    fail_on: int | None = None
+    """Index of the problem whose search fails."""
+
+    async def grow(self, problem: Problem, method: Method, tokens: int, seed: int) -> Tree:
+        self.asked.append((problem.index, method.name, tokens, seed))
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        tree = await grow(method, tokens, seed)
+        self.running -= 1
+        if problem.index == self.fail_on:
+            tree.status, tree.error = "failed", "told to"
+        return tree

@@ -1,0 +1,108 @@
+"""The first mistakes one makes are answered with what to do."""
+
+import socket
+
+import pytest
+
+from ramify import __version__
+from ramify.cli.child import free_port
+
+
+def test_the_version_is_printed(ramify):
+    assert ramify("--version").output.strip() == f"ramify {__version__}"
+
+
+def test_without_a_command_there_is_help(ramify):
+    assert "search" in ramify().output
+
+
+@pytest.mark.parametrize(
+    "command", ["serve", "search", "eval", "bench", "demo", "trees list", "trees show", "releases list"]
+)
+def test_every_command_has_help(ramify, command):
+    result = ramify(*command.split(), "--help")
+    assert result.exit_code == 0, result.output
+
+
+def test_a_wrong_algorithm_is_answered_with_the_nearest(ramify):
+    result = ramify("search", "1 2 to 3", "--algorithm", "mtcs")
+    assert result.exit_code == 2
+    assert "did you mean 'mcts'" in result.output
+
+
+def test_no_server_is_answered_with_how_to_start_one(ramify):
+    result = ramify("search", "1 2 to 3", "--server", f"http://127.0.0.1:{free_port()}")
+    assert result.exit_code == 1
+    assert "no server answers" in result.output
+    assert "serve" in result.output
+    assert "--local" in result.output
+
+
+def test_an_address_that_is_none_is_said_to_be_none(ramify):
+    result = ramify("search", "1 2 to 3", "--server", "localhost")
+    assert result.exit_code == 1
+    assert "no address" in result.output
+
+
+def test_a_taken_port_is_said_before_anything_starts(ramify):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        result = ramify("serve", "--port", taken.getsockname()[1])
+    assert result.exit_code == 1
+    assert "--port" in result.output
+
+
+def test_settings_that_cannot_be_are_named(ramify):
+    result = ramify("serve", "--policy", "somewhere")
+    assert result.exit_code == 2
+    assert "policy and value go together" in result.output
+
+
+def test_a_release_needs_local(ramify, tmp_path):
+    result = ramify("search", "1 2 to 3", "--release", tmp_path)
+    assert result.exit_code == 2
+    assert "--local" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--methods", "mctss"], "did you mean 'mcts'"),
+        (["--set", "search.kapa=1"], "kapa"),
+        (["--budgets", "many"], "300,1000,3000"),
+        (["--budgets", "0"], "at least 1"),
+        (["--data", "countdown:tst"], "no split 'tst'"),
+        (["--data", "no/such/file.jsonl"], "no such file"),
+        (["--resume"], "--out"),
+    ],
+)
+def test_eval_says_what_is_wrong_before_anything_starts(ramify, arguments, complaint):
+    result = ramify("eval", *arguments)
+    assert result.exit_code == 2, result.output
+    assert complaint in result.output
+
+
+def test_a_log_that_is_not_there_is_answered_with_the_flag(ramify, tmp_path):
+    result = ramify("trees", "list", "--log", tmp_path / "none.db")
+    assert result.exit_code == 1
+    assert "there is no log" in result.output
+    assert "--log" in result.output
+
+
+def test_export_wants_a_form_that_it_knows(ramify, tmp_path):
+    result = ramify("trees", "export", tmp_path / "trees.csv")
+    assert result.exit_code == 2
+    assert "--format" in result.output
+
+
+def test_no_releases_is_answered_with_the_flag(ramify, tmp_path):
+    result = ramify("releases", "list", "--root", tmp_path)
+    assert result.exit_code == 1
+    assert "--root" in result.output
+
+
+def test_an_unknown_release_is_answered_with_the_list(ramify, tmp_path):
+    result = ramify("releases", "show", "v000009", "--root", tmp_path)
+    assert result.exit_code == 1
+    assert "releases list" in result.output

@@ -1,0 +1,81 @@
+import pytest
+
+from fakes_evaluation import FakeBackend, problem
+from ramify.evaluation.methods import Method
+from ramify.evaluation.runner import SearchFailed, Tally, jobs, run, seed_of
+
+pytestmark = pytest.mark.anyio
+
+FLAT = Method("flat", "best_of_n", "orm_max")
+VOTE = Method("vote", "self_consistency", "majority")
+TREE = Method("tree", "mcts", "orm_vote")
+GUMBEL = Method("gumbel", "gumbel", "orm_vote")
+METHODS = [FLAT, VOTE, TREE, GUMBEL]
+PROBLEMS = [problem(i) for i in range(5)]
+
+
+async def results(concurrency: int, backend: FakeBackend | None = None, work=None):
+    rows = []
+    await run(
+        backend or FakeBackend(),
+        work or jobs(PROBLEMS, METHODS, [40, 80]),
+        seed=3,
+        concurrency=concurrency,
+        observe=rows.extend,
+    )
+    return sorted(rows, key=lambda row: (row.problem, row.method, row.budget))
+
+
+def unclocked(rows):
+    return [{name: getattr(row, name) for name in row.__slots__ if name != "seconds"} for row in rows]
+
+
+async def test_every_problem_gets_a_row_of_every_method_at_every_budget():
+    rows = await results(4)
+    assert len(rows) == 5 * 4 * 2
+    assert {row.group for row in rows} == {"even", "odd"}
+
+
+async def test_runs_are_shared_where_they_can_be():
+    backend = FakeBackend()
+    await results(1, backend)
+    asked = [(method, tokens) for index, method, tokens, _ in backend.asked if index == 0]
+    assert sorted(asked) == [("flat", 80), ("gumbel", 40), ("gumbel", 80), ("tree", 80)]
+
+
+async def test_how_many_run_at_once_changes_no_row():
+    assert unclocked(await results(1)) == unclocked(await results(16))
+
+
+async def test_no_more_run_at_once_than_asked():
+    backend = FakeBackend()
+    await results(3, backend)
+    assert backend.most_running == 3
+
+
+async def test_what_is_done_is_not_run_again_and_the_rest_comes_out_the_same():
+    whole = await results(2)
+    done = frozenset((row.problem, row.method, row.budget) for row in whole if row.problem < 3)
+    backend = FakeBackend()
+    rest = await results(2, backend, jobs(PROBLEMS, METHODS, [40, 80], done))
+    assert {index for index, *_ in backend.asked} == {3, 4}
+    assert unclocked(rest) == unclocked([row for row in whole if row.problem >= 3])
+
+
+async def test_a_failed_search_ends_the_run_with_its_own_error():
+    with pytest.raises(SearchFailed, match=r"p2.*failed: told to"):
+        await results(2, FakeBackend(fail_on=2))
+
+
+def test_a_problem_has_one_seed_whatever_its_place():
+    assert seed_of(problem(1), 0) == seed_of(problem(1), 0)
+    assert len({seed_of(problem(i), s) for i in range(10) for s in range(10)}) == 100
+    assert all(0 <= seed_of(problem(i), 0) < 1 << 53 for i in range(10))
+
+
+async def test_the_tally_keeps_up():
+    tally = Tally()
+    rows = await results(2)
+    tally.add(rows)
+    mine = [row.correct for row in rows if (row.method, row.budget) == ("tree", 80)]
+    assert tally.accuracies()["tree", 80] == sum(mine) / len(mine)

@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from ramify.evaluation.statistics import bootstrap, paired_difference
+
+
+def test_the_mean_is_the_mean_and_the_interval_is_the_binomial_one():
+    estimate = bootstrap([1.0] * 30 + [0.0] * 70, seed=1, resamples=40_000)
+    assert estimate.mean == pytest.approx(0.30)
+    assert estimate.n == 100
+    # Resampled counts are Binomial(100, 0.3), whose 2.5th and 97.5th percentiles are 21 and 39.
+    assert (estimate.low, estimate.high) == pytest.approx((0.21, 0.39))
+
+
+def test_the_same_seed_gives_the_same_interval_whatever_the_order_of_the_scores():
+    scores = [0.0, 1.0, 1.0, 0.0, 1.0]
+    assert bootstrap(scores, seed=7) == bootstrap(scores[::-1], seed=7)
+
+
+def test_a_score_that_never_varies_has_no_spread():
+    assert bootstrap([1.0] * 20).low == 1.0 == bootstrap([1.0] * 20).high
+
+
+def test_many_different_scores_resample_as_a_plain_bootstrap_does():
+    scores = np.random.default_rng(0).random(50)
+    ours = bootstrap(list(scores), resamples=20_000)
+    plain = np.random.default_rng(1).choice(scores, (20_000, 50)).mean(axis=1)
+    assert (ours.low, ours.high) == pytest.approx(tuple(np.percentile(plain, [2.5, 97.5])), abs=0.01)
+
+
+def test_no_scores_are_an_error():
+    with pytest.raises(ValueError, match="no scores"):
+        bootstrap([])
+
+
+def test_a_paired_difference_uses_only_the_problems_that_both_have():
+    ours = {"a": 1.0, "b": 1.0, "c": 0.0, "only ours": 1.0}
+    theirs = {"a": 0.0, "b": 1.0, "c": 0.0, "only theirs": 0.0}
+    difference = paired_difference(ours, theirs)
+    assert difference.n == 3
+    assert difference.mean == pytest.approx(1 / 3)
+
+
+def test_pairing_cancels_what_makes_a_problem_hard_for_both():
+    hard = {str(i): float(i % 2) for i in range(200)}
+    better = {**hard, "0": 1.0, "2": 1.0, "4": 1.0, "6": 1.0, "8": 1.0, "10": 1.0}
+    difference = paired_difference(better, hard, resamples=20_000)
+    assert difference.mean == pytest.approx(0.03)
+    assert difference.low > 0
+    assert bootstrap(list(better.values())).low < bootstrap(list(hard.values())).mean
