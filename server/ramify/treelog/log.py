@@ -1,0 +1,360 @@
+"""`TreeLog`: the log that the server writes and consumers read."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ramify.search.tree import Tree
+from ramify.treelog import consumers, idempotency, migrate, releases, retention, trees
+from ramify.treelog.engine import reader_engine, translated, writer_engine
+from ramify.treelog.errors import BadEntry, LogClosed, ReadOnlyLog, SchemaMismatch
+from ramify.treelog.filelock import FileLock
+from ramify.treelog.records import (
+    Activation,
+    Claim,
+    Consumer,
+    Entry,
+    Expired,
+    Filters,
+    Outcome,
+    Record,
+    Release,
+    Report,
+    Response,
+    Source,
+    Summary,
+)
+from ramify.treelog.rows import entry_of, plain, record_of, row_of
+from ramify.treelog.urls import Store, parse
+from ramify.treelog.verify import Progress, verify
+from ramify.treelog.writer import Item, Result, Write, Writer
+
+_ANY = Filters()
+
+
+class TreeLog:
+    """An open log. Make one with `open`; it belongs to the event loop that opened it. Raises `LogError`
+    only.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float], boot_id: str) -> None:
+        """Internal: use `open`."""
+        self.store = store
+        self.boot_id = boot_id
+        self._clock = clock
+        self._lock: FileLock | None = None
+        self._writes: AsyncEngine | None = None
+        self._writer: Writer | None = None
+        self._reads: AsyncEngine = reader_engine(store)
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="ramify-treelog-encode")
+        self._closed = False
+
+    @classmethod
+    async def open(
+        cls,
+        url: str,
+        *,
+        read_only: bool = False,
+        clock: Callable[[], float] = time.time,
+        boot_id: str | None = None,
+        max_pending: int = 2048,
+        max_batch: int = 256,
+        deadline: float = 30.0,
+    ) -> TreeLog:
+        """Open, creating or migrating the store unless `read_only`.
+
+        clock: Unix seconds. boot_id: names this process in idempotency claims; random if not given.
+        max_pending: writes that may wait; more wait for room. max_batch: writes in one transaction.
+        deadline: seconds that one write may take, waiting included.
+        Raises `BadUrl`, `StoreLocked`, `SchemaMismatch`, `StoreError`.
+        """
+        log = cls(parse(url), clock, boot_id or uuid.uuid4().hex)
+        try:
+            with translated(log.store):
+                if read_only:
+                    await log._open_read_only()
+                else:
+                    await log._open(max_pending=max_pending, max_batch=max_batch, deadline=deadline)
+        except BaseException:
+            await log.close()
+            raise
+        return log
+
+    async def _open_read_only(self) -> None:
+        if self.store.path and not self.store.path.exists():
+            raise SchemaMismatch(f"there is no log at {self.store}")
+        await migrate.check(self._reads)
+
+    async def _open(self, *, max_pending: int, max_batch: int, deadline: float) -> None:
+        if self.store.path:
+            self.store.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self.store.path)
+        self._writes = writer_engine(self.store)
+        await migrate.upgrade(self._writes)
+        self._writer = Writer(
+            self._writes,
+            self.store,
+            self._clock,
+            max_pending=max_pending,
+            max_batch=max_batch,
+            deadline=deadline,
+        )
+        if self.store.kind == "sqlite":  # its one writer is this process: all other claims are of dead ones
+            await self._write(idempotency.release_other_boots, self.boot_id)
+
+    async def close(self) -> None:
+        """Commit the writes that wait, then let go of the store. Closing twice is harmless."""
+        self._closed = True
+        if self._writer:
+            await self._writer.close()
+        for engine in (self._writes, self._reads):
+            if engine:
+                await engine.dispose()
+        self._encoder.shutdown()
+        if self._lock:
+            self._lock.release()
+            self._lock = None
+
+    async def __aenter__(self) -> TreeLog:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def commits(self) -> int:
+        """Write transactions committed since the log was opened."""
+        return self._writer.commits if self._writer else 0
+
+    @property
+    def pending(self) -> int:
+        """Writes that wait for their commit."""
+        return self._writer.pending if self._writer else 0
+
+    # Trees and verdicts
+
+    async def append(self, tree: Tree, key_id: str = "", *, response: Response | None = None) -> int:
+        """Log a finished tree; returns its `seq` once that is durable.
+
+        The tree must not change meanwhile. `response` is kept for its idempotency key in the same
+        transaction. The same tree again returns the same `seq`. A caller cancelled while the tree is being
+        encoded has written nothing; cancelled later, the tree is still written. Raises `BadEntry`,
+        `DuplicateTree`, `LogFull`, `LogDeadline`, `StoreError`.
+        """
+
+        async def prepare() -> trees.Appended:
+            loop = asyncio.get_running_loop()
+            row = await loop.run_in_executor(self._encoder, row_of, tree, plain(key_id))
+            return trees.Appended(row, response)
+
+        return await self._writing().submit(trees.append, prepare)
+
+    async def get(self, tree_id: str) -> Entry | None:
+        """Raises `CorruptTree` where the stored body is not what was written."""
+        with self._reading():
+            row = await trees.fetch(self._reads, tree_id)
+        return None if row is None else await asyncio.to_thread(entry_of, row)
+
+    async def list(
+        self, *, before: int | None = None, limit: int = 50, filters: Filters = _ANY
+    ) -> Sequence[Summary]:
+        """Newest first; the next page is `before` the last one's `seq`."""
+        with self._reading():
+            return await trees.newest(self._reads, before, limit, filters)
+
+    async def high_water(self) -> int:
+        """The last committed `seq`; 0 in an empty log."""
+        with self._reading():
+            return await trees.high_water(self._reads)
+
+    async def read(
+        self, after: int = 0, *, up_to: int | None = None, limit: int | None = None
+    ) -> AsyncIterator[Record]:
+        """Trees and verdicts with after < seq ≤ up_to in the order of `seq`, at most `limit` of them.
+
+        up_to: the high-water mark at the start, if not given. No transaction is held between pages.
+        Raises `CorruptTree` at the record that it concerns.
+        """
+        last = await self.high_water() if up_to is None else min(up_to, await self.high_water())
+        left = limit
+        if left == 0:
+            return
+        with self._reading():
+            async for page in trees.pages(self._reads, after, last):
+                for kind, row in page:
+                    yield await asyncio.to_thread(record_of, kind, row)
+                    left = None if left is None else left - 1
+                    if left == 0:
+                        return
+
+    async def delete(self, tree_id: str) -> bool:
+        """Remove a tree, its verdicts and the kept response of its search; False where there is none."""
+        return await self._write(trees.remove, tree_id)
+
+    async def add_outcome(
+        self,
+        tree_id: str,
+        outcome: float,
+        *,
+        source: Source = "human",
+        key_id: str = "",
+        node: int | None = None,
+        answer: str | None = None,
+        comment: str = "",
+        train: bool = True,
+    ) -> Outcome:
+        """Add a later verdict (in [0, 1]) on the answer that ends at `node`, or whose text is `answer`.
+
+        train: whether the trainer may learn from it. Raises `UnknownTree`, `BadEntry`.
+        """
+        row = trees.new_outcome(
+            f"out_{uuid.uuid4().hex}",
+            tree_id,
+            outcome,
+            source=source,
+            key_id=key_id,
+            node=node,
+            answer=answer,
+            comment=comment,
+            train=train,
+        )
+        return await self._write(trees.add_outcomes, row)
+
+    async def outcomes(self, tree_id: str) -> Sequence[Outcome]:
+        """A tree's later verdicts, oldest first."""
+        with self._reading():
+            return await trees.outcomes_of(self._reads, tree_id)
+
+    # Consumers
+
+    async def get_consumer(self, name: str) -> Consumer | None:
+        with self._reading():
+            return await consumers.get(self._reads, name, self._clock())
+
+    async def consumers(self) -> Sequence[Consumer]:
+        with self._reading():
+            return await consumers.every(self._reads, self._clock())
+
+    async def put_consumer(
+        self,
+        name: str,
+        *,
+        version: int | None,
+        cursor: int | None = None,
+        owner: str | None = None,
+        lease_seconds: float | None = None,
+        rewind: bool = False,
+    ) -> Consumer:
+        """Register a consumer (`version` None) or change it (the `version` last seen, as in If-Match).
+
+        cursor: None leaves it (0 at first). owner with lease_seconds takes or renews the lease; without
+        lease_seconds the lease ends. rewind allows a lower cursor.
+        Raises `StaleVersion`, `LeaseHeld` (by another owner), `BadCursor` (backwards, or beyond the log).
+        """
+        return await self._write(
+            consumers.put, consumers.Put(name, version, cursor, owner, lease_seconds, rewind)
+        )
+
+    async def delete_consumer(self, name: str) -> bool:
+        """Forget a consumer, so that retention waits for it no longer."""
+        return await self._write(consumers.remove, name)
+
+    async def expire(self, *, older_than: float | None = None, keep_newest: int | None = None) -> Expired:
+        """Delete trees older than that many seconds and not among the newest, if every consumer has read
+        them.
+
+        Also drops idempotency keys that have run out. Raises `BadEntry` where neither rule is given.
+        """
+        if older_than is None and keep_newest is None:
+            raise BadEntry("say what to keep: older_than, keep_newest or both")
+        total = Expired(0, 0, 0)
+        while True:
+            done = await self._write(retention.expire, retention.Keep(older_than, keep_newest))
+            total = Expired(
+                total.trees + done.trees, total.outcomes + done.outcomes, total.claims + done.claims
+            )
+            if done.trees < retention.CHUNK:
+                return total
+
+    # Idempotency
+
+    async def claim(
+        self, key_id: str, key: str, body_hash: str, search_id: str, *, seconds: float = 3600.0
+    ) -> Claim:
+        """Claim an idempotency key for a search that is about to start.
+
+        seconds: after which an unfinished claim counts as dead; more than the longest search takes.
+        """
+        return await self._write(
+            idempotency.claim, idempotency.Ask(key_id, key, body_hash, search_id, self.boot_id, seconds)
+        )
+
+    async def finish(self, response: Response) -> bool:
+        """Keep the answer of a claim, where no tree is appended with it. False where the claim is gone."""
+        return await self._write(idempotency.finish, response)
+
+    async def abandon(self, key_id: str, key: str, search_id: str) -> bool:
+        """Free a claimed key, its search having failed before any answer."""
+        return await self._write(idempotency.abandon, (key_id, key, search_id))
+
+    # Releases
+
+    async def record_release(
+        self, release_id: str, state: str, figures: Mapping[str, Any] | None = None
+    ) -> None:
+        """Record a release's state and figures, replacing what was recorded."""
+        await self._write(
+            releases.record, releases.Put(release_id, state, releases.figures_json(figures or {}))
+        )
+
+    async def releases(self) -> Sequence[Release]:
+        """By id."""
+        with self._reading():
+            return await releases.every(self._reads)
+
+    async def active_release(self) -> Release | None:
+        return next((release for release in await self.releases() if release.active), None)
+
+    async def activate(self, release_id: str, note: str = "") -> Activation:
+        """Make a recorded release the active one. Raises `UnknownRelease`."""
+        return await self._write(releases.activate, (release_id, note))
+
+    async def activations(self) -> Sequence[Activation]:
+        """Newest first: the second is what a rollback goes back to."""
+        with self._reading():
+            return await releases.activations_of(self._reads)
+
+    # Upkeep
+
+    async def verify(self, progress: Progress | None = None) -> Report:
+        """Derive every hash again, read every tree, compare every column with its body; see
+        `verify.verify`.
+        """
+        with self._reading():
+            return await verify(self._reads, progress)
+
+    def _writing(self) -> Writer:
+        if self._closed:
+            raise LogClosed("the log is closed")
+        if self._writer is None:
+            raise ReadOnlyLog("this log was opened read-only")
+        return self._writer
+
+    def _reading(self) -> AbstractContextManager[None]:
+        if self._closed:
+            raise LogClosed("the log is closed")
+        return translated(self.store)
+
+    async def _write(self, write: Write[Item, Result], item: Item) -> Result:
+        async def prepare() -> Item:
+            return item
+
+        return await self._writing().submit(write, prepare)

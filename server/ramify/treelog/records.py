@@ -1,0 +1,236 @@
+"""What goes into the log and comes out of it. Everything here is frozen; times are Unix seconds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ramify.search.codec import tree_from_dict
+from ramify.search.tree import Tree
+
+Source = Literal["human", "verifier"]
+ReleaseState = Literal["candidate", "promoted", "rejected", "indistinguishable", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A logged tree without its body. Texts that SQL cannot hold have U+FFFD in their place."""
+
+    seq: int
+    """Its place in the log, from 1, shared with outcomes; the order of commits."""
+    tree_id: str
+    created_at: float
+    status: str
+    model: str
+    release: str
+    """The release that wrote its first node; empty where there is none."""
+    algorithm: str
+    task: str | None
+    n_nodes: int
+    n_tokens: int
+    """Every generated token."""
+    best_value: float | None
+    """The outcome model's value of the chosen answer, in [0, 1]."""
+    outcome: float | None
+    """The verdict on the chosen answer at the search's end, in [0, 1]; later ones are `Outcome`s."""
+    key_id: str
+    """The API key that asked; empty where none was needed."""
+    train: bool
+    prompt: str
+    """Its first 200 characters."""
+    answer: str | None
+    """The first 200 characters of the chosen answer's final form, or else of its text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry(Summary):
+    """A logged tree."""
+
+    schema_version: int
+    sha256: str
+    """Of `body`, hexadecimal; checked on reading."""
+    body: bytes
+    """The tree's JSON, ASCII."""
+
+    def document(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.body)
+        return document
+
+    def tree(self) -> Tree:
+        """Raises `ramify.search.codec.BadTree` where the body is no tree of this schema."""
+        return tree_from_dict(self.document())
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A later verdict on an answer of a logged tree."""
+
+    seq: int
+    outcome_id: str
+    """`out_` and a random hex string."""
+    tree_id: str
+    node: int | None
+    """The node that ends the answer; `None` where only its text was given."""
+    answer: str | None
+    """The answer's text, where given."""
+    outcome: float
+    """In [0, 1]; 1 is right."""
+    source: Source
+    key_id: str
+    comment: str
+    train: bool
+    """Whether the key may feed training."""
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One place of the log, as consumers read it."""
+
+    seq: int
+    kind: Literal["tree", "outcome"]
+    entry: Entry | None = None
+    outcome: Outcome | None = None
+
+    @property
+    def tree_id(self) -> str:
+        return self._content.tree_id
+
+    @property
+    def _content(self) -> Entry | Outcome:
+        content = self.entry or self.outcome
+        assert content is not None
+        return content
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which trees a listing shows; `None` asks for nothing. Texts match exactly but for `text`."""
+
+    status: str | None = None
+    model: str | None = None
+    release: str | None = None
+    algorithm: str | None = None
+    task: str | None = None
+    key_id: str | None = None
+    min_value: float | None = None
+    """Least `best_value`."""
+    text: str | None = None
+    """Somewhere in the shown prompt or answer, whatever the case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """A registered reader of the log."""
+
+    name: str
+    cursor: int
+    """The last `seq` that it is done with; 0 is the beginning."""
+    version: int
+    """From 1, rising with every change: the ETag."""
+    owner: str | None
+    """Who holds the lease; `None` where nobody does, or it has run out."""
+    lease_expires: float | None
+    updated_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class New:
+    """The key was free and is now claimed: run the search."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The search of this key is still running."""
+
+    search_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """The search of this key has answered."""
+
+    search_id: str
+    status: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """The key was used with another body."""
+
+    search_id: str
+
+
+Claim = New | Running | Replay | Conflict
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The answer to keep for an idempotency key."""
+
+    key_id: str
+    key: str
+    search_id: str
+    """That of the claim: an answer is kept only while its claim stands."""
+    status: int
+    body: bytes
+    keep_seconds: float = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What the store knows of a release; its files are on disk."""
+
+    release_id: str
+    state: str
+    figures: Mapping[str, Any]
+    """The gate's and the canary's, JSON-ready."""
+    created_at: float
+    updated_at: float
+    activated_at: float | None
+    """When it was last made the active one; `None` if never."""
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """One change of the active release; the newest says which is active."""
+
+    id: int
+    release_id: str
+    note: str
+    activated_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """What retention removed."""
+
+    trees: int
+    outcomes: int
+    claims: int
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    seq: int
+    tree_id: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `verify` found."""
+
+    trees: int
+    outcomes: int
+    high_water: int
+    bad: list[BadRow] = field(default_factory=list)
+    """In the order of `seq`; rows of no tree have an empty `tree_id`."""
+
+    @property
+    def ok(self) -> bool:
+        return not self.bad

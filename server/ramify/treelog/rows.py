@@ -1,0 +1,143 @@
+"""Rows to records and back: the one place that knows both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+import zstandard
+
+from ramify.search.codec import SCHEMA_VERSION
+from ramify.search.tree import Tree
+from ramify.treelog.errors import BadEntry, CorruptTree
+from ramify.treelog.records import Entry, Outcome, Record, Summary
+
+EXCERPT = 200
+MAX_BODY = 1 << 30
+"""Bytes of one tree's JSON."""
+_LEVEL = 3
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def row_of(tree: Tree, key_id: str) -> dict[str, Any]:
+    """The row of a finished tree, all but its `seq`. Raises `BadEntry` where it cannot be logged."""
+    if tree.status == "running":
+        raise BadEntry(f"{tree.id} is still running; only a finished search is logged")
+    try:
+        body = tree_json(tree)
+    except (TypeError, ValueError) as error:
+        raise BadEntry(f"{tree.id} cannot be written as JSON: {error}") from error
+    if len(body) > MAX_BODY:
+        raise BadEntry(f"{tree.id} takes {len(body)} bytes of JSON; the log takes {MAX_BODY}")
+    return columns_of(tree) | {
+        "key_id": key_id,
+        "sha256": hashlib.sha256(body).hexdigest(),
+        "body": compress(body),
+    }
+
+
+def tree_json(tree: Tree) -> bytes:
+    """The JSON of `codec.tree_to_dict(tree)`, byte for byte, in a third of its time: records are not copied first.
+
+    A tree of 2,000 nodes takes 20 ms instead of 70. Raises `TypeError` or `ValueError` (also for NaN, infinity).
+    """
+    document = {"schema_version": SCHEMA_VERSION, **_fields(tree)}
+    return json.dumps(document, allow_nan=False, default=_fields, separators=(",", ":")).encode("ascii")
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    return {f.name: getattr(record, f.name) for f in fields(record)}
+
+
+def columns_of(tree: Tree) -> dict[str, Any]:
+    """The columns that can be told from the tree alone."""
+    answer = tree.answer
+    return {
+        "tree_id": tree.id,
+        "created_at": tree.created_at,
+        "status": tree.status,
+        "model": plain(tree.model),
+        "release": plain(tree.releases[0]) if tree.releases else "",
+        "algorithm": tree.params.algorithm,
+        "task": None if tree.task is None else plain(tree.task),
+        "n_nodes": len(tree.nodes),
+        "n_tokens": tree.usage.completion_tokens,
+        "best_value": answer.value if answer else None,
+        "outcome": answer.outcome if answer else None,
+        "train": tree.train,
+        "prompt": plain(tree.prompt[:EXCERPT]),
+        "answer": plain((answer.final or answer.text)[:EXCERPT]) if answer else None,
+        "schema_version": SCHEMA_VERSION,
+    }
+
+
+def plain(text: str) -> str:
+    """Text that both stores hold: PostgreSQL refuses NUL, neither takes half a surrogate pair."""
+    return _UNSTORABLE.sub("\ufffd", text)
+
+
+def compress(body: bytes) -> bytes:
+    compressed: bytes = zstandard.ZstdCompressor(level=_LEVEL).compress(body)
+    return compressed
+
+
+def decompress(body: bytes) -> bytes:
+    """Raises `ValueError` where it is no zstd frame of an allowed size."""
+    try:
+        size = zstandard.get_frame_parameters(body).content_size
+        if size > MAX_BODY:
+            raise ValueError(f"the body claims {size} bytes")
+        text: bytes = zstandard.ZstdDecompressor().decompress(body)
+    except zstandard.ZstdError as error:
+        raise ValueError(f"the body does not decompress: {error}") from error
+    return text
+
+
+def summary_of(row: Mapping[Any, Any]) -> Summary:
+    return Summary(**{f.name: row[f.name] for f in fields(Summary)})
+
+
+def entry_of(row: Mapping[Any, Any]) -> Entry:
+    """Decompresses and checks the hash. Raises `CorruptTree`."""
+    try:
+        body = decompress(row["body"])
+    except ValueError as error:
+        raise CorruptTree(row["tree_id"], str(error)) from error
+    found = hashlib.sha256(body).hexdigest()
+    if found != row["sha256"]:
+        raise CorruptTree(row["tree_id"], f"the body's sha256 is {found}, the log says {row['sha256']}")
+    return Entry(**{f.name: row[f.name] for f in fields(Entry) if f.name != "body"}, body=body)
+
+
+def outcome_of(row: Mapping[Any, Any]) -> Outcome:
+    return Outcome(**{f.name: row[f.name] for f in fields(Outcome)})
+
+
+def record_of(kind: str, row: Mapping[Any, Any]) -> Record:
+    """A row of trees (`kind` tree) or outcomes. Raises `CorruptTree`."""
+    if kind == "tree":
+        return Record(row["seq"], "tree", entry=entry_of(row))
+    return Record(row["seq"], "outcome", outcome=outcome_of(row))
+
+
+def json_line(record: Record) -> bytes:
+    """The record as one line of NDJSON, newline included.
+
+    `{"seq", "kind": "tree", "tree_id", "key_id", "tree": {...}}`, the tree's bytes as they were hashed, or
+    `{"seq", "kind": "outcome", "tree_id", ...}` with the fields of `Outcome`.
+    """
+    head: dict[str, Any] = {"seq": record.seq, "kind": record.kind}
+    if record.entry is None:
+        assert record.outcome is not None
+        return json.dumps(head | asdict(record.outcome), separators=(",", ":")).encode("ascii") + b"\n"
+    head |= {"tree_id": record.entry.tree_id, "key_id": record.entry.key_id}
+    return (
+        json.dumps(head, separators=(",", ":")).encode("ascii")[:-1]
+        + b',"tree":'
+        + record.entry.body
+        + b"}\n"
+    )

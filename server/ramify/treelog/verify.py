@@ -1,0 +1,87 @@
+"""Proves a log: every hash derived again, every body read as a tree, every column compared with its body."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import exists, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ramify.search.codec import tree_from_dict
+from ramify.treelog.errors import CorruptTree
+from ramify.treelog.records import BadRow, Report
+from ramify.treelog.rows import columns_of, entry_of
+from ramify.treelog.schema import consumers, counter, outcomes, trees
+from ramify.treelog.trees import high_water, pages
+
+Progress = Callable[[int, int], None]
+"""Called with (seq reached, high-water mark)."""
+
+
+async def verify(engine: AsyncEngine, progress: Progress | None = None) -> Report:
+    """Reads the whole log up to its present high-water mark, a page at a time."""
+    last = await high_water(engine)
+    counts = {"tree": 0, "outcome": 0}
+    bad: list[BadRow] = []
+    seen: set[int] = set()
+    async for page in pages(engine, 0, last):
+        bad += await asyncio.to_thread(_check_page, page, seen)
+        bad += await _orphans(engine, [row["seq"] for kind, row in page if kind == "outcome"])
+        for kind, _ in page:
+            counts[kind] += 1
+        seen = {page[-1][1]["seq"]}
+        if progress:
+            progress(page[-1][1]["seq"], last)
+    bad += await _beyond(engine)
+    return Report(counts["tree"], counts["outcome"], last, bad)
+
+
+def _check_page(page: Sequence[tuple[str, Mapping[Any, Any]]], seen: set[int]) -> list[BadRow]:
+    bad = []
+    for kind, row in page:
+        problems = check_tree(row) if kind == "tree" else []
+        if row["seq"] in seen:
+            problems.append(f"seq {row['seq']} is taken twice")
+        seen.add(row["seq"])
+        bad += [BadRow(row["seq"], row["tree_id"], problem) for problem in problems]
+    return bad
+
+
+def check_tree(row: Mapping[Any, Any]) -> list[str]:
+    """What is wrong with a tree's row; nothing if it is sound."""
+    try:
+        tree = tree_from_dict(json.loads(entry_of(row).body))
+    except CorruptTree as error:
+        return [error.problem]
+    except ValueError as error:  # not JSON, or `BadTree`
+        return [f"the body is no tree: {error}"]
+    derived = columns_of(tree)
+    wrong = [name for name in derived if row[name] != derived[name]]
+    return [f"{name} is {row[name]!r}, its body says {derived[name]!r}" for name in wrong]
+
+
+async def _orphans(engine: AsyncEngine, seqs: Sequence[int]) -> list[BadRow]:
+    """Verdicts whose tree is gone, in one statement: a deletion meanwhile takes both or neither."""
+    kept = exists().where(trees.c.tree_id == outcomes.c.tree_id)
+    query = select(outcomes.c.seq, outcomes.c.tree_id).where(outcomes.c.seq.in_(seqs), ~kept)
+    async with engine.connect() as conn:
+        found = (await conn.execute(query.order_by(outcomes.c.seq))).all()
+    return [BadRow(seq, tree_id, "a verdict on no tree") for seq, tree_id in found]
+
+
+async def _beyond(engine: AsyncEngine) -> list[BadRow]:
+    """Rows and cursors past the counter, which later appends would collide with."""
+    bad = []
+    async with engine.connect() as conn:
+        for table in (trees, outcomes):
+            query = select(table.c.seq, table.c.tree_id, counter.c.last).where(table.c.seq > counter.c.last)
+            rows = (await conn.execute(query)).all()
+            bad += [
+                BadRow(seq, tree_id, f"beyond the counter, which says {last}") for seq, tree_id, last in rows
+            ]
+        cursors = select(consumers.c.name, consumers.c.cursor, counter.c.last)
+        beyond = (await conn.execute(cursors.where(consumers.c.cursor > counter.c.last))).all()
+    return bad + [BadRow(at, "", f"consumer {name} is beyond the log's {last}") for name, at, last in beyond]

@@ -1,0 +1,50 @@
+"""Every test here runs on both stores."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures_postgres import postgres_server  # noqa: F401  (a fixture)
+from ramify.treelog import TreeLog
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Clock:
+    """Time that stands still until told otherwise."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def url(request: Any, tmp_path: Path) -> str:
+    """The URL of an empty store."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/log.db"
+    database: str = request.getfixturevalue("postgres_server").database()
+    return database
+
+
+@pytest.fixture
+async def log(url: str, clock: Clock, anyio_backend: str) -> AsyncIterator[TreeLog]:
+    async with await TreeLog.open(url, clock=clock) as opened:
+        yield opened
