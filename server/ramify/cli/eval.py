@@ -65,12 +65,15 @@ def evaluate(
 
     Correctness is the task's verifier's, asked after each search; only methods with `grader = "verifier"` are told.
     """
+    from ramify.engines.errors import EngineError
     from ramify.evaluation import machine
     from ramify.evaluation.methods import BadMethod, load_methods, override
     from ramify.evaluation.methods import sweep as swept
     from ramify.evaluation.problems import problems as take
     from ramify.evaluation.rows import OtherRun, RowFile
+    from ramify.evaluation.runner import SearchFailed
     from ramify.rewards.errors import BadDataset
+    from ramify.weights import WeightsError
 
     if resume and out is None:
         refuse("--resume needs --out DIR: the folder of the run to go on with")
@@ -102,6 +105,8 @@ def evaluate(
         asyncio.run(_run(rows, asked, chosen, ladder, seed, concurrency, server, api_key, release))
     except KeyboardInterrupt:
         stopped = True
+    except (WeightsError, EngineError, SearchFailed) as error:
+        fail(error, *([f"what was finished is kept:  --resume --out {folder}"] if rows.rows else []))
     finally:
         rows.close()
     if not rows.rows:

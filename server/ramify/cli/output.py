@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from typing import NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-console = Console()
+WIDE = 180
+"""Columns where nobody's terminal sets them: in a pipe, a log, a test."""
+
+console = Console(width=None if sys.stdout.isatty() else WIDE)
 """What was asked for."""
 errors = Console(stderr=True)
 """Complaints and progress."""

@@ -61,9 +61,14 @@ def search(
     )
     if local:
         from ramify.cli.search_local import run_local
+        from ramify.engines.errors import EngineError
+        from ramify.weights import WeightsError
 
         errors.print("starting the engines (about 20 s) …")
-        tree = asyncio.run(run_local(release, body))
+        try:
+            tree = asyncio.run(run_local(release, body))
+        except (WeightsError, EngineError) as error:
+            fail(error, "see what there is:  ramify releases list")
     else:
         from ramify.cli.search_remote import run_remote
 

@@ -98,8 +98,13 @@ def tables(summary: Summary) -> Iterator[tuple[str, Lines]]:
 
 
 def rich_tables(summary: Summary) -> RenderableType:
-    """All tables that have lines, for a console."""
-    return Group(*(rich_table(title, lines) for title, lines in tables(summary) if len(lines) > 1))
+    """For a console: accuracy and differences of every group, the rest of the widest pool."""
+    shown = [
+        rich_table(title, lines)
+        for title, lines in tables(summary)
+        if len(lines) > 1 and (title.startswith(f"{summary.groups[-1]}:") or "spent" not in title)
+    ]
+    return Group(*shown)
 
 
 def rich_table(title: str, lines: Lines) -> Table:

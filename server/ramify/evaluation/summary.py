@@ -82,8 +82,8 @@ def summarise(
 ) -> Summary:
     """Figures by group, by each pool of groups, and over all.
 
-    `methods` fixes the order; baselines that were not run are left out. A method is compared with every baseline but
-    itself, each on the problems that both have finished.
+    `methods` fixes the order; baselines that were not run are left out. Every other method is compared with each of
+    them (the baselines with one another, where nothing else was run) on the problems that both have finished.
     """
     budgets = sorted({row.budget for row in rows})
     sets = _groups(rows, pools)
@@ -101,7 +101,7 @@ def summarise(
         Difference(name, budget, method, baseline, estimate)
         for name in sets
         for budget in budgets
-        for method in run
+        for method in ([m for m in run if m not in against] or run)
         for baseline in against
         if method != baseline
         and (estimate := _paired(cells[name], (method, budget), (baseline, budget), seed)) is not None
