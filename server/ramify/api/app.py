@@ -1,0 +1,40 @@
+"""The ASGI application."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+import ramify
+from ramify.api import errors
+from ramify.api.context import Context
+from ramify.api.middleware import BodyLimit, HostGuard, RequestIds
+from ramify.api.routes import consumers, models, operations, search, trees
+
+DESCRIPTION = "Tree search for language models: the best answer of a tree, and every tree in a durable log."
+
+
+def routes(context: Context) -> FastAPI:
+    """Every route, without what happens around them."""
+    app = FastAPI(
+        title="Ramify",
+        version=ramify.__version__,
+        description=DESCRIPTION,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.context = context
+    errors.install(app)
+    for module in (search, trees, consumers, models, operations):
+        app.include_router(module.router)
+    return app
+
+
+def application(context: Context) -> ASGIApp:
+    """The whole of it: ids outermost, so that every answer carries one."""
+    app: ASGIApp = BodyLimit(routes(context), context.settings.limits.body_bytes)
+    if context.keyring.open:
+        app = HostGuard(app)
+    return RequestIds(app, context.metrics)

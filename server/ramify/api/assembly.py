@@ -1,0 +1,60 @@
+"""The server's parts put together: everything but what starts and stops them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import ramify
+from ramify.api.context import Context
+from ramify.service.admission import Admission
+from ramify.service.judging import Judge
+from ramify.service.keys import Keyring
+from ramify.service.metrics import Metrics
+from ramify.service.ports import Engines, ServedModel
+from ramify.service.prepare import Preparer
+from ramify.service.readiness import Readiness
+from ramify.service.searches import Searches
+from ramify.settings import Settings
+from ramify.treelog import TreeLog
+
+
+def assemble(
+    settings: Settings,
+    engines: Engines,
+    model: ServedModel,
+    log: TreeLog,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    now: Callable[[], float] = time.time,
+) -> Context:
+    """clock: seconds, monotonic. now: Unix seconds."""
+    metrics = Metrics()
+    admission = Admission(settings.admission, clock, metrics.rejected)
+    preparer = Preparer(model, engines.tokenizer, engines.max_model_len, settings.limits, now)
+    searches = Searches(engines, log, preparer, admission, metrics, clock)
+    context = Context(
+        settings=settings,
+        keyring=Keyring(settings.auth.all_keys()),
+        engines=engines,
+        model=model,
+        log=log,
+        searches=searches,
+        judge=Judge(engines, model, settings.limits),
+        readiness=Readiness(engines, settings.probe, clock, lambda: searches.draining),
+        metrics=metrics,
+    )
+    _watch(context)
+    return context
+
+
+def _watch(context: Context) -> None:
+    metrics, searches, admission = context.metrics, context.searches, context.searches.admission
+    metrics.serving(ramify.__version__, context.model.name, context.model.release)
+    metrics.gauge("ramify_searches_running", "Admitted, not yet logged.", lambda: len(searches.running))
+    metrics.gauge("ramify_searches_waiting", "Waiting to be admitted.", lambda: len(admission.waiting))
+    metrics.gauge(
+        "ramify_reserved_tokens", "That running searches may still generate.", lambda: admission.reserved
+    )
+    metrics.gauge("ramify_log_queue_depth", "Writes that are not yet committed.", lambda: context.log.queued)
+    metrics.watch("ramify_engine", context.engines.stats)

@@ -1,0 +1,45 @@
+"""What every route may use, put together once by `server` or by a test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from ramify.service.judging import Judge
+from ramify.service.keys import Caller, Keyring
+from ramify.service.metrics import Metrics
+from ramify.service.ports import Engines, ServedModel
+from ramify.service.readiness import Readiness
+from ramify.service.searches import Searches
+from ramify.settings import Settings
+from ramify.treelog import TreeLog
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    settings: Settings
+    keyring: Keyring
+    engines: Engines
+    model: ServedModel
+    log: TreeLog
+    searches: Searches
+    judge: Judge
+    readiness: Readiness
+    metrics: Metrics
+
+
+def context_of(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context
+
+
+def caller_of(request: Request) -> Caller:
+    """Who asks, as `scopes` has found out before the route was entered."""
+    caller: Caller = request.state.caller
+    return caller
+
+
+Here = Annotated[Context, Depends(context_of)]
+Who = Annotated[Caller, Depends(caller_of)]

@@ -1,0 +1,207 @@
+"""Between wire models and the service: the one place that knows both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from ramify.api import wire_search as wire
+from ramify.api import wire_trees
+from ramify.search import records
+from ramify.search.codec import tree_to_dict
+from ramify.search.run import Progress
+from ramify.search.tree import Tree
+from ramify.service.answers import state_of
+from ramify.service.ask import Ask, Message
+from ramify.service.ids import search_id
+from ramify.service.ports import ServedModel
+from ramify.service.searches import Running
+from ramify.treelog import Consumer, Outcome, Summary
+
+
+def ask_of(request: wire.SearchRequest) -> Ask:
+    return Ask(
+        prompt=request.prompt,
+        messages=tuple(Message(m.role, m.content) for m in request.messages or ()),
+        model=request.model,
+        task=request.task.name if request.task else None,
+        problem=request.task.problem if request.task else None,
+        search=given(request.search),
+        sampling=given(request.sampling),
+        seed=request.seed,
+        train=request.train,
+        deadline=request.deadline,
+    )
+
+
+def given(model: BaseModel | None) -> Mapping[str, Any]:
+    """The fields that were sent and are not null; lists become tuples, as records hold them."""
+    if model is None:
+        return {}
+    values = model.model_dump(exclude_unset=True, exclude_none=True)
+    return {name: _frozen(value) for name, value in values.items()}
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    return {name: _frozen(inner) for name, inner in value.items()} if isinstance(value, dict) else value
+
+
+def answer_of(answer: records.Answer) -> wire.Answer:
+    return wire.Answer(
+        text=answer.text,
+        final=answer.final,
+        value=answer.value,
+        visits=answer.visits,
+        votes=answer.votes,
+        outcome=answer.outcome,
+        outcome_source=answer.outcome_source,
+        node=answer.node,
+    )
+
+
+def usage_of(usage: records.Usage) -> wire.Usage:
+    return wire.Usage(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        total_tokens=usage.prompt_tokens + usage.completion_tokens,
+        scored_sequences=usage.scored_sequences,
+        simulations=usage.simulations,
+        nodes=usage.nodes,
+        seconds=usage.seconds,
+    )
+
+
+def link_of(tree_id: str) -> wire.TreeLink:
+    return wire.TreeLink(id=tree_id, url=f"/trees/{tree_id}")
+
+
+def search_reply(tree: Tree, model: ServedModel, n: int, include_tree: bool = False) -> wire.SearchReply:
+    """An ended search."""
+    state = state_of(tree, model.release)
+    return wire.SearchReply(
+        id=state.id,
+        created=int(state.created_at),
+        model=state.model,
+        status=state.status,
+        stop_reason=state.stop_reason,
+        answer=answer_of(state.answer) if state.answer else None,
+        candidates=[answer_of(a) for a in state.candidates[:n]],
+        tree=link_of(state.tree_id),
+        release=state.release,
+        usage=usage_of(state.usage),
+        error=state.error,
+        tree_document=tree_to_dict(tree) if include_tree else None,
+    )
+
+
+def running_reply(running: Running, model: ServedModel) -> wire.SearchReply:
+    """A running search: its best answer so far and what it has spent."""
+    progress, tree = running.progress(), running.tree
+    best = answer_of(progress.best) if progress.best else None
+    prompt_tokens = len(tree.prompt_tokens)
+    return wire.SearchReply(
+        id=running.id,
+        created=int(tree.created_at),
+        model=tree.model,
+        status="running",
+        stop_reason=None,
+        answer=best,
+        candidates=[best] if best else [],
+        tree=link_of(tree.id),
+        release=model.release,
+        usage=wire.Usage(
+            prompt_tokens=prompt_tokens,
+            completion_tokens=progress.tokens,
+            total_tokens=prompt_tokens + progress.tokens,
+            scored_sequences=tree.usage.scored_sequences,
+            simulations=progress.simulations,
+            nodes=progress.nodes,
+            seconds=progress.seconds,
+        ),
+    )
+
+
+def started_event(tree: Tree, model: ServedModel) -> wire.Started:
+    return wire.Started(
+        id=search_id(tree.id),
+        created=int(tree.created_at),
+        model=tree.model,
+        release=model.release,
+        tree=link_of(tree.id),
+    )
+
+
+def progress_event(search: str, progress: Progress) -> wire.Progressed:
+    return wire.Progressed(
+        id=search,
+        simulations=progress.simulations,
+        tokens=progress.tokens,
+        nodes=progress.nodes,
+        seconds=progress.seconds,
+        answer=answer_of(progress.best) if progress.best else None,
+    )
+
+
+def summary_of(summary: Summary) -> wire_trees.TreeSummary:
+    return wire_trees.TreeSummary(
+        seq=summary.seq,
+        id=summary.tree_id,
+        created=summary.created_at,
+        status=summary.status,
+        model=summary.model,
+        release=summary.release,
+        algorithm=summary.algorithm,
+        task=summary.task,
+        nodes=summary.n_nodes,
+        tokens=summary.n_tokens,
+        value=summary.best_value,
+        outcome=summary.outcome,
+        key=summary.key_id,
+        train=summary.train,
+        prompt=summary.prompt,
+        answer=summary.answer,
+    )
+
+
+def verdict_of(outcome: Outcome) -> wire_trees.LaterVerdict:
+    return wire_trees.LaterVerdict(
+        seq=outcome.seq,
+        id=outcome.outcome_id,
+        node=outcome.node,
+        answer=outcome.answer,
+        outcome=outcome.outcome,
+        source=outcome.source,
+        key=outcome.key_id,
+        comment=outcome.comment,
+        train=outcome.train,
+        created=outcome.created_at,
+    )
+
+
+def consumer_of(consumer: Consumer, high_water: int) -> wire_trees.ConsumerReply:
+    return wire_trees.ConsumerReply(
+        name=consumer.name,
+        cursor=consumer.cursor,
+        version=consumer.version,
+        owner=consumer.owner,
+        lease_expires=consumer.lease_expires,
+        updated=consumer.updated_at,
+        high_water=high_water,
+    )
+
+
+def model_of(model: ServedModel, max_model_len: int) -> wire_trees.Model:
+    return wire_trees.Model(
+        id=model.name, created=model.created, root=model.release, max_model_len=max_model_len
+    )
+
+
+def replayed_event(reply: wire.SearchReply) -> wire.Started:
+    """The first event of an answer that is replayed."""
+    return wire.Started(
+        id=reply.id, created=reply.created, model=reply.model, release=reply.release, tree=reply.tree
+    )

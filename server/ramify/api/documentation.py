@@ -1,0 +1,109 @@
+"""The OpenAPI document: FastAPI's own, with our errors in place of its 422, and the keys' scopes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from ramify.api.scopes import ScopedRoute
+from ramify.api.wire_common import ErrorBody
+
+Responses = dict[int | str, dict[str, Any]]
+TEXT = {"schema": {"type": "string"}}
+STREAM: Responses = {200: {"description": "The answer", "content": {"text/event-stream": TEXT}}}
+NDJSON: Responses = {200: {"description": "A page, or lines", "content": {"application/x-ndjson": TEXT}}}
+DOT: Responses = {200: {"description": "The tree", "content": {"text/vnd.graphviz": TEXT}}}
+METRICS: Responses = {200: {"description": "Prometheus text format", "content": {"text/plain": TEXT}}}
+
+SEARCH_EXAMPLES: dict[str, Any] = {
+    "requestBody": {
+        "content": {
+            "application/json": {
+                "examples": {
+                    "shortest": {"summary": "A bare prompt", "value": {"prompt": "3 5 7 8 to 24"}},
+                    "budget": {
+                        "summary": "A task, an algorithm and a budget",
+                        "value": {
+                            "prompt": "3 5 7 8 to 24\n",
+                            "task": {
+                                "name": "countdown",
+                                "problem": {"numbers": [3, 5, 7, 8], "target": 24},
+                            },
+                            "search": {"algorithm": "mcts", "budget": {"simulations": 64, "tokens": 1000}},
+                            "seed": 7,
+                        },
+                    },
+                }
+            }
+        }
+    }
+}
+
+ERRORS = {
+    400: "A field is wrong; `param` says which",
+    401: "No API key, or an unknown one",
+    403: "The API key lacks a scope",
+    404: "No such thing, or not yours",
+    409: "The state of things forbids it now",
+    413: "The body is too large",
+    422: "The Idempotency-Key was used with another body",
+    429: "This API key's searches fill its share; see Retry-After",
+    500: "The server failed",
+    503: "Full, shutting down, or an engine is dead; see Retry-After",
+    504: "The deadline came before any answer",
+}
+ALWAYS = (500,)
+BY_PATH: dict[tuple[str, str], tuple[int, ...]] = {
+    ("/v1/search", "post"): (400, 404, 409, 413, 422, 429, 503, 504),
+    ("/v1/search/{search_id}", "get"): (404,),
+    ("/v1/search/{search_id}/cancel", "post"): (404,),
+    ("/v1/value", "post"): (400, 404, 413, 503),
+    ("/v1/trees", "get"): (400, 503),
+    ("/v1/trees/{tree}", "get"): (400, 404, 503),
+    ("/v1/trees/{tree}", "delete"): (404, 503),
+    ("/v1/trees/{tree}/feedback", "post"): (400, 404, 413, 503),
+    ("/v1/consumers/{name}", "get"): (400, 404, 503),
+    ("/v1/consumers/{name}", "put"): (400, 409, 413, 503),
+    ("/v1/models", "get"): (),
+    ("/v1/models/{name}", "get"): (404,),
+    ("/livez", "get"): (),
+    ("/readyz", "get"): (503,),
+    ("/health", "get"): (503,),
+    ("/version", "get"): (),
+    ("/metrics", "get"): (),
+}
+"""The errors of each route beside those of its key."""
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document of the application."""
+    content = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    schemas = content["components"]["schemas"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    error = ErrorBody.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas.update(error.pop("$defs"), ErrorBody=error)
+    content["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for route in app.routes:
+        if isinstance(route, ScopedRoute) and route.include_in_schema:
+            for method in route.methods:
+                _describe(content["paths"][route.path_format][method.lower()], route, method.lower())
+    return content
+
+
+def _describe(operation: dict[str, Any], route: ScopedRoute, method: str) -> None:
+    operation["responses"].pop("422", None)
+    open_to_all = "open" in route.scopes
+    keyed = () if open_to_all else (401,) if "any" in route.scopes else (401, 403)
+    for status in sorted({*keyed, *ALWAYS, *BY_PATH[(route.path_format, method)]}):
+        operation["responses"][str(status)] = {
+            "description": ERRORS[status],
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}},
+        }
+    if not open_to_all:
+        operation["security"] = [{"key": []}]
+        operation["x-ramify-scopes"] = list(route.scopes)

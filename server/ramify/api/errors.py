@@ -1,0 +1,162 @@
+"""Every error in OpenAI's one shape: ``{"error": {"message", "type", "param", "code"}}``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from ramify.api.wire_common import ErrorBody, ErrorDetail
+from ramify.service import errors as e
+from ramify.treelog import LogError
+
+logger = logging.getLogger(__name__)
+
+MOST_ERRORS = 10
+LONGEST_INPUT = 200
+"""Characters of the sender's own text that an error repeats."""
+LONGEST_MESSAGE = 2000
+
+STATUS: Mapping[type[e.ServiceError], int] = {
+    e.BadRequest: 400,
+    e.Unauthorized: 401,
+    e.Forbidden: 403,
+    e.NotFound: 404,
+    e.Conflict: 409,
+    e.OtherBody: 422,
+    e.KeyBusy: 429,
+    e.ServerBusy: 503,
+    e.EngineUnavailable: 503,
+    e.NoAnswer: 504,
+    e.SearchFailed: 500,
+}
+NO_RETRY = (e.NoAnswer, e.SearchFailed)
+"""Errors after which trying the same again would only cost the same again."""
+
+
+def status_of(error: e.ServiceError) -> int:
+    return next(status for kind, status in STATUS.items() if isinstance(error, kind))
+
+
+def error_type(status: int) -> str:
+    """OpenAI's family of errors."""
+    named = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+    return named.get(status, "server_error" if status >= 500 else "invalid_request_error")
+
+
+def body(status: int, message: str, param: str | None = None, code: str | None = None) -> ErrorBody:
+    detail = ErrorDetail(message=message[:LONGEST_MESSAGE], type=error_type(status), param=param, code=code)
+    return ErrorBody(error=detail)
+
+
+def body_of(error: e.ServiceError) -> ErrorBody:
+    where = f"{error.param}: " if error.param and isinstance(error, e.BadRequest) else ""
+    return body(status_of(error), where + error.message, error.param, error.code)
+
+
+def response(
+    status: int,
+    message: str,
+    *,
+    param: str | None = None,
+    code: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    return JSONResponse(body(status, message, param, code).model_dump(), status, headers)
+
+
+def service_response(error: e.ServiceError) -> Response:
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, NO_RETRY):
+        headers["x-should-retry"] = "false"
+    if isinstance(error, e.Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(body_of(error).model_dump(), status_of(error), headers)
+
+
+def log_response(error: LogError) -> Response:
+    logger.error("the tree log failed: %s", error)
+    headers = {"Retry-After": "5"}
+    return response(
+        503, "the tree log does not answer; nothing was lost", code="log_unavailable", headers=headers
+    )
+
+
+def validation_response(problems: Sequence[Mapping[str, Any]]) -> Response:
+    """The first ten problems in one message; `param` is the first one's field."""
+    lines = [explain(problem) for problem in problems[:MOST_ERRORS]]
+    if len(problems) > MOST_ERRORS:
+        lines.append(f"and {len(problems) - MOST_ERRORS} more")
+    first = path_of(problems[0]["loc"]) or None
+    return response(400, "; ".join(lines), param=first, code="invalid_value")
+
+
+def explain(problem: Mapping[str, Any]) -> str:
+    field, given = path_of(problem["loc"]), problem.get("input")
+    if problem["type"] == "json_invalid":
+        return f"the body is no JSON: {problem.get('ctx', {}).get('error', '')} at character {problem['loc'][-1]}"
+    if problem["type"] == "extra_forbidden":
+        return f"{field}: there is no such field"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "model_attributes_type":
+        message, given = "must be a JSON object, sent with Content-Type: application/json", None
+    shown = f" (got {short(given)})" if isinstance(given, str | int | float | bool) else ""
+    return f"{field}: {message}{shown}" if field else f"{message}{shown}"
+
+
+def short(given: object) -> str:
+    """At most about 200 characters of what was sent."""
+    text = given[: LONGEST_INPUT + 1] if isinstance(given, str) else given
+    shown = repr(text) if not isinstance(given, int) or abs(given) < 10**18 else "a number of many digits"
+    return shown if len(shown) <= LONGEST_INPUT else shown[:LONGEST_INPUT] + "…"
+
+
+def path_of(location: Iterable[object]) -> str:
+    """`search.budget.tokens` of pydantic's location; what names a union's branch is left out."""
+    parts = [str(part)[:100] for part in location]
+    parts = parts[1:] if parts and parts[0] in ("body", "query", "path", "header") else parts
+    return ".".join(part for part in parts if "[" not in part and part not in ("str", "int", "list"))
+
+
+def install(app: FastAPI) -> None:
+    """Have the application answer every error in the one shape."""
+
+    async def service(_: Request, error: Exception) -> Response:
+        assert isinstance(error, e.ServiceError)
+        return service_response(error)
+
+    async def log(_: Request, error: Exception) -> Response:
+        assert isinstance(error, LogError)
+        return log_response(error)
+
+    async def validation(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return validation_response(error.errors())
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        message, code = str(error.detail), None
+        if error.status_code == 404:
+            message, code = f"there is no route {request.scope['path'][:LONGEST_INPUT]!r}", "unknown_route"
+        elif error.status_code == 405:
+            message, code = f"{request.method[:20]} is not allowed on this route", "method_not_allowed"
+        return response(error.status_code, message, code=code, headers=error.headers)
+
+    async def unexpected(request: Request, error: Exception) -> Response:
+        number = request.scope.get("ramify_request_id", "unknown")
+        return response(
+            500, f"the server made a mistake; its log has it under {number}", code="internal_error"
+        )
+
+    app.add_exception_handler(e.ServiceError, service)
+    app.add_exception_handler(LogError, log)
+    app.add_exception_handler(RequestValidationError, validation)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, unexpected)

@@ -1,0 +1,123 @@
+"""What happens around every request, as plain ASGI: it must see each byte in, each byte out, and every disconnect."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ramify.api import errors
+from ramify.service.metrics import Metrics
+from ramify.settings import is_loopback
+
+logger = logging.getLogger(__name__)
+SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+QUIET = ("/livez", "/readyz", "/health", "/metrics")
+"""Asked every few seconds by machines: logged at debug level."""
+
+
+class RequestIds:
+    """Gives each request an id (the caller's own, where it is sane), sends it back, logs and counts the answer."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        number = given if SANE_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+        scope["ramify_request_id"] = number
+        began, status = time.monotonic(), 0
+
+        async def tagged(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = number
+            await send(message)
+
+        try:
+            await self.app(scope, receive, tagged)
+        except Exception:
+            logger.exception("request %s %s %s failed", number, scope["method"], scope["path"])
+            if not status:  # whatever it was, it came before the error handlers could answer
+                status = 500
+                answer = errors.response(500, f"the server made a mistake; its log has it under {number}")
+                await answer(scope, receive, tagged)
+        finally:
+            self._note(scope, number, status, time.monotonic() - began)
+
+    def _note(self, scope: Scope, number: str, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        self.metrics.answered(scope["method"] if route != "unmatched" else "any", route, status, seconds)
+        level = logging.DEBUG if scope["path"] in QUIET else logging.INFO
+        path = scope["path"][:200].encode("ascii", "backslashreplace").decode()
+        logger.log(
+            level, "%s %s status=%d seconds=%.3f request=%s", scope["method"], path, status, seconds, number
+        )
+
+
+class TooLarge(HTTPException):
+    def __init__(self, limit: int) -> None:
+        super().__init__(413, f"the body is larger than the {limit} bytes taken here (limits.body_bytes)")
+
+
+class BodyLimit:
+    """Refuses a body as soon as it is too long, before anything parses it."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app, self.limit = app, limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        length = Headers(scope=scope).get("content-length", "0")
+        if length.isdecimal() and (len(length) > 18 or int(length) > self.limit):
+            answer = errors.response(413, TooLarge(self.limit).detail, code="body_too_large")
+            await answer(scope, receive, send)
+            return
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            if message["type"] == "http.request":
+                received += len(message.get("body", b""))
+                if received > self.limit:
+                    raise TooLarge(self.limit)
+            return message
+
+        await self.app(scope, counted, send)
+
+
+class HostGuard:
+    """Without API keys, answers only to names of this machine, so that no web page can reach the server by making its
+    own name point here (DNS rebinding)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not local_name(Headers(scope=scope).get("host", "")):
+            message = "without API keys this server answers to localhost, 127.0.0.1 and [::1] only"
+            await errors.response(403, message, code="host_not_allowed")(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
+def local_name(host: str) -> bool:
+    """Whether a Host header names this machine by a loopback name."""
+    name = re.sub(r":\d+$", "", host).lower()
+    return (
+        name == "[::1]"
+        or name == "localhost"
+        or (is_loopback(name) and re.fullmatch(r"[\d.]+", name) is not None)
+    )

@@ -1,0 +1,76 @@
+"""Readers of the log: a cursor each, moved by compare-and-set on its ETag, and a lease against a second reader."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Response
+
+from ramify.api import convert
+from ramify.api import wire_trees as wire
+from ramify.api.context import Here
+from ramify.api.scopes import ScopedRoute, needs
+from ramify.service.errors import BadRequest, Conflict, NotFound
+from ramify.treelog import BadCursor, LeaseHeld, StaleVersion
+
+router = APIRouter(route_class=ScopedRoute, tags=["consumers"])
+Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+IfMatch = Annotated[
+    str | None,
+    Header(
+        alias="If-Match", max_length=40, description="The ETag last seen; absent to register a new consumer."
+    ),
+]
+
+
+@router.get("/v1/consumers/{name}", response_model=wire.ConsumerReply)
+@needs("log")
+async def consumer(name: Name, here: Here, response: Response) -> wire.ConsumerReply:
+    """A reader's cursor and lease; the ETag is what PUT wants in `If-Match`."""
+    found = await here.log.get_consumer(name)
+    if found is None:
+        raise NotFound(f"no consumer {name!r}; PUT registers it", param="name")
+    response.headers["ETag"] = f'"{found.version}"'
+    return convert.consumer_of(found, await here.log.high_water())
+
+
+@router.put("/v1/consumers/{name}", response_model=wire.ConsumerReply)
+@needs("log")
+async def put(
+    name: Name, body: wire.ConsumerPut, here: Here, response: Response, if_match: IfMatch = None
+) -> wire.ConsumerReply:
+    """Register a reader, move its cursor, take, renew or give back its lease. 409 where somebody else was faster or
+    holds the lease."""
+    try:
+        found = await here.log.put_consumer(
+            name,
+            version=_version(if_match),
+            cursor=body.cursor,
+            owner=body.owner,
+            lease_seconds=body.lease_seconds,
+            rewind=body.rewind,
+        )
+    except StaleVersion as error:
+        raise _conflict(str(error), "stale_version") from error
+    except LeaseHeld as error:
+        raise _conflict(str(error), "lease_held") from error
+    except BadCursor as error:
+        raise BadRequest(str(error), param="cursor") from error
+    response.headers["ETag"] = f'"{found.version}"'
+    return convert.consumer_of(found, await here.log.high_water())
+
+
+def _version(if_match: str | None) -> int | None:
+    if if_match is None:
+        return None
+    tag = re.fullmatch(r'(?:W/)?"?(\d{1,18})"?', if_match.strip())
+    if tag is None:
+        raise BadRequest('must be an ETag as GET sends it, such as "3"', param="If-Match")
+    return int(tag[1])
+
+
+def _conflict(message: str, code: str) -> Conflict:
+    error = Conflict(message)
+    error.code = code
+    return error

@@ -1,0 +1,64 @@
+"""For operators and orchestrators: liveness, readiness, version, metrics, the OpenAPI document. No key is needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+
+import ramify
+from ramify.api import wire_trees as wire
+from ramify.api.context import Here
+from ramify.api.documentation import METRICS, document
+from ramify.api.scopes import ScopedRoute, needs
+from ramify.service.errors import EngineUnavailable
+
+router = APIRouter(route_class=ScopedRoute, tags=["operations"])
+
+
+@router.get("/livez", response_model=wire.Health)
+@needs("open")
+async def livez() -> wire.Health:
+    """Whether the process runs. It says nothing of the engines: a server whose engine has died ends by itself."""
+    return wire.Health(status="ok")
+
+
+@router.get("/readyz", response_model=wire.Health)
+@needs("open")
+async def readyz(here: Here) -> wire.Health:
+    """Whether it can search: both engines answered a small request lately."""
+    problem = await here.readiness.problem()
+    if problem is not None:
+        raise EngineUnavailable(f"not ready: {problem}", retry_after=5)
+    return wire.Health(status="ready")
+
+
+@router.get("/health", response_model=wire.Health)
+@needs("open")
+async def health(here: Here) -> wire.Health:
+    """The same as /readyz, by the name that vLLM uses."""
+    return await readyz(here)
+
+
+@router.get("/version", response_model=wire.Version)
+@needs("open")
+async def version(here: Here) -> wire.Version:
+    """What runs here."""
+    return wire.Version(version=ramify.__version__, model=here.model.name, release=here.model.release)
+
+
+@router.get("/metrics", responses=METRICS)
+@needs("open")
+async def metrics(here: Here) -> Response:
+    """Figures for Prometheus."""
+    return Response(here.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/openapi.json", include_in_schema=False)
+@needs("open")
+async def openapi(request: Request) -> Response:
+    """This API, described."""
+    content: dict[str, Any] = document(request.app)
+    return JSONResponse(content)

@@ -1,0 +1,163 @@
+"""Searching: POST /v1/search, its state, its end, and POST /v1/value."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi.responses import JSONResponse
+
+from ramify.api import convert, errors, sse
+from ramify.api import wire_search as wire
+from ramify.api.context import Context, Here, Who
+from ramify.api.disconnect import ClientGone, unless_gone
+from ramify.api.documentation import SEARCH_EXAMPLES, STREAM
+from ramify.api.scopes import ScopedRoute, needs
+from ramify.search.tree import Tree
+from ramify.service.answers import failure
+from ramify.service.errors import ServiceError
+from ramify.service.idempotency import Once, Replayed
+from ramify.service.searches import Running
+
+router = APIRouter(route_class=ScopedRoute, tags=["search"])
+Id = Annotated[str, Path(max_length=64, description="Of the search (`srch_…`) or of its tree (`tree_…`).")]
+Key = Annotated[
+    str | None,
+    Header(alias="Idempotency-Key", min_length=1, max_length=200, description="One search for one key."),
+]
+
+
+@router.post("/v1/search", response_model=wire.SearchReply, responses=STREAM, openapi_extra=SEARCH_EXAMPLES)
+@needs("search")
+async def search(
+    body: wire.SearchRequest, request: Request, here: Here, who: Who, idempotency_key: Key = None
+) -> Response:
+    """Search a tree for the best answer.
+
+    The answer comes as JSON, or with `stream` as events: `search.started`, any number of `search.progress`, and
+    `search.completed` with the same object, or `error`. Where the client leaves, the search is stopped and logged as
+    `cancelled`. With `Idempotency-Key`, the answer of a search that ran to its end is replayed for 24 hours to the
+    same API key; another body under the same key is refused with 422, asking while it runs with 409.
+    """
+    once = _once(body, idempotency_key, here)
+    try:
+        begun = await unless_gone(request.receive, here.searches.start(convert.ask_of(body), who, once))
+    except ClientGone:
+        return _nobody()
+    if body.stream:
+        return sse.EventStream(_events(begun, body, here))
+    if isinstance(begun, Replayed):
+        return _json(begun.body)
+    try:
+        tree = await unless_gone(request.receive, begun.logged())
+    except ClientGone:
+        begun.stop("cancelled", "disconnect")
+        return _nobody()
+    if problem := failure(tree):
+        raise problem
+    return _json(_render(tree, body, here))
+
+
+@router.get("/v1/search/{search_id}", response_model=wire.SearchReply)
+@needs("search", "log")
+async def state(search_id: Id, here: Here, who: Who) -> wire.SearchReply:
+    """The state of a search: its best answer so far where it runs, its answer where it has ended."""
+    running = here.searches.find(search_id, who)
+    if running is not None:
+        return convert.running_reply(running, here.model)
+    return _whole(await here.searches.finished(search_id, who), here)
+
+
+@router.post("/v1/search/{search_id}/cancel", response_model=wire.SearchReply)
+@needs("search")
+async def cancel(search_id: Id, here: Here, who: Who) -> wire.SearchReply:
+    """End a search now; its best answer so far. One that has ended already is answered as it ended."""
+    return _whole(await here.searches.cancel(search_id, who), here)
+
+
+@router.post("/v1/value", response_model=wire.ValueReply)
+@needs("search")
+async def value(body: wire.ValueRequest, request: Request, here: Here) -> Response:
+    """What the value model thinks of answers, finished or not: the expected outcome of each, in [0, 1]."""
+    try:
+        judged = await unless_gone(
+            request.receive, here.judge.value(body.model, body.prompt, body.continuations)
+        )
+    except ClientGone:
+        return _nobody()
+    reply = wire.ValueReply(
+        model=here.model.name,
+        release=judged.scores[0].release,
+        values=[score.value for score in judged.scores],
+        usage=wire.ValueUsage(
+            prompt_tokens=judged.prompt_tokens,
+            scored_sequences=len(judged.scores),
+            total_tokens=judged.tokens,
+        ),
+    )
+    return JSONResponse(reply.model_dump())
+
+
+def _once(body: wire.SearchRequest, key: str | None, here: Context) -> Once | None:
+    """The key together with what the body asks for, however its JSON was written."""
+    if key is None:
+        return None
+    digest = hashlib.sha256(body.model_dump_json(exclude_unset=True).encode()).hexdigest()
+    return Once(key, digest, render=lambda tree: _render(tree, body, here))
+
+
+def _render(tree: Tree, body: wire.SearchRequest, here: Context) -> bytes:
+    reply = convert.search_reply(tree, here.model, body.n, body.include_tree)
+    return reply.model_dump_json(exclude=None if body.include_tree else {"tree_document"}).encode()
+
+
+def _whole(tree: Tree, here: Context) -> wire.SearchReply:
+    return convert.search_reply(tree, here.model, len(tree.candidates))
+
+
+def _json(body: bytes) -> Response:
+    return Response(body, media_type="application/json")
+
+
+def _nobody() -> Response:
+    """For a client that has left; nginx's number for it, seen only in our own log."""
+    return Response(status_code=499)
+
+
+async def _events(begun: Running | Replayed, body: wire.SearchRequest, here: Context) -> AsyncIterator[bytes]:
+    if isinstance(begun, Replayed):
+        done = wire.SearchReply.model_validate_json(begun.body)
+        yield sse.event("search.started", convert.replayed_event(done))
+        yield sse.event("search.completed", begun.body)
+        return
+    try:
+        yield sse.event("search.started", convert.started_event(begun.tree, here.model))
+        async for chunk in _progress(begun, here):
+            yield chunk
+        tree = await begun.logged()
+        if problem := failure(tree):
+            raise problem
+        yield sse.event("search.completed", _render(tree, body, here))
+    except ServiceError as error:
+        yield sse.event("error", errors.body_of(error))
+    finally:
+        begun.stop("cancelled", "disconnect")  # without effect on one that has ended
+
+
+async def _progress(running: Running, here: Context) -> AsyncIterator[bytes]:
+    """Progress, no oftener than the setting says, and pings where there is none."""
+    settings, loop = here.settings.stream, asyncio.get_running_loop()
+    assert running.life is not None
+    shown, sent = -1, loop.time()
+    while not running.life.done():
+        await asyncio.wait((running.life,), timeout=min(settings.progress_seconds, settings.ping_seconds))
+        progress = running.progress()
+        if progress.tokens != shown:
+            shown, sent = progress.tokens, loop.time()
+            yield sse.event("search.progress", convert.progress_event(running.id, progress))
+        elif loop.time() - sent >= settings.ping_seconds:
+            sent = loop.time()
+            yield sse.PING

@@ -1,0 +1,156 @@
+"""The log: GET /v1/trees and one tree, its deletion, later verdicts on it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path, Query, Response
+from fastapi.responses import PlainTextResponse, StreamingResponse
+
+from ramify.api import convert
+from ramify.api import wire_trees as wire
+from ramify.api.context import Context, Here, Who
+from ramify.api.documentation import DOT, NDJSON
+from ramify.api.dot import dot
+from ramify.api.scopes import ScopedRoute, needs
+from ramify.service.errors import BadRequest, NotFound
+from ramify.service.ids import tree_id
+from ramify.service.keys import Caller
+from ramify.treelog import Entry, Filters, json_line
+
+router = APIRouter(route_class=ScopedRoute, tags=["trees"])
+Seq = Annotated[int | None, Query(ge=0, le=(1 << 63) - 1)]
+Text = Annotated[str | None, Query(min_length=1, max_length=200)]
+Form = Annotated[Literal["json", "dot"], Query(alias="format")]
+Id = Annotated[str, Path(max_length=64, description="Of the tree (`tree_…`) or of its search (`srch_…`).")]
+
+
+@router.get("/v1/trees", response_model=wire.TreeList, responses=NDJSON)
+@needs("search", "log")
+async def trees(
+    here: Here,
+    who: Who,
+    before: Seq = None,
+    after: Seq = None,
+    limit: Annotated[int | None, Query(ge=1, le=10_000)] = None,
+    status: Text = None,
+    model: Text = None,
+    release: Text = None,
+    algorithm: Text = None,
+    task: Text = None,
+    key: Text = None,
+    min_value: Annotated[float | None, Query(ge=0, le=1)] = None,
+    text: Text = None,
+) -> Response | wire.TreeList:
+    """The log, for people or for consumers.
+
+    Without `after`: newest first, a page at a time (`before` is the last one's `seq`), filtered. With `after`: every
+    tree and every later verdict with a greater `seq`, in order, one JSON object a line, to the log's end as it was when
+    the request came (the header `x-ramify-high-water`). A key without the scope `log` sees its own trees only, and
+    cannot use `after`.
+    """
+    filters = Filters(
+        status=status,
+        model=model,
+        release=release,
+        algorithm=algorithm,
+        task=task,
+        key_id=key,
+        min_value=min_value,
+        text=text,
+    )
+    if after is None:
+        return await _page(here, who, before, limit or 50, filters)
+    who.require("log")
+    if before is not None or filters != Filters():
+        raise BadRequest("a consumer reads everything: give after and limit only", param="after")
+    high_water = await here.log.high_water()
+    return StreamingResponse(
+        _lines(here, after, high_water, limit),
+        media_type="application/x-ndjson",
+        headers={"x-ramify-high-water": str(high_water), "Cache-Control": "no-store"},
+    )
+
+
+@router.get("/v1/trees/{tree}", response_model=wire.TreeReply, responses=DOT)
+@needs("search", "log")
+async def one(tree: Id, here: Here, who: Who, form: Form = "json") -> Response | wire.TreeReply:
+    """One tree with the later verdicts on it; `format=dot` for Graphviz."""
+    entry = await _entry(here, who, tree)
+    if form == "dot":
+        return PlainTextResponse(dot(entry.tree()), media_type="text/vnd.graphviz")
+    return wire.TreeReply(
+        id=entry.tree_id,
+        seq=entry.seq,
+        sha256=entry.sha256,
+        key=entry.key_id,
+        tree=entry.document(),
+        feedback=[convert.verdict_of(outcome) for outcome in await here.log.outcomes(entry.tree_id)],
+    )
+
+
+@router.delete("/v1/trees/{tree}", response_model=wire.Deleted)
+@needs("log")
+async def delete(tree: Id, here: Here) -> wire.Deleted:
+    """Forget a tree, the verdicts on it, and the kept answer of its Idempotency-Key."""
+    known = tree_id(tree)
+    if known is None or not await here.log.delete(known):
+        raise NotFound(f"no tree {tree[:60]!r}", param="tree")
+    return wire.Deleted(id=known)
+
+
+@router.post("/v1/trees/{tree}/feedback", response_model=wire.LaterVerdict)
+@needs("feedback")
+async def feedback(tree: Id, body: wire.FeedbackRequest, here: Here, who: Who) -> wire.LaterVerdict:
+    """Say afterwards whether an answer was right. The trainer learns from it where the API key may teach
+    (`train_feedback`)."""
+    entry = await _entry(here, who, tree)
+    node = body.node
+    if node is None and body.answer is None:
+        chosen = entry.tree().answer
+        if chosen is None:
+            raise BadRequest("the tree has no answer: name a node, or give the answer's text", param="node")
+        node = chosen.node
+    if node is not None and node >= entry.n_nodes:
+        raise BadRequest(f"is {node}; the tree has nodes 0 to {entry.n_nodes - 1}", param="node")
+    outcome = await here.log.add_outcome(
+        entry.tree_id,
+        body.outcome,
+        source=body.source,
+        key_id=who.key_id,
+        node=node,
+        answer=body.answer,
+        comment=body.comment,
+        train=who.train_feedback,
+    )
+    return convert.verdict_of(outcome)
+
+
+async def _page(
+    here: Context, who: Caller, before: int | None, limit: int, filters: Filters
+) -> wire.TreeList:
+    if limit > here.settings.limits.page:
+        raise BadRequest(f"is {limit}; this server sends at most {here.settings.limits.page}", param="limit")
+    owner = who.owner_filter()
+    if owner is not None:
+        if filters.key_id not in (None, owner):
+            return wire.TreeList(data=[], has_more=False, next_before=None)
+        filters = Filters(**{name: getattr(filters, name) for name in Filters.__slots__} | {"key_id": owner})
+    found = await here.log.list(before=before, limit=limit + 1, filters=filters)
+    page = [convert.summary_of(summary) for summary in found[:limit]]
+    more = len(found) > limit
+    return wire.TreeList(data=page, has_more=more, next_before=page[-1].seq if more else None)
+
+
+async def _entry(here: Context, who: Caller, tree: str) -> Entry:
+    known = tree_id(tree)
+    entry = await here.log.get(known) if known else None
+    if entry is None or not here.searches.visible(entry.key_id, who):
+        raise NotFound(f"no tree {tree[:60]!r}", param="tree")
+    return entry
+
+
+async def _lines(here: Context, after: int, high_water: int, limit: int | None) -> AsyncIterator[bytes]:
+    async for record in here.log.read(after, up_to=high_water, limit=limit):
+        yield json_line(record)

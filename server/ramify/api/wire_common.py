@@ -1,0 +1,42 @@
+"""What every wire model shares: strictness, bounds, the error body."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Request(BaseModel):
+    """Something sent to us: an unknown key, a string for a number, NaN and infinity are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class Reply(BaseModel):
+    """Something we send."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Token = Annotated[int, Field(ge=0, le=1 << 24)]
+TokenIds = Annotated[list[Token], Field(max_length=200_000)]
+StopString = Annotated[str, Field(min_length=1, max_length=128)]
+StopStrings = Annotated[list[StopString], Field(max_length=8)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0, le=1_000_000)]
+
+
+class ErrorDetail(Reply):
+    message: str = Field(description="What was wrong and what is allowed.")
+    type: str = Field(description="OpenAI's family of errors, such as `invalid_request_error`.")
+    param: str | None = Field(description="Path of the field at fault, such as `search.budget.tokens`.")
+    code: str | None = Field(description="For programs; does not change.")
+
+
+class ErrorBody(Reply):
+    """Every error has this one shape."""
+
+    error: ErrorDetail

@@ -1,0 +1,226 @@
+"""POST /v1/search on the wire. Every default is the algorithm's or the model's own, so most fields are absent."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from ramify.api.wire_common import (
+    Count,
+    Fraction,
+    Name,
+    Reply,
+    Request,
+    StopStrings,
+    Weight,
+)
+from ramify.search import records
+
+
+class Message(Request):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Annotated[str, Field(max_length=1_000_000)]
+
+
+class Task(Request):
+    name: Name = Field(description="`countdown`, `exact`, `math` or `none`.")
+    problem: dict[str, Any] | None = Field(
+        default=None,
+        max_length=16,
+        description="What the task judges by; absent, a Countdown prompt states its own.",
+    )
+
+
+class Action(Request):
+    kind: records.ActionKind | None = None
+    stop: StopStrings | None = Field(default=None, description="`step`: strings that end a step.")
+    max_tokens: Count | None = Field(default=None, description="`step`: cap on one step. `chunk`: its size.")
+
+
+class Budget(Request):
+    """Whichever is met first ends the search."""
+
+    simulations: Count | None = None
+    tokens: Annotated[int, Field(ge=1, le=100_000_000)] | None = Field(
+        default=None, description="Generated tokens, merged duplicates included."
+    )
+    seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    nodes: Count | None = None
+
+
+class Search(Request):
+    """How to search. A field that has no effect on the chosen algorithm is refused by name."""
+
+    algorithm: records.Algorithm | None = None
+    width: Annotated[int, Field(ge=1, le=256)] | None = None
+    parallel: Annotated[int, Field(ge=1, le=256)] | None = None
+    max_depth: Annotated[int, Field(ge=1, le=4096)] | None = None
+    action: Action | None = None
+    expand: records.Expand | None = None
+    widen: bool | None = None
+    select: records.Select | None = None
+    prior: records.Prior | None = None
+    prior_temperature: Annotated[float, Field(gt=0, le=1000)] | None = None
+    leaf: records.Leaf | None = None
+    rollout_weight: Fraction | None = None
+    grader: records.Grader | None = None
+    answer: records.AnswerRule | None = None
+    schedule: records.Schedule | None = None
+    commit: records.Commit | None = None
+    early_stop: records.EarlyStop | None = None
+    early_stop_threshold: Fraction | None = None
+    c_init: Weight | None = None
+    c_base: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    kappa: Weight | None = None
+    tau: Weight | None = None
+    dirichlet_alpha: Annotated[float, Field(gt=0, le=1000)] | None = None
+    dirichlet_fraction: Fraction | None = None
+    considered: Annotated[int, Field(ge=1, le=256)] | None = None
+    c_visit: Weight | None = None
+    c_scale: Weight | None = None
+    gumbel_scale: Weight | None = None
+    beam_width: Annotated[int, Field(ge=1, le=256)] | None = None
+    threshold: Fraction | None = None
+    budget: Budget | None = None
+
+
+class Sampling(Request):
+    """How one answer is sampled."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
+        default=None, description="0 keeps all tokens."
+    )
+    max_tokens: Count | None = Field(default=None, description="Cap on one whole answer.")
+    stop: StopStrings | None = Field(
+        default=None, description="Strings that end an answer; they stay in its text."
+    )
+
+
+class SearchRequest(Request):
+    """Only `prompt` or `messages` is needed."""
+
+    model: Name | None = None
+    prompt: Annotated[str, Field(min_length=1, max_length=10_000_000)] | None = Field(
+        default=None, description="Text to continue."
+    )
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1000)] | None = Field(
+        default=None,
+        description="In place of `prompt`: a conversation, put through the model's chat template.",
+    )
+    task: Task | None = None
+    search: Search | None = None
+    sampling: Sampling | None = None
+    n: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1, description="Distinct final answers in `candidates`, best first; fewer if there are fewer."
+    )
+    seed: Annotated[int, Field(ge=0, le=(1 << 63) - 1)] | None = None
+    stream: bool = Field(default=False, description="Answer with Server-Sent Events.")
+    include_tree: bool = Field(default=False, description="Send the whole tree with the answer.")
+    train: bool = Field(default=True, description="Whether the trainer may learn from this search.")
+    deadline: Annotated[float, Field(gt=0, le=86_400)] | None = Field(
+        default=None,
+        description="Seconds from the request's arrival, waiting included, after which the best answer so far is sent "
+        "with status `deadline`. `search.budget.seconds`, by contrast, counts from the search's own start and ends it "
+        "as `complete`.",
+    )
+
+    @model_validator(mode="after")
+    def one_prompt(self) -> SearchRequest:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("give either prompt or messages")
+        return self
+
+
+class Answer(Reply):
+    text: str
+    final: str | None = Field(description="The task's canonical form; null where the text holds no answer.")
+    value: float | None = Field(description="The outcome model's estimate, in [0, 1].")
+    visits: int
+    votes: float = Field(description="Share of the answer rule's weight, in [0, 1].")
+    outcome: float | None = Field(description="A verifier's or a person's verdict; never a model's.")
+    outcome_source: records.OutcomeSource | None
+    node: int = Field(description="The tree's node that ends it.")
+
+
+class TreeLink(Reply):
+    id: str
+    url: str
+
+
+class Usage(Reply):
+    prompt_tokens: int
+    completion_tokens: int = Field(description="Every generated token, merged duplicates included.")
+    total_tokens: int
+    scored_sequences: int
+    simulations: int
+    nodes: int
+    seconds: float
+
+
+class SearchReply(Reply):
+    id: str
+    object: Literal["search"] = "search"
+    created: int
+    model: str
+    status: records.Status
+    stop_reason: records.StopReason | None
+    answer: Answer | None
+    candidates: list[Answer]
+    tree: TreeLink
+    release: str
+    usage: Usage
+    error: str | None = Field(default=None, description="What went wrong, where the search did not end well.")
+    tree_document: dict[str, Any] | None = Field(
+        default=None, description="With `include_tree`: the whole tree."
+    )
+
+
+class Started(Reply):
+    """Event `search.started`."""
+
+    id: str
+    object: Literal["search.started"] = "search.started"
+    created: int
+    model: str
+    release: str
+    tree: TreeLink
+
+
+class Progressed(Reply):
+    """Event `search.progress`."""
+
+    id: str
+    object: Literal["search.progress"] = "search.progress"
+    simulations: int
+    tokens: int
+    nodes: int
+    seconds: float
+    answer: Answer | None = Field(description="The best so far.")
+
+
+class ValueRequest(Request):
+    model: Name | None = None
+    prompt: Annotated[str, Field(max_length=10_000_000)] | Annotated[list[int], Field(max_length=200_000)] = (
+        Field(description="Text or token ids.")
+    )
+    continuations: Annotated[
+        list[Annotated[str, Field(max_length=10_000_000)] | Annotated[list[int], Field(max_length=200_000)]],
+        Field(min_length=1, max_length=10_000),
+    ] = Field(description="Answers so far, text or token ids; an empty one judges the prompt itself.")
+
+
+class ValueUsage(Reply):
+    prompt_tokens: int
+    scored_sequences: int
+    total_tokens: int
+
+
+class ValueReply(Reply):
+    object: Literal["value"] = "value"
+    model: str
+    release: str
+    values: list[float] = Field(description="Expected outcomes in [0, 1], in the order of `continuations`.")
+    usage: ValueUsage

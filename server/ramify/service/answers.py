@@ -1,0 +1,61 @@
+"""What a search comes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ramify.search.records import Answer, Status, StopReason, Usage
+from ramify.search.tree import Tree
+from ramify.service.errors import EngineUnavailable, NoAnswer, SearchFailed, ServerBusy, ServiceError
+from ramify.service.ids import search_id
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A search, running or ended, as its asker sees it."""
+
+    id: str
+    tree_id: str
+    created_at: float
+    model: str
+    release: str
+    status: Status
+    stop_reason: StopReason | None
+    answer: Answer | None
+    """The best so far, where it runs."""
+    candidates: tuple[Answer, ...]
+    usage: Usage
+    error: str | None
+    tree: Tree
+
+
+def state_of(tree: Tree, release: str) -> State:
+    """The state of an ended search. `release` is said where no node says which one wrote it."""
+    return State(
+        id=search_id(tree.id),
+        tree_id=tree.id,
+        created_at=tree.created_at,
+        model=tree.model,
+        release=tree.releases[0] if tree.releases else release,
+        status=tree.status,
+        stop_reason=tree.stop_reason,
+        answer=tree.answer,
+        candidates=tuple(tree.candidates),
+        usage=tree.usage,
+        error=tree.error,
+        tree=tree,
+    )
+
+
+def failure(tree: Tree) -> ServiceError | None:
+    """Why an ended search has nothing to send; `None` where it has an answer, or its asker wanted it ended."""
+    if tree.answer is not None or tree.status in ("complete", "cancelled"):
+        return None
+    where = f"the search {search_id(tree.id)}"
+    if tree.status == "deadline":
+        return NoAnswer(f"{where} met its deadline before it had any answer")
+    if tree.status == "engine_dead":
+        return EngineUnavailable(f"{where} ended without an answer: an engine died", retry_after=30)
+    if tree.status == "drained":
+        return ServerBusy(f"{where} ended without an answer: the server is shutting down", retry_after=30)
+    return SearchFailed(f"{where} failed: {(tree.error or 'the reason is in the server log')[:200]}")

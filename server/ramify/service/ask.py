@@ -1,0 +1,34 @@
+"""A search as it was asked for: only what the asker said, each value already within its bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    prompt: str | None = None
+    """Text to continue; `None` where `messages` are given."""
+    messages: tuple[Message, ...] = ()
+    """A conversation, put through the model's chat template."""
+    model: str | None = None
+    task: str | None = None
+    problem: Mapping[str, Any] | None = None
+    search: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `SearchParams` that were given; `action` and `budget` are mappings of the same kind."""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `Sampling` that were given."""
+    seed: int | None = None
+    train: bool = True
+    deadline: float | None = None
+    """Seconds from the request's arrival, waiting included; `None`: the server's own."""

@@ -1,0 +1,63 @@
+"""One search for one Idempotency-Key, scoped to the API key.
+
+The key is claimed before the search is admitted. Only an answer (200) of a search that ran to its own end is kept for
+replay, in the transaction that logs the tree; where a search was refused, failed, was cancelled or lost its client,
+the key is free again, so that trying again searches again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ramify.search.tree import Tree
+from ramify.service.errors import Conflict, OtherBody
+from ramify.treelog import TreeLog
+from ramify.treelog import records as log_records
+
+RETRY_AFTER = 2
+"""Seconds after which asking again for the answer of a running search makes sense."""
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """What an Idempotency-Key stands for."""
+
+    key: str
+    body_hash: str
+    """Of the request's body: another one under the same key is refused."""
+    render: Callable[[Tree], bytes]
+    """The answer's bytes, as they will be replayed."""
+
+    async def abandon(self, log: TreeLog, key_id: str, search_id: str) -> None:
+        await log.abandon(key_id, self.key, search_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """The answer that an earlier request with this key got."""
+
+    search_id: str
+    body: bytes
+
+
+async def claim(log: TreeLog, key_id: str, once: Once, search_id: str, seconds: float) -> Replayed | None:
+    """The kept answer, or `None`: the search is ours to run. Raises `Conflict` and `OtherBody`."""
+    found = await log.claim(key_id, once.key, once.body_hash, search_id, seconds=seconds + 60)
+    if isinstance(found, log_records.Replay):
+        return Replayed(found.search_id, found.body)
+    if isinstance(found, log_records.Running):
+        raise Conflict(
+            f"the search of this Idempotency-Key, {found.search_id}, is running", retry_after=RETRY_AFTER
+        )
+    if isinstance(found, log_records.Conflict):
+        raise OtherBody("this Idempotency-Key was used with another body", param="Idempotency-Key")
+    return None
+
+
+def kept(once: Once | None, tree: Tree, key_id: str) -> log_records.Response | None:
+    """The answer to keep with the tree, if it is one to keep."""
+    if once is None or tree.answer is None or tree.status not in ("complete", "deadline"):
+        return None
+    search_id = "srch_" + tree.id.removeprefix("tree_")
+    return log_records.Response(key_id, once.key, search_id, 200, once.render(tree))

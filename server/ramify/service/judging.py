@@ -1,0 +1,77 @@
+"""The value model's judgement of partial answers, for POST /v1/value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ramify.engines.errors import EngineBusy, RequestRefused
+from ramify.search.protocols import EngineDead
+from ramify.search.records import Score
+from ramify.service.errors import BadRequest, EngineUnavailable, ServerBusy
+from ramify.service.ports import Engines, ServedModel
+from ramify.service.prepare import unknown_model
+from ramify.settings import Limits
+
+Text = str | Sequence[int]
+"""Text, or token ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    scores: list[Score]
+    prompt_tokens: int
+    tokens: int
+    """Of all scored sequences together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    engines: Engines
+    model: ServedModel
+    limits: Limits
+
+    async def value(self, model: str | None, prompt: Text, continuations: Sequence[Text]) -> Judged:
+        """One score for each continuation of the prompt, in order. Raises `BadRequest`, `EngineUnavailable`."""
+        if model is not None and model != self.model.name:
+            raise unknown_model(model, self.model.name)
+        self._check_size(prompt, continuations)
+        head = self.engines.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        sequences = [head + self._continued(text) for text in continuations]
+        for i, sequence in enumerate(sequences):
+            if not sequence:
+                raise BadRequest("prompt and continuation are both empty", param=f"continuations.{i}")
+            if len(sequence) > self.engines.max_model_len:
+                raise BadRequest(
+                    f"has {len(sequence)} tokens with its prompt; the model takes {self.engines.max_model_len}",
+                    param=f"continuations.{i}",
+                )
+        try:
+            scores = await self.engines.scorer.score(sequences)
+        except EngineDead as error:
+            raise EngineUnavailable("the value engine has died", retry_after=30) from error
+        except EngineBusy as error:
+            raise ServerBusy("the value engine's queue is full", retry_after=2) from error
+        except RequestRefused as error:
+            raise BadRequest(
+                f"the value model refuses it: {str(error)[:200]}", param="continuations"
+            ) from error
+        return Judged(scores, len(head), sum(map(len, sequences)))
+
+    def _continued(self, text: Text) -> list[int]:
+        return self.engines.tokenizer.encode_continuation(text) if isinstance(text, str) else list(text)
+
+    def _check_size(self, prompt: Text, continuations: Sequence[Text]) -> None:
+        if len(continuations) > self.limits.continuations:
+            raise BadRequest(
+                f"has {len(continuations)} entries; at most {self.limits.continuations} are taken",
+                param="continuations",
+            )
+        for param, text in [
+            ("prompt", prompt),
+            *((f"continuations.{i}", t) for i, t in enumerate(continuations)),
+        ]:
+            if len(text) > self.limits.prompt_chars:
+                raise BadRequest(
+                    f"has a length of {len(text)}; at most {self.limits.prompt_chars} is taken", param=param
+                )

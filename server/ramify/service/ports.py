@@ -1,0 +1,78 @@
+"""What the service needs of the engines, the tokenizer and a running search."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ramify.search.protocols import Policy, Scorer
+from ramify.search.records import Action
+
+
+class Tokenizer(Protocol):
+    """The policy's tokenizer."""
+
+    def encode(self, text: str) -> list[int]:
+        """A prompt's token ids, the model's own leading special tokens included."""
+        ...
+
+    def encode_continuation(self, text: str) -> list[int]:
+        """Token ids of text that follows a prompt: no special tokens are added."""
+        ...
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """A conversation through the chat template, ready for the model's turn. Raises `ValueError` without one."""
+        ...
+
+    def decode(self, token_ids: Sequence[int]) -> str: ...
+
+
+class Engines(Protocol):
+    """Policy and scorer, running."""
+
+    @property
+    def policy(self) -> Policy: ...
+
+    @property
+    def scorer(self) -> Scorer: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of prompt and answer together."""
+        ...
+
+    @property
+    def dead(self) -> asyncio.Event:
+        """Set once an engine is gone for good."""
+        ...
+
+    def stats(self) -> Mapping[str, float]:
+        """Figures by name, for the metrics."""
+        ...
+
+    async def probe(self, deadline: float) -> None:
+        """One small request to each engine; raises where one fails or needs longer than `deadline` seconds."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """What the release says of the model that is served."""
+
+    name: str
+    release: str
+    created: int
+    """Unix seconds."""
+    task: str | None = None
+    """Task of requests that name none."""
+    action: Action | None = None
+    """Default action."""
+    max_tokens: int | None = None
+    """Default cap on one answer."""

@@ -1,0 +1,208 @@
+"""An ask made into a tree to grow and the task that judges it: the model's defaults filled in, limits checked.
+
+A search that names no token budget gets the most that its other limits could cost, within the server's cap, so that
+admission always knows what a running search may still spend.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ramify.rewards import countdown, registry
+from ramify.rewards.errors import BadProblem, UnknownTask
+from ramify.search.params import ParamError, check_sampling, search_params
+from ramify.search.protocols import Task
+from ramify.search.records import Action, Limits, Sampling, SearchParams
+from ramify.search.tree import Tree
+from ramify.service.ask import Ask
+from ramify.service.errors import BadRequest, NotFound
+from ramify.service.ids import TREE, uuid7
+from ramify.service.ports import ServedModel, Tokenizer
+from ramify.settings import Limits as Caps
+
+FLAT = ("best_of_n", "self_consistency")
+DEFAULT_MAX_TOKENS = Sampling().max_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    tree: Tree
+    task: Task
+    deadline: float
+    """Seconds from the request's arrival."""
+
+    @property
+    def tokens(self) -> int:
+        """Generated tokens that it may cost."""
+        assert self.tree.params.budget.tokens is not None
+        return self.tree.params.budget.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Preparer:
+    model: ServedModel
+    tokenizer: Tokenizer
+    max_model_len: int
+    caps: Caps
+    now: Callable[[], float]
+    """Unix seconds."""
+
+    def prepare(self, ask: Ask) -> Prepared:
+        """Raises `BadRequest` and `NotFound`, naming the field."""
+        if ask.model is not None and ask.model != self.model.name:
+            raise unknown_model(ask.model, self.model.name)
+        name, problem, task, ask = self._task(ask)
+        prompt, tokens = self._prompt(ask)
+        sampling = self._sampling(ask, len(tokens))
+        params = self._params(ask.search, sampling)
+        if params.grader == "verifier" and name not in registry.VERIFIABLE:
+            raise BadRequest(
+                f"grader 'verifier' needs a task that can grade: {', '.join(registry.VERIFIABLE)}",
+                param="search.grader",
+            )
+        now = self.now()
+        tree = Tree(
+            id=TREE + uuid7(now),
+            created_at=now,
+            model=self.model.name,
+            prompt=prompt,
+            prompt_tokens=tuple(tokens),
+            params=params,
+            sampling=sampling,
+            seed=secrets.randbits(53) if ask.seed is None else ask.seed,
+            task=name,
+            problem=problem,
+            train=ask.train,
+        )
+        return Prepared(tree, task, self._deadline(ask))
+
+    def _prompt(self, ask: Ask) -> tuple[str, list[int]]:
+        length = len(ask.prompt or "") + sum(len(m.content) for m in ask.messages)
+        where = "messages" if ask.prompt is None else "prompt"
+        if length > self.caps.prompt_chars:
+            raise BadRequest(
+                f"has {length} characters; at most {self.caps.prompt_chars} are taken", param=where
+            )
+        if ask.prompt is not None:
+            text, tokens = ask.prompt, self.tokenizer.encode(ask.prompt)
+        else:
+            try:
+                tokens = self.tokenizer.encode_chat([asdict(m) for m in ask.messages])
+            except ValueError as error:
+                raise BadRequest(
+                    f"cannot be put through the chat template: {str(error)[:200]}", param=where
+                ) from error
+            text = self.tokenizer.decode(tokens)
+        if not tokens:
+            raise BadRequest("must not be empty", param=where)
+        if len(tokens) >= self.max_model_len:
+            raise BadRequest(
+                f"has {len(tokens)} tokens; the model takes {self.max_model_len}, the answer included",
+                param=where,
+            )
+        return text, tokens
+
+    def _sampling(self, ask: Ask, prompt_tokens: int) -> Sampling:
+        room = self.max_model_len - prompt_tokens
+        budget = ask.search.get("budget", {}).get("tokens", self.caps.budget_tokens)
+        default = min(self.model.max_tokens or DEFAULT_MAX_TOKENS, room, budget, self.caps.answer_tokens)
+        sampling = Sampling(**{"max_tokens": default, **ask.sampling})
+        if sampling.max_tokens > self.caps.answer_tokens:
+            raise over("sampling.max_tokens", sampling.max_tokens, self.caps.answer_tokens)
+        if sampling.max_tokens > room:
+            raise BadRequest(
+                f"is {sampling.max_tokens}, but {prompt_tokens} prompt tokens leave room for {room} in the model's "
+                f"{self.max_model_len}",
+                param="sampling.max_tokens",
+            )
+        return sampling
+
+    def _params(self, given: Mapping[str, Any], sampling: Sampling) -> SearchParams:
+        fields = dict(given)
+        algorithm = fields.pop("algorithm", SearchParams().algorithm)
+        try:
+            defaults = search_params(algorithm)
+            if "action" in fields:
+                fields["action"] = self._action(fields["action"], defaults.action)
+            if "budget" in fields:
+                fields["budget"] = replace(defaults.budget, **fields["budget"])
+            params = search_params(algorithm, **fields)
+            if "action" not in fields and self.model.action is not None:
+                params = replace(params, action=self.model.action)
+            params = replace(params, budget=self._budget(params, sampling))
+            check_sampling(params, sampling)
+        except ParamError as error:
+            where = error.field if error.field.startswith("sampling.") else f"search.{error.field}"
+            raise BadRequest(str(error.message), param=where) from error
+        return params
+
+    def _action(self, given: Mapping[str, Any], default: Action) -> Action:
+        kind = given.get("kind", (self.model.action or default).kind)
+        for name, kinds in {"stop": ("step",), "max_tokens": ("step", "chunk")}.items():
+            if name in given and kind not in kinds:
+                raise ParamError(f"action.{name}", f"has no effect on actions of kind {kind!r}")
+        return replace(self.model.action or default, **given)
+
+    def _budget(self, params: SearchParams, sampling: Sampling) -> Limits:
+        budget, caps = params.budget, self.caps
+        for name, cap in (
+            ("simulations", caps.budget_simulations),
+            ("tokens", caps.budget_tokens),
+            ("nodes", caps.budget_nodes),
+            ("seconds", caps.deadline_seconds),
+        ):
+            value = getattr(budget, name)
+            if value is not None and value > cap:
+                raise over(f"search.budget.{name}", value, cap)
+        return replace(
+            budget,
+            tokens=budget.tokens or min(caps.budget_tokens, worst_case(params, sampling)),
+            nodes=budget.nodes or caps.budget_nodes,
+        )
+
+    def _deadline(self, ask: Ask) -> float:
+        if ask.deadline is not None and ask.deadline > self.caps.deadline_seconds:
+            raise over("deadline", ask.deadline, self.caps.deadline_seconds)
+        return ask.deadline or self.caps.deadline_seconds
+
+    def _task(self, ask: Ask) -> tuple[str, Mapping[str, Any], Task, Ask]:
+        """The task, and the ask with its prompt in the task's own form where it stated its problem."""
+        name = ask.task or self.model.task or "none"
+        problem = ask.problem
+        if problem is None and name == "countdown" and ask.prompt is not None:
+            stated = countdown.parse_prompt(ask.prompt)
+            if stated is not None:  # with or without its last newline: the model was trained with it
+                problem, ask = {**stated}, replace(ask, prompt=countdown.prompt(stated))
+        if problem is None and ask.task is None:
+            name = "none"  # the model's own task, but this prompt is no problem of it
+        try:
+            return name, problem or {}, registry.task(name, problem or {}), ask
+        except UnknownTask as error:
+            raise BadRequest(error.message, param="task.name") from error
+        except BadProblem as error:
+            field = "" if ask.problem is None or error.field == "problem" else f".{error.field}"
+            raise BadRequest(error.message, param=f"task.problem{field}") from error
+
+
+def worst_case(params: SearchParams, sampling: Sampling) -> int:
+    """Generated tokens that a search can cost before its other limits end it."""
+    simulations, answer = params.budget.simulations, sampling.max_tokens
+    if params.algorithm in FLAT:
+        return (simulations + 1) * answer
+    if params.algorithm == "mcts" and params.expand == "path":
+        return (simulations + params.width + 1) * answer
+    line = max(answer, params.max_depth * params.action.max_tokens)
+    return (simulations * params.width + 1) * line
+
+
+def over(param: str, value: float, cap: float) -> BadRequest:
+    return BadRequest(f"is {value:g}; this server takes at most {cap:g}", param=param)
+
+
+def unknown_model(asked: str, served: str) -> NotFound:
+    error = NotFound(f"no model {asked[:100]!r} here; this server has {served!r}", param="model")
+    error.code = "model_not_found"
+    return error

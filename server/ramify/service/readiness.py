@@ -1,0 +1,52 @@
+"""Whether the server can search: engines that answer a real request in time, not merely a process that runs.
+
+One probe's result is used again for about a second, and whoever asks while a probe is under way shares it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ramify.service.ports import Engines
+from ramify.settings import Probe
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class Readiness:
+    engines: Engines
+    settings: Probe
+    clock: Callable[[], float]
+    draining: Callable[[], bool]
+    _known: tuple[float, str | None] | None = None
+    """When the last probe ended, and what was wrong."""
+    _probe: asyncio.Task[str | None] | None = field(default=None)
+
+    async def problem(self) -> str | None:
+        """Why the server is not ready; `None` where it is."""
+        if self.engines.dead.is_set():
+            return "an engine has died"
+        if self.draining():
+            return "shutting down"
+        if self._known and self.clock() - self._known[0] <= self.settings.cache_seconds:
+            return self._known[1]
+        if self._probe is None:
+            self._probe = asyncio.create_task(self._ask(), name="readiness-probe")
+        return await asyncio.shield(self._probe)
+
+    async def _ask(self) -> str | None:
+        problem = None
+        try:
+            async with asyncio.timeout(self.settings.deadline_seconds):
+                await self.engines.probe(self.settings.deadline_seconds)
+        except TimeoutError:
+            problem = f"an engine made no progress within {self.settings.deadline_seconds:g} s"
+        except Exception as error:
+            problem = f"an engine failed its probe: {type(error).__name__}"
+            logger.warning("%s: %s", problem, error)
+        self._known, self._probe = (self.clock(), problem), None
+        return problem

@@ -1,0 +1,237 @@
+"""Searches from admission to the log.
+
+However a search ends (budget, deadline, cancel, disconnect, drain, engine death, a mistake of ours) it goes through
+the same last steps, in `_live`: its reservation is given back, its tree is logged once with its status, and only then
+does anyone hear of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ramify.search.records import Status, StopReason
+from ramify.search.run import Progress, Search
+from ramify.search.tree import Tree
+from ramify.service.admission import Admission, Ticket
+from ramify.service.ask import Ask
+from ramify.service.errors import EngineUnavailable, NotFound, SearchFailed, ServerBusy
+from ramify.service.idempotency import Once, Replayed, claim, kept
+from ramify.service.ids import search_id, tree_id
+from ramify.service.keys import Caller
+from ramify.service.metrics import Metrics
+from ramify.service.ports import Engines
+from ramify.service.prepare import Prepared, Preparer
+from ramify.service.tasks import CountedTask
+from ramify.treelog import LogError, TreeLog
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class Running:
+    """A search that was admitted and is not yet logged."""
+
+    id: str
+    key_id: str
+    tree: Tree
+    search: Search
+    ticket: Ticket
+    once: Once | None
+    started: float
+    """On the service's clock."""
+    life: asyncio.Task[Tree] | None = None
+    """Resolved with the tree once that is logged."""
+    counted: int = 0
+    """Tokens already told to the token rate and the metrics."""
+    stopped: bool = False
+    """Whether it was told to stop; the first reason counts."""
+
+    def progress(self) -> Progress:
+        return self.search.progress()
+
+    def stop(self, status: Status, reason: StopReason) -> None:
+        """Free its engine work and let it end with the best answer so far."""
+        if not self.stopped:
+            self.stopped = True
+            self.search.stop(status, reason)
+
+    async def logged(self) -> Tree:
+        """The tree, once it is in the log. Cancelling the wait leaves the search alone. Raises `ServiceError`."""
+        assert self.life is not None
+        return await asyncio.shield(self.life)
+
+
+@dataclass(eq=False, slots=True)
+class Searches:
+    """Every running search of this server. All calls on one event loop."""
+
+    engines: Engines
+    log: TreeLog
+    preparer: Preparer
+    admission: Admission
+    metrics: Metrics
+    clock: Callable[[], float]
+    """Seconds, monotonic."""
+    running: dict[str, Running] = field(default_factory=dict)
+    """By the id of the tree."""
+    draining: bool = False
+    _lives: set[asyncio.Task[Tree]] = field(default_factory=set)
+
+    async def start(self, ask: Ask, caller: Caller, once: Once | None = None) -> Running | Replayed:
+        """Admit a search and start it. Cancelled while it waits, nothing was started and nothing is logged.
+
+        Raises `ServiceError`: `BadRequest`, `NotFound`, `Busy`, `Conflict`, `OtherBody`, `EngineUnavailable`.
+        """
+        arrived = self.clock()
+        if self.draining:
+            raise ServerBusy("the server is shutting down", retry_after=30)
+        if self.engines.dead.is_set():
+            raise EngineUnavailable("an engine has died; the server is about to restart", retry_after=30)
+        prepared = self.preparer.prepare(ask)
+        if once is None:
+            return await self._admit(prepared, caller, None, arrived)
+        replayed = await claim(self.log, caller.key_id, once, search_id(prepared.tree.id), prepared.deadline)
+        if replayed is not None:
+            return replayed
+        try:
+            return await self._admit(prepared, caller, once, arrived)
+        except BaseException:
+            await asyncio.shield(once.abandon(self.log, caller.key_id, search_id(prepared.tree.id)))
+            raise
+
+    async def _admit(self, prepared: Prepared, caller: Caller, once: Once | None, arrived: float) -> Running:
+        ticket = await self.admission.enter(caller.key_id, prepared.tokens)
+        # No await from here on until the search's own task holds the ticket.
+        tree = prepared.tree
+        task = CountedTask(prepared.task, self.metrics.grading_failed)
+        search = Search(
+            tree,
+            self.engines.policy,
+            self.engines.scorer,
+            task,
+            clock=self.clock,
+            observe=self._observer(tree.id),
+        )
+        running = Running(search_id(tree.id), caller.key_id, tree, search, ticket, once, self.clock())
+        ticket.spent = lambda: running.progress().tokens
+        self.running[tree.id] = running
+        self.metrics.started(tree.params.algorithm, self.clock() - arrived)
+        left = prepared.deadline - (self.clock() - arrived)
+        running.life = asyncio.create_task(self._live(running, max(0.0, left)), name=running.id)
+        self._lives.add(running.life)
+        running.life.add_done_callback(self._forget)
+        return running
+
+    def _forget(self, life: asyncio.Task[Tree]) -> None:
+        self._lives.discard(life)
+        if not life.cancelled():
+            life.exception()  # seen, even where its asker is gone
+
+    async def _live(self, running: Running, deadline: float) -> Tree:
+        tree = running.tree
+        alarm = asyncio.get_running_loop().call_later(deadline, running.stop, "deadline", "deadline")
+        try:
+            await running.search.run()
+        except Exception as error:
+            logger.exception("search %s failed", running.id)
+            close_failed(tree, error)
+        finally:
+            alarm.cancel()
+            self._count(running, tree.usage.completion_tokens)
+            self.admission.leave(running.ticket)
+            await asyncio.shield(self._log(running))
+        return tree
+
+    async def _log(self, running: Running) -> None:
+        tree = running.tree
+        answer = kept(running.once, tree, running.key_id)
+        try:
+            await self.log.append(tree, running.key_id, response=answer)
+            if running.once is not None and answer is None:
+                await running.once.abandon(self.log, running.key_id, running.id)
+        except LogError as error:
+            self.metrics.log_failed()
+            logger.error("search %s could not be logged: %s", running.id, error)
+            raise SearchFailed(
+                f"the search {running.id} could not be logged, so it is not answered"
+            ) from error
+        finally:
+            del self.running[tree.id]
+            self.metrics.ended(tree, self.clock() - running.started)
+        logger.info(
+            "search %s key=%s algorithm=%s status=%s reason=%s tokens=%d nodes=%d seconds=%.3f",
+            *(running.id, running.key_id or "-", tree.params.algorithm, tree.status, tree.stop_reason),
+            *(tree.usage.completion_tokens, len(tree.nodes), tree.usage.seconds),
+        )
+
+    def _observer(self, tree: str) -> Callable[[Progress], None]:
+        def observe(progress: Progress) -> None:
+            if running := self.running.get(tree):
+                self._count(running, progress.tokens)
+
+        return observe
+
+    def _count(self, running: Running, tokens: int) -> None:
+        new, running.counted = tokens - running.counted, tokens
+        self.admission.count(new)
+        self.metrics.generated(new)
+
+    def find(self, given: str, caller: Caller) -> Running | None:
+        """The running search of this id (a search's or its tree's) that the caller may see."""
+        found = self.running.get(tree_id(given) or "")
+        return found if found is not None and self.visible(found.key_id, caller) else None
+
+    async def finished(self, given: str, caller: Caller) -> Tree:
+        """The logged tree of this id. Raises `NotFound`, also where it is another key's."""
+        known = tree_id(given)
+        if known is None:
+            raise NotFound(f"{given[:60]!r} is no id of a search or tree", param="search_id")
+        entry = await self.log.get(known)
+        if entry is None or not self.visible(entry.key_id, caller):
+            raise NotFound(f"no search or tree {given[:60]!r}", param="search_id")
+        return entry.tree()
+
+    @staticmethod
+    def visible(key_id: str, caller: Caller) -> bool:
+        owner = caller.owner_filter()
+        return owner is None or owner == key_id
+
+    async def cancel(self, given: str, caller: Caller) -> Tree:
+        """End a search; its best answer so far. One that has ended already is left as it is."""
+        running = self.find(given, caller)
+        if running is None:
+            return await self.finished(given, caller)
+        running.stop("cancelled", "client")
+        return await running.logged()
+
+    async def drain(self, grace: float) -> None:
+        """Take no more searches; let the running ones go on for `grace` seconds, then stop, log and answer them."""
+        self.draining = True
+        self.admission.close()
+        if self._lives:
+            await asyncio.wait(self._lives, timeout=grace)
+        self.stop_all("drained", "drain")
+        while self._lives:
+            await asyncio.wait(self._lives)
+
+    def stop_all(self, status: Status, reason: StopReason) -> None:
+        """Stop every running search."""
+        for running in list(self.running.values()):
+            running.stop(status, reason)
+
+    async def finish_all(self, seconds: float) -> None:
+        """Wait for the running searches to end by themselves, as they do when an engine dies."""
+        if self._lives:
+            await asyncio.wait(self._lives, timeout=seconds)
+
+
+def close_failed(tree: Tree, error: Exception) -> None:
+    """Mark a tree whose search raised, so that it is logged like any other."""
+    if tree.status == "running":
+        tree.status, tree.stop_reason = "failed", "error"
+    tree.error = tree.error or f"{type(error).__name__}: {error}"[:500]
+    for node in tree.nodes:
+        node.in_flight = node.expanding = 0

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import pytest
+
+from ramify.search.codec import tree_from_dict
+
+from .world import World
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_bare_prompt_is_answered_by_a_search(world: World) -> None:
+    response = await world.search()
+    assert response.status_code == 200, response.text
+    reply = response.json()
+    assert reply["status"] == "complete"
+    assert reply["stop_reason"] == "budget.simulations"
+    assert reply["answer"]["text"].count("\n") == 2
+    assert reply["model"] == "letters"
+    assert reply["release"] == "fake"
+    assert reply["usage"]["simulations"] == 64
+    assert (
+        reply["usage"]["total_tokens"]
+        == reply["usage"]["prompt_tokens"] + reply["usage"]["completion_tokens"]
+    )
+    assert reply["tree"] == {"id": "tree_" + reply["id"][5:], "url": "/trees/tree_" + reply["id"][5:]}
+    assert "tree_document" not in reply
+
+
+async def test_the_answer_is_sent_after_its_tree_was_committed(world: World) -> None:
+    reply = (await world.search()).json()
+    (row,) = await world.logged()
+    assert row.tree_id == reply["tree"]["id"]
+    assert row.status == "complete"
+
+
+async def test_the_value_model_chooses_the_answer(world: World) -> None:
+    reply = (await world.search(n=4)).json()
+    assert reply["answer"]["final"] == "a\na"
+    assert reply["candidates"][0]["final"] == "a\na"
+    assert len(reply["candidates"]) == 4
+    assert len({c["final"] for c in reply["candidates"]}) == 4
+
+
+async def test_n_is_an_upper_bound_of_distinct_answers(world: World) -> None:
+    reply = (await world.search(n=60)).json()
+    assert len(reply["candidates"]) == 4
+
+
+async def test_the_same_seed_and_waves_give_the_same_tree(world: World) -> None:
+    ask = {"seed": 7, "search": {"schedule": "waves"}, "include_tree": True}
+    first, second = [(await world.search(**ask)).json() for _ in range(2)]
+    first, second = (tree_from_dict(reply["tree_document"]) for reply in (first, second))
+    assert first.id != second.id
+    assert first.nodes == second.nodes
+
+
+async def test_parameters_reach_the_tree(world: World) -> None:
+    reply = await world.search(
+        search={"algorithm": "best_of_n", "answer": "majority", "budget": {"simulations": 5, "tokens": 99}},
+        sampling={"temperature": 0.5, "max_tokens": 12, "stop": ["\n\n"]},
+        seed=3,
+        train=False,
+        include_tree=True,
+    )
+    tree = tree_from_dict(reply.json()["tree_document"])
+    assert (tree.params.algorithm, tree.params.answer) == ("best_of_n", "majority")
+    assert (tree.params.budget.simulations, tree.params.budget.tokens) == (5, 99)
+    assert (tree.sampling.temperature, tree.sampling.max_tokens, tree.sampling.stop) == (0.5, 12, ("\n\n",))
+    assert (tree.seed, tree.train) == (3, False)
+    assert reply.json()["usage"]["completion_tokens"] <= 99
+
+
+async def test_a_task_grades_and_its_outcome_is_sent(world: World) -> None:
+    reply = await world.search(
+        task={"name": "exact", "problem": {"answer": "a"}},
+        search={"grader": "verifier", "budget": {"simulations": 20}},
+    )
+    assert reply.status_code == 200, reply.text
+    answer = reply.json()["answer"]
+    assert (answer["outcome"], answer["outcome_source"]) == (1.0, "verifier")
+
+
+async def test_a_countdown_prompt_states_its_problem_and_gets_its_own_form(world: World) -> None:
+    world.engines.policy.prompt = world.engines.scorer.prompt = "3 5 7 8 to 24\n"
+    reply = await world.search(prompt="3 5 7 8 to 24", task={"name": "countdown"}, include_tree=True)
+    assert reply.status_code == 200, reply.text
+    tree = tree_from_dict(reply.json()["tree_document"])
+    assert tree.prompt == "3 5 7 8 to 24\n"
+    assert tree.problem == {"numbers": [3, 5, 7, 8], "target": 24}
+
+
+async def test_messages_go_through_the_chat_template(world: World) -> None:
+    body = {"messages": [{"role": "user", "content": "?"}, {"role": "user", "content": "\n"}]}
+    response = await world.http.post("/v1/search", json=body)
+    assert response.status_code == 200, response.text
+
+
+async def test_a_finished_search_can_be_asked_for_again(world: World) -> None:
+    reply = (await world.search(n=4)).json()
+    again = await world.http.get(f"/v1/search/{reply['id']}")
+    assert again.json()["answer"] == reply["answer"]
+    assert again.json()["candidates"] == reply["candidates"]
+    cancelled = await world.http.post(f"/v1/search/{reply['id']}/cancel")
+    assert cancelled.json()["status"] == "complete"
+
+
+async def test_values_are_the_scorers(world: World) -> None:
+    body = {"prompt": "?\n", "continuations": ["aa", "ab", "", [97]]}
+    reply = (await world.http.post("/v1/value", json=body)).json()
+    assert reply["values"] == [1.0, 0.5, 0.0, 1.0]
+    assert reply["release"] == "fake"
+    assert reply["usage"] == {"prompt_tokens": 2, "scored_sequences": 4, "total_tokens": 13}
+
+
+async def test_two_searches_at_once_keep_their_parameters_apart(world: World) -> None:
+    import asyncio
+
+    budgets = list(range(3, 23))
+    replies = await asyncio.gather(*(world.search(search={"budget": {"simulations": n}}) for n in budgets))
+    assert [r.json()["usage"]["simulations"] for r in replies] == budgets

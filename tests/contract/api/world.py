@@ -1,0 +1,152 @@
+"""A whole server around a fake model: real routes, real searches, a real log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+
+from fakes import FakePolicy, FakeScorer, decode, encode, letters
+from ramify.api.app import application
+from ramify.api.assembly import assemble
+from ramify.api.context import Context
+from ramify.search.records import Action
+from ramify.service.ports import ServedModel
+from ramify.settings import Settings
+from ramify.treelog import TreeLog
+
+PROMPT = "?\n"
+MODEL = ServedModel("letters", "fake", created=1_700_000_000, task=None, action=Action(), max_tokens=8)
+KEYS = [
+    {"name": "alice", "key": "alice-alice-alice", "scopes": ["search", "feedback"]},
+    {"name": "bob", "key": "bob-bob-bob-bob-bob", "scopes": ["search", "feedback"], "train_feedback": True},
+    {"name": "trainer", "key": "trainer-trainer-tr", "scopes": ["log"]},
+]
+
+
+class FakeTokenizer:
+    """One token a character."""
+
+    def encode(self, text: str) -> list[int]:
+        return list(encode(text))
+
+    def encode_continuation(self, text: str) -> list[int]:
+        return list(encode(text))
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        return self.encode("".join(m["content"] for m in messages))
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return decode(token_ids)
+
+
+@dataclass
+class FakeEngines:
+    """Answers are two lines of `a` or `b`, each as likely; the value of a text is its share of `a`."""
+
+    policy: FakePolicy = field(default_factory=lambda: FakePolicy(letters({"a": 0.5, "b": 0.5}, 2)))
+    scorer: FakeScorer = field(default_factory=lambda: FakeScorer(lambda t: t.count("a") / max(1, len(t))))
+    tokenizer: FakeTokenizer = field(default_factory=FakeTokenizer)
+    max_model_len: int = 512
+    dead: asyncio.Event = field(default_factory=asyncio.Event)
+    hung: bool = False
+    probes: int = 0
+
+    def stats(self) -> dict[str, float]:
+        return {"requests_running": float(self.policy.running)}
+
+    async def probe(self, deadline: float) -> None:
+        self.probes += 1
+        if self.hung:
+            await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        pass
+
+
+@dataclass
+class World:
+    """One server and a client without a network."""
+
+    context: Context
+    engines: FakeEngines
+    log: TreeLog
+    http: httpx.AsyncClient
+
+    def as_key(self, name: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {next(k['key'] for k in KEYS if k['name'] == name)}"}
+
+    async def search(self, **body: Any) -> httpx.Response:
+        headers = body.pop("headers", {})
+        return await self.http.post("/v1/search", json={"prompt": PROMPT, **body}, headers=headers)
+
+    async def logged(self) -> list[Any]:
+        return list(await self.log.list(limit=100))
+
+
+@asynccontextmanager
+async def a_world(folder: Path, engines: FakeEngines | None = None, **settings: Any) -> AsyncIterator[World]:
+    engines = engines or FakeEngines()
+    log = await TreeLog.open(f"sqlite:///{folder}/trees.db")
+    context = assemble(Settings(**settings), engines, MODEL, log)
+    transport = httpx.ASGITransport(application(context), raise_app_exceptions=False)
+    try:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as http:
+            yield World(context, engines, log, http)
+    finally:
+        release(engines)
+        await context.searches.drain(0)
+        await log.close()
+
+
+def hold(engines: FakeEngines) -> None:
+    """From now on no engine request ends before `release`."""
+    engines.policy.gate = asyncio.Event()
+
+
+def release(engines: FakeEngines) -> None:
+    if engines.policy.gate is not None:
+        engines.policy.gate.set()
+
+
+@asynccontextmanager
+async def over_network(world: World) -> AsyncIterator[httpx.AsyncClient]:
+    """The same server behind a real socket, where a client can hang up."""
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(application(world.context), log_config=None, lifespan="off", access_log=False)
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server._serve(sockets=[sock]))
+    url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+    try:
+        async with httpx.AsyncClient(base_url=url, timeout=10) as http:
+            yield http
+    finally:
+        server.should_exit = True
+        await task
+        sock.close()
+
+
+async def until(condition: Any, seconds: float = 5.0) -> None:
+    """Wait for something that has no event of its own, failing after a while."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+def events(text: str) -> list[tuple[str, Any]]:
+    """(name, data) of each event; comments are left out."""
+    found = []
+    for block in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if fields:
+            found.append((fields["event"], json.loads(fields["data"])))
+    return found
