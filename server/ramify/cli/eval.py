@@ -65,8 +65,10 @@ def evaluate(
 
     Correctness is the task's verifier's, asked after each search; only methods with `grader = "verifier"` are told.
     """
+    from ramify.cli.http import served_by
     from ramify.engines.errors import EngineError
     from ramify.evaluation import machine
+    from ramify.evaluation.local import identity
     from ramify.evaluation.methods import BadMethod, load_methods, override
     from ramify.evaluation.methods import sweep as swept
     from ramify.evaluation.problems import problems as take
@@ -89,9 +91,11 @@ def evaluate(
         refuse(error)
     folder = out or Path("runs/eval") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     head = _head(chosen, ladder, data, len(asked), data_seed, seed)
-    head |= {"server": server is not None, "release": str(release.name) if release else None}
     try:
+        head |= {"release": served_by(server, api_key) if server else identity(release)}
         rows = RowFile(folder, head, resume=resume)
+    except WeightsError as error:
+        fail(error, "see what there is:  ramify releases list")
     except OtherRun as error:
         refuse(error)
     about = {

@@ -30,6 +30,12 @@ def answers(server: str) -> bool:
         return False
 
 
+def served_by(server: str, api_key: str | None) -> dict[str, Any]:
+    """Model and release of a running server. Leaves with a message where it cannot be asked."""
+    with translated(server), client(server, api_key) as http:
+        return dict(checked(http.get("/version")).json())
+
+
 @contextmanager
 def translated(server: str) -> Iterator[None]:
     """Leave with a message where the server cannot be reached or refuses."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ramify.cli.output import fail, refuse
+from ramify.cli.output import refuse
 
 
 def serve(
@@ -46,30 +45,6 @@ def serve(
         settings = load(config, **flags)
     except BadSettings as error:
         refuse(error)
-    if release is not None and not release.is_dir():
-        refuse(f"there is no release in {release}", "see what there is:  ramify releases list")
-    _refuse_taken_port(settings.host, settings.port)
-
     from ramify.api.server import serve as run
 
     raise typer.Exit(run(settings))
-
-
-def _refuse_taken_port(host: str, port: int) -> None:
-    """Say so now where the port is taken, before the engines start: they take 20 seconds."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        fail(
-            f"cannot listen on {host}: {error.strerror or error}",
-            "name an address of this machine with --host",
-        )
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError as error:
-            fail(
-                f"cannot listen on {host}:{port}: {error.strerror}",
-                "take another port:  ramify serve --port 8080",
-            )

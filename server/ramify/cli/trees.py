@@ -127,10 +127,9 @@ def _url(log: str | None, config: Path | None) -> str:
     from ramify.settings import BadSettings, load
 
     try:
-        named = load(config, log=log).log
+        return load(config, log=log).log
     except BadSettings as error:
         refuse(error)
-    return named if "://" in named else f"sqlite:///{named}"
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:

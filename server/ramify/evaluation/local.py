@@ -1,19 +1,21 @@
-"""A release in this process: its engines, and the same preparation of a search that the server does."""
+"""A release in this process: the engines that the server would start, and the same preparation of a search."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ramify.engines import EngineConfig, Engines
-from ramify.search.records import Action
-from ramify.service.ports import ServedModel
+from ramify.api.server import served_of
+from ramify.engines import Engines
 from ramify.service.prepare import Preparer
-from ramify.settings import Limits
-from ramify.weights import Release, load_release, shipped
+from ramify.settings import Limits, load
+from ramify.weights import load_release, shipped
 
 MANY = 1_000_000
 UNLIMITED = Limits(
@@ -28,45 +30,27 @@ class Local:
 
     engines: Engines
     preparer: Preparer
-    release: Release
 
 
 @asynccontextmanager
 async def open_release(path: Path | None) -> AsyncIterator[Local]:
     """Start the engines of a release (the shipped one by default), for the length of a `with`.
 
-    Raises `ramify.weights.WeightsError` and `ramify.engines.EngineError`.
+    Engine settings come from ``RAMIFY_ENGINE__…`` variables, as the server's do. Raises `BadSettings`,
+    `ramify.weights.WeightsError` and `ramify.engines.EngineError`.
     """
-    release = load_release(path or shipped())
-    engines = await Engines.start(config_of(release))
+    served = served_of(load(release=path or shipped()))
+    engines = await Engines.start(served.config)
     try:
-        model = served(release)
-        preparer = Preparer(model, engines.tokenizer, engines.max_model_len, UNLIMITED, time.time)
-        yield Local(engines, preparer, release)
+        yield Local(
+            engines, Preparer(served.model, engines.tokenizer, engines.max_model_len, UNLIMITED, time.time)
+        )
     finally:
         await engines.close()
 
 
-def config_of(release: Release) -> EngineConfig:
-    calibration = release.manifest.calibration
-    return EngineConfig(
-        policy=release.policy_path,
-        value=release.value_path,
-        release=release.id,
-        calibration_a=calibration.a,
-        calibration_b=calibration.b,
-    )
-
-
-def served(release: Release) -> ServedModel:
-    """What a release says of its model."""
-    manifest = release.manifest
-    action = manifest.default_action
-    return ServedModel(
-        name=manifest.name,
-        release=release.id,
-        created=int(manifest.created_at.timestamp()),
-        task=manifest.default_task,
-        action=Action(kind=action.kind, stop=action.stop, max_tokens=action.max_tokens),
-        max_tokens=manifest.default_max_tokens,
-    )
+def identity(path: Path | None) -> dict[str, Any]:
+    """What tells a release from any other: id, name, and the sha256 of its files' list. Raises `WeightsError`."""
+    manifest = load_release(path or shipped(), verify=False).manifest
+    files = json.dumps({name: file.sha256 for name, file in sorted(manifest.files.items())})
+    return {"id": manifest.id, "name": manifest.name, "sha256": hashlib.sha256(files.encode()).hexdigest()}
