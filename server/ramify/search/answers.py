@@ -63,7 +63,7 @@ def rank(
             champion not in c.leaves,
             -weights[c.final],
             -c.leaves.total(),
-            -_judgement(tree, _representative(tree, c)),
+            -judgement(tree, _representative(tree, c)),
             min(c.leaves),
         ),
     )
@@ -77,13 +77,13 @@ def _weight(tree: Tree, group: _Class, rule: AnswerRule) -> float:
     if rule == "majority":
         return float(sum(m for _, m in leaves))
     if rule == "orm_vote":
-        return sum(m * _judgement(tree, leaf) for leaf, m in leaves)
+        return sum(m * judgement(tree, leaf) for leaf, m in leaves)
     if rule == "orm_max":
-        return max(_judgement(tree, leaf) for leaf, _ in leaves)
+        return max(judgement(tree, leaf) for leaf, _ in leaves)
     return float(sum(leaf.visits for leaf, _ in leaves))
 
 
-def _judgement(tree: Tree, leaf: Node) -> float:
+def judgement(tree: Tree, leaf: Node) -> float:
     """r(y), in [0, 1]; 0 where nobody judged it."""
     return leaf_value(leaf, tree.params.grader == "verifier") or 0.0
 
@@ -98,7 +98,7 @@ def _champion(tree: Tree) -> Node:
 
 def _representative(tree: Tree, group: _Class) -> Node:
     """The leaf that the answer's text is taken from: the best judged, then the earliest."""
-    return max((tree.nodes[i] for i in group.leaves), key=lambda leaf: (_judgement(tree, leaf), -leaf.id))
+    return max((tree.nodes[i] for i in group.leaves), key=lambda leaf: (judgement(tree, leaf), -leaf.id))
 
 
 def _answer(tree: Tree, group: _Class, votes: float) -> Answer:
@@ -117,9 +117,3 @@ def answer_at(tree: Tree, leaf: Node, final: str | None, votes: float) -> Answer
         outcome=leaf.outcome,
         outcome_source=leaf.outcome_source,
     )
-
-
-def best_leaf(tree: Tree) -> Node | None:
-    """The best judged complete leaf, the earlier of equals; `None` before there is one. Cheap: for progress."""
-    leaves = (tree.nodes[i] for i in dict.fromkeys(c.node for c in tree.completions))
-    return max(leaves, key=lambda leaf: (_judgement(tree, leaf), -leaf.id), default=None)

@@ -47,9 +47,7 @@ class Budget:
         return True
 
     def settle(self, reserved: int, spent: int) -> None:
-        """Turn a reservation into what was really generated (at most as much) and refund the rest."""
-        if not 0 <= spent <= reserved:
-            raise ValueError(f"an engine generated {spent} tokens where {reserved} were asked for")
+        """Turn a reservation into what was really generated and refund the rest."""
         self._reserved -= reserved
         self.tokens += spent
 
@@ -68,11 +66,12 @@ class Budget:
         return None
 
     def fraction(self) -> float:
-        """The largest spent/limit over all limits, in [0, 1]; tokens set aside count as spent."""
+        """The largest spent/limit over all limits, in [0, 1]. Spent are the simulations begun, but only the tokens
+        generated, since most of what is set aside is refunded."""
         limits = self.limits
         shares = [self.simulations / limits.simulations]
         if limits.tokens is not None:
-            shares.append((self.tokens + self._reserved) / limits.tokens)
+            shares.append(self.tokens / limits.tokens)
         if limits.seconds is not None:
             shares.append(self.seconds / limits.seconds)
         if limits.nodes is not None:

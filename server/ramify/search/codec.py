@@ -47,7 +47,8 @@ def tree_from_dict(document: Mapping[str, Any]) -> Tree:
 
 
 def check_structure(tree: Tree) -> None:
-    """Raise `BadTree` unless parents, children, depths and statistics fit together."""
+    """Raise `BadTree` unless parents, children and depths fit together, numbers are in their ranges, and whatever names
+    a node names one of the tree's."""
     if not tree.nodes or tree.nodes[0].parent is not None:
         raise BadTree("node 0 must be the root")
     for i, node in enumerate(tree.nodes):
@@ -59,8 +60,10 @@ def check_structure(tree: Tree) -> None:
         numbers += [x for x in (node.value, node.outcome) if x is not None]
         if not all(math.isfinite(x) for x in numbers):
             raise BadTree(f"node {i} holds a number that is not finite")
-        if any(not 0 <= x <= 1 for x in (node.value, node.outcome) if x is not None):
-            raise BadTree(f"node {i} has a value or outcome outside [0, 1]")
+        if any(not 0 <= x <= 1 for x in (node.prior, node.value, node.outcome) if x is not None):
+            raise BadTree(f"node {i} has a prior, value or outcome outside [0, 1]")
+        if not -1e-6 <= node.value_sum <= node.visits + 1e-6:
+            raise BadTree(f"node {i} has {node.visits} visits whose values sum to {node.value_sum}")
         for child in node.children:
             if not i < child < len(tree.nodes) or tree.nodes[child].parent != i:
                 raise BadTree(f"node {i} names {child}, which is no child of it")
@@ -70,6 +73,10 @@ def check_structure(tree: Tree) -> None:
             raise BadTree(f"node {i} is unknown to its parent")
         if i and node.parent is not None and node.depth != tree.nodes[node.parent].depth + 1:
             raise BadTree(f"node {i} has depth {node.depth}")
+    answered = [a.node for a in (tree.answer, *tree.candidates) if a is not None]
+    for named in (*tree.committed, *(c.node for c in tree.completions), *answered):
+        if not 0 <= named < len(tree.nodes):
+            raise BadTree(f"node {named} is named but not there")
 
 
 def _params(data: Mapping[str, Any]) -> SearchParams:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -33,6 +33,10 @@ class Judging:
         votes_only = not steps and params.answer in ("majority", "most_visited")
         by_model = params.grader == "model"
         return cls(steps=steps, ends=by_model and not votes_only, verifier=not by_model)
+
+
+class BadSteps(RuntimeError):
+    """A policy that gives another number of continuations than was asked for, or one that cannot be used."""
 
 
 class BadScores(RuntimeError):
@@ -64,10 +68,15 @@ class Evaluator:
         if plan.kind == "token":
             steps = await self.policy.next_tokens(prefix, plan.n, self.tree.sampling.temperature or 1.0)
             spent.tokens += 1
+            if not 0 < len(steps) <= plan.n:
+                raise BadSteps(
+                    f"the policy gave {len(steps)} next tokens where up to {plan.n} were asked for"
+                )
+            _check_steps(steps, 1)
         else:
             steps = await self._sample(prefix, plan, plan.kind == "path", expansion, spent)
         samples = [self._actions(plan.node, step, to_end=plan.kind == "path") for step in steps]
-        if plan.kind != "rollout":
+        if not plan.rollout_tokens:
             return await self._judge(plan.node, samples, None, spent)
         (end,) = await self._sample(prefix, replace(plan, n=1), True, expansion, spent)
         return await self._judge(plan.node, samples, self._actions(plan.node, end, to_end=True), spent)
@@ -76,10 +85,8 @@ class Evaluator:
         self, prefix: tuple[int, ...], plan: Plan, to_end: bool, expansion: int, spent: Spent
     ) -> list[Step]:
         draw = self._draw(plan, to_end)
-        seeds = [
-            derive(self.tree.seed, "draw", *self._place(plan.node), expansion, "end" if to_end else "step", i)
-            for i in range(plan.n)
-        ]
+        place = (*self._place(plan.node), expansion, "end" if to_end else "step")
+        seeds = [derive(self.tree.seed, "draw", *place, i) for i in range(plan.n)]
         try:
             steps = await self.policy.sample(prefix, draw, seeds)
         except SampleAborted as aborted:
@@ -87,7 +94,8 @@ class Evaluator:
             raise
         spent.tokens += sum(len(step.token_ids) for step in steps)
         if len(steps) != plan.n:
-            raise RuntimeError(f"the policy gave {len(steps)} continuations where {plan.n} were asked for")
+            raise BadSteps(f"the policy gave {len(steps)} continuations where {plan.n} were asked for")
+        _check_steps(steps, draw.max_tokens)
         return steps
 
     def _draw(self, plan: Plan, to_end: bool) -> Draw:
@@ -197,6 +205,19 @@ class Evaluator:
             return (await self.task.grade(text)).outcome
         except GradingFailed:
             return None
+
+
+def _check_steps(steps: Sequence[Step], max_tokens: int) -> None:
+    for step in steps:
+        size = len(step.token_ids)
+        if not 0 < size <= max_tokens:
+            raise BadSteps(
+                f"the policy gave a continuation of {size} tokens where 1 to {max_tokens} were asked for"
+            )
+        if not size == len(step.logprobs) == len(step.ends):
+            raise BadSteps(
+                f"the policy gave {len(step.logprobs)} log-probs and {len(step.ends)} ends for {size} tokens"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ class Growth:
         self.tree, self.budget = tree, budget
         self.search_root = tree.root
         """Where simulations start; moves down under `commit: step`."""
-        self.open = 1
+        self.open = sum(n.terminal is None and not n.expanded for n in tree.nodes)
         """Nodes that can still be expanded for the first time."""
         self._index = {(n.parent, n.tokens): n for n in tree.nodes if n.parent is not None}
 
@@ -71,6 +71,8 @@ class Growth:
             if plan.kind == "path" and at is not plan.node:
                 self._expanded(at)
             nodes.append(node)
+            if node.terminal is not None:
+                break
             at = node
         if nodes and nodes[-1].terminal in ("eos", "stop"):
             spent = self.budget.tokens
@@ -106,21 +108,21 @@ class Growth:
         for child, prior in zip(children, values, strict=True):
             child.prior = prior
 
-    def back_up(self, path: Sequence[Node], value: float) -> None:
-        """Add one visit of `value` to every node of `path` from the search's current root down.
+    def back_up(self, path: Sequence[Node], value: float, fresh: Sequence[Node] = ()) -> None:
+        """Add one visit of `value` to every node of `path` from the search's current root down, and one fresh draw to
+        those of them that are in `fresh`: the nodes that it was drawn from.
 
-        Nothing above it changes, nor anything where the path no longer passes through it."""
+        Nothing above that root changes, nor anything where the path no longer passes through it."""
         start = self.search_root.depth - path[0].depth
         if start >= len(path) or path[start].id != self.search_root.id:
             return
         for node in path[start:]:
             node.visits += 1
             node.value_sum += value
-
-    def fresh(self, node: Node, value: float) -> None:
-        """Count one policy draw from `node` that was worth `value`."""
-        node.fresh_visits += 1
-        node.fresh_value_sum += value
+        for node in fresh:
+            if node.depth >= self.search_root.depth:
+                node.fresh_visits += 1
+                node.fresh_value_sum += value
 
 
 def leaf_value(node: Node, by_verifier: bool) -> float | None:

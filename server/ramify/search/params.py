@@ -76,15 +76,16 @@ _FLAT = {
     "early_stop_threshold",
     "budget",
 }
-_STEPS = _FLAT | {"action", "width", "max_depth", "prior", "prior_temperature"}
-_TREE = _STEPS | {"expand", "widen", "leaf", "rollout_weight", "c_init", "c_base"}
+_STEPS = _FLAT | {"action", "width", "max_depth"}
+_PUCT = {"prior", "prior_temperature", "c_init", "c_base"}
+_TREE = _STEPS | _PUCT | {"expand", "widen", "leaf", "rollout_weight"}
 
 FIELDS: dict[str, frozenset[str]] = {
     "mcts": frozenset(_TREE | {"select", "kappa", "commit", "tau", "dirichlet_alpha", "dirichlet_fraction"}),
     "gumbel": frozenset(
         (_TREE - {"c_init", "c_base"}) | {"considered", "c_visit", "c_scale", "gumbel_scale"}
     ),
-    "rap": frozenset(_STEPS | {"c_init", "c_base"}),
+    "rap": frozenset(_STEPS | _PUCT),
     "beam": frozenset(_STEPS | {"beam_width"}),
     "dvts": frozenset(_STEPS | {"beam_width"}),
     "dfs": frozenset(_STEPS | {"threshold"}),
@@ -96,7 +97,7 @@ FIELDS: dict[str, frozenset[str]] = {
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "mcts": {},
-    "gumbel": {"width": 1},
+    "gumbel": {},
     "rap": {"select": "puct", "expand": "step"},
     "beam": {"expand": "step"},
     "dvts": {"expand": "step"},
@@ -109,9 +110,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 _ONLY_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
     "kappa": ("select", ("thompson",)),
+    "prior": ("select", ("puct",)),
     "c_init": ("select", ("puct",)),
     "c_base": ("select", ("puct",)),
     "dirichlet_fraction": ("select", ("puct",)),
+    "dirichlet_alpha": ("select", ("puct",)),
     "tau": ("commit", ("step",)),
     "leaf": ("expand", ("step",)),
     "widen": ("expand", ("step",)),
@@ -126,7 +129,7 @@ def search_params(algorithm: str = "mcts", **given: Any) -> SearchParams:
     """Parameters of `algorithm` with its own defaults under `given` (fields of `SearchParams`).
 
     Raises `ParamError` for an unknown algorithm or field, one out of bounds, and one without effect here."""
-    if algorithm not in FIELDS:
+    if not isinstance(algorithm, str) or algorithm not in FIELDS:
         raise ParamError("algorithm", f"{_short(algorithm)} is none of {', '.join(FIELDS)}{_near(algorithm)}")
     known = {f for fields in FIELDS.values() for f in fields}
     for name in given:
@@ -141,6 +144,14 @@ def search_params(algorithm: str = "mcts", **given: Any) -> SearchParams:
             if getattr(params, other) not in values:
                 allowed = " or ".join(map(repr, values))
                 raise ParamError(name, f"has no effect unless {other} is {allowed}")
+    if "width" in given and algorithm == "gumbel" and params.expand == "path":
+        raise ParamError(
+            "width", "has no effect with algorithm 'gumbel' unless expand is 'step': see considered"
+        )
+    if "dirichlet_alpha" in given and not params.dirichlet_fraction:
+        raise ParamError("dirichlet_alpha", "has no effect unless dirichlet_fraction is above 0")
+    if "prior" in given and params.action.kind == "token":
+        raise ParamError("prior", "has no effect on tokens, whose exact probabilities are the prior")
     _check_values(params)
     _check_combinations(params)
     return params
@@ -167,8 +178,11 @@ def _check_values(params: SearchParams) -> None:
             raise ParamError(name, f"{_short(value)} is none of {', '.join(CHOICES[name])}")
         if name in BOUNDS and value is not None:
             low, high = BOUNDS[name]
-            if not (isinstance(value, int | float) and math.isfinite(value) and low <= value <= high):
-                raise ParamError(name, f"{_short(value)} is outside {low:g} to {high:g}")
+            if not (_is_number(value, name) and low <= value <= high):
+                kind = "an integer" if name in _INTEGERS else "a number"
+                raise ParamError(name, f"{_short(value)} is not {kind} from {low:g} to {high:g}")
+    if not isinstance(params.widen, bool):
+        raise ParamError("widen", f"{_short(params.widen)} is neither true nor false")
     if params.action.kind == "step" and not params.action.stop:
         raise ParamError("action.stop", "a step needs at least one delimiter")
     if len(params.action.stop) > MAX_STOPS:
@@ -192,14 +206,25 @@ def _check_combinations(params: SearchParams) -> None:
         )
     if params.early_stop == "verified" and params.grader != "verifier":
         raise ParamError("early_stop", "'verified' needs grader 'verifier'")
-    if params.early_stop == "unbeatable" and params.answer not in ("majority", "orm_vote"):
+    if params.early_stop in ("unbeatable", "posterior") and params.answer not in ("majority", "orm_vote"):
         raise ParamError(
-            "early_stop", "'unbeatable' needs an answer rule that counts votes: majority or orm_vote"
+            "early_stop",
+            f"{params.early_stop!r} needs an answer rule that counts votes: majority or orm_vote",
         )
-    if params.algorithm in ("best_of_n", "self_consistency") and params.answer == "most_visited":
-        return
-    if params.answer == "most_visited" and params.algorithm in ("beam", "dvts", "dfs", "particle"):
+    if params.answer == "most_visited" and params.algorithm not in ("mcts", "gumbel", "rap"):
         raise ParamError("answer", f"'most_visited' means nothing with algorithm {params.algorithm!r}")
+
+
+_INTEGERS = frozenset(
+    {"width", "parallel", "max_depth", "considered", "beam_width", "action.max_tokens"}
+    | {"budget.simulations", "budget.tokens", "budget.nodes"}
+)
+
+
+def _is_number(value: object, name: str) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, int) if name in _INTEGERS else math.isfinite(value)
 
 
 def _short(value: object) -> str:

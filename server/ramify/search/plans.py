@@ -8,10 +8,9 @@ from typing import Literal
 from ramify.search.records import Terminal
 from ramify.search.tree import Node
 
-Kind = Literal["step", "path", "rollout", "token", "revisit"]
-"""`step`: draws of one action. `path`: draws to the end of the answer, kept as nodes. `rollout`: draws of one action,
-and one draw to the end that `leaf` evaluation asks for. `token`: the likeliest next tokens. `revisit`: nothing; the
-simulation ended at a finished answer."""
+Kind = Literal["step", "path", "token", "revisit"]
+"""`step`: draws of one action. `path`: draws to the end of the answer, kept as nodes. `token`: the likeliest next
+tokens. `revisit`: nothing; the simulation ended at a finished answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class Plan:
     tokens: int
     """Cap on each draw; 1 for `token`, 0 for `revisit`."""
     rollout_tokens: int = 0
-    """Cap on the draw to the end that `rollout` adds."""
+    """Cap on one more draw, to the end of the answer, that `leaf: rollout` and `mixed` add; 0 is none."""
 
     @property
     def node(self) -> Node:

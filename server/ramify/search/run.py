@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ramify.search import answers, stopping
+from ramify.search import answers
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.budget import Budget
 from ramify.search.evaluate import Evaluator, Judging
@@ -21,6 +21,7 @@ from ramify.search.plans import Drawn, Plan, Spent
 from ramify.search.protocols import EngineDead, Policy, Scorer, Task
 from ramify.search.records import Answer, Status, StopReason, Usage
 from ramify.search.seeds import derive
+from ramify.search.stopping import EarlyStop
 from ramify.search.tree import Node, Tree
 
 LET_GO_SECONDS = 5.0
@@ -73,6 +74,10 @@ class Search:
         self._in_flight: dict[asyncio.Task[Drawn], _InFlight] = {}
         self._ended: tuple[Status, StopReason] | None = None
         self._wake = asyncio.Event()
+        self._early = EarlyStop(tree, task)
+        self._best: Node | None = None
+        """The best judged complete leaf among the first `_looked_at` answers drawn, the earlier of equals."""
+        self._looked_at = 0
         self._finished_simulations = 0
         self._scored = 0
         self._grading_failures = 0
@@ -116,11 +121,18 @@ class Search:
             self._wake.set()
 
     def progress(self) -> Progress:
-        leaf = answers.best_leaf(self.tree)
-        best = None if leaf is None else answers.answer_at(self.tree, leaf, None, 0.0)
+        for completion in self.tree.completions[self._looked_at :]:
+            leaf = self.tree.nodes[completion.node]
+            if self._best is None or self._judged(leaf) > self._judged(self._best):
+                self._best = leaf
+        self._looked_at = len(self.tree.completions)
+        best = None if self._best is None else answers.answer_at(self.tree, self._best, None, 0.0)
         return Progress(
             self._finished_simulations, self.budget.tokens, self.budget.seconds, len(self.tree.nodes), best
         )
+
+    def _judged(self, leaf: Node) -> float:
+        return answers.judgement(self.tree, leaf)
 
     def _time_up(self) -> None:
         self._time_is_up = True
@@ -177,8 +189,9 @@ class Search:
         return True
 
     def _deepest_best(self) -> Node:
-        """Down from the search's root, to the most visited child and, unvisited, to that of the highest value."""
-        node = self.growth.search_root
+        """Down from the search's root, to the most visited child and, unvisited, to that of the highest value. From
+        the prompt where the search has committed itself to a truncated answer."""
+        node = self.growth.search_root if self.growth.search_root.terminal is None else self.tree.root
         while unfinished := [c for c in self.tree.children(node) if c.terminal is None]:
             node = max(unfinished, key=lambda c: (c.visits, c.value or 0.0, -c.id))
         return node
@@ -196,7 +209,7 @@ class Search:
     def _start(self, plan: Plan) -> None:
         self.budget.simulations = max(self.budget.simulations, plan.simulation)
         expansion = plan.node.expansions
-        self.growth.begin(plan)
+        self.algorithm.begin(plan)
         spent = Spent()
         task = asyncio.create_task(self.evaluator.evaluate(plan, expansion, spent))
         task.add_done_callback(self._on_done)
@@ -235,19 +248,23 @@ class Search:
         """Cancel what is in flight, wait until the engine has let go, and keep count of what it had generated."""
         for task in self._in_flight:
             task.cancel()
-        if self._in_flight:
-            await asyncio.wait(self._in_flight, timeout=LET_GO_SECONDS)
-        for flight in list(self._in_flight.values()):
-            if flight.task.done() and not flight.task.cancelled():
-                flight.task.exception()  # seen: the search is over, and how it ended is known already
-            self._take_off(flight)
+        try:
+            if self._in_flight:
+                await asyncio.wait(self._in_flight, timeout=LET_GO_SECONDS)
+        finally:  # also where the search itself is cancelled while it waits
+            for flight in list(self._in_flight.values()):
+                if flight.task.done() and not flight.task.cancelled():
+                    flight.task.exception()  # seen: the search is over, and how it ended is known already
+                self._take_off(flight)
 
     async def _stop_early(self) -> None:
         if self.tree.params.early_stop == "off" or self._ended is not None or not self.tree.completions:
             return
-        ranked = answers.rank(self.tree, await answers.finals(self.tree, self.task), self.tree.params.answer)
-        left = self.budget.limits.simulations - self._finished_simulations
-        if stopping.settled(self.tree, ranked, left):
+        limits = self.budget.limits
+        left = (limits.simulations - self._finished_simulations) * self.algorithm.answers_per_simulation
+        if limits.tokens is not None:
+            left = min(left, limits.tokens - self.budget.tokens)  # no answer is written for less than a token
+        if await self._early.settled(left):
             self.stop("complete", "early")
 
     async def _choose(self) -> None:

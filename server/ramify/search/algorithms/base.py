@@ -29,12 +29,22 @@ class Algorithm(ABC):
 
     @abstractmethod
     def select(self, may_begin: bool) -> Plan | None:
-        """The next plan, the tree left as it is; `None` where nothing can be done until something in flight lands,
-        or, with nothing in flight, ever. Unless `may_begin`, only simulations begun before may go on."""
+        """The next plan, no statistics changed, since it may be found too dear and never sent; `None` where nothing
+        can be done until something in flight lands, or, with nothing in flight, ever. Unless `may_begin`, only
+        simulations begun before may go on."""
 
     @abstractmethod
     def land(self, plan: Plan, drawn: Drawn) -> bool:
         """Merge a plan's result into the tree; True where that ends the plan's simulation."""
+
+    def begin(self, plan: Plan) -> None:
+        """A selected plan is paid for and goes out."""
+        self.growth.begin(plan)
+
+    @property
+    def answers_per_simulation(self) -> int:
+        """The most complete answers that one simulation after the first can bring."""
+        return self.params.width
 
     @property
     def next_simulation(self) -> int:
@@ -68,8 +78,7 @@ class Algorithm(ABC):
         children = [line[0] for line in lines[: len(drawn.samples)] if line]
         value = self.mean_value(children)
         if value is not None:
-            self.growth.fresh(plan.node, value)
-            self.growth.back_up(plan.path, value)
+            self.growth.back_up(plan.path, value, fresh=(plan.node,))
         return list({child.id: child for child in children}.values())
 
     def mean_value(self, draws: Sequence[Node]) -> float | None:

@@ -13,6 +13,7 @@ from ramify.search.plans import Drawn, Plan
 
 class Flat(Algorithm):
     judges_steps = False
+    answers_per_simulation = 1
 
     def select(self, may_begin: bool) -> Plan | None:
         return self.to_end([self.tree.root], 1) if may_begin else None
@@ -21,6 +22,5 @@ class Flat(Algorithm):
         for line in self.growth.merge(plan, drawn):
             value = leaf_value(line[-1], self.by_verifier) if line else None
             if value is not None:
-                self.growth.fresh(plan.node, value)
-                self.growth.back_up((*plan.path, *line), value)
+                self.growth.back_up((*plan.path, *line), value, fresh=plan.path)
         return True

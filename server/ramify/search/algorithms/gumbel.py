@@ -34,18 +34,17 @@ class Gumbel(Mcts):
         if not may_begin or (not self.widens and not self.growth.open):
             return None
         if not root.expanded:
-            if root.expanding:
-                return None
-            draw = self.to_end if self.params.expand == "path" else self.one_step
-            return draw([root], self.params.considered)
+            return None if root.expanding else self._expand([root], self.params.considered)
         if self.candidates is None:
             self._consider(self.tree.children(root))
         self._halve()
         return self._visit(self.candidates or [])
 
     def _consider(self, children: Sequence[Node]) -> None:
-        """Gumbel-Top-m: the m children of the largest g(a) + logit(a)."""
-        ranked = sorted(children, key=lambda c: (-self._perturbed(c), -(c.value or 0.0), c.id))
+        """Gumbel-Top-m: the m children of the largest g(a) + logit(a). A finished answer is known already and takes
+        no place among them."""
+        live = [c for c in children if c.terminal is None]
+        ranked = sorted(live, key=lambda c: (-self._perturbed(c), -(c.value or 0.0), c.id))
         self.candidates = ranked[: self.params.considered]
         self.phases = math.ceil(math.log2(len(self.candidates))) if len(self.candidates) > 1 else 0
 
@@ -54,34 +53,29 @@ class Gumbel(Mcts):
         candidates = self.candidates or []
         while self.phase < self.phases and self.budget.fraction() >= (self.phase + 1) / self.phases:
             self.phase += 1
-            keep = math.ceil(len(candidates) / 2)
-            candidates = sorted(candidates, key=lambda c: (-self._score(c, candidates), c.id))[:keep]
+            candidates = self._ranked(candidates)[: math.ceil(len(candidates) / 2)]
         self.candidates = candidates
 
     def _visit(self, candidates: Sequence[Node]) -> Plan | None:
-        """The least visited candidate, the better of equals; a finished answer needs no visit."""
-        live = [c for c in candidates if c.terminal is None]
-        for node in sorted(live, key=lambda c: (c.visits + c.in_flight, -self._score(c, candidates), c.id)):
+        """The least visited candidate, the better of equals."""
+        for node in sorted(self._ranked(candidates), key=lambda c: c.visits + c.in_flight):
             plan = self.descend([self.tree.root, node])
             if plan is not None:
                 return plan
         return None
 
     def _perturbed(self, child: Node) -> float:
-        """g + logit with logit = ln(m/Σm) and g ~ Gumbel(0, 1)·`gumbel_scale`."""
-        total = sum(c.multiplicity for c in self.tree.children(self.tree.root))
+        """g + logit with logit = ln P (under `prior: count`, ln(m/Σm)) and g ~ Gumbel(0, 1)·`gumbel_scale`."""
         noise = 0.0
         if self.params.gumbel_scale:
             uniform = random.Random(derive(self.tree.seed, "gumbel", child.id)).random()
             noise = -math.log(-math.log(max(uniform, 1e-300))) * self.params.gumbel_scale
-        return noise + math.log(child.multiplicity / total)
+        return noise + math.log(max(child.prior, 1e-300))
 
-    def _score(self, child: Node, among: Sequence[Node]) -> float:
-        """g + logit + σ(q̂), by which candidates are kept."""
-        top = max(c.visits for c in among)
-        return self._perturbed(child) + self._sigma(
-            _completed(child.visits, child.value_sum, child.mean), top
-        )
+    def _ranked(self, candidates: Sequence[Node]) -> list[Node]:
+        """Highest g + logit + σ(q̂) first, by which candidates are kept; q̂ = W/N, unvisited the own value."""
+        top = max((c.visits for c in candidates), default=0)
+        return sorted(candidates, key=lambda c: (-self._perturbed(c) - self._sigma(c.mean or 0.0, top), c.id))
 
     def _sigma(self, q: float, max_visits: int) -> float:
         """σ(q) = (c_visit + max N)·c_scale·q (Danihelka et al., eq. 8)."""
@@ -93,7 +87,7 @@ class Gumbel(Mcts):
         if not choices:
             return None
         top = max(a.visits for a in choices)
-        completed = [_completed(a.visits, a.value_sum, a.model_value) for a in choices]
+        completed = [a.value_sum / a.visits if a.visits else a.model_value for a in choices]
         improved = softmax(
             [
                 math.log(max(a.prior, 1e-12)) + self._sigma(q, top)
@@ -102,8 +96,3 @@ class Gumbel(Mcts):
         )
         total = sum(a.n for a in choices)
         return best(choices, [p - a.n / (1 + total) for p, a in zip(improved, choices, strict=True)])
-
-
-def _completed(visits: int, value_sum: float, own: float | None) -> float:
-    """Completed Q: W/N where there are visits, else the action's own value."""
-    return value_sum / visits if visits else (own if own is not None else 0.0)

@@ -28,7 +28,15 @@ class Mcts(Algorithm):
             return None
         if self.params.commit == "step":
             self._commit()
+        if self.growth.search_root.terminal is not None:
+            return None
         return self.descend([self.growth.search_root])
+
+    @property
+    def answers_per_simulation(self) -> int:
+        if self.params.expand == "path":
+            return 1
+        return self.params.width + (self.params.leaf != "value")
 
     @property
     def widens(self) -> bool:
@@ -79,14 +87,16 @@ class Mcts(Algorithm):
             for a, g in zip(choices, gammas, strict=True)
         ]
 
-    def _expand(self, path: list[Node]) -> Plan:
+    def _expand(self, path: list[Node], width: int | None = None) -> Plan:
+        """A plan to draw `width` times at the end of `path`; once, where answers were drawn from there before."""
+        width = width or self.params.width
         if self.params.expand == "path":
-            return self.to_end(path, 1 if path[-1].expanded else self.params.width)
-        plan = self.one_step(path, self.params.width)
+            return self.to_end(path, 1 if path[-1].expanded else width)
+        plan = self.one_step(path, width)
         if self.params.leaf == "value":
             return plan
         left = self.tree.sampling.max_tokens - path[-1].length
-        return replace(plan, kind="rollout", rollout_tokens=left)
+        return replace(plan, rollout_tokens=left)
 
     def land(self, plan: Plan, drawn: Drawn) -> bool:
         if plan.kind == "revisit":
@@ -95,7 +105,7 @@ class Mcts(Algorithm):
                 self.growth.back_up(plan.path, value)
         elif plan.kind == "path":
             self._land_paths(plan, drawn)
-        elif plan.kind == "rollout":
+        elif plan.rollout_tokens:
             self._land_rollout(plan, drawn)
         else:
             self.land_step(plan, drawn)
@@ -110,11 +120,8 @@ class Mcts(Algorithm):
                 for node in (plan.node, *line[:-1]):
                     self.growth.set_priors(node)
             value = leaf_value(line[-1], self.by_verifier)
-            if value is None:
-                continue
-            for node in (plan.node, *line[:-1]):
-                self.growth.fresh(node, value)
-            self.growth.back_up((*plan.path, *line), value)
+            if value is not None:
+                self.growth.back_up((*plan.path, *line), value, fresh=(plan.node, *line[:-1]))
 
     def _land_rollout(self, plan: Plan, drawn: Drawn) -> None:
         lines = self.growth.merge(plan, drawn)
@@ -127,8 +134,7 @@ class Mcts(Algorithm):
         known = [(w, v) for w, v in parts if v is not None and w > 0]
         if known:
             value = sum(w * v for w, v in known) / sum(w for w, _ in known)
-            self.growth.fresh(plan.node, value)
-            self.growth.back_up(plan.path, value)
+            self.growth.back_up(plan.path, value, fresh=(plan.node,))
 
     def _commit(self) -> None:
         """Move the search's root one step down each time its share of the budget is spent."""
@@ -136,7 +142,7 @@ class Mcts(Algorithm):
             begun = self._begun
             share = (1 - begun) / max(1, self._end_depth() - root.depth)
             visited = [c for c in self.tree.children(root) if c.visits]
-            if not visited or self.budget.fraction() < begun + share:
+            if not visited or self.budget.fraction() < begun + share - 1e-9:  # 1/3 + 1/3 is more than 2/3
                 return
             self.growth.search_root = self._committed(visited)
             self.tree.committed.append(self.growth.search_root.id)
@@ -144,11 +150,18 @@ class Mcts(Algorithm):
 
     _begun = 0.0
     """The fraction of the budget that was spent when the present root was committed."""
+    _deepest = 0
+    """Depth of the deepest complete answer among the first `_looked_at` drawn."""
+    _looked_at = 0
 
     def _end_depth(self) -> int:
-        """How deep answers end: as deep as any that is known below the root, else the depth cap."""
-        known = [self.tree.nodes[c.node].depth for c in self.tree.completions]
-        return max(known, default=self.params.max_depth)
+        """How deep answers end: as deep as any complete one that the tree holds, else the depth cap."""
+        drawn = self.tree.completions
+        self._deepest = max(
+            [self._deepest, *(self.tree.nodes[c.node].depth for c in drawn[self._looked_at :])]
+        )
+        self._looked_at = len(drawn)
+        return self._deepest or self.params.max_depth
 
     def _committed(self, visited: Sequence[Node]) -> Node:
         if self.params.tau == 0:

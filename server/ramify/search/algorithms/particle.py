@@ -12,7 +12,7 @@ import random
 from collections import Counter
 
 from ramify.search.algorithms.base import Algorithm
-from ramify.search.growth import Growth
+from ramify.search.growth import Growth, leaf_value
 from ramify.search.plans import Drawn, Plan
 from ramify.search.tree import Node
 
@@ -41,16 +41,27 @@ class Particle(Algorithm):
 
     def land(self, plan: Plan, drawn: Drawn) -> bool:
         self.land_step(plan, drawn)
-        before = max(_FLOOR, self.worth(plan.node)) if plan.node.depth else 1.0
         for sample in drawn.samples:
             child = self.growth.known(plan.node, sample[0].tokens)
             if child is not None:
-                self._moved.append((child, max(_FLOOR, self.worth(child)) / before))
-        del self._at[plan.node.id]
+                self._moved.append((child, self._weight(plan.node, child)))
+        self._at[plan.node.id] -= len(drawn.samples)  # fewer than stand there where the budget was short
+        self._at += Counter()
         if all(self.tree.nodes[at].terminal for at in self._at):
             self._moved += [(self.tree.nodes[at], 1.0) for at in self._at.elements()]
             self._at.clear()
         return True
+
+    @property
+    def answers_per_simulation(self) -> int:
+        return self.params.beam_width
+
+    def _weight(self, before: Node, after: Node) -> float:
+        """v(s')/v(s); 1 for v(s) at the prompt, and for the whole where the judge of s' failed."""
+        reached = leaf_value(after, self.by_verifier)
+        if reached is None:
+            return 1.0
+        return max(_FLOOR, reached) / (max(_FLOOR, self.worth(before)) if before.depth else 1.0)
 
     def _resample(self) -> None:
         """Systematic resampling: one uniform offset, evenly spaced pointers over the cumulated weights."""

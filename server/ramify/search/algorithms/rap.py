@@ -4,7 +4,7 @@ expanding as it goes, until it meets the end of an answer, and backs up once, al
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections.abc import Sequence
 
 from ramify.search.algorithms.base import Algorithm
 from ramify.search.arms import arms, best, puct_scores
@@ -16,22 +16,28 @@ from ramify.search.tree import Node
 class Rap(Algorithm):
     def __init__(self, growth: Growth, rng: random.Random) -> None:
         super().__init__(growth, rng)
-        self._paused: deque[tuple[int, list[Node]]] = deque()
+        self._paused: dict[int, tuple[Node, ...]] = {}
         """Simulations between two expansions, with the path that each has come."""
 
     def select(self, may_begin: bool) -> Plan | None:
-        for _ in range(len(self._paused)):
-            simulation, path = self._paused.popleft()
+        for simulation, path in self._paused.items():
             plan = self._descend(simulation, path)
             if plan is not None:
                 return plan
-            self._paused.append((simulation, path))
         if not may_begin or not self.growth.open:
             return None
         return self._descend(self.next_simulation, [self.tree.root])
 
-    def _descend(self, simulation: int, path: list[Node]) -> Plan | None:
-        path = list(path)
+    def begin(self, plan: Plan) -> None:
+        super().begin(plan)
+        self._paused.pop(plan.simulation, None)
+
+    @property
+    def answers_per_simulation(self) -> int:
+        return self.params.width * self.params.max_depth
+
+    def _descend(self, simulation: int, begun: Sequence[Node]) -> Plan | None:
+        path = list(begun)
         while (node := path[-1]).terminal is None:
             if not node.expanded:
                 return None if node.expanding else self.one_step(path, self.params.width, simulation)
@@ -49,5 +55,5 @@ class Rap(Algorithm):
             return True
         self.growth.merge(plan, drawn)
         self.growth.set_priors(plan.node)
-        self._paused.append((plan.simulation, list(plan.path)))
+        self._paused[plan.simulation] = plan.path
         return False
