@@ -1,0 +1,46 @@
+"""The policy and the scorer of a search on vLLM engines.
+
+| module | what it is |
+|---|---|
+| `config` | `EngineConfig`: what engines are started with |
+| `checkpoints` | whether a checkpoint can be served, found out before anything starts |
+| `launch`, `environment` | from a configuration to an engine's arguments and its processes' environment |
+| `tokenizer`, `decoding`, `stops` | prompts to token ids, token ids to text, stop strings to stop tokens |
+| `admission` | bounded concurrency in front of an engine |
+| `backend`, `core_process` | vLLM itself: the server's side, and what runs inside the engine processes |
+| `policy`, `scorer` | the two Protocols of `ramify.search` |
+| `recording`, `replay` | engine requests kept and sent again, for `ramify bench` |
+| `engines` | `Engines`: all of it together |
+| `errors` | the exception family |
+
+Importing this package imports neither vLLM nor torch.
+"""
+
+from ramify.engines.config import EngineConfig
+from ramify.engines.engines import Engines
+from ramify.engines.errors import (
+    BadModel,
+    BadScores,
+    EngineBusy,
+    EngineError,
+    EngineStartFailed,
+    EngineStuck,
+    RequestRefused,
+)
+from ramify.engines.recording import Replay, Request
+from ramify.engines.tokenizer import Tokenizer
+
+__all__ = [
+    "BadModel",
+    "BadScores",
+    "EngineBusy",
+    "EngineConfig",
+    "EngineError",
+    "EngineStartFailed",
+    "EngineStuck",
+    "Engines",
+    "Replay",
+    "Request",
+    "RequestRefused",
+    "Tokenizer",
+]

@@ -1,0 +1,337 @@
+"""The only module on the server's side that knows vLLM: one `AsyncLLM`, token ids in, plain values out.
+
+vLLM 0.32 is pinned. Beside its documented interface this leans on four internals of it: `AsyncLLM.add_request` and
+its collectors (they hand over what an aborted request had generated, which `generate` throws away), the engine
+core's process handles (their end is the earliest sign of death), and the statistics hook, of which the
+per-token part is switched off.
+
+Import it only after `environment.quiet_vllm`, and off the event loop: importing vLLM takes seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.exceptions import VLLMClientError
+from vllm.platforms import current_platform
+from vllm.pooling_params import PoolingParams
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.metrics.loggers import PrometheusStatLogger
+
+from ramify.engines.core_process import THREADS, executor
+from ramify.engines.errors import EngineStartFailed, RequestRefused
+from ramify.engines.launch import Launch
+from ramify.search.protocols import EngineDead, SampleAborted
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One finished or aborted request of the policy."""
+
+    token_ids: list[int]
+    logprobs: list[float]
+    """Of the sampled tokens, one each."""
+    stopped: bool
+    """By the end token, a stop token or a stop string; not by the cap."""
+    top: list[tuple[int, float]] = field(default_factory=list)
+    """Of the first position: the likeliest tokens and their log-probabilities, likeliest first."""
+
+
+@dataclass(slots=True)
+class Pulse:
+    """What an engine last said of itself."""
+
+    steps: int = 0
+    """Engine steps seen."""
+    at: float = 0.0
+    """`time.monotonic()` of the last."""
+    running: int = 0
+    waiting: int = 0
+    kv_usage: float = 0.0
+    """Share of the KV cache in use, [0, 1]."""
+
+
+def on_cpu() -> bool:
+    """Whether the installed vLLM computes on the CPU."""
+
+    return bool(current_platform.is_cpu())
+
+
+class Backend:
+    """One running vLLM engine."""
+
+    def __init__(self, launch: Launch, llm: Any, pulse: Pulse) -> None:
+        self.launch = launch
+        self.pulse = pulse
+        self.dead_reason: str | None = None
+        self._llm = llm
+        self._ids = itertools.count()
+        self._processes: list[Any] = list(llm.engine_core.resources.engine_manager.processes)
+        self._watched: list[int] = []
+        self._pooling = PoolingParams(task="classify", use_activation=False)
+
+    @classmethod
+    def build(cls, launch: Launch) -> Backend:
+        """Start the engine and wait until it is ready: seconds to minutes. Blocks; run it in a thread."""
+
+        pulse = Pulse()
+        try:
+            llm = AsyncLLM.from_engine_args(
+                AsyncEngineArgs(**_arguments(launch)), stat_loggers=[_pulse_logger(pulse)]
+            )
+        except Exception as error:
+            raise EngineStartFailed(
+                f"the {launch.role} engine for {launch.path} did not start: {error}"
+            ) from error
+        llm.log_stats = llm.output_processor.log_stats = False  # the per-token part; the pulse goes on
+        return cls(launch, llm, pulse)
+
+    @property
+    def max_model_len(self) -> int:
+        return int(self._llm.model_config.max_model_len)
+
+    @property
+    def unfinished(self) -> int:
+        """Requests handed to vLLM and not ended."""
+        return int(self._llm.get_num_unfinished_requests())
+
+    @property
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._processes]
+
+    def attach(self, on_death: Callable[[str], None]) -> None:
+        """Bind to the running event loop, and call `on_death` with a reason once an engine process has ended."""
+        self._llm._run_output_handler()
+        loop = asyncio.get_running_loop()
+        for process in self._processes:
+            loop.add_reader(process.sentinel, self._died, process, on_death)
+            self._watched.append(process.sentinel)
+
+    def _died(self, process: Any, on_death: Callable[[str], None]) -> None:
+        self._unwatch()
+        process.join(0)
+        reason = f"the {self.launch.role} engine's process {process.pid} ended with code {process.exitcode}"
+        self.dead_reason = reason
+
+        self._llm.engine_core.resources.engine_dead = True
+        self._llm.output_processor.propagate_error(EngineDeadError())
+        on_death(reason)
+
+    def _unwatch(self) -> None:
+        loop = asyncio.get_running_loop()
+        for sentinel in self._watched:
+            loop.remove_reader(sentinel)
+        self._watched.clear()
+
+    async def close(self) -> None:
+        """End the engine's processes. They hold nothing that needs saving, so they are not asked twice."""
+        self._unwatch()
+        self.dead_reason = self.dead_reason or f"the {self.launch.role} engine was closed"
+        if self._llm.output_handler is not None:
+            self._llm.output_handler.cancel()  # or it reports the end of the process as a failure
+        self._llm.output_processor.propagate_error(EngineDeadError())
+        await asyncio.to_thread(self.kill)
+
+    def kill(self) -> None:
+        self._llm.engine_core.resources.engine_manager.manager_stopped.set()
+        for process in self._processes:
+            if process.is_alive():
+                process.terminate()
+        self._llm.shutdown(timeout=1.0)
+
+    async def reset_prefix_cache(self) -> None:
+        """Forget every cached prefix. Raises `RuntimeError` where blocks are in use."""
+        with self._translating():
+            if not await self._llm.reset_prefix_cache():
+                raise RuntimeError(
+                    f"the {self.launch.role} engine's prefix cache is in use; wait for its requests"
+                )
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    async def generate(self, prompts: Iterable[tuple[list[int], Any]]) -> list[Sampled]:
+        """Run requests (prompt token ids, sampling parameters); one result for each draw of each, in order.
+
+        Cancelled, it aborts them in the engine and raises `SampleAborted` with what they had generated."""
+        outputs = await self._run(prompts)
+        return [_sampled(c, c.logprobs) for output in outputs for c in sorted(output.outputs, key=_index)]
+
+    async def classify(self, prompts: Iterable[Sequence[int]]) -> list[list[float]]:
+        """The raw logits of each prompt."""
+        try:
+            outputs = await self._run((list(prompt), self._pooling) for prompt in prompts)
+        except SampleAborted:
+            raise asyncio.CancelledError from None
+        return [output.outputs.data.flatten().tolist() for output in outputs]
+
+    async def ping(self, token: int) -> None:
+        """The smallest request there is."""
+        if self.launch.role == "policy":
+            await self.generate([([token], self.sampling(max_tokens=1, temperature=0.0))])
+        else:
+            await self.classify([[token]])
+
+    def sampling(
+        self,
+        *,
+        max_tokens: int,
+        temperature: float,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        n: int = 1,
+        top: int = 0,
+        stop: Sequence[str] = (),
+        stop_token_ids: Sequence[int] = (),
+        ignore_eos: bool = False,
+    ) -> Any:
+        """vLLM's sampling parameters, checked once and then only copied."""
+
+        return SamplingParams(
+            n=n,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            logprobs=top,
+            flat_logprobs=True,
+            stop=list(stop),
+            stop_token_ids=list(stop_token_ids),
+            include_stop_str_in_output=True,
+            detokenize=bool(stop),
+            ignore_eos=ignore_eos,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            skip_clone=True,
+        )
+
+    @staticmethod
+    def with_seed(params: Any, seed: int) -> Any:
+        """A copy of sampling parameters under a seed."""
+        own = copy(params)
+        own.seed = seed & (1 << 63) - 1
+        return own
+
+    async def _run(self, prompts: Iterable[tuple[list[int], Any]]) -> list[Any]:
+        llm = self._llm
+        names: list[str] = []
+        collectors: list[Any] = []
+        outputs: list[Any] = []
+        with self._translating():
+            try:
+                for prompt, params in prompts:
+                    names.append(f"r{next(self._ids)}")
+                    tokens = {"type": "token", "prompt_token_ids": prompt}
+                    collectors.append(await llm.add_request(names[-1], tokens, params))
+                for collector in collectors:  # what has landed stays in `outputs` when this is cancelled
+                    outputs.append(collector.get_nowait() or await collector.get())  # noqa: PERF401
+                return outputs
+            except asyncio.CancelledError:
+                if not self.dead_reason:
+                    await llm.abort(names[len(outputs) :])
+                outputs += filter(None, map(_taken, collectors[len(outputs) :]))
+                raise SampleAborted(sum(_generated(output) for output in outputs)) from None
+            except Exception:
+                if not self.dead_reason and not llm.errored:
+                    await llm.abort(names[len(outputs) :])
+                raise
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        """vLLM's errors as ours."""
+
+        if self.dead_reason:
+            raise EngineDead(self.dead_reason)
+        try:
+            yield
+        except EngineDeadError as error:
+            raise EngineDead(self.dead_reason or f"the {self.launch.role} engine has died") from error
+        except (VLLMClientError, ValueError) as error:
+            raise RequestRefused(f"the {self.launch.role} engine refuses the request: {error}") from error
+
+
+def _index(completion: Any) -> int:
+    return int(completion.index)
+
+
+def _sampled(completion: Any, flat: Any) -> Sampled:
+    tokens = list(completion.token_ids)
+    stopped = completion.finish_reason == "stop"
+    if len(flat.logprobs) == len(tokens):
+        return Sampled(tokens, flat.logprobs, stopped)
+    own = [flat.logprobs[start] for start in flat.start_indices]
+    first = slice(flat.start_indices[0] + 1, flat.end_indices[0])
+    return Sampled(tokens, own, stopped, list(zip(flat.token_ids[first], flat.logprobs[first], strict=True)))
+
+
+def _taken(collector: Any) -> Any:
+    try:
+        return collector.get_nowait()
+    except Exception:  # an engine that died in the same moment: nothing was kept
+        return None
+
+
+def _generated(output: Any) -> int:
+    completions = output.outputs if isinstance(output.outputs, list) else []
+    return sum(len(completion.token_ids) for completion in completions if completion is not None)
+
+
+def _arguments(launch: Launch) -> Mapping[str, Any]:
+    arguments: dict[str, Any] = {
+        "model": str(launch.path),
+        "dtype": launch.dtype,
+        "max_model_len": launch.max_model_len,
+        "max_num_seqs": launch.max_num_seqs,
+        "tensor_parallel_size": launch.tensor_parallel,
+        "distributed_executor_backend": executor(launch.tensor_parallel),
+        "load_format": "safetensors",
+        "enforce_eager": not launch.compile,
+        "enable_prefix_caching": True,
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+        "trust_remote_code": False,
+    }
+    if launch.block_size is not None:
+        arguments["block_size"] = launch.block_size
+    if on_cpu():
+        arguments["kv_cache_memory_bytes"] = launch.kv_bytes
+        arguments["additional_config"] = {THREADS: launch.threads}
+    else:
+        arguments["gpu_memory_utilization"] = launch.gpu_fraction
+    if launch.role == "policy":
+        arguments |= {"runner": "generate", "logprobs_mode": "processed_logprobs", "max_logprobs": -1}
+    else:
+        arguments |= {"runner": "pooling", "convert": "classify", "skip_tokenizer_init": True}
+    return arguments
+
+
+def _pulse_logger(pulse: Pulse) -> Any:
+    """A factory of vLLM statistics loggers that only keep the newest figures, and stand in for Prometheus's."""
+
+    class PulseLogger(PrometheusStatLogger):  # type: ignore[misc]
+        def __init__(self, vllm_config: Any, engine_indexes: Any = None) -> None:
+            pass
+
+        def log_engine_initialized(self) -> None:
+            pass
+
+        def record(self, scheduler_stats: Any, *args: Any, **kwargs: Any) -> None:
+            pulse.steps += 1
+            pulse.at = time.monotonic()
+            if scheduler_stats is not None:
+                pulse.running = scheduler_stats.num_running_reqs
+                pulse.waiting = scheduler_stats.num_waiting_reqs
+                pulse.kv_usage = scheduler_stats.kv_cache_usage
+
+        def log(self) -> None:
+            pass
+
+    return PulseLogger

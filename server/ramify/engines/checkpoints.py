@@ -1,0 +1,78 @@
+"""Whether a checkpoint can be served at all, found out from its files before anything is started."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ramify.engines.errors import BadModel
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+"""Attention head sizes that vLLM 0.32 has CPU kernels for (v1/attention/backends/cpu_attn.py)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What the files say of a model."""
+
+    path: Path
+    max_len: int
+    """Tokens that its positions reach."""
+    head_size: int | None
+
+
+def read_checkpoint(path: Path, role: str) -> Checkpoint:
+    """Check one model directory; `role` is "policy" or "value model", for the messages. Raises `BadModel`."""
+    if not path.is_dir():
+        raise BadModel(f"the {role} directory {path} does not exist")
+    if not (path / "config.json").is_file():
+        raise BadModel(f"the {role} directory {path} holds no config.json: not a Hugging Face model")
+    if not list(path.glob("*.safetensors")):
+        pickled = [file.name for pattern in PICKLES for file in path.glob(pattern)]
+        kind = (
+            f"only {', '.join(sorted(pickled)[:3])}, which can run code when loaded"
+            if pickled
+            else "no weights"
+        )
+        raise BadModel(f"the {role} directory {path} holds {kind}: safetensors files are needed")
+    config = _config(path, role)
+    architectures: list[str] = config.architectures or []
+    wanted = "ForCausalLM" if role == "policy" else "ForSequenceClassification"
+    if role == "policy" and any(name.endswith("ForSequenceClassification") for name in architectures):
+        raise BadModel(
+            f"the policy {path} is a classifier ({architectures[0]}); a causal language model is needed"
+        )
+    if role != "policy" and not any(name.endswith(wanted) for name in architectures):
+        raise BadModel(
+            f"the value model {path} is {' '.join(architectures) or 'of no architecture'}; a model for sequence "
+            "classification with one label is needed"
+        )
+    if role != "policy" and config.num_labels != 1:
+        raise BadModel(f"the value model {path} has {config.num_labels} labels; one is needed")
+    text = config.get_text_config()
+    heads = getattr(text, "num_attention_heads", None)
+    hidden = getattr(text, "hidden_size", None)
+    size = getattr(text, "head_dim", None) or (hidden // heads if heads and hidden else None)
+    return Checkpoint(path, int(getattr(text, "max_position_embeddings", 0) or 0), size)
+
+
+def check_cpu(checkpoint: Checkpoint) -> None:
+    """Refuse a model whose attention has no CPU kernel. Raises `BadModel`."""
+    if checkpoint.head_size is not None and checkpoint.head_size not in CPU_HEAD_SIZES:
+        raise BadModel(
+            f"{checkpoint.path} has attention heads of size {checkpoint.head_size}; on a CPU vLLM serves sizes "
+            f"{', '.join(map(str, CPU_HEAD_SIZES))}"
+        )
+
+
+def _config(path: Path, role: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # transformers raises ValueError, KeyError, OSError by turns
+        raise BadModel(
+            f"the {role} {path} is of no architecture that this transformers version knows: {error}"
+        ) from error

@@ -1,0 +1,71 @@
+"""What engines are started with."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """A policy, a value model, and how much of the machine they may take. `None` stands for a default computed from
+    the machine."""
+
+    policy: Path
+    """Hugging Face directory of a causal language model, safetensors."""
+    value: Path | None = None
+    """Hugging Face directory of a sequence classifier with one label; `None` serves the policy alone, and then
+    whatever needs a judgement of the model fails with a message that says so."""
+    release: str = "local"
+    """Release id that every Step and Score carries."""
+    dtype: Dtype = "auto"
+    """Precision of the weights; `auto` is the checkpoint's own."""
+    max_model_len: int | None = None
+    """Tokens of prompt and answer together; `None`: the model's own limit."""
+    max_num_seqs: int = 256
+    """Sequences that each engine runs at once."""
+    max_waiting: int = 8192
+    """Sequences that may wait for an engine before further ones are refused with `EngineBusy`."""
+    seeded: bool = True
+    """Each draw follows its own seed. Off, draws share one random stream: a little faster, not repeatable."""
+    calibration_a: float = 1.0
+    calibration_b: float = 0.0
+    """value = sigmoid(a · logit + b)."""
+    policy_kv_bytes: int | None = None
+    """CPU: memory of the policy's KV cache, bytes."""
+    value_kv_bytes: int | None = None
+    """CPU: memory of the value model's KV cache, bytes."""
+    policy_gpu_fraction: float = 0.55
+    """GPU: share of the card's memory for the policy, weights and KV cache, (0, 1)."""
+    value_gpu_fraction: float = 0.3
+    """GPU: the same for the value model. The two must leave some free."""
+    tensor_parallel: int = 1
+    """GPUs that the policy and the value model are each spread over."""
+    block_size: int | None = None
+    """Tokens of one KV block; `None`: 32 on a CPU, vLLM's own choice on a GPU."""
+    threads: int | None = None
+    """CPU: threads of each engine."""
+    compile: bool | None = None
+    """Compile the models at start-up (cached on disk): slower to start the first time, faster after. `None`: yes on a
+    GPU, and on a CPU where a C++ compiler is found."""
+    log_level: str = "ERROR"
+    """Level of vLLM's own log."""
+    start_timeout: float = 900.0
+    """Seconds that an engine may take to become ready."""
+
+
+def default_kv_bytes() -> int:
+    """A twenty-fourth of the machine's memory, 1/4 to 4 GiB: a GiB holds 350,000 tokens of the demo model."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(GIB // 4, min(4 * GIB, total // 24))
+
+
+def default_threads(engines: int) -> int:
+    """An equal share of the cores that this process may use, one kept for the server where there are enough."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, (cores - (cores > 2 * engines)) // engines)

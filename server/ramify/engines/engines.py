@@ -1,0 +1,212 @@
+"""Both engines of a server: started side by side, watched, closed together."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ramify.engines.admission import Slots
+from ramify.engines.checkpoints import Checkpoint, check_cpu, read_checkpoint
+from ramify.engines.config import EngineConfig
+from ramify.engines.environment import engine_environment, quiet_vllm
+from ramify.engines.errors import EngineStuck
+from ramify.engines.launch import Launch, launches
+from ramify.engines.policy import VllmPolicy
+from ramify.engines.recording import Recorder, Replay, Request
+from ramify.engines.replay import replay
+from ramify.engines.scorer import NoScorer, VllmScorer
+from ramify.engines.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from ramify.engines.backend import Backend
+
+IN_ENGINE = 2
+"""Sequences handed to an engine, as a multiple of what it runs at once: its own queue never runs dry."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """All that is known of the models before the engines start."""
+
+    policy: Checkpoint
+    value: Checkpoint | None
+    tokenizer: Tokenizer
+    value_tokenizer: Tokenizer | None
+    """Only where it differs from the policy's."""
+
+
+class Engines:
+    """A running policy and scorer. Make one with `await Engines.start(config)`; end it with `close`."""
+
+    def __init__(
+        self, config: EngineConfig, prepared: _Prepared, backends: Sequence[Backend], folder: str
+    ) -> None:
+        self.config = config
+        self.tokenizer = prepared.tokenizer
+        self.dead = asyncio.Event()
+        """Set once an engine is gone for good; `dead_reason` says which and how."""
+        self.dead_reason: str | None = None
+        self.recorder = Recorder()
+        self._backends = {backend.launch.role: backend for backend in backends}
+        self._folder = folder
+        self._slots = {
+            role: Slots(IN_ENGINE * config.max_num_seqs, config.max_waiting) for role in self._backends
+        }
+        self.policy = VllmPolicy(
+            self._backends["policy"],
+            self.tokenizer,
+            self._slots["policy"],
+            self.recorder,
+            config.release,
+            config.seeded,
+        )
+        self.scorer: VllmScorer | NoScorer = NoScorer()
+        if "value" in self._backends:
+            self.scorer = VllmScorer(
+                self._backends["value"],
+                self._slots["value"],
+                self.recorder,
+                config.release,
+                (config.calibration_a, config.calibration_b),
+                _translation(prepared),
+            )
+        for backend in backends:
+            backend.attach(self._died)
+
+    @classmethod
+    async def start(cls, config: EngineConfig) -> Engines:
+        """Check the models, then start both engines at once and wait until they are ready (20 s on a CPU).
+
+        Raises `BadModel` within a second or two where the files cannot be served, `EngineStartFailed` later."""
+        quiet_vllm(config.log_level)
+        prepared = await asyncio.to_thread(_prepare, config)
+        folder = tempfile.mkdtemp(prefix="ramify-engines-")
+        try:
+            plans = await asyncio.to_thread(_plan, config, prepared)
+            with engine_environment(plans[0].threads, folder):
+                backends = await _build_all(plans)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return cls(config, prepared, backends, folder)
+
+    @property
+    def release(self) -> str:
+        """Id of the release that is served."""
+        return self.config.release
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Tokens that end an answer."""
+        return self.tokenizer.eos_ids
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of prompt and answer together that both models take."""
+        return min(backend.max_model_len for backend in self._backends.values())
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the engines."""
+        return [pid for backend in self._backends.values() for pid in backend.pids]
+
+    def stats(self) -> Mapping[str, float]:
+        """Figures of each engine by name: `policy_running`, `policy_waiting` (sequences, ours and the engine's queue
+        together), `policy_kv_usage` (share of the KV cache, [0, 1]), `policy_steps`, and the same for `value`."""
+        figures: dict[str, float] = {}
+        for role, backend in self._backends.items():
+            busy = backend.unfinished > 0
+            queued = self._slots[role].waiting
+            running = min(backend.pulse.running, backend.unfinished)
+            figures[f"{role}_running"] = running
+            figures[f"{role}_waiting"] = queued + backend.unfinished - running
+            figures[f"{role}_kv_usage"] = backend.pulse.kv_usage if busy else 0.0
+            figures[f"{role}_steps"] = backend.pulse.steps
+        return figures
+
+    async def probe(self, deadline: float) -> None:
+        """Make sure that both engines move: one small request each, or any step of theirs, within `deadline` seconds.
+
+        A probe behind a long queue is answered by the progress of the queue. Raises `EngineStuck` or `EngineDead`."""
+        await asyncio.gather(*(self._probe(backend, deadline) for backend in self._backends.values()))
+
+    async def _probe(self, backend: Backend, deadline: float) -> None:
+        steps = backend.pulse.steps
+        try:
+            async with asyncio.timeout(deadline):
+                await backend.ping(self.tokenizer.a_token)
+        except TimeoutError:
+            if backend.pulse.steps == steps:
+                role = backend.launch.role
+                raise EngineStuck(f"the {role} engine made no step within {deadline:g} s") from None
+
+    async def reset_prefix_caches(self) -> None:
+        """Forget every cached prefix of both engines; no request may be running."""
+        await asyncio.gather(*(backend.reset_prefix_cache() for backend in self._backends.values()))
+
+    async def replay(self, requests: Sequence[Request]) -> Replay:
+        """Send recorded requests straight to the engines, all at once, their lengths fixed to those recorded."""
+        return await replay(requests, self._backends["policy"], self._backends.get("value"))
+
+    async def close(self) -> None:
+        """End both engines and their processes."""
+        await asyncio.gather(*(backend.close() for backend in self._backends.values()))
+        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    async def __aenter__(self) -> Engines:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    def _died(self, reason: str) -> None:
+        self.dead_reason = self.dead_reason or reason
+        self.dead.set()
+
+
+def _prepare(config: EngineConfig) -> _Prepared:
+    policy = read_checkpoint(config.policy, "policy")
+    value = read_checkpoint(config.value, "value model") if config.value else None
+    tokenizer = Tokenizer(config.policy)
+    other = Tokenizer(config.value) if config.value else None
+    return _Prepared(policy, value, tokenizer, other if other and not tokenizer.same_as(other) else None)
+
+
+def _plan(config: EngineConfig, prepared: _Prepared) -> list[Launch]:
+    from ramify.engines.backend import on_cpu
+
+    cpu = on_cpu()
+    if cpu:
+        for checkpoint in filter(None, (prepared.policy, prepared.value)):
+            check_cpu(checkpoint)
+    return launches(config, cpu)
+
+
+async def _build_all(plans: Sequence[Launch]) -> list[Backend]:
+    """Start engines in threads, side by side. Where one fails, none is left."""
+    from ramify.engines.backend import Backend
+
+    tasks = [asyncio.ensure_future(asyncio.to_thread(Backend.build, plan)) for plan in plans]
+    try:
+        await asyncio.wait(tasks)
+        return [task.result() for task in tasks]
+    except BaseException:
+        for task in tasks:
+            task.add_done_callback(_end)
+        raise
+
+
+def _end(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().kill()
+
+
+def _translation(prepared: _Prepared) -> Any:
+    other = prepared.value_tokenizer
+    if other is None:
+        return None
+    return lambda tokens: other.encode(prepared.tokenizer.decode(tokens))

@@ -1,0 +1,41 @@
+"""Environment variables that steer vLLM: its own settings, and what its engine processes start with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+RUN_FOLDER = "RAMIFY_ENGINE_RUN_FOLDER"
+"""The folder of an engine's sockets; it goes when the server goes."""
+
+
+def quiet_vllm(log_level: str) -> None:
+    """Settings read when vLLM is first imported in this process. What is set already stays."""
+    for name, value in {
+        "VLLM_LOGGING_LEVEL": log_level,
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        "TOKENIZERS_PARALLELISM": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def engine_environment(threads: int, folder: str) -> Iterator[None]:
+    """What engine processes are started under. vLLM itself adds preloaded libraries for them; afterwards this
+    process's own environment is as before, so that other children inherit none of it."""
+    before = dict(os.environ)
+    os.environ |= {
+        RUN_FOLDER: folder,
+        "VLLM_RPC_BASE_PATH": folder,
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONWARNINGS": "ignore",
+    }
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ |= before

@@ -1,0 +1,64 @@
+"""From a configuration to what each engine is started with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ramify.engines.config import EngineConfig, default_kv_bytes, default_threads
+
+Role = Literal["policy", "value"]
+CPU_BLOCK = 32
+"""Tokens of a KV block on a CPU: the smallest that its kernels take. With vLLM's 128, short sequences share nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How one engine is started."""
+
+    role: Role
+    path: Path
+    dtype: str
+    max_model_len: int | None
+    max_num_seqs: int
+    kv_bytes: int
+    """CPU only."""
+    gpu_fraction: float
+    """GPU only."""
+    tensor_parallel: int
+    block_size: int | None
+    threads: int
+    compile: bool
+
+
+def launches(config: EngineConfig, cpu: bool) -> list[Launch]:
+    """One for the policy, and one for the value model where there is one."""
+    parts: list[tuple[Role, Path, int | None, float]] = [
+        ("policy", config.policy, config.policy_kv_bytes, config.policy_gpu_fraction)
+    ]
+    if config.value is not None:
+        parts.append(("value", config.value, config.value_kv_bytes, config.value_gpu_fraction))
+    return [
+        Launch(
+            role=role,
+            path=path,
+            dtype=config.dtype,
+            max_model_len=config.max_model_len,
+            max_num_seqs=config.max_num_seqs,
+            kv_bytes=kv_bytes or default_kv_bytes(),
+            gpu_fraction=gpu_fraction,
+            tensor_parallel=config.tensor_parallel,
+            block_size=config.block_size or (CPU_BLOCK if cpu else None),
+            threads=config.threads or default_threads(len(parts)),
+            compile=can_compile(cpu) if config.compile is None else config.compile,
+        )
+        for role, path, kv_bytes, gpu_fraction in parts
+    ]
+
+
+def can_compile(cpu: bool) -> bool:
+    """Whether torch can compile models here: on a CPU it calls a C++ compiler."""
+    return not cpu or any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++"))))

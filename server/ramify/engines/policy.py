@@ -1,0 +1,115 @@
+"""The policy of a search, on a vLLM engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from ramify.engines.admission import Slots
+from ramify.engines.recording import Recorder, Request
+from ramify.engines.tokenizer import Tokenizer
+from ramify.search.protocols import SampleAborted
+from ramify.search.records import Draw, Finish, Step
+
+if TYPE_CHECKING:
+    from ramify.engines.backend import Backend, Sampled
+
+
+class VllmPolicy:
+    """`search.protocols.Policy` on one engine.
+
+    Every draw is an engine request of its own under its own seed: vLLM's `n` would give neighbouring draws the seeds
+    s, s + 1, ..., and inside the engine n draws are n requests anyway.
+
+    `Step.text` is what its tokens decode to, whole: where a stop string ends inside a token, the rest of that token
+    stays in the text, so that texts and tokens always agree.
+
+    Stop strings become stop tokens where that is exact (`stops`), and are matched on text by vLLM where it is not.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        tokenizer: Tokenizer,
+        slots: Slots,
+        recorder: Recorder,
+        release: str,
+        seeded: bool,
+    ) -> None:
+        self.release = release
+        self.seeded = seeded
+        self._backend = backend
+        self._tokenizer = tokenizer
+        self._slots = slots
+        self._recorder = recorder
+        self._params = lru_cache(1024)(self._make_params)
+
+    async def sample(self, prefix: Sequence[int], draw: Draw, seeds: Sequence[int]) -> list[Step]:
+        """Draw `draw.n` independent continuations. Raises `SampleAborted`, `EngineDead` or an `EngineError`.
+
+        The count of `SampleAborted` is what had reached this process: the engine may have been one step ahead."""
+        if len(seeds) != draw.n:
+            raise ValueError(f"{draw.n} draws need as many seeds, not {len(seeds)}")
+        release = self.release
+        prompt = list(prefix)
+        params = self._params(draw)
+        if self.seeded and draw.temperature > 0:
+            requests = [(prompt, self._backend.with_seed(params, seed)) for seed in seeds]
+        else:
+            requests = [(prompt, params)] * draw.n
+        try:
+            taken = await self._slots.acquire(draw.n)
+        except asyncio.CancelledError:
+            raise SampleAborted(0) from None
+        try:
+            drawn = await self._backend.generate(requests)
+        finally:
+            self._slots.release(taken)
+        if self._recorder.on:
+            lengths = tuple(len(one.token_ids) for one in drawn)
+            self._recorder.add(Request("sample", (tuple(prompt),), lengths, draw))
+        return [self._step(prefix, one, release) for one in drawn]
+
+    async def next_tokens(self, prefix: Sequence[int], k: int, temperature: float) -> list[Step]:
+        """The k likeliest next tokens with their exact log-probabilities, likeliest first.
+
+        At temperature 0 the log-probabilities are those of temperature 1."""
+        release = self.release
+        prompt = list(prefix)
+        params = self._backend.sampling(max_tokens=1, temperature=temperature, top=k)
+        taken = await self._slots.acquire(1)
+        try:
+            (drawn,) = await self._backend.generate([(prompt, params)])
+        except SampleAborted:
+            raise asyncio.CancelledError from None
+        finally:
+            self._slots.release(taken)
+        if self._recorder.on:
+            self._recorder.add(Request("next", (tuple(prompt),), (1,), Draw(n=1, max_tokens=1), k))
+        steps = []
+        for token, logprob in drawn.top[:k]:
+            text, ends = self._tokenizer.spell(prefix, [token])
+            finish: Finish = "eos" if token in self._tokenizer.eos_ids else "length"
+            steps.append(Step((token,), text, (logprob,), ends, finish, release))
+        return steps
+
+    def _step(self, prefix: Sequence[int], drawn: Sampled, release: str) -> Step:
+        tokens = tuple(drawn.token_ids)
+        text, ends = self._tokenizer.spell(prefix, tokens)
+        finish: Finish = "length"
+        if drawn.stopped:
+            finish = "eos" if tokens[-1] in self._tokenizer.eos_ids else "stop"
+        return Step(tokens, text, tuple(drawn.logprobs), ends, finish, release)
+
+    def _make_params(self, draw: Draw) -> Any:
+        tokens = self._tokenizer.stop_tokens(draw.stop)
+        return self._backend.sampling(
+            max_tokens=draw.max_tokens,
+            temperature=draw.temperature,
+            top_p=draw.top_p,
+            top_k=draw.top_k,
+            stop=draw.stop if tokens is None else (),
+            stop_token_ids=tokens or (),
+        )

@@ -1,0 +1,55 @@
+"""The engines' own time for recorded requests: no tree, no dependencies, no queue of ours, no seeds to wait for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ramify.engines.recording import Replay, Request
+
+if TYPE_CHECKING:
+    from ramify.engines.backend import Backend
+
+
+async def replay(requests: Sequence[Request], policy: Backend, value: Backend | None) -> Replay:
+    """Send everything at once and wait for all of it.
+
+    A draw of m tokens is sent as "exactly m tokens" (end tokens ignored, no stops), so that the engine does the work
+    that it did and can do nothing less. Log-probabilities are asked for as they were."""
+    started = time.perf_counter()
+    jobs = [_generate(request, policy) for request in requests if request.kind != "score"]
+    judged = [request for request in requests if request.kind == "score"]
+    if judged and value is None:
+        raise ValueError("scored sequences were recorded, and there is no value model to replay them on")
+    jobs += [_score(request, value) for request in judged if value is not None]
+    await asyncio.gather(*jobs)
+    return Replay(
+        seconds=time.perf_counter() - started,
+        requests=len(requests),
+        generated_tokens=sum(request.tokens for request in requests),
+        scored_sequences=sum(len(request.prompts) for request in judged),
+    )
+
+
+async def _generate(request: Request, policy: Backend) -> None:
+    draw = request.draw
+    await policy.generate(
+        (
+            list(request.prompts[0]),
+            policy.sampling(
+                max_tokens=length,
+                temperature=draw.temperature,
+                top_p=draw.top_p,
+                top_k=draw.top_k,
+                top=request.k,
+                ignore_eos=True,
+            ),
+        )
+        for length in request.lengths
+    )
+
+
+async def _score(request: Request, value: Backend) -> None:
+    await value.classify(request.prompts)
