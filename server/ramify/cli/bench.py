@@ -1,1 +1,112 @@
-def bench() -> None: ...
+"""`ramify bench`: how near the engines' own limit searching comes, and what the search itself costs."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ramify.cli.output import console, errors, fail, refuse
+
+if TYPE_CHECKING:
+    from ramify.bench.report import Found
+    from ramify.bench.scaling import Growth
+    from ramify.bench.throughput import Load
+
+LADDER = (1, 4, 16, 32, 64)
+
+
+def bench(
+    searches: Annotated[int, typer.Option(min=1, help="Searches in one run.")] = 256,
+    slots: Annotated[int, typer.Option(min=1, help="Searches at once.")] = 32,
+    tokens: Annotated[int, typer.Option(min=1, help="Generated tokens of one search.")] = 1000,
+    pairs: Annotated[int, typer.Option(min=0, help="Runs of search and replay; 0 leaves them out.")] = 5,
+    method: Annotated[str, typer.Option(help="Which of the shipped methods searches.")] = "mcts",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a parameter: search.parallel=16.")
+    ] = None,
+    data: Annotated[str, typer.Option(help="Where the problems come from.")] = "countdown:dev",
+    concurrency: Annotated[bool, typer.Option(help="Also time 1 to 64 searches at once.")] = True,
+    scaling: Annotated[bool, typer.Option(help="Also time the search alone on growing trees.")] = True,
+    release: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Release to run; none: the shipped one.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results; none: runs/bench/<time>.")] = None,
+) -> None:
+    """Time searches against a replay of their own engine requests, and the search without its engines."""
+    from ramify.bench.report import rich_tables, write
+    from ramify.bench.throughput import Load
+    from ramify.engines.errors import EngineError
+    from ramify.evaluation import machine
+    from ramify.evaluation.local import identity
+    from ramify.evaluation.methods import BadMethod, load_methods, override
+    from ramify.evaluation.problems import problems
+    from ramify.evaluation.runner import SearchFailed
+    from ramify.rewards.errors import BadDataset
+    from ramify.weights import WeightsError
+
+    try:
+        (chosen,) = override(load_methods(names=[method]), set_ or [])
+        asked = problems(data, max(searches, 2 * max(LADDER)), seed=0)
+    except (BadMethod, BadDataset) as error:
+        refuse(error)
+    load = Load(asked[:searches], chosen, tokens, slots)
+    try:
+        head = {
+            "command": "ramify " + " ".join(sys.argv[1:]),
+            "release": identity(release) if pairs or concurrency else None,
+            "search": chosen.request(tokens),
+            "data": data,
+            "machine": machine.machine(),
+            "versions": machine.versions(),
+        }
+        found = asyncio.run(_measure(release, load, pairs, LADDER if concurrency else (), scaling))
+    except (WeightsError, EngineError, SearchFailed) as error:
+        fail(error, "see what there is:  ramify releases list")
+    except KeyboardInterrupt:
+        fail("stopped", code=130)
+    folder = out or Path("runs/bench") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder, found, head)
+    console.print(rich_tables(found))
+    console.print(f"results in {folder}: results.md, results.json, bench.png, bench.svg")
+
+
+async def _measure(
+    release: Path | None, load: Load, pairs: int, ladder: tuple[int, ...], scaling: bool
+) -> Found:
+    from ramify.bench.report import Found
+    from ramify.bench.throughput import Load, searched, throughput
+    from ramify.evaluation.backends import start
+
+    grown = await _scaling() if scaling else []
+    if not pairs and not ladder:
+        return Found(None, grown, [])
+    _tell("starting the engines (about 20 s) …")
+    async with start(release) as backend:
+        ratio = await throughput(backend, load, pairs, _tell) if pairs else None
+        runs = []
+        for slots in ladder:
+            some = load.problems[: max(8, min(len(load.problems), 2 * slots))]
+            _tell(f"{slots} searches at once")
+            runs.append(await searched(backend, Load(some, load.method, load.tokens, slots), seed=0))
+            backend.local.engines.recorder.take()
+    return Found(ratio, grown, runs)
+
+
+async def _scaling() -> list[Growth]:
+    from ramify.bench.scaling import SEARCHES, growth
+
+    found = []
+    for name in SEARCHES:
+        _tell(f"the search alone: {name}")
+        found.append(await growth(name))
+    return found
+
+
+def _tell(line: str) -> None:
+    errors.print(line, highlight=False, soft_wrap=True)
