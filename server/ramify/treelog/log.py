@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ramify.search.tree import Tree
 from ramify.treelog import consumers, idempotency, migrate, releases, retention, trees
 from ramify.treelog.engine import reader_engine, translated, writer_engine
-from ramify.treelog.errors import BadEntry, LogClosed, ReadOnlyLog, SchemaMismatch
+from ramify.treelog.errors import BadEntry, LogClosed, ReadOnlyLog, SchemaMismatch, StoreError
 from ramify.treelog.filelock import FileLock
 from ramify.treelog.records import (
     Activation,
@@ -32,7 +32,7 @@ from ramify.treelog.records import (
     Source,
     Summary,
 )
-from ramify.treelog.rows import entry_of, plain, record_of, row_of
+from ramify.treelog.rows import entry_of, record_of, row_of
 from ramify.treelog.urls import Store, parse
 from ramify.treelog.verify import Progress, verify
 from ramify.treelog.writer import Item, Result, Write, Writer
@@ -89,11 +89,13 @@ class TreeLog:
         return log
 
     async def _open_read_only(self) -> None:
+        self._refuse_folder()
         if self.store.path and not self.store.path.exists():
             raise SchemaMismatch(f"there is no log at {self.store}")
         await migrate.check(self._reads)
 
     async def _open(self, *, max_pending: int, max_batch: int, deadline: float) -> None:
+        self._refuse_folder()
         if self.store.path:
             self.store.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.store.path)
@@ -109,6 +111,12 @@ class TreeLog:
         )
         if self.store.kind == "sqlite":  # its one writer is this process: all other claims are of dead ones
             await self._write(idempotency.release_other_boots, self.boot_id)
+
+    def _refuse_folder(self) -> None:
+        if self.store.path and self.store.path.is_dir():
+            raise StoreError(
+                f"{self.store} is a folder; the log is a file, as in sqlite:///{self.store}/ramify.db"
+            )
 
     async def close(self) -> None:
         """Commit the writes that wait, then let go of the store. Closing twice is harmless."""
@@ -152,7 +160,7 @@ class TreeLog:
 
         async def prepare() -> trees.Appended:
             loop = asyncio.get_running_loop()
-            row = await loop.run_in_executor(self._encoder, row_of, tree, plain(key_id))
+            row = await loop.run_in_executor(self._encoder, row_of, tree, key_id)
             return trees.Appended(row, response)
 
         return await self._writing().submit(trees.append, prepare)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
@@ -15,12 +14,12 @@ from ramify.search.codec import SCHEMA_VERSION
 from ramify.search.tree import Tree
 from ramify.treelog.errors import BadEntry, CorruptTree
 from ramify.treelog.records import Entry, Outcome, Record, Summary
+from ramify.treelog.schema import plain
 
 EXCERPT = 200
 MAX_BODY = 1 << 30
 """Bytes of one tree's JSON."""
 _LEVEL = 3
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def row_of(tree: Tree, key_id: str) -> dict[str, Any]:
@@ -73,11 +72,6 @@ def columns_of(tree: Tree) -> dict[str, Any]:
         "answer": plain((answer.final or answer.text)[:EXCERPT]) if answer else None,
         "schema_version": SCHEMA_VERSION,
     }
-
-
-def plain(text: str) -> str:
-    """Text that both stores hold: PostgreSQL refuses NUL, neither takes half a surrogate pair."""
-    return _UNSTORABLE.sub("\ufffd", text)
 
 
 def compress(body: bytes) -> bytes:

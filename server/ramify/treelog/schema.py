@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -14,7 +17,33 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
 )
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def plain(text: str) -> str:
+    """Text that both stores hold: PostgreSQL refuses NUL, neither takes half a surrogate pair. Same length."""
+    return _UNSTORABLE.sub("\ufffd", text)
+
+
+class PlainString(TypeDecorator[str]):
+    """Text made `plain` on its way in, also where it is only compared with."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Any) -> str | None:
+        return None if value is None else plain(value)
+
+
+class PlainText(PlainString):
+    """The same, long."""
+
+    impl = Text
+    cache_ok = True
+
 
 metadata = MetaData()
 
@@ -33,21 +62,21 @@ trees = Table(
     "trees",
     metadata,
     Column("seq", Big, primary_key=True, autoincrement=False),
-    Column("tree_id", String, nullable=False, unique=True),
+    Column("tree_id", PlainString, nullable=False, unique=True),
     Column("created_at", Double, nullable=False),
-    Column("status", String, nullable=False),
-    Column("model", String, nullable=False),
-    Column("release", String, nullable=False),
-    Column("algorithm", String, nullable=False),
-    Column("task", String),
+    Column("status", PlainString, nullable=False),
+    Column("model", PlainString, nullable=False),
+    Column("release", PlainString, nullable=False),
+    Column("algorithm", PlainString, nullable=False),
+    Column("task", PlainString),
     Column("n_nodes", Big, nullable=False),
     Column("n_tokens", Big, nullable=False),
     Column("best_value", Double),
     Column("outcome", Double),
-    Column("key_id", String, nullable=False),
+    Column("key_id", PlainString, nullable=False),
     Column("train", Boolean, nullable=False),
-    Column("prompt", Text, nullable=False),
-    Column("answer", Text),
+    Column("prompt", PlainText, nullable=False),
+    Column("answer", PlainText),
     Column("schema_version", Integer, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("body", LargeBinary, nullable=False),
@@ -62,14 +91,14 @@ outcomes = Table(
     "outcomes",
     metadata,
     Column("seq", Big, primary_key=True, autoincrement=False),
-    Column("outcome_id", String, nullable=False, unique=True),
-    Column("tree_id", String, nullable=False),
+    Column("outcome_id", PlainString, nullable=False, unique=True),
+    Column("tree_id", PlainString, nullable=False),
     Column("node", Big),
-    Column("answer", Text),
+    Column("answer", PlainText),
     Column("outcome", Double, nullable=False),
-    Column("source", String, nullable=False),
-    Column("key_id", String, nullable=False),
-    Column("comment", Text, nullable=False),
+    Column("source", PlainString, nullable=False),
+    Column("key_id", PlainString, nullable=False),
+    Column("comment", PlainText, nullable=False),
     Column("train", Boolean, nullable=False),
     Column("created_at", Double, nullable=False),
     Index("ix_outcomes_tree_id", "tree_id"),
@@ -78,10 +107,10 @@ outcomes = Table(
 consumers = Table(
     "consumers",
     metadata,
-    Column("name", String, primary_key=True),
+    Column("name", PlainString, primary_key=True),
     Column("cursor", Big, nullable=False),
     Column("version", Big, nullable=False),
-    Column("owner", String),
+    Column("owner", PlainString),
     Column("lease_expires", Double),
     Column("updated_at", Double, nullable=False),
 )
@@ -89,12 +118,12 @@ consumers = Table(
 idempotency = Table(
     "idempotency",
     metadata,
-    Column("key_id", String, primary_key=True),
-    Column("key", String, primary_key=True),
-    Column("body_hash", String, nullable=False),
-    Column("search_id", String, nullable=False),
-    Column("state", String, nullable=False),
-    Column("boot_id", String, nullable=False),
+    Column("key_id", PlainString, primary_key=True),
+    Column("key", PlainString, primary_key=True),
+    Column("body_hash", PlainString, nullable=False),
+    Column("search_id", PlainString, nullable=False),
+    Column("state", PlainString, nullable=False),
+    Column("boot_id", PlainString, nullable=False),
     Column("status", Integer),
     Column("body", LargeBinary),
     Column("expires_at", Double, nullable=False),
@@ -104,9 +133,9 @@ idempotency = Table(
 releases = Table(
     "releases",
     metadata,
-    Column("release_id", String, primary_key=True),
-    Column("state", String, nullable=False),
-    Column("figures", Text, nullable=False),
+    Column("release_id", PlainString, primary_key=True),
+    Column("state", PlainString, nullable=False),
+    Column("figures", PlainText, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
 )
@@ -115,8 +144,8 @@ activations = Table(
     "activations",
     metadata,
     Column("id", Big, primary_key=True, autoincrement=False),
-    Column("release_id", String, nullable=False),
-    Column("note", Text, nullable=False),
+    Column("release_id", PlainString, nullable=False),
+    Column("note", PlainText, nullable=False),
     Column("activated_at", Double, nullable=False),
 )
 """Append-only; the newest row names the active release."""

@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from ramify.treelog.errors import BadEntry, DuplicateTree, LogError, UnknownTree
 from ramify.treelog.idempotency import finish
 from ramify.treelog.records import Filters, Outcome, Response, Source, Summary
-from ramify.treelog.rows import outcome_of, plain, summary_of
-from ramify.treelog.schema import SUMMARY, counter, idempotency, outcomes, trees
+from ramify.treelog.rows import outcome_of, summary_of
+from ramify.treelog.schema import SUMMARY, counter, idempotency, outcomes, plain, trees
 from ramify.treelog.transaction import Transaction
 
 Row = Mapping[Any, Any]

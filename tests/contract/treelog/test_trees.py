@@ -19,7 +19,9 @@ from ramify.treelog import (
     DuplicateTree,
     Filters,
     LogClosed,
+    New,
     ReadOnlyLog,
+    Running,
     SchemaMismatch,
     StoreError,
     TreeLog,
@@ -329,3 +331,18 @@ async def test_verify_tells_how_far_it_is(log: TreeLog) -> None:
     assert report.ok
     assert heard[-1] == (40, 40)
     assert len(heard) > 1
+
+
+async def test_texts_that_sql_cannot_hold_are_asked_for_and_kept_without_harm(log: TreeLog) -> None:
+    odd = "a\0b\ud800"
+    assert await log.get(odd) is None
+    assert not await log.delete(odd)
+    assert await log.get_consumer(odd) is None
+    tree = make_tree(model=odd)
+    await log.append(tree, odd)
+    verdict = await log.add_outcome(tree.id, 1.0, answer=odd, key_id=odd, comment=odd)
+    assert [s.tree_id for s in await log.list(filters=Filters(model=odd, key_id=odd))] == [tree.id]
+    assert await log.list(filters=Filters(text=odd)) == []
+    assert [o.comment for o in await log.outcomes(tree.id)] == [verdict.comment] == ["a\ufffdb\ufffd"]
+    assert await log.claim(odd, odd, "hash", "srch_1") == New()
+    assert await log.claim(odd, odd, "hash", "srch_2") == Running("srch_1")

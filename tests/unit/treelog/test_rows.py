@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from ramify.search.tree import Tree
 from ramify.treelog.errors import BadEntry, CorruptTree
-from ramify.treelog.rows import MAX_BODY, columns_of, compress, decompress, entry_of, plain, row_of
+from ramify.treelog.rows import MAX_BODY, columns_of, compress, decompress, entry_of, row_of
+from ramify.treelog.schema import plain
 from treelog_trees import make_tree, trees
 
 
