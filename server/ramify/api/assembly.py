@@ -56,5 +56,5 @@ def _watch(context: Context) -> None:
     metrics.gauge(
         "ramify_reserved_tokens", "That running searches may still generate.", lambda: admission.reserved
     )
-    metrics.gauge("ramify_log_queue_depth", "Writes that are not yet committed.", lambda: context.log.queued)
+    metrics.gauge("ramify_log_queue_depth", "Writes that are not yet committed.", lambda: context.log.pending)
     metrics.watch("ramify_engine", context.engines.stats)

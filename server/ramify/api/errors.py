@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ MOST_ERRORS = 10
 LONGEST_INPUT = 200
 """Characters of the sender's own text that an error repeats."""
 LONGEST_MESSAGE = 2000
+_BRANCH = re.compile(r"\[|^(constrained-)?(str|int|float|list)$")
+"""How pydantic names a branch of a union in a path."""
 
 STATUS: Mapping[type[e.ServiceError], int] = {
     e.BadRequest: 400,
@@ -122,7 +125,7 @@ def path_of(location: Iterable[object]) -> str:
     """`search.budget.tokens` of pydantic's location; what names a union's branch is left out."""
     parts = [str(part)[:100] for part in location]
     parts = parts[1:] if parts and parts[0] in ("body", "query", "path", "header") else parts
-    return ".".join(part for part in parts if "[" not in part and part not in ("str", "int", "list"))
+    return ".".join(part for part in parts if not _BRANCH.search(part))
 
 
 def install(app: FastAPI) -> None:

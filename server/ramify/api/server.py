@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
 import signal
 import socket
@@ -117,7 +118,9 @@ def served_of(settings: Settings) -> Served:
         policy = Path(settings.policy)
         value = Path(settings.value) if settings.value else None
         name = settings.model_name or policy.absolute().name
-        model = ServedModel(name, "local", created=int(time.time()), task=settings.task)
+        model = ServedModel(
+            name, "local", created=int(time.time()), task=settings.task, vocabulary=vocabulary(policy, value)
+        )
         return Served(model, EngineConfig(policy=policy, value=value, release=model.release, **options))
     release = load_release(settings.release or shipped())
     config = EngineConfig(
@@ -141,7 +144,21 @@ def _model_of(release: Release, settings: Settings) -> ServedModel:
         task=settings.task or manifest.default_task,
         action=Action(action.kind, action.stop, action.max_tokens),
         max_tokens=manifest.default_max_tokens,
+        vocabulary=vocabulary(release.policy_path, release.value_path),
     )
+
+
+def vocabulary(*models: Path | None) -> int:
+    """Token ids below it exist in every one of `models`; 0 where a model does not say."""
+    return min(_embeddings(path) for path in models if path is not None)
+
+
+def _embeddings(path: Path) -> int:
+    try:
+        config = json.loads((path / "config.json").read_bytes())
+        return int(config.get("vocab_size") or config["text_config"]["vocab_size"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return 0
 
 
 @dataclass(eq=False)

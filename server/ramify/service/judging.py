@@ -71,6 +71,8 @@ class Judge:
             ("prompt", prompt),
             *((f"continuations.{i}", t) for i, t in enumerate(continuations)),
         ]:
+            if not isinstance(text, str) and not all(0 <= token < self.model.vocabulary for token in text):
+                raise BadRequest(f"holds a token id outside 0 to {self.model.vocabulary - 1}", param=param)
             if len(text) > self.limits.prompt_chars:
                 raise BadRequest(
                     f"has a length of {len(text)}; at most {self.limits.prompt_chars} is taken", param=param

@@ -76,3 +76,6 @@ class ServedModel:
     """Default action."""
     max_tokens: int | None = None
     """Default cap on one answer."""
+    vocabulary: int = 0
+    """Token ids below it exist, in both models. An engine given another one dies, so none gets past the service; 0
+    takes no token ids from outside."""

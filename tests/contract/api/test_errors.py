@@ -135,6 +135,28 @@ async def test_a_body_over_the_limit_is_refused_with_413_before_it_is_parsed(
     assert sent < 2_000_000
 
 
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"prompt": "a", "continuations": []}, "continuations"),
+        ({"prompt": "a", "continuations": [3]}, "continuations.0"),
+        ({"prompt": "a", "continuations": ["b"] * 257}, "continuations"),
+        ({"prompt": "a" * 200_000, "continuations": ["b"]}, "prompt"),
+        ({"prompt": "a" * 500, "continuations": ["b", "c" * 20]}, "continuations.1"),
+        ({"prompt": "", "continuations": ["b", ""]}, "continuations.1"),
+        ({"prompt": "a", "continuations": ["b", [97, 256]]}, "continuations.1"),
+        ({"prompt": [-1], "continuations": ["b"]}, "prompt"),
+        ({"prompt": [2**70], "continuations": ["b"]}, "prompt"),
+        ({"prompt": [True], "continuations": ["b"]}, "prompt.0"),
+    ],
+)
+async def test_no_value_request_reaches_an_engine_that_would_break_it(
+    world: World, body: Any, param: str
+) -> None:
+    assert error(await world.http.post("/v1/value", json=body), 400)["param"] == param
+    assert world.engines.scorer.scored == 0
+
+
 async def test_unknown_routes_and_methods_have_the_same_shape(world: World) -> None:
     assert error(await world.http.get("/v1/nothing"), 404)["code"] == "unknown_route"
     assert error(await world.http.get("/v1/search"), 405)["code"] == "method_not_allowed"

@@ -24,7 +24,9 @@ from ramify.settings import Settings
 from ramify.treelog import TreeLog
 
 PROMPT = "?\n"
-MODEL = ServedModel("letters", "fake", created=1_700_000_000, task=None, action=Action(), max_tokens=8)
+MODEL = ServedModel(
+    "letters", "fake", created=1_700_000_000, task=None, action=Action(), max_tokens=8, vocabulary=256
+)
 KEYS = [
     {"name": "alice", "key": "alice-alice-alice", "scopes": ["search", "feedback"]},
     {"name": "bob", "key": "bob-bob-bob-bob-bob", "scopes": ["search", "feedback"], "train_feedback": True},

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from fakes import FakeTask
+from ramify.api.dot import dot
+from ramify.api.middleware import local_name
+from ramify.api.wire_search import Search
+from ramify.rewards.errors import CallFailed
+from ramify.search.params import FIELDS
+from ramify.search.protocols import GradingFailed
+from ramify.search.records import Sampling, SearchParams, Verdict
+from ramify.search.tree import Tree
+from ramify.service import ids
+from ramify.service.errors import Unauthorized
+from ramify.service.keys import ANONYMOUS, Keyring
+from ramify.service.prepare import worst_case
+from ramify.service.tasks import CountedTask
+from ramify.settings import ApiKey
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def test_ids_are_uuid7_and_sort_by_time() -> None:
+    made = [ids.uuid7(1_700_000_000 + i / 1000) for i in range(100)]
+    assert made == sorted(made)
+    assert {(uuid.UUID(m).version, uuid.UUID(m).variant) for m in made} == {(7, uuid.RFC_4122)}
+
+
+def test_a_search_and_its_tree_share_one_id() -> None:
+    number = ids.uuid7(1.0)
+    assert ids.search_id("tree_" + number) == "srch_" + number
+    assert ids.tree_id("srch_" + number) == ids.tree_id("tree_" + number) == "tree_" + number
+    for odd in (
+        number,
+        "srch_",
+        "srch_" + number[:-1],
+        "srch_" + number.upper() + "A",
+        "x" + number,
+        "tree_../../x",
+    ):
+        assert ids.tree_id(odd) is None
+
+
+def test_the_wire_has_every_search_parameter_and_no_other() -> None:
+    assert set(Search.model_fields) == {"algorithm"}.union(*FIELDS.values())
+
+
+def test_a_keyring_knows_its_keys_alone() -> None:
+    ring = Keyring([ApiKey(name="a", key="0123456789abcdef"), ApiKey(name="b", sha256="0" * 64)])
+    assert ring.caller("Bearer 0123456789abcdef").key_id == "a"
+    assert ring.caller("bearer  0123456789abcdef ").key_id == "a"
+    for odd in (None, "", "Bearer", "Bearer ", "Bearer x", "0123456789abcdef", "Bearer " + "0" * 64):
+        with pytest.raises(Unauthorized):
+            ring.caller(odd)
+    assert Keyring([]).caller(None) is ANONYMOUS
+
+
+@pytest.mark.anyio
+async def test_grading_failures_are_counted_by_kind_and_passed_on() -> None:
+    seen: list[str] = []
+
+    class Hung(FakeTask):
+        async def grade(self, text: str) -> Verdict:
+            raise CallFailed("deadline", "too slow")
+
+    for task in (Hung(), FakeTask(broken=lambda text: True)):
+        with pytest.raises(GradingFailed):
+            await CountedTask(task, seen.append).grade("x")
+    assert seen == ["deadline", "no_verifier"]
+    counted = CountedTask(FakeTask(right=lambda text: True), seen.append)
+    assert (await counted.grade("x")).outcome == 1.0
+    assert await counted.finals(["a\n"]) == ["a"]
+
+
+def test_a_budget_without_tokens_gets_what_its_other_limits_could_cost() -> None:
+    params, sampling = SearchParams(width=4), Sampling(max_tokens=10)
+    assert worst_case(params, sampling) == (64 + 4 + 1) * 10
+
+
+def test_dot_quotes_whatever_a_model_may_write() -> None:
+    tree = Tree(
+        id="tree_1",
+        created_at=0.0,
+        model="m",
+        prompt='say "x"\\\n',
+        prompt_tokens=(1,),
+        params=SearchParams(),
+        sampling=Sampling(),
+        seed=1,
+    )
+    tree.add(tree.root, text='"]; evil [label="\x00\n' + "y" * 200)
+    written = dot(tree)
+    assert '\\"]; evil' in written
+    assert "\x00" not in written
+    assert max(map(len, written.splitlines())) < 200
+
+
+@pytest.mark.parametrize(
+    "name", ["localhost", "LOCALHOST:1", "127.0.0.1", "127.1.2.3:80", "[::1]", "[::1]:8000"]
+)
+def test_loopback_names(name: str) -> None:
+    assert local_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "127.evil.example", "127.0.0.1.evil", "localhost.evil", "::1", "10.0.0.1"]
+)
+def test_other_names(name: str) -> None:
+    assert not local_name(name)

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from ramify.settings import BadSettings, Settings, document, load, variables
+
+KEY = "0123456789abcdef"
+
+
+def test_flags_win_over_variables_over_the_file_over_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "ramify.toml"
+    config.write_text(
+        "port = 1\nhost = '127.0.0.2'\n[limits]\npage = 1\nbudget_tokens = 1\nbody_bytes = 4096\n"
+    )
+    monkeypatch.setenv("RAMIFY_PORT", "2")
+    monkeypatch.setenv("RAMIFY_LIMITS__PAGE", "2")
+    monkeypatch.setenv("RAMIFY_LIMITS__BUDGET_TOKENS", "2")
+    settings = load(config, port=3, limits={"page": 3}, host=None)
+    assert (settings.port, settings.limits.page) == (3, 3)
+    assert settings.limits.budget_tokens == 2
+    assert (settings.host, settings.limits.body_bytes) == ("127.0.0.2", 4096)
+    assert settings.limits.budget_nodes == Settings().limits.budget_nodes
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("prot = 1", "prot"),
+        ("[limits]\npaeg = 1", "limits.paeg"),
+        ("[[auth.keys]]\nname = 'a'\nsecret = 'x'", "secret"),
+        ("port = 99999", "port"),
+        ("port = ", "TOML"),
+        ("value = 'x'", "policy"),
+        ("release = 'a'\npolicy = 'b'\nvalue = 'c'", "either"),
+        (f"[[auth.keys]]\nname = 'a'\nkey = '{KEY}'\n[[auth.keys]]\nname = 'a'\nkey = '{KEY}x'", "same name"),
+        (
+            f"[[auth.keys]]\nname = 'a'\nkey = '{KEY}'\n[[auth.keys]]\nname = 'b'\nkey = '{KEY}'",
+            "same secret",
+        ),
+        ("[[auth.keys]]\nname = 'a'\nkey = 'short'", "16 characters"),
+        ("[[auth.keys]]\nname = 'a'", "exactly one"),
+        (f"[[auth.keys]]\nname = 'a'\nkey = '{KEY}'\nscopes = ['admin']", "scopes"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path, text: str, named: str) -> None:
+    config = tmp_path / "ramify.toml"
+    config.write_text(text)
+    with pytest.raises(BadSettings, match=named) as caught:
+        load(config)
+    assert KEY not in str(caught.value)
+    assert "'short'" not in str(caught.value)
+
+
+def test_an_unknown_variable_is_refused_and_those_of_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    for others in ("RAMIFY_TRAINER_CONFIG", "RAMIFY_API_KEY", "RAMIFY_CRASH_ROUNDS"):
+        monkeypatch.setenv(others, "x")
+    load()
+    monkeypatch.setenv("RAMIFY_PROT", "1")
+    with pytest.raises(BadSettings, match="RAMIFY_PROT"):
+        load()
+
+
+def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(BadSettings, match="cannot read"):
+        load(tmp_path / "none.toml")
+
+
+def test_keys_come_from_the_settings_and_from_a_file(tmp_path: Path) -> None:
+    digest = hashlib.sha256(b"another-long-secret").hexdigest()
+    keys = tmp_path / "keys.toml"
+    keys.write_text(f"[[keys]]\nname = 'b'\nsha256 = '{digest}'\nscopes = ['log']\n")
+    settings = load(auth={"keys": [{"name": "a", "key": KEY}], "keys_file": keys})
+    first, second = settings.auth.all_keys()
+    assert first.digest == hashlib.sha256(KEY.encode()).digest()
+    assert (second.name, second.digest.hex(), second.scopes) == ("b", digest, ("log",))
+    keys.write_text("[[key]]\n")
+    with pytest.raises(BadSettings, match="unknown key 'key'"):
+        load(auth={"keys_file": keys})
+
+
+def test_a_secret_is_never_shown() -> None:
+    settings = load(auth={"keys": [{"name": "a", "key": KEY}]})
+    assert KEY not in repr(settings) + settings.model_dump_json()
+
+
+def test_a_log_may_be_named_by_its_file() -> None:
+    assert load(log="some/trees.db").log == "sqlite:///some/trees.db"
+    assert load(log="postgresql://me@host/db").log == "postgresql://me@host/db"
+
+
+def test_every_setting_is_described() -> None:
+    assert not [name for _, name, field in variables() if not field.description]
+
+
+def test_the_page_of_settings_is_up_to_date() -> None:
+    page = Path(__file__).parents[3] / "docs" / "configuration.md"
+    assert page.read_text() == document(), "run: python -m ramify.settings > docs/configuration.md"
+
+
+def test_the_engines_take_every_engine_setting() -> None:
+    from dataclasses import fields
+
+    from ramify.engines import EngineConfig
+    from ramify.settings import EngineSettings
+
+    ours, theirs = set(EngineSettings.model_fields), {f.name: f.default for f in fields(EngineConfig)}
+    of_the_release = {"policy", "value", "release", "calibration_a", "calibration_b"}
+    assert ours == set(theirs) - of_the_release
+    assert EngineSettings().model_dump() == {name: theirs[name] for name in ours}
