@@ -25,8 +25,8 @@ def stop_tokens(text: TokenText, stops: Sequence[str], most: int = MOST) -> tupl
         if not stop.isascii():
             return None  # its bytes may be spread over tokens that have no text of their own
         starts = tuple(stop[:i] for i in range(1, len(stop)))
-        for token, piece in enumerate(text.pieces):
-            spelt = text.bare(token) if piece is None else piece
+        for token in range(text.size):
+            spelt = text.pieces[token] if token in text.pieces else text.alone(token)
             if stop in spelt:
                 found.add(token)
             elif starts and spelt.endswith(starts):

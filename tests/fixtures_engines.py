@@ -1,0 +1,68 @@
+"""Real engines for tests: one pair for the whole session, since a start takes 20 s.
+
+The shipped release where there is one, else tiny random models. The engines live on an event loop of their own in a
+thread, so that plain and async tests may both use them: `live.run(coroutine)` runs one there and waits.
+
+Import `live_engines` into a conftest to use it; however many conftests do, there is one pair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import tempfile
+import threading
+from collections.abc import Coroutine
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from models import write_tiny_models
+from ramify.engines import EngineConfig, Engines
+from ramify.weights import shipped
+
+Result = TypeVar("Result")
+START_SECONDS = 600
+"""What a start may take on a machine that does other things too."""
+
+
+class LiveEngines:
+    """Engines on a loop in a thread."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        self.loop = asyncio.new_event_loop()
+        threading.Thread(target=self.loop.run_forever, name="engines", daemon=True).start()
+        self.engines = self.run(Engines.start(config), START_SECONDS)
+
+    def run(self, work: Coroutine[Any, Any, Result], timeout: float = 120) -> Result:
+        """Run one coroutine where the engines are, and wait for its result."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
+
+    def close(self) -> None:
+        self.run(self.engines.close())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+
+
+def model_paths(folder: Path) -> tuple[Path, Path]:
+    """Policy and value model: the shipped ones, else tiny random ones written to `folder`."""
+    if (shipped() / "READY").exists():
+        return shipped() / "policy", shipped() / "value"
+    tiny = write_tiny_models(folder)
+    return tiny.policy, tiny.value
+
+
+@lru_cache(1)
+def the_engines() -> LiveEngines:
+    policy, value = model_paths(Path(tempfile.mkdtemp(prefix="ramify-test-models-")))
+    live = LiveEngines(EngineConfig(policy=policy, value=value, release="v000001", max_waiting=256))
+    atexit.register(live.close)
+    return live
+
+
+@pytest.fixture(scope="session")
+def live_engines() -> LiveEngines:
+    """The session's engine pair."""
+    return the_engines()

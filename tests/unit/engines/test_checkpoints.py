@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from models import TinyModels, write_tiny_models
+from ramify.engines import BadModel
+from ramify.engines.checkpoints import check_cpu, read_checkpoint
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModels:
+    return write_tiny_models(tmp_path_factory.mktemp("models"), hidden=64, layers=1, heads=2)
+
+
+def test_a_policy_and_a_value_model_pass(tiny: TinyModels) -> None:
+    policy, value = read_checkpoint(tiny.policy, "policy"), read_checkpoint(tiny.value, "value model")
+    assert (policy.max_len, policy.head_size) == (512, 32)
+    check_cpu(policy)
+    check_cpu(value)
+
+
+def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadModel, match="nowhere does not exist"):
+        read_checkpoint(tmp_path / "nowhere", "policy")
+
+
+def test_a_directory_that_holds_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadModel, match=r"no config\.json"):
+        read_checkpoint(tmp_path, "policy")
+
+
+def test_pickled_weights_are_refused(tiny: TinyModels, tmp_path: Path) -> None:
+    shutil.copy(tiny.policy / "config.json", tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(BadModel, match=r"only pytorch_model\.bin, which can run code"):
+        read_checkpoint(tmp_path, "policy")
+
+
+def test_a_classifier_of_several_labels_is_refused(tmp_path: Path) -> None:
+    tiny = write_tiny_models(tmp_path, hidden=64, layers=1, heads=2, labels=3)
+    with pytest.raises(BadModel, match="has 3 labels; one is needed"):
+        read_checkpoint(tiny.value, "value model")
+
+
+def test_the_two_roles_are_not_interchangeable(tiny: TinyModels) -> None:
+    with pytest.raises(BadModel, match="is a classifier"):
+        read_checkpoint(tiny.value, "policy")
+    with pytest.raises(BadModel, match="is LlamaForCausalLM; a model for sequence classification"):
+        read_checkpoint(tiny.policy, "value model")
+
+
+def test_an_unknown_architecture_is_refused(tiny: TinyModels, tmp_path: Path) -> None:
+    shutil.copytree(tiny.policy, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "perceptron-1958", "architectures": ["Perceptron"]}'
+    )
+    with pytest.raises(BadModel, match="no architecture that this transformers version knows"):
+        read_checkpoint(tmp_path, "policy")
+
+
+def test_a_head_size_without_a_cpu_kernel_is_refused(tmp_path: Path) -> None:
+    tiny = write_tiny_models(tmp_path, hidden=96, layers=1, heads=2)
+    with pytest.raises(BadModel, match="heads of size 48"):
+        check_cpu(read_checkpoint(tiny.policy, "policy"))
