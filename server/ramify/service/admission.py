@@ -4,8 +4,8 @@ A search reserves its whole token budget before it starts and gives it back when
 in one first-come, first-served queue of bounded length and time, and is then refused: with `KeyBusy` (429) where the
 asker's own searches hold more than an equal share of the server, else with `ServerBusy` (503).
 
-The time to wait before trying again is computed: the tokens that must be freed first, scaled by how much of what is
-reserved is really being spent, over the rate at which tokens are being generated now.
+The time to wait before trying again is computed: the share of what is reserved that must be freed first, of all that
+running searches may still generate, over the rate at which they have generated so far.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from ramify.settings import Admission as Settings
 
 LONGEST_RETRY = 120
 """Seconds; OpenAI's client ignores a longer Retry-After."""
+UNKNOWN_RETRY = 5
+"""Seconds, where nothing runs by which to tell."""
 
 
 @dataclass(eq=False, slots=True)
@@ -30,6 +32,8 @@ class Ticket:
     key_id: str
     tokens: int
     """Generated tokens that the search may spend."""
+    since: float = 0.0
+    """When it was let in, on the clock."""
     spent: Callable[[], int] = lambda: 0
     """Tokens that it has generated so far."""
     granted: asyncio.Future[None] | None = None
@@ -48,10 +52,6 @@ class Admission:
     running: list[Ticket] = field(default_factory=list)
     waiting: deque[Ticket] = field(default_factory=deque)
     closed: bool = False
-    _rate: Rate = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._rate = Rate(self.clock)
 
     @property
     def reserved(self) -> int:
@@ -65,7 +65,7 @@ class Admission:
         if self._over_key_limit(ticket):
             raise self._refuse(ticket, "key")
         if not self.waiting and self._fits(ticket):
-            self.running.append(ticket)
+            self._let_in(ticket)
             return ticket
         if len(self.waiting) >= self.settings.queue:
             raise self._refuse(ticket, "full")
@@ -76,10 +76,6 @@ class Admission:
         """Give a reservation back and let those in who now fit."""
         self.running.remove(ticket)
         self._admit()
-
-    def count(self, tokens: int) -> None:
-        """Note generated tokens, for the rate."""
-        self._rate.add(tokens)
 
     def close(self) -> None:
         """Admit nobody any more and send those who wait away."""
@@ -96,10 +92,19 @@ class Admission:
         if len(self.running) >= self.settings.searches and self.running:
             missing = max(missing, min(ticket.tokens for ticket in self.running))
         left = sum(max(0, ticket.tokens - ticket.spent()) for ticket in self.running)
-        rate = self._rate.per_second()
-        if not rate or not self.reserved:
-            return 1 if not self.running else 5
+        rate = self.rate()
+        if not rate:
+            return UNKNOWN_RETRY
         return min(LONGEST_RETRY, max(1, math.ceil(missing / self.reserved * left / rate)))
+
+    def rate(self) -> float:
+        """Tokens a second that the running searches have generated, each since it was let in."""
+        now = self.clock()
+        return sum(ticket.spent() / max(1.0, now - ticket.since) for ticket in self.running)
+
+    def _let_in(self, ticket: Ticket) -> None:
+        ticket.since = self.clock()
+        self.running.append(ticket)
 
     async def _wait(self, ticket: Ticket) -> None:
         ticket.granted = asyncio.get_running_loop().create_future()
@@ -120,7 +125,7 @@ class Admission:
     def _admit(self) -> None:
         while self.waiting and self._fits(self.waiting[0]):
             ticket = self.waiting.popleft()
-            self.running.append(ticket)
+            self._let_in(ticket)
             assert ticket.granted is not None
             ticket.granted.set_result(None)
 
@@ -151,33 +156,3 @@ class Admission:
             f"the server is full: {len(self.running)} searches run and {len(self.waiting)} wait",
             retry_after=after,
         )
-
-
-class Rate:
-    """Tokens a second over the last 30 seconds."""
-
-    WINDOW = 30.0
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._counts: deque[tuple[float, int]] = deque()
-
-    def add(self, tokens: int) -> None:
-        now = self._clock()
-        if self._counts and now - self._counts[-1][0] < 0.5:
-            self._counts[-1] = (self._counts[-1][0], self._counts[-1][1] + tokens)
-        else:
-            self._counts.append((now, tokens))
-        self._forget(now)
-
-    def per_second(self) -> float:
-        """0 where nothing was generated lately."""
-        now = self._clock()
-        self._forget(now)
-        if not self._counts:
-            return 0.0
-        return sum(tokens for _, tokens in self._counts) / max(1.0, now - self._counts[0][0])
-
-    def _forget(self, now: float) -> None:
-        while self._counts and now - self._counts[0][0] > self.WINDOW:
-            self._counts.popleft()

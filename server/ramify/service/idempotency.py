@@ -30,6 +30,7 @@ class Once:
     """The answer's bytes, as they will be replayed."""
 
     async def abandon(self, log: TreeLog, key_id: str, search_id: str) -> None:
+        """Free the key again."""
         await log.abandon(key_id, self.key, search_id)
 
 

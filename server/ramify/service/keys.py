@@ -16,7 +16,7 @@ class Caller:
     """Who asks."""
 
     key_id: str
-    """Name of the API key; `anonymous` where the server has none configured."""
+    """Name of the API key; empty where the server has none configured."""
     scopes: frozenset[Scope]
     train_feedback: bool
     """Whether the trainer may learn from the caller's verdicts."""
@@ -30,7 +30,7 @@ class Caller:
         return None if "log" in self.scopes else self.key_id
 
 
-ANONYMOUS = Caller("anonymous", frozenset({"search", "log", "feedback"}), train_feedback=True)
+ANONYMOUS = Caller("", frozenset({"search", "log", "feedback"}), train_feedback=True)
 """The only caller of a server without keys, which listens on loopback alone."""
 
 

@@ -88,7 +88,9 @@ async def test_values_on_vllm_lie_between_0_and_1(http: httpx.AsyncClient) -> No
 
 
 async def test_events_arrive_on_vllm(http: httpx.AsyncClient) -> None:
-    async with http.stream("POST", "/v1/search", json={"prompt": "3 5 7 8 to 24", "stream": True}) as response:
+    async with http.stream(
+        "POST", "/v1/search", json={"prompt": "3 5 7 8 to 24", "stream": True}
+    ) as response:
         names = [line[7:] async for line in response.aiter_lines() if line.startswith("event: ")]
     assert (names[0], names[-1]) == ("search.started", "search.completed")
 

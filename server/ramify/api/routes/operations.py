@@ -53,6 +53,7 @@ async def version(here: Here) -> wire.Version:
 @needs("open")
 async def metrics(here: Here) -> Response:
     """Figures for Prometheus."""
+    here.searches.sample()
     return Response(here.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
