@@ -50,7 +50,7 @@ class Problem(TypedDict):
     """One Countdown problem, in the shape in which requests and logs carry it."""
 
     numbers: list[int]
-    """The given numbers, each 1..199, in the order in which the prompt names them."""
+    """The given numbers, each 1..199, in any order; the prompt names them in ascending order."""
     target: int
     """The integer to reach, 0..199."""
 
@@ -94,9 +94,9 @@ def check_problem(problem: Mapping[str, object]) -> Problem:
 
 
 def prompt(problem: Mapping[str, object]) -> str:
-    """Return the prompt of a problem: ``"3 5 7 8 to 24\\n"``."""
+    """Return the prompt of a problem, its numbers in ascending order: ``"3 5 7 8 to 24\\n"``."""
     checked = check_problem(problem)
-    return f"{' '.join(map(str, checked['numbers']))} to {checked['target']}\n"
+    return f"{' '.join(map(str, sorted(checked['numbers'])))} to {checked['target']}\n"
 
 
 def parse_prompt(text: str) -> Problem | None:

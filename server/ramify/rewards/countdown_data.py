@@ -23,7 +23,7 @@ COUNTS = (4, 5, 6)
 NUMBERS = range(1, 14)
 """The values that the given numbers are drawn from."""
 TARGETS = range(1, 101)
-"""The values that the target is drawn from."""
+"""The values that a target may have."""
 
 _OPERATORS: tuple[Operator, ...] = ("+", "-", "*", "/")
 
@@ -138,24 +138,20 @@ def walk(numbers: Sequence[int], rng: random.Random) -> list[Step]:
 def problems(split: Split, count: int, seed: int, counts: Sequence[int] = COUNTS) -> list[Problem]:
     """Return ``count`` distinct solvable problems of a split, the same for the same arguments.
 
-    Numbers and target are drawn uniformly; a draw outside the split, unsolvable or seen before is dropped. The
-    number counts take turns, so they are equally frequent. No two problems share multiset and target.
+    Numbers are drawn uniformly; the target is where a random legal walk (:func:`walk`) over them ends, so there is
+    a solution. A draw outside the split or the targets' range, or seen before, is dropped. The number counts take
+    turns, so they are equally frequent. No two problems share multiset and target.
     """
     rng = random.Random(f"countdown {split} {seed} {list(counts)}")
     seen: set[tuple[tuple[int, ...], int]] = set()
     found: list[Problem] = []
     while len(found) < count:
-        numbers = _draw_numbers(split, counts[len(found) % len(counts)], rng)
-        target = rng.choice(TARGETS)
-        key = (tuple(sorted(numbers)), target)
-        if key not in seen and Solver(numbers).solve(target) is not None:
+        numbers = sorted(rng.choice(NUMBERS) for _ in range(counts[len(found) % len(counts)]))
+        if split_of(numbers) != split:
+            continue
+        target = walk(numbers, rng)[-1].c
+        key = (tuple(numbers), target)
+        if target in TARGETS and key not in seen:
             seen.add(key)
             found.append({"numbers": numbers, "target": target})
     return found
-
-
-def _draw_numbers(split: Split, how_many: int, rng: random.Random) -> list[int]:
-    while True:
-        numbers = [rng.choice(NUMBERS) for _ in range(how_many)]
-        if split_of(numbers) == split:
-            return numbers

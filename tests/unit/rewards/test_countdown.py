@@ -5,6 +5,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from ramify.rewards.countdown import (
     apply,
     check_problem,
@@ -38,8 +39,14 @@ def test_a_right_answer_has_outcome_one_and_says_so() -> None:
         ("8 * 3 = 25\n7 - 5 = 2\n25 - 2 = 23", "line 1, `8 * 3 = 25`: the result is 24"),
         ("8 * 8 = 64", "line 1, `8 * 8 = 64`: 8 is not available"),
         ("8 * 4 = 32", "line 1, `8 * 4 = 32`: 4 is not available"),
-        ("3 + 5 = 8", "line 1, `3 + 5 = 8`: not allowed (larger operand first, exact division, results 0 to 199)"),
-        ("8 / 3 = 2", "line 1, `8 / 3 = 2`: not allowed (larger operand first, exact division, results 0 to 199)"),
+        (
+            "3 + 5 = 8",
+            "line 1, `3 + 5 = 8`: not allowed (larger operand first, exact division, results 0 to 199)",
+        ),
+        (
+            "8 / 3 = 2",
+            "line 1, `8 / 3 = 2`: not allowed (larger operand first, exact division, results 0 to 199)",
+        ),
         ("24", "a line is not of the form `a op b = c`"),
         ("8*3=24", "a line is not of the form `a op b = c`"),
         ("8 * 3 = 24\n\n7 - 5 = 2", "a line is not of the form `a op b = c`"),
@@ -112,12 +119,18 @@ def test_changing_any_result_of_a_right_answer_makes_it_wrong(
 
 
 @given(st.lists(st.integers(1, 199), min_size=1, max_size=8), st.integers(0, 199))
-def test_a_prompt_states_its_problem_and_nothing_else(numbers: list[int], target: int) -> None:
-    problem = {"numbers": numbers, "target": target}
-    assert parse_prompt(prompt(problem)) == problem
+def test_a_prompt_states_its_problem_with_the_numbers_in_order(numbers: list[int], target: int) -> None:
+    stated = parse_prompt(prompt({"numbers": numbers, "target": target}))
+    assert stated == {"numbers": sorted(numbers), "target": target}
 
 
-@pytest.mark.parametrize("text", ["", "3 5 7 8", "3 5  7 to 24", "to 24", "3 5 to 1000", "0 5 to 24", "3 5 to 24\n\n"])
+def test_a_prompt_in_another_order_is_read_too() -> None:
+    assert parse_prompt("8 3 7 5 to 24") == {"numbers": [8, 3, 7, 5], "target": 24}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "3 5 7 8", "3 5  7 to 24", "to 24", "3 5 to 1000", "0 5 to 24", "3 5 to 24\n\n"]
+)
 def test_what_is_no_prompt_states_no_problem(text: str) -> None:
     assert parse_prompt(text) is None
 

@@ -6,12 +6,15 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from ramify.rewards.countdown import apply, grade
 from ramify.rewards.countdown_data import COUNTS, Solver, Split, problems, solve, split_of, walk
 
 
 @given(st.lists(st.integers(1, 13), min_size=4, max_size=6), st.randoms())
-def test_the_split_does_not_depend_on_the_order_of_the_numbers(numbers: list[int], rng: random.Random) -> None:
+def test_the_split_does_not_depend_on_the_order_of_the_numbers(
+    numbers: list[int], rng: random.Random
+) -> None:
     assert split_of(numbers) == split_of(rng.sample(numbers, len(numbers)))
 
 
@@ -69,7 +72,9 @@ def test_the_solver_reaches_exactly_what_trying_everything_reaches(numbers: list
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, 13), min_size=2, max_size=5), st.integers(), st.integers(0, 199))
-def test_a_trace_is_right_and_missing_only_where_there_is_none(numbers: list[int], seed: int, target: int) -> None:
+def test_a_trace_is_right_and_missing_only_where_there_is_none(
+    numbers: list[int], seed: int, target: int
+) -> None:
     solver = Solver(numbers)
     steps = solver.solve(target, random.Random(seed))
     if steps is None:
