@@ -1,0 +1,84 @@
+"""Evaluation and `ramify search` against a whole server around a fake model."""
+
+import asyncio
+
+import pytest
+
+from contract.api.world import KEYS, PROMPT, a_world, hold, over_network, release
+from ramify.cli.search_remote import run_remote
+from ramify.evaluation.backends import LocalBackend, ServerBackend
+from ramify.evaluation.local import Local
+from ramify.evaluation.methods import Method
+from ramify.evaluation.problems import Problem
+from ramify.evaluation.runner import SearchFailed, jobs, run
+
+pytestmark = pytest.mark.anyio
+
+WAVES = {"schedule": "waves", "parallel": 4}
+METHODS = [
+    Method("greedy", "best_of_n", "majority", sampling={"temperature": 0.0}, simulations=1),
+    Method("flat", "best_of_n", "orm_max", search=WAVES),
+    Method("tree", "mcts", "orm_vote", search={**WAVES, "action": {"stop": ["\n"], "max_tokens": 4}}),
+    Method("told", "mcts", "orm_max", search={**WAVES, "grader": "verifier"}),
+    Method("gumbel", "gumbel", "orm_vote", search=WAVES),
+]
+PROBLEMS = [Problem(i, f"p{i}", PROMPT, (), "exact", {"answer": "b"}, "all") for i in range(4)]
+
+
+async def rows(backend):
+    found = []
+    work = jobs(PROBLEMS, METHODS, [40, 80])
+    await run(backend, work, seed=1, concurrency=4, observe=found.extend)
+    found = [{name: getattr(row, name) for name in row.__slots__ if name != "seconds"} for row in found]
+    return sorted(found, key=lambda row: (row["problem"], row["method"], row["budget"]))
+
+
+async def test_a_server_and_engines_in_process_give_the_same_rows(tmp_path):
+    async with a_world(tmp_path) as world:
+        local = LocalBackend(Local(world.engines, world.context.searches.preparer))
+        served, own = await rows(ServerBackend(world.http)), await rows(local)
+    assert served == own
+    assert {row["correct"] for row in served} == {True, False}
+
+
+async def test_a_busy_server_is_waited_for(tmp_path):
+    """One search at a time and no queue: the second is refused, and comes again."""
+    refused = asyncio.Event()
+
+    async def note(response) -> None:
+        if response.status_code in (429, 503):
+            refused.set()
+
+    async with asyncio.timeout(120), a_world(tmp_path, admission={"searches": 1, "queue": 0}) as world:
+        world.http.event_hooks["response"].append(note)
+        backend = ServerBackend(world.http)
+        hold(world.engines)
+        searches = [asyncio.create_task(backend.grow(p, METHODS[0], 40, 1)) for p in PROBLEMS[:2]]
+        await refused.wait()
+        release(world.engines)
+        assert [(await search).status for search in searches] == ["complete", "complete"]
+
+
+async def test_what_the_server_refuses_is_said(tmp_path):
+    async with a_world(tmp_path, auth={"keys": KEYS}) as world:
+        with pytest.raises(SearchFailed, match="401"):
+            await ServerBackend(world.http).grow(PROBLEMS[0], METHODS[0], 40, 1)
+
+
+async def test_an_evaluated_search_is_not_told_what_is_right(tmp_path):
+    async with a_world(tmp_path) as world:
+        local = LocalBackend(Local(world.engines, world.context.searches.preparer))
+        blind = await local.grow(PROBLEMS[0], METHODS[2], 80, 1)
+        told = await local.grow(PROBLEMS[0], METHODS[3], 80, 1)
+    assert all(node.outcome is None for node in blind.nodes)
+    assert any(node.outcome is not None for node in told.nodes)
+
+
+async def test_a_search_is_followed_to_its_end(tmp_path):
+    body = {"prompt": PROMPT, "search": {"budget": {"simulations": 20}}, "seed": 1}
+    async with a_world(tmp_path) as world, over_network(world) as http:
+        tree = await asyncio.to_thread(run_remote, str(http.base_url), None, body)
+        logged = await world.logged()
+    assert tree.status == "complete"
+    assert tree.answer is not None
+    assert [row.tree_id for row in logged] == [tree.id]
