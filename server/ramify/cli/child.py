@@ -17,7 +17,7 @@ from types import FrameType
 import httpx
 from rich.console import Console
 
-DEADLINE = 240.0
+DEADLINE = 600.0
 """Seconds until a server must be ready: two engines, perhaps on a slow machine."""
 GRACE = 30.0
 """Seconds that it gets to end by itself."""

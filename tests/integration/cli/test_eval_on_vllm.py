@@ -1,0 +1,49 @@
+"""`ramify eval`'s run on real engines."""
+
+import time
+
+import pytest
+
+from fixtures_engines import LiveEngines, live_engines  # noqa: F401
+from ramify.bench.throughput import Load, throughput
+from ramify.evaluation.backends import LocalBackend
+from ramify.evaluation.local import UNLIMITED, Local
+from ramify.evaluation.methods import load_methods
+from ramify.evaluation.problems import problems
+from ramify.evaluation.runner import jobs, run
+from ramify.evaluation.summary import summarise
+from ramify.search.records import Action
+from ramify.service.ports import ServedModel
+from ramify.service.prepare import Preparer
+
+pytestmark = pytest.mark.vllm
+
+
+@pytest.fixture
+def backend(live_engines: LiveEngines) -> LocalBackend:  # noqa: F811
+    engines = live_engines.engines
+    model = ServedModel("countdown-tiny", "v000001", 0, task="countdown", action=Action(), max_tokens=64)
+    return LocalBackend(
+        Local(engines, Preparer(model, engines.tokenizer, engines.max_model_len, UNLIMITED, time.time))
+    )
+
+
+def test_the_frozen_methods_run_on_a_handful_of_problems(backend, live_engines):  # noqa: F811
+    methods, asked, rows = load_methods(), problems("countdown:dev", 3, 0), []
+    work = jobs(asked, methods, [100, 200])
+    live_engines.run(run(backend, work, seed=0, concurrency=3, observe=rows.extend), timeout=170)
+    assert len(rows) == len(methods) * 2 * 3
+    assert all(row.tokens <= row.budget for row in rows)
+    summary = summarise(rows, [m.name for m in methods], ["greedy", "best_of_n"])
+    assert {f.group for f in summary.figures} == {"4 numbers", "5 numbers", "6 numbers", "all"}
+
+
+def test_the_replay_does_the_work_that_the_searches_did(backend, live_engines):  # noqa: F811
+    (method,) = load_methods(names=["mcts"])
+    load = Load(problems("countdown:dev", 4, 0), method, tokens=150, slots=2)
+    found = live_engines.run(throughput(backend, load, 1, lambda line: None), timeout=170)
+    (pair,) = found.pairs
+    assert pair.searched.requests == pair.replayed.requests > 4
+    assert pair.searched.tokens == pair.replayed.tokens
+    assert pair.searched.scored == pair.replayed.scored
+    assert found.ratio > 0

@@ -1,0 +1,46 @@
+import json
+
+from ramify.bench.report import Found, concurrency_table, pair_table, titled, write
+from ramify.bench.scaling import Growth, Size
+from ramify.bench.throughput import Pair, Replayed, Searched, Throughput
+
+
+def pair(search: float, replay: float) -> Pair:
+    return Pair(
+        Searched(32, 256, search, cpu_seconds=6.0, simulations=9, tokens=1000, scored=400, requests=77),
+        Replayed(replay, cpu_seconds=4.0, tokens=1000, scored=400, requests=77),
+    )
+
+
+THROUGHPUT = Throughput((pair(12, 10), pair(11, 10), pair(30, 10)))
+GROWTH = [Growth("mcts", 1.02, (Size(100, 25, 0.005), Size(2000, 500, 0.1)))]
+
+
+def test_the_ratio_is_the_median_of_the_pairs():
+    assert THROUGHPUT.ratio == 1.2
+    assert THROUGHPUT.pairs[0].own_cpu == 2.0 / 12
+
+
+def test_the_title_says_whether_the_target_is_met():
+    assert "met" in titled(Found(THROUGHPUT, [], []))[0][0]
+    assert "missed" in titled(Found(Throughput((pair(13, 10),)), [], []))[0][0]
+
+
+def test_every_pair_has_a_line_and_the_median_one_more():
+    lines = pair_table(THROUGHPUT)
+    assert len({len(line) for line in lines}) == 1
+    assert [line[0] for line in lines[1:]] == ["1", "2", "3", "median"]
+
+
+def test_rates_are_by_the_second():
+    assert concurrency_table([THROUGHPUT.pairs[1].searched])[1][3:5] == ["23.27", "91"]
+
+
+def test_what_was_found_is_written_whole(tmp_path):
+    found = Found(THROUGHPUT, GROWTH, [THROUGHPUT.pairs[0].searched])
+    write(tmp_path, found, {"command": "ramify bench", "data": "countdown:dev"})
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["ratio"] == 1.2
+    assert results["growth"][0]["sizes"][1]["nodes"] == 2000
+    assert "1.200" in (tmp_path / "results.md").read_text()
+    assert (tmp_path / "bench.png").stat().st_size > 1000
