@@ -44,6 +44,9 @@ class Growth:
 
         Returns the nodes along each draw; a rollout's come last."""
         lines = [self._merge_line(plan, line) for line in drawn.samples]
+        if plan.kind == "token":  # the likeliest tokens are read off one generated token
+            for (node,) in lines[1:]:
+                node.tokens_spent -= 1
         if drawn.rollout is not None:
             lines.append(self._merge_line(plan, drawn.rollout))
         if plan.kind != "revisit":

@@ -67,7 +67,8 @@ class Node:
     simulation: int = 0
     """The simulation that made it, from 1; 0 at the root."""
     tokens_spent: int = 0
-    """Generated tokens that this edge cost: its length times its multiplicity."""
+    """Generated tokens that this edge cost: its length times its multiplicity, but of enumerated tokens only the
+    likeliest cost one."""
     children: list[int] = field(default_factory=list)
 
     @property

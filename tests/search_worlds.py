@@ -1,0 +1,285 @@
+"""Small worlds to search in, and the laws that every finished tree must keep."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import itertools
+import json
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fakes import FakePolicy, FakeScorer, FakeTask, Rule, encode, letters
+from ramify.search.codec import check_structure, tree_from_dict, tree_to_dict
+from ramify.search.growth import Growth
+from ramify.search.params import search_params
+from ramify.search.records import Action, Draw, Limits, Sampling, Step
+from ramify.search.run import Progress, Search
+from ramify.search.tree import Node, Tree
+
+PROMPT = "?\n"
+FLAT = ("best_of_n", "self_consistency")
+
+
+def parity(text: str) -> float:
+    """A value model that likes an even share of `a`: in (0, 1), the same for the same text."""
+    return (1 + text.count("a")) / (3 + text.count("a") + 2 * text.count("b"))
+
+
+def words(text: str) -> Mapping[str, float]:
+    """Answers of one to four characters, `a` or `b`: for token and chunk actions."""
+    return {"a": 0.5, "b": 0.3, "": 0.2} if len(text) < 4 else {"": 1.0}
+
+
+def lines(text: str) -> Mapping[str, float]:
+    """Answers of one to four lines, `a` or `b`: for steps."""
+    if text.count("\n") == 4:
+        return {"": 1.0}
+    return {"a\n": 0.5, "b\n": 0.3, "": 0.2} if text else {"a\n": 0.6, "b\n": 0.4}
+
+
+class ListingPolicy(FakePolicy):
+    """Leaves nothing to chance: draw i of a request takes the i-th of the texts that its rule allows next, and after
+    that always the first."""
+
+    def _one(self, text: str, draw: Draw, rng: random.Random) -> Step:
+        self._turn = getattr(self, "_turn", itertools.cycle(range(draw.n)))
+        if self._left == 0:
+            self._turn, self._left = iter(range(draw.n)), draw.n
+        self._left -= 1
+        first = list(self.rule(text))[next(self._turn) % len(self.rule(text))]
+
+        def listed(answer: str) -> Mapping[str, float]:
+            return {first if answer == text else next(iter(self.rule(answer))): 1.0}
+
+        return FakePolicy(listed, self.prompt)._one(text, draw, rng)
+
+    _left = 0
+
+
+def new_tree(
+    *,
+    budget: Limits | None = None,
+    action: Action | None = None,
+    sampling: Sampling | None = None,
+    seed: int = 7,
+    **params: Any,
+) -> Tree:
+    given = {"budget": budget, "action": action, **params}
+    return Tree(
+        id=f"tree_{seed:032x}",
+        created_at=0.0,
+        model="fake",
+        prompt=PROMPT,
+        prompt_tokens=encode(PROMPT),
+        params=search_params(**{name: value for name, value in given.items() if value is not None}),
+        sampling=sampling or Sampling(),
+        seed=seed,
+    )
+
+
+def grow(growth: Growth, parent: Node, text: str, **fields: Any) -> Node:
+    """A node added by hand."""
+    node = growth.tree.add(
+        parent,
+        tokens=encode(text),
+        logprobs=(0.0,) * len(text),
+        text=text,
+        length=parent.length + len(text),
+        **fields,
+    )
+    growth._index[(parent.id, node.tokens)] = node
+    parent.expanded = True
+    return node
+
+
+@dataclass
+class World:
+    """One search, everything that it meets, and the times at which it said how far it was."""
+
+    tree: Tree
+    policy: FakePolicy
+    scorer: FakeScorer
+    task: FakeTask
+    search: Search
+    seen: list[Progress]
+
+    async def run(self) -> Tree:
+        await self.search.run()
+        return self.tree
+
+    def at(self, *texts: str) -> Node:
+        """The node at the end of these actions."""
+        node = self.tree.root
+        for text in texts:
+            (node,) = [c for c in self.tree.children(node) if c.text == text]
+        return node
+
+
+def world(
+    rule: Rule | None = None,
+    value: Callable[[str], float] = parity,
+    *,
+    policy: FakePolicy | None = None,
+    task: FakeTask | None = None,
+    clock: Callable[[], float] = lambda: 0.0,
+    **tree: Any,
+) -> World:
+    """A world by its rule and its value model; the rest are parameters of the search."""
+    policy = policy or FakePolicy(rule or letters({"a": 0.6, "b": 0.4}, 3))
+    scorer, task, seen = FakeScorer(value), task or FakeTask(lambda text: text.startswith("a")), []
+    grown = new_tree(**tree)
+    search = Search(grown, policy, scorer, task, clock=clock, observe=seen.append)
+    return World(grown, policy, scorer, task, search, seen)
+
+
+def ran(*args: Any, **kwargs: Any) -> World:
+    """A world whose search is over."""
+    found = world(*args, **kwargs)
+    asyncio.run(found.run())
+    return found
+
+
+def shape(tree: Tree) -> dict[str, Any]:
+    """All of a tree but the seconds it took."""
+    document = tree_to_dict(tree)
+    document["usage"].pop("seconds")
+    return document
+
+
+def check(found: World) -> None:
+    """Every law that a finished tree keeps, however its search ended."""
+    check_books(found)
+    check_nodes(found.tree)
+    check_visits(found.tree)
+    check_answers(found.tree)
+
+
+def check_books(found: World) -> None:
+    """What was counted is what the fakes gave, within the budget."""
+    tree, usage = found.tree, found.tree.usage
+    assert found.policy.running == 0
+    assert usage.completion_tokens == found.policy.generated
+    assert usage.scored_sequences == found.scorer.scored
+    assert usage.prompt_tokens == len(tree.prompt_tokens)
+    assert usage.nodes == len(tree.nodes)
+    limits = tree.params.budget
+    assert usage.simulations <= limits.simulations
+    assert limits.tokens is None or usage.completion_tokens <= limits.tokens
+    assert sum(node.tokens_spent for node in tree.nodes) <= usage.completion_tokens
+    assert not found.seen or found.seen[-1].simulations <= usage.simulations
+
+
+def check_nodes(tree: Tree) -> None:
+    check_structure(tree)
+    assert tree_from_dict(json.loads(json.dumps(tree_to_dict(tree)))) == tree
+    answers = Counter(completion.node for completion in tree.completions)
+    for node in tree.nodes:
+        assert node.in_flight == 0
+        assert node.expanding == 0
+        assert 0 <= node.value_sum <= node.visits + 1e-9
+        if tree.params.action.kind != "token":
+            assert node.tokens_spent == len(node.tokens) * node.multiplicity
+        assert node.length <= tree.sampling.max_tokens
+        assert node.depth <= tree.params.max_depth
+        children = tree.children(node)
+        assert len({child.tokens for child in children}) == len(children)
+        if children:
+            assert node.terminal is None
+            assert math.isclose(sum(child.prior for child in children), 1)
+        if node.terminal in ("eos", "stop"):
+            assert answers[node.id] == node.multiplicity
+        if node.terminal == "truncated":
+            assert node.value == 0
+
+
+def check_visits(tree: Tree) -> None:
+    """Where the visits of a node come from: its children, and under `step` the draws from the node itself."""
+    params = tree.params
+    above = {n.id for i in tree.committed for n in tree.lineage(tree.nodes[i])[:-1]}
+    drawn_here = params.expand == "step" and params.algorithm != "rap"
+    for node in tree.nodes:
+        below = sum(child.visits for child in tree.children(node))
+        if node.id in above:
+            continue
+        if node.terminal is None:
+            assert node.visits == below + (node.fresh_visits if drawn_here else 0)
+            values = sum(child.value_sum for child in tree.children(node))
+            values += node.fresh_value_sum if drawn_here else 0
+            assert math.isclose(node.value_sum, values, abs_tol=1e-9)
+
+
+def check_answers(tree: Tree) -> None:
+    tokens = [completion.tokens for completion in tree.completions]
+    assert tokens == sorted(tokens)
+    assert not tokens or tokens[-1] <= tree.usage.completion_tokens
+    if tree.status == "cancelled":  # its own task was: there was no time to choose
+        assert tree.answer is None
+    elif tree.completions:
+        assert tree.answer is not None
+        assert tree.answer == tree.candidates[0]
+        assert len({answer.final for answer in tree.candidates}) == len(tree.candidates)
+        assert math.isclose(sum(a.votes for a in tree.candidates), 1) or not any(
+            a.votes for a in tree.candidates
+        )
+    elif any(node.terminal for node in tree.nodes):
+        assert tree.answer is not None
+
+
+STEP = Action("step", ("\n",), 4)
+CHUNK = Action("chunk", (), 2)
+TOKEN = Action("token", (), 1)
+
+
+def variants() -> list[dict[str, Any]]:
+    """Every algorithm with every kind of action, expansion and leaf that it has."""
+    found: list[dict[str, Any]] = [{"algorithm": name} for name in FLAT]
+    for action in (STEP, CHUNK, TOKEN):
+        base: dict[str, Any] = {"action": action, "max_depth": 6}
+        found += [{"algorithm": name, **base} for name in ("rap", "beam", "dvts", "dfs", "particle")]
+        for select in ("puct", "thompson"):
+            tree = {"algorithm": "mcts", "select": select, **base}
+            found.append({**tree, "expand": "step"})
+            found.append({**tree, "expand": "step", "leaf": "rollout"})
+            found.append({**tree, "expand": "step", "leaf": "mixed"})
+            found.append({**tree, "expand": "step", "commit": "step"})
+            if action is not TOKEN:
+                found.append({**tree, "expand": "path"})
+                found.append({**tree, "expand": "path", "commit": "step"})
+                found.append({**tree, "expand": "step", "widen": True})
+        gumbel = {"algorithm": "gumbel", "considered": 4, **base}
+        found.append({**gumbel, "expand": "step", "width": 2})
+        found.append({**gumbel, "expand": "step", "width": 2, "leaf": "mixed"})
+        if action is not TOKEN:
+            found.append({**gumbel, "expand": "path", "gumbel_scale": 1.0})
+    return found
+
+
+def rule_for(params: Mapping[str, Any]) -> Rule:
+    return lines if params.get("action", STEP) is STEP else words
+
+
+def described(params: Mapping[str, Any]) -> str:
+    """A test's id."""
+    said = {k: v.kind if isinstance(v, Action) else v for k, v in params.items() if k != "max_depth"}
+    return "-".join(str(v) if not isinstance(v, bool) else k for k, v in said.items())
+
+
+def sequence(values: Sequence[float]) -> Callable[[], float]:
+    """A clock that reads these times, the last one for ever."""
+    times = iter(values)
+    last = [0.0]
+
+    def clock() -> float:
+        last[0] = next(times, last[0])
+        return last[0]
+
+    return clock
+
+
+def replaced(step: Step, **fields: Any) -> Step:
+    return dataclasses.replace(step, **fields)
