@@ -22,7 +22,9 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 def check_id(release_id: str) -> str:
     """Return ``release_id`` if it is v and six digits, else raise :class:`InvalidReleaseId`."""
     if not _ID.fullmatch(release_id):
-        raise InvalidReleaseId(f"a release id is 'v' and six digits, such as v000001, not {release_id[:40]!r}")
+        raise InvalidReleaseId(
+            f"a release id is 'v' and six digits, such as v000001, not {release_id[:40]!r}"
+        )
     return release_id
 
 
@@ -51,7 +53,7 @@ class Action(_Model):
     kind: Literal["step", "token", "chunk"] = "step"
     stop: tuple[str, ...] = ("\n",)
     """Texts that end a step; the text is part of the step."""
-    max_tokens: int = Field(16, ge=1)
+    max_tokens: int = Field(default=16, ge=1)
     """Longest action, in tokens."""
 
 
@@ -85,14 +87,14 @@ class Details(_Model):
     default_task: str | None = None
     """The task that a bare prompt is taken to belong to; None for none."""
     default_action: Action = Action()
-    default_max_tokens: int = Field(64, ge=1)
+    default_max_tokens: int = Field(default=64, ge=1)
     """Longest answer in tokens, unless a request says otherwise."""
     canary: tuple[Probe, ...] = ()
-    training_step: int = Field(0, ge=0)
+    training_step: int = Field(default=0, ge=0)
     """Optimizer steps taken since the run began, policy and value together."""
     metrics: dict[str, Finite] = {}
     """Figures measured at publication, by name."""
-    log_cursor: int | None = Field(None, ge=0)
+    log_cursor: int | None = Field(default=None, ge=0)
     """The ``seq`` of the tree log up to which this release was trained; None if it was not trained on a log."""
 
 

@@ -31,26 +31,30 @@ def publish(
     value_dir: Path,
     details: Details,
     *,
-    id: str | None = None,
+    release_id: str | None = None,
     created_at: datetime | None = None,
 ) -> Release:
     """Copy two Hugging Face directories into a new release under ``root`` and return it, verified.
 
-    ``id`` is the next free one unless given; ``created_at`` is now. Raises
+    ``release_id`` is the next free one unless given; ``created_at`` is now. Raises
     :class:`~ramify.weights.errors.ReleaseExists` if the id is taken and
     :class:`~ramify.weights.errors.UnsafeRelease` for files that no release may hold; nothing is left behind then.
     """
     root = Path(root).absolute()
     root.mkdir(parents=True, exist_ok=True)
-    release_id = id or next_id(root)
-    target = release_path(root, release_id)
+    target = release_path(root, release_id or next_id(root))
     if target.exists():
         raise ReleaseExists(f"{target} is already there; releases are never overwritten")
     # the last component is the id, so that the checks of a release hold before it is visible
     staging = Path(tempfile.mkdtemp(prefix=".publishing-", dir=root))
     try:
-        draft = staging / release_id
-        _write(draft, {"policy": Path(policy_dir), "value": Path(value_dir)}, details, created_at or datetime.now(UTC))
+        draft = staging / target.name
+        _write(
+            draft,
+            {"policy": Path(policy_dir), "value": Path(value_dir)},
+            details,
+            created_at or datetime.now(UTC),
+        )
         load_release(draft)
         _rename(draft, target)
     finally:

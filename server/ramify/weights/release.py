@@ -20,7 +20,17 @@ from ramify.weights.errors import (
 )
 from ramify.weights.manifest import FileDigest, Manifest, check_id, read_manifest
 
-__all__ = ["MANIFEST", "PARTS", "READY", "Release", "digest", "list_releases", "load_release", "release_path", "shipped"]
+__all__ = [
+    "MANIFEST",
+    "PARTS",
+    "READY",
+    "Release",
+    "digest",
+    "list_releases",
+    "load_release",
+    "release_path",
+    "shipped",
+]
 
 MANIFEST = "manifest.json"
 READY = "READY"
@@ -85,7 +95,9 @@ def load_release(path: Path, verify: bool = True) -> Release:
     if not path.is_dir():
         raise ReleaseNotFound(f"there is no release at {path}")
     if not (path / READY).is_file():
-        raise ReleaseIncomplete(f"{path} has no {READY} marker: it is still being written, or its writing was cut short")
+        raise ReleaseIncomplete(
+            f"{path} has no {READY} marker: it is still being written, or its writing was cut short"
+        )
     found = _files(path)
     manifest = read_manifest(path / MANIFEST)
     if manifest.id != path.name:
@@ -101,12 +113,14 @@ def _files(path: Path) -> set[str]:
         name = entry.relative_to(path).as_posix()
         if entry.is_symlink():
             raise UnsafeRelease(f"{entry} is a symbolic link; a release holds plain files")
-        if entry.is_dir() and name in PARTS or name in (MANIFEST, READY):
+        if (entry.is_dir() and name in PARTS) or name in (MANIFEST, READY):
             continue
         if not entry.is_file():
             raise UnsafeRelease(f"{entry} is neither a plain file nor one of {', '.join(PARTS)}")
         if entry.suffix not in _SAFE_SUFFIXES:
-            raise UnsafeRelease(f"{entry} is not allowed: weights are safetensors, and nothing may carry code")
+            raise UnsafeRelease(
+                f"{entry} is not allowed: weights are safetensors, and nothing may carry code"
+            )
         found.add(name)
     return found
 
@@ -117,11 +131,15 @@ def _compare(path: Path, found: set[str], manifest: Manifest, verify: bool) -> N
         missing, extra = sorted(listed - found), sorted(found - listed)
         raise CorruptRelease(f"{path}: missing files {missing}, files not in the manifest {extra}")
     for part in PARTS:
-        if f"{part}/config.json" not in listed or not any(n.endswith(".safetensors") for n in _of(part, listed)):
+        if f"{part}/config.json" not in listed or not any(
+            n.endswith(".safetensors") for n in _of(part, listed)
+        ):
             raise CorruptRelease(f"{path / part} lacks config.json or safetensors weights")
     for name, expected in manifest.files.items():
         if (path / name).stat().st_size != expected.size:
-            raise CorruptRelease(f"{path / name} has {(path / name).stat().st_size} bytes, not {expected.size}")
+            raise CorruptRelease(
+                f"{path / name} has {(path / name).stat().st_size} bytes, not {expected.size}"
+            )
         if verify and digest(path / name) != expected:
             raise CorruptRelease(f"{path / name} does not have the sha256 that the manifest lists")
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from ramify import weights
 from ramify.weights import Details, Probe
 
@@ -21,7 +22,9 @@ def parts(tmp_path: Path) -> tuple[Path, Path]:
 @pytest.fixture
 def details() -> Details:
     probe = Probe(prompt=(1, 2), continuation=(3, 4), logprobs=(-0.5, -1.5), value=0.25)
-    return Details(name="tiny", default_task="countdown", canary=(probe,), metrics={"greedy": 0.3}, training_step=7)
+    return Details(
+        name="tiny", default_task="countdown", canary=(probe,), metrics={"greedy": 0.3}, training_step=7
+    )
 
 
 @pytest.fixture
@@ -43,7 +46,7 @@ def test_ids_count_up_and_are_listed_oldest_first(
     tmp_path: Path, parts: tuple[Path, Path], details: Details, release: weights.Release
 ) -> None:
     second = weights.publish(tmp_path / "weights", *parts, details.model_copy(update={"parent": release.id}))
-    weights.publish(tmp_path / "weights", *parts, details, id="v000010")
+    weights.publish(tmp_path / "weights", *parts, details, release_id="v000010")
     assert second.id == "v000002"
     assert second.manifest.parent == "v000001"
     assert weights.list_releases(tmp_path / "weights") == ["v000001", "v000002", "v000010"]
@@ -55,7 +58,7 @@ def test_a_release_is_never_overwritten(
     tmp_path: Path, parts: tuple[Path, Path], details: Details, release: weights.Release
 ) -> None:
     with pytest.raises(weights.ReleaseExists):
-        weights.publish(tmp_path / "weights", *parts, details, id=release.id)
+        weights.publish(tmp_path / "weights", *parts, details, release_id=release.id)
 
 
 def test_a_failed_publication_leaves_nothing_behind(
@@ -67,7 +70,9 @@ def test_a_failed_publication_leaves_nothing_behind(
     assert list((tmp_path / "weights").iterdir()) == []
 
 
-@pytest.mark.parametrize("bad", ["", "v1", "v0000001", "V000001", "v00000a", "../v000001", "v000001/../x", "v٠٠٠٠٠١"])
+@pytest.mark.parametrize(
+    "bad", ["", "v1", "v0000001", "V000001", "v00000a", "../v000001", "v000001/../x", "v٠٠٠٠٠١"]
+)
 def test_only_v_and_six_digits_is_an_id(tmp_path: Path, bad: str) -> None:
     with pytest.raises(weights.InvalidReleaseId):
         weights.release_path(tmp_path, bad)
@@ -86,7 +91,9 @@ def test_a_release_without_its_marker_is_incomplete_and_unlisted(release: weight
 
 
 @pytest.mark.parametrize("verify", [True, False])
-@pytest.mark.parametrize("name", ["policy/pytorch_model.bin", "value/x.pt", "policy/x.pkl", "policy/modeling.py", "x.sh"])
+@pytest.mark.parametrize(
+    "name", ["policy/pytorch_model.bin", "value/x.pt", "policy/x.pkl", "policy/modeling.py", "x.sh"]
+)
 def test_files_that_could_run_code_are_refused(release: weights.Release, name: str, verify: bool) -> None:
     (release.path / name).write_bytes(b"")
     with pytest.raises(weights.UnsafeRelease):
@@ -125,7 +132,7 @@ def test_a_changed_byte_is_found(release: weights.Release) -> None:
 def test_a_missing_an_extra_and_a_cut_file_are_found_even_unverified(release: weights.Release) -> None:
     extra = release.value_path / "extra.json"
     extra.write_text("{}")
-    with pytest.raises(weights.CorruptRelease, match="extra.json"):
+    with pytest.raises(weights.CorruptRelease, match=r"extra\.json"):
         weights.load_release(release.path, verify=False)
     extra.unlink()
     (release.value_path / "model.safetensors").write_bytes(b"v")
@@ -149,7 +156,9 @@ def test_a_missing_an_extra_and_a_cut_file_are_found_even_unverified(release: we
         {"calibration": {"a": 1.0, "b": 0.0, "c": 0.0}},
     ],
 )
-def test_a_manifest_that_breaks_its_schema_is_refused(release: weights.Release, change: dict[str, object]) -> None:
+def test_a_manifest_that_breaks_its_schema_is_refused(
+    release: weights.Release, change: dict[str, object]
+) -> None:
     path = release.path / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(weights.InvalidManifest):
@@ -157,7 +166,9 @@ def test_a_manifest_that_breaks_its_schema_is_refused(release: weights.Release, 
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "null"])
-def test_a_manifest_that_is_missing_or_no_json_object_is_refused(release: weights.Release, text: str | None) -> None:
+def test_a_manifest_that_is_missing_or_no_json_object_is_refused(
+    release: weights.Release, text: str | None
+) -> None:
     path = release.path / "manifest.json"
     path.unlink()
     if text is not None:

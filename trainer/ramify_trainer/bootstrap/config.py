@@ -1,0 +1,124 @@
+"""The bootstrap's settings: one TOML file, every key typed, unknown keys refused."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+__all__ = [
+    "BootstrapConfig",
+    "NetworkConfig",
+    "PolicyConfig",
+    "PolicyStage",
+    "ReportConfig",
+    "SamplingConfig",
+    "ValueConfig",
+]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NetworkConfig(_Section):
+    """The sizes of policy and value model (a Llama each)."""
+
+    hidden: PositiveInt = 192
+    layers: PositiveInt = 4
+    heads: PositiveInt = 6
+    intermediate: PositiveInt = 512
+    positions: PositiveInt = 128
+    """Longest text in tokens; the demo's longest problem and answer take 40."""
+
+
+class PolicyStage(_Section):
+    """One stage of the policy's curriculum; the learning rate warms up and decays within it."""
+
+    steps: PositiveInt
+    count_weights: dict[int, float]
+    """How often each number count, 2 to 6, is drawn."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    batch: PositiveInt = 64
+    """Solved problems a step; twice as many of two and three numbers."""
+
+
+class PolicyConfig(_Section):
+    """Supervised training of the policy on random solved problems."""
+
+    stages: tuple[PolicyStage, ...] = Field(
+        default=(
+            PolicyStage(steps=1_000, learning_rate=2e-3, count_weights={2: 0.2, 3: 0.4, 4: 0.4}),
+            PolicyStage(steps=1_500, learning_rate=1e-3, count_weights={2: 0.05, 3: 0.35, 4: 0.4, 5: 0.2}),
+            PolicyStage(steps=2_000, learning_rate=8e-4, count_weights={4: 0.4, 5: 0.33, 6: 0.27}),
+        ),
+        min_length=1,
+    )
+    weight_decay: float = Field(default=0.05, ge=0)
+    warmup: PositiveInt = 50
+    """Steps of each stage over which the learning rate rises."""
+    exact_from: int = Field(default=5, ge=0, le=5)
+    """With at most so many numbers left the policy learns the exact distribution over next steps; 0 for never."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of all stages together."""
+        return sum(stage.steps for stage in self.stages)
+
+
+class SamplingConfig(_Section):
+    """The samples that the value model learns from."""
+
+    problems: PositiveInt = 40_000
+    """Distinct training problems."""
+    answers: PositiveInt = 8
+    """Answers to each problem, at temperature 1."""
+    continuations: PositiveInt = 4
+    """Answers to each unfinished state that is sampled afresh."""
+    states: int = Field(default=20_000, ge=0)
+    """Unfinished states, drawn from the first answers, that are continued again."""
+    count_weights: dict[int, float] = {4: 0.25, 5: 0.35, 6: 0.4}
+    batch: PositiveInt = 128
+    """Prompts a batch; a batch holds ``batch * answers`` texts."""
+
+
+class ValueConfig(_Section):
+    """Training of the value model on the samples."""
+
+    epochs: float = Field(default=1.0, gt=0)
+    batch: PositiveInt = 16
+    """Prompts a step, each with all its answers."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    warmup: PositiveInt = 200
+    td_lambda: float = Field(default=1.0, ge=0, le=1)
+    """λ of the tree's λ-return; 1 is Monte Carlo, the mean outcome below a state."""
+
+
+class ReportConfig(_Section):
+    """The measurements on held-out problems."""
+
+    problems: PositiveInt = 300
+    """Problems of each number count."""
+    answers: PositiveInt = 64
+    """Sampled answers a problem, for pass@k and the value model's figures."""
+
+
+class BootstrapConfig(_Section):
+    """Everything that ``ramify-trainer bootstrap`` can be told."""
+
+    name: str = "countdown-tiny"
+    """The name the model is served under."""
+    seed: int = 0
+    threads: PositiveInt = 2
+    network: NetworkConfig = NetworkConfig()
+    policy: PolicyConfig = PolicyConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    value: ValueConfig = ValueConfig()
+    report: ReportConfig = ReportConfig()
+
+    @classmethod
+    def read(cls, path: Path) -> BootstrapConfig:
+        """Return the settings of a TOML file; raises ``pydantic.ValidationError`` for unknown or wrong keys."""
+        return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))

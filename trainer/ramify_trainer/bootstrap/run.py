@@ -1,0 +1,182 @@
+"""The bootstrap from beginning to end: policy, samples, value model, report, release.
+
+Each stage leaves its result in the work directory and is skipped where that is already there, so a run that was
+stopped goes on from its last finished stage. The settings are kept beside them: other settings need another
+directory.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from ramify.rewards.countdown_data import Split
+from ramify.weights import Action, Details, Release, publish
+from ramify_trainer.bootstrap.canary import probes
+from ramify_trainer.bootstrap.checkpoints import load_model, save_policy, save_value
+from ramify_trainer.bootstrap.collect import collect, planned_answers
+from ramify_trainer.bootstrap.config import BootstrapConfig
+from ramify_trainer.bootstrap.policy import new_policy, train_policy
+from ramify_trainer.bootstrap.report import Report, markdown, measure
+from ramify_trainer.bootstrap.rollouts import Rollouts
+from ramify_trainer.bootstrap.sampling import Sampler
+from ramify_trainer.bootstrap.value import new_value, train_value, value_steps
+
+__all__ = ["bootstrap", "prepare_torch", "progress_bar", "report_on"]
+
+
+def bootstrap(config: BootstrapConfig, work: Path, root: Path, release_id: str | None = None) -> Release:
+    """Train policy and value model, measure them on dev, and publish them as a release under ``root``."""
+    prepare_torch(config.threads)
+    work.mkdir(parents=True, exist_ok=True)
+    _keep_settings(config, work)
+    times: dict[str, float] = {}
+    with progress_bar() as bars:
+        with _timed(times, "policy"):
+            _policy_stage(config, work, bars)
+        with _timed(times, "samples"):
+            data = _samples_stage(config, work, bars)
+        with _timed(times, "value"):
+            _value_stage(config, work, data, bars)
+    with _timed(times, "report"):
+        report = report_on(work / "policy", work / "value", config, "dev")
+    report["seconds_by_stage"] = times
+    _write_report(report, work)
+    return publish(
+        root, work / "policy", work / "value", _details(config, work, data, report), release_id=release_id
+    )
+
+
+def prepare_torch(threads: int) -> None:
+    """Use ``threads`` cores, and no denormal numbers: they are slow and too small to matter."""
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+
+
+def progress_bar() -> Progress:
+    """Return a progress display with steps done, times, and a last figure in the description."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+
+
+def report_on(policy_dir: Path, value_dir: Path, config: BootstrapConfig, split: Split) -> Report:
+    """Return the report on two model directories as they will be served: in the precision of their files."""
+    policy, value = load_model(policy_dir, "lm_head"), load_model(value_dir, "score")
+    with progress_bar() as bars:
+        task = bars.add_task(f"measuring on {split}", total=3 * config.report.problems)
+        return measure(policy, value, config.report, split, config.seed, lambda n: bars.advance(task, n))
+
+
+def _keep_settings(config: BootstrapConfig, work: Path) -> None:
+    path, settings = work / "config.json", config.model_dump_json(indent=2)
+    if path.exists() and path.read_text(encoding="utf-8") != settings:
+        raise ValueError(f"{work} was begun with other settings ({path}); give another work directory")
+    path.write_text(settings, encoding="utf-8")
+
+
+@contextmanager
+def _timed(times: dict[str, float], stage: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    times[stage] = round(time.perf_counter() - started, 1)
+
+
+@contextmanager
+def _finished_directory(target: Path) -> Iterator[Path]:
+    """Yield a fresh directory that becomes ``target`` when the block ends without an error."""
+    draft = target.with_name(f".{target.name}.unfinished")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    yield draft
+    draft.rename(target)
+
+
+def _told(bars: Progress, description: str, total: int) -> Callable[[int, float], None]:
+    task = bars.add_task(description, total=total)
+
+    def tell(done: int, loss: float) -> None:
+        bars.update(task, completed=done, description=f"{description}, loss {loss:.3f}")
+
+    return tell
+
+
+def _policy_stage(config: BootstrapConfig, work: Path, bars: Progress) -> None:
+    if (work / "policy").exists():
+        return
+    model = new_policy(config.network, torch.Generator().manual_seed(config.seed))
+    train_policy(model, config.policy, config.seed, _told(bars, "training the policy", config.policy.steps))
+    with _finished_directory(work / "policy") as draft:
+        save_policy(model, draft)
+
+
+def _samples_stage(config: BootstrapConfig, work: Path, bars: Progress) -> list[Rollouts]:
+    if not (work / "samples").exists():
+        task = bars.add_task("sampling answers", total=planned_answers(config.sampling))
+        sampler = Sampler(
+            load_model(work / "policy", "lm_head"), torch.Generator().manual_seed(config.seed + 1)
+        )
+        data = collect(sampler, config.sampling, config.seed + 1, lambda n: bars.advance(task, n))
+        with _finished_directory(work / "samples") as draft:
+            for i, part in enumerate(data):
+                path = draft / f"{i:03d}-{part.count}.npz"
+                np.savez_compressed(path, prompts=part.prompts, answers=part.answers, outcomes=part.outcomes)
+    return [_read_samples(path) for path in sorted((work / "samples").glob("*.npz"))]
+
+
+def _read_samples(path: Path) -> Rollouts:
+    with np.load(path) as arrays:
+        return Rollouts(**{name: arrays[name] for name in arrays}, count=int(path.stem.rpartition("-")[2]))
+
+
+def _value_stage(config: BootstrapConfig, work: Path, data: list[Rollouts], bars: Progress) -> None:
+    if (work / "value").exists():
+        return
+    policy = load_model(work / "policy", "lm_head")
+    model = new_value(policy, torch.Generator().manual_seed(config.seed + 2))
+    tell = _told(bars, "training the value model", value_steps(data, config.value))
+    train_value(model, data, config.value, config.seed + 2, tell)
+    with _finished_directory(work / "value") as draft:
+        save_value(model, draft)
+
+
+def _write_report(report: Report, work: Path) -> None:
+    (work / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    (work / "report.md").write_text(markdown(report), encoding="utf-8")
+
+
+def _details(config: BootstrapConfig, work: Path, data: list[Rollouts], report: Report) -> Details:
+    flat = {
+        f"{part}/{group}/{figure}": value
+        for part in ("policy", "value")
+        for group, figures in report[part].items()
+        for figure, value in figures.items()
+    }
+    return Details(
+        name=config.name,
+        default_task="countdown",
+        default_action=Action(kind="step", stop=("\n",), max_tokens=16),
+        default_max_tokens=64,
+        canary=probes(load_model(work / "policy", "lm_head"), load_model(work / "value", "score")),
+        training_step=config.policy.steps + value_steps(data, config.value),
+        metrics=flat,
+    )

@@ -1,0 +1,68 @@
+"""The ``ramify-trainer`` command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+
+from ramify import weights
+from ramify.rewards.countdown_data import Split
+
+app = typer.Typer(no_args_is_help=True, help="Train what a tree search found back into the weights.")
+
+
+@app.callback()
+def main() -> None:
+    """Train what a tree search found back into the weights."""
+
+
+@app.command("bootstrap")
+def bootstrap_command(
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings; the demo's by default.")] = None,
+    work: Annotated[
+        Path, typer.Option(help="Where stages leave their results; a stopped run goes on.")
+    ] = Path("runs/bootstrap"),
+    out: Annotated[Path, typer.Option(help="Directory of releases to publish in.")] = Path("runs/weights"),
+    release: Annotated[
+        str | None, typer.Option(help="Id to publish under; the next free one by default.")
+    ] = None,
+) -> None:
+    """Train the demo's policy and value model from nothing and publish them as a release."""
+    from ramify_trainer.bootstrap.config import BootstrapConfig
+    from ramify_trainer.bootstrap.run import bootstrap
+
+    settings = BootstrapConfig.read(config) if config else BootstrapConfig()
+    published = bootstrap(settings, work, out, release)
+    Console().print(Markdown((work / "report.md").read_text(encoding="utf-8")))
+    Console().print(f"published {published.id} in {published.path}")
+
+
+@app.command("report")
+def report_command(
+    release: Annotated[
+        Path | None, typer.Option(help="Directory of a release; the shipped one by default.")
+    ] = None,
+    split: Annotated[Split, typer.Option(help="train, dev or test.")] = "dev",
+    problems: Annotated[int, typer.Option(min=1, help="Problems of each number count.")] = 300,
+    answers: Annotated[int, typer.Option(min=1, help="Sampled answers a problem.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of problems and samples.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Cores to use.")] = 2,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write the figures to.")] = None,
+) -> None:
+    """Measure a release of the demo model on held-out problems."""
+    from ramify_trainer.bootstrap.config import BootstrapConfig, ReportConfig
+    from ramify_trainer.bootstrap.report import markdown
+    from ramify_trainer.bootstrap.run import prepare_torch, report_on
+
+    loaded = weights.load_release(release or weights.shipped())
+    prepare_torch(threads)
+    settings = BootstrapConfig(seed=seed, report=ReportConfig(problems=problems, answers=answers))
+    report = {"release": loaded.id, **report_on(loaded.policy_path, loaded.value_path, settings, split)}
+    if out is not None:
+        out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    Console().print(Markdown(markdown(report)))
