@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from pathlib import Path
 
 import matplotlib as mpl
@@ -13,19 +14,25 @@ from ramify.evaluation.summary import Figure, Summary
 
 STYLE = {"svg.hashsalt": "ramify", "svg.fonttype": "none", "font.size": 9.0}
 COLOURS = ("#4c566a", "#d08770", "#bf9000", "#a3be8c", "#2e6fdb", "#8f5ab4", "#2f9e8f", "#c0392b")
+LINES = ("-", "--", ":")
+"""Further methods than there are colours go round again in another line."""
+ACROSS = 3
+"""Panels in a row."""
 
 
 def plot(summary: Summary, folder: Path, name: str = "accuracy") -> list[Path]:
     """Write PNG and SVG; the paths written."""
     with mpl.rc_context(STYLE):
-        panels = len(summary.groups)
-        canvas = Canvas(figsize=(4.2 * panels, 3.8), layout="constrained")
+        columns = min(ACROSS, len(summary.groups))
+        rows = -(-len(summary.groups) // columns)
+        canvas = Canvas(figsize=(4.2 * columns, 3.3 * rows + 0.5), layout="constrained")
         FigureCanvasAgg(canvas)
-        axes = canvas.subplots(1, panels, sharey=True, squeeze=False)[0]
-        for group, ax in zip(summary.groups, axes, strict=True):
-            _panel(ax, summary, group)
-        axes[0].set_ylabel("right answers, %")
-        handles, labels = axes[0].get_legend_handles_labels()
+        grid = canvas.subplots(rows, columns, sharey=True, squeeze=False)
+        for group, ax in zip_longest(summary.groups, grid.flat):
+            _panel(ax, summary, group) if group else ax.set_axis_off()
+        for ax in grid[:, 0]:
+            ax.set_ylabel("right answers, %")
+        handles, labels = grid[0, 0].get_legend_handles_labels()
         canvas.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
         paths = [folder / f"{name}.png", folder / f"{name}.svg"]
         canvas.savefig(paths[0], dpi=150)
@@ -37,17 +44,19 @@ def _panel(ax: Axes, summary: Summary, group: str) -> None:
     for i, method in enumerate(summary.methods):
         figures = [f for b in summary.budgets if (f := summary.figure(group, method, b))]
         if figures:
-            _curve(ax, method, figures, COLOURS[i % len(COLOURS)])
+            _curve(ax, method, figures, COLOURS[i % len(COLOURS)], LINES[i // len(COLOURS) % len(LINES)])
     n = max((f.accuracy.n for f in summary.figures if f.group == group), default=0)
     ax.set_title(f"{group} ({n} problems)")
     ax.set_xlabel("generated tokens spent, a problem")
     ax.set_xscale("log")
+    ax.set_xticks(summary.budgets, [str(budget) for budget in summary.budgets])
+    ax.minorticks_off()
     ax.set_ylim(0, 100)
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _curve(ax: Axes, method: str, figures: list[Figure], colour: str) -> None:
+def _curve(ax: Axes, method: str, figures: list[Figure], colour: str, line: str) -> None:
     """A curve with its band; a method that spends the same whatever it may is one point and a level line."""
     tokens = [max(f.tokens, 1.0) for f in figures]
     mean, low, high = ([100 * getattr(f.accuracy, part) for f in figures] for part in ("mean", "low", "high"))
@@ -56,5 +65,5 @@ def _curve(ax: Axes, method: str, figures: list[Figure], colour: str) -> None:
         bars = [[mean[-1] - low[-1]], [high[-1] - mean[-1]]]
         ax.errorbar(tokens[-1:], mean[-1:], yerr=bars, fmt="o", color=colour, label=method, markersize=4)
         return
-    ax.plot(tokens, mean, marker="o", markersize=4, linewidth=1.6, color=colour, label=method)
+    ax.plot(tokens, mean, line, marker="o", markersize=4, linewidth=1.6, color=colour, label=method)
     ax.fill_between(tokens, low, high, color=colour, alpha=0.15, linewidth=0)
