@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from fakes import FakePolicy, FakeTask
+from ramify.search.plans import Plan
 from ramify.search.records import Limits, Sampling
 from search_worlds import World, check, described, ran, rule_for, variants, world
 
@@ -102,3 +103,23 @@ def test_an_engine_that_dies_at_any_request_leaves_a_lawful_tree(
     dead = found.tree.status == "engine_dead"
     assert dead == (found.tree.error is not None)
     assert dead or found.tree.status == "complete"
+
+
+@pytest.mark.parametrize("params", [p for p in variants() if p.get("select") != "thompson"], ids=described)
+def test_a_plan_that_was_not_sent_is_offered_again(params: dict[str, Any]) -> None:
+    found = world(rule_for(params), **params, parallel=3, schedule="waves", budget=Limits(simulations=12))
+    select = found.search.algorithm.select
+
+    def twice(may_begin: bool) -> Plan | None:
+        first, second = select(may_begin), select(may_begin)
+        assert wanted(first) == wanted(second)
+        return second
+
+    found.search.algorithm.select = twice  # type: ignore[method-assign]
+    asyncio.run(found.run())
+    assert found.tree.error is None
+    check(found)
+
+
+def wanted(plan: Plan | None) -> object:
+    return plan and (plan.simulation, [node.id for node in plan.path], plan.kind, plan.n, plan.cost)
