@@ -118,8 +118,9 @@ def _show(summary: Summary, tree: Tree, folder: Path) -> None:
         table.add_column(name, justify="left" if name == "method" else "right")
     for budget in summary.budgets:
         for method in summary.methods:
-            figure = summary.figure(group, method, budget)
-            if figure is not None and not (method == METHODS[0] and budget > min(summary.budgets)):
+            alike = method == METHODS[0]
+            figure = summary.figure(group, method, max(summary.budgets) if alike else budget)
+            if figure is not None and not (alike and budget > min(summary.budgets)):
                 table.add_row(*_cells(method, budget, figure, n))
         table.add_section()
     console.print(table)
@@ -154,5 +155,5 @@ def _onward(folder: Path) -> str:
 [bold]Ask it something yourself[/]
   {ramify} serve
   {ramify} search "3 5 7 8 to 24"          (in another terminal)
-  curl -s http://127.0.0.1:8000/v1/search -H 'content-type: application/json' -d '{{"prompt": "3 5 7 8 to 24\\\\n"}}'
+  curl -s http://127.0.0.1:8000/v1/search -H 'content-type: application/json' -d '{{"prompt": "3 5 7 8 to 24\\n"}}'
 """
