@@ -26,6 +26,8 @@ class ServerProcess:
     folder: Path
     """Where it runs: its log is `trees.db` in here."""
     banner: str
+    models: Sequence[str]
+    """The flags that name what it serves."""
 
     @property
     def log_url(self) -> str:
@@ -74,7 +76,7 @@ def start(folder: Path, models: Sequence[str], *flags: str) -> ServerProcess:
         banner += line
     url = re.search(r"at (http://\S+)", banner)
     assert url
-    return ServerProcess(process, url[1], folder, banner)
+    return ServerProcess(process, url[1], folder, banner, models)
 
 
 def model_flags(folder: Path) -> list[str]:

@@ -1,6 +1,6 @@
 """`serve(settings)`: from the first check to the last drained search.
 
-What can be wrong is found out before the engines start, which takes 20 seconds: the address is bound first (and held),
+What can be wrong is found out before the engines start, which takes 20 seconds: the address is bound first,
 then the release is verified, then the log opened. On SIGTERM or SIGINT new searches are refused, running ones get
 `drain_seconds`, then they are stopped, logged and answered; a second signal stops them at once. Where an engine dies,
 running searches are logged and answered and the process ends with `ENGINE_DIED`, so that whatever supervises it starts
@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,7 @@ from ramify.rewards import registry
 from ramify.rewards.mathematics import close_default_pool
 from ramify.search.protocols import EngineDead
 from ramify.search.records import Action
+from ramify.service.ports import Engines as Running
 from ramify.service.ports import ServedModel
 from ramify.settings import BadSettings, Settings
 from ramify.treelog import LogError, TreeLog
@@ -168,6 +169,7 @@ class _Server:
     settings: Settings
     served: Served
     listener: socket.socket
+    start: Callable[[EngineConfig], Coroutine[Any, Any, Running]] = Engines.start
     signals: list[int] = field(default_factory=list)
     told: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by the first signal."""
@@ -179,7 +181,7 @@ class _Server:
                 stack.push_async_callback(log.close)
                 stack.push_async_callback(close_default_pool)
                 logger.info("engines starting release=%s log=%s", self.served.model.release, log.store)
-                engines = await self._unless_told(Engines.start(self.served.config))
+                engines = await self._unless_told(self.start(self.served.config))
                 stack.push_async_callback(engines.close)
                 context = assemble(self.settings, engines, self.served.model, log)
                 gc.collect()
@@ -191,23 +193,29 @@ class _Server:
         serving = asyncio.create_task(http.serve(sockets=[self.listener]))
         told = asyncio.create_task(self.told.wait())
         died = asyncio.create_task(context.engines.dead.wait())
-        await asyncio.wait((serving, told, died), return_when=asyncio.FIRST_COMPLETED)
-        code = STOPPED
-        if died.done():
-            code = ENGINE_DIED
+        try:
+            await asyncio.wait((serving, told, died), return_when=asyncio.FIRST_COMPLETED)
+            code = await self._end(context, engine_died=died.done())
+            http.should_exit = True
+            await serving
+        finally:
+            for task in (serving, told, died):
+                task.cancel()
+            await asyncio.gather(serving, told, died, return_exceptions=True)
+        logger.info("stopped code=%d", code)
+        return code
+
+    async def _end(self, context: Context, *, engine_died: bool) -> int:
+        """Let the searches come to their end; returns the exit code."""
+        if engine_died:
             reason = getattr(context.engines, "dead_reason", None)
             logger.error("an engine has died (%s): ending, so that the server is started anew", reason)
             await context.searches.finish_all(LAST_WORDS)
             await context.searches.drain(0)
-        else:
-            logger.info("draining running=%d", len(context.searches.running))
-            await self._drain(context)
-        http.should_exit = True
-        await serving
-        for task in (told, died):
-            task.cancel()
-        logger.info("stopped code=%d", code)
-        return code
+            return ENGINE_DIED
+        logger.info("draining running=%d", len(context.searches.running))
+        await self._drain(context)
+        return STOPPED
 
     async def _drain(self, context: Context) -> None:
         draining = asyncio.create_task(context.searches.drain(self.settings.drain_seconds))
@@ -268,7 +276,10 @@ class _Http(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except OSError as error:  # bound by two, and the other was faster to listen
+            raise Refused(f"cannot listen: {error.strerror or error} (settings: host, port)") from error
         if self.started:
             self._ready()
 

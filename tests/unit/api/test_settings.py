@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ramify.settings import BadSettings, Settings, document, load, variables
+from ramify.settings import BadSettings, Settings, load
+from ramify.settings.page import document
+from ramify.settings.top import variables
 
 KEY = "0123456789abcdef"
 

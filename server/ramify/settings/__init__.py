@@ -1,0 +1,44 @@
+"""Every setting of the server, in one typed tree.
+
+Sources, the later winning: the defaults below, a TOML file, ``RAMIFY_…`` variables (``RAMIFY_PORT=9000``,
+``RAMIFY_LIMITS__BUDGET_TOKENS=5000``), flags. An unknown key is an error in each of them. `docs/configuration.md`
+is made from the field descriptions by ``python -m ramify.settings``.
+
+| module | what it holds |
+|---|---|
+| `groups` | the groups of settings, one class a TOML table |
+| `top` | `Settings`, all of them together |
+| `loading` | `load`: one `Settings` from every source |
+| `files` | TOML files, and what is wrong with them in one line |
+| `page` | the page of documentation |
+"""
+
+from ramify.settings.files import BadSettings
+from ramify.settings.groups import (
+    Admission,
+    ApiKey,
+    Auth,
+    EngineSettings,
+    Limits,
+    Probe,
+    Scope,
+    Stream,
+    is_loopback,
+)
+from ramify.settings.loading import load
+from ramify.settings.top import Settings
+
+__all__ = [
+    "Admission",
+    "ApiKey",
+    "Auth",
+    "BadSettings",
+    "EngineSettings",
+    "Limits",
+    "Probe",
+    "Scope",
+    "Settings",
+    "Stream",
+    "is_loopback",
+    "load",
+]

@@ -1,0 +1,194 @@
+"""The groups of settings, one class a TOML table."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from ramify.settings.files import BadSettings, explain, read_toml
+
+Scope = Literal["search", "log", "feedback"]
+
+
+class Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ApiKey(Group):
+    """One API key. Give the key itself or its sha256; only the sha256 is kept in memory once loaded."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = Field(
+        description="Name of the key in logs, metrics and trees. Never the secret itself."
+    )
+    key: SecretStr | None = Field(default=None, description="The secret, at least 16 characters.")
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        default=None, description="Hexadecimal sha256 of the secret, in place of `key`."
+    )
+    scopes: tuple[Scope, ...] = Field(
+        default=("search",),
+        description="What it may do: `search` (ask, and see its own trees), `log` (read, consume and delete every "
+        "tree), `feedback` (say afterwards whether an answer was right).",
+    )
+    train_feedback: bool = Field(
+        default=False, description="Whether the trainer may learn from this key's feedback."
+    )
+
+    @model_validator(mode="after")
+    def one_secret(self) -> ApiKey:
+        if (self.key is None) == (self.sha256 is None):
+            raise ValueError(f"key {self.name!r}: give exactly one of key and sha256")
+        if self.key is not None and len(self.key.get_secret_value()) < 16:
+            raise ValueError(f"key {self.name!r}: a key has at least 16 characters")
+        return self
+
+    @property
+    def digest(self) -> bytes:
+        if self.sha256 is not None:
+            return bytes.fromhex(self.sha256)
+        assert self.key is not None
+        return hashlib.sha256(self.key.get_secret_value().encode()).digest()
+
+
+class Auth(Group):
+    """Who may ask. Without any key the server listens on loopback only."""
+
+    keys: tuple[ApiKey, ...] = Field(default=(), description="API keys, as tables `[[auth.keys]]`.")
+    keys_file: Path | None = Field(
+        default=None,
+        description="A TOML file of more `[[keys]]` tables, for secrets kept apart from the configuration.",
+    )
+
+    def all_keys(self) -> tuple[ApiKey, ...]:
+        """Keys of the settings and of the file. Raises `BadSettings`."""
+        keys = self.keys + (_keys_of(self.keys_file) if self.keys_file else ())
+        for what in ("name", "digest"):
+            values = [getattr(key, what) for key in keys]
+            if len(set(values)) != len(values):
+                raise BadSettings(f"auth: two keys have the same {'name' if what == 'name' else 'secret'}")
+        return keys
+
+
+class Limits(Group):
+    """The largest request that is taken. A request beyond a limit is refused with 400 naming it."""
+
+    body_bytes: int = Field(
+        default=1 << 20, ge=1024, description="Bytes of one request body; more is refused with 413."
+    )
+    prompt_chars: int = Field(
+        default=100_000, ge=1, description="Characters of a prompt, or of all messages together."
+    )
+    answer_tokens: int = Field(
+        default=4096, ge=1, description="Largest `sampling.max_tokens`: tokens of one answer."
+    )
+    budget_simulations: int = Field(default=10_000, ge=1, description="Largest `search.budget.simulations`.")
+    budget_tokens: int = Field(
+        default=200_000,
+        ge=1,
+        description="Largest `search.budget.tokens`; a search that names none gets no more than this.",
+    )
+    budget_nodes: int = Field(
+        default=20_000, ge=1, description="Largest `search.budget.nodes`, and every search's cap."
+    )
+    deadline_seconds: float = Field(
+        default=300.0,
+        gt=0,
+        description="A request's deadline in seconds, waiting included, where it names none; and the largest "
+        "`deadline` and `search.budget.seconds`. At the deadline the best answer so far is sent.",
+    )
+    continuations: int = Field(default=256, ge=1, description="Texts judged by one POST /v1/value.")
+    page: int = Field(default=1000, ge=1, le=10_000, description="Trees in one page of GET /v1/trees.")
+
+
+class Admission(Group):
+    """How much runs at once. A request beyond it waits in a queue, then is refused with 429 or 503."""
+
+    tokens_in_flight: int = Field(
+        default=1_000_000, ge=1, description="Generated tokens reserved by all running searches together."
+    )
+    searches: int = Field(default=64, ge=1, description="Searches running at once.")
+    queue: int = Field(default=256, ge=0, description="Searches waiting to run.")
+    queue_seconds: float = Field(default=30.0, ge=0, description="Longest wait in that queue.")
+    key_tokens_in_flight: int | None = Field(
+        default=None,
+        ge=1,
+        description="Of `tokens_in_flight`, the most that one API key may hold; none: all of it.",
+    )
+
+
+class Stream(Group):
+    """Server-Sent Events."""
+
+    progress_seconds: float = Field(
+        default=0.25, gt=0, description="Shortest time between two `search.progress` events."
+    )
+    ping_seconds: float = Field(
+        default=10.0, gt=0, description="A comment is sent after this long without an event."
+    )
+
+
+class Probe(Group):
+    """How readiness is known: a real request to each engine."""
+
+    deadline_seconds: float = Field(
+        default=10.0, gt=0, description="An engine that needs longer is not ready."
+    )
+    cache_seconds: float = Field(default=1.0, ge=0, description="How long one probe's result is used again.")
+
+
+class EngineSettings(Group):
+    """The vLLM engines. Absent values are computed from the machine."""
+
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        default="auto", description="Precision of the weights; `auto` is the checkpoint's own."
+    )
+    max_model_len: int | None = Field(
+        default=None, ge=2, description="Tokens of prompt and answer together; none: the model's own limit."
+    )
+    max_num_seqs: int = Field(default=256, ge=1, description="Sequences that each engine runs at once.")
+    max_waiting: int = Field(default=8192, ge=1, description="Sequences that may wait for an engine.")
+    seeded: bool = Field(
+        default=True,
+        description="Each draw follows its own seed. Off: a little faster, not repeatable.",
+    )
+    policy_kv_bytes: int | None = Field(
+        default=None, ge=1 << 20, description="CPU: bytes of the policy's KV cache."
+    )
+    value_kv_bytes: int | None = Field(
+        default=None, ge=1 << 20, description="CPU: bytes of the value model's KV cache."
+    )
+    policy_gpu_fraction: float = Field(
+        default=0.55, gt=0, lt=1, description="GPU: share of the card's memory for the policy."
+    )
+    value_gpu_fraction: float = Field(
+        default=0.3, gt=0, lt=1, description="GPU: share of the card's memory for the value model."
+    )
+    tensor_parallel: int = Field(default=1, ge=1, description="GPUs that each model is spread over.")
+    block_size: int | None = Field(default=None, ge=1, description="Tokens of one KV block.")
+    threads: int | None = Field(default=None, ge=1, description="CPU: threads of each engine.")
+    compile: bool | None = Field(
+        default=None,
+        description="Compile the models at start-up; none: on a GPU, and on a CPU with a C++ compiler.",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="ERROR", description="Level of vLLM's own log."
+    )
+    start_timeout: float = Field(
+        default=900.0, gt=0, description="Seconds that an engine may take to become ready."
+    )
+
+
+def is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _keys_of(path: Path) -> tuple[ApiKey, ...]:
+    content = read_toml(path)
+    if unknown := set(content) - {"keys"}:
+        raise BadSettings(f"{path}: unknown key {min(unknown)!r}; it holds [[keys]] tables only")
+    try:
+        return tuple(ApiKey.model_validate(key) for key in content.get("keys", ()))
+    except ValidationError as error:
+        raise BadSettings(f"{path}: {explain(error)}") from error

@@ -1,0 +1,130 @@
+"""All settings together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from ramify.settings.groups import Admission, Auth, EngineSettings, Group, Limits, Probe, Stream, is_loopback
+
+PREFIX = "RAMIFY_"
+
+
+class Settings(BaseSettings):
+    """The server's settings."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+        allow_inf_nan=False,
+    )
+
+    host: str = Field(
+        default="127.0.0.1", description="Address to listen on. Other than loopback needs an API key."
+    )
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    release: Path | None = Field(
+        default=None,
+        description="Directory of the release to serve; none: the shipped one.",
+    )
+    policy: str | None = Field(
+        default=None,
+        description="Directory of a causal language model to serve in place of a release.",
+    )
+    value: str | None = Field(
+        default=None,
+        description="Directory of a one-label sequence classifier, the value model of `policy`; without it only "
+        "what needs no value model can be asked for.",
+    )
+    model_name: str | None = Field(
+        default=None, description="Name under which the model is served; none: the release's own."
+    )
+    task: str | None = Field(
+        default=None, description="Task of requests that name none; none: the release's own."
+    )
+    log: str = Field(
+        default="sqlite:///runs/trees.db",
+        description="Where searched trees are kept: a file, which is SQLite's (also `sqlite:///file`), or "
+        "`postgresql://user@host/database`.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe line logged."
+    )
+    drain_seconds: float = Field(
+        default=20.0,
+        ge=0,
+        description="On SIGTERM, how long running searches may go on before they are stopped and answered.",
+    )
+    engine: EngineSettings = Field(default=EngineSettings(), description="The vLLM engines.")
+    auth: Auth = Field(default=Auth(), description="API keys.")
+    limits: Limits = Field(default=Limits(), description="The largest request taken.")
+    admission: Admission = Field(default=Admission(), description="How much runs at once.")
+    stream: Stream = Field(default=Stream(), description="Server-Sent Events.")
+    probe: Probe = Field(default=Probe(), description="Readiness.")
+
+    @field_validator("host")
+    @classmethod
+    def host_is_named(cls, host: str) -> str:
+        if not host:
+            raise ValueError("name an address; 0.0.0.0 listens on all of them")
+        return host
+
+    @field_validator("log")
+    @classmethod
+    def log_is_url(cls, log: str) -> str:
+        return log if "://" in log else f"sqlite:///{log}"
+
+    @model_validator(mode="after")
+    def one_model(self) -> Settings:
+        if self.policy is None and self.value is not None:
+            raise ValueError("value is the value model of a policy: give policy too, or a release")
+        if self.policy is not None and self.release is not None:
+            raise ValueError("give either a release or policy and value")
+        return self
+
+    @property
+    def loopback(self) -> bool:
+        return is_loopback(self.host)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings, FileSource(settings_cls))
+
+
+class FileSource(PydanticBaseSettingsSource):
+    """The TOML file that `load` was given."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError
+
+    def __call__(self) -> dict[str, Any]:
+        return dict(file_content.get())
+
+
+file_content: ContextVar[Mapping[str, Any]] = ContextVar("file_content", default=MappingProxyType({}))
+"""The parsed TOML file, for the length of one `load`."""
+
+
+def variables() -> Iterator[tuple[str, str, Any]]:
+    """(variable, dotted name, field) of every setting, groups included."""
+    for name, field in Settings.model_fields.items():
+        yield PREFIX + name.upper(), name, field
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
+            for inner, inner_field in field.annotation.model_fields.items():
+                yield f"{PREFIX}{name.upper()}__{inner.upper()}", f"{name}.{inner}", inner_field

@@ -1,0 +1,213 @@
+"""The whole server but for vLLM: its checks before it starts, its door, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ramify.api.server import (
+    ENGINE_DIED,
+    REFUSED,
+    STOPPED,
+    Refused,
+    Served,
+    _Server,
+    bind,
+    preflight,
+    serve,
+    served_of,
+    vocabulary,
+)
+from ramify.engines import EngineConfig
+from ramify.settings import Settings, load
+from ramify.treelog import TreeLog
+
+from .world import KEYS, MODEL, PROMPT, FakeEngines, hold, release, until
+
+LARGE = {"budget": {"simulations": 10_000, "tokens": 200_000}}
+
+
+@asynccontextmanager
+async def serving(
+    folder: Path, engines: FakeEngines, **settings: Any
+) -> AsyncIterator[tuple[httpx.AsyncClient, asyncio.Task[int]]]:
+    async def start(config: EngineConfig) -> FakeEngines:
+        return engines
+
+    chosen = Settings(log=f"{folder}/trees.db", port=0, **settings)
+    with preflight(chosen) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server = _Server(chosen, Served(MODEL, EngineConfig(folder)), listener, start)
+        run = asyncio.create_task(server.run())
+        async with httpx.AsyncClient(base_url=url, timeout=20) as http:
+            async with asyncio.timeout(10):
+                while not listening(url):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            yield http, run
+            release(engines)
+            if not run.done():
+                os.kill(os.getpid(), signal.SIGTERM)
+            await run
+
+
+def listening(url: str) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", int(url.rpartition(":")[2]))) == 0
+
+
+async def rows(folder: Path) -> list[str]:
+    async with await TreeLog.open(f"sqlite:///{folder}/trees.db", read_only=True) as log:
+        return [row.status for row in await log.list()]
+
+
+@pytest.mark.anyio
+async def test_sigterm_drains_answers_and_ends_with_0(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engines = FakeEngines()
+    async with serving(tmp_path, engines, drain_seconds=0.2) as (http, run):
+        asked = asyncio.create_task(http.post("/v1/search", json={"prompt": PROMPT, "search": LARGE}))
+        await until(lambda: engines.policy.generated > 50)
+        hold(engines)
+        os.kill(os.getpid(), signal.SIGTERM)
+        reply = (await asked).json()
+        assert await run == STOPPED
+    assert (reply["status"], reply["stop_reason"]) == ("drained", "drain")
+    assert await rows(tmp_path) == ["drained"]
+    said = capsys.readouterr().out
+    assert "serves letters (fake) at http://127.0.0.1:" in said
+    assert "curl -s http://127.0.0.1:" in said
+
+
+@pytest.mark.anyio
+async def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+    engines = FakeEngines()
+    async with serving(tmp_path, engines, drain_seconds=600) as (http, run):
+        hold(engines)
+        asked = asyncio.create_task(http.post("/v1/search", json={"prompt": PROMPT}))
+        await until(lambda: engines.policy.running)
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(0)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert (await asked).status_code == 503
+        assert await run == STOPPED
+    assert await rows(tmp_path) == ["drained"]
+
+
+@pytest.mark.anyio
+async def test_an_engine_that_dies_ends_the_server_with_3(tmp_path: Path) -> None:
+    engines = FakeEngines()
+    async with serving(tmp_path, engines) as (http, run):
+        assert (await http.post("/v1/search", json={"prompt": PROMPT})).status_code == 200
+        engines.dead.set()
+        assert await run == ENGINE_DIED
+    assert await rows(tmp_path) == ["complete"]
+
+
+@pytest.mark.anyio
+async def test_a_signal_while_the_engines_start_ends_the_start(tmp_path: Path) -> None:
+    from ramify.api.server import Stopped
+
+    begun = asyncio.Event()
+
+    async def start(config: EngineConfig) -> FakeEngines:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    settings = Settings(log=f"{tmp_path}/trees.db", port=0)
+    with preflight(settings) as listener:
+        run = asyncio.create_task(
+            _Server(settings, Served(MODEL, EngineConfig(tmp_path)), listener, start).run()
+        )
+        await begun.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Stopped):
+            await run
+    async with await TreeLog.open(settings.log):
+        pass  # the log was let go of
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::"])
+def test_without_a_key_only_loopback_is_listened_on(host: str) -> None:
+    with pytest.raises(Refused, match="without an API key"):
+        preflight(Settings(host=host, port=0))
+
+
+def test_with_a_key_any_address_may_be_listened_on() -> None:
+    preflight(load(host="0.0.0.0", port=0, auth={"keys": KEYS})).close()
+
+
+def test_a_port_in_use_is_refused_naming_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    with bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(Refused, match=rf"127.0.0.1:{port}.*settings: host, port"):
+            bind("127.0.0.1", port)
+        assert serve(Settings(port=port)) == REFUSED
+    assert str(port) in capsys.readouterr().err
+
+
+@pytest.mark.anyio
+async def test_of_two_servers_that_start_at_once_the_slower_is_refused(tmp_path: Path) -> None:
+    async def start(config: EngineConfig) -> FakeEngines:
+        return FakeEngines()
+
+    with bind("127.0.0.1", 0) as first, bind("127.0.0.1", first.getsockname()[1]) as second:
+        first.listen()
+        settings = Settings(log=f"{tmp_path}/trees.db")
+        with pytest.raises(Refused, match="settings: host, port"):
+            await _Server(settings, Served(MODEL, EngineConfig(tmp_path)), second, start).run()
+
+
+def test_what_cannot_be_served_is_refused_before_the_engines_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for settings, said in (
+        (Settings(port=0, release=tmp_path / "v000009"), "v000009"),
+        (Settings(port=0, task="chess"), "chess"),
+        (Settings(port=0, host="no.such.host.invalid"), "without an API key"),
+    ):
+        assert serve(settings) == REFUSED
+        assert said in capsys.readouterr().err
+
+
+def test_a_log_that_another_server_writes_is_refused_before_the_engines_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model").mkdir()
+
+    async def beside() -> int:
+        async with await TreeLog.open(f"sqlite:///{tmp_path}/trees.db"):
+            settings = Settings(port=0, policy=str(tmp_path / "model"), log=f"{tmp_path}/trees.db")
+            return await asyncio.to_thread(serve, settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Signals belong to the main thread; this one only has to fail.
+        patch.setattr(asyncio.SelectorEventLoop, "add_signal_handler", lambda *_: None)
+        patch.setattr(asyncio.SelectorEventLoop, "remove_signal_handler", lambda *_: True)
+        assert asyncio.run(beside()) == REFUSED
+    assert "is writing" in capsys.readouterr().err
+
+
+def test_models_by_path_are_served_under_their_folders_name(tmp_path: Path) -> None:
+    for part, size in (("my-model", 100), ("judge", 90)):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "config.json").write_text(json.dumps({"vocab_size": size}))
+    served = served_of(
+        load(policy=str(tmp_path / "my-model"), value=str(tmp_path / "judge"), engine={"max_num_seqs": 7})
+    )
+    assert (served.model.name, served.model.release, served.model.vocabulary) == ("my-model", "local", 90)
+    assert (served.config.policy, served.config.max_num_seqs) == (tmp_path / "my-model", 7)
+    (tmp_path / "judge" / "config.json").write_text("{}")
+    assert vocabulary(tmp_path / "my-model", tmp_path / "judge") == 0
