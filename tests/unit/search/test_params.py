@@ -1,0 +1,255 @@
+"""Parameters: what does nothing is refused, what is accepted does something (pitfall 26)."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from fakes import FakePolicy, FakeTask
+from ramify.search.params import (
+    BOUNDS,
+    CHOICES,
+    DEFAULTS,
+    FIELDS,
+    ParamError,
+    check_sampling,
+    search_params,
+)
+from ramify.search.records import Action, Limits, Sampling, SearchParams
+from search_worlds import TOKEN, lines, parity, ran, shape
+
+EVERYONE = sorted(FIELDS)
+
+
+def refusal(**given: Any) -> tuple[str, str]:
+    with pytest.raises(ParamError) as refused:
+        search_params(**given)
+    return refused.value.field, refused.value.message
+
+
+@pytest.mark.parametrize("algorithm", EVERYONE)
+def test_every_algorithm_has_defaults_that_are_allowed(algorithm: str):
+    params = search_params(algorithm)
+    assert params.algorithm == algorithm
+    for name, value in DEFAULTS[algorithm].items():
+        assert getattr(params, name) == value
+
+
+@pytest.mark.parametrize("algorithm", EVERYONE)
+def test_a_parameter_that_an_algorithm_does_not_have_is_refused_by_name(algorithm: str):
+    for field in {f.name for f in fields(SearchParams)} - FIELDS[algorithm]:
+        value = getattr(SearchParams(), field)
+        assert refusal(algorithm=algorithm, **{field: value}) == (
+            field,
+            f"has no effect with algorithm {algorithm!r}",
+        )
+
+
+def test_an_unknown_parameter_is_refused_by_name():
+    assert refusal(simulation=3) == ("simulation", "no such search parameter")
+
+
+def test_an_unknown_algorithm_names_the_known_and_the_nearest():
+    field, message = refusal(algorithm="mtcs")
+    assert field == "algorithm"
+    assert "'mtcs' is none of mcts, gumbel" in message
+    assert message.endswith("did you mean 'mcts'?")
+    assert "did you mean" not in refusal(algorithm="zzzzzz")[1]
+    assert refusal(algorithm=["mcts"])[0] == "algorithm"
+
+
+def test_an_error_does_not_echo_what_is_long():
+    # pitfall 30
+    assert len(refusal(algorithm="m" * 10**6)[1]) < 400
+    assert len(refusal(answer="m" * 10**6)[1]) < 400
+
+
+@pytest.mark.parametrize(
+    ("needs", "field", "given"),
+    [
+        ("select is 'thompson'", "kappa", {"select": "puct", "kappa": 2.0}),
+        ("select is 'puct'", "c_init", {"c_init": 1.0}),
+        ("select is 'puct'", "c_base", {"c_base": 9.0}),
+        ("select is 'puct'", "prior", {"prior": "count"}),
+        ("select is 'puct'", "dirichlet_fraction", {"dirichlet_fraction": 0.1}),
+        ("select is 'puct'", "dirichlet_alpha", {"dirichlet_alpha": 0.1}),
+        ("dirichlet_fraction is above 0", "dirichlet_alpha", {"select": "puct", "dirichlet_alpha": 0.1}),
+        ("commit is 'step'", "tau", {"tau": 1.0}),
+        ("expand is 'step'", "leaf", {"leaf": "value"}),
+        ("expand is 'step'", "widen", {"widen": False}),
+        ("leaf is 'mixed'", "rollout_weight", {"expand": "step", "leaf": "rollout", "rollout_weight": 0.1}),
+        ("prior is 'mean_logprob' or 'sum_logprob'", "prior_temperature",
+         {"select": "puct", "prior_temperature": 2.0}),
+        ("early_stop is 'posterior'", "early_stop_threshold",
+         {"early_stop": "unbeatable", "early_stop_threshold": 0.9}),
+        ("expand is 'step': see considered", "width", {"algorithm": "gumbel", "width": 4}),
+    ],
+)  # fmt: skip
+def test_a_parameter_without_effect_beside_the_others_says_what_it_needs(
+    needs: str, field: str, given: dict[str, Any]
+):
+    refused, message = refusal(**given)
+    assert refused == field
+    assert message.startswith("has no effect")
+    assert message.endswith(f"unless {needs}")
+
+
+@pytest.mark.parametrize(
+    ("field", "given"),
+    [
+        ("prior", {"algorithm": "rap", "prior": "sum_logprob", "action": TOKEN}),
+        ("action.kind", {"algorithm": "mcts", "action": TOKEN}),
+        ("action.kind", {"algorithm": "gumbel", "action": TOKEN}),
+        ("widen", {"algorithm": "mcts", "expand": "step", "widen": True, "action": TOKEN}),
+        ("early_stop", {"early_stop": "verified"}),
+        ("early_stop", {"early_stop": "unbeatable", "answer": "orm_max"}),
+        ("early_stop", {"early_stop": "posterior", "answer": "most_visited"}),
+        ("action.stop", {"action": Action("step", ())}),
+        ("action.stop", {"action": Action("step", ("",))}),
+        ("action.stop", {"action": Action("step", ("x" * 65,))}),
+        ("action.stop", {"action": Action("step", ("x",) * 9)}),
+        ("widen", {"expand": "step", "widen": "no"}),
+        *[("answer", {"algorithm": name, "answer": "most_visited"})
+          for name in EVERYONE if name not in ("mcts", "gumbel", "rap")],
+    ],
+)  # fmt: skip
+def test_what_cannot_be_together_is_refused(field: str, given: dict[str, Any]):
+    assert refusal(**given)[0] == field
+
+
+def beside(name: str) -> dict[str, Any]:
+    """An algorithm that has the parameter, and what it needs beside it."""
+    algorithm = next(a for a in ("mcts", "gumbel", "beam", "dfs") if name in FIELDS[a])
+    needed = {
+        **{key: {"select": "puct"} for key in ("c_init", "c_base", "prior", "dirichlet_fraction")},
+        "dirichlet_alpha": {"select": "puct", "dirichlet_fraction": 0.1},
+        "prior_temperature": {"select": "puct", "prior": "sum_logprob"},
+        "tau": {"commit": "step"},
+        "leaf": {"expand": "step"},
+        "rollout_weight": {"expand": "step", "leaf": "mixed"},
+        "early_stop_threshold": {"early_stop": "posterior"},
+    }
+    return {"algorithm": algorithm, **needed.get(name, {})}
+
+
+def with_value(name: str, value: object) -> dict[str, Any]:
+    if name.startswith("action."):
+        return {"action": Action(**{name.removeprefix("action."): value})}  # type: ignore[arg-type]
+    if name.startswith("budget."):
+        return {"budget": Limits(**{name.removeprefix("budget."): value})}  # type: ignore[arg-type]
+    return {**beside(name), name: value}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_bounds_are_inclusive_and_kept(name: str):
+    low, high = BOUNDS[name]
+    for value in (low, high):
+        search_params(**with_value(name, value))
+    for bad in (low - 1e-4, high * 1.01 + 1, float("nan"), float("inf"), True, "3"):
+        assert refusal(**with_value(name, bad))[0] == name
+
+
+@pytest.mark.parametrize("name", ["width", "parallel", "max_depth", "budget.simulations", "budget.tokens"])
+def test_half_a_draw_is_refused(name: str):
+    field, message = refusal(**with_value(name, 2.5))
+    assert (field, message.split(" from ")[0]) == (name, "2.5 is not an integer")
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_choice_that_does_not_exist_is_refused_by_name(name: str):
+    field, message = refusal(**({"algorithm": "x"} if name == "algorithm" else with_value(name, "x")))
+    assert field == name
+    assert message.startswith("'x' is none of ")
+
+
+def test_a_budget_below_one_answer_is_refused():
+    params = search_params(budget=Limits(tokens=63))
+    with pytest.raises(ParamError, match=r"budget\.tokens: is 63, below sampling\.max_tokens \(64\)"):
+        check_sampling(params, Sampling(max_tokens=64))
+    check_sampling(params, Sampling(max_tokens=63))
+    check_sampling(search_params(), Sampling(max_tokens=10**6))
+
+
+PUCT = {"select": "puct"}
+STEP = {"expand": "step"}
+EFFECTS: dict[str, list[tuple[dict[str, Any], Any, Any]]] = {
+    "parallel": [({}, 1, 7)],
+    "grader": [({}, "model", "verifier")],
+    "answer": [({}, "orm_max", "majority")],
+    "schedule": [({"parallel": 5}, "waves", "continuous")],
+    "early_stop": [({"grader": "verifier"}, "off", "verified")],
+    "early_stop_threshold": [({"answer": "majority", "early_stop": "posterior"}, 0.6, 1.0)],
+    "budget": [({}, Limits(simulations=3), Limits(simulations=20))],
+    "action": [({}, Action("step", ("\n",), 4), Action("chunk", (), 1))],
+    "width": [(STEP, 2, 5), ({}, 2, 5)],
+    "max_depth": [({}, 2, 6)],
+    "expand": [({}, "path", "step")],
+    "widen": [(STEP, False, True)],
+    "select": [({}, "puct", "thompson")],
+    "kappa": [({"parallel": 1}, 0.05, 100.0)],
+    "prior": [
+        ({**PUCT, **STEP}, "count", "sum_logprob"),
+        (STEP, "count", "sum_logprob"),
+        ({}, "count", "sum_logprob"),
+    ],
+    "prior_temperature": [
+        ({**PUCT, **STEP, "prior": "sum_logprob"}, 0.05, 100.0),
+        ({**STEP, "prior": "sum_logprob"}, 0.05, 100.0),
+        ({"prior": "sum_logprob"}, 0.05, 100.0),
+    ],
+    "leaf": [(STEP, "value", "rollout")],
+    "rollout_weight": [({**STEP, "leaf": "mixed"}, 0.05, 0.95)],
+    "commit": [({}, "root", "step")],
+    "tau": [({"commit": "step"}, 0.0, 100.0)],
+    "c_init": [({**PUCT, **STEP}, 0.0, 20.0), ({}, 0.0, 20.0)],
+    "c_base": [({**PUCT, **STEP}, 1.0, 1e9), ({}, 1.0, 1e9)],
+    "dirichlet_alpha": [({**PUCT, **STEP, "dirichlet_fraction": 1.0}, 0.01, 50.0)],
+    "dirichlet_fraction": [({**PUCT, **STEP}, 0.0, 1.0)],
+    "considered": [({}, 1, 8)],
+    "c_visit": [({"c_scale": 0.1}, 0.0, 1000.0)],
+    "c_scale": [({}, 0.0, 10.0)],
+    "gumbel_scale": [({"considered": 6, "c_scale": 0.0}, 0.0, 100.0)],
+    "beam_width": [({}, 1, 5)],
+    "threshold": [({}, 0.0, 0.45)],
+}
+"""For each parameter: what stands beside it (the first that the algorithm takes) and two values that must differ."""
+
+
+def grown(algorithm: str, seed: int, given: dict[str, Any]) -> dict[str, Any]:
+    """The whole tree but the parameters that it repeats; and when what landed, and how much ran at once."""
+    params = {"budget": Limits(simulations=20), "schedule": "waves", "seed": seed, **given}
+    task = FakeTask(lambda text: text.startswith("a"))
+    policy = FakePolicy(lines, jitter=random.Random(seed))
+    found = ran(policy=policy, value=parity, task=task, algorithm=algorithm, **params)
+    landings = [progress.tokens for progress in found.seen]
+    return {**shape(found.tree), "params": None, "landings": landings, "at once": policy.most_running}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "field"),
+    [(algorithm, field) for algorithm in EVERYONE for field in sorted(FIELDS[algorithm])],
+)
+def test_every_parameter_that_an_algorithm_has_changes_what_it_does(algorithm: str, field: str):
+    if field == "algorithm":
+        assert search_params(algorithm).algorithm == algorithm
+        return
+    context, one, other = next(
+        (context, *values)
+        for context, *values in EFFECTS[field]
+        if all(_takes(algorithm, {**context, field: value}) for value in values)
+    )
+    assert any(
+        grown(algorithm, seed, {**context, field: one}) != grown(algorithm, seed, {**context, field: other})
+        for seed in range(6)
+    )
+
+
+def _takes(algorithm: str, given: dict[str, Any]) -> bool:
+    try:
+        search_params(algorithm, **given)
+    except ParamError:
+        return False
+    return True
