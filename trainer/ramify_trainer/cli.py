@@ -57,12 +57,12 @@ def report_command(
     """Measure a release of the demo model on held-out problems."""
     from ramify_trainer.bootstrap.config import BootstrapConfig, ReportConfig
     from ramify_trainer.bootstrap.report import markdown
-    from ramify_trainer.bootstrap.run import prepare_torch, report_on
+    from ramify_trainer.bootstrap.run import fast_torch, report_on
 
     loaded = weights.load_release(release or weights.shipped())
-    prepare_torch(threads)
     settings = BootstrapConfig(seed=seed, report=ReportConfig(problems=problems, answers=answers))
-    report = {"release": loaded.id, **report_on(loaded.policy_path, loaded.value_path, settings, split)}
+    with fast_torch(threads):
+        report = {"release": loaded.id, **report_on(loaded.policy_path, loaded.value_path, settings, split)}
     if out is not None:
         out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     Console().print(Markdown(markdown(report)))

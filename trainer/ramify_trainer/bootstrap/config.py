@@ -70,13 +70,13 @@ class PolicyConfig(_Section):
 class SamplingConfig(_Section):
     """The samples that the value model learns from."""
 
-    problems: PositiveInt = 40_000
+    problems: PositiveInt = 30_000
     """Distinct training problems."""
     answers: PositiveInt = 8
     """Answers to each problem, at temperature 1."""
     continuations: PositiveInt = 4
     """Answers to each unfinished state that is sampled afresh."""
-    states: int = Field(default=20_000, ge=0)
+    states: int = Field(default=16_000, ge=0)
     """Unfinished states, drawn from the first answers, that are continued again."""
     count_weights: dict[int, float] = {4: 0.25, 5: 0.35, 6: 0.4}
     batch: PositiveInt = 128
@@ -86,14 +86,12 @@ class SamplingConfig(_Section):
 class ValueConfig(_Section):
     """Training of the value model on the samples."""
 
-    epochs: float = Field(default=1.0, gt=0)
+    epochs: float = Field(default=1.5, gt=0)
     batch: PositiveInt = 16
     """Prompts a step, each with all its answers."""
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
     warmup: PositiveInt = 200
-    td_lambda: float = Field(default=1.0, ge=0, le=1)
-    """λ of the tree's λ-return; 1 is Monte Carlo, the mean outcome below a state."""
 
 
 class ReportConfig(_Section):

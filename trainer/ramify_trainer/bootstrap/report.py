@@ -35,16 +35,14 @@ def pass_at_k(right: NDArray[np.int64], drawn: int, k: int) -> float:
     return float(1 - miss.mean())
 
 
-def auc(scores: NDArray[np.float32], labels: NDArray[np.float32]) -> float:
-    """Return the area under the ROC curve, ties counting half; NaN where all labels agree."""
-    order = np.argsort(scores, kind="stable")
+def auc(scores: NDArray[np.float32], labels: NDArray[np.float32]) -> float | None:
+    """Return the area under the ROC curve, ties counting half; None where all labels agree."""
     values, inverse = np.unique(scores, return_inverse=True)
     counts = np.bincount(inverse, minlength=len(values))
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     positive = labels > 0.5
     n, m = int(positive.sum()), int((~positive).sum())
-    assert len(order) == n + m
-    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * m)) if n and m else float("nan")
+    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * m)) if n and m else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +132,9 @@ def _value_figures(group: list[_Judged]) -> dict[str, Any]:
     ends = [_at_end(j) for j in group]
     values, outcomes = (np.concatenate(part) for part in zip(*ends, strict=True))
     figures["auc_end"] = auc(values, outcomes)
-    figures["brier_end"] = float(((values - outcomes) ** 2).mean())
-    figures["ece_end"] = expected_calibration_error(values, outcomes)
+    if len(values):
+        figures["brier_end"] = float(((values - outcomes) ** 2).mean())
+        figures["ece_end"] = expected_calibration_error(values, outcomes)
     figures["best_of_all"] = float(np.concatenate([_chosen(j) for j in group]).mean())
     return figures
 
@@ -190,6 +189,6 @@ def _table(part: str, groups: dict[str, dict[str, float]]) -> list[str]:
     columns = list(dict.fromkeys(key for figures in groups.values() for key in figures))
     rows = [f"| {part} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, figures in groups.items():
-        cells = [f"{figures[c]:.3f}" if c in figures else "" for c in columns]
+        cells = ["" if figures.get(c) is None else f"{figures[c]:.3f}" for c in columns]
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
     return rows

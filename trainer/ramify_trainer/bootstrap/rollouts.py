@@ -8,7 +8,7 @@ steps, where the search asks for a value: the prompt's newline, every newline of
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ramify.rewards.countdown import Problem, grade, parse_answer, parse_prompt
 from ramify_trainer.bootstrap.sampling import Sampler
 from ramify_trainer.bootstrap.tokenizer import EOS, NEWLINE, decode
-from ramify_trainer.bootstrap.walks import answer_length, prompt_tokens
+from ramify_trainer.bootstrap.walks import answer_length, prompt_length
 
 __all__ = ["Rollouts", "legal_states", "roll_out", "step_targets"]
 
@@ -40,13 +40,17 @@ class Rollouts:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def regular(self) -> Rollouts:
+        """Return the rollouts with answers cut to a regular answer's length; hardly any is longer."""
+        begun = self.prompts.shape[1] - prompt_length(self.count)
+        return replace(self, answers=self.answers[:, :, : answer_length(self.count) - begun])
+
 
 def roll_out(
     sampler: Sampler, prompts: NDArray[np.int64], count: int, answers: int, batch: int
 ) -> Iterator[Rollouts]:
     """Yield graded answers to prompts [P, T] of problems with ``count`` numbers, ``batch`` prompts at a time."""
-    regular = answer_length(count) + prompt_tokens(np.ones((1, count), int), np.ones(1, int)).shape[1]
-    max_tokens = regular - prompts.shape[1] + SPARE_TOKENS
+    max_tokens = prompt_length(count) + answer_length(count) - prompts.shape[1] + SPARE_TOKENS
     for start in range(0, len(prompts), batch):
         part = prompts[start : start + batch]
         written = sampler(part, answers, max_tokens)

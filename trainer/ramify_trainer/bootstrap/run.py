@@ -37,12 +37,16 @@ from ramify_trainer.bootstrap.rollouts import Rollouts
 from ramify_trainer.bootstrap.sampling import Sampler
 from ramify_trainer.bootstrap.value import new_value, train_value, value_steps
 
-__all__ = ["bootstrap", "prepare_torch", "progress_bar", "report_on"]
+__all__ = ["bootstrap", "fast_torch", "progress_bar", "report_on"]
 
 
 def bootstrap(config: BootstrapConfig, work: Path, root: Path, release_id: str | None = None) -> Release:
     """Train policy and value model, measure them on dev, and publish them as a release under ``root``."""
-    prepare_torch(config.threads)
+    with fast_torch(config.threads):
+        return _bootstrap(config, work, root, release_id)
+
+
+def _bootstrap(config: BootstrapConfig, work: Path, root: Path, release_id: str | None) -> Release:
     work.mkdir(parents=True, exist_ok=True)
     _keep_settings(config, work)
     times: dict[str, float] = {}
@@ -62,10 +66,18 @@ def bootstrap(config: BootstrapConfig, work: Path, root: Path, release_id: str |
     )
 
 
-def prepare_torch(threads: int) -> None:
-    """Use ``threads`` cores, and no denormal numbers: they are slow and too small to matter."""
+@contextmanager
+def fast_torch(threads: int) -> Iterator[None]:
+    """Use ``threads`` cores, and no denormal numbers (slow, and too small to matter), until the block ends."""
+    np.finfo(np.float32), np.finfo(np.float64)  # worked out now: without denormals NumPy warns
+    before = torch.get_num_threads()
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(before)
 
 
 def progress_bar() -> Progress:
@@ -170,6 +182,7 @@ def _details(config: BootstrapConfig, work: Path, data: list[Rollouts], report: 
         for part in ("policy", "value")
         for group, figures in report[part].items()
         for figure, value in figures.items()
+        if value is not None
     }
     return Details(
         name=config.name,

@@ -37,6 +37,7 @@ def train_value(
     """Train ``model`` in place on rollouts; a batch has prompts of one length, with all answers to them."""
     steps = value_steps(data, config)
     optimizer = optimizer_for(model, config.learning_rate, config.weight_decay)
+    data = [part.regular() for part in data]
     targets = [step_targets(part) for part in data]
     model.train()
     batches = _batches(data, config.batch, np.random.default_rng(seed))
