@@ -52,7 +52,6 @@ class Timed(FakePolicy):
         {"algorithm": "mcts", "early_stop": "posterior", "early_stop_threshold": 1.0},
         {"algorithm": "mcts", "expand": "step", "widen": True},
         {"algorithm": "gumbel", "c_scale": 0.01},
-        {"algorithm": "gumbel", "expand": "step", "width": 4},
         {"algorithm": "best_of_n"},
     ],
     ids=lambda params: "-".join(map(str, params.values())),
