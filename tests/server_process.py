@@ -41,7 +41,7 @@ class ServerProcess:
         """kill -9; the processes that it leaves behind, some of which may still be running."""
         left = self.engine_processes()
         self.process.kill()
-        self.process.wait()
+        self.process.communicate()
         return left
 
     def stop(self, seconds: float = 60) -> int:
@@ -49,7 +49,8 @@ class ServerProcess:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(seconds)
+            self.process.communicate(timeout=seconds)
+            return self.process.returncode
         finally:
             if self.process.poll() is None:
                 self.kill()
@@ -63,7 +64,15 @@ def start(folder: Path, models: Sequence[str], *flags: str) -> ServerProcess:
     command = [sys.executable, "-m", "ramify.cli", "serve", "--port", "0", "--log", f"{folder}/trees.db"]
     with (folder / "stderr.txt").open("a") as errors:
         process = subprocess.Popen(
-            [*command, *models, *flags], cwd=folder, stdout=subprocess.PIPE, stderr=errors, text=True
+            [*command, *models, *flags],
+            cwd=folder,
+            env={
+                **os.environ,
+                "RAMIFY_ENGINE__COMPILE": "false",
+            },  # starts sooner; nothing here is about speed
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
         )
     assert process.stdout is not None
     give_up = time.monotonic() + START_SECONDS
@@ -72,6 +81,7 @@ def start(folder: Path, models: Sequence[str], *flags: str) -> ServerProcess:
         line = process.stdout.readline()
         if not line or time.monotonic() > give_up:
             process.kill()
+            process.communicate()
             raise RuntimeError(f"the server did not start: {(folder / 'stderr.txt').read_text()[-3000:]}")
         banner += line
     url = re.search(r"at (http://\S+)", banner)

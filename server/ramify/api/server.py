@@ -266,6 +266,7 @@ class _Http(uvicorn.Server):
                 access_log=False,
                 lifespan="off",
                 server_header=False,
+                timeout_keep_alive=65,  # longer than proxies and pools keep theirs, so that they close first
                 timeout_graceful_shutdown=int(LAST_WORDS),
             )
         )

@@ -19,9 +19,9 @@ class Reply(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-Name = Annotated[str, Field(min_length=1, max_length=200)]
-Token = Annotated[int, Field(ge=0, le=1 << 24)]
-TokenIds = Annotated[list[Token], Field(max_length=200_000)]
+PLAIN = r"^[^\x00-\x1f\x7f]*$"
+"""No control characters: PostgreSQL, for one, refuses NUL."""
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)]
 StopString = Annotated[str, Field(min_length=1, max_length=128)]
 StopStrings = Annotated[list[StopString], Field(max_length=8)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]

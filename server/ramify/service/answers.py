@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ramify.engines.errors import EngineBusy
 from ramify.search.records import Answer, Status, StopReason, Usage
 from ramify.search.tree import Tree
 from ramify.service.errors import EngineUnavailable, NoAnswer, SearchFailed, ServerBusy, ServiceError
@@ -58,4 +59,6 @@ def failure(tree: Tree) -> ServiceError | None:
         return EngineUnavailable(f"{where} ended without an answer: an engine died", retry_after=30)
     if tree.status == "drained":
         return ServerBusy(f"{where} ended without an answer: the server is shutting down", retry_after=30)
+    if (tree.error or "").startswith(EngineBusy.__name__):
+        return ServerBusy(f"{where} ended without an answer: the engine's queue is full", retry_after=5)
     return SearchFailed(f"{where} failed: {(tree.error or 'the reason is in the server log')[:200]}")

@@ -160,6 +160,19 @@ async def test_engine_death_ends_searches_as_engine_dead(tmp_path: Path, request
         assert (await world.http.get("/livez")).status_code == 200
 
 
+async def test_an_engine_whose_queue_is_full_is_503(world: World) -> None:
+    from ramify.engines import EngineBusy
+
+    async def full(*_: Any) -> Any:
+        raise EngineBusy("8192 sequences wait")
+
+    world.engines.policy.sample = full  # type: ignore[method-assign]
+    response = await world.search()
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "server_full"
+    assert (await the_only_row(world)).status == "failed"
+
+
 async def test_events_come_in_order_and_end_with_the_answer(world: World) -> None:
     response = await world.search(stream=True)
     assert response.headers["content-type"].startswith("text/event-stream")

@@ -75,6 +75,23 @@ async def test_26_a_field_without_effect_is_refused_by_name_never_dropped(
     assert "no effect" in found["message"]
 
 
+@pytest.mark.parametrize("text", ["\\ud800", "a\\udfffb"])
+async def test_half_a_surrogate_pair_is_refused(world: World, text: str) -> None:
+    headers = {"content-type": "application/json"}
+    body = f'{{"prompt": "?{text}"}}'
+    found = error(await world.http.post("/v1/search", content=body, headers=headers), 400)
+    assert found["param"] == "prompt"
+
+
+async def test_what_a_database_cannot_hold_is_refused_or_replaced(world: World) -> None:
+    error(await world.http.get("/v1/trees?text=%00"), 400)
+    error(await world.http.put("/v1/consumers/c", json={"owner": "a\x00", "lease_seconds": 1}), 400)
+    reply = (await world.search(prompt="?\n\x00")).json()
+    path = f"/v1/trees/{reply['id']}/feedback"
+    verdict = await world.http.post(path, json={"outcome": 1, "answer": "\x00", "comment": "\x00"})
+    assert verdict.status_code == 200
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 async def test_numbers_that_are_not_finite_are_refused(world: World, number: str) -> None:
     body = f'{{"prompt": "?", "sampling": {{"temperature": {number}}}}}'

@@ -14,6 +14,7 @@ from ramify.api.context import Context, Here, Who
 from ramify.api.documentation import DOT, NDJSON
 from ramify.api.dot import dot
 from ramify.api.scopes import ScopedRoute, needs
+from ramify.api.wire_common import PLAIN
 from ramify.service.errors import BadRequest, NotFound
 from ramify.service.ids import tree_id
 from ramify.service.keys import Caller
@@ -21,7 +22,7 @@ from ramify.treelog import Entry, Filters, json_line
 
 router = APIRouter(route_class=ScopedRoute, tags=["trees"])
 Seq = Annotated[int | None, Query(ge=0, le=(1 << 63) - 1)]
-Text = Annotated[str | None, Query(min_length=1, max_length=200)]
+Text = Annotated[str | None, Query(min_length=1, max_length=200, pattern=PLAIN)]
 Form = Annotated[Literal["json", "dot"], Query(alias="format")]
 Id = Annotated[str, Path(max_length=64, description="Of the tree (`tree_…`) or of its search (`srch_…`).")]
 
