@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ramify.cli.output import console, errors, fail, refuse
+from ramify.cli.signals import ended_as_interrupted
 
 if TYPE_CHECKING:
     from ramify.bench.report import Found
@@ -64,7 +65,8 @@ def bench(
             "machine": machine.machine(),
             "versions": machine.versions(),
         }
-        found = asyncio.run(_measure(release, load, pairs, LADDER if concurrency else (), scaling))
+        with ended_as_interrupted():
+            found = asyncio.run(_measure(release, load, pairs, LADDER if concurrency else (), scaling))
     except (WeightsError, EngineError, SearchFailed) as error:
         fail(error, "see what there is:  ramify releases list")
     except KeyboardInterrupt:

@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 
 import httpx
 from rich.console import Console
+
+from ramify.cli.signals import ended_as_interrupted
 
 DEADLINE = 600.0
 """Seconds until a server must be ready: two engines, perhaps on a slow machine."""
@@ -48,7 +49,7 @@ def serving(flags: Sequence[str], log: Path, console: Console) -> Iterator[str]:
         str(port),
         *flags,
     ]
-    with _terminated_as_exit(), log.open("wb") as output:
+    with ended_as_interrupted(), log.open("wb") as output:
         child = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -110,18 +111,3 @@ def tail(log: Path, lines: int = 15) -> str:
 
 def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-@contextmanager
-def _terminated_as_exit() -> Iterator[None]:
-    """SIGTERM and SIGHUP leave by an exception, so that what must be ended is ended."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ramify.cli.output import console, errors, fail, refuse
+from ramify.cli.signals import ended_as_interrupted
 
 if TYPE_CHECKING:
     from ramify.evaluation.methods import Method
@@ -106,7 +107,8 @@ def evaluate(
     }
     stopped = False
     try:
-        asyncio.run(_run(rows, asked, chosen, ladder, seed, concurrency, server, api_key, release))
+        with ended_as_interrupted():
+            asyncio.run(_run(rows, asked, chosen, ladder, seed, concurrency, server, api_key, release))
     except KeyboardInterrupt:
         stopped = True
     except (WeightsError, EngineError, SearchFailed) as error:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ramify.cli.output import console, errors, fail, refuse
+from ramify.cli.signals import ended_as_interrupted
 
 DEFAULT_TOKENS = 1000
 
@@ -66,9 +67,12 @@ def search(
 
         errors.print("starting the engines (about 20 s) …")
         try:
-            tree = asyncio.run(run_local(release, body))
+            with ended_as_interrupted():
+                tree = asyncio.run(run_local(release, body))
         except (WeightsError, EngineError) as error:
             fail(error, "see what there is:  ramify releases list")
+        except KeyboardInterrupt:
+            fail("stopped", code=130)
     else:
         from ramify.cli.search_remote import run_remote
 
