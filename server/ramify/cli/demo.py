@@ -155,5 +155,5 @@ def _onward(folder: Path) -> str:
 [bold]Ask it something yourself[/]
   {ramify} serve
   {ramify} search "3 5 7 8 to 24"          (in another terminal)
-  curl -s http://127.0.0.1:8000/v1/search -H 'content-type: application/json' -d '{{"prompt": "3 5 7 8 to 24\\n"}}'
+  curl -s http://127.0.0.1:8000/v1/search -H 'content-type: application/json' -d '{{"prompt": "3 5 7 8 to 24"}}'
 """

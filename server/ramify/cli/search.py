@@ -53,8 +53,7 @@ def search(
         if not found:
             refuse(f"--set {setting!r} has no '=': write it like kappa=3")
         asked[key.strip()] = parse_value(text.strip())
-    text = prompt if chat or prompt.endswith("\n") else prompt + "\n"
-    body: dict[str, Any] = {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": text}
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
     body |= (
         {"search": asked}
         | ({} if task is None else {"task": {"name": task}})
