@@ -77,12 +77,19 @@ async def client(url: str, rng: random.Random, load: Load, name: str) -> None:
 
 
 async def under_load(server: ServerProcess, rng: random.Random, load: Load, name: str) -> list[object]:
-    """Load the server, kill it at a random moment, return the processes it left."""
+    """Load the server, kill it at a random moment, return the processes it left.
+
+    The moment is a random number of answers and a random fraction of a second more: a slow machine is killed under
+    the same load as a fast one."""
     clients = [
         asyncio.create_task(client(server.url, random.Random(rng.random()), load, f"{name}:{i}"))
         for i in range(CLIENTS)
     ]
-    await asyncio.sleep(rng.uniform(0.05, 3.0))  # the moment is what is random here, not a synchronisation
+    answers, later = rng.choice([0, 1, 4, 16, 40]), rng.uniform(0.0, 0.5)
+    give_up = time.monotonic() + 60
+    while len(load.acknowledged) < answers and time.monotonic() < give_up:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(later)
     left = server.kill()
     await asyncio.gather(*clients)
     return list(left)

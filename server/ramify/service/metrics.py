@@ -74,7 +74,8 @@ class Metrics:
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         Gauge(name, text, registry=self.registry).set_function(read)
 
-    def started(self, algorithm: str, waited: float) -> None:
+    def started(self, waited: float) -> None:
+        """A search was admitted after `waited` seconds."""
         self._wait.observe(waited)
 
     def ended(self, tree: Tree, seconds: float) -> None:

@@ -112,17 +112,27 @@ class Searches:
     async def _admit(self, prepared: Prepared, caller: Caller, once: Once | None, arrived: float) -> Running:
         ticket = await self.admission.enter(caller.key_id, prepared.tokens)
         # No await from here on until the search's own task holds the ticket.
+        try:
+            running = self._begin(prepared, caller, once, ticket)
+        except BaseException:
+            self.admission.leave(ticket)
+            raise
+        waited = self.clock() - arrived
+        self.metrics.started(waited)
+        running.life = asyncio.create_task(
+            self._live(running, max(0.0, prepared.deadline - waited)), name=running.id
+        )
+        self._lives.add(running.life)
+        running.life.add_done_callback(self._forget)
+        return running
+
+    def _begin(self, prepared: Prepared, caller: Caller, once: Once | None, ticket: Ticket) -> Running:
         tree = prepared.tree
         task = CountedTask(prepared.task, self.metrics.grading_failed)
         search = Search(tree, self.engines.policy, self.engines.scorer, task, clock=self.clock)
         running = Running(search_id(tree.id), caller.key_id, tree, search, ticket, once, self.clock())
         ticket.spent = lambda: running.spent
         self.running[tree.id] = running
-        self.metrics.started(tree.params.algorithm, self.clock() - arrived)
-        left = prepared.deadline - (self.clock() - arrived)
-        running.life = asyncio.create_task(self._live(running, max(0.0, left)), name=running.id)
-        self._lives.add(running.life)
-        running.life.add_done_callback(self._forget)
         return running
 
     def _forget(self, life: asyncio.Task[Tree]) -> None:
