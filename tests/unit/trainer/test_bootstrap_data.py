@@ -11,6 +11,7 @@ from ramify_trainer.bootstrap.rollouts import Rollouts, legal_states, roll_out, 
 from ramify_trainer.bootstrap.soft_targets import soft_cross_entropy
 from ramify_trainer.bootstrap.soft_targets import step_targets as soft_targets
 from ramify_trainer.bootstrap.tokenizer import EOS, VOCABULARY, build_tokenizer, decode
+from ramify_trainer.bootstrap.verification import plant_faults
 from ramify_trainer.bootstrap.walks import Walks, answer_length, answer_tokens, prompt_length, prompt_tokens
 
 TOKENIZER = build_tokenizer()
@@ -142,3 +143,26 @@ def test_a_continued_answer_is_graded_together_with_its_beginning_and_a_cut_one_
     texts = ["12 * 2 = 24$", "12 * 2 = 24", "12 + 2 = 14$"]
     (rollouts,) = roll_out(_Scripted(texts), begun, 3, 3, batch=4)  # type: ignore[arg-type]
     assert rollouts.outcomes.tolist() == [[1, 0, 0]]
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 6])
+def test_what_a_planted_fault_leaves_of_a_walk_is_what_the_grader_says(count: int) -> None:
+    rng = np.random.default_rng(count)
+    checked = plant_faults(*Walks(count, "train", rng).take(1000), rng)
+    assert 0.3 < checked.worth[:, -1].mean() < 0.6
+    for numbers, target, steps, worth in zip(
+        checked.numbers, checked.targets, checked.steps, checked.worth, strict=True
+    ):
+        text = "\n".join(f"{a} {'+-*/'[op]} {b} = {c}" for a, op, b, c in steps)
+        if (numbers > 0).all():
+            assert grade({"numbers": numbers.tolist(), "target": int(target)}, text).outcome == worth[-1]
+
+
+def test_states_after_a_fault_are_known_to_be_worth_nothing() -> None:
+    rng = np.random.default_rng(0)
+    checked = plant_faults(*Walks(4, "train", rng).take(500), rng)
+    assert checked.known[:, -1].all()
+    assert checked.known[:, 0].any()
+    assert (checked.worth[:, :-1] == 0).all()
+    later = checked.known[:, 1:] | ~checked.known[:, :-1]
+    assert later.all()  # once known, known to the end

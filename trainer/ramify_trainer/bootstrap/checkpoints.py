@@ -31,6 +31,7 @@ def _save(model: TinyLlama, directory: Path, architecture: str, head: str) -> No
     directory.mkdir(parents=True, exist_ok=True)
     weights = {name: t.to(torch.bfloat16) for name, t in model.state_dict_for_transformers(head).items()}
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    (directory / "model.safetensors").chmod(0o644)  # safetensors leaves it to its owner alone
     shape = model.shape
     config = LlamaConfig(
         architectures=[architecture],

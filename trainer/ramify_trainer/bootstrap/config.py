@@ -91,7 +91,13 @@ class ValueConfig(_Section):
     """Prompts a step, each with all its answers."""
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
-    warmup: PositiveInt = 200
+    warmup: PositiveInt = 100
+    check_steps: int = Field(default=800, ge=0)
+    """Steps of verification alone, at the beginning."""
+    check_share: float = Field(default=0.35, ge=0, lt=1)
+    """The share of verification among the later steps."""
+    check_batch: PositiveInt = 96
+    """Walks in a step of verification; twice as many of two and three numbers."""
 
 
 class ReportConfig(_Section):

@@ -1,4 +1,7 @@
-"""Training of the value model: cross-entropy to the mean outcome at the prompt, at every step end and at ``</s>``."""
+"""Training of the value model: cross-entropy to the mean outcome at the prompt, at every step end and at ``</s>``.
+
+A warm-up comes first in which the model learns to check finished answers (:mod:`verification`).
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ from ramify_trainer.bootstrap.config import ValueConfig
 from ramify_trainer.bootstrap.policy import Progress, optimizer_for, step_optimizer
 from ramify_trainer.bootstrap.rollouts import Rollouts, step_targets
 from ramify_trainer.bootstrap.tiny_llama import TinyLlama
+from ramify_trainer.bootstrap.verification import Checked, plant_faults, verification_loss
+from ramify_trainer.bootstrap.walks import Walks
 
 __all__ = ["new_value", "score", "train_value", "value_steps"]
 
@@ -27,26 +32,60 @@ def new_value(policy: TinyLlama, generator: torch.Generator) -> TinyLlama:
 
 
 def value_steps(data: Sequence[Rollouts], config: ValueConfig) -> int:
-    """Return how many optimizer steps the configured epochs take."""
-    return max(1, round(config.epochs * sum(len(part) // config.batch for part in data)))
+    """Return how many optimizer steps the training takes: the checks, and the configured epochs mixed with more."""
+    batches = config.epochs * sum(len(part) // config.batch for part in data)
+    return config.check_steps + max(1, round(batches / (1 - config.check_share)))
 
 
 def train_value(
     model: TinyLlama, data: Sequence[Rollouts], config: ValueConfig, seed: int, progress: Progress
 ) -> None:
-    """Train ``model`` in place on rollouts; a batch has prompts of one length, with all answers to them."""
+    """Train ``model`` in place: ``check_steps`` of verification, then rollouts, some verification among them.
+
+    A batch of rollouts has prompts of one length, with all answers to them.
+    """
     steps = value_steps(data, config)
+    rng = np.random.default_rng(seed)
     optimizer = optimizer_for(model, config.learning_rate, config.weight_decay)
     data = [part.regular() for part in data]
     targets = [step_targets(part) for part in data]
+    checks = _Checks(config, rng)
+    batches = _batches(data, config.batch, rng)
     model.train()
-    batches = _batches(data, config.batch, np.random.default_rng(seed))
     for step in range(steps):
-        which, rows = next(batches)
-        loss = value_loss(model, data[which], targets[which], rows)
+        if step < config.check_steps or rng.random() < config.check_share:
+            loss = verification_loss(model, checks.take(step / max(1, config.check_steps)))
+        else:
+            which, rows = next(batches)
+            loss = value_loss(model, data[which], targets[which], rows)
         loss.backward()  # type: ignore[no-untyped-call]
         step_optimizer(optimizer, model, step, steps, config.learning_rate, config.warmup)
         progress(step + 1, loss.item())
+
+
+class _Checks:
+    """Walks with planted faults, from short to long as the warm-up goes on."""
+
+    def __init__(self, config: ValueConfig, rng: np.random.Generator) -> None:
+        self._batch, self._rng = config.check_batch, rng
+        self._walks = {
+            count: Walks(count, "train", np.random.default_rng(rng.integers(2**32))) for count in range(2, 7)
+        }
+
+    def take(self, done: float) -> Checked:
+        """Return a batch when ``done`` of the warm-up (0 to 1 and beyond) is over."""
+        weights = next(weights for end, weights in _CHECK_CURRICULUM if done < end)
+        count = int(self._rng.choice(list(self._walks), p=weights))
+        rows = self._batch if count > 3 else 2 * self._batch
+        return plant_faults(*self._walks[count].take(rows), self._rng)
+
+
+_CHECK_CURRICULUM = (
+    (0.4, (0.5, 0.4, 0.1, 0.0, 0.0)),
+    (1.0, (0.15, 0.35, 0.4, 0.1, 0.0)),
+    (float("inf"), (0.0, 0.05, 0.25, 0.35, 0.35)),
+)
+"""Until which part of the warm-up, how often problems of two to six numbers are drawn."""
 
 
 def _batches(

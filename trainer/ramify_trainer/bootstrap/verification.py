@@ -1,0 +1,133 @@
+"""Warm-up of the value model: telling right answers from ones with a planted fault.
+
+Before it learns what the policy's answers are worth, the value model learns to check: walks, half of them with one
+fault, a quarter with another target, short problems first. What it learns is true of any policy: a faultless
+walk to the target is worth 1, and every state after a fault, and a finished walk elsewhere, 0. Unfinished states
+without a fault carry no target here. Without this stage a small network takes most of its training to notice that
+the last result has to equal the target (2026-11-22).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from ramify.rewards.countdown import MAX_RESULT
+from ramify.rewards.countdown_data import NUMBERS, TARGETS
+from ramify_trainer.bootstrap.tiny_llama import TinyLlama
+from ramify_trainer.bootstrap.walks import Ints, answer_tokens, prompt_tokens
+
+__all__ = ["Checked", "plant_faults", "verification_loss"]
+
+_SLIP, _STRANGER, _SWAP = 1, 2, 3
+_DIVIDE = 3
+_FAULTS = np.array([0.5, 0.2, 0.2, 0.1])
+"""How often a walk gets no fault, a wrong result, a number that is not there, its operands the wrong way round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Walks, some with a fault, and what their states are worth."""
+
+    numbers: Ints
+    """[B, n]."""
+    targets: Ints
+    """[B]: what the prompt asks for."""
+    steps: Ints
+    """[B, n - 1, (a, op, b, c)]."""
+    worth: NDArray[np.float32]
+    """[B, n - 1]: 0 or 1 after each line."""
+    known: NDArray[np.bool_]
+    """[B, n - 1]: where that is certain."""
+
+
+def plant_faults(numbers: Ints, steps: Ints, rng: np.random.Generator) -> Checked:
+    """Return walks with faults in about half of them and other targets in about a quarter of the rest."""
+    rows, lines, _ = steps.shape
+    at = np.arange(rows)
+    kind: Ints = rng.choice(np.arange(len(_FAULTS)), size=rows, p=_FAULTS)
+    line: Ints = np.where(rng.random(rows) < 0.4, lines - 1, rng.integers(0, lines, rows))
+    steps = steps.copy()
+    kind[(kind != 0) & ~_plant(numbers, steps, kind, line, rng)] = 0
+    targets = steps[:, -1, 3].copy()
+    other = rng.random(rows) < 0.3
+    near = np.clip(targets + rng.integers(-5, 6, rows), TARGETS.start, TARGETS.stop - 1)
+    targets[other] = np.where(rng.random(rows) < 0.5, near, rng.permutation(targets))[other]
+    inside = (targets >= TARGETS.start) & (targets < TARGETS.stop)
+    targets = np.where(inside, targets, TARGETS.start)
+    faulty = (kind[:, None] != 0) & (np.arange(lines) >= line[:, None])
+    worth = np.zeros((rows, lines), dtype=np.float32)
+    worth[:, -1] = (kind == 0) & (steps[at, -1, 3] == targets)
+    known = faulty.copy()
+    known[:, -1] = True
+    return Checked(numbers, targets, steps, worth, known)
+
+
+def _plant(numbers: Ints, steps: Ints, kind: Ints, line: Ints, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Change ``steps`` in place; return for which rows there is now a fault in ``line``."""
+    at = np.arange(len(steps))
+    a, op, b, c = steps[at, line].T
+    slipped = c + rng.integers(1, 11, len(c)) * rng.choice([-1, 1], len(c))
+    slip = (kind == _SLIP) & (slipped >= 0) & (slipped <= MAX_RESULT)
+    stranger, absent = _stranger(numbers, steps, line, rng)
+    result, legal = _work_out(a, op, stranger)
+    strange = (kind == _STRANGER) & absent & (stranger != b) & legal
+    swap = (kind == _SWAP) & (a != b)
+    _carry_on(steps, line, slip, slipped)
+    steps[at[strange], line[strange], 2] = stranger[strange]
+    _carry_on(steps, line, strange, result)
+    steps[at[swap], line[swap], 0], steps[at[swap], line[swap], 2] = b[swap], a[swap]
+    return np.asarray(slip | strange | swap)
+
+
+def _stranger(
+    numbers: Ints, steps: Ints, line: Ints, rng: np.random.Generator
+) -> tuple[Ints, NDArray[np.bool_]]:
+    """Return a number for each row, one used up before ``line`` where there is one, and whether it is not there."""
+    rows = len(steps)
+    before = (np.arange(steps.shape[1]) < line[:, None])[..., None]
+    spent = numbers[np.arange(rows), rng.integers(0, numbers.shape[1], rows)]
+    used_up = ((steps[..., [0, 2]] == spent[:, None, None]) & before).any(axis=(1, 2))
+    only_one = (numbers == spent[:, None]).sum(axis=1) == 1
+    stranger = np.where(used_up & only_one, spent, rng.integers(NUMBERS.start, NUMBERS.stop, rows))
+    given = (numbers == stranger[:, None]).any(axis=1) & (stranger != np.where(used_up & only_one, spent, -1))
+    made = ((steps[..., [3]] == stranger[:, None, None]) & before).any(axis=(1, 2))
+    return stranger, ~given & ~made
+
+
+def _work_out(a: Ints, op: Ints, b: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+    """Return a op b and whether that is a legal step."""
+    result = np.choose(op, [a + b, a - b, a * b, a // np.maximum(b, 1)])
+    exact = (op != _DIVIDE) | ((b > 0) & (a % np.maximum(b, 1) == 0))
+    return result, (a >= b) & exact & (result <= MAX_RESULT)
+
+
+def _carry_on(steps: Ints, line: Ints, chosen: NDArray[np.bool_], result: Ints) -> None:
+    """Give ``line`` of the chosen rows another result, and work out the lines that use it, where they stay legal."""
+    rows = np.flatnonzero(chosen)
+    old, new = steps[rows, line[rows], 3].copy(), result[rows].copy()
+    steps[rows, line[rows], 3] = new
+    for at in range(steps.shape[1]):
+        later = at > line[rows]
+        a, op, b, c = steps[rows, at].T
+        first, second = later & (a == old), later & (b == old)
+        second &= ~first
+        x, y = np.where(first, new, a), np.where(second, new, b)
+        z, legal = _work_out(x, op, y)
+        use = (first | second) & legal
+        steps[rows[use], at] = np.stack([x, op, y, z], axis=1)[use]
+        old, new = np.where(first | second, c, old), np.where(use, z, np.where(first | second, c, new))
+
+
+def verification_loss(model: TinyLlama, checked: Checked) -> Tensor:
+    """Return the mean cross-entropy of the values after every line whose worth is known."""
+    prompts = torch.from_numpy(prompt_tokens(checked.numbers, checked.targets))
+    answers = torch.from_numpy(answer_tokens(checked.steps))
+    logits = model.step_ends(prompts, answers[:, None])[1][:, 0, :, 0]
+    known = torch.from_numpy(checked.known)
+    return F.binary_cross_entropy_with_logits(logits[known], torch.from_numpy(checked.worth)[known])
