@@ -1,6 +1,8 @@
 """Evaluation and `ramify search` against a whole server around a fake model."""
 
 import asyncio
+import json
+import sys
 
 import pytest
 
@@ -82,3 +84,41 @@ async def test_a_search_is_followed_to_its_end(tmp_path):
     assert tree.status == "complete"
     assert tree.answer is not None
     assert [row.tree_id for row in logged] == [tree.id]
+
+
+async def command(*arguments: object) -> tuple[int, str]:
+    """Run `ramify` in a process of its own: exit code, and all that it said."""
+    words = [sys.executable, "-m", "ramify.cli", *map(str, arguments)]
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*words, stdout=pipe, stderr=asyncio.subprocess.STDOUT)
+    output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode()
+
+
+async def test_ramify_eval_writes_its_results_and_goes_on_where_it_stopped(tmp_path):
+    data, out = tmp_path / "rows.jsonl", tmp_path / "out"
+    row = {"prompt": PROMPT, "answer": "b", "verifier": "exact"}
+    data.write_text("".join(json.dumps({**row, "group": f"g{i % 2}"}) + "\n" for i in range(4)))
+    async with a_world(tmp_path) as world, over_network(world) as http:
+        asked = ("eval", "--server", http.base_url, "--data", data, "--problems", 4, "--budgets", "40,80")
+        code, said = await command(*asked, "--methods", "greedy,best_of_n,mcts", "--out", out)
+        assert code == 0, said
+        searches = len(await world.logged())
+        again, refused = await command(*asked, "--methods", "greedy,best_of_n,mcts", "--out", out)
+        lines = (out / "rows.ndjson").read_text().splitlines()
+        (out / "rows.ndjson").write_text("\n".join(lines[:-3]) + '\n{"torn')
+        third, resumed = await command(*asked, "--methods", "greedy,best_of_n,mcts", "--out", out, "--resume")
+        searched = len(await world.logged())
+    assert searches == 4 * 3
+    assert again == 2
+    assert "--resume" in refused
+    assert third == 0, resumed
+    assert searches < searched <= searches + 2
+    results = json.loads((out / "results.json").read_text())
+    assert results["problems_finished"] == 4
+    assert {f["group"] for f in results["figures"]} == {"g0", "g1", "all"}
+    assert results["release"]["release"] == "fake"
+    assert "host" not in results["machine"]
+    for name in ("results.md", "accuracy.png", "accuracy.svg"):
+        assert (out / name).stat().st_size > 0
