@@ -15,11 +15,14 @@ OTHERS = (
     "RAMIFY_TRAINER_",
     "RAMIFY_CRASH_",
     "RAMIFY_TEST_",
+    "RAMIFY_EXAMPLES",
     "RAMIFY_CLIENT_",
     "RAMIFY_URL",
     "RAMIFY_API_KEY",
+    "RAMIFY_ENGINE_RUN_FOLDER",
+    "RAMIFY_ENGINE_SERVER",
 )
-"""Variables with our prefix that belong to other programs: the trainer, the tests, the client."""
+"""Variables with our prefix that belong to others: the trainer, the tests, the client, the engines' own processes."""
 
 
 def load(config: Path | None = None, **flags: Any) -> Settings:
