@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Mapping
+from string import ascii_uppercase
 
 import pytest
 
-from fakes import FakePolicy, FakeTask, letters
+from fakes import FakePolicy, FakeTask, Rule, letters
 from ramify.search.algorithms.mcts import Mcts
 from ramify.search.algorithms.particle import Particle
 from ramify.search.budget import Budget
@@ -30,6 +32,18 @@ def last(text: str) -> float:
 def listing(depth: int, letters_: str = "abcd") -> ListingPolicy:
     """Draws that list their letters in turn, a line each."""
     return ListingPolicy(letters(dict.fromkeys(letters_, 1 / len(letters_)), depth))
+
+
+def worded(choices: Mapping[str, float], depth: int) -> Rule:
+    """Answers of `depth` lines and one of 26 last words, all as likely: no node closes in fewer than 26 draws."""
+    line = letters(choices, depth)
+
+    def rule(text: str) -> Mapping[str, float]:
+        if text.count("\n") < depth:
+            return line(text)
+        return dict.fromkeys(ascii_uppercase, 1 / 26) if text.endswith("\n") else {"": 1.0}
+
+    return rule
 
 
 ONE_AT_A_TIME = {"parallel": 1, "schedule": "waves"}
@@ -169,9 +183,9 @@ def test_a_backup_climbs_to_the_searchs_root_and_no_higher():
 
 
 def test_commits_spread_the_budget_evenly_over_the_depth_that_remains():
-    # Answers are 3 lines and the end: 4 steps. 12 simulations: a step is committed when 3, 6 and 9 have begun; every
-    # later simulation begins below it.
-    found = ran(letters({"a": 0.6, "b": 0.4}, 3), first, algorithm="mcts", commit="step", width=2,
+    # Answers are 3 lines and a last word: 4 steps. 12 simulations: a step is committed when 3, 6 and 9 have begun;
+    # every later simulation begins below it.
+    found = ran(worded({"a": 0.6, "b": 0.4}, 3), first, algorithm="mcts", commit="step", width=2,
                 budget=Limits(simulations=12), **ONE_AT_A_TIME)  # fmt: skip
     tree = found.tree
     assert len(tree.committed) == 3
@@ -196,18 +210,20 @@ def _ancestors(nodes: list[Node], at: int) -> set[int]:
 
 def test_thirds_of_a_budget_are_committed_on_time():
     # 1/3 + (1 - 1/3)/2 is a hair above 6/9 in floating point: the second commit must not slip to simulation 8
-    found = ran(letters({"a": 1.0}, 2), algorithm="mcts", commit="step", width=1,
+    found = ran(worded({"a": 1.0}, 2), algorithm="mcts", commit="step", width=1,
                 budget=Limits(simulations=9), **ONE_AT_A_TIME)  # fmt: skip
-    # answers are 2 lines and the end, depth 3: commits before simulations 4 and 7, so the root has 3 visits, `a` 6
+    # answers are 2 lines and a last word, depth 3: commits before simulations 4 and 7, so the root has 3 visits, `a` 6
     assert [found.tree.nodes[i].visits for i in (0, *found.tree.committed)] == [3, 6, 9]
 
 
 def test_a_commit_takes_the_most_visited_step_at_temperature_0_and_draws_by_visits_above():
     def committed(tau: float, seed: int) -> str:
-        found = ran(letters({"a": 0.5, "b": 0.5}, 2), lambda text: 0.5, algorithm="mcts", commit="step", tau=tau,
+        found = ran(worded({"a": 0.5, "b": 0.5}, 2), lambda text: 0.5, algorithm="mcts", commit="step", tau=tau,
                     seed=seed, budget=Limits(simulations=9), **ONE_AT_A_TIME)  # fmt: skip
         tree = found.tree
-        most = max(tree.children(tree.root), key=lambda c: c.visits)
+        # three steps, so the first commit is before simulation 4; equals go to the earlier
+        before = [_ancestors(tree.nodes, c.node) for c in tree.completions if c.simulation <= 3]
+        most = max(tree.children(tree.root), key=lambda c: sum(c.id in line for line in before))
         return "most" if tree.committed[0] == most.id else "other"
 
     assert {committed(0.0, seed) for seed in range(8)} == {"most"}
@@ -418,7 +434,7 @@ def test_every_draw_of_a_search_has_a_seed_of_its_own():
             seeds.extend(given)
             return await super().sample(prefix, draw, given)
 
-    ran(policy=Noting(letters({"a": 0.5, "b": 0.5}, 3)), algorithm="mcts", budget=Limits(simulations=60))
+    ran(policy=Noting(letters({"a": 0.5, "b": 0.5}, 8)), algorithm="mcts", budget=Limits(simulations=60))
     assert len(set(seeds)) == len(seeds) > 60
 
 
