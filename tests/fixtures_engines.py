@@ -3,16 +3,17 @@
 The shipped release where there is one, else tiny random models. The engines live on an event loop of their own in a
 thread, so that plain and async tests may both use them: `live.run(coroutine)` runs one there and waits.
 
+In float32, so that figures can be compared closely; not compiled, so that the start is quick.
+
 Import `live_engines` into a conftest to use it; however many conftests do, there is one pair.
 """
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import tempfile
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,6 +47,12 @@ class LiveEngines:
         self.loop.call_soon_threadsafe(self.loop.stop)
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what only engine processes bring about; whatever waits for the test ends a wait for ever."""
+    while not condition():  # noqa: ASYNC110  # another process tells nobody
+        await asyncio.sleep(0.001)
+
+
 def model_paths(folder: Path) -> tuple[Path, Path]:
     """Policy and value model: the shipped ones, else tiny random ones written to `folder`."""
     if (shipped() / "READY").exists():
@@ -57,12 +64,14 @@ def model_paths(folder: Path) -> tuple[Path, Path]:
 @lru_cache(1)
 def the_engines() -> LiveEngines:
     policy, value = model_paths(Path(tempfile.mkdtemp(prefix="ramify-test-models-")))
-    live = LiveEngines(EngineConfig(policy=policy, value=value, release="v000001", max_waiting=256))
-    atexit.register(live.close)
-    return live
+    return LiveEngines(EngineConfig(policy, value, release="v000001", dtype="float32", compile=False))
 
 
 @pytest.fixture(scope="session")
-def live_engines() -> LiveEngines:
+def live_engines(request: pytest.FixtureRequest) -> LiveEngines:
     """The session's engine pair."""
-    return the_engines()
+    started = the_engines.cache_info().currsize
+    live = the_engines()
+    if not started:
+        request.config.add_cleanup(live.close)
+    return live

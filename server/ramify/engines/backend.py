@@ -5,7 +5,7 @@ its collectors (they hand over what an aborted request had generated, which `gen
 core's process handles (their end is the earliest sign of death), and the statistics hook, of which the
 per-token part is switched off.
 
-Import it only after `environment.quiet_vllm`, and off the event loop: importing vLLM takes seconds.
+Import it only after `environment.prepare_vllm`, and off the event loop: importing vLLM takes seconds.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ from ramify.engines.core_process import THREADS, executor
 from ramify.engines.errors import EngineStartFailed, RequestRefused
 from ramify.engines.launch import Launch
 from ramify.search.protocols import EngineDead, SampleAborted
+
+CLOSE_SECONDS = 2.0
+"""That closing sockets may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,10 @@ class Backend:
             self._llm.output_handler.cancel()  # or it reports the end of the process as a failure
         self._llm.output_processor.propagate_error(EngineDeadError())
         await asyncio.to_thread(self.kill)
+        await asyncio.sleep(0)  # vLLM closes its sockets by a callback of the loop
+        await asyncio.wait_for(
+            asyncio.to_thread(self._llm.engine_core.resources.ctx.destroy, 0), CLOSE_SECONDS
+        )
 
     def kill(self) -> None:
         self._llm.engine_core.resources.engine_manager.manager_stopped.set()
@@ -168,16 +175,15 @@ class Backend:
 
     async def classify(self, prompts: Iterable[Sequence[int]]) -> list[list[float]]:
         """The raw logits of each prompt."""
-        try:
+        with plain_cancellation():
             outputs = await self._run((list(prompt), self._pooling) for prompt in prompts)
-        except SampleAborted:
-            raise asyncio.CancelledError from None
         return [output.outputs.data.flatten().tolist() for output in outputs]
 
     async def ping(self, token: int) -> None:
         """The smallest request there is."""
         if self.launch.role == "policy":
-            await self.generate([([token], self.sampling(max_tokens=1, temperature=0.0))])
+            with plain_cancellation():
+                await self.generate([([token], self.sampling(max_tokens=1, temperature=0.0))])
         else:
             await self.classify([[token]])
 
@@ -258,6 +264,15 @@ class Backend:
             raise RequestRefused(f"the {self.launch.role} engine refuses the request: {error}") from error
 
 
+@contextmanager
+def plain_cancellation() -> Iterator[None]:
+    """`CancelledError` in place of `SampleAborted`, where nobody counts tokens: asyncio.timeout knows no subclasses."""
+    try:
+        yield
+    except SampleAborted:
+        raise asyncio.CancelledError from None
+
+
 def _index(completion: Any) -> int:
     return int(completion.index)
 
@@ -303,6 +318,8 @@ def _arguments(launch: Launch) -> Mapping[str, Any]:
         arguments["block_size"] = launch.block_size
     if on_cpu():
         arguments["kv_cache_memory_bytes"] = launch.kv_bytes
+        # A prompt taken in parts throws a sample away and rewinds its generator, which a CPU's cannot: the engine dies.
+        arguments["enable_chunked_prefill"] = False
         arguments["additional_config"] = {THREADS: launch.threads}
     else:
         arguments["gpu_memory_utilization"] = launch.gpu_fraction

@@ -21,6 +21,8 @@ class Checkpoint:
     max_len: int
     """Tokens that its positions reach."""
     head_size: int | None
+    dtype: str
+    """Precision of the weights by config.json: "bfloat16", "float32", ..."""
 
 
 def read_checkpoint(path: Path, role: str) -> Checkpoint:
@@ -55,7 +57,8 @@ def read_checkpoint(path: Path, role: str) -> Checkpoint:
     heads = getattr(text, "num_attention_heads", None)
     hidden = getattr(text, "hidden_size", None)
     size = getattr(text, "head_dim", None) or (hidden // heads if heads and hidden else None)
-    return Checkpoint(path, int(getattr(text, "max_position_embeddings", 0) or 0), size)
+    precision = str(config.dtype or text.dtype or "auto").removeprefix("torch.")
+    return Checkpoint(path, int(getattr(text, "max_position_embeddings", 0) or 0), size, precision)
 
 
 def check_cpu(checkpoint: Checkpoint) -> None:

@@ -24,7 +24,7 @@ class EngineConfig:
     release: str = "local"
     """Release id that every Step and Score carries."""
     dtype: Dtype = "auto"
-    """Precision of the weights; `auto` is the checkpoint's own."""
+    """Precision of the weights; `auto` is the checkpoint's own (vLLM's own `auto` would halve float32 unasked)."""
     max_model_len: int | None = None
     """Tokens of prompt and answer together; `None`: the model's own limit."""
     max_num_seqs: int = 256

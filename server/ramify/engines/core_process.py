@@ -1,52 +1,58 @@
 """The engine's side: what runs in the engine processes that vLLM spawns.
 
 vLLM's engine core is a spawned child that nothing stops when its parent is killed with SIGKILL: it would keep its
-memory and its GPU for ever. So this module, which every engine core imports before anything else of ours (its
-executor class lives here), starts a thread that waits for the parent to be gone and then kills its own process.
-Workers of a tensor-parallel engine hang on the core by vLLM's own death pipe.
+memory and its GPU for ever. So this module, which every engine core imports while it is still being set up (its
+executor class lives here), starts a thread that looks every half second whether the server is still the parent, and
+otherwise kills its own process and what that had started. Workers of a tensor-parallel engine hang on the core by
+vLLM's own death pipe.
 
 2026-11-22: prctl(PR_SET_PDEATHSIG) was not used: it fires when the *thread* that started the child ends, and engines
-are started in threads. The pipe that multiprocessing keeps between parent and child ends with the process.
+are started in threads. multiprocessing's parent sentinel was not used: it is not there yet when a child unpickles its
+arguments, and a server killed in the minute after would leave its engines behind (it did).
 """
 
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.connection
 import os
 import shutil
 import signal
 import threading
+import time
 from typing import Any
 
+import psutil
 from vllm.v1.executor.abstract import Executor
 from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
-from ramify.engines.environment import RUN_FOLDER
+from ramify.engines.environment import RUN_FOLDER, SERVER
 
 THREADS = "ramify_threads"
 """Key in vLLM's `additional_config`: threads of the engine."""
+LOOK_EVERY = 0.5
+"""Seconds."""
 
 
-def follow_parent() -> None:
-    """Kill this process, and remove its sockets, as soon as the process that spawned it is gone."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-    born_to = os.getppid()
+def follow(server: int) -> None:
+    """End this process, what it started and its sockets, as soon as `server` is no longer its parent.
 
-    def wait() -> None:
-        while not multiprocessing.connection.wait([parent.sentinel], timeout=1.0) and os.getppid() == born_to:
-            pass
+    It also leaves the server's process group: Ctrl-C in a terminal is for the server, which drains before it ends."""
+    os.setpgrp()
+
+    def look() -> None:
+        while os.getppid() == server:
+            time.sleep(LOOK_EVERY)
         shutil.rmtree(os.environ.get(RUN_FOLDER, ""), ignore_errors=True)
+        for child in psutil.Process().children(recursive=True):
+            child.kill()
         os.kill(os.getpid(), signal.SIGKILL)
 
-    threading.Thread(target=wait, name="follow-parent", daemon=True).start()
+    threading.Thread(target=look, name="follow-server", daemon=True).start()
 
 
-if multiprocessing.current_process().name.startswith("EngineCore"):
-    follow_parent()
+if multiprocessing.current_process().name.startswith("EngineCore") and SERVER in os.environ:
+    follow(int(os.environ[SERVER]))
 
 
 class InProcessExecutor(UniProcExecutor):  # type: ignore[misc]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ramify.engines.admission import Slots
 from ramify.engines.checkpoints import Checkpoint, check_cpu, read_checkpoint
 from ramify.engines.config import EngineConfig
-from ramify.engines.environment import engine_environment, quiet_vllm
+from ramify.engines.environment import engine_environment, prepare_vllm
 from ramify.engines.errors import EngineStuck
 from ramify.engines.launch import Launch, launches
 from ramify.engines.policy import VllmPolicy
@@ -82,13 +83,14 @@ class Engines:
         """Check the models, then start both engines at once and wait until they are ready (20 s on a CPU).
 
         Raises `BadModel` within a second or two where the files cannot be served, `EngineStartFailed` later."""
-        quiet_vllm(config.log_level)
-        prepared = await asyncio.to_thread(_prepare, config)
+        prepare_vllm(config.log_level, config.start_timeout)
         folder = tempfile.mkdtemp(prefix="ramify-engines-")
         try:
-            plans = await asyncio.to_thread(_plan, config, prepared)
-            with engine_environment(plans[0].threads, folder):
-                backends = await _build_all(plans)
+            with warnings.catch_warnings(action="ignore"):  # of vLLM's and torch's own making, dozens of them
+                prepared = await asyncio.to_thread(_prepare, config)
+                plans = await asyncio.to_thread(_plan, config, prepared)
+                with engine_environment(plans[0].threads, folder):
+                    backends = await _build_all(plans)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -183,7 +185,7 @@ def _plan(config: EngineConfig, prepared: _Prepared) -> list[Launch]:
     if cpu:
         for checkpoint in filter(None, (prepared.policy, prepared.value)):
             check_cpu(checkpoint)
-    return launches(config, cpu)
+    return launches(config, prepared.policy, prepared.value, cpu)
 
 
 async def _build_all(plans: Sequence[Launch]) -> list[Backend]:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 RUN_FOLDER = "RAMIFY_ENGINE_RUN_FOLDER"
-"""The folder of an engine's sockets; it goes when the server goes."""
+"""The folder of the engines' sockets; it goes when the server goes."""
+SERVER = "RAMIFY_ENGINE_SERVER"
+"""Process id of the server, which its engines do not outlive."""
 
 
-def quiet_vllm(log_level: str) -> None:
+def prepare_vllm(log_level: str, start_timeout: float) -> None:
     """Settings read when vLLM is first imported in this process. What is set already stays."""
     for name, value in {
         "VLLM_LOGGING_LEVEL": log_level,
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        "VLLM_ENGINE_READY_TIMEOUT_S": str(math.ceil(start_timeout)),
         "TOKENIZERS_PARALLELISM": "false",
     }.items():
         os.environ.setdefault(name, value)
@@ -29,6 +33,7 @@ def engine_environment(threads: int, folder: str) -> Iterator[None]:
     before = dict(os.environ)
     os.environ |= {
         RUN_FOLDER: folder,
+        SERVER: str(os.getpid()),
         "VLLM_RPC_BASE_PATH": folder,
         "OMP_NUM_THREADS": str(threads),
         "PYTHONWARNINGS": "ignore",

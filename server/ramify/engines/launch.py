@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ramify.engines.checkpoints import Checkpoint
 from ramify.engines.config import EngineConfig, default_kv_bytes, default_threads
 
 Role = Literal["policy", "value"]
@@ -34,18 +36,18 @@ class Launch:
     compile: bool
 
 
-def launches(config: EngineConfig, cpu: bool) -> list[Launch]:
+def launches(config: EngineConfig, policy: Checkpoint, value: Checkpoint | None, cpu: bool) -> list[Launch]:
     """One for the policy, and one for the value model where there is one."""
-    parts: list[tuple[Role, Path, int | None, float]] = [
-        ("policy", config.policy, config.policy_kv_bytes, config.policy_gpu_fraction)
+    parts: list[tuple[Role, Checkpoint, int | None, float]] = [
+        ("policy", policy, config.policy_kv_bytes, config.policy_gpu_fraction)
     ]
-    if config.value is not None:
-        parts.append(("value", config.value, config.value_kv_bytes, config.value_gpu_fraction))
+    if value is not None:
+        parts.append(("value", value, config.value_kv_bytes, config.value_gpu_fraction))
     return [
         Launch(
             role=role,
-            path=path,
-            dtype=config.dtype,
+            path=checkpoint.path,
+            dtype=checkpoint.dtype if config.dtype == "auto" else config.dtype,
             max_model_len=config.max_model_len,
             max_num_seqs=config.max_num_seqs,
             kv_bytes=kv_bytes or default_kv_bytes(),
@@ -55,10 +57,12 @@ def launches(config: EngineConfig, cpu: bool) -> list[Launch]:
             threads=config.threads or default_threads(len(parts)),
             compile=can_compile(cpu) if config.compile is None else config.compile,
         )
-        for role, path, kv_bytes, gpu_fraction in parts
+        for role, checkpoint, kv_bytes, gpu_fraction in parts
     ]
 
 
 def can_compile(cpu: bool) -> bool:
-    """Whether torch can compile models here: on a CPU it calls a C++ compiler."""
-    return not cpu or any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++"))))
+    """Whether torch can compile models here: on a CPU it calls a C++ compiler, with Python's own headers."""
+    compilers = filter(None, (os.environ.get("CXX"), "g++", "clang++"))
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    return not cpu or (any(map(shutil.which, compilers)) and headers.is_file())

@@ -1,0 +1,28 @@
+"""A server in miniature: engines under load, nothing else. It prints the engines' pids once they work."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from ramify.engines import EngineConfig, Engines
+from ramify.search.records import Draw
+
+
+async def serve(policy: str, value: str) -> None:
+    engines = await Engines.start(EngineConfig(Path(policy), Path(value), compile=False))
+    prompt = engines.tokenizer.encode("3 5 7 8 to 24\n")
+    draw = Draw(n=8, max_tokens=200)
+    first = True
+    while not engines.dead.is_set():
+        await asyncio.gather(
+            engines.policy.sample(prompt, draw, range(8)), engines.scorer.score([prompt] * 8)
+        )
+        if first:
+            print(*engines.pids, flush=True)
+            first = False
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(*sys.argv[1:]))

@@ -1,0 +1,164 @@
+"""Engines that are killed, whose server is killed, or that never start."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fixtures_engines import model_paths, until
+from ramify.engines import BadModel, EngineConfig, EngineError, Engines, EngineStartFailed
+from ramify.search.protocols import EngineDead
+from ramify.search.records import Draw
+
+HOST = Path(__file__).with_name("host.py")
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return model_paths(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A temporary folder of the test's own, empty again at its end. (A short path: sockets allow 107 characters.)"""
+    folder = Path(tempfile.mkdtemp(prefix="re-", dir="/tmp"))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield folder
+    left = list(folder.glob("ramify-engines-*"))
+    shutil.rmtree(folder)
+    assert left == []
+
+
+@dataclass
+class Host:
+    """`host.py` in a process of its own, and what it has started."""
+
+    process: subprocess.Popen[str]
+    family: list[psutil.Process] = field(default_factory=list)
+    shared_memory: set[str] = field(default_factory=set)
+
+    def look(self) -> None:
+        self.family = psutil.Process(self.process.pid).children(recursive=True)
+        with contextlib.suppress(psutil.Error):
+            maps = [m.path for process in self.family for m in process.memory_maps()]
+            self.shared_memory |= {path for path in maps if path.startswith("/dev/shm/")}
+
+    def kill(self) -> None:
+        self.look()
+        self.process.kill()
+        self.process.communicate()
+
+    def left_after(self, seconds: float) -> list[object]:
+        """Processes that still run after so many seconds, and shared memory that is still there."""
+        _, alive = psutil.wait_procs(self.family, timeout=seconds)
+        return [*alive, *(path for path in self.shared_memory if Path(path).exists())]
+
+
+@pytest.fixture
+def host(paths: tuple[Path, Path], scratch: Path) -> Iterator[Host]:
+    host = Host(subprocess.Popen([sys.executable, HOST, *paths], stdout=subprocess.PIPE, text=True))
+    yield host
+    host.process.kill()
+    host.process.communicate()
+
+
+def test_no_engine_process_outlives_a_killed_server_by_five_seconds(host: Host) -> None:
+    assert host.process.stdout is not None
+    pids = {int(word) for word in host.process.stdout.readline().split()}
+    host.kill()
+    assert len(pids) == 2
+    assert pids <= {process.pid for process in host.family}
+    assert host.left_after(5) == []
+
+
+def test_engines_follow_a_server_that_is_killed_while_they_start(host: Host) -> None:
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and sum(map(is_engine, host.family)) < 2:
+        time.sleep(0.05)
+        host.look()
+    assert sum(map(is_engine, host.family)) == 2, "the engines did not get as far as their first line"
+    host.kill()
+    assert host.left_after(5) == []
+
+
+def is_engine(process: psutil.Process) -> bool:
+    """Whether a process calls itself an engine: the first thing that one does, long before it has loaded a model."""
+    try:
+        return process.name().startswith("VLLM::EngineCor")
+    except psutil.Error:
+        return False
+
+
+def test_the_death_of_an_engine_reaches_those_who_wait_and_those_who_come_later(
+    paths: tuple[Path, Path], scratch: Path
+) -> None:
+    async def go() -> None:
+        engines = await Engines.start(EngineConfig(*paths, compile=False))
+        async with engines:
+            prompt = engines.tokenizer.encode("3 5 7 8 to 24\n")
+            long = engines.policy._backend.sampling(max_tokens=300, temperature=1.0, ignore_eos=True)
+            waiting = asyncio.create_task(engines.policy._backend.generate([(prompt, long)] * 8))
+            await until(lambda: engines.stats()["policy_running"])
+            os.kill(engines.pids[0], signal.SIGKILL)
+            with pytest.raises(EngineDead):
+                await asyncio.wait_for(waiting, 5)
+            await asyncio.wait_for(engines.dead.wait(), 5)
+            assert engines.dead_reason is not None
+            assert "policy engine's process" in engines.dead_reason
+            assert "code -9" in engines.dead_reason
+            with pytest.raises(EngineDead, match="code -9"):
+                await engines.policy.sample(prompt, Draw(n=1, max_tokens=4), [1])
+            with pytest.raises(EngineDead):
+                await engines.probe(5.0)
+            assert len(await engines.scorer.score([prompt])) == 1, "the other one still works"
+
+    asyncio.run(go())
+
+
+def test_an_engine_that_hangs_fails_its_probe(paths: tuple[Path, Path], scratch: Path) -> None:
+    async def go() -> None:
+        engines = await Engines.start(EngineConfig(paths[0], compile=False))
+        async with engines:
+            with pytest.raises(EngineError, match="no value model"):
+                await engines.scorer.score([[1]])
+            await engines.probe(30.0)
+            os.kill(engines.pids[0], signal.SIGSTOP)
+            try:
+                with pytest.raises(TimeoutError, match="policy engine made no step within 1 s"):
+                    await engines.probe(1.0)
+            finally:
+                os.kill(engines.pids[0], signal.SIGCONT)
+            await engines.probe(30.0)
+
+    asyncio.run(go())
+
+
+def test_a_model_that_cannot_be_served_is_named_before_anything_starts(
+    paths: tuple[Path, Path], tmp_path: Path, scratch: Path
+) -> None:
+    with pytest.raises(BadModel, match=r"value model directory .*nowhere does not exist"):
+        asyncio.run(Engines.start(EngineConfig(paths[0], tmp_path / "nowhere")))
+    assert not any("EngineCore" in child.name() for child in psutil.Process().children())
+
+
+def test_where_one_engine_fails_to_start_neither_is_left(paths: tuple[Path, Path], scratch: Path) -> None:
+    ours = {child.pid for child in psutil.Process().children(recursive=True)}
+    with pytest.raises(EngineStartFailed, match=r"the value engine for .* did not start"):
+        asyncio.run(Engines.start(EngineConfig(*paths, compile=False, value_kv_bytes=1000)))
+    new = [child for child in psutil.Process().children(recursive=True) if child.pid not in ours]
+    psutil.wait_procs(new, timeout=10)
+    assert [child.name() for child in new if child.is_running() and "EngineCore" in child.name()] == []

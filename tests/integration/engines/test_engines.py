@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fixtures_engines import LiveEngines, until
+from ramify.engines import Engines
+from ramify.engines.recording import Recorder
+from ramify.search.records import Draw
+
+PROMPT = "3 5 7 8 to 24\n"
+
+
+def test_a_probe_passes_while_the_engines_answer(live_engines: LiveEngines, engines: Engines) -> None:
+    before = engines.stats()
+    live_engines.run(engines.probe(30.0))
+    assert all(engines.stats()[f"{role}_steps"] > before[f"{role}_steps"] for role in ("policy", "value"))
+
+
+def test_a_probe_behind_a_queue_is_answered_by_the_queue_s_progress(
+    live_engines: LiveEngines, engines: Engines
+) -> None:
+    prefix = engines.tokenizer.encode(PROMPT)
+    backend = engines.policy._backend
+    params = backend.sampling(max_tokens=100, temperature=1.0, ignore_eos=True)
+
+    async def go() -> None:
+        crowd = asyncio.create_task(backend.generate([(prefix, params)] * 3 * engines.config.max_num_seqs))
+        await until(lambda: backend.pulse.running)
+        await engines._probe(backend, 1.0)
+        assert not crowd.done()
+        crowd.cancel()
+        await asyncio.wait([crowd])
+
+    live_engines.run(go())
+
+
+def test_recorded_requests_are_replayed_with_their_lengths(
+    live_engines: LiveEngines, engines: Engines
+) -> None:
+    prefix = engines.tokenizer.encode(PROMPT)
+    recorder: Recorder = engines.recorder
+
+    async def go() -> None:
+        recorder.on = True
+        drawn = await engines.policy.sample(prefix, Draw(n=3, max_tokens=20, stop=("\n",)), [1, 2, 3])
+        await engines.policy.next_tokens(prefix, 4, 1.0)
+        await engines.scorer.score([prefix, [*prefix, *drawn[0].token_ids]])
+        recorder.on = False
+        requests = recorder.take()
+        assert [request.kind for request in requests] == ["sample", "next", "score"]
+        assert requests[0].lengths == tuple(len(step.token_ids) for step in drawn)
+        await engines.reset_prefix_caches()
+        replayed = await engines.replay(requests)
+        assert replayed.requests == 3
+        assert replayed.generated_tokens == sum(len(step.token_ids) for step in drawn) + 1
+        assert replayed.scored_sequences == 2
+        assert replayed.seconds > 0
+
+    live_engines.run(go())
+
+
+def test_statistics_name_each_engine_s_figures(engines: Engines) -> None:
+    figures = engines.stats()
+    assert {name for name in figures if name.startswith("policy_")} == {
+        "policy_running",
+        "policy_waiting",
+        "policy_kv_usage",
+        "policy_steps",
+    }
+    assert all(isinstance(value, int | float) for value in figures.values())
+
+
+def test_a_conversation_goes_through_the_chat_template(engines: Engines) -> None:
+    tokenizer = engines.tokenizer
+    if not tokenizer._hf.chat_template:
+        with pytest.raises(ValueError, match="no chat template"):
+            tokenizer.encode_chat([{"role": "user", "content": "3 5 to 8"}])
+        return
+    assert "3 5 to 8" in tokenizer.decode(tokenizer.encode_chat([{"role": "user", "content": "3 5 to 8"}]))

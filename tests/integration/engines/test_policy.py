@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from fixtures_engines import LiveEngines, until
+from ramify.engines import Engines, RequestRefused
+from ramify.search.protocols import SampleAborted
+from ramify.search.records import Draw, Step
+
+PROMPT = "3 5 7 8 to 24\n"
+TOLERANCE = 1e-4
+"""Of a log-probability: the engine and the reference both compute in float32, in another order."""
+
+
+@pytest.fixture(scope="module")
+def reference(live_engines: LiveEngines) -> torch.nn.Module:
+    """The same weights in plain transformers."""
+    return AutoModelForCausalLM.from_pretrained(live_engines.config.policy, dtype=torch.float32).eval()  # type: ignore[no-any-return]
+
+
+def logits(reference: torch.nn.Module, prefix: list[int], tokens: tuple[int, ...]) -> torch.Tensor:
+    """Logits in front of each of `tokens`: (tokens, vocabulary)."""
+    with torch.no_grad():
+        whole = reference(torch.tensor([[*prefix, *tokens]])).logits[0].float()
+    return whole[len(prefix) - 1 : -1]
+
+
+def logprobs_of(scaled: torch.Tensor, tokens: tuple[int, ...]) -> list[float]:
+    return [float(row[t]) for row, t in zip(scaled.log_softmax(-1), tokens, strict=True)]
+
+
+def sample(live: LiveEngines, draw: Draw, seeds: list[int], prompt: str = PROMPT) -> list[Step]:
+    return live.run(live.engines.policy.sample(live.engines.tokenizer.encode(prompt), draw, seeds))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6, 1.7])
+def test_behaviour_log_probabilities_are_those_of_the_distribution_sampled_from(
+    live_engines: LiveEngines, engines: Engines, reference: torch.nn.Module, temperature: float
+) -> None:
+    prefix = engines.tokenizer.encode(PROMPT)
+    for step in sample(live_engines, Draw(n=8, max_tokens=24, temperature=temperature), list(range(8))):
+        expected = logprobs_of(logits(reference, prefix, step.token_ids) / temperature, step.token_ids)
+        assert step.logprobs == pytest.approx(expected, abs=TOLERANCE / min(1, temperature))
+        assert len(step.logprobs) == len(step.token_ids) == len(step.ends)
+        assert step.release == "v000001"
+
+
+def test_truncation_is_part_of_that_distribution(
+    live_engines: LiveEngines, engines: Engines, reference: torch.nn.Module
+) -> None:
+    prefix = engines.tokenizer.encode(PROMPT)
+    for step in sample(live_engines, Draw(n=8, max_tokens=16, top_k=3), list(range(8))):
+        rows = logits(reference, prefix, step.token_ids)
+        for row, token, logprob in zip(rows, step.token_ids, step.logprobs, strict=True):
+            kept = row.topk(3)
+            assert token in kept.indices
+            assert logprob == pytest.approx(float(row[token] - kept.values.logsumexp(0)), abs=TOLERANCE)
+
+
+def test_a_nucleus_of_nothing_but_the_likeliest_has_probability_one(live_engines: LiveEngines) -> None:
+    (step,) = sample(live_engines, Draw(n=1, max_tokens=8, top_p=1e-6), [1])
+    assert step.logprobs == pytest.approx([0.0] * len(step.logprobs), abs=1e-6)
+
+
+def test_greedy_draws_report_log_probabilities_of_temperature_one(
+    live_engines: LiveEngines, engines: Engines, reference: torch.nn.Module
+) -> None:
+    prefix = engines.tokenizer.encode(PROMPT)
+    first, second = sample(live_engines, Draw(n=2, max_tokens=16, temperature=0.0), [1, 2])
+    assert first == second
+    rows = logits(reference, prefix, first.token_ids)
+    assert first.logprobs == pytest.approx(logprobs_of(rows, first.token_ids), abs=TOLERANCE)
+    assert all(float(row.max() - row[t]) < TOLERANCE for row, t in zip(rows, first.token_ids, strict=True))
+
+
+def test_next_tokens_are_the_likeliest_with_their_exact_log_probabilities(
+    live_engines: LiveEngines, engines: Engines, reference: torch.nn.Module
+) -> None:
+    prefix = engines.tokenizer.encode(PROMPT)
+    steps = live_engines.run(engines.policy.next_tokens(prefix, 5, 0.7))
+    expected = (logits(reference, prefix, (0,))[0] / 0.7).log_softmax(-1)
+    assert [len(step.token_ids) for step in steps] == [1] * 5
+    found = [step.logprobs[0] for step in steps]
+    assert found == sorted(found, reverse=True)
+    assert found == pytest.approx([float(expected[step.token_ids[0]]) for step in steps], abs=TOLERANCE / 0.7)
+    assert found == pytest.approx(expected.topk(5).values.tolist(), abs=TOLERANCE / 0.7)
+    for step in steps:
+        assert (step.finish == "eos") == (step.token_ids[0] in engines.eos_ids)
+
+
+def test_each_draw_follows_its_own_seed_and_neighbouring_seeds_do_not_share_streams(
+    live_engines: LiveEngines,
+) -> None:
+    draw = Draw(n=4, max_tokens=16, temperature=1.5)
+    one = sample(live_engines, draw, [11, 12, 13, 11])
+    assert one[0] == one[3]
+    assert len({step.token_ids for step in one}) == 3
+    two = sample(live_engines, draw, [12, 13, 14, 2**63 + 11])
+    assert [step.token_ids for step in two[:2]] == [step.token_ids for step in one[1:3]]
+
+
+def test_seeds_hold_in_batches_that_mix_greedy_and_other_requests(
+    live_engines: LiveEngines, engines: Engines
+) -> None:
+    """vllm#51226 said that they did not, on a CPU."""
+    prefix = engines.tokenizer.encode(PROMPT)
+    draw = Draw(n=2, max_tokens=8)
+    alone = sample(live_engines, draw, [21, 22])
+
+    async def crowded() -> list[Step]:
+        others = [
+            engines.policy.sample(prefix, Draw(n=3, max_tokens=40, temperature=t, top_p=p), [1, 2, 3])
+            for t, p in ((0.0, 1.0), (1.0, 1.0), (0.7, 0.9))
+        ]
+        return (await asyncio.gather(engines.policy.sample(prefix, draw, [21, 22]), *others))[0]
+
+    # bfloat16 sums depend on the batch's shape: a token may differ where two were nearly level, not more
+    same = sum(
+        a.token_ids[:4] == b.token_ids[:4] for a, b in zip(alone, live_engines.run(crowded()), strict=True)
+    )
+    assert same >= 1
+
+
+def test_a_stop_string_ends_a_draw_and_stays_in_its_text(live_engines: LiveEngines) -> None:
+    stopped = sample(live_engines, Draw(n=16, max_tokens=60, stop=("\n",)), list(range(16)))
+    for step in stopped:
+        assert step.text.count("\n") == (step.finish == "stop")
+        assert step.text.endswith("\n") == (step.finish == "stop")
+        assert step.ends[-1] == len(step.text)
+    assert any(step.finish == "stop" for step in stopped)
+
+
+def test_stop_tokens_and_matching_on_text_end_draws_alike(
+    live_engines: LiveEngines, engines: Engines
+) -> None:
+    draw = Draw(n=16, max_tokens=60, stop=("\n",))
+    by_token = sample(live_engines, draw, list(range(16)))
+    backend = engines.policy._backend
+    text = backend.sampling(max_tokens=60, temperature=1.0, stop=("\n",))
+    prefix = engines.tokenizer.encode(PROMPT)
+    by_text = live_engines.run(backend.generate([(prefix, backend.with_seed(text, i)) for i in range(16)]))
+    assert [list(step.token_ids) for step in by_token] == [drawn.token_ids for drawn in by_text]
+    assert [step.finish == "length" for step in by_token] == [not drawn.stopped for drawn in by_text]
+
+
+def test_a_prompt_that_is_too_long_is_refused_by_name(live_engines: LiveEngines, engines: Engines) -> None:
+    prompt = [engines.tokenizer.a_token] * (engines.max_model_len + 1)
+    with pytest.raises(RequestRefused, match="longer than the maximum model length"):
+        live_engines.run(engines.policy.sample(prompt, Draw(n=2, max_tokens=4), [1, 2]))
+
+
+def test_as_many_seeds_as_draws_are_asked_for(live_engines: LiveEngines) -> None:
+    with pytest.raises(ValueError, match="2 draws need as many seeds, not 1"):
+        sample(live_engines, Draw(n=2, max_tokens=4), [1])
+
+
+def test_a_cancelled_draw_frees_the_engine_within_a_second_and_says_what_it_had_generated(
+    live_engines: LiveEngines, engines: Engines
+) -> None:
+    """Three of four draws run on for ever; the fourth, of another call, is not disturbed."""
+    prefix = engines.tokenizer.encode(PROMPT)
+    backend = engines.policy._backend
+    forever = backend.sampling(max_tokens=engines.max_model_len, temperature=1.0, ignore_eos=True)
+
+    async def go() -> tuple[int, float, list[Step]]:
+        loop = asyncio.get_running_loop()
+        doomed = asyncio.create_task(backend.generate([(prefix, forever)] * 3))
+        bystander = asyncio.create_task(engines.policy.sample(prefix, Draw(n=1, max_tokens=40), [1]))
+        begun = backend.pulse.steps
+        await until(lambda: backend.pulse.steps >= begun + 20)
+        began = loop.time()
+        doomed.cancel()
+        with pytest.raises(SampleAborted) as aborted:
+            await doomed
+        result = await bystander
+        while backend.unfinished or backend.pulse.running or backend.pulse.kv_usage:
+            await backend.ping(engines.tokenizer.a_token)
+            await asyncio.sleep(0.001)
+        return aborted.value.tokens, loop.time() - began, result
+
+    tokens, seconds, (survivor,) = live_engines.run(go())
+    assert 3 <= tokens <= 3 * 40
+    assert seconds < 1 + 0.05 * len(survivor.token_ids)
+    assert survivor.token_ids
+
+
+def test_a_draw_cancelled_while_it_waits_has_generated_nothing(
+    live_engines: LiveEngines, engines: Engines
+) -> None:
+    prefix = engines.tokenizer.encode(PROMPT)
+
+    async def go() -> int:
+        slots = engines.policy._slots
+        taken = await slots.acquire(slots.limit)
+        waiting = asyncio.create_task(engines.policy.sample(prefix, Draw(n=2, max_tokens=4), [1, 2]))
+        await until(lambda: slots.waiting)
+        waiting.cancel()
+        with pytest.raises(SampleAborted) as aborted:
+            await waiting
+        slots.release(taken)
+        assert (slots.taken, slots.waiting) == (0, 0)
+        return aborted.value.tokens
+
+    assert live_engines.run(go()) == 0
+
+
+def test_draws_are_independent_of_what_else_runs(live_engines: LiveEngines, engines: Engines) -> None:
+    """Frequencies of the first token over many draws agree with its probabilities."""
+    (likeliest, *_) = live_engines.run(engines.policy.next_tokens(engines.tokenizer.encode(PROMPT), 1, 1.0))
+    p, n = math.exp(likeliest.logprobs[0]), 600
+    drawn = sample(live_engines, Draw(n=n, max_tokens=1), [7919 * i for i in range(n)])
+    hits = sum(step.token_ids == likeliest.token_ids for step in drawn)
+    assert abs(hits - n * p) <= 4 * math.sqrt(n * p * (1 - p)) + 1
