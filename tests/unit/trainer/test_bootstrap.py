@@ -30,7 +30,7 @@ TINY = BootstrapConfig.model_validate(
             "stages": [{"steps": 4, "batch": 4, "count_weights": {3: 1, 4: 1}}],
         },
         "sampling": {"problems": 40, "answers": 2, "states": 10, "continuations": 2},
-        "value": {"batch": 4, "warmup": 2, "check_steps": 4, "check_batch": 4},
+        "value": {"batch": 4, "warmup": 2, "check_steps": 4, "exact_from": 2, "check_batch": 4},
         "report": {"problems": 3, "answers": 4},
     }
 )

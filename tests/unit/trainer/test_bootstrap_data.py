@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from ramify.rewards.countdown import apply, grade, parse_prompt
-from ramify.rewards.countdown_data import split_of
+from ramify.rewards.countdown_data import Solver, split_of
 from ramify_trainer.bootstrap.posterior import next_steps, success
 from ramify_trainer.bootstrap.rollouts import Rollouts, legal_states, roll_out, step_targets
-from ramify_trainer.bootstrap.soft_targets import soft_cross_entropy
+from ramify_trainer.bootstrap.soft_targets import soft_cross_entropy, states
 from ramify_trainer.bootstrap.soft_targets import step_targets as soft_targets
 from ramify_trainer.bootstrap.tokenizer import EOS, VOCABULARY, build_tokenizer, decode
 from ramify_trainer.bootstrap.verification import plant_faults
@@ -148,7 +148,7 @@ def test_a_continued_answer_is_graded_together_with_its_beginning_and_a_cut_one_
 @pytest.mark.parametrize("count", [2, 3, 4, 6])
 def test_what_a_planted_fault_leaves_of_a_walk_is_what_the_grader_says(count: int) -> None:
     rng = np.random.default_rng(count)
-    checked = plant_faults(*Walks(count, "train", rng).take(1000), rng)
+    checked = plant_faults(*Walks(count, "train", rng).take(1000), rng, exact_from=2)
     assert 0.3 < checked.worth[:, -1].mean() < 0.6
     for numbers, target, steps, worth in zip(
         checked.numbers, checked.targets, checked.steps, checked.worth, strict=True
@@ -160,9 +160,22 @@ def test_what_a_planted_fault_leaves_of_a_walk_is_what_the_grader_says(count: in
 
 def test_states_after_a_fault_are_known_to_be_worth_nothing() -> None:
     rng = np.random.default_rng(0)
-    checked = plant_faults(*Walks(4, "train", rng).take(500), rng)
+    checked = plant_faults(*Walks(4, "train", rng).take(500), rng, exact_from=2)
     assert checked.known[:, -1].all()
     assert checked.known[:, 0].any()
     assert (checked.worth[:, :-1] == 0).all()
     later = checked.known[:, 1:] | ~checked.known[:, :-1]
     assert later.all()  # once known, known to the end
+
+
+def test_whether_the_target_can_be_reached_is_what_the_solver_says() -> None:
+    rng = np.random.default_rng(1)
+    numbers, steps = Walks(4, "train", rng).take(300)
+    checked = plant_faults(numbers, steps, rng, exact_from=2)
+    assert checked.decided[:, 2:].all()
+    assert not checked.decided[:, 0].any()
+    for row, left in enumerate(states(checked.numbers, checked.steps)[2].tolist()):
+        solver = Solver(left)
+        faulty = checked.known[row, 1]
+        expected = not faulty and int(checked.targets[row]) in solver.values(solver.all)
+        assert checked.solvable[row, 2] == expected

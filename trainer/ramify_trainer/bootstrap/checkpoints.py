@@ -23,13 +23,18 @@ def save_policy(model: TinyLlama, directory: Path) -> None:
 
 
 def save_value(model: TinyLlama, directory: Path) -> None:
-    """Write the value model as a one-label ``LlamaForSequenceClassification`` in bfloat16, with the tokenizer."""
+    """Write the value model as a one-label ``LlamaForSequenceClassification`` in bfloat16, with the tokenizer.
+
+    Of a network with more outputs the first is kept.
+    """
     _save(model, directory, "LlamaForSequenceClassification", "score")
 
 
 def _save(model: TinyLlama, directory: Path, architecture: str, head: str) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     weights = {name: t.to(torch.bfloat16) for name, t in model.state_dict_for_transformers(head).items()}
+    if head == "score":
+        weights["score.weight"] = weights["score.weight"][:1].clone()
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     (directory / "model.safetensors").chmod(0o644)  # safetensors leaves it to its owner alone
     shape = model.shape

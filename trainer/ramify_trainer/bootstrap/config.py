@@ -96,6 +96,8 @@ class ValueConfig(_Section):
     """Steps of verification alone, at the beginning."""
     check_share: float = Field(default=0.35, ge=0, lt=1)
     """The share of verification among the later steps."""
+    exact_from: int = Field(default=5, ge=0, le=5)
+    """With at most so many numbers left the verification is told whether the target can be reached; 0 for never."""
     check_batch: PositiveInt = 96
     """Walks in a step of verification; twice as many of two and three numbers."""
 

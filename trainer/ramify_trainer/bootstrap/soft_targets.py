@@ -18,7 +18,7 @@ from ramify.rewards.countdown import MAX_RESULT
 from ramify_trainer.bootstrap.posterior import next_steps, success
 from ramify_trainer.bootstrap.tokenizer import OPERATORS, first_number, later_number
 
-__all__ = ["StepTargets", "soft_cross_entropy", "step_targets"]
+__all__ = ["StepTargets", "soft_cross_entropy", "states", "step_targets"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -48,21 +48,25 @@ def step_targets(numbers: Ints, steps: Ints, exact_from: int) -> list[StepTarget
     """
     return [
         _targets(left, step, steps[:, -1, 3]) if left.shape[1] <= exact_from else None
-        for left, step in zip(_states(numbers, steps), steps.transpose(1, 0, 2), strict=True)
+        for left, step in zip(states(numbers, steps), steps.transpose(1, 0, 2), strict=False)
     ]
 
 
-def _states(numbers: Ints, steps: Ints) -> list[Ints]:
-    """Return the numbers left before each line."""
-    left, states = numbers, []
+def states(numbers: Ints, steps: Ints) -> list[Ints]:
+    """Return the numbers left before the first line and after each: n arrays, [B, n] to [B, 1].
+
+    An operand that is not there takes the place of any number.
+    """
+    left, found = numbers, [numbers]
     rows = np.arange(len(numbers))
     for step in steps.transpose(1, 0, 2):
-        states.append(left)
         kept = np.ones(left.shape, dtype=bool)
         for operand in (step[:, 0], step[:, 2]):
-            kept[rows, ((left == operand[:, None]) & kept).argmax(axis=1)] = False
+            wanted = kept * (1 + (left == operand[:, None]))
+            kept[rows, wanted.argmax(axis=1)] = False
         left = np.concatenate([left[kept].reshape(len(left), -1), step[:, 3:]], axis=1)
-    return states
+        found.append(left)
+    return found
 
 
 def _targets(left: Ints, step: Ints, targets: Ints) -> StepTargets:

@@ -24,9 +24,12 @@ __all__ = ["new_value", "score", "train_value", "value_steps"]
 
 
 def new_value(policy: TinyLlama, generator: torch.Generator) -> TinyLlama:
-    """Return a value model with the policy's trunk, which knows arithmetic already, and a fresh one-output head."""
-    model = TinyLlama(policy.shape, 1)
-    model.load_state_dict({**policy.state_dict(), "head": torch.zeros(1, policy.shape.hidden)})
+    """Return a value model with the policy's trunk, which knows arithmetic already, and a fresh head.
+
+    Its first output is the value; the second serves its training only (:mod:`verification`).
+    """
+    model = TinyLlama(policy.shape, 2)
+    model.load_state_dict({**policy.state_dict(), "head": torch.zeros(2, policy.shape.hidden)})
     torch.nn.init.normal_(model.head, 0.0, 0.01, generator=generator)
     return model
 
@@ -67,7 +70,7 @@ class _Checks:
     """Walks with planted faults, from short to long as the warm-up goes on."""
 
     def __init__(self, config: ValueConfig, rng: np.random.Generator) -> None:
-        self._batch, self._rng = config.check_batch, rng
+        self._batch, self._exact_from, self._rng = config.check_batch, config.exact_from, rng
         self._walks = {
             count: Walks(count, "train", np.random.default_rng(rng.integers(2**32))) for count in range(2, 7)
         }
@@ -77,7 +80,7 @@ class _Checks:
         weights = next(weights for end, weights in _CHECK_CURRICULUM if done < end)
         count = int(self._rng.choice(list(self._walks), p=weights))
         rows = self._batch if count > 3 else 2 * self._batch
-        return plant_faults(*self._walks[count].take(rows), self._rng)
+        return plant_faults(*self._walks[count].take(rows), self._rng, self._exact_from)
 
 
 _CHECK_CURRICULUM = (

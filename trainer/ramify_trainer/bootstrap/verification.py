@@ -3,8 +3,9 @@
 Before it learns what the policy's answers are worth, the value model learns to check: walks, half of them with one
 fault, a quarter with another target, short problems first. What it learns is true of any policy: a faultless
 walk to the target is worth 1, and every state after a fault, and a finished walk elsewhere, 0. Unfinished states
-without a fault carry no target here. Without this stage a small network takes most of its training to notice that
-the last result has to equal the target (2026-11-22).
+without a fault carry no such target; there a second output, which is not shipped, learns whether the target can
+still be reached, and so teaches the network to look ahead. Without this stage a small network takes most of its
+training to notice that the last result has to equal the target (2026-11-22).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from torch.nn import functional as F
 
 from ramify.rewards.countdown import MAX_RESULT
 from ramify.rewards.countdown_data import NUMBERS, TARGETS
+from ramify_trainer.bootstrap.posterior import success
+from ramify_trainer.bootstrap.soft_targets import states
 from ramify_trainer.bootstrap.tiny_llama import TinyLlama
 from ramify_trainer.bootstrap.walks import Ints, answer_tokens, prompt_tokens
 
@@ -44,10 +47,17 @@ class Checked:
     """[B, n - 1]: 0 or 1 after each line."""
     known: NDArray[np.bool_]
     """[B, n - 1]: where that is certain."""
+    solvable: NDArray[np.float32]
+    """[B, n]: 1 where the target can still be reached, at the prompt and after each line."""
+    decided: NDArray[np.bool_]
+    """[B, n]: where ``solvable`` was worked out: with few enough numbers left."""
 
 
-def plant_faults(numbers: Ints, steps: Ints, rng: np.random.Generator) -> Checked:
-    """Return walks with faults in about half of them and other targets in about a quarter of the rest."""
+def plant_faults(numbers: Ints, steps: Ints, rng: np.random.Generator, exact_from: int = 5) -> Checked:
+    """Return walks with faults in about half of them and other targets in about a quarter of the rest.
+
+    With at most ``exact_from`` numbers left, whether the target can be reached is worked out.
+    """
     rows, lines, _ = steps.shape
     at = np.arange(rows)
     kind: Ints = rng.choice(np.arange(len(_FAULTS)), size=rows, p=_FAULTS)
@@ -65,7 +75,22 @@ def plant_faults(numbers: Ints, steps: Ints, rng: np.random.Generator) -> Checke
     worth[:, -1] = (kind == 0) & (steps[at, -1, 3] == targets)
     known = faulty.copy()
     known[:, -1] = True
-    return Checked(numbers, targets, steps, worth, known)
+    solvable, decided = _solvable(numbers, steps, targets, exact_from)
+    solvable[:, 1:][faulty] = 0.0
+    decided[:, 1:][faulty] = True
+    return Checked(numbers, targets, steps, worth, known, solvable, decided)
+
+
+def _solvable(
+    numbers: Ints, steps: Ints, targets: Ints, exact_from: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return whether the targets can be reached before the first and after each line, and where that was worked out."""
+    rows, count = numbers.shape
+    solvable, decided = np.ones((rows, count), dtype=np.float32), np.zeros((rows, count), dtype=bool)
+    for at, left in enumerate(states(numbers, steps)):
+        if left.shape[1] <= exact_from:
+            solvable[:, at], decided[:, at] = success(left, targets) > 0, True
+    return solvable, decided
 
 
 def _plant(numbers: Ints, steps: Ints, kind: Ints, line: Ints, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -125,9 +150,14 @@ def _carry_on(steps: Ints, line: Ints, chosen: NDArray[np.bool_], result: Ints) 
 
 
 def verification_loss(model: TinyLlama, checked: Checked) -> Tensor:
-    """Return the mean cross-entropy of the values after every line whose worth is known."""
+    """Return the cross-entropy of the first output to the known worth, plus that of the second to solvability."""
     prompts = torch.from_numpy(prompt_tokens(checked.numbers, checked.targets))
     answers = torch.from_numpy(answer_tokens(checked.steps))
-    logits = model.step_ends(prompts, answers[:, None])[1][:, 0, :, 0]
-    known = torch.from_numpy(checked.known)
-    return F.binary_cross_entropy_with_logits(logits[known], torch.from_numpy(checked.worth)[known])
+    at_prompt, at_lines = model.step_ends(prompts, answers[:, None])
+    known, decided = torch.from_numpy(checked.known), torch.from_numpy(checked.decided)
+    worth, solvable = torch.from_numpy(checked.worth), torch.from_numpy(checked.solvable)
+    values = at_lines[:, 0, :, 0]
+    chances = torch.cat([at_prompt[:, :, 1], at_lines[:, 0, :, 1]], dim=1)
+    return F.binary_cross_entropy_with_logits(
+        values[known], worth[known]
+    ) + F.binary_cross_entropy_with_logits(chances[decided], solvable[decided])
