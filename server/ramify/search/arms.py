@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from ramify.search.tree import Node
@@ -36,20 +36,23 @@ class Arm:
         return self.value_sum / self.n if self.n else self.model_value
 
 
-def arms(node: Node, children: Sequence[Node], *, fresh: bool, revisit: bool) -> list[Arm]:
+def arms(
+    node: Node, children: Sequence[Node], *, fresh: bool, revisit: bool, closed: Container[int] = ()
+) -> list[Arm]:
     """The arms at `node`: its children that are not pruned and, if `fresh`, "draw afresh here".
 
     Finished answers are arms only if `revisit`: where a search can always draw afresh, going back to one would learn
-    nothing. The fresh arm's prior is that of one more draw, 1/(Σm + 1).
+    nothing. Nor are, there, the `closed` nodes (by id), below which every draw is known. The fresh arm's prior is that
+    of one more draw, 1/(Σm + 1).
     """
     total = sum(c.multiplicity for c in children)
     scale = total / (total + 1) if fresh else 1.0
     found = [
         Arm(c, c.visits, c.in_flight, c.value_sum, _model_value(c, node), c.prior * scale)
         for c in children
-        if not c.pruned and (revisit or c.terminal is None)
+        if not c.pruned and (revisit or (c.terminal is None and c.id not in closed))
     ]
-    if fresh:
+    if fresh and node.id not in closed:
         q = _model_value(node, node)
         found.append(Arm(None, node.fresh_visits, node.expanding, node.fresh_value_sum, q, 1 / (total + 1)))
     return found

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ramify.search.budget import Budget
 from ramify.search.plans import Drawn, Grown, Plan
 from ramify.search.priors import priors
 from ramify.search.tree import Completion, Node, Tree
+
+NOTHING_NEW = 0.01
+"""The policy's probability of anything but what is known, below which a node is closed."""
 
 
 class Growth:
@@ -19,6 +23,9 @@ class Growth:
         """Where simulations start; moves down under `commit: step`."""
         self.open = sum(n.terminal is None and not n.expanded for n in tree.nodes)
         """Nodes that can still be expanded for the first time."""
+        self.closed: set[int] = set()
+        """Ids of the nodes below which a draw would bring nothing new: finished answers, and nodes whose children that
+        are closed hold all but `NOTHING_NEW` of the policy's probability."""
         self._index = {(n.parent, n.tokens): n for n in tree.nodes if n.parent is not None}
 
     def known(self, node: Node, tokens: tuple[int, ...]) -> Node | None:
@@ -77,11 +84,25 @@ class Growth:
             if node.terminal is not None:
                 break
             at = node
+        if nodes and nodes[-1].terminal is not None:
+            self._close(nodes[-1])
         if nodes and nodes[-1].terminal in ("eos", "stop"):
             spent = self.budget.tokens
             self.tree.completions.append(Completion(nodes[-1].id, plan.simulation, spent))
             self.budget.release_final()
         return nodes
+
+    def _close(self, node: Node) -> None:
+        """Close a finished answer, and whatever above it has now nothing new to draw."""
+        self.closed.add(node.id)
+        while (
+            node.parent is not None and self.tree.sampling.temperature
+        ):  # greedy log-probs are not the draw's own
+            node = self.tree.nodes[node.parent]
+            known = (c for c in self.tree.children(node) if c.id in self.closed)
+            if node.id in self.closed or sum(math.exp(sum(c.logprobs)) for c in known) < 1 - NOTHING_NEW:
+                return
+            self.closed.add(node.id)
 
     def _add(self, parent: Node, action: Grown, simulation: int) -> Node:
         node = self.tree.add(

@@ -12,7 +12,7 @@ import random
 from collections.abc import Sequence
 
 from ramify.search.algorithms.mcts import Mcts
-from ramify.search.arms import Arm, arms, best
+from ramify.search.arms import Arm, best
 from ramify.search.plans import Plan
 from ramify.search.priors import softmax
 from ramify.search.seeds import derive
@@ -83,7 +83,7 @@ class Gumbel(Mcts):
 
     def choose(self, node: Node) -> Arm | None:
         """argmax π'(a) - n(a)/(1 + Σn) (Danihelka et al., eq. 14): visits in proportion to π'."""
-        choices = arms(node, self.tree.children(node), fresh=self.widens, revisit=not self.widens)
+        choices = self.arms_at(node)
         if not choices:
             return None
         top = max(a.visits for a in choices)

@@ -61,8 +61,12 @@ class Mcts(Algorithm):
                 return self._expand(path)
             path.append(arm.node)
 
+    def arms_at(self, node: Node) -> list[Arm]:
+        children = self.tree.children(node)
+        return arms(node, children, fresh=self.widens, revisit=not self.widens, closed=self.growth.closed)
+
     def choose(self, node: Node) -> Arm | None:
-        choices = arms(node, self.tree.children(node), fresh=self.widens, revisit=not self.widens)
+        choices = self.arms_at(node)
         if not choices:
             return None
         if self.params.select == "thompson":
