@@ -183,7 +183,7 @@ async def test_z_sigterm_drains_logs_answers_and_leaves_no_process(
     asked = asyncio.create_task(http.post("/v1/search", json=body))
     await until_busy(http)
     server.process.terminate()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):  # on a busy machine the first answer waits for a probe
         while (await http.get("/readyz")).status_code != 503:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     assert (await http.post("/v1/search", json=body)).status_code == 503
