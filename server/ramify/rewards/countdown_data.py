@@ -76,7 +76,8 @@ class Solver:
                     if step.a in self.values(first) and step.b in self.values(second):
                         before = self._trace(first, step.a, rng)
                         after = self._trace(second, step.b, rng)
-                        assert before is not None and after is not None
+                        assert before is not None
+                        assert after is not None
                         return [*before, *after, step]
         return None
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ramify.rewards import schemas
+from ramify.rewards import countdown, schemas
 from ramify.rewards.errors import UnknownTask
 from ramify.rewards.mathematics import MathTask, default_pool
 from ramify.rewards.pool import Pool
@@ -41,6 +41,15 @@ def check(name: str, problem: Mapping[str, object]) -> Any:
     if name not in _SCHEMAS:
         raise UnknownTask("name", f"no task is named {str(name)[:50]!r}; there are {', '.join(NAMES)}")
     return _SCHEMAS[name](problem)
+
+
+def stated(name: str, prompt: str) -> tuple[dict[str, Any], str] | None:
+    """The problem that a bare prompt states, and the prompt as the task words it; `None` where it states none.
+
+    Only Countdown's prompts say the whole problem. Raises nothing, also for unknown names.
+    """
+    problem = countdown.parse_prompt(prompt) if name == "countdown" else None
+    return None if problem is None else ({**problem}, countdown.prompt(problem))
 
 
 def task(name: str, problem: Mapping[str, object], pool: Pool | None = None) -> Task:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ramify.rewards import countdown, registry
+from ramify.rewards import registry
 from ramify.rewards.errors import BadProblem, UnknownTask
 from ramify.search.params import ParamError, check_sampling, search_params
 from ramify.search.protocols import Task
@@ -172,10 +172,9 @@ class Preparer:
         """The task, and the ask with its prompt in the task's own form where it stated its problem."""
         name = ask.task or self.model.task or "none"
         problem = ask.problem
-        if problem is None and name == "countdown" and ask.prompt is not None:
-            stated = countdown.parse_prompt(ask.prompt)
-            if stated is not None:  # with or without its last newline: the model was trained with it
-                problem, ask = {**stated}, replace(ask, prompt=countdown.prompt(stated))
+        if problem is None and ask.prompt is not None and (stated := registry.stated(name, ask.prompt)):
+            problem, prompt = stated
+            ask = replace(ask, prompt=prompt)  # worded as the model was trained on it
         if problem is None and ask.task is None:
             name = "none"  # the model's own task, but this prompt is no problem of it
         try:

@@ -14,6 +14,8 @@ from ramify.service.ports import Engines
 from ramify.settings import Probe
 
 logger = logging.getLogger(__name__)
+LOOK_EVERY = 0.1
+"""Seconds."""
 
 
 @dataclass(eq=False, slots=True)
@@ -27,16 +29,24 @@ class Readiness:
     _probe: asyncio.Task[str | None] | None = field(default=None)
 
     async def problem(self) -> str | None:
-        """Why the server is not ready; `None` where it is."""
-        if self.engines.dead.is_set():
-            return "an engine has died"
-        if self.draining():
-            return "shutting down"
+        """Why the server is not ready; `None` where it is. A probe under way does not hide what else is known."""
+        if known := self._known_problem():
+            return known
         if self._known and self.clock() - self._known[0] <= self.settings.cache_seconds:
             return self._known[1]
         if self._probe is None:
             self._probe = asyncio.create_task(self._ask(), name="readiness-probe")
-        return await asyncio.shield(self._probe)
+        probe = self._probe
+        while not probe.done():
+            await asyncio.wait((probe,), timeout=LOOK_EVERY)
+            if known := self._known_problem():
+                return known
+        return probe.result()
+
+    def _known_problem(self) -> str | None:
+        if self.engines.dead.is_set():
+            return "an engine has died"
+        return "shutting down" if self.draining() else None
 
     async def _ask(self) -> str | None:
         problem = None
@@ -48,5 +58,7 @@ class Readiness:
         except Exception as error:
             problem = f"an engine failed its probe: {type(error).__name__}"
             logger.warning("%s: %s", problem, error)
-        self._known, self._probe = (self.clock(), problem), None
+        finally:
+            self._probe = None
+        self._known = (self.clock(), problem)
         return problem

@@ -152,7 +152,7 @@ def test_what_is_no_prompt_states_no_problem(text: str) -> None:
     ],
 )
 def test_a_malformed_problem_is_refused(problem: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="countdown problem|'numbers'|'target'"):
+    with pytest.raises(ValueError, match=r"countdown problem|'numbers'|'target'"):
         check_problem(problem)
 
 

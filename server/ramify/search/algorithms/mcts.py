@@ -30,6 +30,8 @@ class Mcts(Algorithm):
             self._commit()
         if self.growth.search_root.terminal is not None:
             return None
+        if self.widens and self.growth.search_root.id in self.growth.closed:
+            return None
         return self.descend([self.growth.search_root])
 
     @property
