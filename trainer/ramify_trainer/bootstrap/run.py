@@ -188,7 +188,7 @@ def _details(config: BootstrapConfig, work: Path, data: list[Rollouts], report: 
         name=config.name,
         default_task="countdown",
         default_action=Action(kind="step", stop=("\n",), max_tokens=16),
-        default_max_tokens=64,
+        default_max_tokens=36,
         canary=probes(load_model(work / "policy", "lm_head"), load_model(work / "value", "score")),
         training_step=config.policy.steps + value_steps(data, config.value),
         metrics=flat,
