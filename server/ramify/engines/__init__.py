@@ -9,6 +9,7 @@
 | `admission` | bounded concurrency in front of an engine |
 | `backend`, `core_process` | vLLM itself: the server's side, and what runs inside the engine processes |
 | `policy`, `scorer` | the two Protocols of `ramify.search` |
+| `chains` | sequences of which some begin others, judged in one pass |
 | `recording`, `replay` | engine requests kept and sent again, for `ramify bench` |
 | `engines` | `Engines`: all of it together |
 | `errors` | the exception family |

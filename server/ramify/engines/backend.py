@@ -33,6 +33,8 @@ from ramify.engines.errors import EngineStartFailed, RequestRefused
 from ramify.engines.launch import Launch
 from ramify.search.protocols import EngineDead, SampleAborted
 
+_AT_END = PoolingParams(task="classify", use_activation=False)
+_EVERYWHERE = PoolingParams(task="token_classify", use_activation=False)
 CLOSE_SECONDS = 2.0
 """That closing sockets may take."""
 
@@ -81,7 +83,6 @@ class Backend:
         self._ids = itertools.count()
         self._processes: list[Any] = list(llm.engine_core.resources.engine_manager.processes)
         self._watched: list[int] = []
-        self._pooling = PoolingParams(task="classify", use_activation=False)
 
     @classmethod
     def build(cls, launch: Launch) -> Backend:
@@ -173,11 +174,23 @@ class Backend:
         outputs = await self._run(prompts)
         return [_sampled(c, c.logprobs) for output in outputs for c in sorted(output.outputs, key=_index)]
 
-    async def classify(self, prompts: Iterable[Sequence[int]]) -> list[list[float]]:
-        """The raw logits of each prompt."""
+    async def classify(self, requests: Iterable[tuple[Sequence[int], bool]]) -> list[list[list[float]]]:
+        """Raw logits of each label, for each (prompt, everywhere): at the prompt's end, or at every position."""
         with plain_cancellation():
-            outputs = await self._run((list(prompt), self._pooling) for prompt in prompts)
-        return [output.outputs.data.flatten().tolist() for output in outputs]
+            outputs = await self._run(
+                (list(p), _EVERYWHERE if everywhere else _AT_END) for p, everywhere in requests
+            )
+        return [
+            data if isinstance(data[0], list) else [data]
+            for data in (o.outputs.data.tolist() for o in outputs)
+        ]
+
+    @property
+    def causal(self) -> bool:
+        """Whether a judgement depends only on the tokens up to its position, and can be had at every position."""
+        config = self._llm.model_config
+        pooling = (config.pooler_config.seq_pooling_type, config.pooler_config.tok_pooling_type)
+        return bool(config.attn_type == "decoder" and pooling == ("LAST", "ALL"))
 
     async def ping(self, token: int) -> None:
         """The smallest request there is."""
@@ -185,7 +198,7 @@ class Backend:
             with plain_cancellation():
                 await self.generate([([token], self.sampling(max_tokens=1, temperature=0.0))])
         else:
-            await self.classify([[token]])
+            await self.classify([([token], False)])
 
     def sampling(
         self,

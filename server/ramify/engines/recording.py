@@ -23,6 +23,8 @@ class Request:
     """How it was sampled; without meaning for `score`."""
     k: int = 0
     """`next`: tokens asked for."""
+    judges: tuple[int, ...] = ()
+    """`score`: sequences that each prompt was sent for, itself and those that begin it."""
 
     @property
     def tokens(self) -> int:

@@ -29,7 +29,7 @@ async def replay(requests: Sequence[Request], policy: Backend, value: Backend | 
         seconds=time.perf_counter() - started,
         requests=len(requests),
         generated_tokens=sum(request.tokens for request in requests),
-        scored_sequences=sum(len(request.prompts) for request in judged),
+        scored_sequences=sum(sum(request.judges) for request in judged),
     )
 
 
@@ -52,4 +52,4 @@ async def _generate(request: Request, policy: Backend) -> None:
 
 
 async def _score(request: Request, value: Backend) -> None:
-    await value.classify(request.prompts)
+    await value.classify(zip(request.prompts, (judges > 1 for judges in request.judges), strict=True))

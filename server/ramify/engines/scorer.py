@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ramify.engines.admission import Slots
+from ramify.engines.chains import chains, worth_it
 from ramify.engines.errors import BadScores, EngineError
 from ramify.engines.recording import Recorder, Request
 from ramify.search.records import Draw, Score
@@ -22,6 +23,8 @@ class VllmScorer:
 
     The engine is asked for the raw logit (whether vLLM would apply an activation depends on the checkpoint), and the
     sigmoid is applied here, once.
+
+    Sequences that begin one another are judged in one pass where the model is causal (`chains`).
 
     `translate` turns the policy's token ids into the value model's where the two have different tokenizers: the text
     without special tokens, encoded afresh. `None` hands the ids through.
@@ -49,14 +52,26 @@ class VllmScorer:
             return []
         release, (a, b) = self.release, self.calibration
         prompts = [self._translate(s) if self._translate else list(s) for s in sequences]
-        taken = await self._slots.acquire(len(prompts))
+        jobs = self._jobs(prompts)
+        taken = await self._slots.acquire(len(jobs))
         try:
-            logits = await self._backend.classify(prompts)
+            judged = await self._backend.classify([(prompts[job[0]], len(job) > 1) for job in jobs])
         finally:
             self._slots.release(taken)
         if self._recorder.on:
-            self._recorder.add(Request("score", tuple(map(tuple, prompts)), (), Draw(n=1, max_tokens=0)))
-        return [Score(sigmoid(a * logit + b), release) for logit in one_each(logits, len(prompts))]
+            sent = tuple(tuple(prompts[job[0]]) for job in jobs)
+            judges = tuple(map(len, jobs))
+            self._recorder.add(Request("score", sent, (), Draw(n=1, max_tokens=0), judges=judges))
+        return [Score(sigmoid(a * logit + b), release) for logit in logits_of(prompts, jobs, judged)]
+
+    def _jobs(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Indices of the sequences of each engine request, the one that is sent first."""
+        if not self._backend.causal:
+            return [[i] for i in range(len(prompts))]
+        jobs: list[list[int]] = []
+        for chain in chains(prompts):
+            jobs += [chain] if worth_it(len(prompts[chain[0]]), len(chain)) else [[i] for i in chain]
+        return jobs
 
 
 class NoScorer:
@@ -69,16 +84,30 @@ class NoScorer:
         )
 
 
-def one_each(logits: Sequence[Sequence[float]], count: int) -> list[float]:
-    """One finite logit for each of `count` sequences. Raises `BadScores`."""
-    if len(logits) != count:
-        raise BadScores(f"{count} sequences were sent to the value model and {len(logits)} values came back")
-    for values in logits:
-        if len(values) != 1:
-            raise BadScores(f"the value model gave {len(values)} values for one sequence")
-        if not math.isfinite(values[0]):
-            raise BadScores(f"the value model gave {values[0]} for a sequence")
-    return [values[0] for values in logits]
+def logits_of(
+    prompts: Sequence[Sequence[int]],
+    jobs: Sequence[Sequence[int]],
+    judged: Sequence[Sequence[Sequence[float]]],
+) -> list[float]:
+    """One finite logit for each prompt, out of what came back for each job: the labels' logits at the end of its
+    sequence, or at each of its positions. Raises `BadScores`."""
+    if len(judged) != len(jobs):
+        raise BadScores(
+            f"{len(jobs)} sequences were sent to the value model and {len(judged)} judgements came back"
+        )
+    logits = [0.0] * len(prompts)
+    for job, positions in zip(jobs, judged, strict=True):
+        expected = len(prompts[job[0]]) if len(job) > 1 else 1
+        if len(positions) != expected:
+            raise BadScores(f"the value model judged {len(positions)} positions in place of {expected}")
+        for index in job:
+            values = positions[len(prompts[index]) - 1] if len(job) > 1 else positions[0]
+            if len(values) != 1:
+                raise BadScores(f"the value model gave {len(values)} values for one sequence")
+            if not math.isfinite(values[0]):
+                raise BadScores(f"the value model gave {values[0]} for a sequence")
+            logits[index] = values[0]
+    return logits
 
 
 def sigmoid(x: float) -> float:

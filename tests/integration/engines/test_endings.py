@@ -60,7 +60,7 @@ class Host:
     def kill(self) -> None:
         self.look()
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
 
     def left_after(self, seconds: float) -> list[object]:
         """Processes that still run after so many seconds, and shared memory that is still there."""
@@ -70,10 +70,9 @@ class Host:
 
 @pytest.fixture
 def host(paths: tuple[Path, Path], scratch: Path) -> Iterator[Host]:
-    host = Host(subprocess.Popen([sys.executable, HOST, *paths], stdout=subprocess.PIPE, text=True))
-    yield host
-    host.process.kill()
-    host.process.communicate()
+    with subprocess.Popen([sys.executable, HOST, *paths], stdout=subprocess.PIPE, text=True) as process:
+        yield Host(process)
+        process.kill()
 
 
 def test_no_engine_process_outlives_a_killed_server_by_five_seconds(host: Host) -> None:

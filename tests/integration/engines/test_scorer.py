@@ -57,12 +57,24 @@ def test_values_stand_in_the_order_of_the_sequences(live_engines: LiveEngines, e
 def test_a_cached_prefix_changes_no_value(
     live_engines: LiveEngines, engines: Engines, reference: torch.nn.Module
 ) -> None:
-    """Sequences over the 32 tokens of a block, each the beginning of the next."""
-    long = engines.tokenizer.encode(TEXTS[0] + "8 * 3 = 24\n" * 20)
-    sequences = [long[:length] for length in (31, 33, 64, 65, 97, len(long))]
+    """Sequences over the 32 tokens of a block, each the beginning of the next, sent one by one."""
+    long = engines.tokenizer.encode(TEXTS[0] + "8 * 3 = 24\n" * 15)
+    sequences = [long[:length] for length in (31, 33, 64, 65, len(long))]
     want = expected(reference, sequences)
     for _ in range(2):  # the second time everything is cached
-        assert [s.value for s in score(live_engines, sequences)] == pytest.approx(want, abs=TOLERANCE)
+        got = [score(live_engines, [sequence])[0].value for sequence in sequences]
+        assert got == pytest.approx(want, abs=TOLERANCE)
+
+
+def test_the_steps_of_an_answer_judged_in_one_pass_get_the_values_that_each_gets_alone(
+    live_engines: LiveEngines, engines: Engines, reference: torch.nn.Module
+) -> None:
+    whole = engines.tokenizer.encode(TEXTS[0] + "8 * 3 = 24\n7 - 5 = 2\n24 + 2 = 26\n")
+    sequences = [whole[:length] for length in range(len(whole), 7, -3)]
+    assert engines.scorer._backend.causal
+    assert len(engines.scorer._jobs(sequences)) == 1
+    got = [s.value for s in score(live_engines, [*sequences, engines.tokenizer.encode("9")])]
+    assert got[:-1] == pytest.approx(expected(reference, sequences), abs=TOLERANCE)
 
 
 def test_a_sequence_that_is_too_long_is_refused_and_nothing_is_left_behind(

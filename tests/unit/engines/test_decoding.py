@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -52,6 +52,7 @@ def test_joining_the_texts_of_tokens_is_found_to_be_decoding(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", TEXTS)
+@settings(deadline=None, max_examples=50)
 @given(data=st.data())
 def test_text_lengths_rise_and_end_with_the_text(kind: str, data: st.DataObject) -> None:
     text = TEXTS[kind]
@@ -62,6 +63,7 @@ def test_text_lengths_rise_and_end_with_the_text(kind: str, data: st.DataObject)
     assert (ends[-1] if ends else 0) == len(spelt)
 
 
+@settings(deadline=None, max_examples=50)
 @given(words=st.lists(st.sampled_from(CORPUS), min_size=1, max_size=4), data=st.data())
 def test_texts_of_consecutive_samples_join_to_the_whole_text_wherever_a_character_is_cut(
     words: list[str], data: st.DataObject

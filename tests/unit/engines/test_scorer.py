@@ -5,24 +5,37 @@ import math
 from collections.abc import Iterable, Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ramify.engines import BadScores, EngineError
 from ramify.engines.admission import Slots
+from ramify.engines.chains import chains
 from ramify.engines.recording import Recorder
 from ramify.engines.scorer import NoScorer, VllmScorer, sigmoid
 from ramify.search.records import Score
 
 
 class Logits:
-    """An engine that answers with what it was made with."""
+    """An engine whose logit is what it was made with, or `law` of the tokens so far."""
 
-    def __init__(self, *logits: list[float]) -> None:
+    def __init__(self, *logits: list[float], causal: bool = False) -> None:
         self.logits = list(logits)
-        self.prompts: list[Sequence[int]] = []
+        self.causal = causal
+        self.asked: list[tuple[Sequence[int], bool]] = []
 
-    async def classify(self, prompts: Iterable[Sequence[int]]) -> list[list[float]]:
-        self.prompts += prompts
-        return self.logits
+    async def classify(self, requests: Iterable[tuple[Sequence[int], bool]]) -> list[list[list[float]]]:
+        self.asked = list(requests)
+        if self.logits:
+            return [[values] for values in self.logits]
+        return [
+            [[law(p[: i + 1])] for i in range(len(p))] if everywhere else [[law(p)]]
+            for p, everywhere in self.asked
+        ]
+
+
+def law(tokens: Sequence[int]) -> float:
+    return math.sin(sum((i + 1) * t for i, t in enumerate(tokens)))
 
 
 def score(engine: Logits, sequences: Sequence[Sequence[int]], **options: object) -> list[Score]:
@@ -40,7 +53,7 @@ def test_sigmoid_holds_at_the_far_ends() -> None:
 
 
 def test_a_wrong_number_of_values_is_an_error() -> None:
-    with pytest.raises(BadScores, match="2 sequences were sent to the value model and 1 values"):
+    with pytest.raises(BadScores, match="2 sequences were sent to the value model and 1 judgements"):
         score(Logits([0.0]), [[1], [2]])
 
 
@@ -58,13 +71,52 @@ def test_a_value_that_is_no_number_is_an_error(bad: float) -> None:
 def test_ids_are_translated_for_a_value_model_with_another_tokenizer() -> None:
     engine = Logits([0.0])
     score(engine, [[1, 2]], translate=lambda tokens: [t + 100 for t in tokens])
-    assert engine.prompts == [[101, 102]]
+    assert engine.asked == [([101, 102], False)]
 
 
 def test_nothing_to_judge_asks_nothing() -> None:
     engine = Logits()
     assert score(engine, []) == []
-    assert engine.prompts == []
+    assert engine.asked == []
+
+
+SEQUENCES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), max_size=12)
+
+
+@settings(deadline=None, max_examples=50)
+@given(sequences=SEQUENCES)
+def test_every_sequence_is_judged_once_and_begins_what_it_is_judged_with(sequences: list[list[int]]) -> None:
+    groups = chains(sequences)
+    assert sorted(i for group in groups for i in group) == list(range(len(sequences)))
+    for head, *rest in groups:
+        assert all(sequences[head][: len(sequences[i])] == sequences[i] for i in rest)
+
+
+@settings(deadline=None, max_examples=50)
+@given(sequences=SEQUENCES)
+def test_judging_in_one_pass_gives_what_judging_one_by_one_gives(sequences: list[list[int]]) -> None:
+    assert score(Logits(causal=True), sequences) == score(Logits(), sequences)
+
+
+def test_the_steps_of_an_answer_are_one_request_of_a_causal_model_only() -> None:
+    answer = [[1, 2], [1, 2, 3, 4], [1, 2, 3, 4, 5]]
+    causal, other = Logits(causal=True), Logits()
+    score(causal, [*answer, [9]])
+    score(other, answer)
+    assert sorted(causal.asked) == [([1, 2, 3, 4, 5], True), ([9], False)]
+    assert other.asked == [(sequence, False) for sequence in answer]
+
+
+def test_a_long_cached_prompt_is_not_computed_afresh_for_a_few_steps() -> None:
+    prompt = [1] * 500
+    engine = Logits(causal=True)
+    score(engine, [[*prompt, 2], [*prompt, 2, 3]])
+    assert [everywhere for _, everywhere in engine.asked] == [False, False]
+
+
+def test_a_wrong_number_of_positions_is_an_error() -> None:
+    with pytest.raises(BadScores, match="judged 1 positions in place of 3"):
+        score(Logits([0.0], causal=True), [[1, 2], [1, 2, 3]])
 
 
 def test_without_a_value_model_the_error_says_what_to_set() -> None:
