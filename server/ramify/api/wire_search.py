@@ -17,6 +17,9 @@ from ramify.api.wire_common import (
 )
 from ramify.search import records
 
+MOST_ANSWERS = 64
+"""Distinct answers sent of one search."""
+
 
 class Message(Request):
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -113,7 +116,7 @@ class SearchRequest(Request):
     task: Task | None = None
     search: Search | None = None
     sampling: Sampling | None = None
-    n: Annotated[int, Field(ge=1, le=64)] = Field(
+    n: Annotated[int, Field(ge=1, le=MOST_ANSWERS)] = Field(
         default=1, description="Distinct final answers in `candidates`, best first; fewer if there are fewer."
     )
     seed: Annotated[int, Field(ge=0, le=(1 << 63) - 1)] | None = None

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from fakes import FakePolicy, letters
+from fakes import FakePolicy
 
-from .world import PROMPT, FakeEngines, World, a_world, events, hold, over_network, release, until
+from .world import ALPHABET, PROMPT, FakeEngines, World, a_world, events, hold, over_network, release, until
 
 pytestmark = pytest.mark.anyio
 
@@ -145,7 +145,7 @@ async def test_a_search_drained_before_any_answer_is_503(world: World) -> None:
 
 @pytest.mark.parametrize(("requests", "status"), [(0, 503), (20, 200)])
 async def test_engine_death_ends_searches_as_engine_dead(tmp_path: Path, requests: int, status: int) -> None:
-    engines = FakeEngines(policy=FakePolicy(letters({"a": 0.5, "b": 0.5}, 2), die_after=requests))
+    engines = FakeEngines(policy=FakePolicy(ALPHABET, die_after=requests))
     async with a_world(tmp_path, engines) as world:
         response = await world.search()
         assert response.status_code == status, response.text

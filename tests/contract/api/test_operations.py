@@ -29,6 +29,14 @@ async def test_31_readiness_follows_the_engines_progress(tmp_path: Path) -> None
         assert (await world.http.get("/readyz")).status_code == 200
 
 
+async def test_31_a_drain_is_seen_while_a_probe_hangs(world: World) -> None:
+    world.engines.hung = True
+    asked = asyncio.create_task(world.http.get("/readyz"))
+    await until(lambda: world.engines.probes)
+    world.context.searches.draining = True
+    assert "shutting down" in (await asked).json()["error"]["message"]
+
+
 async def test_31_one_probe_serves_everyone_who_asks_meanwhile(world: World) -> None:
     answers = await asyncio.gather(*(world.http.get("/readyz") for _ in range(20)))
     assert {answer.status_code for answer in answers} == {200}

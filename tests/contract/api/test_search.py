@@ -4,7 +4,7 @@ import pytest
 
 from ramify.search.codec import tree_from_dict
 
-from .world import World
+from .world import FOUR_ANSWERS, World
 
 pytestmark = pytest.mark.anyio
 
@@ -15,7 +15,7 @@ async def test_a_bare_prompt_is_answered_by_a_search(world: World) -> None:
     reply = response.json()
     assert reply["status"] == "complete"
     assert reply["stop_reason"] == "budget.simulations"
-    assert reply["answer"]["text"].count("\n") == 2
+    assert reply["answer"]["text"].count("\n") == 3
     assert reply["model"] == "letters"
     assert reply["release"] == "fake"
     assert reply["usage"]["simulations"] == 64
@@ -35,7 +35,8 @@ async def test_the_answer_is_sent_after_its_tree_was_committed(world: World) -> 
 
 
 async def test_the_value_model_chooses_the_answer(world: World) -> None:
-    reply = (await world.search(n=4)).json()
+    world.engines.policy.rule = FOUR_ANSWERS
+    reply = (await world.search(n=4, search={"algorithm": "best_of_n"})).json()
     assert reply["answer"]["final"] == "a\na"
     assert reply["candidates"][0]["final"] == "a\na"
     assert len(reply["candidates"]) == 4
@@ -43,7 +44,9 @@ async def test_the_value_model_chooses_the_answer(world: World) -> None:
 
 
 async def test_n_is_an_upper_bound_of_distinct_answers(world: World) -> None:
+    world.engines.policy.rule = FOUR_ANSWERS
     reply = (await world.search(n=60)).json()
+    assert reply["stop_reason"] == "exhausted"
     assert len(reply["candidates"]) == 4
 
 
@@ -72,6 +75,7 @@ async def test_parameters_reach_the_tree(world: World) -> None:
 
 
 async def test_a_task_grades_and_its_outcome_is_sent(world: World) -> None:
+    world.engines.policy.rule = FOUR_ANSWERS
     reply = await world.search(
         task={"name": "exact", "problem": {"answer": "a"}},
         search={"grader": "verifier", "budget": {"simulations": 20}},
@@ -97,10 +101,12 @@ async def test_messages_go_through_the_chat_template(world: World) -> None:
 
 
 async def test_a_finished_search_can_be_asked_for_again(world: World) -> None:
+    world.engines.policy.rule = FOUR_ANSWERS
     reply = (await world.search(n=4)).json()
     again = await world.http.get(f"/v1/search/{reply['id']}")
     assert again.json()["answer"] == reply["answer"]
-    assert again.json()["candidates"] == reply["candidates"]
+    assert again.json()["candidates"][:4] == reply["candidates"]
+    assert len(again.json()["candidates"]) <= 64
     cancelled = await world.http.post(f"/v1/search/{reply['id']}/cancel")
     assert cancelled.json()["status"] == "complete"
 

@@ -34,6 +34,10 @@ KEYS = [
 ]
 
 
+ALPHABET = letters({chr(97 + i): 1 / 26 for i in range(26)}, 3)
+FOUR_ANSWERS = letters({"a": 0.5, "b": 0.5}, 2)
+
+
 class FakeTokenizer:
     """One token a character."""
 
@@ -52,9 +56,9 @@ class FakeTokenizer:
 
 @dataclass
 class FakeEngines:
-    """Answers are two lines of `a` or `b`, each as likely; the value of a text is its share of `a`."""
+    """Answers are three lines of any letter: more than a search exhausts. The value of a text is its share of `a`."""
 
-    policy: FakePolicy = field(default_factory=lambda: FakePolicy(letters({"a": 0.5, "b": 0.5}, 2)))
+    policy: FakePolicy = field(default_factory=lambda: FakePolicy(ALPHABET))
     scorer: FakeScorer = field(default_factory=lambda: FakeScorer(lambda t: t.count("a") / max(1, len(t))))
     tokenizer: FakeTokenizer = field(default_factory=FakeTokenizer)
     max_model_len: int = 512

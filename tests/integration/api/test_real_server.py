@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from ramify.search.codec import tree_from_dict
-from server_process import ServerProcess
+from server_process import ServerProcess, still_running
 
 pytestmark = [pytest.mark.vllm, pytest.mark.anyio, pytest.mark.timeout(900)]
 LARGE = {"algorithm": "mcts", "parallel": 32, "budget": {"simulations": 10_000, "tokens": 200_000}}
@@ -192,4 +192,4 @@ async def test_z_sigterm_drains_logs_answers_and_leaves_no_process(
     if answer.status_code == 200:
         assert answer.json()["status"] in ("drained", "complete")
     assert await asyncio.to_thread(server.process.wait, 60) == 0
-    assert not [process for process in left if process.is_running()]
+    assert not await asyncio.to_thread(still_running, left, 5.0)

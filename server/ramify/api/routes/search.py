@@ -115,7 +115,7 @@ def _render(tree: Tree, body: wire.SearchRequest, here: Context) -> bytes:
 
 
 def _whole(tree: Tree, here: Context) -> wire.SearchReply:
-    return convert.search_reply(tree, here.model, len(tree.candidates))
+    return convert.search_reply(tree, here.model, wire.MOST_ANSWERS)
 
 
 def _json(body: bytes) -> Response:
