@@ -86,15 +86,15 @@ class SamplingConfig(_Section):
 class ValueConfig(_Section):
     """Training of the value model on the samples."""
 
-    epochs: float = Field(default=1.5, gt=0)
+    epochs: float = Field(default=0.8, gt=0)
     batch: PositiveInt = 16
     """Prompts a step, each with all its answers."""
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
     warmup: PositiveInt = 100
-    check_steps: int = Field(default=800, ge=0)
+    check_steps: int = Field(default=1_600, ge=0)
     """Steps of verification alone, at the beginning."""
-    check_share: float = Field(default=0.35, ge=0, lt=1)
+    check_share: float = Field(default=0.4, ge=0, lt=1)
     """The share of verification among the later steps."""
     exact_from: int = Field(default=5, ge=0, le=5)
     """With at most so many numbers left the verification is told whether the target can be reached; 0 for never."""

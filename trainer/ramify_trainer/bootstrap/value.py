@@ -84,9 +84,10 @@ class _Checks:
 
 
 _CHECK_CURRICULUM = (
-    (0.4, (0.5, 0.4, 0.1, 0.0, 0.0)),
-    (1.0, (0.15, 0.35, 0.4, 0.1, 0.0)),
-    (float("inf"), (0.0, 0.05, 0.25, 0.35, 0.35)),
+    (0.35, (0.5, 0.4, 0.1, 0.0, 0.0)),
+    (0.7, (0.2, 0.4, 0.3, 0.1, 0.0)),
+    (1.0, (0.05, 0.25, 0.35, 0.2, 0.15)),
+    (float("inf"), (0.08, 0.27, 0.3, 0.2, 0.15)),
 )
 """Until which part of the warm-up, how often problems of two to six numbers are drawn."""
 
