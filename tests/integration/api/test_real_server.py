@@ -162,7 +162,6 @@ async def test_a_second_server_is_refused_before_its_engines_start(server: Serve
         (["--port", "0", "--host", "0.0.0.0", "--log", "x.db"], "API key"),
         (["--port", "0", "--release", str(server.folder), "--log", "x.db"], "release"),
     ):
-        began = time.monotonic()
         done = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "ramify.cli", "serve", *flags),
             cwd=server.folder,
@@ -172,7 +171,7 @@ async def test_a_second_server_is_refused_before_its_engines_start(server: Serve
         _, errors = await done.communicate()
         assert done.returncode not in (0, None)
         assert said in errors.decode(), errors.decode()
-        assert time.monotonic() - began < 30
+        assert "engines starting" not in errors.decode()
 
 
 async def test_z_sigterm_drains_logs_answers_and_leaves_no_process(
