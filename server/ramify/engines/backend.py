@@ -123,7 +123,7 @@ class Backend:
 
     def _died(self, process: Any, on_death: Callable[[str], None]) -> None:
         self._unwatch()
-        process.join(0)
+        process.join(0.5)  # its pipe closes a moment before its exit code is there
         reason = f"the {self.launch.role} engine's process {process.pid} ended with code {process.exitcode}"
         self.dead_reason = reason
 
