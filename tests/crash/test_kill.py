@@ -15,7 +15,7 @@ import pytest
 from ramify.treelog import Report, TreeLog
 from server_process import ServerProcess, model_flags, start, still_running
 
-pytestmark = [pytest.mark.crash, pytest.mark.vllm]
+pytestmark = [pytest.mark.crash, pytest.mark.vllm, pytest.mark.timeout(7200)]
 ROUNDS = int(os.environ.get("RAMIFY_CRASH_ROUNDS", "20"))
 SEED = int(os.environ.get("RAMIFY_CRASH_SEED", "20261122"))
 CLIENTS = 16
