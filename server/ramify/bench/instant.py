@@ -26,7 +26,7 @@ class InstantPolicy:
         return [self._one(prefix, draw, random.Random(seed)) for seed in seeds]
 
     async def next_tokens(self, prefix: Sequence[int], k: int, temperature: float) -> list[Step]:
-        raise NotImplementedError("the scaling bench draws steps and paths only")
+        raise TypeError("the scaling bench draws steps and paths only")
 
     def _one(self, prefix: Sequence[int], draw: Draw, rng: random.Random) -> Step:
         done = sum(token == DELIMITER for token in prefix)

@@ -122,7 +122,7 @@ async def searched(backend: LocalBackend, load: Load, seed: int) -> Searched:
         cpu_seconds=cpu,
         simulations=simulations,
         tokens=sum(request.tokens for request in requests),
-        scored=sum(len(request.prompts) for request in requests if request.kind == "score"),
+        scored=sum(sum(request.judges) for request in requests if request.kind == "score"),
         requests=len(requests),
     )
 

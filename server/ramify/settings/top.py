@@ -111,7 +111,7 @@ class FileSource(PydanticBaseSettingsSource):
     """The TOML file that `load` was given."""
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        raise NotImplementedError
+        return file_content.get().get(field_name), field_name, False
 
     def __call__(self) -> dict[str, Any]:
         return dict(file_content.get())

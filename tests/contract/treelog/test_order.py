@@ -84,7 +84,8 @@ async def test_a_lost_connection_costs_no_append(postgres_server: object) -> Non
         appends = [asyncio.create_task(log.append(make_tree(2))) for _ in range(400)]
         for _ in range(3):
             waiting = [task for task in appends if not task.done()]
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if waiting:
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             async with killer.begin() as conn:
                 await conn.execute(kill)
         seqs = await asyncio.gather(*appends)
