@@ -7,7 +7,7 @@
 | `launch`, `environment` | from a configuration to an engine's arguments and its processes' environment |
 | `tokenizer`, `decoding`, `stops` | prompts to token ids, token ids to text, stop strings to stop tokens |
 | `admission` | bounded concurrency in front of an engine |
-| `backend`, `core_process` | vLLM itself: the server's side, and what runs inside the engine processes |
+| `starting`, `backend`, `core_process` | vLLM: its start, its requests, and what runs inside its processes |
 | `policy`, `scorer` | the two Protocols of `ramify.search` |
 | `chains` | sequences of which some begin others, judged in one pass |
 | `recording`, `replay` | engine requests kept and sent again, for `ramify bench` |

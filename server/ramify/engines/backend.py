@@ -1,4 +1,4 @@
-"""The only module on the server's side that knows vLLM: one `AsyncLLM`, token ids in, plain values out.
+"""One running vLLM engine: token ids in, plain values out. Nothing of vLLM's is seen beyond this module.
 
 vLLM 0.32 is pinned. Beside its documented interface this leans on four internals of it: `AsyncLLM.add_request` and
 its collectors (they hand over what an aborted request had generated, which `generate` throws away), the engine
@@ -12,25 +12,20 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
-from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMClientError
-from vllm.platforms import current_platform
 from vllm.pooling_params import PoolingParams
 from vllm.sampling_params import RequestOutputKind, SamplingParams
-from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
-from vllm.v1.metrics.loggers import PrometheusStatLogger
 
-from ramify.engines.core_process import THREADS, executor
-from ramify.engines.errors import EngineStartFailed, RequestRefused
+from ramify.engines.errors import RequestRefused
 from ramify.engines.launch import Launch
+from ramify.engines.starting import Pulse, start_llm
 from ramify.search.protocols import EngineDead, SampleAborted
 
 _AT_END = PoolingParams(task="classify", use_activation=False)
@@ -52,26 +47,6 @@ class Sampled:
     """Of the first position: the likeliest tokens and their log-probabilities, likeliest first."""
 
 
-@dataclass(slots=True)
-class Pulse:
-    """What an engine last said of itself."""
-
-    steps: int = 0
-    """Engine steps seen."""
-    at: float = 0.0
-    """`time.monotonic()` of the last."""
-    running: int = 0
-    waiting: int = 0
-    kv_usage: float = 0.0
-    """Share of the KV cache in use, [0, 1]."""
-
-
-def on_cpu() -> bool:
-    """Whether the installed vLLM computes on the CPU."""
-
-    return bool(current_platform.is_cpu())
-
-
 class Backend:
     """One running vLLM engine."""
 
@@ -87,17 +62,7 @@ class Backend:
     @classmethod
     def build(cls, launch: Launch) -> Backend:
         """Start the engine and wait until it is ready: seconds to minutes. Blocks; run it in a thread."""
-
-        pulse = Pulse()
-        try:
-            llm = AsyncLLM.from_engine_args(
-                AsyncEngineArgs(**_arguments(launch)), stat_loggers=[_pulse_logger(pulse)]
-            )
-        except Exception as error:
-            raise EngineStartFailed(
-                f"the {launch.role} engine for {launch.path} did not start: {error}"
-            ) from error
-        llm.log_stats = llm.output_processor.log_stats = False  # the per-token part; the pulse goes on
+        llm, pulse = start_llm(launch)
         return cls(launch, llm, pulse)
 
     @property
@@ -156,6 +121,7 @@ class Backend:
             if process.is_alive():
                 process.terminate()
         self._llm.shutdown(timeout=1.0)
+        self._llm.shutdown = _nothing  # or its destructor calls it again, at the interpreter's end in vain
 
     async def reset_prefix_cache(self) -> None:
         """Forget every cached prefix. Raises `RuntimeError` where blocks are in use."""
@@ -286,6 +252,10 @@ def plain_cancellation() -> Iterator[None]:
         raise asyncio.CancelledError from None
 
 
+def _nothing(timeout: float | None = None) -> None:
+    """In place of a shutdown that has been."""
+
+
 def _index(completion: Any) -> int:
     return int(completion.index)
 
@@ -310,58 +280,3 @@ def _taken(collector: Any) -> Any:
 def _generated(output: Any) -> int:
     completions = output.outputs if isinstance(output.outputs, list) else []
     return sum(len(completion.token_ids) for completion in completions if completion is not None)
-
-
-def _arguments(launch: Launch) -> Mapping[str, Any]:
-    arguments: dict[str, Any] = {
-        "model": str(launch.path),
-        "dtype": launch.dtype,
-        "max_model_len": launch.max_model_len,
-        "max_num_seqs": launch.max_num_seqs,
-        "tensor_parallel_size": launch.tensor_parallel,
-        "distributed_executor_backend": executor(launch.tensor_parallel),
-        "load_format": "safetensors",
-        "enforce_eager": not launch.compile,
-        "enable_prefix_caching": True,
-        "disable_log_stats": True,
-        "use_tqdm_on_load": False,
-        "trust_remote_code": False,
-    }
-    if launch.block_size is not None:
-        arguments["block_size"] = launch.block_size
-    if on_cpu():
-        arguments["kv_cache_memory_bytes"] = launch.kv_bytes
-        # A prompt taken in parts throws a sample away and rewinds its generator, which a CPU's cannot: the engine dies.
-        arguments["enable_chunked_prefill"] = False
-        arguments["additional_config"] = {THREADS: launch.threads}
-    else:
-        arguments["gpu_memory_utilization"] = launch.gpu_fraction
-    if launch.role == "policy":
-        arguments |= {"runner": "generate", "logprobs_mode": "processed_logprobs", "max_logprobs": -1}
-    else:
-        arguments |= {"runner": "pooling", "convert": "classify", "skip_tokenizer_init": True}
-    return arguments
-
-
-def _pulse_logger(pulse: Pulse) -> Any:
-    """A factory of vLLM statistics loggers that only keep the newest figures, and stand in for Prometheus's."""
-
-    class PulseLogger(PrometheusStatLogger):  # type: ignore[misc]
-        def __init__(self, vllm_config: Any, engine_indexes: Any = None) -> None:
-            pass
-
-        def log_engine_initialized(self) -> None:
-            pass
-
-        def record(self, scheduler_stats: Any, *args: Any, **kwargs: Any) -> None:
-            pulse.steps += 1
-            pulse.at = time.monotonic()
-            if scheduler_stats is not None:
-                pulse.running = scheduler_stats.num_running_reqs
-                pulse.waiting = scheduler_stats.num_waiting_reqs
-                pulse.kv_usage = scheduler_stats.kv_cache_usage
-
-        def log(self) -> None:
-            pass
-
-    return PulseLogger

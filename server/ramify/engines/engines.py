@@ -179,7 +179,7 @@ def _prepare(config: EngineConfig) -> _Prepared:
 
 
 def _plan(config: EngineConfig, prepared: _Prepared) -> list[Launch]:
-    from ramify.engines.backend import on_cpu
+    from ramify.engines.starting import on_cpu
 
     cpu = on_cpu()
     if cpu:

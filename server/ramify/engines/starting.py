@@ -1,0 +1,110 @@
+"""From a launch to a running `AsyncLLM`.
+
+Import it, and `backend`, only after `environment.prepare_vllm` and off the event loop: importing vLLM takes seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.platforms import current_platform
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.metrics.loggers import PrometheusStatLogger
+
+from ramify.engines.core_process import THREADS, executor
+from ramify.engines.errors import EngineStartFailed
+from ramify.engines.launch import Launch
+
+
+@dataclass(slots=True)
+class Pulse:
+    """What an engine last said of itself."""
+
+    steps: int = 0
+    """Engine steps seen."""
+    at: float = 0.0
+    """`time.monotonic()` of the last."""
+    running: int = 0
+    waiting: int = 0
+    kv_usage: float = 0.0
+    """Share of the KV cache in use, [0, 1]."""
+
+
+def on_cpu() -> bool:
+    """Whether the installed vLLM computes on the CPU."""
+
+    return bool(current_platform.is_cpu())
+
+
+def start_llm(launch: Launch) -> tuple[AsyncLLM, Pulse]:
+    """Start an engine and wait until it is ready. Blocks. Raises `EngineStartFailed`."""
+    pulse = Pulse()
+    try:
+        llm = AsyncLLM.from_engine_args(
+            AsyncEngineArgs(**_arguments(launch)), stat_loggers=[_pulse_logger(pulse)]
+        )
+    except Exception as error:
+        raise EngineStartFailed(
+            f"the {launch.role} engine for {launch.path} did not start: {error}"
+        ) from error
+    llm.log_stats = llm.output_processor.log_stats = False  # the per-token part; the pulse goes on
+    return llm, pulse
+
+
+def _arguments(launch: Launch) -> Mapping[str, Any]:
+    arguments: dict[str, Any] = {
+        "model": str(launch.path),
+        "dtype": launch.dtype,
+        "max_model_len": launch.max_model_len,
+        "max_num_seqs": launch.max_num_seqs,
+        "tensor_parallel_size": launch.tensor_parallel,
+        "distributed_executor_backend": executor(launch.tensor_parallel),
+        "load_format": "safetensors",
+        "enforce_eager": not launch.compile,
+        "enable_prefix_caching": True,
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+        "trust_remote_code": False,
+    }
+    if launch.block_size is not None:
+        arguments["block_size"] = launch.block_size
+    if on_cpu():
+        arguments["kv_cache_memory_bytes"] = launch.kv_bytes
+        # A prompt taken in parts throws a sample away and rewinds its generator, which a CPU's cannot: the engine dies.
+        arguments["enable_chunked_prefill"] = False
+        arguments["additional_config"] = {THREADS: launch.threads}
+    else:
+        arguments["gpu_memory_utilization"] = launch.gpu_fraction
+    if launch.role == "policy":
+        arguments |= {"runner": "generate", "logprobs_mode": "processed_logprobs", "max_logprobs": -1}
+    else:
+        arguments |= {"runner": "pooling", "convert": "classify", "skip_tokenizer_init": True}
+    return arguments
+
+
+def _pulse_logger(pulse: Pulse) -> Any:
+    """A factory of vLLM statistics loggers that only keep the newest figures, and stand in for Prometheus's."""
+
+    class PulseLogger(PrometheusStatLogger):  # type: ignore[misc]
+        def __init__(self, vllm_config: Any, engine_indexes: Any = None) -> None:
+            pass
+
+        def log_engine_initialized(self) -> None:
+            pass
+
+        def record(self, scheduler_stats: Any, *args: Any, **kwargs: Any) -> None:
+            pulse.steps += 1
+            pulse.at = time.monotonic()
+            if scheduler_stats is not None:
+                pulse.running = scheduler_stats.num_running_reqs
+                pulse.waiting = scheduler_stats.num_waiting_reqs
+                pulse.kv_usage = scheduler_stats.kv_cache_usage
+
+        def log(self) -> None:
+            pass
+
+    return PulseLogger
