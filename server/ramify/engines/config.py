@@ -66,6 +66,9 @@ def default_kv_bytes() -> int:
 
 
 def default_threads(engines: int) -> int:
-    """An equal share of the cores that this process may use, one kept for the server where there are enough."""
+    """An equal share of the cores that this process may use, one of them kept for the server; at least 1.
+
+    Threads beyond the free cores do not help a little, they hurt much: every layer waits for the slowest, and on a
+    busy machine two threads on two cores were 10 times slower than one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, (cores - (cores > 2 * engines)) // engines)
+    return max(1, (cores - 1 + engines // 2) // engines)

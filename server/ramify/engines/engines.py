@@ -195,11 +195,16 @@ async def _build_all(plans: Sequence[Launch]) -> list[Backend]:
     tasks = [asyncio.ensure_future(asyncio.to_thread(Backend.build, plan)) for plan in plans]
     try:
         await asyncio.wait(tasks)
-        return [task.result() for task in tasks]
-    except BaseException:
+    except asyncio.CancelledError:
         for task in tasks:
             task.add_done_callback(_end)
         raise
+    failures = [error for task in tasks if (error := task.exception())]
+    backends = [task.result() for task in tasks if not task.exception()]
+    if failures:
+        await asyncio.gather(*(backend.close() for backend in backends))
+        raise failures[0]
+    return backends
 
 
 def _end(task: asyncio.Task[Any]) -> None:

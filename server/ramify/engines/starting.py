@@ -5,6 +5,7 @@ Import it, and `backend`, only after `environment.prepare_vllm` and off the even
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,15 +43,16 @@ def on_cpu() -> bool:
 
 def start_llm(launch: Launch) -> tuple[AsyncLLM, Pulse]:
     """Start an engine and wait until it is ready. Blocks. Raises `EngineStartFailed`."""
-    pulse = Pulse()
+    pulse, llm, problem = Pulse(), None, ""
     try:
         llm = AsyncLLM.from_engine_args(
             AsyncEngineArgs(**_arguments(launch)), stat_loggers=[_pulse_logger(pulse)]
         )
     except Exception as error:
-        raise EngineStartFailed(
-            f"the {launch.role} engine for {launch.path} did not start: {error}"
-        ) from error
+        problem = str(error)  # not chained: its frames hold sockets that vLLM leaves open
+    if llm is None:
+        gc.collect()
+        raise EngineStartFailed(f"the {launch.role} engine for {launch.path} did not start: {problem}")
     llm.log_stats = llm.output_processor.log_stats = False  # the per-token part; the pulse goes on
     return llm, pulse
 
