@@ -110,7 +110,12 @@ def test_the_death_of_an_engine_reaches_those_who_wait_and_those_who_come_later(
         async with engines:
             prompt = engines.tokenizer.encode("3 5 7 8 to 24\n")
             long = engines.policy._backend.sampling(max_tokens=300, temperature=1.0, ignore_eos=True)
-            waiting = asyncio.create_task(engines.policy._backend.generate([(prompt, long)] * 8))
+
+            async def ever_again() -> None:
+                while True:
+                    await engines.policy._backend.generate([(prompt, long)] * 8)
+
+            waiting = asyncio.create_task(ever_again())
             await until(lambda: engines.stats()["policy_running"])
             os.kill(engines.pids[0], signal.SIGKILL)
             with pytest.raises(EngineDead):
