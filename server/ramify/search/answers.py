@@ -47,6 +47,7 @@ def rank(
 
     `at_tokens` leaves out every draw that landed after the search had generated more tokens than that: the answer
     that the search would have given then. Texts that hold no answer get no votes, and come last.
+    Of equals the more often drawn, then the better judged, then the earlier is first; `majority` asks no judge.
     """
     classes: dict[str | None, _Class] = {}
     for completion in tree.completions:
@@ -63,7 +64,7 @@ def rank(
             champion not in c.leaves,
             -weights[c.final],
             -c.leaves.total(),
-            -judgement(tree, _representative(tree, c)),
+            -judgement(tree, _representative(tree, c)) if rule != "majority" else 0.0,
             min(c.leaves),
         ),
     )

@@ -23,9 +23,8 @@ class Growth:
         """Where simulations start; moves down under `commit: step`."""
         self.open = sum(n.terminal is None and not n.expanded for n in tree.nodes)
         """Nodes that can still be expanded for the first time."""
-        self.closed: set[int] = set()
-        """Ids of the nodes below which a draw would bring nothing new: finished answers, and nodes whose children that
-        are closed hold all but `NOTHING_NEW` of the policy's probability."""
+        self._seen: dict[int, float] = {}
+        """By id, the policy's probability of the finished answers that are known below a node, [0, 1]."""
         self._index = {(n.parent, n.tokens): n for n in tree.nodes if n.parent is not None}
 
     def known(self, node: Node, tokens: tuple[int, ...]) -> Node | None:
@@ -85,24 +84,30 @@ class Growth:
                 break
             at = node
         if nodes and nodes[-1].terminal is not None:
-            self._close(nodes[-1])
+            self._see(nodes[-1])
         if nodes and nodes[-1].terminal in ("eos", "stop"):
             spent = self.budget.tokens
             self.tree.completions.append(Completion(nodes[-1].id, plan.simulation, spent))
             self.budget.release_final()
         return nodes
 
-    def _close(self, node: Node) -> None:
-        """Close a finished answer, and whatever above it has now nothing new to draw."""
-        self.closed.add(node.id)
+    def unseen(self, node: Node) -> float:
+        """The policy's probability that a draw below `node` ends in an answer that is not yet known, [0, 1]; 0 where
+        that is below `NOTHING_NEW`: the node is closed."""
+        left = 1.0 - self._seen.get(node.id, 0.0)
+        return left if left >= NOTHING_NEW else 0.0
+
+    def _see(self, end: Node) -> None:
+        """Count a finished answer's probability, from every node above it, as seen."""
+        if end.id in self._seen:
+            return
+        self._seen[end.id], logprob, node = 1.0, 0.0, end
         while (
             node.parent is not None and self.tree.sampling.temperature
         ):  # greedy log-probs are not the draw's own
+            logprob += sum(node.logprobs)
             node = self.tree.nodes[node.parent]
-            known = (c for c in self.tree.children(node) if c.id in self.closed)
-            if node.id in self.closed or sum(math.exp(sum(c.logprobs)) for c in known) < 1 - NOTHING_NEW:
-                return
-            self.closed.add(node.id)
+            self._seen[node.id] = self._seen.get(node.id, 0.0) + math.exp(logprob)
 
     def _add(self, parent: Node, action: Grown, simulation: int) -> Node:
         node = self.tree.add(

@@ -46,6 +46,11 @@ THREE = answered(("A", 0.3), ("A", 0.3), ("B", 0.8), ("A", 0.3), ("C", 0.45), ("
 """A three times at 0.3 (sum 0.9), B once at 0.8, C twice at 0.45 (sum 0.9 less one ulp or so)."""
 
 
+def test_a_tie_of_votes_goes_to_the_earlier_answer_however_the_others_are_judged():
+    # self-consistency has no judge: what the outcome model thinks of B must not decide it
+    assert order(answered(("A", 0.1), ("B", 0.9)), "majority") == ["A", "B"]
+
+
 def test_majority_counts_draws():
     # argmax_f Σ_j 1[f_j = f]: 3, 2, 1 of 6
     assert order(THREE, "majority") == ["A", "C", "B"]

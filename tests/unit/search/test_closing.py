@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fakes import letters
-from ramify.search.arms import arms
+from ramify.search.arms import Arm, arms
 from ramify.search.budget import Budget
 from ramify.search.growth import Growth
 from ramify.search.plans import Drawn, Grown, Plan
@@ -39,10 +39,19 @@ def draw(growth: Growth, *actions: Grown) -> list[Node]:
     return line
 
 
+def closed(growth: Growth) -> set[int]:
+    """Ids of the nodes below which next to nothing is unseen."""
+    return {node.id for node in growth.tree.nodes if not growth.unseen(node)}
+
+
+def arms_at(growth: Growth, node: Node) -> list[Arm]:
+    """What a search that widens can do at `node`."""
+    return arms(node, growth.tree.children(node), fresh=True, revisit=False, unseen=growth.unseen)
+
+
 def open_arms(growth: Growth, node: Node) -> list[str]:
-    """What a search that widens can do at `node`: the texts of children to go down, and "fresh"."""
-    found = arms(node, growth.tree.children(node), fresh=True, revisit=False, closed=growth.closed)
-    return ["fresh" if arm.node is None else arm.node.text for arm in found]
+    """The same: the texts of children to go down, and "fresh"."""
+    return ["fresh" if arm.node is None else arm.node.text for arm in arms_at(growth, node)]
 
 
 END = step("!", 1.0, ends=True)
@@ -52,19 +61,19 @@ def test_a_node_whose_only_continuation_is_known_is_closed_and_not_drawn_at_agai
     # "ab" is half of all answers, and after "a" and "b" the end is certain: nothing new below either
     growth = growing()
     a, b, end = draw(growth, step("a", 0.5), step("b", 1.0), END)
-    assert growth.closed == {a.id, b.id, end.id}
+    assert closed(growth) == {a.id, b.id, end.id}
     assert open_arms(growth, a) == open_arms(growth, b) == []
     assert open_arms(growth, growth.tree.root) == ["fresh"]
 
 
-@pytest.mark.parametrize(("known", "closed"), [(0.5, False), (0.985, False), (0.995, True), (1.0, True)])
-def test_a_node_whose_unseen_continuations_hold_more_than_1_percent_stays_open(known: float, closed: bool):
+@pytest.mark.parametrize(("known", "shut"), [(0.5, False), (0.985, False), (0.995, True), (1.0, True)])
+def test_a_node_whose_unseen_continuations_hold_more_than_1_percent_stays_open(known: float, shut: bool):
     growth = growing()
     a, end = draw(growth, step("a", 0.5), step("!", known, ends=True))
-    assert (a.id in growth.closed) is closed
-    assert end.id in growth.closed
-    assert open_arms(growth, a) == ([] if closed else ["fresh"])
-    assert open_arms(growth, growth.tree.root) == (["fresh"] if closed else ["a", "fresh"])
+    assert (a.id in closed(growth)) is shut
+    assert end.id in closed(growth)
+    assert open_arms(growth, a) == ([] if shut else ["fresh"])
+    assert open_arms(growth, growth.tree.root) == (["fresh"] if shut else ["a", "fresh"])
 
 
 def test_the_probability_of_an_action_is_that_of_all_its_tokens():
@@ -72,9 +81,9 @@ def test_the_probability_of_an_action_is_that_of_all_its_tokens():
     growth = growing()
     long = Grown(encode("xy"), (math.log(0.999), math.log(0.9)), "xy", "eos", "fake", 0.5)
     draw(growth, long)
-    assert growth.tree.root.id not in growth.closed
+    assert growth.tree.root.id not in closed(growth)
     draw(growth, step("z", 0.1, ends=True))
-    assert growth.tree.root.id in growth.closed
+    assert growth.tree.root.id in closed(growth)
 
 
 def test_drawing_a_known_answer_again_closes_nothing_more():
@@ -82,7 +91,7 @@ def test_drawing_a_known_answer_again_closes_nothing_more():
     growth = growing()
     a, end = draw(growth, step("a", 0.6), END)
     assert draw(growth, step("a", 0.6), END) == [a, end]
-    assert growth.closed == {a.id, end.id}
+    assert closed(growth) == {a.id, end.id}
 
 
 def test_closing_climbs_to_the_first_node_that_is_still_open():
@@ -91,14 +100,14 @@ def test_closing_climbs_to_the_first_node_that_is_still_open():
     growth = growing()
     root = growth.tree.root
     a, x, _ = draw(growth, step("a", 0.7), step("x", 0.6), END)
-    assert x.id in growth.closed
-    assert a.id not in growth.closed
+    assert x.id in closed(growth)
+    assert a.id not in closed(growth)
     assert open_arms(growth, a) == ["fresh"]
     y = draw(growth, step("a", 0.7), step("y", 0.4), END)[1]
-    assert {a.id, y.id} <= growth.closed
-    assert root.id not in growth.closed
+    assert {a.id, y.id} <= closed(growth)
+    assert root.id not in closed(growth)
     draw(growth, step("b", 0.3), END)
-    assert growth.closed == {node.id for node in growth.tree.nodes}
+    assert closed(growth) == {node.id for node in growth.tree.nodes}
     assert open_arms(growth, root) == []
 
 
@@ -107,16 +116,28 @@ def test_a_child_that_is_known_but_still_open_keeps_its_parent_open():
     growth = growing()
     a, x, _ = draw(growth, step("a", 1.0), step("x", 0.5), END)
     y = draw(growth, step("a", 1.0), step("y", 0.5))[1]
-    assert growth.closed >= {x.id}
-    assert not growth.closed & {a.id, y.id, growth.tree.root.id}
+    assert closed(growth) >= {x.id}
+    assert not closed(growth) & {a.id, y.id, growth.tree.root.id}
     assert open_arms(growth, a) == ["y", "fresh"]
+
+
+def test_what_is_unseen_below_a_node_is_one_less_the_probability_of_the_answers_known_there():
+    # root ── a 0.7 ── x 0.6, sure to end: 0.42 of all answers
+    #     └── b 0.3 ── y 0.5, sure to end: 0.15
+    growth = growing()
+    root = growth.tree.root
+    a, x, _ = draw(growth, step("a", 0.7), step("x", 0.6), END)
+    b = draw(growth, step("b", 0.3), step("y", 0.5), END)[0]
+    assert [growth.unseen(node) for node in (root, a, b, x)] == pytest.approx([0.43, 0.4, 0.5, 0.0])
+    seen = {arm.node.id if arm.node else 0: arm.unseen for arm in arms_at(growth, root)}
+    assert seen == pytest.approx({a.id: 0.4, b.id: 0.5, 0: 0.43})
 
 
 def test_greedy_log_probs_close_nothing_but_the_leaf():
     # at temperature 0 the log-probs are those of temperature 1: they do not say how likely the draw was
     growth = growing(sampling=Sampling(temperature=0))
     *_, end = draw(growth, step("a", 1.0), step("b", 1.0), END)
-    assert growth.closed == {end.id}
+    assert closed(growth) == {end.id}
 
 
 def test_a_search_that_only_goes_down_its_children_visits_closed_ones_again():
@@ -124,7 +145,7 @@ def test_a_search_that_only_goes_down_its_children_visits_closed_ones_again():
     growth = growing(expand="step")
     draw(growth, step("a", 0.5), END)
     children = growth.tree.children(growth.tree.root)
-    found = arms(growth.tree.root, children, fresh=False, revisit=True, closed=growth.closed)
+    found = arms(growth.tree.root, children, fresh=False, revisit=True, unseen=growth.unseen)
     assert [arm.node.text for arm in found if arm.node] == ["a"]
 
 
@@ -159,7 +180,7 @@ def test_a_fully_known_tree_ends_exhausted(params: dict[str, Any]):
     assert (tree.status, tree.stop_reason) == ("complete", "exhausted")
     assert tree.usage.simulations < 400
     assert {tree.text(node).replace("\n", "") for node in tree.complete()} == {"aa", "ab", "ba", "bb"}
-    assert found.search.growth.closed == {node.id for node in tree.nodes}
+    assert closed(found.search.growth) == {node.id for node in tree.nodes}
     check(found)
 
 
@@ -169,4 +190,4 @@ def test_a_tree_of_which_more_than_1_percent_is_unseen_spends_its_budget():
     found = ran(rule, algorithm="mcts", width=1, budget=Limits(simulations=40), **ONE_AT_A_TIME)
     assert found.tree.stop_reason == "budget.simulations"
     assert found.tree.usage.simulations == 40
-    assert found.tree.root.id not in found.search.growth.closed
+    assert found.tree.root.id not in closed(found.search.growth)

@@ -103,10 +103,11 @@ def test_paths_share_the_prefixes_that_the_tree_holds():
 
 
 def test_what_backup_learned_steers_the_next_simulation():
-    # pitfall 8: the model has no opinion of unfinished steps; only what the ends were worth can favour `a`
+    # pitfall 8: the model has no opinion of unfinished steps; only what the ends were worth can favour `a`, below which
+    # 256 answers are more than 40 draws use up
     found = ran(
-        letters({"a": 0.5, "b": 0.5}, 5),
-        lambda text: 0.5 if text.count("\n") < 5 else first(text),
+        letters({"a": 0.5, "b": 0.5}, 9),
+        lambda text: 0.5 if text.count("\n") < 9 else first(text),
         algorithm="mcts",
         budget=Limits(simulations=40),
         **ONE_AT_A_TIME,

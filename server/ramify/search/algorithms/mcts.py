@@ -30,7 +30,7 @@ class Mcts(Algorithm):
             self._commit()
         if self.growth.search_root.terminal is not None:
             return None
-        if self.widens and self.growth.search_root.id in self.growth.closed:
+        if self.widens and not self.growth.unseen(self.growth.search_root):
             return None
         return self.descend([self.growth.search_root])
 
@@ -65,7 +65,7 @@ class Mcts(Algorithm):
 
     def arms_at(self, node: Node) -> list[Arm]:
         children = self.tree.children(node)
-        return arms(node, children, fresh=self.widens, revisit=not self.widens, closed=self.growth.closed)
+        return arms(node, children, fresh=self.widens, revisit=not self.widens, unseen=self.growth.unseen)
 
     def choose(self, node: Node) -> Arm | None:
         choices = self.arms_at(node)
