@@ -61,10 +61,9 @@ class VllmPolicy:
         release = self.release
         prompt = list(prefix)
         params = self._params(draw)
-        if self.seeded and draw.temperature > 0:
-            requests = [(prompt, self._backend.with_seed(params, seed)) for seed in seeds]
-        else:
-            requests = [(prompt, params)] * draw.n
+        used = tuple(seeds) if self.seeded and draw.temperature > 0 else ()
+        requests = [(prompt, self._backend.with_seed(params, seed)) for seed in used]
+        requests = requests or [(prompt, params)] * draw.n
         try:
             taken = await self._slots.acquire(draw.n)
         except asyncio.CancelledError:
@@ -75,7 +74,7 @@ class VllmPolicy:
             self._slots.release(taken)
         if self._recorder.on:
             lengths = tuple(len(one.token_ids) for one in drawn)
-            self._recorder.add(Request("sample", (tuple(prompt),), lengths, draw))
+            self._recorder.add(Request("sample", (tuple(prompt),), lengths, draw, used))
         return [self._step(prefix, one, release) for one in drawn]
 
     async def next_tokens(self, prefix: Sequence[int], k: int, temperature: float) -> list[Step]:
@@ -93,7 +92,7 @@ class VllmPolicy:
         finally:
             self._slots.release(taken)
         if self._recorder.on:
-            self._recorder.add(Request("next", (tuple(prompt),), (1,), Draw(n=1, max_tokens=1), k))
+            self._recorder.add(Request("next", (tuple(prompt),), (1,), Draw(n=1, max_tokens=1), k=k))
         steps = []
         for token, logprob in drawn.top[:k]:
             text, ends = self._tokenizer.spell(prefix, [token])

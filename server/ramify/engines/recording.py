@@ -21,6 +21,8 @@ class Request:
     """Tokens that each draw generated; none for `score`."""
     draw: Draw
     """How it was sampled; without meaning for `score`."""
+    seeds: tuple[int, ...] = ()
+    """`sample`: of each draw, where the engine follows seeds; else none."""
     k: int = 0
     """`next`: tokens asked for."""
     judges: tuple[int, ...] = ()

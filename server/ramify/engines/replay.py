@@ -1,11 +1,12 @@
-"""The engines' own time for recorded requests: no tree, no dependencies, no queue of ours, no seeds to wait for."""
+"""The engines' own time for recorded requests: no tree, no dependencies, no queue of ours."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
 
 from ramify.engines.recording import Replay, Request
 
@@ -17,7 +18,7 @@ async def replay(requests: Sequence[Request], policy: Backend, value: Backend | 
     """Send everything at once and wait for all of it.
 
     A draw of m tokens is sent as "exactly m tokens" (end tokens ignored, no stops), so that the engine does the work
-    that it did and can do nothing less. Log-probabilities are asked for as they were."""
+    that it did and can do nothing less. Seeds and log-probabilities are asked for as they were."""
     started = time.perf_counter()
     jobs = [_generate(request, policy) for request in requests if request.kind != "score"]
     judged = [request for request in requests if request.kind == "score"]
@@ -35,20 +36,21 @@ async def replay(requests: Sequence[Request], policy: Backend, value: Backend | 
 
 async def _generate(request: Request, policy: Backend) -> None:
     draw = request.draw
-    await policy.generate(
-        (
-            list(request.prompts[0]),
-            policy.sampling(
-                max_tokens=length,
-                temperature=draw.temperature,
-                top_p=draw.top_p,
-                top_k=draw.top_k,
-                top=request.k,
-                ignore_eos=True,
-            ),
+    prompt = list(request.prompts[0])
+    seeds: Iterable[int | None] = request.seeds or repeat(None, len(request.lengths))
+
+    def again(length: int, seed: int | None) -> tuple[list[int], Any]:
+        params = policy.sampling(
+            max_tokens=length,
+            temperature=draw.temperature,
+            top_p=draw.top_p,
+            top_k=draw.top_k,
+            top=request.k,
+            ignore_eos=True,
         )
-        for length in request.lengths
-    )
+        return prompt, params if seed is None else policy.with_seed(params, seed)
+
+    await policy.generate(map(again, request.lengths, seeds))
 
 
 async def _score(request: Request, value: Backend) -> None:
