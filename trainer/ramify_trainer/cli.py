@@ -31,13 +31,20 @@ def bootstrap_command(
     release: Annotated[
         str | None, typer.Option(help="Id to publish under; the next free one by default.")
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            help="Release whose policy is kept and whose value model is trained on; none: from nothing."
+        ),
+    ] = None,
 ) -> None:
     """Train the demo's policy and value model from nothing and publish them as a release."""
     from ramify_trainer.bootstrap.config import BootstrapConfig
     from ramify_trainer.bootstrap.run import bootstrap
 
     settings = BootstrapConfig.read(config) if config else BootstrapConfig()
-    published = bootstrap(settings, work, out, release)
+    begun = weights.load_release(start) if start else None
+    published = bootstrap(settings, work, out, release, begun)
     Console().print(Markdown((work / "report.md").read_text(encoding="utf-8")))
     Console().print(f"published {published.id} in {published.path}")
 

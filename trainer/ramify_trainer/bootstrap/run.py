@@ -40,15 +40,28 @@ from ramify_trainer.bootstrap.value import new_value, train_value, value_steps
 __all__ = ["bootstrap", "fast_torch", "progress_bar", "report_on"]
 
 
-def bootstrap(config: BootstrapConfig, work: Path, root: Path, release_id: str | None = None) -> Release:
-    """Train policy and value model, measure them on dev, and publish them as a release under ``root``."""
+def bootstrap(
+    config: BootstrapConfig,
+    work: Path,
+    root: Path,
+    release_id: str | None = None,
+    start: Release | None = None,
+) -> Release:
+    """Train policy and value model, measure them on dev, and publish them as a release under ``root``.
+
+    With ``start`` the policy is that release's, and its value model is trained on.
+    """
     with fast_torch(config.threads):
-        return _bootstrap(config, work, root, release_id)
+        return _bootstrap(config, work, root, release_id, start)
 
 
-def _bootstrap(config: BootstrapConfig, work: Path, root: Path, release_id: str | None) -> Release:
+def _bootstrap(
+    config: BootstrapConfig, work: Path, root: Path, release_id: str | None, start: Release | None
+) -> Release:
     work.mkdir(parents=True, exist_ok=True)
     _keep_settings(config, work)
+    if start is not None:
+        _begin_from(start, work)
     times: dict[str, float] = {}
     with progress_bar() as bars:
         with _timed(times, "policy"):
@@ -132,6 +145,17 @@ def _told(bars: Progress, description: str, total: int) -> Callable[[int, float]
     return tell
 
 
+_START = "value-start"
+"""In the work directory: the value model that training goes on from."""
+
+
+def _begin_from(start: Release, work: Path) -> None:
+    for source, name in ((start.policy_path, "policy"), (start.value_path, _START)):
+        if not (work / name).exists():
+            with _finished_directory(work / name) as draft:
+                shutil.copytree(source, draft, dirs_exist_ok=True)
+
+
 def _policy_stage(config: BootstrapConfig, work: Path, bars: Progress) -> None:
     if (work / "policy").exists():
         return
@@ -163,8 +187,9 @@ def _read_samples(path: Path) -> Rollouts:
 def _value_stage(config: BootstrapConfig, work: Path, data: list[Rollouts], bars: Progress) -> None:
     if (work / "value").exists():
         return
-    policy = load_model(work / "policy", "lm_head")
-    model = new_value(policy, torch.Generator().manual_seed(config.seed + 2))
+    begun = work / _START
+    trunk = load_model(begun, "score") if begun.exists() else load_model(work / "policy", "lm_head")
+    model = new_value(trunk, torch.Generator().manual_seed(config.seed + 2))
     tell = _told(bars, "training the value model", value_steps(data, config.value))
     train_value(model, data, config.value, config.seed + 2, tell)
     with _finished_directory(work / "value") as draft:

@@ -23,14 +23,17 @@ from ramify_trainer.bootstrap.walks import Walks
 __all__ = ["new_value", "score", "train_value", "value_steps"]
 
 
-def new_value(policy: TinyLlama, generator: torch.Generator) -> TinyLlama:
-    """Return a value model with the policy's trunk, which knows arithmetic already, and a fresh head.
+def new_value(trunk: TinyLlama, generator: torch.Generator) -> TinyLlama:
+    """Return a value model with the trunk of the policy, which knows arithmetic already, or of another value model.
 
-    Its first output is the value; the second serves its training only (:mod:`verification`).
+    Its first output is the value, taken over from a value model, fresh above a policy; the second serves its training
+    only (:mod:`verification`).
     """
-    model = TinyLlama(policy.shape, 2)
-    model.load_state_dict({**policy.state_dict(), "head": torch.zeros(2, policy.shape.hidden)})
+    model = TinyLlama(trunk.shape, 2)
+    model.load_state_dict({**trunk.state_dict(), "head": torch.zeros(2, trunk.shape.hidden)})
     torch.nn.init.normal_(model.head, 0.0, 0.01, generator=generator)
+    if len(trunk.head) == 1:
+        model.head.data[:1] = trunk.head.data
     return model
 
 

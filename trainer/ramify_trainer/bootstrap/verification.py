@@ -27,10 +27,14 @@ from ramify_trainer.bootstrap.walks import Ints, answer_tokens, prompt_tokens
 
 __all__ = ["Checked", "plant_faults", "verification_loss"]
 
-_SLIP, _STRANGER, _SWAP = 1, 2, 3
+_SLIP, _STRANGER, _SWAP, _INEXACT = 1, 2, 3, 4
 _DIVIDE = 3
-_FAULTS = np.array([0.5, 0.2, 0.2, 0.1])
-"""How often a walk gets no fault, a wrong result, a number that is not there, its operands the wrong way round."""
+_FAULTS = np.array([0.4, 0.35, 0.12, 0.03, 0.1])
+"""How often a walk gets no fault, a wrong result, a number that is not there, its operands the wrong way round, a
+division that is not exact. What deceived the value model of 2026-11-22 was a last line that claims the target, its
+result off by two in most cases, or an inexact division: so these are the most frequent (2026-11-24)."""
+_NEAR = 4
+"""Half of the wrong results are off by at most that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +101,22 @@ def _plant(numbers: Ints, steps: Ints, kind: Ints, line: Ints, rng: np.random.Ge
     """Change ``steps`` in place; return for which rows there is now a fault in ``line``."""
     at = np.arange(len(steps))
     a, op, b, c = steps[at, line].T
-    slipped = c + rng.integers(1, 11, len(c)) * rng.choice([-1, 1], len(c))
+    near = rng.random(len(c)) < 0.5
+    off = np.where(near, rng.integers(1, _NEAR + 1, len(c)), rng.integers(1, 11, len(c)))
+    slipped = c + off * rng.choice([-1, 1], len(c))
     slip = (kind == _SLIP) & (slipped >= 0) & (slipped <= MAX_RESULT)
     stranger, absent = _stranger(numbers, steps, line, rng)
     result, legal = _work_out(a, op, stranger)
     strange = (kind == _STRANGER) & absent & (stranger != b) & legal
     swap = (kind == _SWAP) & (a != b)
+    inexact = (kind == _INEXACT) & (a > b) & (b > 1) & (a % np.maximum(b, 1) != 0)
     _carry_on(steps, line, slip, slipped)
     steps[at[strange], line[strange], 2] = stranger[strange]
     _carry_on(steps, line, strange, result)
+    _carry_on(steps, line, inexact, a // np.maximum(b, 1))
+    steps[at[inexact], line[inexact], 1] = _DIVIDE
     steps[at[swap], line[swap], 0], steps[at[swap], line[swap], 2] = b[swap], a[swap]
-    return np.asarray(slip | strange | swap)
+    return np.asarray(slip | strange | swap | inexact)
 
 
 def _stranger(
