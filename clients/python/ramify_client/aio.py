@@ -1,0 +1,267 @@
+"""The asynchronous client."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from ramify_client import calls, results
+from ramify_client.calls import Call, Message, Parsed, Text
+from ramify_client.configuration import DEFAULT_TIMEOUT, Configuration
+from ramify_client.errors import ConnectionFailed, RamifyError, RequestTimeout, error_of, translated
+from ramify_client.events import Reader
+
+FOREIGN = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError)
+"""What httpx raises. Every one is translated where it is raised; nothing of httpx's leaves this package."""
+
+
+class AsyncClient:
+    """A Ramify server.
+
+    base_url, api_key: `RAMIFY_BASE_URL` and `RAMIFY_API_KEY` where they are not given. timeout: seconds that one call
+    may take, retries and waits included. max_retries: further tries of calls that may be repeated; a search may, since
+    it carries an Idempotency-Key. All methods raise `RamifyError` only.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        max_retries: int = 2,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.configuration = Configuration.of(base_url, api_key, timeout, max_retries)
+        self._http = httpx.AsyncClient(
+            base_url=self.configuration.base_url, headers=self.configuration.headers, transport=transport
+        )
+        self.trees = AsyncTrees(self)
+        self.consumers = AsyncConsumers(self)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def search(
+        self,
+        prompt: Text | None = None,
+        *,
+        messages: Sequence[Message] | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> results.SearchResult:
+        """The best answer of a tree. options: `task`, `search`, `sampling`, `model`, `n`, `seed`, `train`,
+        `include_tree`, `deadline`, as `POST /v1/search` takes them."""
+        call = calls.search(prompt, messages, idempotency_key=idempotency_key, **options)
+        return await self.send(call, timeout)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        prompt: Text | None = None,
+        *,
+        messages: Sequence[Message] | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> AsyncIterator[AsyncIterator[results.SearchEvent]]:
+        """The same, as events while it runs; the last one is `completed`. Leaving the block before that ends the
+        search on the server. Not tried again."""
+        call = calls.search(prompt, messages, idempotency_key=idempotency_key, stream=True, **options)
+        async with self._open(call, self._deadline(timeout)) as response:
+            yield self._events(response)
+
+    async def get_search(self, search_id: str) -> results.SearchResult:
+        """A search's state: its best answer so far, or how it ended."""
+        return await self.send(calls.get_search(search_id))
+
+    async def cancel(self, search_id: str) -> results.SearchResult:
+        """End a search now; its best answer so far."""
+        return await self.send(calls.cancel(search_id))
+
+    async def value(
+        self, prompt: Text, continuations: Sequence[Text], *, model: str | None = None
+    ) -> results.Values:
+        """The value model's judgement of answers, finished or not."""
+        return await self.send(calls.value(prompt, continuations, model))
+
+    async def models(self) -> results.Models:
+        """What is served."""
+        return await self.send(calls.models())
+
+    async def version(self) -> results.Version:
+        """The server's version, model and release."""
+        return await self.send(calls.version())
+
+    async def ready(self) -> bool:
+        """Whether the server can search now; False also where nobody listens."""
+        try:
+            await self.send(calls.ready(), timeout=30.0)
+        except RamifyError:
+            return False
+        return True
+
+    # How a call is sent
+
+    async def send(self, call: Call[Parsed], timeout: float | None = None) -> Parsed:
+        """Send a call, again where that may help, and read its answer."""
+        deadline = self._deadline(timeout)
+        tried = 0
+        while True:
+            tried += 1
+            try:
+                return call.parse(await self._once(call, deadline))
+            except RamifyError as error:
+                left = deadline - time.monotonic()
+                wait = self.configuration.retries.wait(error, tried, call.repeatable, left)
+                if wait is None:
+                    raise
+            await asyncio.sleep(wait)
+
+    async def _once(self, call: Call[Any], deadline: float) -> bytes:
+        async with self._open(call, deadline) as response:
+            try:
+                return await response.aread()
+            except FOREIGN as error:
+                raise translated(error) from error
+
+    @asynccontextmanager
+    async def _open(self, call: Call[Any], deadline: float) -> AsyncIterator[httpx.Response]:
+        """The answer to a call, its body still to be read. Raises the error that its status stands for."""
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise RequestTimeout("the call's time was over before it was sent")
+        request = self._http.build_request(
+            call.method,
+            call.path,
+            json=call.json,
+            params=call.params,
+            headers=call.headers,
+            timeout=self.configuration.waits(left),
+        )
+        try:
+            response = await self._http.send(request, stream=True)
+        except FOREIGN as error:
+            raise translated(error) from error
+        try:
+            if response.is_error:
+                raise error_of(response.status_code, response.headers, await _body(response))
+            yield response
+        finally:
+            await response.aclose()
+
+    async def _events(self, response: httpx.Response) -> AsyncIterator[results.SearchEvent]:
+        reader = Reader()
+        try:
+            async for chunk in response.aiter_bytes():
+                for event in reader.feed(chunk):
+                    yield event
+        except FOREIGN as error:
+            raise translated(error) from error
+        if not reader.completed:
+            raise ConnectionFailed("the stream ended before the search did")
+
+    def _deadline(self, timeout: float | None) -> float:
+        return time.monotonic() + (self.configuration.timeout if timeout is None else timeout)
+
+
+async def _body(response: httpx.Response) -> bytes:
+    try:
+        return await response.aread()
+    except FOREIGN as error:
+        raise translated(error) from error
+
+
+class AsyncTrees:
+    """The log."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def list(self, *, before: int | None = None, limit: int = 50, **filters: Any) -> results.TreePage:
+        """Newest first. filters: `status`, `model`, `release`, `algorithm`, `task`, `key`, `min_value`, `text`."""
+        return await self._client.send(calls.list_trees(before, limit, filters))
+
+    async def get(self, tree_id: str) -> results.LoggedTree:
+        return await self._client.send(calls.get_tree(tree_id))
+
+    async def read(self, after: int = 0, *, limit: int | None = None) -> AsyncIterator[results.LogRecord]:
+        """Trees and later verdicts with a greater `seq`, in order, to the log's end as it is now. Where the connection
+        breaks it goes on after the last whole record."""
+        tried = 0
+        while True:
+            call = calls.read_trees(after, limit)
+            try:
+                async for record in self._lines(call):
+                    after, tried = record.seq, 0
+                    limit = None if limit is None else limit - 1
+                    yield record
+            except RamifyError as error:
+                tried += 1
+                wait = self._client.configuration.retries.wait(
+                    error, tried, True, self._client.configuration.timeout
+                )
+                if wait is None:
+                    raise
+                await asyncio.sleep(wait)
+            else:
+                return
+            if limit == 0:
+                return
+
+    async def _lines(self, call: Call[results.LogRecord]) -> AsyncIterator[results.LogRecord]:
+        async with self._client._open(call, self._client._deadline(None)) as response:
+            try:
+                async for line in response.aiter_lines():
+                    yield call.parse(line.encode())
+            except FOREIGN as error:
+                raise translated(error) from error
+
+    async def dot(self, tree_id: str) -> str:
+        """The tree for Graphviz."""
+        return await self._client.send(calls.dot(tree_id))
+
+    async def delete(self, tree_id: str) -> None:
+        await self._client.send(calls.delete_tree(tree_id))
+
+    async def feedback(self, tree_id: str, outcome: float, **options: Any) -> results.Feedback:
+        """A verdict in [0, 1] on an answer: the chosen one, or that of `node` or `answer`. options: also `source`,
+        `comment`."""
+        return await self._client.send(calls.feedback(tree_id, outcome, **options))
+
+
+class AsyncConsumers:
+    """Readers of the log."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def get(self, name: str) -> results.Consumer:
+        return await self._client.send(calls.get_consumer(name))
+
+    async def put(
+        self,
+        name: str,
+        *,
+        version: int | None = None,
+        cursor: int | None = None,
+        owner: str | None = None,
+        lease_seconds: float | None = None,
+    ) -> results.Consumer:
+        """Register a reader, or change the one last seen at `version`. Raises `Conflict` where somebody else was
+        faster or holds the lease."""
+        call = calls.put_consumer(name, version, cursor=cursor, owner=owner, lease_seconds=lease_seconds)
+        return await self._client.send(call)

@@ -1,0 +1,183 @@
+"""What can go wrong, as one family::
+
+RamifyError
+├── ConnectionFailed        no connection, or it broke before the answer was whole
+├── RequestTimeout          no answer within `timeout`
+├── InvalidAnswer           the server's answer is not what its API promises
+├── SearchError             a stream ended with an `error` event
+└── ResponseError           the server answered with an error status
+    ├── BadRequest          400: a field is wrong; `param` names it
+    ├── Unauthorized        401
+    ├── Forbidden           403
+    ├── NotFound            404
+    ├── Conflict            409
+    ├── TooLarge            413
+    ├── Unprocessable       422: an Idempotency-Key was used with another body
+    ├── RateLimited         429
+    └── ServerError         any 5xx
+        └── Unavailable     503
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import httpx
+
+LONGEST = 500
+"""Characters of a foreign text that an error repeats."""
+
+
+class RamifyError(Exception):
+    """Anything that this client raises."""
+
+
+class ConnectionFailed(RamifyError):
+    """There was no connection, or it broke before the answer was whole."""
+
+
+class RequestTimeout(RamifyError):
+    """The server did not answer in time."""
+
+
+class InvalidAnswer(RamifyError):
+    """The server's answer is not what its API promises."""
+
+
+class SearchError(RamifyError):
+    """A streamed search ended with an error; `type`, `param` and `code` are the server's."""
+
+    def __init__(self, message: str, kind: str | None, param: str | None, code: str | None) -> None:
+        super().__init__(message)
+        self.type, self.param, self.code = kind, param, code
+
+
+class ResponseError(RamifyError):
+    """The server answered with an error status."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        kind: str | None = None,
+        param: str | None = None,
+        code: str | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        should_retry: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.type, self.param, self.code = kind, param, code
+        """The server's `error` object; `param` is the path of the field."""
+        self.request_id = request_id
+        """For the server's operator."""
+        self.retry_after = retry_after
+        """Seconds after which to try again; None where the server does not say."""
+        self.should_retry = should_retry
+        """The server's `x-should-retry`."""
+
+
+class BadRequest(ResponseError):
+    """400"""
+
+
+class Unauthorized(ResponseError):
+    """401"""
+
+
+class Forbidden(ResponseError):
+    """403"""
+
+
+class NotFound(ResponseError):
+    """404"""
+
+
+class Conflict(ResponseError):
+    """409"""
+
+
+class TooLarge(ResponseError):
+    """413"""
+
+
+class Unprocessable(ResponseError):
+    """422"""
+
+
+class RateLimited(ResponseError):
+    """429"""
+
+
+class ServerError(ResponseError):
+    """5xx"""
+
+
+class Unavailable(ServerError):
+    """503"""
+
+
+_BY_STATUS: Mapping[int, type[ResponseError]] = {
+    400: BadRequest,
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    413: TooLarge,
+    422: Unprocessable,
+    429: RateLimited,
+    503: Unavailable,
+}
+
+
+def error_of(status: int, headers: Mapping[str, str], body: bytes) -> ResponseError:
+    """The exception for an error response, whatever its body holds."""
+    said = _error_object(body)
+    kind = _BY_STATUS.get(status, ServerError if status >= 500 else ResponseError)
+    message = _text(said.get("message")) or body[:LONGEST].decode("utf-8", "replace") or "no message"
+    return kind(
+        f"{status}: {message[:LONGEST]}",
+        status=status,
+        kind=_text(said.get("type")),
+        param=_text(said.get("param")),
+        code=_text(said.get("code")),
+        request_id=headers.get("x-request-id"),
+        retry_after=_seconds(headers.get("retry-after")),
+        should_retry={"true": True, "false": False}.get(headers.get("x-should-retry", "")),
+    )
+
+
+def search_error(body: bytes) -> SearchError:
+    """The exception for a stream's `error` event."""
+    said = _error_object(body)
+    message = _text(said.get("message")) or "the search failed"
+    return SearchError(message, _text(said.get("type")), _text(said.get("param")), _text(said.get("code")))
+
+
+def translated(error: httpx.HTTPError | httpx.InvalidURL | httpx.StreamError) -> RamifyError:
+    """httpx's error as ours. Texts of httpx hold no header, so no key."""
+    if isinstance(error, httpx.TimeoutException):
+        return RequestTimeout(f"no answer in time ({type(error).__name__})")
+    return ConnectionFailed(f"{type(error).__name__}: {error}"[:LONGEST])
+
+
+def _error_object(body: bytes) -> Mapping[str, object]:
+    try:
+        said = json.loads(body)["error"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _seconds(value: str | None) -> float | None:
+    try:
+        return max(0.0, float(value)) if value is not None else None
+    except ValueError:
+        return None

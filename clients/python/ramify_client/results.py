@@ -1,0 +1,165 @@
+"""What the server answers, typed and frozen. Fields that a newer server adds are kept, and reached by name."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Result(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Answer(Result):
+    text: str
+    final: str | None = None
+    """The task's canonical form; None where the text holds no answer."""
+    value: float | None = None
+    """The outcome model's estimate, [0, 1]."""
+    visits: int = 0
+    votes: float = 0.0
+    """Share of the answer rule's weight, [0, 1]."""
+    outcome: float | None = None
+    """A verifier's or a person's verdict, [0, 1]; never a model's."""
+    outcome_source: str | None = None
+    node: int
+    """The tree's node that ends it."""
+
+
+class TreeLink(Result):
+    id: str
+    url: str
+
+
+class Usage(Result):
+    prompt_tokens: int
+    completion_tokens: int
+    """Every generated token, merged duplicates included."""
+    total_tokens: int
+    scored_sequences: int
+    simulations: int
+    nodes: int
+    seconds: float
+
+
+class SearchResult(Result):
+    id: str
+    created: int
+    model: str
+    status: str
+    """running, complete, cancelled, deadline, drained, engine_dead or failed."""
+    stop_reason: str | None
+    answer: Answer | None
+    candidates: list[Answer]
+    """Distinct final answers, best first."""
+    tree: TreeLink
+    release: str
+    usage: Usage
+    error: str | None = None
+    tree_document: dict[str, Any] | None = None
+
+
+class SearchEvent(Result):
+    """One event of a streamed search."""
+
+    kind: Literal["started", "progress", "completed"]
+    id: str
+    simulations: int | None = None
+    tokens: int | None = None
+    nodes: int | None = None
+    seconds: float | None = None
+    answer: Answer | None = None
+    """The best so far."""
+    result: SearchResult | None = None
+    """With `completed`."""
+
+
+class Values(Result):
+    model: str
+    release: str
+    values: list[float]
+    """Expected outcomes, [0, 1], in the order of the continuations."""
+
+
+class TreeSummary(Result):
+    seq: int
+    id: str
+    created: float
+    status: str
+    model: str
+    release: str
+    algorithm: str
+    task: str | None
+    nodes: int
+    tokens: int
+    value: float | None
+    outcome: float | None
+    prompt: str
+    answer: str | None
+
+
+class TreePage(Result):
+    data: list[TreeSummary]
+    has_more: bool
+    next_before: int | None
+
+
+class Feedback(Result):
+    seq: int
+    id: str
+    node: int | None
+    answer: str | None
+    outcome: float
+    source: str
+    comment: str
+    train: bool
+
+
+class LoggedTree(Result):
+    id: str
+    seq: int
+    sha256: str
+    tree: dict[str, Any]
+    """The tree as it was logged."""
+    feedback: list[Feedback]
+
+
+class LogRecord(Result):
+    """One line of the log: a tree, or a later verdict."""
+
+    seq: int
+    kind: Literal["tree", "outcome"]
+    tree_id: str
+    tree: dict[str, Any] | None = None
+    outcome: float | None = None
+
+
+class Consumer(Result):
+    name: str
+    cursor: int
+    """The last `seq` that it is done with."""
+    version: int
+    """What the next change has to name."""
+    owner: str | None
+    lease_expires: float | None
+    high_water: int
+    """The log's last `seq`."""
+
+
+class Model(Result):
+    id: str
+    created: int
+    root: str
+    """The release that is served."""
+    max_model_len: int
+
+
+class Models(Result):
+    data: list[Model]
+
+
+class Version(Result):
+    version: str
+    model: str
+    release: str
