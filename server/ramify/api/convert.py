@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -12,9 +12,9 @@ from ramify.api import wire_trees
 from ramify.search import records
 from ramify.search.codec import tree_to_dict
 from ramify.search.run import Progress
-from ramify.search.tree import Tree
+from ramify.search.tree import Node, Tree
 from ramify.service.answers import state_of
-from ramify.service.ask import Ask, Message
+from ramify.service.ask import Ask, Branch, Message
 from ramify.service.ids import search_id
 from ramify.service.ports import ServedModel
 from ramify.service.searches import Running
@@ -28,6 +28,17 @@ def ask_of(request: wire.SearchRequest) -> Ask:
         model=request.model,
         task=request.task.name if request.task else None,
         problem=request.task.problem if request.task else None,
+        search=given(request.search),
+        sampling=given(request.sampling),
+        seed=request.seed,
+        train=request.train,
+        deadline=request.deadline,
+    )
+
+
+def branch_of(request: wire.BranchRequest, tree: Tree) -> Ask:
+    return Ask(
+        branch=Branch(tree, request.node),
         search=given(request.search),
         sampling=given(request.sampling),
         seed=request.seed,
@@ -135,7 +146,7 @@ def started_event(tree: Tree, model: ServedModel) -> wire.Started:
     )
 
 
-def progress_event(search: str, progress: Progress) -> wire.Progressed:
+def progress_event(search: str, progress: Progress, nodes: Sequence[Node] | None = None) -> wire.Progressed:
     return wire.Progressed(
         id=search,
         simulations=progress.simulations,
@@ -143,6 +154,24 @@ def progress_event(search: str, progress: Progress) -> wire.Progressed:
         nodes=progress.nodes,
         seconds=progress.seconds,
         answer=answer_of(progress.best) if progress.best else None,
+        new_nodes=None if nodes is None else [growing_node(node) for node in nodes],
+    )
+
+
+def growing_node(node: Node) -> wire.GrowingNode:
+    return wire.GrowingNode(
+        id=node.id,
+        parent=node.parent,
+        depth=node.depth,
+        text=node.text[:200],
+        value=node.value,
+        visits=node.visits,
+        mean=node.mean,
+        multiplicity=node.multiplicity,
+        terminal=node.terminal,
+        outcome=node.outcome,
+        pruned=node.pruned,
+        simulation=node.simulation,
     )
 
 

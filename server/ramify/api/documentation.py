@@ -64,6 +64,7 @@ BY_PATH: dict[tuple[str, str], tuple[int, ...]] = {
     ("/v1/trees/{tree}", "get"): (400, 404, 503),
     ("/v1/trees/{tree}", "delete"): (404, 503),
     ("/v1/trees/{tree}/feedback", "post"): (400, 404, 413, 503),
+    ("/v1/trees/{tree}/branch", "post"): (400, 404, 409, 413, 422, 429, 503, 504),
     ("/v1/consumers/{name}", "get"): (400, 404, 503),
     ("/v1/consumers/{name}", "put"): (400, 409, 413, 503),
     ("/v1/models", "get"): (),

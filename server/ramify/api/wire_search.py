@@ -102,7 +102,47 @@ class Sampling(Request):
     )
 
 
-class SearchRequest(Request):
+class StreamOptions(Request):
+    nodes: bool = Field(
+        default=False,
+        description="Have every `search.progress` carry the nodes that are new or have changed.",
+    )
+
+
+class Asked(Request):
+    """How to search and how to answer, whatever is searched from."""
+
+    search: Search | None = None
+    sampling: Sampling | None = None
+    n: Annotated[int, Field(ge=1, le=MOST_ANSWERS)] = Field(
+        default=1, description="Distinct final answers in `candidates`, best first; fewer if there are fewer."
+    )
+    seed: Annotated[int, Field(ge=0, le=(1 << 63) - 1)] | None = None
+    stream: bool = Field(default=False, description="Answer with Server-Sent Events.")
+    stream_options: StreamOptions | None = Field(default=None, description="Only with `stream`.")
+    include_tree: bool = Field(default=False, description="Send the whole tree with the answer.")
+    train: bool = Field(default=True, description="Whether the trainer may learn from this search.")
+    deadline: Annotated[float, Field(gt=0, le=86_400)] | None = Field(
+        default=None,
+        description="Seconds from the request's arrival, waiting included, after which the best answer so far is sent "
+        "with status `deadline`. `search.budget.seconds`, by contrast, counts from the search's own start and ends it "
+        "as `complete`.",
+    )
+
+    @model_validator(mode="after")
+    def options_of_a_stream(self) -> Asked:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options means nothing without stream")
+        return self
+
+
+class BranchRequest(Asked):
+    """Search on from a node of a logged tree; the task and its problem are that tree's."""
+
+    node: Annotated[int, Field(ge=0, le=10_000_000)] = Field(description="The node to search on from.")
+
+
+class SearchRequest(Asked):
     """Only `prompt` or `messages` is needed."""
 
     model: Name | None = None
@@ -114,21 +154,6 @@ class SearchRequest(Request):
         description="In place of `prompt`: a conversation, put through the model's chat template.",
     )
     task: Task | None = None
-    search: Search | None = None
-    sampling: Sampling | None = None
-    n: Annotated[int, Field(ge=1, le=MOST_ANSWERS)] = Field(
-        default=1, description="Distinct final answers in `candidates`, best first; fewer if there are fewer."
-    )
-    seed: Annotated[int, Field(ge=0, le=(1 << 63) - 1)] | None = None
-    stream: bool = Field(default=False, description="Answer with Server-Sent Events.")
-    include_tree: bool = Field(default=False, description="Send the whole tree with the answer.")
-    train: bool = Field(default=True, description="Whether the trainer may learn from this search.")
-    deadline: Annotated[float, Field(gt=0, le=86_400)] | None = Field(
-        default=None,
-        description="Seconds from the request's arrival, waiting included, after which the best answer so far is sent "
-        "with status `deadline`. `search.budget.seconds`, by contrast, counts from the search's own start and ends it "
-        "as `complete`.",
-    )
 
     @model_validator(mode="after")
     def one_prompt(self) -> SearchRequest:
@@ -192,6 +217,23 @@ class Started(Reply):
     tree: TreeLink
 
 
+class GrowingNode(Reply):
+    """A node of a running search, as it is now."""
+
+    id: int
+    parent: int | None
+    depth: int
+    text: str = Field(description="What it adds; cut after 200 characters while the search runs.")
+    value: float | None = Field(description="The value model's estimate.")
+    visits: int
+    mean: float | None = Field(description="Q: mean of what was backed up; before any visit, the value.")
+    multiplicity: int
+    terminal: records.Terminal | None
+    outcome: float | None
+    pruned: bool
+    simulation: int = Field(description="The simulation that made it.")
+
+
 class Progressed(Reply):
     """Event `search.progress`."""
 
@@ -202,6 +244,11 @@ class Progressed(Reply):
     nodes: int
     seconds: float
     answer: Answer | None = Field(description="The best so far.")
+    new_nodes: list[GrowingNode] | None = Field(
+        default=None,
+        description="With `stream_options.nodes`: nodes that are new or have changed since the event before, parents "
+        "first, at most 500; what is more comes with the next event.",
+    )
 
 
 class ValueRequest(Request):

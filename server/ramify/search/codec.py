@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from ramify.search.records import Action, Answer, Limits, Sampling, SearchParams, Usage
+from ramify.search.records import Action, Answer, Limits, Origin, Sampling, SearchParams, Usage
 from ramify.search.tree import Completion, Node, Tree
 
 SCHEMA_VERSION = 1
+_ABSENT = ("origin",)
+"""Fields of a tree that came later (2026-11-24): left out where they are `None`, so that trees without them, in logs
+and goldens, are the same bytes as before."""
 
 
 class BadTree(ValueError):
@@ -22,7 +25,8 @@ class BadTree(ValueError):
 
 def tree_to_dict(tree: Tree) -> dict[str, Any]:
     """The tree as JSON-ready values; `tree_from_dict` is its inverse."""
-    return {"schema_version": SCHEMA_VERSION, **asdict(tree)}
+    document = {"schema_version": SCHEMA_VERSION, **asdict(tree)}
+    return {name: value for name, value in document.items() if name not in _ABSENT or value is not None}
 
 
 def tree_from_dict(document: Mapping[str, Any]) -> Tree:
@@ -39,6 +43,7 @@ def tree_from_dict(document: Mapping[str, Any]) -> Tree:
         data["completions"] = [_record(Completion, c) for c in data["completions"]]
         data["answer"] = None if data["answer"] is None else _record(Answer, data["answer"])
         data["candidates"] = [_record(Answer, a) for a in data["candidates"]]
+        data["origin"] = _record(Origin, data["origin"]) if data.get("origin") is not None else None
         tree: Tree = _record(Tree, data)
     except (KeyError, TypeError, AttributeError) as error:
         raise BadTree(f"not a tree: {error!r}") from error
@@ -73,6 +78,12 @@ def check_structure(tree: Tree) -> None:
             raise BadTree(f"node {i} is unknown to its parent")
         if i and node.parent is not None and node.depth != tree.nodes[node.parent].depth + 1:
             raise BadTree(f"node {i} has depth {node.depth}")
+    if (tree.origin is None) != (tree.parent_tree is None):
+        raise BadTree("parent_tree and origin go together")
+    if tree.origin is not None and not 0 <= tree.origin.tokens <= len(tree.prompt_tokens):
+        raise BadTree(
+            f"{tree.origin.tokens} of {len(tree.prompt_tokens)} prompt tokens are its parent's answer"
+        )
     answered = [a.node for a in (tree.answer, *tree.candidates) if a is not None]
     for named in (*tree.committed, *(c.node for c in tree.completions), *answered):
         if not 0 <= named < len(tree.nodes):

@@ -138,6 +138,18 @@ class SearchParams:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where in its parent tree a tree was branched off: its prompt is the parent's and the answer as far as a node."""
+
+    node: int
+    """The node of the parent tree that this one's root stands for."""
+    text: str
+    """The answer as far as that node, from the first prompt of all; it opens every answer of this tree."""
+    tokens: int
+    """How many of this tree's prompt tokens are that answer's. They cost this search nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Draw:
     """What is asked of the policy in one engine request."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ramify.search.records import (
     Answer,
+    Origin,
     OutcomeSource,
     Sampling,
     SearchParams,
@@ -118,6 +119,8 @@ class Tree:
     """Distinct final answers, best first; `answer` is the first."""
     parent_tree: str | None = None
     """The tree that this one was branched from."""
+    origin: Origin | None = None
+    """Where in it; `None` exactly where `parent_tree` is."""
 
     @property
     def root(self) -> Node:
@@ -146,8 +149,10 @@ class Tree:
         return self.prompt_tokens + self.answer_tokens(node)
 
     def text(self, node: Node) -> str:
-        """The answer so far, the prompt left out."""
-        return "".join(n.text for n in self.lineage(node))
+        """The answer so far, the prompt left out. In a branched tree the whole of it, from the first prompt of all,
+        since that is what a task judges."""
+        opening = "" if self.origin is None else self.origin.text
+        return opening + "".join(n.text for n in self.lineage(node))
 
     def leaves(self) -> Iterator[Node]:
         return (node for node in self.nodes if not node.children)

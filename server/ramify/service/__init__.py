@@ -5,9 +5,11 @@
 | `errors` | every refusal and failure that a caller can meet |
 | `ports` | what is needed of the engines, the log and the tasks |
 | `ask` | a search as it was asked for |
+| `branching` | an ask to search on from a node of a logged tree |
 | `prepare` | an ask made into a tree and its task, with the model's defaults |
 | `admission` | how much runs at once; how long to wait before trying again |
 | `searches` | searches from admission to the log: start, stop, drain |
+| `growing` | a running tree, told in pieces |
 | `answers` | what a search comes to: its state, and whether it counts as an answer |
 | `idempotency` | one search for one Idempotency-Key |
 | `readiness` | whether the engines make progress |

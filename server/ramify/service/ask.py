@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ramify.search.tree import Tree
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -16,11 +18,21 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Branch:
+    """A node of a logged tree from which to search on."""
+
+    tree: Tree
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     prompt: str | None = None
-    """Text to continue; `None` where `messages` are given."""
+    """Text to continue; `None` where `messages` or a `branch` are given."""
     messages: tuple[Message, ...] = ()
     """A conversation, put through the model's chat template."""
+    branch: Branch | None = None
+    """In place of a prompt; the task and its problem are then the tree's own."""
     model: str | None = None
     task: str | None = None
     problem: Mapping[str, Any] | None = None

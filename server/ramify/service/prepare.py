@@ -17,6 +17,7 @@ from ramify.search.params import ParamError, check_sampling, search_params
 from ramify.search.protocols import Task
 from ramify.search.records import Action, Limits, Sampling, SearchParams
 from ramify.search.tree import Tree
+from ramify.service import branching
 from ramify.service.ask import Ask
 from ramify.service.errors import BadRequest, NotFound
 from ramify.service.ids import TREE, uuid7
@@ -54,6 +55,8 @@ class Preparer:
         """Raises `BadRequest` and `NotFound`, naming the field."""
         if ask.model is not None and ask.model != self.model.name:
             raise unknown_model(ask.model, self.model.name)
+        if ask.branch is not None:
+            ask = branching.inherited(ask, ask.branch, self.model)
         name, problem, task, ask = self._task(ask)
         prompt, tokens = self._prompt(ask)
         sampling = self._sampling(ask, len(tokens))
@@ -76,10 +79,14 @@ class Preparer:
             task=name,
             problem=problem,
             train=ask.train,
+            parent_tree=ask.branch.tree.id if ask.branch else None,
+            origin=branching.origin(ask.branch) if ask.branch else None,
         )
         return Prepared(tree, task, self._deadline(ask))
 
     def _prompt(self, ask: Ask) -> tuple[str, list[int]]:
+        if ask.branch is not None:
+            return branching.prompt(ask.branch, self.max_model_len)
         length = len(ask.prompt or "") + sum(len(m.content) for m in ask.messages)
         where = "messages" if ask.prompt is None else "prompt"
         if length > self.caps.prompt_chars:

@@ -119,6 +119,10 @@ class Filters:
     """Least `best_value`."""
     text: str | None = None
     """Somewhere in the shown prompt or answer, whatever the case."""
+    min_nodes: int | None = None
+    """Least `n_nodes`."""
+    verdict: Literal["right", "wrong", "none"] | None = None
+    """The verdict on the chosen answer at the search's end: 1, less than 1, or none was given."""
 
 
 @dataclass(frozen=True, slots=True)

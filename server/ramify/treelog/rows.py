@@ -45,6 +45,8 @@ def tree_json(tree: Tree) -> bytes:
     A tree of 2,000 nodes takes 20 ms instead of 70. Raises `TypeError` or `ValueError` (also for NaN, infinity).
     """
     document = {"schema_version": SCHEMA_VERSION, **_fields(tree)}
+    if tree.origin is None:
+        del document["origin"]  # as the codec does
     return json.dumps(document, allow_nan=False, default=_fields, separators=(",", ":")).encode("ascii")
 
 

@@ -168,10 +168,21 @@ def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
     conditions = [trees.c[name] == value for name, value in wanted.items() if value is not None]
     if filters.min_value is not None:
         conditions.append(trees.c.best_value >= filters.min_value)
+    if filters.min_nodes is not None:
+        conditions.append(trees.c.n_nodes >= filters.min_nodes)
+    if filters.verdict is not None:
+        conditions.append(_VERDICTS[filters.verdict])
     if filters.text:
         found = [c.icontains(filters.text, autoescape=True) for c in (trees.c.prompt, trees.c.answer)]
         conditions.append(found[0] | found[1])
     return conditions
+
+
+_VERDICTS: dict[str, ColumnElement[bool]] = {
+    "right": trees.c.outcome >= 1,
+    "wrong": trees.c.outcome < 1,
+    "none": trees.c.outcome.is_(None),
+}
 
 
 async def pages(

@@ -152,3 +152,20 @@ async def test_a_lease_keeps_a_second_reader_off(world: World) -> None:
     )
     assert renewed.json()["owner"] == "one"
     assert (await world.http.put(path, json={"owner": "one"}, headers={"If-Match": '"2"'})).status_code == 400
+
+
+async def test_the_list_is_narrowed_by_size_and_by_verdict(world: World) -> None:
+    right = {"name": "exact", "problem": {"answer": "a"}}
+    search = {"grader": "verifier", "budget": {"simulations": 60}}
+    await world.search(task=right, search=search, seed=1)
+    await world.search(search={"budget": {"simulations": 2}})
+
+    async def found(query: str) -> list[float | None]:
+        return [row["outcome"] for row in (await world.http.get(f"/v1/trees?{query}")).json()["data"]]
+
+    assert await found("outcome=none") == [None]
+    judged = (await found("outcome=right")) + (await found("outcome=wrong"))
+    assert judged in ([1.0], [0.0])
+    assert len(await found("min_nodes=30")) == 1
+    assert (await world.http.get("/v1/trees?outcome=perhaps")).status_code == 400
+    assert (await world.http.get("/v1/trees?min_nodes=0")).status_code == 400

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from ramify.search.codec import tree_from_dict
 
-from .world import FOUR_ANSWERS, World
+from .world import FOUR_ANSWERS, World, events, hold, release, until
 
 pytestmark = pytest.mark.anyio
 
@@ -125,3 +127,24 @@ async def test_two_searches_at_once_keep_their_parameters_apart(world: World) ->
     budgets = list(range(3, 23))
     replies = await asyncio.gather(*(world.search(search={"budget": {"simulations": n}}) for n in budgets))
     assert [r.json()["usage"]["simulations"] for r in replies] == budgets
+
+
+async def test_a_stream_shows_the_tree_as_it_grows_where_asked(world: World) -> None:
+    world.engines.policy.rule = FOUR_ANSWERS
+    ask = {"stream": True, "search": {"algorithm": "best_of_n", "budget": {"simulations": 400}}}
+    hold(world.engines)
+    asked = asyncio.create_task(world.search(**ask, stream_options={"nodes": True}))
+    await until(lambda: world.engines.policy.running)
+    release(world.engines)
+    told = events((await asked).text)
+    nodes = [node for name, data in told if name == "search.progress" for node in data["new_nodes"]]
+    assert nodes[0]["id"] == 0
+    assert {"parent", "text", "value", "visits", "mean", "terminal", "simulation"} <= nodes[0].keys()
+    plain = events((await world.search(**ask)).text)
+    assert all(data["new_nodes"] is None for name, data in plain if name == "search.progress")
+
+
+async def test_stream_options_mean_nothing_without_a_stream(world: World) -> None:
+    refused = await world.search(stream_options={"nodes": True})
+    assert refused.status_code == 400
+    assert "stream_options" in refused.json()["error"]["message"]

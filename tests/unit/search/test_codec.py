@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ramify.search.codec import SCHEMA_VERSION, BadTree, tree_from_dict, tree_to_dict
-from ramify.search.records import Limits
+from ramify.search.records import Limits, Origin
 from search_worlds import ran
 
 FOUND = ran(algorithm="mcts", expand="step", commit="step", leaf="mixed", budget=Limits(simulations=9)).tree
@@ -77,3 +77,17 @@ def test_what_is_no_tree_is_refused_and_says_why(path: tuple[Any, ...], value: A
     with pytest.raises(BadTree) as refused:
         tree_from_dict(spoiled(*path, value=value))
     assert said in str(refused.value)
+
+
+def test_a_tree_that_was_never_branched_is_the_same_json_as_before_there_were_branches():
+    assert "origin" not in document()
+
+
+def test_a_branched_tree_survives_json_unchanged_and_its_parts_belong_together():
+    branched = copy.deepcopy(FOUND)
+    branched.parent_tree, branched.origin = "tree_" + "0" * 32, Origin(3, "a\n", 2)
+    loaded = json.loads(json.dumps(tree_to_dict(branched)))
+    assert tree_from_dict(loaded) == branched
+    for spoil in ({"origin": None}, {"parent_tree": None}, {"origin": {**loaded["origin"], "tokens": 999}}):
+        with pytest.raises(BadTree):
+            tree_from_dict(loaded | spoil)

@@ -18,8 +18,11 @@ from ramify.api.documentation import SEARCH_EXAMPLES, STREAM
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.search.tree import Tree
 from ramify.service.answers import failure
+from ramify.service.ask import Ask
 from ramify.service.errors import ServiceError
+from ramify.service.growing import Growing
 from ramify.service.idempotency import Once, Replayed
+from ramify.service.keys import Caller
 from ramify.service.searches import Running
 
 router = APIRouter(route_class=ScopedRoute, tags=["search"])
@@ -42,9 +45,16 @@ async def search(
     `cancelled`. With `Idempotency-Key`, the answer of a search that ran to its end is replayed for 24 hours to the
     same API key; another body under the same key is refused with 422, asking while it runs with 409.
     """
-    once = _once(body, idempotency_key, here)
+    once = once_of(body, idempotency_key, here)
+    return await answered(convert.ask_of(body), body, request, here, who, once)
+
+
+async def answered(
+    ask: Ask, body: wire.Asked, request: Request, here: Context, who: Caller, once: Once | None
+) -> Response:
+    """Search, and answer as JSON or as a stream; stop where the client leaves."""
     try:
-        begun = await unless_gone(request.receive, here.searches.start(convert.ask_of(body), who, once))
+        begun = await unless_gone(request.receive, here.searches.start(ask, who, once))
     except ClientGone:
         return _nobody()
     if body.stream:
@@ -101,15 +111,15 @@ async def value(body: wire.ValueRequest, request: Request, here: Here) -> Respon
     return JSONResponse(reply.model_dump())
 
 
-def _once(body: wire.SearchRequest, key: str | None, here: Context) -> Once | None:
-    """The key together with what the body asks for, however its JSON was written."""
+def once_of(body: wire.Asked, key: str | None, here: Context, about: str = "") -> Once | None:
+    """The key together with what the body asks for, however its JSON was written, and what the path is about."""
     if key is None:
         return None
-    digest = hashlib.sha256(body.model_dump_json(exclude_unset=True).encode()).hexdigest()
+    digest = hashlib.sha256((about + body.model_dump_json(exclude_unset=True)).encode()).hexdigest()
     return Once(key, digest, render=lambda tree: _render(tree, body, here))
 
 
-def _render(tree: Tree, body: wire.SearchRequest, here: Context) -> bytes:
+def _render(tree: Tree, body: wire.Asked, here: Context) -> bytes:
     reply = convert.search_reply(tree, here.model, body.n, body.include_tree)
     return reply.model_dump_json(exclude=None if body.include_tree else {"tree_document"}).encode()
 
@@ -127,7 +137,7 @@ def _nobody() -> Response:
     return Response(status_code=499)
 
 
-async def _events(begun: Running | Replayed, body: wire.SearchRequest, here: Context) -> AsyncIterator[bytes]:
+async def _events(begun: Running | Replayed, body: wire.Asked, here: Context) -> AsyncIterator[bytes]:
     if isinstance(begun, Replayed):
         done = wire.SearchReply.model_validate_json(begun.body)
         yield sse.event("search.started", convert.replayed_event(done))
@@ -135,7 +145,8 @@ async def _events(begun: Running | Replayed, body: wire.SearchRequest, here: Con
         return
     try:
         yield sse.event("search.started", convert.started_event(begun.tree, here.model))
-        async for chunk in _progress(begun, here):
+        nodes = body.stream_options is not None and body.stream_options.nodes
+        async for chunk in _progress(begun, here, Growing(begun.tree) if nodes else None):
             yield chunk
         tree = await begun.logged()
         if problem := failure(tree):
@@ -147,7 +158,7 @@ async def _events(begun: Running | Replayed, body: wire.SearchRequest, here: Con
         begun.stop("cancelled", "disconnect")  # without effect on one that has ended
 
 
-async def _progress(running: Running, here: Context) -> AsyncIterator[bytes]:
+async def _progress(running: Running, here: Context, growing: Growing | None) -> AsyncIterator[bytes]:
     """Progress, no oftener than the setting says, and pings where there is none."""
     settings, loop = here.settings.stream, asyncio.get_running_loop()
     assert running.life is not None
@@ -155,9 +166,10 @@ async def _progress(running: Running, here: Context) -> AsyncIterator[bytes]:
     while not running.life.done():
         await asyncio.wait((running.life,), timeout=min(settings.progress_seconds, settings.ping_seconds))
         progress = running.progress()
-        if progress.tokens != shown:
+        news = growing.news() if growing else None
+        if progress.tokens != shown or news:
             shown, sent = progress.tokens, loop.time()
-            yield sse.event("search.progress", convert.progress_event(running.id, progress))
+            yield sse.event("search.progress", convert.progress_event(running.id, progress, news))
         elif loop.time() - sent >= settings.ping_seconds:
             sent = loop.time()
             yield sse.PING

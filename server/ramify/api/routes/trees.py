@@ -43,6 +43,11 @@ async def trees(
     key: Text = None,
     min_value: Annotated[float | None, Query(ge=0, le=1)] = None,
     text: Text = None,
+    min_nodes: Annotated[int | None, Query(ge=1, le=10_000_000)] = None,
+    outcome: Annotated[
+        Literal["right", "wrong", "none"] | None,
+        Query(description="The verdict on the chosen answer at the search's end; `none`: nobody judged it."),
+    ] = None,
 ) -> Response | wire.TreeList:
     """The log, for people or for consumers.
 
@@ -60,6 +65,8 @@ async def trees(
         key_id=key,
         min_value=min_value,
         text=text,
+        min_nodes=min_nodes,
+        verdict=outcome,
     )
     if after is None:
         return await _page(here, who, before, limit or 50, filters)

@@ -1,0 +1,2 @@
+import { frame } from "../lib/shell.js";
+frame();

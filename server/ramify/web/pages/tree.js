@@ -1,0 +1,224 @@
+// One logged tree.
+
+import { get } from "../lib/api.js";
+import { download, el, icon, iconButton, replace, svg } from "../lib/dom.js";
+import { NONE, exactly, oneLine, seconds, shortId, unit, when, whole } from "../lib/format.js";
+import { failure, frame, say, typing } from "../lib/shell.js";
+import { closedNodes } from "../tree/bandit.js";
+import { drawLegend } from "../tree/legend.js";
+import { Model } from "../tree/model.js";
+import { showPanel } from "../tree/panel.js";
+import { replayOf } from "../tree/replay.js";
+import { vector } from "../tree/vector.js";
+import { TreeView } from "../tree/view.js";
+
+const main = frame([
+  ["← →", "to the parent, to the first child"], ["↑ ↓", "along a depth"], ["Home End", "to the prompt, to the chosen answer"],
+  ["+ - 0", "zoom in, out, fit"], ["Enter", "collapse or expand the selected node"], ["/", "search in the text"], ["n N", "next and last match"],
+  ["[ ]", "one simulation back or on"],
+]);
+const id = decodeURIComponent(location.pathname.split("/")[2] ?? "");
+
+try {
+  open(await get(`/v1/trees/${encodeURIComponent(id)}`));
+} catch (error) {
+  replace(main, failure(error));
+}
+
+function open(reply) {
+  const document_ = reply.tree;
+  const model = Model.of(document_);
+  const tree = { id: reply.id, model, closed: closedNodes(model), feedback: reply.feedback };
+  const replay = replayOf(model);
+  document.title = `${oneLine(model.prompt, 40)} · Ramify`;
+
+  const container = el("div", { class: "view" });
+  const panel = el("aside", { class: "panel", "aria-label": "The selected node" });
+  const legend = el("div", { class: "legend", "aria-label": "Legend" });
+  const actions = {
+    select: (node) => view.select(node),
+    focus: (node) => view.focus(node),
+    judged: (verdict) => {
+      tree.feedback.push(verdict);
+      say("verdict recorded");
+      showPanel(panel, tree, view.scene.selected, actions);
+    },
+  };
+  const view = new TreeView(container, {
+    say,
+    onSelect: (node) => {
+      showPanel(panel, tree, node, actions);
+      remember(view);
+    },
+  });
+  const legendNow = () => drawLegend(legend, model, view.scene.palette, view.scene.colour);
+  const finder = find(model, view);
+  const slider = replayBar(model, replay, view);
+  replace(main, el("div", { class: "tree-page" },
+    head(reply, document_),
+    el("div", { class: "split" },
+      el("div", { class: "stage" },
+        el("div", {}, tools(view, finder, document_, reply.id, legendNow)),
+        container,
+        el("div", {}, legend, slider.element)),
+      panel)));
+  view.show(model, { replay });
+  legendNow();
+  addEventListener("themechange", legendNow);
+  keys(finder, slider);
+  const goTo = () => fromAddress(view, model, slider);
+  addEventListener("hashchange", goTo);
+  goTo();
+}
+
+/** #node=12&simulation=30: what is selected, and how far the replay is. */
+function fromAddress(view, model, slider) {
+  const wanted = new URLSearchParams(location.hash.slice(1));
+  if (wanted.has("simulation")) slider.go(Number(wanted.get("simulation")));
+  const node = Number(wanted.get("node") ?? model.answer ?? 0);
+  const known = Number.isInteger(node) && node >= 0 && node < model.nodes.length ? node : 0;
+  if (known === view.scene.selected) return;
+  if (wanted.has("node")) view.focus(known, Math.max(view.camera.k, 0.8));
+  view.scene.selected = known;
+  view.draw();
+  view.onSelect(known);
+}
+
+function remember(view) {
+  const address = new URLSearchParams();
+  if (view.scene.selected !== null) address.set("node", view.scene.selected);
+  if (Number.isFinite(view.scene.time)) address.set("simulation", view.scene.time);
+  history.replaceState(null, "", `#${address}`);
+}
+
+function head(reply, { prompt, answer, params, usage, status, stop_reason, task, created_at, candidates, parent_tree, origin, error, sampling, seed, train }) {
+  const { budget } = params;
+  const figure = (name, ...value) => el("div", {}, el("dt", {}, name), el("dd", {}, ...value));
+  const spent = (name, used, limit, shown = whole) => figure(name, `${shown(used)}${limit ? ` of ${shown(limit)}` : ""}`, limit ? meter(used / limit) : false);
+  const select = params.algorithm === "mcts" ? ` · ${params.expand} · ${params.select}` : "";
+  return el("header", { class: "tree-head" },
+    el("h1", { title: prompt }, oneLine(prompt, 160) || "(empty prompt)"),
+    el("span", { class: "muted", title: `${reply.id}, ${exactly(created_at)}` }, `tree ${shortId(reply.id)} · ${when(created_at)}`),
+    el("p", { class: "answer", title: answer?.text ?? "" }, answer ? `→ ${oneLine(answer.text, 200) || "(empty answer)"}` : "no answer"),
+    parent_tree ? el("a", { href: `/trees/${parent_tree}#node=${origin?.node ?? 0}` }, `branched from ${shortId(parent_tree)}, node ${origin?.node ?? 0}`) : el("span"),
+    el("dl", { class: "figures" },
+      figure("Algorithm", `${params.algorithm}${select}`),
+      figure("Ended as", `${status.replaceAll("_", " ")} · ${stop_reason ?? NONE}`),
+      spent("Simulations", usage.simulations, budget.simulations),
+      spent("Tokens generated", usage.completion_tokens, budget.tokens),
+      spent("Nodes", usage.nodes, budget.nodes),
+      spent("Time", usage.seconds, budget.seconds, seconds),
+      figure("Scored", whole(usage.scored_sequences)),
+      figure("Answer value", unit(answer?.value)),
+      figure("Outcome", answer?.outcome === null || answer === null ? "not judged" : answer.outcome >= 1 ? el("span", { class: "good" }, "✓ right") : el("span", { class: "bad" }, "✕ wrong")),
+      figure("Votes", answer ? `${Math.round(100 * answer.votes)} % of ${candidates.length}` : NONE),
+      figure("Task · T · seed", `${task ?? "none"} · ${unit(sampling.temperature, 1)} · ${seed}`),
+      !train && figure("Training", "not allowed"),
+      error && figure("Error", el("span", { class: "bad", title: error }, oneLine(error, 80)))));
+}
+
+function meter(share) {
+  return el("span", { class: "meter" }, svg("svg", { viewBox: "0 0 100 4", preserveAspectRatio: "none", "aria-hidden": "true" }, svg("rect", { width: 100 * Math.min(1, share), height: 4 })));
+}
+
+function tools(view, finder, document_, treeId, recoloured) {
+  const colour = el("select", { "aria-label": "Colour shows", onchange: () => { view.setColour(colour.value); recoloured(); } },
+    el("option", { value: "value" }, "model value v"), el("option", { value: "mean" }, "mean value Q"), el("option", { value: "prior" }, "prior P"));
+  return el("div", { class: "tools", role: "toolbar", "aria-label": "Tree" },
+    iconButton("minus", "Zoom out (-)", () => view.zoomBy(1 / 1.3)),
+    iconButton("fit", "Fit (0)", () => view.fit()),
+    iconButton("plus", "Zoom in (+)", () => view.zoomBy(1.3)),
+    el("span", { class: "rule" }),
+    iconButton("collapse", "Collapse all but the chosen path", () => view.collapseAll(true)),
+    iconButton("expand", "Expand all", () => view.collapseAll(false)),
+    el("span", { class: "rule" }),
+    el("label", {}, "Colour", colour),
+    el("span", { class: "grow" }),
+    finder.element,
+    el("button", { type: "button", onclick: () => download(`${treeId}.json`, "application/json", JSON.stringify(document_, null, 1)) }, icon("save"), "JSON"),
+    el("button", { type: "button", onclick: () => download(`${treeId}.svg`, "image/svg+xml", vector(view.scene)) }, icon("save"), "SVG"));
+}
+
+function find(model, view) {
+  let hits = [];
+  let at = -1;
+  const field = el("input", { type: "search", placeholder: "Search in text", "aria-label": "Search in the tree's text", oninput: look });
+  const count = el("output", { role: "status" });
+  const step = (by) => {
+    if (!hits.length) return;
+    at = (at + by + hits.length) % hits.length;
+    view.focus(hits[at]);
+    view.select(hits[at]);
+    count.textContent = `${at + 1} of ${hits.length}`;
+  };
+  function look() {
+    const wanted = field.value.toLowerCase();
+    hits = wanted ? model.nodes.filter((node) => (node.id === 0 ? model.prompt : node.text).toLowerCase().includes(wanted)).map((node) => node.id) : [];
+    at = -1;
+    count.textContent = wanted ? `${hits.length} found` : "";
+    view.setHits(hits);
+  }
+  field.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") step(event.shiftKey ? -1 : 1);
+    if (event.key === "Escape") {
+      field.value = "";
+      look();
+      view.canvas.focus();
+    }
+  });
+  return {
+    element: el("div", { class: "find" }, field, count, iconButton("up", "Last match", () => step(-1)), iconButton("down", "Next match", () => step(1))),
+    focus: () => field.focus(),
+    step,
+  };
+}
+
+function replayBar(model, replay, view) {
+  const slider = el("input", { type: "range", min: 0, max: replay.end, value: replay.end, step: 1, "aria-label": "Simulation", oninput: () => go(Number(slider.value)) });
+  const shown = el("output");
+  const button = iconButton("play", "Play", () => (playing ? stop() : play()));
+  let playing = null;
+  function go(time) {
+    const now = Math.max(0, Math.min(replay.end, Math.round(time) || 0));
+    slider.value = now;
+    const whole_ = now === replay.end;
+    view.setTime(whole_ ? Infinity : now, whole_ ? null : replay.visits(now));
+    const count = replay.born.filter((born) => born <= now).length;
+    shown.textContent = now > replay.last ? `final rollout · ${whole(count)} nodes` : `${whole(now)} of ${whole(replay.last)} · ${whole(count)} nodes`;
+    slider.setAttribute("aria-valuetext", shown.textContent);
+    remember(view);
+  }
+  function stop() {
+    clearInterval(playing);
+    playing = null;
+    replace(button, icon("play"));
+    button.setAttribute("aria-label", "Play");
+  }
+  function play() {
+    if (Number(slider.value) >= replay.end) go(0);
+    replace(button, icon("pause"));
+    button.setAttribute("aria-label", "Pause");
+    const stride = Math.max(1, Math.round(replay.end / 200));
+    playing = setInterval(() => {
+      go(Number(slider.value) + stride);
+      if (Number(slider.value) >= replay.end) stop();
+    }, 60);
+  }
+  const note = replay.exact
+    ? "Replay: nodes by the simulation that made them; visits follow from the logged draws and agree with the logged counts at the end. Values and Q are those of the finished tree."
+    : "Replay: nodes by the simulation that made them. Visits over time are not in the log of this search, so N, widths and Q are those of the finished tree.";
+  const element = el("div", { class: "replay" }, button, slider, shown, el("p", {}, note));
+  const now = replay.end > replay.last ? `final rollout · ${whole(model.nodes.length)} nodes` : `${whole(replay.last)} of ${whole(replay.last)} · ${whole(model.nodes.length)} nodes`;
+  shown.textContent = now;
+  return { element, go, step: (by) => go(Number(slider.value) + by) };
+}
+
+function keys(finder, slider) {
+  document.addEventListener("keydown", (event) => {
+    if (typing(event) || document.querySelector("dialog[open]")) return;
+    const act = { "/": finder.focus, n: () => finder.step(1), N: () => finder.step(-1), "[": () => slider.step(-1), "]": () => slider.step(1) }[event.key];
+    if (!act) return;
+    event.preventDefault();
+    act();
+  });
+}

@@ -1,0 +1,166 @@
+// Everything that is known of one node.
+
+import { post } from "../lib/api.js";
+import { el, icon, replace } from "../lib/dom.js";
+import { NONE, exactly, oneLine, percent, unit, whole } from "../lib/format.js";
+import { armsAt, beta, puct, widens } from "./bandit.js";
+import { KINDS, kindOf, meanOf } from "./model.js";
+
+/** tree: {id, model, closed, feedback}; actions: {select(id), focus(id), judged(verdict)}. */
+export function showPanel(panel, tree, id, actions) {
+  const node = tree.model.nodes[id];
+  replace(panel,
+    summary(tree, node, actions),
+    text(tree.model, node),
+    node.parent !== null && selection(tree, tree.model.nodes[node.parent], node, actions),
+    node.children.length > 0 && selection(tree, node, null, actions),
+    tokens(node),
+    feedback(tree, node, actions),
+    branch(tree, node));
+  panel.scrollTop = 0;
+}
+
+function section(title, ...content) {
+  return el("section", {}, el("header", {}, el("h3", {}, title)), ...content);
+}
+
+const fact = (name, ...value) => el("div", {}, el("dt", {}, name), el("dd", {}, ...value));
+
+function summary({ model }, node, actions) {
+  const kind = kindOf(node);
+  const q = meanOf(node);
+  const tone = { right: "good", wrong: "bad", truncated: "warn" }[kind] ?? "";
+  return el("section", {},
+    el("header", {},
+      el("h2", {}, node.id === 0 ? "Prompt (node 0)" : `Node ${node.id}`),
+      el("span", { class: "row" },
+        node.parent !== null && el("button", { type: "button", onclick: () => actions.select(node.parent) }, "Parent"),
+        el("button", { type: "button", onclick: () => actions.focus(node.id) }, "Centre"))),
+    el("p", { class: tone }, KINDS[kind], model.chosen.has(node.id) ? ", on the chosen path" : "", model.committed.has(node.id) ? ", committed" : ""),
+    el("dl", { class: "facts" },
+      fact("Visits N", whole(node.visits)),
+      fact("Mean value Q", unit(q)),
+      fact("Prior P", node.parent === null ? NONE : unit(node.prior)),
+      fact("Model value v", unit(node.value)),
+      fact("Outcome", node.outcome === null ? NONE : `${unit(node.outcome, 2)} (${node.outcome_source})`),
+      fact("Draws m", whole(node.multiplicity)),
+      fact("Depth", whole(node.depth)),
+      fact("Simulation", node.id === 0 ? NONE : node.simulation === 0 ? "final rollout" : whole(node.simulation)),
+      fact("Tokens spent", whole(node.tokens_spent)),
+      fact("Ends as", node.terminal ?? NONE),
+      fact("Answer tokens", whole(node.length)),
+      fact("Release", el("code", {}, node.release || NONE))));
+}
+
+function text(model, node) {
+  const before = model.lineage(node.id).slice(1, -1).map((above) => above.text).join("");
+  return section("Full text, to the end of this node",
+    el("pre", { tabindex: 0, "aria-label": "Text to the end of this node" },
+      el("span", { class: "before" }, model.prompt, before),
+      node.id !== 0 && el("span", { class: "own" }, node.text || "(adds no text)")));
+}
+
+function tokens(node) {
+  if (!node.tokens.length) return false;
+  return section(`Tokens of this node (${node.tokens.length}), id and probability when drawn`,
+    el("div", { class: "tokens", tabindex: 0, "aria-label": "Token ids and probabilities" }, node.tokens.map((token, i) =>
+      el("span", { title: `log-probability ${unit(node.logprobs[i], 4)}` }, token, el("small", {}, percent(Math.exp(node.logprobs[i])))))));
+}
+
+/** How selection saw the arms at `node`; `here` is the child that the panel is about, if any. */
+function selection(tree, node, here, actions) {
+  const { model, closed } = tree;
+  const { params } = model;
+  const arms = armsAt(model, node, closed);
+  const open = arms.filter((arm) => arm.open);
+  const thompson = params.algorithm === "mcts" && params.select === "thompson";
+  const terms = new Map(puct(open, params).map((term) => [term.arm, term]));
+  const own = here && terms.get(arms.find((arm) => arm.node === here));
+  return section(here ? `As an arm of its parent, node ${node.id}` : "Its arms",
+    here && own && formula(own),
+    here && !own && el("p", { class: "note" }, "Selection does not offer it now: ", closedWhy(here), "."),
+    thompson && here && betaLine(arms.find((arm) => arm.node === here), params.kappa),
+    el("div", { class: "scroll" }, table(arms, terms, thompson ? params.kappa : null, here, model, actions)),
+    el("p", { class: "note" }, how(params, thompson)));
+}
+
+function closedWhy(node) {
+  if (node.pruned) return "it was pruned";
+  if (node.terminal) return "a finished answer is not drawn again";
+  return "all but 1 % of what the policy can write below it is known";
+}
+
+function how(params, thompson) {
+  if (thompson) return `This search selects by Thompson sampling (κ = ${params.kappa}): the largest of one draw from each Beta. PUCT is shown beside it, with c_init ${params.c_init}.`;
+  if (params.algorithm === "mcts" || params.algorithm === "rap") return "This search selects the largest PUCT score. Figures are those at its end, nothing in flight.";
+  return `${params.algorithm} does not select by PUCT; its terms are shown for comparison.`;
+}
+
+function formula({ arm, q, c, total, root, u, score }) {
+  return el("div", { class: "formula" },
+    el("div", {}, `score = Q + c·P·√Σn / (1 + n)`),
+    el("div", {}, `= ${unit(q)} + ${unit(c)}·${unit(arm.prior)}·${unit(root, 2)} / ${1 + arm.n}`),
+    el("div", {}, `= ${unit(q)} + ${unit(u)} = `, el("strong", {}, unit(score))),
+    el("div", { class: "muted" }, `Σn = ${total}, n = ${arm.n}, w = ${unit(arm.w, 2)}`));
+}
+
+function betaLine(arm, kappa) {
+  const { a, b, mean, deviation } = beta(arm, kappa);
+  return el("div", { class: "formula" },
+    el("div", {}, `Beta(κq + w, κ(1 − q) + n − w) = Beta(${unit(a, 2)}, ${unit(b, 2)})`),
+    el("div", { class: "muted" }, `q = ${unit(arm.model)}; mean ${unit(mean)} ± ${unit(deviation)}`));
+}
+
+function table(arms, terms, kappa, here, model, actions) {
+  const order = (arm) => terms.get(arm)?.score ?? -1;
+  const rows = [...arms].sort((x, y) => order(y) - order(x));
+  const heads = kappa === null ? ["Arm", "n", "Q", "P", "U", "Score"] : ["Arm", "n", "Q", "PUCT", "α", "β"];
+  return el("table", { class: "arms" },
+    el("thead", {}, el("tr", {}, heads.map((head, i) => el("th", { scope: "col", class: i ? "number" : false }, head)))),
+    el("tbody", {}, rows.slice(0, 40).map((arm) => row(arm, terms.get(arm), kappa, arm.node !== null && arm.node === here, model, actions))),
+    rows.length > 40 && el("tfoot", {}, el("tr", {}, el("td", { colspan: heads.length, class: "muted" }, `and ${rows.length - 40} more`))));
+}
+
+function row(arm, term, kappa, current, model, actions) {
+  const q = term?.q ?? (arm.n ? arm.w / arm.n : arm.model);
+  const name = arm.node === null ? "draw afresh" : oneLine(model.label(arm.node), 24);
+  const rest = kappa === null ? [arm.prior, term?.u, term?.score] : [term?.score, beta(arm, kappa).a, beta(arm, kappa).b];
+  const figures = [whole(arm.n), unit(q, 2), ...rest.map((figure) => unit(figure, 2))];
+  return el("tr", { class: current ? "here" : false },
+    el("td", { title: arm.node === null ? "One more continuation from here" : model.label(arm.node) },
+      arm.node === null ? el("em", {}, name) : el("button", { type: "button", onclick: () => actions.select(arm.node.id) }, name)),
+    figures.map((figure) => el("td", { class: "number" }, figure)));
+}
+
+function feedback(tree, node, actions) {
+  const about = tree.feedback.filter((verdict) => verdict.node === node.id);
+  const ends = node.terminal === "eos" || node.terminal === "stop";
+  if (!ends && !about.length) return false;
+  const comment = el("input", { placeholder: "Why (optional)", maxlength: 2000, "aria-label": "Comment" });
+  const said = el("p", { class: "note", role: "status" });
+  const judge = async (outcome) => {
+    try {
+      actions.judged(await post(`/v1/trees/${tree.id}/feedback`, { node: node.id, outcome, comment: comment.value }));
+    } catch (error) {
+      replace(said, error.message);
+      said.className = "said";
+    }
+  };
+  return section("Is this answer right?",
+    about.map((verdict) => el("p", { class: verdict.outcome >= 1 ? "good" : "bad" },
+      verdict.outcome >= 1 ? "✓ right" : verdict.outcome > 0 ? unit(verdict.outcome, 2) : "✕ wrong",
+      el("span", { class: "muted" }, ` · ${verdict.source}, ${exactly(verdict.created)}${verdict.comment ? ` · ${verdict.comment}` : ""}`))),
+    ends && comment,
+    ends && el("div", { class: "row" },
+      el("button", { type: "button", onclick: () => judge(1) }, "✓ Right"),
+      el("button", { type: "button", onclick: () => judge(0) }, "✕ Wrong")),
+    said);
+}
+
+function branch(tree, node) {
+  const finished = node.terminal === "eos" || node.terminal === "stop";
+  return section("Search on from here",
+    finished
+      ? el("p", { class: "note" }, "This answer is finished. Branch from a node above it.")
+      : el("a", { class: "button", href: `/search?tree=${encodeURIComponent(tree.id)}&node=${node.id}` }, icon("branch"), "Branch from this node"));
+}
