@@ -26,6 +26,7 @@ class ServerProcess:
     folder: Path
     """Where it runs: its log is `trees.db` in here."""
     banner: str
+    admin_url: str
     models: Sequence[str]
     """The flags that name what it serves."""
 
@@ -86,7 +87,8 @@ def start(folder: Path, models: Sequence[str], *flags: str) -> ServerProcess:
         banner += line
     url = re.search(r"at (http://\S+)", banner)
     assert url
-    return ServerProcess(process, url[1], folder, banner, models)
+    admin = re.search(r"  admin  (http://\S+)", banner)
+    return ServerProcess(process, url[1], folder, banner, admin[1] if admin else "", models)
 
 
 def model_flags(folder: Path) -> list[str]:

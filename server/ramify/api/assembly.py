@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import ramify
 from ramify.api.context import Context
+from ramify.api.served import model_of
 from ramify.service.admission import Admission
 from ramify.service.judging import Judge
 from ramify.service.keys import Keyring
@@ -14,9 +15,11 @@ from ramify.service.metrics import Metrics
 from ramify.service.ports import Engines, ServedModel
 from ramify.service.prepare import Preparer
 from ramify.service.readiness import Readiness
+from ramify.service.releases import Releases
 from ramify.service.searches import Searches
 from ramify.settings import Settings
 from ramify.treelog import TreeLog
+from ramify.weights import Release
 
 
 def assemble(
@@ -25,10 +28,13 @@ def assemble(
     model: ServedModel,
     log: TreeLog,
     *,
+    base: Release | None = None,
+    current: Release | None = None,
     clock: Callable[[], float] = time.monotonic,
     now: Callable[[], float] = time.time,
 ) -> Context:
-    """clock: seconds, monotonic. now: Unix seconds."""
+    """base: the release served until another is activated, and current: the one in the engines; `None` where they
+    are no release. clock: seconds, monotonic. now: Unix seconds."""
     metrics = Metrics()
     admission = Admission(settings.admission, clock, metrics.rejected)
     preparer = Preparer(model, engines.tokenizer, engines.max_model_len, settings.limits, now)
@@ -40,6 +46,18 @@ def assemble(
         model=model,
         log=log,
         searches=searches,
+        releases=Releases(
+            engines,
+            model,
+            log,
+            searches,
+            metrics,
+            clock,
+            model_of=lambda release: model_of(release, settings),
+            root=settings.weights,
+            base=base,
+            current=current,
+        ),
         judge=Judge(engines, model, settings.limits),
         readiness=Readiness(engines, settings.probe, clock, lambda: searches.draining),
         metrics=metrics,

@@ -12,6 +12,7 @@ from ramify.service.keys import Caller, Keyring
 from ramify.service.metrics import Metrics
 from ramify.service.ports import Engines, ServedModel
 from ramify.service.readiness import Readiness
+from ramify.service.releases import Releases
 from ramify.service.searches import Searches
 from ramify.settings import Settings
 from ramify.treelog import TreeLog
@@ -25,6 +26,7 @@ class Context:
     model: ServedModel
     log: TreeLog
     searches: Searches
+    releases: Releases
     judge: Judge
     readiness: Readiness
     metrics: Metrics

@@ -69,6 +69,7 @@ BY_PATH: dict[tuple[str, str], tuple[int, ...]] = {
     ("/v1/consumers/{name}", "put"): (400, 409, 413, 503),
     ("/v1/models", "get"): (),
     ("/v1/models/{name}", "get"): (404,),
+    ("/v1/releases", "get"): (503,),
     ("/livez", "get"): (),
     ("/readyz", "get"): (503,),
     ("/health", "get"): (503,),

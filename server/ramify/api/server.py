@@ -11,34 +11,33 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import logging
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import uvicorn
 
 import ramify
+from ramify.api.admin import admin_application
 from ramify.api.app import application
 from ramify.api.assembly import assemble
 from ramify.api.context import Context
+from ramify.api.served import Served, of_release, served_of
 from ramify.engines import EngineConfig, EngineError, Engines
 from ramify.rewards import registry
 from ramify.rewards.mathematics import close_default_pool
 from ramify.search.protocols import EngineDead
-from ramify.search.records import Action
 from ramify.service.ports import Engines as Running
-from ramify.service.ports import ServedModel
-from ramify.settings import BadSettings, Settings
+from ramify.service.releases import at_start
+from ramify.settings import BadSettings, Settings, is_loopback
 from ramify.treelog import LogError, TreeLog
-from ramify.weights import Release, WeightsError, load_release, shipped
+from ramify.weights import WeightsError
 
 logger = logging.getLogger("ramify")
 Result = TypeVar("Result")
@@ -57,22 +56,15 @@ class Stopped(Exception):
     """A signal came before the server was ready."""
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
-    """What is served, and where its files are."""
-
-    model: ServedModel
-    config: EngineConfig
-
-
 def serve(settings: Settings) -> int:
     """Serve until a signal; returns the process's exit code."""
     configure_logging(settings.log_level)
     try:
-        listener = preflight(settings)
-        with listener:
+        with ExitStack() as doors:
+            listener = doors.enter_context(preflight(settings))
+            admin = doors.enter_context(admin_listener(settings)) if settings.admin.enabled else None
             served = served_of(settings)
-            return asyncio.run(_Server(settings, served, listener).run())
+            return asyncio.run(_Server(settings, served, listener, admin=admin).run())
     except (Refused, BadSettings, WeightsError, LogError) as error:
         sys.stderr.write(f"ramify serve: {error}\n")
         return REFUSED
@@ -95,71 +87,33 @@ def preflight(settings: Settings) -> socket.socket:
     return bind(settings.host, settings.port)
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A bound socket, on which nobody is answered yet. Raises `Refused`."""
+def admin_listener(settings: Settings) -> socket.socket:
+    """The admin listener's address, taken. Raises `Refused`, `BadSettings`."""
+    if settings.admin.digest() is None and not is_loopback(settings.admin.host):
+        raise Refused(
+            f"without an admin key only loopback addresses are administered, not {settings.admin.host}: "
+            "set admin.key_file, or admin.host to 127.0.0.1"
+        )
+    return bind(
+        settings.admin.host, settings.admin_port, "admin.host, admin.port; admin.enabled = false does without"
+    )
+
+
+def bind(host: str, port: int, names: str = "host, port") -> socket.socket:
+    """A bound socket, on which nobody is answered yet. `names`: the settings to change. Raises `Refused`."""
     where = f"cannot listen on {host}:{port}"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
-        raise Refused(f"{where}: {error.strerror or error} (setting: host)") from error
+        raise Refused(f"{where}: {error.strerror or error} (setting: {names.partition(',')[0]})") from error
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
         listener.close()
-        raise Refused(f"{where}: {error.strerror or error} (settings: host, port)") from error
+        raise Refused(f"{where}: {error.strerror or error} (settings: {names})") from error
     return listener
-
-
-def served_of(settings: Settings) -> Served:
-    """The model's name and defaults, and what the engines start with. Raises `WeightsError`."""
-    options = settings.engine.model_dump()
-    if settings.policy is not None:
-        policy = Path(settings.policy)
-        value = Path(settings.value) if settings.value else None
-        name = settings.model_name or policy.absolute().name
-        model = ServedModel(
-            name, "local", created=int(time.time()), task=settings.task, vocabulary=vocabulary(policy, value)
-        )
-        return Served(model, EngineConfig(policy=policy, value=value, release=model.release, **options))
-    release = load_release(settings.release or shipped())
-    config = EngineConfig(
-        policy=release.policy_path,
-        value=release.value_path,
-        release=release.id,
-        calibration_a=release.manifest.calibration.a,
-        calibration_b=release.manifest.calibration.b,
-        **options,
-    )
-    return Served(_model_of(release, settings), config)
-
-
-def _model_of(release: Release, settings: Settings) -> ServedModel:
-    manifest = release.manifest
-    action = manifest.default_action
-    return ServedModel(
-        name=settings.model_name or manifest.name,
-        release=release.id,
-        created=int(manifest.created_at.timestamp()),
-        task=settings.task or manifest.default_task,
-        action=Action(action.kind, action.stop, action.max_tokens),
-        max_tokens=manifest.default_max_tokens,
-        vocabulary=vocabulary(release.policy_path, release.value_path),
-    )
-
-
-def vocabulary(*models: Path | None) -> int:
-    """Token ids below it exist in every one of `models`; 0 where a model does not say."""
-    return min(_embeddings(path) for path in models if path is not None)
-
-
-def _embeddings(path: Path) -> int:
-    try:
-        config = json.loads((path / "config.json").read_bytes())
-        return int(config.get("vocab_size") or config["text_config"]["vocab_size"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return 0
 
 
 @dataclass(eq=False)
@@ -173,6 +127,8 @@ class _Server:
     signals: list[int] = field(default_factory=list)
     told: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by the first signal."""
+    admin: socket.socket | None = None
+    """Where operators are answered; `None`: nowhere."""
 
     async def run(self) -> int:
         with self._signals():
@@ -180,16 +136,58 @@ class _Server:
                 log = await TreeLog.open(self.settings.log)
                 stack.push_async_callback(log.close)
                 stack.push_async_callback(close_default_pool)
-                logger.info("engines starting release=%s log=%s", self.served.model.release, log.store)
-                engines = await self._unless_told(self.start(self.served.config))
+                served = await self._active(log)
+                logger.info("engines starting release=%s log=%s", served.model.release, log.store)
+                engines = await self._unless_told(self.start(served.config))
                 stack.push_async_callback(engines.close)
-                context = assemble(self.settings, engines, self.served.model, log)
+                context = assemble(
+                    self.settings,
+                    engines,
+                    served.model,
+                    log,
+                    base=self.served.release,
+                    current=served.release,
+                )
                 gc.collect()
                 gc.freeze()  # what start-up made stays: the collector need not look at it again
                 return await self._serve(context)
 
+    async def _active(self, log: TreeLog) -> Served:
+        """What the log calls active, where it can be served; else what the settings name."""
+        base = self.served.release
+        active = base and await at_start(log, self.settings.weights, base)
+        return self.served if active is None or active is base else of_release(active, self.settings)
+
     async def _serve(self, context: Context) -> int:
-        http = _Http(application(context), lambda: banner(context, self.listener))
+        async with self._administered(context):
+            return await self._serve_public(context)
+
+    @asynccontextmanager
+    async def _administered(self, context: Context) -> AsyncIterator[None]:
+        """The admin listener answers for as long as the block runs."""
+        if self.admin is None:
+            yield
+            return
+        ready = asyncio.Event()
+        http = _Http(
+            admin_application(context, self.settings.admin.digest()), ready.set, "admin.host, admin.port"
+        )
+        serving = asyncio.create_task(http.serve(sockets=[self.admin]))
+        up = asyncio.create_task(ready.wait())
+        try:
+            await asyncio.wait((serving, up), return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                serving.result()
+            yield
+            http.should_exit = True
+            await serving
+        finally:
+            for task in (serving, up):
+                task.cancel()
+            await asyncio.gather(serving, up, return_exceptions=True)
+
+    async def _serve_public(self, context: Context) -> int:
+        http = _Http(application(context), lambda: banner(context, self.listener, self.admin))
         serving = asyncio.create_task(http.serve(sockets=[self.listener]))
         told = asyncio.create_task(self.told.wait())
         died = asyncio.create_task(context.engines.dead.wait())
@@ -210,11 +208,13 @@ class _Server:
         if engine_died:
             reason = getattr(context.engines, "dead_reason", None)
             logger.error("an engine has died (%s): ending, so that the server is started anew", reason)
+            await context.releases.settle(LAST_WORDS)
             await context.searches.finish_all(LAST_WORDS)
             await context.searches.drain(0)
             return ENGINE_DIED
         logger.info("draining running=%d", len(context.searches.running))
         await self._drain(context)
+        await context.releases.settle(LAST_WORDS)
         return STOPPED
 
     async def _drain(self, context: Context) -> None:
@@ -258,7 +258,8 @@ class _Server:
 class _Http(uvicorn.Server):
     """uvicorn without its signal handling, which would close the door before the searches have drained."""
 
-    def __init__(self, app: Any, ready: Any) -> None:
+    def __init__(self, app: Any, ready: Callable[[], None], names: str = "host, port") -> None:
+        """ready: called once it listens. names: the settings of its address."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -271,6 +272,7 @@ class _Http(uvicorn.Server):
             )
         )
         self._ready = ready
+        self._names = names
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -280,22 +282,28 @@ class _Http(uvicorn.Server):
         try:
             await super().startup(sockets)
         except OSError as error:  # bound by two, and the other was faster to listen
-            raise Refused(f"cannot listen: {error.strerror or error} (settings: host, port)") from error
+            raise Refused(f"cannot listen: {error.strerror or error} (settings: {self._names})") from error
         if self.started:
             self._ready()
 
 
-def banner(context: Context, listener: socket.socket) -> None:
-    """Say where the server is and how to ask it something."""
+def address_of(listener: socket.socket) -> str:
+    """Where a client on this machine finds it."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    url = f"http://{host}:{port}"
+    return f"http://{host}:{port}"
+
+
+def banner(context: Context, listener: socket.socket, admin: socket.socket | None) -> None:
+    """Say where the server is and how to ask it something."""
+    url = address_of(listener)
     key = "" if context.keyring.open else ' -H "Authorization: Bearer $RAMIFY_API_KEY"'
     prompt = "3 5 7 8 to 24" if context.model.task == "countdown" else "Once"
     sys.stdout.write(
         f"Ramify {ramify.__version__} serves {context.model.name} ({context.model.release}) at {url}\n"
         f"  log  {context.log.store}\n"
-        f"  ask  curl -s {url}/v1/search{key} -H 'Content-Type: application/json' "
+        + (f"  admin  {address_of(admin)}\n" if admin is not None else "")
+        + f"  ask  curl -s {url}/v1/search{key} -H 'Content-Type: application/json' "
         f'-d \'{{"prompt": "{prompt}"}}\'\n'
     )
     sys.stdout.flush()

@@ -47,6 +47,8 @@ def serving(flags: Sequence[str], log: Path, console: Console) -> Iterator[str]:
         "127.0.0.1",
         "--port",
         str(port),
+        "--admin-port",
+        "0",
         *flags,
     ]
     with ended_as_interrupted(), log.open("wb") as output:

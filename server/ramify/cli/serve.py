@@ -14,6 +14,12 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. [8000]")] = None,
     release: Annotated[Path | None, typer.Option(help="Directory of the release to serve.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder of releases that may be activated while it serves.")
+    ] = None,
+    admin_port: Annotated[
+        int | None, typer.Option(help="Port of the admin listener; 0 takes a free one. [8001]")
+    ] = None,
     policy: Annotated[
         str | None, typer.Option(help="A causal language model to serve, with --value.")
     ] = None,
@@ -34,6 +40,8 @@ def serve(
         "host": host,
         "port": port,
         "release": release,
+        "weights": weights,
+        "admin": None if admin_port is None else {"port": admin_port},
         "policy": policy,
         "value": value,
         "model_name": model_name,

@@ -10,6 +10,7 @@
 | `starting`, `backend`, `core_process` | vLLM: its start, its requests, and what runs inside its processes |
 | `policy`, `scorer` | the two Protocols of `ramify.search` |
 | `chains` | sequences of which some begin others, judged in one pass |
+| `measuring` | log-probabilities and values of given texts, for the canary of a reload |
 | `recording`, `replay` | engine requests kept and sent again, for `ramify bench` |
 | `engines` | `Engines`: all of it together |
 | `errors` | the exception family |
@@ -26,8 +27,10 @@ from ramify.engines.errors import (
     EngineError,
     EngineStartFailed,
     EngineStuck,
+    ReloadFailed,
     RequestRefused,
 )
+from ramify.engines.measuring import Measured, Text, long_text
 from ramify.engines.recording import Replay, Request
 from ramify.engines.tokenizer import Tokenizer
 
@@ -40,8 +43,12 @@ __all__ = [
     "EngineStartFailed",
     "EngineStuck",
     "Engines",
+    "Measured",
+    "ReloadFailed",
     "Replay",
     "Request",
     "RequestRefused",
+    "Text",
     "Tokenizer",
+    "long_text",
 ]

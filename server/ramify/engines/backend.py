@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from vllm.exceptions import VLLMClientError
@@ -23,7 +24,7 @@ from vllm.pooling_params import PoolingParams
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from ramify.engines.errors import RequestRefused
+from ramify.engines.errors import ReloadFailed, RequestRefused
 from ramify.engines.launch import Launch
 from ramify.engines.starting import Pulse, start_llm
 from ramify.search.protocols import EngineDead, SampleAborted
@@ -32,6 +33,8 @@ _AT_END = PoolingParams(task="classify", use_activation=False)
 _EVERYWHERE = PoolingParams(task="token_classify", use_activation=False)
 CLOSE_SECONDS = 2.0
 """That closing sockets may take."""
+IDLE_LOOK = 0.005
+"""Seconds between two looks at whether an engine has become idle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,13 @@ class Backend:
         self._ids = itertools.count()
         self._processes: list[Any] = list(llm.engine_core.resources.engine_manager.processes)
         self._watched: list[int] = []
+        self._open = asyncio.Event()
+        """Clear while weights are replaced: requests wait before they reach the engine."""
+        self._open.set()
+        self._holder: asyncio.Task[Any] | None = None
+        """The task that replaces them, whose own requests pass."""
+        self._inside = 0
+        """Calls that have passed the gate and not ended."""
 
     @classmethod
     def build(cls, launch: Launch) -> Backend:
@@ -130,6 +140,42 @@ class Backend:
                 raise RuntimeError(
                     f"the {self.launch.role} engine's prefix cache is in use; wait for its requests"
                 )
+
+    # -- weights -----
+
+    def shut(self) -> None:
+        """Let no further request in but those of the task that calls this; the others wait until `reopen`."""
+        self._holder = asyncio.current_task()
+        self._open.clear()
+
+    def reopen(self) -> None:
+        self._holder = None
+        self._open.set()
+
+    async def idle(self) -> None:
+        """Wait until nothing that was let in is left. Only after `shut`; put a deadline around it."""
+        while self._inside or self.unfinished:
+            if self.dead_reason:
+                raise EngineDead(self.dead_reason)
+            await asyncio.sleep(IDLE_LOOK)
+
+    async def reload(self, path: Path) -> None:
+        """Replace the weights by those in `path`, and forget every cached prefix.
+
+        vLLM only warns of tensors that it misses and cannot take a half-done load back: check the files before, and
+        what is served after. Raises `ReloadFailed` where the engine refuses or holds on to cached prefixes."""
+        with self._translating():
+            try:
+                await self._llm.pause_generation(mode="wait", clear_cache=True)
+                await self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(path)})
+                if not await self._llm.reset_prefix_cache():
+                    raise ReloadFailed(f"the {self.launch.role} engine did not clear its prefix cache")
+                await self._llm.resume_generation()
+            except (EngineDeadError, asyncio.CancelledError, ReloadFailed):
+                raise
+            except Exception as error:  # vLLM passes on what its worker raised, as a bare Exception
+                await self._llm.resume_generation()
+                raise ReloadFailed(f"the {self.launch.role} engine did not load {path}: {error}") from error
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -206,6 +252,15 @@ class Backend:
         return own
 
     async def _run(self, prompts: Iterable[tuple[list[int], Any]]) -> list[Any]:
+        while not self._open.is_set() and asyncio.current_task() is not self._holder:
+            await self._open.wait()
+        self._inside += 1
+        try:
+            return await self._run_inside(prompts)
+        finally:
+            self._inside -= 1
+
+    async def _run_inside(self, prompts: Iterable[tuple[list[int], Any]]) -> list[Any]:
         llm = self._llm
         names: list[str] = []
         collectors: list[Any] = []

@@ -6,16 +6,19 @@ import asyncio
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ramify.engines.admission import Slots
 from ramify.engines.checkpoints import Checkpoint, check_cpu, read_checkpoint
 from ramify.engines.config import EngineConfig
 from ramify.engines.environment import engine_environment, prepare_vllm
-from ramify.engines.errors import EngineStuck
+from ramify.engines.errors import EngineBusy, EngineStuck, ReloadFailed
 from ramify.engines.launch import Launch, launches
+from ramify.engines.measuring import TOLERANCE, Measured, Text, measure
 from ramify.engines.policy import VllmPolicy
 from ramify.engines.recording import Recorder, Replay, Request
 from ramify.engines.replay import replay
@@ -145,6 +148,69 @@ class Engines:
             if backend.pulse.steps == steps:
                 role = backend.launch.role
                 raise EngineStuck(f"the {role} engine made no step within {deadline:g} s") from None
+
+    @asynccontextmanager
+    async def exclusive(self, seconds: float) -> AsyncIterator[None]:
+        """For as long as the block runs, only requests of this very task reach the engines; all others wait.
+
+        Entered once what was under way has ended. Raises `EngineBusy` where that takes longer than `seconds`, and
+        `EngineDead`."""
+        backends = self._backends.values()
+        try:
+            for backend in backends:
+                backend.shut()
+            try:
+                async with asyncio.timeout(seconds):
+                    for backend in backends:
+                        await backend.idle()
+            except TimeoutError:
+                raise EngineBusy(f"the engines were not idle after {seconds:g} s") from None
+            yield
+        finally:
+            for backend in backends:
+                backend.reopen()
+
+    async def reload(
+        self, release: str, policy: Path, value: Path | None, calibration: tuple[float, float]
+    ) -> None:
+        """Put other weights of the same network and tokenizer into both engines and forget every cached prefix.
+
+        Only inside `exclusive`, so that each request is served by one release. `calibration` is (a, b) of value =
+        sigmoid(a · logit + b). Raises `ReloadFailed`, after which the engines may hold anything: load a release that
+        is known to be good. Raises `EngineDead`. Cancelled, it leaves them in the same doubt."""
+        paths = {"policy": policy} | ({"value": value} if value is not None else {})
+        if paths.keys() != self._backends.keys():
+            raise ReloadFailed(f"{release} and what is served do not both have a value model")
+        for role, backend in self._backends.items():
+            await backend.reload(paths[role])
+        self._stamp(release, policy, value, calibration)
+
+    def _stamp(
+        self, release: str, policy: Path, value: Path | None, calibration: tuple[float, float]
+    ) -> None:
+        a, b = calibration
+        self.config = replace(
+            self.config, policy=policy, value=value, release=release, calibration_a=a, calibration_b=b
+        )
+        self.policy.release = release
+        if isinstance(self.scorer, VllmScorer):
+            self.scorer.release, self.scorer.calibration = release, calibration
+
+    @property
+    def tolerance(self) -> float:
+        """How far two computations of the same log-probability or value may lie apart here, relative to what is
+        compared where that is above 1: by the precision that the engines compute in."""
+        return max(TOLERANCE[backend.launch.dtype] for backend in self._backends.values())
+
+    async def measure(self, texts: Sequence[Text]) -> list[Measured]:
+        """The figures of texts under the weights that are loaded, through the prefix cache as searches go; see
+        `measuring`."""
+        scorer = self.scorer if isinstance(self.scorer, VllmScorer) else None
+        return await measure(self._backends["policy"], scorer, texts, self.tokenizer.text.size)
+
+    def give_up(self, reason: str) -> None:
+        """Count the engines as dead: what they hold is unknown and nothing could mend it."""
+        self._died(reason)
 
     async def reset_prefix_caches(self) -> None:
         """Forget every cached prefix of both engines; no request may be running."""

@@ -58,7 +58,6 @@ class VllmPolicy:
         The count of `SampleAborted` is what had reached this process: the engine may have been one step ahead."""
         if len(seeds) != draw.n:
             raise ValueError(f"{draw.n} draws need as many seeds, not {len(seeds)}")
-        release = self.release
         prompt = list(prefix)
         params = self._params(draw)
         used = tuple(seeds) if self.seeded and draw.temperature > 0 else ()
@@ -70,6 +69,9 @@ class VllmPolicy:
             raise SampleAborted(0) from None
         try:
             drawn = await self._backend.generate(requests)
+            release = (
+                self.release
+            )  # weights change only where no request is under way: these are what it ran on
         finally:
             self._slots.release(taken)
         if self._recorder.on:
@@ -81,12 +83,12 @@ class VllmPolicy:
         """The k likeliest next tokens with their exact log-probabilities, likeliest first.
 
         At temperature 0 the log-probabilities are those of temperature 1."""
-        release = self.release
         prompt = list(prefix)
         params = self._backend.sampling(max_tokens=1, temperature=temperature, top=k)
         taken = await self._slots.acquire(1)
         try:
             (drawn,) = await self._backend.generate([(prompt, params)])
+            release = self.release
         except SampleAborted:
             raise asyncio.CancelledError from None
         finally:

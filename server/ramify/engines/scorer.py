@@ -54,13 +54,13 @@ class VllmScorer:
         """Judge whole sequences, all sent at once. Raises `BadScores`, `EngineDead` or another `EngineError`."""
         if not sequences:
             return []
-        release, (a, b) = self.release, self.calibration
         prompts = [self._translate(s) if self._translate else list(s) for s in sequences]
         jobs = self._jobs(prompts)
         await self._pace.turn()
         taken = await self._slots.acquire(len(jobs))
         try:
             judged = await self._backend.classify([(prompts[job[0]], len(job) > 1) for job in jobs])
+            release, (a, b) = self.release, self.calibration  # of the weights that have judged
         finally:
             self._slots.release(taken)
         if self._recorder.on:

@@ -48,10 +48,12 @@ class Admission:
     clock: Callable[[], float]
     """Seconds, monotonic."""
     refused: Callable[[str], None] = lambda reason: None
-    """Told the reason of every refusal: `key`, `full`, `timeout` or `draining`."""
+    """Told the reason of every refusal: `key`, `full`, `timeout`, `reloading` or `draining`."""
     running: list[Ticket] = field(default_factory=list)
     waiting: deque[Ticket] = field(default_factory=deque)
     closed: bool = False
+    paused: bool = False
+    """While it lasts nobody is let in; the queue goes on, within its bounds."""
 
     @property
     def reserved(self) -> int:
@@ -84,6 +86,14 @@ class Admission:
             ticket = self.waiting.popleft()
             if ticket.granted is not None and not ticket.granted.done():
                 ticket.granted.set_exception(self._refuse(ticket, "draining"))
+
+    def pause(self) -> None:
+        """Let nobody in until `resume`: those who come wait their turn, as long as the queue takes them."""
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+        self._admit()
 
     def retry_after(self, tokens: int) -> int:
         """Whole seconds, 1 to 120, until about `tokens` more can be reserved."""
@@ -131,7 +141,8 @@ class Admission:
 
     def _fits(self, ticket: Ticket) -> bool:
         return (
-            len(self.running) < self.settings.searches
+            not self.paused
+            and len(self.running) < self.settings.searches
             and self.reserved + ticket.tokens <= self.settings.tokens_in_flight
         )
 
@@ -146,6 +157,11 @@ class Admission:
         after = self.retry_after(ticket.tokens)
         keys = {held.key_id for held in self.running} | {ticket.key_id}
         over_share = self._held_by(ticket.key_id) > self.reserved / len(keys)
+        if self.paused and reason in ("full", "timeout"):
+            self.refused("reloading")
+            return ServerBusy(
+                "a release is being activated, and the queue is full", retry_after=UNKNOWN_RETRY
+            )
         if reason == "key" or (reason != "draining" and over_share):
             self.refused("key")
             return KeyBusy("this API key's running searches fill its share of the server", retry_after=after)

@@ -6,6 +6,9 @@ ServiceError
 ├── Forbidden           the key lacks a scope, or the host is not ours
 ├── NotFound            no such model, search, tree or consumer, or not the asker's
 ├── Conflict            the state of things forbids it now
+│   ├── ActivationInProgress   one release at a time
+│   ├── ReleaseRejected        its gate has said no
+│   └── ActivationFailed       it was not taken; the release before is served
 ├── OtherBody           an Idempotency-Key was used before with another body
 ├── Busy                too much runs at once; `retry_after` says when to try again
 │   ├── KeyBusy         this key's own searches fill the server
@@ -50,6 +53,18 @@ class NotFound(ServiceError):
 
 class Conflict(ServiceError):
     code = "conflict"
+
+
+class ActivationInProgress(Conflict):
+    code = "activation_in_progress"
+
+
+class ReleaseRejected(Conflict):
+    code = "release_rejected"
+
+
+class ActivationFailed(Conflict):
+    code = "activation_failed"
 
 
 class OtherBody(ServiceError):

@@ -64,8 +64,30 @@ class Metrics:
         )
         self._info = Gauge("ramify_info", "What is served.", ["version", "model", "release"], registry=r)
 
+        self._release = Gauge(
+            "ramify_release_info", "The release that is served.", ["model", "release"], registry=r
+        )
+        self._activations = Counter(
+            "ramify_release_activations", "Releases asked to be activated, by result.", ["result"], registry=r
+        )
+        self._reload_seconds = Histogram(
+            "ramify_release_reload_seconds",
+            "Until both engines had other weights.",
+            buckets=SECONDS,
+            registry=r,
+        )
+
     def serving(self, version: str, model: str, release: str) -> None:
-        self._info.labels(version, model, release).set(1)
+        for gauge, labels in ((self._info, (version, model, release)), (self._release, (model, release))):
+            gauge.clear()
+            gauge.labels(*labels).set(1)
+
+    def activation(self, result: str) -> None:
+        """`activated`, `rolled_back` (it had been loaded), `refused` (it had not), `fatal`."""
+        self._activations.labels(result).inc()
+
+    def reloaded(self, seconds: float) -> None:
+        self._reload_seconds.observe(seconds)
 
     def watch(self, prefix: str, figures: Figures) -> None:
         """Show whatever `figures()` gives as gauges named `prefix` and its keys."""

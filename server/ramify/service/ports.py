@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Protocol
 
+from ramify.engines import Measured, Text
 from ramify.search.protocols import Policy, Scorer
 from ramify.search.records import Action
 
@@ -61,10 +64,37 @@ class Engines(Protocol):
 
     async def close(self) -> None: ...
 
+    @property
+    def tolerance(self) -> float:
+        """How far two computations of one figure may lie apart, relative to it where it is above 1."""
+        ...
 
-@dataclass(frozen=True, slots=True)
+    def exclusive(self, seconds: float) -> AbstractAsyncContextManager[None]:
+        """Hold everybody else's requests once those under way have ended. Raises `EngineBusy` after `seconds`."""
+        ...
+
+    async def reload(
+        self, release: str, policy: Path, value: Path | None, calibration: tuple[float, float]
+    ) -> None:
+        """Other weights, and no cached prefix; only inside `exclusive`. Failed, they may hold anything."""
+        ...
+
+    async def reset_prefix_caches(self) -> None: ...
+
+    async def measure(self, texts: Sequence[Text]) -> list[Measured]:
+        """Log-probabilities and values of texts under the weights that are loaded."""
+        ...
+
+    def give_up(self, reason: str) -> None:
+        """Count them as dead."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
 class ServedModel:
-    """What the release says of the model that is served."""
+    """What the release says of the model that is served.
+
+    The one object that changes when another release is activated: whoever needs it keeps it and reads it anew."""
 
     name: str
     release: str
@@ -79,3 +109,8 @@ class ServedModel:
     vocabulary: int = 0
     """Token ids below it exist, in both models. An engine given another one dies, so none gets past the service; 0
     takes no token ids from outside."""
+
+    def become(self, other: ServedModel) -> None:
+        """Serve what `other` says from now on."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(other, field.name))

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ramify.engines.errors import EngineBusy
 from ramify.search.records import Status, StopReason
 from ramify.search.run import Progress, Search
 from ramify.search.tree import Tree
@@ -28,6 +29,10 @@ from ramify.service.tasks import CountedTask
 from ramify.treelog import LogError, TreeLog
 
 logger = logging.getLogger(__name__)
+LET_GO = 10.0
+"""Seconds that a stopped search may take to give up its engine work."""
+LOOK_EVERY = 0.02
+"""Seconds."""
 
 
 @dataclass(eq=False, slots=True)
@@ -84,6 +89,8 @@ class Searches:
     running: dict[str, Running] = field(default_factory=dict)
     """By the id of the tree."""
     draining: bool = False
+    stop_others: list[Callable[[], None]] = field(default_factory=list)
+    """End what was admitted beside the searches, where nothing may run on."""
     _lives: set[asyncio.Task[Tree]] = field(default_factory=set)
 
     async def start(self, ask: Ask, caller: Caller, once: Once | None = None) -> Running | Replayed:
@@ -223,6 +230,24 @@ class Searches:
         self.stop_all("drained", "drain")
         while self._lives:
             await asyncio.wait(self._lives)
+
+    async def quiesce(self, grace: float) -> None:
+        """With admission paused: let the running searches go on for `grace` seconds, then stop, log and answer them.
+
+        Raises `EngineBusy` where what was admitted has not let go `LET_GO` seconds after that."""
+        deadline = self.clock() + grace
+        while self.admission.running:
+            over = self.clock() - deadline
+            if over > LET_GO:
+                raise EngineBusy(f"{len(self.admission.running)} searches did not end when they were told to")
+            if over >= 0:
+                self.stop_all("drained", "drain")
+                for stop in self.stop_others:
+                    stop()
+            if self._lives:
+                await asyncio.wait(self._lives, timeout=max(LOOK_EVERY, -over), return_when="FIRST_COMPLETED")
+            else:  # let in and about to begin, or another kind of request
+                await asyncio.sleep(LOOK_EVERY)
 
     def stop_all(self, status: Status, reason: StopReason) -> None:
         """Stop every running search."""

@@ -15,6 +15,7 @@ is made from the field descriptions by ``python -m ramify.settings``.
 
 from ramify.settings.files import BadSettings
 from ramify.settings.groups import (
+    Admin,
     Admission,
     ApiKey,
     Auth,
@@ -29,6 +30,7 @@ from ramify.settings.loading import load
 from ramify.settings.top import Settings
 
 __all__ = [
+    "Admin",
     "Admission",
     "ApiKey",
     "Auth",

@@ -71,6 +71,54 @@ class Auth(Group):
         return keys
 
 
+class Admin(Group):
+    """The operators' listener: releases, rollback, drain. Its own port and its own key, never the public ones."""
+
+    enabled: bool = Field(default=True, description="Whether there is one.")
+    host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Address to listen on. Other than loopback needs the key.",
+    )
+    port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port; 0 takes a free one. None: 8001, or a free one where `port` is 0.",
+    )
+    key: SecretStr | None = Field(
+        default=None, description="The admin key, at least 16 characters. None: anybody on this machine."
+    )
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        default=None, description="Hexadecimal sha256 of the key, in place of `key`."
+    )
+    key_file: Path | None = Field(
+        default=None, description="A file that holds nothing but the key, in place of `key`."
+    )
+
+    @model_validator(mode="after")
+    def one_secret(self) -> Admin:
+        if sum(given is not None for given in (self.key, self.sha256, self.key_file)) > 1:
+            raise ValueError("give at most one of key, sha256 and key_file")
+        if self.key is not None and len(self.key.get_secret_value()) < 16:
+            raise ValueError("key: a key has at least 16 characters")
+        return self
+
+    def digest(self) -> bytes | None:
+        """sha256 of the key; `None` where there is none. Raises `BadSettings` for a key file that cannot be used."""
+        if self.sha256 is not None:
+            return bytes.fromhex(self.sha256)
+        secret = self.key.get_secret_value() if self.key is not None else None
+        if self.key_file is not None:
+            try:
+                secret = self.key_file.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise BadSettings(f"admin.key_file: cannot read {self.key_file}") from error
+            if len(secret) < 16:
+                raise BadSettings(f"admin.key_file: the key in {self.key_file} has less than 16 characters")
+        return None if secret is None else hashlib.sha256(secret.encode()).digest()
+
+
 class Limits(Group):
     """The largest request that is taken. A request beyond a limit is refused with 400 naming it."""
 

@@ -11,9 +11,20 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from ramify.settings.groups import Admission, Auth, EngineSettings, Group, Limits, Probe, Stream, is_loopback
+from ramify.settings.groups import (
+    Admin,
+    Admission,
+    Auth,
+    EngineSettings,
+    Group,
+    Limits,
+    Probe,
+    Stream,
+    is_loopback,
+)
 
 PREFIX = "RAMIFY_"
+ADMIN_PORT = 8001
 
 
 class Settings(BaseSettings):
@@ -34,7 +45,12 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     release: Path | None = Field(
         default=None,
-        description="Directory of the release to serve; none: the shipped one.",
+        description="Directory of the release to serve; none: the shipped one. With `weights`, the one served until "
+        "another is activated.",
+    )
+    weights: Path | None = Field(
+        default=None,
+        description="Folder of releases that may be activated, by id. The server only reads it.",
     )
     policy: str | None = Field(
         default=None,
@@ -66,6 +82,7 @@ class Settings(BaseSettings):
     )
     engine: EngineSettings = Field(default=EngineSettings(), description="The vLLM engines.")
     auth: Auth = Field(default=Auth(), description="API keys.")
+    admin: Admin = Field(default=Admin(), description="The operators' listener.")
     limits: Limits = Field(default=Limits(), description="The largest request taken.")
     admission: Admission = Field(default=Admission(), description="How much runs at once.")
     stream: Stream = Field(default=Stream(), description="Server-Sent Events.")
@@ -89,7 +106,18 @@ class Settings(BaseSettings):
             raise ValueError("value is the value model of a policy: give policy too, or a release")
         if self.policy is not None and self.release is not None:
             raise ValueError("give either a release or policy and value")
+        if self.policy is not None and self.weights is not None:
+            raise ValueError(
+                "weights is a folder of releases, and policy serves a model that is none: give one of them"
+            )
         return self
+
+    @property
+    def admin_port(self) -> int:
+        """Where the admin listener is; 0 takes a free port."""
+        if self.admin.port is not None:
+            return self.admin.port
+        return ADMIN_PORT if self.port else 0
 
     @property
     def loopback(self) -> bool:

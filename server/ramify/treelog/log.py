@@ -19,6 +19,7 @@ from ramify.treelog.errors import BadEntry, LogClosed, ReadOnlyLog, SchemaMismat
 from ramify.treelog.filelock import FileLock
 from ramify.treelog.records import (
     Activation,
+    ActivationKind,
     Claim,
     Consumer,
     Entry,
@@ -331,12 +332,14 @@ class TreeLog:
     async def active_release(self) -> Release | None:
         return next((release for release in await self.releases() if release.active), None)
 
-    async def activate(self, release_id: str, note: str = "") -> Activation:
+    async def activate(
+        self, release_id: str, note: str = "", kind: ActivationKind = "activate"
+    ) -> Activation:
         """Make a recorded release the active one. Raises `UnknownRelease`."""
-        return await self._write(releases.activate, (release_id, note))
+        return await self._write(releases.activate, (release_id, note, kind))
 
     async def activations(self) -> Sequence[Activation]:
-        """Newest first: the second is what a rollback goes back to."""
+        """Newest first."""
         with self._reading():
             return await releases.activations_of(self._reads)
 

@@ -11,7 +11,9 @@ from ramify.search.codec import tree_from_dict
 from ramify.search.tree import Tree
 
 Source = Literal["human", "verifier"]
-ReleaseState = Literal["candidate", "promoted", "rejected", "indistinguishable", "failed"]
+ReleaseState = Literal["available", "candidate", "promoted", "rejected", "indistinguishable", "failed"]
+ActivationKind = Literal["activate", "rollback", "automatic"]
+"""Asked for; asked to go back; done by the server itself, because a release failed or none was recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +209,7 @@ class Activation:
     release_id: str
     note: str
     activated_at: float
+    kind: ActivationKind = "activate"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ramify.treelog.errors import BadEntry, LogError, UnknownRelease
-from ramify.treelog.records import Activation, Release
+from ramify.treelog.records import Activation, ActivationKind, Release
 from ramify.treelog.schema import activations, releases
 from ramify.treelog.transaction import Transaction
 
@@ -42,17 +42,21 @@ async def record(tx: Transaction, items: Sequence[Put]) -> list[LogError | None]
     return [None for _ in items]
 
 
-async def activate(tx: Transaction, items: Sequence[tuple[str, str]]) -> list[Activation | LogError]:
-    """Append activations (release id, note)."""
+async def activate(
+    tx: Transaction, items: Sequence[tuple[str, str, ActivationKind]]
+) -> list[Activation | LogError]:
+    """Append activations (release id, note, kind)."""
     return [await _activate(tx, *item) for item in items]
 
 
-async def _activate(tx: Transaction, release_id: str, note: str) -> Activation | LogError:
+async def _activate(
+    tx: Transaction, release_id: str, note: str, kind: ActivationKind
+) -> Activation | LogError:
     known = select(releases.c.release_id).where(releases.c.release_id == release_id)
     if (await tx.conn.execute(known)).first() is None:
         return UnknownRelease(f"no release {release_id} is recorded")
     last = (await tx.conn.execute(select(func.max(activations.c.id)))).scalar_one()
-    activation = Activation((last or 0) + 1, release_id, note, tx.now)
+    activation = Activation((last or 0) + 1, release_id, note, tx.now, kind)
     values = {name: getattr(activation, name) for name in Activation.__slots__}
     await tx.conn.execute(insert(activations).values(values))
     return activation

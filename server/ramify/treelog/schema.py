@@ -147,5 +147,6 @@ activations = Table(
     Column("release_id", PlainString, nullable=False),
     Column("note", PlainText, nullable=False),
     Column("activated_at", Double, nullable=False),
+    Column("kind", PlainString, nullable=False, server_default="activate"),
 )
 """Append-only; the newest row names the active release."""

@@ -1,11 +1,13 @@
 """Releases on disk: a policy and a value model that belong together, verified before anything loads them.
 
-``manifest`` describes a release, ``release`` finds and checks it, ``publish`` writes it, ``errors`` is the
-exception family.
+``manifest`` describes a release, ``release`` finds and checks it, ``publish`` writes it, ``alike`` says whether one can
+take another's place (``tensors`` reads what safetensors hold), ``errors`` is the exception family.
 """
 
+from ramify.weights.alike import require_alike
 from ramify.weights.errors import (
     CorruptRelease,
+    IncompatibleRelease,
     InvalidManifest,
     InvalidReleaseId,
     ReleaseExists,
@@ -24,6 +26,7 @@ __all__ = [
     "CorruptRelease",
     "Details",
     "FileDigest",
+    "IncompatibleRelease",
     "InvalidManifest",
     "InvalidReleaseId",
     "Manifest",
@@ -40,5 +43,6 @@ __all__ = [
     "next_id",
     "publish",
     "release_path",
+    "require_alike",
     "shipped",
 ]

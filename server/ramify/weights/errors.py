@@ -9,13 +9,15 @@
     ├── ReleaseIncomplete    no READY marker: it is still being written, or its writing was cut short
     ├── InvalidManifest      manifest.json is missing, malformed, has unknown keys or another id
     ├── UnsafeRelease        symlinks, weight files that are not safetensors, paths that lead out
-    └── CorruptRelease       files that are missing, not listed, or differ from their hash
+    ├── CorruptRelease       files that are missing, not listed, or differ from their hash; NaN weights
+    └── IncompatibleRelease  another network, tokenizer or tensors than what it would replace
 """
 
 from __future__ import annotations
 
 __all__ = [
     "CorruptRelease",
+    "IncompatibleRelease",
     "InvalidManifest",
     "InvalidReleaseId",
     "ReleaseExists",
@@ -56,3 +58,7 @@ class UnsafeRelease(WeightsError):
 
 class CorruptRelease(WeightsError):
     """The release's files are not the ones that its manifest lists."""
+
+
+class IncompatibleRelease(WeightsError):
+    """The release cannot take the place of the one that runs."""

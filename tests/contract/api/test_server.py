@@ -15,18 +15,16 @@ from typing import Any
 import httpx
 import pytest
 
+from ramify.api.served import Served, served_of, vocabulary
 from ramify.api.server import (
     ENGINE_DIED,
     REFUSED,
     STOPPED,
     Refused,
-    Served,
     _Server,
     bind,
     preflight,
     serve,
-    served_of,
-    vocabulary,
 )
 from ramify.engines import EngineConfig
 from ramify.settings import Settings, load

@@ -1,0 +1,94 @@
+"""Log-probabilities and values of given texts under the weights that are loaded: what a canary is compared with.
+
+Each token of a continuation is one request: the text before it, one token to draw, and the likeliest next tokens asked
+for with it. That is the very path of a search: it reads the engine's prefix cache and its batches, so stale weights and
+stale cached prefixes both show. Two shorter ways were not taken (2026-11-24): `prompt_logprobs` gives a whole text in
+one request, but vLLM does not read the prefix cache for it; `logprob_token_ids` asks for one token, but in vLLM 0.32's
+sampler its answer takes the place of what every other request of the same batch asked for.
+
+A text shorter than a KV block (32 tokens on a CPU) is never cached, so `long_text` makes one of several blocks out of
+the probes' own tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ramify.search.protocols import SampleAborted, Scorer
+
+if TYPE_CHECKING:
+    from ramify.engines.backend import Backend, Sampled
+
+TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
+"""How far two computations of one figure may lie apart, relative to it where it is above 1 (docs/releases.md)."""
+MOST_TOKENS = 4096
+"""Next tokens asked for; the log-probability of a token beyond them is at most that of the last."""
+LONG = 160
+"""Tokens of the text by which the prefix cache is looked at: five blocks on a CPU, ten on a GPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text to measure, as token ids."""
+
+    prompt: tuple[int, ...]
+    continuation: tuple[int, ...]
+
+    @property
+    def whole(self) -> tuple[int, ...]:
+        return self.prompt + self.continuation
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The figures of one text."""
+
+    logprobs: tuple[float, ...]
+    """Of each token of the continuation: natural, temperature 1, no truncation."""
+    bounds: tuple[bool, ...]
+    """Whether a token was not among the likeliest that were asked for: its log-probability is at most the figure."""
+    value: float | None
+    """The value model's calibrated judgement of the whole text, [0, 1]; `None` without a value model."""
+
+
+async def measure(
+    backend: Backend, scorer: Scorer | None, texts: Sequence[Text], vocabulary: int
+) -> list[Measured]:
+    """The figures of `texts`, in order. `vocabulary`: how many tokens there are. Raises what the engines raise."""
+    top = min(vocabulary, MOST_TOKENS)
+    params = backend.sampling(max_tokens=1, temperature=1.0, top=top)
+    found = []
+    for text in texts:  # one after another: a canary shares the engine with running searches
+        requests = [
+            ([*text.prompt, *text.continuation[:i]], backend.with_seed(params, i))
+            for i in range(len(text.continuation))
+        ]
+        try:
+            drawn = await backend.generate(requests)
+        except SampleAborted:
+            raise asyncio.CancelledError from None
+        figures = [_figure(one, token) for one, token in zip(drawn, text.continuation, strict=True)]
+        # Alone in its call, so that it is one request through the cache and not a part of another's pass.
+        value = (await scorer.score([text.whole]))[0].value if scorer is not None else None
+        found.append(Measured(tuple(f for f, _ in figures), tuple(b for _, b in figures), value))
+    return found
+
+
+def _figure(drawn: Sampled, token: int) -> tuple[float, bool]:
+    known = dict(drawn.top)
+    if token in known:
+        return known[token], False
+    return min(known.values()), True
+
+
+def long_text(texts: Sequence[Text], longest: int) -> Text | None:
+    """A text of several KV blocks out of the tokens of `texts`, at most `longest` tokens; `None` without texts."""
+    tokens: list[int] = []
+    while texts and len(tokens) < LONG:
+        for text in texts:
+            tokens += text.whole
+    tokens = tokens[: min(LONG, longest - 1)]
+    return Text(tuple(tokens[:-1]), tuple(tokens[-1:])) if len(tokens) > 1 else None

@@ -1,0 +1,444 @@
+"""Which release is served: activation, rollback, and what each of them leaves in the log.
+
+An activation checks the files before anything is touched (hashes, same network and tokenizer, finite numbers, and
+that the way back is still on disk), lets no new search in, waits for the running ones, puts the weights into both
+engines, and believes only the canary. Its row is written last. Whatever goes wrong after the engines were touched,
+the release before is loaded back and held against its own figures; where even that fails the engines count as dead
+and the process ends, so that its supervisor starts it on the last active release. A crash at any point does the same.
+
+An activation is a task of its own: a client that hangs up does not leave it half-way.
+
+2026-11-24: what a rollback goes back to is found as on a stack: an activation pushes, a rollback pops. So a second
+rollback, or one sent twice by mistake, goes further back and never forward again to the release that was left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ramify
+from ramify.engines import Measured, Text, long_text
+from ramify.search.protocols import EngineDead
+from ramify.service import canary
+from ramify.service.errors import (
+    ActivationFailed,
+    ActivationInProgress,
+    Conflict,
+    EngineUnavailable,
+    NotFound,
+    ReleaseRejected,
+    ServerBusy,
+)
+from ramify.service.metrics import Metrics
+from ramify.service.ports import Engines, ServedModel
+from ramify.service.searches import Searches
+from ramify.treelog import LogError, TreeLog
+from ramify.treelog.records import Activation, ActivationKind
+from ramify.treelog.records import Release as Recorded
+from ramify.weights import (
+    InvalidReleaseId,
+    Release,
+    ReleaseNotFound,
+    WeightsError,
+    list_releases,
+    load_release,
+    release_path,
+    require_alike,
+)
+
+logger = logging.getLogger(__name__)
+IDLE_SECONDS = 30.0
+"""That requests other than searches (values, probes) may take to end before an activation is given up."""
+RELOAD_SECONDS = 300.0
+"""That the engines may take to load weights and be checked."""
+ERROR = "activation_error"
+"""Key of a release's figures that says why its activation failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """How long the parts of an activation took."""
+
+    drain: float = 0.0
+    reload: float = 0.0
+    canary: float = 0.0
+    total: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """A release that is now served, or was already."""
+
+    release: str
+    previous: str | None
+    finding: canary.Finding
+    seconds: Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """All that is known of one release."""
+
+    id: str
+    state: str
+    figures: dict[str, Any]
+    manifest: Any
+    """`weights.Manifest`; `None` where the files are gone or cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    active: str
+    previous: str | None
+    """What a rollback would go back to."""
+    rows: Sequence[Row]
+    activations: Sequence[Activation]
+    """Newest first."""
+
+
+@dataclass(eq=False, slots=True)
+class Releases:
+    """The releases of one server. All calls on one event loop."""
+
+    engines: Engines
+    model: ServedModel
+    log: TreeLog
+    searches: Searches
+    metrics: Metrics
+    clock: Callable[[], float]
+    """Seconds, monotonic."""
+    model_of: Callable[[Release], ServedModel]
+    root: Path | None = None
+    """Folder of releases; `None`: there are none but the base."""
+    base: Release | None = None
+    """The release served until another is activated; `None` where models are served that are no release."""
+    current: Release | None = None
+    """The release in the engines."""
+    _task: asyncio.Task[Activated] | None = field(default=None)
+
+    @property
+    def busy(self) -> bool:
+        """Whether an activation is under way."""
+        return self._task is not None and not self._task.done()
+
+    async def listing(self) -> Listing:
+        """Every release on disk or on record."""
+        recorded = {row.release_id: row for row in await self.log.releases()}
+        history = await self.log.activations()
+        rows = await asyncio.to_thread(self._rows, recorded)
+        rejected = {row.id for row in rows if row.state == "rejected"}
+        return Listing(self.model.release, self._before(history, rejected), rows, history)
+
+    async def record(self, release_id: str, state: str, figures: dict[str, Any]) -> Row:
+        """Record a gate's verdict. Raises `NotFound` for a release that is neither on disk nor on record."""
+        known = {row.id: row for row in (await self.listing()).rows}
+        if release_id not in known:
+            raise unknown(release_id)
+        await self.log.record_release(release_id, state, figures)
+        return Row(release_id, state, figures, known[release_id].manifest)
+
+    async def activate(
+        self, release_id: str, grace: float, note: str = "", kind: ActivationKind = "activate"
+    ) -> Activated:
+        """Serve another release. `grace`: seconds that running searches may go on. Cancelling the call leaves the
+        activation alone. Raises `NotFound`, `ActivationInProgress`, `ReleaseRejected`, `ActivationFailed`,
+        `ServerBusy`, `EngineUnavailable`."""
+        if self.busy:
+            raise ActivationInProgress("another release is being activated", retry_after=5)
+        if self.searches.draining:
+            raise ServerBusy("the server is shutting down", retry_after=30)
+        if self.current is None:
+            raise Conflict("this server serves models that are no release, so it cannot activate one")
+        self._task = asyncio.create_task(
+            self._activate(release_id, self.current, grace, note, kind), name=f"activate-{release_id[:10]}"
+        )
+        self._task.add_done_callback(_seen)
+        return await asyncio.shield(self._task)
+
+    async def rollback(self, grace: float, note: str = "") -> Activated:
+        """Serve the release that was active before. Raises as `activate` does, `Conflict` where there is none."""
+        previous = (await self.listing()).previous
+        if previous is None:
+            raise Conflict("no release was active before this one")
+        return await self.activate(previous, grace, note, "rollback")
+
+    async def settle(self, seconds: float) -> None:
+        """Wait for an activation under way, then end it as a crash would."""
+        if self._task is not None and self.busy:
+            await asyncio.wait((self._task,), timeout=seconds)
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+
+    async def _activate(
+        self, release_id: str, before: Release, grace: float, note: str, kind: ActivationKind
+    ) -> Activated:
+        began = self.clock()
+        recorded = {row.release_id: row for row in await self.log.releases()}
+        mine = recorded.get(release_id)
+        if mine is not None and mine.state == "rejected":
+            raise ReleaseRejected(f"the gate has rejected {release_id}: record another verdict first")
+        if release_id == before.id:
+            await self._as_recorded(before, note, kind)
+            previous = (await self.listing()).previous
+            return Activated(release_id, previous, canary.Finding(0, 0, 0.0, 0.0), Seconds())
+        release = await self._checked(release_id, before, mine)
+        logger.info("activating release=%s previous=%s", release_id, before.id)
+        try:
+            finding, seconds = await self._swap(release, before, mine, grace, note, kind)
+        except EngineDead as error:
+            raise EngineUnavailable("an engine died during the activation", retry_after=30) from error
+        except ActivationFailed as error:
+            await self._failed(release_id, mine, error.message)
+            raise
+        total = self.clock() - began
+        self.metrics.activation("activated")
+        logger.info(
+            "activated release=%s previous=%s distinguishable=%d/%d drain=%.3f reload=%.3f canary=%.3f total=%.3f",
+            *(release.id, before.id, finding.distinguishable, finding.probes),
+            *(seconds.drain, seconds.reload, seconds.canary, total),
+        )
+        if not finding.distinguishable:
+            logger.warning("release=%s cannot be told from %s by its canary", release.id, before.id)
+        return Activated(
+            release.id, before.id, finding, Seconds(seconds.drain, seconds.reload, seconds.canary, total)
+        )
+
+    # -- before anything is touched
+
+    async def _checked(self, release_id: str, before: Release, mine: Recorded | None) -> Release:
+        try:
+            return await asyncio.to_thread(self._check, release_id, before)
+        except (ReleaseNotFound, InvalidReleaseId):
+            raise unknown(release_id) from None
+        except (WeightsError, OSError) as error:
+            message = f"{release_id} was not activated, {before.id} is served as before: {error}"
+            self.metrics.activation("refused")
+            await self._failed(release_id, mine, message)
+            raise ActivationFailed(message) from error
+
+    def _check(self, release_id: str, before: Release) -> Release:
+        release = load_release(resolve(self.root, self.base, release_id))
+        try:
+            load_release(before.path, verify=False)
+        except ReleaseNotFound as error:  # the asked one is there: this is no 404
+            raise WeightsError(f"there would be no way back: {error}") from error
+        require_alike(before, release)
+        return release
+
+    # -- the swap
+
+    async def _swap(
+        self,
+        release: Release,
+        before: Release,
+        mine: Recorded | None,
+        grace: float,
+        note: str,
+        kind: ActivationKind,
+    ) -> tuple[canary.Finding, Seconds]:
+        admission, began = self.searches.admission, self.clock()
+        admission.pause()
+        try:
+            await self.searches.quiesce(grace)
+            async with self.engines.exclusive(IDLE_SECONDS):
+                drained = self.clock()
+                texts = self._texts(release)
+                async with asyncio.timeout(RELOAD_SECONDS):
+                    figures = await self.engines.measure(
+                        texts
+                    )  # and warm every prefix, so that a stale one shows
+                try:
+                    async with asyncio.timeout(RELOAD_SECONDS):
+                        loading = self.clock()
+                        await self._load(release)
+                        loaded = self.clock()
+                        finding = await self._canary(release, texts, figures)
+                    checked = self.clock()
+                    await self._commit(release, before, mine, finding, note, kind)
+                except EngineDead:
+                    raise
+                except Exception as error:
+                    await self._back(release, before, texts, figures, error)
+                    raise ActivationFailed(
+                        f"{release.id} was not activated, {before.id} is loaded again and served: {said(error)}"
+                    ) from error
+        except (EngineDead, ActivationFailed):
+            raise
+        except Exception as error:
+            self.metrics.activation("refused")
+            raise ActivationFailed(
+                f"{release.id} was not activated, {before.id} is served as before: {said(error)}"
+            ) from error
+        finally:
+            admission.resume()
+        self.metrics.reloaded(loaded - loading)
+        return finding, Seconds(drained - began, loaded - loading, checked - loaded)
+
+    def _texts(self, release: Release) -> list[Text]:
+        texts = canary.texts_of(release.manifest.canary)
+        long = long_text(texts, self.engines.max_model_len)
+        return texts if long is None else [*texts, long]
+
+    async def _load(self, release: Release) -> None:
+        calibration = release.manifest.calibration
+        await self.engines.reload(
+            release.id, release.policy_path, release.value_path, (calibration.a, calibration.b)
+        )
+
+    async def _canary(
+        self, release: Release, texts: Sequence[Text], before: Sequence[Measured]
+    ) -> canary.Finding:
+        probes, tolerance = release.manifest.canary, self.engines.tolerance
+        first = await self.engines.measure(texts)
+        await self.engines.reset_prefix_caches()
+        second = await self.engines.measure(texts)
+        finding = canary.check(
+            probes, before[: len(probes)], (first[: len(probes)], second[: len(probes)]), tolerance
+        )
+        canary.same(first, second, tolerance, "cached prefixes of the weights before are still in use")
+        return finding
+
+    async def _commit(
+        self,
+        release: Release,
+        before: Release,
+        mine: Recorded | None,
+        finding: canary.Finding,
+        note: str,
+        kind: ActivationKind,
+    ) -> None:
+        await self._as_recorded(before, "served until now", "automatic")
+        if mine is None or mine.state == "failed":
+            kept = {k: v for k, v in (mine.figures if mine else {}).items() if k != ERROR}
+            await self.log.record_release(release.id, "available", kept)
+        said = note or (
+            "" if finding.distinguishable else "its canary cannot tell it from the release before"
+        )
+        await self.log.activate(release.id, said, kind)
+        self.current = release
+        self.model.become(self.model_of(release))
+        self.metrics.serving(ramify.__version__, self.model.name, self.model.release)
+
+    async def _back(
+        self,
+        release: Release,
+        before: Release,
+        texts: Sequence[Text],
+        figures: Sequence[Measured],
+        error: Exception,
+    ) -> None:
+        """Load the release before again. Raises `EngineDead` where that fails too: the engines may hold anything."""
+        logger.error("release=%s failed (%s): loading %s again", release.id, said(error), before.id)
+        try:
+            async with asyncio.timeout(RELOAD_SECONDS):
+                await self._load(before)
+                again = await self.engines.measure(texts)
+            canary.same(figures, again, self.engines.tolerance, f"{before.id} does not give its own figures")
+        except Exception as worse:
+            reason = f"{release.id} failed and {before.id} could not be loaded again: {said(worse)}"
+            self.metrics.activation("fatal")
+            logger.critical("%s", reason)
+            self.engines.give_up(reason)
+            raise EngineDead(reason) from worse
+        self.metrics.activation("rolled_back")
+        with suppress(LogError):  # without this row the log still names the release that is served
+            await self._as_recorded(
+                before, f"{release.id} failed: {said(error)}"[:500], "automatic", always=True
+            )
+
+    # -- the log
+
+    async def _as_recorded(
+        self, release: Release, note: str, kind: ActivationKind, *, always: bool = False
+    ) -> None:
+        """Have the log name what is served; a row is written where it names another, or `always`."""
+        active = await self.log.active_release()
+        if active is not None and active.release_id == release.id and not always:
+            return
+        if release.id not in {row.release_id for row in await self.log.releases()}:
+            await self.log.record_release(release.id, "available", {})
+        await self.log.activate(release.id, note, kind)
+
+    async def _failed(self, release_id: str, mine: Recorded | None, message: str) -> None:
+        figures = {**(mine.figures if mine else {}), ERROR: message[:1000]}
+        logger.error("activation failed: %s", message)
+        try:
+            await self.log.record_release(release_id, "failed", figures)
+        except LogError as error:
+            logger.error("the failure of %s could not be recorded: %s", release_id, error)
+
+    def _before(self, history: Sequence[Activation], rejected: set[str]) -> str | None:
+        line = [name for name in lineage(history) if name == self.model.release or name not in rejected]
+        if self.model.release in line:
+            line = line[: line.index(self.model.release)]
+        return line[-1] if line else None
+
+    def _rows(self, recorded: dict[str, Recorded]) -> list[Row]:
+        on_disk = set(list_releases(self.root)) if self.root is not None else set()
+        if self.base is not None:
+            on_disk.add(self.base.id)
+        rows = []
+        for name in sorted(on_disk | recorded.keys()):
+            manifest = None
+            if name in on_disk:
+                with suppress(WeightsError, OSError):
+                    manifest = load_release(resolve(self.root, self.base, name), verify=False).manifest
+            mine = recorded.get(name)
+            rows.append(
+                Row(name, mine.state if mine else "available", dict(mine.figures) if mine else {}, manifest)
+            )
+        return rows
+
+
+def resolve(root: Path | None, base: Release | None, release_id: str) -> Path:
+    """Where a release lies: in the folder, else the base where its id is meant. Raises `InvalidReleaseId`,
+    `ReleaseNotFound`."""
+    if root is not None:
+        path = release_path(root, release_id)
+        if path.is_symlink() or path.exists() or base is None or base.id != release_id:
+            return path
+    if base is not None and base.id == release_id:
+        return base.path
+    raise ReleaseNotFound(f"there is no release {release_id[:40]!r} here")
+
+
+def lineage(history: Iterable[Activation]) -> list[str]:
+    """The releases that led to the active one, which is the last. `history` is newest first."""
+    line: list[str] = []
+    for row in reversed(list(history)):
+        if row.release_id in line and (row.kind != "activate" or line[-1] == row.release_id):
+            del line[line.index(row.release_id) + 1 :]
+        else:
+            line = [name for name in line if name != row.release_id] + [row.release_id]
+    return line
+
+
+async def at_start(log: TreeLog, root: Path | None, base: Release) -> Release:
+    """The release to start with: the one that the log calls active, else `base`, and never that in silence."""
+    active = await log.active_release()
+    if active is None or active.release_id == base.id:
+        return base
+    try:
+        return await asyncio.to_thread(load_release, resolve(root, base, active.release_id))
+    except WeightsError as error:
+        logger.error("the active release cannot be served, so %s is: %s", base.id, error)
+        return base
+
+
+def unknown(release_id: str) -> NotFound:
+    return NotFound(f"no release {release_id[:40]!r} here", param="release")
+
+
+def said(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+def _seen(task: asyncio.Task[Activated]) -> None:
+    if not task.cancelled():
+        task.exception()

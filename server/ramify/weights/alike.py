@@ -1,0 +1,81 @@
+"""Whether one release can take another's place in engines that run: same network, same tokens, sound numbers.
+
+vLLM's reload only warns of tensors that are missing and does not look at their shapes, so everything is compared
+before an engine is touched: what the configurations say of the network, the tokenizers' files, and name, shape and
+type of every tensor. The numbers themselves must be finite.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ramify.weights.errors import CorruptRelease, IncompatibleRelease
+from ramify.weights.release import PARTS, Release
+from ramify.weights.tensors import require_finite, tensors_of
+
+__all__ = ["require_alike"]
+
+NO_MATTER = frozenset({"_name_or_path", "transformers_version", "use_cache", "torch_dtype", "dtype"})
+"""Keys of config.json that say nothing of the network; the types of the weights are compared tensor by tensor."""
+MUST_MATCH = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+OTHERS = ("vocab.json", "merges.txt", "added_tokens.json", "tokenizer.model", "generation_config.json")
+LISTED = 3
+"""Names shown of a longer list."""
+
+
+def require_alike(running: Release, new: Release) -> None:
+    """Raise `IncompatibleRelease` or `CorruptRelease` where `new` must not be loaded in place of `running`.
+
+    Reads every byte of the new weights: seconds a few gigabytes. Blocks."""
+    for part in PARTS:
+        before, after = running.path / part, new.path / part
+        _same_network(before, after)
+        for name in (*MUST_MATCH, *OTHERS):
+            _same_file(before / name, after / name)
+        _same_tensors(before, after)
+        require_finite(tensors_of(after))
+
+
+def _same_network(before: Path, after: Path) -> None:
+    ours, theirs = _config(before), _config(after)
+    for key in sorted((ours.keys() | theirs.keys()) - NO_MATTER):
+        if ours.get(key) != theirs.get(key):
+            shown = f"{str(theirs.get(key))[:80]}, not {str(ours.get(key))[:80]}"
+            raise IncompatibleRelease(
+                f"{after / 'config.json'}: {key} is {shown} as in what is served: start a server of its own for it"
+            )
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+        return dict(config)
+    except (OSError, ValueError, TypeError) as error:
+        raise CorruptRelease(f"{folder / 'config.json'} cannot be read: {error}") from error
+
+
+def _same_file(before: Path, after: Path) -> None:
+    if before.is_file() != after.is_file():
+        raise IncompatibleRelease(f"{after} is {'missing' if before.is_file() else 'not in what is served'}")
+    if before.is_file() and before.read_bytes() != after.read_bytes():
+        raise IncompatibleRelease(
+            f"{after} differs from that of what is served: tokens would mean other things"
+        )
+
+
+def _same_tensors(before: Path, after: Path) -> None:
+    ours, theirs = tensors_of(before), tensors_of(after)
+    for names, what in (
+        (ours.keys() - theirs.keys(), "lacks"),
+        (theirs.keys() - ours.keys(), "has too many:"),
+    ):
+        if names:
+            shown = ", ".join(sorted(names)[:LISTED])
+            raise IncompatibleRelease(f"{after} {what} {len(names)} tensors: {shown}")
+    for name, tensor in theirs.items():
+        if tensor.shape != ours[name].shape:
+            raise IncompatibleRelease(f"{after}: {name} has the shape {tensor.shape}, not {ours[name].shape}")
+        if tensor.dtype != ours[name].dtype:
+            raise IncompatibleRelease(f"{after}: {name} is of type {tensor.dtype}, not {ours[name].dtype}")
