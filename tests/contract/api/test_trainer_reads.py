@@ -1,0 +1,149 @@
+"""Collecting and pulling, against a whole server around a fake model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ramify.api.app import application
+from ramify_client import AsyncClient
+from ramify_client.results import LogRecord
+from ramify_trainer.collecting import CollectConfig, collect, problems_of
+from ramify_trainer.errors import CollectionFailed, LeaseTaken
+from ramify_trainer.pulling import Puller
+
+from .world import PROMPT, World, a_world
+
+pytestmark = pytest.mark.anyio
+SMALL = CollectConfig(problems=6, concurrency=3, search={"algorithm": "mcts", "budget": {"simulations": 2}})
+
+
+def small(folder: Path, **changes: Any) -> CollectConfig:
+    """Six problems that the fake model can be asked."""
+    rows = folder / "rows.jsonl"
+    rows.write_text(
+        "".join(
+            f'{{"prompt": {json.dumps(PROMPT)}, "answer": "{i}", "verifier": "exact"}}\n' for i in range(6)
+        )
+    )
+    return SMALL.model_copy(update={"data": str(rows), **changes})
+
+
+@asynccontextmanager
+async def served(folder: Path) -> AsyncIterator[tuple[AsyncClient, World]]:
+    async with a_world(folder) as world:
+        transport = httpx.ASGITransport(application(world.context), raise_app_exceptions=False)
+        async with AsyncClient("http://127.0.0.1:8000", transport=transport) as client:
+            yield client, world
+
+
+def puller(client: AsyncClient, folder: Path, owner: str = "me") -> Puller:
+    return Puller(client, "trainer", owner, folder / "quarantine")
+
+
+async def test_20_every_problem_of_a_round_is_searched_once_however_often_it_is_collected(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path) as (client, world):
+        told: list[tuple[int, int]] = []
+        first = await collect(client, small(tmp_path), "run", 1, 7, lambda *done: told.append(done))
+        again = await collect(client, small(tmp_path), "run", 1, 7, lambda *_: None)
+        assert (first.searches, again.searches, len(await world.logged())) == (6, 6, 6)
+        assert told[-1] == (6, 6)
+        assert first.ended == {"complete": 6}
+        await collect(client, small(tmp_path), "run", 2, 7, lambda *_: None)
+        assert len(await world.logged()) == 12
+
+
+async def test_a_stopped_collection_goes_on_and_misses_none(tmp_path: Path) -> None:
+    async with served(tmp_path) as (client, world):
+        some = asyncio.Event()
+
+        def seen(done: int, _: int) -> None:
+            if done == 2:
+                some.set()
+
+        running = asyncio.create_task(collect(client, small(tmp_path), "run", 1, 7, seen))
+        await asyncio.wait_for(some.wait(), 20)
+        running.cancel()
+        await asyncio.wait([running])
+        await collect(client, small(tmp_path), "run", 1, 7, lambda *_: None)
+        complete = [tree for tree in await world.logged() if tree.status == "complete"]
+        assert len(complete) == 6
+
+
+def test_rounds_have_their_own_problems_of_the_train_split() -> None:
+    one, two = problems_of(SMALL, 7, 1), problems_of(SMALL, 7, 2)
+    assert {e.id for e in one}.isdisjoint(e.id for e in two)
+    assert [e.id for e in one] == [e.id for e in problems_of(SMALL, 7, 1)]
+
+
+async def test_a_server_that_refuses_ends_the_collection_with_its_reason(tmp_path: Path) -> None:
+    wrong = small(tmp_path, search={"algorithm": "astrology"})
+    async with served(tmp_path) as (client, _):
+        with pytest.raises(CollectionFailed, match="0 of 6 searched: 400"):
+            await collect(client, wrong, "run", 1, 7, lambda *_: None)
+
+
+async def test_20_the_cursor_moves_only_when_told_and_nothing_is_read_twice_after_that(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path) as (client, _):
+        found = await client.search(PROMPT, search={"budget": {"simulations": 2}})
+        await client.trees.feedback(found.tree.id, 0.0)
+        reader = puller(client, tmp_path)
+        await reader.open()
+        read = [pulled async for pulled in reader.read()]
+        assert [(p.tree is not None, p.outcome) for p in read] == [(True, None), (False, 0.0)]
+        assert found.answer is not None
+        assert read[1].node == found.answer.node
+        assert (await reader.backlog(), reader.cursor) == (2, 0)
+        assert len([p async for p in reader.read()]) == 2
+        await reader.advance(read[-1].seq)
+        later = puller(client, tmp_path)
+        await later.open()
+        assert (later.cursor, [p async for p in later.read()]) == (2, [])
+
+
+async def test_two_trainers_cannot_read_under_one_name(tmp_path: Path) -> None:
+    async with served(tmp_path) as (client, _):
+        await puller(client, tmp_path, "first").open()
+        with pytest.raises(LeaseTaken, match="another trainer's"):
+            await puller(client, tmp_path, "second").open()
+
+
+async def test_a_cursor_that_was_moved_by_another_is_not_moved_again(tmp_path: Path) -> None:
+    async with served(tmp_path) as (client, _):
+        await client.search(PROMPT, search={"budget": {"simulations": 2}})
+        old, new = puller(client, tmp_path), puller(client, tmp_path)
+        await old.open()
+        await new.open()
+        await new.advance(1)
+        with pytest.raises(LeaseTaken, match="stale_version"):
+            await old.advance(1)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"kind": "tree", "tree": {"schema_version": 99}},
+        {"kind": "tree"},
+        {"kind": "outcome", "outcome": 2.0},
+    ],
+    ids=["a tree of another schema", "no tree", "a verdict outside its range"],
+)
+async def test_what_is_no_tree_is_set_aside_and_counted(tmp_path: Path, record: dict[str, object]) -> None:
+    async with served(tmp_path) as (client, _):
+        reader = puller(client, tmp_path)
+        line = LogRecord.model_validate({"seq": 3, "tree_id": "tree_x", **record})
+        assert reader._pulled(line) is None
+        assert reader.quarantined == 1
+        (kept,) = (tmp_path / "quarantine").iterdir()
+        assert json.loads(kept.read_text())["record"]["seq"] == 3

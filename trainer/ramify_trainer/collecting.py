@@ -1,0 +1,103 @@
+"""Ask the server to search a round's training problems: each of them at most once, and none left out.
+
+Every search carries the Idempotency-Key `run:round:problem`. A collection that was stopped is run again from its
+beginning: what the server has answered already it answers again, without a second search.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ramify.rewards import datasets
+from ramify.rewards.examples import Example
+from ramify_client import AsyncClient, RamifyError
+from ramify_client.results import SearchResult
+from ramify_trainer.errors import CollectionFailed
+
+Progress = Callable[[int, int], None]
+"""Told searches done, and of how many."""
+
+
+class CollectConfig(BaseModel):
+    """What a round searches."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str = "countdown:train?numbers=4,5,6"
+    """Data set, as `ramify eval --data` takes it."""
+    problems: int = Field(default=256, ge=1)
+    """A round."""
+    search: Mapping[str, Any] = Field(default={"algorithm": "mcts", "budget": {"tokens": 500}})
+    """The `search` object of `POST /v1/search`."""
+    sampling: Mapping[str, Any] = Field(default={})
+    """Its `sampling` object."""
+    concurrency: int = Field(default=32, ge=1, le=1024)
+    """Searches at once."""
+    timeout: float = Field(default=600.0, gt=0)
+    """Seconds for one search, waiting for a busy server included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a round's searches came to."""
+
+    searches: int
+    tokens: int
+    """Generated."""
+    ended: Mapping[str, int]
+    """Searches by status."""
+
+
+def problems_of(config: CollectConfig, seed: int, round_: int) -> list[Example]:
+    """The problems of a round: the same for the same arguments, others in another round."""
+    return datasets.load(config.data, config.problems, seed=seed * 1_000_003 + round_)
+
+
+async def collect(
+    client: AsyncClient, config: CollectConfig, run: str, round_: int, seed: int, progress: Progress
+) -> Collected:
+    """Have every problem of the round searched. Raises `CollectionFailed`, the other searches then being stopped."""
+    examples = problems_of(config, seed, round_)
+    left = iter(enumerate(examples))
+    found: list[SearchResult] = []
+
+    async def slot() -> None:
+        for i, example in left:
+            found.append(await _search(client, config, example, f"{run}:{round_}:{i}", seed + i))
+            progress(len(found), len(examples))
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(config.concurrency, len(examples))):
+                group.create_task(slot())
+    except* RamifyError as errors:
+        first = errors.exceptions[0]
+        raise CollectionFailed(
+            f"round {round_}, {len(found)} of {len(examples)} searched: {first}"
+        ) from first
+    return Collected(len(found), sum(r.usage.completion_tokens for r in found), _by_status(found))
+
+
+async def _search(
+    client: AsyncClient, config: CollectConfig, example: Example, key: str, seed: int
+) -> SearchResult:
+    messages = [{"role": m.role, "content": m.content} for m in example.messages]
+    return await client.search(
+        None if messages else example.prompt,
+        messages=messages or None,
+        task={"name": example.task, "problem": dict(example.problem)},
+        search=dict(config.search),
+        sampling=dict(config.sampling) or None,
+        seed=seed,
+        idempotency_key=key,
+        timeout=config.timeout,
+    )
+
+
+def _by_status(found: Sequence[SearchResult]) -> dict[str, int]:
+    return {status: sum(r.status == status for r in found) for status in sorted({r.status for r in found})}

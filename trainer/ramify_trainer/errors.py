@@ -1,0 +1,15 @@
+"""What a trainer refuses or cannot do; the message says what to change."""
+
+from __future__ import annotations
+
+
+class TrainerError(Exception):
+    """Any of them."""
+
+
+class LeaseTaken(TrainerError):
+    """Another trainer reads under this consumer's name."""
+
+
+class CollectionFailed(TrainerError):
+    """The server did not take or did not finish a search."""
