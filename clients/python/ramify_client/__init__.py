@@ -1,7 +1,7 @@
-"""The Python client of Ramify: `Client`, and `AsyncClient` with the same methods."""
+"""The Python client of Ramify: `Client` and `Admin`, and `AsyncClient` and `AsyncAdmin` with the same methods."""
 
-from ramify_client.aio import AsyncClient
-from ramify_client.client import Client
+from ramify_client.aio import AsyncAdmin, AsyncClient
+from ramify_client.client import Admin, Client
 from ramify_client.errors import (
     BadRequest,
     Conflict,
@@ -22,6 +22,8 @@ from ramify_client.errors import (
 )
 
 __all__ = [
+    "Admin",
+    "AsyncAdmin",
     "AsyncClient",
     "BadRequest",
     "Client",

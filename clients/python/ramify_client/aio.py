@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ class AsyncClient:
 
     base_url, api_key: `RAMIFY_BASE_URL` and `RAMIFY_API_KEY` where they are not given. timeout: seconds that one call
     may take, retries and waits included. max_retries: further tries of calls that may be repeated; a search may, since
-    it carries an Idempotency-Key. All methods raise `RamifyError` only.
+    it carries an Idempotency-Key. configuration: in place of all four. All methods raise `RamifyError` only.
     """
 
     def __init__(
@@ -36,8 +36,9 @@ class AsyncClient:
         timeout: float = DEFAULT_TIMEOUT,
         max_retries: int = 2,
         transport: httpx.AsyncBaseTransport | None = None,
+        configuration: Configuration | None = None,
     ) -> None:
-        self.configuration = Configuration.of(base_url, api_key, timeout, max_retries)
+        self.configuration = configuration or Configuration.of(base_url, api_key, timeout, max_retries)
         self._http = httpx.AsyncClient(
             base_url=self.configuration.base_url, headers=self.configuration.headers, transport=transport
         )
@@ -265,3 +266,53 @@ class AsyncConsumers:
         faster or holds the lease."""
         call = calls.put_consumer(name, version, cursor=cursor, owner=owner, lease_seconds=lease_seconds)
         return await self._client.send(call)
+
+
+class AsyncAdmin:
+    """A server's admin listener: its releases. base_url, key: `RAMIFY_ADMIN_URL` and `RAMIFY_ADMIN__KEY` where they are
+    not given."""
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        key: str | None = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        max_retries: int = 2,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        found = Configuration.of_admin(base_url, key, timeout, max_retries)
+        self._client = AsyncClient(configuration=found, transport=transport)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def __aenter__(self) -> AsyncAdmin:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def releases(self) -> results.Releases:
+        """Every release, and which one is active."""
+        return await self._client.send(calls.releases())
+
+    async def record(self, release: str, state: str, figures: Mapping[str, Any]) -> None:
+        """Keep a gate's verdict: `candidate`, `promoted` or `rejected`, with its figures."""
+        await self._client.send(calls.record_release(release, state, figures))
+
+    async def activate(
+        self, release: str, *, deadline_seconds: float = 30.0, note: str = ""
+    ) -> results.Activation:
+        """Serve a release from now on. Raises `Conflict` where it was refused or its canary failed; the one before is
+        served then."""
+        return await self._client.send(calls.activate(release, deadline_seconds, note))
+
+    async def rollback(self) -> results.Activation:
+        """Serve the release that was active before."""
+        return await self._client.send(calls.rollback())
+
+    async def drain(self, *, deadline_seconds: float = 20.0) -> None:
+        """Take no more searches, and return when the running ones have ended."""
+        await self._client.send(calls.drain(deadline_seconds))

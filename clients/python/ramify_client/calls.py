@@ -129,6 +129,31 @@ def ready() -> Call[None]:
     return Call("GET", "/readyz", _nothing, repeatable=False)
 
 
+def releases() -> Call[results.Releases]:
+    return Call("GET", "/admin/releases", read(results.Releases))
+
+
+def record_release(release: str, state: str, figures: Mapping[str, Any]) -> Call[None]:
+    """Recording the same again changes nothing."""
+    body = {"state": state, "figures": dict(figures)}
+    return Call("PUT", f"/admin/releases/{_part(release)}", _nothing, body)
+
+
+def activate(release: str, deadline_seconds: float, note: str) -> Call[results.Activation]:
+    """The active one stays active, so this may be repeated."""
+    body = {"deadline_seconds": deadline_seconds, "note": note}
+    return Call("POST", f"/admin/releases/{_part(release)}/activate", read(results.Activation), body)
+
+
+def rollback() -> Call[results.Activation]:
+    """Twice would go back and forth."""
+    return Call("POST", "/admin/releases/rollback", read(results.Activation), {}, repeatable=False)
+
+
+def drain(deadline_seconds: float) -> Call[None]:
+    return Call("POST", "/admin/drain", _nothing, {"deadline_seconds": deadline_seconds})
+
+
 def _given(**fields: Any) -> dict[str, Any]:
     """Only what the caller has given: the rest is the server's to choose."""
     return {name: value for name, value in fields.items() if value is not None}

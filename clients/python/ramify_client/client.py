@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +24,7 @@ class Client:
 
     base_url, api_key: `RAMIFY_BASE_URL` and `RAMIFY_API_KEY` where they are not given. timeout: seconds that one call
     may take, retries and waits included. max_retries: further tries of calls that may be repeated; a search may, since
-    it carries an Idempotency-Key. All methods raise `RamifyError` only.
+    it carries an Idempotency-Key. configuration: in place of all four. All methods raise `RamifyError` only.
     """
 
     def __init__(
@@ -35,8 +35,9 @@ class Client:
         timeout: float = DEFAULT_TIMEOUT,
         max_retries: int = 2,
         transport: httpx.BaseTransport | None = None,
+        configuration: Configuration | None = None,
     ) -> None:
-        self.configuration = Configuration.of(base_url, api_key, timeout, max_retries)
+        self.configuration = configuration or Configuration.of(base_url, api_key, timeout, max_retries)
         self._http = httpx.Client(
             base_url=self.configuration.base_url, headers=self.configuration.headers, transport=transport
         )
@@ -263,3 +264,51 @@ class Consumers:
         faster or holds the lease."""
         call = calls.put_consumer(name, version, cursor=cursor, owner=owner, lease_seconds=lease_seconds)
         return self._client.send(call)
+
+
+class Admin:
+    """A server's admin listener: its releases. base_url, key: `RAMIFY_ADMIN_URL` and `RAMIFY_ADMIN__KEY` where they are
+    not given."""
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        key: str | None = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        max_retries: int = 2,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        found = Configuration.of_admin(base_url, key, timeout, max_retries)
+        self._client = Client(configuration=found, transport=transport)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def __enter__(self) -> Admin:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def releases(self) -> results.Releases:
+        """Every release, and which one is active."""
+        return self._client.send(calls.releases())
+
+    def record(self, release: str, state: str, figures: Mapping[str, Any]) -> None:
+        """Keep a gate's verdict: `candidate`, `promoted` or `rejected`, with its figures."""
+        self._client.send(calls.record_release(release, state, figures))
+
+    def activate(self, release: str, *, deadline_seconds: float = 30.0, note: str = "") -> results.Activation:
+        """Serve a release from now on. Raises `Conflict` where it was refused or its canary failed; the one before is
+        served then."""
+        return self._client.send(calls.activate(release, deadline_seconds, note))
+
+    def rollback(self) -> results.Activation:
+        """Serve the release that was active before."""
+        return self._client.send(calls.rollback())
+
+    def drain(self, *, deadline_seconds: float = 20.0) -> None:
+        """Take no more searches, and return when the running ones have ended."""
+        self._client.send(calls.drain(deadline_seconds))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import httpx
 
 from ramify_client.retries import Retries
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+DEFAULT_ADMIN_URL = "http://127.0.0.1:8001"
 DEFAULT_TIMEOUT = 600.0
 """Seconds for one call, retries and waits included."""
 CONNECT_SECONDS = 10.0
@@ -21,6 +22,15 @@ class Configuration:
     api_key: str | None = field(repr=False)
     timeout: float
     retries: Retries
+
+    @classmethod
+    def of_admin(
+        cls, base_url: str | None, key: str | None, timeout: float, max_retries: int
+    ) -> Configuration:
+        """`RAMIFY_ADMIN_URL` and `RAMIFY_ADMIN__KEY` stand in for what is not given; the public key never does."""
+        url = base_url or os.environ.get("RAMIFY_ADMIN_URL") or DEFAULT_ADMIN_URL
+        found = cls.of(url, None, timeout, max_retries)
+        return replace(found, api_key=key or os.environ.get("RAMIFY_ADMIN__KEY"))
 
     @classmethod
     def of(cls, base_url: str | None, api_key: str | None, timeout: float, max_retries: int) -> Configuration:

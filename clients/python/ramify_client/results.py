@@ -159,6 +159,40 @@ class Models(Result):
     data: list[Model]
 
 
+class Release(Result):
+    id: str
+    state: str
+    """available (nothing recorded), candidate, promoted, rejected or failed."""
+    active: bool
+    parent: str | None
+    training_step: int | None
+    metrics: dict[str, float]
+    figures: dict[str, Any]
+    """Its gate's."""
+    on_disk: bool
+
+
+class Releases(Result):
+    active: str
+    previous: str | None
+    data: list[Release]
+
+
+class Canary(Result):
+    probes: int
+    distinguishable: int
+    """Probes that tell the release from the one before."""
+    max_logprob_error: float
+    max_value_error: float
+
+
+class Activation(Result):
+    release: str
+    previous: str | None
+    canary: Canary
+    seconds: dict[str, float]
+
+
 class Version(Result):
     version: str
     model: str
