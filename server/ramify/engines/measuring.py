@@ -26,6 +26,8 @@ TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 """How far two computations of one figure may lie apart, relative to it where it is above 1 (docs/releases.md)."""
 MOST_TOKENS = 4096
 """Next tokens asked for; the log-probability of a token beyond them is at most that of the last."""
+SHORT = 64
+"""Tokens up to which texts are judged together."""
 LONG = 160
 """Tokens of the text by which the prefix cache is looked at: five blocks on a CPU, ten on a GPU."""
 
@@ -58,23 +60,34 @@ async def measure(
     backend: Backend, scorer: Scorer | None, texts: Sequence[Text], vocabulary: int
 ) -> list[Measured]:
     """The figures of `texts`, in order. `vocabulary`: how many tokens there are. Raises what the engines raise."""
-    top = min(vocabulary, MOST_TOKENS)
-    params = backend.sampling(max_tokens=1, temperature=1.0, top=top)
+    params = backend.sampling(max_tokens=1, temperature=1.0, top=min(vocabulary, MOST_TOKENS))
+    requests = [
+        ([*text.prompt, *text.continuation[:i]], backend.with_seed(params, i))
+        for text in texts
+        for i in range(len(text.continuation))
+    ]
+    try:
+        drawn = iter(await backend.generate(requests))
+    except SampleAborted:
+        raise asyncio.CancelledError from None
     found = []
-    for text in texts:  # one after another: a canary shares the engine with running searches
-        requests = [
-            ([*text.prompt, *text.continuation[:i]], backend.with_seed(params, i))
-            for i in range(len(text.continuation))
-        ]
-        try:
-            drawn = await backend.generate(requests)
-        except SampleAborted:
-            raise asyncio.CancelledError from None
-        figures = [_figure(one, token) for one, token in zip(drawn, text.continuation, strict=True)]
-        # Alone in its call, so that it is one request through the cache and not a part of another's pass.
-        value = (await scorer.score([text.whole]))[0].value if scorer is not None else None
+    for text, value in zip(texts, await _values(scorer, texts), strict=True):
+        figures = [_figure(next(drawn), token) for token in text.continuation]
         found.append(Measured(tuple(f for f, _ in figures), tuple(b for _, b in figures), value))
     return found
+
+
+async def _values(scorer: Scorer | None, texts: Sequence[Text]) -> list[float | None]:
+    """A text of several blocks is judged in a call of its own: together with others that it begins with it would be
+    judged in one pass, which does not read the prefix cache."""
+    if scorer is None:
+        return [None] * len(texts)
+    short = [i for i, text in enumerate(texts) if len(text.whole) <= SHORT]
+    values: dict[int, float] = {}
+    for group in (short, *([i] for i in range(len(texts)) if i not in short)):
+        scores = await scorer.score([texts[i].whole for i in group])
+        values |= {i: score.value for i, score in zip(group, scores, strict=True)}
+    return [values[i] for i in range(len(texts))]
 
 
 def _figure(drawn: Sampled, token: int) -> tuple[float, bool]:

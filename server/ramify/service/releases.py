@@ -338,6 +338,7 @@ class Releases:
         try:
             async with asyncio.timeout(RELOAD_SECONDS):
                 await self._load(before)
+                await self.engines.reset_prefix_caches()
                 again = await self.engines.measure(texts)
             canary.same(figures, again, self.engines.tolerance, f"{before.id} does not give its own figures")
         except Exception as worse:

@@ -1,0 +1,133 @@
+"""Releases of a model that one can read: one number each for the policy and for the value model.
+
+Under the weights (p, v) every token has the log-probability -p, and every text the value v. `write_release` publishes
+them as real releases, with real safetensors; `ReloadingEngines` reads them from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from contract.api.world import FakeEngines
+from ramify.engines import EngineBusy, Measured, ReloadFailed, Text
+from ramify.search.records import Score, Step
+from ramify.weights import Details, Probe, Release, publish
+
+PROBES = (((1, 2), (3, 4, 5)), ((1, 2, 3), (4,)))
+
+
+def write_release(
+    root: Path,
+    p: float,
+    v: float,
+    *,
+    release_id: str | None = None,
+    parent: str | None = None,
+    published: tuple[float, float] | None = None,
+    probes: Sequence[tuple[tuple[int, ...], tuple[int, ...]]] = PROBES,
+    names: Sequence[str] = ("w",),
+    hidden: int = 1,
+) -> Release:
+    """`published`: the weights that the canary speaks of, where it lies. `names`: its tensors."""
+    said_p, said_v = published or (p, v)
+    canary = tuple(
+        Probe(prompt=prompt, continuation=text, logprobs=(-said_p,) * len(text), value=said_v)
+        for prompt, text in probes
+    )
+    with TemporaryDirectory() as folder:
+        for part, number in (("policy", p), ("value", v)):
+            model = Path(folder) / part
+            model.mkdir()
+            (model / "config.json").write_text(json.dumps({"hidden_size": hidden, "vocab_size": 256}))
+            (model / "tokenizer.json").write_text("{}")
+            save_file(
+                {name: np.full((2,), number, np.float32) for name in names}, model / "model.safetensors"
+            )
+        details = Details(name="letters", parent=parent, canary=canary)
+        return publish(root, Path(folder) / "policy", Path(folder) / "value", details, release_id=release_id)
+
+
+def number(folder: Path) -> float:
+    return float(load_file(folder / "model.safetensors")["w"][0])
+
+
+@dataclass
+class ReloadingEngines(FakeEngines):
+    """Engines that hold one release, and can be told how to misbehave."""
+
+    tolerance: float = 1e-3
+    held: tuple[float, float] = (0.0, 0.0)
+    loads: list[str] = field(default_factory=list)
+    broken: set[str] = field(default_factory=set)
+    """Releases that raise when they are loaded."""
+    deaf: bool = False
+    """Says that it reloads, and does not."""
+    stale: bool = False
+    """Keeps cached prefixes over a reload."""
+    never_idle: bool = False
+    loading: asyncio.Event | None = None
+    """When given, no reload ends before it is set."""
+    dead_reason: str | None = None
+    _cached: tuple[float, float] | None = None
+
+    @asynccontextmanager
+    async def exclusive(self, seconds: float) -> AsyncIterator[None]:
+        if self.never_idle:
+            raise EngineBusy("the engines were not idle")
+        assert not self.policy.running, "a search runs while the engines are taken"
+        yield
+
+    async def reload(self, release: str, policy: Path, value: Path, calibration: tuple[float, float]) -> None:
+        self.loads.append(release)
+        if self.loading is not None:
+            await self.loading.wait()
+        if release in self.broken:
+            raise ReloadFailed(f"{release} was told to fail")
+        if not self.deaf:
+            self._cached = self._cached if self.stale else None
+            self.held = (number(policy), number(value))
+        self.policy.release = self.scorer.release = release
+
+    async def reset_prefix_caches(self) -> None:
+        self._cached = None
+
+    async def measure(self, texts: Sequence[Text]) -> list[Measured]:
+        await asyncio.sleep(0)
+        found = []
+        for text in texts:
+            long = len(text.prompt) > 32
+            p, v = (self._cached or self.held) if long else self.held
+            if long:
+                self._cached = self._cached or self.held
+            size = len(text.continuation)
+            found.append(Measured((-p,) * size, (False,) * size, v))
+        return found
+
+    def give_up(self, reason: str) -> None:
+        self.dead_reason = reason
+        self.dead.set()
+
+
+def stamped(engines: ReloadingEngines, release: str) -> None:
+    """Have everything that the engines give carry the release that they hold."""
+    policy, scorer = engines.policy, engines.scorer
+    policy.release = scorer.release = release  # type: ignore[attr-defined]
+    sample, score = policy.sample, scorer.score
+
+    async def sampled(*asked: object) -> list[Step]:
+        return [dataclasses.replace(step, release=policy.release) for step in await sample(*asked)]  # type: ignore[arg-type,attr-defined]
+
+    async def scored(*asked: object) -> list[Score]:
+        return [dataclasses.replace(one, release=scorer.release) for one in await score(*asked)]  # type: ignore[arg-type,attr-defined]
+
+    policy.sample, scorer.score = sampled, scored  # type: ignore[method-assign]
