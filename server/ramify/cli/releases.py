@@ -8,8 +8,15 @@ from typing import Annotated
 import typer
 
 from ramify.cli.output import console, fail
+from ramify.cli.releases_live import activate, rollback, status
 
-app = typer.Typer(help="Releases on disk: list, show, verify.", no_args_is_help=True)
+app = typer.Typer(
+    help="Releases: on disk (list, show, verify) and in a running server (status, activate, rollback).",
+    no_args_is_help=True,
+)
+app.command()(status)
+app.command()(activate)
+app.command()(rollback)
 
 Root = Annotated[
     Path | None, typer.Option(help="Directory of releases; none: those shipped with the package.")
