@@ -47,7 +47,7 @@ function last(activations) {
   return rolledBack(activations[0]) ? "rolled back" : "activated";
 }
 
-const rolledBack = (activation) => (activation.kind ?? "").includes("rollback") || (activation.note ?? "").includes("rollback");
+const rolledBack = ({ kind, note }) => kind === "rollback" || (kind === "automatic" && note.includes("failed"));
 
 function figuresOf(release) {
   const gate = accuracies(release.figures);
