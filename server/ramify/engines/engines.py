@@ -209,7 +209,9 @@ class Engines:
         return await measure(self._backends["policy"], scorer, texts, self.tokenizer.text.size)
 
     def give_up(self, reason: str) -> None:
-        """Count the engines as dead: what they hold is unknown and nothing could mend it."""
+        """Count the engines as dead, those who wait for them included: what they hold is unknown."""
+        for backend in self._backends.values():
+            backend.dead_reason = backend.dead_reason or reason
         self._died(reason)
 
     async def reset_prefix_caches(self) -> None:

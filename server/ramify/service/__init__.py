@@ -11,6 +11,8 @@
 | `searches` | searches from admission to the log: start, stop, drain |
 | `growing` | a running tree, told in pieces |
 | `answers` | what a search comes to: its state, and whether it counts as an answer |
+| `releases` | which release is served: activation, rollback, history |
+| `canary` | whether the weights that answer are those that were published |
 | `idempotency` | one search for one Idempotency-Key |
 | `readiness` | whether the engines make progress |
 | `metrics` | figures for Prometheus |

@@ -276,7 +276,8 @@ class Releases:
                 f"{release.id} was not activated, {before.id} is served as before: {said(error)}"
             ) from error
         finally:
-            admission.resume()
+            if not self.engines.dead.is_set():  # else the server ends, and nobody may search what they hold
+                admission.resume()
         self.metrics.reloaded(loaded - loading)
         return finding, Seconds(drained - began, loaded - loading, checked - loaded)
 

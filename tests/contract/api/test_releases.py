@@ -319,10 +319,20 @@ async def test_an_engine_that_raises_while_it_loads_is_loaded_back(site: Site) -
 
 async def test_engines_that_cannot_be_loaded_back_end_the_server(site: Site) -> None:
     site.engines.broken = {"v000001", "v000002"}
-    assert (await site.activate("v000002")).status_code == 503
+    site.engines.loading = asyncio.Event()
+    activation = asyncio.create_task(site.activate("v000002"))
+    await until(lambda: site.engines.loads)
+    late = asyncio.create_task(site.search())
+    await until(lambda: site.context.searches.admission.waiting)
+    site.engines.loading.set()
+    assert (await activation).status_code == 503
     assert site.engines.dead.is_set()
     assert "v000001 could not be loaded again" in (site.engines.dead_reason or "")
     assert (await site.http.get("/readyz")).status_code == 503
+    assert not late.done(), "nobody may search what the engines hold now"
+    await site.context.searches.drain(0)  # as the server does when an engine has died
+    assert (await late).status_code == 503
+    assert site.engines.policy.requests == []
 
 
 async def test_25_a_release_that_vanishes_while_it_is_loaded_leaves_the_old_one(site: Site) -> None:

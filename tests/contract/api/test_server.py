@@ -22,6 +22,7 @@ from ramify.api.server import (
     STOPPED,
     Refused,
     _Server,
+    admin_listener,
     bind,
     preflight,
     serve,
@@ -43,9 +44,9 @@ async def serving(
         return engines
 
     chosen = Settings(log=f"{folder}/trees.db", port=0, **settings)
-    with preflight(chosen) as listener:
+    with preflight(chosen) as listener, admin_listener(chosen) as admin:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server = _Server(chosen, Served(MODEL, EngineConfig(folder)), listener, start)
+        server = _Server(chosen, Served(MODEL, EngineConfig(folder)), listener, start, admin=admin)
         run = asyncio.create_task(server.run())
         async with httpx.AsyncClient(base_url=url, timeout=20) as http:
             async with asyncio.timeout(10):
@@ -140,6 +141,42 @@ async def test_a_signal_while_the_engines_start_ends_the_start(tmp_path: Path) -
 def test_without_a_key_only_loopback_is_listened_on(host: str) -> None:
     with pytest.raises(Refused, match="without an API key"):
         preflight(Settings(host=host, port=0))
+
+
+@pytest.mark.anyio
+async def test_operators_are_answered_on_a_port_of_their_own_and_drain_the_server(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with serving(tmp_path, FakeEngines()) as (http, run):
+        await http.get("/livez")
+        said = capsys.readouterr().out  # the banner comes before the first answer
+        address = next(line for line in said.splitlines() if "  admin  " in line).split()[1]
+        async with httpx.AsyncClient(base_url=address, timeout=20) as admin:
+            assert (await admin.get("/admin/releases")).json()["active"] == "fake"
+            assert (await admin.post("/admin/drain")).json()["drained"] is True
+            assert (await admin.get("/v1/models")).status_code == 404
+        assert (await http.get("/admin/releases")).status_code == 404
+        assert (await http.get("/readyz")).status_code == 503
+    assert run.result() == STOPPED
+
+
+def test_an_admin_port_in_use_is_refused_naming_the_setting() -> None:
+    with bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(Refused, match=rf"127.0.0.1:{port}.*admin.port"):
+            admin_listener(Settings(admin={"port": port}))
+
+
+def test_without_an_admin_key_only_loopback_is_administered() -> None:
+    with pytest.raises(Refused, match=r"admin\.key_file"):
+        admin_listener(Settings(admin={"host": "0.0.0.0", "port": 0}))
+    admin_listener(Settings(admin={"host": "0.0.0.0", "port": 0, "key": "k" * 16})).close()
+
+
+def test_the_admin_port_is_a_free_one_where_the_public_one_is() -> None:
+    assert (Settings().admin_port, Settings(port=0).admin_port) == (8001, 0)
+    assert Settings(port=0, admin={"port": 9}).admin_port == 9
 
 
 def test_with_a_key_any_address_may_be_listened_on() -> None:

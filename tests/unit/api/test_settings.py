@@ -47,6 +47,9 @@ def test_flags_win_over_variables_over_the_file_over_defaults(
         ("[[auth.keys]]\nname = 'a'\nkey = 'short'", "16 characters"),
         ("[[auth.keys]]\nname = 'a'", "exactly one"),
         (f"[[auth.keys]]\nname = 'a'\nkey = '{KEY}'\nscopes = ['admin']", "scopes"),
+        ("[admin]\nkey = 'short'", "admin.*16 characters"),
+        (f"[admin]\nkey = '{KEY}'\nkey_file = 'x'", "at most one"),
+        ("weights = 'w'\npolicy = 'p'", "weights"),
     ],
 )
 def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path, text: str, named: str) -> None:
@@ -83,6 +86,19 @@ def test_keys_come_from_the_settings_and_from_a_file(tmp_path: Path) -> None:
     keys.write_text("[[key]]\n")
     with pytest.raises(BadSettings, match="unknown key 'key'"):
         load(auth={"keys_file": keys})
+
+
+def test_the_admin_key_comes_from_a_file_or_the_settings(tmp_path: Path) -> None:
+    file = tmp_path / "admin.key"
+    file.write_text(KEY + "\n")
+    digest = hashlib.sha256(KEY.encode())
+    assert load().admin.digest() is None
+    for given in ({"key": KEY}, {"key_file": file}, {"sha256": digest.hexdigest()}):
+        assert load(admin=given).admin.digest() == digest.digest()
+    file.write_text("short")
+    with pytest.raises(BadSettings, match="less than 16") as caught:
+        load(admin={"key_file": file}).admin.digest()
+    assert "short" not in str(caught.value)
 
 
 def test_a_secret_is_never_shown() -> None:
