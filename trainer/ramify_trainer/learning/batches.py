@@ -1,0 +1,115 @@
+"""Which pieces make up each optimizer step, and several pieces as the rows of one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ramify_trainer.learning.packing import Piece, ints
+
+__all__ = ["Batch", "collate", "idle", "plan", "share", "total_weight"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Rows [R, L] for one forward pass; pieces that share a row do not see each other. k places are read."""
+
+    tokens: Tensor
+    """[R, L]"""
+    positions: Tensor
+    """[R, L]"""
+    mask: Tensor
+    """[R, 1, L, L], whether a token attends to another."""
+    at: Tensor
+    """[k], places in the flattened rows."""
+    labels: Tensor
+    """[k]"""
+    columns: Mapping[str, Tensor]
+    """[k] each, float32."""
+
+    def to(self, device: torch.device) -> Batch:
+        columns = {name: column.to(device) for name, column in self.columns.items()}
+        tokens, positions, mask = self.tokens.to(device), self.positions.to(device), self.mask.to(device)
+        return Batch(tokens, positions, mask, self.at.to(device), self.labels.to(device), columns)
+
+
+def plan(sizes: Sequence[int], tokens: int, steps: int, epochs: float, seed: int) -> list[list[int]]:
+    """The pieces of every optimizer step, as indices: each pass in a fresh order, cut into batches of about `tokens`
+    and of about one size; at most `steps` of them, and at most `epochs` passes (but one step at least)."""
+    if not sizes:
+        return []
+    order = np.random.default_rng(seed)
+    a_pass = max(1, round(sum(sizes) / tokens))
+    wanted = min(steps, max(1, int(epochs * a_pass)))
+    batches: list[list[int]] = []
+    while len(batches) < wanted:
+        shuffled = order.permutation(len(sizes))
+        ends = np.cumsum([sizes[i] for i in shuffled])
+        cut = np.minimum(((ends - 1) * a_pass) // ends[-1], a_pass - 1)
+        parts = [shuffled[cut == i].tolist() for i in range(a_pass)]
+        batches += [part for part in parts if part]
+    return batches[:wanted]
+
+
+def share(pieces: Sequence[Piece], parts: int) -> list[list[Piece]]:
+    """`parts` groups of about as many tokens each; some may be empty."""
+    groups: list[list[Piece]] = [[] for _ in range(parts)]
+    sizes = [0] * parts
+    for piece in sorted(pieces, key=len, reverse=True):
+        least = sizes.index(min(sizes))
+        groups[least].append(piece)
+        sizes[least] += len(piece)
+    return groups
+
+
+def total_weight(pieces: Sequence[Piece]) -> float:
+    """The weighted count of the places that are read."""
+    return float(sum(piece.columns["weight"].sum(dtype=np.float64) for piece in pieces))
+
+
+def idle(piece: Piece) -> Piece:
+    """The same with no weight: what a process runs that has nothing to do while the others do."""
+    columns = {**piece.columns, "weight": np.zeros_like(piece.columns["weight"])}
+    return Piece(piece.tokens, piece.positions, piece.owner, piece.sees, piece.at, piece.labels, columns)
+
+
+def collate(pieces: Sequence[Piece]) -> Batch:
+    """Pack pieces into rows as long as the longest, first fit by falling length."""
+    length = max(map(len, pieces))
+    placed, rows = _place([len(p) for p in pieces], length)
+    tokens = np.zeros((rows, length), dtype=ints)
+    positions = np.zeros((rows, length), dtype=ints)
+    mask = np.zeros((rows, 1, length, length), dtype=np.bool_)
+    mask[:, :, np.arange(length), np.arange(length)] = True  # padding sees itself: a row of nothing is NaN
+    at = []
+    for piece, (row, start) in zip(pieces, placed, strict=True):
+        here = slice(start, start + len(piece))
+        tokens[row, here], positions[row, here] = piece.tokens, piece.positions
+        mask[row, 0, here, here] = piece.mask()
+        at.append(piece.at + row * length + start)
+    names = pieces[0].columns
+    return Batch(
+        torch.from_numpy(tokens),
+        torch.from_numpy(positions),
+        torch.from_numpy(mask),
+        torch.from_numpy(np.concatenate(at)),
+        torch.from_numpy(np.concatenate([p.labels for p in pieces])),
+        {name: torch.from_numpy(np.concatenate([p.columns[name] for p in pieces])) for name in names},
+    )
+
+
+def _place(sizes: Sequence[int], length: int) -> tuple[list[tuple[int, int]], int]:
+    """Row and first place of each piece, and the number of rows."""
+    used: list[int] = []
+    places = [(0, 0)] * len(sizes)
+    for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        row = next((r for r, taken in enumerate(used) if taken + sizes[i] <= length), len(used))
+        if row == len(used):
+            used.append(0)
+        places[i] = (row, used[row])
+        used[row] += sizes[i]
+    return places, len(used)

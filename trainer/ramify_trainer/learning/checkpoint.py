@@ -1,0 +1,110 @@
+"""Everything that a resumed run needs, in one folder: models, optimizers, step, random state. No pickle.
+
+    policy/, value/     Hugging Face directories in float32 (under adapters: of the weights below them)
+    state.safetensors   the optimizers' moments, adapters, torch's random state
+    learner.json        step, seed, calibration, what the exports' numbers are to be; written last
+
+The folder is swapped in whole. A process killed between the two renames of a swap leaves the old one under
+`.<name>.previous`, where `settled` finds it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ramify_trainer.learning.networks import Network, export, flush, stored_dtype
+
+__all__ = ["Facts", "read_facts", "read_state", "settled", "write"]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is small."""
+
+    steps: int
+    """Optimizer steps so far."""
+    seed: int
+    calibration: tuple[float, float]
+    """The value's a and b: value = sigmoid(a·logit + b)."""
+    policy_dtype: str
+    """Of the exported weights."""
+    value_dtype: str
+    format: int = FORMAT
+
+
+def write(
+    folder: Path,
+    facts: Facts,
+    models: Mapping[str, tuple[Network, Mapping[str, Tensor], Path]],
+    state: Mapping[str, Tensor],
+) -> None:
+    """Write a checkpoint as `folder`, in place of one that may be there. `models` gives for `policy` and `value` the
+    network, the model's weights and the directory that its other files are copied from."""
+    draft = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    for name, (network, weights, source) in models.items():
+        kind = next(iter(weights.values())).dtype
+        export(network, weights, source, draft / name, kind)
+    save_file(dict(state), draft / "state.safetensors")
+    (draft / "learner.json").write_text(json.dumps(asdict(facts), indent=2) + "\n", encoding="utf-8")
+    flush(draft)
+    _swap(draft, folder)
+
+
+def _swap(draft: Path, folder: Path) -> None:
+    previous = _previous(folder)
+    shutil.rmtree(previous, ignore_errors=True)
+    if folder.exists():
+        folder.rename(previous)
+    draft.rename(folder)
+    shutil.rmtree(previous, ignore_errors=True)
+    flush_names(folder.parent)
+
+
+def flush_names(folder: Path) -> None:
+    import os
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.previous")
+
+
+def settled(folder: Path) -> Path:
+    """The checkpoint at `folder`, after an interrupted swap the one before. Raises `FileNotFoundError`."""
+    for path in (folder, _previous(folder)):
+        if (path / "learner.json").exists():
+            return path
+    raise FileNotFoundError(f"{folder} holds no checkpoint")
+
+
+def read_facts(folder: Path) -> Facts:
+    """Raises `ValueError` where the checkpoint is of another format."""
+    data = json.loads((folder / "learner.json").read_text(encoding="utf-8"))
+    if data.get("format") != FORMAT:
+        raise ValueError(f"{folder} is of format {data.get('format')}; this Ramify reads {FORMAT}")
+    return Facts(**{**data, "calibration": tuple(data["calibration"])})
+
+
+def read_state(folder: Path) -> dict[str, Tensor]:
+    return dict(load_file(folder / "state.safetensors"))
+
+
+def dtype_name(folder: Path) -> str:
+    """The type of the numbers in a model directory, as `bfloat16`."""
+    return str(stored_dtype(folder)).removeprefix("torch.")

@@ -1,0 +1,115 @@
+"""The learner's settings: the group `[learning]` of the trainer's TOML file. Unknown keys are refused."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+
+__all__ = ["LearningConfig", "LoraConfig"]
+
+Objective = Literal["tree_ppo", "path_ppo", "visits", "sft"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LoraConfig(_Section):
+    """Low-rank adapters in place of all weights (needs `peft`); they are merged when a release is exported."""
+
+    rank: PositiveInt = 16
+    alpha: PositiveInt = 32
+    """The adapters' output is scaled by alpha / rank."""
+    targets: str | tuple[str, ...] = "all-linear"
+    """Names of the modules that get one, or `all-linear`."""
+
+
+class LearningConfig(_Section):
+    """How one round's trees become new weights."""
+
+    objective: Objective = "tree_ppo"
+    train_policy: bool = True
+    train_value: bool = True
+
+    ratio: Literal["ppo", "cispo"] = "ppo"
+    """The surrogate of the ratio objectives: PPO's clipped one, or CISPO's (arXiv 2506.13585), under which every
+    token keeps a gradient."""
+    clip_low: float = Field(default=0.2, ge=0, le=1)
+    """The ratio is clipped below 1 - clip_low."""
+    clip_high: NonNegativeFloat = 0.28
+    """The ratio is clipped above 1 + clip_high."""
+    ratio_cap: float = Field(default=5.0, ge=1)
+    """Importance ratios beyond this are truncated to it, whatever the advantage's sign."""
+    max_staleness: NonNegativeInt = 4
+    """Releases between the one that wrote a tree and the served one, beyond which ratio objectives refuse it."""
+    kl_beta: NonNegativeFloat = 0.01
+    """Weight of KL(policy, reference); 0 loads no reference."""
+    entropy: NonNegativeFloat = 0.0
+    """Weight of the policy's entropy, as a bonus."""
+
+    baseline: Literal["siblings", "ancestors", "value"] = "ancestors"
+    """What a child is compared with under `tree_ppo`: see `advantages`."""
+    baseline_weight: PositiveFloat = 1.0
+    """Draws that the baseline from outside counts for (`ancestors`, `value`)."""
+    normalise: bool = False
+    """Divide a child's advantage by its siblings' standard deviation."""
+    child_weight: Literal["sqrt_leaves", "multiplicity", "one"] = "sqrt_leaves"
+    """A child's weight: m·√(labelled leaves below), m, or 1."""
+    gae_lambda: float = Field(default=0.95, ge=0, le=1)
+    """`path_ppo`: λ of the generalised advantage estimate."""
+    visit_target: Literal["visits", "completed_q"] = "visits"
+    """`visits`: what siblings are imitated in proportion to."""
+    completed_q_visits: NonNegativeFloat = 50.0
+    """c_visit of σ(q) = (c_visit + max N)·c_scale·q."""
+    completed_q_scale: NonNegativeFloat = 0.1
+    """c_scale of the same."""
+    correct: float = Field(default=1.0, gt=0, le=1)
+    """`sft`: least outcome of a trajectory that is imitated."""
+
+    lambda_return: float = Field(default=1.0, ge=0, le=1)
+    """λ of the value's targets; 1 is Monte Carlo."""
+    value_loss: Literal["bce", "mse"] = "bce"
+
+    policy_learning_rate: PositiveFloat = 3e-4
+    value_learning_rate: PositiveFloat = 3e-4
+    weight_decay: NonNegativeFloat = 0.0
+    adam_beta2: float = Field(default=0.99, gt=0, lt=1)
+    max_grad_norm: PositiveFloat = 1.0
+    warmup_steps: NonNegativeInt = 10
+    """Optimizer steps of the whole run over which the learning rate rises."""
+    steps_per_round: PositiveInt = 40
+    """Optimizer steps of one round, at most."""
+    epochs: PositiveFloat = 4.0
+    """Passes over a round's trees, at most."""
+    tokens_per_batch: PositiveInt = 4096
+    """Trained tokens of one optimizer step; a node's tokens count once."""
+    accumulation: PositiveInt = 1
+    """Forward passes that one optimizer step is split into. Memory, not the result, depends on it."""
+    max_pack_tokens: PositiveInt = 2048
+    """Tokens of one packed sequence; larger trees are split by subtrees."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """`bf16` computes in bfloat16; the weights that are trained stay in float32."""
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    sharding: Literal["none", "fsdp2"] = "none"
+    """With several processes: a whole copy in each (data parallel), or sharded weights."""
+    lora: LoraConfig | None = None
+    tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "tensorboard"
+    tracker_folder: str | None = None
+    """Where a tracker writes; nothing is tracked without it."""
+    threads: PositiveInt | None = None
+    """CPU threads of torch; `None` leaves torch's choice."""
+
+    @property
+    def needs_ratio(self) -> bool:
+        """Whether the objective compares with the logged behaviour log-probs."""
+        return self.objective in ("tree_ppo", "path_ppo")

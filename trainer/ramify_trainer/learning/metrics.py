@@ -1,0 +1,86 @@
+"""A round in figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+__all__ = ["RoundMetrics", "policy_figures", "value_figures"]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundMetrics:
+    """What a round did. Figures of a network are means over the tokens (policy) or step ends (value) that it was
+    trained on, by weight, each taken before the step that it led to."""
+
+    trees: int
+    steps: int
+    """Optimizer steps of this round."""
+    seconds: float
+    staleness: float
+    """Mean over the trees, in releases."""
+    masked_share: float
+    """Share of trees of which nobody labelled an answer."""
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """Trees that did not serve the policy, by reason (`eligible.REFUSALS`)."""
+    policy: Mapping[str, float] = field(default_factory=dict)
+    """Empty where no tree served it. See `policy_figures`."""
+    value: Mapping[str, float] = field(default_factory=dict)
+    """The same of the value model. See `value_figures`."""
+
+    def figures(self) -> dict[str, float]:
+        """All of it, flat: `policy/kl`, `refused/stale`, ..."""
+        plain = {"trees", "steps", "seconds", "staleness", "masked_share"}
+        figures = {name: float(getattr(self, name)) for name in sorted(plain)}
+        for group in ("refused", "policy", "value"):
+            figures |= {f"{group}/{name}": float(x) for name, x in getattr(self, group).items()}
+        return figures
+
+
+def policy_figures(sums: Mapping[str, Tensor], norms: list[float]) -> dict[str, float]:
+    """`loss`, `entropy` (nats), `kl` (to the reference), `tokens`, `grad_norm`; and of the ratio objectives
+    `ratio_mean`, `log_ratio_squared`, `clip_share` (of tokens whose gradient the clip stopped), `truncated_share`,
+    `advantage_rms`."""
+    weight = sums["weight"]
+    names = {
+        "ratio": "ratio_mean",
+        "clipped": "clip_share",
+        "truncated": "truncated_share",
+        "log_ratio_squared": "log_ratio_squared",
+        "advantage_squared": "advantage_rms",
+        "kl": "kl",
+        "entropy": "entropy",
+        "loss": "loss",
+    }
+    figures = {new: (sums[old] / weight).item() for old, new in names.items() if old in sums}
+    if "advantage_rms" in figures:
+        figures["advantage_rms"] **= 0.5
+    return {**figures, "tokens": sums["tokens"].item(), "grad_norm": sum(norms) / len(norms)}
+
+
+def value_figures(sums: Mapping[str, Tensor], norms: list[float]) -> dict[str, float]:
+    """`loss`, `error` (root mean square), `bias`, `explained_variance` 1 - Var(G - v)/Var(G), `calibration_error`
+    (expected, over ten bins), `places`, `grad_norm`."""
+    weight = sums["weight"]
+    error = sums["error"] / weight
+    left = sums["error_squared"] / weight - error**2
+    spread = sums["target_squared"] / weight - (sums["target"] / weight) ** 2
+    gaps = (sums["bin_value"] - sums["bin_target"]).abs().sum() / weight
+    return {
+        "loss": (sums["loss"] / weight).item(),
+        "error": (sums["error_squared"] / weight).sqrt().item(),
+        "bias": -error.item(),
+        "explained_variance": (1 - left / spread.clamp_min(1e-12)).item() if spread > 1e-9 else 0.0,
+        "calibration_error": gaps.item(),
+        "places": sums["places"].item(),
+        "grad_norm": sum(norms) / len(norms),
+    }
+
+
+def merged(sums: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The sums of several steps in one."""
+    names = {name: None for each in sums for name in each}
+    return {name: torch.stack([each[name] for each in sums if name in each]).sum(dim=0) for name in names}

@@ -1,0 +1,197 @@
+"""A tree as one packed sequence: prompt and shared prefixes once, each token seeing its own ancestors only.
+
+Positions count from the beginning of the prompt along each path, and a token attends to its node's ancestors and to
+its node up to itself; so every token's hidden state is what it would be in its own path's sequence, at a fraction of
+the tokens. A tree above the limit is split into pieces: consecutive nodes in depth-first order, with the ancestors that
+they need as context, which teaches nothing there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ramify.search.tree import Node, Tree
+from ramify_trainer.learning.targets import PolicyTargets
+
+__all__ = ["Piece", "ints", "pack_policy", "pack_values"]
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+ints = np.int64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """Nodes of one tree, packed. T tokens, n nodes, k places at which the network's output is read."""
+
+    tokens: Ints
+    """[T]"""
+    positions: Ints
+    """[T], from 0 at the prompt's first token."""
+    owner: Ints
+    """[T], the node that each token belongs to, as a row of `sees`; not falling."""
+    sees: NDArray[np.bool_]
+    """[n, n], whether a node (row) has another (column) as ancestor, or is it."""
+    at: Ints
+    """[k], places in `tokens`: the token before the one that is judged (policy), the last of a step (value)."""
+    labels: Ints
+    """[k], the token that follows (policy); the node's id (value)."""
+    columns: Mapping[str, Floats]
+    """[k] each: `weight`, and the objective's own."""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def mask(self) -> NDArray[np.bool_]:
+        """[T, T], whether a token (row) attends to another (column)."""
+        allowed: NDArray[np.bool_] = self.sees[self.owner[:, None], self.owner[None, :]]
+        order = np.arange(len(self))
+        return allowed & (order[:, None] >= order[None, :])
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    nodes: Sequence[Node]
+    """Root first, parents before children."""
+    taught: frozenset[int]
+    """Ids of those that count in this piece; the others are context."""
+
+
+def pack_policy(tree: Tree, targets: PolicyTargets, limit: int) -> list[Piece]:
+    """Pieces of at most `limit` tokens where single paths allow it, read before every token of a node with a weight.
+
+    Columns: `weight`, `advantage` (1 where imitated), `logprob` (μ's, logged), `temperature`."""
+    return [_policy_piece(tree, layout, targets) for layout in _layouts(tree, targets.weights, limit)]
+
+
+def pack_values(tree: Tree, targets: Mapping[int, tuple[float, float]], limit: int) -> list[Piece]:
+    """The same, read at the last token of every node with a target. Columns: `weight`, `target`, `end` (1 at the ends
+    of answers, else 0)."""
+    return [_value_piece(tree, layout, targets) for layout in _layouts(tree, targets, limit)]
+
+
+def _layouts(tree: Tree, taught: Mapping[int, object], limit: int) -> Iterator[_Layout]:
+    """Split the nodes that matter (those taught, and what is above them) into pieces."""
+    needed = _needed(tree, taught)
+    nodes: dict[int, Node] = {}
+    mine: set[int] = set()
+    size = 0
+    for node in _depth_first(tree, needed):
+        if size + len(_tokens(tree, node)) > limit and mine:
+            yield _Layout(list(nodes.values()), frozenset(mine))
+            nodes = {n.id: n for n in tree.lineage(node)[:-1]}
+            mine, size = set(), sum(len(_tokens(tree, n)) for n in nodes.values())
+        nodes[node.id] = node
+        size += len(_tokens(tree, node))
+        if node.id in taught:
+            mine.add(node.id)
+    if mine:
+        yield _Layout(list(nodes.values()), frozenset(mine))
+
+
+def _needed(tree: Tree, taught: Mapping[int, object]) -> set[int]:
+    needed: set[int] = set()
+    for i in taught:
+        at: int | None = i
+        while at is not None and at not in needed:
+            needed.add(at)
+            at = tree.nodes[at].parent
+    return needed
+
+
+def _depth_first(tree: Tree, needed: set[int]) -> Iterator[Node]:
+    stack = [0]
+    while stack:
+        node = tree.nodes[stack.pop()]
+        if node.id in needed:
+            yield node
+            stack.extend(reversed(node.children))
+
+
+def _tokens(tree: Tree, node: Node) -> tuple[int, ...]:
+    return tree.prompt_tokens if node.parent is None else node.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    tokens: Ints
+    positions: Ints
+    owner: Ints
+    sees: NDArray[np.bool_]
+    starts: Sequence[int]
+    """Where each node's tokens begin."""
+    lasts: Sequence[int]
+    """Where the last token at or above each node stands."""
+
+
+def _pack(tree: Tree, layout: _Layout) -> _Packed:
+    if not tree.prompt_tokens:
+        raise ValueError(f"{tree.id} has no prompt tokens: nothing predicts its first token")
+    row = {node.id: i for i, node in enumerate(layout.nodes)}
+    sees = np.eye(len(layout.nodes), dtype=np.bool_)
+    starts: list[int] = []
+    lasts: list[int] = []
+    positions, at = [], 0
+    lengths = [len(_tokens(tree, node)) for node in layout.nodes]
+    for i, (node, length) in enumerate(zip(layout.nodes, lengths, strict=True)):
+        above = None if node.parent is None else row[node.parent]
+        if above is not None:
+            sees[i] |= sees[above]
+        starts.append(at)
+        begin = 0 if above is None else len(tree.prompt_tokens) + node.length - length
+        positions.append(np.arange(begin, begin + length))
+        at += length
+        lasts.append(at - 1 if length or above is None else lasts[above])
+    tokens = np.fromiter((t for node in layout.nodes for t in _tokens(tree, node)), dtype=ints, count=at)
+    owner = np.repeat(np.arange(len(layout.nodes)), lengths)
+    return _Packed(tokens, np.concatenate(positions), owner, sees, starts, lasts)
+
+
+def _policy_piece(tree: Tree, layout: _Layout, targets: PolicyTargets) -> Piece:
+    packed = _pack(tree, layout)
+    row = {node.id: i for i, node in enumerate(layout.nodes)}
+    taught = [node for node in layout.nodes if node.id in layout.taught and node.tokens]
+    lengths = [len(node.tokens) for node in taught]
+    places = []
+    for node in taught:
+        assert node.parent is not None
+        start = packed.starts[row[node.id]]
+        places.append(np.arange(start - 1, start - 1 + len(node.tokens)))
+        places[-1][0] = packed.lasts[row[node.parent]]
+    columns = {
+        "weight": np.repeat([targets.weights[n.id] for n in taught], lengths),
+        "advantage": np.repeat([targets.advantages.get(n.id, 1.0) for n in taught], lengths),
+        "logprob": np.asarray([x for n in taught for x in n.logprobs]),
+        "temperature": np.full(sum(lengths), tree.sampling.temperature or 1.0),
+    }
+    labels = np.fromiter((t for n in taught for t in n.tokens), dtype=ints, count=sum(lengths))
+    at = np.concatenate(places) if places else np.empty(0, dtype=ints)
+    return _piece(packed, at, labels, columns)
+
+
+def _value_piece(tree: Tree, layout: _Layout, targets: Mapping[int, tuple[float, float]]) -> Piece:
+    packed = _pack(tree, layout)
+    taught = [(i, node) for i, node in enumerate(layout.nodes) if node.id in layout.taught]
+    columns = {
+        "weight": np.asarray([targets[node.id][1] for _, node in taught]),
+        "target": np.asarray([targets[node.id][0] for _, node in taught]),
+        "end": np.asarray([float(node.terminal is not None) for _, node in taught]),
+    }
+    at = np.asarray([packed.lasts[i] for i, _ in taught], dtype=ints)
+    return _piece(packed, at, np.asarray([node.id for _, node in taught], dtype=ints), columns)
+
+
+def _piece(packed: _Packed, at: Ints, labels: Ints, columns: Mapping[str, NDArray[np.generic]]) -> Piece:
+    return Piece(
+        packed.tokens,
+        packed.positions.astype(ints),
+        packed.owner.astype(ints),
+        packed.sees,
+        at,
+        labels,
+        {name: column.astype(np.float32) for name, column in columns.items()},
+    )

@@ -1,0 +1,93 @@
+"""What each node of a tree is to teach, by the configured objective: weights, advantages, value targets. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ramify.search.tree import Tree
+from ramify_trainer.learning.advantages import champion, gae, tree_advantages
+from ramify_trainer.learning.config import LearningConfig
+from ramify_trainer.learning.imitation import correct_paths, visit_weights
+from ramify_trainer.learning.labelled import LabelledTree
+from ramify_trainer.learning.returns import lambda_returns, leaf_counts, tree_values
+
+__all__ = ["PolicyTargets", "child_weight", "policy_targets", "value_targets"]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyTargets:
+    """What a tree teaches the policy. Nodes without a weight teach nothing."""
+
+    weights: Mapping[int, float]
+    """Node id → weight of each of its tokens, above 0."""
+    advantages: Mapping[int, float] = field(default_factory=dict)
+    """Node id → A of each of its tokens; empty where nodes are imitated."""
+
+
+def policy_targets(
+    labelled: LabelledTree,
+    config: LearningConfig,
+    known: set[tuple[int, ...]],
+    values: Mapping[int, float] | None = None,
+) -> PolicyTargets:
+    """A tree's targets under `config.objective`.
+
+    `known` are the right answers met before (`sft`, which adds to it). `values` are the value model's of the states on
+    the champion path, by node id (`path_ppo` alone)."""
+    tree = labelled.tree
+    if config.objective == "tree_ppo":
+        return _tree_ppo(labelled, config)
+    if config.objective == "path_ppo":
+        return _path_ppo(labelled, config, values or {})
+    if config.objective == "visits":
+        c_visit, c_scale = config.completed_q_visits, config.completed_q_scale
+        return PolicyTargets(visit_weights(tree, config.visit_target, c_visit, c_scale))
+    return PolicyTargets(correct_paths(tree, labelled.outcomes, config.correct, known))
+
+
+def _tree_ppo(labelled: LabelledTree, config: LearningConfig) -> PolicyTargets:
+    tree, counts = labelled.tree, leaf_counts(labelled.tree, labelled.outcomes)
+    advantages = tree_advantages(
+        tree,
+        tree_values(tree, labelled.outcomes),
+        config.baseline,
+        config.baseline_weight,
+        config.normalise,
+    )
+    weights = {
+        i: child_weight(tree.nodes[i].multiplicity, counts[i], config.child_weight)
+        for i in advantages
+        if counts[i]
+    }
+    return PolicyTargets(weights, {i: advantages[i] for i in weights})
+
+
+def _path_ppo(labelled: LabelledTree, config: LearningConfig, values: Mapping[int, float]) -> PolicyTargets:
+    path = champion(labelled.tree)
+    reward = labelled.outcomes.get(path[-1].id)
+    if reward is None or len(path) < 2:
+        return PolicyTargets({})
+    estimates = gae([values[node.id] for node in path[:-1]], reward, config.gae_lambda)
+    advantages = {node.id: a for node, a in zip(path[1:], estimates, strict=True)}
+    return PolicyTargets(dict.fromkeys(advantages, 1.0), advantages)
+
+
+def child_weight(multiplicity: int, leaves: int, kind: str) -> float:
+    """m·√(labelled leaves below), m, or 1. A shared prefix is computed once, and yet speaks for all its leaves; TreeRL
+    (arXiv 2506.11902) damps what it would count for by the square root."""
+    if kind == "one":
+        return 1.0
+    return multiplicity * (math.sqrt(leaves) if kind == "sqrt_leaves" else 1.0)
+
+
+def value_targets(tree: Tree, outcomes: Mapping[int, float], lam: float) -> dict[int, tuple[float, float]]:
+    """Node id → (G, weight) at the end of every step and of the prompt, where an answer below is labelled.
+
+    The weight is the number of draws that took the step: the objective is an expectation over the policy's paths. The
+    prompt counts once."""
+    return {
+        i: (value, float(tree.nodes[i].multiplicity) if i else 1.0)
+        for i, value in lambda_returns(tree, outcomes, lam).items()
+    }
