@@ -4,7 +4,7 @@ BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup demo serve test check format bench crash-test clean
+.PHONY: setup demo serve loop test check format bench crash-test clean
 
 setup: .venv/.ready
 
@@ -22,6 +22,9 @@ demo: setup
 
 serve: setup
 	$(BIN)/ramify serve
+
+loop: setup
+	$(BIN)/ramify-trainer loop
 
 test: setup
 	$(BIN)/python -m pytest

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +14,10 @@ from rich.markdown import Markdown
 
 from ramify import weights
 from ramify.rewards.countdown_data import Split
+from ramify_client import RamifyError
+from ramify_trainer.errors import TrainerError
 
+DEMO_LOOP = Path(__file__).resolve().parents[1] / "configs" / "loop.toml"
 app = typer.Typer(no_args_is_help=True, help="Train what a tree search found back into the weights.")
 
 
@@ -73,3 +78,44 @@ def report_command(
     if out is not None:
         out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     Console().print(Markdown(markdown(report)))
+
+
+@app.command("loop")
+def loop_command(
+    config: Annotated[Path | None, typer.Option(help="TOML file of the run; the demo's by default.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run; one that was stopped goes on. None: runs/loop/<time>."),
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds, in place of the file's.")] = None,
+) -> None:
+    """Serve a release and train it on its own searches, round after round; each gated, published and reloaded live."""
+    from ramify_trainer.loop.config import LoopConfig
+    from ramify_trainer.loop.demo import demo
+
+    settings = LoopConfig.read(config or DEMO_LOOP)
+    if rounds is not None:
+        settings = settings.model_copy(update={"rounds": rounds})
+    folder = out or Path("runs/loop") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    errors = Console(stderr=True)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("ramify_trainer").setLevel(logging.INFO)
+    try:
+        table = demo(settings, folder, TenthsOf(errors))
+    except (TrainerError, RamifyError, weights.WeightsError) as error:
+        errors.print(f"ramify-trainer loop: {error}", style="red", highlight=False)
+        raise typer.Exit(1) from error
+    Console().print(Markdown(table))
+    Console().print(f"results in {folder}: results.md, results.json, curve.png, weights/")
+
+
+class TenthsOf:
+    """A line for every tenth of a phase, on a terminal or not."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        if total == 1 or done == total or done * 10 // total > (done - 1) * 10 // total:
+            count = "" if total == 1 else f" {done}/{total}"
+            self._console.print(f"{phase}{count}", highlight=False)

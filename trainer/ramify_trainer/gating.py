@@ -25,6 +25,18 @@ class Measured:
     mean: Scores
     """mean@k."""
 
+    @property
+    def level(self) -> float:
+        """Greedy accuracy and mean@k, averaged: what makes a release the best so far. [0, 1]"""
+        return sum(self.figures().values()) / 2
+
+    def figures(self) -> dict[str, float]:
+        """Means over the problems, [0, 1]."""
+        return {
+            "greedy": sum(self.greedy.values()) / len(self.greedy),
+            "mean_at_k": sum(self.mean.values()) / len(self.mean),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:

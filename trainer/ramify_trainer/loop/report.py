@@ -1,0 +1,65 @@
+"""What a run has come to: a table, the same as JSON, and the curve."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ramify_trainer.gating import Measured
+from ramify_trainer.loop.state import RoundRecord
+
+
+def markdown(history: Sequence[RoundRecord], held_out: Mapping[str, Measured]) -> str:
+    """One line a round; held-out figures of the releases that were served."""
+    lines = [
+        "| round | release | trees | steps | tokens | gate | served | held-out greedy | held-out mean@k |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    base = next(iter(held_out))
+    lines.append(f"| base | {base} | | | | | yes | {_pair(held_out.get(base))} |")
+    for r in history:
+        served = "yes" if r.promoted else "no"
+        lines.append(
+            f"| {r.round} | {r.release} | {r.trees} | {r.steps} | {r.tokens} | {r.reason} | {served} "
+            f"| {_pair(held_out.get(r.release or ''))} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _pair(found: Measured | None) -> str:
+    if found is None:
+        return " | "
+    figures = found.figures()
+    return f"{100 * figures['greedy']:.1f} | {100 * figures['mean_at_k']:.1f}"
+
+
+def write(
+    folder: Path, history: Sequence[RoundRecord], held_out: Mapping[str, Measured], head: Mapping[str, object]
+) -> None:
+    """`results.md`, `results.json`, `curve.png` and `curve.svg` in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = {release: found.figures() for release, found in held_out.items()}
+    whole = {**head, "rounds": [r.model_dump() for r in history], "held_out": figures}
+    (folder / "results.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    (folder / "results.md").write_text(markdown(history, held_out), encoding="utf-8")
+    _plot(folder, list(figures.values()))
+
+
+def _plot(folder: Path, figures: Sequence[Mapping[str, float]]) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    drawing, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    for name, label in (("greedy", "greedy"), ("mean_at_k", "mean@k")):
+        axes.plot(range(len(figures)), [100 * f[name] for f in figures], marker="o", label=label)
+    axes.set_xlabel("releases served, the base first")
+    axes.set_ylabel("right without search, %, held-out problems")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    for kind in ("png", "svg"):
+        drawing.savefig(folder / f"curve.{kind}", dpi=150)
+    pyplot.close(drawing)
