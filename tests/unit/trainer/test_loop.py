@@ -1,0 +1,131 @@
+"""What the loop keeps on disk, and what it makes of a round's trees."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from ramify.rewards.countdown import prompt
+from ramify.search.tree import Completion, Tree
+from ramify_trainer.gating import Measured
+from ramify_trainer.learning.outcomes import OutcomeWeights
+from ramify_trainer.loop.batch import freeze, labelled, right_answers
+from ramify_trainer.loop.config import LoopConfig
+from ramify_trainer.loop.report import markdown, write
+from ramify_trainer.loop.state import RoundRecord, State
+from ramify_trainer.pulling import Pulled
+from search_worlds import new_tree
+
+CONFIGS = Path(__file__).resolve().parents[3] / "trainer" / "configs"
+RIGHT, WRONG = "8 * 3 = 24\n24 / 1 = 24", "8 + 3 = 11\n11 * 1 = 11"
+PROBLEM = {"numbers": [1, 3, 8], "target": 24}
+
+
+def answered(*texts: str, train: bool = True, release: str = "v000001") -> Tree:
+    tree = new_tree()
+    tree.id, tree.train, tree.task, tree.problem = f"tree_{len(texts)}", train, "countdown", PROBLEM
+    tree.prompt = prompt(PROBLEM)
+    for i, text in enumerate(texts):
+        node = tree.add(
+            tree.root, tokens=(i,), logprobs=(-0.5,), text=text, terminal="eos", release=release, value=0.5
+        )
+        tree.completions.append(Completion(node.id, i + 1, i + 1))
+    return tree
+
+
+async def pulled(*records: Pulled) -> AsyncIterator[Pulled]:
+    for record in records:
+        yield record
+
+
+def test_the_shipped_loop_parses_and_trains_on_no_problem_that_it_measures():
+    config = LoopConfig.read(CONFIGS / "loop.toml")
+    splits = [
+        spec.partition("?")[0] for spec in (config.collect.data, config.gate.data, config.held_out.data)
+    ]
+    assert splits == ["countdown:train", "countdown:dev", "countdown:test"]
+
+
+def test_an_unknown_key_is_refused(tmp_path: Path):
+    path = tmp_path / "loop.toml"
+    path.write_text("[learning]\nlearning_rat = 1e-3\n")
+    with pytest.raises(ValidationError, match="learning_rat"):
+        LoopConfig.read(path)
+
+
+def test_a_run_goes_on_from_what_it_last_kept(tmp_path: Path):
+    state = State.begin("run", "v000001")
+    assert State.load(tmp_path / "state.json") is None
+    state.phase, state.upto, state.current.tokens = "gate", 17, 900
+    state.save(tmp_path / "state.json")
+    assert State.load(tmp_path / "state.json") == state
+    state.end_round()
+    assert (state.round, state.phase, state.history[0].tokens, state.current.round) == (2, "collect", 900, 2)
+
+
+def test_staleness_counts_served_releases_and_knows_no_others():
+    state = State.begin("run", "v000001")
+    state.served += ["v000003", "v000004"]
+    assert [state.staleness(r) for r in ("v000004", "v000003", "v000001")] == [0, 1, 2]
+    assert state.staleness("v000002") > 1000
+
+
+def test_a_round_learns_from_frozen_trees_graded_anew(tmp_path: Path):
+    path = tmp_path / "trees.ndjson"
+    state = State.begin("run", "v000001")
+    state.served.append("v000002")
+
+    async def scenario() -> None:
+        tree = answered(WRONG, RIGHT)
+        assert await freeze(pulled(Pulled(4, tree.id, tree)), path) == 4
+        (found,) = await labelled(path, OutcomeWeights(), state.staleness)
+        assert found.outcomes == {1: 0.0, 2: 1.0}
+        assert found.staleness == 1
+        assert right_answers([found]) == 1.0
+
+    asyncio.run(scenario())
+
+
+def test_a_later_verdict_speaks_where_the_verifier_weighs_nothing(tmp_path: Path):
+    path = tmp_path / "trees.ndjson"
+
+    async def scenario() -> None:
+        tree = answered(RIGHT)
+        verdict = Pulled(5, tree.id, outcome=0.25, node=1)
+        assert await freeze(pulled(Pulled(4, tree.id, tree), verdict), path) == 5
+        (found,) = await labelled(path, OutcomeWeights(verifier=0.0), lambda _: 0)
+        assert found.outcomes == {1: 0.25}
+
+    asyncio.run(scenario())
+
+
+def test_what_is_not_to_be_trained_on_is_read_past(tmp_path: Path):
+    path = tmp_path / "trees.ndjson"
+
+    async def scenario() -> None:
+        tree = answered(RIGHT, train=False)
+        assert await freeze(pulled(Pulled(9, tree.id, tree)), path) == 9
+        assert await labelled(path, OutcomeWeights(), lambda _: 0) == []
+
+    asyncio.run(scenario())
+
+
+def test_the_report_shows_every_round_and_what_was_served(tmp_path: Path):
+    history = [
+        RoundRecord(round=1, release="v000002", promoted=True, reason="promoted: …", steps=40),
+        RoundRecord(round=2, release="v000003", reason="rejected: …", steps=80),
+    ]
+    held_out = {
+        "v000001": Measured({"a": 0.0, "b": 1.0}, {"a": 0.25, "b": 0.5}),
+        "v000002": Measured({"a": 1.0, "b": 1.0}, {"a": 0.5, "b": 0.75}),
+    }
+    table = markdown(history, held_out)
+    assert "| base | v000001 | | | | | yes | 50.0 | 37.5 |" in table
+    assert "| 1 | v000002 | 0 | 40 | 0 | promoted: … | yes | 100.0 | 62.5 |" in table
+    assert "| 2 | v000003 | 0 | 80 | 0 | rejected: … | no |  |  |" in table
+    write(tmp_path, history, held_out, {})
+    assert {p.name for p in tmp_path.iterdir()} == {"results.md", "results.json", "curve.png", "curve.svg"}
