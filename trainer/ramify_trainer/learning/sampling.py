@@ -10,7 +10,7 @@ from torch import Tensor
 
 __all__ = ["sample"]
 
-ROWS = 512
+ROWS = 256
 """Answers written at once."""
 
 
