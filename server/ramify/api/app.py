@@ -9,7 +9,17 @@ import ramify
 from ramify.api import errors
 from ramify.api.context import Context
 from ramify.api.middleware import BodyLimit, HostGuard, RequestIds
-from ramify.api.routes import branch, consumers, models, operations, pages, releases, search, trees
+from ramify.api.routes import (
+    branch,
+    consumers,
+    models,
+    openai,
+    operations,
+    pages,
+    releases,
+    search,
+    trees,
+)
 
 DESCRIPTION = "Tree search for language models: the best answer of a tree, and every tree in a durable log."
 
@@ -27,7 +37,7 @@ def routes(context: Context) -> FastAPI:
     )
     app.state.context = context
     errors.install(app)
-    for module in (search, branch, trees, consumers, models, releases, operations, pages):
+    for module in (search, openai, branch, trees, consumers, models, releases, operations, pages):
         app.include_router(module.router)
     return app
 

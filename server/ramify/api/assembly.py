@@ -12,6 +12,7 @@ from ramify.service.admission import Admission
 from ramify.service.judging import Judge
 from ramify.service.keys import Keyring
 from ramify.service.metrics import Metrics
+from ramify.service.plain import Completions
 from ramify.service.ports import Engines, ServedModel
 from ramify.service.prepare import Preparer
 from ramify.service.readiness import Readiness
@@ -39,6 +40,10 @@ def assemble(
     admission = Admission(settings.admission, clock, metrics.rejected)
     preparer = Preparer(model, engines.tokenizer, engines.max_model_len, settings.limits, now)
     searches = Searches(engines, log, preparer, admission, metrics, clock)
+    completions = Completions(
+        engines, model, settings.limits, admission, metrics, clock, lambda: searches.draining
+    )
+    searches.stop_others.append(completions.stop_all)
     context = Context(
         settings=settings,
         keyring=Keyring(settings.auth.all_keys()),
@@ -46,6 +51,7 @@ def assemble(
         model=model,
         log=log,
         searches=searches,
+        completions=completions,
         releases=Releases(
             engines,
             model,
@@ -70,6 +76,10 @@ def _watch(context: Context) -> None:
     metrics, searches, admission = context.metrics, context.searches, context.searches.admission
     metrics.serving(ramify.__version__, context.model.name, context.model.release)
     metrics.gauge("ramify_searches_running", "Admitted, not yet logged.", lambda: len(searches.running))
+    completions = context.completions
+    metrics.gauge(
+        "ramify_completions_running", "Plain ones, admitted, not yet ended.", lambda: len(completions.running)
+    )
     metrics.gauge("ramify_searches_waiting", "Waiting to be admitted.", lambda: len(admission.waiting))
     metrics.gauge(
         "ramify_reserved_tokens", "That running searches may still generate.", lambda: admission.reserved

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from ramify.service.judging import Judge
 from ramify.service.keys import Caller, Keyring
 from ramify.service.metrics import Metrics
+from ramify.service.plain import Completions
 from ramify.service.ports import Engines, ServedModel
 from ramify.service.readiness import Readiness
 from ramify.service.releases import Releases
@@ -27,6 +28,7 @@ class Context:
     log: TreeLog
     searches: Searches
     releases: Releases
+    completions: Completions
     judge: Judge
     readiness: Readiness
     metrics: Metrics

@@ -41,6 +41,47 @@ SEARCH_EXAMPLES: dict[str, Any] = {
     }
 }
 
+COMPLETION_EXAMPLES: dict[str, Any] = {
+    "requestBody": {
+        "content": {
+            "application/json": {
+                "examples": {
+                    "plain": {
+                        "summary": "The policy alone",
+                        "value": {"model": "countdown-tiny", "prompt": "3 5 7 8 to 24\n", "max_tokens": 40},
+                    },
+                    "search": {
+                        "summary": "The best answer of a tree",
+                        "value": {
+                            "model": "countdown-tiny",
+                            "prompt": "3 5 7 8 to 24\n",
+                            "search": {"budget": {"tokens": 1000}},
+                        },
+                    },
+                }
+            }
+        }
+    }
+}
+CHAT_EXAMPLES: dict[str, Any] = {
+    "requestBody": {
+        "content": {
+            "application/json": {
+                "examples": {
+                    "search": {
+                        "summary": "The best answer of a tree",
+                        "value": {
+                            "model": "countdown-tiny",
+                            "messages": [{"role": "user", "content": "3 5 7 8 to 24"}],
+                            "search": {"budget": {"tokens": 1000}},
+                        },
+                    },
+                }
+            }
+        }
+    }
+}
+
 ERRORS = {
     400: "A field is wrong; `param` says which",
     401: "No API key, or an unknown one",
@@ -59,6 +100,8 @@ BY_PATH: dict[tuple[str, str], tuple[int, ...]] = {
     ("/v1/search", "post"): (400, 404, 409, 413, 422, 429, 503, 504),
     ("/v1/search/{search_id}", "get"): (404,),
     ("/v1/search/{search_id}/cancel", "post"): (404,),
+    ("/v1/completions", "post"): (400, 404, 409, 413, 422, 429, 503, 504),
+    ("/v1/chat/completions", "post"): (400, 404, 409, 413, 422, 429, 503, 504),
     ("/v1/value", "post"): (400, 404, 413, 503),
     ("/v1/trees", "get"): (400, 503),
     ("/v1/trees/{tree}", "get"): (400, 404, 503),

@@ -37,8 +37,9 @@ STATUS: Mapping[type[e.ServiceError], int] = {
     e.EngineUnavailable: 503,
     e.NoAnswer: 504,
     e.SearchFailed: 500,
+    e.GenerationFailed: 500,
 }
-NO_RETRY = (e.NoAnswer, e.SearchFailed)
+NO_RETRY = (e.NoAnswer, e.SearchFailed, e.GenerationFailed)
 """Errors after which trying the same again would only cost the same again."""
 
 

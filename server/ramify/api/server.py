@@ -210,6 +210,7 @@ class _Server:
             logger.error("an engine has died (%s): ending, so that the server is started anew", reason)
             await context.releases.settle(LAST_WORDS)
             await context.searches.finish_all(LAST_WORDS)
+            context.completions.stop_all()
             await context.searches.drain(0)
             return ENGINE_DIED
         logger.info("draining running=%d", len(context.searches.running))
@@ -218,11 +219,13 @@ class _Server:
         return STOPPED
 
     async def _drain(self, context: Context) -> None:
-        draining = asyncio.create_task(context.searches.drain(self.settings.drain_seconds))
+        grace = self.settings.drain_seconds
+        draining = asyncio.gather(context.searches.drain(grace), context.completions.drain(grace))
         while not draining.done():
             await asyncio.wait((draining,), timeout=0.1)
             if len(self.signals) > 1 or context.engines.dead.is_set():
                 context.searches.stop_all("drained", "drain")
+                context.completions.stop_all()
         await draining
 
     @contextmanager

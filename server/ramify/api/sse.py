@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -19,16 +21,26 @@ def event(name: str, data: BaseModel | bytes) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + text + b"\n\n"
 
 
+def data(content: Mapping[str, Any]) -> bytes:
+    """A frame without a name, as OpenAI's clients read them."""
+    return b"data: " + json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode() + b"\n\n"
+
+
+def comment(text: str) -> bytes:
+    """A line that every client leaves out."""
+    return f": {text}\n\n".encode()
+
+
 class EventStream(Response):
     """Sends events as they come. Where the client leaves, the iterator is closed (its `finally` runs)."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[bytes]) -> None:
+    def __init__(self, events: AsyncIterator[bytes], headers: Mapping[str, str] | None = None) -> None:
         self.events = events
         self.status_code = 200
         self.background = None
-        self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no", **(headers or {})})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})

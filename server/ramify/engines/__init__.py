@@ -9,6 +9,7 @@
 | `admission` | bounded concurrency in front of an engine |
 | `starting`, `backend`, `core_process` | vLLM: its start, its requests, and what runs inside its processes |
 | `policy`, `scorer` | the two Protocols of `ramify.search` |
+| `openai_serving` | plain completions by vLLM's own OpenAI serving classes |
 | `chains` | sequences of which some begin others, judged in one pass |
 | `measuring` | log-probabilities and values of given texts, for the canary of a reload |
 | `recording`, `replay` | engine requests kept and sent again, for `ramify bench` |

@@ -76,6 +76,11 @@ class Backend:
         return cls(launch, llm, pulse)
 
     @property
+    def client(self) -> Any:
+        """vLLM's own engine client, for `openai_serving` alone."""
+        return self._llm
+
+    @property
     def max_model_len(self) -> int:
         return int(self._llm.model_config.max_model_len)
 
@@ -135,7 +140,7 @@ class Backend:
 
     async def reset_prefix_cache(self) -> None:
         """Forget every cached prefix. Raises `RuntimeError` where blocks are in use."""
-        with self._translating():
+        with self.translating():
             if not await self._llm.reset_prefix_cache():
                 raise RuntimeError(
                     f"the {self.launch.role} engine's prefix cache is in use; wait for its requests"
@@ -265,7 +270,7 @@ class Backend:
         names: list[str] = []
         collectors: list[Any] = []
         outputs: list[Any] = []
-        with self._translating():
+        with self.translating():
             try:
                 for prompt, params in prompts:
                     names.append(f"r{next(self._ids)}")
@@ -285,7 +290,7 @@ class Backend:
                 raise
 
     @contextmanager
-    def _translating(self) -> Iterator[None]:
+    def translating(self) -> Iterator[None]:
         """vLLM's errors as ours."""
 
         if self.dead_reason:
@@ -294,8 +299,11 @@ class Backend:
             yield
         except EngineDeadError as error:
             raise EngineDead(self.dead_reason or f"the {self.launch.role} engine has died") from error
+        except RequestRefused:
+            raise
         except (VLLMClientError, ValueError) as error:
-            raise RequestRefused(f"the {self.launch.role} engine refuses the request: {error}") from error
+            message = f"the {self.launch.role} engine refuses the request: {error}"
+            raise RequestRefused(message, getattr(error, "parameter", None)) from error
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from ramify.engines.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from ramify.engines.backend import Backend
+    from ramify.engines.openai_serving import OpenAIServing
 
 IN_ENGINE = 2
 """Sequences handed to an engine, as a multiple of what it runs at once: its own queue never runs dry."""
@@ -78,6 +79,7 @@ class Engines:
                 (config.calibration_a, config.calibration_b),
                 _translation(prepared),
             )
+        self._plain: OpenAIServing | None = None
         for backend in backends:
             backend.attach(self._died)
 
@@ -98,6 +100,15 @@ class Engines:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         return cls(config, prepared, backends, folder)
+
+    @property
+    def plain(self) -> OpenAIServing:
+        """The policy alone, in OpenAI's shapes; made at its first use, which takes a quarter of a second."""
+        if self._plain is None:
+            from ramify.engines.openai_serving import OpenAIServing
+
+            self._plain = OpenAIServing(self._backends["policy"], self._slots["policy"])
+        return self._plain
 
     @property
     def release(self) -> str:

@@ -44,6 +44,11 @@ class ReloadFailed(EngineError):
 class RequestRefused(EngineError, ValueError):
     """The engine refuses this request, and would refuse it again."""
 
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+        """The field at fault, where the engine says."""
+
 
 class BadScores(EngineError):
     """The value model's output is no judgement of what was asked: NaN, or another number of values."""

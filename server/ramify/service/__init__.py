@@ -10,6 +10,7 @@
 | `admission` | how much runs at once; how long to wait before trying again |
 | `searches` | searches from admission to the log: start, stop, drain |
 | `growing` | a running tree, told in pieces |
+| `plain` | completions without a search |
 | `answers` | what a search comes to: its state, and whether it counts as an answer |
 | `releases` | which release is served: activation, rollback, history |
 | `canary` | whether the weights that answer are those that were published |

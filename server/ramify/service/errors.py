@@ -15,7 +15,8 @@ ServiceError
 │   └── ServerBusy      everyone's do, or the server is draining
 ├── EngineUnavailable   an engine is dead or does not answer
 ├── NoAnswer            the deadline came before any answer existed
-└── SearchFailed        the search or the log failed in a way that is ours to mend
+├── SearchFailed        the search or the log failed in a way that is ours to mend
+└── GenerationFailed    a plain completion did
 """
 
 from __future__ import annotations
@@ -93,3 +94,7 @@ class NoAnswer(ServiceError):
 
 class SearchFailed(ServiceError):
     code = "search_failed"
+
+
+class GenerationFailed(ServiceError):
+    code = "generation_failed"

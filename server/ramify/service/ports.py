@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ramify.engines import Measured, Text
 from ramify.search.protocols import Policy, Scorer
@@ -31,6 +31,22 @@ class Tokenizer(Protocol):
 
     def decode(self, token_ids: Sequence[int]) -> str: ...
 
+    def spell(self, prefix: Sequence[int], tokens: Sequence[int]) -> tuple[str, tuple[int, ...]]:
+        """The text that `tokens` add to `prefix`, and its length in characters once each token is in."""
+        ...
+
+
+class Plain(Protocol):
+    """The policy alone, in OpenAI's fields and shapes."""
+
+    async def complete(self, body: Mapping[str, Any], sequences: int) -> Mapping[str, Any]:
+        """The whole answer. Raises an `EngineError` or `EngineDead`; cancelled, its engine work is aborted."""
+        ...
+
+    def stream(self, body: Mapping[str, Any], sequences: int) -> AsyncGenerator[Mapping[str, Any], None]:
+        """Chunks, each with the `usage` of its choice so far; the last has no choices and the whole usage."""
+        ...
+
 
 class Engines(Protocol):
     """Policy and scorer, running."""
@@ -43,6 +59,9 @@ class Engines(Protocol):
 
     @property
     def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def plain(self) -> Plain: ...
 
     @property
     def max_model_len(self) -> int:

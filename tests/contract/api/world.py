@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import httpx
 import uvicorn
 
 from fakes import FakePolicy, FakeScorer, decode, encode, letters
+from fakes_openai import FakePlain
 from ramify.api.app import application
 from ramify.api.assembly import assemble
 from ramify.api.context import Context
@@ -53,6 +55,10 @@ class FakeTokenizer:
     def decode(self, token_ids: Sequence[int]) -> str:
         return decode(token_ids)
 
+    def spell(self, prefix: Sequence[int], tokens: Sequence[int]) -> tuple[str, tuple[int, ...]]:
+        texts = [decode([token]) for token in tokens]
+        return "".join(texts), tuple(accumulate(map(len, texts)))
+
 
 @dataclass
 class FakeEngines:
@@ -65,6 +71,9 @@ class FakeEngines:
     dead: asyncio.Event = field(default_factory=asyncio.Event)
     hung: bool = False
     probes: int = 0
+
+    def __post_init__(self) -> None:
+        self.plain = FakePlain(self.policy)
 
     def stats(self) -> dict[str, float]:
         return {"requests_running": float(self.policy.running)}
@@ -110,6 +119,7 @@ async def a_world(folder: Path, engines: FakeEngines | None = None, **settings: 
     finally:
         release(engines)
         await context.searches.drain(0)
+        await context.completions.drain(0)
         await log.close()
 
 

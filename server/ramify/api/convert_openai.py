@@ -1,0 +1,117 @@
+"""From OpenAI's wire models to what the service is asked."""
+
+from __future__ import annotations
+
+from ramify.api import convert
+from ramify.api import wire_openai as wire
+from ramify.service.ask import Ask, Message
+from ramify.service.errors import BadRequest
+from ramify.service.plain import PlainAsk
+
+Body = wire.CompletionRequest | wire.ChatRequest
+
+NOT_VLLMS = frozenset(
+    {"model", "n", "seed", "prompt", "messages", "max_tokens", "max_completion_tokens", "echo", "best_of"}
+    | {"search", "stream", "stream_options", "user", "safety_identifier", "prompt_cache_key", "service_tier"}
+    | {"store", "response_format", "modalities", "tool_choice"}
+)
+"""Fields that go to the engine in another way, or mean nothing to it."""
+SEED_BITS = 62
+"""Of a seed: vLLM adds the index of the choice to it, and it must stay a signed 64-bit number."""
+
+
+def plain_ask(body: Body) -> PlainAsk:
+    """A request without `search`."""
+    fields = body.model_dump(exclude_unset=True, exclude_none=True, exclude=set(NOT_VLLMS))
+    if body.seed is not None:
+        fields["seed"] = _seed(body.seed)
+    return PlainAsk(
+        body.model,
+        prompts=() if isinstance(body, wire.ChatRequest) else _prompts(body),
+        messages=_messages(body),
+        n=body.n or 1,
+        max_tokens=getattr(body, cap_field(body)),
+        max_tokens_field=cap_field(body),
+        echo=isinstance(body, wire.CompletionRequest) and bool(body.echo),
+        fields=fields,
+    )
+
+
+def search_ask(body: Body) -> Ask:
+    """A request with `search`. `max_tokens` and `stop` are those of one answer; `search.action` has its own."""
+    search = dict(convert.given(body.search))
+    task, train = search.pop("task", {}), search.pop("train", True)
+    sampling = {
+        "temperature": body.temperature,
+        "top_p": body.top_p,
+        "top_k": body.top_k,
+        "max_tokens": getattr(body, cap_field(body)),
+        "stop": stops(body) or None,
+    }
+    return Ask(
+        prompt=_prompt(body),
+        messages=_messages(body),
+        model=body.model,
+        task=task.get("name"),
+        problem=task.get("problem"),
+        search=search,
+        sampling={name: value for name, value in sampling.items() if value is not None},
+        seed=None if body.seed is None else _seed(body.seed),
+        train=train,
+    )
+
+
+def renamed(error: BadRequest, body: Body) -> BadRequest:
+    """The same refusal, its field called as OpenAI calls it."""
+    where, own = error.param or "", cap_field(body)
+    message = error.message.replace("sampling.max_tokens", own)
+    if where == "sampling.max_tokens":
+        where = own
+    elif where.startswith("sampling."):
+        where = where.removeprefix("sampling.")
+    elif where.startswith("task"):
+        where = f"search.{where}"
+    return BadRequest(message, param=where or None)
+
+
+def cap_field(body: Body) -> str:
+    """What the body calls the cap on one answer."""
+    chat = isinstance(body, wire.ChatRequest) and body.max_tokens is None
+    return "max_completion_tokens" if chat else "max_tokens"
+
+
+def stops(body: Body) -> tuple[str, ...]:
+    """The strings that end an answer."""
+    return (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+
+
+def _seed(seed: int) -> int:
+    return seed & (1 << SEED_BITS) - 1
+
+
+def _prompts(body: wire.CompletionRequest) -> tuple[str | tuple[int, ...], ...]:
+    prompt = body.prompt
+    if isinstance(prompt, str):
+        return (prompt,)
+    if isinstance(prompt[0], int):
+        return (tuple(token for token in prompt if isinstance(token, int)),)
+    return tuple(one if isinstance(one, str) else tuple(one) for one in prompt if not isinstance(one, int))
+
+
+def _prompt(body: Body) -> str | None:
+    """The one text that `openai_rules` lets through."""
+    if isinstance(body, wire.ChatRequest):
+        return None
+    (text,) = _prompts(body)
+    assert isinstance(text, str)
+    return text
+
+
+def _messages(body: Body) -> tuple[Message, ...]:
+    if isinstance(body, wire.CompletionRequest):
+        return ()
+    return tuple(Message(m.role, _text(m.content)) for m in body.messages)
+
+
+def _text(content: str | list[wire.TextPart]) -> str:
+    return content if isinstance(content, str) else "\n".join(part.text for part in content)

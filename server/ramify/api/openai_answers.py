@@ -1,0 +1,204 @@
+"""Answers in OpenAI's shapes: of a searched tree, and of the policy alone, whose answers come in vLLM's shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ramify.api import convert, sse
+from ramify.api import wire_openai as wire
+from ramify.api import wire_openai_replies as replies
+from ramify.api.convert_openai import Body, stops
+from ramify.search import records
+from ramify.search.tree import Tree
+from ramify.service.answers import state_of
+from ramify.service.ports import ServedModel, Tokenizer
+
+Reply = replies.Completion | replies.ChatCompletion
+Json = dict[str, Any]
+DONE = b"data: [DONE]\n\n"
+PREFIX = {"completion": "cmpl-", "chat": "chatcmpl-"}
+
+
+def json_of(reply: Reply) -> bytes:
+    """`ramify` is left out where there is none."""
+    return reply.model_dump_json(exclude=None if reply.ramify else {"ramify"}).encode()
+
+
+# -- of a tree ---------------------------------------------------------------------------------------------------
+
+
+def searched(tree: Tree, body: Body, model: ServedModel, tokenizer: Tokenizer) -> Reply:
+    """The best `n` answers of an ended search as choices. `usage` is the whole tree's."""
+    state, usage = state_of(tree, model.release), tree.usage
+    chat = isinstance(body, wire.ChatRequest)
+    fields: Json = {
+        "id": PREFIX["chat" if chat else "completion"] + tree.id.removeprefix("tree_"),
+        "created": int(tree.created_at),
+        "model": tree.model,
+        "system_fingerprint": state.release,
+        "usage": replies.Usage(
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            total_tokens=usage.prompt_tokens + usage.completion_tokens,
+        ),
+        "ramify": replies.Searched(
+            tree=convert.link_of(tree.id),
+            search_id=state.id,
+            status=state.status,
+            stop_reason=state.stop_reason,
+            release=state.release,
+        ),
+    }
+    chosen = [_Chosen(tree, answer, stops(body), tokenizer) for answer in tree.candidates[: body.n or 1]]
+    if chat:
+        return replies.ChatCompletion(
+            **fields, choices=[c.chat(i, bool(body.logprobs)) for i, c in enumerate(chosen)]
+        )
+    return replies.Completion(
+        **fields, choices=[c.completion(i, body.logprobs is not None) for i, c in enumerate(chosen)]
+    )
+
+
+class _Chosen:
+    """One answer of a tree. What follows the string that ended it is cut off, and the string with it."""
+
+    def __init__(
+        self, tree: Tree, answer: records.Answer, ends: tuple[str, ...], tokenizer: Tokenizer
+    ) -> None:
+        node = tree.nodes[answer.node]
+        found = [at for end in ends if (at := answer.text.find(end)) >= 0]
+        stopped = node.terminal == "stop" and bool(found)
+        self.text = answer.text[: min(found)] if stopped else answer.text
+        self.finish: replies.FinishReason = "stop" if node.terminal in ("eos", "stop") else "length"
+        self._path, self._prompt, self._tokenizer = tree.lineage(node), tree.prompt_tokens, tokenizer
+
+    def completion(self, index: int, logprobs: bool) -> replies.CompletionChoice:
+        told = None
+        if logprobs:
+            tokens = list(self._tokens())
+            told = replies.CompletionLogprobs(
+                tokens=[text for text, _, _ in tokens],
+                token_logprobs=[logprob for _, logprob, _ in tokens],
+                top_logprobs=None,
+                text_offset=[offset for _, _, offset in tokens],
+            )
+        return replies.CompletionChoice(index=index, text=self.text, logprobs=told, finish_reason=self.finish)
+
+    def chat(self, index: int, logprobs: bool) -> replies.ChatChoice:
+        told = None
+        if logprobs:
+            told = replies.ChatLogprobs(
+                content=[
+                    replies.ContentLogprob(
+                        token=text, logprob=logprob, bytes=list(text.encode()), top_logprobs=[]
+                    )
+                    for text, logprob, _ in self._tokens()
+                ]
+            )
+        message = replies.ChatAnswer(content=self.text)
+        return replies.ChatChoice(index=index, message=message, logprobs=told, finish_reason=self.finish)
+
+    def _tokens(self) -> Iterator[tuple[str, float, int]]:
+        """Text, behaviour log-probability and offset of each token that is not cut off."""
+        tokens = [token for node in self._path for token in node.tokens]
+        logprobs = [logprob for node in self._path for logprob in node.logprobs]
+        text, ends = self._tokenizer.spell(self._prompt, tokens)
+        start = 0
+        for logprob, end in zip(logprobs, ends, strict=True):
+            if start >= len(self.text) and end > start:
+                return
+            yield text[start:end], logprob, start
+            start = end
+
+
+def chunks(reply: Reply, include_usage: bool) -> Iterator[bytes]:
+    """A searched answer as a stream: for each choice its text, then why it ended; then the usage."""
+    whole = reply.model_dump(exclude=None if reply.ramify else {"ramify"})
+    usage, choices = whole.pop("usage"), whole.pop("choices")
+    head = {**whole, "usage": None} if include_usage else whole
+    if isinstance(reply, replies.ChatCompletion):
+        head["object"] = "chat.completion.chunk"
+    for choice in choices:
+        for part in _parts(choice):
+            yield sse.data({**head, "choices": [part]})
+    if include_usage:
+        yield sse.data({**head, "choices": [], "usage": usage})
+
+
+def _parts(choice: Json) -> Iterator[Json]:
+    index, finish = choice["index"], choice["finish_reason"]
+    open_end = {"index": index, "logprobs": None, "finish_reason": None}
+    if "text" in choice:
+        yield {**open_end, "text": choice["text"], "logprobs": choice["logprobs"]}
+        yield {**open_end, "text": "", "finish_reason": finish}
+        return
+    yield {**open_end, "delta": {"role": "assistant", "content": ""}}
+    yield {
+        **open_end,
+        "delta": {"content": choice["message"]["content"]},
+        "logprobs": choice["logprobs"],
+    }
+    yield {**open_end, "delta": {}, "finish_reason": finish}
+
+
+# -- of the policy alone -----------------------------------------------------------------------------------------
+
+
+def plain(answer: Mapping[str, Any], model: ServedModel) -> Reply:
+    """vLLM's whole answer, less what only vLLM knows."""
+    usage = answer["usage"]
+    fields: Json = {
+        "id": answer["id"],
+        "created": answer["created"],
+        "model": model.name,
+        "system_fingerprint": model.release,
+        "usage": {name: usage[name] for name in replies.Usage.model_fields},
+    }
+    if answer["object"] == "text_completion":
+        return replies.Completion(**fields, choices=[_completion_choice(c) for c in answer["choices"]])
+    return replies.ChatCompletion(**fields, choices=[_chat_choice(c) for c in answer["choices"]])
+
+
+def _completion_choice(choice: Mapping[str, Any]) -> replies.CompletionChoice:
+    return replies.CompletionChoice(
+        index=choice["index"],
+        text=choice["text"],
+        logprobs=choice["logprobs"],
+        finish_reason=choice["finish_reason"],
+    )
+
+
+def _chat_choice(choice: Mapping[str, Any]) -> replies.ChatChoice:
+    return replies.ChatChoice(
+        index=choice["index"],
+        message=replies.ChatAnswer(content=choice["message"]["content"] or ""),
+        logprobs=choice["logprobs"],
+        finish_reason=choice["finish_reason"],
+    )
+
+
+def plain_chunk(chunk: Mapping[str, Any], model: ServedModel, include_usage: bool) -> bytes | None:
+    """One of vLLM's chunks as sent; `None` for the usage where nobody asked for it."""
+    if not chunk["choices"] and not include_usage:
+        return None
+    content: Json = {
+        "id": chunk["id"],
+        "object": chunk["object"],
+        "created": chunk["created"],
+        "model": model.name,
+        "system_fingerprint": model.release,
+        "choices": [_chunk_choice(choice) for choice in chunk["choices"]],
+    }
+    if include_usage:
+        usage = None if chunk["choices"] else chunk["usage"]
+        content["usage"] = usage and {name: usage[name] for name in replies.Usage.model_fields}
+    return sse.data(content)
+
+
+def _chunk_choice(choice: Mapping[str, Any]) -> Json:
+    kept = {name: choice[name] for name in ("index", "text") if name in choice}
+    if "delta" in choice:
+        delta = choice["delta"]
+        kept["delta"] = {name: delta[name] for name in ("role", "content") if delta.get(name) is not None}
+    return {**kept, "logprobs": choice.get("logprobs"), "finish_reason": choice.get("finish_reason")}

@@ -1,0 +1,193 @@
+"""OpenAI's routes: POST /v1/completions and /v1/chat/completions, with or without a search.
+
+OpenAI's clients take every `data:` frame for a chunk and know no event names, so a search's progress shows in comments
+alone, and its answer comes in proper chunks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request, Response
+
+from ramify.api import convert_openai as convert
+from ramify.api import errors, openai_answers, openai_rules, sse
+from ramify.api import wire_openai as wire
+from ramify.api import wire_openai_replies as replies
+from ramify.api.context import Context, Here, Who
+from ramify.api.disconnect import ClientGone, unless_gone
+from ramify.api.documentation import CHAT_EXAMPLES, COMPLETION_EXAMPLES, STREAM
+from ramify.api.scopes import ScopedRoute, needs
+from ramify.search.tree import Tree
+from ramify.service.answers import failure
+from ramify.service.errors import BadRequest, NoAnswer, ServiceError
+from ramify.service.idempotency import Once, Replayed
+from ramify.service.keys import Caller
+from ramify.service.plain import Stream
+from ramify.service.searches import Running
+
+router = APIRouter(route_class=ScopedRoute, tags=["openai"])
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=200,
+        description="With `search`: one search for one key.",
+    ),
+]
+NO_RETRY = {"x-should-retry": "false"}
+
+
+@router.post(
+    "/v1/completions", response_model=replies.Completion, responses=STREAM, openapi_extra=COMPLETION_EXAMPLES
+)
+@needs("search")
+async def completions(
+    body: wire.CompletionRequest, request: Request, here: Here, who: Who, idempotency_key: Key = None
+) -> Response:
+    """OpenAI's completions: the policy alone, or with `search` the best answers of a tree.
+
+    With `stream`, chunks and `[DONE]`. Where the client leaves, the work is ended.
+    """
+    return await _answer(body, request, here, who, idempotency_key)
+
+
+@router.post(
+    "/v1/chat/completions",
+    response_model=replies.ChatCompletion,
+    responses=STREAM,
+    openapi_extra=CHAT_EXAMPLES,
+)
+@needs("search")
+async def chat(
+    body: wire.ChatRequest, request: Request, here: Here, who: Who, idempotency_key: Key = None
+) -> Response:
+    """The same for a conversation, which goes through the model's chat template."""
+    return await _answer(body, request, here, who, idempotency_key)
+
+
+async def _answer(
+    body: convert.Body, request: Request, here: Context, who: Caller, key: str | None
+) -> Response:
+    openai_rules.check(body)
+    try:
+        if body.search is not None:
+            return await _searched(body, request, here, who, key)
+        if key is not None:
+            raise BadRequest(
+                "only searches are kept to be replayed: leave it out without search", param="Idempotency-Key"
+            )
+        return await _plain(body, request, here, who)
+    except ClientGone:
+        return Response(status_code=499)  # nginx's number for it, seen only in our own log
+
+
+# -- the policy alone --------------------------------------------------------------------------------------------
+
+
+async def _plain(body: convert.Body, request: Request, here: Context, who: Caller) -> Response:
+    ask = convert.plain_ask(body)
+    if body.stream:
+        stream = await unless_gone(request.receive, here.completions.stream(ask, who))
+        return sse.EventStream(_plain_chunks(stream, _wants_usage(body), here))
+    answer = await unless_gone(request.receive, here.completions.complete(ask, who))
+    return _json(openai_answers.json_of(openai_answers.plain(answer, here.model)))
+
+
+async def _plain_chunks(stream: Stream, include_usage: bool, here: Context) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in stream:
+            if sent := openai_answers.plain_chunk(chunk, here.model, include_usage):
+                yield sent
+    except ServiceError as error:
+        yield sse.data(errors.body_of(error).model_dump())
+    finally:
+        await stream.close()
+    yield openai_answers.DONE
+
+
+# -- a search ----------------------------------------------------------------------------------------------------
+
+
+async def _searched(
+    body: convert.Body, request: Request, here: Context, who: Caller, key: str | None
+) -> Response:
+    try:
+        begun = await unless_gone(
+            request.receive, here.searches.start(convert.search_ask(body), who, _once(body, key, here))
+        )
+    except BadRequest as error:
+        raise convert.renamed(error, body) from error
+    if body.stream:
+        return sse.EventStream(_search_chunks(begun, body, here), NO_RETRY)
+    if isinstance(begun, Replayed):
+        return _json(begun.body, NO_RETRY)
+    try:
+        tree = await unless_gone(request.receive, begun.logged())
+    except ClientGone:
+        begun.stop("cancelled", "disconnect")
+        raise
+    return _json(openai_answers.json_of(_reply(tree, body, here)), NO_RETRY)
+
+
+async def _search_chunks(
+    begun: Running | Replayed, body: convert.Body, here: Context
+) -> AsyncIterator[bytes]:
+    try:
+        if isinstance(begun, Replayed):
+            reply = _parsed(begun.body, body)
+        else:
+            yield sse.comment(f"search {begun.id}")
+            async for ping in _pings(begun, here.settings.stream.ping_seconds):
+                yield ping
+            reply = _reply(await begun.logged(), body, here)
+        for chunk in openai_answers.chunks(reply, _wants_usage(body)):
+            yield chunk
+    except ServiceError as error:
+        yield sse.data(errors.body_of(error).model_dump())
+    finally:
+        if isinstance(begun, Running):
+            begun.stop("cancelled", "disconnect")  # without effect on one that has ended
+    yield openai_answers.DONE
+
+
+async def _pings(running: Running, seconds: float) -> AsyncIterator[bytes]:
+    """A comment every so often until the search has ended."""
+    assert running.life is not None
+    while not (await asyncio.wait((running.life,), timeout=seconds))[0]:
+        yield sse.comment(f"{running.spent} tokens")
+
+
+def _once(body: convert.Body, key: str | None, here: Context) -> Once | None:
+    """The key together with the route and with what the body asks for, however its JSON was written."""
+    if key is None:
+        return None
+    asked = type(body).__name__ + body.model_dump_json(exclude_unset=True)
+    digest = hashlib.sha256(asked.encode()).hexdigest()
+    return Once(key, digest, render=lambda tree: openai_answers.json_of(_reply(tree, body, here)))
+
+
+def _reply(tree: Tree, body: convert.Body, here: Context) -> openai_answers.Reply:
+    """The answer of an ended search. Raises `ServiceError` where there is none: a choice is what clients read."""
+    if problem := failure(tree):
+        raise problem
+    if tree.answer is None:
+        raise NoAnswer(f"the search of {tree.id} was ended before it had any answer")
+    return openai_answers.searched(tree, body, here.model, here.engines.tokenizer)
+
+
+def _parsed(kept: bytes, body: convert.Body) -> openai_answers.Reply:
+    kind = replies.ChatCompletion if isinstance(body, wire.ChatRequest) else replies.Completion
+    return kind.model_validate_json(kept)
+
+
+def _wants_usage(body: convert.Body) -> bool:
+    return bool(body.stream_options and body.stream_options.include_usage)
+
+
+def _json(body: bytes, headers: dict[str, str] | None = None) -> Response:
+    return Response(body, media_type="application/json", headers=headers)

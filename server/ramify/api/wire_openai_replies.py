@@ -1,0 +1,94 @@
+"""What POST /v1/completions and /v1/chat/completions send, in OpenAI's shapes, with `ramify` beside it for a search."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ramify.api.wire_common import Reply
+from ramify.api.wire_search import TreeLink
+from ramify.search import records
+
+FinishReason = Literal["stop", "length"]
+
+
+class Usage(Reply):
+    prompt_tokens: int
+    completion_tokens: int = Field(description="Every generated token; of a search, those of its whole tree.")
+    total_tokens: int
+
+
+class Searched(Reply):
+    """The search behind the choices."""
+
+    tree: TreeLink
+    search_id: str
+    status: records.Status
+    stop_reason: records.StopReason | None
+    release: str
+
+
+class Answered(Reply):
+    """What both answers share."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str = Field(description="Id of the release that wrote it.")
+    usage: Usage
+    ramify: Searched | None = Field(default=None, description="With `search` only.")
+
+
+class CompletionLogprobs(Reply):
+    tokens: list[str]
+    token_logprobs: list[float | None] = Field(description="Null for the first token of an echoed prompt.")
+    top_logprobs: list[dict[str, float] | None] | None = Field(
+        description="Null where `search` was asked for."
+    )
+    text_offset: list[int]
+
+
+class CompletionChoice(Reply):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: FinishReason
+
+
+class Completion(Answered):
+    object: Literal["text_completion"] = "text_completion"
+    choices: list[CompletionChoice]
+
+
+class TokenLogprob(Reply):
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class ContentLogprob(TokenLogprob):
+    top_logprobs: list[TokenLogprob]
+
+
+class ChatLogprobs(Reply):
+    content: list[ContentLogprob]
+    refusal: None = None
+
+
+class ChatAnswer(Reply):
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class ChatChoice(Reply):
+    index: int
+    message: ChatAnswer
+    logprobs: ChatLogprobs | None
+    finish_reason: FinishReason
+
+
+class ChatCompletion(Answered):
+    object: Literal["chat.completion"] = "chat.completion"
+    choices: list[ChatChoice]

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import openai
+import pytest
+
+from server_process import ServerProcess, model_flags, start
+
+KEY = "sdk-suite-sdk-suite"
+CONFIG = f"""
+[[auth.keys]]
+name = "sdk"
+key = "{KEY}"
+scopes = ["search", "log"]
+[[auth.keys]]
+name = "reader"
+key = "reader-reader-reader"
+scopes = ["log"]
+[stream]
+ping_seconds = 0.05
+"""
+
+
+@pytest.fixture(scope="package")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One real server with keys, on vLLM, for the SDKs' suites."""
+    folder = tmp_path_factory.mktemp("openai-server")
+    config = folder / "ramify.toml"
+    config.write_text(CONFIG)
+    server = start(folder, model_flags(folder), "--config", str(config))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def client(server: ServerProcess) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY, timeout=60, max_retries=0) as client:
+        yield client
