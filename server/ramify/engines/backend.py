@@ -169,7 +169,7 @@ class Backend:
 
         vLLM only warns of tensors that it misses and cannot take a half-done load back: check the files before, and
         what is served after. Raises `ReloadFailed` where the engine refuses or holds on to cached prefixes."""
-        with self._translating():
+        with self.translating():
             try:
                 await self._llm.pause_generation(mode="wait", clear_cache=True)
                 await self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(path)})
