@@ -1,0 +1,194 @@
+"""Reload on vLLM: 32 searches under way, a release put in the other's place, and nothing of the old one left.
+
+The second release is the shipped one with its weights drawn apart, published with the figures that it really has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from ramify.weights import Details, Probe, Release, load_release, publish, shipped
+from server_process import ServerProcess, start
+
+pytestmark = [pytest.mark.vllm, pytest.mark.anyio, pytest.mark.timeout(900)]
+PROMPT = "3 5 7 8 to 24\n"
+LONG_PROMPT = [1, *range(20, 84)]
+"""Two KV blocks of a CPU: what a stale prefix cache would answer from."""
+GREEDY = {"search": {"algorithm": "best_of_n", "schedule": "waves", "budget": {"simulations": 1}}}
+
+
+def perturbed(root: Path, scale: float) -> Release:
+    """The shipped release with noise of `scale` times their own spread on all weights, as v000002."""
+    base = load_release(shipped())
+    folder = root / ".made"
+    noise = torch.Generator().manual_seed(2)
+    for part in ("policy", "value"):
+        shutil.copytree(base.path / part, folder / part)
+        weights = load_file(folder / part / "model.safetensors")
+        for tensor in weights.values():
+            drawn = torch.randn(tensor.shape, generator=noise) * tensor.float().std(unbiased=False) * scale
+            tensor.copy_(tensor.float() + drawn)
+        save_file(weights, folder / part / "model.safetensors", {"format": "pt"})
+    details = Details(
+        **{
+            **{name: getattr(base.manifest, name) for name in Details.model_fields},
+            "parent": "v000001",
+            "canary": figures(folder, base),
+        }
+    )
+    return publish(root, folder / "policy", folder / "value", details, release_id="v000002")
+
+
+@torch.inference_mode()
+def figures(folder: Path, base: Release) -> tuple[Probe, ...]:
+    """The base's probes with what the weights in `folder` say of them, in float32."""
+    policy = AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32)
+    value = AutoModelForSequenceClassification.from_pretrained(folder / "value", dtype=torch.float32)
+    made = []
+    for probe in base.manifest.canary:
+        ids = torch.tensor([[*probe.prompt, *probe.continuation]])
+        logprobs = policy(ids).logits[0].log_softmax(-1)[len(probe.prompt) - 1 : -1]
+        own = logprobs.gather(1, torch.tensor(probe.continuation)[:, None])[:, 0]
+        judged = value(ids).logits[0, 0].sigmoid()
+        made.append(probe.model_copy(update={"logprobs": tuple(own.tolist()), "value": float(judged)}))
+    return tuple(made)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    perturbed(folder, 0.2)
+    lying = shutil.copytree(folder / "v000002", folder / "v000003")
+    for name, old, new in (("manifest.json", '"v000002"', '"v000003"'),):
+        (lying / name).write_text((lying / name).read_text().replace(old, new))
+    manifest = load_release(lying).manifest
+    published = tuple(p.model_copy(update={"value": 1 - p.value}) for p in manifest.canary)
+    (lying / "manifest.json").write_text(manifest.model_copy(update={"canary": published}).model_dump_json())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def serve(folder: Path, root: Path, *flags: str) -> ServerProcess:
+    config = folder / "ramify.toml"
+    config.write_text('[engine]\ndtype = "float32"\n')
+    return start(folder, [], "--config", str(config), "--weights", str(root), *flags)
+
+
+@pytest.fixture(scope="module")
+def reloading(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[ServerProcess]:
+    server = serve(tmp_path_factory.mktemp("reloading"), root)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def http(reloading: ServerProcess) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=reloading.url, timeout=300) as client:
+        yield client
+
+
+@pytest.fixture
+async def admin(reloading: ServerProcess) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=reloading.admin_url, timeout=300) as client:
+        yield client
+
+
+async def asked(http: httpx.AsyncClient) -> dict[str, Any]:
+    """What a server says under fixed seeds: an answer by temperature 0, a seeded tree, values over long prefixes."""
+    body = {"prompt": PROMPT, "seed": 5, "include_tree": True}
+    greedy = await http.post("/v1/search", json={**body, **GREEDY, "sampling": {"temperature": 0.0}})
+    waves = {"schedule": "waves", "parallel": 4, "budget": {"simulations": 12}}
+    tree = await http.post("/v1/search", json={**body, "search": waves})
+    longer = [[7], [8, 9, 10], list(range(30, 60))]
+    values = await http.post("/v1/value", json={"prompt": LONG_PROMPT, "continuations": longer})
+    trees = [reply.json()["tree_document"]["nodes"] for reply in (greedy, tree)]
+    return {
+        "texts": [[node["text"] for node in nodes] for nodes in trees],
+        "logprobs": [lp for nodes in trees for node in nodes for lp in node["logprobs"]],
+        "values": values.json()["values"],
+        "release": {node["release"] for nodes in trees for node in nodes[1:]} | {values.json()["release"]},
+    }
+
+
+def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert one["texts"] == other["texts"]
+    assert one["release"] == other["release"]
+    assert one["logprobs"] == pytest.approx(other["logprobs"], abs=1e-3)
+    assert one["values"] == pytest.approx(other["values"], abs=1e-3)
+
+
+async def test_a_release_is_loaded_under_32_searches_and_none_of_the_old_one_is_left(
+    http: httpx.AsyncClient, admin: httpx.AsyncClient, root: Path, tmp_path: Path
+) -> None:
+    before = await asked(http)
+    assert before["release"] == {"v000001"}
+    searches = [
+        asyncio.create_task(http.post("/v1/search", json={"prompt": PROMPT, "seed": i, "include_tree": True}))
+        for i in range(32)
+    ]
+    await asyncio.wait(searches, return_when=asyncio.FIRST_COMPLETED)
+    activation = await admin.post("/admin/releases/v000002/activate", json={"deadline_seconds": 120})
+    late = await http.post("/v1/search", json={"prompt": PROMPT, "include_tree": True})
+    assert activation.status_code == 200, activation.text
+    print("activation", activation.json())
+    for reply in (await asyncio.gather(*searches), [late]):
+        for one in reply:
+            assert one.status_code == 200, one.text
+            body = one.json()
+            assert body["status"] == "complete"
+            made = {node["release"] for node in body["tree_document"]["nodes"][1:]}
+            assert made == {body["release"]}
+    assert late.json()["release"] == "v000002"
+    found = activation.json()["canary"]
+    assert found["distinguishable"] == found["probes"] == len(load_release(shipped()).manifest.canary)
+    after = await asked(http)
+    assert after["release"] == {"v000002"}
+    assert after["values"] != pytest.approx(before["values"], abs=1e-3)
+    fresh = await asyncio.to_thread(serve, tmp_path, root, "--release", str(root / "v000002"))
+    try:
+        async with httpx.AsyncClient(base_url=fresh.url, timeout=300) as other:
+            assert_same(after, await asked(other))
+    finally:
+        await asyncio.to_thread(fresh.stop)
+    back = await admin.post("/admin/releases/rollback")
+    assert back.json()["release"] == "v000001"
+    assert_same(await asked(http), before)
+
+
+async def test_a_release_with_wrong_figures_is_gone_back_from_on_vllm(
+    http: httpx.AsyncClient, admin: httpx.AsyncClient
+) -> None:
+    before = await asked(http)
+    refused = await admin.post("/admin/releases/v000003/activate")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "activation_failed")
+    assert "not the weights that were published" in refused.json()["error"]["message"]
+    assert_same(await asked(http), before)
+    assert (await http.get("/readyz")).status_code == 200
+
+
+async def test_a_truncated_release_is_refused_on_vllm(
+    http: httpx.AsyncClient, admin: httpx.AsyncClient, root: Path
+) -> None:
+    broken = shutil.copytree(root / "v000002", root / "v000004")
+    path = broken / "policy" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    (broken / "manifest.json").write_text(
+        (broken / "manifest.json").read_text().replace('"v000002"', '"v000004"')
+    )
+    refused = await admin.post("/admin/releases/v000004/activate")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "activation_failed")
+    assert (await http.get("/version")).json()["release"] == "v000001"
