@@ -1,23 +1,31 @@
-"""The asynchronous client."""
+"""The asynchronous client: the transport, and a method for each call."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, TypeVar, Unpack
 
 import httpx
 
 from ramify_client import calls, results
-from ramify_client.calls import Call, Message, Parsed, Text
-from ramify_client.configuration import DEFAULT_TIMEOUT, Configuration
-from ramify_client.errors import ConnectionFailed, RamifyError, RequestTimeout, error_of, translated
+from ramify_client.calls import Call, Parsed
+from ramify_client.configuration import DEFAULT_TIMEOUT, LARGEST_ANSWER, Configuration
+from ramify_client.errors import (
+    ConnectionFailed,
+    InvalidAnswer,
+    RamifyError,
+    RequestTimeout,
+    error_of,
+    translating,
+)
 from ramify_client.events import Reader
+from ramify_client.options import BranchOptions, SearchOptions, Text
+from ramify_client.reading import Reading
+from ramify_client.retries import Attempts
 
-FOREIGN = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError)
-"""What httpx raises. Every one is translated where it is raised; nothing of httpx's leaves this package."""
+Done = TypeVar("Done")
 
 
 class AsyncClient:
@@ -25,7 +33,8 @@ class AsyncClient:
 
     base_url, api_key: `RAMIFY_BASE_URL` and `RAMIFY_API_KEY` where they are not given. timeout: seconds that one call
     may take, retries and waits included. max_retries: further tries of calls that may be repeated; a search may, since
-    it carries an Idempotency-Key. configuration: in place of all four. All methods raise `RamifyError` only.
+    it carries an Idempotency-Key. configuration: in place of all four. All methods raise `RamifyError` only, but for
+    arguments that no request can be made of (`ValueError`, `TypeError`).
     """
 
     def __init__(
@@ -56,34 +65,20 @@ class AsyncClient:
         await self.close()
 
     async def search(
-        self,
-        prompt: Text | None = None,
-        *,
-        messages: Sequence[Message] | None = None,
-        idempotency_key: str | None = None,
-        timeout: float | None = None,
-        **options: Any,
+        self, prompt: str | None = None, *, timeout: float | None = None, **options: Unpack[SearchOptions]
     ) -> results.SearchResult:
-        """The best answer of a tree. options: `task`, `search`, `sampling`, `model`, `n`, `seed`, `train`,
-        `include_tree`, `deadline`, as `POST /v1/search` takes them."""
-        call = calls.search(prompt, messages, idempotency_key=idempotency_key, **options)
-        return await self.send(call, timeout)
+        """The best answer of a tree, for a `prompt` or for `messages`."""
+        return await self.send(calls.search(prompt, **options), timeout)
 
     @asynccontextmanager
     async def stream(
-        self,
-        prompt: Text | None = None,
-        *,
-        messages: Sequence[Message] | None = None,
-        idempotency_key: str | None = None,
-        timeout: float | None = None,
-        **options: Any,
-    ) -> AsyncIterator[AsyncIterator[results.SearchEvent]]:
+        self, prompt: str | None = None, *, timeout: float | None = None, **options: Unpack[SearchOptions]
+    ) -> AsyncIterator[AsyncSearchStream]:
         """The same, as events while it runs; the last one is `completed`. Leaving the block before that ends the
-        search on the server. Not tried again."""
-        call = calls.search(prompt, messages, idempotency_key=idempotency_key, stream=True, **options)
-        async with self._open(call, self._deadline(timeout)) as response:
-            yield self._events(response)
+        search on the server. Tried again until it is accepted, and then no more."""
+        call = calls.search(prompt, stream=True, **options)
+        async with self._streaming(call, timeout) as events:
+            yield events
 
     async def get_search(self, search_id: str) -> results.SearchResult:
         """A search's state: its best answer so far, or how it ended."""
@@ -103,6 +98,10 @@ class AsyncClient:
         """What is served."""
         return await self.send(calls.models())
 
+    async def releases(self) -> results.Releases:
+        """Every release, and which one is active; the key needs the scope `log`."""
+        return await self.send(calls.public_releases())
+
     async def version(self) -> results.Version:
         """The server's version, model and release."""
         return await self.send(calls.version())
@@ -119,71 +118,112 @@ class AsyncClient:
 
     async def send(self, call: Call[Parsed], timeout: float | None = None) -> Parsed:
         """Send a call, again where that may help, and read its answer."""
-        deadline = self._deadline(timeout)
-        tried = 0
+        return await self._trying(call, timeout, self._answered)
+
+    async def _trying(
+        self,
+        call: Call[Parsed],
+        timeout: float | None,
+        attempt: Callable[[Call[Parsed], Attempts], Awaitable[Done]],
+    ) -> Done:
+        attempts = self._attempts(call, timeout)
         while True:
-            tried += 1
             try:
-                return call.parse(await self._once(call, deadline))
+                async with asyncio.timeout(attempts.begin()):
+                    return await attempt(call, attempts)
+            except TimeoutError as error:
+                raise RequestTimeout(f"no answer in {attempts.seconds:g} s") from error
             except RamifyError as error:
-                left = deadline - time.monotonic()
-                wait = self.configuration.retries.wait(error, tried, call.repeatable, left)
+                wait = attempts.wait(error)
                 if wait is None:
                     raise
             await asyncio.sleep(wait)
 
-    async def _once(self, call: Call[Any], deadline: float) -> bytes:
-        async with self._open(call, deadline) as response:
-            try:
-                return await response.aread()
-            except FOREIGN as error:
-                raise translated(error) from error
-
-    @asynccontextmanager
-    async def _open(self, call: Call[Any], deadline: float) -> AsyncIterator[httpx.Response]:
-        """The answer to a call, its body still to be read. Raises the error that its status stands for."""
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise RequestTimeout("the call's time was over before it was sent")
-        request = self._http.build_request(
-            call.method,
-            call.path,
-            json=call.json,
-            params=call.params,
-            headers=call.headers,
-            timeout=self.configuration.waits(left),
-        )
+    async def _answered(self, call: Call[Parsed], attempts: Attempts) -> Parsed:
+        response = await self._opened(call, attempts)
         try:
-            response = await self._http.send(request, stream=True)
-        except FOREIGN as error:
-            raise translated(error) from error
-        try:
-            if response.is_error:
-                raise error_of(response.status_code, response.headers, await _body(response))
-            yield response
+            return call.parse(await _body(response))
         finally:
             await response.aclose()
 
-    async def _events(self, response: httpx.Response) -> AsyncIterator[results.SearchEvent]:
-        reader = Reader()
+    async def _opened(self, call: Call[Any], attempts: Attempts) -> httpx.Response:
+        """The answer to a call, its body still to be read. Raises the error that its status stands for."""
+        with translating():
+            request = self._http.build_request(
+                call.method,
+                call.path,
+                json=call.json,
+                params=call.params,
+                headers=call.headers,
+                timeout=self.configuration.waits(attempts.left()),
+            )
+            response = await self._http.send(request, stream=True)
+        if response.is_success:
+            return response
         try:
-            async for chunk in response.aiter_bytes():
-                for event in reader.feed(chunk):
-                    yield event
-        except FOREIGN as error:
-            raise translated(error) from error
-        if not reader.completed:
-            raise ConnectionFailed("the stream ended before the search did")
+            raise error_of(response.status_code, response.headers, await _body(response))
+        finally:
+            await response.aclose()
 
-    def _deadline(self, timeout: float | None) -> float:
-        return time.monotonic() + (self.configuration.timeout if timeout is None else timeout)
+    @asynccontextmanager
+    async def _streaming(self, call: Call[Any], timeout: float | None) -> AsyncIterator[AsyncSearchStream]:
+        attempts = self._attempts(call, timeout)
+        response = await self._trying(call, timeout, self._opened)
+        try:
+            yield AsyncSearchStream(self, response, attempts)
+        finally:
+            await response.aclose()
+
+    def _attempts(self, call: Call[Any], timeout: float | None) -> Attempts:
+        seconds = self.configuration.timeout if timeout is None else timeout
+        return Attempts(self.configuration.retries, call.repeatable, seconds)
+
+
+class AsyncSearchStream:
+    """The events of one search, to be iterated over once."""
+
+    def __init__(self, client: AsyncClient, response: httpx.Response, attempts: Attempts) -> None:
+        self._client, self._response, self._attempts = client, response, attempts
+        self.id: str | None = None
+        """Of the search; None before its first event."""
+
+    def __aiter__(self) -> AsyncIterator[results.SearchEvent]:
+        return self._events()
+
+    async def cancel(self) -> results.SearchResult | None:
+        """End the search now; its best answer so far, which `completed` brings too. Before the first event the
+        connection is closed in place of that, and None returned."""
+        if self.id is None:
+            await self._response.aclose()
+            return None
+        return await self._client.cancel(self.id)
+
+    async def _events(self) -> AsyncIterator[results.SearchEvent]:
+        reader = Reader()
+        async with aclosing(_chunks(self._response)) as chunks:
+            async for chunk in chunks:
+                for event in reader.feed(chunk):
+                    self.id = event.id
+                    yield event
+                if reader.completed:
+                    return
+                self._attempts.left()
+        raise ConnectionFailed("the stream ended before the search did")
+
+
+async def _chunks(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    with translating():
+        async for chunk in response.aiter_bytes():
+            yield chunk
 
 
 async def _body(response: httpx.Response) -> bytes:
-    try:
-        return await response.aread()
-    except FOREIGN as error:
-        raise translated(error) from error
+    body = bytearray()
+    async for chunk in _chunks(response):
+        body += chunk
+        if len(body) > LARGEST_ANSWER:
+            raise InvalidAnswer(f"the answer is longer than {LARGEST_ANSWER} bytes")
+    return bytes(body)
 
 
 class AsyncTrees:
@@ -193,7 +233,8 @@ class AsyncTrees:
         self._client = client
 
     async def list(self, *, before: int | None = None, limit: int = 50, **filters: Any) -> results.TreePage:
-        """Newest first. filters: `status`, `model`, `release`, `algorithm`, `task`, `key`, `min_value`, `text`."""
+        """Newest first. filters: `status`, `model`, `release`, `algorithm`, `task`, `key`, `min_value`, `text`,
+        `min_nodes`, `outcome`."""
         return await self._client.send(calls.list_trees(before, limit, filters))
 
     async def get(self, tree_id: str) -> results.LoggedTree:
@@ -201,35 +242,46 @@ class AsyncTrees:
 
     async def read(self, after: int = 0, *, limit: int | None = None) -> AsyncIterator[results.LogRecord]:
         """Trees and later verdicts with a greater `seq`, in order, to the log's end as it is now. Where the connection
-        breaks it goes on after the last whole record."""
-        tried = 0
-        while True:
-            call = calls.read_trees(after, limit)
+        breaks it goes on after the last whole record. The client's `timeout` is for each wait for the server."""
+        reading = Reading(after, limit, self._client.configuration.retries)
+        while not reading.full:
             try:
-                async for record in self._lines(call):
-                    after, tried = record.seq, 0
-                    limit = None if limit is None else limit - 1
-                    yield record
+                async with aclosing(self._records(reading)) as records:
+                    async for record in records:
+                        yield record
+                return
             except RamifyError as error:
-                tried += 1
-                wait = self._client.configuration.retries.wait(
-                    error, tried, True, self._client.configuration.timeout
-                )
+                wait = reading.wait(error, self._client.configuration.timeout)
                 if wait is None:
                     raise
-                await asyncio.sleep(wait)
-            else:
-                return
-            if limit == 0:
-                return
+            await asyncio.sleep(wait)
 
-    async def _lines(self, call: Call[results.LogRecord]) -> AsyncIterator[results.LogRecord]:
-        async with self._client._open(call, self._client._deadline(None)) as response:
-            try:
-                async for line in response.aiter_lines():
-                    yield call.parse(line.encode())
-            except FOREIGN as error:
-                raise translated(error) from error
+    async def _records(self, reading: Reading) -> AsyncGenerator[results.LogRecord, None]:
+        call = reading.call()
+        response = await self._client._opened(call, self._client._attempts(call, None))
+        try:
+            async with aclosing(_chunks(response)) as chunks:
+                async for chunk in chunks:
+                    for record in reading.feed(call, chunk):
+                        yield record
+            reading.ended()
+        finally:
+            await response.aclose()
+
+    async def branch(
+        self, tree_id: str, node: int, *, timeout: float | None = None, **options: Unpack[BranchOptions]
+    ) -> results.SearchResult:
+        """Search on from a node of a logged tree; the answer is a new tree's."""
+        return await self._client.send(calls.branch(tree_id, node, **options), timeout)
+
+    @asynccontextmanager
+    async def stream_branch(
+        self, tree_id: str, node: int, *, timeout: float | None = None, **options: Unpack[BranchOptions]
+    ) -> AsyncIterator[AsyncSearchStream]:
+        """The same, as `stream` gives a search."""
+        call = calls.branch(tree_id, node, stream=True, **options)
+        async with self._client._streaming(call, timeout) as events:
+            yield events
 
     async def dot(self, tree_id: str) -> str:
         """The tree for Graphviz."""

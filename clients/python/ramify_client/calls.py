@@ -5,18 +5,17 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, Unpack
 from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
 from ramify_client import results
 from ramify_client.errors import InvalidAnswer
+from ramify_client.options import BranchOptions, SearchOptions, Text
 
 Parsed = TypeVar("Parsed")
 Shape = TypeVar("Shape", bound=BaseModel)
-Message = Mapping[str, str]
-Text = str | Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -48,21 +47,28 @@ def read(shape: type[Shape]) -> Callable[[bytes], Shape]:
 
 
 def search(
-    prompt: Text | None,
-    messages: Sequence[Message] | None,
-    *,
-    idempotency_key: str | None,
-    stream: bool = False,
-    **options: Any,
+    prompt: str | None, *, stream: bool = False, **options: Unpack[SearchOptions]
 ) -> Call[results.SearchResult]:
     """A search. Without a key of the caller's it gets one, so that a retry never searches twice."""
-    body = _given(
-        prompt=prompt, messages=None if messages is None else [dict(m) for m in messages], **options
-    )
-    if stream:
-        body["stream"] = True
-    key = idempotency_key or f"ramify-client-{uuid.uuid4().hex}"
-    return Call("POST", "/v1/search", read(results.SearchResult), body, headers={"Idempotency-Key": key})
+    messages = options.pop("messages", None)
+    said = _given(prompt=prompt, messages=messages and [dict(message) for message in messages])
+    return _searching("/v1/search", said, stream, options)
+
+
+def branch(
+    tree_id: str, node: int, *, stream: bool = False, **options: Unpack[BranchOptions]
+) -> Call[results.SearchResult]:
+    """A search from a node of a logged tree."""
+    return _searching(f"/v1/trees/{_part(tree_id)}/branch", {"node": node}, stream, options)
+
+
+def _searching(
+    path: str, said: dict[str, Any], stream: bool, options: BranchOptions
+) -> Call[results.SearchResult]:
+    fields = _given(**options)
+    key = fields.pop("idempotency_key", f"ramify-client-{uuid.uuid4().hex}")
+    body = {**said, **fields, **({"stream": True} if stream else {})}
+    return Call("POST", path, read(results.SearchResult), body, headers={"Idempotency-Key": key})
 
 
 def get_search(search_id: str) -> Call[results.SearchResult]:
@@ -93,7 +99,7 @@ def get_tree(tree_id: str) -> Call[results.LoggedTree]:
 
 
 def dot(tree_id: str) -> Call[str]:
-    return Call("GET", f"/v1/trees/{_part(tree_id)}", bytes.decode, params={"format": "dot"})
+    return Call("GET", f"/v1/trees/{_part(tree_id)}", _text, params={"format": "dot"})
 
 
 def delete_tree(tree_id: str) -> Call[None]:
@@ -129,6 +135,10 @@ def ready() -> Call[None]:
     return Call("GET", "/readyz", _nothing, repeatable=False)
 
 
+def public_releases() -> Call[results.Releases]:
+    return Call("GET", "/v1/releases", read(results.Releases))
+
+
 def releases() -> Call[results.Releases]:
     return Call("GET", "/admin/releases", read(results.Releases))
 
@@ -162,6 +172,13 @@ def _given(**fields: Any) -> dict[str, Any]:
 def _part(name: str) -> str:
     """One segment of a path, whatever it holds."""
     return quote(name, safe="")
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidAnswer(f"the answer is no text: {error}") from error
 
 
 def _nothing(_: bytes) -> None:

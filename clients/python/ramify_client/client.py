@@ -1,22 +1,30 @@
-"""The client."""
+"""The synchronous client: the transport, and a method for each call."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar, Unpack
 
 import httpx
 
 from ramify_client import calls, results
-from ramify_client.calls import Call, Message, Parsed, Text
-from ramify_client.configuration import DEFAULT_TIMEOUT, Configuration
-from ramify_client.errors import ConnectionFailed, RamifyError, RequestTimeout, error_of, translated
+from ramify_client.calls import Call, Parsed
+from ramify_client.configuration import DEFAULT_TIMEOUT, LARGEST_ANSWER, Configuration
+from ramify_client.errors import (
+    ConnectionFailed,
+    InvalidAnswer,
+    RamifyError,
+    error_of,
+    translating,
+)
 from ramify_client.events import Reader
+from ramify_client.options import BranchOptions, SearchOptions, Text
+from ramify_client.reading import Reading
+from ramify_client.retries import Attempts
 
-FOREIGN = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError)
-"""What httpx raises. Every one is translated where it is raised; nothing of httpx's leaves this package."""
+Done = TypeVar("Done")
 
 
 class Client:
@@ -24,7 +32,8 @@ class Client:
 
     base_url, api_key: `RAMIFY_BASE_URL` and `RAMIFY_API_KEY` where they are not given. timeout: seconds that one call
     may take, retries and waits included. max_retries: further tries of calls that may be repeated; a search may, since
-    it carries an Idempotency-Key. configuration: in place of all four. All methods raise `RamifyError` only.
+    it carries an Idempotency-Key. configuration: in place of all four. All methods raise `RamifyError` only, but for
+    arguments that no request can be made of (`ValueError`, `TypeError`).
     """
 
     def __init__(
@@ -55,34 +64,20 @@ class Client:
         self.close()
 
     def search(
-        self,
-        prompt: Text | None = None,
-        *,
-        messages: Sequence[Message] | None = None,
-        idempotency_key: str | None = None,
-        timeout: float | None = None,
-        **options: Any,
+        self, prompt: str | None = None, *, timeout: float | None = None, **options: Unpack[SearchOptions]
     ) -> results.SearchResult:
-        """The best answer of a tree. options: `task`, `search`, `sampling`, `model`, `n`, `seed`, `train`,
-        `include_tree`, `deadline`, as `POST /v1/search` takes them."""
-        call = calls.search(prompt, messages, idempotency_key=idempotency_key, **options)
-        return self.send(call, timeout)
+        """The best answer of a tree, for a `prompt` or for `messages`."""
+        return self.send(calls.search(prompt, **options), timeout)
 
     @contextmanager
     def stream(
-        self,
-        prompt: Text | None = None,
-        *,
-        messages: Sequence[Message] | None = None,
-        idempotency_key: str | None = None,
-        timeout: float | None = None,
-        **options: Any,
-    ) -> Iterator[Iterator[results.SearchEvent]]:
+        self, prompt: str | None = None, *, timeout: float | None = None, **options: Unpack[SearchOptions]
+    ) -> Iterator[SearchStream]:
         """The same, as events while it runs; the last one is `completed`. Leaving the block before that ends the
-        search on the server. Not tried again."""
-        call = calls.search(prompt, messages, idempotency_key=idempotency_key, stream=True, **options)
-        with self._open(call, self._deadline(timeout)) as response:
-            yield self._events(response)
+        search on the server. Tried again until it is accepted, and then no more."""
+        call = calls.search(prompt, stream=True, **options)
+        with self._streaming(call, timeout) as events:
+            yield events
 
     def get_search(self, search_id: str) -> results.SearchResult:
         """A search's state: its best answer so far, or how it ended."""
@@ -102,6 +97,10 @@ class Client:
         """What is served."""
         return self.send(calls.models())
 
+    def releases(self) -> results.Releases:
+        """Every release, and which one is active; the key needs the scope `log`."""
+        return self.send(calls.public_releases())
+
     def version(self) -> results.Version:
         """The server's version, model and release."""
         return self.send(calls.version())
@@ -118,70 +117,109 @@ class Client:
 
     def send(self, call: Call[Parsed], timeout: float | None = None) -> Parsed:
         """Send a call, again where that may help, and read its answer."""
-        deadline = self._deadline(timeout)
-        tried = 0
+        return self._trying(call, timeout, self._answered)
+
+    def _trying(
+        self,
+        call: Call[Parsed],
+        timeout: float | None,
+        attempt: Callable[[Call[Parsed], Attempts], Done],
+    ) -> Done:
+        attempts = self._attempts(call, timeout)
         while True:
-            tried += 1
             try:
-                return call.parse(self._once(call, deadline))
+                attempts.begin()
+                return attempt(call, attempts)
             except RamifyError as error:
-                left = deadline - time.monotonic()
-                wait = self.configuration.retries.wait(error, tried, call.repeatable, left)
+                wait = attempts.wait(error)
                 if wait is None:
                     raise
             time.sleep(wait)
 
-    def _once(self, call: Call[Any], deadline: float) -> bytes:
-        with self._open(call, deadline) as response:
-            try:
-                return response.read()
-            except FOREIGN as error:
-                raise translated(error) from error
-
-    @contextmanager
-    def _open(self, call: Call[Any], deadline: float) -> Iterator[httpx.Response]:
-        """The answer to a call, its body still to be read. Raises the error that its status stands for."""
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise RequestTimeout("the call's time was over before it was sent")
-        request = self._http.build_request(
-            call.method,
-            call.path,
-            json=call.json,
-            params=call.params,
-            headers=call.headers,
-            timeout=self.configuration.waits(left),
-        )
+    def _answered(self, call: Call[Parsed], attempts: Attempts) -> Parsed:
+        response = self._opened(call, attempts)
         try:
-            response = self._http.send(request, stream=True)
-        except FOREIGN as error:
-            raise translated(error) from error
-        try:
-            if response.is_error:
-                raise error_of(response.status_code, response.headers, _body(response))
-            yield response
+            return call.parse(_body(response, attempts))
         finally:
             response.close()
 
-    def _events(self, response: httpx.Response) -> Iterator[results.SearchEvent]:
-        reader = Reader()
+    def _opened(self, call: Call[Any], attempts: Attempts) -> httpx.Response:
+        """The answer to a call, its body still to be read. Raises the error that its status stands for."""
+        with translating():
+            request = self._http.build_request(
+                call.method,
+                call.path,
+                json=call.json,
+                params=call.params,
+                headers=call.headers,
+                timeout=self.configuration.waits(attempts.left()),
+            )
+            response = self._http.send(request, stream=True)
+        if response.is_success:
+            return response
         try:
-            for chunk in response.iter_bytes():
-                yield from reader.feed(chunk)
-        except FOREIGN as error:
-            raise translated(error) from error
-        if not reader.completed:
-            raise ConnectionFailed("the stream ended before the search did")
+            raise error_of(response.status_code, response.headers, _body(response, attempts))
+        finally:
+            response.close()
 
-    def _deadline(self, timeout: float | None) -> float:
-        return time.monotonic() + (self.configuration.timeout if timeout is None else timeout)
+    @contextmanager
+    def _streaming(self, call: Call[Any], timeout: float | None) -> Iterator[SearchStream]:
+        attempts = self._attempts(call, timeout)
+        response = self._trying(call, timeout, self._opened)
+        try:
+            yield SearchStream(self, response, attempts)
+        finally:
+            response.close()
+
+    def _attempts(self, call: Call[Any], timeout: float | None) -> Attempts:
+        seconds = self.configuration.timeout if timeout is None else timeout
+        return Attempts(self.configuration.retries, call.repeatable, seconds)
 
 
-def _body(response: httpx.Response) -> bytes:
-    try:
-        return response.read()
-    except FOREIGN as error:
-        raise translated(error) from error
+class SearchStream:
+    """The events of one search, to be iterated over once."""
+
+    def __init__(self, client: Client, response: httpx.Response, attempts: Attempts) -> None:
+        self._client, self._response, self._attempts = client, response, attempts
+        self.id: str | None = None
+        """Of the search; None before its first event."""
+
+    def __iter__(self) -> Iterator[results.SearchEvent]:
+        return self._events()
+
+    def cancel(self) -> results.SearchResult | None:
+        """End the search now; its best answer so far, which `completed` brings too. Before the first event the
+        connection is closed in place of that, and None returned."""
+        if self.id is None:
+            self._response.close()
+            return None
+        return self._client.cancel(self.id)
+
+    def _events(self) -> Iterator[results.SearchEvent]:
+        reader = Reader()
+        for chunk in _chunks(self._response):
+            for event in reader.feed(chunk):
+                self.id = event.id
+                yield event
+            if reader.completed:
+                return
+            self._attempts.left()
+        raise ConnectionFailed("the stream ended before the search did")
+
+
+def _chunks(response: httpx.Response) -> Iterator[bytes]:
+    with translating():
+        yield from response.iter_bytes()
+
+
+def _body(response: httpx.Response, attempts: Attempts) -> bytes:
+    body = bytearray()
+    for chunk in _chunks(response):
+        attempts.left()
+        body += chunk
+        if len(body) > LARGEST_ANSWER:
+            raise InvalidAnswer(f"the answer is longer than {LARGEST_ANSWER} bytes")
+    return bytes(body)
 
 
 class Trees:
@@ -191,7 +229,8 @@ class Trees:
         self._client = client
 
     def list(self, *, before: int | None = None, limit: int = 50, **filters: Any) -> results.TreePage:
-        """Newest first. filters: `status`, `model`, `release`, `algorithm`, `task`, `key`, `min_value`, `text`."""
+        """Newest first. filters: `status`, `model`, `release`, `algorithm`, `task`, `key`, `min_value`, `text`,
+        `min_nodes`, `outcome`."""
         return self._client.send(calls.list_trees(before, limit, filters))
 
     def get(self, tree_id: str) -> results.LoggedTree:
@@ -199,35 +238,42 @@ class Trees:
 
     def read(self, after: int = 0, *, limit: int | None = None) -> Iterator[results.LogRecord]:
         """Trees and later verdicts with a greater `seq`, in order, to the log's end as it is now. Where the connection
-        breaks it goes on after the last whole record."""
-        tried = 0
-        while True:
-            call = calls.read_trees(after, limit)
+        breaks it goes on after the last whole record. The client's `timeout` is for each wait for the server."""
+        reading = Reading(after, limit, self._client.configuration.retries)
+        while not reading.full:
             try:
-                for record in self._lines(call):
-                    after, tried = record.seq, 0
-                    limit = None if limit is None else limit - 1
-                    yield record
+                yield from self._records(reading)
+                return
             except RamifyError as error:
-                tried += 1
-                wait = self._client.configuration.retries.wait(
-                    error, tried, True, self._client.configuration.timeout
-                )
+                wait = reading.wait(error, self._client.configuration.timeout)
                 if wait is None:
                     raise
-                time.sleep(wait)
-            else:
-                return
-            if limit == 0:
-                return
+            time.sleep(wait)
 
-    def _lines(self, call: Call[results.LogRecord]) -> Iterator[results.LogRecord]:
-        with self._client._open(call, self._client._deadline(None)) as response:
-            try:
-                for line in response.iter_lines():
-                    yield call.parse(line.encode())
-            except FOREIGN as error:
-                raise translated(error) from error
+    def _records(self, reading: Reading) -> Iterator[results.LogRecord]:
+        call = reading.call()
+        response = self._client._opened(call, self._client._attempts(call, None))
+        try:
+            for chunk in _chunks(response):
+                yield from reading.feed(call, chunk)
+            reading.ended()
+        finally:
+            response.close()
+
+    def branch(
+        self, tree_id: str, node: int, *, timeout: float | None = None, **options: Unpack[BranchOptions]
+    ) -> results.SearchResult:
+        """Search on from a node of a logged tree; the answer is a new tree's."""
+        return self._client.send(calls.branch(tree_id, node, **options), timeout)
+
+    @contextmanager
+    def stream_branch(
+        self, tree_id: str, node: int, *, timeout: float | None = None, **options: Unpack[BranchOptions]
+    ) -> Iterator[SearchStream]:
+        """The same, as `stream` gives a search."""
+        call = calls.branch(tree_id, node, stream=True, **options)
+        with self._client._streaming(call, timeout) as events:
+            yield events
 
     def dot(self, tree_id: str) -> str:
         """The tree for Graphviz."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import httpx
 
@@ -14,6 +14,8 @@ DEFAULT_ADMIN_URL = "http://127.0.0.1:8001"
 DEFAULT_TIMEOUT = 600.0
 """Seconds for one call, retries and waits included."""
 CONNECT_SECONDS = 10.0
+LARGEST_ANSWER = 256 << 20
+"""Bytes of one answer that is read as a whole."""
 
 
 @dataclass(frozen=True)
@@ -24,27 +26,26 @@ class Configuration:
     retries: Retries
 
     @classmethod
+    def of(cls, base_url: str | None, api_key: str | None, timeout: float, max_retries: int) -> Configuration:
+        """`RAMIFY_BASE_URL` and `RAMIFY_API_KEY` stand in for what is not given."""
+        url = base_url or os.environ.get("RAMIFY_BASE_URL") or DEFAULT_URL
+        return cls._checked(url, api_key or os.environ.get("RAMIFY_API_KEY"), timeout, max_retries)
+
+    @classmethod
     def of_admin(
         cls, base_url: str | None, key: str | None, timeout: float, max_retries: int
     ) -> Configuration:
         """`RAMIFY_ADMIN_URL` and `RAMIFY_ADMIN__KEY` stand in for what is not given; the public key never does."""
         url = base_url or os.environ.get("RAMIFY_ADMIN_URL") or DEFAULT_ADMIN_URL
-        found = cls.of(url, None, timeout, max_retries)
-        return replace(found, api_key=key or os.environ.get("RAMIFY_ADMIN__KEY"))
+        return cls._checked(url, key or os.environ.get("RAMIFY_ADMIN__KEY"), timeout, max_retries)
 
     @classmethod
-    def of(cls, base_url: str | None, api_key: str | None, timeout: float, max_retries: int) -> Configuration:
-        """`RAMIFY_BASE_URL` and `RAMIFY_API_KEY` stand in for what is not given."""
-        if timeout <= 0:
+    def _checked(cls, url: str, key: str | None, timeout: float, max_retries: int) -> Configuration:
+        if not timeout > 0:
             raise ValueError(f"timeout is {timeout}; give seconds above 0")
         if max_retries < 0:
             raise ValueError(f"max_retries is {max_retries}; give 0 or more")
-        return cls(
-            (base_url or os.environ.get("RAMIFY_BASE_URL") or DEFAULT_URL).rstrip("/"),
-            api_key or os.environ.get("RAMIFY_API_KEY"),
-            timeout,
-            Retries(max_retries),
-        )
+        return cls(_address(url), _key(key or None), timeout, Retries(max_retries))
 
     @property
     def headers(self) -> dict[str, str]:
@@ -52,4 +53,23 @@ class Configuration:
 
     def waits(self, left: float) -> httpx.Timeout:
         """httpx's time limits for one try, `left` seconds before the call's end."""
-        return httpx.Timeout(max(0.001, left), connect=min(CONNECT_SECONDS, max(0.001, left)))
+        return httpx.Timeout(left, connect=min(CONNECT_SECONDS, left))
+
+
+def _address(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"base_url is no address: {error}") from error
+    if parsed.userinfo:
+        raise ValueError("base_url holds a user name or password; give the key as api_key")
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ValueError(f"base_url is {url!r}; give one such as {DEFAULT_URL}")
+    return url.rstrip("/")
+
+
+def _key(key: str | None) -> str | None:
+    """Checked here, since the HTTP library would repeat a header that it cannot send in its error."""
+    if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
+        raise ValueError("the API key holds a space, a line break or a character outside ASCII")
+    return key

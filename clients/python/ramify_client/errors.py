@@ -21,12 +21,18 @@ RamifyError
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import httpx
 
 LONGEST = 500
 """Characters of a foreign text that an error repeats."""
+FOREIGN = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, httpx.CookieConflict)
+"""What httpx raises."""
 
 
 class RamifyError(Exception):
@@ -138,6 +144,8 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes) -> ResponseEr
     said = _error_object(body)
     kind = _BY_STATUS.get(status, ServerError if status >= 500 else ResponseError)
     message = _text(said.get("message")) or body[:LONGEST].decode("utf-8", "replace") or "no message"
+    if 300 <= status < 400:
+        message = f"redirected to {headers.get('location', 'nowhere')}; give the address that it leads to as base_url"
     return kind(
         f"{status}: {message[:LONGEST]}",
         status=status,
@@ -157,11 +165,15 @@ def search_error(body: bytes) -> SearchError:
     return SearchError(message, _text(said.get("type")), _text(said.get("param")), _text(said.get("code")))
 
 
-def translated(error: httpx.HTTPError | httpx.InvalidURL | httpx.StreamError) -> RamifyError:
-    """httpx's error as ours. Texts of httpx hold no header, so no key."""
-    if isinstance(error, httpx.TimeoutException):
-        return RequestTimeout(f"no answer in time ({type(error).__name__})")
-    return ConnectionFailed(f"{type(error).__name__}: {error}"[:LONGEST])
+@contextmanager
+def translating() -> Iterator[None]:
+    """The one edge at which httpx's errors become ours, chained. Nothing of httpx's leaves this package."""
+    try:
+        yield
+    except httpx.TimeoutException as error:
+        raise RequestTimeout(f"no answer in time ({type(error).__name__})") from error
+    except FOREIGN as error:
+        raise ConnectionFailed(f"{type(error).__name__}: {error}"[:LONGEST]) from error
 
 
 def _error_object(body: bytes) -> Mapping[str, object]:
@@ -177,7 +189,14 @@ def _text(value: object) -> str | None:
 
 
 def _seconds(value: str | None) -> float | None:
-    try:
-        return max(0.0, float(value)) if value is not None else None
-    except ValueError:
+    """`Retry-After`: seconds, or a date (RFC 9110, 10.2.3)."""
+    if value is None:
         return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(value).astimezone(UTC) - datetime.now(UTC)).total_seconds()
+        except ValueError:
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None

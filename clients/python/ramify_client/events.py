@@ -1,4 +1,4 @@
-"""Server-Sent Events, read as they come."""
+"""Server-Sent Events, read as they come (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
 
 from __future__ import annotations
 
@@ -8,41 +8,48 @@ from collections.abc import Iterator
 from pydantic import ValidationError
 
 from ramify_client.errors import InvalidAnswer, search_error
+from ramify_client.lines import LONGEST_LINE, Lines
 from ramify_client.results import SearchEvent
 
-LONGEST_EVENT = 64 << 20
-"""Bytes; a tree of some thousand nodes is a few MiB."""
 _KINDS = {"search.started": "started", "search.progress": "progress", "search.completed": "completed"}
 
 
 class Reader:
     """Feed it bytes, take the events that they complete. Comments and events of unknown names are left out."""
 
-    def __init__(self) -> None:
-        self._rest = b""
+    def __init__(self, longest: int = LONGEST_LINE) -> None:
+        self._longest = longest
+        self._lines = Lines(longest)
+        self._name = b""
+        self._data: list[bytes] = []
+        self._held = 0
         self.completed = False
         """Whether the last event of a search has been read."""
 
     def feed(self, chunk: bytes) -> Iterator[SearchEvent]:
         """Raises `SearchError` at an `error` event, and `InvalidAnswer`."""
-        *whole, self._rest = (self._rest + chunk).replace(b"\r\n", b"\n").split(b"\n\n")
-        if len(self._rest) > LONGEST_EVENT:
-            raise InvalidAnswer(f"an event is longer than {LONGEST_EVENT} bytes")
-        for block in whole:
-            event = self._event(block)
+        for line in self._lines.feed(chunk):
+            if line:
+                self._field(line)
+                continue
+            name, body = self._name.decode("utf-8", "replace"), b"\n".join(self._data)
+            self._name, self._data, self._held = b"", [], 0
+            event = self._event(name, body)
             if event is not None:
                 yield event
 
-    def _event(self, block: bytes) -> SearchEvent | None:
-        name, data = "", []
-        for line in block.split(b"\n"):
-            field, _, value = line.partition(b":")
-            value = value.removeprefix(b" ")
-            if field == b"event":
-                name = value.decode("utf-8", "replace")
-            elif field == b"data":
-                data.append(value)
-        body = b"\n".join(data)
+    def _field(self, line: bytes) -> None:
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"event":
+            self._name = value
+        elif field == b"data":
+            self._data.append(value)
+            self._held += len(value) + 1
+            if self._held > self._longest:
+                raise InvalidAnswer(f"an event is longer than {self._longest} bytes")
+
+    def _event(self, name: str, body: bytes) -> SearchEvent | None:
         if name == "error":
             raise search_error(body)
         if name not in _KINDS:

@@ -1,11 +1,13 @@
-"""When a call is tried again, and after how long. No I/O, no clock of its own."""
+"""When a call is tried again, and after how long. No I/O."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from ramify_client.errors import ConnectionFailed, RamifyError, ResponseError
+from ramify_client.errors import ConnectionFailed, RamifyError, RequestTimeout, ResponseError
 
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 30.0
@@ -24,7 +26,7 @@ class Retries:
 
         tried: tries so far. left: seconds until the deadline of the whole call.
         """
-        if tried > self.most or not _worth_another(error, repeatable):
+        if tried > self.most or not (repeatable and _worth_another(error)):
             return None
         said = error.retry_after if isinstance(error, ResponseError) else None
         backoff = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (tried - 1)) * random.uniform(0.75, 1.25)
@@ -32,12 +34,42 @@ class Retries:
         return wait if wait < left else None
 
 
-def _worth_another(error: RamifyError, repeatable: bool) -> bool:
+@dataclass
+class Attempts:
+    """The tries of one call, which together may take `seconds`."""
+
+    retries: Retries
+    repeatable: bool
+    seconds: float
+    clock: Callable[[], float] = time.monotonic
+    tried: int = 0
+    _deadline: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._deadline = self.clock() + self.seconds
+
+    def begin(self) -> float:
+        """Count one more try; the seconds that it may take. Raises `RequestTimeout` where none are left."""
+        self.tried += 1
+        return self.left()
+
+    def left(self) -> float:
+        """Seconds until the deadline, above 0. Raises `RequestTimeout` where it is over."""
+        left = self._deadline - self.clock()
+        if left <= 0:
+            raise RequestTimeout(f"the call's {self.seconds:g} seconds are over")
+        return left
+
+    def wait(self, error: RamifyError) -> float | None:
+        """Seconds to wait after a try that has failed; None where there is to be no other."""
+        return self.retries.wait(error, self.tried, self.repeatable, self._deadline - self.clock())
+
+
+def _worth_another(error: RamifyError) -> bool:
     if isinstance(error, ResponseError):
         if error.should_retry is not None:
-            return error.should_retry and repeatable
-        refused = error.status in (429, 503)  # nothing was done
+            return error.should_retry
         if error.status == 409 and error.code not in (None, "conflict"):
             return False  # a stale version or another's lease stays what it is
-        return refused or (repeatable and error.status in AGAIN)
-    return repeatable and isinstance(error, ConnectionFailed)
+        return error.status in AGAIN
+    return isinstance(error, ConnectionFailed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ramify.api.app import application
 from ramify_client import (
     AsyncClient,
     BadRequest,
+    Client,
     Conflict,
     ConnectionFailed,
     InvalidAnswer,
@@ -24,10 +28,15 @@ from ramify_client import (
     ResponseError,
     Unauthorized,
     Unavailable,
+    aio,
+    client,
     errors,
 )
+from ramify_client.configuration import Configuration
+from ramify_client.events import Reader
+from ramify_client.lines import Lines
 
-from .world import PROMPT, World, a_world
+from .world import PROMPT, World, a_world, hold, over_network, release
 
 pytestmark = pytest.mark.anyio
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -155,8 +164,9 @@ async def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
         assert (refused.value.retry_after, len(seen)) == (60, 1)
 
 
-async def test_what_may_have_been_done_is_not_done_again() -> None:
-    async with answering(refuses(500)) as (client, seen):
+@pytest.mark.parametrize("status", [500, 503, 429])
+async def test_what_may_have_been_done_is_not_done_again(status: int) -> None:
+    async with answering(refuses(status)) as (client, seen):
         with pytest.raises(ResponseError):
             await client.trees.feedback("tree_x", 1.0)
         assert len(seen) == 1
@@ -203,34 +213,30 @@ def raises(error: Exception) -> Handler:
     return handle
 
 
-FAILURES = sorted(
-    {
+ERRORS_OF_HTTPX = sorted(
+    (
         kind
-        for base in (httpx.TransportError, httpx.StreamError, httpx.DecodingError, httpx.TooManyRedirects)
-        for kind in (
-            base,
-            *base.__subclasses__(),
-            *(k for s in base.__subclasses__() for k in s.__subclasses__()),
-        )
-    },
+        for kind in (getattr(httpx, name) for name in httpx.__all__)
+        if isinstance(kind, type) and issubclass(kind, Exception)
+    ),
     key=lambda kind: kind.__name__,
 )
 
 
-NO_MESSAGE = {httpx.StreamConsumed, httpx.StreamClosed, httpx.ResponseNotRead, httpx.RequestNotRead}
+@pytest.mark.parametrize("kind", ERRORS_OF_HTTPX, ids=lambda kind: kind.__name__)
+def test_every_error_of_httpx_is_translated_and_chained(kind: type[Exception]) -> None:
+    error = kind.__new__(kind, "x")  # some take no message
+    expected = RequestTimeout if issubclass(kind, httpx.TimeoutException) else ConnectionFailed
+    with pytest.raises(expected) as found, errors.translating():
+        raise error
+    assert found.value.__cause__ is error
 
 
-@pytest.mark.parametrize("kind", FAILURES, ids=lambda kind: kind.__name__)
-async def test_no_error_of_httpx_leaves_the_client(kind: type[Exception]) -> None:
-    error = (
-        kind()
-        if kind in (httpx.StreamConsumed, httpx.StreamClosed, httpx.ResponseNotRead, httpx.RequestNotRead)
-        else kind("x")
-    )
-    async with answering(raises(error), max_retries=0) as (client, _):
-        expected = RequestTimeout if issubclass(kind, httpx.TimeoutException) else ConnectionFailed
-        with pytest.raises(expected):
-            await client.models()
+async def test_no_error_of_httpx_leaves_the_client() -> None:
+    for kind, expected in ((httpx.ConnectError, ConnectionFailed), (httpx.ReadTimeout, RequestTimeout)):
+        async with answering(raises(kind("x")), max_retries=0) as (client, _):
+            with pytest.raises(expected):
+                await client.models()
 
 
 @pytest.mark.parametrize(
@@ -250,23 +256,189 @@ def test_every_status_has_its_error(status: int, kind: type[ResponseError]) -> N
     assert found.retry_after == 2.5
 
 
-def test_both_clients_have_the_same_methods() -> None:
-    from ramify_client import Client
+def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
+    def methods(kind: type[Any]) -> dict[str, list[str]]:
+        found = ((name, value) for name, value in vars(kind).items() if not name.startswith("_"))
+        return {name: list(inspect.signature(value).parameters) for name, value in found}
 
-    def methods(kind: type[Any]) -> set[str]:
-        return {name for name in vars(kind) if not name.startswith("_")}
-
-    assert methods(Client) == methods(AsyncClient)
+    for one in ("Client", "Trees", "Consumers", "Admin", "SearchStream"):
+        assert methods(getattr(client, one)) == methods(getattr(aio, f"Async{one}"))
 
 
-def test_the_synchronous_client_searches_too() -> None:
-    def handle(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, json=FOUND)
+async def test_the_synchronous_client_searches_streams_and_reads_the_log(tmp_path: Path) -> None:
+    def use(url: str) -> None:
+        with Client(url) as client:
+            found = client.search(PROMPT, search={"budget": {"simulations": 4}})
+            assert found.status == "complete"
+            with client.stream(PROMPT, search={"budget": {"simulations": 4}}) as events:
+                kinds = [event.kind for event in events]
+            assert (kinds[0], kinds[-1]) == ("started", "completed")
+            branched = client.trees.branch(found.tree.id, 0, search={"budget": {"simulations": 2}})
+            assert [record.tree_id for record in client.trees.read(after=1)][-1] == branched.tree.id
+            assert [record.seq for record in client.trees.read(limit=2)] == [1, 2]
+            with pytest.raises(NotFound):
+                client.trees.get("tree_nowhere")
 
-    from ramify_client import Client
+    async with a_world(tmp_path) as world, over_network(world) as http:
+        await asyncio.to_thread(use, str(http.base_url))
 
-    with Client("http://server", transport=httpx.MockTransport(handle)) as client:
-        assert client.models().data == []
+
+async def test_leaving_a_stream_ends_the_search_on_the_server(tmp_path: Path) -> None:
+    async with a_world(tmp_path) as world, over_network(world) as http:
+        async with AsyncClient(str(http.base_url)) as client, client.stream(PROMPT) as events:
+            async for event in events:
+                assert event.kind == "started"
+                hold(world.engines)
+                break
+        release(world.engines)
+        async with asyncio.timeout(10):
+            while not (found := await world.logged()):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        assert (found[0].status, found[0].tree_id) == ("cancelled", event.id.replace("srch", "tree"))
+
+
+async def test_a_stream_that_is_cancelled_still_brings_its_answer(tmp_path: Path) -> None:
+    async with (
+        a_world(tmp_path) as world,
+        over_network(world) as http,
+        AsyncClient(str(http.base_url)) as client,
+    ):
+        async with client.stream(PROMPT, search={"budget": {"simulations": 10_000}}) as events:
+            async for event in events:
+                if event.kind == "progress":
+                    cancelled = await events.cancel()
+                    assert cancelled is not None
+                    assert (cancelled.id, cancelled.status) == (event.id, "cancelled")
+        assert event.result is not None
+        assert event.result.status == "cancelled"
+
+
+async def test_a_tree_is_branched_and_streamed_from_a_node(tmp_path: Path) -> None:
+    async with served(tmp_path) as (client, _):
+        found = await client.search(PROMPT, search={"budget": {"simulations": 4}})
+        few: dict[str, Any] = {"budget": {"simulations": 2}}
+        branched = await client.trees.branch(found.tree.id, 0, search=few)
+        assert (await client.trees.get(branched.tree.id)).tree["parent_tree"] == found.tree.id
+        async with client.trees.stream_branch(found.tree.id, 0, search=few) as events:
+            assert [event.kind async for event in events][-1] == "completed"
+
+
+async def test_a_refused_stream_is_asked_for_again_under_the_same_key() -> None:
+    refusal = refuses(503, **{"retry-after": "0"})
+    async with answering(refusal, refuses(400)) as (client, seen):
+        with pytest.raises(BadRequest):
+            async with client.stream("x"):
+                pass
+        assert len({request.headers["idempotency-key"] for request in seen}) == 1
+        assert len(seen) == 2
+
+
+async def test_a_redirect_is_an_error_that_names_the_other_address() -> None:
+    moved = httpx.Response(307, headers={"location": "https://elsewhere/"})
+    async with answering(moved, api_key="secret") as (client, seen):
+        with pytest.raises(ResponseError, match="https://elsewhere/"):
+            await client.models()
+        assert len(seen) == 1
+
+
+async def test_an_answer_that_comes_too_slowly_is_a_timeout_for_either_client() -> None:
+    gone = asyncio.Event()
+    connections: list[asyncio.Task[None] | None] = []
+
+    async def dribble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(asyncio.current_task())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        while not gone.is_set():
+            writer.write(b" ")
+            await asyncio.sleep(0.01)
+        writer.close()
+        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+    async with await asyncio.start_server(dribble, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with AsyncClient(url, timeout=0.3) as client:
+            with pytest.raises(RequestTimeout):
+                await client.models()
+
+        def wait() -> None:
+            with Client(url, timeout=0.3) as client, pytest.raises(RequestTimeout):
+                client.models()
+
+        await asyncio.to_thread(wait)
+        gone.set()
+        await asyncio.gather(*filter(None, connections))
+
+
+async def test_a_record_may_hold_characters_that_other_readers_break_lines_at() -> None:
+    line = '{"seq": 1, "kind": "tree", "tree_id": "tree_a", "tree": {"text": "a\u2028b\u0085c"}}\n'
+    async with answering(httpx.Response(200, content=line.encode())) as (client, _):
+        (record,) = [record async for record in client.trees.read()]
+        assert record.tree == {"text": "a\u2028b\u0085c"}
+
+
+async def test_a_log_that_ends_inside_a_record_is_a_failed_connection() -> None:
+    async with answering(httpx.Response(200, content=b'{"seq": 1'), max_retries=0) as (client, _):
+        with pytest.raises(ConnectionFailed):
+            _ = [record async for record in client.trees.read()]
+
+
+@pytest.mark.parametrize("key", ["secret\nkey", "secret key", "secret-ö"])
+def test_a_key_that_no_header_can_hold_is_refused_without_being_repeated(key: str) -> None:
+    with pytest.raises(ValueError, match="API key") as refused:
+        Client(api_key=key)
+    assert "secret" not in str(refused.value)
+
+
+def test_an_address_is_one_of_http_and_holds_no_password() -> None:
+    with pytest.raises(ValueError, match="base_url") as refused:
+        Client("http://me:secret@server")
+    assert "secret" not in str(refused.value)
+    with pytest.raises(ValueError, match="base_url"):
+        Client("server:8000")
+
+
+def test_address_and_key_come_from_the_environment_where_they_are_not_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAMIFY_BASE_URL", "http://server:1/")
+    monkeypatch.setenv("RAMIFY_API_KEY", "from-the-environment")
+    found = Configuration.of(None, None, 1, 0)
+    assert (found.base_url, found.api_key) == ("http://server:1", "from-the-environment")
+    assert Configuration.of("http://x", "given", 1, 0).api_key == "given"
+    assert Configuration.of_admin(None, None, 1, 0).api_key is None
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [("3", 3), ("-1", 0), ("inf", None), ("nan", None), ("soon", None), ("Wed, 21 Oct 2015 07:28:00 GMT", 0)],
+)
+def test_retry_after_is_seconds_or_a_date(said: str, seconds: float | None) -> None:
+    assert errors.error_of(503, {"retry-after": said}, b"").retry_after == seconds
+
+
+@given(st.data())
+def test_events_are_the_same_however_their_bytes_come(data: st.DataObject) -> None:
+    started = '{"id": "srch_a", "model": "ö\u2028"}'.encode()
+    stream = (
+        b": ping\n\nevent: search.started\r\ndata: " + started + b"\r\n\r\n: ping\nevent: other\ndata: 1\n\n"
+    )
+    stream += b'event:search.progress\ndata: {"id": "srch_a",\ndata: "tokens": 3}\n\n'
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
+    reader = Reader()
+    pieces = [stream[i:j] for i, j in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    found = [event for piece in pieces for event in reader.feed(piece)]
+    assert [(event.kind, event.id, event.tokens) for event in found] == [
+        ("started", "srch_a", None),
+        ("progress", "srch_a", 3),
+    ]
+
+
+def test_lines_and_events_are_bounded() -> None:
+    with pytest.raises(InvalidAnswer, match="longer"):
+        list(Lines(4).feed(b"12345"))
+    with pytest.raises(InvalidAnswer, match="longer"):
+        list(Reader(8).feed(b"data:1\ndata:2\ndata:3\ndata:4\ndata:5\n"))
 
 
 def test_settings_that_cannot_be_are_refused() -> None:
