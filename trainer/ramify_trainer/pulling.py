@@ -2,7 +2,7 @@
 
 A pull holds the consumer's lease, so two trainers cannot move one cursor: every change names the version last seen
 (If-Match), and the lease keeps the other from registering in between. A record that is no tree is kept in a quarantine
-folder, counted, and passed over.
+folder, counted, and passed over. A later verdict from a key that may not teach (`train_feedback`) is passed over too.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from ramify.search.codec import BadTree, tree_from_dict
 from ramify.search.tree import Tree
@@ -31,6 +32,8 @@ class Pulled:
     node: int | None = None
     """Where the verdict is on: the node that ends the answer; None where it names the answer's text."""
     answer: str | None = None
+    source: Literal["human", "verifier"] = "human"
+    """Who gave the verdict."""
 
 
 @dataclass(slots=True)
@@ -120,9 +123,14 @@ class Puller:
         path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
-def _verdict(record: LogRecord) -> Pulled:
+def _verdict(record: LogRecord) -> Pulled | None:
+    """None where whoever gave it may not feed training; a record that does not say counts as one of those."""
     said = record.model_extra or {}
-    node, answer = said.get("node"), said.get("answer")
+    node, answer, source = said.get("node"), said.get("answer"), said.get("source", "human")
     if record.outcome is None or not 0 <= record.outcome <= 1:
         raise BadTree(f"a verdict of {record.outcome}, which is outside [0, 1]")
-    return Pulled(record.seq, record.tree_id, outcome=record.outcome, node=node, answer=answer)
+    if source not in ("human", "verifier"):
+        raise BadTree(f"a verdict of the source {source!r}")
+    if said.get("train") is not True:
+        return None
+    return Pulled(record.seq, record.tree_id, None, record.outcome, node, answer, source)

@@ -19,7 +19,7 @@ from ramify_trainer.collecting import CollectConfig, collect, problems_of
 from ramify_trainer.errors import CollectionFailed, LeaseTaken
 from ramify_trainer.pulling import Puller
 
-from .world import PROMPT, World, a_world
+from .world import KEYS, PROMPT, World, a_world
 
 pytestmark = pytest.mark.anyio
 SMALL = CollectConfig(problems=6, concurrency=3, search={"algorithm": "mcts", "budget": {"simulations": 2}})
@@ -37,11 +37,18 @@ def small(folder: Path, **changes: Any) -> CollectConfig:
 
 
 @asynccontextmanager
-async def served(folder: Path) -> AsyncIterator[tuple[AsyncClient, World]]:
-    async with a_world(folder) as world:
+async def served(folder: Path, **settings: Any) -> AsyncIterator[tuple[AsyncClient, World]]:
+    async with a_world(folder, **settings) as world:
         transport = httpx.ASGITransport(application(world.context), raise_app_exceptions=False)
         async with AsyncClient("http://127.0.0.1:8000", transport=transport) as client:
             yield client, world
+
+
+def as_key(world: World, name: str) -> AsyncClient:
+    """Asks with the key of this name."""
+    transport = httpx.ASGITransport(application(world.context), raise_app_exceptions=False)
+    (key,) = (k["key"] for k in KEYS if k["name"] == name)
+    return AsyncClient("http://127.0.0.1:8000", str(key), transport=transport)
 
 
 def puller(client: AsyncClient, folder: Path, owner: str = "me") -> Puller:
@@ -112,6 +119,21 @@ async def test_20_the_cursor_moves_only_when_told_and_nothing_is_read_twice_afte
         assert (later.cursor, [p async for p in later.read()]) == (2, [])
 
 
+async def test_only_verdicts_of_keys_that_may_teach_are_learned_from(tmp_path: Path) -> None:
+    async with served(tmp_path, auth={"keys": KEYS}) as (_, world):
+        for name in ("alice", "bob"):
+            async with as_key(world, name) as asker:
+                found = await asker.search(PROMPT, search={"budget": {"simulations": 2}})
+                await asker.trees.feedback(found.tree.id, 1.0)
+        async with as_key(world, "trainer") as client:
+            reader = puller(client, tmp_path)
+            await reader.open()
+            read = [pulled async for pulled in reader.read()]
+        assert [p.source for p in read if p.outcome is not None] == ["human"]
+        assert [p.tree_id for p in read if p.outcome is not None] == [found.tree.id]
+        assert reader.quarantined == 0
+
+
 async def test_two_trainers_cannot_read_under_one_name(tmp_path: Path) -> None:
     async with served(tmp_path) as (client, _):
         await puller(client, tmp_path, "first").open()
@@ -136,8 +158,9 @@ async def test_a_cursor_that_was_moved_by_another_is_not_moved_again(tmp_path: P
         {"kind": "tree", "tree": {"schema_version": 99}},
         {"kind": "tree"},
         {"kind": "outcome", "outcome": 2.0},
+        {"kind": "outcome", "outcome": 1.0, "source": "oracle", "train": True},
     ],
-    ids=["a tree of another schema", "no tree", "a verdict outside its range"],
+    ids=["a tree of another schema", "no tree", "a verdict outside its range", "a verdict of nobody known"],
 )
 async def test_what_is_no_tree_is_set_aside_and_counted(tmp_path: Path, record: dict[str, object]) -> None:
     async with served(tmp_path) as (client, _):
