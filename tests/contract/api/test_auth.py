@@ -13,7 +13,9 @@ from ramify.api.scopes import ScopedRoute
 from .world import World, a_world
 
 pytestmark = pytest.mark.anyio
-OPEN = {"/livez", "/readyz", "/health", "/version", "/metrics", "/openapi.json"}
+PAGES = {"/", "/trees/{tree}", "/search", "/training", "/static/{name:path}"}
+"""The viewer's own files, which hold no data: what they show they ask for with a key."""
+OPEN = {"/livez", "/readyz", "/health", "/version", "/metrics", "/openapi.json"} | PAGES
 
 
 async def test_32_every_route_declares_its_scope(world: World) -> None:
