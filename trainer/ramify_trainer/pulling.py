@@ -49,6 +49,8 @@ class Puller:
     consumer: Consumer | None = None
     quarantined: int = field(default=0)
     """Records that were no trees."""
+    last_read: int = 0
+    """The last `seq` read, of whatever kind; 0 before any."""
 
     async def open(self) -> Consumer:
         """Register where need be, and take the lease. Raises `LeaseTaken`."""
@@ -71,6 +73,7 @@ class Puller:
     async def read(self) -> AsyncIterator[Pulled]:
         """What the log holds beyond the cursor, to its end as it is now."""
         async for record in self.client.trees.read(after=self.cursor):
+            self.last_read = record.seq
             pulled = self._pulled(record)
             if pulled is not None:
                 yield pulled

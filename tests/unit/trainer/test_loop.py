@@ -81,7 +81,7 @@ def test_a_round_learns_from_frozen_trees_graded_anew(tmp_path: Path):
 
     async def scenario() -> None:
         tree = answered(WRONG, RIGHT)
-        assert await freeze(pulled(Pulled(4, tree.id, tree)), path) == 4
+        await freeze(pulled(Pulled(4, tree.id, tree)), path)
         (found,) = await labelled(path, OutcomeWeights(), state.staleness)
         assert found.outcomes == {1: 0.0, 2: 1.0}
         assert found.staleness == 1
@@ -95,8 +95,8 @@ def test_a_later_verdict_speaks_where_the_verifier_weighs_nothing(tmp_path: Path
 
     async def scenario() -> None:
         tree = answered(RIGHT)
-        verdict = Pulled(5, tree.id, outcome=0.25, node=1)
-        assert await freeze(pulled(Pulled(4, tree.id, tree), verdict), path) == 5
+        verdict = Pulled(5, tree.id, outcome=0.25, node=1, source="human")
+        await freeze(pulled(Pulled(4, tree.id, tree), verdict), path)
         (found,) = await labelled(path, OutcomeWeights(verifier=0.0), lambda _: 0)
         assert found.outcomes == {1: 0.25}
 
@@ -108,7 +108,7 @@ def test_what_is_not_to_be_trained_on_is_read_past(tmp_path: Path):
 
     async def scenario() -> None:
         tree = answered(RIGHT, train=False)
-        assert await freeze(pulled(Pulled(9, tree.id, tree)), path) == 9
+        await freeze(pulled(Pulled(9, tree.id, tree)), path)
         assert await labelled(path, OutcomeWeights(), lambda _: 0) == []
 
     asyncio.run(scenario())

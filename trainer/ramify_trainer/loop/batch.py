@@ -18,20 +18,21 @@ from ramify_trainer.loop.state import replace
 from ramify_trainer.pulling import Pulled
 
 
-async def freeze(records: AsyncIterator[Pulled], path: Path) -> int:
-    """Keep what was pulled, one JSON object a line; returns the last `seq`, 0 where there was nothing.
-
-    Trees whose askers said that they are not to be trained on are left out."""
-    lines, last = [], 0
+async def freeze(records: AsyncIterator[Pulled], path: Path) -> None:
+    """Keep what was pulled, one JSON object a line; trees that are not to be trained on are left out."""
+    lines = []
     async for record in records:
-        last = record.seq
         if record.tree is not None and not record.tree.train:
             continue
         tree = None if record.tree is None else tree_to_dict(record.tree)
-        said = {"outcome": record.outcome, "node": record.node, "answer": record.answer}
+        said = {
+            "outcome": record.outcome,
+            "node": record.node,
+            "answer": record.answer,
+            "source": record.source,
+        }
         lines.append(json.dumps({"tree_id": record.tree_id, "tree": tree, **said}))
     replace(path, "".join(f"{line}\n" for line in lines).encode())
-    return last
 
 
 async def labelled(
@@ -44,7 +45,7 @@ async def labelled(
         if record["tree"] is not None:
             trees[record["tree_id"]] = tree_from_dict(record["tree"])
         else:
-            said = Feedback(record["node"], record["answer"], record["outcome"])
+            said = Feedback(record["node"], record["answer"], record["outcome"], record["source"])
             verdicts.setdefault(record["tree_id"], []).append(said)
     return [
         LabelledTree(

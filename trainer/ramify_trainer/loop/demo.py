@@ -6,6 +6,7 @@ import asyncio
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from ramify_trainer.loop.report import write
 from ramify_trainer.loop.rounds import Loop, Tell
 from ramify_trainer.loop.state import RoundRecord
 
+START_SECONDS = 600.0
 STOP_SECONDS = 60.0
 READY = "  ask  "
 """In the last line of what the server says once it is ready."""
@@ -52,11 +54,14 @@ def a_server(folder: Path, weights: Path, base: str) -> Iterator[tuple[str, str]
 def _said(process: subprocess.Popen[str]) -> str:
     """Its banner; it ends early where the server does."""
     assert process.stdout is not None
+    too_late = threading.Timer(START_SECONDS, process.kill)
+    too_late.start()
     said = ""
     for line in process.stdout:
         said += line
         if READY in line:
             break
+    too_late.cancel()
     return said
 
 

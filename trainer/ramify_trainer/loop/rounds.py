@@ -101,13 +101,16 @@ class Loop:
 
     async def _pull(self) -> None:
         self._here.mkdir(parents=True, exist_ok=True)
-        self.state.upto = max(
-            self.puller.cursor, await freeze(self.puller.read(), self._here / "trees.ndjson")
-        )
+        await freeze(self.puller.read(), self._here / "trees.ndjson")
+        self.state.upto = max(self.puller.cursor, self.puller.last_read)
 
     async def _train(self) -> None:
         state, config = self.state, self.config
         trees = await labelled(self._here / "trees.ndjson", config.outcomes, state.staleness)
+        if not trees:
+            raise TrainerError(
+                f"round {state.round} has no tree to learn from: the log held none since the last round"
+            )
         learner = self._learner()
         found = learner.round(
             trees, seed=config.seed * 1_000_003 + state.round, progress=self._told("trained")
@@ -157,6 +160,7 @@ class Loop:
             await self._activate(record.release)
         except Conflict as error:  # the server has gone back to the one before by itself
             record.promoted, record.reason = False, f"not served: {error}"
+            await self.admin.record(record.release, "rejected", {**record.gate, "reason": record.reason})
             return
         if state.incumbent != record.release:
             best = await self._gated(state.best)
