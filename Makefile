@@ -4,7 +4,7 @@ BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup demo serve loop test check format bench crash-test clean
+.PHONY: setup demo serve loop test check format bench test-browser crash-test clean
 
 setup: .venv/.ready
 
@@ -40,6 +40,10 @@ format: setup
 
 bench: setup
 	$(BIN)/ramify bench
+
+# Needs a Chromium: `apt-get install chromium`, or RAMIFY_TEST_CHROMIUM.
+test-browser: setup
+	$(BIN)/python -m pytest tests/e2e -m browser
 
 crash-test: setup
 	$(BIN)/python -m pytest tests/crash -m crash --override-ini=timeout=1800

@@ -100,7 +100,7 @@ function glyphs(context, scene, shown) {
     bars(context, scene, shown);
     return;
   }
-  const radius = Math.min(8, Math.max(3.2, 7 * camera.k));
+  const radius = Math.min(8, Math.max(4.2, 7 * camera.k));
   for (const { at, x, y } of shown) {
     const kind = kindOf(at.node);
     const shape = SHAPES[kind];
@@ -118,8 +118,8 @@ function glyphs(context, scene, shown) {
     if (shape.dashed) context.setLineDash([2.5 / radius, 2 / radius]);
     context.stroke(outline);
     context.setLineDash([]);
-    if (shape.sign && radius > 4) {
-      context.lineWidth = 1.8 / radius;
+    if (shape.sign) {
+      context.lineWidth = Math.min(1.8, radius * 0.3) / radius;
       context.strokeStyle = fill ? palette.onValue(figure) : palette.muted;
       context.stroke(path2d(shape.sign));
     }
@@ -165,7 +165,7 @@ function placeLabels(scene, shown) {
   const ordered = shown.map((item) => [rank(item.at.node), item]).sort((a, b) => b[0] - a[0] || a[1].at.node.id - b[1].at.node.id);
   const found = [];
   for (const [, item] of ordered) {
-    const room = laid.columns[item.at.depth].label * camera.across - 16;
+    const room = laid.columns[item.at.depth].label * camera.across - 20;
     const characters = Math.floor(room / (size * 0.602));
     if (characters < 4) continue;
     const from = Math.max(0, Math.floor((item.y - height / 2) / CELL) + 8);
@@ -175,7 +175,7 @@ function placeLabels(scene, shown) {
     for (let row = from; free && row <= to; row++) free = rows[row] === 0;
     if (!free) continue;
     rows.fill(1, from, to + 1);
-    found.push({ placed: item.at, x: item.x + 12, y: item.y, width: room + 2, height, characters, size, two });
+    found.push({ placed: item.at, x: item.x + 16, y: item.y, width: room + 2, height, characters, size, two });
   }
   return found;
 }
