@@ -7,7 +7,7 @@ const TREES = ["mcts", "gumbel"];
 
 /** {element, cancel, running, start(), stop(), focus()}; `submit(body)` gets the request's body. */
 export function askForm(parent, submit) {
-  const prompt = el("textarea", { rows: 4, required: true, placeholder: "3 5 7 8 to 24", spellcheck: "false", "aria-label": "Prompt", value: parent ? parent.prompt : "", readonly: Boolean(parent) });
+  const prompt = el("textarea", { rows: 4, required: true, placeholder: "3 5 7 8 to 24", spellcheck: "false", value: parent ? parent.prompt : "", readonly: Boolean(parent) });
   const inputs = {
     algorithm: choice(ALGORITHMS),
     expand: choice(["path", "step"]),
@@ -22,7 +22,7 @@ export function askForm(parent, submit) {
     train: el("input", { type: "checkbox" }),
   };
   const task = choice([["", "the model's own"], ["none", "none"], ["exact", "exact"], ["math", "math"]]);
-  const right = el("input", { placeholder: "the right answer", "aria-label": "The right answer" });
+  const right = el("input", { placeholder: "the right answer" });
   const rightField = field("Right answer", right);
   inputs.train.checked = true;
   if (parent) inputs.algorithm.value = parent.params.algorithm;
