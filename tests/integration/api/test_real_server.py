@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from ramify.rewards import countdown
 from ramify.search.codec import tree_from_dict
 from server_process import ServerProcess, still_running
 
@@ -93,6 +94,24 @@ async def test_events_arrive_on_vllm(http: httpx.AsyncClient) -> None:
     ) as response:
         names = [line[7:] async for line in response.aiter_lines() if line.startswith("event: ")]
     assert (names[0], names[-1]) == ("search.started", "search.completed")
+
+
+async def test_a_branch_on_vllm_goes_on_from_the_same_tokens_and_is_judged_whole(
+    http: httpx.AsyncClient,
+) -> None:
+    search = {"grader": "verifier", "budget": {"simulations": 8}}
+    body = {"prompt": "3 5 7 8 to 24", "search": search, "include_tree": True, "seed": 2}
+    parent = tree_from_dict((await http.post("/v1/search", json=body)).json()["tree_document"])
+    node = next(n for n in parent.nodes if n.depth == 1 and n.terminal is None)
+    del body["prompt"]
+    answer = await http.post(f"/v1/trees/{parent.id}/branch", json={**body, "node": node.id})
+    assert answer.status_code == 200, answer.text
+    tree = tree_from_dict(answer.json()["tree_document"])
+    assert tree.prompt_tokens == parent.sequence(node)
+    for leaf in tree.complete():
+        assert tree.text(leaf).startswith(node.text)
+        assert leaf.outcome == countdown.grade(tree.problem or {}, tree.text(leaf)).outcome
+    assert tree.complete()
 
 
 async def test_readiness_and_models(http: httpx.AsyncClient) -> None:
