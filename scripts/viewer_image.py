@@ -1,4 +1,4 @@
-"""Make docs/images/viewer.png of a real search: start a server on the shipped model, search, open the tree, take a picture.
+"""Make docs/images/viewer.png of a real search: start a server, search, open the tree, take a picture.
 
 Run by `make viewer-image`; needs a Chromium (RAMIFY_TEST_CHROMIUM, or one on the path).
 """
