@@ -23,11 +23,11 @@ SEARCH = {
     "prompt": "3 5 7 8 to 24",
     "seed": 11,
     "search": {
-        "select": "puct",
+        "select": "thompson",
         "grader": "verifier",
         "schedule": "waves",
         "parallel": 4,
-        "budget": {"simulations": 16},
+        "budget": {"simulations": 20},
     },
 }
 
@@ -41,7 +41,7 @@ def main() -> None:
         )
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-            page = browser.new_page(viewport={"width": 1280, "height": 760})
+            page = browser.new_page(viewport={"width": 1440, "height": 860})
             page.goto(server.url + tree["url"])
             page.locator(".panel h2").wait_for()
             page.wait_for_load_state("networkidle")

@@ -12,7 +12,9 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from ramify.search.arms import arms, puct_scores
+from ramify.search.budget import Budget
 from ramify.search.codec import tree_from_dict
+from ramify.search.growth import Growth
 from ramify.search.tree import Tree
 from server_process import ServerProcess
 
@@ -185,31 +187,27 @@ def test_the_panel_recomputes_selection_as_the_search_computes_it(
 ) -> None:
     tree = document(api, small)
     open_tree(page, small)
-    found: list[Any] = page.evaluate(
+    found, unseen = page.evaluate(
         """async (id) => {
           const { get } = await import("/static/lib/api.js");
           const { Model } = await import("/static/tree/model.js");
-          const { armsAt, closedNodes, puct } = await import("/static/tree/bandit.js");
+          const { armsAt, puct, unseenBelow } = await import("/static/tree/bandit.js");
           const model = Model.of((await get(`/v1/trees/${id}`)).tree);
-          const closed = closedNodes(model);
-          const open = armsAt(model, model.nodes[0], closed).filter((arm) => arm.open);
-          return puct(open, model.params).map(({ arm, score }) => [arm.node?.id ?? null, score]);
+          const open = armsAt(model, model.nodes[0], unseenBelow(model)).filter((arm) => arm.open);
+          const scores = puct(open, model.params).map(({ arm, score }) => [arm.node?.id ?? null, score]);
+          return [scores, open.map((arm) => arm.unseen)];
         }""",
         small,
     )
-    closed = page.evaluate(
-        """async (id) => {
-          const { get } = await import("/static/lib/api.js");
-          const { Model } = await import("/static/tree/model.js");
-          const { closedNodes } = await import("/static/tree/bandit.js");
-          return [...closedNodes(Model.of((await get(`/v1/trees/${id}`)).tree))];
-        }""",
-        small,
-    )
-    choices = arms(tree.root, tree.children(tree.root), fresh=True, revisit=False, closed=set(closed))
+    growth = Growth(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
+    for leaf in tree.nodes:
+        if leaf.terminal is not None:
+            growth._see(leaf)
+    choices = arms(tree.root, tree.children(tree.root), fresh=True, revisit=False, unseen=growth.unseen)
     scores = puct_scores(choices, tree.params.c_init, tree.params.c_base)
     assert [node for node, _ in found] == [arm.node.id if arm.node else None for arm in choices]
     assert [score for _, score in found] == pytest.approx(scores)
+    assert unseen == pytest.approx([arm.unseen for arm in choices])
 
 
 def test_a_branch_from_the_page_searches_on_from_its_node(page: Page, api: httpx.Client, small: str) -> None:

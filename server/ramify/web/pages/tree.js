@@ -4,7 +4,7 @@ import { get } from "../lib/api.js";
 import { download, el, icon, iconButton, replace, svg } from "../lib/dom.js";
 import { NONE, exactly, oneLine, seconds, shortId, unit, when, whole } from "../lib/format.js";
 import { failure, frame, say, typing } from "../lib/shell.js";
-import { closedNodes } from "../tree/bandit.js";
+import { unseenBelow } from "../tree/bandit.js";
 import { drawLegend } from "../tree/legend.js";
 import { Model } from "../tree/model.js";
 import { showPanel } from "../tree/panel.js";
@@ -28,7 +28,7 @@ try {
 function open(reply) {
   const document_ = reply.tree;
   const model = Model.of(document_);
-  const tree = { id: reply.id, model, closed: closedNodes(model), feedback: reply.feedback };
+  const tree = { id: reply.id, model, unseen: unseenBelow(model), feedback: reply.feedback };
   const replay = replayOf(model);
   document.title = `${oneLine(model.prompt, 40)} · Ramify`;
 

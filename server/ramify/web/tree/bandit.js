@@ -2,7 +2,8 @@
 //
 // PUCT (AlphaZero's pseudocode): with n(a) = N(a) + O(a), score(a) = Q(a) + c(s)·P(a)·√max(1, Σn) / (1 + n(a)),
 // c(s) = c_init + ln((Σn + c_base + 1) / c_base). In a logged tree nothing is in flight: O = 0 and n = N.
-// Thompson: Beta(κq + w, κ(1 − q) + n − w), q the arm's model value, n its visits, w the sum of their values.
+// Thompson: Beta(κq + w, κ(1 − q) + n − w), q the arm's model value, n its visits, w the sum of their values; a draw of it
+// counts by the policy's probability that the arm brings an answer not yet known (server/ramify/search/arms.py).
 
 const NOTHING_NEW = 0.01;
 const FLOOR = 1e-3;
@@ -11,25 +12,23 @@ const FLOOR = 1e-3;
 export const widens = (params) =>
   params.algorithm === "mcts" || params.algorithm === "gumbel" ? params.expand === "path" || params.widen : false;
 
-/** Ids of the nodes below which a draw would bring nothing new; such nodes are no arms where a search widens. */
-export function closedNodes(model) {
-  const closed = new Set();
+/** By node id: the policy's probability that a draw below it ends in an answer that is not yet known; 0 below 1 %. */
+export function unseenBelow(model) {
+  const seen = new Float64Array(model.nodes.length);
   for (let id = model.nodes.length - 1; id >= 0; id--) {
     const node = model.nodes[id];
-    if (node.terminal) closed.add(id);
-    else if (model.sampling.temperature && node.children.length) {
-      const known = node.children.filter((child) => closed.has(child));
-      const mass = known.reduce((sum, child) => sum + Math.exp(model.nodes[child].logprobs.reduce((a, b) => a + b, 0)), 0);
-      if (mass >= 1 - NOTHING_NEW) closed.add(id);
+    if (node.terminal) seen[id] = 1;
+    else if (model.sampling.temperature) {
+      for (const child of node.children) seen[id] += seen[child] * Math.exp(model.nodes[child].logprobs.reduce((a, b) => a + b, 0));
     }
   }
-  return closed;
+  return Array.from(seen, (known) => (1 - known >= NOTHING_NEW ? 1 - known : 0));
 }
 
 const modelValue = (node, parent) => node.value ?? node.outcome ?? parent.value ?? 0.5;
 
 /** Every child and, where the search widens, the fresh arm (node null); `open` says whether selection may take it. */
-export function armsAt(model, node, closed) {
+export function armsAt(model, node, unseen) {
   const fresh = widens(model.params);
   const children = node.children.map((id) => model.nodes[id]);
   const total = children.reduce((sum, child) => sum + child.multiplicity, 0);
@@ -40,7 +39,8 @@ export function armsAt(model, node, closed) {
     w: child.value_sum,
     model: modelValue(child, node),
     prior: child.prior * scale,
-    open: !child.pruned && (!fresh || (!child.terminal && !closed.has(child.id))),
+    unseen: fresh ? unseen[child.id] : 1,
+    open: !child.pruned && (!fresh || (!child.terminal && unseen[child.id] > 0)),
   }));
   if (fresh) {
     arms.push({
@@ -49,7 +49,8 @@ export function armsAt(model, node, closed) {
       w: node.fresh_value_sum,
       model: modelValue(node, node),
       prior: 1 / (total + 1),
-      open: !closed.has(node.id),
+      unseen: unseen[node.id],
+      open: unseen[node.id] > 0,
     });
   }
   return arms;

@@ -2,7 +2,7 @@
 // the value, the stronger it stands against the page.
 
 const RAMPS = {
-  light: ["#efdfb8", "#b5d2a4", "#5fb3a4", "#1f8296", "#173f78"],
+  light: ["#e6cf98", "#aecb98", "#5fb3a4", "#1f8296", "#173f78"],
   dark: ["#3d3a56", "#34608a", "#2f9196", "#7cc782", "#f5e58b"],
 };
 const STEPS = 48;

@@ -77,7 +77,7 @@ function edges(context, scene) {
     path.bezierCurveTo(middle, y0, middle, y2, x2, y2);
   }
   context.strokeStyle = palette.edge;
-  context.globalAlpha = camera.k < 0.2 ? 0.55 : 0.85;
+  context.globalAlpha = camera.k < 0.2 ? 0.8 : 0.9;
   plain.forEach((path, i) => {
     context.lineWidth = Math.max(0.6, WIDTHS[i] * scale);
     context.stroke(path);
@@ -165,7 +165,7 @@ function placeLabels(scene, shown) {
   const ordered = shown.map((item) => [rank(item.at.node), item]).sort((a, b) => b[0] - a[0] || a[1].at.node.id - b[1].at.node.id);
   const found = [];
   for (const [, item] of ordered) {
-    const room = laid.columns[item.at.depth].label * camera.across - 20;
+    const room = laid.columns[item.at.depth].label * camera.across - 20 + Math.min(24, 30 * camera.across);
     const characters = Math.floor(room / (size * 0.602));
     if (characters < 4) continue;
     const from = Math.max(0, Math.floor((item.y - height / 2) / CELL) + 8);

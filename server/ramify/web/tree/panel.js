@@ -6,7 +6,7 @@ import { NONE, exactly, oneLine, percent, unit, whole } from "../lib/format.js";
 import { armsAt, beta, puct, widens } from "./bandit.js";
 import { KINDS, kindOf, meanOf } from "./model.js";
 
-/** tree: {id, model, closed, feedback}; actions: {select(id), focus(id), judged(verdict)}. */
+/** tree: {id, model, unseen, feedback}; actions: {select(id), focus(id), judged(verdict)}. */
 export function showPanel(panel, tree, id, actions) {
   const node = tree.model.nodes[id];
   replace(panel,
@@ -69,9 +69,9 @@ function tokens(node) {
 
 /** How selection saw the arms at `node`; `here` is the child that the panel is about, if any. */
 function selection(tree, node, here, actions) {
-  const { model, closed } = tree;
+  const { model, unseen } = tree;
   const { params } = model;
-  const arms = armsAt(model, node, closed);
+  const arms = armsAt(model, node, unseen);
   const open = arms.filter((arm) => arm.open);
   const thompson = params.algorithm === "mcts" && params.select === "thompson";
   const terms = new Map(puct(open, params).map((term) => [term.arm, term]));
@@ -91,7 +91,7 @@ function closedWhy(node) {
 }
 
 function how(params, thompson) {
-  if (thompson) return `This search selects by Thompson sampling (κ = ${params.kappa}): the largest of one draw from each Beta. PUCT is shown beside it, with c_init ${params.c_init}.`;
+  if (thompson) return `This search selects by Thompson sampling (κ = ${params.kappa}): the largest of one draw from each Beta, times the chance of an answer not yet known. PUCT is shown beside it, with c_init ${params.c_init}.`;
   if (params.algorithm === "mcts" || params.algorithm === "rap") return "This search selects the largest PUCT score. Figures are those at its end, nothing in flight.";
   return `${params.algorithm} does not select by PUCT; its terms are shown for comparison.`;
 }
@@ -108,7 +108,7 @@ function betaLine(arm, kappa) {
   const { a, b, mean, deviation } = beta(arm, kappa);
   return el("div", { class: "formula" },
     el("div", {}, `Beta(κq + w, κ(1 − q) + n − w) = Beta(${unit(a, 2)}, ${unit(b, 2)})`),
-    el("div", { class: "muted" }, `q = ${unit(arm.model)}; mean ${unit(mean)} ± ${unit(deviation)}`));
+    el("div", { class: "muted" }, `q = ${unit(arm.model)}; mean ${unit(mean)} ± ${unit(deviation)}; times ${unit(arm.unseen)}, the chance of an answer not yet known`));
 }
 
 function table(arms, terms, kappa, here, model, actions) {
