@@ -3,7 +3,7 @@
 
 const RAMPS = {
   light: ["#e6cf98", "#aecb98", "#5fb3a4", "#1f8296", "#173f78"],
-  dark: ["#3d3a56", "#34608a", "#2f9196", "#7cc782", "#f5e58b"],
+  dark: ["#5d5784", "#3f6c9c", "#2f9196", "#7cc782", "#f5e58b"],
 };
 const STEPS = 48;
 const made = {};
