@@ -142,6 +142,10 @@ def test_an_engine_that_hangs_fails_its_probe(paths: tuple[Path, Path], scratch:
             await engines.probe(30.0)
             os.kill(engines.pids[0], signal.SIGSTOP)
             try:
+                with contextlib.suppress(
+                    TimeoutError
+                ):  # what it had answered before it was stopped may still come in
+                    await engines.probe(1.0)
                 with pytest.raises(TimeoutError, match="policy engine made no step within 1 s"):
                     await engines.probe(1.0)
             finally:

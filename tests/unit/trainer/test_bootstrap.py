@@ -83,8 +83,8 @@ def test_the_same_seed_makes_the_same_weights(run: tuple[Path, weights.Release],
     assert not torch.equal(ours["lm_head.weight"], theirs["lm_head.weight"])
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.name)
-def test_every_shipped_config_parses(path: Path) -> None:
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("countdown-*.toml")), ids=lambda path: path.name)
+def test_every_shipped_bootstrap_config_parses(path: Path) -> None:
     BootstrapConfig.read(path)
 
 
