@@ -85,10 +85,10 @@ def large(api: httpx.Client) -> str:
     """The id of a searched tree of about 2,000 nodes."""
     budget = {"simulations": 10_000, "nodes": 2000}
     search = {"select": "thompson", "budget": budget, "parallel": 32}
-    hot = {"temperature": 2.0}  # more different answers than a cooler policy writes
+    hot = {"temperature": 1.6}  # more different answers than a cooler policy writes
     ask = {"prompt": "2 3 5 7 9 11 to 61", "search": search, "sampling": hot, "seed": 1}
     reply = api.post("/v1/search", json=ask).json()
-    assert reply["usage"]["nodes"] >= 1900, reply
+    assert reply["usage"]["nodes"] >= 1800, reply
     found: str = reply["tree"]["id"]
     return found
 
