@@ -41,7 +41,7 @@ format: setup
 bench: setup
 	$(BIN)/ramify bench
 
-# The TypeScript client's types, of the server's OpenAPI documents. Needs `npm ci` in clients/typescript.
+# The TypeScript client's types, made of the server's OpenAPI documents.
 client-types: setup
 	$(BIN)/python scripts/client_types.py
 

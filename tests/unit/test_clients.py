@@ -1,4 +1,4 @@
-"""Both clients have a call for every route, and for nothing else."""
+"""Both clients have a call for every route and for nothing else, and the same family of errors."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from fastapi.routing import APIRoute
 
 from ramify.api.admin import admin_routes
 from ramify.api.app import routes
-from ramify_client import calls
+from ramify_client import RamifyError, calls
 
-TYPESCRIPT = Path(__file__).parents[2] / "clients" / "typescript" / "src" / "calls.ts"
+TYPESCRIPT = Path(__file__).parents[2] / "clients" / "typescript" / "src"
 ELSEWHERE = {
     ("POST", "/v1/completions"),  # OpenAI's own clients
     ("POST", "/v1/chat/completions"),
@@ -48,5 +48,19 @@ def test_the_python_client_has_a_call_for_every_route() -> None:
 
 
 def test_the_typescript_client_has_a_call_for_every_route() -> None:
-    made = re.findall(r'\bcall\(\s*"(\w+)",\s*"([^"]+)"', TYPESCRIPT.read_text())
+    made = re.findall(r'\bcall\(\s*"(\w+)",\s*"([^"]+)"', (TYPESCRIPT / "calls.ts").read_text())
     assert {(method.upper(), nameless(path)) for method, path in made} == served()
+
+
+def family(kind: type[RamifyError]) -> set[tuple[str, str]]:
+    """(name, parent's name) of every error below `kind`."""
+    below = kind.__subclasses__()
+    return {(one.__name__, kind.__name__) for one in below}.union(*map(family, below))
+
+
+def test_both_clients_have_the_same_family_of_errors() -> None:
+    source = (TYPESCRIPT / "errors.ts").read_text()
+    declared = set(re.findall(r"export class (\w+) extends (\w+)", source))
+    assert declared - {("RamifyError", "Error")} == family(RamifyError)
+    exported = set(re.findall(r"^  (\w+),$", (TYPESCRIPT / "index.ts").read_text(), re.MULTILINE))
+    assert exported == {name for name, _ in declared}
