@@ -33,7 +33,7 @@ async def test_the_typescript_client_passes_its_suite(tmp_path: Path) -> None:
         async with serving(application(site.context)) as url, serving(admin) as admin_url:
             where = {"RAMIFY_BASE_URL": url, "RAMIFY_ADMIN_URL": admin_url}
             secrets = {"RAMIFY_API_KEY": KEY, "RAMIFY_ADMIN__KEY": ADMIN_KEY}
-            command = ("--test", "--test-reporter=tap", "test/*.test.ts")
+            command = ("--test", "--test-timeout=120000", "--test-reporter=tap", "test/*.test.ts")
             told = await asyncio.to_thread(node, package, *command, **where, **secrets, RAMIFY_PROMPT=PROMPT)
     passed = re.search(r"^# pass (\d+)$", told, re.MULTILINE)
     assert passed
