@@ -14,7 +14,7 @@ ask() {  # PATH [JSON]
 }
 
 echo "# The best answers of a tree, at 1,000 generated tokens"
-found=$(ask /v1/search '{"prompt": "3 5 7 8 to 24", "n": 2, "search": {"algorithm": "mcts", "budget": {"tokens": 1000}}}')
+found=$(ask /v1/search '{"prompt": "3 5 7 8 to 24", "n": 2, "search": {"budget": {"tokens": 1000}}}')
 echo "$found"
 
 echo "# Its tree in the log, as Graphviz draws it"

@@ -1,4 +1,7 @@
-/** Every call of the API as data: what to send, and how to read the answer. Paths and answers are the OpenAPI documents'. */
+/**
+ * Every call of the API as data: what to send, and how to read the answer. Paths, methods and the types of answers are
+ * those of the OpenAPI documents.
+ */
 
 import type { paths as AdminPaths } from "./admin_schema.js";
 import { object } from "./json.js";

@@ -174,8 +174,8 @@ export class Consumers {
   }
 
   /**
-   * Register a reader, or change the one last seen at `version`. Fails with `Conflict` where somebody else was faster or
-   * holds the lease.
+   * Register a reader, or change the one last seen at `version`. Fails with `Conflict` where somebody else was faster
+   * or holds the lease.
    */
   put(name: string, change: ConsumerChange = {}, how?: CallOptions): Promise<Consumer> {
     return this.#transport.send(calls.putConsumer(name, change), how);

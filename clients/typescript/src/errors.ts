@@ -29,7 +29,7 @@ export interface Said {
   readonly code: string | null;
 }
 
-/** Anything that this client throws, but for a caller's own `signal.reason` and arguments that no request can be made of. */
+/** All that this client throws but a caller's own `signal.reason`, and arguments that no request can be made of. */
 export class RamifyError extends Error {
   constructor(message: string, options?: ErrorOptions) {
     super(message, options);

@@ -12,7 +12,13 @@ const AGAIN: ReadonlySet<number> = new Set([408, 409, 429, 500, 502, 503]);
  *
  * tried: tries so far. most: tries after the first. left: milliseconds until the deadline of the whole call.
  */
-export function waitAfter(error: unknown, tried: number, most: number, repeatable: boolean, left: number): number | null {
+export function waitAfter(
+  error: unknown,
+  tried: number,
+  most: number,
+  repeatable: boolean,
+  left: number,
+): number | null {
   if (tried > most || !repeatable || !worthAnother(error)) return null;
   const said = error instanceof ResponseError ? error.retryAfter : null;
   const backoff = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** (tried - 1)) * (0.75 + Math.random() / 2);

@@ -3,7 +3,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Admin, BadRequest, Client, Conflict, NotFound, type SearchEvent, type SearchStream, Unauthorized } from "ramify-client";
+import {
+  Admin,
+  BadRequest,
+  Client,
+  Conflict,
+  NotFound,
+  type SearchEvent,
+  type SearchStream,
+  Unauthorized,
+} from "ramify-client";
 
 const skip = process.env.RAMIFY_BASE_URL ? false : "RAMIFY_BASE_URL is not set";
 const prompt = process.env.RAMIFY_PROMPT ?? "3 5 7 8 to 24";
@@ -72,7 +81,8 @@ test("leaving a stream ends the search on the server", live, async () => {
   const events = await client.stream({ prompt, search: endless });
   for await (const event of events) if (event.kind === "started") break;
   assert.ok(events.id);
-  assert.deepEqual(((found) => [found.status, found.stop_reason])(await ended(client, events.id)), ["cancelled", "disconnect"]);
+  const { status, stop_reason } = await ended(client, events.id);
+  assert.deepEqual([status, stop_reason], ["cancelled", "disconnect"]);
 });
 
 test("a caller's signal ends the search behind it", live, async () => {
@@ -144,11 +154,13 @@ test("errors name the field and the request, and are those of the family", live,
   await assert.rejects(ramify().model("gpt-4"), NotFound);
 });
 
-test("an operator activates, records, goes back and drains", { ...live, skip: skip || !process.env.RAMIFY_ADMIN_URL }, async () => {
+const administered = { ...live, skip: skip || !process.env.RAMIFY_ADMIN_URL };
+
+test("an operator activates, records, goes back and drains", administered, async () => {
   const admin = new Admin();
   const { active } = await admin.releases();
   assert.equal((await admin.record("v000003", { state: "rejected", figures: { greedy: 0.4 } })).state, "rejected");
-  await assert.rejects(admin.activate("v000003"), (error: Error) => error instanceof Conflict && error.code === "release_rejected");
+  await assert.rejects(admin.activate("v000003"), { name: Conflict.name, code: "release_rejected" });
   const done = await admin.activate("v000002", { note: "after the gate" });
   assert.deepEqual([done.release, done.previous], ["v000002", active]);
   assert.equal((await admin.rollback()).release, active);

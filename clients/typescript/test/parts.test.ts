@@ -45,7 +45,8 @@ test("an error repeats no more than a bounded part of a foreign text", () => {
 
 test("Retry-After is seconds or a date", () => {
   const said = (value: string) => errorOf(503, new Headers({ "retry-after": value }), "").retryAfter;
-  assert.deepEqual(["3", "-1", "Infinity", "soon", "", "Wed, 21 Oct 2015 07:28:00 GMT"].map(said), [3, 0, null, null, null, 0]);
+  assert.deepEqual(["3", "-1", "Infinity", "soon", ""].map(said), [3, 0, null, null, null]);
+  assert.equal(said("Wed, 21 Oct 2015 07:28:00 GMT"), 0);
 });
 
 test("a wait follows the server, doubles without it, and is not begun beyond the deadline", () => {
@@ -110,7 +111,8 @@ test("an error event is a SearchError with the server's fields", () => {
 
 test("a key that no header can hold is refused without being repeated", () => {
   for (const apiKey of ["secret\nkey", "secret key", "secret-ö"]) {
-    assert.throws(() => new Client({ apiKey }), (error: Error) => /API key/.test(error.message) && !/secret/.test(error.message));
+    const refusal = ({ message }: Error) => /API key/.test(message) && !/secret/.test(message);
+    assert.throws(() => new Client({ apiKey }), refusal);
   }
 });
 

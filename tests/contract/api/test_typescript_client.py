@@ -19,7 +19,7 @@ from ramify.api.app import application
 from .test_releases import a_site
 from .world import PROMPT, serving
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 KEY, ADMIN_KEY = "typescript-typescript", "the-admin-key-of-the-tests"
 SCOPES = ["search", "log", "feedback"]
 ROOT = Path(__file__).parents[3]
