@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match, Route
 
 from ramify.api.wire_common import ErrorBody, ErrorDetail
 from ramify.service import errors as e
@@ -129,6 +130,14 @@ def path_of(location: Iterable[object]) -> str:
     return ".".join(part for part in parts if not _BRANCH.search(part))
 
 
+def methods_of(app: FastAPI, request: Request) -> list[str]:
+    """The methods taken at the request's path. Starlette itself names those of the first route there only."""
+    routes = [route for route in app.routes if isinstance(route, Route)]
+    return sorted(
+        {m for route in routes if route.matches(request.scope)[0] != Match.NONE for m in route.methods or ()}
+    )
+
+
 def install(app: FastAPI) -> None:
     """Have the application answer every error in the one shape."""
 
@@ -146,12 +155,14 @@ def install(app: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        message, code = str(error.detail), None
+        message, code, headers = str(error.detail), None, dict(error.headers or {})
         if error.status_code == 404:
             message, code = f"there is no route {request.scope['path'][:LONGEST_INPUT]!r}", "unknown_route"
         elif error.status_code == 405:
-            message, code = f"{request.method[:20]} is not allowed on this route", "method_not_allowed"
-        return response(error.status_code, message, code=code, headers=error.headers)
+            allowed = headers["Allow"] = ", ".join(methods_of(app, request))
+            message = f"{request.method[:20]} is not allowed on this route; it takes {allowed}"
+            code = "method_not_allowed"
+        return response(error.status_code, message, code=code, headers=headers)
 
     async def unexpected(request: Request, error: Exception) -> Response:
         number = request.scope.get("ramify_request_id", "unknown")
