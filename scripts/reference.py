@@ -121,9 +121,9 @@ def trainer_models() -> list[tuple[str, type[BaseModel]]]:
     for info in pkgutil.iter_modules(ramify_trainer.__path__):
         name = f"{ramify_trainer.__name__}.{info.name}.config"
         if info.ispkg and importlib.util.find_spec(name):
-            for model in vars(importlib.import_module(name)).values():
-                if inspect.isclass(model) and model.__module__ == name and hasattr(model, "read"):
-                    found.append((info.name, model))
+            kinds = vars(importlib.import_module(name)).values()
+            models = (kind for kind in kinds if inspect.isclass(kind) and kind.__module__ == name)
+            found += [(info.name, model) for model in models if hasattr(model, "read")]
     return found
 
 
@@ -205,7 +205,9 @@ def _field_default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     default = field.get_default(call_default_factory=True)
-    return "none" if default is None else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+    return (
+        "none" if default is None else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+    )
 
 
 def _doc(model: type[BaseModel]) -> str:

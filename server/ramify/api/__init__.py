@@ -3,7 +3,6 @@
 | module | what it holds |
 |---|---|
 | `admin` | the operators' application, on a listener of its own |
-| `served` | what a server serves, by its settings |
 | `server` | `serve(settings)`: engines, log and uvicorn together, from the first check to the last drained search |
 | `app` | the ASGI application, made of a `Context` |
 | `context` | what every route may use |

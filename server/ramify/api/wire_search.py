@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from ramify.api.wire_common import (
     Count,
     Fraction,
+    ModelName,
     Name,
     Reply,
     Request,
@@ -145,7 +146,7 @@ class BranchRequest(Asked):
 class SearchRequest(Asked):
     """Only `prompt` or `messages` is needed."""
 
-    model: Name | None = None
+    model: ModelName | None = None
     prompt: Annotated[str, Field(min_length=1, max_length=10_000_000)] | None = Field(
         default=None, description="Text to continue."
     )
@@ -252,7 +253,7 @@ class Progressed(Reply):
 
 
 class ValueRequest(Request):
-    model: Name | None = None
+    model: ModelName | None = None
     prompt: Annotated[str, Field(max_length=10_000_000)] | Annotated[list[int], Field(max_length=200_000)] = (
         Field(description="Text or token ids.")
     )
