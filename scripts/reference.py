@@ -103,8 +103,8 @@ def trainer_configuration() -> str:
     lines = [
         "# The trainer's files",
         "",
-        "Each command of `ramify-trainer` that takes `--config` reads one TOML file. An unknown key is an error. This page is",
-        "made from the models of these files by `make docs`; `trainer/configs/` has the files of the demo.",
+        "Each command of `ramify-trainer` that takes `--config` reads one TOML file. An unknown key is an error. This",
+        "page is made from the models of these files by `make docs`; `trainer/configs/` has the files of the demo.",
         "",
     ]
     for module, model in trainer_models():

@@ -9,10 +9,12 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 
+from ramify.api.suggestions import is_model, meant
 from ramify.api.wire_common import ErrorBody, ErrorDetail
 from ramify.service import errors as e
 from ramify.treelog import LogError
@@ -94,24 +96,30 @@ def log_response(error: LogError) -> Response:
     )
 
 
-def validation_response(problems: Sequence[Mapping[str, Any]]) -> Response:
-    """The first ten problems in one message; `param` is the first one's field."""
-    lines = [explain(problem) for problem in problems[:MOST_ERRORS]]
+def validation_response(
+    problems: Sequence[Mapping[str, Any]], taken: type[BaseModel] | None = None
+) -> Response:
+    """The first ten problems in one message; `param` is the first one's field. taken: the body that the route takes."""
+    lines = [explain(problem, taken) for problem in problems[:MOST_ERRORS]]
     if len(problems) > MOST_ERRORS:
         lines.append(f"and {len(problems) - MOST_ERRORS} more")
-    first = path_of(problems[0]["loc"]) or None
+    first = None if problems[0]["type"] == "json_invalid" else path_of(problems[0]["loc"]) or None
     return response(400, "; ".join(lines), param=first, code="invalid_value")
 
 
-def explain(problem: Mapping[str, Any]) -> str:
+def explain(problem: Mapping[str, Any], taken: type[BaseModel] | None = None) -> str:
     field, given = path_of(problem["loc"]), problem.get("input")
     if problem["type"] == "json_invalid":
         return f"the body is no JSON: {problem.get('ctx', {}).get('error', '')} at character {problem['loc'][-1]}"
     if problem["type"] == "extra_forbidden":
-        return f"{field}: there is no such field"
+        instead = " or ".join(meant(taken, field)) if taken else ""
+        return f"{field}: there is no such field" + (f"; did you mean {instead}?" if instead else "")
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "model_attributes_type":
-        message, given = "must be a JSON object, sent with Content-Type: application/json", None
+        message = "must be a JSON object"
+        message, given = (
+            (message, given) if field else (f"{message}, sent with Content-Type: application/json", None)
+        )
     shown = f" (got {short(given)})" if isinstance(given, str | int | float | bool) else ""
     return f"{field}: {message}{shown}" if field else f"{message}{shown}"
 
@@ -128,6 +136,13 @@ def path_of(location: Iterable[object]) -> str:
     parts = [str(part)[:100] for part in location]
     parts = parts[1:] if parts and parts[0] in ("body", "query", "path", "header") else parts
     return ".".join(part for part in parts if not _BRANCH.search(part))
+
+
+def body_model(request: Request) -> type[BaseModel] | None:
+    """The wire model of the body that the request's route takes; `None` where it takes none."""
+    field = getattr(request.scope.get("route"), "body_field", None)
+    kind = field and field.field_info.annotation
+    return kind if is_model(kind) else None
 
 
 def methods_of(app: FastAPI, request: Request) -> list[str]:
@@ -149,9 +164,9 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, LogError)
         return log_response(error)
 
-    async def validation(_: Request, error: Exception) -> Response:
+    async def validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return validation_response(error.errors())
+        return validation_response(error.errors(), body_model(request))
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

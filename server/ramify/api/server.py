@@ -10,6 +10,7 @@ a new one: a half-dead server would only look alive.
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import signal
@@ -94,12 +95,14 @@ def admin_listener(settings: Settings) -> socket.socket:
             f"without an admin key only loopback addresses are administered, not {settings.admin.host}: "
             "set admin.key_file, or admin.host to 127.0.0.1"
         )
-    return bind(
-        settings.admin.host, settings.admin_port, "admin.host, admin.port; admin.enabled = false does without"
-    )
+    return bind(settings.admin.host, settings.admin_port, ADMIN_ADDRESS)
 
 
-def bind(host: str, port: int, names: str = "host, port") -> socket.socket:
+ADDRESS = "host, port"
+ADMIN_ADDRESS = "admin.host, admin.port; admin.enabled = false does without"
+
+
+def bind(host: str, port: int, names: str = ADDRESS) -> socket.socket:
     """A bound socket, on which nobody is answered yet. `names`: the settings to change. Raises `Refused`."""
     where = f"cannot listen on {host}:{port}"
     try:
@@ -112,7 +115,10 @@ def bind(host: str, port: int, names: str = "host, port") -> socket.socket:
         listener.bind(address)
     except OSError as error:
         listener.close()
-        raise Refused(f"{where}: {error.strerror or error} (settings: {names})") from error
+        flag = "--port" if names == ADDRESS else "--admin-port"
+        taken = f"; another program has it: end that one, or choose a free port with {flag} (0 finds one)"
+        advice = taken if error.errno == errno.EADDRINUSE else ""
+        raise Refused(f"{where}: {error.strerror or error}{advice} (settings: {names})") from error
     return listener
 
 

@@ -28,8 +28,6 @@ ModelName = Annotated[
 StopString = Annotated[str, Field(min_length=1, max_length=128)]
 StopStrings = Annotated[list[StopString], Field(max_length=8)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0, le=1_000_000)]
 
 
 class ErrorDetail(Reply):
