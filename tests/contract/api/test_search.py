@@ -176,3 +176,18 @@ async def test_without_a_value_model_only_what_needs_none_is_searched(
             assert "--value" in answer.json()["error"]["message"]
         judged = await world.http.post("/v1/value", json={"prompt": PROMPT, "continuations": ["a"]})
         assert judged.status_code == 400
+
+
+async def test_28_parameters_of_requests_at_once_do_not_mix(world: World) -> None:
+    async def asked(i: int) -> None:
+        sampling = {"temperature": 0.1 * (i + 1), "max_tokens": 6 + i % 2}
+        reply = (await world.search(sampling=sampling, seed=i, n=i + 1, include_tree=True)).json()
+        tree = tree_from_dict(reply["tree_document"])
+        assert (tree.sampling.temperature, tree.sampling.max_tokens) == tuple(sampling.values())
+        assert tree.seed == i
+        assert len(reply["candidates"]) <= i + 1
+
+    await asyncio.gather(*(asked(i) for i in range(8)))
+    assert {draw.temperature for _, draw in world.engines.policy.requests} == {
+        0.1 * (i + 1) for i in range(8)
+    }
