@@ -4,7 +4,7 @@ BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup demo serve loop test check format bench client-types test-browser viewer-image crash-test clean
+.PHONY: setup demo serve loop test check format docs bench client-types test-browser viewer-image crash-test clean
 
 setup: .venv/.ready
 
@@ -37,6 +37,9 @@ check: setup
 format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: setup
+	$(BIN)/python scripts/reference.py
 
 bench: setup
 	$(BIN)/ramify bench

@@ -109,10 +109,12 @@ class World:
 
 
 @asynccontextmanager
-async def a_world(folder: Path, engines: FakeEngines | None = None, **settings: Any) -> AsyncIterator[World]:
+async def a_world(
+    folder: Path, engines: FakeEngines | None = None, model: ServedModel = MODEL, **settings: Any
+) -> AsyncIterator[World]:
     engines = engines or FakeEngines()
     log = await TreeLog.open(f"sqlite:///{folder}/trees.db")
-    context = assemble(Settings(**settings), engines, MODEL, log)
+    context = assemble(Settings(**settings), engines, model, log)
     transport = httpx.ASGITransport(application(context), raise_app_exceptions=False)
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as http:
