@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ramify.engines import EngineConfig, Engines
+from ramify.engines.environment import preload
 from ramify.search.records import Action
 from ramify.service.ports import ServedModel
 from ramify.service.prepare import Preparer
@@ -41,7 +42,9 @@ async def open_release(path: Path | None) -> AsyncIterator[Local]:
     `ramify.weights.WeightsError` and `ramify.engines.EngineError`.
     """
     release = load_release(path or shipped())
-    engines = await Engines.start(config_of(release))
+    config = config_of(release)
+    preload(config.log_level, config.start_timeout)
+    engines = await Engines.start(config)
     try:
         model = model_of(release)
         yield Local(engines, Preparer(model, engines.tokenizer, engines.max_model_len, UNLIMITED, time.time))
