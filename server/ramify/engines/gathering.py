@@ -29,7 +29,7 @@ class GatheringScheduler(Scheduler):  # type: ignore[misc]
     _worked = 0.0
     """`time.monotonic()` at the end of the last step."""
     _seen = 0
-    """Requests that waited when it last looked."""
+    """Requests that waited when it last looked; 0 where it then computed them."""
 
     def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
         if self._more_may_come():
@@ -37,6 +37,8 @@ class GatheringScheduler(Scheduler):  # type: ignore[misc]
         return super().schedule(throttle_prefills)
 
     def update_from_output(self, scheduler_output: SchedulerOutput, model_runner_output: Any) -> Any:
+        if self._seen:
+            return {}  # it has only looked: nothing was computed, and nobody need be told
         if scheduler_output.total_num_scheduled_tokens:
             self._worked = time.monotonic()
         return super().update_from_output(scheduler_output, model_runner_output)
