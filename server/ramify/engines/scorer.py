@@ -16,8 +16,8 @@ from ramify.search.records import Draw, Score
 if TYPE_CHECKING:
     from ramify.engines.backend import Backend
 
-GROUP_SECONDS = 0.02
-"""Between groups of judgements: one or two of the policy's own steps where many searches run."""
+GROUP_SECONDS = 0.006
+"""Between groups of judgements; the policy's own step takes longer than that."""
 Translate = Callable[[Sequence[int]], list[int]]
 
 

@@ -18,7 +18,6 @@ from vllm.v1.metrics.loggers import PrometheusStatLogger
 
 from ramify.engines.core_process import THREADS, executor
 from ramify.engines.errors import EngineStartFailed
-from ramify.engines.gathering import GatheringScheduler
 from ramify.engines.launch import Launch
 
 
@@ -86,8 +85,6 @@ def _arguments(launch: Launch) -> Mapping[str, Any]:
         arguments |= {"runner": "generate", "logprobs_mode": "processed_logprobs", "max_logprobs": -1}
     else:
         arguments |= {"runner": "pooling", "convert": "classify", "skip_tokenizer_init": True}
-        if on_cpu():
-            arguments["scheduler_cls"] = GatheringScheduler
     return arguments
 
 

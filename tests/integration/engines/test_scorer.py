@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from statistics import median
 
 import pytest
 import torch
@@ -84,20 +83,6 @@ def test_a_sequence_that_is_too_long_is_refused_and_nothing_is_left_behind(
     too_long = [engines.tokenizer.a_token] * (engines.max_model_len + 1)
     with pytest.raises(RequestRefused, match="value engine refuses"):
         score(live_engines, [[engines.tokenizer.a_token], too_long])
-
-
-def test_judgements_sent_together_to_an_idle_engine_are_computed_in_one_step(
-    live_engines: LiveEngines, engines: Engines
-) -> None:
-    """By itself vLLM begins with the first of them. (Where the machine stops the sender half way, it may be two.)"""
-    sequences = [engines.tokenizer.encode(text) for text in TEXTS]
-
-    async def steps() -> float:
-        before = engines.stats()["value_steps"]
-        await engines.scorer.score(sequences)
-        return engines.stats()["value_steps"] - before
-
-    assert median(live_engines.run(steps()) for _ in range(21)) == 1
 
 
 def test_cancelled_scoring_leaves_nothing_behind(live_engines: LiveEngines, engines: Engines) -> None:
