@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ramify.engines import Engines
+from ramify.engines.environment import preload
 from ramify.service.prepare import Preparer
 from ramify.service.served import of_release
 from ramify.settings import Limits, load
@@ -40,6 +41,7 @@ async def open_release(path: Path | None) -> AsyncIterator[Local]:
     `ramify.weights.WeightsError` and `ramify.engines.EngineError`.
     """
     served = of_release(load_release(path or shipped()), load())
+    preload(served.config.log_level, served.config.start_timeout)
     engines = await Engines.start(served.config)
     try:
         yield Local(
