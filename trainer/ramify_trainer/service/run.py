@@ -58,16 +58,19 @@ class Service:
         self.settings = loop.config.service
         self.health = Health(loop, self.settings.stall_seconds)
         self.metrics = Metrics(self.health)
+        self.url: str | None = None
+        """Where it answers; None before it does."""
         self._told = asyncio.Event()
 
     async def run(self) -> int:
         """Until all rounds are done, or a signal."""
         listener = bind(self.settings.host, self.settings.port)
+        self.url = address_of(listener)
         http = Listener(Routes(self.health, self.metrics))
         with self._signals():
             answering = asyncio.create_task(http.serve(sockets=[listener]))
             probing = asyncio.create_task(self._probing())
-            logger.info("answers /livez, /readyz and /metrics at %s", address_of(listener))
+            logger.info("answers /livez, /readyz and /metrics at %s", self.url)
             try:
                 return await self._until_told()
             finally:
