@@ -42,7 +42,7 @@ def refusing(command: str) -> Iterator[None]:
         yield
     except (TrainerError, RamifyError, weights.WeightsError, BadDataset, OSError, ValueError) as error:
         Console(stderr=True).print(
-            f"ramify-trainer {command}: {error}", style="red", highlight=False, markup=False
+            f"ramify-trainer {command}: {error}", style="red", highlight=False, markup=False, soft_wrap=True
         )
         raise typer.Exit(1) from error
 
