@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,25 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from ramify.search.tree import Tree
-from ramify.weights import Probe, Release, load_release, publish
+from ramify.weights import Probe, Release, load_release, publish, shipped
 from ramify.weights.manifest import Details
 from ramify_trainer.learning.judging import values
 
 PROBES = 8
 TEXTS = 128
 """Answers that probes are chosen from."""
+
+
+def seeded(base: str, root: Path) -> str:
+    """Copy a run's base (`shipped`, or a directory) into the folder of releases, unless it is there; its id."""
+    found = load_release(shipped() if base == "shipped" else Path(base))
+    if not (root / found.id).exists():
+        root.mkdir(parents=True, exist_ok=True)
+        draft = root / f".seeding-{found.id}"
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.copytree(found.path, draft)
+        draft.rename(root / found.id)
+    return found.id
 
 
 def published(
