@@ -34,7 +34,7 @@ async def test_a_round_ends_in_a_better_known_server_and_a_moved_cursor(
 ) -> None:
     async with a_site(tmp_path) as site, a_loop(tmp_path, site) as loop:
         with caplog.at_level(logging.INFO, "ramify_trainer"):
-            record = await loop.holding(loop.round())
+            record = await loop.puller.holding(loop.round())
         assert (record.trees, record.steps, record.release, record.promoted) == (6, 4, "v000002", True)
         assert site.engines.loads == ["v000002"]
         assert (loop.puller.cursor, loop.puller.backlog) == (6, 0)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ramify import weights
 from ramify_client import AsyncAdmin, AsyncClient, Conflict
@@ -32,7 +32,6 @@ from ramify_trainer.loop.worker import Worker
 from ramify_trainer.pulling import Puller
 
 logger = logging.getLogger(__name__)
-Done = TypeVar("Done")
 Said = dict[str, Any]
 """What a phase came to, for the log."""
 Tell = Callable[[str, int, int], None]
@@ -50,7 +49,7 @@ NEEDS_A_CANDIDATE = ("gate", "publish", "activate")
 
 
 class Loop:
-    """A run. `start` it once, then `round` until `done`, within `holding`."""
+    """A run. `start` it once, then `round` until `done`, within `puller.holding`, which keeps the lease."""
 
     def __init__(
         self,
@@ -90,10 +89,6 @@ class Loop:
         await self._catch_up()
         await self._settle()
         self._save()
-
-    async def holding(self, work: Coroutine[Any, Any, Done]) -> Done:
-        """Do `work` with the lease kept. Raises `LeaseTaken` where it is lost, the work then being cancelled."""
-        return await self.puller.holding(work)
 
     @property
     def done(self) -> bool:

@@ -112,7 +112,7 @@ class Service:
         while True:
             try:
                 await self.loop.start()
-                return await self.loop.holding(self._rounds())
+                return await self.loop.puller.holding(self._rounds())
             except (RamifyError, TrainerError) as error:
                 if not passing(error):
                     raise
