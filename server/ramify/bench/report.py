@@ -43,6 +43,8 @@ def pair_table(throughput: Throughput) -> Lines:
             "replay s",
             "ratio",
             "own CPU, % of a core",
+            "policy steps",
+            "value steps",
         ]
     ]
     for i, pair in enumerate(throughput.pairs, 1):
@@ -54,8 +56,10 @@ def pair_table(throughput: Throughput) -> Lines:
             f"{pair.ratio:.3f}",
             f"{100 * pair.own_cpu:.1f}",
         )
-        lines.append([str(i), *counts, *seconds])
-    lines.append(["median", *[""] * 6, f"{throughput.ratio:.3f}", f"{100 * throughput.own_cpu:.1f}"])
+        steps = (f"{run.steps.get(role, 0)}, {replay.steps.get(role, 0)}" for role in ("policy", "value"))
+        lines.append([str(i), *counts, *seconds, *steps])
+    medians = (f"{throughput.ratio:.3f}", f"{100 * throughput.own_cpu:.1f}")
+    lines.append(["median", *[""] * 6, *medians, "", ""])
     return lines
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 import psutil
 
+from ramify.engines import Engines
 from ramify.evaluation.backends import LocalBackend
 from ramify.evaluation.methods import Method
 from ramify.evaluation.problems import Problem
@@ -31,6 +32,8 @@ class Searched:
     scored: int
     requests: int
     """Engine requests."""
+    steps: Mapping[str, int]
+    """Steps that each engine took, by its role."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Replayed:
     tokens: int
     scored: int
     requests: int
+    steps: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,7 @@ async def searched(backend: LocalBackend, load: Load, seed: int) -> Searched:
     await engines.reset_prefix_caches()
     engines.recorder.take()
     engines.recorder.on = True
+    before = steps_of(engines)
     started, cpu = time.perf_counter(), own_cpu_seconds()
     simulations = await _through_slots(backend, load, seed)
     seconds, cpu = time.perf_counter() - started, own_cpu_seconds() - cpu
@@ -124,6 +129,7 @@ async def searched(backend: LocalBackend, load: Load, seed: int) -> Searched:
         tokens=sum(request.tokens for request in requests),
         scored=sum(sum(request.judges) for request in requests if request.kind == "score"),
         requests=len(requests),
+        steps=steps_since(before, engines),
     )
 
 
@@ -131,7 +137,7 @@ async def replayed(backend: LocalBackend) -> Replayed:
     """Send what was recorded again, all at once."""
     engines = backend.local.engines
     await engines.reset_prefix_caches()
-    cpu = own_cpu_seconds()
+    cpu, before = own_cpu_seconds(), steps_of(engines)
     result = await engines.replay(engines.recorder.take())
     return Replayed(
         seconds=result.seconds,
@@ -139,6 +145,7 @@ async def replayed(backend: LocalBackend) -> Replayed:
         tokens=result.generated_tokens,
         scored=result.scored_sequences,
         requests=result.requests,
+        steps=steps_since(before, engines),
     )
 
 
@@ -159,6 +166,16 @@ async def _through_slots(backend: LocalBackend, load: Load, seed: int) -> int:
         for _ in range(load.slots):
             group.create_task(slot())
     return done
+
+
+def steps_of(engines: Engines) -> dict[str, int]:
+    """Steps of each engine until now."""
+    figures = engines.stats()
+    return {name[: -len("_steps")]: int(figures[name]) for name in figures if name.endswith("_steps")}
+
+
+def steps_since(before: Mapping[str, int], engines: Engines) -> dict[str, int]:
+    return {role: steps - before[role] for role, steps in steps_of(engines).items()}
 
 
 def own_cpu_seconds() -> float:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ramify.bench.throughput import Load
 
 LADDER = (1, 4, 16, 32, 64)
+PARALLEL = 4
+"""The most that docs/operations.md advises where many searches run at once."""
 
 
 def bench(
@@ -27,6 +29,7 @@ def bench(
     tokens: Annotated[int, typer.Option(min=1, help="Generated tokens of one search.")] = 1000,
     pairs: Annotated[int, typer.Option(min=0, help="Runs of search and replay; 0 leaves them out.")] = 5,
     method: Annotated[str, typer.Option(help="Which of the shipped methods searches.")] = "mcts",
+    parallel: Annotated[int, typer.Option(min=1, help="Simulations at once in one search.")] = PARALLEL,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change a parameter: search.parallel=16.")
     ] = None,
@@ -51,7 +54,7 @@ def bench(
     from ramify.weights import WeightsError
 
     try:
-        (chosen,) = override(load_methods(names=[method]), set_ or [])
+        (chosen,) = override(load_methods(names=[method]), [f"search.parallel={parallel}", *(set_ or [])])
         asked = problems(data, max(searches, 2 * max(LADDER)), seed=0)
     except (BadMethod, BadDataset) as error:
         refuse(error)

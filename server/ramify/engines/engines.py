@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ramify.engines.admission import Slots
+from ramify.engines.building import build_all
 from ramify.engines.checkpoints import Checkpoint, check_cpu, read_checkpoint
 from ramify.engines.config import EngineConfig
 from ramify.engines.environment import engine_environment, prepare_vllm
@@ -95,7 +96,7 @@ class Engines:
                 prepared = await asyncio.to_thread(_prepare, config)
                 plans = await asyncio.to_thread(_plan, config, prepared)
                 with engine_environment(plans[0].threads, folder):
-                    backends = await _build_all(plans)
+                    backends = await build_all(plans, folder)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -265,30 +266,6 @@ def _plan(config: EngineConfig, prepared: _Prepared) -> list[Launch]:
         for checkpoint in filter(None, (prepared.policy, prepared.value)):
             check_cpu(checkpoint)
     return launches(config, prepared.policy, prepared.value, cpu)
-
-
-async def _build_all(plans: Sequence[Launch]) -> list[Backend]:
-    """Start engines in threads, side by side. Where one fails, none is left."""
-    from ramify.engines.backend import Backend
-
-    tasks = [asyncio.ensure_future(asyncio.to_thread(Backend.build, plan)) for plan in plans]
-    try:
-        await asyncio.wait(tasks)
-    except asyncio.CancelledError:
-        for task in tasks:
-            task.add_done_callback(_end)
-        raise
-    failures = [error for task in tasks if (error := task.exception())]
-    backends = [task.result() for task in tasks if not task.exception()]
-    if failures:
-        await asyncio.gather(*(backend.close() for backend in backends))
-        raise failures[0]
-    return backends
-
-
-def _end(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled() and task.exception() is None:
-        task.result().kill()
 
 
 def _translation(prepared: _Prepared) -> Any:

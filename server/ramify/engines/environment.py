@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,6 +26,14 @@ def prepare_vllm(log_level: str, start_timeout: float) -> None:
         "TOKENIZERS_PARALLELISM": "false",
     }.items():
         os.environ.setdefault(name, value)
+
+
+def preload(log_level: str, start_timeout: float) -> None:
+    """Import vLLM, which takes seconds, on this thread. For commands, whose event loop has nothing else to do: a signal
+    ends an import here, and cannot end the one that `Engines.start` would have in a thread."""
+    prepare_vllm(log_level, start_timeout)
+    with warnings.catch_warnings(action="ignore"):
+        importlib.import_module("ramify.engines.backend")
 
 
 @contextmanager

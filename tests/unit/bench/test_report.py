@@ -7,8 +7,8 @@ from ramify.bench.throughput import Pair, Replayed, Searched, Throughput
 
 def pair(search: float, replay: float) -> Pair:
     return Pair(
-        Searched(32, 256, search, cpu_seconds=6.0, simulations=9, tokens=1000, scored=400, requests=77),
-        Replayed(replay, cpu_seconds=4.0, tokens=1000, scored=400, requests=77),
+        Searched(32, 256, search, 6.0, 9, 1000, 400, requests=77, steps={"policy": 30, "value": 20}),
+        Replayed(replay, 4.0, 1000, 400, requests=77, steps={"policy": 10, "value": 5}),
     )
 
 
