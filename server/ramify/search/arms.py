@@ -99,7 +99,7 @@ def pseudo_visits(kappa: float, growth: float | None, steps_left: float) -> floa
     after one failure the last step never succeeded.)"""
     if growth is None:
         return kappa
-    return kappa * (growth ** max(0.0, steps_left - 1) - 1) / (growth - 1)
+    return kappa * (math.pow(growth, max(0.0, steps_left - 1)) - 1) / (growth - 1)
 
 
 def thompson_scores(choices: Sequence[Arm], kappas: Sequence[float], rng: random.Random) -> list[float]:
