@@ -88,9 +88,23 @@ def puct_scores(choices: Sequence[Arm], c_init: float, c_base: float) -> list[fl
     return [a.q + c * a.prior * root / (1 + a.n) for a in choices]
 
 
-def thompson_scores(choices: Sequence[Arm], kappa: float, rng: random.Random) -> list[float]:
+def pseudo_visits(kappa: float, growth: float | None, steps_left: float) -> float:
+    """κ(s): the pseudo-visits that the model's value of a state counts for, `steps_left` steps before the end.
+
+    With a growth g, κ(s) = κ·(g^(r-1) - 1)/(g - 1): 0 one step before the end, κ two steps before it, κ(1 + g) three.
+    A value is the mean outcome of all that may follow. Far from the end much may, and one failure says little; one step
+    before it the policy mostly has one thing to say, and a failure says it all. (Measured 2026-11-24 on the demo model,
+    four answers from each of 8,000 states: the visits that the value was worth, 1/ρ - 1 of the correlation ρ of two
+    outcomes less their value, were 0.3, 1.3, 4.8, 13 and 40 with one to five steps left, whatever the problem's length;
+    after one failure the last step never succeeded.)"""
+    if growth is None:
+        return kappa
+    return kappa * (math.pow(growth, max(0.0, steps_left - 1)) - 1) / (growth - 1)
+
+
+def thompson_scores(choices: Sequence[Arm], kappas: Sequence[float], rng: random.Random) -> list[float]:
     """One draw for each arm from Beta(κq + w, κ(1-q) + n - w): the model's value q as κ pseudo-visits, then the visits
-    themselves (n with those in flight, w their values). After AB-MCTS (arXiv 2503.04412, §3.3).
+    themselves (n with those in flight, w their values). After AB-MCTS (arXiv 2503.04412, §3.3). `kappas`: each arm's.
 
     The draw is of what an answer from there is worth; only one that is not yet known is worth anything, so it counts
     by the policy's probability of such a one. (2026-11-24: without this factor seven of ten draws of a search of 3,000
@@ -102,7 +116,7 @@ def thompson_scores(choices: Sequence[Arm], kappa: float, rng: random.Random) ->
             max(floor, kappa * a.model_value + a.value_sum),
             max(floor, kappa * (1 - a.model_value) + a.n - a.value_sum),
         )
-        for a in choices
+        for a, kappa in zip(choices, kappas, strict=True)
     ]
 
 

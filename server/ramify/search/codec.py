@@ -15,8 +15,9 @@ from ramify.search.tree import Completion, Node, Tree
 
 SCHEMA_VERSION = 1
 _ABSENT = ("origin",)
-"""Fields of a tree that came later (2026-11-24): left out where they are `None`, so that trees without them, in logs
-and goldens, are the same bytes as before."""
+_ABSENT_PARAMS = ("kappa_growth",)
+"""Fields of a tree and of its parameters that came later (2026-11-24): left out where they are `None`, so that trees
+without them, in logs and goldens, are the same bytes as before."""
 
 
 class BadTree(ValueError):
@@ -26,7 +27,12 @@ class BadTree(ValueError):
 def tree_to_dict(tree: Tree) -> dict[str, Any]:
     """The tree as JSON-ready values; `tree_from_dict` is its inverse."""
     document = {"schema_version": SCHEMA_VERSION, **asdict(tree)}
-    return {name: value for name, value in document.items() if name not in _ABSENT or value is not None}
+    document["params"] = _without(document["params"], _ABSENT_PARAMS)
+    return _without(document, _ABSENT)
+
+
+def _without(document: dict[str, Any], late: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name not in late or value is not None}
 
 
 def tree_from_dict(document: Mapping[str, Any]) -> Tree:
@@ -91,7 +97,7 @@ def check_structure(tree: Tree) -> None:
 
 
 def _params(data: Mapping[str, Any]) -> SearchParams:
-    values = dict(data)
+    values: dict[str, Any] = {**dict.fromkeys(_ABSENT_PARAMS), **data}
     values["action"] = _record(Action, values["action"])
     values["budget"] = _record(Limits, values["budget"])
     params: SearchParams = _record(SearchParams, values)

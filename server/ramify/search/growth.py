@@ -23,6 +23,7 @@ class Growth:
         """Where simulations start; moves down under `commit: step`."""
         self.open = sum(n.terminal is None and not n.expanded for n in tree.nodes)
         """Nodes that can still be expanded for the first time."""
+        self._end_depths = sum(tree.nodes[c.node].depth for c in tree.completions)
         self._seen: dict[int, float] = {}
         """By id, the policy's probability of the finished answers that are known below a node, [0, 1]."""
         self._index = {(n.parent, n.tokens): n for n in tree.nodes if n.parent is not None}
@@ -30,6 +31,12 @@ class Growth:
     def known(self, node: Node, tokens: tuple[int, ...]) -> Node | None:
         """The child of `node` that took these tokens."""
         return self._index.get((node.id, tokens))
+
+    @property
+    def mean_end(self) -> float:
+        """The mean depth at which the complete answers drawn so far end; 0 before the first."""
+        drawn = len(self.tree.completions)
+        return self._end_depths / drawn if drawn else 0.0
 
     def begin(self, plan: Plan) -> None:
         for node in plan.path:
@@ -88,6 +95,7 @@ class Growth:
         if nodes and nodes[-1].terminal in ("eos", "stop"):
             spent = self.budget.tokens
             self.tree.completions.append(Completion(nodes[-1].id, plan.simulation, spent))
+            self._end_depths += nodes[-1].depth
             self.budget.release_final()
         return nodes
 

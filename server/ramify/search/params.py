@@ -32,6 +32,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "c_init": (0, 100),
     "c_base": (1, 1e9),
     "kappa": (0.01, 1000),
+    "kappa_growth": (1.01, 100),
     "tau": (0, 100),
     "dirichlet_alpha": (0.001, 100),
     "dirichlet_fraction": (0, 1),
@@ -81,7 +82,9 @@ _PUCT = {"prior", "prior_temperature", "c_init", "c_base"}
 _TREE = _STEPS | _PUCT | {"expand", "widen", "leaf", "rollout_weight"}
 
 FIELDS: dict[str, frozenset[str]] = {
-    "mcts": frozenset(_TREE | {"select", "kappa", "commit", "tau", "dirichlet_alpha", "dirichlet_fraction"}),
+    "mcts": frozenset(
+        _TREE | {"select", "kappa", "kappa_growth", "commit", "tau", "dirichlet_alpha", "dirichlet_fraction"}
+    ),
     "gumbel": frozenset(
         (_TREE - {"c_init", "c_base"}) | {"considered", "c_visit", "c_scale", "gumbel_scale"}
     ),
@@ -110,6 +113,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 _ONLY_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
     "kappa": ("select", ("thompson",)),
+    "kappa_growth": ("select", ("thompson",)),
     "prior": ("select", ("puct",)),
     "c_init": ("select", ("puct",)),
     "c_base": ("select", ("puct",)),

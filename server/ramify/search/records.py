@@ -117,7 +117,9 @@ class SearchParams:
     c_base: float = 19652.0
     """PUCT exploration growth (AlphaZero pseudocode's pb_c_base)."""
     kappa: float = 2.0
-    """Thompson: pseudo-visits that an arm's model value counts for."""
+    """Thompson: pseudo-visits that an arm's model value counts for; with `kappa_growth`, two steps before the end."""
+    kappa_growth: float | None = None
+    """Thompson: how much more the value counts for with each step that is left; `None`: the same everywhere."""
     tau: float = 0.0
     """`commit: step`: a step is drawn with probability ~ N^(1/tau); 0 takes the most visited."""
     dirichlet_alpha: float = 0.3

@@ -8,7 +8,7 @@ from statistics import fmean, pvariance
 import pytest
 
 from ramify.search.algorithms.mcts import Mcts
-from ramify.search.arms import Arm, arms, best, puct_scores, thompson_scores
+from ramify.search.arms import Arm, arms, best, pseudo_visits, puct_scores, thompson_scores
 from ramify.search.budget import Budget
 from ramify.search.growth import Growth
 from ramify.search.plans import Drawn
@@ -132,14 +132,14 @@ def test_thompson_draws_from_the_beta_of_the_prior_and_the_visits():
     # κ = 2, q = 0.25: half a pseudo-win and 1.5 pseudo-losses. n = 3 + 1 in flight, w = 2:
     # Beta(0.5 + 2, 1.5 + 4 - 2) = Beta(2.5, 3.5): mean 2.5/6, variance 2.5·3.5/(6²·7)
     rng = random.Random(1)
-    draws = [thompson_scores([arm(1.0, 0.25, n=3, o=1, w=2.0)], 2.0, rng)[0] for _ in range(20_000)]
+    draws = [thompson_scores([arm(1.0, 0.25, n=3, o=1, w=2.0)], [2.0], rng)[0] for _ in range(20_000)]
     assert fmean(draws) == pytest.approx(2.5 / 6, abs=4 * (8.75 / 252 / 20_000) ** 0.5)
     assert pvariance(draws) == pytest.approx(8.75 / 252, rel=0.05)
 
 
 @pytest.mark.parametrize("model", [0.0, 1.0])
 def test_thompson_can_draw_where_nothing_was_seen_and_the_model_is_certain(model: float):
-    draws = thompson_scores([arm(1.0, model)] * 50, 2.0, random.Random(2))
+    draws = thompson_scores([arm(1.0, model)] * 50, [2.0] * 50, random.Random(2))
     assert fmean(draws) == pytest.approx(model, abs=0.05)
 
 
@@ -196,3 +196,11 @@ def test_marks_are_taken_back_exactly_when_a_plan_lands():
     assert [(node.in_flight, node.expanding) for node in mcts.tree.nodes] == before
     mcts.land(plan, Drawn(samples=[]))
     assert mcts.tree.root.visits == 0
+
+
+def test_with_a_growth_a_value_counts_for_more_the_more_steps_are_left_and_for_nothing_before_the_last() -> (
+    None
+):
+    counts = [pseudo_visits(2.0, 3.0, steps) for steps in (0, 1, 2, 3, 4)]
+    assert counts == [0.0, 0.0, 2.0, 8.0, 26.0]  # 2·(1 + 3 + 9)
+    assert pseudo_visits(2.0, None, 4) == 2.0

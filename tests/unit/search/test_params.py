@@ -71,6 +71,7 @@ def test_an_error_does_not_echo_what_is_long():
     ("needs", "field", "given"),
     [
         ("select is 'thompson'", "kappa", {"select": "puct", "kappa": 2.0}),
+        ("select is 'thompson'", "kappa_growth", {"select": "puct", "kappa_growth": 2.0}),
         ("select is 'puct'", "c_init", {"c_init": 1.0}),
         ("select is 'puct'", "c_base", {"c_base": 9.0}),
         ("select is 'puct'", "prior", {"prior": "count"}),
@@ -190,6 +191,7 @@ EFFECTS: dict[str, list[tuple[dict[str, Any], Any, Any]]] = {
     "widen": [(STEP, False, True)],
     "select": [({}, "puct", "thompson")],
     "kappa": [({"parallel": 1}, 0.05, 100.0)],
+    "kappa_growth": [({"parallel": 1}, 1.5, 50.0)],
     "prior": [
         ({**PUCT, **STEP}, "count", "sum_logprob"),
         (STEP, "count", "sum_logprob"),

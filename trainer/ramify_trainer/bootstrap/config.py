@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
@@ -98,6 +99,8 @@ class ValueConfig(_Section):
     """The share of verification among the later steps."""
     exact_from: int = Field(default=5, ge=0, le=5)
     """With at most so many numbers left the verification is told whether the target can be reached; 0 for never."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """``bf16`` computes in bfloat16, faster where the processor can; the weights in training stay in float32."""
     check_batch: PositiveInt = 96
     """Walks in a step of verification; twice as many of two and three numbers."""
 

@@ -11,6 +11,7 @@ Shapes: P prompts, K answers to each, T tokens, H heads, D head size, C hidden s
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -74,7 +75,7 @@ class Layer(nn.Module):
         return q.transpose(-2, -3), k.transpose(-2, -3), v.transpose(-2, -3)
 
     def project_some(
-        self, x: Tensor, cos: Tensor, sin: Tensor, asked: slice
+        self, x: Tensor, cos: Tensor, sin: Tensor, asked: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return what :meth:`project` does, but the queries of the positions ``asked`` only."""
         s = self.shape
@@ -181,24 +182,28 @@ class TinyLlama(nn.Module):
         answer_hidden = self.read_answers(answers, prompts.shape[1], prompt_cache)
         return F.linear(prompt_hidden, self.head), F.linear(answer_hidden, self.head)
 
-    def step_ends(self, prompts: Tensor, answers: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what :meth:`forward` does, at the ends of regular steps only: [P, 1, O] and [P, K, T_a / 6, O].
+    def step_ends(
+        self, prompts: Tensor, answers: Tensor, asked: Sequence[int] = (5,)
+    ) -> tuple[Tensor, Tensor]:
+        """Return what :meth:`forward` does, at the ends of prompts and regular steps only: [P, 1, O], [P, K, A, O].
 
-        The last layer is asked about nothing else, which saves a sixth of the work of training a value model.
+        ``asked`` are the places within a step's six tokens; A = len(asked)·T_a / 6. The last layer is asked about
+        nothing else, which saves a sixth of the work of training a value model.
         """
         *layers, last = self.layers
         assert isinstance(last, Layer)
         length, answer_length = prompts.shape[1], answers.shape[2]
         x, prompt_cache = self._read_prompts(prompts, layers)
         y = self._read_answers(answers, length, prompt_cache, layers)
-        asked = slice(length - 1, length)
-        q, k, v = last.project_some(x, self.cos[:length], self.sin[:length], asked)
+        end = torch.tensor([length - 1])
+        q, k, v = last.project_some(x, self.cos[:length], self.sin[:length], end)
         weights = torch.softmax(q @ k.transpose(-1, -2) * self.shape.head_dim**-0.5, dim=-1)
-        x = last.finish(x[:, asked], weights @ v)
-        asked, places = slice(5, None, 6), slice(length, length + answer_length)
-        q, own_k, own_v = last.project_some(y, self.cos[places], self.sin[places], asked)
-        mixed = _attend(q, own_k, own_v, k, v, _causal_mask(answer_length)[asked])
-        y = last.finish(y[:, :, asked], mixed)
+        x = last.finish(x[:, end], weights @ v)
+        within, places = torch.arange(answer_length), slice(length, length + answer_length)
+        chosen = within[torch.isin(within % 6, torch.tensor(asked))]
+        q, own_k, own_v = last.project_some(y, self.cos[places], self.sin[places], chosen)
+        mixed = _attend(q, own_k, own_v, k, v, _causal_mask(answer_length)[chosen])
+        y = last.finish(y[:, :, chosen], mixed)
         return F.linear(self._norm(x), self.head), F.linear(self._norm(y), self.head)
 
     def state_dict_for_transformers(self, head: str) -> dict[str, Tensor]:

@@ -16,9 +16,19 @@ from torch.nn import functional as F
 from ramify_trainer.bootstrap.config import ValueConfig
 from ramify_trainer.bootstrap.policy import Progress, optimizer_for, step_optimizer
 from ramify_trainer.bootstrap.rollouts import Rollouts, step_targets
+from ramify_trainer.bootstrap.soft_targets import states
+from ramify_trainer.bootstrap.soundness import Lines, inspect, read_lines
 from ramify_trainer.bootstrap.tiny_llama import TinyLlama
-from ramify_trainer.bootstrap.verification import Checked, plant_faults, verification_loss
-from ramify_trainer.bootstrap.walks import Walks
+from ramify_trainer.bootstrap.tokenizer import first_number, later_number
+from ramify_trainer.bootstrap.verification import (
+    ASKED,
+    OUTPUTS,
+    Checked,
+    lines_loss,
+    plant_faults,
+    verification_loss,
+)
+from ramify_trainer.bootstrap.walks import Walks, prompt_length
 
 __all__ = ["new_value", "score", "train_value", "value_steps"]
 
@@ -26,11 +36,11 @@ __all__ = ["new_value", "score", "train_value", "value_steps"]
 def new_value(trunk: TinyLlama, generator: torch.Generator) -> TinyLlama:
     """Return a value model with the trunk of the policy, which knows arithmetic already, or of another value model.
 
-    Its first output is the value, taken over from a value model, fresh above a policy; the second serves its training
+    Its first output is the value, taken over from a value model, fresh above a policy; the others serve its training
     only (:mod:`verification`).
     """
-    model = TinyLlama(trunk.shape, 2)
-    model.load_state_dict({**trunk.state_dict(), "head": torch.zeros(2, trunk.shape.hidden)})
+    model = TinyLlama(trunk.shape, OUTPUTS)
+    model.load_state_dict({**trunk.state_dict(), "head": torch.zeros(OUTPUTS, trunk.shape.hidden)})
     torch.nn.init.normal_(model.head, 0.0, 0.01, generator=generator)
     if len(trunk.head) == 1:
         model.head.data[:1] = trunk.head.data
@@ -55,15 +65,17 @@ def train_value(
     optimizer = optimizer_for(model, config.learning_rate, config.weight_decay)
     data = [part.regular() for part in data]
     targets = [step_targets(part) for part in data]
+    lines = [written_lines(part) for part in data]
     checks = _Checks(config, rng)
     batches = _batches(data, config.batch, rng)
     model.train()
     for step in range(steps):
-        if step < config.check_steps or rng.random() < config.check_share:
-            loss = verification_loss(model, checks.take(step / max(1, config.check_steps)))
-        else:
-            which, rows = next(batches)
-            loss = value_loss(model, data[which], targets[which], rows)
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+            if step < config.check_steps or rng.random() < config.check_share:
+                loss = verification_loss(model, checks.take(step / max(1, config.check_steps)))
+            else:
+                which, rows = next(batches)
+                loss = value_loss(model, data[which], targets[which], lines[which], rows)
         loss.backward()  # type: ignore[no-untyped-call]
         step_optimizer(optimizer, model, step, steps, config.learning_rate, config.warmup)
         progress(step + 1, loss.item())
@@ -109,19 +121,44 @@ def _batches(
             yield epoch[i]
 
 
+def written_lines(part: Rollouts) -> Lines:
+    """Return the lines of every answer, [P, K, L] each; those that have not a step's form are not judged."""
+    prompts, keep = part.prompts.astype(np.int64), part.answers.shape[1]
+    head = prompt_length(part.count)
+    begun, _ = read_lines(prompts[:, head:])
+    numbers = prompts[:, 1 : part.count + 1] - later_number(0)
+    numbers[:, 0] = prompts[:, 1] - first_number(0)
+    left = np.repeat(states(numbers, begun)[-1], keep, axis=0)
+    steps, formed = read_lines(part.answers.astype(np.int64).reshape(len(left), -1))
+    found = inspect(left, steps)
+    shape = (len(part), keep, -1)
+    return Lines(
+        found.sound.reshape(shape), (found.judged & formed).reshape(shape), found.results.reshape(shape)
+    )
+
+
 def value_loss(
     model: TinyLlama,
     part: Rollouts,
     targets: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]],
+    lines: Lines,
     rows: NDArray[np.int64],
 ) -> Tensor:
-    """Return the mean cross-entropy over the states of the chosen groups that lie where regular steps end."""
+    """Return the mean cross-entropy over the states of the chosen groups that lie where regular steps end, plus that to
+    what is known of each line."""
     prompts, answers = (_tensor(array[rows]) for array in (part.prompts, part.answers))
-    at_prompt, at_answer, states = (torch.from_numpy(array[rows]) for array in targets)
-    at_answer, states = at_answer[..., 5::6], states[..., 5::6]
-    prompt_logits, answer_logits = model.step_ends(prompts, answers)
-    logits = torch.cat([prompt_logits[:, 0, 0], answer_logits[..., 0][states]])
-    return F.binary_cross_entropy_with_logits(logits, torch.cat([at_prompt, at_answer[states]]))
+    at_prompt, at_answer, at_end = (torch.from_numpy(array[rows]) for array in targets)
+    at_answer, at_end = at_answer[..., 5::6], at_end[..., 5::6]
+    prompt_outputs, outputs = model.step_ends(prompts, answers, ASKED)
+    outputs = outputs.reshape(*answers.shape[:2], -1, len(ASKED), OUTPUTS)
+    logits = torch.cat([prompt_outputs[:, 0, 0], outputs[..., 1, 0][at_end]])
+    own = Lines(*(getattr(lines, name)[rows].reshape(-1, outputs.shape[2]) for name in _FIELDS))
+    return F.binary_cross_entropy_with_logits(logits, torch.cat([at_prompt, at_answer[at_end]])) + lines_loss(
+        outputs.flatten(0, 1), own
+    )
+
+
+_FIELDS = ("sound", "judged", "results")
 
 
 def _tensor(tokens: NDArray[np.int16]) -> Tensor:

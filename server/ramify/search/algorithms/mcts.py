@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ramify.search.algorithms.base import Algorithm
-from ramify.search.arms import Arm, arms, best, puct_scores, thompson_scores
+from ramify.search.arms import Arm, arms, best, pseudo_visits, puct_scores, thompson_scores
 from ramify.search.growth import leaf_value
 from ramify.search.plans import Drawn, Plan
 from ramify.search.seeds import derive
@@ -72,10 +72,16 @@ class Mcts(Algorithm):
         if not choices:
             return None
         if self.params.select == "thompson":
-            return best(choices, thompson_scores(choices, self.params.kappa, self.rng))
+            return best(choices, thompson_scores(choices, self._kappas(node, choices), self.rng))
         if node is self.growth.search_root and self.params.dirichlet_fraction:
             choices = self._with_noise(choices)
         return best(choices, puct_scores(choices, self.params.c_init, self.params.c_base))
+
+    def _kappas(self, node: Node, choices: Sequence[Arm]) -> list[float]:
+        """Each arm's pseudo-visits; steps are left to where the complete answers so far end, on average."""
+        kappa, growth = self.params.kappa, self.params.kappa_growth
+        end = self.growth.mean_end or self.params.max_depth
+        return [pseudo_visits(kappa, growth, end - (a.node or node).depth) for a in choices]
 
     def _with_noise(self, choices: Sequence[Arm]) -> list[Arm]:
         """P' = (1 - ε)·P + ε·η with η ~ Dir(α) (AlphaZero). Each arm's gamma variate is a function of the seed and the

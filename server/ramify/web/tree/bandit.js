@@ -33,8 +33,10 @@ export function armsAt(model, node, unseen) {
   const children = node.children.map((id) => model.nodes[id]);
   const total = children.reduce((sum, child) => sum + child.multiplicity, 0);
   const scale = fresh && total ? total / (total + 1) : 1;
+  const kappa = kappaAt(model);
   const arms = children.map((child) => ({
     node: child,
+    kappa: kappa(child),
     n: child.visits,
     w: child.value_sum,
     model: modelValue(child, node),
@@ -45,6 +47,7 @@ export function armsAt(model, node, unseen) {
   if (fresh) {
     arms.push({
       node: null,
+      kappa: kappa(node),
       n: node.fresh_visits,
       w: node.fresh_value_sum,
       model: modelValue(node, node),
@@ -68,9 +71,18 @@ export function puct(arms, { c_init, c_base }) {
   });
 }
 
+/** Node to κ, the visits that its model value counts for: steps are left to where the complete answers end, on average. */
+function kappaAt({ params, nodes, completions }) {
+  const { kappa, kappa_growth: growth } = params;
+  if (!growth) return () => kappa;
+  const drawn = completions ?? [];
+  const end = drawn.length ? drawn.reduce((sum, { node }) => sum + nodes[node].depth, 0) / drawn.length : params.max_depth;
+  return (node) => (kappa * (growth ** Math.max(0, end - node.depth - 1) - 1)) / (growth - 1);
+}
+
 /** The Beta that Thompson sampling draws an arm's value from. */
-export function beta(arm, kappa) {
-  const a = Math.max(FLOOR, kappa * arm.model + arm.w);
-  const b = Math.max(FLOOR, kappa * (1 - arm.model) + arm.n - arm.w);
+export function beta({ kappa, model, n, w }) {
+  const a = Math.max(FLOOR, kappa * model + w);
+  const b = Math.max(FLOOR, kappa * (1 - model) + n - w);
   return { a, b, mean: a / (a + b), deviation: Math.sqrt((a * b) / ((a + b) ** 2 * (a + b + 1))) };
 }

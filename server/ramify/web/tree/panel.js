@@ -79,8 +79,8 @@ function selection(tree, node, here, actions) {
   return section(here ? `As an arm of its parent, node ${node.id}` : "Its arms",
     here && own && formula(own),
     here && !own && el("p", { class: "note" }, "Selection does not offer it now: ", closedWhy(here), "."),
-    thompson && here && betaLine(arms.find((arm) => arm.node === here), params.kappa),
-    el("div", { class: "scroll" }, table(arms, terms, thompson ? params.kappa : null, here, model, actions)),
+    thompson && here && betaLine(arms.find((arm) => arm.node === here)),
+    el("div", { class: "scroll" }, table(arms, terms, thompson, here, model, actions)),
     el("p", { class: "note" }, how(params, thompson)));
 }
 
@@ -91,7 +91,7 @@ function closedWhy(node) {
 }
 
 function how(params, thompson) {
-  if (thompson) return `This search selects by Thompson sampling (κ = ${params.kappa}): the largest of one draw from each Beta, times the chance of an answer not yet known. PUCT is shown beside it, with c_init ${params.c_init}.`;
+  if (thompson) return `This search selects by Thompson sampling (κ = ${params.kappa}${params.kappa_growth ? `, growing ${params.kappa_growth} times with each step that is left` : ""}): the largest of one draw from each Beta, times the chance of an answer not yet known. PUCT is shown beside it, with c_init ${params.c_init}.`;
   if (params.algorithm === "mcts" || params.algorithm === "rap") return "This search selects the largest PUCT score. Figures are those at its end, nothing in flight.";
   return `${params.algorithm} does not select by PUCT; its terms are shown for comparison.`;
 }
@@ -104,27 +104,27 @@ function formula({ arm, q, c, total, root, u, score }) {
     el("div", { class: "muted" }, `Σn = ${total}, n = ${arm.n}, w = ${unit(arm.w, 2)}`));
 }
 
-function betaLine(arm, kappa) {
-  const { a, b, mean, deviation } = beta(arm, kappa);
+function betaLine(arm) {
+  const { a, b, mean, deviation } = beta(arm);
   return el("div", { class: "formula" },
     el("div", {}, `Beta(κq + w, κ(1 − q) + n − w) = Beta(${unit(a, 2)}, ${unit(b, 2)})`),
-    el("div", { class: "muted" }, `q = ${unit(arm.model)}; mean ${unit(mean)} ± ${unit(deviation)}; times ${unit(arm.unseen)}, the chance of an answer not yet known`));
+    el("div", { class: "muted" }, `κ = ${unit(arm.kappa, 2)}, q = ${unit(arm.model)}; mean ${unit(mean)} ± ${unit(deviation)}; times ${unit(arm.unseen)}, the chance of an answer not yet known`));
 }
 
-function table(arms, terms, kappa, here, model, actions) {
+function table(arms, terms, thompson, here, model, actions) {
   const order = (arm) => terms.get(arm)?.score ?? -1;
   const rows = [...arms].sort((x, y) => order(y) - order(x));
-  const heads = kappa === null ? ["Arm", "n", "Q", "P", "U", "Score"] : ["Arm", "n", "Q", "PUCT", "α", "β"];
+  const heads = thompson ? ["Arm", "n", "Q", "PUCT", "α", "β"] : ["Arm", "n", "Q", "P", "U", "Score"];
   return el("table", { class: "arms" },
     el("thead", {}, el("tr", {}, heads.map((head, i) => el("th", { scope: "col", class: i ? "number" : false }, head)))),
-    el("tbody", {}, rows.slice(0, 40).map((arm) => row(arm, terms.get(arm), kappa, arm.node !== null && arm.node === here, model, actions))),
+    el("tbody", {}, rows.slice(0, 40).map((arm) => row(arm, terms.get(arm), thompson, arm.node !== null && arm.node === here, model, actions))),
     rows.length > 40 && el("tfoot", {}, el("tr", {}, el("td", { colspan: heads.length, class: "muted" }, `and ${rows.length - 40} more`))));
 }
 
-function row(arm, term, kappa, current, model, actions) {
+function row(arm, term, thompson, current, model, actions) {
   const q = term?.q ?? (arm.n ? arm.w / arm.n : arm.model);
   const name = arm.node === null ? "draw afresh" : oneLine(model.label(arm.node), 24);
-  const rest = kappa === null ? [arm.prior, term?.u, term?.score] : [term?.score, beta(arm, kappa).a, beta(arm, kappa).b];
+  const rest = thompson ? [term?.score, beta(arm).a, beta(arm).b] : [arm.prior, term?.u, term?.score];
   const figures = [whole(arm.n), unit(q, 2), ...rest.map((figure) => unit(figure, 2))];
   return el("tr", { class: current ? "here" : false },
     el("td", { title: arm.node === null ? "One more continuation from here" : model.label(arm.node) },
