@@ -1568,6 +1568,8 @@ export interface components {
             c_base?: number | null;
             /** Kappa */
             kappa?: number | null;
+            /** Kappa Growth */
+            kappa_growth?: number | null;
             /** Tau */
             tau?: number | null;
             /** Dirichlet Alpha */
@@ -1665,6 +1667,8 @@ export interface components {
             c_base?: number | null;
             /** Kappa */
             kappa?: number | null;
+            /** Kappa Growth */
+            kappa_growth?: number | null;
             /** Tau */
             tau?: number | null;
             /** Dirichlet Alpha */
