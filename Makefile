@@ -9,11 +9,11 @@ TORCH_INDEX := https://download.pytorch.org/whl/cpu
 setup: .venv/.ready
 
 # torch's CPU build is taken from wherever pip already finds it, else from PyTorch's own index.
-.venv/.ready: requirements/cpu.lock pyproject.toml
+.venv/.ready: requirements/cpu.lock requirements/dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Ramify needs Python 3.11 or newer (make PYTHON=python3.11)")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install -q --no-deps "$(TORCH)" 2>/dev/null || $(BIN)/pip install -q --no-deps --index-url $(TORCH_INDEX) "$(TORCH)"
-	$(BIN)/pip install -q --no-deps -r requirements/cpu.lock
+	$(BIN)/pip install -q --no-deps -r requirements/cpu.lock -r requirements/dev.lock
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	touch $@
 
