@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -11,9 +15,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.progress import MofNCompleteColumn, Progress
 
 from ramify import weights
 from ramify.rewards.countdown_data import Split
+from ramify.rewards.errors import BadDataset
 from ramify_client import RamifyError
 from ramify_trainer.errors import TrainerError
 
@@ -24,6 +30,68 @@ app = typer.Typer(no_args_is_help=True, help="Train what a tree search found bac
 @app.callback()
 def main() -> None:
     """Train what a tree search found back into the weights."""
+    # OpenMP reads it when torch is loaded. Threads that spin while they wait take the cores from whoever else needs
+    # them, the server's engines first: on a busy machine training with two threads was 15 times slower so.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@contextmanager
+def refusing(command: str) -> Iterator[None]:
+    """What cannot be done is said in one line."""
+    try:
+        yield
+    except (TrainerError, RamifyError, weights.WeightsError, BadDataset, OSError, ValueError) as error:
+        Console(stderr=True).print(
+            f"ramify-trainer {command}: {error}", style="red", highlight=False, markup=False
+        )
+        raise typer.Exit(1) from error
+
+
+def log_to_stderr() -> None:
+    """One line an event, times in UTC."""
+    handler = logging.StreamHandler()
+    form = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    form.converter = time.gmtime
+    handler.setFormatter(form)
+    own = logging.getLogger("ramify_trainer")
+    own.handlers, own.propagate = [handler], False
+    own.setLevel(logging.INFO)
+
+
+@app.command("run")
+def run_command(
+    config: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="TOML file of the run.")],
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds, in place of the file's.")] = None,
+) -> None:
+    """Train a running server on its own trees, round after round, until stopped; a run that was stopped goes on."""
+    from ramify_trainer.loop.config import LoopConfig
+    from ramify_trainer.service.run import run
+
+    log_to_stderr()
+    with refusing("run"):
+        settings = LoopConfig.read(config)
+        if rounds is not None:
+            settings = settings.model_copy(update={"rounds": rounds})
+        raise typer.Exit(run(settings, lambda *_: None))
+
+
+@app.command("collect")
+def collect_command(
+    config: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="TOML file of the run.")],
+    round_: Annotated[int, typer.Option("--round", min=1, help="Whose problems are searched.")] = 1,
+) -> None:
+    """Have a running server search a round's training problems, and nothing more; none is searched twice."""
+    from ramify_trainer.loop.config import LoopConfig
+    from ramify_trainer.loop.only_collect import only_collect
+
+    with refusing("collect"), Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as bar:
+        settings = LoopConfig.read(config)
+        task = bar.add_task("searched", total=settings.collect.problems)
+        found = only_collect(
+            settings, round_, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    ended = ", ".join(f"{count} {status}" for status, count in found.ended.items())
+    Console().print(f"{found.searches} searches ({ended}), {found.tokens} tokens", highlight=False)
 
 
 @app.command("bootstrap")
@@ -97,14 +165,9 @@ def loop_command(
     if rounds is not None:
         settings = settings.model_copy(update={"rounds": rounds})
     folder = out or Path("runs/loop") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    errors = Console(stderr=True)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("ramify_trainer").setLevel(logging.INFO)
-    try:
-        table = demo(settings, folder, TenthsOf(errors))
-    except (TrainerError, RamifyError, weights.WeightsError) as error:
-        errors.print(f"ramify-trainer loop: {error}", style="red", highlight=False)
-        raise typer.Exit(1) from error
+    log_to_stderr()
+    with refusing("loop"):
+        table = demo(settings, folder, TenthsOf(Console(stderr=True)))
     Console().print(Markdown(table))
     Console().print(f"results in {folder}: results.md, results.json, curve.png, weights/")
 

@@ -30,8 +30,8 @@ class CollectConfig(BaseModel):
 
     data: str = "countdown:train?numbers=4,5,6"
     """Data set, as `ramify eval --data` takes it."""
-    problems: int = Field(default=256, ge=1)
-    """A round."""
+    problems: int = Field(default=256, ge=0)
+    """A round; 0: it learns from other people's searches alone."""
     search: Mapping[str, Any] = Field(default={"algorithm": "mcts", "budget": {"tokens": 500}})
     """The `search` object of `POST /v1/search`."""
     sampling: Mapping[str, Any] = Field(default={})
@@ -55,7 +55,9 @@ class Collected:
 
 def problems_of(config: CollectConfig, seed: int, round_: int) -> list[Example]:
     """The problems of a round: the same for the same arguments, others in another round."""
-    return datasets.load(config.data, config.problems, seed=seed * 1_000_003 + round_)
+    return (
+        datasets.load(config.data, config.problems, seed=seed * 1_000_003 + round_) if config.problems else []
+    )
 
 
 async def collect(

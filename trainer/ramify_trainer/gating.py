@@ -1,13 +1,14 @@
 """Whether a candidate may be served: not worse than the incumbent, nor than the best so far, by more than a margin.
 
 Both comparisons are paired by problem, on the dev split, without search. Comparing with the best so far as well keeps a
-margin from ratcheting down: a series of candidates each a little worse than the last would otherwise all pass.
+margin from ratcheting down: a series of candidates each a little worse than the last would otherwise all pass. What is
+compared of the value models comes from `valuing`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,12 +19,27 @@ Scores = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
+class Sampled:
+    """An answer to a dev problem."""
+
+    prompt: tuple[int, ...]
+    """Token ids."""
+    tokens: tuple[int, ...]
+    finished: bool
+    """Whether it came to its end; else it was cut and counts as wrong."""
+    outcome: float
+    """1 where it is right, else 0."""
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
     """A policy on the dev problems, without search."""
 
     greedy: Scores
     mean: Scores
     """mean@k."""
+    answers: Mapping[str, Sequence[Sampled]] = field(default_factory=dict)
+    """Some of the sampled answers by problem, for value models to judge."""
 
     @property
     def level(self) -> float:
@@ -45,52 +61,65 @@ class Comparison:
     against: str
     """`incumbent` or `best`."""
     figure: str
-    """`greedy` or `mean`."""
+    """`greedy`, `mean`, `value_auc`, `value_auc_steps` or `value_brier`; the last with its sign turned, so that more is
+    better."""
     difference: float
     low: float
     """Lower end of the one-sided 95 % bootstrap interval."""
+    margin: float
+    """How much worse the lower end may say that it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     promoted: bool
     comparisons: tuple[Comparison, ...]
-    margin: float
 
     @property
     def reason(self) -> str:
         """One line for people."""
-        worst = min(self.comparisons, key=lambda c: c.low)
+        worst = min(self.comparisons, key=lambda c: c.low + c.margin)
         verdict = "promoted" if self.promoted else "rejected"
         return (
             f"{verdict}: at worst {worst.figure} {worst.difference:+.3f} against the {worst.against}, "
-            f"lower bound {worst.low:+.3f}, margin {-self.margin:+.3f}"
+            f"lower bound {worst.low:+.3f}, margin {-worst.margin:+.3f}"
         )
 
     def figures(self) -> dict[str, float]:
         """For the record."""
-        found = {"promoted": float(self.promoted), "margin": self.margin}
+        found = {"promoted": float(self.promoted)}
         for c in self.comparisons:
+            found["value_margin" if c.figure.startswith("value") else "margin"] = c.margin
             found[f"{c.figure}_against_{c.against}"] = c.difference
             found[f"{c.figure}_against_{c.against}_low"] = c.low
         return found
 
 
-def decide(candidate: Measured, incumbent: Measured, best: Measured, margin: float, seed: int) -> Decision:
-    """Promoted only where every lower bound is above -margin. Raises `ValueError` where problems differ."""
+def decide(
+    candidate: Measured,
+    incumbent: Measured,
+    best: Measured,
+    margin: float,
+    seed: int,
+    also: Sequence[Comparison] = (),
+) -> Decision:
+    """Promoted only where every lower bound is above minus its margin. `also`: comparisons of the value models.
+
+    Raises `ValueError` where problems differ."""
     found = tuple(
-        _compare(against, figure, getattr(candidate, figure), getattr(other, figure), seed)
+        _compare(against, figure, getattr(candidate, figure), getattr(other, figure), margin, seed)
         for against, other in (("incumbent", incumbent), ("best", best))
         for figure in ("greedy", "mean")
     )
-    return Decision(all(c.low > -margin for c in found), found, margin)
+    return Decision(all(c.low > -c.margin for c in (*found, *also)), (*found, *also))
 
 
-def _compare(against: str, figure: str, ours: Scores, theirs: Scores, seed: int) -> Comparison:
+def _compare(against: str, figure: str, ours: Scores, theirs: Scores, margin: float, seed: int) -> Comparison:
     if not ours or ours.keys() != theirs.keys():
         raise ValueError(f"{figure}: the candidate and the {against} were not measured on the same problems")
     differences = np.array([ours[key] - theirs[key] for key in sorted(ours)])
-    return Comparison(against, figure, float(differences.mean()), _lower_bound(differences, seed))
+    low = _lower_bound(differences, seed)
+    return Comparison(against, figure, float(differences.mean()), low, margin)
 
 
 def _lower_bound(differences: np.ndarray, seed: int) -> float:

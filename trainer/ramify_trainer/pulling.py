@@ -1,23 +1,31 @@
 """Read the log from the server's cursor, at least once, and move the cursor only when what was read is trained on.
 
 A pull holds the consumer's lease, so two trainers cannot move one cursor: every change names the version last seen
-(If-Match), and the lease keeps the other from registering in between. A record that is no tree is kept in a quarantine
-folder, counted, and passed over. A later verdict from a key that may not teach (`train_feedback`) is passed over too.
+(If-Match), and the lease keeps the other from registering in between. `holding` renews the lease while work goes on,
+and stops the work where it is lost. A change whose answer was lost may or may not have been made; so what the server
+holds is read again before the next one. A record that is no tree is kept in a quarantine folder, counted, and passed
+over. A later verdict from a key that may not teach (`train_feedback`) is passed over too.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from ramify.search.codec import BadTree, tree_from_dict
 from ramify.search.tree import Tree
-from ramify_client import AsyncClient, Conflict, NotFound
+from ramify_client import AsyncClient, Conflict, NotFound, RamifyError
 from ramify_client.results import Consumer, LogRecord
 from ramify_trainer.errors import LeaseTaken
+
+logger = logging.getLogger(__name__)
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,60 +55,152 @@ class Puller:
     quarantine: Path
     lease_seconds: float = 300.0
     consumer: Consumer | None = None
+    """As last seen."""
     quarantined: int = field(default=0)
     """Records that were no trees."""
     last_read: int = 0
     """The last `seq` read, of whatever kind; 0 before any."""
+    clock: Callable[[], float] = time.monotonic
+    """Seconds."""
+    _renewed: float = field(default=0.0)
+    _unsure: bool = field(default=False)
+    """Whether a change may have been made whose answer never came."""
+    _one: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One change at a time: each names the version that the one before made."""
 
     async def open(self) -> Consumer:
         """Register where need be, and take the lease. Raises `LeaseTaken`."""
-        try:
-            version = (await self.client.consumers.get(self.name)).version
-        except NotFound:
-            version = None
-        return await self._put(version, None)
+        async with self._one:
+            try:
+                self.consumer = await self.client.consumers.get(self.name)
+            except NotFound:
+                self.consumer = None
+            self._unsure = False
+            return await self._put(None)
+
+    @property
+    def leased(self) -> bool:
+        """Whether the lease is held, as far as is known here."""
+        return self.consumer is not None and self.clock() < self._renewed + self.lease_seconds
 
     @property
     def cursor(self) -> int:
         """The last `seq` that is done with."""
         return self._held().cursor
 
-    async def backlog(self) -> int:
-        """Records that wait."""
-        found = await self.client.consumers.get(self.name)
-        return found.high_water - found.cursor
+    @property
+    def backlog(self) -> int:
+        """Records beyond the cursor when the lease was last renewed."""
+        return 0 if self.consumer is None else self.consumer.high_water - self.consumer.cursor
 
-    async def read(self) -> AsyncIterator[Pulled]:
-        """What the log holds beyond the cursor, to its end as it is now."""
-        async for record in self.client.trees.read(after=self.cursor):
+    async def oldest(self, client: AsyncClient) -> float | None:
+        """When the oldest record beyond the cursor was made, in Unix seconds; None where there is none."""
+        async for record in client.trees.read(after=self.cursor, limit=1):
+            made = (record.tree or record.model_extra or {}).get("created_at")
+            return float(made) if isinstance(made, int | float) else None
+        return None
+
+    async def read(self, most: int | None = None) -> AsyncIterator[Pulled]:
+        """What the log holds beyond the cursor, to its end as it is now; at most so many records."""
+        async for record in self.client.trees.read(after=self.cursor, limit=most):
             self.last_read = record.seq
             pulled = self._pulled(record)
             if pulled is not None:
                 yield pulled
 
+    async def verdicts_on(self, tree_id: str) -> tuple[Tree, list[Pulled]] | None:
+        """A logged tree of whatever age, and the verdicts on it up to the last record read, oldest first. None where
+        it is gone or is no tree."""
+        try:
+            logged = await self.client.trees.get(tree_id)
+            tree = tree_from_dict(logged.tree)
+        except (NotFound, BadTree):
+            return None
+        said = [f for f in logged.feedback if f.seq <= self.last_read and f.train]
+        return tree, [
+            Pulled(
+                f.seq,
+                tree_id,
+                None,
+                f.outcome,
+                f.node,
+                f.answer,
+                "verifier" if f.source == "verifier" else "human",
+            )
+            for f in said
+        ]
+
     async def renew(self) -> None:
         """Keep the lease. Raises `LeaseTaken`."""
-        await self._put(self._held().version, None)
+        async with self._one:
+            await self._put(None)
 
     async def advance(self, cursor: int) -> None:
         """Be done with everything up to `cursor`. Raises `LeaseTaken`."""
-        await self._put(self._held().version, cursor)
+        async with self._one:
+            await self._put(cursor)
 
-    async def _put(self, version: int | None, cursor: int | None) -> Consumer:
+    async def holding(self, work: Coroutine[Any, Any, Done]) -> Done:
+        """Do `work` with the lease renewed every third of its length. Where it is lost the work is cancelled and
+        `LeaseTaken` raised; a server that is away is asked again a third later."""
+        working, renewing = asyncio.create_task(work), asyncio.create_task(self._renewing())
         try:
+            await asyncio.wait((working, renewing), return_when=asyncio.FIRST_COMPLETED)
+            if renewing.done() and not working.done():
+                renewing.result()
+            return await working
+        finally:
+            for task in (working, renewing):
+                task.cancel()
+            await asyncio.gather(working, renewing, return_exceptions=True)
+
+    async def _renewing(self) -> None:
+        while True:
+            await asyncio.sleep(self.lease_seconds / 3)
+            try:
+                await self.renew()
+            except RamifyError as error:
+                logger.warning("the lease on %s could not be renewed: %s", self.name, error)
+
+    async def _put(self, cursor: int | None) -> Consumer:
+        try:
+            if self._unsure:
+                await self._look_again()
+            asked = self.clock()
             self.consumer = await self.client.consumers.put(
                 self.name,
-                version=version,
+                version=self.consumer.version if self.consumer else None,
                 cursor=cursor,
                 owner=self.owner,
                 lease_seconds=self.lease_seconds,
             )
         except Conflict as error:
-            raise LeaseTaken(
-                f"the consumer {self.name!r} is another trainer's ({error.code}); stop that one, wait until its lease "
-                "ends, or give this one a name of its own"
-            ) from error
+            raise LeaseTaken(self._taken(error.code or str(error))) from error
+        except (RamifyError, asyncio.CancelledError):
+            self._unsure = True
+            raise
+        self._renewed = asked
         return self.consumer
+
+    async def _look_again(self) -> None:
+        """What became of a change whose answer was lost. Raises `LeaseTaken` where somebody else has made one."""
+        before = self.consumer
+        try:
+            found = await self.client.consumers.get(self.name)
+        except NotFound:
+            if before is not None:
+                raise
+            found = None
+        known = before.version if before else 0
+        if found is not None and (found.owner not in (None, self.owner) or found.version > known + 1):
+            raise LeaseTaken(self._taken(f"{found.owner or 'somebody'} has changed it"))
+        self.consumer, self._unsure = found, False
+
+    def _taken(self, why: str) -> str:
+        return (
+            f"the consumer {self.name!r} is another trainer's ({why}); stop that one, wait until its lease ends, or "
+            "give this one a name of its own"
+        )
 
     def _held(self) -> Consumer:
         if self.consumer is None:

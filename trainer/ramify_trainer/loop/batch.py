@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ramify.rewards import registry
 from ramify.search.codec import tree_from_dict, tree_to_dict
@@ -14,55 +15,94 @@ from ramify.search.records import Verdict
 from ramify.search.tree import Tree
 from ramify_trainer.learning.labelled import LabelledTree
 from ramify_trainer.learning.outcomes import Feedback, OutcomeWeights, answer_ends, label
-from ramify_trainer.loop.state import replace
+from ramify_trainer.loop.state import replacing
 from ramify_trainer.pulling import Pulled
 
+Earlier = Callable[[str], Awaitable[tuple[Tree, Sequence[Pulled]] | None]]
+"""A logged tree and the verdicts on it; None where it is gone."""
 
-async def freeze(records: AsyncIterator[Pulled], path: Path) -> None:
-    """Keep what was pulled, one JSON object a line; trees that are not to be trained on are left out."""
-    lines = []
-    async for record in records:
-        if record.tree is not None and not record.tree.train:
-            continue
-        tree = None if record.tree is None else tree_to_dict(record.tree)
-        said = {
-            "outcome": record.outcome,
-            "node": record.node,
-            "answer": record.answer,
-            "source": record.source,
-        }
-        lines.append(json.dumps({"tree_id": record.tree_id, "tree": tree, **said}))
-    replace(path, "".join(f"{line}\n" for line in lines).encode())
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """What a round has pulled."""
+
+    records: int
+    verdicts: int
+    revisited: int
+    """Trees of earlier rounds that are there again for their new verdicts."""
+
+
+async def freeze(records: AsyncIterator[Pulled], path: Path, earlier: Earlier | None = None) -> Frozen:
+    """Keep what was pulled, one JSON object a line; trees that are not to be trained on are left out.
+
+    A verdict on a tree that is not among the records brings that tree with it, and every verdict on it so far."""
+    seen: set[str] = set()
+    late: dict[str, None] = {}
+    count = verdicts = revisited = 0
+    with replacing(path) as file:
+        async for record in records:
+            count, verdicts = count + 1, verdicts + (record.tree is None)
+            if record.tree is not None:
+                seen.add(record.tree_id)
+            if record.tree is not None or record.tree_id in seen:
+                file.write(_line(record))
+            else:
+                late[record.tree_id] = None
+        for tree_id in late:
+            found = None if earlier is None else await earlier(tree_id)
+            if found is not None and found[0].train:
+                revisited += 1
+                file.writelines(_line(r) for r in (Pulled(0, tree_id, found[0]), *found[1]))
+    return Frozen(count, verdicts, revisited)
+
+
+def _line(record: Pulled) -> bytes:
+    """Nothing of a tree that is not to be trained on."""
+    if record.tree is not None and not record.tree.train:
+        return b""
+    said = {
+        "tree_id": record.tree_id,
+        "tree": None if record.tree is None else tree_to_dict(record.tree),
+        "outcome": record.outcome,
+        "node": record.node,
+        "answer": record.answer,
+        "source": record.source,
+    }
+    return json.dumps(said).encode() + b"\n"
 
 
 async def labelled(
     path: Path, weights: OutcomeWeights, staleness: Callable[[str], int]
 ) -> list[LabelledTree]:
     """The frozen trees with what is known of their answers: the task's verifier asked anew, and later verdicts."""
-    trees: dict[str, Tree] = {}
-    verdicts: dict[str, list[Feedback]] = {}
-    for record in _records(path):
-        if record["tree"] is not None:
-            trees[record["tree_id"]] = tree_from_dict(record["tree"])
-        else:
-            said = Feedback(record["node"], record["answer"], record["outcome"], record["source"])
-            verdicts.setdefault(record["tree_id"], []).append(said)
+    trees, verdicts = await asyncio.to_thread(frozen, path)
     return [
         LabelledTree(
             tree,
             label(tree, verdicts.get(tree.id, ()), await _graded(tree), weights),
             max((staleness(node.release) for node in tree.nodes[1:]), default=0),
         )
-        for tree in trees.values()
+        for tree in trees
     ]
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def frozen(path: Path) -> tuple[list[Tree], dict[str, list[Feedback]]]:
+    """The trees of a round in their order, and the verdicts by tree, oldest first."""
+    trees: list[Tree] = []
+    verdicts: dict[str, list[Feedback]] = {}
+    with path.open(encoding="utf-8") as lines:
+        for record in map(json.loads, lines):
+            if record["tree"] is not None:
+                trees.append(tree_from_dict(record["tree"]))
+            else:
+                said = Feedback(record["node"], record["answer"], record["outcome"], record["source"])
+                verdicts.setdefault(record["tree_id"], []).append(said)
+    return trees, verdicts
 
 
 async def _graded(tree: Tree) -> dict[int, Verdict | None]:
     """What the task's verifier says of every finished answer; None where it failed, nothing where there is no task."""
+    await asyncio.sleep(0)  # others may go on between two trees
     if tree.task not in registry.VERIFIABLE or tree.problem is None:
         return {}
     task = registry.task(tree.task, tree.problem)

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from ramify_trainer.collecting import CollectConfig
+from ramify_trainer.errors import TrainerError
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.outcomes import OutcomeWeights
 
@@ -26,6 +27,8 @@ class ServerConfig(_Section):
     admin_key_file: Path | None = None
     activate_seconds: float = Field(default=30.0, gt=0)
     """That running searches may go on when new weights are loaded."""
+    lease_seconds: float = Field(default=300.0, ge=1, le=86_400)
+    """That the log's cursor is kept for this trainer; renewed every third of it."""
 
 
 class MeasureConfig(_Section):
@@ -44,7 +47,12 @@ class GateConfig(MeasureConfig):
 
     data: str = "countdown:dev?numbers=4,5,6"
     margin: float = Field(default=0.02, ge=0, le=1)
-    """How much worse a lower bound may say that it is."""
+    """How much worse a lower bound may say that the policy is, in accuracy."""
+    value_answers: int = Field(default=4, ge=0)
+    """Sampled answers to each problem, of the candidate and of the incumbent, that the value models judge; 0 leaves
+    the value model out of the gate."""
+    value_margin: float = Field(default=0.02, ge=0, le=1)
+    """How much worse a lower bound may say that the value model is, in AUC and in Brier score."""
 
 
 class HeldOutConfig(MeasureConfig):
@@ -54,20 +62,44 @@ class HeldOutConfig(MeasureConfig):
     problems: int = Field(default=300, ge=1)
 
 
+class ServiceConfig(_Section):
+    """`ramify-trainer run`: when a round begins, and where the trainer answers /livez, /readyz and /metrics."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8002, ge=0, le=65_535)
+    """0 takes a free one."""
+    pause_seconds: float = Field(default=0.0, ge=0)
+    """Between the end of a round and the next."""
+    min_backlog: int = Field(default=0, ge=0)
+    """Records of the log, trees and later verdicts, that must wait before a round begins."""
+    poll_seconds: float = Field(default=5.0, gt=0)
+    """Between two looks at the server and at the backlog."""
+    stall_seconds: float = Field(default=900.0, gt=0)
+    """Without progress, after which /readyz is 503."""
+    stop_seconds: float = Field(default=30.0, ge=0)
+    """That SIGTERM leaves the present step; what it cannot end then is done again after the next start."""
+    longest_wait_seconds: float = Field(default=60.0, gt=0)
+    """Between two tries while the server is away; the waits begin at 1 s and double."""
+
+
 class LoopConfig(_Section):
     """One run."""
 
     name: str = Field(default="loop", pattern=r"^[A-Za-z0-9_.-]{1,40}$")
     """Part of every Idempotency-Key: another run searches anew. Also the log's consumer."""
     seed: int = Field(default=0, ge=0)
-    rounds: int = Field(default=5, ge=1)
+    rounds: int | None = Field(default=None, ge=1)
+    """Of the run; none: until it is stopped."""
     base: str = "shipped"
     """The release that the first round starts from: `shipped`, or a directory."""
     weights: Path = Path("runs/weights")
     """Folder of releases, the server's `weights`. The base is copied into it."""
     state: Path = Path("runs/loop")
     """Where the run keeps what it needs to go on."""
+    most_records: int = Field(default=10_000, ge=1, le=10_000)
+    """That a round reads of the log; the rest waits for the next one."""
     server: ServerConfig = ServerConfig()
+    service: ServiceConfig = ServiceConfig()
     collect: CollectConfig = CollectConfig()
     outcomes: OutcomeWeights = OutcomeWeights()
     learning: LearningConfig = LearningConfig()
@@ -78,3 +110,11 @@ class LoopConfig(_Section):
     def read(cls, path: Path) -> LoopConfig:
         """Raises `pydantic.ValidationError` for unknown or wrong keys, `tomllib.TOMLDecodeError`, `OSError`."""
         return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+
+
+def key_in(path: Path | None) -> str | None:
+    """An API key in a file. Raises `TrainerError`."""
+    try:
+        return None if path is None else path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise TrainerError(f"the key file {path} cannot be read: {error.strerror}") from error

@@ -14,7 +14,8 @@ from pathlib import Path
 from ramify_client import AsyncAdmin, AsyncClient
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.gating import Measured
-from ramify_trainer.loop.config import LoopConfig
+from ramify_trainer.loop.config import LoopConfig, key_in
+from ramify_trainer.loop.owner import alone
 from ramify_trainer.loop.report import write
 from ramify_trainer.loop.rounds import Loop, Tell
 from ramify_trainer.loop.state import RoundRecord
@@ -70,28 +71,30 @@ async def run(
 ) -> tuple[list[RoundRecord], dict[str, Measured]]:
     """All rounds; their records, and the held-out figures of every release that was served, the base first."""
     url, admin_url = addresses
-    key, admin_key = (_key(path) for path in (config.server.key_file, config.server.admin_key_file))
+    key, admin_key = (key_in(path) for path in (config.server.key_file, config.server.admin_key_file))
     async with (
         AsyncClient(url, key, max_retries=100) as client,
         AsyncAdmin(admin_url, admin_key) as admin,
     ):
         loop = Loop(config, client, admin, tell)
         await loop.start()
-        while not loop.done:
-            record = await loop.round()
-            tell(f"round {record.round}: {record.reason}", 1, 1)
-        held_out = {release: await loop.held_out(release) for release in loop.state.served}
-        return loop.state.history, held_out
+        return await loop.holding(_rounds(loop))
 
 
-def _key(path: Path | None) -> str | None:
-    return None if path is None else path.read_text(encoding="utf-8").strip()
+async def _rounds(loop: Loop) -> tuple[list[RoundRecord], dict[str, Measured]]:
+    while not loop.done:
+        record = await loop.round()
+        loop.tell(f"round {record.round}: {record.reason}", 1, 1)
+    held_out = {release: await loop.held_out(release) for release in loop.state.served}
+    return loop.state.history, held_out
 
 
 def demo(config: LoopConfig, out: Path, tell: Tell) -> str:
-    """The whole of it in `out`; the table."""
+    """The whole of it in `out`; the table. Raises `TrainerError`, also where `rounds` says nothing."""
+    if config.rounds is None:
+        raise TrainerError("rounds: say how many")
     placed = config.model_copy(update={"weights": out / "weights", "state": out / "state"})
-    with a_server(out, placed.weights, config.base) as addresses:
+    with alone(placed.state), a_server(out, placed.weights, config.base) as addresses:
         history, held_out = asyncio.run(run(placed, addresses, tell))
     write(out, history, held_out, {"config": config.model_dump(mode="json")})
     return (out / "results.md").read_text(encoding="utf-8")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -11,45 +14,69 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ramify.rewards import datasets, registry
 from ramify.rewards.examples import Example
 from ramify.search.protocols import GradingFailed
-from ramify_trainer.gating import Measured
+from ramify_trainer.gating import Measured, Sampled
 from ramify_trainer.learning.sampling import sample
 from ramify_trainer.loop.config import MeasureConfig
 from ramify_trainer.loop.state import replace
+from ramify_trainer.loop.worker import Worker
 
 
-async def measured(policy: Path, config: MeasureConfig, seed: int, kept: Path) -> Measured:
+async def measured(
+    policy: Path, config: MeasureConfig, seed: int, kept: Path, worker: Worker, keep: int = 0
+) -> Measured:
     """The policy in a Hugging Face directory; what was measured before is read from `kept`.
 
-    An answer on which the verifier itself fails counts as wrong."""
-    found = _read(kept)
-    if found is None:
-        found = await _measure(policy, config, seed)
-        _keep(found, kept)
+    keep: sampled answers to each problem that stay with the scores. An answer on which the verifier itself fails
+    counts as wrong."""
+    known = _read(kept)
+    if known is not None:
+        return known
+    examples = datasets.load(config.data, config.problems, seed=seed)
+    drawn = await worker.run(_draw, policy, examples, config, seed, worker.check)
+    found = await _graded(examples, drawn, keep)
+    _keep(found, kept)
     return found
+
+
+def _keep(found: Measured, kept: Path) -> None:
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    replace(kept, json.dumps(asdict(found)).encode())
 
 
 def _read(kept: Path) -> Measured | None:
     if not kept.exists():
         return None
     found = json.loads(kept.read_text(encoding="utf-8"))
-    return Measured(found["greedy"], found["mean"])
+    answers = {
+        problem: [Sampled(tuple(a["prompt"]), tuple(a["tokens"]), a["finished"], a["outcome"]) for a in group]
+        for problem, group in found.get("answers", {}).items()
+    }
+    return Measured(found["greedy"], found["mean"], answers)
 
 
-def _keep(found: Measured, kept: Path) -> None:
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    replace(kept, json.dumps({"greedy": found.greedy, "mean": found.mean}).encode())
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """Answers to every problem, in their order."""
+
+    prompts: list[list[int]]
+    greedy: list[list[str]]
+    """Texts; of a cut answer none, which is wrong."""
+    texts: list[list[str]]
+    tokens: list[list[list[int]]]
 
 
-async def _measure(policy: Path, config: MeasureConfig, seed: int) -> Measured:
+def _draw(
+    policy: Path, examples: Sequence[Example], config: MeasureConfig, seed: int, check: Callable[[], None]
+) -> _Drawn:
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32, use_safetensors=True).eval()
     tokenizer = AutoTokenizer.from_pretrained(policy)
-    examples = datasets.load(config.data, config.problems, seed=seed)
     prompts = [_tokens(tokenizer, example) for example in examples]
     ends = _end_tokens(model, tokenizer)
     generator = torch.Generator().manual_seed(seed)
 
-    def drawn(n: int, temperature: float) -> list[list[str]]:
-        answers = sample(
+    def drawn(n: int, temperature: float) -> list[list[list[int]]]:
+        check()
+        return sample(
             model,
             prompts,
             n,
@@ -58,16 +85,30 @@ async def _measure(policy: Path, config: MeasureConfig, seed: int) -> Measured:
             eos_ids=ends,
             generator=generator,
         )
+
+    def texts(answers: list[list[list[int]]]) -> list[list[str]]:
         return [
             [tokenizer.decode(a, skip_special_tokens=True) if a and a[-1] in ends else "" for a in group]
             for group in answers
         ]
 
-    greedy, sampled = drawn(1, 0.0), drawn(config.answers, 1.0)
-    return Measured(
-        {e.id: await _score(e, texts) for e, texts in zip(examples, greedy, strict=True)},
-        {e.id: await _score(e, texts) for e, texts in zip(examples, sampled, strict=True)},
-    )
+    greedy = texts(drawn(1, 0.0))
+    sampled = drawn(config.answers, 1.0)
+    return _Drawn(prompts, greedy, texts(sampled), sampled)
+
+
+async def _graded(examples: Sequence[Example], drawn: _Drawn, keep: int) -> Measured:
+    greedy, mean, answers = {}, {}, {}
+    for i, example in enumerate(examples):
+        known = await _outcomes(example, {*drawn.greedy[i], *drawn.texts[i]})
+        scores = [known[text] for text in drawn.texts[i]]
+        greedy[example.id] = known[drawn.greedy[i][0]]
+        mean[example.id] = sum(scores) / len(scores)
+        answers[example.id] = [
+            Sampled(tuple(drawn.prompts[i]), tuple(tokens), text != "", known[text])
+            for tokens, text in list(zip(drawn.tokens[i], drawn.texts[i], strict=True))[:keep]
+        ]
+    return Measured(greedy, mean, answers)
 
 
 def _tokens(tokenizer: object, example: Example) -> list[int]:
@@ -85,13 +126,14 @@ def _end_tokens(model: object, tokenizer: object) -> frozenset[int]:
     return frozenset(i for i in (*ends, tokenizer.eos_token_id) if i is not None)  # type: ignore[attr-defined]
 
 
-async def _score(example: Example, texts: list[str]) -> float:
-    """The share of right answers; one without an end is wrong."""
+async def _outcomes(example: Example, texts: set[str]) -> dict[str, float]:
+    """1 for a right text, 0 for a wrong one or for none."""
+    await asyncio.sleep(0)  # others may go on between two problems
     task = registry.task(example.task, example.problem)
     known: dict[str, float] = {"": 0.0}
-    for text in set(texts) - {""}:
+    for text in texts - {""}:
         try:
             known[text] = float((await task.grade(text)).outcome >= 1.0)
         except GradingFailed:
             known[text] = 0.0
-    return sum(known[text] for text in texts) / len(texts)
+    return known

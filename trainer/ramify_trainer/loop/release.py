@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from ramify.search.tree import Tree
 from ramify.weights import Probe, Release, load_release, publish
 from ramify.weights.manifest import Details
 from ramify_trainer.learning.judging import values
-from ramify_trainer.learning.labelled import LabelledTree
 
 PROBES = 8
 
@@ -23,16 +22,17 @@ def published(
     release_id: str,
     parts: tuple[Path, Path],
     parent: Release,
-    trees: Sequence[LabelledTree],
-    **facts: Any,
+    trees: Sequence[Tree],
+    facts: Mapping[str, Any],
 ) -> Release:
-    """The release of this id, published unless it is there already. parts: the policy's and the value's directories."""
+    """The release of this id, published unless it is there already. parts: the policy's and the value's directories;
+    trees: whose answers may become probes; facts: what else the manifest says."""
     if (root / release_id / "READY").exists():
         return load_release(root / release_id)
     inherited = parent.manifest.model_dump(
         include={"name", "calibration", "default_task", "default_action", "default_max_tokens"}
     )
-    canary = probes(*parts, parent, [t.tree for t in trees])
+    canary = probes(*parts, parent, trees)
     details = Details(**inherited, parent=parent.id, canary=canary, **facts)
     return publish(root, *parts, details, release_id=release_id)
 

@@ -9,41 +9,76 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any, TypeVar
 
 from ramify import weights
 from ramify_client import AsyncAdmin, AsyncClient, Conflict
 from ramify_trainer.collecting import collect
 from ramify_trainer.errors import TrainerError
-from ramify_trainer.gating import Measured, decide
-from ramify_trainer.learning.learner import Learner
-from ramify_trainer.loop.batch import freeze, labelled, right_answers
+from ramify_trainer.gating import Measured
+from ramify_trainer.loop.batch import freeze, frozen, labelled, right_answers
 from ramify_trainer.loop.config import LoopConfig
+from ramify_trainer.loop.gate import Gate
+from ramify_trainer.loop.learn import learn
 from ramify_trainer.loop.measure import measured
+from ramify_trainer.loop.owner import owner_of
 from ramify_trainer.loop.release import published
-from ramify_trainer.loop.state import RoundRecord, State, plain
+from ramify_trainer.loop.state import RoundRecord, State, folder, plain
+from ramify_trainer.loop.watch import Watch
+from ramify_trainer.loop.worker import Worker
 from ramify_trainer.pulling import Puller
 
 logger = logging.getLogger(__name__)
+Done = TypeVar("Done")
+Said = dict[str, Any]
+"""What a phase came to, for the log."""
 Tell = Callable[[str, int, int], None]
 """Told a phase, how much of it is done, and of how much."""
+SHOWN = {
+    "policy/kl",
+    "policy/clip_share",
+    "policy/entropy",
+    "value/explained_variance",
+    "staleness",
+    "solved",
+}
+"""Of the training figures, in the log."""
+NEEDS_A_CANDIDATE = ("gate", "publish", "activate")
 
 
 class Loop:
-    """A run. `start` it once, then `round` until `done`."""
+    """A run. `start` it once, then `round` until `done`, within `holding`."""
 
-    def __init__(self, config: LoopConfig, client: AsyncClient, admin: AsyncAdmin, tell: Tell) -> None:
+    def __init__(
+        self,
+        config: LoopConfig,
+        client: AsyncClient,
+        admin: AsyncAdmin,
+        tell: Tell,
+        watch: Watch | None = None,
+    ) -> None:
         self.config, self.client, self.admin, self.tell = config, client, admin, tell
+        self.watch = watch or Watch()
         self.folder = config.state
-        self.puller = Puller(client, config.name, f"trainer-{config.name}", self.folder / "quarantine")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.worker = Worker()
+        self.gate = Gate(config.gate, config.seed, self.folder / "gate", self.worker)
+        self.puller = Puller(
+            client,
+            config.name,
+            owner_of(self.folder, config.name),
+            self.folder / "quarantine",
+            config.server.lease_seconds,
+        )
         self.state: State
 
     async def start(self) -> None:
         """Take the lease, seed the folder of weights, and see to it that the incumbent is served.
 
         Raises `TrainerError`, `ramify.weights.WeightsError` and `ramify_client.RamifyError`."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         base = self._seed()
         found = State.load(self._state_path)
         if found is not None and found.run != self.config.name:
@@ -52,18 +87,21 @@ class Loop:
             )
         self.state = found or State.begin(self.config.name, base)
         await self.puller.open()
-        if (await self.admin.releases()).active != self.state.incumbent:
-            await self._activate(self.state.incumbent)
+        await self._settle()
         self._save()
+
+    async def holding(self, work: Coroutine[Any, Any, Done]) -> Done:
+        """Do `work` with the lease kept. Raises `LeaseTaken` where it is lost, the work then being cancelled."""
+        return await self.puller.holding(work)
 
     @property
     def done(self) -> bool:
-        return self.state.round > self.config.rounds
+        return self.config.rounds is not None and self.state.round > self.config.rounds
 
     async def round(self) -> RoundRecord:
         """Do what is left of the present round."""
         state = self.state
-        phases = {
+        phases: dict[str, Callable[[], Awaitable[Said]]] = {
             "collect": self._collect,
             "pull": self._pull,
             "train": self._train,
@@ -73,128 +111,144 @@ class Loop:
             "advance": self._advance,
         }
         names = list(phases)
+        if state.phase == "collect":
+            await self._settle()
         for name in names[names.index(state.phase) :]:
-            logger.info("round %d: %s", state.round, name)
-            await self.puller.renew()
-            await phases[name]()
+            if state.current.steps or name not in NEEDS_A_CANDIDATE:
+                await self._do(name, phases[name])
             if name != "advance":
                 state.phase = names[names.index(name) + 1]  # type: ignore[assignment]
                 self._save()
-        record = state.current
+        record, here = state.current, self._here
         state.end_round()
         self._save()
+        for part in ("policy", "value") if record.promoted else ("policy", "value", "learner"):
+            shutil.rmtree(here / part, ignore_errors=True)  # released, or never needed again
         return record
 
     async def held_out(self, release: str) -> Measured:
         """A release on the held-out problems, without search. For the report only."""
         kept = self.folder / "held_out" / f"{release}.json"
         return await measured(
-            self._release(release).policy_path, self.config.held_out, self.config.seed, kept
+            self._release(release).policy_path, self.config.held_out, self.config.seed, kept, self.worker
         )
+
+    async def _do(self, name: str, phase: Callable[[], Awaitable[Said]]) -> None:
+        """One phase, under a lease that was renewed before it, with a line in the log."""
+        with self.watch.during(name) as seconds:
+            await self.puller.renew()
+            said = await phase()
+            self.state.current.seconds[name] = round(seconds(), 3)
+            told = " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in said.items())
+            logger.info("round %d %s %.1f s %s", self.state.round, name, seconds(), told)
 
     # The phases. Each may be done again from its beginning.
 
-    async def _collect(self) -> None:
+    async def _collect(self) -> Said:
         c, state = self.config, self.state
         found = await collect(self.client, c.collect, c.name, state.round, c.seed, self._told("searched"))
         state.current.tokens = found.tokens
+        return {"searches": found.searches, "tokens": found.tokens, **found.ended}
 
-    async def _pull(self) -> None:
+    async def _pull(self) -> Said:
         self._here.mkdir(parents=True, exist_ok=True)
-        await freeze(self.puller.read(), self._here / "trees.ndjson")
+        found = await freeze(self.puller.read(self.config.most_records), self._trees, self.puller.verdicts_on)
+        current = self.state.current
+        current.records, current.verdicts, current.revisited = found.records, found.verdicts, found.revisited
         self.state.upto = max(self.puller.cursor, self.puller.last_read)
+        return {**asdict(found), "quarantined": self.puller.quarantined}
 
-    async def _train(self) -> None:
-        state, config = self.state, self.config
-        trees = await labelled(self._here / "trees.ndjson", config.outcomes, state.staleness)
+    async def _train(self) -> Said:
+        state, config, record = self.state, self.config, self.state.current
+        trees = await labelled(self._trees, config.outcomes, state.staleness)
+        record.trees, record.steps = len(trees), 0
         if not trees:
-            raise TrainerError(
-                f"round {state.round} has no tree to learn from: the log held none since the last round"
+            record.reason = "nothing to learn from: the log held no tree since the last round"
+            return {"trees": 0}
+        begun = None if state.learner is None else self.folder / state.learner
+        seeds = config.seed, config.seed * 1_000_003 + state.round
+        arguments = config.learning, begun, self._release(state.served[0]), trees, self._here, seeds
+        try:
+            found, record.steps = await self.worker.run(learn, *arguments, self._told("trained"))
+        except FloatingPointError as error:
+            record.reason = f"not trained: {error}"
+            return {"failed": str(error)}
+        if not found.steps:
+            record.steps, record.reason = (
+                0,
+                f"nothing to learn from: none of {len(trees)} trees serves an objective",
             )
-        learner = self._learner()
-        found = learner.round(
-            trees, seed=config.seed * 1_000_003 + state.round, progress=self._told("trained")
-        )
-        learner.save(self._here / "learner")
-        for part in ("policy", "value"):
-            shutil.rmtree(self._here / part, ignore_errors=True)
-        learner.export(self._here / "policy", self._here / "value")
-        learner.close()
-        state.current.trees, state.current.steps = len(trees), learner.steps
-        state.current.training = plain({**found.figures(), "solved": right_answers(trees)})
+        record.training = plain({**found.figures(), "solved": right_answers(trees)})
+        return {"trees": len(trees), "steps": found.steps} | {
+            k: v for k, v in record.training.items() if k in SHOWN
+        }
 
-    async def _gate(self) -> None:
-        state, gate, seed = self.state, self.config.gate, self.config.seed
-        candidate = await measured(self._here / "policy", gate, seed, self._here / "gate.json")
-        incumbent, best = await self._gated(state.incumbent), await self._gated(state.best)
-        decision = decide(candidate, incumbent, best, gate.margin, seed)
-        state.current.promoted, state.current.reason = decision.promoted, decision.reason
-        state.current.gate = plain({**candidate.figures(), **decision.figures()})
-        state.current.release = state.current.release or self._next_id()
+    async def _gate(self) -> Said:
+        state, record = self.state, self.state.current
+        incumbent, best = self._release(state.incumbent), self._release(state.best)
+        decision, figures = await self.gate.decide(self._here, incumbent, best)
+        record.promoted, record.reason, record.gate = decision.promoted, decision.reason, plain(figures)
+        record.release = record.release or weights.next_id(self.config.weights)
+        return {"release": record.release, "decision": decision.reason}
 
-    async def _publish(self) -> None:
+    async def _publish(self) -> Said:
         state, record = self.state, self.state.current
         assert record.release is not None
-        trees = await labelled(self._here / "trees.ndjson", self.config.outcomes, state.staleness)
-        published(
-            self.config.weights,
-            record.release,
-            (self._here / "policy", self._here / "value"),
-            self._release(state.incumbent),
-            trees,
-            training_step=record.steps,
-            metrics=record.gate,
-            log_cursor=state.upto,
-        )
-        verdict = "promoted" if record.promoted else "rejected"
-        await self.admin.record(
-            record.release, verdict, {**record.gate, "round": record.round, "reason": record.reason}
-        )
+        facts = {"training_step": record.steps, "metrics": record.gate, "log_cursor": state.upto}
+        parts, parent = (self._here / "policy", self._here / "value"), self._release(state.incumbent)
+        trees, _ = await self.worker.run(frozen, self._trees)
+        await self.worker.run(published, self.config.weights, record.release, parts, parent, trees, facts)
+        await self._record("promoted" if record.promoted else "rejected")
+        return {"release": record.release}
 
-    async def _serve(self) -> None:
+    async def _serve(self) -> Said:
         state, record = self.state, self.state.current
         assert record.release is not None
         if not record.promoted:
-            return
+            return {"served": state.incumbent}
         try:
             await self._activate(record.release)
-        except Conflict as error:  # the server has gone back to the one before by itself
-            record.promoted, record.reason = False, f"not served: {error}"
-            await self.admin.record(record.release, "rejected", {**record.gate, "reason": record.reason})
-            return
+        except Conflict as error:
+            if error.code not in ("activation_failed", "release_rejected"):
+                raise
+            record.promoted, record.reason = (
+                False,
+                f"not served: {error}",
+            )  # the server has gone back by itself
+            await self._record("rejected")
+            return {"served": state.incumbent, "refused": error}
         if state.incumbent != record.release:
-            best = await self._gated(state.best)
+            best = await self.gate.of(self._release(state.best))
             state.incumbent, state.learner = record.release, f"{self._here.name}/learner"
             state.served.append(record.release)
-            (self.folder / "gate").mkdir(exist_ok=True)
-            shutil.copyfile(self._here / "gate.json", self.folder / "gate" / f"{record.release}.json")
-            if (await self._gated(record.release)).level > best.level:
+            self.gate.keep(self._here / "gate.json", record.release)
+            if (await self.gate.of(self._release(record.release))).level > best.level:
                 state.best = record.release
+        return {"served": record.release}
 
-    async def _advance(self) -> None:
+    async def _advance(self) -> Said:
         if self.puller.cursor < self.state.upto:
             await self.puller.advance(self.state.upto)
+        return {"cursor": self.state.upto, "backlog": self.puller.backlog}
 
     # What they stand on
 
-    def _learner(self) -> Learner:
-        config, state = self.config, self.state
-        reference = self._release(state.served[0])
-        if state.learner is not None:
-            return Learner.resume(config.learning, self.folder / state.learner, reference.policy_path)
-        calibration = reference.manifest.calibration
-        return Learner.start(
-            config.learning,
-            reference.policy_path,
-            reference.value_path,
-            reference.policy_path,
-            calibration=(calibration.a, calibration.b),
-            seed=config.seed,
-        )
+    async def _record(self, verdict: str) -> None:
+        """Have the server keep the gate's verdict."""
+        record = self.state.current
+        figures = {**record.gate, "round": record.round, "reason": record.reason}
+        await self.admin.record(str(record.release), verdict, figures)
 
-    async def _gated(self, release: str) -> Measured:
-        kept = self.folder / "gate" / f"{release}.json"
-        return await measured(self._release(release).policy_path, self.config.gate, self.config.seed, kept)
+    async def _settle(self) -> None:
+        """See to it that the server serves the incumbent, or go on from what an operator has gone back to."""
+        state, served = self.state, (await self.admin.releases()).active
+        if served in (state.incumbent, state.current.release):
+            return
+        if served not in state.served:
+            await self._activate(state.incumbent)
+        elif state.phase == "collect":
+            logger.warning("the server was taken back to %s: going on from there", served)
+            state.adopt(served)
 
     async def _activate(self, release: str) -> None:
         await self.admin.activate(
@@ -218,18 +272,24 @@ class Loop:
             draft.rename(target)
         return base.id
 
-    def _next_id(self) -> str:
-        return weights.next_id(self.config.weights)
-
     def _release(self, release: str) -> weights.Release:
         return weights.load_release(self.config.weights / release)
 
     def _told(self, phase: str) -> Callable[[int, int], None]:
-        return lambda done, total: self.tell(phase, done, total)
+        def told(done: int, total: int) -> None:
+            self.worker.check()
+            self.watch.progressed(done, total)
+            self.tell(phase, done, total)
+
+        return told
 
     @property
     def _here(self) -> Path:
-        return self.folder / f"round-{self.state.round:04d}"
+        return self.folder / folder(self.state.round)
+
+    @property
+    def _trees(self) -> Path:
+        return self._here / "trees.ndjson"
 
     @property
     def _state_path(self) -> Path:

@@ -7,12 +7,16 @@ round began with on the trees that the round froze, publication by the id that w
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 Phase = Literal["collect", "pull", "train", "gate", "publish", "activate", "advance"]
+Verdict = Literal["promoted", "rejected", "nothing"]
+"""`nothing`: there was nothing to learn from."""
 
 
 class RoundRecord(BaseModel):
@@ -21,7 +25,14 @@ class RoundRecord(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     round: int
+    records: int = 0
+    """Read of the log."""
     trees: int = 0
+    """Learned from, those of earlier rounds with new verdicts included."""
+    verdicts: int = 0
+    """Later verdicts among the records."""
+    revisited: int = 0
+    """Trees of earlier rounds with new verdicts."""
     steps: int = 0
     """Optimizer steps of the run so far."""
     tokens: int = 0
@@ -32,6 +43,15 @@ class RoundRecord(BaseModel):
     reason: str = ""
     training: dict[str, float] = {}
     gate: dict[str, float] = {}
+    seconds: dict[str, float] = {}
+    """Of each phase, the last time that it was done."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the round came to."""
+        if self.release is None:
+            return "nothing"
+        return "promoted" if self.promoted else "rejected"
 
 
 class State(BaseModel):
@@ -74,17 +94,35 @@ class State(BaseModel):
         self.round += 1
         self.phase, self.current = "collect", RoundRecord(round=self.round)
 
+    def adopt(self, release: str) -> None:
+        """Go on from a release that was served before: an operator has gone back to it."""
+        self.incumbent = release
+        known = {r.release: f"{folder(r.round)}/learner" for r in self.history if r.promoted}
+        self.learner = known.get(release)
+
     def staleness(self, release: str) -> int:
         """Served releases since `release`; more than any limit for one that was never served."""
         known = {id_: i for i, id_ in enumerate(reversed(self.served))}
         return known.get(release, 1_000_000)
 
 
+def folder(round_: int) -> str:
+    """Of a round, in the run's."""
+    return f"round-{round_:04d}"
+
+
 def replace(path: Path, data: bytes) -> None:
     """Write a file whole: a reader sees the old one or the new one, also after a power failure."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `path` when the block ends, and never where it raises."""
     draft = path.with_name(f".{path.name}.draft")
     with draft.open("wb") as file:
-        file.write(data)
+        yield file
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)

@@ -1,0 +1,67 @@
+"""The gate phase: a candidate measured, and held against the incumbent and the best release so far."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ramify.weights import Release
+from ramify_trainer.gating import Comparison, Decision, Measured, decide
+from ramify_trainer.loop.config import GateConfig
+from ramify_trainer.loop.judge import Pool, judged, pooled
+from ramify_trainer.loop.measure import measured
+from ramify_trainer.loop.worker import Worker
+from ramify_trainer.valuing import Judged, compared
+
+
+class Gate:
+    """`folder` keeps what releases were measured at."""
+
+    def __init__(self, config: GateConfig, seed: int, folder: Path, worker: Worker) -> None:
+        self.config, self.seed, self.folder, self.worker = config, seed, folder, worker
+
+    async def measured(self, policy: Path, kept: Path) -> Measured:
+        """A policy on the gate's problems; from `kept` where it was measured before."""
+        return await measured(policy, self.config, self.seed, kept, self.worker, self.config.value_answers)
+
+    async def of(self, release: Release) -> Measured:
+        """A release that is or was served."""
+        return await self.measured(release.policy_path, self.folder / f"{release.id}.json")
+
+    def keep(self, kept: Path, release: str) -> None:
+        """What a candidate was measured at is what the release is measured at."""
+        self.folder.mkdir(exist_ok=True)
+        shutil.copyfile(kept, self.folder / f"{release}.json")
+
+    async def decide(
+        self, here: Path, incumbent: Release, best: Release
+    ) -> tuple[Decision, dict[str, float]]:
+        """On the candidate in `here`, whose policy is measured into `here/gate.json`; and all figures."""
+        policy = await self.measured(here / "policy", here / "gate.json")
+        before, top = await self.of(incumbent), await self.of(best)
+        figures = policy.figures()
+        also: list[Comparison] = []
+        if self.config.value_answers:
+            found, also = await self._values(here / "value", pooled(before, policy), incumbent, best)
+            figures |= found.figures()
+        decision = decide(policy, before, top, self.config.margin, self.seed, also)
+        return decision, {**figures, **decision.figures()}
+
+    async def _values(
+        self, candidate: Path, pool: Pool, incumbent: Release, best: Release
+    ) -> tuple[Judged, list[Comparison]]:
+        """The value models on the same answers: those of the policies before and after."""
+        ours = await self._judged(candidate, incumbent, pool)
+        also: list[Comparison] = []
+        for against, release in {"incumbent": incumbent, "best": best}.items():
+            if against == "incumbent" or release.id != incumbent.id:
+                theirs = await self._judged(release.value_path, release, pool)
+            also += compared(against, ours, theirs, self.config.value_margin, self.seed)
+        return ours, also
+
+    async def _judged(self, value: Path, of: Release, pool: Pool) -> Judged:
+        """`of` says how the value is calibrated and what a step is: a candidate inherits both."""
+        calibration, action = of.manifest.calibration, of.manifest.default_action
+        return await self.worker.run(
+            judged, value, (calibration.a, calibration.b), pool, action, self.worker.check
+        )

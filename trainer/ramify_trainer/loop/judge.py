@@ -1,0 +1,106 @@
+"""What a value model that is not served says of sampled answers: at the end of each step, and of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from ramify.weights.manifest import Action
+from ramify_trainer.gating import Measured, Sampled
+from ramify_trainer.valuing import Judged
+
+TOKENS = 16_384
+"""Of one forward pass, padding included."""
+Pool = Mapping[str, Sequence[Sampled]]
+"""Answers by problem."""
+
+
+def pooled(*measured: Measured) -> dict[str, list[Sampled]]:
+    """The answers of several policies to the same problems."""
+    return {
+        problem: [answer for each in measured for answer in each.answers.get(problem, ())]
+        for problem in sorted(measured[0].greedy)
+    }
+
+
+@torch.inference_mode()
+def judged(
+    folder: Path, calibration: tuple[float, float], pool: Pool, action: Action, check: Callable[[], None]
+) -> Judged:
+    """The value model in a Hugging Face directory on every answer of `pool`. `action` says what a step is: with steps
+    of another kind than text up to a delimiter, whole answers alone are judged. `check` is called between passes.
+
+    One pass an answer: the trunk is causal, so the logit at a step's last token is that of the text up to there."""
+    model: Any = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, num_labels=1
+    ).eval()
+    ends = _step_ends(AutoTokenizer.from_pretrained(folder), action)
+    answers = [(i, answer) for i, group in enumerate(pool.values()) for answer in group]
+    places = [_places(answer, ends) for _, answer in answers]
+    values: list[list[float]] = [[] for _ in answers]
+    for group in _groups([len(a.prompt) + len(a.tokens) for _, a in answers]):
+        check()
+        rows = [(*answers[i][1].prompt, *answers[i][1].tokens) for i in group]
+        logits = _logits(model, rows)
+        a, b = calibration
+        for i, own in zip(group, logits, strict=True):
+            values[i] = torch.sigmoid(a * own[places[i]] + b).tolist()
+    whole = [
+        [p + 1 == len(a.prompt) + len(a.tokens) for p in at]
+        for (_, a), at in zip(answers, places, strict=True)
+    ]
+    return Judged(
+        np.array([i for (i, _), at in zip(answers, places, strict=True) for _ in at], dtype=np.int64),
+        np.array([v for own in values for v in own], dtype=np.float64),
+        np.array(
+            [a.outcome for (_, a), at in zip(answers, places, strict=True) for _ in at], dtype=np.float64
+        ),
+        np.array([w for own in whole for w in own], dtype=np.bool_),
+    )
+
+
+def _places(answer: Sampled, ends: Callable[[int], bool]) -> list[int]:
+    """Where the value is asked for, in prompt and answer: the last token of every step, and that of a finished answer.
+
+    The end of the last step says of the answer what the answer's own end does, so it is left out."""
+    start = len(answer.prompt)
+    steps = [start + i for i, token in enumerate(answer.tokens[:-2]) if ends(token)]
+    return [*steps, start + len(answer.tokens) - 1] if answer.finished else steps
+
+
+def _step_ends(tokenizer: Any, action: Action) -> Callable[[int], bool]:
+    """Whether a token ends a step."""
+    known: dict[int, bool] = {}
+
+    def ends(token: int) -> bool:
+        if token not in known:
+            text = tokenizer.decode([token])
+            known[token] = action.kind == "step" and any(text.endswith(stop) for stop in action.stop)
+        return known[token]
+
+    return ends
+
+
+def _groups(lengths: Sequence[int]) -> list[list[int]]:
+    """Answers of about one length together."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    groups = []
+    while order:
+        size = max(1, TOKENS // lengths[order[0]])
+        groups.append(order[:size])
+        order = order[size:]
+    return groups
+
+
+def _logits(model: Any, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    """[R, T], the logit at every token; padded on the right, where a causal trunk does not look."""
+    width = max(map(len, rows))
+    padded = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=model.device)
+    hidden = model.base_model(input_ids=padded, use_cache=False).last_hidden_state
+    logits: torch.Tensor = model.score(hidden)[..., 0].float()
+    return logits

@@ -1,0 +1,170 @@
+"""Rounds until it is told to stop, whatever the server does meanwhile.
+
+The server may go away at any time: the phase is tried again, after waits that double up to a bound, until it is back;
+every phase may be done again from its beginning, so nothing of the round is lost. SIGTERM or SIGINT ends the present
+step, within `stop_seconds`; what has not ended then is left where it is, as by a kill, and done again after the next
+start. A second signal ends the process at once. A lost lease ends it too: whoever holds it moves the cursor now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from ramify_client import AsyncAdmin, AsyncClient, RamifyError
+from ramify_trainer.errors import TrainerError
+from ramify_trainer.loop.config import LoopConfig, key_in
+from ramify_trainer.loop.owner import alone
+from ramify_trainer.loop.rounds import Loop, Tell
+from ramify_trainer.service.away import passing, waits
+from ramify_trainer.service.health import Health
+from ramify_trainer.service.http import Listener, Routes, address_of, bind
+from ramify_trainer.service.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+STOPPED, FAILED, INTERRUPTED = 0, 1, 130
+"""Exit codes: done, or stopped by a signal; something that waiting does not mend; a second signal."""
+PROBE_SECONDS = 10.0
+"""That the server has to answer whether it is there."""
+
+
+def run(config: LoopConfig, tell: Tell) -> int:
+    """The process's exit code. Raises `TrainerError`, `WeightsError` and `RamifyError` that waiting does not mend."""
+    with alone(config.state):
+        return asyncio.run(_run(config, tell))
+
+
+async def _run(config: LoopConfig, tell: Tell) -> int:
+    keys = [key_in(path) for path in (config.server.key_file, config.server.admin_key_file)]
+    async with (
+        AsyncClient(config.server.url, keys[0], max_retries=100) as client,
+        AsyncAdmin(config.server.admin_url, keys[1]) as admin,
+        AsyncClient(config.server.url, keys[0], max_retries=0, timeout=PROBE_SECONDS) as probe,
+    ):
+        return await Service(Loop(config, client, admin, tell), probe).run()
+
+
+class Service:
+    """One run of the service."""
+
+    def __init__(self, loop: Loop, probe: AsyncClient) -> None:
+        self.loop, self.probe = loop, probe
+        self.settings = loop.config.service
+        self.health = Health(loop, self.settings.stall_seconds)
+        self.metrics = Metrics(self.health)
+        self._told = asyncio.Event()
+
+    async def run(self) -> int:
+        """Until all rounds are done, or a signal."""
+        listener = bind(self.settings.host, self.settings.port)
+        http = Listener(Routes(self.health, self.metrics))
+        with self._signals():
+            answering = asyncio.create_task(http.serve(sockets=[listener]))
+            probing = asyncio.create_task(self._probing())
+            logger.info("answers /livez, /readyz and /metrics at %s", address_of(listener))
+            try:
+                return await self._until_told()
+            finally:
+                http.should_exit = True
+                probing.cancel()
+                await asyncio.gather(answering, probing, return_exceptions=True)
+                listener.close()
+                self.loop.worker.close()
+
+    async def _until_told(self) -> int:
+        working, told = asyncio.create_task(self._work()), asyncio.create_task(self._told.wait())
+        await asyncio.wait((working, told), return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+        if not working.done():
+            logger.info(
+                "stopping: %s has %g s to end its step", self.loop.watch.phase, self.settings.stop_seconds
+            )
+            working.cancel()
+            await asyncio.wait((working,), timeout=self.settings.stop_seconds)
+            if not working.done():
+                logger.warning("%s did not end in time and will be done again", self.loop.watch.phase)
+                _leave(STOPPED)
+        with suppress(asyncio.CancelledError):
+            await working
+        logger.info("stopped")
+        return STOPPED
+
+    async def _work(self) -> None:
+        """All rounds, started again whenever the server was away."""
+        longest, watch = self.settings.longest_wait_seconds, self.loop.watch
+        pauses, before = waits(longest), 0
+        while True:
+            try:
+                await self.loop.start()
+                return await self.loop.holding(self._rounds())
+            except (RamifyError, TrainerError) as error:
+                if not passing(error):
+                    raise
+                self.health.away = str(error)
+                if watch.times.total() > before:
+                    pauses, before = waits(longest), watch.times.total()  # it got on in between
+                wait = next(pauses)
+                logger.warning("%s: %s; again in %g s", watch.phase, error, wait)
+            await asyncio.sleep(wait)
+
+    async def _rounds(self) -> None:
+        while not self.loop.done:
+            await self._wait()
+            record = await self.loop.round()
+            logger.info("round %d: %s", record.round, record.reason)
+            if not self.loop.done and self.settings.pause_seconds:
+                self.loop.watch.entered("pausing")
+                await asyncio.sleep(self.settings.pause_seconds)
+
+    async def _wait(self) -> None:
+        """Until there is enough to read, where a round is about to begin."""
+        wanted, puller = self.settings.min_backlog, self.loop.puller
+        if self.loop.state.phase != "collect" or not wanted:
+            return
+        self.loop.watch.entered("waiting")
+        while puller.backlog < wanted:
+            self.loop.watch.progressed(puller.backlog, wanted)
+            await asyncio.sleep(self.settings.poll_seconds)
+            await puller.renew()
+
+    async def _probing(self) -> None:
+        """Ask again and again whether the server is there, and how far behind it this trainer is."""
+        puller = self.loop.puller
+        while True:
+            try:
+                await self.probe.version()
+                self.health.away = None
+                oldest = await puller.oldest(self.probe) if puller.leased and puller.backlog else None
+                self.metrics.lag_seconds = 0.0 if oldest is None else max(0.0, time.time() - oldest)
+            except RamifyError as error:
+                self.health.away = str(error)
+            await asyncio.sleep(self.settings.poll_seconds)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+
+        def note() -> None:
+            if self._told.is_set():
+                _leave(INTERRUPTED)
+            self._told.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, note)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+
+def _leave(code: int) -> None:
+    """End the process now, whatever its threads do; the state on disk is whole at any time."""
+    sys.stderr.flush()
+    os._exit(code)
