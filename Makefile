@@ -4,7 +4,7 @@ BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup demo serve loop test check format bench test-browser viewer-image crash-test clean
+.PHONY: setup demo serve loop test check format bench test-browser test-compose viewer-image crash-test clean
 
 setup: .venv/.ready
 
@@ -44,6 +44,10 @@ bench: setup
 # Needs a Chromium: `apt-get install chromium`, or RAMIFY_TEST_CHROMIUM.
 test-browser: setup
 	$(BIN)/python -m pytest tests/e2e -m browser
+
+# Needs a Docker engine and Compose (v2, or docker-compose 1.29).
+test-compose: setup
+	$(BIN)/python -m pytest tests/compose -m compose -s
 
 viewer-image: setup
 	$(BIN)/python scripts/viewer_image.py
