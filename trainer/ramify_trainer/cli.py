@@ -42,13 +42,16 @@ def refusing(command: str) -> Iterator[None]:
         yield
     except (TrainerError, RamifyError, weights.WeightsError, BadDataset, OSError, ValueError) as error:
         Console(stderr=True).print(
-            f"ramify-trainer {command}: {error}", style="red", highlight=False, markup=False
+            f"ramify-trainer {command}: {error}", style="red", highlight=False, markup=False, soft_wrap=True
         )
         raise typer.Exit(1) from error
 
 
 def log_to_stderr() -> None:
-    """One line an event, times in UTC."""
+    """One line an event, times in UTC, and no bars of other people's."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
     handler = logging.StreamHandler()
     form = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
     form.converter = time.gmtime

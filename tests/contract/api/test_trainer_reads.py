@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from ramify.api.app import application
-from ramify_client import AsyncClient
+from ramify_client import AsyncClient, ConnectionFailed
 from ramify_client.results import LogRecord
 from ramify_trainer.collecting import CollectConfig, collect, problems_of
 from ramify_trainer.errors import CollectionFailed, LeaseTaken
@@ -111,7 +111,7 @@ async def test_20_the_cursor_moves_only_when_told_and_nothing_is_read_twice_afte
         assert [(p.tree is not None, p.outcome) for p in read] == [(True, None), (False, 0.0)]
         assert found.answer is not None
         assert read[1].node == found.answer.node
-        assert (await reader.backlog(), reader.cursor) == (2, 0)
+        assert (reader.backlog, reader.cursor) == (2, 0)
         assert len([p async for p in reader.read()]) == 2
         await reader.advance(read[-1].seq)
         later = puller(client, tmp_path)
@@ -150,6 +150,43 @@ async def test_a_cursor_that_was_moved_by_another_is_not_moved_again(tmp_path: P
         await new.advance(1)
         with pytest.raises(LeaseTaken, match="stale_version"):
             await old.advance(1)
+
+
+class LosesAnswers(httpx.ASGITransport):
+    """Passes a PUT on and loses its answer, once `armed`."""
+
+    armed = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        answer = await super().handle_async_request(request)
+        if self.armed and request.method == "PUT":
+            self.armed = False
+            raise httpx.ReadError("the connection broke")
+        return answer
+
+
+async def test_a_change_whose_answer_was_lost_is_not_taken_for_another_trainers(tmp_path: Path) -> None:
+    async with a_world(tmp_path) as world:
+        transport = LosesAnswers(application(world.context))
+        async with AsyncClient("http://127.0.0.1:8000", transport=transport) as client:
+            await client.search(PROMPT, search={"budget": {"simulations": 2}})
+            reader = puller(client, tmp_path)
+            transport.armed = True
+            with pytest.raises(ConnectionFailed):
+                await reader.open()
+            await reader.open()
+            transport.armed = True
+            with pytest.raises(ConnectionFailed):
+                await reader.advance(1)
+            await reader.advance(1)
+            assert (reader.cursor, reader.leased) == (1, True)
+            transport.armed = True
+            with pytest.raises(ConnectionFailed):
+                await reader.renew()
+            await world.log.delete_consumer("trainer")
+            await puller(client, tmp_path, "another").open()
+            with pytest.raises(LeaseTaken, match="another has changed it"):
+                await reader.renew()
 
 
 @pytest.mark.parametrize(

@@ -58,16 +58,19 @@ class Service:
         self.settings = loop.config.service
         self.health = Health(loop, self.settings.stall_seconds)
         self.metrics = Metrics(self.health)
+        self.url: str | None = None
+        """Where it answers; None before it does."""
         self._told = asyncio.Event()
 
     async def run(self) -> int:
         """Until all rounds are done, or a signal."""
         listener = bind(self.settings.host, self.settings.port)
+        self.url = address_of(listener)
         http = Listener(Routes(self.health, self.metrics))
         with self._signals():
             answering = asyncio.create_task(http.serve(sockets=[listener]))
             probing = asyncio.create_task(self._probing())
-            logger.info("answers /livez, /readyz and /metrics at %s", address_of(listener))
+            logger.info("answers /livez, /readyz and /metrics at %s", self.url)
             try:
                 return await self._until_told()
             finally:
@@ -79,21 +82,28 @@ class Service:
 
     async def _until_told(self) -> int:
         working, told = asyncio.create_task(self._work()), asyncio.create_task(self._told.wait())
-        await asyncio.wait((working, told), return_when=asyncio.FIRST_COMPLETED)
-        told.cancel()
-        if not working.done():
-            logger.info(
-                "stopping: %s has %g s to end its step", self.loop.watch.phase, self.settings.stop_seconds
-            )
-            working.cancel()
-            await asyncio.wait((working,), timeout=self.settings.stop_seconds)
+        try:
+            await asyncio.wait((working, told), return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
-                logger.warning("%s did not end in time and will be done again", self.loop.watch.phase)
-                _leave(STOPPED)
-        with suppress(asyncio.CancelledError):
-            await working
+                await self._end(working)
+            with suppress(asyncio.CancelledError):
+                await working
+        finally:
+            for task in (working, told):
+                task.cancel()
+            await asyncio.gather(working, told, return_exceptions=True)
         logger.info("stopped")
         return STOPPED
+
+    async def _end(self, working: asyncio.Task[None]) -> None:
+        """Have the present step end; where it takes too long, the process ends instead."""
+        seconds, phase = self.settings.stop_seconds, self.loop.watch.phase
+        logger.info("stopping: %s has %g s to end its step", phase, seconds)
+        working.cancel()
+        await asyncio.wait((working,), timeout=seconds)
+        if not working.done():
+            logger.warning("%s did not end in time and will be done again", phase)
+            _leave(STOPPED)
 
     async def _work(self) -> None:
         """All rounds, started again whenever the server was away."""

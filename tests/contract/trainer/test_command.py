@@ -1,0 +1,106 @@
+"""`ramify-trainer` as people start it: a process with a TOML file, keys in files, against a server with keys."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes_training import Site, a_site, write_problems
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
+KEYS = {"trainer": "the-key-of-the-trainer", "admin": "the-admin-key-of-the-tests"}
+SERVER: dict[str, Any] = {
+    "auth": {"keys": [{"name": "trainer", "key": KEYS["trainer"], "scopes": ["search", "log"]}]},
+    "admin": {"key": KEYS["admin"]},
+}
+TOML = """
+name = "night"
+rounds = 1
+base = "{folder}/base/v000001"
+weights = "{folder}/weights"
+state = "{folder}/state"
+
+[server]
+url = "{url}"
+admin_url = "{admin_url}"
+key_file = "{folder}/trainer.key"
+admin_key_file = "{folder}/admin.key"
+
+[service]
+port = 0
+
+[collect]
+data = "{data}"
+problems = 4
+search = {{ algorithm = "mcts", budget = {{ simulations = 3 }} }}
+
+[learning]
+steps_per_round = 2
+warmup_steps = 0
+threads = 1
+tracker = "none"
+
+[gate]
+data = "{data}"
+problems = 2
+answers = 2
+max_tokens = 6
+margin = 1.0
+value_margin = 1.0
+"""
+
+
+def configured(folder: Path, site: Site) -> Path:
+    for name, key in KEYS.items():
+        (folder / f"{name}.key").write_text(f"{key}\n")
+    data = write_problems(folder / "problems.jsonl")
+    path = folder / "trainer.toml"
+    path.write_text(TOML.format(folder=folder, url=site.url, admin_url=site.admin_url, data=data))
+    return path
+
+
+async def trainer(*arguments: str) -> tuple[int, str]:
+    """Exit code and what it said."""
+    code = "from ramify_trainer.cli import app; app()"
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        code,
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        said, _ = await asyncio.wait_for(child.communicate(), 200)
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    assert child.returncode is not None
+    return child.returncode, said.decode()
+
+
+async def test_run_trains_with_keys_from_files_and_collects_nothing_that_collect_has(tmp_path: Path) -> None:
+    async with a_site(tmp_path, **SERVER) as site:
+        config = str(configured(tmp_path, site))
+        code, said = await trainer("collect", "--config", config)
+        assert (code, await site.searches()) == (0, 4), said
+        assert "4 searches (4 complete)" in said
+        code, said = await trainer("run", "--config", config)
+        assert (code, await site.searches(), site.context.model.release) == (0, 4, "v000002"), said
+        assert " INFO ramify_trainer.loop.rounds round 1 train " in said
+        assert "%|" not in said, "no bars of other people's in the log"
+        assert not any(key in said for key in KEYS.values())
+
+
+async def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:
+    async with a_site(tmp_path, **SERVER) as site:
+        config = configured(tmp_path, site)
+        (tmp_path / "trainer.key").unlink()
+        code, said = await trainer("run", "--config", str(config))
+        told = f"ramify-trainer run: the key file {tmp_path}/trainer.key cannot be read: No such file or directory"
+        assert (code, said.splitlines()) == (1, [told])

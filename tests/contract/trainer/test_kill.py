@@ -1,0 +1,55 @@
+"""A trainer that is killed at any point of a round goes on, searches nothing twice, and ends in the same weights."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes_training import a_site, small
+from training_driver import run_rounds
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
+FIRST_ROUND = (
+    "collect:3", "collect", "pull", "train:2", "train", "gate", "publish:written", "publish", "activate", "advance",
+)  # fmt: skip
+SECOND_ROUND = ("train:3", "activate")
+PROBLEMS = 6
+
+
+async def trained(folder: Path, rounds: int, *points: str) -> dict[str, Any]:
+    """What is left of a trainer that was killed at each of `points` in turn and started again every time."""
+    async with a_site(folder) as site:
+        config = small(folder, site.url, site.admin_url)
+        for point in points:
+            assert await asyncio.to_thread(run_rounds, config, rounds, point) == -signal.SIGKILL, point
+        assert await asyncio.to_thread(run_rounds, config, rounds, None) == 0
+        state = json.loads((folder / "state" / "state.json").read_text())
+        consumer = await site.log.get_consumer(config.name)
+        assert consumer is not None
+        return {
+            "weights": {
+                str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest()
+                for path in sorted((folder / "weights").glob("v*/*/model.safetensors"))
+            },
+            "served": (state["served"], site.context.model.release),
+            "steps": [record["steps"] for record in state["history"]],
+            "cursor": consumer.cursor,
+            "searches": await site.searches(),
+            "listing": [(row.id, row.state) for row in (await site.context.releases.listing()).rows],
+        }
+
+
+async def test_a_trainer_killed_at_every_point_ends_in_the_same_weights(tmp_path: Path) -> None:
+    calm, rough = tmp_path / "calm", tmp_path / "rough"
+    undisturbed = await trained(calm, 2)
+    killed = await trained(rough, 2, *FIRST_ROUND, *SECOND_ROUND)
+    assert undisturbed["searches"] == 2 * PROBLEMS
+    assert undisturbed["steps"] == [4, 8]
+    assert len(set(undisturbed["weights"].values())) == 6
+    assert killed == undisturbed

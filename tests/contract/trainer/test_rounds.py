@@ -1,0 +1,105 @@
+"""Whole rounds against a whole server over HTTP: its searches are the fake language's, its releases real models."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes_training import PROMPT, Site, a_site, small
+from ramify_client import AsyncAdmin, AsyncClient
+from ramify_trainer.learning.outcomes import OutcomeWeights
+from ramify_trainer.loop.batch import labelled
+from ramify_trainer.loop.rounds import Loop
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def a_loop(folder: Path, site: Site, **changes: Any) -> AsyncIterator[Loop]:
+    config = small(folder, site.url, site.admin_url, **changes)
+    async with AsyncClient(site.url) as client, AsyncAdmin(site.admin_url) as admin:
+        loop = Loop(config, client, admin, lambda *_: None)
+        await loop.start()
+        yield loop
+        loop.worker.close()
+
+
+async def test_a_round_ends_in_a_better_known_server_and_a_moved_cursor(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with a_site(tmp_path) as site, a_loop(tmp_path, site) as loop:
+        with caplog.at_level(logging.INFO, "ramify_trainer"):
+            record = await loop.holding(loop.round())
+        assert (record.trees, record.steps, record.release, record.promoted) == (6, 4, "v000002", True)
+        assert site.engines.loads == ["v000002"]
+        assert (loop.puller.cursor, loop.puller.backlog) == (6, 0)
+        listing = await loop.client.releases()
+        (row,) = [row for row in listing.data if row.id == "v000002"]
+        assert (listing.active, row.state) == ("v000002", "promoted")
+        assert row.figures["reason"].startswith("promoted: at worst ")
+        lines = [line for line in caplog.messages if line.startswith("round 1 ")]
+        assert [line.split()[2] for line in lines] == list(record.seconds)
+        assert "trees=6 steps=4" in lines[2]
+
+
+async def test_a_verdict_on_a_tree_of_an_earlier_round_is_learned_from_once(tmp_path: Path) -> None:
+    async with a_site(tmp_path) as site, a_loop(tmp_path, site, collect={"problems": 0}) as loop:
+        trees = [await searched(loop.client) for _ in range(3)]
+        first = await loop.round()
+        await loop.client.trees.feedback(trees[1], 0.25)
+        second, third = await loop.round(), await loop.round()
+        assert [(r.trees, r.verdicts, r.revisited) for r in (first, second, third)] == [
+            (3, 0, 0),
+            (1, 1, 1),
+            (0, 0, 0),
+        ]
+        assert (second.steps > first.steps, third.verdict) == (True, "nothing")
+        people = OutcomeWeights(verifier=0.0)
+        (again,) = await labelled(
+            tmp_path / "state" / "round-0002" / "trees.ndjson", people, loop.state.staleness
+        )
+        assert (again.tree.id, set(again.outcomes.values())) == (trees[1], {0.25})
+        assert loop.puller.cursor == 4
+
+
+async def test_a_verdict_on_a_tree_that_is_gone_is_passed_over(tmp_path: Path) -> None:
+    async with a_site(tmp_path) as site, a_loop(tmp_path, site, collect={"problems": 0}) as loop:
+        tree = await searched(loop.client)
+        await loop.round()
+        await loop.client.trees.feedback(tree, 1.0)
+        reader = loop.puller.read()
+        await anext(reader)
+        await reader.aclose()
+        await loop.client.trees.delete(tree)
+        assert await loop.puller.verdicts_on(tree) is None
+
+
+async def searched(client: AsyncClient) -> str:
+    """The id of a tree of somebody else's."""
+    task = {"name": "exact", "problem": {"answer": "a"}}
+    return (await client.search(PROMPT, task=task, search={"budget": {"simulations": 3}})).tree.id
+
+
+async def test_the_loop_goes_on_from_the_release_that_an_operator_went_back_to(tmp_path: Path) -> None:
+    async with a_site(tmp_path) as site, a_loop(tmp_path, site, rounds=3) as loop:
+        await loop.round()
+        await loop.round()
+        assert loop.state.incumbent == "v000003"
+        await loop.admin.rollback()
+        third = await loop.round()
+        (row,) = [row for row in (await loop.client.releases()).data if row.id == "v000004"]
+        assert (row.parent, third.steps, loop.state.served[-1]) == ("v000002", 8, "v000004")
+
+
+async def test_weights_that_cannot_be_trained_on_end_the_round_and_not_the_run(tmp_path: Path) -> None:
+    async with a_site(tmp_path) as site, a_loop(tmp_path, site) as loop:
+        steep = loop.config.learning.model_copy(update={"policy_learning_rate": 1e30})
+        loop.config = loop.config.model_copy(update={"learning": steep})
+        record = await loop.round()
+        assert record.reason.startswith("not trained: the gradient's norm is nan")
+        assert (record.verdict, loop.puller.cursor, site.context.model.release) == ("nothing", 6, "v000001")

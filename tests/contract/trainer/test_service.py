@@ -1,0 +1,230 @@
+"""`ramify-trainer run` against a whole server over HTTP that comes and goes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from contract.api.world import until
+from fakes_training import PROMPT, Site, a_site, small
+from ramify_client import AsyncAdmin, AsyncClient
+from ramify_trainer.errors import LeaseTaken, TrainerError
+from ramify_trainer.loop.owner import alone
+from ramify_trainer.loop.rounds import Loop, Tell
+from ramify_trainer.pulling import Puller
+from ramify_trainer.service.run import STOPPED, Service
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
+LONG = 60.0
+
+
+class Running:
+    """A service, and what it says of itself."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.task = asyncio.create_task(service.run())
+
+    async def get(self, path: str) -> httpx.Response:
+        async with httpx.AsyncClient(base_url=str(self.service.url), timeout=10) as http:
+            return await http.get(path)
+
+    async def says(self, path: str, said: Callable[[httpx.Response], bool]) -> httpx.Response:
+        """The first answer of which that is true."""
+        async with asyncio.timeout(LONG):
+            await until(lambda: self.service.url is not None or self.task.done(), LONG)
+            while True:
+                if self.task.done():
+                    self.task.result()
+                    raise AssertionError("the service has ended")
+                answer = await self.get(path)
+                if said(answer):
+                    return answer
+                await asyncio.sleep(0.02)
+
+    async def in_phase(self, phase: str) -> httpx.Response:
+        return await self.says("/readyz", lambda answer: answer.json()["phase"] == phase)
+
+    async def stopped(self) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return await asyncio.wait_for(self.task, LONG)
+
+
+@asynccontextmanager
+async def a_service(
+    folder: Path, site: Site, tell: Tell = lambda *_: None, **changes: Any
+) -> AsyncIterator[Running]:
+    service = {"port": 0, "poll_seconds": 0.05, "longest_wait_seconds": 0.2, **changes.pop("service", {})}
+    config = small(folder, site.url, site.admin_url, service=service, **changes)
+    async with (
+        AsyncClient(site.url, max_retries=1) as client,
+        AsyncAdmin(site.admin_url) as admin,
+        AsyncClient(site.url, max_retries=0, timeout=5) as probe,
+    ):
+        running = Running(Service(Loop(config, client, admin, tell), probe))
+        try:
+            yield running
+        finally:
+            running.task.cancel()
+            await asyncio.gather(running.task, return_exceptions=True)
+
+
+def ports(site: Site) -> tuple[int, int]:
+    return tuple(int(url.rpartition(":")[2]) for url in (site.url, site.admin_url))  # type: ignore[return-value]
+
+
+async def test_rounds_begin_when_enough_has_been_searched_by_others_and_every_figure_is_shown(
+    tmp_path: Path,
+) -> None:
+    organic = {"rounds": None, "collect": {"problems": 0}, "service": {"min_backlog": 3}}
+    async with a_site(tmp_path) as site, a_service(tmp_path, site, **organic) as running:
+        waiting = await running.in_phase("waiting")
+        assert (waiting.status_code, waiting.json()["reason"]) == (200, None)
+        async with AsyncClient(site.url) as asker:
+            for _ in range(3):
+                found = await asker.search(
+                    PROMPT,
+                    task={"name": "exact", "problem": {"answer": "a"}},
+                    search={"budget": {"simulations": 3}},
+                )
+            done = 'ramify_trainer_rounds_total{verdict="promoted"} 1.0'
+            figures = (await running.says("/metrics", lambda answer: done in answer.text)).text
+            for line in (
+                "ramify_trainer_ready 1.0",
+                "ramify_trainer_server_up 1.0",
+                "ramify_trainer_lease_held 1.0",
+                "ramify_trainer_steps_total 4.0",
+                "ramify_trainer_trees_total 3.0",
+                "ramify_trainer_quarantined_records_total 0.0",
+                "ramify_trainer_backlog 0.0",
+                'ramify_trainer_phases_total{phase="train"} 1.0',
+                'ramify_trainer_training{figure="policy_clip_share"}',
+                'ramify_trainer_training{figure="policy_kl"}',
+                'ramify_trainer_training{figure="policy_entropy"}',
+                'ramify_trainer_training{figure="value_explained_variance"}',
+                'ramify_trainer_gate{figure="greedy"}',
+                'ramify_trainer_release_info{best="v00000',
+            ):
+                assert f"\n{line}" in figures
+            assert 'release="v000002"} 1.0' in figures
+            await asker.trees.feedback(found.tree.id, 1.0)
+            await running.says("/metrics", lambda answer: "ramify_trainer_backlog 1.0" in answer.text)
+            behind = await running.says("/metrics", lambda a: "ramify_trainer_lag_seconds 0.0" not in a.text)
+            assert behind.status_code == 200
+        assert await running.stopped() == STOPPED
+
+
+async def test_there_are_three_routes_and_no_more(tmp_path: Path) -> None:
+    async with a_site(tmp_path) as site, a_service(tmp_path, site, service={"min_backlog": 1}) as running:
+        await running.says("/livez", lambda answer: answer.json() == {"live": True})
+        assert (await running.get("/")).status_code == 404
+        async with httpx.AsyncClient(base_url=str(running.service.url)) as http:
+            assert (await http.post("/livez")).status_code == 405
+            with pytest.raises(httpx.HTTPError):
+                (await http.get("/livez", headers={"x": "x" * 2_000_000})).raise_for_status()
+
+
+async def test_a_server_that_goes_away_in_a_round_loses_nothing_of_it(tmp_path: Path) -> None:
+    some = asyncio.Event()
+
+    def seen(phase: str, done: int, _: int) -> None:
+        if (phase, done) == ("searched", 3):
+            some.set()
+
+    async with a_site(tmp_path) as site:
+        address = ports(site)
+        running = await stack_of(a_service(tmp_path, site, seen, rounds=1))
+        await asyncio.wait_for(some.wait(), LONG)
+    service, leave = running
+    gone = await service.says("/readyz", lambda answer: answer.status_code == 503)
+    assert f"the server at {site.url} is away" in gone.json()["reason"]
+    assert (await service.get("/livez")).status_code == 200
+    async with a_site(tmp_path, address) as site:
+        assert await asyncio.wait_for(service.task, LONG) == STOPPED
+        complete = [tree for tree in await site.log.list(limit=100) if tree.status == "complete"]
+        assert (len(complete), site.context.model.release) == (6, "v000002")
+    await leave()
+
+
+async def stack_of(manager: Any) -> tuple[Running, Callable[[], Any]]:
+    """What the manager gives, and how to leave it."""
+    return await manager.__aenter__(), lambda: manager.__aexit__(None, None, None)
+
+
+async def test_a_signal_ends_the_present_step_and_the_next_start_goes_on(tmp_path: Path) -> None:
+    told: list[int] = []
+
+    def seen(phase: str, done: int, _: int) -> None:
+        if phase == "trained":
+            told.append(done)
+            if done == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+                halting.wait(LONG)
+
+    halting = threading.Event()
+    async with a_site(tmp_path) as site:
+        async with a_service(tmp_path, site, seen, rounds=1) as running:
+            loop = running.service.loop
+            await until(lambda: loop.worker._halt.is_set(), LONG)
+            halting.set()
+            assert await asyncio.wait_for(running.task, LONG) == STOPPED
+            assert (told, loop.state.phase) == ([1, 2], "train")
+        async with a_service(tmp_path, site, rounds=1) as running:
+            assert await asyncio.wait_for(running.task, LONG) == STOPPED
+        assert (await site.searches(), site.context.model.release) == (6, "v000002")
+
+
+async def test_the_lease_is_kept_in_a_long_step_and_a_lost_one_ends_the_round_unpublished(
+    tmp_path: Path,
+) -> None:
+    blocked, halting = threading.Event(), threading.Event()
+
+    def seen(phase: str, done: int, _: int) -> None:
+        if (phase, done) == ("trained", 2):
+            blocked.set()
+            halting.wait(LONG)
+
+    async with a_site(tmp_path) as site:
+        server = {"url": site.url, "admin_url": site.admin_url, "lease_seconds": 1}
+        async with a_service(tmp_path, site, seen, server=server) as running:
+            loop = running.service.loop
+            await until(blocked.is_set, LONG)
+            before = loop.puller.consumer
+            assert before is not None
+            await until(lambda: loop.puller.consumer.version > before.version + 3, LONG)  # type: ignore[union-attr]
+            async with AsyncClient(site.url) as client:
+                other = Puller(client, loop.config.name, "another", tmp_path / "quarantine")
+                with pytest.raises(LeaseTaken, match="lease_held"):
+                    await other.open()
+                await site.log.delete_consumer(loop.config.name)
+                await other.open()
+                await until(lambda: loop.worker._halt.is_set(), LONG)
+                halting.set()
+                with pytest.raises(LeaseTaken, match="another trainer's"):
+                    await asyncio.wait_for(running.task, LONG)
+                assert (await client.consumers.get(loop.config.name)).cursor == 0
+            assert [path.name for path in (tmp_path / "weights").iterdir()] == ["v000001"]
+            assert site.context.model.release == "v000001"
+
+
+async def test_two_trainers_cannot_share_a_folder(tmp_path: Path) -> None:
+    with alone(tmp_path), pytest.raises(TrainerError, match="another trainer runs in"), alone(tmp_path):
+        pass
+
+
+async def test_what_waiting_does_not_mend_ends_the_service(tmp_path: Path) -> None:
+    wrong = {"server": {"url": "", "admin_url": ""}}
+    async with a_site(tmp_path, admin={"key": "the-admin-key-of-the-tests"}) as site:
+        wrong["server"] = {"url": site.url, "admin_url": site.admin_url}
+        async with a_service(tmp_path, site, **wrong) as running:
+            with pytest.raises(Exception, match="401"):
+                await asyncio.wait_for(running.task, LONG)

@@ -1,0 +1,235 @@
+"""A whole server over real sockets whose searches are the fake language's, and whose releases are real little models.
+
+Its searches take no time and its trees repeat with their seeds; its releases are Hugging Face directories that can be
+trained. The engines hold the weights of a release in earnest: what they `measure` is what transformers computes of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import uvicorn
+
+from contract.api.world import PROMPT, FakeEngines
+from fakes import FakePolicy, FakeScorer, letters
+from fakes_releases import stamped
+from ramify.api.admin import admin_application
+from ramify.api.app import application
+from ramify.api.assembly import assemble
+from ramify.api.context import Context
+from ramify.api.served import of_release
+from ramify.engines import Measured, Text
+from ramify.service.releases import at_start
+from ramify.settings import Settings
+from ramify.treelog import TreeLog
+from ramify.weights import Details, Release, load_release, publish
+from ramify_trainer.learning.judging import values
+from ramify_trainer.loop.config import LoopConfig
+
+SIZE = 128
+"""Of the vocabulary: one token a character."""
+
+
+def write_release(root: Path, seed: int = 0) -> Release:
+    """A random policy and value model of 128 characters, as v000001 of `root`."""
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+
+    shape = {
+        "vocab_size": SIZE,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 0,
+    }
+    torch.manual_seed(seed)
+    folder = root / ".made"
+    LlamaForCausalLM(LlamaConfig(**shape)).save_pretrained(folder / "policy")
+    LlamaForSequenceClassification(LlamaConfig(**shape, num_labels=1)).save_pretrained(folder / "value")
+    for part in ("policy", "value"):
+        _tokenizer().save_pretrained(folder / part)
+    return publish(root, folder / "policy", folder / "value", Details(name="letters", default_max_tokens=8))
+
+
+def _tokenizer() -> Any:
+    from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(WordLevel({chr(i): i for i in range(SIZE)}, unk_token="\x01"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="\x00", pad_token="\x00", clean_up_tokenization_spaces=False
+    )
+
+
+def write_problems(path: Path, count: int = 40) -> str:
+    """Problems whose answer's last line is to be `a`: right half of the time."""
+    row = {"prompt": PROMPT, "answer": "a", "verifier": "exact"}
+    path.write_text("".join(f"{json.dumps(row)}\n" for _ in range(count)))
+    return str(path)
+
+
+def small(folder: Path, url: str, admin_url: str, **changes: Any) -> LoopConfig:
+    """A run of seconds: six problems, four optimizer steps a round."""
+    data = write_problems(folder / "problems.jsonl")
+    return LoopConfig.model_validate(
+        {
+            "rounds": 2,
+            "base": str(folder / "base" / "v000001"),
+            "weights": folder / "weights",
+            "state": folder / "state",
+            "server": {"url": url, "admin_url": admin_url, "activate_seconds": 5},
+            "collect": {
+                "data": data,
+                "problems": 6,
+                "concurrency": 1,
+                "search": {"algorithm": "mcts", "schedule": "waves", "budget": {"simulations": 4}},
+            },
+            "learning": {
+                "steps_per_round": 4,
+                "tokens_per_batch": 64,
+                "policy_learning_rate": 1e-2,
+                "value_learning_rate": 1e-2,
+                "warmup_steps": 0,
+                "threads": 1,
+                "tracker": "none",
+            },
+            "gate": {
+                "data": data,
+                "problems": 4,
+                "answers": 4,
+                "max_tokens": 6,
+                "margin": 1.0,
+                "value_margin": 1.0,
+            },
+            "held_out": {"data": data, "problems": 4, "answers": 4, "max_tokens": 6},
+            **changes,
+        }
+    )
+
+
+@dataclass
+class TrainedEngines(FakeEngines):
+    """Engines that hold a release in earnest."""
+
+    policy: FakePolicy = field(default_factory=lambda: FakePolicy(letters({"a": 0.5, "b": 0.5}, 2)))
+    scorer: FakeScorer = field(default_factory=lambda: FakeScorer(lambda t: t.count("a") / max(1, len(t))))
+    tolerance: float = 1e-3
+    loads: list[str] = field(default_factory=list)
+    models: tuple[Any, Any] = (None, None)
+    dead_reason: str | None = None
+
+    @asynccontextmanager
+    async def exclusive(self, seconds: float) -> AsyncIterator[None]:
+        yield
+
+    async def reload(self, release: str, policy: Path, value: Path, calibration: tuple[float, float]) -> None:
+        self.loads.append(release)
+        self.hold(release, policy, value)
+
+    def hold(self, release: str, policy: Path, value: Path) -> None:
+        from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+        self.models = (
+            AutoModelForCausalLM.from_pretrained(policy).eval(),
+            AutoModelForSequenceClassification.from_pretrained(value, num_labels=1).eval(),
+        )
+        self.policy.release = self.scorer.release = release  # type: ignore[attr-defined]
+
+    async def reset_prefix_caches(self) -> None:
+        pass
+
+    async def measure(self, texts: Sequence[Text]) -> list[Measured]:
+        return [self._figures(text) for text in texts]
+
+    @torch.inference_mode()
+    def _figures(self, text: Text) -> Measured:
+        policy, value = self.models
+        ids = torch.tensor([text.whole])
+        logprobs = policy(ids).logits[0].log_softmax(-1)[len(text.prompt) - 1 : -1]
+        own = logprobs.gather(1, torch.tensor(text.continuation)[:, None])[:, 0].tolist()
+        return Measured(tuple(own), (False,) * len(own), values(value, [text.whole])[0])
+
+    def give_up(self, reason: str) -> None:
+        self.dead_reason = reason
+        self.dead.set()
+
+
+@dataclass
+class Site:
+    """One server on two sockets."""
+
+    url: str
+    admin_url: str
+    context: Context
+    engines: TrainedEngines
+    log: TreeLog
+
+    async def searches(self) -> int:
+        return len(await self.log.list(limit=1000))
+
+
+@asynccontextmanager
+async def a_site(
+    folder: Path, ports: tuple[int, int] = (0, 0), engines: TrainedEngines | None = None, **settings: Any
+) -> AsyncIterator[Site]:
+    """A server on `folder`'s base, weights and log; started again there, it goes on with what was active."""
+    if not (folder / "base").exists():
+        write_release(folder / "base")
+    weights = folder / "weights"
+    weights.mkdir(exist_ok=True)
+    chosen = Settings(weights=weights, release=folder / "base" / "v000001", **settings)
+    base = load_release(folder / "base" / "v000001")
+    async with AsyncExitStack() as stack:
+        log = await TreeLog.open(f"sqlite:///{folder}/trees.db")
+        stack.push_async_callback(log.close)
+        active = await at_start(log, weights, base)
+        engines = engines or TrainedEngines()
+        stamped(engines, active.id)  # type: ignore[arg-type]
+        engines.hold(active.id, active.policy_path, active.value_path)
+        context = assemble(chosen, engines, of_release(active, chosen).model, log, base=base, current=active)
+        stack.push_async_callback(context.searches.drain, 0)
+        stack.push_async_callback(context.releases.settle, 5)
+        apps = application(context), admin_application(context, chosen.admin.digest())
+        urls = [
+            await stack.enter_async_context(_listening(app, port))
+            for app, port in zip(apps, ports, strict=True)
+        ]
+        yield Site(*urls, context, engines, log)
+
+
+@asynccontextmanager
+async def _listening(app: Any, port: int) -> AsyncIterator[str]:
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("127.0.0.1", port))
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        lifespan="off",
+        access_log=False,
+        timeout_graceful_shutdown=1,
+        timeout_keep_alive=65,
+    )
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server._serve(sockets=[sock]))
+    try:
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+        sock.close()

@@ -1,0 +1,74 @@
+"""A trainer in a process of its own, which kills itself at a point of a round: what a crash or a power failure leaves.
+
+A point is `<phase>`: all of the phase is done and none of it recorded; `train:2`: in the middle of the optimizer steps;
+`collect:3`: in the middle of the searches; `publish:written`: the release is on disk, and the server does not know it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ramify_client import AsyncAdmin, AsyncClient
+from ramify_trainer.loop.config import LoopConfig
+from ramify_trainer.loop.owner import alone
+from ramify_trainer.loop.rounds import Loop
+
+STEPS = {"searched": "collect", "trained": "train"}
+children = get_context("forkserver")
+children.set_forkserver_preload(["ramify_trainer.loop.rounds", "transformers.models.llama.modeling_llama"])
+
+
+class Doomed(Loop):
+    """A loop that ends at a point."""
+
+    point: str | None = None
+
+    async def _do(self, name: str, phase: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+        await super()._do(name, phase)
+        if name == self.point:
+            die()
+
+    async def _record(self, verdict: str) -> None:
+        if self.point == "publish:written":
+            die()
+        await super()._record(verdict)
+
+
+def die() -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("killed processes do not come here")
+
+
+def run_rounds(config: LoopConfig, rounds: int, point: str | None) -> int | None:
+    """The exit code of a process that trains until `rounds` rounds are done, or dies at `point`."""
+    child = children.Process(target=_run, args=(config.model_dump_json(), rounds, point))
+    child.start()
+    child.join(120)
+    if child.exitcode is None:
+        child.kill()
+        child.join()
+    return child.exitcode
+
+
+def _run(config: str, rounds: int, point: str | None) -> None:
+    asyncio.run(_rounds(LoopConfig.model_validate_json(config), rounds, point))
+
+
+async def _rounds(config: LoopConfig, rounds: int, point: str | None) -> None:
+    def tell(phase: str, done: int, total: int) -> None:
+        if point == f"{STEPS.get(phase)}:{done}":
+            die()
+
+    with alone(Path(config.state)):
+        async with AsyncClient(config.server.url) as client, AsyncAdmin(config.server.admin_url) as admin:
+            loop = Doomed(config, client, admin, tell)
+            loop.point = point
+            await loop.start()
+            while len(loop.state.history) < rounds:
+                await loop.holding(loop.round())

@@ -1,0 +1,198 @@
+"""A learner that is saved, resumed, exported, adapted and spread over processes learns what a plain one does."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fakes_training import write_release
+from ramify.search.params import search_params
+from ramify.search.records import Sampling
+from ramify.search.tree import Tree
+from ramify.weights import Release
+from ramify_trainer.learning.config import LearningConfig, LoraConfig
+from ramify_trainer.learning.labelled import LabelledTree
+from ramify_trainer.learning.learner import Learner
+from ramify_trainer.learning.metrics import RoundMetrics
+
+SMALL = LearningConfig(
+    steps_per_round=3,
+    tokens_per_batch=24,
+    policy_learning_rate=1e-2,
+    value_learning_rate=1e-2,
+    kl_beta=0.1,
+    warmup_steps=2,
+    threads=1,
+    tracker="none",
+)
+LORA = SMALL.model_copy(update={"lora": LoraConfig(rank=4, alpha=8)})
+children = get_context("forkserver")
+children.set_forkserver_preload(
+    ["ramify_trainer.learning.learner", "transformers.models.llama.modeling_llama"]
+)
+
+
+def tree(i: int) -> LabelledTree:
+    """A fork with a right and a wrong answer on one side, and a wrong one on the other."""
+    grown = Tree(f"tree_{i}", 0.0, "m", "?", (63, 10), search_params("mcts"), Sampling(), 0)
+    a = grown.add(grown.root, tokens=(97 + i, 10), logprobs=(-4.5, -4.0), length=2, multiplicity=2, value=0.6)
+    b = grown.add(grown.root, tokens=(98 + i, 10), logprobs=(-4.0, -5.0), length=2, value=0.2)
+    for parent, token in ((a, 97), (a, 98), (b, 99)):
+        grown.add(parent, tokens=(token + i, 0), logprobs=(-4.2, -5.1), length=4, terminal="eos")
+    return LabelledTree(grown, {3: 1.0, 4: 0.0, 5: 0.0})
+
+
+TREES = [tree(i) for i in range(8)]
+
+
+@pytest.fixture(scope="module", name="base")
+def _base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
+    threads = torch.get_num_threads()
+    yield write_release(tmp_path_factory.mktemp("weights"))
+    torch.set_num_threads(threads)
+
+
+def started(base: Release, config: LearningConfig) -> Learner:
+    return Learner.start(config, base.policy_path, base.value_path, base.policy_path, seed=3)
+
+
+def exported(learner: Learner, folder: Path) -> dict[str, Tensor]:
+    """Both models' weights, as released."""
+    learner.export(folder / "policy", folder / "value")
+    return {
+        f"{part}/{name}": tensor
+        for part in ("policy", "value")
+        for name, tensor in load_file(folder / part / "model.safetensors").items()
+    }
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("config", [SMALL, LORA], ids=["all weights", "adapters"])
+def test_a_resumed_learner_ends_in_the_weights_of_one_that_was_not_interrupted(
+    base: Release, tmp_path: Path, config: LearningConfig
+) -> None:
+    whole = started(base, config)
+    whole.round(TREES[:4], seed=1)
+    whole.save(tmp_path / "saved")
+    resumed = Learner.resume(config, tmp_path / "saved", base.policy_path)
+    assert resumed.steps == 3
+    figures = [learner.round(TREES[4:], seed=2).figures() for learner in (whole, resumed)]
+    assert [{**f, "seconds": 0} for f in figures] == [{**figures[0], "seconds": 0}] * 2
+    one, other = exported(whole, tmp_path / "one"), exported(resumed, tmp_path / "other")
+    assert equal(one, other)
+    assert not equal(one, exported(started(base, config), tmp_path / "base"))
+
+
+def test_a_checkpoint_that_was_being_replaced_is_found_again(base: Release, tmp_path: Path) -> None:
+    learner = started(base, SMALL)
+    learner.save(tmp_path / "saved")
+    (tmp_path / "saved").rename(tmp_path / ".saved.previous")
+    assert Learner.resume(SMALL, tmp_path / "saved", base.policy_path).steps == 0
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        Learner.resume(SMALL, tmp_path / "nowhere", base.policy_path)
+
+
+def test_an_export_is_the_model_that_was_trained_and_brings_its_tokenizer(
+    base: Release, tmp_path: Path
+) -> None:
+    learner = started(base, SMALL)
+    before = exported(learner, tmp_path / "before")
+    for part, folder in (("policy", base.policy_path), ("value", base.value_path)):
+        own = {k.removeprefix(f"{part}/"): v for k, v in before.items() if k.startswith(part)}
+        assert equal(own, load_file(folder / "model.safetensors"))
+        names = {path.name for path in folder.iterdir()}
+        assert {path.name for path in (tmp_path / "before" / part).iterdir()} == names
+        assert (tmp_path / "before" / part / "tokenizer.json").read_text() == (
+            folder / "tokenizer.json"
+        ).read_text()
+    learner.round(TREES, seed=1)
+    exported(learner, tmp_path / "after")
+    assert torch.equal(logits(tmp_path / "after" / "policy"), learner.policy(PROBE).logits)
+    with pytest.raises(FileExistsError, match="is there already"):
+        exported(learner, tmp_path / "after")
+
+
+PROBE = torch.tensor([[63, 10, 97, 10, 98]])
+
+
+@torch.inference_mode()
+def logits(folder: Path) -> Tensor:
+    from transformers import AutoModelForCausalLM
+
+    found: Tensor = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(PROBE).logits
+    return found
+
+
+def test_merged_adapters_give_what_the_adapted_model_gave_and_leave_it_as_it_was(
+    base: Release, tmp_path: Path
+) -> None:
+    learner = started(base, LORA)
+    learner.round(TREES, seed=1)
+    adapted = learner.policy(PROBE).logits
+    merged = exported(learner, tmp_path / "merged")
+    assert not any("lora" in name or "base_layer" in name for name in merged)
+    assert torch.allclose(logits(tmp_path / "merged" / "policy"), adapted, atol=1e-5)
+    assert not torch.allclose(logits(base.policy_path), adapted, atol=1e-3)
+    assert torch.equal(learner.policy(PROBE).logits, adapted)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("sharding", ["fsdp2", "none"])
+def test_two_processes_learn_what_one_does(base: Release, tmp_path: Path, sharding: str) -> None:
+    config = SMALL.model_copy(update={"sharding": sharding})
+    one = started(base, config)
+    expected = losses(one.round(TREES, seed=1))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    answers = children.Queue()
+    processes = [
+        children.Process(target=_spread, args=(rank, port, config, base.path, tmp_path / "two", answers))
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        found = [answers.get(timeout=120) for _ in processes]
+        for process in processes:
+            process.join(60)
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert found[0] == found[1]
+    assert found[0] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    weights, alone = load_file(tmp_path / "two/policy/model.safetensors"), exported(one, tmp_path / "one")
+    assert all(torch.allclose(weights[name], alone[f"policy/{name}"], atol=1e-4) for name in weights)
+
+
+def losses(found: RoundMetrics) -> dict[str, float]:
+    """What does not depend on time."""
+    return {name: x for name, x in found.figures().items() if name != "seconds"}
+
+
+def _spread(rank: int, port: int, config: LearningConfig, base: Path, folder: Path, answers: Any) -> None:
+    """One of two processes, told of each other as `accelerate launch` or `torchrun` would."""
+    world = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in world.items()}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo"}
+    learner = Learner.start(config, base / "policy", base / "value", base / "policy", seed=3)
+    assert learner._accelerator.num_processes == 2
+    found = losses(learner.round(TREES, seed=1))
+    learner.export(folder / "policy", folder / "value")
+    answers.put(found)
+    answers.close()
+    answers.join_thread()
+    torch.distributed.destroy_process_group()

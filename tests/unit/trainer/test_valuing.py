@@ -1,0 +1,96 @@
+"""Value models compared on the same texts, on judgements made for the purpose."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from ramify.weights import load_release, shipped
+from ramify_trainer.bootstrap.report import auc
+from ramify_trainer.gating import Comparison, Measured, Sampled, decide
+from ramify_trainer.learning.judging import values
+from ramify_trainer.loop.judge import judged, pooled
+from ramify_trainer.valuing import Judged, compared
+
+PROBLEMS = 100
+
+
+def of(value: np.ndarray, outcome: np.ndarray, finished: bool = True) -> Judged:
+    """Texts of as many problems, in turn."""
+    problem = np.arange(len(value)) % PROBLEMS
+    return Judged(problem, value.astype(float), outcome.astype(float), np.full(len(value), finished))
+
+
+def noisy(noise: float, seed: int = 1) -> Judged:
+    random = np.random.default_rng(0)
+    outcome = random.random(800) < 0.4
+    value = np.clip(outcome + noise * np.random.default_rng(seed).standard_normal(800), 0, 1)
+    return of(value, outcome)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=60))
+def test_the_auc_is_the_share_of_pairs_in_order(rows: list[tuple[int, bool]]) -> None:
+    value, outcome = np.array([v / 5 for v, _ in rows]), np.array([o for _, o in rows])
+    found, expected = of(value, outcome).figures().get("value_auc"), auc(value, outcome.astype(float))
+    assert found == (None if expected is None else pytest.approx(expected))
+
+
+def test_errors_by_hand() -> None:
+    figures = of(np.array([0.9, 0.2, 0.95]), np.array([1, 0, 0])).figures()
+    assert figures["value_brier"] == pytest.approx((0.01 + 0.04 + 0.9025) / 3)
+    assert figures["value_calibration_error"] == pytest.approx((0.2 + abs(0.9 + 0.95 - 1)) / 3)
+
+
+def test_the_same_model_is_no_worse_and_a_clearly_worse_one_is_found() -> None:
+    assert {c.low for c in compared("best", noisy(0.4), noisy(0.4), 0.02, 0)} == {0.0}
+    worse = compared("incumbent", noisy(1.5), noisy(0.4), 0.02, 0)
+    assert [c.figure for c in worse] == ["value_auc", "value_brier"]
+    assert all(c.difference < -0.05 and c.low < c.difference for c in worse)
+    better = compared("incumbent", noisy(0.4), noisy(1.5), 0.02, 0)
+    assert all(c.low > 0 for c in better)
+
+
+def test_what_cannot_be_told_is_left_out() -> None:
+    right = of(np.array([0.5, 0.6]), np.array([1, 1]))
+    assert [c.figure for c in compared("best", right, right, 0.0, 0)] == ["value_brier"]
+    nothing = of(np.array([]), np.array([]))
+    assert compared("best", nothing, nothing, 0.0, 0) == []
+    assert nothing.figures() == {}
+
+
+def test_judgements_of_other_texts_are_refused() -> None:
+    with pytest.raises(ValueError, match="judged other texts"):
+        compared("best", noisy(0.4), of(np.array([0.5]), np.array([1])), 0.0, 0)
+
+
+def test_a_value_model_that_falls_is_enough_to_reject() -> None:
+    same = Measured({"p": 1.0, "q": 0.0}, {"p": 1.0, "q": 0.0})
+    fell = Comparison("incumbent", "value_auc", -0.1, -0.12, 0.02)
+    decision = decide(same, same, same, 0.02, 0, [fell])
+    assert not decision.promoted
+    assert decision.reason.startswith("rejected: at worst value_auc -0.100 against the incumbent")
+    assert decision.figures()["value_auc_against_incumbent_low"] == -0.12
+
+
+def test_one_pass_an_answer_gives_the_value_at_every_step_and_at_the_end() -> None:
+    base = load_release(shipped())
+    tokenizer = AutoTokenizer.from_pretrained(base.value_path)
+    prompt = tuple(tokenizer.encode("3 5 7 8 to 24\n"))
+    text = "8 * 3 = 24\n7 - 5 = 2\n24 * 2 = 48"
+    tokens = (*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id)
+    cut = tokens[:9]
+    pool = pooled(
+        Measured({"p": 0.0}, {}, {"p": [Sampled(prompt, tokens, True, 1.0)]}),
+        Measured({"p": 0.0}, {}, {"p": [Sampled(prompt, cut, False, 0.0)]}),
+    )
+    found = judged(base.value_path, (2.0, 0.5), pool, base.manifest.default_action, lambda: None)
+    ends = [i for i, t in enumerate(tokens) if tokenizer.decode([t]) == "\n"]
+    assert found.finished.tolist() == [False, False, True, False]
+    assert found.outcome.tolist() == [1.0, 1.0, 1.0, 0.0]
+    model = AutoModelForSequenceClassification.from_pretrained(base.value_path, dtype=torch.float32).eval()
+    texts = [[*prompt, *tokens[: end + 1]] for end in (*ends, len(tokens) - 1, ends[0])]
+    assert found.value.tolist() == pytest.approx(values(model, texts, (2.0, 0.5)), abs=1e-6)
