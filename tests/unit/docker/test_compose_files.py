@@ -130,6 +130,34 @@ def test_without_a_profile_only_our_own_containers_run() -> None:
     assert profiles == {"postgres": ["postgres"], "prometheus": ["monitoring"], "grafana": ["monitoring"]}
 
 
+@pytest.mark.parametrize("log", ["", "sqlite:///trees.db", "postgresql://me@elsewhere/trees"])
+def test_postgres_that_the_server_would_not_use_says_what_to_set(log: str) -> None:
+    done = _postgres(log, Path("/nowhere"))
+    assert done.returncode == 2
+    assert "set RAMIFY_LOG=postgresql://ramify@postgres/ramify in .env" in done.stderr
+
+
+def test_postgres_that_the_server_uses_starts(tmp_path: Path) -> None:
+    program = tmp_path / "docker-entrypoint.sh"
+    program.write_text('#!/bin/sh\necho "starting $1"\n')
+    program.chmod(0o755)
+    (log,) = (d for d in re.findall(r"^#RAMIFY_LOG=(postgresql.*)$", read(".env.example"), re.MULTILINE))
+    assert _postgres(log, tmp_path).stdout == "starting postgres\n"
+
+
+def _postgres(log: str, programs: Path) -> subprocess.CompletedProcess[str]:
+    """The entry point of the container, where the image's own would lie in `programs`."""
+    shell, flag, script = services()["postgres"]["entrypoint"]
+    return subprocess.run(
+        [f"/bin/{shell}", flag, script.replace("$$", "$")],
+        env={"PATH": str(programs), "RAMIFY_LOG": log},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 def test_env_example_names_every_variable_with_its_default_and_no_other() -> None:
     lines = re.findall(r"^#?([A-Z_]+)=(.*)$", read(".env.example"), re.MULTILINE)
     shown: dict[str, set[str]] = {}
