@@ -23,7 +23,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY server server
 COPY trainer trainer
 COPY clients/python clients/python
-RUN pip install -q --no-deps --no-build-isolation --root /installed .
+RUN pip install -q --no-deps --no-build-isolation --no-warn-script-location --root /installed .
 
 FROM dependencies AS server
 COPY --from=source /installed /

@@ -41,6 +41,12 @@ class Api:
         key = stack.inside("server", "cat", "/run/secrets/api_key").strip()
         self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=120)
 
+    def __enter__(self) -> Api:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+
     def get(self, path: str) -> Any:
         reply = self.http.get(path)
         assert reply.status_code == 200, reply.text
@@ -77,37 +83,37 @@ def test_the_loop_runs_in_containers_and_survives_down_and_up(
     loop.shown("build", seconds=BUILD_SECONDS)
     loop.shown("up", "-d", seconds=UP_SECONDS)
     until(lambda: healthy(loop), 120, "server and trainer are healthy")
-    api = Api(loop, url)
-    base = api.get("/version")["release"]
+    with Api(loop, url) as api:
+        base = api.get("/version")["release"]
 
-    say("both healthy; searching from outside")
-    assert httpx.post(f"{url}/v1/search", json={"prompt": "3 5 7 8 to 24"}).status_code == 401
-    answer = api.search("3 5 7 8 to 24")
-    assert answer["status"] == "complete"
-    assert answer["answer"]["text"]
-    assert "<html" in httpx.get(url).text
-    tree = api.get(answer["tree"]["url"].replace("/trees/", "/v1/trees/"))
+        say("both healthy; searching from outside")
+        assert httpx.post(f"{url}/v1/search", json={"prompt": "3 5 7 8 to 24"}).status_code == 401
+        answer = api.search("3 5 7 8 to 24")
+        assert answer["status"] == "complete"
+        assert answer["answer"]["text"]
+        assert "<html" in httpx.get(url).text
+        tree = api.get(answer["tree"]["url"].replace("/trees/", "/v1/trees/"))
 
-    as_they_should_be(loop)
-    say("waiting for the first round")
-    record = until(lambda: first_round(loop), ROUND_SECONDS, "the first round has ended")
-    say(f"round 1: {record['reason']}")
-    assert record["promoted"], record
-    served = api.get("/version")["release"]
-    assert served == record["release"] != base
-    assert api.search("2 4 6 9 to 13")["release"] == served
-    every_figure_on_the_dashboard_is_served(loop, url)
-    before = state_of(loop)
+        as_they_should_be(loop)
+        say("waiting for the first round")
+        record = until(lambda: first_round(loop), ROUND_SECONDS, "the first round has ended")
+        say(f"round 1: {record['reason']}")
+        assert record["promoted"], record
+        served = api.get("/version")["release"]
+        assert served == record["release"] != base
+        assert api.search("2 4 6 9 to 13")["release"] == served
+        every_figure_on_the_dashboard_is_served(loop, url)
+        before = state_of(loop)
 
-    loop.shown("down", seconds=DOWN_SECONDS)
-    loop.shown("up", "-d", seconds=UP_SECONDS)
-    until(lambda: healthy(loop), 120, "server and trainer are healthy again")
-    assert api.get("/version")["release"] == served
-    assert api.get(answer["tree"]["url"].replace("/trees/", "/v1/trees/")) == tree
-    after = state_of(loop)
-    assert (after["history"], after["incumbent"]) == (before["history"], served)
-    assert api.search("2 4 6 9 to 13")["release"] == served
-    say("log, release and trainer are where they were")
+        loop.shown("down", seconds=DOWN_SECONDS)
+        loop.shown("up", "-d", seconds=UP_SECONDS)
+        until(lambda: healthy(loop), 120, "server and trainer are healthy again")
+        assert api.get("/version")["release"] == served
+        assert api.get(answer["tree"]["url"].replace("/trees/", "/v1/trees/")) == tree
+        after = state_of(loop)
+        assert (after["history"], after["incumbent"]) == (before["history"], served)
+        assert api.search("2 4 6 9 to 13")["release"] == served
+        say("log, release and trainer are where they were")
 
 
 def as_they_should_be(loop: Stack) -> None:
