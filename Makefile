@@ -4,7 +4,7 @@ BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup demo serve loop test check format bench test-browser test-compose viewer-image crash-test clean
+.PHONY: setup demo serve loop test check format docs bench client-types test-browser test-compose viewer-image crash-test clean
 
 setup: .venv/.ready
 
@@ -38,8 +38,15 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: setup
+	$(BIN)/python scripts/reference.py
+
 bench: setup
 	$(BIN)/ramify bench
+
+# The TypeScript client's types, made of the server's OpenAPI documents.
+client-types: setup
+	$(BIN)/python scripts/client_types.py
 
 # Needs a Chromium: `apt-get install chromium`, or RAMIFY_TEST_CHROMIUM.
 test-browser: setup

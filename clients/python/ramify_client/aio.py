@@ -98,6 +98,10 @@ class AsyncClient:
         """What is served."""
         return await self.send(calls.models())
 
+    async def model(self, name: str) -> results.Model:
+        """One model of those served."""
+        return await self.send(calls.model(name))
+
     async def releases(self) -> results.Releases:
         """Every release, and which one is active; the key needs the scope `log`."""
         return await self.send(calls.public_releases())
@@ -313,10 +317,12 @@ class AsyncConsumers:
         cursor: int | None = None,
         owner: str | None = None,
         lease_seconds: float | None = None,
+        rewind: bool | None = None,
     ) -> results.Consumer:
-        """Register a reader, or change the one last seen at `version`. Raises `Conflict` where somebody else was
-        faster or holds the lease."""
-        call = calls.put_consumer(name, version, cursor=cursor, owner=owner, lease_seconds=lease_seconds)
+        """Register a reader, or change the one last seen at `version`; `rewind` lets its cursor go back. Raises
+        `Conflict` where somebody else was faster or holds the lease."""
+        changes = {"cursor": cursor, "owner": owner, "lease_seconds": lease_seconds, "rewind": rewind}
+        call = calls.put_consumer(name, version, **changes)
         return await self._client.send(call)
 
 
@@ -361,9 +367,9 @@ class AsyncAdmin:
         served then."""
         return await self._client.send(calls.activate(release, deadline_seconds, note))
 
-    async def rollback(self) -> results.Activation:
+    async def rollback(self, *, deadline_seconds: float = 30.0, note: str = "") -> results.Activation:
         """Serve the release that was active before."""
-        return await self._client.send(calls.rollback())
+        return await self._client.send(calls.rollback(deadline_seconds, note))
 
     async def drain(self, *, deadline_seconds: float = 20.0) -> None:
         """Take no more searches, and return when the running ones have ended."""

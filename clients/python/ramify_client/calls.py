@@ -127,6 +127,10 @@ def models() -> Call[results.Models]:
     return Call("GET", "/v1/models", read(results.Models))
 
 
+def model(name: str) -> Call[results.Model]:
+    return Call("GET", f"/v1/models/{_part(name)}", read(results.Model))
+
+
 def version() -> Call[results.Version]:
     return Call("GET", "/version", read(results.Version))
 
@@ -155,9 +159,10 @@ def activate(release: str, deadline_seconds: float, note: str) -> Call[results.A
     return Call("POST", f"/admin/releases/{_part(release)}/activate", read(results.Activation), body)
 
 
-def rollback() -> Call[results.Activation]:
+def rollback(deadline_seconds: float, note: str) -> Call[results.Activation]:
     """Twice would go back and forth."""
-    return Call("POST", "/admin/releases/rollback", read(results.Activation), {}, repeatable=False)
+    body = {"deadline_seconds": deadline_seconds, "note": note}
+    return Call("POST", "/admin/releases/rollback", read(results.Activation), body, repeatable=False)
 
 
 def drain(deadline_seconds: float) -> Call[None]:

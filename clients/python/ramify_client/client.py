@@ -97,6 +97,10 @@ class Client:
         """What is served."""
         return self.send(calls.models())
 
+    def model(self, name: str) -> results.Model:
+        """One model of those served."""
+        return self.send(calls.model(name))
+
     def releases(self) -> results.Releases:
         """Every release, and which one is active; the key needs the scope `log`."""
         return self.send(calls.public_releases())
@@ -305,10 +309,12 @@ class Consumers:
         cursor: int | None = None,
         owner: str | None = None,
         lease_seconds: float | None = None,
+        rewind: bool | None = None,
     ) -> results.Consumer:
-        """Register a reader, or change the one last seen at `version`. Raises `Conflict` where somebody else was
-        faster or holds the lease."""
-        call = calls.put_consumer(name, version, cursor=cursor, owner=owner, lease_seconds=lease_seconds)
+        """Register a reader, or change the one last seen at `version`; `rewind` lets its cursor go back. Raises
+        `Conflict` where somebody else was faster or holds the lease."""
+        changes = {"cursor": cursor, "owner": owner, "lease_seconds": lease_seconds, "rewind": rewind}
+        call = calls.put_consumer(name, version, **changes)
         return self._client.send(call)
 
 
@@ -351,9 +357,9 @@ class Admin:
         served then."""
         return self._client.send(calls.activate(release, deadline_seconds, note))
 
-    def rollback(self) -> results.Activation:
+    def rollback(self, *, deadline_seconds: float = 30.0, note: str = "") -> results.Activation:
         """Serve the release that was active before."""
-        return self._client.send(calls.rollback())
+        return self._client.send(calls.rollback(deadline_seconds, note))
 
     def drain(self, *, deadline_seconds: float = 20.0) -> None:
         """Take no more searches, and return when the running ones have ended."""

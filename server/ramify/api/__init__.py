@@ -3,12 +3,12 @@
 | module | what it holds |
 |---|---|
 | `admin` | the operators' application, on a listener of its own |
-| `served` | what a server serves, by its settings |
 | `server` | `serve(settings)`: engines, log and uvicorn together, from the first check to the last drained search |
 | `app` | the ASGI application, made of a `Context` |
 | `context` | what every route may use |
 | `scopes` | which scope a route needs; a route without one cannot be made |
 | `errors` | every error in OpenAI's shape |
+| `suggestions` | which field one was probably meant to be |
 | `middleware` | request ids, body limit, Host check, access log: plain ASGI |
 | `disconnect` | work that ends when its client leaves |
 | `sse` | Server-Sent Events |

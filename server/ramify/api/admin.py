@@ -85,9 +85,9 @@ class AdminKey:
         return scheme.lower() == "bearer" and hmac.compare_digest(given, self.digest)
 
 
-def admin_application(context: Context, digest: bytes | None) -> ASGIApp:
-    """digest: sha256 of the admin key; `None` where there is none, and then only this machine's names are answered."""
-    inner = FastAPI(
+def admin_routes() -> FastAPI:
+    """Every route of the listener, without what happens around them and what they stand on."""
+    app = FastAPI(
         title="Ramify admin",
         version=ramify.__version__,
         openapi_url=None,
@@ -95,9 +95,15 @@ def admin_application(context: Context, digest: bytes | None) -> ASGIApp:
         redoc_url=None,
         redirect_slashes=False,
     )
+    errors.install(app)
+    app.include_router(router)
+    return app
+
+
+def admin_application(context: Context, digest: bytes | None) -> ASGIApp:
+    """digest: sha256 of the admin key; `None` where there is none, and then only this machine's names are answered."""
+    inner = admin_routes()
     inner.state.context = context
-    errors.install(inner)
-    inner.include_router(router)
     app: ASGIApp = BodyLimit(inner, LARGEST_BODY)
     app = HostGuard(app) if digest is None else AdminKey(app, digest)
     return RequestIds(app, context.metrics)

@@ -24,8 +24,8 @@ from ramify.api.routes import (
 DESCRIPTION = "Tree search for language models: the best answer of a tree, and every tree in a durable log."
 
 
-def routes(context: Context) -> FastAPI:
-    """Every route, without what happens around them."""
+def routes() -> FastAPI:
+    """Every route, without what happens around them and what they stand on: enough to describe them."""
     app = FastAPI(
         title="Ramify",
         version=ramify.__version__,
@@ -35,7 +35,6 @@ def routes(context: Context) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.context = context
     errors.install(app)
     for module in (search, openai, branch, trees, consumers, models, releases, operations, pages):
         app.include_router(module.router)
@@ -44,7 +43,9 @@ def routes(context: Context) -> FastAPI:
 
 def application(context: Context) -> ASGIApp:
     """The whole of it: ids outermost, so that every answer carries one."""
-    app: ASGIApp = BodyLimit(routes(context), context.settings.limits.body_bytes)
+    inner = routes()
+    inner.state.context = context
+    app: ASGIApp = BodyLimit(inner, context.settings.limits.body_bytes)
     if context.keyring.open:
         app = HostGuard(app)
     return RequestIds(app, context.metrics)

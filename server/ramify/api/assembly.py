@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import ramify
 from ramify.api.context import Context
-from ramify.api.served import model_of
 from ramify.service.admission import Admission
 from ramify.service.judging import Judge
 from ramify.service.keys import Keyring
@@ -18,6 +17,7 @@ from ramify.service.prepare import Preparer
 from ramify.service.readiness import Readiness
 from ramify.service.releases import Releases
 from ramify.service.searches import Searches
+from ramify.service.served import model_of
 from ramify.settings import Settings
 from ramify.treelog import TreeLog
 from ramify.weights import Release

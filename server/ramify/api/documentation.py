@@ -6,9 +6,11 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 
 from ramify.api.scopes import ScopedRoute
 from ramify.api.wire_common import ErrorBody
+from ramify.api.wire_search import Progressed, Started
 
 Responses = dict[int | str, dict[str, Any]]
 TEXT = {"schema": {"type": "string"}}
@@ -120,6 +122,8 @@ BY_PATH: dict[tuple[str, str], tuple[int, ...]] = {
     ("/metrics", "get"): (),
 }
 """The errors of each route beside those of its key."""
+UNROUTED: tuple[type[BaseModel], ...] = (ErrorBody, Started, Progressed)
+"""What no route's own answer is: errors, and the events of a stream."""
 
 
 def document(app: FastAPI) -> dict[str, Any]:
@@ -130,9 +134,13 @@ def document(app: FastAPI) -> dict[str, Any]:
     schemas = content["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    error = ErrorBody.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas.update(error.pop("$defs"), ErrorBody=error)
+    for model in UNROUTED:
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}", mode="serialization")
+        schemas.update(schema.pop("$defs", {}), **{model.__name__: schema})
     content["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for operations in content["paths"].values():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
     for route in app.routes:
         if isinstance(route, ScopedRoute) and route.include_in_schema:
             for method in route.methods:
@@ -141,7 +149,6 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 def _describe(operation: dict[str, Any], route: ScopedRoute, method: str) -> None:
-    operation["responses"].pop("422", None)
     open_to_all = "open" in route.scopes
     keyed = () if open_to_all else (401,) if "any" in route.scopes else (401, 403)
     for status in sorted({*keyed, *ALWAYS, *BY_PATH[(route.path_format, method)]}):

@@ -9,9 +9,12 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match, Route
 
+from ramify.api.suggestions import is_model, meant
 from ramify.api.wire_common import ErrorBody, ErrorDetail
 from ramify.service import errors as e
 from ramify.treelog import LogError
@@ -93,24 +96,30 @@ def log_response(error: LogError) -> Response:
     )
 
 
-def validation_response(problems: Sequence[Mapping[str, Any]]) -> Response:
-    """The first ten problems in one message; `param` is the first one's field."""
-    lines = [explain(problem) for problem in problems[:MOST_ERRORS]]
+def validation_response(
+    problems: Sequence[Mapping[str, Any]], taken: type[BaseModel] | None = None
+) -> Response:
+    """The first ten problems in one message; `param` is the first one's field. taken: the body that the route takes."""
+    lines = [explain(problem, taken) for problem in problems[:MOST_ERRORS]]
     if len(problems) > MOST_ERRORS:
         lines.append(f"and {len(problems) - MOST_ERRORS} more")
-    first = path_of(problems[0]["loc"]) or None
+    first = None if problems[0]["type"] == "json_invalid" else path_of(problems[0]["loc"]) or None
     return response(400, "; ".join(lines), param=first, code="invalid_value")
 
 
-def explain(problem: Mapping[str, Any]) -> str:
+def explain(problem: Mapping[str, Any], taken: type[BaseModel] | None = None) -> str:
     field, given = path_of(problem["loc"]), problem.get("input")
     if problem["type"] == "json_invalid":
         return f"the body is no JSON: {problem.get('ctx', {}).get('error', '')} at character {problem['loc'][-1]}"
     if problem["type"] == "extra_forbidden":
-        return f"{field}: there is no such field"
+        instead = " or ".join(meant(taken, field)) if taken else ""
+        return f"{field}: there is no such field" + (f"; did you mean {instead}?" if instead else "")
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "model_attributes_type":
-        message, given = "must be a JSON object, sent with Content-Type: application/json", None
+        message = "must be a JSON object"
+        message, given = (
+            (message, given) if field else (f"{message}, sent with Content-Type: application/json", None)
+        )
     shown = f" (got {short(given)})" if isinstance(given, str | int | float | bool) else ""
     return f"{field}: {message}{shown}" if field else f"{message}{shown}"
 
@@ -129,6 +138,21 @@ def path_of(location: Iterable[object]) -> str:
     return ".".join(part for part in parts if not _BRANCH.search(part))
 
 
+def body_model(request: Request) -> type[BaseModel] | None:
+    """The wire model of the body that the request's route takes; `None` where it takes none."""
+    field = getattr(request.scope.get("route"), "body_field", None)
+    kind = field and field.field_info.annotation
+    return kind if is_model(kind) else None
+
+
+def methods_of(app: FastAPI, request: Request) -> list[str]:
+    """The methods taken at the request's path. Starlette itself names those of the first route there only."""
+    routes = [route for route in app.routes if isinstance(route, Route)]
+    return sorted(
+        {m for route in routes if route.matches(request.scope)[0] != Match.NONE for m in route.methods or ()}
+    )
+
+
 def install(app: FastAPI) -> None:
     """Have the application answer every error in the one shape."""
 
@@ -140,18 +164,20 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, LogError)
         return log_response(error)
 
-    async def validation(_: Request, error: Exception) -> Response:
+    async def validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return validation_response(error.errors())
+        return validation_response(error.errors(), body_model(request))
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        message, code = str(error.detail), None
+        message, code, headers = str(error.detail), None, dict(error.headers or {})
         if error.status_code == 404:
             message, code = f"there is no route {request.scope['path'][:LONGEST_INPUT]!r}", "unknown_route"
         elif error.status_code == 405:
-            message, code = f"{request.method[:20]} is not allowed on this route", "method_not_allowed"
-        return response(error.status_code, message, code=code, headers=error.headers)
+            allowed = headers["Allow"] = ", ".join(methods_of(app, request))
+            message = f"{request.method[:20]} is not allowed on this route; it takes {allowed}"
+            code = "method_not_allowed"
+        return response(error.status_code, message, code=code, headers=headers)
 
     async def unexpected(request: Request, error: Exception) -> Response:
         number = request.scope.get("ramify_request_id", "unknown")

@@ -10,6 +10,7 @@ a new one: a half-dead server would only look alive.
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import signal
@@ -28,13 +29,13 @@ from ramify.api.admin import admin_application
 from ramify.api.app import application
 from ramify.api.assembly import assemble
 from ramify.api.context import Context
-from ramify.api.served import Served, of_release, served_of
 from ramify.engines import EngineConfig, EngineError, Engines
 from ramify.rewards import registry
 from ramify.rewards.mathematics import close_default_pool
 from ramify.search.protocols import EngineDead
 from ramify.service.ports import Engines as Running
 from ramify.service.releases import at_start
+from ramify.service.served import Served, of_release, served_of
 from ramify.settings import BadSettings, Settings, is_loopback
 from ramify.treelog import LogError, TreeLog
 from ramify.weights import WeightsError
@@ -94,12 +95,14 @@ def admin_listener(settings: Settings) -> socket.socket:
             f"without an admin key only loopback addresses are administered, not {settings.admin.host}: "
             "set admin.key_file, or admin.host to 127.0.0.1"
         )
-    return bind(
-        settings.admin.host, settings.admin_port, "admin.host, admin.port; admin.enabled = false does without"
-    )
+    return bind(settings.admin.host, settings.admin_port, ADMIN_ADDRESS)
 
 
-def bind(host: str, port: int, names: str = "host, port") -> socket.socket:
+ADDRESS = "host, port"
+ADMIN_ADDRESS = "admin.host, admin.port; admin.enabled = false does without"
+
+
+def bind(host: str, port: int, names: str = ADDRESS) -> socket.socket:
     """A bound socket, on which nobody is answered yet. `names`: the settings to change. Raises `Refused`."""
     where = f"cannot listen on {host}:{port}"
     try:
@@ -112,7 +115,10 @@ def bind(host: str, port: int, names: str = "host, port") -> socket.socket:
         listener.bind(address)
     except OSError as error:
         listener.close()
-        raise Refused(f"{where}: {error.strerror or error} (settings: {names})") from error
+        flag = "--port" if names == ADDRESS else "--admin-port"
+        taken = f"; another program has it: end that one, or choose a free port with {flag} (0 finds one)"
+        advice = taken if error.errno == errno.EADDRINUSE else ""
+        raise Refused(f"{where}: {error.strerror or error}{advice} (settings: {names})") from error
     return listener
 
 

@@ -22,11 +22,12 @@ class Reply(BaseModel):
 PLAIN = r"^[^\x00-\x1f\x7f]*$"
 """No control characters: PostgreSQL, for one, refuses NUL."""
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)]
+ModelName = Annotated[
+    Name, Field(description="The one served, as /v1/models names it.", examples=["countdown-tiny"])
+]
 StopString = Annotated[str, Field(min_length=1, max_length=128)]
 StopStrings = Annotated[list[StopString], Field(max_length=8)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0, le=1_000_000)]
 
 
 class ErrorDetail(Reply):

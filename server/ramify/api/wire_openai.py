@@ -13,7 +13,7 @@ from pydantic import Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import core_schema
 
 from ramify.api import wire_search
-from ramify.api.wire_common import PLAIN, Name, Request, StopString
+from ramify.api.wire_common import PLAIN, ModelName, Request, StopString
 
 MOST_PROMPTS = 1024
 """Prompts of one request."""
@@ -74,7 +74,7 @@ class StreamOptions(Request):
 class Generate(Request):
     """What both routes share."""
 
-    model: Name | None = None
+    model: ModelName | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = Field(
         default=None,
         description="Choices. With `search`: distinct final answers, best first, at most 64; fewer if there are "

@@ -8,17 +8,23 @@ from pydantic import Field, model_validator
 
 from ramify.api.wire_common import (
     Count,
-    Fraction,
+    ModelName,
     Name,
     Reply,
     Request,
     StopStrings,
-    Weight,
 )
 from ramify.search import records
+from ramify.search.params import BOUNDS
 
 MOST_ANSWERS = 64
 """Distinct answers sent of one search."""
+
+
+def within(parameter: str) -> Any:
+    """The bounds that the search itself holds a parameter to."""
+    low, high = BOUNDS[parameter]
+    return Field(ge=low, le=high)
 
 
 class Message(Request):
@@ -38,53 +44,55 @@ class Task(Request):
 class Action(Request):
     kind: records.ActionKind | None = None
     stop: StopStrings | None = Field(default=None, description="`step`: strings that end a step.")
-    max_tokens: Count | None = Field(default=None, description="`step`: cap on one step. `chunk`: its size.")
+    max_tokens: Annotated[int, within("action.max_tokens")] | None = Field(
+        default=None, description="`step`: cap on one step. `chunk`: its size."
+    )
 
 
 class Budget(Request):
     """Whichever is met first ends the search."""
 
-    simulations: Count | None = None
-    tokens: Annotated[int, Field(ge=1, le=100_000_000)] | None = Field(
+    simulations: Annotated[int, within("budget.simulations")] | None = None
+    tokens: Annotated[int, within("budget.tokens")] | None = Field(
         default=None, description="Generated tokens, merged duplicates included."
     )
-    seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
-    nodes: Count | None = None
+    seconds: Annotated[float, within("budget.seconds")] | None = None
+    nodes: Annotated[int, within("budget.nodes")] | None = None
 
 
 class Search(Request):
     """How to search. A field that has no effect on the chosen algorithm is refused by name."""
 
     algorithm: records.Algorithm | None = None
-    width: Annotated[int, Field(ge=1, le=256)] | None = None
-    parallel: Annotated[int, Field(ge=1, le=256)] | None = None
-    max_depth: Annotated[int, Field(ge=1, le=4096)] | None = None
+    width: Annotated[int, within("width")] | None = None
+    parallel: Annotated[int, within("parallel")] | None = None
+    max_depth: Annotated[int, within("max_depth")] | None = None
     action: Action | None = None
     expand: records.Expand | None = None
     widen: bool | None = None
     select: records.Select | None = None
     prior: records.Prior | None = None
-    prior_temperature: Annotated[float, Field(gt=0, le=1000)] | None = None
+    prior_temperature: Annotated[float, within("prior_temperature")] | None = None
     leaf: records.Leaf | None = None
-    rollout_weight: Fraction | None = None
+    rollout_weight: Annotated[float, within("rollout_weight")] | None = None
     grader: records.Grader | None = None
     answer: records.AnswerRule | None = None
     schedule: records.Schedule | None = None
     commit: records.Commit | None = None
     early_stop: records.EarlyStop | None = None
-    early_stop_threshold: Fraction | None = None
-    c_init: Weight | None = None
-    c_base: Annotated[float, Field(gt=0, le=1e9)] | None = None
-    kappa: Weight | None = None
-    tau: Weight | None = None
-    dirichlet_alpha: Annotated[float, Field(gt=0, le=1000)] | None = None
-    dirichlet_fraction: Fraction | None = None
-    considered: Annotated[int, Field(ge=1, le=256)] | None = None
-    c_visit: Weight | None = None
-    c_scale: Weight | None = None
-    gumbel_scale: Weight | None = None
-    beam_width: Annotated[int, Field(ge=1, le=256)] | None = None
-    threshold: Fraction | None = None
+    early_stop_threshold: Annotated[float, within("early_stop_threshold")] | None = None
+    c_init: Annotated[float, within("c_init")] | None = None
+    c_base: Annotated[float, within("c_base")] | None = None
+    kappa: Annotated[float, within("kappa")] | None = None
+    tau: Annotated[float, within("tau")] | None = None
+    dirichlet_alpha: Annotated[float, within("dirichlet_alpha")] | None = None
+    dirichlet_fraction: Annotated[float, within("dirichlet_fraction")] | None = None
+    considered: Annotated[int, within("considered")] | None = None
+    c_visit: Annotated[float, within("c_visit")] | None = None
+    c_scale: Annotated[float, within("c_scale")] | None = None
+    gumbel_scale: Annotated[float, within("gumbel_scale")] | None = None
+    beam_width: Annotated[int, within("beam_width")] | None = None
+    threshold: Annotated[float, within("threshold")] | None = None
     budget: Budget | None = None
 
 
@@ -145,7 +153,7 @@ class BranchRequest(Asked):
 class SearchRequest(Asked):
     """Only `prompt` or `messages` is needed."""
 
-    model: Name | None = None
+    model: ModelName | None = None
     prompt: Annotated[str, Field(min_length=1, max_length=10_000_000)] | None = Field(
         default=None, description="Text to continue."
     )
@@ -252,7 +260,7 @@ class Progressed(Reply):
 
 
 class ValueRequest(Request):
-    model: Name | None = None
+    model: ModelName | None = None
     prompt: Annotated[str, Field(max_length=10_000_000)] | Annotated[list[int], Field(max_length=200_000)] = (
         Field(description="Text or token ids.")
     )

@@ -37,12 +37,13 @@ def served_by(server: str, api_key: str | None) -> dict[str, Any]:
 
 
 @contextmanager
-def translated(server: str) -> Iterator[None]:
-    """Leave with a message where the server cannot be reached or refuses."""
+def translated(server: str, key_flag: str = "--api-key, or RAMIFY_API_KEY") -> Iterator[None]:
+    """Leave with a message where the server cannot be reached or refuses. key_flag: how its key is given."""
     try:
         yield
     except httpx.HTTPStatusError as error:
-        fail(f"{server} answers {error.response.status_code}: {message_of(error.response)}")
+        advice = [f"give its key with {key_flag}"] if error.response.status_code == 401 else []
+        fail(f"{server} answers {error.response.status_code}: {message_of(error.response)}", *advice)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol):
         fail(f"{server!r} is no address of a server", "write it like http://127.0.0.1:8000")
     except httpx.ConnectError:

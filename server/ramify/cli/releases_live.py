@@ -20,6 +20,7 @@ Deadline = Annotated[
 ]
 Note = Annotated[str, typer.Option(help="Why; kept in the history.")]
 DEFAULT = "http://127.0.0.1:8001"
+KEY_FLAG = "--key, or RAMIFY_CLIENT_ADMIN_KEY"
 LOADING = 900.0
 """Seconds beyond the deadline that loading weights may take."""
 
@@ -28,7 +29,7 @@ def status(admin: Admin = DEFAULT, key: Key = None) -> None:
     """What a running server serves, what it could serve, and what it has served."""
     from rich.table import Table
 
-    with translated(admin), client(admin, key) as http:
+    with translated(admin, KEY_FLAG), client(admin, key) as http:
         listing: dict[str, Any] = checked(http.get("/admin/releases")).json()
     table = Table("release", "state", "parent", "step", "on disk")
     for row in listing["data"]:
@@ -62,7 +63,7 @@ def rollback(admin: Admin = DEFAULT, key: Key = None, deadline: Deadline = 30.0,
 def _ask(admin: str, key: str | None, path: str, deadline: float, note: str) -> None:
     body = {"deadline_seconds": deadline, "note": note}
     wait = httpx.Timeout(deadline + LOADING, connect=5.0)
-    with translated(admin), client(admin, key) as http, console.status("activating …"):
+    with translated(admin, KEY_FLAG), client(admin, key) as http, console.status("activating …"):
         done: dict[str, Any] = checked(http.post(path, json=body, timeout=wait)).json()
     canary = done["canary"]
     console.print(

@@ -25,7 +25,7 @@ def search(
         Path | None,
         typer.Option(exists=True, file_okay=False, help="With --local: the release to search with."),
     ] = None,
-    algorithm: Annotated[str, typer.Option(help="mcts, gumbel, best_of_n, … (docs/algorithms.md)")] = "mcts",
+    algorithm: Annotated[str, typer.Option(help="mcts, gumbel, best_of_n, … (docs/search.md)")] = "mcts",
     tokens: Annotated[int, typer.Option(min=1, help="Generated tokens that it may spend.")] = DEFAULT_TOKENS,
     simulations: Annotated[int, typer.Option(min=1, help="Simulations that it may run.")] = 10_000,
     grader: Annotated[str, typer.Option(help="Who judges complete answers: model or verifier.")] = "model",

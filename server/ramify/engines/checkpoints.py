@@ -28,7 +28,10 @@ class Checkpoint:
 def read_checkpoint(path: Path, role: str) -> Checkpoint:
     """Check one model directory; `role` is "policy" or "value model", for the messages. Raises `BadModel`."""
     if not path.is_dir():
-        raise BadModel(f"the {role} directory {path} does not exist")
+        raise BadModel(
+            f"the {role} directory {path} does not exist; a model of a hub is fetched first: "
+            "hf download NAME --local-dir DIR"
+        )
     if not (path / "config.json").is_file():
         raise BadModel(f"the {role} directory {path} holds no config.json: not a Hugging Face model")
     if not list(path.glob("*.safetensors")):

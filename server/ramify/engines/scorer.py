@@ -85,7 +85,7 @@ class NoScorer:
     async def score(self, sequences: Sequence[Sequence[int]]) -> list[Score]:
         raise EngineError(
             "this server has no value model, so it cannot judge answers: start it with one (--value PATH, or a "
-            'release), or search by "self_consistency" or with "grader": "verifier"'
+            'release), or search by "self_consistency", or by "best_of_n" with "grader": "verifier"'
         )
 
 

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ramify.engines import EngineConfig, Engines
-from ramify.search.records import Action
-from ramify.service.ports import ServedModel
+from ramify.engines import Engines
 from ramify.service.prepare import Preparer
+from ramify.service.served import of_release
 from ramify.settings import Limits, load
-from ramify.weights import Release, load_release, shipped
+from ramify.weights import load_release, shipped
 
 MANY = 1_000_000
 UNLIMITED = Limits(
@@ -37,43 +36,17 @@ class Local:
 async def open_release(path: Path | None) -> AsyncIterator[Local]:
     """Start the engines of a release (the shipped one by default), for the length of a `with`.
 
-    Engine settings come from ``RAMIFY_ENGINE__…`` variables, as the server's do. Raises `BadSettings`,
+    Settings come from ``RAMIFY_…`` variables, as the server's do. Raises `BadSettings`,
     `ramify.weights.WeightsError` and `ramify.engines.EngineError`.
     """
-    release = load_release(path or shipped())
-    engines = await Engines.start(config_of(release))
+    served = of_release(load_release(path or shipped()), load())
+    engines = await Engines.start(served.config)
     try:
-        model = model_of(release)
-        yield Local(engines, Preparer(model, engines.tokenizer, engines.max_model_len, UNLIMITED, time.time))
+        yield Local(
+            engines, Preparer(served.model, engines.tokenizer, engines.max_model_len, UNLIMITED, time.time)
+        )
     finally:
         await engines.close()
-
-
-def config_of(release: Release) -> EngineConfig:
-    """What the server would start for this release."""
-    calibration = release.manifest.calibration
-    return EngineConfig(
-        policy=release.policy_path,
-        value=release.value_path,
-        release=release.id,
-        calibration_a=calibration.a,
-        calibration_b=calibration.b,
-        **load().engine.model_dump(),
-    )
-
-
-def model_of(release: Release) -> ServedModel:
-    """What the release says of its model."""
-    manifest = release.manifest
-    action = manifest.default_action
-    return ServedModel(
-        name=manifest.name,
-        release=release.id,
-        created=int(manifest.created_at.timestamp()),
-        task=manifest.default_task,
-        action=Action(action.kind, action.stop, action.max_tokens),
-        max_tokens=manifest.default_max_tokens,
-    )
 
 
 def identity(path: Path | None) -> dict[str, Any]:

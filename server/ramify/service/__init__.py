@@ -4,6 +4,7 @@
 |---|---|
 | `errors` | every refusal and failure that a caller can meet |
 | `ports` | what is needed of the engines, the log and the tasks |
+| `served` | what is served, by the settings: the model's name and defaults, what its engines start with |
 | `ask` | a search as it was asked for |
 | `branching` | an ask to search on from a node of a logged tree |
 | `prepare` | an ask made into a tree and its task, with the model's defaults |

@@ -10,7 +10,7 @@ from ramify.search.protocols import EngineDead
 from ramify.search.records import Score
 from ramify.service.errors import BadRequest, EngineUnavailable, ServerBusy
 from ramify.service.ports import Engines, ServedModel
-from ramify.service.prepare import unknown_model
+from ramify.service.prepare import no_value_model, unknown_model
 from ramify.settings import Limits
 
 Text = str | Sequence[int]
@@ -35,6 +35,8 @@ class Judge:
         """One score for each continuation of the prompt, in order. Raises `BadRequest`, `EngineUnavailable`."""
         if model is not None and model != self.model.name:
             raise unknown_model(model, self.model.name)
+        if not self.model.judged:
+            raise no_value_model("continuations")
         self._check_size(prompt, continuations)
         head = self.engines.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         sequences = [head + self._continued(text) for text in continuations]

@@ -128,6 +128,8 @@ class ServedModel:
     vocabulary: int = 0
     """Token ids below it exist, in both models. An engine given another one dies, so none gets past the service; 0
     takes no token ids from outside."""
+    judged: bool = True
+    """Whether there is a value model."""
 
     def become(self, other: ServedModel) -> None:
         """Serve what `other` says from now on."""

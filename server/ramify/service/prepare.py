@@ -61,6 +61,8 @@ class Preparer:
         prompt, tokens = self._prompt(ask)
         sampling = self._sampling(ask, len(tokens))
         params = self._params(ask.search, sampling)
+        if not self.model.judged and needs_judging(params):
+            raise no_value_model("search.algorithm")
         if params.grader == "verifier" and name not in registry.VERIFIABLE:
             raise BadRequest(
                 f"grader 'verifier' needs a task that can grade: {', '.join(registry.VERIFIABLE)}",
@@ -193,6 +195,11 @@ class Preparer:
             raise BadRequest(error.message, param=f"task.problem{field}") from error
 
 
+def needs_judging(params: SearchParams) -> bool:
+    """Whether a search asks the value model: every tree does, of flat ones those whose answer rule weighs."""
+    return params.algorithm not in FLAT or (params.grader == "model" and params.answer != "majority")
+
+
 def worst_case(params: SearchParams, sampling: Sampling) -> int:
     """Generated tokens that a search can cost before its other limits end it."""
     simulations, answer = params.budget.simulations, sampling.max_tokens
@@ -206,6 +213,14 @@ def worst_case(params: SearchParams, sampling: Sampling) -> int:
 
 def over(param: str, value: float, cap: float) -> BadRequest:
     return BadRequest(f"is {value:g}; this server takes at most {cap:g}", param=param)
+
+
+def no_value_model(param: str) -> BadRequest:
+    return BadRequest(
+        "this server has no value model to judge answers by: start it with one (--value PATH, or a release), or ask "
+        "for algorithm 'self_consistency', or for 'best_of_n' with grader 'verifier'",
+        param=param,
+    )
 
 
 def unknown_model(asked: str, served: str) -> NotFound:

@@ -89,11 +89,13 @@ def load_release(path: Path, verify: bool = True) -> Release:
     :class:`~ramify.weights.errors.WeightsError`.
     """
     path = Path(path).absolute()
-    check_id(path.name)
     if path.is_symlink():
         raise UnsafeRelease(f"{path} is a symbolic link; give the directory itself")
     if not path.is_dir():
-        raise ReleaseNotFound(f"there is no release at {path}")
+        raise ReleaseNotFound(
+            f"there is no release at {path}: give the directory of one, such as weights/v000001"
+        )
+    check_id(path.name)
     if not (path / READY).is_file():
         raise ReleaseIncomplete(
             f"{path} has no {READY} marker: it is still being written, or its writing was cut short"

@@ -18,9 +18,9 @@ PAGES = {"/", "/trees/{tree}", "/search", "/training", "/static/{name:path}"}
 OPEN = {"/livez", "/readyz", "/health", "/version", "/metrics", "/openapi.json"} | PAGES
 
 
-async def test_32_every_route_declares_its_scope(world: World) -> None:
-    found = [route for route in routes(world.context).routes if isinstance(route, APIRoute)]
-    assert len(found) == len(routes(world.context).routes) >= 18
+async def test_32_every_route_declares_its_scope() -> None:
+    found = [route for route in routes().routes if isinstance(route, APIRoute)]
+    assert len(found) == len(routes().routes) >= 18
     for route in found:
         assert isinstance(route, ScopedRoute)
         assert ("open" in route.scopes) == (route.path in OPEN), route.path
@@ -35,7 +35,7 @@ async def test_32_a_route_without_a_scope_cannot_be_made() -> None:
 
 
 async def test_every_closed_route_wants_a_key(keyed: World) -> None:
-    for route in routes(keyed.context).routes:
+    for route in routes().routes:
         assert isinstance(route, ScopedRoute)
         if route.path in OPEN:
             continue

@@ -118,9 +118,23 @@ async def test_a_reader_moves_its_cursor_and_a_stale_version_is_a_conflict(tmp_p
         assert (await client.consumers.get("reader")).version == moved.version
 
 
+async def test_a_cursor_goes_back_only_where_it_is_told_to_rewind(tmp_path: Path) -> None:
+    async with served(tmp_path) as (client, _):
+        await client.search(PROMPT, search={"budget": {"simulations": 2}})
+        there = await client.consumers.put("reader", cursor=1)
+        with pytest.raises(BadRequest, match="rewind"):
+            await client.consumers.put("reader", version=there.version, cursor=0)
+        back = await client.consumers.put("reader", version=there.version, cursor=0, rewind=True)
+        assert back.cursor == 0
+
+
 async def test_models_version_readiness_and_values(tmp_path: Path) -> None:
     async with served(tmp_path) as (client, _):
-        assert [model.id for model in (await client.models()).data] == ["letters"]
+        (model,) = (await client.models()).data
+        assert model.id == "letters"
+        assert await client.model("letters") == model
+        with pytest.raises(NotFound):
+            await client.model("gpt/4")
         assert (await client.version()).model == "letters"
         assert await client.ready()
         assert (await client.value(PROMPT, ["aa", "b"])).values[0] > 0

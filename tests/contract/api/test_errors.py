@@ -180,6 +180,44 @@ async def test_unknown_routes_and_methods_have_the_same_shape(world: World) -> N
     assert error(await world.http.get("/docs"), 404)["param"] is None
 
 
+@pytest.mark.parametrize("method", ["PATCH", "OPTIONS"])
+async def test_a_method_that_is_not_allowed_is_answered_with_all_that_are(world: World, method: str) -> None:
+    answer = await world.http.request(method, "/v1/trees/tree_0")
+    assert "DELETE, GET" in error(answer, 405)["message"]
+    assert answer.headers["allow"] == "DELETE, GET"
+
+
+@pytest.mark.parametrize(
+    ("body", "instead"),
+    [
+        ({"search": {"kapa": 3}}, "search.kappa"),
+        ({"serach": {}}, "search"),
+        ({"temperature": 0.5}, "sampling.temperature"),
+        ({"search": {"tokens": 100}}, "search.budget.tokens"),
+        ({"stop": []}, "search.action.stop or sampling.stop"),
+    ],
+)
+async def test_a_field_that_there_is_not_is_answered_with_the_one_that_was_meant(
+    world: World, body: dict[str, Any], instead: str
+) -> None:
+    assert error(await world.search(**body), 400)["message"].endswith(f"did you mean {instead}?")
+
+
+async def test_a_field_that_is_like_no_other_is_answered_without_a_guess(world: World) -> None:
+    assert error(await world.search(zzz=1), 400)["message"] == "zzz: there is no such field"
+
+
+async def test_what_should_be_an_object_is_said_to_be_none_with_what_came(world: World) -> None:
+    assert (
+        error(await world.search(search="mcts"), 400)["message"]
+        == "search: must be a JSON object (got 'mcts')"
+    )
+    answer = await world.http.post(
+        "/v1/search", content="{'prompt': 1}", headers={"Content-Type": "application/json"}
+    )
+    assert error(answer, 400)["param"] is None
+
+
 async def test_an_unknown_model_is_404(world: World) -> None:
     assert error(await world.search(model="gpt"), 404)["code"] == "model_not_found"
     assert error(await world.http.get("/v1/models/gpt"), 404)["code"] == "model_not_found"

@@ -125,7 +125,7 @@ async def test_a_key_over_its_share_is_429(tmp_path: Path) -> None:
 
 async def test_the_openapi_document_describes_every_route_and_its_errors(keyed: World) -> None:
     document = (await keyed.http.get("/openapi.json")).json()
-    for route in routes(keyed.context).routes:
+    for route in routes().routes:
         assert isinstance(route, ScopedRoute)
         if not route.include_in_schema:
             continue

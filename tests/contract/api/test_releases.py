@@ -18,8 +18,8 @@ from safetensors.numpy import save_file
 from fakes_releases import ReloadingEngines, number, stamped, write_release
 from ramify.api.admin import admin_application, router
 from ramify.api.assembly import assemble
-from ramify.api.served import of_release
 from ramify.service.releases import at_start, lineage
+from ramify.service.served import of_release
 from ramify.settings import Settings
 from ramify.treelog import TreeLog
 from ramify.treelog.records import Activation

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ramify.engines.scorer import NoScorer
 from ramify.search.codec import tree_from_dict
 
-from .world import FOUR_ANSWERS, World, events, hold, release, until
+from .world import FOUR_ANSWERS, MODEL, PROMPT, FakeEngines, World, a_world, events, hold, release, until
 
 pytestmark = pytest.mark.anyio
 
@@ -148,3 +152,42 @@ async def test_stream_options_mean_nothing_without_a_stream(world: World) -> Non
     refused = await world.search(stream_options={"nodes": True})
     assert refused.status_code == 400
     assert "stream_options" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("search", "status"),
+    [
+        ({}, 400),
+        ({"grader": "verifier"}, 400),
+        ({"algorithm": "best_of_n"}, 400),
+        ({"algorithm": "best_of_n", "grader": "verifier"}, 200),
+        ({"algorithm": "self_consistency"}, 200),
+    ],
+)
+async def test_without_a_value_model_only_what_needs_none_is_searched(
+    tmp_path: Path, search: dict[str, Any], status: int
+) -> None:
+    engines, task = FakeEngines(), {"name": "exact", "problem": {"answer": "a"}}
+    engines.scorer = NoScorer()  # type: ignore[assignment]
+    async with a_world(tmp_path, engines, replace(MODEL, judged=False)) as world:
+        answer = await world.search(search=search, task=task)
+        assert answer.status_code == status, answer.text
+        if status == 400:
+            assert "--value" in answer.json()["error"]["message"]
+        judged = await world.http.post("/v1/value", json={"prompt": PROMPT, "continuations": ["a"]})
+        assert judged.status_code == 400
+
+
+async def test_28_parameters_of_requests_at_once_do_not_mix(world: World) -> None:
+    async def asked(i: int) -> None:
+        sampling = {"temperature": 0.1 * (i + 1), "max_tokens": 6 + i % 2}
+        reply = (await world.search(sampling=sampling, seed=i, n=i + 1, include_tree=True)).json()
+        tree = tree_from_dict(reply["tree_document"])
+        assert (tree.sampling.temperature, tree.sampling.max_tokens) == tuple(sampling.values())
+        assert tree.seed == i
+        assert len(reply["candidates"]) <= i + 1
+
+    await asyncio.gather(*(asked(i) for i in range(8)))
+    assert {draw.temperature for _, draw in world.engines.policy.requests} == {
+        0.1 * (i + 1) for i in range(8)
+    }

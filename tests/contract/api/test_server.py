@@ -15,7 +15,6 @@ from typing import Any
 import httpx
 import pytest
 
-from ramify.api.served import Served, served_of, vocabulary
 from ramify.api.server import (
     ENGINE_DIED,
     REFUSED,
@@ -28,6 +27,7 @@ from ramify.api.server import (
     serve,
 )
 from ramify.engines import EngineConfig
+from ramify.service.served import Served, served_of, vocabulary
 from ramify.settings import Settings, load
 from ramify.treelog import TreeLog
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import uvicorn
+from starlette.types import ASGIApp
 
 from fakes import FakePolicy, FakeScorer, decode, encode, letters
 from fakes_openai import FakePlain
@@ -108,10 +109,12 @@ class World:
 
 
 @asynccontextmanager
-async def a_world(folder: Path, engines: FakeEngines | None = None, **settings: Any) -> AsyncIterator[World]:
+async def a_world(
+    folder: Path, engines: FakeEngines | None = None, model: ServedModel = MODEL, **settings: Any
+) -> AsyncIterator[World]:
     engines = engines or FakeEngines()
     log = await TreeLog.open(f"sqlite:///{folder}/trees.db")
-    context = assemble(Settings(**settings), engines, MODEL, log)
+    context = assemble(Settings(**settings), engines, model, log)
     transport = httpx.ASGITransport(application(context), raise_app_exceptions=False)
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as http:
@@ -136,15 +139,23 @@ def release(engines: FakeEngines) -> None:
 @asynccontextmanager
 async def over_network(world: World) -> AsyncIterator[httpx.AsyncClient]:
     """The same server behind a real socket, where a client can hang up."""
+    async with (
+        serving(application(world.context)) as url,
+        httpx.AsyncClient(base_url=url, timeout=10) as http,
+    ):
+        yield http
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp) -> AsyncIterator[str]:
+    """An application behind a real socket; its address."""
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(application(world.context), log_config=None, lifespan="off", access_log=False)
+    config = uvicorn.Config(app, log_config=None, lifespan="off", access_log=False)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server._serve(sockets=[sock]))
-    url = f"http://127.0.0.1:{sock.getsockname()[1]}"
     try:
-        async with httpx.AsyncClient(base_url=url, timeout=10) as http:
-            yield http
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
     finally:
         server.should_exit = True
         await task

@@ -4,11 +4,13 @@ import re
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 
 from server_process import ServerProcess
 
-PAGE = Path(__file__).parents[3] / "docs" / "api.md"
+DOCS = Path(__file__).parents[3] / "docs"
+PAGE = DOCS / "api.md"
 
 
 @pytest.mark.vllm
@@ -23,3 +25,11 @@ def test_every_example_of_the_api_page_runs_as_it_stands(server: ServerProcess) 
     assert done.stdout.count('"object":"search"') >= 6
     assert "digraph tree" in done.stdout
     assert "event: search.completed" in done.stdout
+
+
+@pytest.mark.vllm
+def test_every_metric_of_a_real_server_is_in_the_docs(server: ServerProcess) -> None:
+    page = (DOCS / "metrics.md").read_text()
+    names = re.findall(r"^# TYPE (\w+) ", httpx.get(f"{server.url}/metrics", timeout=10).text, re.MULTILINE)
+    assert any(name.startswith("ramify_engine_policy_") for name in names)
+    assert [name for name in names if not name.endswith("_created") and f"`{name}`" not in page] == []

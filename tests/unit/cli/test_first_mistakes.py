@@ -51,7 +51,23 @@ def test_a_taken_port_is_said_before_anything_starts(ramify):
         result = ramify("serve", "--port", taken.getsockname()[1])
     assert result.exit_code == 2
     assert "cannot listen on 127.0.0.1" in result.output
-    assert "port" in result.output
+    assert "another program has it" in result.output
+    assert "--port" in result.output
+
+
+def test_a_taken_admin_port_is_answered_with_its_own_flag(ramify):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        result = ramify("serve", "--port", 0, "--admin-port", taken.getsockname()[1])
+    assert result.exit_code == 2
+    assert "--admin-port" in result.output
+
+
+def test_a_release_that_is_not_there_is_said_to_be_missing(ramify, tmp_path):
+    result = ramify("serve", "--port", 0, "--admin-port", 0, "--release", tmp_path / "none")
+    assert result.exit_code == 2
+    assert "there is no release at" in result.output
 
 
 def test_settings_that_cannot_be_are_named(ramify):

@@ -141,7 +141,7 @@ def test_a_stream_says_in_chunks_what_the_whole_answer_says(client: openai.OpenA
         )
         written = "".join(c.choices[0].text for c in chunks if c.choices)  # type: ignore[attr-defined]
     assert written == text
-    assert len(chunks) > 5
+    assert len(chunks) > 3  # on a busy machine vLLM joins what has piled up
     assert len({(c.id, c.created) for c in chunks}) == 1
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
     assert all(c.usage is None for c in chunks[:-1])

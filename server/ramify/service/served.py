@@ -31,7 +31,12 @@ def served_of(settings: Settings) -> Served:
         value = Path(settings.value) if settings.value else None
         name = settings.model_name or policy.absolute().name
         model = ServedModel(
-            name, "local", created=int(time.time()), task=settings.task, vocabulary=vocabulary(policy, value)
+            name,
+            "local",
+            created=int(time.time()),
+            task=settings.task,
+            vocabulary=vocabulary(policy, value),
+            judged=value is not None,
         )
         config = EngineConfig(
             policy=policy, value=value, release=model.release, **settings.engine.model_dump()

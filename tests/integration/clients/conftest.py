@@ -12,7 +12,7 @@ CONFIG = f"""
 [[auth.keys]]
 name = "sdk"
 key = "{KEY}"
-scopes = ["search", "log"]
+scopes = ["search", "log", "feedback"]
 [[auth.keys]]
 name = "reader"
 key = "reader-reader-reader"
@@ -24,8 +24,8 @@ ping_seconds = 0.05
 
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """One real server with keys, on vLLM, for the SDKs' suites."""
-    folder = tmp_path_factory.mktemp("openai-server")
+    """One real server with keys, on vLLM, for the clients' and SDKs' suites and the examples."""
+    folder = tmp_path_factory.mktemp("clients-server")
     config = folder / "ramify.toml"
     config.write_text(CONFIG)
     server = start(folder, model_flags(folder), "--config", str(config))

@@ -1,0 +1,183 @@
+/** The client: a method for each call of the public API. */
+
+import * as calls from "./calls.js";
+import { type ClientOptions, configured } from "./configuration.js";
+import { RamifyError } from "./errors.js";
+import { readLog, type ReadOptions } from "./reading.js";
+import type { SearchStream } from "./stream.js";
+import { type CallOptions, Transport } from "./transport.js";
+import type {
+  BranchRequest,
+  Consumer,
+  ConsumerChange,
+  Feedback,
+  FeedbackRequest,
+  LoggedTree,
+  LogRecord,
+  Model,
+  Models,
+  Releases,
+  SearchRequest,
+  SearchResult,
+  StreamBranchRequest,
+  StreamRequest,
+  TreeFilters,
+  TreePage,
+  ValueRequest,
+  Values,
+  Version,
+} from "./types.js";
+
+const READY_TIMEOUT_MS = 30_000;
+
+export interface SearchOptions extends CallOptions {
+  /** One search for one key; absent, the client makes one up, so that a retry never searches twice. */
+  idempotencyKey?: string;
+}
+
+/** A Ramify server. All methods fail with a `RamifyError`, or with the reason of the caller's own signal. */
+export class Client {
+  readonly #transport: Transport;
+  readonly trees: Trees;
+  readonly consumers: Consumers;
+
+  constructor(options: ClientOptions = {}) {
+    this.#transport = new Transport(configured(options));
+    this.trees = new Trees(this.#transport);
+    this.consumers = new Consumers(this.#transport);
+  }
+
+  /** The best answer of a tree, for a `prompt` or for `messages`. */
+  search(asked: SearchRequest, how: SearchOptions = {}): Promise<SearchResult> {
+    return this.#transport.send(calls.search(asked, how.idempotencyKey), how);
+  }
+
+  /**
+   * The same, as events while it runs; the last one is `completed`. Leaving the loop over them before that ends the
+   * search on the server. Tried again until it is accepted, and then no more.
+   */
+  stream(asked: StreamRequest, how: SearchOptions = {}): Promise<SearchStream> {
+    return this.#transport.stream(calls.search(asked, how.idempotencyKey, true), how);
+  }
+
+  /** A search's state: its best answer so far, or how it ended. */
+  getSearch(id: string, how?: CallOptions): Promise<SearchResult> {
+    return this.#transport.send(calls.getSearch(id), how);
+  }
+
+  /** End a search now; its best answer so far. */
+  cancel(id: string, how?: CallOptions): Promise<SearchResult> {
+    return this.#transport.send(calls.cancel(id), how);
+  }
+
+  /** The value model's judgement of answers, finished or not. */
+  value(asked: ValueRequest, how?: CallOptions): Promise<Values> {
+    return this.#transport.send(calls.value(asked), how);
+  }
+
+  /** What is served. */
+  models(how?: CallOptions): Promise<Models> {
+    return this.#transport.send(calls.models(), how);
+  }
+
+  model(name: string, how?: CallOptions): Promise<Model> {
+    return this.#transport.send(calls.model(name), how);
+  }
+
+  /** Every release, and which one is active; the key needs the scope `log`. */
+  releases(how?: CallOptions): Promise<Releases> {
+    return this.#transport.send(calls.publicReleases(), how);
+  }
+
+  /** The server's version, model and release. */
+  version(how?: CallOptions): Promise<Version> {
+    return this.#transport.send(calls.version(), how);
+  }
+
+  /** Whether the server can search now; false also where nobody listens. */
+  async ready(how: CallOptions = {}): Promise<boolean> {
+    try {
+      await this.#transport.send(calls.ready(), { timeoutMs: READY_TIMEOUT_MS, ...how });
+    } catch (error) {
+      if (error instanceof RamifyError) return false;
+      throw error;
+    }
+    return true;
+  }
+}
+
+/** The log. */
+export class Trees {
+  readonly #transport: Transport;
+
+  constructor(transport: Transport) {
+    this.#transport = transport;
+  }
+
+  /** Newest first, a page at a time. */
+  list(filters: TreeFilters = {}, how?: CallOptions): Promise<TreePage> {
+    return this.#transport.send(calls.listTrees(filters), how);
+  }
+
+  get(tree: string, how?: CallOptions): Promise<LoggedTree> {
+    return this.#transport.send(calls.getTree(tree), how);
+  }
+
+  /**
+   * Trees and later verdicts with a greater `seq` than `after`, in order, to the log's end as it is now. Where the
+   * connection breaks it goes on after the last whole record. `timeoutMs` is for each wait for the server.
+   */
+  read(from: ReadOptions = {}): AsyncGenerator<LogRecord> {
+    return readLog(this.#transport, from);
+  }
+
+  /** Search on from a node of a logged tree; the answer is a new tree's. */
+  branch(tree: string, node: number, asked: BranchRequest = {}, how: SearchOptions = {}): Promise<SearchResult> {
+    return this.#transport.send(calls.branch(tree, node, asked, how.idempotencyKey), how);
+  }
+
+  /** The same, as `stream` gives a search. */
+  streamBranch(
+    tree: string,
+    node: number,
+    asked: StreamBranchRequest = {},
+    how: SearchOptions = {},
+  ): Promise<SearchStream> {
+    return this.#transport.stream(calls.branch(tree, node, asked, how.idempotencyKey, true), how);
+  }
+
+  /** The tree for Graphviz. */
+  dot(tree: string, how?: CallOptions): Promise<string> {
+    return this.#transport.send(calls.dot(tree), how);
+  }
+
+  async delete(tree: string, how?: CallOptions): Promise<void> {
+    await this.#transport.send(calls.deleteTree(tree), how);
+  }
+
+  /** A verdict in [0, 1] on an answer: the chosen one, or that of `node` or `answer`. */
+  feedback(tree: string, verdict: FeedbackRequest, how?: CallOptions): Promise<Feedback> {
+    return this.#transport.send(calls.feedback(tree, verdict), how);
+  }
+}
+
+/** Readers of the log. */
+export class Consumers {
+  readonly #transport: Transport;
+
+  constructor(transport: Transport) {
+    this.#transport = transport;
+  }
+
+  get(name: string, how?: CallOptions): Promise<Consumer> {
+    return this.#transport.send(calls.getConsumer(name), how);
+  }
+
+  /**
+   * Register a reader, or change the one last seen at `version`. Fails with `Conflict` where somebody else was faster
+   * or holds the lease.
+   */
+  put(name: string, change: ConsumerChange = {}, how?: CallOptions): Promise<Consumer> {
+    return this.#transport.send(calls.putConsumer(name, change), how);
+  }
+}

@@ -1,0 +1,54 @@
+/** The names of the API's shapes; `schema.ts` and `admin_schema.ts` are made of the server's OpenAPI documents. */
+
+import type { components as admin } from "./admin_schema.js";
+import type { components, operations } from "./schema.js";
+
+type Public = components["schemas"];
+type Operators = admin["schemas"];
+
+/** `POST /v1/search`: what to search, how, and how to answer. The server checks it, and its errors name the field. */
+export type StreamRequest = Omit<Public["SearchRequest"], "stream">;
+export type SearchRequest = Omit<StreamRequest, "stream_options">;
+/** The same for `POST /v1/trees/{tree}/branch`, whose prompt and task are the tree's. */
+export type StreamBranchRequest = Omit<Public["BranchRequest"], "stream" | "node">;
+export type BranchRequest = Omit<StreamBranchRequest, "stream_options">;
+
+export type Answer = Public["Answer"];
+export type SearchResult = Public["SearchReply"];
+export type ValueRequest = Public["ValueRequest"];
+export type Values = Public["ValueReply"];
+export type Model = Public["Model"];
+export type Models = Public["ModelList"];
+export type Version = Public["Version"];
+export type Release = Public["Release"];
+export type Releases = Public["ReleaseList"];
+
+export type GrowingNode = Public["GrowingNode"];
+
+/** One event of a streamed search. */
+export type SearchEvent =
+  | ({ readonly kind: "started" } & Public["Started"])
+  | ({ readonly kind: "progress" } & Public["Progressed"])
+  | { readonly kind: "completed"; readonly id: string; readonly result: SearchResult };
+
+/** `before`: the last page's `next_before`. `limit`: rows of a page. The rest are filters. */
+export type TreeFilters = Omit<NonNullable<operations["trees_v1_trees_get"]["parameters"]["query"]>, "after">;
+export type TreeSummary = Public["TreeSummary"];
+export type TreePage = Public["TreeList"];
+export type LoggedTree = Public["TreeReply"];
+export type FeedbackRequest = Public["FeedbackRequest"];
+export type Feedback = Public["LaterVerdict"];
+
+/** One line of the log: a tree, or a later verdict on one. `seq` is its place. */
+export type LogRecord =
+  | { seq: number; kind: "tree"; tree_id: string; key_id: string; tree: Record<string, unknown> }
+  | { seq: number; kind: "outcome"; tree_id: string; outcome: number; [field: string]: unknown };
+
+export type Consumer = Public["ConsumerReply"];
+/** `version`: that of the consumer as it was last seen; absent, a new one is registered. */
+export type ConsumerChange = Public["ConsumerPut"] & { version?: number };
+
+export type Verdict = Operators["Verdict"];
+export type ActivateRequest = Operators["Activate"];
+export type Activation = Operators["Activated"];
+export type Drained = Operators["Drained"];

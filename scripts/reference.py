@@ -1,0 +1,227 @@
+"""`make docs`: the pages of docs/ that are made from what they describe.
+
+| page | made from |
+|---|---|
+| configuration.md | the server's settings |
+| trainer-configuration.md | the models of the trainer's TOML files |
+| cli.md | the commands `ramify` and `ramify-trainer` |
+
+`tests/unit/test_reference_pages.py` finds out a page that is out of date.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import pkgutil
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+import ramify_trainer
+from ramify.cli import app as server_app
+from ramify.settings.page import document
+from ramify_trainer.cli import app as trainer_app
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+def pages() -> dict[str, str]:
+    """File name in docs/ -> what it must hold."""
+    return {
+        "configuration.md": document(),
+        "trainer-configuration.md": trainer_configuration(),
+        "cli.md": commands(),
+    }
+
+
+# -- the commands -------------------------------------------------------------------------------------------------
+
+
+def commands() -> str:
+    lines = ["# Commands", "", "This page is made from the commands themselves by `make docs`.", ""]
+    for name, app in (("ramify", server_app), ("ramify-trainer", trainer_app)):
+        for path, command in _leaves(name, typer.main.get_command(app)):
+            lines += _command(path, command)
+    return "\n".join(lines)
+
+
+def _leaves(path: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """Every command that does something, with the words that call it."""
+    inner = getattr(command, "commands", None)
+    if not inner:
+        yield path, command
+        return
+    if _shown(command):
+        yield path, command
+    for name, child in inner.items():
+        yield from _leaves(f"{path} {name}", child)
+
+
+def _shown(command: Any) -> list[Any]:
+    unsaid = ("--help", "--install-completion", "--show-completion")
+    return [p for p in command.params if not p.hidden and not set(p.opts) & set(unsaid)]
+
+
+def _command(path: str, command: Any) -> list[str]:
+    params = _shown(command)
+    names = [p.metavar or p.name.upper() for p in params if p.param_type_name == "argument"]
+    words = " ".join([path, *(n if p.required else f"[{n}]" for n, p in zip(names, params, strict=False))])
+    lines = [f"## `{words}`", "", " ".join((command.help or "").split()), ""]
+    if params:
+        lines += ["| flag | default | meaning |", "|---|---|---|"]
+    for param in params:
+        flags = ", ".join(f"`{o}`" for o in (*param.opts, *param.secondary_opts))
+        flags = f"`{param.name.upper()}`" if param.param_type_name == "argument" else flags
+        meaning = " ".join((getattr(param, "help", None) or "").split())
+        if variable := getattr(param, "envvar", None):
+            meaning += f" Also `{variable}`."
+        lines.append(f"| {flags} | {_default(param)} | {_cell(meaning)} |")
+    return [*lines, ""] if params else lines
+
+
+def _default(param: Any) -> str:
+    default = param.default() if callable(param.default) else param.default
+    if param.required:
+        return "required"
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    return "" if default in (None, "", [], ()) else f"`{default}`"
+
+
+# -- the trainer's files ------------------------------------------------------------------------------------------
+
+
+def trainer_configuration() -> str:
+    lines = [
+        "# The trainer's files",
+        "",
+        "Each command of `ramify-trainer` that takes `--config` reads one TOML file. An unknown key is an error. This",
+        "page is made from the models of these files by `make docs`; `trainer/configs/` has the files of the demo.",
+        "",
+    ]
+    for module, model in trainer_models():
+        lines += [f"## `{module}`", "", _doc(model), ""]
+        for table, section in _sections(model, ""):
+            title = [f"### `[{table}]`", "", _doc(section), ""] if table else []
+            lines += title + _table(section)
+    return "\n".join(lines)
+
+
+def trainer_models() -> list[tuple[str, type[BaseModel]]]:
+    """The root model of each kind of file: whatever in a `config` module of the trainer can read one."""
+    found = []
+    for info in pkgutil.iter_modules(ramify_trainer.__path__):
+        name = f"{ramify_trainer.__name__}.{info.name}.config"
+        if info.ispkg and importlib.util.find_spec(name):
+            kinds = vars(importlib.import_module(name)).values()
+            models = (kind for kind in kinds if inspect.isclass(kind) and kind.__module__ == name)
+            found += [(info.name, model) for model in models if hasattr(model, "read")]
+    return found
+
+
+def _sections(model: type[BaseModel], table: str) -> Iterator[tuple[str, type[BaseModel]]]:
+    """A model and the models inside it, under the names of their TOML tables."""
+    yield table, model
+    for name, field in model.model_fields.items():
+        if inner := _inner(field):
+            path = f"{table}.{name}" if table else name
+            yield from _sections(inner, f"[{path}]" if get_origin(field.annotation) is tuple else path)
+
+
+def _inner(field: FieldInfo) -> type[BaseModel] | None:
+    """The model that a field holds, alone, in a tuple, or as an alternative to `None`."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return next((k for k in kinds if inspect.isclass(k) and issubclass(k, BaseModel)), None)
+
+
+def _table(model: type[BaseModel]) -> list[str]:
+    said = _attribute_docstrings(model)
+    lines = ["| key | values | default | meaning |", "|---|---|---|---|"]
+    for name, field in model.model_fields.items():
+        if _inner(field) is None:
+            meaning = field.description or said.get(name, "")
+            lines.append(f"| `{name}` | {_values(field)} | {_field_default(field)} | {_cell(meaning)} |")
+    return [*lines, ""] if len(lines) > 2 else []
+
+
+def _attribute_docstrings(model: type[BaseModel]) -> dict[str, str]:
+    """The strings that stand below the fields of a class and of those it is made from."""
+    said: dict[str, str] = {}
+    for kind in reversed(model.__mro__):
+        if issubclass(kind, BaseModel) and kind is not BaseModel:
+            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+            assert isinstance(tree, ast.ClassDef)
+            for field, below in zip(tree.body, tree.body[1:], strict=False):
+                if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+                    text = getattr(below.value, "value", None)
+                    if isinstance(text, str) and isinstance(field.target, ast.Name):
+                        said[field.target.id] = inspect.cleandoc(text)
+    return said
+
+
+def _values(field: FieldInfo) -> str:
+    """What may be given: choices, or the kind with its bounds."""
+    kinds = get_args(field.annotation) if _is_union(field.annotation) else (field.annotation,)
+    shown = []
+    for kind in kinds:
+        if get_origin(kind) is Literal:
+            shown += [f"`{choice}`" for choice in get_args(kind)]
+        elif kind is not type(None):
+            shown.append(getattr(kind, "__name__", "").lower() if inspect.isclass(kind) else _generic(kind))
+    bounds = [f"{sign} {getattr(m, at):g}" for m in _metadata(field) for at, sign in SIGNS if hasattr(m, at)]
+    return ", ".join([*dict.fromkeys(shown), *bounds])
+
+
+SIGNS = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
+
+
+def _metadata(field: FieldInfo) -> list[Any]:
+    """The bounds of a field, those of `PositiveInt | None` too."""
+    inside = [m for kind in get_args(field.annotation) for m in getattr(kind, "__metadata__", ())]
+    return [*field.metadata, *inside]
+
+
+def _is_union(annotation: Any) -> bool:
+    return get_origin(annotation) in (Union, UnionType)
+
+
+def _generic(kind: Any) -> str:
+    if hasattr(kind, "__metadata__"):
+        return str(get_args(kind)[0].__name__)
+    return {"Mapping": "table", "dict": "table", "tuple": "list", "list": "list"}.get(
+        getattr(get_origin(kind), "__name__", ""), str(kind)
+    )
+
+
+def _field_default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    default = field.get_default(call_default_factory=True)
+    return (
+        "none" if default is None else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+    )
+
+
+def _doc(model: type[BaseModel]) -> str:
+    return " ".join((model.__dict__.get("__doc__") or "").split())
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def write() -> None:
+    for name, text in pages().items():
+        (DOCS / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()

@@ -1,0 +1,66 @@
+"""Both clients have a call for every route and for nothing else, and the same family of errors."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+from fastapi.routing import APIRoute
+
+from ramify.api.admin import admin_routes
+from ramify.api.app import routes
+from ramify_client import RamifyError, calls
+
+TYPESCRIPT = Path(__file__).parents[2] / "clients" / "typescript" / "src"
+ELSEWHERE = {
+    ("POST", "/v1/completions"),  # OpenAI's own clients
+    ("POST", "/v1/chat/completions"),
+    ("GET", "/livez"),  # orchestrators and Prometheus
+    ("GET", "/health"),
+    ("GET", "/metrics"),
+}
+GIVEN: dict[str, Any] = {"figures": {}, "filters": {}}
+"""What a call's parameter takes where it is no text."""
+
+
+def served() -> set[tuple[str, str]]:
+    """(method, path) of every route that clients may want; what a path's parts are called is left out."""
+    found = [r for app in (routes(), admin_routes()) for r in app.routes if isinstance(r, APIRoute)]
+    described = [(m, r.path_format) for r in found if r.include_in_schema for m in r.methods]
+    return {(method, nameless(path)) for method, path in described if (method, path) not in ELSEWHERE}
+
+
+def nameless(path: str) -> str:
+    return re.sub(r"\{\w+\}", "{}", path)
+
+
+def test_the_python_client_has_a_call_for_every_route() -> None:
+    made = set()
+    for name, function in inspect.getmembers(calls, inspect.isfunction):
+        if function.__module__ == calls.__name__ and not name.startswith("_") and name != "read":
+            needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+            arguments = [GIVEN.get(p.name, "PART") for p in needed if p.kind is not p.VAR_KEYWORD]
+            call = function(*arguments)
+            made.add((call.method, call.path.replace("PART", "{}")))
+    assert made == served()
+
+
+def test_the_typescript_client_has_a_call_for_every_route() -> None:
+    made = re.findall(r'\bcall\(\s*"(\w+)",\s*"([^"]+)"', (TYPESCRIPT / "calls.ts").read_text())
+    assert {(method.upper(), nameless(path)) for method, path in made} == served()
+
+
+def family(kind: type[RamifyError]) -> set[tuple[str, str]]:
+    """(name, parent's name) of every error below `kind`."""
+    below = kind.__subclasses__()
+    return {(one.__name__, kind.__name__) for one in below}.union(*map(family, below))
+
+
+def test_both_clients_have_the_same_family_of_errors() -> None:
+    source = (TYPESCRIPT / "errors.ts").read_text()
+    declared = set(re.findall(r"export class (\w+) extends (\w+)", source))
+    assert declared - {("RamifyError", "Error")} == family(RamifyError)
+    exported = set(re.findall(r"^  (\w+),$", (TYPESCRIPT / "index.ts").read_text(), re.MULTILINE))
+    assert exported == {name for name, _ in declared}
