@@ -23,9 +23,8 @@ from fakes import FakePolicy, FakeScorer, letters
 from fakes_releases import stamped
 from ramify.api.admin import admin_application
 from ramify.api.app import application
-from ramify.api.assembly import assemble
+from ramify.api.assembly import assemble, model_of
 from ramify.api.context import Context
-from ramify.api.served import of_release
 from ramify.engines import Measured, Text
 from ramify.service.releases import at_start
 from ramify.settings import Settings
@@ -201,7 +200,7 @@ async def a_site(
         engines = engines or TrainedEngines()
         stamped(engines, active.id)  # type: ignore[arg-type]
         engines.hold(active.id, active.policy_path, active.value_path)
-        context = assemble(chosen, engines, of_release(active, chosen).model, log, base=base, current=active)
+        context = assemble(chosen, engines, model_of(active, chosen), log, base=base, current=active)
         stack.push_async_callback(context.searches.drain, 0)
         stack.push_async_callback(context.releases.settle, 5)
         apps = application(context), admin_application(context, chosen.admin.digest())

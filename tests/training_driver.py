@@ -71,4 +71,4 @@ async def _rounds(config: LoopConfig, rounds: int, point: str | None) -> None:
             loop.point = point
             await loop.start()
             while len(loop.state.history) < rounds:
-                await loop.holding(loop.round())
+                await loop.puller.holding(loop.round())

@@ -67,7 +67,11 @@ class Comparison:
     low: float
     """Lower end of the one-sided 95 % bootstrap interval."""
     margin: float
-    """How much worse the lower end may say that it is."""
+    """How much worse the lower end may say that it is; at 1 anything passes, since nothing is worse by more."""
+
+    @property
+    def passed(self) -> bool:
+        return self.low > -self.margin or self.margin >= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,7 @@ def decide(
     seed: int,
     also: Sequence[Comparison] = (),
 ) -> Decision:
-    """Promoted only where every lower bound is above minus its margin. `also`: comparisons of the value models.
+    """Promoted only where every comparison has passed. `also`: comparisons of the value models.
 
     Raises `ValueError` where problems differ."""
     found = tuple(
@@ -111,7 +115,7 @@ def decide(
         for against, other in (("incumbent", incumbent), ("best", best))
         for figure in ("greedy", "mean")
     )
-    return Decision(all(c.low > -c.margin for c in (*found, *also)), (*found, *also))
+    return Decision(all(c.passed for c in (*found, *also)), (*found, *also))
 
 
 def _compare(against: str, figure: str, ours: Scores, theirs: Scores, margin: float, seed: int) -> Comparison:

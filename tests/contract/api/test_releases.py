@@ -360,6 +360,30 @@ async def test_a_release_like_the_one_before_is_recorded_as_indistinguishable(si
     assert "cannot tell" in (await site.listing())["activations"][0]["note"]
 
 
+LONG_PROBES = (((1, 2), tuple(range(3, 123))), ((1, 2, 3), (4,)))
+
+
+async def test_many_tokens_that_moved_a_little_tell_two_releases_apart(site: Site) -> None:
+    write_release(site.root, 1.002, 0.1, probes=LONG_PROBES)  # 120 tokens by 2 tolerances each, and 1
+    reply = (await site.activate("v000004")).json()
+    assert (reply["canary"]["probes"], reply["canary"]["distinguishable"]) == (2, 1)
+
+
+async def test_rounding_alone_tells_nothing_apart(site: Site) -> None:
+    write_release(site.root, 1.0003, 0.1, probes=LONG_PROBES)
+    reply = (await site.activate("v000004")).json()
+    assert reply["canary"]["distinguishable"] == 0
+
+
+async def test_24_weights_before_are_found_out_within_the_tolerance_of_every_token(site: Site) -> None:
+    write_release(site.root, 1.00099, 0.1, probes=LONG_PROBES)
+    site.engines.deaf = True
+    reply = await site.activate("v000004")
+    assert reply.json()["error"]["code"] == "activation_failed"
+    assert "nearer to the figures of the weights before" in reply.json()["error"]["message"]
+    assert await site.served() == "v000001"
+
+
 async def test_searches_that_run_end_first_and_those_that_come_wait(site: Site) -> None:
     hold(site.engines)
     running = [asyncio.create_task(site.search(include_tree=True)) for _ in range(32)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,16 @@ async def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:
         code, said = await trainer("run", "--config", str(config))
         told = f"ramify-trainer run: the key file {tmp_path}/trainer.key cannot be read: No such file or directory"
         assert (code, said.splitlines()) == (1, [told])
+
+
+async def test_threads_that_wait_do_not_spin_since_that_is_set_before_torch_is_loaded() -> None:
+    code = (
+        "import os, sys; from ramify_trainer.cli import app, main; early = 'torch' not in sys.modules; "
+        "main(); import torch; print(early, os.environ['OMP_WAIT_POLICY'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, env=environment
+    )
+    said, _ = await asyncio.wait_for(child.communicate(), 120)
+    assert said.decode().split() == ["True", "PASSIVE"]

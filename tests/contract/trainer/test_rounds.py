@@ -34,7 +34,7 @@ async def test_a_round_ends_in_a_better_known_server_and_a_moved_cursor(
 ) -> None:
     async with a_site(tmp_path) as site, a_loop(tmp_path, site) as loop:
         with caplog.at_level(logging.INFO, "ramify_trainer"):
-            record = await loop.holding(loop.round())
+            record = await loop.puller.holding(loop.round())
         assert (record.trees, record.steps, record.release, record.promoted) == (6, 4, "v000002", True)
         assert site.engines.loads == ["v000002"]
         assert (loop.puller.cursor, loop.puller.backlog) == (6, 0)
@@ -103,3 +103,19 @@ async def test_weights_that_cannot_be_trained_on_end_the_round_and_not_the_run(t
         record = await loop.round()
         assert record.reason.startswith("not trained: the gradient's norm is nan")
         assert (record.verdict, loop.puller.cursor, site.context.model.release) == ("nothing", 6, "v000001")
+
+
+async def test_a_cursor_that_the_log_has_forgotten_goes_on_where_the_run_was(tmp_path: Path) -> None:
+    async with a_site(tmp_path) as site:
+        async with a_loop(tmp_path, site, collect={"problems": 0}) as loop:
+            await searched(loop.client)
+            await loop.round()
+            await site.log.delete_consumer(loop.config.name)
+        async with a_loop(tmp_path, site, collect={"problems": 0}) as loop:
+            assert loop.puller.cursor == 1
+            await searched(loop.client)
+            assert (await loop.round()).trees == 1
+            loop.state.upto = 1000
+            loop.state.save(loop.folder / "state.json")
+        async with a_loop(tmp_path, site, collect={"problems": 0}) as loop:
+            assert (loop.puller.cursor, loop.state.upto) == (2, 2), "a shorter log is another log"

@@ -52,6 +52,11 @@ def test_a_difference_within_noise_is_judged_by_its_lower_bound():
     assert decide(candidate, right(100), right(100), 0.05, seed=0).promoted
 
 
+def test_a_margin_of_one_lets_everything_pass():
+    assert passes(0, 200, 200, margin=1.0)
+    assert not passes(0, 200, 200, margin=0.99)
+
+
 def test_other_problems_are_refused():
     other = Measured({"q": 1.0}, {"q": 1.0})
     with pytest.raises(ValueError, match="same problems"):

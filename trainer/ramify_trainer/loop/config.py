@@ -47,12 +47,12 @@ class GateConfig(MeasureConfig):
 
     data: str = "countdown:dev?numbers=4,5,6"
     margin: float = Field(default=0.02, ge=0, le=1)
-    """How much worse a lower bound may say that the policy is, in accuracy."""
+    """How much worse a lower bound may say that the policy is, in accuracy; 1 lets everything pass."""
     value_answers: int = Field(default=4, ge=0)
     """Sampled answers to each problem, of the candidate and of the incumbent, that the value models judge; 0 leaves
     the value model out of the gate."""
-    value_margin: float = Field(default=0.02, ge=0, le=1)
-    """How much worse a lower bound may say that the value model is, in AUC and in Brier score."""
+    value_margin: float | None = Field(default=None, ge=0, le=1)
+    """How much worse a lower bound may say that the value model is, in AUC and in Brier score; none: `margin`."""
 
 
 class HeldOutConfig(MeasureConfig):

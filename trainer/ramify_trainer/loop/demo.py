@@ -78,7 +78,7 @@ async def run(
     ):
         loop = Loop(config, client, admin, tell)
         await loop.start()
-        return await loop.holding(_rounds(loop))
+        return await loop.puller.holding(_rounds(loop))
 
 
 async def _rounds(loop: Loop) -> tuple[list[RoundRecord], dict[str, Measured]]:

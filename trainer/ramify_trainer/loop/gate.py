@@ -52,11 +52,12 @@ class Gate:
     ) -> tuple[Judged, list[Comparison]]:
         """The value models on the same answers: those of the policies before and after."""
         ours = await self._judged(candidate, incumbent, pool)
+        margin = self.config.margin if self.config.value_margin is None else self.config.value_margin
         also: list[Comparison] = []
         for against, release in {"incumbent": incumbent, "best": best}.items():
             if against == "incumbent" or release.id != incumbent.id:
                 theirs = await self._judged(release.value_path, release, pool)
-            also += compared(against, ours, theirs, self.config.value_margin, self.seed)
+            also += compared(against, ours, theirs, margin, self.seed)
         return ours, also
 
     async def _judged(self, value: Path, of: Release, pool: Pool) -> Judged:

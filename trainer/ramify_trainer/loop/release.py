@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,25 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from ramify.search.tree import Tree
-from ramify.weights import Probe, Release, load_release, publish
+from ramify.weights import Probe, Release, load_release, publish, shipped
 from ramify.weights.manifest import Details
 from ramify_trainer.learning.judging import values
 
 PROBES = 8
+TEXTS = 128
+"""Answers that probes are chosen from."""
+
+
+def seeded(base: str, root: Path) -> str:
+    """Copy a run's base (`shipped`, or a directory) into the folder of releases, unless it is there; its id."""
+    found = load_release(shipped() if base == "shipped" else Path(base))
+    if not (root / found.id).exists():
+        root.mkdir(parents=True, exist_ok=True)
+        draft = root / f".seeding-{found.id}"
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.copytree(found.path, draft)
+        draft.rename(root / found.id)
+    return found.id
 
 
 def published(
@@ -39,32 +54,44 @@ def published(
 
 @torch.inference_mode()
 def probes(policy: Path, value: Path, parent: Release, trees: Sequence[Tree]) -> tuple[Probe, ...]:
-    """Of the round's own answers those whose log-probabilities moved the most between the parent and the candidate."""
-    texts = []
-    for tree in trees[: 8 * PROBES]:
-        if tree.completions:
-            node = tree.nodes[tree.completions[0].node]
-            answer = [t for step in tree.lineage(node)[1:] for t in step.tokens]
-            texts.append((list(tree.prompt_tokens), answer))
+    """Of the round's own answers those whose log-probabilities moved the most between the parent and the candidate, all
+    their tokens together, as the server's canary adds them up."""
     new, old = _policy(policy), _policy(parent.policy_path)
+    moved = []
+    for prompt, answer in _answers(trees):
+        now, before = _logprobs(new, prompt, answer), _logprobs(old, prompt, answer)
+        squares = (((a - b) / max(1.0, abs(a))) ** 2 for a, b in zip(now, before, strict=True))
+        moved.append((sum(squares), prompt, answer, now))
+    moved.sort(key=lambda one: -one[0])
+    chosen = moved[:PROBES]
     judge = AutoModelForSequenceClassification.from_pretrained(
         value, dtype=torch.float32, use_safetensors=True, num_labels=1
     ).eval()
     calibration = parent.manifest.calibration
-    found = []
-    for prompt, answer in texts:
-        now, before = _logprobs(new, prompt, answer), _logprobs(old, prompt, answer)
-        moved = max(abs(a - b) for a, b in zip(now, before, strict=True))
-        (judged,) = values(judge, [[*prompt, *answer]], (calibration.a, calibration.b))
-        probe = Probe(
+    judged = (
+        values(judge, [[*p, *a] for _, p, a, _ in chosen], (calibration.a, calibration.b)) if chosen else []
+    )
+    return tuple(
+        Probe(
             prompt=tuple(prompt),
             continuation=tuple(answer),
-            logprobs=tuple(round(p, 5) for p in now),
-            value=round(judged, 5),
+            logprobs=tuple(round(p, 5) for p in logprobs),
+            value=round(judgement, 5),
         )
-        found.append((moved, probe))
-    found.sort(key=lambda pair: -pair[0])
-    return tuple(probe for _, probe in found[:PROBES])
+        for (_, prompt, answer, logprobs), judgement in zip(chosen, judged, strict=True)
+    )
+
+
+def _answers(trees: Sequence[Tree]) -> list[tuple[list[int], list[int]]]:
+    """Prompt and answer of different answers: the first of every tree before the second of any."""
+    found: dict[tuple[int, ...], tuple[list[int], list[int]]] = {}
+    for i in range(max((len(tree.completions) for tree in trees), default=0)):
+        for tree in trees:
+            if i < len(tree.completions) and len(found) < TEXTS:
+                node = tree.nodes[tree.completions[i].node]
+                answer = [t for step in tree.lineage(node)[1:] for t in step.tokens]
+                found.setdefault((*tree.prompt_tokens, -1, *answer), (list(tree.prompt_tokens), answer))
+    return list(found.values())
 
 
 def _policy(path: Path) -> Any:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ramify import weights
 from ramify_client import AsyncAdmin, AsyncClient, Conflict
@@ -25,32 +25,31 @@ from ramify_trainer.loop.gate import Gate
 from ramify_trainer.loop.learn import learn
 from ramify_trainer.loop.measure import measured
 from ramify_trainer.loop.owner import owner_of
-from ramify_trainer.loop.release import published
+from ramify_trainer.loop.release import published, seeded
 from ramify_trainer.loop.state import RoundRecord, State, folder, plain
 from ramify_trainer.loop.watch import Watch
 from ramify_trainer.loop.worker import Worker
 from ramify_trainer.pulling import Puller
 
 logger = logging.getLogger(__name__)
-Done = TypeVar("Done")
 Said = dict[str, Any]
 """What a phase came to, for the log."""
 Tell = Callable[[str, int, int], None]
 """Told a phase, how much of it is done, and of how much."""
-SHOWN = {
+SHOWN = (
     "policy/kl",
     "policy/clip_share",
     "policy/entropy",
     "value/explained_variance",
     "staleness",
     "solved",
-}
+)
 """Of the training figures, in the log."""
 NEEDS_A_CANDIDATE = ("gate", "publish", "activate")
 
 
 class Loop:
-    """A run. `start` it once, then `round` until `done`, within `holding`."""
+    """A run. `start` it once, then `round` until `done`, within `puller.holding`, which keeps the lease."""
 
     def __init__(
         self,
@@ -79,7 +78,7 @@ class Loop:
         """Take the lease, seed the folder of weights, and see to it that the incumbent is served.
 
         Raises `TrainerError`, `ramify.weights.WeightsError` and `ramify_client.RamifyError`."""
-        base = self._seed()
+        base = seeded(self.config.base, self.config.weights)
         found = State.load(self._state_path)
         if found is not None and found.run != self.config.name:
             raise TrainerError(
@@ -87,12 +86,9 @@ class Loop:
             )
         self.state = found or State.begin(self.config.name, base)
         await self.puller.open()
+        await self._catch_up()
         await self._settle()
         self._save()
-
-    async def holding(self, work: Coroutine[Any, Any, Done]) -> Done:
-        """Do `work` with the lease kept. Raises `LeaseTaken` where it is lost, the work then being cancelled."""
-        return await self.puller.holding(work)
 
     @property
     def done(self) -> bool:
@@ -239,6 +235,20 @@ class Loop:
         figures = {**record.gate, "round": record.round, "reason": record.reason}
         await self.admin.record(str(record.release), verdict, figures)
 
+    async def _catch_up(self) -> None:
+        """Where the log has forgotten the cursor, move it to what was learned from already; another log begins anew."""
+        state, consumer = self.state, self.puller.consumer
+        if consumer is None or state.phase not in ("collect", "pull") or consumer.cursor >= state.upto:
+            return
+        if consumer.high_water >= state.upto:
+            logger.warning("the cursor is at %d and goes on at %d", consumer.cursor, state.upto)
+            await self.puller.advance(state.upto)
+        else:
+            logger.warning(
+                "the log ends at %d, before %d: it is another one", consumer.high_water, state.upto
+            )
+            state.upto = consumer.cursor
+
     async def _settle(self) -> None:
         """See to it that the server serves the incumbent, or go on from what an operator has gone back to."""
         state, served = self.state, (await self.admin.releases()).active
@@ -257,20 +267,6 @@ class Loop:
         served = (await self.client.version()).release
         if served != release:
             raise TrainerError(f"{release} was activated, but the server serves {served}")
-
-    def _seed(self) -> str:
-        """Copy the base into the folder of weights, unless it is there; its id."""
-        base = weights.load_release(
-            weights.shipped() if self.config.base == "shipped" else Path(self.config.base)
-        )
-        target = self.config.weights / base.id
-        if not target.exists():
-            self.config.weights.mkdir(parents=True, exist_ok=True)
-            draft = self.config.weights / f".seeding-{base.id}"
-            shutil.rmtree(draft, ignore_errors=True)
-            shutil.copytree(base.path, draft)
-            draft.rename(target)
-        return base.id
 
     def _release(self, release: str) -> weights.Release:
         return weights.load_release(self.config.weights / release)

@@ -41,7 +41,10 @@ class Watch:
         self.times[phase] += 1
 
     def entered(self, phase: str) -> None:
-        self.phase, self.done, self.total, self.moved = phase, 0, 0, self.clock()
+        """Entering a phase again, after a failure, is no progress."""
+        if phase != self.phase:
+            self.moved = self.clock()
+        self.phase, self.done, self.total = phase, 0, 0
 
     def progressed(self, done: int, total: int) -> None:
         self.done, self.total, self.moved = done, total, self.clock()

@@ -112,7 +112,7 @@ class Service:
         while True:
             try:
                 await self.loop.start()
-                return await self.loop.holding(self._rounds())
+                return await self.loop.puller.holding(self._rounds())
             except (RamifyError, TrainerError) as error:
                 if not passing(error):
                     raise
@@ -128,9 +128,16 @@ class Service:
             await self._wait()
             record = await self.loop.round()
             logger.info("round %d: %s", record.round, record.reason)
-            if not self.loop.done and self.settings.pause_seconds:
-                self.loop.watch.entered("pausing")
-                await asyncio.sleep(self.settings.pause_seconds)
+            if not self.loop.done:
+                await self._pause()
+
+    async def _pause(self) -> None:
+        left, watch = self.settings.pause_seconds, self.loop.watch
+        watch.entered("pausing")
+        while left > 0:
+            await asyncio.sleep(min(left, self.settings.poll_seconds))
+            left -= self.settings.poll_seconds
+            watch.progressed(0, 0)
 
     async def _wait(self) -> None:
         """Until there is enough to read, where a round is about to begin."""

@@ -1,6 +1,7 @@
 // Accuracies out of a release's figures, whatever its gate called them.
 
 const ACCURACY = /greedy|mean_at|mean@|pass_at|pass@|accuracy|searched/i;
+const COMPARED = /against|margin/i; // differences, which are no accuracies
 const inUnit = (x) => typeof x === "number" && x >= 0 && x <= 1;
 
 /** [{name, mean, low, high}] of every accuracy in [0, 1]; low and high are null where no interval was given. */
@@ -8,6 +9,7 @@ export function accuracies(figures, path = []) {
   const found = [];
   for (const [name, value] of Object.entries(figures ?? {})) {
     const here = [...path, name];
+    if (COMPARED.test(name)) continue;
     if (inUnit(value) && ACCURACY.test(here.join(" "))) found.push({ name: title(here), mean: value, low: null, high: null });
     else if (value && typeof value === "object" && inUnit(value.mean)) {
       if (ACCURACY.test(here.join(" "))) found.push({ name: title(here), mean: value.mean, low: value.low ?? null, high: value.high ?? null });
