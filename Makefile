@@ -4,16 +4,16 @@ BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup demo serve loop test check format docs bench client-types test-browser viewer-image crash-test clean
+.PHONY: setup demo serve loop test check format docs bench client-types test-browser test-compose viewer-image crash-test clean
 
 setup: .venv/.ready
 
 # torch's CPU build is taken from wherever pip already finds it, else from PyTorch's own index.
-.venv/.ready: requirements/cpu.lock pyproject.toml
+.venv/.ready: requirements/cpu.lock requirements/dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Ramify needs Python 3.11 or newer (make PYTHON=python3.11)")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install -q --no-deps "$(TORCH)" 2>/dev/null || $(BIN)/pip install -q --no-deps --index-url $(TORCH_INDEX) "$(TORCH)"
-	$(BIN)/pip install -q --no-deps -r requirements/cpu.lock
+	$(BIN)/pip install -q --no-deps -r requirements/cpu.lock -r requirements/dev.lock
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	touch $@
 
@@ -51,6 +51,10 @@ client-types: setup
 # Needs a Chromium: `apt-get install chromium`, or RAMIFY_TEST_CHROMIUM.
 test-browser: setup
 	$(BIN)/python -m pytest tests/e2e -m browser
+
+# Needs a Docker engine and Compose (v2, or docker-compose 1.29).
+test-compose: setup
+	$(BIN)/python -m pytest tests/compose -m compose -s
 
 viewer-image: setup
 	$(BIN)/python scripts/viewer_image.py

@@ -63,6 +63,7 @@ class InProcessExecutor(UniProcExecutor):  # type: ignore[misc]
 
     def _init_executor(self) -> None:
         _take_threads(self.vllm_config)
+        _compile_nothing_where_not_asked_to(self.vllm_config)
         super()._init_executor()
 
 
@@ -80,3 +81,12 @@ def _take_threads(vllm_config: Any) -> None:
 
     if threads := vllm_config.additional_config.get(THREADS):
         torch.set_num_threads(threads)
+
+
+def _compile_nothing_where_not_asked_to(vllm_config: Any) -> None:
+    """`enforce_eager` leaves vLLM's small compiled functions, such as the ranks of log-probabilities, as they are: the
+    first search would call a C++ compiler, and end the engine where there is none."""
+    import torch
+
+    if vllm_config.model_config.enforce_eager:
+        torch._dynamo.config.disable = True

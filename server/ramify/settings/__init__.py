@@ -9,6 +9,7 @@ is made from the field descriptions by ``python -m ramify.settings``.
 | `groups` | the groups of settings, one class a TOML table |
 | `top` | `Settings`, all of them together |
 | `loading` | `load`: one `Settings` from every source |
+| `placeholders` | secrets that nobody has chosen |
 | `files` | TOML files, and what is wrong with them in one line |
 | `page` | the page of documentation |
 """

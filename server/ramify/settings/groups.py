@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from ramify.settings.files import BadSettings, explain, read_toml
+from ramify.settings.placeholders import unusable
 
 Scope = Literal["search", "log", "feedback"]
 
@@ -40,8 +41,8 @@ class ApiKey(Group):
     def one_secret(self) -> ApiKey:
         if (self.key is None) == (self.sha256 is None):
             raise ValueError(f"key {self.name!r}: give exactly one of key and sha256")
-        if self.key is not None and len(self.key.get_secret_value()) < 16:
-            raise ValueError(f"key {self.name!r}: a key has at least 16 characters")
+        if self.key is not None and (wrong := unusable(self.key.get_secret_value())):
+            raise ValueError(f"key {self.name!r}: {wrong}")
         return self
 
     @property
@@ -100,8 +101,8 @@ class Admin(Group):
     def one_secret(self) -> Admin:
         if sum(given is not None for given in (self.key, self.sha256, self.key_file)) > 1:
             raise ValueError("give at most one of key, sha256 and key_file")
-        if self.key is not None and len(self.key.get_secret_value()) < 16:
-            raise ValueError("key: a key has at least 16 characters")
+        if self.key is not None and (wrong := unusable(self.key.get_secret_value())):
+            raise ValueError(f"key: {wrong}")
         return self
 
     def digest(self) -> bytes | None:
@@ -114,8 +115,8 @@ class Admin(Group):
                 secret = self.key_file.read_text(encoding="utf-8").strip()
             except (OSError, UnicodeDecodeError) as error:
                 raise BadSettings(f"admin.key_file: cannot read {self.key_file}") from error
-            if len(secret) < 16:
-                raise BadSettings(f"admin.key_file: the key in {self.key_file} has less than 16 characters")
+            if wrong := unusable(secret):
+                raise BadSettings(f"admin.key_file: {self.key_file}: {wrong}")
         return None if secret is None else hashlib.sha256(secret.encode()).digest()
 
 

@@ -4,9 +4,12 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ramify.settings import BadSettings, Settings, load
 from ramify.settings.page import document
+from ramify.settings.placeholders import unusable
 from ramify.settings.top import variables
 
 KEY = "0123456789abcdef"
@@ -93,12 +96,43 @@ def test_the_admin_key_comes_from_a_file_or_the_settings(tmp_path: Path) -> None
     file.write_text(KEY + "\n")
     digest = hashlib.sha256(KEY.encode())
     assert load().admin.digest() is None
-    for given in ({"key": KEY}, {"key_file": file}, {"sha256": digest.hexdigest()}):
-        assert load(admin=given).admin.digest() == digest.digest()
+    for source in ({"key": KEY}, {"key_file": file}, {"sha256": digest.hexdigest()}):
+        assert load(admin=source).admin.digest() == digest.digest()
     file.write_text("short")
-    with pytest.raises(BadSettings, match="less than 16") as caught:
+    with pytest.raises(BadSettings, match="at least 16") as caught:
         load(admin={"key_file": file}).admin.digest()
     assert "short" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "change-me-change-me",
+        "CHANGEME_CHANGEME_",
+        "your-api-key-goes-here",
+        "<at least 16 characters>",
+        "x" * 32,
+        "an-example-key-for-you",
+        "password12345678",
+        "placeholder-placeholder",
+        "replace-with-a-secret",
+    ],
+)
+def test_a_placeholder_is_refused_wherever_a_secret_is_taken(tmp_path: Path, secret: str) -> None:
+    file = tmp_path / "key"
+    file.write_text(secret)
+    with pytest.raises(BadSettings, match=r"key 'a': this is a placeholder.*openssl rand"):
+        load(auth={"keys": [{"name": "a", "key": secret}]})
+    with pytest.raises(BadSettings, match=r"admin: key: this is a placeholder"):
+        load(admin={"key": secret})
+    with pytest.raises(BadSettings, match=r"admin\.key_file: .*this is a placeholder"):
+        load(admin={"key_file": file}).admin.digest()
+
+
+@given(st.binary(min_size=16, max_size=32))
+def test_a_random_secret_is_no_placeholder(random: bytes) -> None:
+    secret = hashlib.sha256(random).hexdigest()
+    assert unusable(secret) is None
 
 
 def test_a_secret_is_never_shown() -> None:
