@@ -127,5 +127,6 @@ def test_the_report_shows_every_round_and_what_was_served(tmp_path: Path):
     assert "| base | v000001 | | | | | yes | 50.0 | 37.5 |" in table
     assert "| 1 | v000002 | 0 | 40 | 0 | promoted: … | yes | 100.0 | 62.5 |" in table
     assert "| 2 | v000003 | 0 | 80 | 0 | rejected: … | no |  |  |" in table
+    assert "greedy +50.0 [+0.0, +100.0], mean@k +25.0 [+25.0, +25.0]" in table
     write(tmp_path, history, held_out, {})
     assert {p.name for p in tmp_path.iterdir()} == {"results.md", "results.json", "curve.png", "curve.svg"}
