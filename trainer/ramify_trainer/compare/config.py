@@ -46,7 +46,7 @@ class Arm(_Section):
 
 
 class SearchedConfig(_Section):
-    """Held-out problems answered with search, the value model judging."""
+    """Held-out problems answered with search."""
 
     data: str = "countdown:test?numbers=4"
     problems: int = Field(default=100, ge=1)

@@ -27,7 +27,7 @@ class Point(BaseModel):
     greedy: float
     mean_at_k: float
     searched: float
-    """With search, the value model judging."""
+    """With search."""
     training: dict[str, float] = {}
     """The learner's figures of this round."""
     seconds: float = 0.0
