@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Collection
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from ramify_trainer.compare.record import Point, keep, read
 from ramify_trainer.compare.searched import searched
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.loop.demo import a_server
+from ramify_trainer.loop.owner import alone
 from ramify_trainer.loop.rounds import Loop, Tell
 from ramify_trainer.loop.state import RoundRecord
 
@@ -31,7 +31,7 @@ def compare(config: CompareConfig, out: Path, tell: Tell, only: Collection[str] 
         if (only and run.name not in only) or len(read(folder / POINTS)) > config.rounds:
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        with a_server(folder, folder / "weights", config.base) as addresses:
+        with alone(folder / "state"), a_server(folder, folder / "weights", config.base) as addresses:
             asyncio.run(_arm(config, run, folder, addresses, tell))
     return [point for run in config.runs() for point in read(out / run.name / POINTS)]
 
@@ -48,42 +48,33 @@ def _keep_settings(config: CompareConfig, out: Path) -> None:
 async def _arm(
     config: CompareConfig, run: ArmRun, folder: Path, addresses: tuple[str, str], tell: Tell
 ) -> None:
-    path, points = folder / POINTS, read(folder / POINTS)
-
-    def said(phase: str, done: int, total: int) -> None:
-        tell(f"{run.name}, round {min(len(points), config.rounds)}: {phase}", done, total)
-
     async with AsyncClient(addresses[0], max_retries=100) as client, AsyncAdmin(addresses[1]) as admin:
-        loop = Loop(config.loop(run, folder), client, admin, said)
+        loop = Loop(
+            config.loop(run, folder), client, admin, lambda *said: tell(f"{run.name}: {said[0]}", *said[1:])
+        )
         await loop.start()
-        if not points:
-            points.append(await _measured(config, run, loop, client, RoundRecord(round=0), None))
-            keep(points, path)
-        while len(points) <= config.rounds:
-            record, seconds = await _record(loop, len(points))
-            points.append(await _measured(config, run, loop, client, record, points[-1], seconds))
-            keep(points, path)
-            last = points[-1]
-            said(f"greedy {last.greedy:.3f}, mean@k {last.mean_at_k:.3f}, searched {last.searched:.3f}", 1, 1)
+        await loop.puller.holding(_rounds(config, run, folder / POINTS, loop))
 
 
-async def _record(loop: Loop, number: int) -> tuple[RoundRecord, float]:
-    """A round's record and its seconds; one that ended before the run was stopped took nobody knows how long, 0."""
-    if loop.state.round > number:
-        return loop.state.history[number - 1], 0.0
-    began = time.perf_counter()
-    return await loop.round(), time.perf_counter() - began
+async def _rounds(config: CompareConfig, run: ArmRun, path: Path, loop: Loop) -> None:
+    points = read(path)
+    if not points:
+        points.append(await _measured(config, run, loop, RoundRecord(round=0), None))
+        keep(points, path)
+    while len(points) <= config.rounds:
+        done = loop.state.history
+        record = done[len(points) - 1] if len(done) >= len(points) else await loop.round()
+        points.append(await _measured(config, run, loop, record, points[-1]))
+        keep(points, path)
+        last = points[-1]
+        figures = f"greedy {last.greedy:.3f}, mean@k {last.mean_at_k:.3f}, searched {last.searched:.3f}"
+        loop.tell(f"round {last.round}: {figures}", 1, 1)
 
 
 async def _measured(
-    config: CompareConfig,
-    run: ArmRun,
-    loop: Loop,
-    client: AsyncClient,
-    record: RoundRecord,
-    before: Point | None,
-    seconds: float = 0.0,
+    config: CompareConfig, run: ArmRun, loop: Loop, record: RoundRecord, before: Point | None
 ) -> Point:
+    """Raises `TrainerError` where the round's release is not the one that is served."""
     if before is not None and not record.promoted:
         raise TrainerError(
             f"{run.name}: round {record.round} is not served, so it cannot be compared: {record.reason}"
@@ -97,7 +88,7 @@ async def _measured(
         tokens=record.tokens + (before.tokens if before else 0),
         greedy=held_out["greedy"],
         mean_at_k=held_out["mean_at_k"],
-        searched=await searched(client, config.searched, run.seed, lambda i, n: None),
+        searched=await searched(loop.client, config.searched, run.seed),
         training=record.training,
-        seconds=seconds,
+        seconds=sum(record.seconds.values()),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from ramify.rewards import datasets, registry
 from ramify.rewards.examples import Example
@@ -17,9 +16,7 @@ SECONDS = 600.0
 """That one search may wait and take."""
 
 
-async def searched(
-    client: AsyncClient, config: SearchedConfig, seed: int, progress: Callable[[int, int], None]
-) -> float:
+async def searched(client: AsyncClient, config: SearchedConfig, seed: int) -> float:
     """The share of problems whose given answer is right, [0, 1]. Raises `ramify_client.RamifyError`."""
     examples = datasets.load(config.data, config.problems, seed=seed)
     left = iter(enumerate(examples))
@@ -28,7 +25,6 @@ async def searched(
     async def slot() -> None:
         for i, example in left:
             right.append(await _is_right(client, config, example, seed + i))
-            progress(len(right), len(examples))
 
     async with asyncio.TaskGroup() as group:
         for _ in range(min(config.concurrency, len(examples))):

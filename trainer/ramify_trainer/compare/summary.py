@@ -64,11 +64,11 @@ def steps_to_reach(curve: Sequence[Mean], figure: Figure, level: float) -> float
     where it never does."""
     before: Mean | None = None
     for point in curve:
-        here = getattr(point, figure)
+        here: float = getattr(point, figure)
         if here >= level:
             if before is None:
                 return point.steps
-            low = getattr(before, figure)
+            low: float = getattr(before, figure)
             return before.steps + (point.steps - before.steps) * (level - low) / (here - low)
         before = point
     return None
