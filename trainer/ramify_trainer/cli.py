@@ -24,6 +24,7 @@ from ramify_client import RamifyError
 from ramify_trainer.errors import TrainerError
 
 DEMO_LOOP = Path(__file__).resolve().parents[1] / "configs" / "loop.toml"
+DEMO_COMPARE = DEMO_LOOP.with_name("compare.toml")
 app = typer.Typer(no_args_is_help=True, help="Train what a tree search found back into the weights.")
 
 
@@ -173,6 +174,39 @@ def loop_command(
         table = demo(settings, folder, TenthsOf(Console(stderr=True)))
     Console().print(Markdown(table))
     Console().print(f"results in {folder}: results.md, results.json, curve.png, weights/")
+
+
+@app.command("compare")
+def compare_command(
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of the comparison; the demo's by default.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of results; a comparison that was stopped goes on. None: runs/compare/<time>."
+        ),
+    ] = None,
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this arm and seed, as `flat_ppo-0`; may be given several times."),
+    ] = None,
+) -> None:
+    """Learn in several ways from one base, at equal generated tokens and equal optimizer steps; table and curves."""
+    from ramify_trainer.compare.config import CompareConfig
+    from ramify_trainer.compare.report import write
+    from ramify_trainer.compare.run import compare
+
+    settings = CompareConfig.read(config or DEMO_COMPARE)
+    folder = out or Path("runs/compare") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    errors = Console(stderr=True)
+    try:
+        points = compare(settings, folder, TenthsOf(errors), arm or ())
+    except (TrainerError, RamifyError, weights.WeightsError) as error:
+        errors.print(f"ramify-trainer compare: {error}", style="red", highlight=False)
+        raise typer.Exit(1) from error
+    Console().print(Markdown(write(folder, settings, points)))
+    Console().print(f"results in {folder}: results.md, results.json, curves.png")
 
 
 class TenthsOf:

@@ -75,6 +75,20 @@ def test_a_finished_run_is_not_done_again_and_another_seed_makes_other_weights(
         bootstrap(TINY.model_copy(update={"seed": 1}), root / "work", root / "more")
 
 
+@pytest.mark.parametrize("train_on", [False, True])
+def test_the_policy_of_a_release_is_kept_or_trained_on(
+    run: tuple[Path, weights.Release], tmp_path: Path, train_on: bool
+) -> None:
+    config = TINY.model_copy(update={"train_on": train_on})
+    release = bootstrap(config, tmp_path / "work", tmp_path / "weights", start=run[1])
+    before, after = (load_model(r.policy_path, "lm_head").state_dict() for r in (run[1], release))
+    moved = max(float((after[name] - before[name]).abs().max()) for name in before)
+    assert (0 < moved < 0.1) if train_on else moved == 0
+    assert (
+        release.manifest.files["value/model.safetensors"] != run[1].manifest.files["value/model.safetensors"]
+    )
+
+
 def test_the_same_seed_makes_the_same_weights(run: tuple[Path, weights.Release], tmp_path: Path) -> None:
     again = bootstrap(TINY, tmp_path / "work", tmp_path / "weights")
     assert again.manifest.files == run[1].manifest.files

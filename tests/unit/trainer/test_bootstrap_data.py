@@ -6,6 +6,7 @@ import torch
 
 from ramify.rewards.countdown import apply, grade, parse_prompt
 from ramify.rewards.countdown_data import Solver, split_of
+from ramify_trainer.bootstrap.policy import stated
 from ramify_trainer.bootstrap.posterior import next_steps, success
 from ramify_trainer.bootstrap.rollouts import Rollouts, legal_states, roll_out, step_targets
 from ramify_trainer.bootstrap.soft_targets import soft_cross_entropy, states
@@ -37,6 +38,14 @@ def test_every_walk_is_a_right_answer_to_a_problem_of_its_split(count: int) -> N
         assert answer[-1] == EOS
         in_order += problem["numbers"] == sorted(problem["numbers"])
     assert 0.75 < in_order / 200 < 0.97
+
+
+def test_so_many_prompts_as_are_wanted_state_the_target_of_another_walk() -> None:
+    _, steps = Walks(4, "train", np.random.default_rng(0)).take(40)
+    ends = steps[:, -1, 3]
+    assert (stated(steps, 0.0) == ends).all()
+    assert (stated(steps, 0.5)[20:] == ends[20:]).all()
+    assert (stated(steps, 0.5)[1:20] == ends[:19]).all()
 
 
 def test_walks_repeat_with_their_seed() -> None:

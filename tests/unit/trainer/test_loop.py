@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from ramify import weights
 from ramify.rewards.countdown import prompt
 from ramify.search.tree import Completion, Tree
 from ramify_trainer.gating import Measured
@@ -48,6 +49,7 @@ def test_the_shipped_loop_parses_and_trains_on_no_problem_that_it_measures():
         spec.partition("?")[0] for spec in (config.collect.data, config.gate.data, config.held_out.data)
     ]
     assert splits == ["countdown:train", "countdown:dev", "countdown:test"]
+    assert weights.load_release(Path(config.base)).manifest.name == "countdown-weak"
 
 
 def test_an_unknown_key_is_refused(tmp_path: Path):
@@ -127,5 +129,6 @@ def test_the_report_shows_every_round_and_what_was_served(tmp_path: Path):
     assert "| base | v000001 | | | | | yes | 50.0 | 37.5 |" in table
     assert "| 1 | v000002 | 0 | 40 | 0 | promoted: … | yes | 100.0 | 62.5 |" in table
     assert "| 2 | v000003 | 0 | 80 | 0 | rejected: … | no |  |  |" in table
+    assert "greedy +50.0 [+0.0, +100.0], mean@k +25.0 [+25.0, +25.0]" in table
     write(tmp_path, history, held_out, {})
     assert {p.name for p in tmp_path.iterdir()} == {"results.md", "results.json", "curve.png", "curve.svg"}

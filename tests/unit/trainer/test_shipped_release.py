@@ -1,5 +1,7 @@
 """The demo release that comes with the package: whole, small, and what its manifest says it is."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,12 +11,26 @@ from ramify_trainer.bootstrap.checkpoints import load_model
 from ramify_trainer.bootstrap.config import ReportConfig
 from ramify_trainer.bootstrap.report import measure
 
+WEAK = Path(__file__).resolve().parents[3] / "trainer" / "models" / "countdown-weak" / "v000001"
+
 
 def test_the_shipped_release_verifies_and_is_under_20_megabytes() -> None:
     release = weights.load_release(weights.shipped())
     assert sum(file.size for file in release.manifest.files.values()) < 20_000_000
     assert release.manifest.name == "countdown-tiny"
     assert release.manifest.default_task == "countdown"
+
+
+def test_the_weak_base_verifies_and_both_releases_together_are_under_20_megabytes() -> None:
+    releases = [weights.load_release(weights.shipped()), weights.load_release(WEAK)]
+    assert sum(file.size for release in releases for file in release.manifest.files.values()) < 20_000_000
+    assert releases[1].manifest.name == "countdown-weak"
+
+
+def test_the_weak_base_is_weak_and_its_value_model_is_not() -> None:
+    metrics = weights.load_release(WEAK, verify=False).manifest.metrics
+    assert 0.1 < metrics["policy/4/greedy"] < 0.3
+    assert metrics["value/4/auc_end"] > 0.97
 
 
 def test_its_weights_give_the_figures_of_its_canary() -> None:

@@ -43,6 +43,8 @@ class PolicyStage(_Section):
     learning_rate: float = Field(default=1e-3, gt=0)
     batch: PositiveInt = 64
     """Solved problems a step; twice as many of two and three numbers."""
+    wrong_share: float = Field(default=0.0, ge=0, lt=1)
+    """The share of them whose prompt states another one's target: text that is mostly wrong makes a weak policy."""
 
 
 class PolicyConfig(_Section):
@@ -121,6 +123,8 @@ class BootstrapConfig(_Section):
     """The name the model is served under."""
     seed: int = 0
     threads: PositiveInt = 2
+    train_on: bool = False
+    """Train the policy of the release that the run starts from on, rather than keep it as it is."""
     network: NetworkConfig = NetworkConfig()
     policy: PolicyConfig = PolicyConfig()
     sampling: SamplingConfig = SamplingConfig()

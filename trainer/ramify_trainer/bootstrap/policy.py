@@ -116,15 +116,25 @@ def _train_stage(
         count = int(rng.choice(counts, p=weights / weights.sum()))
         # short texts come in larger batches, so that a step costs about the same
         numbers, steps = streams[count].take(stage.batch if count > 3 else 2 * stage.batch)
-        loss = policy_loss(model, numbers, steps, config.exact_from)
+        loss = policy_loss(model, numbers, steps, stated(steps, stage.wrong_share), config.exact_from)
         loss.backward()  # type: ignore[no-untyped-call]
         step_optimizer(optimizer, model, step, stage.steps, stage.learning_rate, config.warmup)
         progress(step + 1, loss.item())
 
 
-def policy_loss(model: TinyLlama, numbers: Ints, steps: Ints, exact_from: int) -> Tensor:
-    """Return the mean cross-entropy of the answers to walks: numbers [B, n], steps [B, n - 1, (a, op, b, c)]."""
-    prompts = torch.from_numpy(prompt_tokens(numbers, steps[:, -1, 3]))
+def stated(steps: Ints, wrong_share: float) -> Ints:
+    """Return the targets [B] that the prompts of walks [B, n - 1, 4] state: where they end, but the first
+    ``wrong_share`` of them their neighbour's."""
+    targets = steps[:, -1, 3].copy()
+    wrong = round(wrong_share * len(targets))
+    targets[:wrong] = np.roll(targets[:wrong], 1)
+    return targets
+
+
+def policy_loss(model: TinyLlama, numbers: Ints, steps: Ints, targets: Ints, exact_from: int) -> Tensor:
+    """Return the mean cross-entropy of the answers to walks: numbers [B, n], steps [B, n - 1, (a, op, b, c)], and the
+    targets [B] that the prompts state."""
+    prompts = torch.from_numpy(prompt_tokens(numbers, targets))
     answers = torch.from_numpy(answer_tokens(steps))
     hidden, cache = model.read_prompts(prompts)
     written = model.read_answers(answers[:, None, :-1], prompts.shape[1], cache)[:, 0]

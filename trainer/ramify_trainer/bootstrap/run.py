@@ -49,7 +49,7 @@ def bootstrap(
 ) -> Release:
     """Train policy and value model, measure them on dev, and publish them as a release under ``root``.
 
-    With ``start`` the policy is that release's, and its value model is trained on.
+    With ``start`` its value model is trained on, and its policy kept, or trained on too (``config.train_on``).
     """
     with fast_torch(config.threads):
         return _bootstrap(config, work, root, release_id, start)
@@ -61,7 +61,7 @@ def _bootstrap(
     work.mkdir(parents=True, exist_ok=True)
     _keep_settings(config, work)
     if start is not None:
-        _begin_from(start, work)
+        _begin_from(start, work, config.train_on)
     times: dict[str, float] = {}
     with progress_bar() as bars:
         with _timed(times, "policy"):
@@ -147,10 +147,13 @@ def _told(bars: Progress, description: str, total: int) -> Callable[[int, float]
 
 _START = "value-start"
 """In the work directory: the value model that training goes on from."""
+_POLICY_START = "policy-start"
+"""The policy, where it is trained on."""
 
 
-def _begin_from(start: Release, work: Path) -> None:
-    for source, name in ((start.policy_path, "policy"), (start.value_path, _START)):
+def _begin_from(start: Release, work: Path, train_on: bool) -> None:
+    policy = _POLICY_START if train_on else "policy"
+    for source, name in ((start.policy_path, policy), (start.value_path, _START)):
         if not (work / name).exists():
             with _finished_directory(work / name) as draft:
                 shutil.copytree(source, draft, dirs_exist_ok=True)
@@ -159,7 +162,12 @@ def _begin_from(start: Release, work: Path) -> None:
 def _policy_stage(config: BootstrapConfig, work: Path, bars: Progress) -> None:
     if (work / "policy").exists():
         return
-    model = new_policy(config.network, torch.Generator().manual_seed(config.seed))
+    begun = work / _POLICY_START
+    model = (
+        load_model(begun, "lm_head")
+        if begun.exists()
+        else new_policy(config.network, torch.Generator().manual_seed(config.seed))
+    )
     train_policy(model, config.policy, config.seed, _told(bars, "training the policy", config.policy.steps))
     with _finished_directory(work / "policy") as draft:
         save_policy(model, draft)

@@ -108,8 +108,12 @@ class LoopConfig(_Section):
 
     @classmethod
     def read(cls, path: Path) -> LoopConfig:
-        """Raises `pydantic.ValidationError` for unknown or wrong keys, `tomllib.TOMLDecodeError`, `OSError`."""
-        return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        """A `base` that is a relative path is relative to the file. Raises `pydantic.ValidationError` for unknown or
+        wrong keys, `tomllib.TOMLDecodeError`, `OSError`."""
+        found = cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        if found.base == "shipped":
+            return found
+        return found.model_copy(update={"base": str(path.parent / found.base)})
 
 
 def key_in(path: Path | None) -> str | None:

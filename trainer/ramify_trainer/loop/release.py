@@ -18,6 +18,9 @@ from ramify_trainer.learning.judging import values
 PROBES = 8
 TEXTS = 128
 """Answers that probes are chosen from."""
+STEADY = 0.04
+"""How far rounding to bfloat16 may move a probe's log-probabilities, in units of max(1, |ln p|): well within what a
+server that computes in it is allowed to be off."""
 
 
 def seeded(base: str, root: Path) -> str:
@@ -55,22 +58,21 @@ def published(
 @torch.inference_mode()
 def probes(policy: Path, value: Path, parent: Release, trees: Sequence[Tree]) -> tuple[Probe, ...]:
     """Of the round's own answers those whose log-probabilities moved the most between the parent and the candidate, all
-    their tokens together, as the server's canary adds them up."""
-    new, old = _policy(policy), _policy(parent.policy_path)
+    their tokens together, as the server's canary adds them up; of those that rounding alone would move, none unless
+    there are too few others."""
+    new, old, coarse = _policy(policy), _policy(parent.policy_path), _policy(policy, torch.bfloat16)
     moved = []
     for prompt, answer in _answers(trees):
         now, before = _logprobs(new, prompt, answer), _logprobs(old, prompt, answer)
-        squares = (((a - b) / max(1.0, abs(a))) ** 2 for a, b in zip(now, before, strict=True))
-        moved.append((sum(squares), prompt, answer, now))
-    moved.sort(key=lambda one: -one[0])
-    chosen = moved[:PROBES]
+        rounding = max(map(abs, _apart(now, _logprobs(coarse, prompt, answer))), default=0.0)
+        moved.append((rounding > STEADY, -sum(d**2 for d in _apart(now, before)), prompt, answer, now))
+    moved.sort(key=lambda one: one[:2])
+    chosen = [one[2:] for one in moved[:PROBES]]
     judge = AutoModelForSequenceClassification.from_pretrained(
         value, dtype=torch.float32, use_safetensors=True, num_labels=1
     ).eval()
     calibration = parent.manifest.calibration
-    judged = (
-        values(judge, [[*p, *a] for _, p, a, _ in chosen], (calibration.a, calibration.b)) if chosen else []
-    )
+    judged = values(judge, [[*p, *a] for p, a, _ in chosen], (calibration.a, calibration.b)) if chosen else []
     return tuple(
         Probe(
             prompt=tuple(prompt),
@@ -78,7 +80,7 @@ def probes(policy: Path, value: Path, parent: Release, trees: Sequence[Tree]) ->
             logprobs=tuple(round(p, 5) for p in logprobs),
             value=round(judgement, 5),
         )
-        for (_, prompt, answer, logprobs), judgement in zip(chosen, judged, strict=True)
+        for (prompt, answer, logprobs), judgement in zip(chosen, judged, strict=True)
     )
 
 
@@ -94,8 +96,13 @@ def _answers(trees: Sequence[Tree]) -> list[tuple[list[int], list[int]]]:
     return list(found.values())
 
 
-def _policy(path: Path) -> Any:
-    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, use_safetensors=True).eval()
+def _apart(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """Differences of log-probabilities in units of max(1, |ln p|), as the server's canary counts them."""
+    return [(a - b) / max(1.0, abs(a)) for a, b in zip(ours, theirs, strict=True)]
+
+
+def _policy(path: Path, dtype: torch.dtype = torch.float32) -> Any:
+    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True).eval()
 
 
 def _logprobs(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> list[float]:

@@ -6,8 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ramify_trainer.gating import Measured
+import numpy as np
+
+from ramify_trainer.gating import Measured, Scores
 from ramify_trainer.loop.state import RoundRecord
+
+RESAMPLES = 4_000
 
 
 def markdown(history: Sequence[RoundRecord], held_out: Mapping[str, Measured]) -> str:
@@ -24,7 +28,24 @@ def markdown(history: Sequence[RoundRecord], held_out: Mapping[str, Measured]) -
             f"| {r.round} | {r.release} | {r.trees} | {r.steps} | {r.tokens} | {r.reason} | {served} "
             f"| {_pair(held_out.get(r.release or ''))} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + _gained([*held_out.values()])
+
+
+def _gained(served: Sequence[Measured]) -> str:
+    """What was gained from the first release served to the last, paired by problem, with 95 % bootstrap intervals."""
+    if len(served) < 2:
+        return ""
+    first, last = served[0], served[-1]
+    greedy = _difference(last.greedy, first.greedy)
+    mean = _difference(last.mean, first.mean)
+    return f"\nThe last release served less the base, points [95 %]: greedy {greedy}, mean@k {mean}.\n"
+
+
+def _difference(ours: Scores, theirs: Scores) -> str:
+    each = 100 * np.array([ours[problem] - theirs[problem] for problem in sorted(ours)])
+    resampled = np.random.default_rng(0).choice(each, size=(RESAMPLES, len(each))).mean(axis=1)
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return f"{each.mean():+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def _pair(found: Measured | None) -> str:
