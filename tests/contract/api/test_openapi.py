@@ -30,7 +30,7 @@ pytestmark = pytest.mark.timeout(600)  # under a minute where nothing else runs
 EXAMPLES = 8
 """Requests made up for each route beside those at the bounds of its schema."""
 SEED = 1
-KEY = {"name": "all", "key": "all-all-all-all-all", "scopes": ["search", "log", "feedback"]}
+KEY = {"name": "all", "key": "all-of-the-tests", "scopes": ["search", "log", "feedback"]}
 SMALL = {"deadline_seconds": 1.0, "budget_tokens": 2000, "budget_nodes": 200}
 CONFIG = """
 [checks.positive_data_acceptance]

@@ -171,7 +171,7 @@ def test_an_admin_port_in_use_is_refused_naming_the_setting() -> None:
 def test_without_an_admin_key_only_loopback_is_administered() -> None:
     with pytest.raises(Refused, match=r"admin\.key_file"):
         admin_listener(Settings(admin={"host": "0.0.0.0", "port": 0}))
-    admin_listener(Settings(admin={"host": "0.0.0.0", "port": 0, "key": "k" * 16})).close()
+    admin_listener(Settings(admin={"host": "0.0.0.0", "port": 0, "key": "a-key-of-the-tests"})).close()
 
 
 def test_the_admin_port_is_a_free_one_where_the_public_one_is() -> None:
