@@ -27,11 +27,16 @@ class BadTree(ValueError):
 def tree_to_dict(tree: Tree) -> dict[str, Any]:
     """The tree as JSON-ready values; `tree_from_dict` is its inverse."""
     document = {"schema_version": SCHEMA_VERSION, **asdict(tree)}
-    document["params"] = _without(document["params"], _ABSENT_PARAMS)
-    return _without(document, _ABSENT)
+    return drop_late(document)
 
 
-def _without(document: dict[str, Any], late: tuple[str, ...]) -> dict[str, Any]:
+def drop_late(document: dict[str, Any]) -> dict[str, Any]:
+    """A tree's document, its `params` a mapping, without the fields that came later and are `None`."""
+    late = _without(document, _ABSENT)
+    return {**late, "params": _without(document["params"], _ABSENT_PARAMS)}
+
+
+def _without(document: Mapping[str, Any], late: tuple[str, ...]) -> dict[str, Any]:
     return {name: value for name, value in document.items() if name not in late or value is not None}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import zstandard
 
-from ramify.search.codec import SCHEMA_VERSION
+from ramify.search.codec import SCHEMA_VERSION, drop_late
 from ramify.search.tree import Tree
 from ramify.treelog.errors import BadEntry, CorruptTree
 from ramify.treelog.records import Entry, Outcome, Record, Summary
@@ -44,10 +44,10 @@ def tree_json(tree: Tree) -> bytes:
 
     A tree of 2,000 nodes takes 20 ms instead of 70. Raises `TypeError` or `ValueError` (also for NaN, infinity).
     """
-    document = {"schema_version": SCHEMA_VERSION, **_fields(tree)}
-    if tree.origin is None:
-        del document["origin"]  # as the codec does
-    return json.dumps(document, allow_nan=False, default=_fields, separators=(",", ":")).encode("ascii")
+    document = {"schema_version": SCHEMA_VERSION, **_fields(tree), "params": _fields(tree.params)}
+    return json.dumps(drop_late(document), allow_nan=False, default=_fields, separators=(",", ":")).encode(
+        "ascii"
+    )
 
 
 def _fields(record: Any) -> dict[str, Any]:
