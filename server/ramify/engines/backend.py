@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,8 +33,10 @@ _AT_END = PoolingParams(task="classify", use_activation=False)
 _EVERYWHERE = PoolingParams(task="token_classify", use_activation=False)
 CLOSE_SECONDS = 2.0
 """That closing sockets may take."""
-IDLE_LOOK = 0.005
-"""Seconds between two looks at whether an engine has become idle."""
+EXIT_CODE_SECONDS = 2.0
+"""That the exit code of a process which has ended may take to be known."""
+LOOK_EVERY = 0.005
+"""Seconds between two looks at whether an engine has become idle, or its end is accounted for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Backend:
         self._ids = itertools.count()
         self._processes: list[Any] = list(llm.engine_core.resources.engine_manager.processes)
         self._watched: list[int] = []
+        self._obituary: asyncio.Task[None] | None = None
         self._open = asyncio.Event()
         """Clear while weights are replaced: requests wait before they reach the engine."""
         self._open.set()
@@ -98,12 +101,19 @@ class Backend:
         self._llm._run_output_handler()
         loop = asyncio.get_running_loop()
         for process in self._processes:
-            loop.add_reader(process.sentinel, self._died, process, on_death)
+            loop.add_reader(process.sentinel, self._ended, process, on_death)
             self._watched.append(process.sentinel)
 
-    def _died(self, process: Any, on_death: Callable[[str], None]) -> None:
+    def _ended(self, process: Any, on_death: Callable[[str], None]) -> None:
         self._unwatch()
-        process.join(0.5)  # its pipe closes a moment before its exit code is there
+        self._obituary = asyncio.create_task(self._died(process, on_death))
+
+    async def _died(self, process: Any, on_death: Callable[[str], None]) -> None:
+        # The pipe closes before the exit code is there, and a thread of vLLM's may be the one that fetches it.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(EXIT_CODE_SECONDS):
+                while process.exitcode is None:
+                    await asyncio.sleep(LOOK_EVERY)
         reason = f"the {self.launch.role} engine's process {process.pid} ended with code {process.exitcode}"
         self.dead_reason = reason
 
@@ -120,6 +130,8 @@ class Backend:
     async def close(self) -> None:
         """End the engine's processes. They hold nothing that needs saving, so they are not asked twice."""
         self._unwatch()
+        if self._obituary is not None:
+            self._obituary.cancel()
         self.dead_reason = self.dead_reason or f"the {self.launch.role} engine was closed"
         if self._llm.output_handler is not None:
             self._llm.output_handler.cancel()  # or it reports the end of the process as a failure
@@ -162,7 +174,7 @@ class Backend:
         while self._inside or self.unfinished:
             if self.dead_reason:
                 raise EngineDead(self.dead_reason)
-            await asyncio.sleep(IDLE_LOOK)
+            await asyncio.sleep(LOOK_EVERY)
 
     async def reload(self, path: Path) -> None:
         """Replace the weights by those in `path`, and forget every cached prefix.

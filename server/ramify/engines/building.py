@@ -12,12 +12,9 @@ import asyncio
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
-import psutil
-
-from ramify.engines.environment import RUN_FOLDER
 from ramify.engines.launch import Launch
 
 if TYPE_CHECKING:
@@ -25,14 +22,15 @@ if TYPE_CHECKING:
 
 LOOK_EVERY = 0.1
 """Seconds between two looks for processes to kill: one may still be on its way."""
+ENGINE_NAME = "EngineCore"
+"""How vLLM names the processes of its engines, data-parallel ones with a suffix."""
 
 
-async def build_all(plans: Sequence[Launch], folder: str) -> list[Backend]:
-    """Start engines, each in a thread. Where one fails, or this is cancelled, none is left.
-
-    `folder`: that of their sockets, in their environment, by which their processes are known."""
+async def build_all(plans: Sequence[Launch]) -> list[Backend]:
+    """Start engines, each in a thread. Where one fails, or this is cancelled, none is left."""
     from ramify.engines.backend import Backend
 
+    others = _engine_processes()
     pool = ThreadPoolExecutor(len(plans), "engine-start")
     jobs = [pool.submit(Backend.build, plan) for plan in plans]
     pool.shutdown(wait=False)
@@ -42,7 +40,7 @@ async def build_all(plans: Sequence[Launch], folder: str) -> list[Backend]:
     except asyncio.CancelledError:
         for one in waiting:
             one.cancel()
-        await asyncio.shield(asyncio.to_thread(_give_up, jobs, folder))
+        await asyncio.shield(asyncio.to_thread(_give_up, jobs, others))
         raise
     failures = [error for one in waiting if (error := one.exception())]
     backends = [one.result() for one in waiting if not one.exception()]
@@ -52,13 +50,16 @@ async def build_all(plans: Sequence[Launch], folder: str) -> list[Backend]:
     return backends
 
 
-def _give_up(jobs: Sequence[Future[Backend]], folder: str) -> None:
-    """End every start and what it has started. Blocks until the threads are done."""
+def _engine_processes() -> set[BaseProcess]:
+    return {process for process in multiprocessing.active_children() if process.name.startswith(ENGINE_NAME)}
+
+
+def _give_up(jobs: Sequence[Future[Backend]], others: set[BaseProcess]) -> None:
+    """End every start and the engine processes it has brought about, which are not among `others`. Blocks until the
+    threads are done."""
     while wait(jobs, timeout=LOOK_EVERY).not_done:
-        for process in multiprocessing.active_children():
-            with suppress(psutil.Error):
-                if psutil.Process(process.pid).environ().get(RUN_FOLDER) == folder:
-                    process.kill()
+        for process in _engine_processes() - others:
+            process.kill()
     for job in jobs:
         if not job.cancelled() and job.exception() is None:
             job.result().kill()

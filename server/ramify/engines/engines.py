@@ -96,7 +96,7 @@ class Engines:
                 prepared = await asyncio.to_thread(_prepare, config)
                 plans = await asyncio.to_thread(_plan, config, prepared)
                 with engine_environment(plans[0].threads, folder):
-                    backends = await build_all(plans, folder)
+                    backends = await build_all(plans)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise

@@ -94,6 +94,32 @@ def test_engines_follow_a_server_that_is_killed_while_they_start(host: Host) -> 
     assert host.left_after(5) == []
 
 
+def test_a_start_that_is_given_up_leaves_no_engine_and_keeps_nobody_waiting(
+    paths: tuple[Path, Path], scratch: Path
+) -> None:
+    ours = {child.pid for child in psutil.Process().children(recursive=True)}
+
+    def engines() -> list[psutil.Process]:
+        new = [child for child in psutil.Process().children(recursive=True) if child.pid not in ours]
+        return list(filter(is_engine, new))
+
+    async def go() -> float:
+        starting = asyncio.create_task(Engines.start(EngineConfig(*paths, compile=False)))
+        async with asyncio.timeout(500):
+            await until(lambda: starting.done() or engines())
+        for engine in engines():
+            engine.suspend()  # it will never be ready
+        starting.cancel()
+        began = time.monotonic()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        return began
+
+    began = asyncio.run(go())
+    assert time.monotonic() - began < 60
+    assert engines() == []
+
+
 def is_engine(process: psutil.Process) -> bool:
     """Whether a process calls itself an engine: the first thing that one does, long before it has loaded a model."""
     try:
