@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,10 +33,10 @@ _AT_END = PoolingParams(task="classify", use_activation=False)
 _EVERYWHERE = PoolingParams(task="token_classify", use_activation=False)
 CLOSE_SECONDS = 2.0
 """That closing sockets may take."""
-EXIT_CODE_SECONDS = 2.0
-"""That the exit code of a process which has ended may take to be known."""
 LOOK_EVERY = 0.005
 """Seconds between two looks at whether an engine has become idle, or its end is accounted for."""
+EXIT_CODE_LOOKS = 400
+"""How often to look for the exit code of a process that has ended before its end is reported without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +110,10 @@ class Backend:
 
     async def _died(self, process: Any, on_death: Callable[[str], None]) -> None:
         # The pipe closes before the exit code is there, and a thread of vLLM's may be the one that fetches it.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(EXIT_CODE_SECONDS):
-                while process.exitcode is None:
-                    await asyncio.sleep(LOOK_EVERY)
+        for _ in range(EXIT_CODE_LOOKS):
+            if process.exitcode is not None:
+                break
+            await asyncio.sleep(LOOK_EVERY)
         reason = f"the {self.launch.role} engine's process {process.pid} ended with code {process.exitcode}"
         self.dead_reason = reason
 
