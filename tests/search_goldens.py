@@ -21,6 +21,7 @@ FOLDER = Path(__file__).parent / "golden"
 TREE = {"action": STEP, "width": 3, "parallel": 2}
 CASES: dict[str, dict[str, Any]] = {
     "mcts_path_thompson": {"algorithm": "mcts", **TREE},
+    "mcts_path_abandon": {"algorithm": "mcts", "abandon": True, **TREE},
     "mcts_path_puct": {"algorithm": "mcts", "select": "puct", **TREE},
     "mcts_path_commit": {"algorithm": "mcts", "commit": "step", "tau": 1.0, **TREE},
     "mcts_step_puct": {"algorithm": "mcts", "select": "puct", "expand": "step", **TREE},

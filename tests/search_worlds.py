@@ -198,7 +198,8 @@ def check_nodes(tree: Tree) -> None:
 
 
 def check_visits(tree: Tree) -> None:
-    """Where the visits of a node come from: its children, and under `step` the draws from the node itself."""
+    """Where the visits of a node come from: its children, under `step` the draws from the node itself, and under
+    `abandon` the draws that were given up there."""
     params = tree.params
     above = {n.id for i in tree.committed for n in tree.lineage(tree.nodes[i])[:-1]}
     drawn_here = params.expand == "step" and params.algorithm != "rap"
@@ -207,8 +208,10 @@ def check_visits(tree: Tree) -> None:
         if node.id in above:
             continue
         if node.terminal is None:
-            assert node.visits == below + (node.fresh_visits if drawn_here else 0)
-            values = sum(child.value_sum for child in tree.children(node))
+            given_up = node.visits - below if params.abandon else 0
+            assert given_up >= 0
+            assert node.visits == below + given_up + (node.fresh_visits if drawn_here else 0)
+            values = sum(child.value_sum for child in tree.children(node)) + given_up * (node.value or 0.0)
             values += node.fresh_value_sum if drawn_here else 0
             assert math.isclose(node.value_sum, values, abs_tol=1e-9)
 
@@ -251,6 +254,9 @@ def variants() -> list[dict[str, Any]]:
                 found.append({**tree, "expand": "path"})
                 found.append({**tree, "expand": "path", "commit": "step"})
                 found.append({**tree, "expand": "step", "widen": True})
+            if action is not TOKEN and select == "thompson":
+                found.append({**tree, "expand": "path", "abandon": True})
+                found.append({**tree, "expand": "path", "abandon": True, "commit": "step"})
         gumbel = {"algorithm": "gumbel", "considered": 4, **base}
         found.append({**gumbel, "expand": "step", "width": 2})
         found.append({**gumbel, "expand": "step", "width": 2, "leaf": "mixed"})

@@ -85,6 +85,7 @@ class Search(Request):
     c_base: Annotated[float, within("c_base")] | None = None
     kappa: Annotated[float, within("kappa")] | None = None
     kappa_growth: Annotated[float, within("kappa_growth")] | None = None
+    abandon: bool | None = None
     tau: Annotated[float, within("tau")] | None = None
     dirichlet_alpha: Annotated[float, within("dirichlet_alpha")] | None = None
     dirichlet_fraction: Annotated[float, within("dirichlet_fraction")] | None = None

@@ -65,10 +65,20 @@ def arms(
         if not c.pruned and (left := 1.0 if revisit else unseen(c) * (c.terminal is None))
     ]
     if fresh and (left := unseen(node)):
-        q = _model_value(node, node)
+        q = _fresh_value(node, children)
         prior = 1 / (total + 1)
         found.append(Arm(None, node.fresh_visits, node.expanding, node.fresh_value_sum, q, prior, left))
     return found
+
+
+def _fresh_value(node: Node, children: Sequence[Node]) -> float:
+    """The model's value of `node`; of one that was not judged, as a prompt is not, what the model said of the draws
+    from there, v(s) = E[v(s')]."""
+    judged = [c for c in children if c.value is not None]
+    if node.value is None and judged:
+        drawn = sum(c.multiplicity for c in judged)
+        return sum(c.multiplicity * (c.value or 0.0) for c in judged) / drawn
+    return _model_value(node, node)
 
 
 def _model_value(node: Node, parent: Node) -> float:

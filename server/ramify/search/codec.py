@@ -14,10 +14,10 @@ from ramify.search.records import Action, Answer, Limits, Origin, Sampling, Sear
 from ramify.search.tree import Completion, Node, Tree
 
 SCHEMA_VERSION = 1
-_ABSENT = ("origin",)
-_ABSENT_PARAMS = ("kappa_growth",)
-"""Fields of a tree and of its parameters that came later (2026-11-24): left out where they are `None`, so that trees
-without them, in logs and goldens, are the same bytes as before."""
+_LATE = {"origin": None}
+_LATE_PARAMS = {"kappa_growth": None, "abandon": False}
+"""Fields of a tree and of its parameters that came later (2026-11-24), and their values where they say nothing: left
+out then, so that trees without them, in logs and goldens, are the same bytes as before."""
 
 
 class BadTree(ValueError):
@@ -31,13 +31,12 @@ def tree_to_dict(tree: Tree) -> dict[str, Any]:
 
 
 def drop_late(document: dict[str, Any]) -> dict[str, Any]:
-    """A tree's document, its `params` a mapping, without the fields that came later and are `None`."""
-    late = _without(document, _ABSENT)
-    return {**late, "params": _without(document["params"], _ABSENT_PARAMS)}
+    """A tree's document, its `params` a mapping, without the fields that came later and say nothing."""
+    return {**_without(document, _LATE), "params": _without(document["params"], _LATE_PARAMS)}
 
 
-def _without(document: Mapping[str, Any], late: tuple[str, ...]) -> dict[str, Any]:
-    return {name: value for name, value in document.items() if name not in late or value is not None}
+def _without(document: Mapping[str, Any], late: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name not in late or value is not late[name]}
 
 
 def tree_from_dict(document: Mapping[str, Any]) -> Tree:
@@ -102,7 +101,7 @@ def check_structure(tree: Tree) -> None:
 
 
 def _params(data: Mapping[str, Any]) -> SearchParams:
-    values: dict[str, Any] = {**dict.fromkeys(_ABSENT_PARAMS), **data}
+    values: dict[str, Any] = {**_LATE_PARAMS, **data}
     values["action"] = _record(Action, values["action"])
     values["budget"] = _record(Limits, values["budget"])
     params: SearchParams = _record(SearchParams, values)

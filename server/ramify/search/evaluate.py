@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ramify.search.cutting import Piece, cut
-from ramify.search.plans import Drawn, Grown, Plan, Spent
+from ramify.search.growth import Growth
+from ramify.search.plans import Drawn, Grown, Hurdle, Plan, Spent
 from ramify.search.protocols import GradingFailed, Policy, SampleAborted, Scorer, Task
 from ramify.search.records import Draw, SearchParams, Step, Terminal
 from ramify.search.seeds import derive
@@ -53,10 +54,10 @@ class Evaluator:
         scorer: Scorer,
         task: Task,
         judging: Judging,
-        known: Callable[[Node, tuple[int, ...]], Node | None],
+        growth: Growth,
     ) -> None:
         self.tree, self.policy, self.scorer, self.task = tree, policy, scorer, task
-        self.judging, self.known = judging, known
+        self.judging, self.growth = judging, growth
         self.flat = tree.params.algorithm in ("best_of_n", "self_consistency")
 
     async def evaluate(self, plan: Plan, expansion: int, spent: Spent) -> Drawn:
@@ -64,47 +65,92 @@ class Evaluator:
         where this raises what the engines raise."""
         if plan.kind == "revisit":
             return Drawn(samples=[])
-        prefix = self.tree.sequence(plan.node)
+        place = [*self._place(plan.node), expansion]
+        if plan.hurdle is not None:
+            return await self._write_on(plan.node, plan.hurdle, place, spent)
         if plan.kind == "token":
-            steps = await self.policy.next_tokens(prefix, plan.n, self.tree.sampling.temperature or 1.0)
-            spent.tokens += 1
-            if not 0 < len(steps) <= plan.n:
-                raise BadSteps(
-                    f"the policy gave {len(steps)} next tokens where up to {plan.n} were asked for"
-                )
-            _check_steps(steps, 1)
+            steps = await self._next_tokens(plan, spent)
+        elif plan.kind == "path":
+            steps = await self._sample_end(plan.node, plan.n, [*place, "end"], spent)
         else:
-            steps = await self._sample(prefix, plan, plan.kind == "path", expansion, spent)
+            steps = await self._sample_step(plan.node, plan.n, [*place, "step"], spent)
         samples = [self._actions(plan.node, step, to_end=plan.kind == "path") for step in steps]
         if not plan.rollout_tokens:
             return await self._judge(plan.node, samples, None, spent)
-        (end,) = await self._sample(prefix, replace(plan, n=1), True, expansion, spent)
+        (end,) = await self._sample_end(plan.node, 1, [*place, "end"], spent)
         return await self._judge(plan.node, samples, self._actions(plan.node, end, to_end=True), spent)
 
-    async def _sample(
-        self, prefix: tuple[int, ...], plan: Plan, to_end: bool, expansion: int, spent: Spent
-    ) -> list[Step]:
-        draw = self._draw(plan, to_end)
-        place = (*self._place(plan.node), expansion, "end" if to_end else "step")
-        seeds = [derive(self.tree.seed, "draw", *place, i) for i in range(plan.n)]
+    async def _write_on(self, node: Node, hurdle: Hurdle, place: Sequence[int | str], spent: Spent) -> Drawn:
+        """One draw from `node`, action by action, until it ends or does not clear the hurdle."""
+        at, line = node, list[Grown]()
+        while True:
+            (step,) = await self._sample_step(at, 1, [*place, "on", len(line)], spent)
+            line += self._actions(at, step, to_end=False)
+            drawn = await self._judge(node, [line], None, spent)
+            (line,) = drawn.samples
+            at = self._standing(node, line)
+            if line[-1].terminal or self._promise(node, line) < hurdle.at(at.length):
+                return drawn
+
+    def _standing(self, node: Node, line: Sequence[Grown]) -> Node:
+        """Where a draw from `node` stands, as one node below it that is not in the tree."""
+        tokens = tuple(token for action in line for token in action.tokens)
+        return Node(
+            id=-1,
+            parent=node.id,
+            depth=node.depth + len(line),
+            tokens=tokens,
+            text="".join(action.text for action in line),
+            length=node.length + len(tokens),
+        )
+
+    def _promise(self, node: Node, line: Sequence[Grown]) -> float:
+        """What an unfinished draw is worth: the model's value, times the chance of an answer that is not yet known."""
+        at: Node | None = node
+        for action in line:
+            at = self.growth.known(at, action.tokens) if at is not None else None
+        if at is None:
+            return line[-1].value or 0.0
+        return (at.value or 0.0) * self.growth.unseen(at)
+
+    async def _next_tokens(self, plan: Plan, spent: Spent) -> list[Step]:
+        temperature = self.tree.sampling.temperature or 1.0
+        steps = await self.policy.next_tokens(self.tree.sequence(plan.node), plan.n, temperature)
+        spent.tokens += 1
+        if not 0 < len(steps) <= plan.n:
+            raise BadSteps(f"the policy gave {len(steps)} next tokens where up to {plan.n} were asked for")
+        _check_steps(steps, 1)
+        return steps
+
+    async def _sample_step(self, at: Node, n: int, place: Sequence[int | str], spent: Spent) -> list[Step]:
+        """`n` draws of one action."""
+        action, sampling = self.tree.params.action, self.tree.sampling
+        stop = (*action.stop, *sampling.stop) if action.kind == "step" else sampling.stop
+        return await self._sample(at, self._draw(at, n, action.max_tokens, stop), place, spent)
+
+    async def _sample_end(self, at: Node, n: int, place: Sequence[int | str], spent: Spent) -> list[Step]:
+        """`n` draws to the end of the answer."""
+        sampling = self.tree.sampling
+        return await self._sample(at, self._draw(at, n, sampling.max_tokens, sampling.stop), place, spent)
+
+    async def _sample(self, at: Node, draw: Draw, place: Sequence[int | str], spent: Spent) -> list[Step]:
+        seeds = [derive(self.tree.seed, "draw", *place, i) for i in range(draw.n)]
         try:
-            steps = await self.policy.sample(prefix, draw, seeds)
+            steps = await self.policy.sample(self.tree.sequence(at), draw, seeds)
         except SampleAborted as aborted:
             spent.tokens += aborted.tokens
             raise
         spent.tokens += sum(len(step.token_ids) for step in steps)
-        if len(steps) != plan.n:
-            raise BadSteps(f"the policy gave {len(steps)} continuations where {plan.n} were asked for")
+        if len(steps) != draw.n:
+            raise BadSteps(f"the policy gave {len(steps)} continuations where {draw.n} were asked for")
         _check_steps(steps, draw.max_tokens)
         return steps
 
-    def _draw(self, plan: Plan, to_end: bool) -> Draw:
-        sampling, action = self.tree.sampling, self.tree.params.action
-        left = sampling.max_tokens - plan.node.length
-        stop = sampling.stop if to_end or action.kind != "step" else (*action.stop, *sampling.stop)
+    def _draw(self, at: Node, n: int, cap: int, stop: Sequence[str]) -> Draw:
+        sampling = self.tree.sampling
         return Draw(
-            n=plan.n,
-            max_tokens=left if to_end else min(action.max_tokens, left),
+            n=n,
+            max_tokens=min(cap, sampling.max_tokens - at.length),
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
@@ -162,8 +208,8 @@ class Evaluator:
             [
                 replace(
                     a.action,
-                    value=scores.get(a.sequence) if self._is_scored(a.action) else None,
-                    outcome=outcomes.get(a.text) if a.action.complete else None,
+                    value=scores.get(a.sequence, a.action.value) if self._is_scored(a.action) else None,
+                    outcome=outcomes.get(a.text, a.action.outcome) if a.action.complete else None,
                 )
                 for a in line
             ]
@@ -183,8 +229,9 @@ class Evaluator:
         at: Node | None = node
         for action in line:
             sequence, text = sequence + action.tokens, text + action.text
-            at = self.known(at, action.tokens) if at is not None else None
-            judged = at is not None and (at.value is not None or at.outcome is not None)
+            at = self.growth.known(at, action.tokens) if at is not None else None
+            holder = action if at is None else at
+            judged = holder.value is not None or holder.outcome is not None
             found.append(_Along(action, sequence, text, judged))
         return found
 
@@ -226,4 +273,4 @@ class _Along:
     sequence: tuple[int, ...]
     text: str
     judged: bool
-    """The tree already holds it, with its judgement."""
+    """It has its judgement already: in the tree, or from before the draw was written on."""

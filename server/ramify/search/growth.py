@@ -23,7 +23,9 @@ class Growth:
         """Where simulations start; moves down under `commit: step`."""
         self.open = sum(n.terminal is None and not n.expanded for n in tree.nodes)
         """Nodes that can still be expanded for the first time."""
-        self._end_depths = sum(tree.nodes[c.node].depth for c in tree.completions)
+        ends = [tree.nodes[c.node] for c in tree.completions]
+        self._end_depths = sum(end.depth for end in ends)
+        self._end_lengths = sum(end.length for end in ends)
         self._seen: dict[int, float] = {}
         """By id, the policy's probability of the finished answers that are known below a node, [0, 1]."""
         self._index = {(n.parent, n.tokens): n for n in tree.nodes if n.parent is not None}
@@ -37,6 +39,12 @@ class Growth:
         """The mean depth at which the complete answers drawn so far end; 0 before the first."""
         drawn = len(self.tree.completions)
         return self._end_depths / drawn if drawn else 0.0
+
+    @property
+    def mean_length(self) -> float:
+        """The mean length in tokens of the complete answers drawn so far; 0 before the first."""
+        drawn = len(self.tree.completions)
+        return self._end_lengths / drawn if drawn else 0.0
 
     def begin(self, plan: Plan) -> None:
         for node in plan.path:
@@ -96,6 +104,7 @@ class Growth:
             spent = self.budget.tokens
             self.tree.completions.append(Completion(nodes[-1].id, plan.simulation, spent))
             self._end_depths += nodes[-1].depth
+            self._end_lengths += nodes[-1].length
             self.budget.release_final()
         return nodes
 

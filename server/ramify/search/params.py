@@ -83,7 +83,9 @@ _TREE = _STEPS | _PUCT | {"expand", "widen", "leaf", "rollout_weight"}
 
 FIELDS: dict[str, frozenset[str]] = {
     "mcts": frozenset(
-        _TREE | {"select", "kappa", "kappa_growth", "commit", "tau", "dirichlet_alpha", "dirichlet_fraction"}
+        _TREE
+        | {"select", "kappa", "kappa_growth", "abandon"}
+        | {"commit", "tau", "dirichlet_alpha", "dirichlet_fraction"}
     ),
     "gumbel": frozenset(
         (_TREE - {"c_init", "c_base"}) | {"considered", "c_visit", "c_scale", "gumbel_scale"}
@@ -114,6 +116,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 _ONLY_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
     "kappa": ("select", ("thompson",)),
     "kappa_growth": ("select", ("thompson",)),
+    "abandon": ("select", ("thompson",)),
     "prior": ("select", ("puct",)),
     "c_init": ("select", ("puct",)),
     "c_base": ("select", ("puct",)),
@@ -185,8 +188,9 @@ def _check_values(params: SearchParams) -> None:
             if not (_is_number(value, name) and low <= value <= high):
                 kind = "an integer" if name in _INTEGERS else "a number"
                 raise ParamError(name, f"{_short(value)} is not {kind} from {low:g} to {high:g}")
-    if not isinstance(params.widen, bool):
-        raise ParamError("widen", f"{_short(params.widen)} is neither true nor false")
+    for name in ("widen", "abandon"):
+        if not isinstance(value := getattr(params, name), bool):
+            raise ParamError(name, f"{_short(value)} is neither true nor false")
     if params.action.kind == "step" and not params.action.stop:
         raise ParamError("action.stop", "a step needs at least one delimiter")
     if len(params.action.stop) > MAX_STOPS:
@@ -204,6 +208,8 @@ def _check_combinations(params: SearchParams) -> None:
         raise ParamError(
             "action.kind", "'token' enumerates next tokens and cannot write whole paths: use expand 'step'"
         )
+    if params.abandon and params.expand != "path":
+        raise ParamError("abandon", "has no effect unless expand is 'path'")
     if params.widen and params.action.kind == "token":
         raise ParamError(
             "widen", "the likeliest tokens are the same every time: there is nothing to draw afresh"

@@ -14,6 +14,22 @@ tokens. `revisit`: nothing; the simulation ended at a finished answer."""
 
 
 @dataclass(frozen=True, slots=True)
+class Hurdle:
+    """What a draw must promise, wherever it stands, to be written on: what the tokens that it still needs would bring
+    to the search elsewhere. (The marginal value theorem: leave once the rate of gain here falls to the average rate;
+    Charnov 1976.)"""
+
+    rate: float
+    """Value of an answer drawn afresh, over the tokens that it takes."""
+    end: float
+    """Tokens of an answer, on average."""
+
+    def at(self, length: int) -> float:
+        """The value, in [0, 1], below which an answer of `length` tokens so far is given up."""
+        return self.rate * max(0.0, self.end - length)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a simulation wants of the engine, decided without touching the tree."""
 
@@ -27,6 +43,8 @@ class Plan:
     """Cap on each draw; 1 for `token`, 0 for `revisit`."""
     rollout_tokens: int = 0
     """Cap on one more draw, to the end of the answer, that `leaf: rollout` and `mixed` add; 0 is none."""
+    hurdle: Hurdle | None = None
+    """`path` with one draw: what it must promise after each action to be written on; `None`: it goes to its end."""
 
     @property
     def node(self) -> Node:
@@ -68,7 +86,7 @@ class Drawn:
     """What came back for a plan."""
 
     samples: list[list[Grown]]
-    """One list of actions, in order, for each draw."""
+    """One list of actions, in order, for each draw. One of a plan with a hurdle may break off before its end."""
     rollout: list[Grown] | None = None
 
 

@@ -120,6 +120,9 @@ class SearchParams:
     """Thompson: pseudo-visits that an arm's model value counts for; with `kappa_growth`, two steps before the end."""
     kappa_growth: float | None = None
     """Thompson: how much more the value counts for with each step that is left; `None`: the same everywhere."""
+    abandon: bool = False
+    """Thompson over paths: a draw is judged after every step, and given up where the tokens that it still needs would
+    bring more if they began another."""
     tau: float = 0.0
     """`commit: step`: a step is drawn with probability ~ N^(1/tau); 0 takes the most visited."""
     dirichlet_alpha: float = 0.3

@@ -70,7 +70,7 @@ class Search:
         kind = ALGORITHMS[tree.params.algorithm]
         self.algorithm = kind(self.growth, random.Random(derive(tree.seed, "select")))
         judge = Judging.of(tree.params, kind.judges_steps)
-        self.evaluator = Evaluator(tree, policy, scorer, task, judge, self.growth.known)
+        self.evaluator = Evaluator(tree, policy, scorer, task, judge, self.growth)
         self._in_flight: dict[asyncio.Task[Drawn], _InFlight] = {}
         self._ended: tuple[Status, StopReason] | None = None
         self._wake = asyncio.Event()

@@ -48,9 +48,9 @@ class Node:
     in_flight: int = 0
     """O: simulations now below here. 0 in a finished tree."""
     fresh_visits: int = 0
-    """Policy draws from here to the end of an answer."""
+    """Policy draws from here to the end of an answer, or to where they were given up."""
     fresh_value_sum: float = 0.0
-    """Sum of the values of the ends that they reached."""
+    """Sum of the values that they ended in."""
     expansions: int = 0
     """Engine requests sent from here."""
     expanding: int = 0

@@ -72,6 +72,8 @@ def test_an_error_does_not_echo_what_is_long():
     [
         ("select is 'thompson'", "kappa", {"select": "puct", "kappa": 2.0}),
         ("select is 'thompson'", "kappa_growth", {"select": "puct", "kappa_growth": 2.0}),
+        ("select is 'thompson'", "abandon", {"select": "puct", "abandon": True}),
+        ("expand is 'path'", "abandon", {"expand": "step", "abandon": True}),
         ("select is 'puct'", "c_init", {"c_init": 1.0}),
         ("select is 'puct'", "c_base", {"c_base": 9.0}),
         ("select is 'puct'", "prior", {"prior": "count"}),
@@ -192,6 +194,7 @@ EFFECTS: dict[str, list[tuple[dict[str, Any], Any, Any]]] = {
     "select": [({}, "puct", "thompson")],
     "kappa": [({"parallel": 1}, 0.05, 100.0)],
     "kappa_growth": [({"parallel": 1}, 1.5, 50.0)],
+    "abandon": [({}, False, True)],
     "prior": [
         ({**PUCT, **STEP}, "count", "sum_logprob"),
         (STEP, "count", "sum_logprob"),

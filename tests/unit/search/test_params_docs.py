@@ -32,7 +32,7 @@ def values(name: str) -> str:
     if name in BOUNDS:
         low, high = BOUNDS[name]
         return f"{low:g} to {high:,.10g}"
-    return {"widen": "true, false", "action.stop": "1 to 8 strings"}[name]
+    return {"widen": "true, false", "abandon": "true, false", "action.stop": "1 to 8 strings"}[name]
 
 
 def default(name: str, value: object) -> str:

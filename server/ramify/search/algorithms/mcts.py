@@ -2,7 +2,9 @@
 
 `expand: step` grows one level at a leaf and backs up what the value model says of it. `expand: path` lets the
 policy write on to the end of an answer, keeps every step of it as a node, and backs the end's value up the whole way;
-the tree widens wherever "draw afresh here" beats going down a child, so a node may get a new child at any time.
+the tree widens wherever "draw afresh here" beats going down a child, so a node may get a new child at any time. With
+`abandon` such a path breaks off where it is no longer worth its tokens, and what the value model said there is
+backed up.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from dataclasses import replace
 from ramify.search.algorithms.base import Algorithm
 from ramify.search.arms import Arm, arms, best, pseudo_visits, puct_scores, thompson_scores
 from ramify.search.growth import leaf_value
-from ramify.search.plans import Drawn, Plan
+from ramify.search.plans import Drawn, Hurdle, Plan
 from ramify.search.seeds import derive
 from ramify.search.tree import Node
 
@@ -54,7 +56,7 @@ class Mcts(Algorithm):
             node = path[-1]
             if node.terminal is not None:
                 return None if self.widens else self.revisit(path)
-            if not node.expanded:
+            if not node.expanded and not node.visits:
                 return None if node.expanding else self._expand(path)
             arm = self.choose(node)
             if arm is None:
@@ -83,6 +85,17 @@ class Mcts(Algorithm):
         end = self.growth.mean_end or self.params.max_depth
         return [pseudo_visits(kappa, growth, end - (a.node or node).depth) for a in choices]
 
+    def _hurdle(self) -> Hurdle | None:
+        """What drawing afresh from the search's root brings, by the posterior mean that Thompson sampling has of it;
+        known once an answer is complete."""
+        root, end = self.growth.search_root, self.growth.mean_length
+        if not self.params.abandon or end <= root.length:
+            return None
+        fresh = arms(root, self.tree.children(root), fresh=True, revisit=False)[-1]
+        (kappa,) = self._kappas(root, [fresh])
+        mean = (kappa * fresh.model_value + fresh.value_sum) / max(1.0, kappa + fresh.visits)
+        return Hurdle(mean / (end - root.length), end)
+
     def _with_noise(self, choices: Sequence[Arm]) -> list[Arm]:
         """P' = (1 - ε)·P + ε·η with η ~ Dir(α) (AlphaZero). Each arm's gamma variate is a function of the seed and the
         arm, so that the noise stays as it is while the tree widens."""
@@ -103,7 +116,8 @@ class Mcts(Algorithm):
         """A plan to draw `width` times at the end of `path`; once, where answers were drawn from there before."""
         width = width or self.params.width
         if self.params.expand == "path":
-            return self.to_end(path, 1 if path[-1].expanded else width)
+            drawn_before = path[-1].expanded or path[-1].visits
+            return replace(self.to_end(path, 1 if drawn_before else width), hurdle=self._hurdle())
         plan = self.one_step(path, width)
         if self.params.leaf == "value":
             return plan

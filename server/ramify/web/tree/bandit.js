@@ -27,6 +27,14 @@ export function unseenBelow(model) {
 
 const modelValue = (node, parent) => node.value ?? node.outcome ?? parent.value ?? 0.5;
 
+/** The model's value of a node; of one that was not judged, as a prompt is not, the mean of what was drawn from there. */
+function freshValue(node, children) {
+  const judged = children.filter((child) => child.value != null);
+  if (node.value != null || !judged.length) return modelValue(node, node);
+  const drawn = judged.reduce((sum, child) => sum + child.multiplicity, 0);
+  return judged.reduce((sum, child) => sum + child.multiplicity * child.value, 0) / drawn;
+}
+
 /** Every child and, where the search widens, the fresh arm (node null); `open` says whether selection may take it. */
 export function armsAt(model, node, unseen) {
   const fresh = widens(model.params);
@@ -50,7 +58,7 @@ export function armsAt(model, node, unseen) {
       kappa: kappa(node),
       n: node.fresh_visits,
       w: node.fresh_value_sum,
-      model: modelValue(node, node),
+      model: freshValue(node, children),
       prior: 1 / (total + 1),
       unseen: unseen[node.id],
       open: unseen[node.id] > 0,
