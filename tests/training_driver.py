@@ -7,10 +7,16 @@ A point is `<phase>`: all of the phase is done and none of it recorded; `train:2
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +24,7 @@ from ramify_client import AsyncAdmin, AsyncClient
 from ramify_trainer.loop.config import LoopConfig
 from ramify_trainer.loop.owner import alone
 from ramify_trainer.loop.rounds import Loop
+from ramify_trainer.service.run import run
 
 STEPS = {"searched": "collect", "trained": "train"}
 children = get_context("forkserver")
@@ -72,3 +79,66 @@ async def _rounds(config: LoopConfig, rounds: int, point: str | None) -> None:
             await loop.start()
             while len(loop.state.history) < rounds:
                 await loop.puller.holding(loop.round())
+
+
+class Hanging:
+    """`ramify-trainer run` in a process of its own, whose second optimizer step of a round never ends."""
+
+    def __init__(self, child: ForkServerProcess, log: Connection) -> None:
+        self.child, self._log = child, log
+
+    def said(self, start: str, seconds: float) -> str:
+        """The next line of its log that begins so."""
+        while self._log.poll(seconds):
+            line: str = self._log.recv()
+            if line.startswith(start):
+                return line
+        raise AssertionError(f"it did not say {start!r} within {seconds:g} s")
+
+    def told(self, number: int) -> None:
+        """Send a signal."""
+        assert self.child.pid is not None
+        os.kill(self.child.pid, number)
+
+    def ended(self, seconds: float) -> int | None:
+        """Its exit code; None where it does not end in time."""
+        self.child.join(seconds)
+        return self.child.exitcode
+
+
+@contextmanager
+def a_hanging_service(config: LoopConfig) -> Iterator[Hanging]:
+    ours, theirs = children.Pipe(duplex=False)
+    child = children.Process(target=_hang, args=(config.model_dump_json(), theirs))
+    child.start()
+    theirs.close()
+    try:
+        yield Hanging(child, ours)
+    finally:
+        child.kill()
+        child.join()
+        ours.close()
+
+
+class _Told(logging.Handler):
+    """The log's lines, sent to whoever holds the other end."""
+
+    def __init__(self, log: Connection) -> None:
+        super().__init__()
+        self._to = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._to.send(record.getMessage())
+
+
+def _hang(config: str, log: Connection) -> None:
+    logger = logging.getLogger("ramify_trainer")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(_Told(log))
+
+    def tell(phase: str, done: int, total: int) -> None:
+        if (phase, done) == ("trained", 2):
+            logger.info("hanging")
+            threading.Event().wait()
+
+    sys.exit(run(LoopConfig.model_validate_json(config), tell))

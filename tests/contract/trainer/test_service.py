@@ -21,7 +21,8 @@ from ramify_trainer.errors import LeaseTaken, TrainerError
 from ramify_trainer.loop.owner import alone
 from ramify_trainer.loop.rounds import Loop, Tell
 from ramify_trainer.pulling import Puller
-from ramify_trainer.service.run import STOPPED, Service
+from ramify_trainer.service.run import INTERRUPTED, STOPPED, Service
+from training_driver import a_hanging_service, run_rounds
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 LONG = 60.0
@@ -181,6 +182,31 @@ async def test_a_signal_ends_the_present_step_and_the_next_start_goes_on(tmp_pat
         async with a_service(tmp_path, site, rounds=1) as running:
             assert await asyncio.wait_for(running.task, LONG) == STOPPED
         assert (await site.searches(), site.context.model.release) == (6, "v000002")
+
+
+async def test_a_step_that_outlasts_the_deadline_is_left_and_done_again_after_the_next_start(
+    tmp_path: Path,
+) -> None:
+    async with a_site(tmp_path) as site:
+        config = small(tmp_path, site.url, site.admin_url, service={"port": 0, "stop_seconds": 0.5})
+        with a_hanging_service(config) as service:
+            await asyncio.to_thread(service.said, "hanging", LONG)
+            service.told(signal.SIGTERM)
+            await asyncio.to_thread(service.said, "train did not end in time", LONG)
+            assert await asyncio.to_thread(service.ended, LONG) == STOPPED
+        assert await asyncio.to_thread(run_rounds, config, 1, None) == 0
+        assert (await site.searches(), site.context.model.release) == (6, "v000002")
+
+
+async def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
+    async with a_site(tmp_path) as site:
+        config = small(tmp_path, site.url, site.admin_url, service={"port": 0, "stop_seconds": 10 * LONG})
+        with a_hanging_service(config) as service:
+            await asyncio.to_thread(service.said, "hanging", LONG)
+            service.told(signal.SIGTERM)
+            await asyncio.to_thread(service.said, "stopping: train has 600 s", LONG)
+            service.told(signal.SIGINT)
+            assert await asyncio.to_thread(service.ended, LONG) == INTERRUPTED
 
 
 async def test_the_lease_is_kept_in_a_long_step_and_a_lost_one_ends_the_round_unpublished(

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from ramify_trainer.compare.config import Arm, CompareConfig
+from ramify_trainer.compare.paired import by_seed, differences
 from ramify_trainer.compare.record import Point, keep, read
 from ramify_trainer.compare.report import markdown, write
 from ramify_trainer.compare.summary import means, steps_to_reach
+from ramify_trainer.gating import Measured
 from ramify_trainer.loop.config import LoopConfig
+from ramify_trainer.loop.state import RoundRecord, State
 
 CONFIGS = Path(__file__).resolve().parents[3] / "trainer" / "configs"
 FLAT = {
@@ -130,3 +136,37 @@ def test_the_table_says_where_each_arm_ended_and_who_was_sooner(tmp_path: Path):
     assert "| tree | 20 | 40 |" in table
     write(tmp_path, config, points)
     assert {p.name for p in tmp_path.iterdir()} == {"results.md", "results.json", "curves.png", "curves.svg"}
+
+
+def test_every_seed_is_held_against_the_first_arm_of_the_same_seed():
+    config = of({**FLAT, "seeds": 2}, {**TREE, "seeds": 2})
+    curves = {("flat", 0): [0.1, 0.2, 0.3], ("tree", 0): [0.1, 0.3, 0.4], ("flat", 1): [0.1, 0.5, 0.6]}
+    points = [point(arm, i, m, seed) for (arm, seed), curve in curves.items() for i, m in enumerate(curve)]
+    unfinished = [point("tree", i, 0.9, 1) for i in range(2)]
+    assert by_seed(config, points + unfinished)[2:] == [
+        "| flat | 0 | 30.0 | 15.0 | 30.0 | 40 |",
+        "| tree | 0 | 40.0 | 20.0 | 40.0 | 20 |",
+        "| flat | 1 | 60.0 | 30.0 | 60.0 | 40 |",
+    ]
+    assert by_seed(config, points[3:6])[2:] == ["| tree | 0 | 40.0 | 20.0 | 40.0 | never |"]
+
+
+def ended(folder: Path, rounds: int, scores: Mapping[str, float]) -> None:
+    """What a run that has done so many rounds leaves of its last release."""
+    state = State.begin("run", "v000001")
+    state.history, state.incumbent = [RoundRecord(round=i + 1) for i in range(rounds)], "v000003"
+    (folder / "state" / "held_out").mkdir(parents=True)
+    state.save(folder / "state" / "state.json")
+    measured = json.dumps(asdict(Measured(dict(scores), {name: x / 2 for name, x in scores.items()})))
+    (folder / "state" / "held_out" / "v000003.json").write_text(measured)
+
+
+def test_differences_are_paired_by_problem_and_of_finished_runs_alone(tmp_path: Path):
+    config = of({**FLAT, "seeds": 2}, {**TREE, "seeds": 2})
+    ended(tmp_path / "flat-0", 2, {"easy": 1.0, "hard": 0.0})
+    ended(tmp_path / "tree-0", 2, {"hard": 0.5, "easy": 1.5})
+    ended(tmp_path / "flat-1", 2, {"easy": 1.0, "hard": 0.0})
+    ended(tmp_path / "tree-1", 1, {"hard": 0.5, "easy": 1.5})
+    assert differences(config, tmp_path)[2:] == [
+        "| tree less flat | 0 | +25.0 [+25.0, +25.0] | +50.0 [+50.0, +50.0] |"
+    ]

@@ -7,5 +7,6 @@
 | `record` | what an arm had come to after a round, kept on disk |
 | `run` | one arm after another, each against a server of its own |
 | `summary` | means over seeds, and the steps that an arm needs for another's accuracy |
+| `paired` | where every run ended, and what parts any two of one seed |
 | `report` | the table, the same as JSON, and the curves |
 """

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ramify_trainer.compare.config import CompareConfig
+from ramify_trainer.compare.paired import by_seed, differences
 from ramify_trainer.compare.record import Point
 from ramify_trainer.compare.summary import Figure, Mean, means, steps_to_reach
 
@@ -77,8 +78,9 @@ def _reached(config: CompareConfig, found: Sequence[Mean]) -> list[str]:
 
 
 def write(folder: Path, config: CompareConfig, points: Sequence[Point]) -> str:
-    """`results.md`, `results.json`, `curves.png` and `curves.svg` in `folder`; the table."""
-    table = markdown(config, points)
+    """`results.md`, `results.json`, `curves.png` and `curves.svg` in `folder`, the comparison's; the tables."""
+    runs = [*by_seed(config, points), "", *differences(config, folder), ""]
+    table = "\n".join([markdown(config, points), *runs])
     whole = {
         "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
         "config": config.model_dump(mode="json"),

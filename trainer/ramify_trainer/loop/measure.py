@@ -28,7 +28,7 @@ async def measured(
 
     keep: sampled answers to each problem that stay with the scores. An answer on which the verifier itself fails
     counts as wrong."""
-    known = _read(kept)
+    known = kept_at(kept)
     if known is not None:
         return known
     examples = datasets.load(config.data, config.problems, seed=seed)
@@ -43,7 +43,8 @@ def _keep(found: Measured, kept: Path) -> None:
     replace(kept, json.dumps(asdict(found)).encode())
 
 
-def _read(kept: Path) -> Measured | None:
+def kept_at(kept: Path) -> Measured | None:
+    """What was measured before; None where nothing was."""
     if not kept.exists():
         return None
     found = json.loads(kept.read_text(encoding="utf-8"))

@@ -36,12 +36,13 @@ def _gained(served: Sequence[Measured]) -> str:
     if len(served) < 2:
         return ""
     first, last = served[0], served[-1]
-    greedy = _difference(last.greedy, first.greedy)
-    mean = _difference(last.mean, first.mean)
+    greedy = difference(last.greedy, first.greedy)
+    mean = difference(last.mean, first.mean)
     return f"\nThe last release served less the base, points [95 %]: greedy {greedy}, mean@k {mean}.\n"
 
 
-def _difference(ours: Scores, theirs: Scores) -> str:
+def difference(ours: Scores, theirs: Scores) -> str:
+    """Ours less theirs, paired by problem: points, with the 95 % bootstrap interval over problems."""
     each = 100 * np.array([ours[problem] - theirs[problem] for problem in sorted(ours)])
     resampled = np.random.default_rng(0).choice(each, size=(RESAMPLES, len(each))).mean(axis=1)
     low, high = np.percentile(resampled, [2.5, 97.5])

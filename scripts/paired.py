@@ -1,0 +1,54 @@
+"""What parts two evaluations of the same problems, such as those of a release and of its parent: method by method, the
+second less the first, paired by problem.
+
+    python scripts/paired.py runs/eval/base runs/eval/new
+
+The arguments are folders that `ramify eval --out` has filled. Points, with 95 % bootstrap intervals over problems.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from ramify.evaluation.rows import Row, read_rows
+from ramify.evaluation.statistics import paired_difference
+
+PROBLEMS = ("data", "problems", "data_seed")
+"""What must be the same for rows to be of the same problems."""
+
+
+def main(first: Path, second: Path) -> Iterator[str]:
+    """A table in Markdown. Raises `SystemExit` where the two are not of the same problems."""
+    (one, theirs), (other, ours) = read_rows(first), read_rows(second)
+    for key in PROBLEMS:
+        if one[key] != other[key]:
+            raise SystemExit(f"{key}: {one[key]!r} in {first}, {other[key]!r} in {second}")
+    yield "| method | tokens | first | second | difference, points [95 %] |"
+    yield "|---|---:|---:|---:|---|"
+    known = _scores(theirs)
+    for (method, budget), scores in _scores(ours).items():
+        before = known.get((method, budget))
+        if before is not None:
+            yield f"| {method} | {budget} | {_compared(before, scores)} |"
+
+
+def _scores(rows: list[Row]) -> dict[tuple[str, int], dict[str, float]]:
+    """By method and budget, then by problem; 1 is right."""
+    found: dict[tuple[str, int], dict[str, float]] = {}
+    for row in rows:
+        found.setdefault((row.method, row.budget), {})[str(row.problem)] = float(row.correct)
+    return dict(sorted(found.items()))
+
+
+def _compared(before: dict[str, float], after: dict[str, float]) -> str:
+    gain = paired_difference(after, before)
+    percent = " | ".join(f"{100 * sum(s.values()) / len(s):.1f}" for s in (before, after))
+    return f"{percent} | {100 * gain.mean:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        raise SystemExit("usage: python scripts/paired.py FIRST SECOND")
+    sys.stdout.writelines(f"{line}\n" for line in main(Path(sys.argv[1]), Path(sys.argv[2])))

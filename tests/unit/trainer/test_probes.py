@@ -1,0 +1,95 @@
+"""Which answers tell a candidate from its parent, whatever a server rounds to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fakes_training import write_release
+from ramify.search.tree import Completion, Tree
+from ramify.weights import Probe, Release
+from ramify_trainer.loop.release import PROBES, probes
+from search_worlds import new_tree
+
+STEADY = "abcdefghijkl"
+LARGE = "yz"
+"""Letters after each of which the logits of both are about 160, where neighbours in bfloat16 are 1 apart."""
+FRAGILE = ["yz", "zz", "yyz", "yzy", "yzz", "zyz", "zzy", "zzz"]
+Change = Callable[[Any], None]
+
+
+def answering(*texts: str) -> list[Tree]:
+    tree = new_tree()
+    for i, text in enumerate(texts):
+        logprobs = (-1.0,) * len(text)
+        node = tree.add(tree.root, tokens=tuple(map(ord, text)), logprobs=logprobs, text=text, terminal="eos")
+        tree.completions.append(Completion(node.id, i + 1, i + 1))
+    return [tree]
+
+
+def letters(found: Sequence[Probe]) -> list[str]:
+    return ["".join(map(chr, probe.continuation)) for probe in found]
+
+
+def changed(policy: Path, to: Path, change: Change) -> Path:
+    """A copy of a policy after a change of its weights."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(policy)
+    with torch.no_grad():
+        change(model)
+    model.save_pretrained(to)
+    return to
+
+
+def with_large_logits(model: Any) -> None:
+    """One dimension of the hidden state is the large letters' alone."""
+    generator = torch.Generator().manual_seed(1)
+    read, say = model.model.embed_tokens.weight, model.lm_head.weight
+    for weight, size in ((read, 1.0), (say, 0.01)):
+        weight.copy_(size * torch.randn(weight.shape, generator=generator))
+        weight[:, 0] = 0.0
+    for letter in LARGE:
+        read[ord(letter)] = torch.eye(read.shape[1])[0]
+        say[ord(letter), 0] = 40.0
+
+
+def trained(model: Any) -> None:
+    """Every letter is said a little less often, the later ones the more so; of the large ones `z` far less often."""
+    state = model.model(torch.tensor([list(new_tree().prompt_tokens)])).last_hidden_state[0, -1]
+    say = model.lm_head.weight
+    for i, letter in enumerate(STEADY):
+        say[ord(letter)] -= (i + 1) * 0.05 * state / state.norm() ** 2
+    say[ord("z"), 0] -= 0.6
+
+
+@pytest.fixture(scope="module", name="release")
+def _release(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    release = write_release(tmp_path_factory.mktemp("weights"))
+    changed(release.policy_path, release.policy_path, with_large_logits)
+    return release
+
+
+@pytest.fixture(scope="module", name="candidate")
+def _candidate(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return changed(release.policy_path, tmp_path_factory.mktemp("candidate"), trained)
+
+
+def test_probes_are_the_answers_that_moved_most_among_those_that_rounding_leaves_in_place(
+    release: Release, candidate: Path
+) -> None:
+    found = probes(candidate, release.value_path, release, answering(*FRAGILE, *STEADY))
+    assert letters(found) == list(reversed(STEADY))[:PROBES]
+
+
+def test_answers_that_rounding_moves_are_probes_only_where_there_are_too_few_others(
+    release: Release, candidate: Path
+) -> None:
+    found = probes(candidate, release.value_path, release, answering(*FRAGILE, *STEADY[:3]))
+    assert letters(found)[:3] == ["c", "b", "a"]
+    assert len(found) == PROBES
+    assert set(letters(found)[3:]) < set(FRAGILE)
