@@ -11,7 +11,7 @@ import pytest
 from ramify.api.admin import admin_application
 from ramify_client import AsyncAdmin, Conflict, NotFound, Unauthorized
 
-from .test_releases import Site, a_site
+from .site import Site, a_site
 
 pytestmark = pytest.mark.anyio
 KEY = "the-admin-key-of-the-tests"

@@ -16,7 +16,7 @@ from node import NPM, TYPESCRIPT_CLIENT, node, typescript_client
 from ramify.api.admin import admin_application
 from ramify.api.app import application
 
-from .test_releases import a_site
+from .site import a_site
 from .world import PROMPT, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]

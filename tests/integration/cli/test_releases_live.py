@@ -6,7 +6,7 @@ import socket
 import pytest
 import uvicorn
 
-from contract.api.test_releases import a_site
+from contract.api.site import a_site
 from integration.cli.test_over_http import command
 from ramify.api.admin import admin_application
 
