@@ -21,15 +21,6 @@ def client(server: str, api_key: str | None = None) -> httpx.Client:
     return httpx.Client(base_url=server.rstrip("/"), headers=headers, timeout=TIMEOUT)
 
 
-def answers(server: str) -> bool:
-    """Whether a Ramify server answers there now."""
-    try:
-        with client(server) as http:
-            return "ramify" in http.get("/version", timeout=2.0).json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, TypeError):
-        return False
-
-
 def served_by(server: str, api_key: str | None) -> dict[str, Any]:
     """Model and release of a running server. Leaves with a message where it cannot be asked."""
     with translated(server), client(server, api_key) as http:
@@ -42,8 +33,8 @@ def translated(server: str, key_flag: str = "--api-key, or RAMIFY_API_KEY") -> I
     try:
         yield
     except httpx.HTTPStatusError as error:
-        advice = [f"give its key with {key_flag}"] if error.response.status_code == 401 else []
-        fail(f"{server} answers {error.response.status_code}: {message_of(error.response)}", *advice)
+        refusal = f"{server} answers {error.response.status_code}: {message_of(error.response)}"
+        fail(refusal, *advice(error.response, key_flag))
     except (httpx.InvalidURL, httpx.UnsupportedProtocol):
         fail(f"{server!r} is no address of a server", "write it like http://127.0.0.1:8000")
     except httpx.ConnectError:
@@ -52,6 +43,13 @@ def translated(server: str, key_flag: str = "--api-key, or RAMIFY_API_KEY") -> I
         fail(f"{server} does not answer in time")
     except httpx.HTTPError as error:
         fail(f"the connection to {server} broke: {error}")
+
+
+def advice(response: httpx.Response, key_flag: str) -> list[str]:
+    """What to do about an error response."""
+    if "x-request-id" not in response.headers:  # which every answer of ours has
+        return ["is it a Ramify server that listens there?"]
+    return [f"give its key with {key_flag}"] if response.status_code == 401 else []
 
 
 def how_to_start() -> tuple[str, ...]:

@@ -75,10 +75,7 @@ def search(
     else:
         from ramify.cli.search_remote import run_remote
 
-        address = server or http.DEFAULT
-        if server is None and not http.answers(address):
-            fail(f"no server answers at {address}", *http.how_to_start())
-        tree = run_remote(address, api_key, body)
+        tree = run_remote(server or http.DEFAULT, api_key, body)
     show(tree, branches)
 
 

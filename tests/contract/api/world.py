@@ -151,6 +151,7 @@ async def serving(app: ASGIApp) -> AsyncIterator[str]:
     """An application behind a real socket; its address."""
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
+    sock.listen()  # from now on a client that is quicker than the server waits for it
     config = uvicorn.Config(app, log_config=None, lifespan="off", access_log=False)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server._serve(sockets=[sock]))

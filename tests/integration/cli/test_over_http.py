@@ -5,8 +5,10 @@ import json
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
 from contract.api.world import KEYS, PROMPT, a_world, hold, over_network, release
+from ramify.cli import app
 from ramify.cli.search_remote import run_remote
 from ramify.evaluation.backends import LocalBackend, ServerBackend
 from ramify.evaluation.local import Local
@@ -84,6 +86,15 @@ async def test_a_search_is_followed_to_its_end(tmp_path):
     assert tree.status == "complete"
     assert tree.answer is not None
     assert [row.tree_id for row in logged] == [tree.id]
+
+
+async def test_ramify_search_asks_the_server_on_the_default_port_where_none_is_named(tmp_path, monkeypatch):
+    async with a_world(tmp_path) as world, over_network(world) as http:
+        monkeypatch.setattr("ramify.cli.http.DEFAULT", str(http.base_url))
+        found = await asyncio.to_thread(CliRunner().invoke, app, ["search", PROMPT, "--simulations", "20"])
+        (row,) = await world.logged()
+    assert found.exit_code == 0, found.output
+    assert row.tree_id in found.output
 
 
 async def command(*arguments: object) -> tuple[int, str]:

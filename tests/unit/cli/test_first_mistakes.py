@@ -1,6 +1,8 @@
 """The first mistakes one makes are answered with what to do."""
 
+import http.server
 import socket
+import threading
 
 import pytest
 
@@ -36,6 +38,15 @@ def test_no_server_is_answered_with_how_to_start_one(ramify):
     assert "no server answers" in result.output
     assert "serve" in result.output
     assert "--local" in result.output
+
+
+def test_another_program_on_the_port_is_asked_about(ramify):
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as other:
+        threading.Thread(target=other.handle_request, daemon=True).start()
+        result = ramify("search", "1 2 to 3", "--server", f"http://127.0.0.1:{other.server_port}")
+    assert result.exit_code == 1
+    assert "answers 501" in result.output
+    assert "is it a Ramify server" in result.output
 
 
 def test_an_address_that_is_none_is_said_to_be_none(ramify):
