@@ -138,7 +138,18 @@ def test_the_slider_goes_back_to_the_first_simulation_and_on(page: Page, large: 
     assert 1 < first <= count_of(page) < everything
     page.keyboard.press("End")
     assert count_of(page) == everything
+
+
+def test_the_replay_says_that_visits_over_time_agree_with_the_log(page: Page, small: str) -> None:
+    open_tree(page, small)
     expect(page.locator(".replay p")).to_contain_text("agree with the logged counts")
+
+
+def test_the_replay_says_where_visits_over_time_are_not_in_the_log(
+    page: Page, hostile: tuple[Path, str]
+) -> None:
+    open_tree(page, hostile[1])
+    expect(page.locator(".replay p")).to_contain_text("not in the log of this search")
 
 
 def test_text_is_found_and_stepped_through(page: Page, api: httpx.Client, small: str) -> None:

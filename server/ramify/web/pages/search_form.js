@@ -40,7 +40,7 @@ export function askForm(parent, submit) {
   const element = el("form", { class: "ask", "aria-label": "A search", onsubmit: (event) => { event.preventDefault(); submit(bodyOf()); } },
     el("h1", {}, parent ? "Branch" : "New search"),
     field(parent ? "Prompt and answer so far" : "Prompt", prompt),
-    !parent && el("div", { class: "form-grid" }, field("Task", task), rightField),
+    !parent && field("Task", task), !parent && rightField,
     el("div", { class: "row" }, go, cancel),
     group("How to search",
       field("Algorithm", inputs.algorithm), field("Judge of answers", inputs.grader),

@@ -74,7 +74,7 @@ function accuracy(releases, reply) {
 
 function table(releases) {
   return el("section", { class: "card scroll", "aria-label": "Releases" }, el("table", {},
-    el("thead", {}, el("tr", {}, ["Release", "State", "Gate", "Parent", "Step", "Made", "Figures"].map((name) => el("th", { scope: "col" }, name)))),
+    el("thead", {}, el("tr", {}, ["Release", "State", "Gate", "Parent", "Step", "Made", "Figures"].map((name) => el("th", { scope: "col", class: name === "Step" ? "number" : false }, name)))),
     el("tbody", {}, [...releases].reverse().map(row))));
 }
 

@@ -1,11 +1,12 @@
 // Where each node stands: depth runs to the right, one column a depth, siblings below one another (d3-hierarchy's tidy
-// tree, 5 ms for 2,000 nodes). A column is as wide as its longest label needs, within bounds.
+// tree, 5 ms for 2,000 nodes). A column is as wide as its labels need, within bounds;
+// of many the longest twentieth is shortened, so that one odd text does not narrow every other column.
 
 import { hierarchy, tree } from "../vendor/d3-hierarchy.js";
 
 export const ROW = 38;
 const CHARACTER = 7.6;
-const LABEL = { least: 5, most: 30 };
+const LABEL = { least: 11, most: 30 };
 const GUTTER = 64;
 const GLYPH = 14;
 
@@ -38,11 +39,12 @@ export function layout(model, collapsed) {
 }
 
 function columnsOf(model, nodes) {
-  const longest = [];
-  for (const at of nodes) longest[at.depth] = Math.max(longest[at.depth] ?? 0, model.label(at.data).length);
+  const lengths = [];
+  for (const at of nodes) (lengths[at.depth] ??= []).push(model.label(at.data).length);
   let x = 0;
-  return longest.map((length) => {
-    const label = GLYPH + CHARACTER * Math.min(LABEL.most, Math.max(LABEL.least, length, 11));
+  return lengths.map((ofDepth) => {
+    const length = ofDepth.sort((a, b) => a - b)[Math.ceil(ofDepth.length * 0.95) - 1];
+    const label = GLYPH + CHARACTER * Math.min(LABEL.most, Math.max(LABEL.least, length));
     const column = { x, label };
     x += label + GUTTER;
     return column;

@@ -1,5 +1,6 @@
 // One frame of the tree on a canvas. What lies outside is not drawn; edges of a kind are one path; nodes become bars
-// where shapes would not fit; a label is drawn where no label of more visits is in its way.
+// where shapes would not fit; a label is drawn where no label of more visits is in its way, without its
+// figures where only those would be, and shortened where it would reach the next column.
 
 import { unit, whole } from "../lib/format.js";
 import { kindOf, meanOf } from "./model.js";
@@ -158,26 +159,30 @@ function bars(context, scene, shown) {
 function placeLabels(scene, shown) {
   const { camera, laid, model } = scene;
   const taken = laid.columns.map(() => new Uint8Array(Math.ceil(camera.height / CELL) + 20));
-  const two = camera.k >= 0.86;
-  const size = FONT * Math.min(1.5, Math.max(1, camera.k * 0.9));
-  const height = two ? 32 * Math.min(1.5, Math.max(1, camera.k * 0.9)) : 16;
+  const scale = Math.min(1.5, Math.max(1, camera.k * 0.9));
+  const size = FONT * scale;
+  const heights = camera.k >= 0.86 ? [32 * scale, 16 * scale] : [16];
   const rank = (node) => (node.id === scene.selected ? 4e9 : 0) + (scene.hits.has(node.id) ? 2e9 : 0) + (model.chosen.has(node.id) ? 1e9 : 0) + visitsOf(scene, node);
   const ordered = shown.map((item) => [rank(item.at.node), item]).sort((a, b) => b[0] - a[0] || a[1].at.node.id - b[1].at.node.id);
   const found = [];
   for (const [, item] of ordered) {
-    const room = laid.columns[item.at.depth].label * camera.across - 20 + Math.min(24, 30 * camera.across);
+    const next = laid.columns[item.at.depth + 1];
+    const room = (next ? camera.x(next.x) - 14 : camera.width - 6) - (item.x + 16);
     const characters = Math.floor(room / (size * 0.602));
     if (characters < 4) continue;
-    const from = Math.max(0, Math.floor((item.y - height / 2) / CELL) + 8);
-    const to = Math.floor((item.y + height / 2) / CELL) + 8;
-    const rows = taken[item.at.depth];
-    let free = to < rows.length;
-    for (let row = from; free && row <= to; row++) free = rows[row] === 0;
-    if (!free) continue;
-    rows.fill(1, from, to + 1);
-    found.push({ placed: item.at, x: item.x + 16, y: item.y, width: room + 2, height, characters, size, two });
+    const height = heights.find((one) => take(taken[item.at.depth], item.y, one));
+    if (height) found.push({ placed: item.at, x: item.x + 16, y: item.y, width: room + 2, height, characters, size, two: height > 16 * scale });
   }
   return found;
+}
+
+/** Take the rows that a label of this height needs around y, if all of them are free; whether they were. */
+function take(rows, y, height) {
+  const from = Math.max(0, Math.floor((y - height / 2) / CELL) + 8);
+  const to = Math.floor((y + height / 2) / CELL) + 8;
+  if (to >= rows.length || rows.subarray(from, to + 1).includes(1)) return false;
+  rows.fill(1, from, to + 1);
+  return true;
 }
 
 export function shortened(text, characters) {
