@@ -149,7 +149,7 @@ class Client:
 
     def _opened(self, call: Call[Any], attempts: Attempts) -> httpx.Response:
         """The answer to a call, its body still to be read. Raises the error that its status stands for."""
-        with translating():
+        with translating(self.configuration.base_url):
             request = self._http.build_request(
                 call.method,
                 call.path,

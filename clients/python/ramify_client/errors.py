@@ -166,12 +166,16 @@ def search_error(body: bytes) -> SearchError:
 
 
 @contextmanager
-def translating() -> Iterator[None]:
-    """The one edge at which httpx's errors become ours, chained. Nothing of httpx's leaves this package."""
+def translating(server: str = "its address") -> Iterator[None]:
+    """The one edge at which httpx's errors become ours, chained. Nothing of httpx's leaves this package.
+
+    server: where nobody answers, if nobody does."""
     try:
         yield
     except httpx.TimeoutException as error:
         raise RequestTimeout(f"no answer in time ({type(error).__name__})") from error
+    except httpx.ConnectError as error:
+        raise ConnectionFailed(f"no server answers at {server}: {error}"[:LONGEST]) from error
     except FOREIGN as error:
         raise ConnectionFailed(f"{type(error).__name__}: {error}"[:LONGEST]) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 
 import httpx
@@ -123,6 +124,15 @@ async def test_no_error_of_httpx_leaves_the_client() -> None:
     for kind, expected in ((httpx.ConnectError, ConnectionFailed), (httpx.ReadTimeout, RequestTimeout)):
         async with answering(raises(kind("x")), max_retries=0) as (client, _):
             with pytest.raises(expected):
+                await client.models()
+
+
+async def test_no_server_is_said_with_its_address() -> None:
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))  # and never listens
+        url = f"http://127.0.0.1:{unheard.getsockname()[1]}"
+        async with AsyncClient(url, max_retries=0) as client:
+            with pytest.raises(ConnectionFailed, match=f"no server answers at {url}"):
                 await client.models()
 
 
