@@ -1873,7 +1873,10 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["SearchReply"];
-                    "text/event-stream": string;
+                    "text/event-stream": {
+                        event?: string;
+                        data: string;
+                    };
                 };
             };
             /** @description A field is wrong; `param` says which */
@@ -2241,7 +2244,10 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Completion"];
-                    "text/event-stream": string;
+                    "text/event-stream": {
+                        event?: string;
+                        data: string;
+                    };
                 };
             };
             /** @description A field is wrong; `param` says which */
@@ -2368,7 +2374,10 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ChatCompletion"];
-                    "text/event-stream": string;
+                    "text/event-stream": {
+                        event?: string;
+                        data: string;
+                    };
                 };
             };
             /** @description A field is wrong; `param` says which */
@@ -2498,7 +2507,10 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["SearchReply"];
-                    "text/event-stream": string;
+                    "text/event-stream": {
+                        event?: string;
+                        data: string;
+                    };
                 };
             };
             /** @description A field is wrong; `param` says which */

@@ -14,7 +14,15 @@ from ramify.api.wire_search import Progressed, Started
 
 Responses = dict[int | str, dict[str, Any]]
 TEXT = {"schema": {"type": "string"}}
-STREAM: Responses = {200: {"description": "The answer", "content": {"text/event-stream": TEXT}}}
+EVENT = {
+    "schema": {
+        "type": "object",
+        "description": "Each event of the stream (OpenAPI 3.1 has no word for the whole); `data` is JSON, or [DONE]",
+        "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+        "required": ["data"],
+    }
+}
+STREAM: Responses = {200: {"description": "The answer", "content": {"text/event-stream": EVENT}}}
 NDJSON: Responses = {200: {"description": "A page, or lines", "content": {"application/x-ndjson": TEXT}}}
 DOT: Responses = {200: {"description": "The tree", "content": {"text/vnd.graphviz": TEXT}}}
 METRICS: Responses = {200: {"description": "Prometheus text format", "content": {"text/plain": TEXT}}}
@@ -37,6 +45,10 @@ SEARCH_EXAMPLES: dict[str, Any] = {
                             "seed": 7,
                         },
                     },
+                    "stream": {
+                        "summary": "Events while it searches",
+                        "value": {"prompt": "3 5 7 8 to 24", "stream": True},
+                    },
                 }
             }
         }
@@ -51,6 +63,10 @@ COMPLETION_EXAMPLES: dict[str, Any] = {
                     "plain": {
                         "summary": "The policy alone",
                         "value": {"model": "countdown-tiny", "prompt": "3 5 7 8 to 24\n", "max_tokens": 40},
+                    },
+                    "stream": {
+                        "summary": "The policy alone, as it writes",
+                        "value": {"prompt": "3 5 7 8 to 24\n", "max_tokens": 40, "stream": True},
                     },
                     "search": {
                         "summary": "The best answer of a tree",
@@ -76,6 +92,14 @@ CHAT_EXAMPLES: dict[str, Any] = {
                             "model": "countdown-tiny",
                             "messages": [{"role": "user", "content": "3 5 7 8 to 24"}],
                             "search": {"budget": {"tokens": 1000}},
+                        },
+                    },
+                    "stream": {
+                        "summary": "The same in chunks, comments while it searches",
+                        "value": {
+                            "messages": [{"role": "user", "content": "3 5 7 8 to 24"}],
+                            "search": {"budget": {"tokens": 1000}},
+                            "stream": True,
                         },
                     },
                 }
