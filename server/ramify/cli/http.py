@@ -61,11 +61,11 @@ def how_to_start() -> tuple[str, ...]:
 
 
 def message_of(response: httpx.Response) -> str:
-    """The message of an error response of ours, or the start of any other."""
+    """The message of an error response of ours; of any other what its status means, or else how it starts."""
     try:
         return str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return response.text[:200] or response.reason_phrase
+        return response.reason_phrase or response.text[:200]
 
 
 def checked(response: httpx.Response) -> httpx.Response:
