@@ -1570,6 +1570,8 @@ export interface components {
             kappa?: number | null;
             /** Kappa Growth */
             kappa_growth?: number | null;
+            /** Abandon */
+            abandon?: boolean | null;
             /** Tau */
             tau?: number | null;
             /** Dirichlet Alpha */
@@ -1669,6 +1671,8 @@ export interface components {
             kappa?: number | null;
             /** Kappa Growth */
             kappa_growth?: number | null;
+            /** Abandon */
+            abandon?: boolean | null;
             /** Tau */
             tau?: number | null;
             /** Dirichlet Alpha */
