@@ -26,7 +26,7 @@ from ramify.api.app import application
 from ramify.api.assembly import assemble, model_of
 from ramify.api.context import Context
 from ramify.engines import Measured, Text
-from ramify.service.releases import at_start
+from ramify.service.catalogue import at_start
 from ramify.settings import Settings
 from ramify.treelog import TreeLog
 from ramify.weights import Details, Release, load_release, publish

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from ramify.api import wire_releases as wire
-from ramify.service.releases import Activated, Listing, Row
+from ramify.service.catalogue import Row
+from ramify.service.releases import Activated, Listing
 
 MOST_ACTIVATIONS = 100
 

@@ -33,8 +33,8 @@ from ramify.engines import EngineConfig, EngineError, Engines
 from ramify.rewards import registry
 from ramify.rewards.mathematics import close_default_pool
 from ramify.search.protocols import EngineDead
+from ramify.service.catalogue import at_start
 from ramify.service.ports import Engines as Running
-from ramify.service.releases import at_start
 from ramify.service.served import Served, of_release, served_of
 from ramify.settings import BadSettings, Settings, is_loopback
 from ramify.treelog import LogError, TreeLog

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ import ramify
 from ramify.engines import Measured, Text, long_text
 from ramify.search.protocols import EngineDead
 from ramify.service import canary
+from ramify.service.catalogue import Row, catalogue, lineage, resolve
 from ramify.service.errors import (
     ActivationFailed,
     ActivationInProgress,
@@ -46,9 +47,7 @@ from ramify.weights import (
     Release,
     ReleaseNotFound,
     WeightsError,
-    list_releases,
     load_release,
-    release_path,
     require_alike,
 )
 
@@ -79,17 +78,6 @@ class Activated:
     previous: str | None
     finding: canary.Finding
     seconds: Seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """All that is known of one release."""
-
-    id: str
-    state: str
-    figures: dict[str, Any]
-    manifest: Any
-    """`weights.Manifest`; `None` where the files are gone or cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +119,7 @@ class Releases:
         """Every release on disk or on record."""
         recorded = {row.release_id: row for row in await self.log.releases()}
         history = await self.log.activations()
-        rows = await asyncio.to_thread(self._rows, recorded)
+        rows = await asyncio.to_thread(catalogue, self.root, self.base, recorded)
         rejected = {row.id for row in rows if row.state == "rejected"}
         return Listing(self.model.release, self._before(history, rejected), rows, history)
 
@@ -380,57 +368,6 @@ class Releases:
         if self.model.release in line:
             line = line[: line.index(self.model.release)]
         return line[-1] if line else None
-
-    def _rows(self, recorded: dict[str, Recorded]) -> list[Row]:
-        on_disk = set(list_releases(self.root)) if self.root is not None else set()
-        if self.base is not None:
-            on_disk.add(self.base.id)
-        rows = []
-        for name in sorted(on_disk | recorded.keys()):
-            manifest = None
-            if name in on_disk:
-                with suppress(WeightsError, OSError):
-                    manifest = load_release(resolve(self.root, self.base, name), verify=False).manifest
-            mine = recorded.get(name)
-            rows.append(
-                Row(name, mine.state if mine else "available", dict(mine.figures) if mine else {}, manifest)
-            )
-        return rows
-
-
-def resolve(root: Path | None, base: Release | None, release_id: str) -> Path:
-    """Where a release lies: in the folder, else the base where its id is meant. Raises `InvalidReleaseId`,
-    `ReleaseNotFound`."""
-    if root is not None:
-        path = release_path(root, release_id)
-        if path.is_symlink() or path.exists() or base is None or base.id != release_id:
-            return path
-    if base is not None and base.id == release_id:
-        return base.path
-    raise ReleaseNotFound(f"there is no release {release_id[:40]!r} here")
-
-
-def lineage(history: Iterable[Activation]) -> list[str]:
-    """The releases that led to the active one, which is the last. `history` is newest first."""
-    line: list[str] = []
-    for row in reversed(list(history)):
-        if row.release_id in line and (row.kind != "activate" or line[-1] == row.release_id):
-            del line[line.index(row.release_id) + 1 :]
-        else:
-            line = [name for name in line if name != row.release_id] + [row.release_id]
-    return line
-
-
-async def at_start(log: TreeLog, root: Path | None, base: Release) -> Release:
-    """The release to start with: the one that the log calls active, else `base`, and never that in silence."""
-    active = await log.active_release()
-    if active is None or active.release_id == base.id:
-        return base
-    try:
-        return await asyncio.to_thread(load_release, resolve(root, base, active.release_id))
-    except WeightsError as error:
-        logger.error("the active release cannot be served, so %s is: %s", base.id, error)
-        return base
 
 
 def unknown(release_id: str) -> NotFound:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fakes_releases import write_release
-from ramify.service.releases import lineage
+from ramify.service.catalogue import lineage
 from ramify.treelog.records import Activation
 
 from .site import Site, a_site

@@ -1,0 +1,89 @@
+"""What releases there are, and which of them led to the one that is served."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ramify.treelog import TreeLog
+from ramify.treelog.records import Activation
+from ramify.treelog.records import Release as Recorded
+from ramify.weights import (
+    Release,
+    ReleaseNotFound,
+    WeightsError,
+    list_releases,
+    load_release,
+    release_path,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """All that is known of one release."""
+
+    id: str
+    state: str
+    figures: dict[str, Any]
+    manifest: Any
+    """`weights.Manifest`; `None` where the files are gone or cannot be read."""
+
+
+def catalogue(root: Path | None, base: Release | None, recorded: Mapping[str, Recorded]) -> list[Row]:
+    """Every release in the folder `root`, the base, and those on record, by id. Reads their manifests."""
+    on_disk = set(list_releases(root)) if root is not None else set()
+    if base is not None:
+        on_disk.add(base.id)
+    rows = []
+    for name in sorted(on_disk | recorded.keys()):
+        manifest = None
+        if name in on_disk:
+            with suppress(WeightsError, OSError):
+                manifest = load_release(resolve(root, base, name), verify=False).manifest
+        mine = recorded.get(name)
+        rows.append(
+            Row(name, mine.state if mine else "available", dict(mine.figures) if mine else {}, manifest)
+        )
+    return rows
+
+
+def resolve(root: Path | None, base: Release | None, release_id: str) -> Path:
+    """Where a release lies: in the folder, else the base where its id is meant. Raises `InvalidReleaseId`,
+    `ReleaseNotFound`."""
+    if root is not None:
+        path = release_path(root, release_id)
+        if path.is_symlink() or path.exists() or base is None or base.id != release_id:
+            return path
+    if base is not None and base.id == release_id:
+        return base.path
+    raise ReleaseNotFound(f"there is no release {release_id[:40]!r} here")
+
+
+def lineage(history: Iterable[Activation]) -> list[str]:
+    """The releases that led to the active one, which is the last. `history` is newest first."""
+    line: list[str] = []
+    for row in reversed(list(history)):
+        if row.release_id in line and (row.kind != "activate" or line[-1] == row.release_id):
+            del line[line.index(row.release_id) + 1 :]
+        else:
+            line = [name for name in line if name != row.release_id] + [row.release_id]
+    return line
+
+
+async def at_start(log: TreeLog, root: Path | None, base: Release) -> Release:
+    """The release to start with: the one that the log calls active, else `base`, and never that in silence."""
+    active = await log.active_release()
+    if active is None or active.release_id == base.id:
+        return base
+    try:
+        return await asyncio.to_thread(load_release, resolve(root, base, active.release_id))
+    except WeightsError as error:
+        logger.error("the active release cannot be served, so %s is: %s", base.id, error)
+        return base
