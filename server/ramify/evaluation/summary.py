@@ -123,7 +123,7 @@ def _groups(rows: Sequence[Row], pools: Sequence[Sequence[str]]) -> dict[str, se
     for pool in pools:
         if len(members := {label for label in labels if label in pool}) > 1:
             sets[" + ".join(sorted(members))] = members
-    if len(labels) > 1:
+    if len(labels) > 1 and set(labels) not in sets.values():
         sets[ALL] = set(labels)
     return sets
 

@@ -62,6 +62,10 @@ def test_pools_are_reported_beside_the_groups():
     assert summary.figure("5 + 6", "tree", 200).accuracy.n == 8
 
 
+def test_a_pool_of_all_groups_is_not_said_twice():
+    assert summarise(rows(), ["flat", "tree"], [], pools=[["4", "5"]]).groups == ["4", "5", "4 + 5"]
+
+
 def test_every_method_is_compared_with_every_baseline_but_itself():
     summary = summarise(rows(), ["flat", "tree"], ["flat", "never run"])
     assert {(d.method, d.baseline) for d in summary.differences} == {("tree", "flat")}
