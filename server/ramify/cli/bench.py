@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ramify.bench.throughput import Load
 
 LADDER = (1, 4, 16, 32, 64)
-PARALLEL = 4
-"""The most that docs/operations.md advises where many searches run at once."""
+PARALLEL = 8
+"""What a search has that does not say."""
 
 
 def bench(
