@@ -289,3 +289,26 @@ def sequence(values: Sequence[float]) -> Callable[[], float]:
 
 def replaced(step: Step, **fields: Any) -> Step:
     return dataclasses.replace(step, **fields)
+
+
+ONE_AT_A_TIME = {"parallel": 1, "schedule": "waves"}
+WORTH = {"a": 0.9, "b": 0.6, "c": 0.3, "d": 0.05}
+
+
+def first(text: str) -> float:
+    """A value model that looks at the first letter only."""
+    return WORTH.get(text[:1], 0.5)
+
+
+def last(text: str) -> float:
+    """A value model that looks at the last letter only."""
+    return WORTH.get(text.rstrip("\n")[-1:], 0.5)
+
+
+def listing(depth: int, letters_: str = "abcd") -> ListingPolicy:
+    """Draws that list their letters in turn, a line each."""
+    return ListingPolicy(letters(dict.fromkeys(letters_, 1 / len(letters_)), depth))
+
+
+def texts(nodes: list[Node]) -> list[str]:
+    return [node.text.strip() for node in nodes]
