@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from ramify_trainer.collecting import CollectConfig, collect, problems_of
 from ramify_trainer.errors import CollectionFailed, LeaseTaken
 from ramify_trainer.pulling import Puller
 
+from .client_servers import served
 from .world import KEYS, PROMPT, World, a_world
 
 pytestmark = pytest.mark.anyio
@@ -34,14 +33,6 @@ def small(folder: Path, **changes: Any) -> CollectConfig:
         )
     )
     return SMALL.model_copy(update={"data": str(rows), **changes})
-
-
-@asynccontextmanager
-async def served(folder: Path, **settings: Any) -> AsyncIterator[tuple[AsyncClient, World]]:
-    async with a_world(folder, **settings) as world:
-        transport = httpx.ASGITransport(application(world.context), raise_app_exceptions=False)
-        async with AsyncClient("http://127.0.0.1:8000", transport=transport) as client:
-            yield client, world
 
 
 def as_key(world: World, name: str) -> AsyncClient:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ramify_trainer.collecting import CollectConfig
+from ramify_trainer.from_base import FromBase
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.loop.config import GateConfig, HeldOutConfig, LoopConfig
 
@@ -54,12 +54,10 @@ class SearchedConfig(_Section):
     concurrency: int = Field(default=32, ge=1, le=1024)
 
 
-class CompareConfig(_Section):
+class CompareConfig(FromBase):
     """One comparison."""
 
     name: str = Field(default="compare", pattern=r"^[A-Za-z0-9_.-]{1,12}$")
-    base: str = "shipped"
-    """The release that every arm starts from: `shipped`, or a directory."""
     rounds: int = Field(default=5, ge=1)
     budget: Mapping[str, int] = Field(default={"tokens": 300, "simulations": 10_000})
     """Of one search."""
@@ -77,15 +75,6 @@ class CompareConfig(_Section):
         if len(set(names)) < len(names):
             raise ValueError(f"two arms have one name: {', '.join(names)}")
         return self
-
-    @classmethod
-    def read(cls, path: Path) -> CompareConfig:
-        """A `base` that is a relative path is relative to the file. Raises `pydantic.ValidationError` for unknown or
-        wrong keys, `tomllib.TOMLDecodeError`, `OSError`."""
-        found = cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-        if found.base == "shipped":
-            return found
-        return found.model_copy(update={"base": str(path.parent / found.base)})
 
     def runs(self) -> Iterator[ArmRun]:
         """Every arm with its first seed, then those that have a second one, and so on."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ramify_trainer.collecting import CollectConfig
 from ramify_trainer.errors import TrainerError
+from ramify_trainer.from_base import FromBase
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.outcomes import OutcomeWeights
 
@@ -82,7 +82,7 @@ class ServiceConfig(_Section):
     """Between two tries while the server is away; the waits begin at 1 s and double."""
 
 
-class LoopConfig(_Section):
+class LoopConfig(FromBase):
     """One run."""
 
     name: str = Field(default="loop", pattern=r"^[A-Za-z0-9_.-]{1,40}$")
@@ -90,8 +90,6 @@ class LoopConfig(_Section):
     seed: int = Field(default=0, ge=0)
     rounds: int | None = Field(default=None, ge=1)
     """Of the run; none: until it is stopped."""
-    base: str = "shipped"
-    """The release that the first round starts from: `shipped`, or a directory."""
     weights: Path = Path("runs/weights")
     """Folder of releases, the server's `weights`. The base is copied into it."""
     state: Path = Path("runs/loop")
@@ -105,15 +103,6 @@ class LoopConfig(_Section):
     learning: LearningConfig = LearningConfig()
     gate: GateConfig = GateConfig()
     held_out: HeldOutConfig = HeldOutConfig()
-
-    @classmethod
-    def read(cls, path: Path) -> LoopConfig:
-        """A `base` that is a relative path is relative to the file. Raises `pydantic.ValidationError` for unknown or
-        wrong keys, `tomllib.TOMLDecodeError`, `OSError`."""
-        found = cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-        if found.base == "shipped":
-            return found
-        return found.model_copy(update={"base": str(path.parent / found.base)})
 
 
 def key_in(path: Path | None) -> str | None:
