@@ -7,7 +7,8 @@
 | `launch`, `environment` | from a configuration to an engine's arguments and its processes' environment |
 | `tokenizer`, `decoding`, `stops` | prompts to token ids, token ids to text, stop strings to stop tokens |
 | `admission` | bounded concurrency in front of an engine |
-| `starting`, `backend`, `core_process` | vLLM: its start, its requests, and what runs inside its processes |
+| `starting`, `backend` | vLLM: its start and its requests |
+| `core_process`, `scheduling` | what runs inside its processes |
 | `building` | both starts side by side, and their end where they are given up |
 | `policy`, `scorer` | the two Protocols of `ramify.search` |
 | `openai_serving` | plain completions by vLLM's own OpenAI serving classes |

@@ -1,9 +1,9 @@
 """One running vLLM engine: token ids in, plain values out. Nothing of vLLM's is seen beyond this module.
 
 vLLM 0.32 is pinned. Beside its documented interface this leans on four internals of it: `AsyncLLM.add_request` and
-its collectors (they hand over what an aborted request had generated, which `generate` throws away), the engine
-core's process handles (their end is the earliest sign of death), and the statistics hook, of which the
-per-token part is switched off.
+its collectors (they hand over what an aborted request had generated, which `generate` throws away; that the engine says
+it is `scheduling`'s doing), the engine core's process handles (their end is the earliest sign of death), and the
+statistics hook, of which the per-token part is switched off.
 
 Import it only after `environment.prepare_vllm`, and off the event loop: importing vLLM takes seconds.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,8 @@ CLOSE_SECONDS = 2.0
 """That closing sockets may take."""
 LOOK_EVERY = 0.005
 """Seconds between two looks at whether an engine has become idle, or its end is accounted for."""
+LAST_WORD_SECONDS = 2.0
+"""That an engine may take to say what an aborted request had generated: a step or two."""
 EXIT_CODE_LOOKS = 400
 """How often to look for the exit code of a process that has ended before its end is reported without."""
 
@@ -197,11 +199,10 @@ class Backend:
     # -- requests ------------------------------------------------------------------------------------------------
 
     async def generate(self, prompts: Iterable[tuple[list[int], Any]]) -> list[Sampled]:
-        """Run requests (prompt token ids, sampling parameters); one result for each draw of each, in order.
+        """Run requests (prompt token ids, sampling parameters); one draw for each, in order.
 
         Cancelled, it aborts them in the engine and raises `SampleAborted` with what they had generated."""
-        outputs = await self._run(prompts)
-        return [_sampled(c, c.logprobs) for output in outputs for c in sorted(output.outputs, key=_index)]
+        return [_sampled(output.outputs[0]) for output in await self._run(prompts)]
 
     async def classify(self, requests: Iterable[tuple[Sequence[int], bool]]) -> list[list[list[float]]]:
         """Raw logits of each label, for each (prompt, everywhere): at the prompt's end, or at every position."""
@@ -236,7 +237,6 @@ class Backend:
         temperature: float,
         top_p: float = 1.0,
         top_k: int = 0,
-        n: int = 1,
         top: int = 0,
         stop: Sequence[str] = (),
         stop_token_ids: Sequence[int] = (),
@@ -245,7 +245,6 @@ class Backend:
         """vLLM's sampling parameters, checked once and then only copied."""
 
         return SamplingParams(
-            n=n,
             max_tokens=max_tokens,
             temperature=temperature,
             top_p=top_p,
@@ -292,14 +291,26 @@ class Backend:
                     outputs.append(collector.get_nowait() or await collector.get())  # noqa: PERF401
                 return outputs
             except asyncio.CancelledError:
-                if not self.dead_reason:
-                    await llm.abort(names[len(outputs) :])
-                outputs += filter(None, map(_taken, collectors[len(outputs) :]))
-                raise SampleAborted(sum(_generated(output) for output in outputs)) from None
+                outputs += await self._give_up(names[len(outputs) :], collectors[len(outputs) :])
+                raise SampleAborted(sum(map(_generated, outputs))) from None
             except Exception:
                 if not self.dead_reason and not llm.errored:
                     await llm.abort(names[len(outputs) :])
                 raise
+
+    async def _give_up(self, names: Sequence[str], collectors: Sequence[Any]) -> list[Any]:
+        """Abort requests, and wait for the engine's last word on each: what it had generated (`scheduling`). Where it
+        says nothing, they are forgotten, and what they may have generated is not counted."""
+        last: list[Any] = []
+        if self.dead_reason:
+            return last
+        await self._llm.engine_core.abort_requests_async([one.request_id for one in collectors])
+        with suppress(EngineDeadError, TimeoutError):
+            async with asyncio.timeout(LAST_WORD_SECONDS):
+                for collector in collectors:
+                    last.append(await collector.get())  # noqa: PERF401
+        await self._llm.abort(names[len(last) :])
+        return last
 
     @contextmanager
     def translating(self) -> Iterator[None]:
@@ -331,12 +342,8 @@ def _nothing(timeout: float | None = None) -> None:
     """In place of a shutdown that has been."""
 
 
-def _index(completion: Any) -> int:
-    return int(completion.index)
-
-
-def _sampled(completion: Any, flat: Any) -> Sampled:
-    tokens = list(completion.token_ids)
+def _sampled(completion: Any) -> Sampled:
+    tokens, flat = list(completion.token_ids), completion.logprobs
     stopped = completion.finish_reason == "stop"
     if len(flat.logprobs) == len(tokens):
         return Sampled(tokens, flat.logprobs, stopped)
@@ -345,13 +352,6 @@ def _sampled(completion: Any, flat: Any) -> Sampled:
     return Sampled(tokens, own, stopped, list(zip(flat.token_ids[first], flat.logprobs[first], strict=True)))
 
 
-def _taken(collector: Any) -> Any:
-    try:
-        return collector.get_nowait()
-    except Exception:  # an engine that died in the same moment: nothing was kept
-        return None
-
-
 def _generated(output: Any) -> int:
-    completions = output.outputs if isinstance(output.outputs, list) else []
-    return sum(len(completion.token_ids) for completion in completions if completion is not None)
+    completions = output.outputs if isinstance(output.outputs, list) else []  # a judgement has no tokens
+    return sum(len(completion.token_ids) for completion in completions)

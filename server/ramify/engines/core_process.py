@@ -27,6 +27,7 @@ from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from ramify.engines.environment import RUN_FOLDER, SERVER
+from ramify.engines.scheduling import for_searches
 
 THREADS = "ramify_threads"
 """Key in vLLM's `additional_config`: threads of the engine."""
@@ -64,11 +65,16 @@ class InProcessExecutor(UniProcExecutor):  # type: ignore[misc]
     def _init_executor(self) -> None:
         _take_threads(self.vllm_config)
         _compile_nothing_where_not_asked_to(self.vllm_config)
+        _schedule_for_searches(self.vllm_config)
         super()._init_executor()
 
 
 class ManyProcessExecutor(MultiprocExecutor):  # type: ignore[misc]
     """Spreads the model over several devices."""
+
+    def _init_executor(self) -> None:
+        _schedule_for_searches(self.vllm_config)
+        super()._init_executor()
 
 
 def executor(tensor_parallel: int) -> type[Executor]:
@@ -90,3 +96,9 @@ def _compile_nothing_where_not_asked_to(vllm_config: Any) -> None:
 
     if vllm_config.model_config.enforce_eager:
         torch._dynamo.config.disable = True
+
+
+def _schedule_for_searches(vllm_config: Any) -> None:
+    """The core makes its scheduler after its executor: here is the last word on which class it will be."""
+    config = vllm_config.scheduler_config
+    config.scheduler_cls = for_searches(config.get_scheduler_cls())

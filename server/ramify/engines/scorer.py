@@ -9,16 +9,12 @@ from typing import TYPE_CHECKING
 from ramify.engines.admission import Slots
 from ramify.engines.chains import chains, worth_it
 from ramify.engines.errors import BadScores, EngineError
-from ramify.engines.pacing import Pace
 from ramify.engines.recording import Recorder, Request
 from ramify.search.records import Draw, Score
 
 if TYPE_CHECKING:
     from ramify.engines.backend import Backend
 
-GROUP_SECONDS = 0.02
-"""Between groups of judgements: about what one step of a busy policy takes. Of 6, 15, 20 and 30 ms none was clearly the
-fastest on two cores (2026-11-24, within 5 %); longer ones cost the engines less processor time."""
 Translate = Callable[[Sequence[int]], list[int]]
 
 
@@ -49,7 +45,6 @@ class VllmScorer:
         self._slots = slots
         self._recorder = recorder
         self._translate = translate
-        self._pace = Pace(GROUP_SECONDS)
 
     async def score(self, sequences: Sequence[Sequence[int]]) -> list[Score]:
         """Judge whole sequences, all sent at once. Raises `BadScores`, `EngineDead` or another `EngineError`."""
@@ -57,7 +52,6 @@ class VllmScorer:
             return []
         prompts = [self._translate(s) if self._translate else list(s) for s in sequences]
         jobs = self._jobs(prompts)
-        await self._pace.turn()
         taken = await self._slots.acquire(len(jobs))
         try:
             judged = await self._backend.classify([(prompts[job[0]], len(job) > 1) for job in jobs])

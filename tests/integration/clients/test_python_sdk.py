@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import openai
 import pytest
+from openai.types import Completion
+from openai.types.chat import ChatCompletionChunk
 
 from server_process import ServerProcess
 
@@ -189,16 +192,20 @@ def test_a_chat_goes_through_the_models_template(client: openai.OpenAI) -> None:
 # -- search ------------------------------------------------------------------------------------------------------
 
 
+def tree_behind(client: openai.OpenAI, answer: Completion | ChatCompletionChunk) -> dict[str, Any]:
+    """The logged tree that an answer came from."""
+    ramify = answer.model_extra["ramify"]  # type: ignore[index]
+    url = f"{str(client.base_url).removesuffix('/v1/')}/v1/trees/{ramify['tree']['id']}"
+    tree: dict[str, Any] = httpx.get(url, headers={"Authorization": f"Bearer {KEY}"}).json()["tree"]
+    return tree
+
+
 def test_a_searched_completion_gives_the_trees_best_answers(client: openai.OpenAI) -> None:
     answer = client.completions.create(model=MODEL, prompt=PROMPT, n=3, logprobs=0, seed=7, extra_body=SEARCH)
     assert answer.usage is not None
     assert 200 < answer.usage.completion_tokens <= 500
     assert 1 <= len(answer.choices) <= 3
-    ramify = answer.model_extra["ramify"]  # type: ignore[index]
-    tree = httpx.get(
-        f"{str(client.base_url).removesuffix('/v1/')}/v1/trees/{ramify['tree']['id']}",
-        headers={"Authorization": f"Bearer {KEY}"},
-    ).json()["tree"]
+    tree = tree_behind(client, answer)
     assert [a["text"] for a in tree["candidates"]][: len(answer.choices)] == [c.text for c in answer.choices]
     told = answer.choices[0].logprobs
     assert told is not None
@@ -217,7 +224,7 @@ def test_a_searched_chat_is_streamed_in_proper_chunks(client: openai.OpenAI) -> 
     )
     deltas = [c.choices[0].delta for c in chunks if c.choices]
     assert deltas[0].role == "assistant"
-    assert "24" in "".join(d.content or "" for d in deltas)
+    assert "".join(d.content or "" for d in deltas) == tree_behind(client, chunks[0])["answer"]["text"]
     assert chunks[-2].choices[0].finish_reason == "stop"
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens > 200

@@ -1,0 +1,157 @@
+"""What leaves an engine and when: draws whole, a last word of what was aborted, judgements in groups."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fixtures_engines import LiveEngines
+from ramify.engines import Engines
+
+PROMPT = "3 5 7 8 to 24\n"
+
+
+class GivenSteps:
+    """In vLLM's scheduler's place: its steps bring what they are told to."""
+
+    def __init__(self) -> None:
+        self.requests: dict[str, Any] = {}
+
+    def add_request(self, request: Any) -> None:
+        self.requests[request.request_id] = request
+
+    def has_unfinished_requests(self) -> bool:
+        return bool(self.requests)
+
+    def finish_requests(self, names: list[str], status: Any) -> list[Any]:
+        return [self.requests.pop(name) for name in names if name in self.requests]
+
+    def update_from_output(self, *brought: Any) -> dict[int, Any]:
+        from vllm.v1.engine import EngineCoreOutputs
+
+        for output in brought:
+            if output.finished:
+                self.requests.pop(output.request_id)
+        return {0: EngineCoreOutputs(outputs=list(brought))} if brought else {}
+
+
+@pytest.fixture
+def scheduler() -> Any:
+    from ramify.engines.scheduling import for_searches
+
+    return for_searches(GivenSteps)()
+
+
+def draw(name: str, kind: str = "FINAL_ONLY", stop: list[str] | None = None) -> Any:
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+    return asked(name, SamplingParams(output_kind=RequestOutputKind[kind], stop=stop or []), None)
+
+
+def judgement(name: str) -> Any:
+    from vllm.pooling_params import PoolingParams
+
+    return asked(name, None, PoolingParams(task="classify"))
+
+
+def asked(name: str, sampling: Any, pooling: Any) -> Any:
+    from vllm.v1.request import Request
+
+    return Request(request_id=name, prompt_token_ids=[1], sampling_params=sampling, pooling_params=pooling)
+
+
+def step(name: str, token: int, end: str | None = None, width: int = 1) -> Any:
+    """One token whose log-probability is minus a tenth of it, and `width - 1` likelier ones."""
+    from vllm.v1.engine import EngineCoreOutput, FinishReason
+    from vllm.v1.outputs import LogprobsLists
+
+    lists = LogprobsLists(
+        np.array([[token + i for i in range(width)]]),
+        np.array([[-token / 10 - i for i in range(width)]]),
+        np.array([1]),
+    )
+    return EngineCoreOutput(name, [token], new_logprobs=lists, finish_reason=end and FinishReason[end])
+
+
+def sent(scheduler: Any, *brought: Any) -> list[Any]:
+    return [
+        output for outputs in scheduler.update_from_output(*brought).values() for output in outputs.outputs
+    ]
+
+
+def test_a_draw_leaves_once_with_the_tokens_of_all_its_steps(scheduler: Any) -> None:
+    scheduler.add_request(draw("a"))
+    scheduler.add_request(draw("b"))
+    assert sent(scheduler, step("a", 5), step("b", 7)) == []
+    (b,) = sent(scheduler, step("a", 6), step("b", 8, "STOP"))
+    (a,) = sent(scheduler, step("a", 9, "LENGTH"))
+    assert (b.request_id, b.new_token_ids, b.finish_reason.name) == ("b", [7, 8], "STOP")
+    assert (a.request_id, a.new_token_ids, a.finish_reason.name) == ("a", [5, 6, 9], "LENGTH")
+    assert a.new_logprobs.logprobs.tolist() == [[-0.5], [-0.6], [-0.9]]
+    assert a.new_logprobs.logprob_token_ids.tolist() == [[5], [6], [9]]
+    assert a.new_logprobs.sampled_token_ranks.tolist() == [1, 1, 1]
+
+
+def test_log_probs_of_steps_beside_others_that_ask_for_more_are_cut_to_the_narrowest(scheduler: Any) -> None:
+    scheduler.add_request(draw("a"))
+    assert sent(scheduler, step("a", 5, width=4)) == []
+    (a,) = sent(scheduler, step("a", 6, "STOP", width=2))
+    assert a.new_logprobs.logprob_token_ids.tolist() == [[5, 6], [6, 7]]
+
+
+@pytest.mark.parametrize("one", [{"kind": "DELTA"}, {"stop": ["24"]}], ids=["streamed", "stop strings"])
+def test_what_is_read_token_by_token_leaves_so(scheduler: Any, one: dict[str, Any]) -> None:
+    scheduler.add_request(draw("a", **one))
+    assert [o.new_token_ids for o in sent(scheduler, step("a", 5))] == [[5]]
+    assert [o.new_token_ids for o in sent(scheduler, step("a", 6, "STOP"))] == [[6]]
+
+
+def test_an_aborted_draw_says_what_it_had(scheduler: Any) -> None:
+    from vllm.v1.request import RequestStatus
+
+    for name in ("a", "new"):
+        scheduler.add_request(draw(name))
+    scheduler.add_request(draw("streamed", "DELTA"))
+    sent(scheduler, step("a", 5))
+    sent(scheduler, step("a", 6))
+    scheduler.finish_requests(["a", "new", "streamed", "unknown"], RequestStatus.FINISHED_ABORTED)
+    words = {o.request_id: (o.new_token_ids, o.finish_reason.name) for o in sent(scheduler)}
+    assert words == {"a": ([5, 6], "ABORT"), "new": ([], "ABORT"), "streamed": ([], "ABORT")}
+    assert sent(scheduler) == []
+
+
+def test_a_judgement_after_a_pause_goes_at_once_and_a_sooner_one_waits_for_the_next_group(
+    scheduler: Any,
+) -> None:
+    from vllm.v1.request import RequestStatus
+
+    from ramify.engines.scheduling import GROUP_SECONDS
+
+    def taken(name: str) -> float:
+        began = time.monotonic()
+        scheduler.add_request(judgement(name))
+        return time.monotonic() - began
+
+    assert taken("first") < GROUP_SECONDS / 2
+    scheduler.finish_requests(["first"], RequestStatus.FINISHED_STOPPED)
+    sent(scheduler)
+    assert taken("sooner") > GROUP_SECONDS / 2
+    assert taken("with it") < GROUP_SECONDS / 2
+
+
+def test_judgements_asked_for_one_by_one_share_the_engines_steps(
+    live_engines: LiveEngines, engines: Engines
+) -> None:
+    prompt = engines.tokenizer.encode(PROMPT)
+    pulse = engines._backends["value"].pulse
+
+    async def go() -> int:
+        before = pulse.steps
+        await asyncio.gather(*(engines.scorer.score([[*prompt, token]]) for token in range(4, 68)))
+        return pulse.steps - before
+
+    assert live_engines.run(go()) <= 8
