@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from ramify.bench.throughput import Load
 
 LADDER = (1, 4, 16, 32, 64)
-PARALLEL = 8
-"""What a search has that does not say."""
+PARALLEL = 16
+"""Simulations at once in one search: of 1,000 tokens, sixteen solve as many problems as two (docs/search.md)."""
+DEFAULTS = "defaults"
+"""In the place of a shipped method: `mcts` with what it has where a request says nothing."""
 
 
 def bench(
@@ -28,7 +30,10 @@ def bench(
     slots: Annotated[int, typer.Option(min=1, help="Searches at once.")] = 32,
     tokens: Annotated[int, typer.Option(min=1, help="Generated tokens of one search.")] = 1000,
     pairs: Annotated[int, typer.Option(min=0, help="Runs of search and replay; 0 leaves them out.")] = 5,
-    method: Annotated[str, typer.Option(help="Which of the shipped methods searches.")] = "mcts",
+    method: Annotated[
+        str,
+        typer.Option(help="Which search: mcts with its defaults, or one of the shipped methods (eval's)."),
+    ] = DEFAULTS,
     parallel: Annotated[int, typer.Option(min=1, help="Simulations at once in one search.")] = PARALLEL,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change a parameter: search.parallel=16.")
@@ -47,14 +52,15 @@ def bench(
     from ramify.engines.errors import EngineError
     from ramify.evaluation import machine
     from ramify.evaluation.local import identity
-    from ramify.evaluation.methods import BadMethod, load_methods, override
+    from ramify.evaluation.methods import BadMethod, Method, load_methods, override
     from ramify.evaluation.problems import problems
     from ramify.evaluation.runner import SearchFailed
     from ramify.rewards.errors import BadDataset
     from ramify.weights import WeightsError
 
     try:
-        (chosen,) = override(load_methods(names=[method]), [f"search.parallel={parallel}", *(set_ or [])])
+        methods = [Method("mcts", "mcts")] if method == DEFAULTS else load_methods(names=[method])
+        (chosen,) = override(methods, [f"search.parallel={parallel}", *(set_ or [])])
         asked = problems(data, max(searches, 2 * max(LADDER)), seed=0)
     except (BadMethod, BadDataset) as error:
         refuse(error)

@@ -1,9 +1,9 @@
 """One running vLLM engine: token ids in, plain values out. Nothing of vLLM's is seen beyond this module.
 
-vLLM 0.32 is pinned. Beside its documented interface this leans on four internals of it: `AsyncLLM.add_request` and
-its collectors (they hand over what an aborted request had generated, which `generate` throws away; that the engine says
-it is `scheduling`'s doing), the engine core's process handles (their end is the earliest sign of death), and the
-statistics hook, of which the per-token part is switched off.
+vLLM 0.32 is pinned. Beside its documented interface this leans on five internals of it: `AsyncLLM.add_request` and
+its collectors (they hand over what an aborted request had generated, which `generate` throws away), the engine client's
+own abort (the engine then has the last word, by `scheduling`), the engine core's process handles (their end is the
+earliest sign of death), and the statistics hook, of which the per-token part is switched off.
 
 Import it only after `environment.prepare_vllm`, and off the event loop: importing vLLM takes seconds.
 """
@@ -299,18 +299,20 @@ class Backend:
                 raise
 
     async def _give_up(self, names: Sequence[str], collectors: Sequence[Any]) -> list[Any]:
-        """Abort requests, and wait for the engine's last word on each: what it had generated (`scheduling`). Where it
-        says nothing, they are forgotten, and what they may have generated is not counted."""
+        """Abort requests; of draws, give what they had generated, by the engine's own word (`scheduling`) where it
+        comes in time, else what had reached this process. The last names may have no collector yet."""
         last: list[Any] = []
         if self.dead_reason:
             return last
-        await self._llm.engine_core.abort_requests_async([one.request_id for one in collectors])
-        with suppress(EngineDeadError, TimeoutError):
-            async with asyncio.timeout(LAST_WORD_SECONDS):
-                for collector in collectors:
-                    last.append(await collector.get())  # noqa: PERF401
-        await self._llm.abort(names[len(last) :])
-        return last
+        await self._llm.abort(names[len(collectors) :])
+        if self.launch.role == "policy":
+            with suppress(Exception, asyncio.CancelledError):  # told to end twice, or the engine died
+                async with asyncio.timeout(LAST_WORD_SECONDS):
+                    await self._llm.engine_core.abort_requests_async([one.request_id for one in collectors])
+                    for collector in collectors:
+                        last.append(await collector.get())  # noqa: PERF401
+        await self._llm.abort(names[len(last) : len(collectors)])
+        return last + list(filter(None, map(_taken, collectors[len(last) :])))
 
     @contextmanager
     def translating(self) -> Iterator[None]:
@@ -350,6 +352,13 @@ def _sampled(completion: Any) -> Sampled:
     own = [flat.logprobs[start] for start in flat.start_indices]
     first = slice(flat.start_indices[0] + 1, flat.end_indices[0])
     return Sampled(tokens, own, stopped, list(zip(flat.token_ids[first], flat.logprobs[first], strict=True)))
+
+
+def _taken(collector: Any) -> Any:
+    """What has come for a request, if anything."""
+    with suppress(Exception):  # what an engine that died left in its place
+        return collector.get_nowait()
+    return None
 
 
 def _generated(output: Any) -> int:

@@ -65,16 +65,16 @@ class InProcessExecutor(UniProcExecutor):  # type: ignore[misc]
     def _init_executor(self) -> None:
         _take_threads(self.vllm_config)
         _compile_nothing_where_not_asked_to(self.vllm_config)
-        _schedule_for_searches(self.vllm_config)
         super()._init_executor()
+        _schedule_for_searches(self.vllm_config)
 
 
 class ManyProcessExecutor(MultiprocExecutor):  # type: ignore[misc]
     """Spreads the model over several devices."""
 
     def _init_executor(self) -> None:
-        _schedule_for_searches(self.vllm_config)
         super()._init_executor()
+        _schedule_for_searches(self.vllm_config)
 
 
 def executor(tensor_parallel: int) -> type[Executor]:
@@ -99,6 +99,7 @@ def _compile_nothing_where_not_asked_to(vllm_config: Any) -> None:
 
 
 def _schedule_for_searches(vllm_config: Any) -> None:
-    """The core makes its scheduler after its executor: here is the last word on which class it will be."""
+    """The core makes its scheduler after its executor: here is the last word on which class it will be. (After the
+    workers have started, which need not know it.)"""
     config = vllm_config.scheduler_config
     config.scheduler_cls = for_searches(config.get_scheduler_cls())

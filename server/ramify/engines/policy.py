@@ -53,7 +53,9 @@ class VllmPolicy:
         self._params = lru_cache(1024)(self._make_params)
 
     async def sample(self, prefix: Sequence[int], draw: Draw, seeds: Sequence[int]) -> list[Step]:
-        """Draw `draw.n` independent continuations. Raises `SampleAborted`, `EngineDead` or an `EngineError`."""
+        """Draw `draw.n` independent continuations. Raises `SampleAborted`, `EngineDead` or an `EngineError`.
+
+        The count of `SampleAborted` leaves out what the step computed in which the engine heard of it."""
         if len(seeds) != draw.n:
             raise ValueError(f"{draw.n} draws need as many seeds, not {len(seeds)}")
         prompt = list(prefix)

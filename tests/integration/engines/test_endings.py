@@ -20,7 +20,7 @@ import pytest
 
 from fixtures_engines import model_paths, until
 from ramify.engines import BadModel, EngineConfig, EngineError, Engines, EngineStartFailed
-from ramify.search.protocols import EngineDead
+from ramify.search.protocols import EngineDead, SampleAborted
 from ramify.search.records import Draw
 
 HOST = Path(__file__).with_name("host.py")
@@ -174,6 +174,16 @@ def test_an_engine_that_hangs_fails_its_probe(paths: tuple[Path, Path], scratch:
                     await engines.probe(1.0)
                 with pytest.raises(TimeoutError, match="policy engine made no step within 1 s"):
                     await engines.probe(1.0)
+                backend = engines.policy._backend
+                left = backend.unfinished
+                waiting = asyncio.create_task(engines.policy.sample([1], Draw(n=2, max_tokens=4), [1, 2]))
+                await until(lambda: backend.unfinished == left + 2)
+                waiting.cancel()
+                await asyncio.sleep(0)
+                waiting.cancel()  # the second time it waits no longer for the engine's word
+                with pytest.raises(SampleAborted):
+                    await asyncio.wait_for(waiting, 1)
+                assert backend.unfinished == left == 0, "what was given up is forgotten"
             finally:
                 os.kill(engines.pids[0], signal.SIGCONT)
             await engines.probe(30.0)

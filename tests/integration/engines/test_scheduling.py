@@ -46,10 +46,10 @@ def scheduler() -> Any:
     return for_searches(GivenSteps)()
 
 
-def draw(name: str, kind: str = "FINAL_ONLY", stop: list[str] | None = None) -> Any:
+def draw(name: str, kind: str = "FINAL_ONLY", *, detokenize: bool = False) -> Any:
     from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-    return asked(name, SamplingParams(output_kind=RequestOutputKind[kind], stop=stop or []), None)
+    return asked(name, SamplingParams(output_kind=RequestOutputKind[kind], detokenize=detokenize), None)
 
 
 def judgement(name: str) -> Any:
@@ -96,6 +96,15 @@ def test_a_draw_leaves_once_with_the_tokens_of_all_its_steps(scheduler: Any) -> 
     assert a.new_logprobs.sampled_token_ranks.tolist() == [1, 1, 1]
 
 
+def test_a_long_draw_is_folded_on_the_way_and_loses_nothing(scheduler: Any) -> None:
+    scheduler.add_request(draw("a"))
+    for token in range(99):
+        assert sent(scheduler, step("a", token, width=1 + token % 3)) == []
+    (a,) = sent(scheduler, step("a", 99, "STOP"))
+    assert a.new_token_ids == list(range(100))
+    assert a.new_logprobs.logprob_token_ids.tolist() == [[token] for token in range(100)]
+
+
 def test_log_probs_of_steps_beside_others_that_ask_for_more_are_cut_to_the_narrowest(scheduler: Any) -> None:
     scheduler.add_request(draw("a"))
     assert sent(scheduler, step("a", 5, width=4)) == []
@@ -103,7 +112,7 @@ def test_log_probs_of_steps_beside_others_that_ask_for_more_are_cut_to_the_narro
     assert a.new_logprobs.logprob_token_ids.tolist() == [[5, 6], [6, 7]]
 
 
-@pytest.mark.parametrize("one", [{"kind": "DELTA"}, {"stop": ["24"]}], ids=["streamed", "stop strings"])
+@pytest.mark.parametrize("one", [{"kind": "DELTA"}, {"detokenize": True}], ids=["streamed", "made text of"])
 def test_what_is_read_token_by_token_leaves_so(scheduler: Any, one: dict[str, Any]) -> None:
     scheduler.add_request(draw("a", **one))
     assert [o.new_token_ids for o in sent(scheduler, step("a", 5))] == [[5]]
@@ -124,12 +133,23 @@ def test_an_aborted_draw_says_what_it_had(scheduler: Any) -> None:
     assert sent(scheduler) == []
 
 
-def test_a_judgement_after_a_pause_goes_at_once_and_a_sooner_one_waits_for_the_next_group(
-    scheduler: Any,
-) -> None:
+def test_an_aborted_judgement_needs_no_last_word(scheduler: Any) -> None:
     from vllm.v1.request import RequestStatus
 
-    from ramify.engines.scheduling import GROUP_SECONDS
+    scheduler.add_request(judgement("a"))
+    scheduler.finish_requests(["a"], RequestStatus.FINISHED_ABORTED)
+    assert sent(scheduler) == []
+
+
+@pytest.mark.parametrize("size", [1, 4, 20])
+def test_a_judgement_after_a_pause_goes_at_once_and_a_sooner_one_waits_longer_the_fuller_the_last_group_was(
+    scheduler: Any, size: int
+) -> None:
+    import torch
+    from vllm.v1.engine import EngineCoreOutput
+    from vllm.v1.request import RequestStatus
+
+    from ramify.engines.scheduling import FULL_GROUP, GROUP_SECONDS
 
     def taken(name: str) -> float:
         began = time.monotonic()
@@ -138,8 +158,9 @@ def test_a_judgement_after_a_pause_goes_at_once_and_a_sooner_one_waits_for_the_n
 
     assert taken("first") < GROUP_SECONDS / 2
     scheduler.finish_requests(["first"], RequestStatus.FINISHED_STOPPED)
-    sent(scheduler)
-    assert taken("sooner") > GROUP_SECONDS / 2
+    done = [EngineCoreOutput(str(i), [], pooling_output=torch.zeros(1)) for i in range(size)]
+    sent(scheduler, *done)
+    assert taken("sooner") > 0.9 * GROUP_SECONDS * min(1, size / FULL_GROUP) - 0.001
     assert taken("with it") < GROUP_SECONDS / 2
 
 
