@@ -2,8 +2,8 @@
 
 Draws leave the engine whole: once, with all their tokens, when they end. vLLM sends what every step brought, three
 arrays for each token of each draw, for readers who stream; taking those apart was the largest single cost of the
-server's process (28 % of its time, on a CPU with the demo model). Requests whose text vLLM makes are left as they are:
-it looks for stop strings outside the engine, token by token, and a long text is better made as it comes.
+server's process. Requests whose text vLLM makes are left as they are: it looks for stop strings outside the engine,
+token by token, and a long text is better made as it comes.
 
 Aborted draws get a last output, with the tokens that they had: whoever paid for them can count them. vLLM by itself
 would say nothing more of them. (It does where it aborts of its own accord, at a pause in mode "abort" or its shutdown,
@@ -40,7 +40,7 @@ where few come, waiting for more of them only keeps their search waiting."""
 
 @cache
 def for_searches(scheduler: type[Any]) -> type[Any]:
-    """A kind of vLLM's scheduler that does as is said above."""
+    """`scheduler`, one of vLLM's classes, as a class that does what is said above; the same one each time."""
     return type(f"Searches{scheduler.__name__}", (Scheduling, scheduler), {})
 
 

@@ -16,9 +16,7 @@ from ramify.search.growth import Growth
 from ramify.search.plans import Drawn, Grown, Plan
 from ramify.search.records import Limits, Sampling
 from ramify.search.tree import Node
-from search_worlds import check, encode, new_tree, ran
-
-ONE_AT_A_TIME = {"parallel": 1, "schedule": "waves"}
+from search_worlds import ONE_AT_A_TIME, check, encode, new_tree, ran
 
 
 def growing(**tree: Any) -> Growth:

@@ -12,9 +12,7 @@ from fakes import FakePolicy, FakeScorer, FakeTask, letters
 from ramify.search.protocols import EngineDead
 from ramify.search.records import Draw, Limits, Score, Step
 from ramify.search.run import Search
-from search_worlds import check, replaced, world
-
-AB = letters({"a": 0.6, "b": 0.4}, 3)
+from search_worlds import AB, check, replaced, world
 
 
 @pytest.mark.anyio

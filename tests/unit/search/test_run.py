@@ -8,12 +8,10 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from fakes import FakePolicy, FakeScorer, FakeTask, letters
+from fakes import FakePolicy, FakeScorer, FakeTask
 from ramify.search.records import Draw, Limits, Sampling, Status, Step, StopReason
 from ramify.search.run import Progress, Search
-from search_worlds import World, check, new_tree, world
-
-AB = letters({"a": 0.6, "b": 0.4}, 3)
+from search_worlds import AB, World, check, new_tree, world
 
 
 async def turns(count: int) -> None:
