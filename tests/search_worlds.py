@@ -293,7 +293,7 @@ def replaced(step: Step, **fields: Any) -> Step:
 
 ONE_AT_A_TIME = {"parallel": 1, "schedule": "waves"}
 AB = letters({"a": 0.6, "b": 0.4}, 3)
-"""Three letters, each `a` or `b`."""
+"""Answers of three lines, each `a` or `b`."""
 WORTH = {"a": 0.9, "b": 0.6, "c": 0.3, "d": 0.05}
 
 
