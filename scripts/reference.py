@@ -5,6 +5,7 @@
 | configuration.md | the server's settings |
 | trainer-configuration.md | the models of the trainer's TOML files |
 | cli.md | the commands `ramify` and `ramify-trainer` |
+| openai.md | its tables: the fields of OpenAI's routes |
 
 `tests/unit/test_reference_pages.py` finds out a page that is out of date.
 """
@@ -26,6 +27,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 import ramify_trainer
+from ramify.api.openai_fields import FIELDS, MESSAGES, STREAM_OPTIONS
+from ramify.api.openai_fields import table as fields_table
 from ramify.cli import app as server_app
 from ramify.settings.page import document
 from ramify_trainer.cli import app as trainer_app
@@ -39,7 +42,29 @@ def pages() -> dict[str, str]:
         "configuration.md": document(),
         "trainer-configuration.md": trainer_configuration(),
         "cli.md": commands(),
+        "openai.md": openai_fields(),
     }
+
+
+# -- the fields of OpenAI's routes --------------------------------------------------------------------------------
+
+
+def openai_fields() -> str:
+    """The page as it is, with its tables made anew."""
+    page = (DOCS / "openai.md").read_text(encoding="utf-8")
+    for name, fields in TABLES.items():
+        begin, end = f"<!-- {name}: made by `make docs` -->\n", "<!-- end -->"
+        head, _, rest = page.partition(begin)
+        rows = [
+            "| field | completions | chat | beside `search` |",
+            "|---|---|---|---|",
+            *fields_table(fields),
+        ]
+        page = head + begin + "\n".join(rows) + "\n" + end + rest.partition(end)[2]
+    return page
+
+
+TABLES = {"fields": FIELDS, "messages": MESSAGES, "stream_options": STREAM_OPTIONS}
 
 
 # -- the commands -------------------------------------------------------------------------------------------------

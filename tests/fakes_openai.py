@@ -23,6 +23,9 @@ class FakePlain:
     bodies: list[Mapping[str, Any]] = field(default_factory=list)
     """What was asked, in order."""
 
+    async def prompt_tokens(self, body: Mapping[str, Any]) -> int:
+        return sum(map(len, self._prompts(body)))
+
     async def complete(self, body: Mapping[str, Any], sequences: int) -> dict[str, Any]:
         prompts, draws = await self._draw(body, sequences)
         choices = [self._choice(body, i, step) for i, step in enumerate(draws)]
@@ -42,7 +45,7 @@ class FakePlain:
                 yield {
                     **head,
                     "choices": [{"index": index, "logprobs": None, "finish_reason": finish, **content}],
-                    "usage": {"completion_tokens": len(step.token_ids)},
+                    "usage": usage(prompts[:1], [step]),
                 }
         yield {**head, "choices": [], "usage": usage(prompts, draws)}
 
@@ -52,8 +55,8 @@ class FakePlain:
             raise self.refuse
         prompts = self._prompts(body)
         cap = body.get("max_completion_tokens", body.get("max_tokens"))
-        assert cap is not None
-        draw = Draw(n=body["n"], max_tokens=cap, temperature=body.get("temperature", 1.0))
+        assert cap is not None  # vLLM too draws a token to score a prompt
+        draw = Draw(n=body["n"], max_tokens=max(1, cap), temperature=body.get("temperature", 1.0))
         seeds = random.Random(body.get("seed"))
         steps: list[Step] = []
         for prompt in prompts:

@@ -38,6 +38,8 @@ class SearchOptions(BranchOptions, total=False):
 
     messages: Sequence[Message] | None
     """In place of `prompt`: a conversation."""
+    chat_template_kwargs: Mapping[str, Any] | None
+    """With `messages`: variables of the model's chat template, such as `enable_thinking`."""
     task: Mapping[str, Any] | None
     """`name` and `problem`: what answers are judged by."""
     model: str | None

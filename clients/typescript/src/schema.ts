@@ -602,6 +602,42 @@ export interface components {
         /** ChatMessage */
         ChatMessage: {
             /**
+             * Tool Calls
+             * @description Not served: tools are not served here.
+             * @enum {unknown}
+             */
+            tool_calls?: never[] | null;
+            /**
+             * Tool Call Id
+             * @description Not served: tools are not served here.
+             * @enum {unknown}
+             */
+            tool_call_id?: null;
+            /**
+             * Function Call
+             * @description Not served: tools are not served here.
+             * @enum {unknown}
+             */
+            function_call?: null;
+            /**
+             * Refusal
+             * @description Not served: refusals are not given to the chat template.
+             * @enum {unknown}
+             */
+            refusal?: null;
+            /**
+             * Audio
+             * @description Not served: only text is read here.
+             * @enum {unknown}
+             */
+            audio?: null;
+            /**
+             * Annotations
+             * @description Not served: annotations are not given to the chat template.
+             * @enum {unknown}
+             */
+            annotations?: never[] | null;
+            /**
              * Role
              * @enum {string}
              */
@@ -611,26 +647,248 @@ export interface components {
              * @description Text, or parts of text, which are joined by line breaks.
              */
             content: string | components["schemas"]["TextPart"][];
-            /** Name */
-            name?: null;
-            /** Tool Calls */
-            tool_calls?: null;
-            /** Tool Call Id */
-            tool_call_id?: null;
-            /** Function Call */
-            function_call?: null;
-            /** Refusal */
-            refusal?: null;
-            /** Audio */
-            audio?: null;
-            /** Annotations */
-            annotations?: null;
+            /**
+             * Name
+             * @description Given to the chat template.
+             */
+            name?: string | null;
+            /**
+             * Id
+             * @description Taken and without effect.
+             */
+            id?: string | null;
         };
         /**
          * ChatRequest
          * @description POST /v1/chat/completions.
          */
         ChatRequest: {
+            /**
+             * Echo
+             * @description Not served: the prompt is not sent back in a chat.
+             * @enum {unknown}
+             */
+            echo?: false | null;
+            /**
+             * Response Format
+             * @description Not served: output is not constrained here.
+             * @enum {unknown}
+             */
+            response_format?: {
+                type: "text";
+            } | null;
+            /**
+             * Tools
+             * @description Not served: tools are not served here.
+             * @enum {unknown}
+             */
+            tools?: never[] | null;
+            /**
+             * Tool Choice
+             * @description Not served: tools are not served here.
+             * @enum {unknown}
+             */
+            tool_choice?: "none" | null;
+            /**
+             * Parallel Tool Calls
+             * @description Not served: tools are not served here.
+             * @enum {unknown}
+             */
+            parallel_tool_calls?: false | true | null;
+            /**
+             * Functions
+             * @description Not served: tools are not served here.
+             * @enum {unknown}
+             */
+            functions?: never[] | null;
+            /**
+             * Function Call
+             * @description Not served: tools are not served here.
+             * @enum {unknown}
+             */
+            function_call?: "none" | null;
+            /**
+             * Web Search Options
+             * @description Not served: tools are not served here.
+             * @enum {unknown}
+             */
+            web_search_options?: null;
+            /**
+             * Modalities
+             * @description Not served: only text is written here.
+             * @enum {unknown}
+             */
+            modalities?: [
+                "text"
+            ] | null;
+            /**
+             * Audio
+             * @description Not served: only text is written here.
+             * @enum {unknown}
+             */
+            audio?: null;
+            /**
+             * Prediction
+             * @description Not served: predicted outputs are not served here.
+             * @enum {unknown}
+             */
+            prediction?: null;
+            /**
+             * Verbosity
+             * @description Not served: it would have no effect: ask in the prompt.
+             * @enum {unknown}
+             */
+            verbosity?: "medium" | null;
+            /**
+             * Prompt Cache Retention
+             * @description Not served: cached prefixes are kept while there is room.
+             * @enum {unknown}
+             */
+            prompt_cache_retention?: null;
+            /**
+             * Store
+             * @description Not served: nothing is stored under it here; searches are in the tree log.
+             * @enum {unknown}
+             */
+            store?: false | null;
+            /**
+             * Service Tier
+             * @description Not served: there is one tier: auto or default.
+             * @enum {unknown}
+             */
+            service_tier?: "auto" | "default" | null;
+            /**
+             * Structured Outputs
+             * @description Not served: output is not constrained here.
+             * @enum {unknown}
+             */
+            structured_outputs?: null;
+            /**
+             * Regex
+             * @description Not served: output is not constrained here.
+             * @enum {unknown}
+             */
+            regex?: null;
+            /**
+             * Ebnf
+             * @description Not served: output is not constrained here.
+             * @enum {unknown}
+             */
+            ebnf?: null;
+            /**
+             * Json Schema
+             * @description Not served: output is not constrained here.
+             * @enum {unknown}
+             */
+            json_schema?: null;
+            /**
+             * No Stop Trim
+             * @description Not served: `include_stop_str_in_output` keeps the string that ends an answer.
+             * @enum {unknown}
+             */
+            no_stop_trim?: false | null;
+            /**
+             * Return Hidden States
+             * @description Not served: hidden states are not sent.
+             * @enum {unknown}
+             */
+            return_hidden_states?: false | null;
+            /**
+             * Separate Reasoning
+             * @description Not served: reasoning is never mixed into the answer by request.
+             * @enum {unknown}
+             */
+            separate_reasoning?: true | null;
+            /**
+             * Stream Reasoning
+             * @description Not served: a stream holds back no reasoning.
+             * @enum {unknown}
+             */
+            stream_reasoning?: true | null;
+            /**
+             * Lora Path
+             * @description Not served: adapters are not served: publish a release.
+             * @enum {unknown}
+             */
+            lora_path?: null;
+            /**
+             * Session Params
+             * @description Not served: there are no sessions; prefixes are cached without them.
+             * @enum {unknown}
+             */
+            session_params?: null;
+            /**
+             * Use Beam Search
+             * @description Not served: ask for `"search": {"algorithm": "beam"}`.
+             * @enum {unknown}
+             */
+            use_beam_search?: false | null;
+            /**
+             * Length Penalty
+             * @description Not served: it is a parameter of vLLM's beam search, which is not served.
+             * @enum {unknown}
+             */
+            length_penalty?: 1 | null;
+            /**
+             * Priority
+             * @description Not served: requests have no priority.
+             * @enum {unknown}
+             */
+            priority?: 0 | null;
+            /**
+             * Bad Words
+             * @description Not served: `logit_bias` keeps tokens out.
+             * @enum {unknown}
+             */
+            bad_words?: never[] | null;
+            /**
+             * Allowed Token Ids
+             * @description Not served: `logit_bias` keeps tokens out.
+             * @enum {unknown}
+             */
+            allowed_token_ids?: null;
+            /**
+             * Spaces Between Special Tokens
+             * @description Not served: texts are decoded as vLLM decodes by default.
+             * @enum {unknown}
+             */
+            spaces_between_special_tokens?: true | null;
+            /**
+             * Truncate Prompt Tokens
+             * @description Not served: prompts are not cut: shorten it.
+             * @enum {unknown}
+             */
+            truncate_prompt_tokens?: null;
+            /**
+             * Prompt Logprobs
+             * @description Not served: a completion's `echo` with `logprobs` has them.
+             * @enum {unknown}
+             */
+            prompt_logprobs?: null;
+            /**
+             * Return Token Ids
+             * @description Not served: replies hold text; /v1/trees has the tokens of a search.
+             * @enum {unknown}
+             */
+            return_token_ids?: false | null;
+            /**
+             * Return Tokens As Token Ids
+             * @description Not served: replies hold text; /v1/trees has the tokens of a search.
+             * @enum {unknown}
+             */
+            return_tokens_as_token_ids?: false | null;
+            /**
+             * Chat Template
+             * @description Not served: only the model's own template is run.
+             * @enum {unknown}
+             */
+            chat_template?: null;
+            /**
+             * Documents
+             * @description Not served: put documents into the messages.
+             * @enum {unknown}
+             */
+            documents?: never[] | null;
             /** Model */
             model?: string | null;
             /**
@@ -669,6 +927,13 @@ export interface components {
              */
             user?: string | null;
             /**
+             * Metadata
+             * @description Taken and without effect; nothing is stored.
+             */
+            metadata?: {
+                [key: string]: string;
+            } | null;
+            /**
              * Safety Identifier
              * @description Taken and without effect.
              */
@@ -678,18 +943,9 @@ export interface components {
              * @description Taken; prefixes are cached without it.
              */
             prompt_cache_key?: string | null;
-            /** Service Tier */
-            service_tier?: ("auto" | "default") | null;
-            /** Store */
-            store?: false | null;
-            /** Metadata */
-            metadata?: null;
             /** @description Search a tree for the answer; absent: the policy alone. */
             search?: components["schemas"]["ramify__api__wire_openai__Search"] | null;
-            /**
-             * Top K
-             * @description 0 keeps all tokens.
-             */
+            /** Top K */
             top_k?: number | null;
             /** Min P */
             min_p?: number | null;
@@ -725,31 +981,30 @@ export interface components {
              * @description With `logprobs`; with `search` 0, since only drawn tokens are in the tree.
              */
             top_logprobs?: number | null;
-            response_format?: components["schemas"]["ResponseFormat"] | null;
-            /** Modalities */
-            modalities?: "text"[] | null;
-            /** Tool Choice */
-            tool_choice?: "none" | null;
-            /** Tools */
-            tools?: null;
-            /** Parallel Tool Calls */
-            parallel_tool_calls?: null;
-            /** Functions */
-            functions?: null;
-            /** Function Call */
-            function_call?: null;
-            /** Web Search Options */
-            web_search_options?: null;
-            /** Audio */
-            audio?: null;
-            /** Prediction */
-            prediction?: null;
-            /** Reasoning Effort */
-            reasoning_effort?: null;
-            /** Verbosity */
-            verbosity?: null;
-            /** Prompt Cache Retention */
-            prompt_cache_retention?: null;
+            /** Chat Template Kwargs */
+            chat_template_kwargs?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Add Generation Prompt
+             * @description Begin the model's turn; absent: yes, unless `continue_final_message`.
+             */
+            add_generation_prompt?: boolean | null;
+            /**
+             * Continue Final Message
+             * @description Write on at the end of the last message.
+             */
+            continue_final_message?: boolean | null;
+            /**
+             * Reasoning Effort
+             * @description Given to the chat template, with `enable_thinking` (`false` for `none`) unless `chat_template_kwargs` has it.
+             */
+            reasoning_effort?: ("none" | "minimal" | "low" | "medium" | "high" | "xhigh" | "max") | null;
+            /**
+             * Include Reasoning
+             * @description Send the model's reasoning with its answer; absent: yes.
+             */
+            include_reasoning?: boolean | null;
         };
         /** Completion */
         Completion: {
@@ -813,6 +1068,158 @@ export interface components {
          * @description POST /v1/completions.
          */
         CompletionRequest: {
+            /**
+             * Reasoning Effort
+             * @description Not served: a completion goes through no chat template.
+             * @enum {unknown}
+             */
+            reasoning_effort?: "none" | null;
+            /**
+             * Suffix
+             * @description Not served: text cannot be inserted: the model only writes on.
+             * @enum {unknown}
+             */
+            suffix?: "" | null;
+            /**
+             * Response Format
+             * @description Not served: output is not constrained here.
+             * @enum {unknown}
+             */
+            response_format?: {
+                type: "text";
+            } | null;
+            /**
+             * Store
+             * @description Not served: nothing is stored under it here; searches are in the tree log.
+             * @enum {unknown}
+             */
+            store?: false | null;
+            /**
+             * Service Tier
+             * @description Not served: there is one tier: auto or default.
+             * @enum {unknown}
+             */
+            service_tier?: "auto" | "default" | null;
+            /**
+             * Structured Outputs
+             * @description Not served: output is not constrained here.
+             * @enum {unknown}
+             */
+            structured_outputs?: null;
+            /**
+             * Regex
+             * @description Not served: output is not constrained here.
+             * @enum {unknown}
+             */
+            regex?: null;
+            /**
+             * Ebnf
+             * @description Not served: output is not constrained here.
+             * @enum {unknown}
+             */
+            ebnf?: null;
+            /**
+             * Json Schema
+             * @description Not served: output is not constrained here.
+             * @enum {unknown}
+             */
+            json_schema?: null;
+            /**
+             * No Stop Trim
+             * @description Not served: `include_stop_str_in_output` keeps the string that ends an answer.
+             * @enum {unknown}
+             */
+            no_stop_trim?: false | null;
+            /**
+             * Return Hidden States
+             * @description Not served: hidden states are not sent.
+             * @enum {unknown}
+             */
+            return_hidden_states?: false | null;
+            /**
+             * Separate Reasoning
+             * @description Not served: reasoning is never mixed into the answer by request.
+             * @enum {unknown}
+             */
+            separate_reasoning?: true | null;
+            /**
+             * Stream Reasoning
+             * @description Not served: a stream holds back no reasoning.
+             * @enum {unknown}
+             */
+            stream_reasoning?: true | null;
+            /**
+             * Lora Path
+             * @description Not served: adapters are not served: publish a release.
+             * @enum {unknown}
+             */
+            lora_path?: null;
+            /**
+             * Session Params
+             * @description Not served: there are no sessions; prefixes are cached without them.
+             * @enum {unknown}
+             */
+            session_params?: null;
+            /**
+             * Use Beam Search
+             * @description Not served: ask for `"search": {"algorithm": "beam"}`.
+             * @enum {unknown}
+             */
+            use_beam_search?: false | null;
+            /**
+             * Length Penalty
+             * @description Not served: it is a parameter of vLLM's beam search, which is not served.
+             * @enum {unknown}
+             */
+            length_penalty?: 1 | null;
+            /**
+             * Priority
+             * @description Not served: requests have no priority.
+             * @enum {unknown}
+             */
+            priority?: 0 | null;
+            /**
+             * Bad Words
+             * @description Not served: `logit_bias` keeps tokens out.
+             * @enum {unknown}
+             */
+            bad_words?: never[] | null;
+            /**
+             * Allowed Token Ids
+             * @description Not served: `logit_bias` keeps tokens out.
+             * @enum {unknown}
+             */
+            allowed_token_ids?: null;
+            /**
+             * Spaces Between Special Tokens
+             * @description Not served: texts are decoded as vLLM decodes by default.
+             * @enum {unknown}
+             */
+            spaces_between_special_tokens?: true | null;
+            /**
+             * Truncate Prompt Tokens
+             * @description Not served: prompts are not cut: shorten it.
+             * @enum {unknown}
+             */
+            truncate_prompt_tokens?: null;
+            /**
+             * Prompt Logprobs
+             * @description Not served: a completion's `echo` with `logprobs` has them.
+             * @enum {unknown}
+             */
+            prompt_logprobs?: null;
+            /**
+             * Return Token Ids
+             * @description Not served: replies hold text; /v1/trees has the tokens of a search.
+             * @enum {unknown}
+             */
+            return_token_ids?: false | null;
+            /**
+             * Return Tokens As Token Ids
+             * @description Not served: replies hold text; /v1/trees has the tokens of a search.
+             * @enum {unknown}
+             */
+            return_tokens_as_token_ids?: false | null;
             /** Model */
             model?: string | null;
             /**
@@ -851,6 +1258,13 @@ export interface components {
              */
             user?: string | null;
             /**
+             * Metadata
+             * @description Taken and without effect; nothing is stored.
+             */
+            metadata?: {
+                [key: string]: string;
+            } | null;
+            /**
              * Safety Identifier
              * @description Taken and without effect.
              */
@@ -860,18 +1274,9 @@ export interface components {
              * @description Taken; prefixes are cached without it.
              */
             prompt_cache_key?: string | null;
-            /** Service Tier */
-            service_tier?: ("auto" | "default") | null;
-            /** Store */
-            store?: false | null;
-            /** Metadata */
-            metadata?: null;
             /** @description Search a tree for the answer; absent: the policy alone. */
             search?: components["schemas"]["ramify__api__wire_openai__Search"] | null;
-            /**
-             * Top K
-             * @description 0 keeps all tokens.
-             */
+            /** Top K */
             top_k?: number | null;
             /** Min P */
             min_p?: number | null;
@@ -889,7 +1294,7 @@ export interface components {
             skip_special_tokens?: boolean | null;
             /**
              * Prompt
-             * @description Text, token ids, or a list of either; with `search` one text.
+             * @description Text, token ids, or a list of either; with `search` one text or one list of ids.
              */
             prompt: string | string[] | number[] | number[][];
             /**
@@ -912,8 +1317,6 @@ export interface components {
              * @description Must equal `n`: ask for `"search": {"algorithm": "best_of_n"}`.
              */
             best_of?: number | null;
-            /** Suffix */
-            suffix?: null;
         };
         /** ConsumerPut */
         ConsumerPut: {
@@ -1192,14 +1595,6 @@ export interface components {
              */
             activations: components["schemas"]["Activation"][];
         };
-        /** ResponseFormat */
-        ResponseFormat: {
-            /**
-             * Type
-             * @constant
-             */
-            type: "text";
-        };
         /**
          * Sampling
          * @description How one answer is sampled.
@@ -1209,10 +1604,7 @@ export interface components {
             temperature?: number | null;
             /** Top P */
             top_p?: number | null;
-            /**
-             * Top K
-             * @description 0 keeps all tokens.
-             */
+            /** Top K */
             top_k?: number | null;
             /**
              * Max Tokens
@@ -1318,6 +1710,13 @@ export interface components {
              * @description In place of `prompt`: a conversation, put through the model's chat template.
              */
             messages?: components["schemas"]["Message"][] | null;
+            /**
+             * Chat Template Kwargs
+             * @description Only with `messages`: variables of the template, such as `enable_thinking`.
+             */
+            chat_template_kwargs?: {
+                [key: string]: unknown;
+            } | null;
             task?: components["schemas"]["Task"] | null;
         };
         /**
@@ -1605,6 +2004,11 @@ export interface components {
              * @description One more chunk before `[DONE]` with the usage; `usage` is null in all others.
              */
             include_usage?: boolean | null;
+            /**
+             * Continuous Usage Stats
+             * @description With `include_usage`: every chunk has the usage so far.
+             */
+            continuous_usage_stats?: boolean | null;
             /**
              * Include Obfuscation
              * @description Taken; there is no obfuscation to leave out.

@@ -22,13 +22,14 @@ from ramify.api import wire_releases as wire
 from ramify.api.context import Context, Here
 from ramify.api.convert_releases import activated_of, list_of, release_of
 from ramify.api.middleware import BodyLimit, HostGuard, RequestIds
+from ramify.api.scopes import StrictRoute
 from ramify.service.errors import Unauthorized
 
 LARGEST_BODY = 1 << 17
 """Bytes: a gate's figures, and room to spare."""
 ReleaseId = Annotated[str, Path(max_length=100, alias="release")]
 
-router = APIRouter(tags=["admin"])
+router = APIRouter(route_class=StrictRoute, tags=["admin"])
 
 
 @router.get("/admin/releases", response_model=wire.ReleaseList)

@@ -25,11 +25,12 @@ def ask_of(request: wire.SearchRequest) -> Ask:
     return Ask(
         prompt=request.prompt,
         messages=tuple(Message(m.role, m.content) for m in request.messages or ()),
+        template=request.chat_template_kwargs or {},
         model=request.model,
         task=request.task.name if request.task else None,
         problem=request.task.problem if request.task else None,
         search=given(request.search),
-        sampling=given(request.sampling),
+        sampling=sampling(request.sampling),
         seed=request.seed,
         train=request.train,
         deadline=request.deadline,
@@ -40,7 +41,7 @@ def branch_of(request: wire.BranchRequest, tree: Tree) -> Ask:
     return Ask(
         branch=Branch(tree, request.node),
         search=given(request.search),
-        sampling=given(request.sampling),
+        sampling=sampling(request.sampling),
         seed=request.seed,
         train=request.train,
         deadline=request.deadline,
@@ -53,6 +54,17 @@ def given(model: BaseModel | None) -> Mapping[str, Any]:
         return {}
     values = model.model_dump(exclude_unset=True, exclude_none=True)
     return {name: _frozen(value) for name, value in values.items()}
+
+
+def sampling(model: wire.Sampling | None) -> Mapping[str, Any]:
+    """The fields of `Sampling` that were sent."""
+    said = dict(given(model))
+    return said | ({"top_k": top_k(said["top_k"])} if "top_k" in said else {})
+
+
+def top_k(given: int | None) -> int | None:
+    """vLLM's -1 keeps all tokens, as 0 does here."""
+    return 0 if given == -1 else given
 
 
 def _frozen(value: Any) -> Any:

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ramify.api import convert
 from ramify.api import wire_openai as wire
+from ramify.api.openai_fields import Route, to_vllm
 from ramify.service.ask import Ask, Message
 from ramify.service.errors import BadRequest
 from ramify.service.plain import PlainAsk
 
 Body = wire.CompletionRequest | wire.ChatRequest
 
-NOT_VLLMS = frozenset(
-    {"model", "n", "seed", "prompt", "messages", "max_tokens", "max_completion_tokens", "echo", "best_of"}
-    | {"search", "stream", "stream_options", "user", "safety_identifier", "prompt_cache_key", "service_tier"}
-    | {"store", "response_format", "modalities", "tool_choice"}
-)
-"""Fields that go to the engine in another way, or mean nothing to it."""
 SEED_BITS = 62
 """Of a seed: vLLM adds the index of the choice to it, and it must stay a signed 64-bit number."""
 
 
 def plain_ask(body: Body) -> PlainAsk:
     """A request without `search`."""
-    fields = body.model_dump(exclude_unset=True, exclude_none=True, exclude=set(NOT_VLLMS))
+    route: Route = "chat" if isinstance(body, wire.ChatRequest) else "completions"
+    fields = body.model_dump(exclude_unset=True, exclude_none=True, include=set(to_vllm(route)))
     if body.seed is not None:
         fields["seed"] = _seed(body.seed)
+    if fields.get("continue_final_message"):
+        fields["add_generation_prompt"] = False
     return PlainAsk(
         body.model,
         prompts=() if isinstance(body, wire.ChatRequest) else _prompts(body),
@@ -44,13 +44,14 @@ def search_ask(body: Body) -> Ask:
     sampling = {
         "temperature": body.temperature,
         "top_p": body.top_p,
-        "top_k": body.top_k,
+        "top_k": convert.top_k(body.top_k),
         "max_tokens": getattr(body, cap_field(body)),
         "stop": stops(body) or None,
     }
     return Ask(
         prompt=_prompt(body),
         messages=_messages(body),
+        template=_template(body),
         model=body.model,
         task=task.get("name"),
         problem=task.get("problem"),
@@ -98,19 +99,35 @@ def _prompts(body: wire.CompletionRequest) -> tuple[str | tuple[int, ...], ...]:
     return tuple(one if isinstance(one, str) else tuple(one) for one in prompt if not isinstance(one, int))
 
 
-def _prompt(body: Body) -> str | None:
-    """The one text that `openai_rules` lets through."""
+def _prompt(body: Body) -> str | tuple[int, ...] | None:
+    """The one prompt that `openai_rules` lets through."""
     if isinstance(body, wire.ChatRequest):
         return None
-    (text,) = _prompts(body)
-    assert isinstance(text, str)
-    return text
+    (prompt,) = _prompts(body)
+    return prompt
 
 
 def _messages(body: Body) -> tuple[Message, ...]:
     if isinstance(body, wire.CompletionRequest):
         return ()
-    return tuple(Message(m.role, _text(m.content)) for m in body.messages)
+    return tuple(Message(m.role, _text(m.content), m.name) for m in body.messages)
+
+
+def _template(body: Body) -> dict[str, Any]:
+    """What the chat template is told beside the messages; what vLLM tells it for the same request."""
+    if isinstance(body, wire.CompletionRequest):
+        return {}
+    told: dict[str, Any] = {}
+    if body.continue_final_message:
+        told = {"continue_final_message": True, "add_generation_prompt": False}
+    elif body.add_generation_prompt is not None:
+        told = {"add_generation_prompt": body.add_generation_prompt}
+    if body.reasoning_effort is not None:
+        told |= {
+            "reasoning_effort": body.reasoning_effort,
+            "enable_thinking": body.reasoning_effort != "none",
+        }
+    return told | (body.chat_template_kwargs or {})
 
 
 def _text(content: str | list[wire.TextPart]) -> str:

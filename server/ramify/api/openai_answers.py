@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from ramify.api import convert, sse
 from ramify.api import wire_openai as wire
@@ -16,6 +16,8 @@ from ramify.service.ports import ServedModel, Tokenizer
 
 Reply = replies.Completion | replies.ChatCompletion
 Json = dict[str, Any]
+UsageWanted = Literal["never", "end", "always"]
+"""Whether a stream tells its usage: in a chunk at its end, or in every chunk too."""
 DONE = b"data: [DONE]\n\n"
 PREFIX = {"completion": "cmpl-", "chat": "chatcmpl-"}
 
@@ -112,17 +114,17 @@ class _Chosen:
             start = end
 
 
-def chunks(reply: Reply, include_usage: bool) -> Iterator[bytes]:
+def chunks(reply: Reply, wanted: UsageWanted) -> Iterator[bytes]:
     """A searched answer as a stream: for each choice its text, then why it ended; then the usage."""
     whole = reply.model_dump(exclude=None if reply.ramify else {"ramify"})
     usage, choices = whole.pop("usage"), whole.pop("choices")
-    head = {**whole, "usage": None} if include_usage else whole
+    head = whole if wanted == "never" else {**whole, "usage": usage if wanted == "always" else None}
     if isinstance(reply, replies.ChatCompletion):
         head["object"] = "chat.completion.chunk"
     for choice in choices:
         for part in _parts(choice):
             yield sse.data({**head, "choices": [part]})
-    if include_usage:
+    if wanted != "never":
         yield sse.data({**head, "choices": [], "usage": usage})
 
 
@@ -178,9 +180,9 @@ def _chat_choice(choice: Mapping[str, Any]) -> replies.ChatChoice:
     )
 
 
-def plain_chunk(chunk: Mapping[str, Any], model: ServedModel, include_usage: bool) -> bytes | None:
+def plain_chunk(chunk: Mapping[str, Any], model: ServedModel, wanted: UsageWanted) -> bytes | None:
     """One of vLLM's chunks as sent; `None` for the usage where nobody asked for it."""
-    if not chunk["choices"] and not include_usage:
+    if not chunk["choices"] and wanted == "never":
         return None
     content: Json = {
         "id": chunk["id"],
@@ -190,8 +192,8 @@ def plain_chunk(chunk: Mapping[str, Any], model: ServedModel, include_usage: boo
         "system_fingerprint": model.release,
         "choices": [_chunk_choice(choice) for choice in chunk["choices"]],
     }
-    if include_usage:
-        usage = None if chunk["choices"] else chunk["usage"]
+    if wanted != "never":
+        usage = None if chunk["choices"] and wanted == "end" else chunk.get("usage")
         content["usage"] = usage and {name: usage[name] for name in replies.Usage.model_fields}
     return sse.data(content)
 

@@ -2,27 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ramify.api import wire_openai as wire
+from ramify.api.openai_fields import FIELDS, asks
 from ramify.api.wire_search import MOST_ANSWERS
 from ramify.service.errors import BadRequest
-
-NEUTRAL: Mapping[str, Any] = {
-    "frequency_penalty": 0,
-    "presence_penalty": 0,
-    "logit_bias": {},
-    "echo": False,
-    "min_p": 0,
-    "repetition_penalty": 1,
-    "min_tokens": 0,
-    "stop_token_ids": [],
-    "include_stop_str_in_output": False,
-    "ignore_eos": False,
-    "skip_special_tokens": True,
-}
-"""Fields that mean nothing beside `search`, and their one value that changes nothing."""
 
 
 def check(body: wire.CompletionRequest | wire.ChatRequest) -> None:
@@ -50,21 +33,24 @@ def _check_chat(body: wire.ChatRequest) -> None:
         raise BadRequest("makes sense with logprobs only", param="top_logprobs")
     if body.max_tokens is not None and body.max_completion_tokens not in (None, body.max_tokens):
         raise BadRequest("is max_completion_tokens by its older name: give one of them", param="max_tokens")
+    if body.continue_final_message and body.add_generation_prompt:
+        raise BadRequest(
+            "would begin another turn: continue_final_message goes on with the last one",
+            param="add_generation_prompt",
+        )
 
 
 def _check_search(body: wire.CompletionRequest | wire.ChatRequest) -> None:
-    for name, neutral in NEUTRAL.items():
-        if getattr(body, name, None) not in (None, neutral):
+    for name, row in FIELDS.items():
+        if row.search == "neutral" and asks(row, getattr(body, name, None)):
             raise BadRequest("has no effect on a search: leave it out", param=name)
     if (body.n or 1) > MOST_ANSWERS:
         raise BadRequest(f"is {body.n}; a search gives at most {MOST_ANSWERS} answers", param="n")
     if isinstance(body, wire.ChatRequest):
-        if body.top_logprobs:
-            raise BadRequest("only drawn tokens are in a search's tree: must be 0", param="top_logprobs")
         return
     if body.logprobs:
         raise BadRequest("only drawn tokens are in a search's tree: must be 0", param="logprobs")
     if body.max_tokens == 0:
         raise BadRequest("must be at least 1 with search", param="max_tokens")
-    if not isinstance(body.prompt, str) and not (len(body.prompt) == 1 and isinstance(body.prompt[0], str)):
-        raise BadRequest("a search takes one prompt, as text", param="prompt")
+    if isinstance(body.prompt, list) and not isinstance(body.prompt[0], int) and len(body.prompt) > 1:
+        raise BadRequest(f"holds {len(body.prompt)} prompts; a search takes one", param="prompt")

@@ -1,19 +1,23 @@
-"""Which scope a route needs. Denied by default: a route whose function declares none cannot be made.
+"""What a request must hold before its route is entered: a key with the scope that the route needs, and no query
+parameter that the route does not know.
 
-The check runs inside the matched route, before its body is read, so it goes by the very path that was routed; nothing
-is decided on a URL rebuilt from the Host header (CVE-2026-48746).
+Denied by default: a route whose function declares no scope cannot be made. The checks run inside the matched route,
+before its body is read, so they go by the very path that was routed; nothing is decided on a URL rebuilt from the Host
+header (CVE-2026-48746).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from difflib import get_close_matches
 from typing import Any, Literal, TypeVar
 
 from fastapi import Request, Response
+from fastapi.dependencies.utils import get_flat_dependant
 from fastapi.routing import APIRoute
 
 from ramify.api.context import context_of
-from ramify.service.errors import Forbidden
+from ramify.service.errors import BadRequest, Forbidden
 from ramify.service.keys import Caller
 from ramify.settings import Scope
 
@@ -33,8 +37,29 @@ def needs(*scopes: Need) -> Callable[[Function], Function]:
     return mark
 
 
-class ScopedRoute(APIRoute):
-    """A route that checks its declared scopes first."""
+class StrictRoute(APIRoute):
+    """A route that refuses query parameters that it does not know, as bodies refuse unknown fields."""
+
+    any_query = False
+    """Whether it takes every parameter, as a page does whose own script reads them."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+        if self.any_query:
+            return handler
+        known = [field.alias for field in get_flat_dependant(self.dependant).query_params]
+
+        async def strict(request: Request) -> Response:
+            for name in request.query_params:
+                if name not in known:
+                    raise unknown_parameter(name, known)
+            return await handler(request)
+
+        return strict
+
+
+class ScopedRoute(StrictRoute):
+    """A strict route that checks its declared scopes first."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **rest: Any) -> None:
         scopes: tuple[Need, ...] | None = getattr(endpoint, _MARK, None)
@@ -54,6 +79,13 @@ class ScopedRoute(APIRoute):
             return await handler(request)
 
         return guarded
+
+
+def unknown_parameter(name: str, known: Sequence[str]) -> BadRequest:
+    close = get_close_matches(name[:64], known, n=1)
+    """Names the one that was probably meant."""
+    meant = f"; did you mean {close[0]}?" if close else ""
+    return BadRequest(f"there is no such query parameter{meant}", param=name[:100])
 
 
 def check(caller: Caller, scopes: tuple[Need, ...]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,6 +27,13 @@ ModelName = Annotated[
 ]
 StopString = Annotated[str, Field(min_length=1, max_length=128)]
 StopStrings = Annotated[list[StopString], Field(max_length=8)]
+TopK = Annotated[
+    int, Field(ge=-1, le=1_000_000, description="Sample among as many likeliest tokens; 0 and -1 keep all.")
+]
+ChatTemplate = Annotated[
+    dict[Name, Any],
+    Field(max_length=16, description="Variables of the model's chat template, such as `enable_thinking`."),
+]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 

@@ -1,19 +1,22 @@
 """What POST /v1/completions and /v1/chat/completions take: OpenAI's fields, a few of vLLM's, and `search`.
 
-Whatever is neither honoured nor harmless is refused by its name: a parameter that is dropped in silence gives an
-answer to another question than was asked.
+The fields that are honoured stand here with their types; those that are only taken if they ask for nothing come from
+the table in `openai_fields`. An unknown field is an error.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, GetCoreSchemaHandler, ValidationError
+from pydantic import Field, GetCoreSchemaHandler, ValidationError, create_model
 from pydantic_core import core_schema
 
 from ramify.api import wire_search
-from ramify.api.wire_common import PLAIN, ModelName, Request, StopString
+from ramify.api.openai_fields import FIELDS, MESSAGES, Route, Row, asks, unhonoured
+from ramify.api.wire_common import PLAIN, ChatTemplate, ModelName, Name, Request, StopString, TopK
+from ramify.engines.environment import MOST_STOPS
 
 MOST_PROMPTS = 1024
 """Prompts of one request."""
@@ -37,19 +40,51 @@ class Refused:
         return core_schema.no_info_wrap_validator_function(check, handler(source))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Neutral:
+    """Marks a field that nobody honours: only null and the neutral values of its row are taken."""
+
+    row: Row
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        def check(value: Any) -> Any:
+            if asks(self.row, value):
+                raise ValueError(self.row.reason)
+            return value
+
+        return core_schema.no_info_plain_validator_function(check)
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"enum": [*self.row.neutral, None]}
+
+
+def neutral_fields(name: str, route: Route, fields: Mapping[str, Row]) -> type[Request]:
+    """A model of the fields that a route takes only if they ask for nothing."""
+    taken: dict[str, Any] = {
+        field: (Annotated[Any, Neutral(row)], Field(default=None, description=f"Not served: {row.reason}."))
+        for field, row in unhonoured(route, fields)
+    }
+    return create_model(name, __base__=Request, __module__=__name__, **taken)
+
+
 Int64 = Annotated[int, Field(ge=-(1 << 63), le=(1 << 63) - 1)]
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Text = Annotated[str, Field(min_length=1, max_length=10_000_000)]
 Tokens = Annotated[list[TokenId], Field(min_length=1, max_length=200_000)]
 Label = Annotated[str, Field(max_length=512, pattern=PLAIN)]
-Stops = StopString | Annotated[list[StopString], Field(max_length=4)]
+Labels = Annotated[dict[Annotated[str, Field(max_length=64, pattern=PLAIN)], Label], Field(max_length=16)]
+Stops = StopString | Annotated[list[StopString], Field(max_length=MOST_STOPS)]
 Biases = Annotated[
     dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]],
     Field(max_length=1024),
 ]
-NO_TOOLS = Refused("tools are not served here")
-NOTHING_STORED = Refused("nothing is stored under it here; searches are in the tree log")
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+CompletionNeutral = neutral_fields("CompletionNeutral", "completions", FIELDS)
+ChatNeutral = neutral_fields("ChatNeutral", "chat", FIELDS)
+MessageNeutral = neutral_fields("MessageNeutral", "chat", MESSAGES)
 
 
 class Search(wire_search.Search):
@@ -65,6 +100,9 @@ class StreamOptions(Request):
     include_usage: bool | None = Field(
         default=None,
         description="One more chunk before `[DONE]` with the usage; `usage` is null in all others.",
+    )
+    continuous_usage_stats: bool | None = Field(
+        default=None, description="With `include_usage`: every chunk has the usage so far."
     )
     include_obfuscation: bool | None = Field(
         default=None, description="Taken; there is no obfuscation to leave out."
@@ -94,20 +132,14 @@ class Generate(Request):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: Label | None = Field(default=None, description="Taken and without effect.")
+    metadata: Labels | None = Field(default=None, description="Taken and without effect; nothing is stored.")
     safety_identifier: Label | None = Field(default=None, description="Taken and without effect.")
     prompt_cache_key: Label | None = Field(default=None, description="Taken; prefixes are cached without it.")
-    service_tier: Annotated[
-        Literal["auto", "default"] | None, Refused("there is one tier: auto or default")
-    ] = None
-    store: Annotated[Literal[False] | None, NOTHING_STORED] = None
-    metadata: Annotated[None, NOTHING_STORED] = None
     search: Search | None = Field(
         default=None, description="Search a tree for the answer; absent: the policy alone."
     )
     # vLLM's own
-    top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
-        default=None, description="0 keeps all tokens."
-    )
+    top_k: TopK | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     min_tokens: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
@@ -117,7 +149,7 @@ class Generate(Request):
     skip_special_tokens: bool | None = None
 
 
-class CompletionRequest(Generate):
+class CompletionRequest(Generate, CompletionNeutral):  # type: ignore[misc, valid-type]
     """POST /v1/completions."""
 
     prompt: (
@@ -125,7 +157,7 @@ class CompletionRequest(Generate):
         | Annotated[list[Text], Field(min_length=1, max_length=MOST_PROMPTS)]
         | Tokens
         | Annotated[list[Tokens], Field(min_length=1, max_length=MOST_PROMPTS)]
-    ) = Field(description="Text, token ids, or a list of either; with `search` one text.")
+    ) = Field(description="Text, token ids, or a list of either; with `search` one text or one list of ids.")
     max_tokens: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
         default=None,
         description="Cap on one answer; absent: 16, or with `search` the model's default. 0 with `echo` only.",
@@ -139,7 +171,6 @@ class CompletionRequest(Generate):
     best_of: Annotated[int, Field(ge=1, le=20)] | None = Field(
         default=None, description='Must equal `n`: ask for `"search": {"algorithm": "best_of_n"}`.'
     )
-    suffix: Annotated[None, Refused("text cannot be inserted: the model only writes on")] = None
 
 
 class TextPart(Request):
@@ -147,26 +178,17 @@ class TextPart(Request):
     text: Annotated[str, Field(max_length=1_000_000)]
 
 
-class ChatMessage(Request):
+class ChatMessage(MessageNeutral):  # type: ignore[misc, valid-type]
     role: Literal["developer", "system", "user", "assistant", "tool"]
     content: (
         Annotated[str, Field(max_length=1_000_000)]
         | Annotated[list[TextPart], Field(min_length=1, max_length=1000)]
     ) = Field(description="Text, or parts of text, which are joined by line breaks.")
-    name: Annotated[None, Refused("names are not given to the chat template")] = None
-    tool_calls: Annotated[None, NO_TOOLS] = None
-    tool_call_id: Annotated[None, NO_TOOLS] = None
-    function_call: Annotated[None, NO_TOOLS] = None
-    refusal: Annotated[None, Refused("refusals are not given to the chat template")] = None
-    audio: Annotated[None, Refused("only text is read here")] = None
-    annotations: Annotated[None, Refused("annotations are not given to the chat template")] = None
+    name: Name | None = Field(default=None, description="Given to the chat template.")
+    id: Label | None = Field(default=None, description="Taken and without effect.")
 
 
-class ResponseFormat(Request):
-    type: Annotated[Literal["text"], Refused("only 'text': output is not constrained here")]
-
-
-class ChatRequest(Generate):
+class ChatRequest(Generate, ChatNeutral):  # type: ignore[misc, valid-type]
     """POST /v1/chat/completions."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=1000)]
@@ -183,24 +205,18 @@ class ChatRequest(Generate):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
         default=None, description="With `logprobs`; with `search` 0, since only drawn tokens are in the tree."
     )
-    response_format: ResponseFormat | None = None
-    modalities: (
-        Annotated[
-            list[Annotated[Literal["text"], Refused("only 'text' is written here")]],
-            Field(min_length=1, max_length=1),
-        ]
-        | None
-    ) = None
-    tool_choice: Annotated[Literal["none"] | None, NO_TOOLS] = None
-    tools: Annotated[None, NO_TOOLS] = None
-    parallel_tool_calls: Annotated[None, NO_TOOLS] = None
-    functions: Annotated[None, NO_TOOLS] = None
-    function_call: Annotated[None, NO_TOOLS] = None
-    web_search_options: Annotated[None, NO_TOOLS] = None
-    audio: Annotated[None, Refused("only text is written here")] = None
-    prediction: Annotated[None, Refused("predicted outputs are not served here")] = None
-    reasoning_effort: Annotated[
-        None, Refused("effort is set by search: give `search.budget` in its place")
-    ] = None
-    verbosity: Annotated[None, Refused("it would have no effect: ask in the prompt")] = None
-    prompt_cache_retention: Annotated[None, Refused("cached prefixes are kept while there is room")] = None
+    chat_template_kwargs: ChatTemplate | None = None
+    add_generation_prompt: bool | None = Field(
+        default=None, description="Begin the model's turn; absent: yes, unless `continue_final_message`."
+    )
+    continue_final_message: bool | None = Field(
+        default=None, description="Write on at the end of the last message."
+    )
+    reasoning_effort: Effort | None = Field(
+        default=None,
+        description="Given to the chat template, with `enable_thinking` (`false` for `none`) unless "
+        "`chat_template_kwargs` has it.",
+    )
+    include_reasoning: bool | None = Field(
+        default=None, description="Send the model's reasoning with its answer; absent: yes."
+    )

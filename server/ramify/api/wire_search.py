@@ -7,12 +7,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from ramify.api.wire_common import (
+    ChatTemplate,
     Count,
     ModelName,
     Name,
     Reply,
     Request,
     StopStrings,
+    TopK,
 )
 from ramify.search import records
 from ramify.search.params import BOUNDS
@@ -103,9 +105,7 @@ class Sampling(Request):
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
-        default=None, description="0 keeps all tokens."
-    )
+    top_k: TopK | None = None
     max_tokens: Count | None = Field(default=None, description="Cap on one whole answer.")
     stop: StopStrings | None = Field(
         default=None, description="Strings that end an answer; they stay in its text."
@@ -163,12 +163,18 @@ class SearchRequest(Asked):
         default=None,
         description="In place of `prompt`: a conversation, put through the model's chat template.",
     )
+    chat_template_kwargs: ChatTemplate | None = Field(
+        default=None,
+        description="Only with `messages`: variables of the template, such as `enable_thinking`.",
+    )
     task: Task | None = None
 
     @model_validator(mode="after")
     def one_prompt(self) -> SearchRequest:
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("give either prompt or messages")
+        if self.chat_template_kwargs is not None and self.messages is None:
+            raise ValueError("chat_template_kwargs means nothing without messages")
         return self
 
 

@@ -44,7 +44,7 @@ class OpenAIServing:
         self._ids = itertools.count()
         llm = backend.client
         models = OpenAIServingModels(llm, [BaseModelPath(name="policy", model_path=str(backend.launch.path))])
-        renderer = OnlineRenderer(
+        renderer = self._renderer = OnlineRenderer(
             llm.model_config,
             llm.renderer,
             request_logger=None,
@@ -63,6 +63,15 @@ class OpenAIServing:
             chat_template=None,
             chat_template_content_format="auto",
         )
+
+    async def prompt_tokens(self, body: Mapping[str, Any]) -> int:
+        """Tokens of a chat's prompt, chat template included. Raises `RequestRefused` if no prompt can be made of it."""
+        with self._backend.translating():
+            rendered = await self._renderer.render_chat(_request(body))
+        if isinstance(rendered, ErrorResponse):
+            raise self._failed(rendered.error.model_dump())
+        _, inputs = rendered
+        return sum(len(one["prompt_token_ids"]) for one in inputs)
 
     async def complete(self, body: Mapping[str, Any], sequences: int) -> dict[str, Any]:
         """The whole answer to a request in OpenAI's fields (with `messages` a chat, else a completion).

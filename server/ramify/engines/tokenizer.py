@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -11,6 +12,9 @@ from typing import Any
 from ramify.engines.decoding import TokenText
 from ramify.engines.errors import BadModel
 from ramify.engines.stops import stop_tokens
+
+TEMPLATE_SWITCHES = {"add_generation_prompt", "continue_final_message"}
+"""What a request may say of a chat template beside the template's own variables."""
 
 
 class Tokenizer:
@@ -29,6 +33,9 @@ class Tokenizer:
         self.a_token = self._anchor()
         """Some ordinary token."""
         self.text = TokenText(self.decode, len(self._hf), self.a_token)
+        parameters = inspect.signature(self._hf.apply_chat_template).parameters
+        self._not_variables = parameters.keys() - TEMPLATE_SWITCHES
+        """Names that would change how the template is run, not what it says."""
         self.stop_tokens = lru_cache(256)(lambda stops: stop_tokens(self.text, stops))
         """Stop tokens that stand for a tuple of stop strings; `None` where text must be matched."""
 
@@ -48,16 +55,24 @@ class Tokenizer:
         """Token ids of text that follows a prompt: no special tokens are added."""
         return list(self._hf(text, add_special_tokens=False).input_ids)
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """A conversation through the chat template, ready for the model's turn. Raises `ValueError` without one."""
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, str]], template: Mapping[str, Any] | None = None
+    ) -> list[int]:
+        """A conversation through the chat template, ready for the model's turn unless `template` says otherwise.
+
+        template: variables of the template (`enable_thinking`), `add_generation_prompt`, `continue_final_message`.
+        Raises `ValueError` without a chat template, for a name that is no variable of one, and if it refuses."""
         if not self._hf.chat_template:
             raise ValueError(
                 "the served model's tokenizer has no chat template: send `prompt` in place of `messages`"
             )
+        told = {"add_generation_prompt": True, **(template or {})}
+        if foreign := sorted(told.keys() & self._not_variables):
+            raise ValueError(f"{foreign[0]!r} is no variable of a chat template")
         try:
             return list(
                 self._hf.apply_chat_template(
-                    [dict(m) for m in messages], add_generation_prompt=True, tokenize=True, return_dict=False
+                    [dict(m) for m in messages], tokenize=True, return_dict=False, **told
                 )
             )
         except Exception as error:  # templates are programs: they raise what they like

@@ -15,6 +15,13 @@ class Message:
 
     role: str
     content: str
+    name: str | None = None
+    """Who speaks, for templates that say it."""
+
+    def fields(self) -> dict[str, str]:
+        """As a chat template reads it."""
+        named = {} if self.name is None else {"name": self.name}
+        return {"role": self.role, "content": self.content, **named}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +34,12 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    prompt: str | None = None
-    """Text to continue; `None` where `messages` or a `branch` are given."""
+    prompt: str | tuple[int, ...] | None = None
+    """Text or token ids to continue; `None` if `messages` or a `branch` are given."""
     messages: tuple[Message, ...] = ()
     """A conversation, put through the model's chat template."""
+    template: Mapping[str, Any] = field(default_factory=dict)
+    """Variables of the chat template."""
     branch: Branch | None = None
     """In place of a prompt; the task and its problem are then the tree's own."""
     model: str | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from ramify.engines.errors import EngineBusy, EngineError, RequestRefused
@@ -65,6 +65,15 @@ class _Work:
     sequences: int
     tokens: int
     """Generated tokens that it may cost."""
+    scored_only: bool = False
+    """Whether nothing is to be written: only the log-probabilities of the prompt are wanted."""
+
+    def counted(self, reply: Chunk) -> Chunk:
+        """vLLM's reply with the usage that the asker sees: vLLM draws a token to score a prompt, and sends none."""
+        usage = reply.get("usage")
+        if not self.scored_only or not usage:
+            return reply
+        return {**reply, "usage": {**usage, "completion_tokens": 0, "total_tokens": usage["prompt_tokens"]}}
 
 
 @dataclass(eq=False, slots=True)
@@ -145,16 +154,18 @@ class Completions:
 
     async def complete(self, ask: PlainAsk, caller: Caller) -> Chunk:
         """The whole answer in vLLM's shape; cancelled, its engine work is aborted. Raises `ServiceError`."""
-        work, arrived = self._prepare(ask), self.clock()
+        arrived = self.clock()
+        work = await self._prepare(ask)
         async with self._admitted(work, caller, arrived) as generation:
-            reply = await self.engines.plain.complete(work.body, work.sequences)
+            reply = work.counted(await self.engines.plain.complete(work.body, work.sequences))
             generation.counts[0] = reply["usage"]["completion_tokens"]
             _check_finished(reply)
         return reply
 
     async def stream(self, ask: PlainAsk, caller: Caller) -> Stream:
         """The answer in chunks, once there is a first one. Close it in the end. Raises `ServiceError`."""
-        work, arrived = self._prepare(ask), self.clock()
+        arrived = self.clock()
+        work = await self._prepare(ask)
         stream = Stream()
         stream.life = asyncio.create_task(self._pump(stream, work, caller, arrived), name="plain-stream")
         try:
@@ -170,7 +181,8 @@ class Completions:
                 self._admitted(work, caller, arrived) as generation,
                 aclosing(self.engines.plain.stream(work.body, work.sequences)) as chunks,
             ):
-                async for chunk in chunks:
+                async for counted in chunks:
+                    chunk = work.counted(counted)
                     generation.note(chunk)
                     _check_finished(chunk)
                     stream.queue.put_nowait(chunk)
@@ -225,29 +237,32 @@ class Completions:
             if not self.running:
                 self._idle.set()
 
-    def _prepare(self, ask: PlainAsk) -> _Work:
+    async def _prepare(self, ask: PlainAsk) -> _Work:
         """Raises `BadRequest` and `NotFound`, naming the field."""
         if ask.model is not None and ask.model != self.model.name:
             raise unknown_model(ask.model, self.model.name)
         self._check_ids(ask)
         if ask.n > 1 and ask.fields.get("temperature") == 0:
             raise BadRequest("is more than 1 at temperature 0: all answers would be the same", param="n")
-        prompts = self._chat(ask) if ask.messages else [self._prompt(prompt) for prompt in ask.prompts]
-        cap = self._cap(ask, max(map(len, prompts)))
-        sequences = ask.n * len(prompts)
+        body: dict[str, Any] = {**ask.fields, "n": ask.n}
+        if ask.messages:
+            body |= {"messages": [m.fields() for m in ask.messages]}
+            cap = self._cap(ask, await self._chat_tokens(ask, body))
+            body |= {"max_completion_tokens": cap}
+        else:
+            prompts = [self._prompt(prompt) for prompt in ask.prompts]
+            cap = self._cap(ask, max(map(len, prompts)))
+            # vLLM need not tokenize again, unless the prompt's own text is to come back
+            body |= {"prompt": list(ask.prompts) if ask.echo else prompts, "max_tokens": cap}
+            body |= {"echo": ask.echo}
+        sequences = ask.n * max(1, len(ask.prompts))
         if sequences * cap > self.limits.budget_tokens:
             raise BadRequest(
                 f"is {cap}: {sequences} answers of it may cost {sequences * cap} tokens; this server takes at most "
                 f"{self.limits.budget_tokens} in one request",
                 param=ask.max_tokens_field,
             )
-        body = {**ask.fields, "n": ask.n}
-        if ask.messages:
-            body |= {"messages": [asdict(m) for m in ask.messages], "max_completion_tokens": cap}
-        else:  # vLLM need not tokenize again, unless the prompt's own text is to come back
-            body |= {"prompt": list(ask.prompts) if ask.echo else prompts, "max_tokens": cap}
-            body |= {"echo": ask.echo}
-        return _Work(ask.route, body, sequences, sequences * max(1, cap))
+        return _Work(ask.route, body, sequences, sequences * max(1, cap), scored_only=cap == 0)
 
     def _check_ids(self, ask: PlainAsk) -> None:
         last = self.model.vocabulary - 1
@@ -270,18 +285,18 @@ class Completions:
             raise BadRequest("must not be empty", param="prompt")
         return tokens
 
-    def _chat(self, ask: PlainAsk) -> list[list[int]]:
+    async def _chat_tokens(self, ask: PlainAsk, body: Mapping[str, Any]) -> int:
+        """Tokens of a conversation, by the very code that will make its prompt."""
         length = sum(len(m.content) for m in ask.messages)
         if length > self.limits.prompt_chars:
             raise BadRequest(
                 f"has {length} characters; at most {self.limits.prompt_chars} are taken", param="messages"
             )
         try:
-            return [self.engines.tokenizer.encode_chat([asdict(m) for m in ask.messages])]
-        except ValueError as error:
-            raise BadRequest(
-                f"cannot be put through the chat template: {str(error)[:200]}", param="messages"
-            ) from error
+            return await self.engines.plain.prompt_tokens(body)
+        except RequestRefused as error:
+            param = error.param if error.param in body else "messages"
+            raise BadRequest(str(error)[:500], param=param) from error
 
     def _cap(self, ask: PlainAsk, longest: int) -> int:
         """Tokens of one answer."""

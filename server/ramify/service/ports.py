@@ -25,8 +25,11 @@ class Tokenizer(Protocol):
         """Token ids of text that follows a prompt: no special tokens are added."""
         ...
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """A conversation through the chat template, ready for the model's turn. Raises `ValueError` without one."""
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, str]], template: Mapping[str, Any] | None = None
+    ) -> list[int]:
+        """A conversation through the chat template, which `template` tells more; ready for the model's turn unless
+        that says otherwise. Raises `ValueError` without a template, and if it refuses."""
         ...
 
     def decode(self, token_ids: Sequence[int]) -> str: ...
@@ -38,6 +41,10 @@ class Tokenizer(Protocol):
 
 class Plain(Protocol):
     """The policy alone, in OpenAI's fields and shapes."""
+
+    async def prompt_tokens(self, body: Mapping[str, Any]) -> int:
+        """Tokens of a chat's prompt, chat template included. Raises `RequestRefused` if no prompt can be made of it."""
+        ...
 
     async def complete(self, body: Mapping[str, Any], sequences: int) -> Mapping[str, Any]:
         """The whole answer. Raises an `EngineError` or `EngineDead`; cancelled, its engine work is aborted."""

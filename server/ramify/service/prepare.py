@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ramify.rewards import registry
@@ -95,15 +95,10 @@ class Preparer:
             raise BadRequest(
                 f"has {length} characters; at most {self.caps.prompt_chars} are taken", param=where
             )
-        if ask.prompt is not None:
+        if isinstance(ask.prompt, str):
             text, tokens = ask.prompt, self.tokenizer.encode(ask.prompt)
         else:
-            try:
-                tokens = self.tokenizer.encode_chat([asdict(m) for m in ask.messages])
-            except ValueError as error:
-                raise BadRequest(
-                    f"cannot be put through the chat template: {str(error)[:200]}", param=where
-                ) from error
+            tokens = self._ids(ask.prompt) if ask.prompt is not None else self._chat(ask, where)
             text = self.tokenizer.decode(tokens)
         if not tokens:
             raise BadRequest("must not be empty", param=where)
@@ -113,6 +108,19 @@ class Preparer:
                 param=where,
             )
         return text, tokens
+
+    def _ids(self, prompt: tuple[int, ...]) -> list[int]:
+        if not all(0 <= token < self.model.vocabulary for token in prompt):
+            raise BadRequest(f"holds a token id outside 0 to {self.model.vocabulary - 1}", param="prompt")
+        return list(prompt)
+
+    def _chat(self, ask: Ask, where: str) -> list[int]:
+        try:
+            return self.tokenizer.encode_chat([m.fields() for m in ask.messages], ask.template)
+        except ValueError as error:
+            raise BadRequest(
+                f"cannot be put through the chat template: {str(error)[:200]}", param=where
+            ) from error
 
     def _sampling(self, ask: Ask, prompt_tokens: int) -> Sampling:
         room = self.max_model_len - prompt_tokens
@@ -177,13 +185,21 @@ class Preparer:
             raise over("deadline", ask.deadline, self.caps.deadline_seconds)
         return ask.deadline or self.caps.deadline_seconds
 
+    def _said(self, ask: Ask) -> str:
+        """The text of the prompt; none of a conversation, or if it holds token ids that do not exist."""
+        if isinstance(ask.prompt, tuple):
+            known = all(0 <= token < self.model.vocabulary for token in ask.prompt)
+            return self.tokenizer.decode(ask.prompt) if known else ""
+        return ask.prompt or ""
+
     def _task(self, ask: Ask) -> tuple[str, Mapping[str, Any], Task, Ask]:
         """The task, and the ask with its prompt in the task's own form where it stated its problem."""
         name = ask.task or self.model.task or "none"
         problem = ask.problem
-        if problem is None and ask.prompt is not None and (stated := registry.stated(name, ask.prompt)):
+        if problem is None and (stated := registry.stated(name, self._said(ask))):
             problem, prompt = stated
-            ask = replace(ask, prompt=prompt)  # worded as the model was trained on it
+            if isinstance(ask.prompt, str):
+                ask = replace(ask, prompt=prompt)  # worded as the model was trained on it
         if problem is None and ask.task is None:
             name = "none"  # the model's own task, but this prompt is no problem of it
         try:

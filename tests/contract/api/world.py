@@ -50,8 +50,12 @@ class FakeTokenizer:
     def encode_continuation(self, text: str) -> list[int]:
         return list(encode(text))
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        return self.encode("".join(m["content"] for m in messages))
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, str]], template: Mapping[str, Any] | None = None
+    ) -> list[int]:
+        """The texts, and what else the template was told, written out at their end."""
+        told = "".join(f"{name}={value};" for name, value in (template or {}).items())
+        return self.encode("".join(m["content"] for m in messages) + told)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         return decode(token_ids)

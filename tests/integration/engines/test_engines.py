@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from fixtures_engines import LiveEngines, until
+from ramify.api.openai_fields import to_vllm
 from ramify.engines import Engines
 from ramify.engines.recording import Recorder
 from ramify.search.records import Draw
@@ -79,3 +80,11 @@ def test_a_conversation_goes_through_the_chat_template(engines: Engines) -> None
             tokenizer.encode_chat([{"role": "user", "content": "3 5 to 8"}])
         return
     assert "3 5 to 8" in tokenizer.decode(tokenizer.encode_chat([{"role": "user", "content": "3 5 to 8"}]))
+
+
+def test_what_goes_to_vllm_by_name_is_a_field_of_vllms_request(engines: Engines) -> None:
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+
+    assert to_vllm("completions") <= set(CompletionRequest.model_fields)
+    assert to_vllm("chat") <= set(ChatCompletionRequest.model_fields)

@@ -98,10 +98,12 @@ async def _plain(body: convert.Body, request: Request, here: Context, who: Calle
     return _json(openai_answers.json_of(openai_answers.plain(answer, here.model)))
 
 
-async def _plain_chunks(stream: Stream, include_usage: bool, here: Context) -> AsyncIterator[bytes]:
+async def _plain_chunks(
+    stream: Stream, wanted: openai_answers.UsageWanted, here: Context
+) -> AsyncIterator[bytes]:
     try:
         async for chunk in stream:
-            if sent := openai_answers.plain_chunk(chunk, here.model, include_usage):
+            if sent := openai_answers.plain_chunk(chunk, here.model, wanted):
                 yield sent
     except ServiceError as error:
         yield sse.data(errors.body_of(error).model_dump())
@@ -185,8 +187,11 @@ def _parsed(kept: bytes, body: convert.Body) -> openai_answers.Reply:
     return kind.model_validate_json(kept)
 
 
-def _wants_usage(body: convert.Body) -> bool:
-    return bool(body.stream_options and body.stream_options.include_usage)
+def _wants_usage(body: convert.Body) -> openai_answers.UsageWanted:
+    options = body.stream_options
+    if options is None or not options.include_usage:
+        return "never"
+    return "always" if options.continuous_usage_stats else "end"
 
 
 def _json(body: bytes, headers: dict[str, str] | None = None) -> Response:

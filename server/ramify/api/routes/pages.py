@@ -10,7 +10,12 @@ from ramify.api.scopes import ScopedRoute, needs
 from ramify.api.static_files import SECURITY, static_files
 from ramify.service.errors import NotFound
 
-router = APIRouter(route_class=ScopedRoute, include_in_schema=False)
+
+class PageRoute(ScopedRoute):
+    any_query = True
+
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
 Seen = Annotated[str | None, Header(alias="If-None-Match", max_length=200)]
 
 
