@@ -4,7 +4,7 @@ BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup demo serve loop test check format docs bench client-types test-browser test-compose viewer-image crash-test clean
+.PHONY: setup demo serve loop test check format docs bench client-types test-browser test-compose test-clients viewer-image crash-test clean
 
 setup: .venv/.ready
 
@@ -55,6 +55,10 @@ test-browser: setup
 # Needs a Docker engine and Compose (v2, or docker-compose 1.29).
 test-compose: setup
 	$(BIN)/python -m pytest tests/compose -m compose -s
+
+# Downloads vLLM's router, guidellm, lm-eval, LangChain, llm, instructor and pydantic-ai, about 2 GB.
+test-clients: setup
+	$(BIN)/python -m pytest tests/clients -m clients -s
 
 viewer-image: setup
 	$(BIN)/python scripts/viewer_image.py
