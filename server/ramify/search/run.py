@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ramify.search import answers
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.budget import Budget
 from ramify.search.evaluate import Evaluator, Judging
 from ramify.search.growth import Growth
+from ramify.search.params import check_sampling, search_params
 from ramify.search.plans import Drawn, Plan, Spent
 from ramify.search.protocols import EngineDead, Policy, Scorer, Task
-from ramify.search.records import Answer, Status, StopReason, Usage
+from ramify.search.records import Answer, Sampling, Status, StopReason, Usage
 from ramify.search.seeds import derive
 from ramify.search.stopping import EarlyStop
 from ramify.search.tree import Node, Tree
@@ -303,3 +306,30 @@ class Search:
             nodes=len(tree.nodes),
             seconds=self.budget.seconds,
         )
+
+
+async def search(
+    prompt_tokens: Sequence[int],
+    policy: Policy,
+    scorer: Scorer,
+    task: Task,
+    *,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    clock: Callable[[], float] = time.monotonic,
+    **params: Any,
+) -> Tree:
+    """Search once, in a program of one's own. Returns the finished tree, with the best answer in `Tree.answer`.
+
+    prompt_tokens: token ids, as the policy knows them. sampling, params: how one answer is drawn, and the fields of
+    `SearchParams`; what is not given is the algorithm's default. clock: seconds, monotonic.
+
+    Raises `ParamError`, which names the parameter that is wrong. When the policy, the scorer or the task fails,
+    nothing is raised: `Tree.status` and `Tree.error` tell what happened.
+    """
+    sampling = sampling or Sampling()
+    checked = search_params(**params)
+    check_sampling(checked, sampling)
+    tree = Tree(prompt_tokens=tuple(prompt_tokens), params=checked, sampling=sampling, seed=seed)
+    await Search(tree, policy, scorer, task, clock=clock).run()
+    return tree

@@ -88,16 +88,16 @@ class Completion:
     """Tokens the whole search had generated once it had landed."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Tree:
     """A search and its result: what was asked, what grew, what was spent, how it ended."""
 
-    id: str
-    """`tree_` and a UUIDv7 in hex."""
-    created_at: float
+    id: str = ""
+    """`tree_` and a UUIDv7 in hex, when the tree is to be logged."""
+    created_at: float = 0.0
     """Unix seconds."""
-    model: str
-    prompt: str
+    model: str = ""
+    prompt: str = ""
     prompt_tokens: tuple[int, ...]
     params: SearchParams
     sampling: Sampling

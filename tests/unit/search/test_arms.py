@@ -149,7 +149,7 @@ def test_the_earlier_of_equal_arms_wins():
 
 
 def siblings(*draws: tuple[int, tuple[float, ...]]) -> list[Node]:
-    tree = Tree("t", 0.0, "m", "", (), new_tree().params, new_tree().sampling, 0)
+    tree = Tree(prompt_tokens=(), params=new_tree().params, sampling=new_tree().sampling, seed=0)
     return [tree.add(tree.root, multiplicity=m, logprobs=logprobs) for m, logprobs in draws]
 
 

@@ -43,7 +43,9 @@ children.set_forkserver_preload(
 
 def tree(i: int) -> LabelledTree:
     """A fork with a right and a wrong answer on one side, and a wrong one on the other."""
-    grown = Tree(f"tree_{i}", 0.0, "m", "?", (63, 10), search_params("mcts"), Sampling(), 0)
+    grown = Tree(
+        id=f"tree_{i}", prompt_tokens=(63, 10), params=search_params("mcts"), sampling=Sampling(), seed=0
+    )
     a = grown.add(grown.root, tokens=(97 + i, 10), logprobs=(-4.5, -4.0), length=2, multiplicity=2, value=0.6)
     b = grown.add(grown.root, tokens=(98 + i, 10), logprobs=(-4.0, -5.0), length=2, value=0.2)
     for parent, token in ((a, 97), (a, 98), (b, 99)):

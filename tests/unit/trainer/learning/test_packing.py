@@ -28,7 +28,9 @@ CONFIG = LearningConfig(kl_beta=0)
 def grown(**sampling: float) -> LabelledTree:
     """The prompt, two first steps (the first drawn three times), and answers below them, one of which nobody judged."""
     settings = Sampling(**sampling)  # type: ignore[arg-type]
-    tree = Tree("tree_1", 0.0, "m", "?", (1, 14, 215, 5, 239, 4), search_params("mcts"), settings, 0)
+    tree = Tree(
+        prompt_tokens=(1, 14, 215, 5, 239, 4), params=search_params("mcts"), sampling=settings, seed=0
+    )
     a = tree.add(
         tree.root, tokens=(18, 9, 4), logprobs=(-1.0, -0.5, -0.1), length=3, multiplicity=3, value=0.6
     )

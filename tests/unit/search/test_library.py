@@ -1,0 +1,59 @@
+"""The search as a library: the example that `ramify.search` opens with runs, and its map names every module."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import ramify.search
+from fakes import FakePolicy, FakeScorer, FakeTask, encode, letters
+from ramify.search import Action, Limits, ParamError, search
+from search_worlds import PROMPT, check_nodes, parity
+
+PAGE = Path(__file__).parents[3] / "docs" / "library.md"
+
+
+def example() -> str:
+    """The program in the package's docstring."""
+    found = re.search(r"::\n\n((?:    .*\n|\n)+)", ramify.search.__doc__ or "")
+    assert found
+    return textwrap.dedent(found[1]).strip() + "\n"
+
+
+def test_the_example_of_the_package_runs_as_it_stands() -> None:
+    done = subprocess.run([sys.executable, "-c", example()], capture_output=True, text=True, timeout=60)
+    assert re.fullmatch(r"\d{4} (0\.[89]\d*|1\.0) \d+\n", done.stdout), done.stdout + done.stderr
+
+
+def test_the_page_shows_the_same_example() -> None:
+    assert f"```python\n{example()}```" in PAGE.read_text()
+
+
+def test_the_map_of_the_package_names_every_module_once() -> None:
+    named = re.findall(r"^`.*`:", ramify.search.__doc__ or "", re.MULTILINE)
+    there = {path.stem for path in Path(ramify.search.__file__).parent.glob("[!_]*")} - {"__pycache__"}
+    assert sorted(re.findall(r"`(\w+)`", "".join(named))) == sorted(there)
+
+
+@pytest.mark.anyio
+async def test_a_search_needs_no_id_and_no_clock() -> None:
+    world = FakePolicy(letters({"a": 0.5, "b": 0.5}, 2)), FakeScorer(parity), FakeTask()
+    tree = await search(
+        encode(PROMPT), *world, action=Action(stop=("\n",)), budget=Limits(simulations=8), seed=3
+    )
+    assert tree.status == "complete"
+    assert tree.answer is not None
+    check_nodes(tree)
+
+
+@pytest.mark.anyio
+async def test_a_wrong_parameter_is_named() -> None:
+    with pytest.raises(ParamError, match="width"):
+        await search(
+            encode(PROMPT), FakePolicy(letters({"a": 1.0}, 1)), FakeScorer(parity), FakeTask(), width=0
+        )
