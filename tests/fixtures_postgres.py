@@ -29,6 +29,10 @@ class PostgresServer:
 
     def start(self) -> None:
         self._run("initdb", "-D", self._data, "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--no-sync")
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Start the cluster that is there, also after a `stop`."""
         options = f"-c listen_addresses= -c unix_socket_directories={self._folder} -c fsync=on"
         self._run("pg_ctl", "-D", self._data, "-o", options, "-l", str(self._folder / "log"), "-w", "start")
 

@@ -18,6 +18,7 @@ from ramify.service.readiness import Readiness
 from ramify.service.releases import Releases
 from ramify.service.searches import Searches
 from ramify.service.served import model_of
+from ramify.service.spool import Spool
 from ramify.settings import Settings
 from ramify.treelog import TreeLog
 from ramify.weights import Release
@@ -39,7 +40,8 @@ def assemble(
     metrics = Metrics()
     admission = Admission(settings.admission, clock, metrics.rejected)
     preparer = Preparer(model, engines.tokenizer, engines.max_model_len, settings.limits, now)
-    searches = Searches(engines, log, preparer, admission, metrics, clock)
+    spool = Spool(log, settings.spool, clock)
+    searches = Searches(engines, log, preparer, admission, metrics, spool, clock)
     completions = Completions(
         engines, model, settings.limits, admission, metrics, clock, lambda: searches.draining
     )
@@ -85,4 +87,7 @@ def _watch(context: Context) -> None:
         "ramify_reserved_tokens", "That running searches may still generate.", lambda: admission.reserved
     )
     metrics.gauge("ramify_log_queue_depth", "Writes that are not yet committed.", lambda: context.log.pending)
+    metrics.gauge(
+        "ramify_log_spooled_searches", "Finished, waiting for the log.", lambda: len(searches.spool)
+    )
     metrics.watch("ramify_engine", context.engines.stats)

@@ -38,6 +38,7 @@ STATUS: Mapping[type[e.ServiceError], int] = {
     e.KeyBusy: 429,
     e.ServerBusy: 503,
     e.EngineUnavailable: 503,
+    e.LogUnavailable: 503,
     e.NoAnswer: 504,
     e.SearchFailed: 500,
     e.GenerationFailed: 500,

@@ -10,6 +10,7 @@
 | `prepare` | an ask made into a tree and its task, with the model's defaults |
 | `admission` | how much runs at once; how long to wait before trying again |
 | `searches` | searches from admission to the log: start, stop, drain |
+| `spool` | finished searches on their way into the log; whether it takes them |
 | `growing` | a running tree, told in pieces |
 | `plain` | completions without a search |
 | `answers` | what a search comes to: its state, and whether it counts as an answer |

@@ -14,6 +14,7 @@ ServiceError
 │   ├── KeyBusy         this key's own searches fill the server
 │   └── ServerBusy      everyone's do, or the server is draining
 ├── EngineUnavailable   an engine is dead or does not answer
+├── LogUnavailable      the log takes no writes: full, or away
 ├── NoAnswer            the deadline came before any answer existed
 ├── SearchFailed        the search or the log failed in a way that is ours to mend
 └── GenerationFailed    a plain completion did
@@ -86,6 +87,10 @@ class ServerBusy(Busy):
 
 class EngineUnavailable(ServiceError):
     code = "engine_unavailable"
+
+
+class LogUnavailable(ServiceError):
+    code = "log_unavailable"
 
 
 class NoAnswer(ServiceError):

@@ -25,6 +25,7 @@ from ramify.service.keys import Caller
 from ramify.service.metrics import Metrics
 from ramify.service.ports import Engines
 from ramify.service.prepare import Prepared, Preparer
+from ramify.service.spool import Spool
 from ramify.service.tasks import CountedTask
 from ramify.treelog import LogError, TreeLog
 
@@ -84,6 +85,7 @@ class Searches:
     preparer: Preparer
     admission: Admission
     metrics: Metrics
+    spool: Spool
     clock: Callable[[], float]
     """Seconds, monotonic."""
     running: dict[str, Running] = field(default_factory=dict)
@@ -96,7 +98,8 @@ class Searches:
     async def start(self, ask: Ask, caller: Caller, once: Once | None = None) -> Running | Replayed:
         """Admit a search and start it. Cancelled while it waits, nothing was started and nothing is logged.
 
-        Raises `ServiceError`: `BadRequest`, `NotFound`, `Busy`, `Conflict`, `OtherBody`, `EngineUnavailable`.
+        Raises `ServiceError`: `BadRequest`, `NotFound`, `Busy`, `Conflict`, `OtherBody`, `EngineUnavailable`,
+        `LogUnavailable`.
         """
         arrived = self.clock()
         if self.draining:
@@ -104,6 +107,7 @@ class Searches:
         if self.engines.dead.is_set():
             raise EngineUnavailable("an engine has died; the server is about to restart", retry_after=30)
         prepared = self.preparer.prepare(ask)
+        await self.spool.check()
         if once is None:
             return await self._admit(prepared, caller, None, arrived)
         search = search_id(prepared.tree.id)
@@ -166,15 +170,14 @@ class Searches:
         tree, once = running.tree, running.once
         try:
             answer = kept(once, tree, running.key_id)
-            await self.log.append(tree, running.key_id, response=answer)
+            await self.spool.append(tree, running.key_id, answer)
             if once is not None and answer is None:
                 await once.abandon(self.log, running.key_id, running.id)
-        except LogError as error:
+        except SearchFailed:
             self.metrics.log_failed()
-            logger.error("search %s could not be logged: %s", running.id, error)
-            raise SearchFailed(
-                f"the search {running.id} could not be logged, so it is not answered"
-            ) from error
+            raise
+        except LogError as error:  # the tree is in the log; its key's claim runs out by itself
+            logger.warning("the Idempotency-Key of search %s could not be freed: %s", running.id, error)
         finally:
             del self.running[tree.id]
             self.metrics.ended(tree, self.clock() - running.started)
@@ -199,10 +202,13 @@ class Searches:
         return found if found is not None and self.visible(found.key_id, caller) else None
 
     async def finished(self, given: str, caller: Caller) -> Tree:
-        """The logged tree of this id. Raises `NotFound`, also where it is another key's."""
+        """The logged tree of this id. Raises `NotFound`, also where it is another key's, and `LogUnavailable` if it is
+        not yet in the log."""
         known = tree_id(given)
         if known is None:
             raise NotFound(f"{given[:60]!r} is no id of a search or tree", param="search_id")
+        if self.spool.holds(known):
+            raise self.spool.unlogged(known)
         entry = await self.log.get(known)
         if entry is None or not self.visible(entry.key_id, caller):
             raise NotFound(f"no search or tree {given[:60]!r}", param="search_id")
@@ -228,8 +234,10 @@ class Searches:
         if self._lives:
             await asyncio.wait(self._lives, timeout=grace)
         self.stop_all("drained", "drain")
-        while self._lives:
-            await asyncio.wait(self._lives)
+        while under_way := {*self._lives, *self.spool.writing}:
+            done, _ = await asyncio.wait(under_way, timeout=LET_GO, return_when="FIRST_COMPLETED")
+            if not done:
+                self.spool.give_up()
 
     async def quiesce(self, grace: float) -> None:
         """With admission paused: let the running searches go on for `grace` seconds, then stop, log and answer them.

@@ -24,6 +24,7 @@ from ramify.settings.groups import (
     Limits,
     Probe,
     Scope,
+    Spool,
     Stream,
     is_loopback,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "Probe",
     "Scope",
     "Settings",
+    "Spool",
     "Stream",
     "is_loopback",
     "load",

@@ -187,6 +187,28 @@ class Probe(Group):
     cache_seconds: float = Field(default=1.0, ge=0, description="How long one probe's result is used again.")
 
 
+class Spool(Group):
+    """Finished searches on their way into the log, when it is full or away; new ones are refused meanwhile."""
+
+    searches: int = Field(default=256, ge=1, description="Finished searches that may wait for the log.")
+    bytes: int = Field(
+        default=1 << 28, ge=1 << 20, description="Their size together, compressed; more are lost, with a 500."
+    )
+    wait_seconds: float = Field(
+        default=20.0,
+        ge=0,
+        description="How long a finished search's asker waits for the log before a 503 with the search's id.",
+    )
+    free_bytes: int = Field(
+        default=64 << 20,
+        ge=0,
+        description="SQLite: free bytes on the log's disk below which no search is taken.",
+    )
+    deadline_seconds: float = Field(
+        default=5.0, gt=0, description="A log that needs longer for a small write takes no writes."
+    )
+
+
 class EngineSettings(Group):
     """The vLLM engines. Absent values are computed from the machine."""
 

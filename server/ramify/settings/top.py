@@ -19,6 +19,7 @@ from ramify.settings.groups import (
     Group,
     Limits,
     Probe,
+    Spool,
     Stream,
     is_loopback,
 )
@@ -87,6 +88,7 @@ class Settings(BaseSettings):
     admission: Admission = Field(default=Admission(), description="How much runs at once.")
     stream: Stream = Field(default=Stream(), description="Server-Sent Events.")
     probe: Probe = Field(default=Probe(), description="Readiness.")
+    spool: Spool = Field(default=Spool(), description="Finished searches on their way into the log.")
 
     @field_validator("host")
     @classmethod

@@ -78,6 +78,7 @@ from ramify.treelog.records import (
     Summary,
 )
 from ramify.treelog.rows import json_line
+from ramify.treelog.trees import Encoded
 
 __all__ = [
     "Activation",
@@ -90,6 +91,7 @@ __all__ = [
     "Consumer",
     "CorruptTree",
     "DuplicateTree",
+    "Encoded",
     "Entry",
     "Expired",
     "Filters",

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, event
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from ramify.treelog.errors import LogError, StoreError
+from ramify.treelog.errors import BadEntry, LogError, StoreError
 from ramify.treelog.urls import Store
 
 BUSY_SECONDS = 10
@@ -104,7 +104,15 @@ def foreign(error: BaseException) -> bool:
     )
 
 
-def store_error(store: Store, error: BaseException) -> StoreError:
+def store_error(store: Store, error: BaseException) -> StoreError | BadEntry:
     """Without SQLAlchemy's statement and parameters, which hold people's prompts."""
     cause = getattr(error, "orig", None) or error
+    if _unstorable(error, cause):
+        return BadEntry(f"the log cannot hold a value of this entry: {type(cause).__name__}")
     return StoreError(f"the log at {store} failed: {type(cause).__name__}: {cause}")
+
+
+def _unstorable(error: BaseException, cause: BaseException) -> bool:
+    """Whether it is the value's fault (SQLSTATE 22: data exception, 23: integrity), so that no new try will help."""
+    state = str(getattr(cause, "sqlstate", None) or "")
+    return isinstance(error, OverflowError | DataError | IntegrityError) or state.startswith(("22", "23"))

@@ -4,12 +4,12 @@
     ├── BadUrl              the URL names no store that this build can open
     ├── StoreLocked         another process writes this SQLite file
     ├── SchemaMismatch      the store's schema is not this build's
-    ├── StoreError          the database failed (disk full, connection lost, a value it cannot hold)
+    ├── StoreError          the database failed (disk full, connection lost)
     ├── LogClosed           used after `close`
     ├── ReadOnlyLog         a write to a log opened with `read_only`
     ├── LogFull             no room in the queue of writes before the deadline; nothing was written
     ├── LogDeadline         not acknowledged before the deadline; it may still be committed
-    ├── BadEntry            a tree or verdict that cannot be logged
+    ├── BadEntry            a tree or verdict that cannot be logged, or holds a value that the database cannot
     ├── DuplicateTree       another tree is logged under this id
     ├── UnknownTree         no such tree
     ├── CorruptTree         a stored body that is not what was written

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -34,6 +35,8 @@ from ramify.treelog.records import (
     Summary,
 )
 from ramify.treelog.rows import entry_of, record_of, row_of
+from ramify.treelog.transaction import touch
+from ramify.treelog.trees import Encoded
 from ramify.treelog.urls import Store, parse
 from ramify.treelog.verify import Progress, verify
 from ramify.treelog.writer import Item, Result, Write, Writer
@@ -159,12 +162,21 @@ class TreeLog:
         `DuplicateTree`, `LogFull`, `LogDeadline`, `StoreError`.
         """
 
-        async def prepare() -> trees.Appended:
-            loop = asyncio.get_running_loop()
-            row = await loop.run_in_executor(self._encoder, row_of, tree, key_id)
-            return trees.Appended(row, response)
+        return await self._writing().submit(trees.append, lambda: self._encode(tree, key_id, response))
 
-        return await self._writing().submit(trees.append, prepare)
+    async def encode(self, tree: Tree, key_id: str = "", response: Response | None = None) -> Encoded:
+        """A finished tree as it will be stored: for who may have to append it more than once. Raises `BadEntry`,
+        `LogClosed`."""
+        self._writing()
+        return await self._encode(tree, key_id, response)
+
+    async def _encode(self, tree: Tree, key_id: str, response: Response | None) -> Encoded:
+        loop = asyncio.get_running_loop()
+        return Encoded(await loop.run_in_executor(self._encoder, row_of, tree, key_id), response)
+
+    async def append_encoded(self, encoded: Encoded) -> int:
+        """`append`, of a tree that is encoded already."""
+        return await self._write(trees.append, encoded)
 
     async def get(self, tree_id: str) -> Entry | None:
         """Raises `CorruptTree` where the stored body is not what was written."""
@@ -344,6 +356,14 @@ class TreeLog:
             return await releases.activations_of(self._reads)
 
     # Upkeep
+
+    async def probe(self) -> None:
+        """Commit a write that changes nothing. Raises `LogError` if the log takes no writes."""
+        await self._write(touch, None)
+
+    def free_bytes(self) -> int | None:
+        """Free space on the disk that holds the log; `None` if the log is not a file of this machine."""
+        return shutil.disk_usage(self.store.path.parent).free if self.store.path else None
 
     async def verify(self, progress: Progress | None = None) -> Report:
         """Derive every hash again, read every tree, compare every column with its body; see

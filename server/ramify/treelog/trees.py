@@ -23,14 +23,19 @@ PAGE = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Appended:
+class Encoded:
     """A tree to append: its row, and the idempotent response to keep with it, if any."""
 
     row: dict[str, Any]
     response: Response | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes of the body, compressed, and of the response."""
+        return len(self.row["body"]) + (len(self.response.body) if self.response else 0)
 
-async def append(tx: Transaction, items: Sequence[Appended]) -> list[int | LogError]:
+
+async def append(tx: Transaction, items: Sequence[Encoded]) -> list[int | LogError]:
     """Insert trees; an identical tree that is already there keeps the `seq` it has."""
     logged = await _logged(tx.conn, [item.row["tree_id"] for item in items])
     rows: list[Row] = []

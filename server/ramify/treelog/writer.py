@@ -26,8 +26,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Write = Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Result | LogError]]]
 
-RECONNECT = (0.0, 0.1, 0.5, 2.0, 5.0)
-"""Seconds before each new attempt of a batch whose connection broke: a database may restart under a server."""
+RECONNECT = (0.0, 0.1, 0.5, 1.0)
+"""Seconds before each new attempt of a batch whose connection broke. A longer outage is the caller's to wait for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
 import pytest
 
-from .world import PROMPT, World
+from .world import PROMPT, World, hold, release, until
 
 pytestmark = pytest.mark.anyio
 
@@ -252,7 +253,11 @@ async def test_a_sane_request_id_is_taken_over_and_any_other_is_not(world: World
 
 
 async def test_a_log_that_fails_means_no_answer(world: World) -> None:
+    hold(world.engines)
+    asked = asyncio.create_task(world.search())
+    await until(lambda: world.engines.policy.running)
     await world.log.close()
-    found = error(await world.search(), 500)
+    release(world.engines)
+    found = error(await asked, 500)
     assert found["code"] == "search_failed"
     assert "ramify_log_failures_total 1.0" in world.context.metrics.text().decode()

@@ -117,7 +117,8 @@ async def a_world(
     folder: Path, engines: FakeEngines | None = None, model: ServedModel = MODEL, **settings: Any
 ) -> AsyncIterator[World]:
     engines = engines or FakeEngines()
-    log = await TreeLog.open(f"sqlite:///{folder}/trees.db")
+    settings.setdefault("log", f"sqlite:///{folder}/trees.db")
+    log = await TreeLog.open(settings["log"])
     context = assemble(Settings(**settings), engines, model, log)
     transport = httpx.ASGITransport(application(context), raise_app_exceptions=False)
     try:

@@ -23,7 +23,6 @@ from ramify.treelog import (
     ReadOnlyLog,
     Running,
     SchemaMismatch,
-    StoreError,
     TreeLog,
     UnknownTree,
 )
@@ -92,7 +91,7 @@ async def test_one_bad_record_does_not_sink_its_batch(log: TreeLog) -> None:
     results = await asyncio.gather(
         *(log.append(tree) for tree in [*good[:4], bad, *good[4:]]), return_exceptions=True
     )
-    assert isinstance(results.pop(4), StoreError)
+    assert isinstance(results.pop(4), BadEntry)
     assert sorted(r for r in results if isinstance(r, int)) == list(range(1, 9))
     assert [r.tree_id async for r in log.read()] == [tree.id for tree in good]
 

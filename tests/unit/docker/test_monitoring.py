@@ -24,7 +24,14 @@ DOCKER = Path(__file__).parents[3] / "docker"
 DASHBOARD: dict[str, Any] = json.loads((DOCKER / "grafana/dashboards/ramify.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 QUERIES = [target["expr"] for panel in PANELS for target in panel["targets"]]
-GAUGES = {"searches_running", "completions_running", "searches_waiting", "reserved_tokens", "log_queue_depth"}
+GAUGES = {
+    "searches_running",
+    "completions_running",
+    "searches_waiting",
+    "reserved_tokens",
+    "log_queue_depth",
+    "log_spooled_searches",
+}
 """The server's, made where its parts are put together (`ramify.api.assembly`)."""
 ENGINE = {
     f"{role}_{what}" for role in ("policy", "value") for what in ("running", "waiting", "kv_usage", "steps")

@@ -28,10 +28,11 @@ async def livez() -> wire.Health:
 @router.get("/readyz", response_model=wire.Health)
 @needs("open")
 async def readyz(here: Here) -> wire.Health:
-    """Whether it can search: both engines answered a small request lately."""
+    """Whether it can search: both engines answered a small request lately, and the log takes writes."""
     problem = await here.readiness.problem()
     if problem is not None:
         raise EngineUnavailable(f"not ready: {problem}", retry_after=5)
+    await here.searches.spool.check()
     return wire.Health(status="ready")
 
 

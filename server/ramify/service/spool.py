@@ -1,0 +1,196 @@
+"""Finished searches on their way into the log, and whether the log takes them.
+
+A finished tree that the log cannot take (disk full, database away) is kept here, compressed, and tried again until it
+is written: once, since the log knows a tree by its id. Its asker is answered when it is in the log, or told after
+`wait_seconds` that it is not there yet. While a tree waits, while the last write failed, and while the disk has less
+than its floor, `problem` says so: readiness follows it, and new searches are refused before they cost anything.
+
+The spool is memory (2026-11-28). A disk that is full has no room for it, and nothing in it has been acknowledged: a
+process that is killed loses only what nobody was promised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ramify.search.tree import Tree
+from ramify.service.errors import LogUnavailable, SearchFailed
+from ramify.service.ids import search_id
+from ramify.settings import Spool as Settings
+from ramify.treelog import (
+    Encoded,
+    LogDeadline,
+    LogError,
+    LogFull,
+    Response,
+    StoreError,
+    TreeLog,
+)
+
+logger = logging.getLogger(__name__)
+PASSING = (StoreError, LogFull, LogDeadline)
+"""Errors of the store, not of the tree: trying again later may succeed."""
+FIRST_DELAY, LONGEST_DELAY = 0.1, 2.0
+"""Seconds before a tree is tried again; doubled each time."""
+FRESH = 1.0
+"""Seconds for which a committed write proves that the log takes writes."""
+RETRY_AFTER = 5
+NOT_LOGGED = "the search {} could not be logged, so it is not answered"
+
+
+@dataclass(eq=False, slots=True)
+class Spool:
+    """The way into the log for finished searches. All calls on one event loop."""
+
+    log: TreeLog
+    settings: Settings
+    clock: Callable[[], float]
+    """Seconds, monotonic."""
+    bytes: int = 0
+    """Size of the trees that wait, compressed."""
+    _waiting: dict[str, Encoded] = field(default_factory=dict)
+    """Trees whose first try failed, by id."""
+    _writing: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    """One task a tree, until it is written or given up."""
+    _wrote: float | None = None
+    """When a write was last committed."""
+    _failed: bool = False
+    """Whether the last write failed."""
+    _probe: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        """Trees that wait for the log."""
+        return len(self._waiting)
+
+    async def append(self, tree: Tree, key_id: str, response: Response | None = None) -> None:
+        """Return once the tree is in the log.
+
+        Raises `LogUnavailable` when it is not there after `wait_seconds`: the spool then goes on trying. Raises
+        `SearchFailed` when the tree cannot be logged or the spool has no room.
+        """
+        try:
+            encoded = await self.log.encode(tree, key_id, response)
+        except LogError as error:
+            raise _lost(tree.id, error) from error
+        writing = asyncio.create_task(self._write(tree.id, encoded), name=f"spool-{tree.id}")
+        self._writing[tree.id] = writing
+        writing.add_done_callback(lambda task: self._settled(tree.id, task))
+        done, _ = await asyncio.wait((writing,), timeout=self.settings.wait_seconds)
+        if not done:
+            raise self.unlogged(tree.id)
+        if writing.cancelled():
+            raise SearchFailed(NOT_LOGGED.format(search_id(tree.id)))
+        writing.result()
+
+    def holds(self, tree_id: str) -> bool:
+        """Whether the tree has ended and is not yet in the log."""
+        return tree_id in self._writing
+
+    @staticmethod
+    def unlogged(tree_id: str) -> LogUnavailable:
+        """The answer for a search that `holds` is true of."""
+        return LogUnavailable(
+            f"the search {search_id(tree_id)} has ended and waits for the log, which takes no writes; "
+            "ask for it again later",
+            retry_after=RETRY_AFTER,
+        )
+
+    async def problem(self) -> str | None:
+        """Why the log takes no more searches; `None` if it does. Waits at most `deadline_seconds`, for a probe."""
+        if known := self._known_problem():
+            self._look()
+            return known
+        if self._wrote is None or self.clock() - self._wrote > FRESH:
+            await asyncio.wait((self._look(),))
+        return self._known_problem()
+
+    async def check(self) -> None:
+        """Raise `LogUnavailable` unless a search that starts now could be logged."""
+        if problem := await self.problem():
+            raise LogUnavailable(f"no search is taken: {problem}", retry_after=RETRY_AFTER)
+
+    @property
+    def writing(self) -> set[asyncio.Task[None]]:
+        """One task for each tree on its way."""
+        return set(self._writing.values())
+
+    def give_up(self) -> None:
+        """Lose the trees that are still on their way: the server stops."""
+        for tree_id, task in self._writing.items():
+            if task.cancel():
+                logger.error(
+                    "search %s is lost: the server stopped before the log took it", search_id(tree_id)
+                )
+
+    def _known_problem(self) -> str | None:
+        free = self.log.free_bytes()
+        if free is not None and free < self.settings.free_bytes:
+            return f"the log's disk has {free >> 20} MiB free, and {self.settings.free_bytes >> 20} MiB must stay free"
+        if self._waiting:
+            return f"the log takes no writes; {len(self._waiting)} finished searches wait for it"
+        return "the log takes no writes" if self._failed else None
+
+    def _look(self) -> asyncio.Task[None]:
+        """The probe under way, or a new one."""
+        if self._probe is None or self._probe.done():
+            self._probe = asyncio.create_task(self._ask(), name="log-probe")
+        return self._probe
+
+    async def _ask(self) -> None:
+        try:
+            async with asyncio.timeout(self.settings.deadline_seconds):
+                await self.log.probe()
+        except (LogError, TimeoutError) as error:
+            self._heard(error)
+        else:
+            self._heard(None)
+
+    def _heard(self, error: Exception | None) -> None:
+        """Note how a write ended."""
+        if error is None:
+            self._wrote = self.clock()
+        elif not self._failed:
+            logger.error("the log takes no writes: %s", error or "no answer in time")
+        self._failed = error is not None
+
+    async def _write(self, tree_id: str, encoded: Encoded) -> None:
+        delay = FIRST_DELAY
+        while True:
+            try:
+                await self.log.append_encoded(encoded)
+            except PASSING as error:
+                self._heard(error)
+                self._keep(tree_id, encoded, error)
+            except LogError as error:
+                raise _lost(tree_id, error) from error
+            else:
+                self._heard(None)
+                return
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, LONGEST_DELAY)
+
+    def _keep(self, tree_id: str, encoded: Encoded, error: Exception) -> None:
+        if tree_id in self._waiting:
+            return
+        full = len(self._waiting) >= self.settings.searches
+        if full or self.bytes + encoded.size > self.settings.bytes:
+            raise _lost(tree_id, f"the spool is full: {error}") from error
+        self._waiting[tree_id] = encoded
+        self.bytes += encoded.size
+
+    def _settled(self, tree_id: str, task: asyncio.Task[None]) -> None:
+        del self._writing[tree_id]
+        if encoded := self._waiting.pop(tree_id, None):
+            self.bytes -= encoded.size
+            if not task.cancelled() and task.exception() is None:
+                logger.info("search %s is in the log at last", search_id(tree_id))
+        if not task.cancelled():
+            task.exception()  # seen, even if its asker is gone
+
+
+def _lost(tree_id: str, why: object) -> SearchFailed:
+    logger.error("search %s could not be logged: %s", search_id(tree_id), why)
+    return SearchFailed(NOT_LOGGED.format(search_id(tree_id)))

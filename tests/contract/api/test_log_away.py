@@ -1,0 +1,153 @@
+"""A log that is full or away: nothing is computed in vain, nothing finished is lost, nothing is written twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from fixtures_postgres import PostgresServer, postgres_server  # noqa: F401  (a fixture)
+from ramify.treelog import TreeLog
+
+from .world import PROMPT, World, a_world, hold, release, until
+
+pytestmark = pytest.mark.anyio
+LARGE = {"budget": {"simulations": 300}}
+"""A tree of several of SQLite's pages."""
+SHORT = {"spool": {"wait_seconds": 0.1}}
+
+
+async def limit_pages(log: TreeLog, extra: int) -> None:
+    """Let SQLite's file grow by this many pages at most: the disk is full at 0."""
+    assert log._writes is not None
+    async with log._writes.connect() as conn:
+        pages = (await conn.exec_driver_sql("PRAGMA page_count")).scalar_one()
+        await conn.exec_driver_sql(f"PRAGMA max_page_count = {pages + extra}")
+
+
+def refused(answer: httpx.Response) -> str:
+    """The message of a 503 that says when to come back."""
+    found = answer.json()["error"]
+    assert (answer.status_code, found["code"]) == (503, "log_unavailable"), answer.text
+    assert int(answer.headers["retry-after"]) >= 1
+    return str(found["message"])
+
+
+async def a_search_in_flight(world: World) -> asyncio.Task[httpx.Response]:
+    """A search whose engine work is held, past admission."""
+    hold(world.engines)
+    asked = asyncio.create_task(world.search(search=LARGE))
+    await until(lambda: world.engines.policy.running)
+    return asked
+
+
+@pytest.fixture
+async def small(tmp_path: Path) -> AsyncIterator[World]:
+    async with a_world(tmp_path, **SHORT) as world:
+        yield world
+        await limit_pages(world.log, 100_000)
+
+
+async def test_a_full_disk_keeps_what_is_finished_until_there_is_room(small: World) -> None:
+    asked = await a_search_in_flight(small)
+    await limit_pages(small.log, 0)
+    release(small.engines)
+    said = refused(await asked)
+    search = next(word for word in said.split() if word.startswith("srch_"))
+    refused(await small.http.get(f"/v1/search/{search}"))
+    assert b"ramify_log_spooled_searches 1.0" in small.context.metrics.text()
+    await limit_pages(small.log, 100_000)
+    await until(lambda: not len(small.context.searches.spool))
+    (row,) = await small.logged()
+    assert row.tree_id == search.replace("srch_", "tree_")
+    assert (await small.http.get(f"/v1/search/{search}")).json()["status"] == "complete"
+    assert (await small.search()).status_code == 200
+
+
+async def test_while_the_log_is_full_a_search_is_refused_before_it_costs_anything(small: World) -> None:
+    asked = await a_search_in_flight(small)
+    await limit_pages(small.log, 0)
+    release(small.engines)
+    refused(await asked)
+    spent = small.engines.policy.generated
+    for path in ("/readyz", "/health"):
+        assert "takes no writes" in refused(await small.http.get(path))
+    refused(await small.search())
+    chat = {"prompt": PROMPT, "search": {"budget": {"tokens": 100}}}
+    refused(await small.http.post("/v1/completions", json=chat))
+    assert small.engines.policy.generated == spent
+    plain = await small.http.post("/v1/completions", json={"prompt": PROMPT, "max_tokens": 4})
+    assert plain.status_code == 200, "plain requests need no log"
+    assert (await small.http.get("/livez")).status_code == 200
+
+
+async def test_a_disk_below_its_floor_takes_no_search(tmp_path: Path) -> None:
+    async with a_world(tmp_path, spool={"free_bytes": 1 << 60}) as world:
+        assert "MiB free" in refused(await world.search())
+        refused(await world.http.get("/readyz"))
+        assert world.engines.policy.generated == 0
+
+
+async def test_a_tree_that_no_database_holds_refuses_nobody_else(small: World) -> None:
+    asked = await a_search_in_flight(small)
+    (running,) = small.context.searches.running.values()
+    running.tree.created_at = float("nan")
+    release(small.engines)
+    assert (await asked).status_code == 500
+    assert (await small.search()).status_code == 200
+
+
+async def test_a_full_spool_says_that_the_search_is_lost(tmp_path: Path) -> None:
+    async with a_world(tmp_path, spool={"wait_seconds": 0.1, "searches": 1}) as world:
+        hold(world.engines)
+        asked = [asyncio.create_task(world.search(search=LARGE)) for _ in range(3)]
+        await until(lambda: len(world.context.searches.running) == 3)
+        await limit_pages(world.log, 0)
+        release(world.engines)
+        statuses = sorted([(await task).status_code for task in asked])
+        assert statuses == [500, 500, 503]
+        assert b"ramify_log_failures_total 2.0" in world.context.metrics.text()
+        await limit_pages(world.log, 100_000)
+        await until(lambda: not len(world.context.searches.spool))
+        assert len(await world.logged()) == 1
+
+
+async def test_a_drain_gives_up_what_the_log_never_takes(small: World, monkeypatch: Any) -> None:
+    monkeypatch.setattr("ramify.service.searches.LET_GO", 0.1)
+    asked = await a_search_in_flight(small)
+    await limit_pages(small.log, 0)
+    release(small.engines)
+    refused(await asked)
+    await asyncio.wait_for(small.context.searches.drain(0), 10)
+    assert not len(small.context.searches.spool)
+
+
+@pytest.mark.postgres
+async def test_a_database_that_went_away_gets_every_finished_search_once(
+    tmp_path: Path, request: Any
+) -> None:
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    async with a_world(tmp_path, log=server.database(), spool={"wait_seconds": 60}) as world:
+        hold(world.engines)
+        asked = [asyncio.create_task(world.search()) for _ in range(4)]
+        await until(lambda: len(world.context.searches.running) == 4)
+        server.stop()
+        try:
+            release(world.engines)
+            await until(lambda: len(world.context.searches.spool) == 4, 30)
+            spent = world.engines.policy.generated
+            refused(await world.http.get("/readyz"))
+            refused(await world.search())
+            assert world.engines.policy.generated == spent
+            assert not any(task.done() for task in asked), "acknowledged only once they are in the log"
+        finally:
+            server.go_on()
+        answers = [await task for task in asked]
+        assert [answer.status_code for answer in answers] == [200] * 4
+        logged = [row.tree_id for row in await world.logged()]
+        assert sorted(logged) == sorted(answer.json()["tree"]["id"] for answer in answers)
+        assert (await world.search()).status_code == 200
