@@ -258,7 +258,7 @@ export interface paths {
         };
         /**
          * Models
-         * @description What is served.
+         * @description What is served: the model, and every name that stands for a search with it.
          */
         get: operations["models_v1_models_get"];
         put?: never;
@@ -278,7 +278,7 @@ export interface paths {
         };
         /**
          * Model
-         * @description One model.
+         * @description One model, or one name for a search.
          */
         get: operations["model_v1_models__name__get"];
         put?: never;
@@ -1501,8 +1501,18 @@ export interface components {
              * @description The release that is served.
              */
             root: string;
-            /** Parent */
-            parent?: null;
+            /**
+             * Parent
+             * @description The model that a name for a search searches with.
+             */
+            parent?: string | null;
+            /**
+             * Search
+             * @description The search that the name stands for; null for the model itself.
+             */
+            search?: {
+                [key: string]: unknown;
+            } | null;
             /**
              * Max Model Len
              * @description Tokens of prompt and answer together.
@@ -2264,6 +2274,8 @@ export interface operations {
             header?: {
                 /** @description One search for one key. */
                 "Idempotency-Key"?: string | null;
+                /** @description How to search, in place of `search`: its JSON object, an algorithm, or an operator's alias. */
+                "x-ramify-search"?: string | null;
             };
             path?: never;
             cookie?: never;
@@ -2635,6 +2647,8 @@ export interface operations {
             header?: {
                 /** @description With `search`: one search for one key. */
                 "Idempotency-Key"?: string | null;
+                /** @description How to search, in place of `search`: its JSON object, an algorithm, or an operator's alias. */
+                "x-ramify-search"?: string | null;
             };
             path?: never;
             cookie?: never;
@@ -2765,6 +2779,8 @@ export interface operations {
             header?: {
                 /** @description With `search`: one search for one key. */
                 "Idempotency-Key"?: string | null;
+                /** @description How to search, in place of `search`: its JSON object, an algorithm, or an operator's alias. */
+                "x-ramify-search"?: string | null;
             };
             path?: never;
             cookie?: never;

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import ramify
 from ramify.api.context import Context
+from ramify.api.names import Names, aliases_of
 from ramify.service.admission import Admission
 from ramify.service.judging import Judge
 from ramify.service.keys import Keyring
@@ -51,6 +52,7 @@ def assemble(
         keyring=Keyring(settings.auth.all_keys()),
         engines=engines,
         model=model,
+        names=Names(model, aliases_of(settings)),
         log=log,
         searches=searches,
         completions=completions,

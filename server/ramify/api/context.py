@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from ramify.api.names import Names
 from ramify.service.judging import Judge
 from ramify.service.keys import Caller, Keyring
 from ramify.service.metrics import Metrics
@@ -25,6 +26,7 @@ class Context:
     keyring: Keyring
     engines: Engines
     model: ServedModel
+    names: Names
     log: TreeLog
     searches: Searches
     releases: Releases

@@ -29,6 +29,7 @@ from ramify.api.admin import admin_application
 from ramify.api.app import application
 from ramify.api.assembly import assemble
 from ramify.api.context import Context
+from ramify.api.names import aliases_of
 from ramify.engines import EngineConfig, EngineError, Engines
 from ramify.rewards import registry
 from ramify.rewards.mathematics import close_default_pool
@@ -77,7 +78,7 @@ def serve(settings: Settings) -> int:
 
 
 def preflight(settings: Settings) -> socket.socket:
-    """Check who may reach the server, and take its address. Raises `Refused`."""
+    """Check who may reach the server, and take its address. Raises `Refused`, `BadSettings`."""
     if not settings.auth.all_keys() and not settings.loopback:
         raise Refused(
             f"without an API key only loopback addresses are served, not {settings.host}: "
@@ -85,6 +86,7 @@ def preflight(settings: Settings) -> socket.socket:
         )
     if settings.task is not None and settings.task not in registry.NAMES:
         raise Refused(f"task is {settings.task[:50]!r}; there are {', '.join(registry.NAMES)}")
+    aliases_of(settings)
     return bind(settings.host, settings.port)
 
 

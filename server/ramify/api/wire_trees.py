@@ -121,7 +121,10 @@ class Model(Reply):
     created: int
     owned_by: Literal["ramify"] = "ramify"
     root: str = Field(description="The release that is served.")
-    parent: None = None
+    parent: str | None = Field(default=None, description="The model that a name for a search searches with.")
+    search: dict[str, Any] | None = Field(
+        default=None, description="The search that the name stands for; null for the model itself."
+    )
     max_model_len: int = Field(description="Tokens of prompt and answer together.")
 
 

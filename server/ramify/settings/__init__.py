@@ -18,6 +18,7 @@ from ramify.settings.files import BadSettings
 from ramify.settings.groups import (
     Admin,
     Admission,
+    Alias,
     ApiKey,
     Auth,
     EngineSettings,
@@ -34,6 +35,7 @@ from ramify.settings.top import Settings
 __all__ = [
     "Admin",
     "Admission",
+    "Alias",
     "ApiKey",
     "Auth",
     "BadSettings",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
@@ -164,6 +164,14 @@ class Admission(Group):
         default=None,
         ge=1,
         description="Of `tokens_in_flight`, the most that one API key may hold; none: all of it.",
+    )
+
+
+class Alias(Group):
+    """A search under a name of its own, for clients that can set a model and nothing else."""
+
+    search: dict[str, Any] = Field(
+        description="The search object, as `search` of OpenAI's routes takes it: parameters, `budget`, `task`, `train`."
     )
 
 

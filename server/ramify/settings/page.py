@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ramify.settings.groups import ApiKey, Group
+from ramify.settings.groups import Alias, ApiKey, Group
 from ramify.settings.top import Settings, variables
 
 
@@ -24,7 +24,9 @@ def document() -> str:
             rows = [(v, n, f) for v, n, f in variables() if n.startswith(name + ".")]
             lines += _table(f"`[{name}]`", rows, (field.annotation.__doc__ or "").strip())
     keys = [("", f"auth.keys[].{name}", field) for name, field in ApiKey.model_fields.items()]
-    return "\n".join(lines + _table("`[[auth.keys]]`", keys, (ApiKey.__doc__ or "").strip()))
+    lines += _table("`[[auth.keys]]`", keys, (ApiKey.__doc__ or "").strip())
+    aliases = [("", f"aliases.NAME.{name}", field) for name, field in Alias.model_fields.items()]
+    return "\n".join(lines + _table("`[aliases.NAME]`", aliases, (Alias.__doc__ or "").strip()))
 
 
 def _is_group(field: Any) -> bool:

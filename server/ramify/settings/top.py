@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from ramify.settings.groups import (
     Admin,
     Admission,
+    Alias,
     Auth,
     EngineSettings,
     Group,
@@ -26,6 +27,7 @@ from ramify.settings.groups import (
 
 PREFIX = "RAMIFY_"
 ADMIN_PORT = 8001
+AliasName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
 class Settings(BaseSettings):
@@ -80,6 +82,9 @@ class Settings(BaseSettings):
         default=20.0,
         ge=0,
         description="On SIGTERM, how long running searches may go on before they are stopped and answered.",
+    )
+    aliases: Annotated[dict[AliasName, Alias], Field(max_length=100)] = Field(
+        default={}, description="Searches that are asked for by a model's name, as tables `[aliases.NAME]`."
     )
     engine: EngineSettings = Field(default=EngineSettings(), description="The vLLM engines.")
     auth: Auth = Field(default=Auth(), description="API keys.")

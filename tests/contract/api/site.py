@@ -42,7 +42,7 @@ class Site(World):
         reply = (await self.search(include_tree=True)).json()
         nodes = {node["release"] for node in reply["tree_document"]["nodes"][1:]}
         version = (await self.http.get("/version")).json()["release"]
-        (model,) = (await self.http.get("/v1/models")).json()["data"]
+        model = (await self.http.get("/v1/models")).json()["data"][0]
         active = (await self.listing())["active"]
         (said,) = {reply["release"], version, model["root"], active, *nodes}
         assert self.engines.held == (number(self.root / said / "policy"), number(self.root / said / "value"))

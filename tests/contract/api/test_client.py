@@ -80,7 +80,7 @@ async def test_a_cursor_goes_back_only_where_it_is_told_to_rewind(tmp_path: Path
 
 async def test_models_version_readiness_and_values(tmp_path: Path) -> None:
     async with served(tmp_path) as (client, _):
-        (model,) = (await client.models()).data
+        model = (await client.models()).data[0]
         assert model.id == "letters"
         assert await client.model("letters") == model
         with pytest.raises(NotFound):

@@ -356,8 +356,9 @@ def test_the_sdk_asks_again_for_the_answer_of_a_running_search(
 
 
 def test_models_are_listed_and_found(client: openai.OpenAI) -> None:
-    (model,) = client.models.list()
+    model, *names = client.models.list()
     assert (model.id, model.owned_by) == (MODEL, "ramify")
+    assert f"{MODEL}:best-of-n" in [name.id for name in names]
     assert client.models.retrieve(MODEL) == model
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("gpt-4")

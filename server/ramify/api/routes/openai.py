@@ -20,6 +20,8 @@ from ramify.api import wire_openai_replies as replies
 from ramify.api.context import Context, Here, Who
 from ramify.api.disconnect import ClientGone, unless_gone
 from ramify.api.documentation import CHAT_EXAMPLES, COMPLETION_EXAMPLES, STREAM
+from ramify.api.names import SearchHeader
+from ramify.api.routes.search import headers_of
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.search.tree import Tree
 from ramify.service.answers import failure
@@ -47,13 +49,18 @@ NO_RETRY = {"x-should-retry": "false"}
 )
 @needs("search")
 async def completions(
-    body: wire.CompletionRequest, request: Request, here: Here, who: Who, idempotency_key: Key = None
+    body: wire.CompletionRequest,
+    request: Request,
+    here: Here,
+    who: Who,
+    idempotency_key: Key = None,
+    search: SearchHeader = None,
 ) -> Response:
     """OpenAI's completions: the policy alone, or with `search` the best answers of a tree.
 
     With `stream`, chunks and `[DONE]`. Where the client leaves, the work is ended.
     """
-    return await _answer(body, request, here, who, idempotency_key)
+    return await _answer(here.names.asked(body, search), request, here, who, idempotency_key)
 
 
 @router.post(
@@ -64,10 +71,15 @@ async def completions(
 )
 @needs("search")
 async def chat(
-    body: wire.ChatRequest, request: Request, here: Here, who: Who, idempotency_key: Key = None
+    body: wire.ChatRequest,
+    request: Request,
+    here: Here,
+    who: Who,
+    idempotency_key: Key = None,
+    search: SearchHeader = None,
 ) -> Response:
     """The same for a conversation, which goes through the model's chat template."""
-    return await _answer(body, request, here, who, idempotency_key)
+    return await _answer(here.names.asked(body, search), request, here, who, idempotency_key)
 
 
 async def _answer(
@@ -124,16 +136,17 @@ async def _searched(
         )
     except BadRequest as error:
         raise convert.renamed(error, body) from error
+    headers = NO_RETRY | headers_of(begun)
     if body.stream:
-        return sse.EventStream(_search_chunks(begun, body, here), NO_RETRY)
+        return sse.EventStream(_search_chunks(begun, body, here), headers)
     if isinstance(begun, Replayed):
-        return _json(begun.body, NO_RETRY)
+        return _json(begun.body, headers)
     try:
         tree = await unless_gone(request.receive, begun.logged())
     except ClientGone:
         begun.stop("cancelled", "disconnect")
         raise
-    return _json(openai_answers.json_of(_reply(tree, body, here)), NO_RETRY)
+    return _json(openai_answers.json_of(_reply(tree, body, here)), headers)
 
 
 async def _search_chunks(

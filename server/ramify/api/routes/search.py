@@ -15,6 +15,7 @@ from ramify.api import wire_search as wire
 from ramify.api.context import Context, Here, Who
 from ramify.api.disconnect import ClientGone, unless_gone
 from ramify.api.documentation import SEARCH_EXAMPLES, STREAM
+from ramify.api.names import SearchHeader
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.search.tree import Tree
 from ramify.service.answers import failure
@@ -22,6 +23,7 @@ from ramify.service.ask import Ask
 from ramify.service.errors import ServiceError
 from ramify.service.growing import Growing
 from ramify.service.idempotency import Once, Replayed
+from ramify.service.ids import tree_id
 from ramify.service.keys import Caller
 from ramify.service.searches import Running
 
@@ -36,7 +38,12 @@ Key = Annotated[
 @router.post("/v1/search", response_model=wire.SearchReply, responses=STREAM, openapi_extra=SEARCH_EXAMPLES)
 @needs("search")
 async def search(
-    body: wire.SearchRequest, request: Request, here: Here, who: Who, idempotency_key: Key = None
+    body: wire.SearchRequest,
+    request: Request,
+    here: Here,
+    who: Who,
+    idempotency_key: Key = None,
+    search_header: SearchHeader = None,
 ) -> Response:
     """Search a tree for the best answer.
 
@@ -45,6 +52,7 @@ async def search(
     `cancelled`. With `Idempotency-Key`, the answer of a search that ran to its end is replayed for 24 hours to the
     same API key; another body under the same key is refused with 422, asking while it runs with 409.
     """
+    body = here.names.asked_natively(body, search_header)
     once = once_of(body, idempotency_key, here)
     return await answered(convert.ask_of(body), body, request, here, who, once)
 
@@ -57,10 +65,11 @@ async def answered(
         begun = await unless_gone(request.receive, here.searches.start(ask, who, once))
     except ClientGone:
         return _nobody()
+    headers = headers_of(begun)
     if body.stream:
-        return sse.EventStream(_events(begun, body, here))
+        return sse.EventStream(_events(begun, body, here), headers)
     if isinstance(begun, Replayed):
-        return _json(begun.body)
+        return _json(begun.body, headers)
     try:
         tree = await unless_gone(request.receive, begun.logged())
     except ClientGone:
@@ -68,7 +77,7 @@ async def answered(
         return _nobody()
     if problem := failure(tree):
         raise problem
-    return _json(_render(tree, body, here))
+    return _json(_render(tree, body, here), headers)
 
 
 @router.get("/v1/search/{search_id}", response_model=wire.SearchReply)
@@ -94,7 +103,7 @@ async def value(body: wire.ValueRequest, request: Request, here: Here) -> Respon
     """What the value model thinks of answers, finished or not: the expected outcome of each, in [0, 1]."""
     try:
         judged = await unless_gone(
-            request.receive, here.judge.value(body.model, body.prompt, body.continuations)
+            request.receive, here.judge.value(here.names.served(body.model), body.prompt, body.continuations)
         )
     except ClientGone:
         return _nobody()
@@ -128,8 +137,14 @@ def _whole(tree: Tree, here: Context) -> wire.SearchReply:
     return convert.search_reply(tree, here.model, wire.MOST_ANSWERS)
 
 
-def _json(body: bytes) -> Response:
-    return Response(body, media_type="application/json")
+def headers_of(begun: Running | Replayed) -> dict[str, str]:
+    """The search and its tree, for clients that show no field of the body that OpenAI's has not."""
+    search = begun.id if isinstance(begun, Running) else begun.search_id
+    return {"x-ramify-search-id": search, "x-ramify-tree": tree_id(search) or ""}
+
+
+def _json(body: bytes, headers: dict[str, str]) -> Response:
+    return Response(body, media_type="application/json", headers=headers)
 
 
 def _nobody() -> Response:

@@ -1,0 +1,174 @@
+"""Searches that are asked for by name: by the model's name, or in the header `x-ramify-search`.
+
+Many clients can set a model and nothing else. `countdown-tiny:mcts` searches with an algorithm's defaults, and the
+name of an operator's alias with the search object of `[aliases.NAME]`. A request says how to search in one place only,
+by the model's name, in the header or in its body. Two of them are refused, so that nobody need know which one wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Header
+from pydantic import ValidationError
+
+from ramify.api import convert, errors, wire_search, wire_trees
+from ramify.api import wire_openai as wire
+from ramify.rewards import registry
+from ramify.search.params import FIELDS, ParamError, search_params
+from ramify.service.errors import BadRequest
+from ramify.service.ports import ServedModel
+from ramify.service.prepare import needs_judging, unknown_model
+from ramify.settings import BadSettings, Settings
+
+HEADER = "x-ramify-search"
+SearchHeader = Annotated[
+    str | None,
+    Header(
+        alias=HEADER,
+        min_length=1,
+        max_length=8192,
+        description="How to search, in place of `search`: its JSON object, an algorithm, or an operator's alias.",
+    ),
+]
+Body = TypeVar("Body", wire.CompletionRequest, wire.ChatRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names under which models and searches are asked for."""
+
+    model: ServedModel
+    aliases: Mapping[str, wire.Search]
+    """The operator's, by name."""
+
+    def asked(self, body: Body, header: str | None) -> Body:
+        """A request as if it had named the served model and said how to search in its body.
+
+        Raises `NotFound` for an unknown model, `BadRequest` for a bad header and for a search that is given twice."""
+        model, search = self._resolved(body.model, header, body.search)
+        return body.model_copy(update={"model": model, "search": search})
+
+    def asked_natively(
+        self, body: wire_search.SearchRequest, header: str | None
+    ) -> wire_search.SearchRequest:
+        """The same for POST /v1/search, whose task and `train` stand beside `search` and win over a name's."""
+        model, search = self._resolved(body.model, header, body.search)
+        if search is None or search is body.search:
+            return body.model_copy(update={"model": model})
+        said: dict[str, Any] = {"task": search.task, "train": search.train}
+        beside = {
+            name: value
+            for name, value in said.items()
+            if value is not None and name not in body.model_fields_set
+        }
+        given = search.model_dump(exclude_unset=True, exclude={"task", "train"})
+        own = wire_search.Search.model_validate(given)
+        return body.model_copy(update={"model": model, "search": own, **beside})
+
+    def served(self, name: str | None) -> str | None:
+        """The served model's name, whatever it was called; `None` as it is. Raises `NotFound`."""
+        if name is None:
+            return None
+        self._named(name)
+        return self.model.name
+
+    def listed(self, max_model_len: int) -> Iterator[wire_trees.Model]:
+        """The served model, then every name that stands for a search with it."""
+        model = convert.model_of(self.model, max_model_len)
+        yield model
+        for algorithm in FIELDS:
+            if self.model.judged or not needs_judging(search_params(algorithm)):
+                yield self._listed(model, f"{model.id}:{spoken(algorithm)}", {"algorithm": algorithm})
+        for name, search in self.aliases.items():
+            yield self._listed(model, name, search.model_dump(exclude_unset=True))
+
+    @staticmethod
+    def _listed(model: wire_trees.Model, name: str, search: dict[str, Any]) -> wire_trees.Model:
+        return model.model_copy(update={"id": name, "parent": model.id, "search": search})
+
+    def _resolved(self, model: str | None, header: str | None, body: Any) -> tuple[str | None, Any]:
+        given = {
+            "by the model's name": None if model is None else self._named(model),
+            f"in the header {HEADER}": None if header is None else self._from_header(header),
+            "in the body": body,
+        }
+        said = [place for place, search in given.items() if search is not None]
+        if len(said) > 1:
+            raise BadRequest(f"is given {' and '.join(said)}: give it once", param="search")
+        return None if model is None else self.model.name, given[said[0]] if said else None
+
+    def _named(self, name: str) -> wire.Search | None:
+        """The search that a model's name stands for. Raises `NotFound`."""
+        if name == self.model.name:
+            return None
+        if name in self.aliases:
+            return self.aliases[name]
+        base, _, rest = name.rpartition(":")
+        search = self._known(rest) if base == self.model.name else None
+        if search is None:
+            raise unknown_model(name, self.model.name)
+        return search
+
+    def _known(self, name: str) -> wire.Search | None:
+        if name in self.aliases:
+            return self.aliases[name]
+        algorithm = name.replace("-", "_")
+        return wire.Search.model_validate({"algorithm": algorithm}) if algorithm in FIELDS else None
+
+    def _from_header(self, header: str) -> wire.Search:
+        if header.lstrip().startswith("{"):
+            try:
+                return wire.Search.model_validate_json(header)
+            except ValidationError as error:
+                raise BadRequest(said(error), param=HEADER) from error
+        search = self._known(header.strip())
+        if search is None:
+            known = ", ".join([*map(spoken, FIELDS), *self.aliases])
+            raise BadRequest(f"is no JSON object and none of {known}", param=HEADER)
+        return search
+
+
+def aliases_of(settings: Settings) -> dict[str, wire.Search]:
+    """The operator's aliases, checked as a request's `search` would be. Raises `BadSettings`."""
+    aliases = {}
+    for name, alias in settings.aliases.items():
+        where = f"aliases.{name}"
+        if name.replace("-", "_") in FIELDS:
+            raise BadSettings(f"{where}: is the name of an algorithm, which has a name of its own already")
+        try:
+            search = aliases[name] = wire.Search.model_validate(alias.search)
+            _check(search)
+        except ValidationError as error:
+            raise BadSettings(f"{where}.search: {said(error)}") from error
+        except ParamError as error:
+            raise BadSettings(f"{where}.search: {error}") from error
+    return aliases
+
+
+def spoken(algorithm: str) -> str:
+    """An algorithm as it is called in a model's name."""
+    return algorithm.replace("_", "-")
+
+
+def said(error: ValidationError) -> str:
+    """What is wrong with a search object, in one line."""
+    problems = error.errors(include_url=False)[: errors.MOST_ERRORS]
+    if problems[0]["type"] == "json_invalid":
+        return f"is no valid JSON: {problems[0]['ctx']['error']}"
+    return "; ".join(errors.explain(problem, wire.Search) for problem in problems)
+
+
+def _check(search: wire.Search) -> None:
+    """Raises `ParamError` if no request could ask for `search`."""
+    fields = dict(convert.given(search))
+    task, _ = fields.pop("task", {}), fields.pop("train", None)
+    if task and task["name"] not in registry.NAMES:
+        raise ParamError("task.name", f"there are {', '.join(registry.NAMES)}")
+    algorithm = fields.pop("algorithm", "mcts")
+    defaults = search_params(algorithm)
+    for name in fields.keys() & {"action", "budget"}:
+        fields[name] = replace(getattr(defaults, name), **fields[name])
+    search_params(algorithm, **fields)
