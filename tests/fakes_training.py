@@ -38,7 +38,8 @@ SIZE = 128
 
 
 def write_release(root: Path, seed: int = 0) -> Release:
-    """A random policy and value model of 128 characters, as v000001 of `root`."""
+    """A random policy and value model of 128 characters, as v000001 of `root`; a conversation is its texts, as the
+    fake server's tokenizer has it."""
     from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
     shape = {
@@ -70,14 +71,17 @@ def _tokenizer() -> Any:
     tokenizer = Tokenizer(WordLevel({chr(i): i for i in range(SIZE)}, unk_token="\x01"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="\x00", pad_token="\x00", clean_up_tokenization_spaces=False
     )
+    fast.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    return fast
 
 
-def write_problems(path: Path, count: int = 40) -> str:
-    """Problems whose answer's last line is to be `a`: right half of the time."""
-    row = {"prompt": PROMPT, "answer": "a", "verifier": "exact"}
+def write_problems(path: Path, count: int = 40, *, chat: bool = False) -> str:
+    """Problems whose answer's last line is to be `a`: right half of the time. chat: each asked as `messages`."""
+    asked = {"messages": [{"role": "user", "content": PROMPT}]} if chat else {"prompt": PROMPT}
+    row = {**asked, "answer": "a", "verifier": "exact"}
     path.write_text("".join(f"{json.dumps(row)}\n" for _ in range(count)))
     return str(path)
 

@@ -20,10 +20,11 @@ BASE = {"search"}
 PARTS = BASE | {"rewards", "weights", "treelog", "engines"}
 MAY_IMPORT: dict[str, set[str]] = {
     "search": set(),
+    "prompts": set(),
     "rewards": BASE,
     "weights": BASE,
     "treelog": BASE,
-    "engines": BASE | {"weights"},
+    "engines": BASE | {"prompts", "weights"},
     "settings": set(),
     "service": PARTS | {"settings"},
     "api": PARTS | {"settings", "service"},
@@ -32,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": PARTS | {"settings", "service", "evaluation", "bench", "api"},
 }
 """What each part of `ramify` may import of the others; itself and the version in `ramify` it always may."""
-TRAINER_MAY_IMPORT = {"search", "rewards", "weights"}
+TRAINER_MAY_IMPORT = {"search", "prompts", "rewards", "weights"}
 
 ONLY_IN = {
     "fastapi": {"ramify.api"},

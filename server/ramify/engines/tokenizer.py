@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from ramify.engines.decoding import TokenText
 from ramify.engines.errors import BadModel
 from ramify.engines.stops import stop_tokens
+from ramify.prompts import chat_tokens, eos_ids, prompt_tokens, text_of
 
 TEMPLATE_SWITCHES = {"add_generation_prompt", "continue_final_message"}
 """What a request may say of a chat template beside the template's own variables."""
@@ -49,7 +49,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """A prompt's token ids, the model's own leading special tokens included."""
-        return list(self._hf(text).input_ids)
+        return prompt_tokens(self._hf, text)
 
     def encode_continuation(self, text: str) -> list[int]:
         """Token ids of text that follows a prompt: no special tokens are added."""
@@ -62,28 +62,14 @@ class Tokenizer:
 
         template: variables of the template (`enable_thinking`), `add_generation_prompt`, `continue_final_message`.
         Raises `ValueError` without a chat template, for a name that is no variable of one, and if it refuses."""
-        if not self._hf.chat_template:
-            raise ValueError(
-                "the served model's tokenizer has no chat template: send `prompt` in place of `messages`"
-            )
-        told = {"add_generation_prompt": True, **(template or {})}
+        told = dict(template or {})
         if foreign := sorted(told.keys() & self._not_variables):
             raise ValueError(f"{foreign[0]!r} is no variable of a chat template")
-        try:
-            return list(
-                self._hf.apply_chat_template(
-                    [dict(m) for m in messages], tokenize=True, return_dict=False, **told
-                )
-            )
-        except Exception as error:  # templates are programs: they raise what they like
-            raise ValueError(f"the chat template refuses these messages: {error}") from error
+        return chat_tokens(self._hf, messages, **told)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids; special tokens add none, nothing is cleaned up."""
-        text: str = self._hf.decode(
-            list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return text
+        return text_of(self._hf, token_ids)
 
     def spell(self, prefix: Sequence[int], tokens: Sequence[int]) -> tuple[str, tuple[int, ...]]:
         """The text that `tokens` add to `prefix`, and its length in characters once each token is in."""
@@ -95,15 +81,3 @@ class Tokenizer:
             self._hf.get_vocab() == other._hf.get_vocab()
             and self._hf.all_special_ids == other._hf.all_special_ids
         )
-
-
-def eos_ids(path: Path, tokenizer: Any) -> frozenset[int]:
-    """Ids of the tokens that end an answer, by the tokenizer, config.json and generation_config.json together."""
-    found: set[int] = set()
-    named = [getattr(tokenizer, "eos_token_id", None)]
-    generation = path / "generation_config.json"
-    if generation.is_file():
-        named.append(json.loads(generation.read_text()).get("eos_token_id"))
-    for value in named:
-        found.update([value] if isinstance(value, int) else value or [])
-    return frozenset(found)

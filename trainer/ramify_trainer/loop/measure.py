@@ -7,10 +7,12 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ramify.prompts import chat_tokens, eos_ids, prompt_tokens, text_of
 from ramify.rewards import datasets, registry
 from ramify.rewards.examples import Example
 from ramify.search.protocols import GradingFailed
@@ -36,6 +38,15 @@ async def measured(
     found = await _graded(examples, drawn, keep)
     _keep(found, kept)
     return found
+
+
+def require_askable(policy: Path, config: MeasureConfig, seed: int) -> None:
+    """See to it, before anything is paid for, that `measured` can ask this model these problems.
+
+    Raises `ramify.rewards.errors.BadDataset`, or `ValueError` naming the problem that the model cannot be asked."""
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    for example in datasets.load(config.data, config.problems, seed=seed):
+        _tokens(tokenizer, example)
 
 
 def _keep(found: Measured, kept: Path) -> None:
@@ -72,7 +83,7 @@ def _draw(
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32, use_safetensors=True).eval()
     tokenizer = AutoTokenizer.from_pretrained(policy)
     prompts = [_tokens(tokenizer, example) for example in examples]
-    ends = _end_tokens(model, tokenizer)
+    ends = eos_ids(policy, tokenizer)
     generator = torch.Generator().manual_seed(seed)
 
     def drawn(n: int, temperature: float) -> list[list[list[int]]]:
@@ -88,10 +99,7 @@ def _draw(
         )
 
     def texts(answers: list[list[list[int]]]) -> list[list[str]]:
-        return [
-            [tokenizer.decode(a, skip_special_tokens=True) if a and a[-1] in ends else "" for a in group]
-            for group in answers
-        ]
+        return [[text_of(tokenizer, a) if a and a[-1] in ends else "" for a in group] for group in answers]
 
     greedy = texts(drawn(1, 0.0))
     sampled = drawn(config.answers, 1.0)
@@ -112,19 +120,14 @@ async def _graded(examples: Sequence[Example], drawn: _Drawn, keep: int) -> Meas
     return Measured(greedy, mean, answers)
 
 
-def _tokens(tokenizer: object, example: Example) -> list[int]:
-    if example.messages:
-        turns = [{"role": m.role, "content": m.content} for m in example.messages]
-        found = tokenizer.apply_chat_template(turns, add_generation_prompt=True)  # type: ignore[attr-defined]
-    else:
-        found = tokenizer.encode(example.prompt)  # type: ignore[attr-defined]
-    return list(found)
-
-
-def _end_tokens(model: object, tokenizer: object) -> frozenset[int]:
-    configured = model.generation_config.eos_token_id  # type: ignore[attr-defined]
-    ends = configured if isinstance(configured, list) else [configured]
-    return frozenset(i for i in (*ends, tokenizer.eos_token_id) if i is not None)  # type: ignore[attr-defined]
+def _tokens(tokenizer: Any, example: Example) -> list[int]:
+    """The prompt as the server would read it. Raises `ValueError` naming the problem that the model cannot be asked."""
+    try:
+        if example.messages:
+            return chat_tokens(tokenizer, [{"role": m.role, "content": m.content} for m in example.messages])
+        return prompt_tokens(tokenizer, example.prompt)
+    except ValueError as error:
+        raise ValueError(f"the problem {example.id}: {error}") from error
 
 
 async def _outcomes(example: Example, texts: set[str]) -> dict[str, float]:

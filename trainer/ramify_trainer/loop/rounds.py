@@ -7,6 +7,7 @@ yet learned from.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import shutil
 from collections.abc import Awaitable, Callable
@@ -23,7 +24,7 @@ from ramify_trainer.loop.batch import freeze, frozen, labelled, right_answers
 from ramify_trainer.loop.config import LoopConfig
 from ramify_trainer.loop.gate import Gate
 from ramify_trainer.loop.learn import learn
-from ramify_trainer.loop.measure import measured
+from ramify_trainer.loop.measure import measured, require_askable
 from ramify_trainer.loop.owner import owner_of
 from ramify_trainer.loop.release import published, seeded
 from ramify_trainer.loop.state import RoundRecord, State, folder, plain
@@ -77,8 +78,11 @@ class Loop:
     async def start(self) -> None:
         """Take the lease, seed the folder of weights, and see to it that the incumbent is served.
 
-        Raises `TrainerError`, `ramify.weights.WeightsError` and `ramify_client.RamifyError`."""
+        Raises `TrainerError`, `ramify.weights.WeightsError`, `ramify_client.RamifyError`, and `BadDataset` or
+        `ValueError` if the gate's problems cannot be read or asked."""
         base = seeded(self.config.base, self.config.weights)
+        gate = self.config.gate
+        await asyncio.to_thread(require_askable, self._release(base).policy_path, gate, self.config.seed)
         found = State.load(self._state_path)
         if found is not None and found.run != self.config.name:
             raise TrainerError(
