@@ -62,6 +62,6 @@ class Slots:
         while self._queue and self.taken + self._queue[0][1] <= self.limit:
             turn, units = self._queue.popleft()
             self._queued -= units
-            if not turn.cancelled():
+            if not turn.done():
                 self.taken += units
                 turn.set_result(None)

@@ -135,9 +135,10 @@ class Admission:
     def _admit(self) -> None:
         while self.waiting and self._fits(self.waiting[0]):
             ticket = self.waiting.popleft()
-            self._let_in(ticket)
             assert ticket.granted is not None
-            ticket.granted.set_result(None)
+            if not ticket.granted.done():  # else its asker has left and has not yet taken it out of the queue
+                self._let_in(ticket)
+                ticket.granted.set_result(None)
 
     def _fits(self, ticket: Ticket) -> bool:
         return (

@@ -1,8 +1,9 @@
 """Searches from admission to the log.
 
 However a search ends (budget, deadline, cancel, disconnect, drain, engine death, a mistake of ours) it goes through
-the same last steps, in `_live`: its reservation is given back, its tree is logged once with its status, and only then
-does anyone hear of it.
+the same last steps, in `_live`: its tree is logged once with its status, then its reservation is given back, and only
+then does anyone hear of it. The row comes first because every other step may fail, and a failed step loses nothing
+but itself. It also bounds the trees that wait for the log: each of them still holds its place in admission.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from ramify.service.ports import Engines
 from ramify.service.prepare import Prepared, Preparer
 from ramify.service.spool import Spool
 from ramify.service.tasks import CountedTask
-from ramify.treelog import LogError, TreeLog
+from ramify.treelog import LogError, Response, TreeLog
 
 logger = logging.getLogger(__name__)
 LET_GO = 10.0
@@ -124,25 +125,25 @@ class Searches:
         ticket = await self.admission.enter(caller.key_id, prepared.tokens)
         # No await from here on until the search's own task holds the ticket.
         try:
-            running = self._begin(prepared, caller, once, ticket)
+            return self._begin(prepared, caller, once, ticket, self.clock() - arrived)
         except BaseException:
             self.admission.leave(ticket)
             raise
-        waited = self.clock() - arrived
+
+    def _begin(
+        self, prepared: Prepared, caller: Caller, once: Once | None, ticket: Ticket, waited: float
+    ) -> Running:
+        tree = prepared.tree
+        task = CountedTask(prepared.task, self.metrics.grading_failed)
+        search = Search(tree, self.engines.policy, self.engines.scorer, task, clock=self.clock)
+        running = Running(search_id(tree.id), caller.key_id, tree, search, ticket, once, self.clock())
+        ticket.spent = lambda: running.spent
         self.metrics.started(waited)
         running.life = asyncio.create_task(
             self._live(running, max(0.0, prepared.deadline - waited)), name=running.id
         )
         self._lives.add(running.life)
         running.life.add_done_callback(self._forget)
-        return running
-
-    def _begin(self, prepared: Prepared, caller: Caller, once: Once | None, ticket: Ticket) -> Running:
-        tree = prepared.tree
-        task = CountedTask(prepared.task, self.metrics.grading_failed)
-        search = Search(tree, self.engines.policy, self.engines.scorer, task, clock=self.clock)
-        running = Running(search_id(tree.id), caller.key_id, tree, search, ticket, once, self.clock())
-        ticket.spent = lambda: running.spent
         self.running[tree.id] = running
         return running
 
@@ -152,40 +153,67 @@ class Searches:
             life.exception()  # seen, even where its asker is gone
 
     async def _live(self, running: Running, deadline: float) -> Tree:
-        tree = running.tree
+        """Run a search and log its tree. Whatever else its end brings comes after its row, and cannot prevent it."""
         alarm = asyncio.get_running_loop().call_later(deadline, running.stop, "deadline", "deadline")
         try:
-            await running.search.run()
-        except Exception as error:
-            logger.exception("search %s failed", running.id)
-            close_failed(tree, error)
+            try:
+                await running.search.run()
+            except Exception as error:
+                close_failed(running.tree, error)
+                logger.exception("search %s failed", running.id)
+            finally:
+                await asyncio.shield(self._log(running))
         finally:
-            alarm.cancel()
-            self._count(running, tree.usage.completion_tokens)
-            self.admission.leave(running.ticket)
-            await asyncio.shield(self._log(running))
-        return tree
+            self._let_go(running, alarm)
+        return running.tree
 
     async def _log(self, running: Running) -> None:
         tree, once = running.tree, running.once
+        answer = self._kept(running)
         try:
-            answer = kept(once, tree, running.key_id)
             await self.spool.append(tree, running.key_id, answer)
-            if once is not None and answer is None:
-                await once.abandon(self.log, running.key_id, running.id)
         except SearchFailed:
+            answer = None  # it went with its tree: nothing is left to replay
             self.metrics.log_failed()
             raise
-        except LogError as error:  # the tree is in the log; its key's claim runs out by itself
-            logger.warning("the Idempotency-Key of search %s could not be freed: %s", running.id, error)
         finally:
-            del self.running[tree.id]
-            self.metrics.ended(tree, self.clock() - running.started)
+            if once is not None and answer is None:
+                await self._free(once, running)
         logger.info(
             "search %s key=%s algorithm=%s status=%s reason=%s tokens=%d nodes=%d seconds=%.3f",
             *(running.id, running.key_id or "-", tree.params.algorithm, tree.status, tree.stop_reason),
             *(tree.usage.completion_tokens, len(tree.nodes), tree.usage.seconds),
         )
+
+    def _kept(self, running: Running) -> Response | None:
+        """The answer to replay under the search's Idempotency-Key, or `None` if there is none to keep."""
+        try:
+            return kept(running.once, running.tree, running.key_id)
+        except Exception:  # an answer that cannot be written is no reason to lose its tree
+            logger.exception("the answer of search %s cannot be kept", running.id)
+            return None
+
+    async def _free(self, once: Once, running: Running) -> None:
+        try:
+            await once.abandon(self.log, running.key_id, running.id)
+        except LogError as error:  # its key's claim runs out by itself
+            logger.warning("the Idempotency-Key of search %s could not be freed: %s", running.id, error)
+
+    def _let_go(self, running: Running, alarm: asyncio.TimerHandle) -> None:
+        """Give back all that an ended search holds. A step that fails is logged, and the next one is taken."""
+        tree, seconds = running.tree, self.clock() - running.started
+        steps: tuple[Callable[[], object], ...] = (
+            alarm.cancel,
+            lambda: self.running.pop(tree.id),
+            lambda: self.admission.leave(running.ticket),
+            lambda: self._count(running, tree.usage.completion_tokens),
+            lambda: self.metrics.ended(tree, seconds),
+        )
+        for step in steps:
+            try:
+                step()
+            except Exception:
+                logger.exception("a step after the end of search %s failed", running.id)
 
     def sample(self) -> None:
         """Count what running searches have generated by now, for the metrics."""

@@ -143,10 +143,7 @@ class Writer:
             await self._recover(batch, error, delays)
             return
         for job, result in zip(batch, results, strict=True):
-            if isinstance(result, LogError):
-                job.done.set_exception(result)
-            else:
-                job.done.set_result(result)
+            _settle(job, result)
 
     async def _recover(self, batch: Sequence[_Job], error: Exception, delays: Sequence[float]) -> None:
         lost = connection_lost(error)
@@ -173,4 +170,14 @@ def _fail(batch: Sequence[_Job], error: Exception, cause: Exception) -> None:
     if error is not cause:
         error.__cause__ = cause
     for job in batch:
-        job.done.set_exception(error)
+        _settle(job, error)
+
+
+def _settle(job: _Job, result: Any) -> None:
+    """Tell a write how it ended, unless nobody can hear of it any more."""
+    if job.done.done():
+        return
+    if isinstance(result, Exception):
+        job.done.set_exception(result)
+    else:
+        job.done.set_result(result)

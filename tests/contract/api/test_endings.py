@@ -9,6 +9,11 @@ from typing import Any
 import pytest
 
 from fakes import FakePolicy
+from ramify.search.tree import Tree
+from ramify.service.ask import Ask
+from ramify.service.idempotency import Once
+from ramify.service.keys import ANONYMOUS
+from ramify.service.searches import Running
 
 from .world import ALPHABET, PROMPT, FakeEngines, World, a_world, events, hold, over_network, release, until
 
@@ -223,3 +228,31 @@ async def test_an_error_before_the_stream_began_is_a_status(world: World) -> Non
     response = await world.search(stream=True, search={"width": 0})
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "search.width"
+
+
+async def test_a_finished_search_is_logged_and_answered_whatever_fails_after_its_end(world: World) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("the fake metrics were told to fail")
+
+    hold(world.engines)
+    asked = asyncio.create_task(world.search(headers={"Idempotency-Key": "whatever"}))
+    search = await running(world)
+    world.context.searches.admission.leave(search.ticket)  # giving it back a second time fails
+    world.context.metrics.ended = broken  # type: ignore[method-assign]
+    release(world.engines)
+    assert (await asked).status_code == 200
+    assert (await the_only_row(world)).status == "complete"
+    assert (await world.search(headers={"Idempotency-Key": "whatever"})).content == (await asked).content
+
+
+async def test_a_search_whose_answer_cannot_be_kept_is_logged_and_leaves_its_key_free(world: World) -> None:
+    def unwritable(_: Tree) -> bytes:
+        raise UnicodeError("half a surrogate pair")
+
+    searches = world.context.searches
+    for _ in range(2):
+        begun = await searches.start(Ask(prompt=PROMPT), ANONYMOUS, Once("key", "hash", unwritable))
+        assert isinstance(begun, Running)
+        assert (await begun.logged()).status == "complete"
+    assert len(await world.logged()) == 2
+    assert not searches.running

@@ -82,6 +82,19 @@ async def test_one_who_is_let_in_while_giving_up_holds_nothing() -> None:
     assert not door.waiting
 
 
+async def test_one_who_leaves_in_the_turn_in_which_another_ends_harms_neither() -> None:
+    door = admission(searches=1)
+    held = await door.enter("a", 10)
+    late = asyncio.create_task(door.enter("b", 10))
+    await waiting(door, 1)
+    late.cancel()
+    door.leave(held)
+    with pytest.raises(asyncio.CancelledError):
+        await late
+    assert door.reserved == 0
+    assert not door.waiting
+
+
 async def test_the_queue_has_a_length_and_a_time() -> None:
     reasons: list[str] = []
     door = Admission(Settings(searches=1, queue=1, queue_seconds=0.01), Clock(), reasons.append)
