@@ -3,8 +3,9 @@
 A pull holds the consumer's lease, so two trainers cannot move one cursor: every change names the version last seen
 (If-Match), and the lease keeps the other from registering in between. `holding` renews the lease while work goes on,
 and stops the work where it is lost. A change whose answer was lost may or may not have been made; so what the server
-holds is read again before the next one. A record that is no tree is kept in a quarantine folder, counted, and passed
-over. A later verdict from a key that may not teach (`train_feedback`) is passed over too.
+holds is read again before the next one. A record that is no tree, or that the log calls corrupt, is kept in a
+quarantine folder, counted, and passed over. A later verdict from a key that may not teach (`train_feedback`) is passed
+over too.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, Literal, TypeVar
 
 from ramify.search.codec import BadTree, tree_from_dict
 from ramify.search.tree import Tree
-from ramify_client import AsyncClient, Conflict, NotFound, RamifyError
+from ramify_client import AsyncClient, Conflict, NotFound, RamifyError, ServerError
 from ramify_client.results import Consumer, LogRecord
 from ramify_trainer.errors import LeaseTaken
 
@@ -96,7 +97,7 @@ class Puller:
     async def oldest(self, client: AsyncClient) -> float | None:
         """When the oldest record beyond the cursor was made, in Unix seconds; None where there is none."""
         async for record in client.trees.read(after=self.cursor, limit=1):
-            made = (record.tree or record.model_extra or {}).get("created_at")
+            made = record.created_at if record.tree is None else record.tree.get("created_at")
             return float(made) if isinstance(made, int | float) else None
         return None
 
@@ -110,11 +111,16 @@ class Puller:
 
     async def verdicts_on(self, tree_id: str) -> tuple[Tree, list[Pulled]] | None:
         """A logged tree of whatever age, and the verdicts on it up to the last record read, oldest first. None where
-        it is gone or is no tree."""
+        it is gone, corrupt or no tree."""
         try:
             logged = await self.client.trees.get(tree_id)
             tree = tree_from_dict(logged.tree)
         except (NotFound, BadTree):
+            return None
+        except ServerError as error:
+            if error.code != "tree_corrupt":
+                raise
+            logger.warning("%s is corrupt in the log; its verdicts are passed over", tree_id)
             return None
         said = [f for f in logged.feedback if f.seq <= self.last_read and f.train]
         return tree, [
@@ -209,6 +215,8 @@ class Puller:
 
     def _pulled(self, record: LogRecord) -> Pulled | None:
         try:
+            if record.kind == "corrupt":
+                raise BadTree(f"corrupt in the log: {record.reason}")
             if record.kind == "outcome":
                 return _verdict(record)
             if record.tree is None:
@@ -219,6 +227,7 @@ class Puller:
             return None
 
     def _set_aside(self, record: LogRecord, error: BadTree) -> None:
+        logger.warning("record %d (%s) is set aside: %s", record.seq, record.tree_id, error)
         self.quarantined += 1
         self.quarantine.mkdir(parents=True, exist_ok=True)
         kept = {"error": str(error), "record": record.model_dump()}
@@ -228,12 +237,11 @@ class Puller:
 
 def _verdict(record: LogRecord) -> Pulled | None:
     """None where whoever gave it may not feed training; a record that does not say counts as one of those."""
-    said = record.model_extra or {}
-    node, answer, source = said.get("node"), said.get("answer"), said.get("source", "human")
     if record.outcome is None or not 0 <= record.outcome <= 1:
         raise BadTree(f"a verdict of {record.outcome}, which is outside [0, 1]")
-    if source not in ("human", "verifier"):
-        raise BadTree(f"a verdict of the source {source!r}")
-    if said.get("train") is not True:
+    if record.source not in ("human", "verifier"):
+        raise BadTree(f"a verdict of the source {record.source!r}")
+    if not record.train:
         return None
-    return Pulled(record.seq, record.tree_id, None, record.outcome, node, answer, source)
+    source: Literal["human", "verifier"] = "verifier" if record.source == "verifier" else "human"
+    return Pulled(record.seq, record.tree_id, None, record.outcome, record.node, record.answer, source)

@@ -126,13 +126,30 @@ class LoggedTree(Result):
 
 
 class LogRecord(Result):
-    """One line of the log: a tree, or a later verdict."""
+    """One line of the log: a tree, a later verdict on one, or a row that is not what was written."""
 
     seq: int
-    kind: Literal["tree", "outcome"]
+    kind: Literal["tree", "outcome", "corrupt"]
     tree_id: str
+    key_id: str | None = None
+    """The API key that asked for the tree, or gave the verdict."""
     tree: dict[str, Any] | None = None
+    """With `tree`."""
     outcome: float | None = None
+    """With `outcome`: the verdict, [0, 1]; 1 is right."""
+    node: int | None = None
+    """With `outcome`: the node that ends the answer; None if only its text was given."""
+    answer: str | None = None
+    """With `outcome`: the answer's text, if given."""
+    source: str | None = None
+    """With `outcome`: who says so, human or verifier."""
+    comment: str | None = None
+    train: bool | None = None
+    """With `outcome`: whether the trainer may learn from it."""
+    created_at: float | None = None
+    """With `outcome`: Unix seconds."""
+    reason: str | None = None
+    """With `corrupt`: what is wrong with the row."""
 
 
 class Consumer(Result):

@@ -17,7 +17,7 @@ from starlette.routing import Match, Route
 from ramify.api.suggestions import is_model, meant
 from ramify.api.wire_common import ErrorBody, ErrorDetail
 from ramify.service import errors as e
-from ramify.treelog import LogError
+from ramify.treelog import CorruptTree, LogError
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +91,9 @@ def service_response(error: e.ServiceError) -> Response:
 
 def log_response(error: LogError) -> Response:
     logger.error("the tree log failed: %s", error)
+    if isinstance(error, CorruptTree):
+        message = f"the row of {error.tree_id} in the log is not what was written: {error.problem}"
+        return response(500, message, code="tree_corrupt", headers={"x-should-retry": "false"})
     headers = {"Retry-After": "5"}
     return response(
         503, "the tree log does not answer; nothing was lost", code="log_unavailable", headers=headers

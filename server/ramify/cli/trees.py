@@ -16,7 +16,7 @@ from ramify.cli.output import console, errors, fail, refuse
 
 if TYPE_CHECKING:
     from ramify.search.tree import Tree
-    from ramify.treelog import Filters, TreeLog
+    from ramify.treelog import Filters, Record, TreeLog
 
 app = typer.Typer(help="The log of searched trees: list, show, verify, export, dot.", no_args_is_help=True)
 
@@ -119,8 +119,10 @@ def export(
         refuse(f"{target} ends in neither .ndjson nor .parquet", "say which with --format")
     if not target.absolute().parent.is_dir():
         refuse(f"there is no folder {target.parent}")
-    count = _run(_export(_url(log, config), target, chosen, after))
+    count, corrupt = _run(_export(_url(log, config), target, chosen, after))
     console.print(f"{count} records in {target}", highlight=False)
+    if corrupt:
+        errors.print(f"{corrupt} of them are corrupt: `ramify trees verify` says why", highlight=False)
 
 
 def _url(log: str | None, config: Path | None) -> str:
@@ -178,12 +180,20 @@ async def _verify(url: str) -> Any:
             return await log.verify(lambda seq, last: status.update(f"verifying … {seq} of {last}"))
 
 
-async def _export(url: str, target: Path, form: str, after: int) -> int:
+async def _export(url: str, target: Path, form: str, after: int) -> tuple[int, int]:
+    """How many records were written, and how many of them are corrupt."""
     from ramify.treelog import export_ndjson, export_parquet
 
     async with _opened(url) as log:
         write = export_ndjson if form == "ndjson" else export_parquet
         with errors.status("exporting …") as status:
-            return await write(
-                log.read(after), target, lambda n, seq: status.update(f"exporting … {n} records")
-            )
+            corrupt = 0
+
+            async def records() -> AsyncIterator[Record]:
+                nonlocal corrupt
+                async for record in log.read(after):
+                    corrupt += record.kind == "corrupt"
+                    yield record
+
+            written = await write(records(), target, lambda n, seq: status.update(f"exporting … {n} records"))
+            return written, corrupt

@@ -2,7 +2,8 @@
 
 **What it promises.** `append` returns after the tree is on disk, so an acknowledged search survives `kill
 -9`; there is nothing to repair on the next open. Every body carries the sha256 of its JSON and is checked
-on every read. `seq` rises in the order in which commits become visible, trees and later verdicts sharing
+on every read: a row that is not what was written reaches a consumer as a `corrupt` record, and
+stops nobody. `seq` rises in the order in which commits become visible, trees and later verdicts sharing
 it, so a reader that remembers one number misses nothing. A number once committed is never used again, not
 even after deletion.
 
@@ -64,6 +65,7 @@ from ramify.treelog.records import (
     Claim,
     Conflict,
     Consumer,
+    Corrupt,
     Entry,
     Expired,
     Filters,
@@ -89,6 +91,7 @@ __all__ = [
     "Claim",
     "Conflict",
     "Consumer",
+    "Corrupt",
     "CorruptTree",
     "DuplicateTree",
     "Encoded",

@@ -44,6 +44,8 @@ def _sqlite(store: Store, *, size: int, begin: str, pragmas: tuple[str, ...]) ->
         for pragma in pragmas:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
+        # A flipped bit in one text must not make its whole page of rows unreadable.
+        connection.driver_connection.text_factory = _lenient
 
     def start(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
@@ -51,6 +53,10 @@ def _sqlite(store: Store, *, size: int, begin: str, pragmas: tuple[str, ...]) ->
     event.listen(engine.sync_engine, "connect", connect)
     event.listen(engine.sync_engine, "begin", start)
     return engine
+
+
+def _lenient(text: bytes) -> str:
+    return text.decode("utf-8", "replace")
 
 
 def _postgresql(store: Store, *, size: int, settings: dict[str, str]) -> AsyncEngine:

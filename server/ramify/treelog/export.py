@@ -41,7 +41,7 @@ async def export_ndjson(
 async def export_parquet(
     records: AsyncIterable[Record], target: Target, progress: Progress | None = None
 ) -> int:
-    """One row a record: `kind`, the columns of trees and of outcomes (null where they do not apply), and
+    """One row a record: `kind`, the columns of trees, outcomes and corrupt rows (null if they do not apply), and
     `body`, the tree's JSON. Returns the number of records; a path appears whole or not at all.
     """
     import pyarrow as pa  # half a second to import, and only needed here
@@ -84,14 +84,16 @@ _COLUMNS = {
     "node": "int64",
     "source": "string",
     "comment": "string",
+    "reason": "string",
 }
 
 
 def _flat(record: Record) -> dict[str, Any]:
     if record.entry is not None:
         return {"kind": "tree", **asdict(record.entry), "body": record.entry.body.decode("ascii")}
-    assert record.outcome is not None
-    return {"kind": "outcome", **asdict(record.outcome)}
+    content = record.outcome or record.corrupt
+    assert content is not None
+    return {"kind": record.kind, **asdict(content)}
 
 
 async def _groups(records: AsyncIterable[Record]) -> AsyncIterator[list[Record]]:

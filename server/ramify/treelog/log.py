@@ -179,7 +179,7 @@ class TreeLog:
         return await self._write(trees.append, encoded)
 
     async def get(self, tree_id: str) -> Entry | None:
-        """Raises `CorruptTree` where the stored body is not what was written."""
+        """Raises `CorruptTree` if the stored body is not what was written."""
         with self._reading():
             row = await trees.fetch(self._reads, tree_id)
         return None if row is None else await asyncio.to_thread(entry_of, row)
@@ -202,7 +202,7 @@ class TreeLog:
         """Trees and verdicts with after < seq ≤ up_to in the order of `seq`, at most `limit` of them.
 
         up_to: the high-water mark at the start, if not given. No transaction is held between pages.
-        Raises `CorruptTree` at the record that it concerns.
+        A row that is not what was written comes as a `corrupt` record, and reading goes on.
         """
         last = await self.high_water() if up_to is None else min(up_to, await self.high_water())
         left = limit
@@ -250,7 +250,7 @@ class TreeLog:
         return await self._write(trees.add_outcomes, row)
 
     async def outcomes(self, tree_id: str) -> Sequence[Outcome]:
-        """A tree's later verdicts, oldest first."""
+        """A tree's later verdicts, oldest first; those whose row is corrupt are left out."""
         with self._reading():
             return await trees.outcomes_of(self._reads, tree_id)
 

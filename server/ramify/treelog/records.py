@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ramify.search.codec import tree_from_dict
+from ramify.search.codec import BadTree, tree_from_dict
 from ramify.search.tree import Tree
+from ramify.treelog.errors import CorruptTree
 
 Source = Literal["human", "verifier"]
 ReleaseState = Literal["available", "candidate", "promoted", "rejected", "indistinguishable", "failed"]
@@ -57,12 +58,19 @@ class Entry(Summary):
     """The tree's JSON, ASCII."""
 
     def document(self) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(self.body)
+        """The tree as JSON holds it. Raises `CorruptTree` if the body is not JSON."""
+        try:
+            document: dict[str, Any] = json.loads(self.body)
+        except (ValueError, RecursionError) as error:
+            raise CorruptTree(self.tree_id, f"the body is not JSON: {error}") from error
         return document
 
     def tree(self) -> Tree:
-        """Raises `ramify.search.codec.BadTree` where the body is no tree of this schema."""
-        return tree_from_dict(self.document())
+        """Raises `CorruptTree` if the body is not a tree of this schema."""
+        try:
+            return tree_from_dict(self.document())
+        except BadTree as error:
+            raise CorruptTree(self.tree_id, f"the body is no tree: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +96,30 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Corrupt:
+    """A row that is not what was written. Readers count it and go on."""
+
+    seq: int
+    tree_id: str
+    reason: str
+    """One line for people."""
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One place of the log, as consumers read it."""
 
     seq: int
-    kind: Literal["tree", "outcome"]
+    kind: Literal["tree", "outcome", "corrupt"]
     entry: Entry | None = None
     outcome: Outcome | None = None
+    corrupt: Corrupt | None = None
 
     @property
     def tree_id(self) -> str:
-        return self._content.tree_id
-
-    @property
-    def _content(self) -> Entry | Outcome:
-        content = self.entry or self.outcome
+        content = self.entry or self.outcome or self.corrupt
         assert content is not None
-        return content
+        return content.tree_id
 
 
 @dataclass(frozen=True, slots=True)

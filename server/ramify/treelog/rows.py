@@ -6,20 +6,22 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, get_args
 
 import zstandard
 
 from ramify.search.codec import SCHEMA_VERSION, drop_late
 from ramify.search.tree import Tree
 from ramify.treelog.errors import BadEntry, CorruptTree
-from ramify.treelog.records import Entry, Outcome, Record, Summary
+from ramify.treelog.records import Corrupt, Entry, Outcome, Record, Source, Summary
 from ramify.treelog.schema import plain
 
 EXCERPT = 200
 MAX_BODY = 1 << 30
 """Bytes of one tree's JSON."""
 _LEVEL = 3
+_HEAD = f'{{"schema_version":{SCHEMA_VERSION},'.encode("ascii")
+"""How every body begins."""
 
 
 def row_of(tree: Tree, key_id: str) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def summary_of(row: Mapping[Any, Any]) -> Summary:
 
 
 def entry_of(row: Mapping[Any, Any]) -> Entry:
-    """Decompresses and checks the hash. Raises `CorruptTree`."""
+    """Decompress the body, check its hash and schema version. Raises `CorruptTree`."""
     try:
         body = decompress(row["body"])
     except ValueError as error:
@@ -106,6 +108,8 @@ def entry_of(row: Mapping[Any, Any]) -> Entry:
     found = hashlib.sha256(body).hexdigest()
     if found != row["sha256"]:
         raise CorruptTree(row["tree_id"], f"the body's sha256 is {found}, the log says {row['sha256']}")
+    if not body.startswith(_HEAD):
+        raise CorruptTree(row["tree_id"], f"the body is no tree of schema version {SCHEMA_VERSION}")
     return Entry(**{f.name: row[f.name] for f in fields(Entry) if f.name != "body"}, body=body)
 
 
@@ -113,23 +117,47 @@ def outcome_of(row: Mapping[Any, Any]) -> Outcome:
     return Outcome(**{f.name: row[f.name] for f in fields(Outcome)})
 
 
+def outcome_problem(row: Mapping[Any, Any]) -> str | None:
+    """What is wrong with an outcome's row; `None` if it is sound."""
+    outcome, node = row["outcome"], row["node"]
+    if not isinstance(outcome, int | float) or not 0 <= outcome <= 1:
+        return f"the outcome is {outcome!r}, which is not in [0, 1]"
+    if row["source"] not in get_args(Source):
+        return f"the source is {row['source']!r}"
+    if node is None and row["answer"] is None:
+        return "it names neither a node nor an answer"
+    return None
+
+
 def record_of(kind: str, row: Mapping[Any, Any]) -> Record:
-    """A row of trees (`kind` tree) or outcomes. Raises `CorruptTree`."""
-    if kind == "tree":
-        return Record(row["seq"], "tree", entry=entry_of(row))
-    return Record(row["seq"], "outcome", outcome=outcome_of(row))
+    """A row of trees (`kind` tree) or outcomes; a `corrupt` record if it is not what was written."""
+    seq, reason = row["seq"], None
+    if kind == "outcome":
+        reason = outcome_problem(row)
+        if reason is None:
+            return Record(seq, "outcome", outcome=outcome_of(row))
+    else:
+        try:
+            entry = entry_of(row)
+            entry.document()
+            return Record(seq, "tree", entry=entry)
+        except CorruptTree as error:
+            reason = error.problem
+    return Record(seq, "corrupt", corrupt=Corrupt(seq, row["tree_id"], reason))
 
 
 def json_line(record: Record) -> bytes:
     """The record as one line of NDJSON, newline included.
 
-    `{"seq", "kind": "tree", "tree_id", "key_id", "tree": {...}}`, the tree's bytes as they were hashed, or
-    `{"seq", "kind": "outcome", "tree_id", ...}` with the fields of `Outcome`.
+    `{"seq", "kind": "tree", "tree_id", "key_id", "tree": {...}}`, the tree's bytes as they were hashed,
+    `{"seq", "kind": "outcome", "tree_id", ...}` with the fields of `Outcome`, or
+    `{"seq", "kind": "corrupt", "tree_id", "reason"}`.
     """
     head: dict[str, Any] = {"seq": record.seq, "kind": record.kind}
     if record.entry is None:
-        assert record.outcome is not None
-        return json.dumps(head | asdict(record.outcome), separators=(",", ":")).encode("ascii") + b"\n"
+        content = record.outcome or record.corrupt
+        assert content is not None
+        return json.dumps(head | asdict(content), separators=(",", ":")).encode("ascii") + b"\n"
     head |= {"tree_id": record.entry.tree_id, "key_id": record.entry.key_id}
     return (
         json.dumps(head, separators=(",", ":")).encode("ascii")[:-1]

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from ramify.treelog.errors import BadEntry, DuplicateTree, LogError, UnknownTree
 from ramify.treelog.idempotency import finish
 from ramify.treelog.records import Filters, Outcome, Response, Source, Summary
-from ramify.treelog.rows import outcome_of, summary_of
+from ramify.treelog.rows import outcome_of, outcome_problem, summary_of
 from ramify.treelog.schema import SUMMARY, counter, idempotency, outcomes, plain, trees
 from ramify.treelog.transaction import Transaction
 
@@ -156,7 +156,8 @@ async def fetch(engine: AsyncEngine, tree_id: str) -> Row | None:
 async def outcomes_of(engine: AsyncEngine, tree_id: str) -> list[Outcome]:
     query = select(outcomes).where(outcomes.c.tree_id == tree_id).order_by(outcomes.c.seq)
     async with engine.connect() as conn:
-        return [outcome_of(row) for row in (await conn.execute(query)).mappings()]
+        rows = (await conn.execute(query)).mappings()
+        return [outcome_of(row) for row in rows if outcome_problem(row) is None]
 
 
 async def newest(engine: AsyncEngine, before: int | None, limit: int, filters: Filters) -> list[Summary]:

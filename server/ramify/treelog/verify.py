@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import exists, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ramify.search.codec import tree_from_dict
 from ramify.treelog.errors import CorruptTree
 from ramify.treelog.records import BadRow, Report
-from ramify.treelog.rows import columns_of, entry_of
+from ramify.treelog.rows import columns_of, entry_of, outcome_problem
 from ramify.treelog.schema import consumers, counter, outcomes, trees
 from ramify.treelog.trees import high_water, pages
 
@@ -42,7 +40,7 @@ async def verify(engine: AsyncEngine, progress: Progress | None = None) -> Repor
 def _check_page(page: Sequence[tuple[str, Mapping[Any, Any]]], seen: set[int]) -> list[BadRow]:
     bad = []
     for kind, row in page:
-        problems = check_tree(row) if kind == "tree" else []
+        problems = check_tree(row) if kind == "tree" else check_outcome(row)
         if row["seq"] in seen:
             problems.append(f"seq {row['seq']} is taken twice")
         seen.add(row["seq"])
@@ -53,14 +51,18 @@ def _check_page(page: Sequence[tuple[str, Mapping[Any, Any]]], seen: set[int]) -
 def check_tree(row: Mapping[Any, Any]) -> list[str]:
     """What is wrong with a tree's row; nothing if it is sound."""
     try:
-        tree = tree_from_dict(json.loads(entry_of(row).body))
+        tree = entry_of(row).tree()
     except CorruptTree as error:
         return [error.problem]
-    except ValueError as error:  # not JSON, or `BadTree`
-        return [f"the body is no tree: {error}"]
     derived = columns_of(tree)
     wrong = [name for name in derived if row[name] != derived[name]]
     return [f"{name} is {row[name]!r}, its body says {derived[name]!r}" for name in wrong]
+
+
+def check_outcome(row: Mapping[Any, Any]) -> list[str]:
+    """What is wrong with an outcome's row; nothing if it is sound."""
+    problem = outcome_problem(row)
+    return [] if problem is None else [problem]
 
 
 async def _orphans(engine: AsyncEngine, seqs: Sequence[int]) -> list[BadRow]:

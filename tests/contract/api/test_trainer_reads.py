@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +199,35 @@ async def test_what_is_no_tree_is_set_aside_and_counted(tmp_path: Path, record: 
         assert reader.quarantined == 1
         (kept,) = (tmp_path / "quarantine").iterdir()
         assert json.loads(kept.read_text())["record"]["seq"] == 3
+
+
+async def test_a_corrupt_row_is_said_counted_and_passed_by_every_reader(tmp_path: Path) -> None:
+    async with served(tmp_path) as (client, world):
+        ids = [(await client.search(PROMPT, search={"budget": {"simulations": 2}})).tree.id for _ in range(3)]
+        reader = puller(client, tmp_path)
+        await reader.open()
+        await flip_a_bit(world, ids[1])
+        assert [pulled.tree_id async for pulled in reader.read()] == [ids[0], ids[2]]
+        assert (reader.quarantined, reader.last_read) == (1, 3)
+        (kept,) = (tmp_path / "quarantine").iterdir()
+        assert "corrupt in the log" in json.loads(kept.read_text())["error"]
+        assert await reader.verdicts_on(ids[1]) is None
+        lines = [json.loads(line) for line in (await world.http.get("/v1/trees?after=0")).text.splitlines()]
+        assert [line["kind"] for line in lines] == ["tree", "corrupt", "tree"]
+        assert set(lines[1]) == {"seq", "kind", "tree_id", "reason"}
+        for path in (f"/v1/trees/{ids[1]}", f"/v1/trees/{ids[1]}?format=dot", f"/v1/search/{ids[1]}"):
+            answer = await world.http.get(path)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (500, "tree_corrupt")
+            assert ids[1] in answer.json()["error"]["message"]
+        assert len((await world.http.get("/v1/trees")).json()["data"]) == 3
+        assert [bad.tree_id for bad in (await world.log.verify()).bad] == [ids[1]]
+        assert (await world.http.delete(f"/v1/trees/{ids[1]}")).status_code == 200
+
+
+async def flip_a_bit(world: World, tree_id: str) -> None:
+    """In the middle of a tree's stored body, behind the log's back."""
+    with sqlite3.connect(world.log.store.path or "") as conn:
+        (body,) = conn.execute("SELECT body FROM trees WHERE tree_id = ?", (tree_id,)).fetchone()
+        spoilt = bytearray(body)
+        spoilt[len(spoilt) // 2] ^= 0x10
+        conn.execute("UPDATE trees SET body = ? WHERE tree_id = ?", (bytes(spoilt), tree_id))

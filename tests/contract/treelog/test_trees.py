@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,6 +28,7 @@ from ramify.treelog import (
     UnknownTree,
 )
 from ramify.treelog.engine import writer_engine
+from ramify.treelog.rows import compress
 from treelog_trees import make_tree, trees
 
 pytestmark = pytest.mark.anyio
@@ -282,7 +284,7 @@ async def _spoil(log: TreeLog, statement: str, **values: Any) -> None:
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "swap"])
-async def test_a_corrupted_body_is_detected_on_every_read(log: TreeLog, damage: str) -> None:
+async def test_a_corrupted_body_is_detected_on_every_read_and_stops_none(log: TreeLog, damage: str) -> None:
     tree, other, sound = make_tree(), make_tree(), make_tree()
     for t in (tree, other, sound):
         await log.append(t)
@@ -297,11 +299,65 @@ async def test_a_corrupted_body_is_detected_on_every_read(log: TreeLog, damage: 
 
     with pytest.raises(CorruptTree, match=tree.id):
         await log.get(tree.id)
-    with pytest.raises(CorruptTree, match=tree.id):
-        [r async for r in log.read()]
+    records = [r async for r in log.read()]
+    assert [(r.seq, r.kind, r.tree_id) for r in records] == [
+        (1, "corrupt", tree.id),
+        (2, "tree", other.id),
+        (3, "tree", sound.id),
+    ]
+    assert records[0].corrupt is not None
+    assert records[0].corrupt.reason
+    assert len(await log.list()) == 3
     report = await log.verify()
     assert [(bad.seq, bad.tree_id) for bad in report.bad] == [(1, tree.id)]
     assert report.trees == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"schema_version":1,', "not JSON"),
+        (b'{"schema_version":99,"id":"x"}', "no tree of schema version 1"),
+        (b"[" * 100_000, "no tree of schema version 1"),
+    ],
+    ids=["no JSON", "another schema", "deep"],
+)
+async def test_a_body_with_the_right_hash_that_is_no_tree_stops_no_reader(
+    log: TreeLog, body: bytes, said: str
+) -> None:
+    bad, sound = make_tree(), make_tree()
+    for t in (bad, sound):
+        await log.append(t)
+    values = {"b": compress(body), "s": hashlib.sha256(body).hexdigest(), "t": bad.id}
+    await _spoil(log, "UPDATE trees SET body = :b, sha256 = :s WHERE tree_id = :t", **values)
+    first, second = [r async for r in log.read()]
+    assert first.corrupt is not None
+    assert said in first.corrupt.reason
+    assert second.tree_id == sound.id
+    assert said in (await log.verify()).bad[0].problem
+
+
+@pytest.mark.parametrize("column", ["outcome = 2", "outcome = 'NaN'", "source = 'oracle'", "node = NULL"])
+async def test_a_corrupt_verdict_stops_no_reader_either(log: TreeLog, column: str) -> None:
+    tree = make_tree()
+    await log.append(tree)
+    await log.add_outcome(tree.id, 1.0, node=3)
+    await log.add_outcome(tree.id, 0.0, node=3)
+    await _spoil(log, f"UPDATE outcomes SET {column} WHERE seq = 2")
+    assert [(r.seq, r.kind) async for r in log.read()] == [(1, "tree"), (2, "corrupt"), (3, "outcome")]
+    assert [o.seq for o in await log.outcomes(tree.id)] == [3]
+    assert [bad.seq for bad in (await log.verify()).bad] == [2]
+
+
+async def test_a_text_that_is_no_utf8_any_more_stops_no_reader(log: TreeLog) -> None:
+    if log.store.kind != "sqlite":
+        pytest.skip("PostgreSQL itself keeps texts whole")
+    for _ in range(2):
+        await log.append(make_tree())
+    await _spoil(log, "UPDATE trees SET prompt = CAST(X'FF20' AS TEXT) WHERE seq = 1")
+    assert [r.kind async for r in log.read()] == ["tree", "tree"]
+    assert [row.prompt[0] for row in await log.list()] == ["3", "\ufffd"]
+    assert [bad.seq for bad in (await log.verify()).bad] == [1]
 
 
 async def test_verify_finds_a_column_that_disagrees_with_its_body(log: TreeLog) -> None:
