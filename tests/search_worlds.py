@@ -170,6 +170,7 @@ def check_books(found: World) -> None:
     limits = tree.params.budget
     assert usage.simulations <= limits.simulations
     assert limits.tokens is None or usage.completion_tokens <= limits.tokens
+    assert limits.nodes is None or usage.nodes <= limits.nodes + 1  # the root is nobody's draw
     assert sum(node.tokens_spent for node in tree.nodes) <= usage.completion_tokens
     assert not found.seen or found.seen[-1].simulations <= usage.simulations
 

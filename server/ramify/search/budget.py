@@ -1,4 +1,4 @@
-"""What a search may spend. Tokens are reserved before they are asked for, so the limit is never exceeded."""
+"""What a search may spend. Tokens and nodes are reserved before they are asked for, so no limit is ever exceeded."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ramify.search.records import Limits, StopReason
 class Budget:
     """Limits, and what was spent and set aside against them.
 
-    `final` tokens are held back from the start for the one rollout that completes an answer if the search itself
-    finds none; `release_final` gives them to the search once it has one.
+    `final` tokens and one node are held back from the start for the one rollout that completes an answer if the search
+    itself finds none; `release_final` gives them to the search once it has one.
     """
 
     def __init__(self, limits: Limits, *, final: int, clock: Callable[[], float]) -> None:
@@ -22,8 +22,8 @@ class Budget:
         """Tokens generated."""
         self.nodes = 0
         """Nodes in the tree, the root left out."""
-        self._reserved = 0
-        self._final = final
+        self._reserved = self._reserved_nodes = 0
+        self._final, self._final_nodes = final, 1
         self._clock = clock
         self._started = clock()
 
@@ -38,28 +38,38 @@ class Budget:
             return None
         return self.limits.tokens - self.tokens - self._reserved - self._final
 
-    def reserve(self, tokens: int) -> bool:
-        """Set `tokens` aside; False, and nothing changed, where they are not to be had."""
-        available = self.available
-        if available is not None and tokens > available:
-            return False
+    @property
+    def available_nodes(self) -> int | None:
+        """Nodes that can still be reserved or added; `None` if nodes are not limited."""
+        if self.limits.nodes is None:
+            return None
+        return self.limits.nodes - self.nodes - self._reserved_nodes - self._final_nodes
+
+    def reserve(self, tokens: int, nodes: int = 0) -> bool:
+        """Set `tokens` and `nodes` aside; False, and nothing changed, if they are not to be had."""
+        for wanted, available in ((tokens, self.available), (nodes, self.available_nodes)):
+            if available is not None and wanted > available:
+                return False
         self._reserved += tokens
+        self._reserved_nodes += nodes
         return True
 
-    def settle(self, reserved: int, spent: int) -> None:
-        """Turn a reservation into what was really generated and refund the rest."""
+    def settle(self, reserved: int, spent: int, nodes: int = 0) -> None:
+        """Turn reserved tokens into what was really generated and refund the rest; free reserved `nodes`, of which
+        those that are needed are now added."""
         self._reserved -= reserved
+        self._reserved_nodes -= nodes
         self.tokens += spent
 
     def release_final(self) -> None:
-        self._final = 0
+        self._final = self._final_nodes = 0
 
     def ended(self) -> StopReason | None:
         """The first limit that lets no further simulation begin, tokens left out (`reserve` tells those)."""
         limits = self.limits
         if self.simulations >= limits.simulations:
             return "budget.simulations"
-        if limits.nodes is not None and self.nodes >= limits.nodes:
+        if self.available_nodes is not None and self.available_nodes < 1:
             return "budget.nodes"
         if limits.seconds is not None and self.seconds >= limits.seconds:
             return "budget.seconds"

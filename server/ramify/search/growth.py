@@ -12,6 +12,8 @@ from ramify.search.tree import Completion, Node, Tree
 
 NOTHING_NEW = 0.01
 """The policy's probability of anything but what is known, below which a node is closed."""
+LEAST_STALE = 32
+"""Expansions in a row without anything new, below which no search is exhausted."""
 
 
 class Growth:
@@ -28,6 +30,10 @@ class Growth:
         self._end_lengths = sum(end.length for end in ends)
         self._seen: dict[int, float] = {}
         """By id, the policy's probability of the finished answers that are known below a node, [0, 1]."""
+        self._stale = 0
+        """Expansions in a row that have brought no new node."""
+        self._tokens_at_new = 0
+        """Tokens that the search had generated when the last new node came."""
         self._index = {(n.parent, n.tokens): n for n in tree.nodes if n.parent is not None}
 
     def known(self, node: Node, tokens: tuple[int, ...]) -> Node | None:
@@ -64,15 +70,41 @@ class Growth:
         """Add what was drawn below the plan's node. Identical actions merge, and their multiplicity counts the draws.
 
         Returns the nodes along each draw; a rollout's come last."""
-        lines = [self._merge_line(plan, line) for line in drawn.samples]
+        draws, before = (
+            [*drawn.samples, *([drawn.rollout] if drawn.rollout is not None else [])],
+            self.budget.nodes,
+        )
+        lines = [self._merge_line(plan, self._fitting(plan, i, draws)) for i in range(len(draws))]
         if plan.kind == "token":  # the likeliest tokens are read off one generated token
-            for (node,) in lines[1:]:
+            for (node,) in lines[1 : len(drawn.samples)]:
                 node.tokens_spent -= 1
-        if drawn.rollout is not None:
-            lines.append(self._merge_line(plan, drawn.rollout))
         if plan.kind != "revisit":
             self._expanded(plan.node)
+            self._stale += 1
+        if self.budget.nodes > before:
+            self._stale, self._tokens_at_new = 0, self.budget.tokens
         return lines
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the search only draws what it has: at least `LEAST_STALE` expansions, and half of all the tokens that
+        it has generated, went by since the last new node."""
+        return self._stale >= LEAST_STALE and self.budget.tokens >= 2 * self._tokens_at_new
+
+    def _fitting(self, plan: Plan, i: int, draws: Sequence[Sequence[Grown]]) -> Sequence[Grown]:
+        """Draw `i` with its last actions joined into one, if its new nodes would leave none for a later draw: an answer
+        that is paid for is kept, and the limit on nodes too."""
+        line, room = draws[i], self.budget.available_nodes
+        if room is None:
+            return line
+        room -= len(draws) - 1 - i
+        at, known = plan.node, 0
+        while known < len(line) and (node := self.known(at, line[known].tokens)):
+            at, known = node, known + 1
+        if len(line) - known <= room:
+            return line
+        whole = known + room - 1
+        return [*line[:whole], Grown.joined(line[whole:])]
 
     def _expanded(self, node: Node) -> None:
         self.open -= not node.expanded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -55,12 +56,22 @@ class Plan:
         """The most tokens that it can generate."""
         return (1 if self.kind == "token" else self.n * self.tokens) + self.rollout_tokens
 
-    def within(self, tokens: int) -> Plan | None:
-        """The same with as many draws as `tokens` pay for; `None` where that is not one."""
-        if self.cost <= tokens:
+    @property
+    def nodes(self) -> int:
+        """The nodes that are set aside for it: one for each draw, which may bring more if there is room."""
+        return self.n + (self.rollout_tokens > 0)
+
+    def within(self, tokens: int | None, nodes: int | None = None) -> Plan | None:
+        """The same with as many draws as `tokens` and `nodes` pay for; `None` if that is not one. Without a limit, all
+        are paid for."""
+        n = self.n
+        if tokens is not None and self.cost > tokens:
+            n = 0 if self.kind == "token" else (tokens - self.rollout_tokens) // self.tokens
+        if nodes is not None and self.nodes > nodes:
+            n = min(n, nodes - (self.rollout_tokens > 0))
+        if n == self.n:
             return self
-        n = (tokens - self.rollout_tokens) // self.tokens
-        return replace(self, n=n) if n >= 1 and self.kind != "token" else None
+        return replace(self, n=n) if n >= 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +90,16 @@ class Grown:
     def complete(self) -> bool:
         """Whether it ends a complete answer; a truncated one is not complete."""
         return self.terminal in ("eos", "stop")
+
+    @classmethod
+    def joined(cls, actions: Sequence[Grown]) -> Grown:
+        """Several actions in a row as one, judged as the last of them is."""
+        return replace(
+            actions[-1],
+            tokens=tuple(token for action in actions for token in action.tokens),
+            logprobs=tuple(logprob for action in actions for logprob in action.logprobs),
+            text="".join(action.text for action in actions),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,7 @@ class Search:
             return self._final[1]
         if self._time_is_up:
             return "budget.seconds"
-        if self.tree.params.schedule == "waves" and self._in_flight:
+        if self.growth.exhausted or (self.tree.params.schedule == "waves" and self._in_flight):
             return "exhausted"
         while len(self._in_flight) < self.tree.params.parallel:
             over = self.budget.ended()
@@ -172,7 +172,7 @@ class Search:
                 return over or "exhausted"
             paid = self._pay(plan)
             if paid is None:
-                return "budget.tokens"
+                return "budget.tokens" if plan.within(self.budget.available) is None else "budget.nodes"
             self._start(paid)
         return "exhausted"
 
@@ -201,13 +201,8 @@ class Search:
 
     def _pay(self, plan: Plan) -> Plan | None:
         """Reserve the most that a plan can cost, or that of as many of its draws as can be paid for."""
-        available = self.budget.available
-        if available is not None:
-            fitting = plan.within(available)
-            if fitting is None:
-                return None
-            plan = fitting
-        return plan if self.budget.reserve(plan.cost) else None
+        fitting = plan.within(self.budget.available, self.budget.available_nodes)
+        return fitting if fitting is not None and self.budget.reserve(fitting.cost, fitting.nodes) else None
 
     def _start(self, plan: Plan) -> None:
         self.budget.simulations = max(self.budget.simulations, plan.simulation)
@@ -243,7 +238,7 @@ class Search:
         """Undo a plan's marks and settle its account, however it ended."""
         del self._in_flight[flight.task]
         self.growth.end(flight.plan)
-        self.budget.settle(flight.plan.cost, flight.spent.tokens)
+        self.budget.settle(flight.plan.cost, flight.spent.tokens, flight.plan.nodes)
         self._scored += flight.spent.scored
         self._grading_failures += flight.spent.grading_failures
 

@@ -1,14 +1,20 @@
-"""The token budget: set aside, spent, refunded, and held back for the last answer."""
+"""Tokens and nodes: set aside, spent, refunded, and held back for the last answer."""
 
 from __future__ import annotations
 
-import pytest
+import random
+from typing import Any
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakes import FakePolicy, letters
 from ramify.search.budget import Budget
-from ramify.search.plans import Plan
+from ramify.search.plans import Grown, Plan
 from ramify.search.records import Action, Limits, Sampling
 from ramify.search.tree import Node
-from search_worlds import ran, sequence
+from search_worlds import ONE_AT_A_TIME, TOKEN, check, ran, rule_for, sequence, variants, words
 
 ROOT = Node(id=0, parent=None, depth=0)
 
@@ -101,3 +107,102 @@ def test_a_search_that_completes_nothing_by_itself_has_the_tokens_to_complete_on
     assert tree.answer is not None
     assert tree.answer.text.count("\n") == 3
     assert tree.usage.completion_tokens <= 20
+
+
+# Nodes
+
+
+def test_nodes_set_aside_cannot_be_set_aside_twice_and_one_is_held_back_for_the_final_answer():
+    spent = budget(nodes=10)
+    assert spent.reserve(0, 6)
+    assert not spent.reserve(0, 4)
+    assert spent.reserve(0, 3)
+    assert (spent.available_nodes, spent.ended()) == (0, "budget.nodes")
+    spent.settle(0, 0, 6)
+    assert (spent.available_nodes, spent.ended()) == (6, None)
+    spent.release_final()
+    assert spent.available_nodes == 7
+
+
+@pytest.mark.parametrize(("nodes", "draws"), [(9, 4), (4, 3), (2, 1), (1, None)])
+def test_a_plan_is_cut_to_the_draws_that_there_are_nodes_for(nodes: int, draws: int | None):
+    # a node for each draw and one for the rollout
+    plan = Plan(1, (ROOT,), "token", 4, 1, rollout_tokens=9).within(None, nodes)
+    assert (plan and plan.n) == draws
+
+
+def test_actions_joined_are_one_action_judged_as_the_last():
+    first, last = (
+        Grown((1, 2), (-0.1, -0.2), "ab", None, "r", 0.3),
+        Grown((3,), (-0.4,), "c", "eos", "r", 0.9, 1.0),
+    )
+    assert Grown.joined([first, last]) == Grown((1, 2, 3), (-0.1, -0.2, -0.4), "abc", "eos", "r", 0.9, 1.0)
+
+
+def test_a_draw_of_more_steps_than_there_are_nodes_left_keeps_its_answer_in_its_last_node():
+    # Every answer is 5 lines and the end, 6 nodes. One node of 4 is held back until an answer is complete.
+    found = ran(letters({"a": 1.0}, 5), width=1, budget=Limits(nodes=4), **ONE_AT_A_TIME)
+    tree = found.tree
+    assert [node.text for node in tree.nodes[1:]] == ["a\n", "a\n", "a\n" * 3]
+    assert tree.answer is not None
+    assert tree.answer.text == "a\n" * 5
+    assert tree.nodes[3].terminal == "eos"
+    check(found)
+
+
+def test_a_search_with_a_single_node_to_spend_still_answers():
+    for params in variants():
+        found = ran(rule_for(params), **params, budget=Limits(nodes=1))
+        assert found.tree.stop_reason == "budget.nodes"
+        assert len(found.tree.nodes) == 2
+        assert found.tree.answer is not None
+        check(found)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"algorithm": "mcts"},
+        {"algorithm": "gumbel"},
+        {"algorithm": "best_of_n"},
+        {"expand": "step", "action": TOKEN, "width": 64, "parallel": 16},
+        {"algorithm": "beam", "beam_width": 8},
+    ],
+    ids=lambda params: "-".join(map(str, params.values())),
+)
+def test_the_limit_on_nodes_is_a_limit(params: dict[str, Any]):
+    # h02: mcts had 61 nodes of 50, and 193 of 100
+    rule = words if params.get("action") is TOKEN else letters(dict.fromkeys("abcdefgh", 1 / 8), 6)
+    tree = ran(rule, **params, budget=Limits(nodes=12, simulations=500)).tree
+    assert len(tree.nodes) - 1 == 12
+    assert tree.stop_reason == "budget.nodes"
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(
+    params=st.sampled_from(variants()),
+    limits=st.builds(
+        Limits,
+        simulations=st.integers(1, 40),
+        tokens=st.none() | st.integers(8, 60),
+        nodes=st.none() | st.integers(1, 25),
+    ),
+    parallel=st.sampled_from([1, 16]),
+    wide=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_no_budget_is_ever_exceeded(
+    params: dict[str, Any], limits: Limits, parallel: int, wide: bool, seed: int
+):
+    if wide and params["algorithm"] not in ("best_of_n", "self_consistency", "particle"):
+        params = {**params, "width": 64} if params["algorithm"] != "gumbel" else {**params, "considered": 64}
+    policy = FakePolicy(rule_for(params), jitter=random.Random(seed))
+    found = ran(
+        policy=policy, **params, parallel=parallel, seed=seed, budget=limits, sampling=Sampling(max_tokens=8)
+    )
+    usage = found.tree.usage
+    assert usage.simulations <= limits.simulations
+    assert limits.tokens is None or usage.completion_tokens <= limits.tokens
+    assert limits.nodes is None or len(found.tree.nodes) - 1 <= limits.nodes
+    assert found.tree.answer is not None
+    check(found)
