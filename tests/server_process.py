@@ -62,7 +62,7 @@ class ServerProcess:
 
 def start(folder: Path, models: Sequence[str], *flags: str) -> ServerProcess:
     """Start a server in `folder` and wait until it says that it is ready. `models` from `model_flags`."""
-    command = [sys.executable, "-m", "ramify.cli", "serve", "--port", "0", "--log", f"{folder}/trees.db"]
+    command = [sys.executable, "-m", "ramify", "serve", "--port", "0", "--log", f"{folder}/trees.db"]
     with (folder / "stderr.txt").open("a") as errors:
         process = subprocess.Popen(
             [*command, *models, *flags],

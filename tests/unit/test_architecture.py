@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": PARTS | {"settings", "service"},
     "bench": PARTS | {"settings", "service", "evaluation"},
     "cli": PARTS | {"settings", "service", "evaluation", "bench", "api"},
+    "__main__": {"cli"},
 }
 """What each part of `ramify` may import of the others; itself and the version in `ramify` it always may."""
 TRAINER_MAY_IMPORT = {"search", "prompts", "rewards", "weights"}

@@ -237,8 +237,8 @@ class AsyncTrees:
         self._client = client
 
     async def list(self, *, before: int | None = None, limit: int = 50, **filters: Any) -> results.TreePage:
-        """Newest first. filters: `status`, `model`, `release`, `algorithm`, `task`, `key`, `min_value`, `text`,
-        `min_nodes`, `outcome`."""
+        """Newest first. filters: `id` (how it starts), `status`, `model`, `release`, `algorithm`, `task`, `key`,
+        `min_value`, `text`, `min_nodes`, `outcome`."""
         return await self._client.send(calls.list_trees(before, limit, filters))
 
     async def get(self, tree_id: str) -> results.LoggedTree:

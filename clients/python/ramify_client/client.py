@@ -233,8 +233,8 @@ class Trees:
         self._client = client
 
     def list(self, *, before: int | None = None, limit: int = 50, **filters: Any) -> results.TreePage:
-        """Newest first. filters: `status`, `model`, `release`, `algorithm`, `task`, `key`, `min_value`, `text`,
-        `min_nodes`, `outcome`."""
+        """Newest first. filters: `id` (how it starts), `status`, `model`, `release`, `algorithm`, `task`, `key`,
+        `min_value`, `text`, `min_nodes`, `outcome`."""
         return self._client.send(calls.list_trees(before, limit, filters))
 
     def get(self, tree_id: str) -> results.LoggedTree:

@@ -189,10 +189,22 @@ class Release(Result):
     on_disk: bool
 
 
+class PastActivation(Result):
+    release: str
+    at: float
+    """Unix seconds."""
+    kind: str
+    """activate, rollback, or automatic: done by the server itself."""
+    note: str
+
+
 class Releases(Result):
     active: str
     previous: str | None
+    """What a rollback would go back to."""
     data: list[Release]
+    activations: list[PastActivation] = []
+    """Newest first."""
 
 
 class Canary(Result):

@@ -338,7 +338,7 @@ export interface paths {
         };
         /**
          * Readyz
-         * @description Whether it can search: both engines answered a small request lately.
+         * @description Whether it can search: both engines answered a small request lately, and the log takes writes.
          */
         get: operations["readyz_readyz_get"];
         put?: never;
@@ -3044,6 +3044,8 @@ export interface operations {
                 before?: number | null;
                 after?: number | null;
                 limit?: number | null;
+                /** @description How its id starts, such as `tree_019a`. */
+                id?: string | null;
                 status?: string | null;
                 model?: string | null;
                 release?: string | null;

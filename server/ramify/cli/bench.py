@@ -51,7 +51,7 @@ def bench(
     from ramify.bench.throughput import Load
     from ramify.engines.errors import EngineError
     from ramify.evaluation import machine
-    from ramify.evaluation.local import identity
+    from ramify.evaluation.local import identity, is_shipped
     from ramify.evaluation.methods import BadMethod, Method, load_methods, override
     from ramify.evaluation.problems import problems
     from ramify.evaluation.runner import SearchFailed
@@ -59,11 +59,17 @@ def bench(
     from ramify.weights import WeightsError
 
     try:
-        methods = [Method("mcts", "mcts")] if method == DEFAULTS else load_methods(names=[method])
+        methods = (
+            [Method("mcts", "mcts")]
+            if method == DEFAULTS
+            else load_methods(names=[method], tuned=is_shipped(release))
+        )
         (chosen,) = override(methods, [f"search.parallel={parallel}", *(set_ or [])])
         asked = problems(data, max(searches, 2 * max(LADDER)), seed=0)
     except (BadMethod, BadDataset) as error:
         refuse(error)
+    except WeightsError as error:
+        fail(error, "see what there is:  ramify releases list")
     load = Load(asked[:searches], chosen, tokens, slots)
     try:
         head = {

@@ -41,7 +41,7 @@ def serving(flags: Sequence[str], log: Path, console: Console) -> Iterator[str]:
     command = [
         sys.executable,
         "-m",
-        "ramify.cli",
+        "ramify",
         "serve",
         "--host",
         "127.0.0.1",

@@ -42,6 +42,7 @@ def demo(
 ) -> None:
     """Serve the demo model, solve held-out Countdown problems by it, and say how to go on. Two or three minutes."""
     from ramify.cli.child import NotServing, serving
+    from ramify.evaluation.local import is_shipped
 
     folder = out or Path("runs/demo") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +53,7 @@ def demo(
     )
     try:
         with serving(flags, folder / "server.log", errors) as address:
-            summary, tree = asyncio.run(_measure(address, problems, folder))
+            summary, tree = asyncio.run(_measure(address, problems, folder, tuned=is_shipped(release)))
     except NotServing as error:
         fail(error, f"the whole of it is in {folder / 'server.log'}")
     except KeyboardInterrupt:
@@ -60,7 +61,7 @@ def demo(
     _show(summary, tree, folder)
 
 
-async def _measure(address: str, count: int, folder: Path) -> tuple[Summary, Tree]:
+async def _measure(address: str, count: int, folder: Path, *, tuned: bool) -> tuple[Summary, Tree]:
     from ramify.cli.progress import Watch
     from ramify.evaluation.backends import connect
     from ramify.evaluation.methods import load_methods
@@ -70,7 +71,7 @@ async def _measure(address: str, count: int, folder: Path) -> tuple[Summary, Tre
     from ramify.evaluation.runner import jobs, run, seed_of
     from ramify.evaluation.summary import summarise
 
-    methods = load_methods(names=METHODS)
+    methods = load_methods(names=METHODS, tuned=tuned)
     asked = problems(DATA, count, seed=0)
     work = list(jobs(asked, methods, BUDGETS))
     rows: list[Row] = []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ramify.cli import completion
 from ramify.cli.output import console, errors, fail, refuse
 from ramify.cli.signals import ended_as_interrupted
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ramify.evaluation.rows import RowFile
     from ramify.evaluation.summary import Summary
 
+UNTUNED = "the methods run with plain defaults: the tuned values are the demo release's (--methods-file takes others)"
 BASELINES = "greedy,best_of_n,best_of_n_vote,self_consistency"
 
 
@@ -33,7 +35,11 @@ def evaluate(
         str, typer.Option(help="Generated tokens a problem, several by commas.")
     ] = "300,1000,3000",
     methods: Annotated[
-        str | None, typer.Option(help="Methods by name, by commas; none: all of the file.")
+        str | None,
+        typer.Option(
+            help="Methods or algorithms by name, by commas; none: all of the file.",
+            autocompletion=completion.methods,
+        ),
     ] = None,
     methods_file: Annotated[
         Path | None,
@@ -66,10 +72,8 @@ def evaluate(
 
     Correctness is the task's verifier's, asked after each search; only methods with `grader = "verifier"` are told.
     """
-    from ramify.cli.http import served_by
     from ramify.engines.errors import EngineError
     from ramify.evaluation import machine
-    from ramify.evaluation.local import identity
     from ramify.evaluation.methods import BadMethod, load_methods, override
     from ramify.evaluation.methods import sweep as swept
     from ramify.evaluation.problems import problems as take
@@ -82,7 +86,12 @@ def evaluate(
         refuse("--resume needs --out DIR: the folder of the run to go on with")
     ladder = _numbers("--budgets", budgets)
     try:
-        chosen = load_methods(methods_file, _names(methods) if methods else None)
+        evaluated, shipped = _release(server, api_key, release)
+    except WeightsError as error:
+        fail(error, "see what there is:  ramify releases list")
+    tuned = shipped or methods_file is not None
+    try:
+        chosen = load_methods(methods_file, _names(methods) if methods else None, tuned=tuned)
         chosen = swept(override(chosen, set_ or []), sweep or [])
     except BadMethod as error:
         refuse(error)
@@ -91,20 +100,20 @@ def evaluate(
     except BadDataset as error:
         refuse(error)
     folder = out or Path("runs/eval") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    head = _head(chosen, ladder, data, len(asked), data_seed, seed)
+    head = _head(chosen, ladder, data, len(asked), data_seed, seed) | {"release": evaluated}
     try:
-        head |= {"release": served_by(server, api_key) if server else identity(release)}
         rows = RowFile(folder, head, resume=resume)
-    except WeightsError as error:
-        fail(error, "see what there is:  ramify releases list")
     except OtherRun as error:
         refuse(error)
     about = {
         "command": "ramify " + " ".join(sys.argv[1:]),
         "concurrency": concurrency,
+        "tuned": tuned,
         "machine": machine.machine(),
         "versions": machine.versions(),
     }
+    if not tuned:
+        errors.print(UNTUNED, soft_wrap=True)
     stopped = False
     try:
         with ended_as_interrupted():
@@ -125,6 +134,18 @@ def evaluate(
         fail(
             "stopped; the figures are of what was finished", f"go on with: --resume --out {folder}", code=130
         )
+
+
+def _release(server: str | None, api_key: str | None, release: Path | None) -> tuple[dict[str, Any], bool]:
+    """What is evaluated, and whether it is the shipped release. Raises `WeightsError`."""
+    from ramify.cli.http import asking
+    from ramify.evaluation.local import identity, is_shipped, serves_shipped
+
+    if server is None:
+        return identity(release), is_shipped(release)
+    with asking(server, api_key) as client:
+        served = client.version()
+    return served.model_dump(), serves_shipped(served.model, served.release)
 
 
 def _numbers(flag: str, text: str) -> list[int]:

@@ -1,55 +1,64 @@
-"""Talking to a running server, with errors that say what to do."""
+"""Talking to a running server through `ramify_client`, with errors that say what to do."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import NoReturn
 
 import httpx
 
 from ramify.cli.invocation import command
-from ramify.cli.output import fail
-
-DEFAULT = "http://127.0.0.1:8000"
-TIMEOUT = httpx.Timeout(600.0, connect=5.0)
-
-
-def client(server: str, api_key: str | None = None) -> httpx.Client:
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    return httpx.Client(base_url=server.rstrip("/"), headers=headers, timeout=TIMEOUT)
-
-
-def served_by(server: str, api_key: str | None) -> dict[str, Any]:
-    """Model and release of a running server. Leaves with a message where it cannot be asked."""
-    with translated(server), client(server, api_key) as http:
-        return dict(checked(http.get("/version")).json())
+from ramify.cli.output import fail, refuse
+from ramify_client import Admin, Client, ConnectionFailed, RamifyError, ResponseError, Unauthorized
 
 
 @contextmanager
-def translated(server: str, key_flag: str = "--api-key, or RAMIFY_API_KEY") -> Iterator[None]:
-    """Leave with a message where the server cannot be reached or refuses. key_flag: how its key is given."""
+def asking(server: str | None, api_key: str | None) -> Iterator[Client]:
+    """A client of a server; leave with a message if the server cannot be reached or refuses.
+
+    server, api_key: `RAMIFY_BASE_URL` and `RAMIFY_API_KEY`, then the default address, stand in for None.
+    """
     try:
-        yield
-    except httpx.HTTPStatusError as error:
-        refusal = f"{server} answers {error.response.status_code}: {message_of(error.response)}"
-        fail(refusal, *advice(error.response, key_flag))
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol):
-        fail(f"{server!r} is no address of a server", "write it like http://127.0.0.1:8000")
-    except httpx.ConnectError:
-        fail(f"no server answers at {server}", *how_to_start())
-    except httpx.TimeoutException:
-        fail(f"{server} does not answer in time")
-    except httpx.HTTPError as error:
-        fail(f"the connection to {server} broke: {error}")
+        client = Client(server, api_key, max_retries=0)
+    except ValueError as error:
+        refuse(error)
+    with client:
+        try:
+            yield client
+        except RamifyError as error:
+            _leave(error, client.configuration.base_url, "--api-key, or RAMIFY_API_KEY")
 
 
-def advice(response: httpx.Response, key_flag: str) -> list[str]:
-    """What to do about an error response."""
-    if "x-request-id" not in response.headers:  # which every answer of ours has
-        return ["is it a Ramify server that listens there?"]
-    return [f"give its key with {key_flag}"] if response.status_code == 401 else []
+@contextmanager
+def administering(address: str | None, key: str | None, timeout: float = 30.0) -> Iterator[Admin]:
+    """The same for an admin listener: `RAMIFY_ADMIN_URL` and `RAMIFY_ADMIN__KEY` stand in for None.
+
+    timeout: seconds that one call may take.
+    """
+    try:
+        admin = Admin(address, key, timeout=timeout, max_retries=0)
+    except ValueError as error:
+        refuse(error)
+    with admin:
+        try:
+            yield admin
+        except RamifyError as error:
+            _leave(error, "the admin listener", "--key, or RAMIFY_ADMIN__KEY")
+
+
+def _leave(error: RamifyError, server: str, key_flag: str) -> NoReturn:
+    """Say what went wrong and what to do about it. key_flag: how the server's key is given."""
+    if isinstance(error, ResponseError):
+        if error.request_id is None:  # every answer of ours has one
+            fail(
+                f"{server} answers {error.status} {httpx.codes.get_reason_phrase(error.status)}".rstrip(),
+                "is it a Ramify server that listens there?",
+            )
+        advice = [f"give its key with {key_flag}"] if isinstance(error, Unauthorized) else []
+        fail(f"{server} answers {error}", *advice)
+    unreached = isinstance(error, ConnectionFailed) and isinstance(error.__cause__, httpx.ConnectError)
+    fail(error, *(how_to_start() if unreached else ()))
 
 
 def how_to_start() -> tuple[str, ...]:
@@ -58,32 +67,3 @@ def how_to_start() -> tuple[str, ...]:
         f"start one in another terminal:   {ramify} serve",
         f'or search without a server:      {ramify} search --local "…"',
     )
-
-
-def message_of(response: httpx.Response) -> str:
-    """The message of an error response of ours; of any other what its status means, or else how it starts."""
-    try:
-        return str(response.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return response.reason_phrase or response.text[:200]
-
-
-def checked(response: httpx.Response) -> httpx.Response:
-    """The response, read, if it is a success. Raises `httpx.HTTPStatusError`."""
-    if response.is_error:
-        response.read()
-    return response.raise_for_status()
-
-
-def events(response: httpx.Response) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The Server-Sent Events of a response: (name, data) each; comments are skipped."""
-    name, data = "message", ""
-    for line in response.iter_lines():
-        if not line:
-            if data:
-                yield name, json.loads(data)
-            name, data = "message", ""
-        elif line.startswith("event:"):
-            name = line[6:].strip()
-        elif line.startswith("data:"):
-            data += line[5:].strip()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from typing import NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -16,6 +17,13 @@ console = Console(width=None if sys.stdout.isatty() else WIDE)
 """What was asked for."""
 errors = Console(stderr=True)
 """Complaints and progress."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
+
+
+def print_json(content: Any) -> None:
+    """Write JSON to standard output, plain: what a program reads must not depend on the terminal."""
+    typer.echo(json.dumps(content, indent=2))
 
 
 def fail(message: object, *advice: str, code: int = 1) -> NoReturn:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ramify.cli.output import console, fail
+from ramify.cli import completion
+from ramify.cli.output import AsJson, console, fail, print_json
 from ramify.cli.releases_live import activate, rollback, status
 
 app = typer.Typer(
@@ -22,18 +23,24 @@ Root = Annotated[
     Path | None, typer.Option(help="Directory of releases; none: those shipped with the package.")
 ]
 Named = Annotated[
-    str | None, typer.Argument(help="Id (v000001) or directory of a release; none: the newest.")
+    str | None,
+    typer.Argument(
+        help="Id (v000001) or directory of a release; none: the newest.", autocompletion=completion.releases
+    ),
 ]
 
 
 @app.command("list")
-def list_(root: Root = None) -> None:
-    """The complete releases of a directory, oldest first."""
+def list_(root: Root = None, as_json: AsJson = False) -> None:
+    """The complete releases of a directory, oldest first. `releases status` lists those of a running server."""
     from rich.table import Table
 
     from ramify.weights import WeightsError, list_releases, load_release
 
     folder = _root(root)
+    if as_json:
+        print_json([_described(folder / release_id) for release_id in list_releases(folder)])
+        return
     table = Table(
         "release",
         "name",
@@ -66,8 +73,21 @@ def list_(root: Root = None) -> None:
     console.print(table)
 
 
+def _described(path: Path) -> dict[str, Any]:
+    """A release's manifest without its probes and files, or what is wrong with it."""
+    from ramify.weights import WeightsError, load_release
+
+    try:
+        manifest = load_release(path, verify=False).manifest
+    except WeightsError as error:
+        return {"id": path.name, "error": str(error)}
+    return manifest.model_dump(mode="json", exclude={"canary", "files"}) | {
+        "bytes": sum(file.size for file in manifest.files.values())
+    }
+
+
 @app.command()
-def show(release: Named = None, root: Root = None) -> None:
+def show(release: Named = None, root: Root = None, as_json: AsJson = False) -> None:
     """One release's manifest."""
     from ramify.weights import WeightsError, load_release
 
@@ -75,6 +95,9 @@ def show(release: Named = None, root: Root = None) -> None:
         manifest = load_release(_path(release, root), verify=False).manifest
     except WeightsError as error:
         fail(error, "see what there is:  ramify releases list")
+    if as_json:
+        print_json(manifest.model_dump(mode="json"))
+        return
     console.print_json(manifest.model_dump_json(exclude={"canary"}))
     console.print(f"canary: {len(manifest.canary)} probes", highlight=False)
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ramify.cli.output import console, errors, fail, refuse
+from ramify.cli import completion
+from ramify.cli.output import AsJson, console, errors, fail, print_json, refuse
 from ramify.cli.signals import ended_as_interrupted
 
 DEFAULT_TOKENS = 1000
 
 
 def search(
-    prompt: Annotated[str, typer.Argument(help='What to ask, such as "3 5 7 8 to 24".')],
+    prompt: Annotated[
+        str, typer.Argument(help='What to ask, such as "3 5 7 8 to 24"; `-` reads it from standard input.')
+    ],
     server: Annotated[
-        str | None, typer.Option(help="Server to ask; none: the one on the default port.")
+        str | None,
+        typer.Option(envvar="RAMIFY_BASE_URL", help="Server to ask; none: the one on the default port."),
     ] = None,
     api_key: Annotated[str | None, typer.Option(envvar="RAMIFY_API_KEY", help="Its API key.")] = None,
     local: Annotated[bool, typer.Option("--local", help="Search in this process, without a server.")] = False,
@@ -25,24 +30,37 @@ def search(
         Path | None,
         typer.Option(exists=True, file_okay=False, help="With --local: the release to search with."),
     ] = None,
-    algorithm: Annotated[str, typer.Option(help="mcts, gumbel, best_of_n, … (docs/search.md)")] = "mcts",
+    algorithm: Annotated[
+        str,
+        typer.Option(
+            help="mcts, gumbel, best_of_n, … (docs/search.md)", autocompletion=completion.algorithms
+        ),
+    ] = "mcts",
     tokens: Annotated[int, typer.Option(min=1, help="Generated tokens that it may spend.")] = DEFAULT_TOKENS,
     simulations: Annotated[int, typer.Option(min=1, help="Simulations that it may run.")] = 10_000,
     grader: Annotated[str, typer.Option(help="Who judges complete answers: model or verifier.")] = "model",
-    task: Annotated[str | None, typer.Option(help="Task of the prompt; none: the model's own.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="Task of the prompt; none: the model's own.", autocompletion=completion.tasks),
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any other parameter: kappa=3.")] = None,
     seed: Annotated[int | None, typer.Option(help="For the same search again.")] = None,
     chat: Annotated[
         bool, typer.Option("--chat", help="Put the prompt through the model's chat template.")
     ] = False,
     branches: Annotated[int, typer.Option(min=1, help="Branches shown at each node.")] = 3,
+    as_json: AsJson = False,
+    web: Annotated[bool, typer.Option("--web", help="Open the tree in the server's viewer.")] = False,
 ) -> None:
     """Search for an answer, watch it grow, see the tree."""
-    from ramify.cli import http
     from ramify.evaluation.methods import parse_value
 
     if release is not None and not local:
         refuse("--release goes with --local; a running server has its own")
+    if web and local:
+        refuse("--web goes without --local: the viewer is a server's")
+    if prompt == "-" and not (prompt := sys.stdin.read().removesuffix("\n")):
+        refuse("standard input is empty: there is no prompt")
     asked: dict[str, Any] = {
         "algorithm": _algorithm(algorithm),
         "grader": grader,
@@ -75,8 +93,22 @@ def search(
     else:
         from ramify.cli.search_remote import run_remote
 
-        tree = run_remote(server or http.DEFAULT, api_key, body)
-    show(tree, branches)
+        tree, page = run_remote(server, api_key, body)
+    if as_json:
+        from ramify.search.codec import tree_to_dict
+
+        print_json(tree_to_dict(tree))
+    else:
+        show(tree, branches)
+    if web:
+        _open(page)
+
+
+def _open(page: str) -> None:
+    """Say where the tree is, and open it if somebody sits at this terminal."""
+    errors.print(page, highlight=False, soft_wrap=True)
+    if sys.stdout.isatty():
+        typer.launch(page)
 
 
 def _algorithm(name: str) -> str:

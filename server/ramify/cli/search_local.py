@@ -11,7 +11,7 @@ from typing import Any
 from rich.live import Live
 
 from ramify.cli.live import status
-from ramify.cli.output import console, refuse
+from ramify.cli.output import errors, refuse
 from ramify.evaluation.local import open_release
 from ramify.search.run import Progress, Search
 from ramify.search.tree import Tree
@@ -41,7 +41,7 @@ async def run_local(release: Path | None, body: Mapping[str, Any]) -> Tree:
         except ServiceError as error:
             refuse(f"{error.param}: {error.message}")
         last = time.monotonic()
-        with Live(status(None), console=console, refresh_per_second=8, transient=True) as live:
+        with Live(status(None), console=errors, refresh_per_second=8, transient=True) as live:
 
             def observe(progress: Progress) -> None:
                 nonlocal last

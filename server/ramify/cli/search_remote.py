@@ -1,4 +1,4 @@
-"""A search on a running server, followed over Server-Sent Events."""
+"""A search on a running server, followed as it grows."""
 
 from __future__ import annotations
 
@@ -7,33 +7,30 @@ from typing import Any
 
 from rich.live import Live
 
-from ramify.cli import http
+from ramify.cli.http import asking
 from ramify.cli.live import status
-from ramify.cli.output import console, fail
+from ramify.cli.output import errors, fail
 from ramify.search.codec import tree_from_dict
 from ramify.search.tree import Tree
+from ramify_client.results import SearchResult
 
 
-def run_remote(server: str, api_key: str | None, body: Mapping[str, Any]) -> Tree:
-    """Ask, show the progress, and return the finished tree. Leaves with a message where the server refuses."""
-    with http.translated(server), http.client(server, api_key) as client:
-        done: Mapping[str, Any] | None = None
-        with (
-            client.stream(
-                "POST", "/v1/search", json={**body, "stream": True, "include_tree": True}
-            ) as response,
-            Live(status(None), console=console, refresh_per_second=8, transient=True) as live,
-        ):
-            for name, data in http.events(http.checked(response)):
-                if name == "search.progress":
-                    live.update(status(data))
-                elif name == "search.completed":
-                    done = data
-                elif name == "error":
-                    fail(data["error"]["message"])
-        if done is None:
-            fail(
-                f"{server} closed the stream before the search had ended",
-                "its log may have the tree: ramify trees list",
-            )
-        return tree_from_dict(done["tree_document"])
+def run_remote(server: str | None, api_key: str | None, body: Mapping[str, Any]) -> tuple[Tree, str]:
+    """Ask, show the progress, and return the finished tree and the address of its page in the viewer.
+
+    Leaves with a message if the server refuses.
+    """
+    result: SearchResult | None = None
+    with (
+        asking(server, api_key) as client,
+        client.stream(**body, include_tree=True) as events,
+        Live(status(None), console=errors, refresh_per_second=8, transient=True) as live,
+    ):
+        for event in events:
+            if event.kind == "progress":
+                live.update(status(event.model_dump()))
+            result = event.result
+        page = client.configuration.base_url + (result.tree.url if result else "")
+    if result is None or result.tree_document is None:
+        fail("the server's answer is without its tree")
+    return tree_from_dict(result.tree_document), page

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ramify.cli.output import console, errors, fail, refuse
+from ramify.cli import completion
+from ramify.cli.output import AsJson, console, errors, fail, print_json, refuse
+from ramify.cli.tree_source import log_advice, log_url, opened, resolve, source
 
 if TYPE_CHECKING:
-    from ramify.search.tree import Tree
-    from ramify.treelog import Filters, Record, TreeLog
+    from rich.table import Table
+
+    from ramify.treelog import Record
+    from ramify_client.results import TreeSummary
 
 app = typer.Typer(help="The log of searched trees: list, show, verify, export, dot.", no_args_is_help=True)
 
@@ -24,42 +27,62 @@ Log = Annotated[
     str | None, typer.Option(help="The log: a file, or a PostgreSQL URL; none: the settings' own.")
 ]
 Config = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="TOML file of settings.")]
-TreeId = Annotated[str, typer.Argument(help="Its id (tree_… or srch_…), or `last`.")]
+Server = Annotated[
+    str | None, typer.Option(help="Read a running server's log, http://…, in place of the log itself.")
+]
+ApiKey = Annotated[str | None, typer.Option(envvar="RAMIFY_API_KEY", help="The server's API key.")]
+TreeId = Annotated[
+    str,
+    typer.Argument(
+        help="Its seq, its id or its search's, how the id starts, or `last`.", autocompletion=completion.trees
+    ),
+]
+ROOMY = 120
+"""Columns from which a listing shows whole ids."""
 
 
 @app.command("list")
 def list_(
     log: Log = None,
     config: Config = None,
+    server: Server = None,
+    api_key: ApiKey = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, newest first.")] = 20,
-    algorithm: Annotated[str | None, typer.Option(help="Of this algorithm only.")] = None,
+    algorithm: Annotated[
+        str | None, typer.Option(help="Of this algorithm only.", autocompletion=completion.algorithms)
+    ] = None,
     release: Annotated[str | None, typer.Option(help="Of this release only.")] = None,
     text: Annotated[str | None, typer.Option(help="With this in prompt or answer.")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """The newest trees."""
+    """The newest trees. `trees show` and `trees dot` take a tree's seq or the start of its id."""
+    with source(log, config, server, api_key) as trees:
+        rows = trees.newest(limit, algorithm=algorithm, release=release, text=text)
+    if as_json:
+        print_json([row.model_dump() for row in rows])
+    else:
+        console.print(_table(rows) if rows else "no trees yet: ask the server something")
+
+
+def _table(rows: Sequence[TreeSummary]) -> Table:
+    """The seq comes first and whole; the id, which is long, only where there is room for it."""
     from rich.markup import escape
     from rich.table import Table
 
-    from ramify.treelog import Filters
-
-    rows = _run(_newest(_url(log, config), limit, Filters(algorithm=algorithm, release=release, text=text)))
-    table = Table("seq", "id", "when", "status", "algorithm", "nodes", "tokens", "value", "prompt", "answer")
+    roomy = console.width >= ROOMY
+    table = Table()
+    for name in ("seq", *(["id"] if roomy else []), "when"):
+        table.add_column(name, no_wrap=True)
+    for name in ("status", "algorithm", "nodes", "tokens", "value", "prompt", "answer"):
+        table.add_column(name)
     for row in rows:
-        when = datetime.fromtimestamp(row.created_at, UTC).strftime("%m-%d %H:%M:%S")
-        value = "" if row.best_value is None else f"{row.best_value:.2f}"
+        when = datetime.fromtimestamp(row.created, UTC).strftime("%m-%d %H:%M:%S")
+        value = "" if row.value is None else f"{row.value:.2f}"
         table.add_row(
-            *(
-                str(row.seq),
-                row.tree_id,
-                when,
-                row.status,
-                row.algorithm,
-                str(row.n_nodes),
-                str(row.n_tokens),
-            ),
-            *(value, escape(row.prompt.strip()), escape(row.answer or "")),
+            *(str(row.seq), *([row.id] if roomy else []), when, row.status, row.algorithm),
+            *(str(row.nodes), str(row.tokens), value, escape(row.prompt.strip()), escape(row.answer or "")),
         )
-    console.print(table if rows else "no trees yet: ask the server something")
+    return table
 
 
 @app.command()
@@ -67,32 +90,43 @@ def show(
     tree: TreeId,
     log: Log = None,
     config: Config = None,
+    server: Server = None,
+    api_key: ApiKey = None,
     branches: Annotated[int, typer.Option(min=1, help="Branches shown at each node.")] = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="The whole tree as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """One tree, drawn: its most visited branches, what the search thought of them, what came of them."""
     from ramify.cli.search import show as draw
-    from ramify.search.codec import tree_to_dict
+    from ramify.search.codec import tree_from_dict
 
-    found = _run(_one(_url(log, config), tree))
+    with source(log, config, server, api_key) as trees:
+        document = trees.document(resolve(trees, tree))
     if as_json:
-        console.print_json(json.dumps(tree_to_dict(found)))
+        print_json(document)
     else:
-        draw(found, branches)
+        draw(tree_from_dict(document), branches)
 
 
 @app.command()
-def dot(tree: TreeId, log: Log = None, config: Config = None) -> None:
+def dot(
+    tree: TreeId, log: Log = None, config: Config = None, server: Server = None, api_key: ApiKey = None
+) -> None:
     """One tree for Graphviz:  ramify trees dot last | dot -Tsvg > tree.svg"""
     from ramify.api.dot import dot as written
+    from ramify.search.codec import tree_from_dict
 
-    typer.echo(written(_run(_one(_url(log, config), tree))), nl=False)
+    with source(log, config, server, api_key) as trees:
+        document = trees.document(resolve(trees, tree))
+    typer.echo(written(tree_from_dict(document)), nl=False)
 
 
 @app.command()
-def verify(log: Log = None, config: Config = None) -> None:
+def verify(log: Log = None, config: Config = None, as_json: AsJson = False) -> None:
     """Derive every hash again, read every tree, compare every column with its body."""
-    report = _run(_verify(_url(log, config)))
+    report = _run(_verify(log_url(log, config)))
+    if as_json:
+        print_json(asdict(report))
+        raise typer.Exit(0 if report.ok else 1)
     for bad in report.bad:
         console.print(f"[red]✗[/] {bad.seq} {bad.tree_id}  {bad.problem}", highlight=False)
     if not report.ok:
@@ -119,19 +153,10 @@ def export(
         refuse(f"{target} ends in neither .ndjson nor .parquet", "say which with --format")
     if not target.absolute().parent.is_dir():
         refuse(f"there is no folder {target.parent}")
-    count, corrupt = _run(_export(_url(log, config), target, chosen, after))
+    count, corrupt = _run(_export(log_url(log, config), target, chosen, after))
     console.print(f"{count} records in {target}", highlight=False)
     if corrupt:
         errors.print(f"{corrupt} of them are corrupt: `ramify trees verify` says why", highlight=False)
-
-
-def _url(log: str | None, config: Path | None) -> str:
-    from ramify.settings import BadSettings, load
-
-    try:
-        return load(config, log=log).log
-    except BadSettings as error:
-        refuse(error)
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -140,42 +165,11 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
     try:
         return asyncio.run(work)
     except LogError as error:
-        fail(error, "name the log with --log FILE, such as the one that ramify serve was given")
-
-
-@asynccontextmanager
-async def _opened(url: str) -> AsyncIterator[TreeLog]:
-    from ramify.treelog import TreeLog
-
-    async with await TreeLog.open(url, read_only=True) as log:
-        yield log
-
-
-async def _newest(url: str, limit: int, filters: Filters) -> Any:
-    async with _opened(url) as log:
-        return await log.list(limit=limit, filters=filters)
-
-
-async def _one(url: str, name: str) -> Tree:
-    from ramify.service.ids import tree_id
-    from ramify.treelog import UnknownTree
-
-    async with _opened(url) as log:
-        if name == "last":
-            rows = await log.list(limit=1)
-            if not rows:
-                raise UnknownTree("the log has no trees yet")
-            wanted: str | None = rows[0].tree_id
-        else:
-            wanted = tree_id(name)
-        entry = await log.get(wanted) if wanted else None
-        if entry is None:
-            raise UnknownTree(f"no tree {name!r} in the log")
-        return entry.tree()
+        fail(error, *log_advice())
 
 
 async def _verify(url: str) -> Any:
-    async with _opened(url) as log:
+    async with opened(url) as log:
         with errors.status("verifying …") as status:
             return await log.verify(lambda seq, last: status.update(f"verifying … {seq} of {last}"))
 
@@ -184,7 +178,7 @@ async def _export(url: str, target: Path, form: str, after: int) -> tuple[int, i
     """How many records were written, and how many of them are corrupt."""
     from ramify.treelog import export_ndjson, export_parquet
 
-    async with _opened(url) as log:
+    async with opened(url) as log:
         write = export_ndjson if form == "ndjson" else export_parquet
         with errors.status("exporting …") as status:
             corrupt = 0

@@ -51,6 +51,17 @@ async def open_release(path: Path | None) -> AsyncIterator[Local]:
         await engines.close()
 
 
+def is_shipped(release: Path | None) -> bool:
+    """Whether its files are the shipped release's, for which the frozen methods were tuned. Raises `WeightsError`."""
+    return release is None or identity(release)["sha256"] == identity(None)["sha256"]
+
+
+def serves_shipped(model: str, release: str) -> bool:
+    """Whether a server that gives these names serves the shipped release."""
+    ours = identity(None)
+    return (model, release) == (ours["name"], ours["id"])
+
+
 def identity(path: Path | None) -> dict[str, Any]:
     """What tells a release from any other: id, name, and the sha256 of its files' list. Raises `WeightsError`."""
     manifest = load_release(path or shipped(), verify=False).manifest

@@ -24,6 +24,8 @@ SHIPPED = "methods.toml"
 MANY = 10_000
 """Simulations allowed where only tokens should count; also what a server allows by default."""
 
+TUNABLE = ("search", "sampling")
+"""The groups of a method that its table `tuned` may change."""
 FLAT = ("best_of_n", "self_consistency")
 
 
@@ -106,9 +108,13 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def load_methods(path: Path | None = None, names: Sequence[str] | None = None) -> list[Method]:
+def load_methods(
+    path: Path | None = None, names: Sequence[str] | None = None, *, tuned: bool = True
+) -> list[Method]:
     """The methods of a TOML file (the shipped, frozen one by default), or those named, in the order named.
 
+    names: an algorithm's name that is no method's stands for the algorithm with its own defaults. tuned: apply the
+    methods' tables `tuned`; those of the shipped file were found for the demo release, and mean nothing to any other.
     Raises `BadMethod` for an unknown name, an unknown key, or a parameter out of range.
     """
     source = path.read_text() if path else files("ramify.evaluation").joinpath(SHIPPED).read_text()
@@ -118,15 +124,18 @@ def load_methods(path: Path | None = None, names: Sequence[str] | None = None) -
         raise BadMethod(f"{path or SHIPPED} is not TOML: {error}") from error
     if not tables:
         raise BadMethod(f"{path or SHIPPED} has no [[method]] table")
-    methods = {m.name: m for m in map(_method, tables)}
+    methods = {m.name: m for m in (_method(table, tuned) for table in tables)}
     if len(methods) != len(tables):
         raise BadMethod(f"{path or SHIPPED} names two methods alike")
     if names is None:
         return list(methods.values())
-    return [methods[name] if name in methods else _unknown("method", name, methods) for name in names]
+    plain = {a: Method(a, a, search_params(a).answer) for a in get_args(Algorithm) if a not in methods}
+    known = {**plain, **methods}
+    return [known[name] if name in known else _unknown("method", name, known) for name in names]
 
 
-def _method(table: Mapping[str, Any]) -> Method:
+def _method(table: Mapping[str, Any], tuned: bool) -> Method:
+    table = _tuned(table, tuned)
     known = {f.name for f in fields(Method)}
     for key in table:
         if key not in known:
@@ -141,6 +150,18 @@ def _method(table: Mapping[str, Any]) -> Method:
     method = Method(**table)
     check(method)
     return method
+
+
+def _tuned(table: Mapping[str, Any], apply: bool) -> dict[str, Any]:
+    """A method's table with its `tuned` values over its own, or without them."""
+    rest = dict(table)
+    found = rest.pop("tuned", {})
+    for group in found:
+        if group not in TUNABLE:
+            _unknown("key of a method's tuned", group, TUNABLE)
+        if apply:
+            rest[group] = {**rest.get(group, {}), **found[group]}
+    return rest
 
 
 def check(method: Method) -> None:

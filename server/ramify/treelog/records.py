@@ -124,8 +124,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which trees a listing shows; `None` asks for nothing. Texts match exactly but for `text`."""
+    """Which trees a listing shows; `None` asks for nothing. Texts match exactly but for `tree_id` and `text`."""
 
+    tree_id: str | None = None
+    """How its id starts."""
     status: str | None = None
     model: str | None = None
     release: str | None = None

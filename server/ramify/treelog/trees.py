@@ -172,6 +172,8 @@ def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
     exact = ("status", "model", "release", "algorithm", "task", "key_id")
     wanted = {name: getattr(filters, name) for name in exact}
     conditions = [trees.c[name] == value for name, value in wanted.items() if value is not None]
+    if filters.tree_id is not None:
+        conditions.append(trees.c.tree_id.startswith(filters.tree_id, autoescape=True))
     if filters.min_value is not None:
         conditions.append(trees.c.best_value >= filters.min_value)
     if filters.min_nodes is not None:

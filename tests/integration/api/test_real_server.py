@@ -182,7 +182,7 @@ async def test_a_second_server_is_refused_before_its_engines_start(server: Serve
         (["--port", "0", "--release", str(server.folder), "--log", "x.db"], "release"),
     ):
         done = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "ramify.cli", "serve", *flags),
+            *(sys.executable, "-m", "ramify", "serve", *flags),
             cwd=server.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -45,7 +45,7 @@ def server(folder: Path) -> Iterator[ServerProcess]:
 @pytest.mark.vllm
 @pytest.mark.timeout(600)
 def test_the_commands_of_the_page_run_against_ones_own_models(server: ServerProcess, folder: Path) -> None:
-    ramify = f'ramify() {{ "{sys.executable}" -m ramify.cli "$@"; }}\n'
+    ramify = f'ramify() {{ "{sys.executable}" -m ramify "$@"; }}\n'
     strict = 'set -euo pipefail\ncurl() { command curl --fail-with-body "$@"; echo; }\n'
     script = strict + ramify + f"URL={server.url}\n" + "\n".join(blocks("sh"))
     done = subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=400)

@@ -26,7 +26,7 @@ def release(tmp_path):
 
 @pytest.mark.timeout(900)
 def test_the_demo_ends_with_a_table_a_tree_and_no_process(tmp_path, release):
-    command = [sys.executable, "-m", "ramify.cli", "demo", "--problems", "3", "--release", str(release)]
+    command = [sys.executable, "-m", "ramify", "demo", "--problems", "3", "--release", str(release)]
     out = tmp_path / "demo"
     done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, timeout=880)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -3,18 +3,23 @@
 import asyncio
 import json
 import sys
+from dataclasses import replace
+from typing import get_args
 
 import pytest
 from typer.testing import CliRunner
 
-from contract.api.world import KEYS, PROMPT, a_world, hold, over_network, release
+from contract.api.world import KEYS, PROMPT, a_world, hold, over_network, release, serving
 from ramify.cli import app
 from ramify.cli.search_remote import run_remote
 from ramify.evaluation.backends import LocalBackend, ServerBackend
 from ramify.evaluation.local import Local
-from ramify.evaluation.methods import Method
+from ramify.evaluation.methods import Method, load_methods
 from ramify.evaluation.problems import Problem
+from ramify.evaluation.rows import Row
 from ramify.evaluation.runner import SearchFailed, jobs, run
+from ramify.search.params import search_params
+from ramify.search.records import Algorithm
 
 pytestmark = pytest.mark.anyio
 
@@ -81,25 +86,117 @@ async def test_an_evaluated_search_is_not_told_what_is_right(tmp_path):
 async def test_a_search_is_followed_to_its_end(tmp_path):
     body = {"prompt": PROMPT, "search": {"budget": {"simulations": 20}}, "seed": 1}
     async with a_world(tmp_path) as world, over_network(world) as http:
-        tree = await asyncio.to_thread(run_remote, str(http.base_url), None, body)
+        tree, page = await asyncio.to_thread(run_remote, str(http.base_url), None, body)
         logged = await world.logged()
     assert tree.status == "complete"
     assert tree.answer is not None
     assert [row.tree_id for row in logged] == [tree.id]
+    assert page == f"{str(http.base_url).rstrip('/')}/trees/{tree.id}"
 
 
 async def test_ramify_search_asks_the_server_on_the_default_port_where_none_is_named(tmp_path, monkeypatch):
     async with a_world(tmp_path) as world, over_network(world) as http:
-        monkeypatch.setattr("ramify.cli.http.DEFAULT", str(http.base_url))
+        monkeypatch.setenv("RAMIFY_BASE_URL", str(http.base_url))
         found = await asyncio.to_thread(CliRunner().invoke, app, ["search", PROMPT, "--simulations", "20"])
         (row,) = await world.logged()
     assert found.exit_code == 0, found.output
     assert row.tree_id in found.output
 
 
+async def asked(http, *arguments: str, typed: str = "", **variables: str):
+    """Run `ramify` in a thread of this process, its server's address given as `--server`."""
+    words = [*arguments, "--server", str(http.base_url)]
+    return await asyncio.to_thread(CliRunner().invoke, app, words, input=typed, env=variables)
+
+
+async def test_a_prompt_comes_from_standard_input_and_the_tree_goes_out_as_json(tmp_path):
+    async with a_world(tmp_path) as world, over_network(world) as http:
+        found = await asked(http, "search", "-", "--json", "--web", "--simulations", "9", typed=PROMPT + "\n")
+        (row,) = await world.logged()
+    tree = json.loads(found.stdout)
+    assert (tree["id"], tree["prompt"]) == (row.tree_id, PROMPT)
+    assert f"/trees/{row.tree_id}" in found.stderr
+
+
+async def test_an_empty_standard_input_is_no_prompt(tmp_path):
+    async with a_world(tmp_path) as world, over_network(world) as http:
+        found = await asked(http, "search", "-")
+    assert found.exit_code == 2
+    assert "standard input is empty" in found.output
+
+
+SEPARATORS = "\u2028\u2029\x85\x1c\x1d\x1e\x0b\x0c"
+"""Where Python's `splitlines` ends a line, and Server-Sent Events do not."""
+
+
+@pytest.mark.parametrize("escaped", [True, False])
+async def test_what_ends_a_line_elsewhere_is_text_in_an_event(tmp_path, escaped):
+    """A server may write these characters into its JSON as they are, those below U+0020 excepted."""
+    text = SEPARATORS if escaped else "".join(c for c in SEPARATORS if c >= " ")
+    async with a_world(tmp_path) as world:
+        reply = (await world.search(search={"budget": {"simulations": 9}}, include_tree=True)).json()
+    reply["tree_document"]["prompt"] = f"a{text}b"
+    data = json.dumps(reply, ensure_ascii=escaped)
+    body = f"event: search.completed\ndata: {data}\n\n".encode()
+
+    async def answer(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-request-id", b"r")]})
+        await send({"type": "http.response.body", "body": body})
+
+    async with serving(answer) as url:
+        tree, _ = await asyncio.to_thread(run_remote, url, None, {"prompt": "a"})
+    assert tree.prompt == f"a{text}b"
+
+
+async def test_trees_are_read_from_a_server_as_from_its_log(tmp_path):
+    async with a_world(tmp_path, auth={"keys": KEYS}) as world, over_network(world) as http:
+        for seed in ("1", "2"):
+            search = ("search", PROMPT, "--simulations", "9", "--seed", seed, "--json")
+            found = await asked(http, *search, RAMIFY_API_KEY=KEYS[0]["key"])
+            assert found.exit_code == 0, found.output
+        listed = await asked(http, "trees", "list", "--json", "--api-key", KEYS[2]["key"])
+        table = await asked(http, "trees", "list", "--api-key", KEYS[2]["key"])
+        shown = await asked(http, "trees", "show", "1", "--json", "--api-key", KEYS[2]["key"])
+        drawn = await asked(http, "trees", "dot", "last", "--api-key", KEYS[2]["key"])
+        refused = await asked(http, "trees", "list", RAMIFY_API_KEY="")
+        log = str(world.log.store.path)
+        beside = await asyncio.to_thread(CliRunner().invoke, app, ["trees", "list", "--json", "--log", log])
+    rows = json.loads(listed.stdout)
+    assert rows == json.loads(beside.stdout)
+    assert [row["seq"] for row in rows] == [2, 1]
+    assert rows[0]["id"] in table.stdout
+    assert json.loads(shown.stdout)["id"] == rows[1]["id"]
+    assert drawn.stdout.startswith("digraph")
+    assert "--api-key" in refused.output
+
+
+async def test_every_algorithm_is_evaluated_by_its_name(tmp_path):
+    methods = load_methods(names=get_args(Algorithm), tuned=False)
+    found: list[Row] = []
+    async with a_world(tmp_path) as world:
+        local = LocalBackend(Local(world.engines, world.context.searches.preparer))
+        await run(local, jobs(PROBLEMS[:1], methods, [40]), seed=1, concurrency=1, observe=found.extend)
+    assert {row.method for row in found} == set(get_args(Algorithm))
+
+
+async def test_another_model_than_the_demo_is_evaluated_with_plain_defaults(tmp_path):
+    data, out = tmp_path / "rows.jsonl", tmp_path / "out"
+    data.write_text(json.dumps({"prompt": PROMPT, "answer": "b", "verifier": "exact"}) + "\n")
+    words = ("eval", "--data", str(data), "--budgets", "40", "--methods", "mcts,beam", "--out", str(out))
+    async with a_world(tmp_path) as world, over_network(world) as http:
+        code, said = await command(*words, "--server", http.base_url)
+        trees = [await world.log.get(row.tree_id) for row in await world.logged()]
+    assert code == 0, said
+    assert "plain defaults" in said
+    params = {tree.algorithm: tree.tree().params for tree in trees}
+    assert params["mcts"] == replace(search_params("mcts", answer="orm_max"), budget=params["mcts"].budget)
+    assert params["beam"] == replace(search_params("beam"), budget=params["beam"].budget)
+    assert json.loads((out / "results.json").read_text())["tuned"] is False
+
+
 async def command(*arguments: object) -> tuple[int, str]:
     """Run `ramify` in a process of its own: exit code, and all that it said."""
-    words = [sys.executable, "-m", "ramify.cli", *map(str, arguments)]
+    words = [sys.executable, "-m", "ramify", *map(str, arguments)]
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*words, stdout=pipe, stderr=asyncio.subprocess.STDOUT)
     output, _ = await process.communicate()

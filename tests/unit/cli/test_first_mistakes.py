@@ -2,6 +2,8 @@
 
 import http.server
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -12,6 +14,12 @@ from ramify.cli.child import free_port
 
 def test_the_version_is_printed(ramify):
     assert ramify("--version").output.strip() == f"ramify {__version__}"
+
+
+def test_python_m_ramify_is_the_command():
+    words = [sys.executable, "-m", "ramify", "--version"]
+    said = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert said.strip() == f"ramify {__version__}"
 
 
 def test_without_a_command_there_is_help(ramify):
@@ -51,8 +59,8 @@ def test_another_program_on_the_port_is_asked_about(ramify):
 
 def test_an_address_that_is_none_is_said_to_be_none(ramify):
     result = ramify("search", "1 2 to 3", "--server", "localhost")
-    assert result.exit_code == 1
-    assert "no address" in result.output
+    assert result.exit_code == 2
+    assert "'localhost'; give one such as http://127.0.0.1:8000" in result.output
 
 
 def test_a_taken_port_is_said_before_anything_starts(ramify):

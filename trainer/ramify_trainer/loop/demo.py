@@ -30,7 +30,7 @@ READY = "  ask  "
 def a_server(folder: Path, weights: Path, base: str) -> Iterator[tuple[str, str]]:
     """A server on free ports of this machine, its public and admin addresses. It ends with the block."""
     weights.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "ramify.cli", "serve", "--port", "0", "--admin-port", "0"]
+    command = [sys.executable, "-m", "ramify", "serve", "--port", "0", "--admin-port", "0"]
     command += ["--log", f"{folder}/trees.db", "--weights", str(weights)]
     command += [] if base == "shipped" else ["--release", base]
     with (folder / "server.log").open("a") as errors:

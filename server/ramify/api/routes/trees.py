@@ -23,6 +23,7 @@ from ramify.treelog import Entry, Filters, json_line
 router = APIRouter(route_class=ScopedRoute, tags=["trees"])
 Seq = Annotated[int | None, Query(ge=0, le=(1 << 63) - 1)]
 Text = Annotated[str | None, Query(min_length=1, max_length=200, pattern=PLAIN)]
+START = "^tree_[0-9a-f]{0,32}$"
 Form = Annotated[Literal["json", "dot"], Query(alias="format")]
 Id = Annotated[str, Path(max_length=64, description="Of the tree (`tree_…`) or of its search (`srch_…`).")]
 
@@ -35,6 +36,9 @@ async def trees(
     before: Seq = None,
     after: Seq = None,
     limit: Annotated[int | None, Query(ge=1, le=10_000)] = None,
+    id_: Annotated[
+        str | None, Query(alias="id", pattern=START, description="How its id starts, such as `tree_019a`.")
+    ] = None,
     status: Text = None,
     model: Text = None,
     release: Text = None,
@@ -57,6 +61,7 @@ async def trees(
     cannot use `after`.
     """
     filters = Filters(
+        tree_id=id_,
         status=status,
         model=model,
         release=release,

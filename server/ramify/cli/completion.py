@@ -1,0 +1,77 @@
+"""What a shell's completion offers: algorithms, methods, trees and releases as they are now.
+
+Each function takes what has been typed and gives candidates, some with a word on each. A log or server that cannot be
+read offers nothing: an error would be printed into the line that is being typed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, get_args
+
+import typer
+
+from ramify.cli.output import errors
+
+NEWEST = 20
+"""Trees that are offered."""
+
+
+def algorithms(incomplete: str) -> list[str]:
+    from ramify.search.records import Algorithm
+
+    return _starting(incomplete, get_args(Algorithm))
+
+
+def tasks(incomplete: str) -> list[str]:
+    from ramify.rewards.registry import VERIFIABLE
+
+    return _starting(incomplete, VERIFIABLE)
+
+
+def methods(incomplete: str) -> list[str]:
+    """For a list by commas: the last name is completed, those before it stay."""
+    from ramify.evaluation.methods import load_methods
+
+    before, comma, last = incomplete.rpartition(",")
+    known = [*(method.name for method in load_methods()), *algorithms("")]
+    return [f"{before}{comma}{name}" for name in _starting(last, dict.fromkeys(known))]
+
+
+def trees(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """`last`, the newest seqs, and the ids that start so."""
+    from ramify.cli.tree_source import source
+
+    said: dict[str, Any] = ctx.params
+    rows = []
+    with _quietly(), source(*(said.get(name) for name in ("log", "config", "server", "api_key"))) as found:
+        rows = found.newest(NEWEST)
+    offered = [("last", "the newest"), *((str(row.seq), row.prompt.strip()) for row in rows)]
+    if incomplete.startswith("tree_"):
+        offered = [(row.id, row.prompt.strip()) for row in rows]
+    return [(name, word) for name, word in offered if name.startswith(incomplete)]
+
+
+def releases(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Of the directory that ``--root`` names."""
+    from ramify.weights import list_releases, shipped
+
+    with suppress(OSError):
+        return _starting(incomplete, list_releases(Path(ctx.params.get("root") or shipped().parent)))
+    return []
+
+
+def _starting(incomplete: str, names: Any) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    was, errors.quiet = errors.quiet, True
+    try:
+        with suppress(typer.Exit):
+            yield
+    finally:
+        errors.quiet = was

@@ -1,0 +1,149 @@
+"""Where the reading commands find trees: a log opened beside the server, or a running server."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ramify.cli.output import fail, refuse
+
+if TYPE_CHECKING:
+    from ramify.treelog import TreeLog
+    from ramify_client import Client
+    from ramify_client.results import TreeSummary
+
+AMBIGUOUS = 5
+"""Ids that are listed when a prefix fits several trees."""
+_SEQ = re.compile(r"[0-9]{1,18}")
+_PREFIX = re.compile(r"(?:tree_|srch_)?([0-9a-f]{1,32})")
+
+
+class TreeSource(Protocol):
+    """A log that can be listed and read."""
+
+    def newest(self, limit: int, before: int | None = None, **filters: Any) -> list[TreeSummary]:
+        """Newest first; filters are those of ``GET /v1/trees``."""
+        ...
+
+    def document(self, tree_id: str) -> dict[str, Any]:
+        """The tree's JSON."""
+        ...
+
+
+@contextmanager
+def source(
+    log: str | None, config: Path | None, server: str | None, api_key: str | None
+) -> Iterator[TreeSource]:
+    """The log that the flags name. Leaves with a message if it cannot be read."""
+    if server is not None:
+        from ramify.cli.http import asking
+
+        if log is not None or config is not None:
+            refuse("--server goes without --log and --config: the server has its own log")
+        with asking(server, api_key) as client:
+            yield ServedTrees(client)
+        return
+    from ramify.treelog import LogError
+
+    try:
+        yield LoggedTrees(log_url(log, config))
+    except LogError as error:
+        fail(error, *log_advice())
+
+
+def log_url(log: str | None, config: Path | None) -> str:
+    from ramify.settings import BadSettings, load
+
+    try:
+        return load(config, log=log).log
+    except BadSettings as error:
+        refuse(error)
+
+
+def log_advice() -> tuple[str, ...]:
+    return (
+        "name the log with --log FILE, such as the one that ramify serve was given",
+        "or ask a running server with --server http://127.0.0.1:8000",
+    )
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[TreeLog]:
+    """The log, read only: a server may be writing it."""
+    from ramify.treelog import TreeLog
+
+    async with await TreeLog.open(url, read_only=True) as log:
+        yield log
+
+
+class LoggedTrees:
+    """The log's own file or database."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def newest(self, limit: int, before: int | None = None, **filters: Any) -> list[TreeSummary]:
+        from ramify.api.convert import summary_of
+        from ramify.treelog import Filters
+        from ramify_client.results import TreeSummary
+
+        if (start := filters.pop("id", None)) is not None:
+            filters["tree_id"] = start
+
+        async def read() -> list[TreeSummary]:
+            async with opened(self._url) as log:
+                rows = await log.list(before=before, limit=limit, filters=Filters(**filters))
+            return [TreeSummary.model_validate(summary_of(row).model_dump()) for row in rows]
+
+        return asyncio.run(read())
+
+    def document(self, tree_id: str) -> dict[str, Any]:
+        async def read() -> dict[str, Any]:
+            async with opened(self._url) as log:
+                entry = await log.get(tree_id)
+            return entry.document() if entry else _unknown(tree_id)
+
+        return asyncio.run(read())
+
+
+class ServedTrees:
+    """A running server's log, as far as the API key may see it."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def newest(self, limit: int, before: int | None = None, **filters: Any) -> list[TreeSummary]:
+        return self._client.trees.list(before=before, limit=limit, **filters).data
+
+    def document(self, tree_id: str) -> dict[str, Any]:
+        return self._client.trees.get(tree_id).tree
+
+
+def resolve(trees: TreeSource, name: str) -> str:
+    """The id of the tree that `name` means: `last`, a seq, or the start of its id or of its search's.
+
+    Leaves with a message if there is none, or more than one.
+    """
+    if name == "last":
+        rows = trees.newest(limit=1)
+        return rows[0].id if rows else fail("the log has no trees yet")
+    if _SEQ.fullmatch(name):
+        rows = trees.newest(limit=1, before=int(name) + 1)
+        return rows[0].id if rows and rows[0].seq == int(name) else _unknown(name)
+    if not (start := _PREFIX.fullmatch(name)):
+        refuse(
+            f"{name!r} names no tree",
+            "give its seq, `last`, or how its id starts: ramify trees list has them",
+        )
+    rows = trees.newest(limit=AMBIGUOUS, id=f"tree_{start[1]}")
+    if len(rows) > 1:
+        fail(f"{name!r} starts several ids", *(f"{row.seq:>6}  {row.id}" for row in rows))
+    return rows[0].id if rows else _unknown(name)
+
+
+def _unknown(name: str) -> Any:
+    fail(f"no tree {name!r} in the log", "see what there is:  ramify trees list")
