@@ -26,11 +26,15 @@ from ramify.api.app import application
 from ramify.api.assembly import assemble, model_of
 from ramify.api.context import Context
 from ramify.engines import Measured, Text
+from ramify.search.params import search_params
+from ramify.search.records import Sampling
+from ramify.search.tree import Tree
 from ramify.service.catalogue import at_start
 from ramify.settings import Settings
 from ramify.treelog import TreeLog
 from ramify.weights import Details, Release, load_release, publish
 from ramify_trainer.learning.judging import values
+from ramify_trainer.learning.labelled import LabelledTree
 from ramify_trainer.loop.config import LoopConfig
 
 SIZE = 128
@@ -38,8 +42,8 @@ SIZE = 128
 
 
 def write_release(root: Path, seed: int = 0) -> Release:
-    """A random policy and value model of 128 characters, as v000001 of `root`; a conversation is its texts, as the
-    fake server's tokenizer has it."""
+    """A random policy and value model of 128 characters, as v000001 of `root`. Embeddings are tied, as those of most
+    small models are; a conversation is its texts, as the fake server's tokenizer has it."""
     from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
     shape = {
@@ -53,6 +57,7 @@ def write_release(root: Path, seed: int = 0) -> Release:
         "pad_token_id": 0,
         "bos_token_id": 1,
         "eos_token_id": 0,
+        "tie_word_embeddings": True,
     }
     torch.manual_seed(seed)
     folder = root / ".made"
@@ -76,6 +81,21 @@ def _tokenizer() -> Any:
     )
     fast.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     return fast
+
+
+def drawn_tree(i: int) -> LabelledTree:
+    """A fork with a right and a wrong answer on one side, and a wrong one on the other."""
+    grown = Tree(
+        id=f"tree_{i}", prompt_tokens=(63, 10), params=search_params("mcts"), sampling=Sampling(), seed=0
+    )
+    a = grown.add(grown.root, tokens=(97 + i, 10), logprobs=(-4.5, -4.0), length=2, multiplicity=2, value=0.6)
+    b = grown.add(grown.root, tokens=(98 + i, 10), logprobs=(-4.0, -5.0), length=2, value=0.2)
+    for parent, token in ((a, 97), (a, 98), (b, 99)):
+        grown.add(parent, tokens=(token + i, 0), logprobs=(-4.2, -5.1), length=4, terminal="eos")
+    return LabelledTree(grown, {3: 1.0, 4: 0.0, 5: 0.0})
+
+
+TREES = [drawn_tree(i) for i in range(8)]
 
 
 def write_problems(path: Path, count: int = 40, *, chat: bool = False) -> str:

@@ -216,7 +216,7 @@ class Releases:
             load_release(before.path, verify=False)
         except ReleaseNotFound as error:  # the asked one is there: this is no 404
             raise WeightsError(f"there would be no way back: {error}") from error
-        require_alike(before, release)
+        require_alike(before.path, release.path)
         return release
 
     # -- the swap

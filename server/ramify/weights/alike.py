@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ramify.weights.errors import CorruptRelease, IncompatibleRelease
-from ramify.weights.release import PARTS, Release
+from ramify.weights.release import PARTS
 from ramify.weights.tensors import require_finite, tensors_of
 
 __all__ = ["require_alike"]
@@ -25,12 +25,14 @@ LISTED = 3
 """Names shown of a longer list."""
 
 
-def require_alike(running: Release, new: Release) -> None:
-    """Raise `IncompatibleRelease` or `CorruptRelease` where `new` must not be loaded in place of `running`.
+def require_alike(running: Path, new: Path) -> None:
+    """Raise `IncompatibleRelease` or `CorruptRelease` if what `new` holds must not be loaded in place of `running`.
+
+    Both are directories with a `policy` and a `value`: releases, or a candidate that is none yet.
 
     Reads every byte of the new weights: seconds a few gigabytes. Blocks."""
     for part in PARTS:
-        before, after = running.path / part, new.path / part
+        before, after = running / part, new / part
         _same_network(before, after)
         for name in (*MUST_MATCH, *OTHERS):
             _same_file(before / name, after / name)

@@ -10,13 +10,18 @@ from typing import Any
 
 import pytest
 
-from fakes_training import PROMPT, Site, a_site, small
+from fakes_training import PROMPT, Site, a_site, small, write_problems
+from ramify.weights import load_release
+from ramify.weights.tensors import tensors_of
 from ramify_client import AsyncAdmin, AsyncClient
+from ramify_trainer.errors import TrainerError
+from ramify_trainer.learning.learner import Learner
 from ramify_trainer.learning.outcomes import OutcomeWeights
 from ramify_trainer.loop.batch import labelled
 from ramify_trainer.loop.rounds import Loop
 
 pytestmark = pytest.mark.anyio
+GATE = {"problems": 4, "answers": 4, "max_tokens": 6, "margin": 1.0, "value_margin": 1.0}
 
 
 @asynccontextmanager
@@ -45,6 +50,41 @@ async def test_a_round_ends_in_a_better_known_server_and_a_moved_cursor(
         lines = [line for line in caplog.messages if line.startswith("round 1 ")]
         assert [line.split()[2] for line in lines] == list(record.seconds)
         assert "trees=6 steps=4" in lines[2]
+
+
+async def test_a_chat_model_with_tied_embeddings_is_searched_gated_published_and_served(
+    tmp_path: Path,
+) -> None:
+    data = write_problems(tmp_path / "chat.jsonl", chat=True)
+    chat = {"collect": {"data": data, "problems": 6}, "gate": {**GATE, "data": data}}
+    async with a_site(tmp_path) as site, a_loop(tmp_path, site, **chat) as loop:
+        record = await loop.round()
+        assert (record.trees, record.verdict, record.release) == (6, "promoted", "v000002")
+        assert (await loop.client.version()).release == "v000002"
+        tensors = [tensors_of(tmp_path / "weights" / id_ / "policy") for id_ in ("v000001", "v000002")]
+        assert tensors[0].keys() == tensors[1].keys()
+        assert "lm_head.weight" not in tensors[1]
+
+
+async def test_a_candidate_that_the_server_would_refuse_is_not_gated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_site(tmp_path) as site, a_loop(tmp_path, site) as loop:
+        changed = load_release(tmp_path / "weights" / "v000001").path / "policy" / "generation_config.json"
+        export = Learner.export
+
+        def careless(learner: Learner, folder: Path, like: Path) -> None:
+            export(learner, folder, like)
+            (folder / "policy" / changed.name).unlink()
+
+        monkeypatch.setattr(Learner, "export", careless)
+        with pytest.raises(
+            TrainerError, match=r"the server would refuse round 1: .*generation_config\.json is missing"
+        ):
+            await loop.round()
+        assert (loop.state.phase, loop.state.current.release) == ("train", None)
+        monkeypatch.undo()
+        assert (await loop.round()).verdict == "promoted"
 
 
 async def test_a_verdict_on_a_tree_of_an_earlier_round_is_learned_from_once(tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ import httpx
 import pytest
 
 from contract.api.world import until
-from fakes_training import PROMPT, Site, a_site, small
+from fakes_training import PROMPT, Site, TrainedEngines, a_site, small
 from ramify_client import AsyncAdmin, AsyncClient
 from ramify_trainer.errors import LeaseTaken, TrainerError
 from ramify_trainer.loop.owner import alone
 from ramify_trainer.loop.rounds import Loop, Tell
 from ramify_trainer.pulling import Puller
-from ramify_trainer.service.run import INTERRUPTED, STOPPED, Service
+from ramify_trainer.service.run import FAILED, INTERRUPTED, STOPPED, Service
 from training_driver import a_hanging_service, run_rounds
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
@@ -254,3 +254,26 @@ async def test_what_waiting_does_not_mend_ends_the_service(tmp_path: Path) -> No
         async with a_service(tmp_path, site, **wrong) as running:
             with pytest.raises(Exception, match="401"):
                 await asyncio.wait_for(running.task, LONG)
+
+
+class Forgetful(TrainedEngines):
+    """Engines that say that they have loaded a release, and go on with the one before."""
+
+    def hold(self, release: str, policy: Path, value: Path) -> None:
+        kept = self.models
+        super().hold(release, policy, value)
+        self.models = kept if kept != (None, None) else self.models
+
+
+async def test_a_run_of_which_no_release_is_served_does_not_look_like_a_success(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        a_site(tmp_path, engines=Forgetful()) as site,
+        a_service(tmp_path, site, rounds=1) as running,
+    ):
+        assert await asyncio.wait_for(running.task, LONG) == FAILED
+        assert site.context.model.release == "v000001"
+        (line,) = [message for message in caplog.messages if message.startswith("stopped: ")]
+        assert "no release of this run is served; 1 passed the gate" in line
+        assert running.service.loop.state.history[0].verdict == "refused"

@@ -2,7 +2,7 @@
 
     policy/, value/     Hugging Face directories in float32 (under adapters: of the weights below them)
     state.safetensors   the optimizers' moments, adapters, torch's random state
-    learner.json        step, seed, calibration, what the exports' numbers are to be; written last
+    learner.json        step, seed, calibration; written last
 
 The folder is swapped in whole. A process killed between the two renames of a swap leaves the old one under
 `.<name>.previous`, where `settled` finds it.
@@ -15,15 +15,17 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ramify_trainer.learning.networks import Network, export, flush, stored_dtype
+from ramify_trainer.learning.exporting import export, flush
 
 __all__ = ["Facts", "read_facts", "read_state", "settled", "write"]
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +37,22 @@ class Facts:
     seed: int
     calibration: tuple[float, float]
     """The value's a and b: value = sigmoid(a·logit + b)."""
-    policy_dtype: str
-    """Of the exported weights."""
-    value_dtype: str
     format: int = FORMAT
 
 
 def write(
     folder: Path,
     facts: Facts,
-    models: Mapping[str, tuple[Network, Mapping[str, Tensor], Path]],
+    models: Mapping[str, tuple[Any, Mapping[str, Tensor], Path]],
     state: Mapping[str, Tensor],
 ) -> None:
     """Write a checkpoint as `folder`, in place of one that may be there. `models` gives for `policy` and `value` the
-    network, the model's weights and the directory that its other files are copied from."""
+    Hugging Face model, its weights and the directory that it was read from."""
     draft = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    for name, (network, weights, source) in models.items():
-        kind = next(iter(weights.values())).dtype
-        export(network, weights, source, draft / name, kind)
+    for name, (model, weights, source) in models.items():
+        export(model, weights, source, draft / name, torch.float32)
     save_file(dict(state), draft / "state.safetensors")
     (draft / "learner.json").write_text(json.dumps(asdict(facts), indent=2) + "\n", encoding="utf-8")
     flush(draft)
@@ -103,8 +101,3 @@ def read_facts(folder: Path) -> Facts:
 
 def read_state(folder: Path) -> dict[str, Tensor]:
     return dict(load_file(folder / "state.safetensors"))
-
-
-def dtype_name(folder: Path) -> str:
-    """The type of the numbers in a model directory, as `bfloat16`."""
-    return str(stored_dtype(folder)).removeprefix("torch.")

@@ -23,13 +23,13 @@ from ramify_trainer.learning import checkpoint, metrics
 from ramify_trainer.learning.batches import Batch, plan
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.eligible import policy_refusal
+from ramify_trainer.learning.exporting import export
 from ramify_trainer.learning.labelled import LabelledTree
 from ramify_trainer.learning.losses import Loss, imitation_loss, policy_loss, token_logprobs, value_loss
 from ramify_trainer.learning.material import policy_pieces, value_pieces
 from ramify_trainer.learning.metrics import RoundMetrics
 from ramify_trainer.learning.networks import (
     base_weights,
-    export,
     load_policy,
     load_value,
     merged_weights,
@@ -88,8 +88,7 @@ class Learner:
         """A learner at step 0, from Hugging Face directories with safetensors.
 
         `reference` is the policy that `kl_beta` holds to; `calibration` the served value's a and b."""
-        dtypes = checkpoint.dtype_name(policy), checkpoint.dtype_name(value)
-        return cls(config, policy, value, reference, checkpoint.Facts(0, seed, calibration, *dtypes))
+        return cls(config, policy, value, reference, checkpoint.Facts(0, seed, calibration))
 
     @classmethod
     def resume(cls, config: LearningConfig, folder: Path, reference: Path) -> Learner:
@@ -164,22 +163,23 @@ class Learner:
         models = {}
         for name, trainee in self._trainees().items():
             weights = trainee.weights()
-            models[name] = (trainee.network, base_weights(trainee.network, weights), self._sources[name])
+            own = base_weights(trainee.network, weights)
+            models[name] = (trainee.network.model, own, self._sources[name])
             state |= {f"{name}/{key}": value for key, value in trainee.state().items()}
             state |= {f"{name}/weight/{key}": w for key, w in weights.items() if ".lora_" in key}
         if self._accelerator.is_main_process:
             checkpoint.write(folder, self._facts, models, state)
         self._accelerator.wait_for_everyone()
 
-    def export(self, policy: Path, value: Path) -> None:
-        """Write both models as Hugging Face directories, adapters merged, tokenizer and configuration as in the ones
-        that the run started from, numbers of their type. Raises `FileExistsError`."""
-        dtypes = {"policy": self._facts.policy_dtype, "value": self._facts.value_dtype}
-        for (name, trainee), folder in zip(self._trainees().items(), (policy, value), strict=True):
+    def export(self, folder: Path, like: Path) -> None:
+        """Write both models, adapters merged, as `policy` and `value` in `folder`. They hold the tensors that the
+        directories of these names in `like` hold, numbers of their types, and every other file as it is there.
+
+        Raises `FileExistsError`, and `ValueError` if a weight is not finite or has no place."""
+        for name, trainee in self._trainees().items():
             weights = merged_weights(trainee.network, trainee.weights())
             if self._accelerator.is_main_process:
-                kind = getattr(torch, dtypes[name])
-                export(trainee.network, weights, self._sources[name], folder, kind)
+                export(trainee.network.model, weights, like / name, folder / name)
         self._accelerator.wait_for_everyone()
 
     def close(self) -> None:

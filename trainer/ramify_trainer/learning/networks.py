@@ -1,22 +1,21 @@
-"""Policy and value model of any Hugging Face directory: loaded, read at chosen places, exported.
+"""Policy and value model of any Hugging Face directory: loaded, and read at chosen places.
 
 Both are wrapped in a module whose one forward pass takes packed rows, so that data parallelism and sharding see every
-call. Dropout is off. Weights are held in float32, whatever the directory holds; exports go back to its type.
+call. Dropout is off. Weights are held in float32, whatever the directory holds.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
+from torch.func import functional_call
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers.pytorch_utils import Conv1D
 
 from ramify_trainer.learning.config import LearningConfig, LoraConfig
 
@@ -24,14 +23,11 @@ __all__ = [
     "Network",
     "PolicyNetwork",
     "ValueNetwork",
-    "export",
+    "base_weights",
     "load_policy",
     "load_value",
     "merged_weights",
 ]
-
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth")
-"""Files of a model directory that hold weights, and are not copied."""
 
 
 class Network(nn.Module):
@@ -125,88 +121,63 @@ def _add_adapters(network: Network, lora: LoraConfig) -> None:
 
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     adapters = peft.LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, exclude_modules=["score", "lm_head"]
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=targets,
+        exclude_modules=["score", "lm_head"],
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in network.modules()),
     )
-    peft.inject_adapter_in_model(adapters, network.model)
+    with warnings.catch_warnings():
+        # peft gives fused experts twice the rank, and then looks for them among modules, which they are not
+        warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys", RuntimeWarning)
+        peft.inject_adapter_in_model(adapters, network.model)
     if isinstance(network, ValueNetwork):
         network.model.score.requires_grad_(True)
 
 
 def merged_weights(network: Network, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The model's own weights by its own names, adapters added in: W + (alpha / rank)·B·A. `weights` are the network's,
-    whole and on the CPU. The network is left as it is."""
-    return _model_weights(network, weights, merge=True)
+    """The model's own weights by its own names, with what adapters learned added in. `weights` are the network's, whole
+    and on the CPU. The network is left as it is."""
+    learned = _learned(network, weights)
+    return {
+        name: weight + learned[name].to(weight) if name in learned else weight
+        for name, weight in base_weights(network, weights).items()
+    }
 
 
 def base_weights(network: Network, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same without what the adapters learned."""
-    return _model_weights(network, weights, merge=False)
+    return {_own_name(name): weight for name, weight in weights.items() if ".lora_" not in name}
 
 
-def _model_weights(network: Network, weights: Mapping[str, Tensor], merge: bool) -> dict[str, Tensor]:
-    scale = {
-        name: module.scaling["default"]
-        for name, module in network.named_modules()
-        if hasattr(module, "lora_A") and hasattr(module, "scaling")
-    }
+def _own_name(name: str) -> str:
+    """A weight's name in the Hugging Face model. Experts with two adapted weights lie two `base_layer`s deep."""
+    return name.replace(".base_layer", "").removeprefix("model.")
+
+
+class _Delta(nn.Module):
+    """What one adapter adds to its weight, as a module, so that it can be computed from other tensors than its own."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self) -> Tensor:
+        delta: Tensor = self.layer.get_delta_weight("default")
+        return delta
+
+
+def _learned(network: Network, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What each adapter adds, by the name of the weight that it is added to. peft knows how: experts and transposed
+    layers (`Conv1D`) have formulas of their own."""
     found = {}
-    for name, weight in weights.items():
-        if ".lora_" in name:
-            continue
-        owner, base, part = name.partition(".base_layer.")
-        if base and merge and part == "weight":
-            up, down = (weights[f"{owner}.lora_{x}.default.weight"] for x in "BA")
-            weight = weight + scale[owner] * (up @ down)
-        found[(f"{owner}.{part}" if base else name).removeprefix("model.")] = weight
+    for name, module in network.named_modules():
+        if hasattr(module, "lora_A") and hasattr(module, "get_delta_weight"):
+            own = {
+                f"layer.{key.removeprefix(f'{name}.')}": weight
+                for key, weight in weights.items()
+                if key.startswith(f"{name}.lora_")
+            }
+            target = _own_name(f"{name}.base_layer.{getattr(module, 'parameter_name', 'weight')}")
+            found[target] = functional_call(_Delta(module), own, ())
     return found
-
-
-def export(
-    network: Network, weights: Mapping[str, Tensor], source: Path, folder: Path, dtype: torch.dtype
-) -> None:
-    """Write `weights` (the model's, by its own names) as `folder`: a Hugging Face directory with one
-    `model.safetensors` of `dtype`, and every other file as `source` has it. `folder` appears whole or not at all.
-
-    Raises `FileExistsError` where it is there, and `ValueError` where a weight is not finite."""
-    if folder.exists():
-        raise FileExistsError(f"{folder} is there already")
-    draft = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(draft, ignore_errors=True)
-    cast = {name: weight.detach().to("cpu", dtype).contiguous() for name, weight in weights.items()}
-    for name, weight in cast.items():
-        if not torch.isfinite(weight).all():
-            raise ValueError(f"{name} holds numbers that are not finite: these weights are not exported")
-    network.model.save_pretrained(draft, state_dict=cast, max_shard_size="1000TB")
-    shutil.copytree(source, draft, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*WEIGHTS))
-    for path in draft.iterdir():
-        path.chmod(0o644)
-    flush(draft)
-    draft.rename(folder)
-
-
-def stored_dtype(folder: Path) -> torch.dtype:
-    """The type of the weights in a model directory: that of its configuration, else that of its first tensor."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    name = config.get("dtype") or config.get("torch_dtype")
-    if isinstance(name, str):
-        return _dtype(name.removeprefix("torch."))
-    with safe_open(next(folder.glob("*.safetensors")), "pt") as tensors:
-        kind: torch.dtype = tensors.get_tensor(next(iter(tensors.keys()))).dtype
-    return kind
-
-
-def _dtype(name: str) -> torch.dtype:
-    kind = getattr(torch, name, None)
-    if not isinstance(kind, torch.dtype):
-        raise ValueError(f"{name!r} is no type of numbers that torch knows")
-    return kind
-
-
-def flush(folder: Path) -> None:
-    """See to it that every file below `folder`, and `folder` itself, is on the disk."""
-    for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

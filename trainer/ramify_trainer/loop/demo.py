@@ -18,7 +18,7 @@ from ramify_trainer.loop.config import LoopConfig, key_in
 from ramify_trainer.loop.owner import alone
 from ramify_trainer.loop.report import write
 from ramify_trainer.loop.rounds import Loop, Tell
-from ramify_trainer.loop.state import RoundRecord
+from ramify_trainer.loop.state import RoundRecord, unserved
 
 START_SECONDS = 600.0
 STOP_SECONDS = 60.0
@@ -90,11 +90,14 @@ async def _rounds(loop: Loop) -> tuple[list[RoundRecord], dict[str, Measured]]:
 
 
 def demo(config: LoopConfig, out: Path, tell: Tell) -> str:
-    """The whole of it in `out`; the table. Raises `TrainerError`, also where `rounds` says nothing."""
+    """The whole of it in `out`; the table. Raises `TrainerError`, also if `rounds` says nothing, and if the server took
+    no release that passed the gate."""
     if config.rounds is None:
         raise TrainerError("rounds: say how many")
     placed = config.model_copy(update={"weights": out / "weights", "state": out / "state"})
     with alone(placed.state), a_server(out, placed.weights, config.base) as addresses:
         history, held_out = asyncio.run(run(placed, addresses, tell))
     write(out, history, held_out, {"config": config.model_dump(mode="json")})
+    if fault := unserved(history):
+        raise TrainerError(fault)
     return (out / "results.md").read_text(encoding="utf-8")

@@ -32,7 +32,7 @@ def learn(
         learner.save(folder / "learner")
         for part in ("policy", "value"):
             shutil.rmtree(folder / part, ignore_errors=True)
-        learner.export(folder / "policy", folder / "value")
+        learner.export(folder, reference.path)
         return found, learner.steps
     finally:
         learner.close()

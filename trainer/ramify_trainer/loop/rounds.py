@@ -178,10 +178,21 @@ class Loop:
                 0,
                 f"nothing to learn from: none of {len(trees)} trees serves an objective",
             )
+        if record.steps:
+            await self._require_servable()
         record.training = plain({**found.figures(), "solved": right_answers(trees)})
         return {"trees": len(trees), "steps": found.steps} | {
             k: v for k, v in record.training.items() if k in SHOWN
         }
+
+    async def _require_servable(self) -> None:
+        """Hold the candidate against the incumbent as the server will. Raises `TrainerError`: nothing is gated that
+        could never be served, and the next start trains again."""
+        incumbent = self._release(self.state.incumbent)
+        try:
+            await self.worker.run(weights.require_alike, incumbent.path, self._here)
+        except weights.WeightsError as error:
+            raise TrainerError(f"the server would refuse round {self.state.round}: {error}") from error
 
     async def _gate(self) -> Said:
         state, record = self.state, self.state.current
@@ -211,10 +222,8 @@ class Loop:
         except Conflict as error:
             if error.code not in ("activation_failed", "release_rejected"):
                 raise
-            record.promoted, record.reason = (
-                False,
-                f"not served: {error}",
-            )  # the server has gone back by itself
+            record.promoted, record.refused = False, True  # the server has gone back by itself
+            record.reason = f"not served: {error}"
             await self._record("rejected")
             return {"served": state.incumbent, "refused": error}
         if state.incumbent != record.release:

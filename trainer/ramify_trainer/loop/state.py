@@ -7,7 +7,7 @@ round began with on the trees that the round froze, publication by the id that w
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -15,8 +15,8 @@ from typing import IO, Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 Phase = Literal["collect", "pull", "train", "gate", "publish", "activate", "advance"]
-Verdict = Literal["promoted", "rejected", "nothing"]
-"""`nothing`: there was nothing to learn from."""
+Verdict = Literal["promoted", "rejected", "refused", "nothing"]
+"""`rejected`: by the gate; `refused`: by the server, after the gate; `nothing`: there was nothing to learn from."""
 
 
 class RoundRecord(BaseModel):
@@ -40,6 +40,8 @@ class RoundRecord(BaseModel):
     release: str | None = None
     """The candidate."""
     promoted: bool = False
+    refused: bool = False
+    """Whether the server would not serve what had passed the gate."""
     reason: str = ""
     training: dict[str, float] = {}
     gate: dict[str, float] = {}
@@ -51,7 +53,17 @@ class RoundRecord(BaseModel):
         """What the round came to."""
         if self.release is None:
             return "nothing"
+        if self.refused:
+            return "refused"
         return "promoted" if self.promoted else "rejected"
+
+
+def unserved(history: Sequence[RoundRecord]) -> str | None:
+    """What is wrong with a run of which the server took no release, though some passed the gate; else None."""
+    passed = [record for record in history if record.promoted or record.refused]
+    if not passed or any(record.promoted for record in passed):
+        return None
+    return f"no release of this run is served; {len(passed)} passed the gate, the last: {passed[-1].reason}"
 
 
 class State(BaseModel):

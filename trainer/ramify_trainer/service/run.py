@@ -22,6 +22,7 @@ from ramify_trainer.errors import TrainerError
 from ramify_trainer.loop.config import LoopConfig, key_in
 from ramify_trainer.loop.owner import alone
 from ramify_trainer.loop.rounds import Loop, Tell
+from ramify_trainer.loop.state import unserved
 from ramify_trainer.service.away import passing, waits
 from ramify_trainer.service.health import Health
 from ramify_trainer.service.http import Listener, Routes, address_of, bind
@@ -29,7 +30,8 @@ from ramify_trainer.service.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 STOPPED, FAILED, INTERRUPTED = 0, 1, 130
-"""Exit codes: done, or stopped by a signal; something that waiting does not mend; a second signal."""
+"""Exit codes: done, or stopped by a signal; something that waiting does not mend, or a run of which the server took no
+release; a second signal."""
 PROBE_SECONDS = 10.0
 """That the server has to answer whether it is there."""
 
@@ -92,6 +94,11 @@ class Service:
             for task in (working, told):
                 task.cancel()
             await asyncio.gather(working, told, return_exceptions=True)
+        state = getattr(self.loop, "state", None)
+        fault = None if state is None else unserved(state.history)
+        if fault is not None:
+            logger.error("stopped: %s", fault)
+            return FAILED
         logger.info("stopped")
         return STOPPED
 

@@ -14,10 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fakes_training import write_release
-from ramify.search.params import search_params
-from ramify.search.records import Sampling
-from ramify.search.tree import Tree
+from fakes_training import TREES, drawn_tree, write_release
 from ramify.weights import Release
 from ramify_trainer.learning.config import LearningConfig, LoraConfig
 from ramify_trainer.learning.labelled import LabelledTree
@@ -41,21 +38,6 @@ children.set_forkserver_preload(
 )
 
 
-def tree(i: int) -> LabelledTree:
-    """A fork with a right and a wrong answer on one side, and a wrong one on the other."""
-    grown = Tree(
-        id=f"tree_{i}", prompt_tokens=(63, 10), params=search_params("mcts"), sampling=Sampling(), seed=0
-    )
-    a = grown.add(grown.root, tokens=(97 + i, 10), logprobs=(-4.5, -4.0), length=2, multiplicity=2, value=0.6)
-    b = grown.add(grown.root, tokens=(98 + i, 10), logprobs=(-4.0, -5.0), length=2, value=0.2)
-    for parent, token in ((a, 97), (a, 98), (b, 99)):
-        grown.add(parent, tokens=(token + i, 0), logprobs=(-4.2, -5.1), length=4, terminal="eos")
-    return LabelledTree(grown, {3: 1.0, 4: 0.0, 5: 0.0})
-
-
-TREES = [tree(i) for i in range(8)]
-
-
 @pytest.fixture(scope="module", name="base")
 def _base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
     threads = torch.get_num_threads()
@@ -67,9 +49,10 @@ def started(base: Release, config: LearningConfig) -> Learner:
     return Learner.start(config, base.policy_path, base.value_path, base.policy_path, seed=3)
 
 
-def exported(learner: Learner, folder: Path) -> dict[str, Tensor]:
+def exported(learner: Learner, folder: Path, base: Release) -> dict[str, Tensor]:
     """Both models' weights, as released."""
-    learner.export(folder / "policy", folder / "value")
+    folder.mkdir(exist_ok=True)
+    learner.export(folder, base.path)
     return {
         f"{part}/{name}": tensor
         for part in ("policy", "value")
@@ -92,9 +75,9 @@ def test_a_resumed_learner_ends_in_the_weights_of_one_that_was_not_interrupted(
     assert resumed.steps == 3
     figures = [learner.round(TREES[4:], seed=2).figures() for learner in (whole, resumed)]
     assert [{**f, "seconds": 0} for f in figures] == [{**figures[0], "seconds": 0}] * 2
-    one, other = exported(whole, tmp_path / "one"), exported(resumed, tmp_path / "other")
+    one, other = exported(whole, tmp_path / "one", base), exported(resumed, tmp_path / "other", base)
     assert equal(one, other)
-    assert not equal(one, exported(started(base, config), tmp_path / "base"))
+    assert not equal(one, exported(started(base, config), tmp_path / "base", base))
 
 
 def drawn_by(base: Release) -> list[LabelledTree]:
@@ -102,7 +85,7 @@ def drawn_by(base: Release) -> list[LabelledTree]:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(base.policy_path, dtype=torch.float32).eval()
-    trees = [tree(i) for i in range(4)]
+    trees = [drawn_tree(i) for i in range(4)]
     for node, of in ((node, one.tree) for one in trees for node in one.tree.nodes[1:]):
         ids = torch.tensor([of.sequence(node)])
         with torch.inference_mode():
@@ -135,7 +118,7 @@ def test_an_export_is_the_model_that_was_trained_and_brings_its_tokenizer(
     base: Release, tmp_path: Path
 ) -> None:
     learner = started(base, SMALL)
-    before = exported(learner, tmp_path / "before")
+    before = exported(learner, tmp_path / "before", base)
     for part, folder in (("policy", base.policy_path), ("value", base.value_path)):
         own = {k.removeprefix(f"{part}/"): v for k, v in before.items() if k.startswith(part)}
         assert equal(own, load_file(folder / "model.safetensors"))
@@ -145,10 +128,10 @@ def test_an_export_is_the_model_that_was_trained_and_brings_its_tokenizer(
             folder / "tokenizer.json"
         ).read_text()
     learner.round(TREES, seed=1)
-    exported(learner, tmp_path / "after")
+    exported(learner, tmp_path / "after", base)
     assert torch.equal(logits(tmp_path / "after" / "policy"), learner.policy(PROBE).logits)
     with pytest.raises(FileExistsError, match="is there already"):
-        exported(learner, tmp_path / "after")
+        exported(learner, tmp_path / "after", base)
 
 
 PROBE = torch.tensor([[63, 10, 97, 10, 98]])
@@ -168,7 +151,7 @@ def test_merged_adapters_give_what_the_adapted_model_gave_and_leave_it_as_it_was
     learner = started(base, LORA)
     learner.round(TREES, seed=1)
     adapted = learner.policy(PROBE).logits
-    merged = exported(learner, tmp_path / "merged")
+    merged = exported(learner, tmp_path / "merged", base)
     assert not any("lora" in name or "base_layer" in name for name in merged)
     assert torch.allclose(logits(tmp_path / "merged" / "policy"), adapted, atol=1e-5)
     assert not torch.allclose(logits(base.policy_path), adapted, atol=1e-3)
@@ -201,7 +184,10 @@ def test_two_processes_learn_what_one_does(base: Release, tmp_path: Path, shardi
     assert [process.exitcode for process in processes] == [0, 0]
     assert found[0] == found[1]
     assert found[0] == pytest.approx(expected, rel=1e-4, abs=1e-5)
-    weights, alone = load_file(tmp_path / "two/policy/model.safetensors"), exported(one, tmp_path / "one")
+    weights, alone = (
+        load_file(tmp_path / "two/policy/model.safetensors"),
+        exported(one, tmp_path / "one", base),
+    )
     assert all(torch.allclose(weights[name], alone[f"policy/{name}"], atol=1e-4) for name in weights)
 
 
@@ -218,7 +204,8 @@ def _spread(rank: int, port: int, config: LearningConfig, base: Path, folder: Pa
     learner = Learner.start(config, base / "policy", base / "value", base / "policy", seed=3)
     assert learner._accelerator.num_processes == 2
     found = losses(learner.round(TREES, seed=1))
-    learner.export(folder / "policy", folder / "value")
+    folder.mkdir(exist_ok=True)
+    learner.export(folder, base)
     answers.put(found)
     answers.close()
     answers.join_thread()
