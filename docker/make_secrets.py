@@ -31,12 +31,14 @@ KEYS = """\
 name = "people"
 sha256 = "{api_key}"
 scopes = ["search", "log", "feedback"]
+train = true
 train_feedback = true
 
 [[keys]]
 name = "trainer"
 sha256 = "{trainer_key}"
 scopes = ["search", "log"]
+train = true
 """
 PGPASS = "postgres:5432:ramify:ramify:{postgres_password}\n"
 

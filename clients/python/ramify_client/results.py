@@ -27,6 +27,15 @@ class Answer(Result):
     """The tree's node that ends it."""
 
 
+class AnswerVerdict(Result):
+    """The task verifier's word on the answer, given after the search."""
+
+    outcome: float | None
+    """[0, 1]; 1 is right. None: the verifier failed."""
+    reason: str
+    source: str
+
+
 class TreeLink(Result):
     id: str
     url: str
@@ -53,6 +62,8 @@ class SearchResult(Result):
     answer: Answer | None
     candidates: list[Answer]
     """Distinct final answers, best first."""
+    verdict: AnswerVerdict | None = None
+    """On the answer; None while it runs, and if the task has no verifier."""
     tree: TreeLink
     release: str
     usage: Usage
@@ -95,6 +106,9 @@ class TreeSummary(Result):
     tokens: int
     value: float | None
     outcome: float | None
+    """The latest verdict on the chosen answer, [0, 1]; 1 is right."""
+    outcome_source: str | None
+    """Who gave it: human or verifier."""
     prompt: str
     answer: str | None
 
@@ -120,6 +134,10 @@ class LoggedTree(Result):
     id: str
     seq: int
     sha256: str
+    outcome: float | None
+    """The latest verdict on the chosen answer, [0, 1]; 1 is right."""
+    outcome_source: str | None
+    """Who gave it: human or verifier."""
     tree: dict[str, Any]
     """The tree as it was logged."""
     feedback: list[Feedback]
@@ -159,6 +177,8 @@ class Consumer(Result):
     version: int
     """What the next change has to name."""
     owner: str | None
+    key: str = ""
+    """The API key that changed it last, and holds the lease if there is one."""
     lease_expires: float | None
     high_water: int
     """The log's last `seq`."""

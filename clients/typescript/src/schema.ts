@@ -214,8 +214,8 @@ export interface paths {
         put?: never;
         /**
          * Feedback
-         * @description Say afterwards whether an answer was right. The trainer learns from it where the API key may teach
-         *     (`train_feedback`).
+         * @description Say afterwards whether an answer was right. On the chosen answer it is the tree's `outcome` from then on. The
+         *     trainer learns from it only if the API key may teach (`train_feedback`).
          */
         post: operations["feedback_v1_trees__tree__feedback_post"];
         delete?: never;
@@ -239,7 +239,7 @@ export interface paths {
         /**
          * Put
          * @description Register a reader, move its cursor, take, renew or give back its lease. 409 where somebody else was faster or
-         *     holds the lease.
+         *     holds the lease, which is its owner's and its API key's.
          */
         put: operations["put_v1_consumers__name__put"];
         post?: never;
@@ -478,6 +478,27 @@ export interface components {
              * @description The tree's node that ends it.
              */
             node: number;
+        };
+        /**
+         * AnswerVerdict
+         * @description The task verifier's word on the answer, given after the search, which never saw it.
+         */
+        AnswerVerdict: {
+            /**
+             * Outcome
+             * @description In [0, 1]; 1 is right. Null: the verifier failed.
+             */
+            outcome: number | null;
+            /**
+             * Reason
+             * @description One line for people.
+             */
+            reason: string;
+            /**
+             * Source
+             * @enum {string}
+             */
+            source: "verifier" | "human";
         };
         /**
          * BranchRequest
@@ -1367,6 +1388,11 @@ export interface components {
              * @description Who holds the lease.
              */
             owner: string | null;
+            /**
+             * Key
+             * @description The API key that changed it last, and holds the lease if there is one.
+             */
+            key: string;
             /** Lease Expires */
             lease_expires: number | null;
             /** Updated */
@@ -1651,6 +1677,8 @@ export interface components {
             answer: components["schemas"]["Answer"] | null;
             /** Candidates */
             candidates: components["schemas"]["Answer"][];
+            /** @description On the answer; null while it runs, and where the task has no verifier. */
+            verdict?: components["schemas"]["AnswerVerdict"] | null;
             tree: components["schemas"]["TreeLink"];
             /** Release */
             release: string;
@@ -1823,6 +1851,16 @@ export interface components {
             /** Key */
             key: string;
             /**
+             * Outcome
+             * @description The latest verdict on the chosen answer, in [0, 1]; 1 is right.
+             */
+            outcome: number | null;
+            /**
+             * Outcome Source
+             * @description Who gave it.
+             */
+            outcome_source: ("verifier" | "human") | null;
+            /**
              * Tree
              * @description The tree as it was logged.
              */
@@ -1862,8 +1900,16 @@ export interface components {
              * @description The outcome model's value of the chosen answer.
              */
             value: number | null;
-            /** Outcome */
+            /**
+             * Outcome
+             * @description The latest verdict on the chosen answer, in [0, 1]; 1 is right.
+             */
             outcome: number | null;
+            /**
+             * Outcome Source
+             * @description Who gave it.
+             */
+            outcome_source: ("verifier" | "human") | null;
             /**
              * Key
              * @description Name of the API key that asked; empty without one.
@@ -3055,7 +3101,7 @@ export interface operations {
                 min_value?: number | null;
                 text?: string | null;
                 min_nodes?: number | null;
-                /** @description The verdict on the chosen answer at the search's end; `none`: nobody judged it. */
+                /** @description The latest verdict on the chosen answer; `none`: nobody judged it. */
                 outcome?: ("right" | "wrong" | "none") | null;
             };
             header?: never;

@@ -42,7 +42,9 @@ def assemble(
     admission = Admission(settings.admission, clock, metrics.rejected)
     preparer = Preparer(model, engines.tokenizer, engines.max_model_len, settings.limits, now)
     spool = Spool(log, settings.spool, clock)
-    searches = Searches(engines, log, preparer, admission, metrics, spool, clock)
+    searches = Searches(
+        engines, log, preparer, admission, metrics, spool, settings.limits.verdict_seconds, clock
+    )
     completions = Completions(
         engines, model, settings.limits, admission, metrics, clock, lambda: searches.draining
     )

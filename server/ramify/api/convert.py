@@ -86,6 +86,10 @@ def answer_of(answer: records.Answer) -> wire.Answer:
     )
 
 
+def answer_verdict_of(verdict: records.AnswerVerdict) -> wire.AnswerVerdict:
+    return wire.AnswerVerdict(outcome=verdict.outcome, reason=verdict.reason, source=verdict.source)
+
+
 def usage_of(usage: records.Usage) -> wire.Usage:
     return wire.Usage(
         prompt_tokens=usage.prompt_tokens,
@@ -113,6 +117,7 @@ def search_reply(tree: Tree, model: ServedModel, n: int, include_tree: bool = Fa
         stop_reason=state.stop_reason,
         answer=answer_of(state.answer) if state.answer else None,
         candidates=[answer_of(a) for a in state.candidates[:n]],
+        verdict=answer_verdict_of(tree.verdict) if tree.verdict else None,
         tree=link_of(state.tree_id),
         release=state.release,
         usage=usage_of(state.usage),
@@ -201,6 +206,7 @@ def summary_of(summary: Summary) -> wire_trees.TreeSummary:
         tokens=summary.n_tokens,
         value=summary.best_value,
         outcome=summary.outcome,
+        outcome_source=summary.outcome_source,
         key=summary.key_id,
         train=summary.train,
         prompt=summary.prompt,
@@ -229,6 +235,7 @@ def consumer_of(consumer: Consumer, high_water: int) -> wire_trees.ConsumerReply
         cursor=consumer.cursor,
         version=consumer.version,
         owner=consumer.owner,
+        key=consumer.key_id,
         lease_expires=consumer.lease_expires,
         updated=consumer.updated_at,
         high_water=high_water,

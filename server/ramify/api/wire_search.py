@@ -189,6 +189,14 @@ class Answer(Reply):
     node: int = Field(description="The tree's node that ends it.")
 
 
+class AnswerVerdict(Reply):
+    """The task verifier's word on the answer, given after the search, which never saw it."""
+
+    outcome: float | None = Field(description="In [0, 1]; 1 is right. Null: the verifier failed.")
+    reason: str = Field(description="One line for people.")
+    source: records.OutcomeSource
+
+
 class TreeLink(Reply):
     id: str
     url: str
@@ -213,6 +221,9 @@ class SearchReply(Reply):
     stop_reason: records.StopReason | None
     answer: Answer | None
     candidates: list[Answer]
+    verdict: AnswerVerdict | None = Field(
+        default=None, description="On the answer; null while it runs, and where the task has no verifier."
+    )
     tree: TreeLink
     release: str
     usage: Usage

@@ -22,7 +22,10 @@ class TreeSummary(Reply):
     nodes: int
     tokens: int
     value: float | None = Field(description="The outcome model's value of the chosen answer.")
-    outcome: float | None
+    outcome: float | None = Field(
+        description="The latest verdict on the chosen answer, in [0, 1]; 1 is right."
+    )
+    outcome_source: records.OutcomeSource | None = Field(description="Who gave it.")
     key: str = Field(description="Name of the API key that asked; empty without one.")
     train: bool
     prompt: str = Field(description="Its first 200 characters.")
@@ -55,6 +58,10 @@ class TreeReply(Reply):
     seq: int
     sha256: str
     key: str
+    outcome: float | None = Field(
+        description="The latest verdict on the chosen answer, in [0, 1]; 1 is right."
+    )
+    outcome_source: records.OutcomeSource | None = Field(description="Who gave it.")
     tree: dict[str, Any] = Field(description="The tree as it was logged.")
     feedback: list[LaterVerdict]
 
@@ -93,6 +100,7 @@ class ConsumerReply(Reply):
     cursor: int = Field(description="The last `seq` that it is done with.")
     version: int = Field(description="Also the ETag.")
     owner: str | None = Field(description="Who holds the lease.")
+    key: str = Field(description="The API key that changed it last, and holds the lease if there is one.")
     lease_expires: float | None
     updated: float
     high_water: int = Field(description="The log's last `seq`.")

@@ -125,8 +125,8 @@ def _algorithm(name: str) -> str:
     return name
 
 
-def show(tree: Any, branches: int) -> None:
-    """The tree, the answer, and what it cost."""
+def show(tree: Any, branches: int, outcome: float | None = None) -> None:
+    """The tree, the answer, and what it cost. outcome: the latest verdict on the answer; None: the tree's own."""
     from rich.markup import escape
 
     from ramify.cli.tree_view import draw
@@ -137,7 +137,11 @@ def show(tree: Any, branches: int) -> None:
     console.print()
     if tree.answer is None:
         fail(f"no answer: the search ended {tree.status} ({tree.error or tree.stop_reason})")
-    mark = "" if right is None else "[bold green]right[/]" if tree.answer.node in right else "[red]wrong[/]"
+    if outcome is None and tree.verdict is not None:
+        outcome = tree.verdict.outcome
+    if outcome is None and right is not None:
+        outcome = float(tree.answer.node in right)
+    mark = "" if outcome is None else "[bold green]right[/]" if outcome >= 1 else "[red]wrong[/]"
     console.print("[bold]answer[/]", mark)
     console.print(escape(tree.answer.text.rstrip("\n")), highlight=False)
     usage = tree.usage

@@ -29,8 +29,8 @@ class TreeSource(Protocol):
         """Newest first; filters are those of ``GET /v1/trees``."""
         ...
 
-    def document(self, tree_id: str) -> dict[str, Any]:
-        """The tree's JSON."""
+    def get(self, tree_id: str) -> tuple[dict[str, Any], float | None]:
+        """The tree's JSON, and the latest verdict on its chosen answer, in [0, 1]; 1 is right."""
         ...
 
 
@@ -101,11 +101,11 @@ class LoggedTrees:
 
         return asyncio.run(read())
 
-    def document(self, tree_id: str) -> dict[str, Any]:
-        async def read() -> dict[str, Any]:
+    def get(self, tree_id: str) -> tuple[dict[str, Any], float | None]:
+        async def read() -> tuple[dict[str, Any], float | None]:
             async with opened(self._url) as log:
                 entry = await log.get(tree_id)
-            return entry.document() if entry else _unknown(tree_id)
+            return (entry.document(), entry.outcome) if entry else _unknown(tree_id)
 
         return asyncio.run(read())
 
@@ -119,8 +119,9 @@ class ServedTrees:
     def newest(self, limit: int, before: int | None = None, **filters: Any) -> list[TreeSummary]:
         return self._client.trees.list(before=before, limit=limit, **filters).data
 
-    def document(self, tree_id: str) -> dict[str, Any]:
-        return self._client.trees.get(tree_id).tree
+    def get(self, tree_id: str) -> tuple[dict[str, Any], float | None]:
+        logged = self._client.trees.get(tree_id)
+        return logged.tree, logged.outcome
 
 
 def resolve(trees: TreeSource, name: str) -> str:

@@ -73,16 +73,30 @@ def _table(rows: Sequence[TreeSummary]) -> Table:
     table = Table()
     for name in ("seq", *(["id"] if roomy else []), "when"):
         table.add_column(name, no_wrap=True)
-    for name in ("status", "algorithm", "nodes", "tokens", "value", "prompt", "answer"):
+    for name in ("status", "algorithm", "nodes", "tokens", "value", "right", "prompt", "answer"):
         table.add_column(name)
     for row in rows:
         when = datetime.fromtimestamp(row.created, UTC).strftime("%m-%d %H:%M:%S")
         value = "" if row.value is None else f"{row.value:.2f}"
         table.add_row(
             *(str(row.seq), *([row.id] if roomy else []), when, row.status, row.algorithm),
-            *(str(row.nodes), str(row.tokens), value, escape(row.prompt.strip()), escape(row.answer or "")),
+            *(
+                str(row.nodes),
+                str(row.tokens),
+                value,
+                _said(row.outcome),
+                escape(row.prompt.strip()),
+                escape(row.answer or ""),
+            ),
         )
     return table
+
+
+def _said(outcome: float | None) -> str:
+    """The latest verdict on the chosen answer; nothing if nobody judged it."""
+    from ramify.cli.tree_view import RIGHT, WRONG
+
+    return "" if outcome is None else RIGHT if outcome >= 1 else WRONG if outcome <= 0 else f"{outcome:.2f}"
 
 
 @app.command()
@@ -100,11 +114,11 @@ def show(
     from ramify.search.codec import tree_from_dict
 
     with source(log, config, server, api_key) as trees:
-        document = trees.document(resolve(trees, tree))
+        document, outcome = trees.get(resolve(trees, tree))
     if as_json:
         print_json(document)
     else:
-        draw(tree_from_dict(document), branches)
+        draw(tree_from_dict(document), branches, outcome)
 
 
 @app.command()
@@ -116,7 +130,7 @@ def dot(
     from ramify.search.codec import tree_from_dict
 
     with source(log, config, server, api_key) as trees:
-        document = trees.document(resolve(trees, tree))
+        document, _ = trees.get(resolve(trees, tree))
     typer.echo(written(tree_from_dict(document)), nl=False)
 
 

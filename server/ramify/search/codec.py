@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from ramify.search.records import Action, Answer, Limits, Origin, Sampling, SearchParams, Usage
+from ramify.search.records import Action, Answer, AnswerVerdict, Limits, Origin, Sampling, SearchParams, Usage
 from ramify.search.tree import Completion, Node, Tree
 
 SCHEMA_VERSION = 1
-_LATE = {"origin": None}
+_LATE = {"origin": None, "verdict": None}
 _LATE_PARAMS = {"kappa_growth": None, "abandon": False}
 """Fields of a tree and of its parameters that came later (2026-11-24), and their values where they say nothing: left
 out then, so that trees without them, in logs and goldens, are the same bytes as before."""
@@ -54,6 +54,7 @@ def tree_from_dict(document: Mapping[str, Any]) -> Tree:
         data["answer"] = None if data["answer"] is None else _record(Answer, data["answer"])
         data["candidates"] = [_record(Answer, a) for a in data["candidates"]]
         data["origin"] = _record(Origin, data["origin"]) if data.get("origin") is not None else None
+        data["verdict"] = _record(AnswerVerdict, data["verdict"]) if data.get("verdict") is not None else None
         tree: Tree = _record(Tree, data)
     except (KeyError, TypeError, AttributeError) as error:
         raise BadTree(f"not a tree: {error!r}") from error
@@ -88,6 +89,9 @@ def check_structure(tree: Tree) -> None:
             raise BadTree(f"node {i} is unknown to its parent")
         if i and node.parent is not None and node.depth != tree.nodes[node.parent].depth + 1:
             raise BadTree(f"node {i} has depth {node.depth}")
+    said = tree.verdict.outcome if tree.verdict else None
+    if said is not None and not 0 <= said <= 1:
+        raise BadTree(f"the verdict's outcome is {said}, outside [0, 1]")
     if (tree.origin is None) != (tree.parent_tree is None):
         raise BadTree("parent_tree and origin go together")
     if tree.origin is not None and not 0 <= tree.origin.tokens <= len(tree.prompt_tokens):

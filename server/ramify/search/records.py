@@ -225,6 +225,18 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerVerdict:
+    """What the task's verifier says of the chosen answer once the search has ended. The search never saw it."""
+
+    outcome: float | None
+    """In [0, 1]; 1 is right. `None`: the verifier failed, and `reason` says how."""
+    reason: str
+    """One line for people."""
+    source: OutcomeSource = "verifier"
+    """Who says so."""
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """What a search spent."""
 

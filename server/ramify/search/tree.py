@@ -8,6 +8,7 @@ from typing import Any
 
 from ramify.search.records import (
     Answer,
+    AnswerVerdict,
     Origin,
     OutcomeSource,
     Sampling,
@@ -117,6 +118,9 @@ class Tree:
     answer: Answer | None = None
     candidates: list[Answer] = field(default_factory=list)
     """Distinct final answers, best first; `answer` is the first."""
+    verdict: AnswerVerdict | None = None
+    """The verifier's word on `answer`, given after the search; `None` if the task has no verifier or there is no
+    answer. Labels for training are made from verifiers and people, never from a model's values."""
     parent_tree: str | None = None
     """The tree that this one was branched from."""
     origin: Origin | None = None

@@ -18,6 +18,8 @@ class Caller:
     key_id: str
     """Name of the API key; empty where the server has none configured."""
     scopes: frozenset[Scope]
+    train: bool
+    """Whether the trainer may learn from the caller's searches."""
     train_feedback: bool
     """Whether the trainer may learn from the caller's verdicts."""
 
@@ -30,7 +32,7 @@ class Caller:
         return None if "log" in self.scopes else self.key_id
 
 
-ANONYMOUS = Caller("", frozenset({"search", "log", "feedback"}), train_feedback=True)
+ANONYMOUS = Caller("", frozenset({"search", "log", "feedback"}), train=True, train_feedback=True)
 """The only caller of a server without keys, which listens on loopback alone."""
 
 
@@ -39,7 +41,8 @@ class Keyring:
 
     def __init__(self, keys: Iterable[ApiKey]) -> None:
         self._callers = [
-            (key.digest, Caller(key.name, frozenset(key.scopes), key.train_feedback)) for key in keys
+            (key.digest, Caller(key.name, frozenset(key.scopes), key.train, key.train_feedback))
+            for key in keys
         ]
 
     @property

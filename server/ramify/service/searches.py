@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ramify.engines.errors import EngineBusy
 from ramify.search.records import Status, StopReason
@@ -27,7 +27,7 @@ from ramify.service.metrics import Metrics
 from ramify.service.ports import Engines
 from ramify.service.prepare import Prepared, Preparer
 from ramify.service.spool import Spool
-from ramify.service.tasks import CountedTask
+from ramify.service.tasks import CountedTask, judge
 from ramify.treelog import LogError, Response, TreeLog
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,8 @@ LET_GO = 10.0
 """Seconds that a stopped search may take to give up its engine work."""
 LOOK_EVERY = 0.02
 """Seconds."""
+HURRIED = 0.25
+"""Seconds that the verifier has at least, also for the answer of a search that was stopped."""
 
 
 @dataclass(eq=False, slots=True)
@@ -87,6 +89,8 @@ class Searches:
     admission: Admission
     metrics: Metrics
     spool: Spool
+    verdict_seconds: float
+    """How long the verifier may look at the answer of an ended search."""
     clock: Callable[[], float]
     """Seconds, monotonic."""
     running: dict[str, Running] = field(default_factory=dict)
@@ -107,7 +111,7 @@ class Searches:
             raise ServerBusy("the server is shutting down", retry_after=30)
         if self.engines.dead.is_set():
             raise EngineUnavailable("an engine has died; the server is about to restart", retry_after=30)
-        prepared = self.preparer.prepare(ask)
+        prepared = self.preparer.prepare(ask if caller.train else replace(ask, train=False))
         await self.spool.check()
         if once is None:
             return await self._admit(prepared, caller, None, arrived)
@@ -162,13 +166,16 @@ class Searches:
                 close_failed(running.tree, error)
                 logger.exception("search %s failed", running.id)
             finally:
-                await asyncio.shield(self._log(running))
+                await asyncio.shield(self._log(running, alarm.when()))
         finally:
             self._let_go(running, alarm)
         return running.tree
 
-    async def _log(self, running: Running) -> None:
+    async def _log(self, running: Running, due: float) -> None:
+        """Judge the answer and log the tree. due: when its deadline comes, on the loop's clock."""
         tree, once = running.tree, running.once
+        left = 0.0 if running.stopped else min(self.verdict_seconds, due - asyncio.get_running_loop().time())
+        await judge(tree, running.search.task, max(HURRIED, left))
         answer = self._kept(running)
         try:
             await self.spool.append(tree, running.key_id, answer)

@@ -1,11 +1,19 @@
-"""A task whose grading failures are counted."""
+"""A task whose grading failures are counted, and its verdict on the answer of an ended search."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
+from ramify.rewards import registry
 from ramify.search.protocols import GradingFailed, Task
-from ramify.search.records import Verdict
+from ramify.search.records import AnswerVerdict, Verdict
+from ramify.search.tree import Tree
+
+logger = logging.getLogger(__name__)
+LONGEST_REASON = 500
+"""Characters."""
 
 
 class CountedTask:
@@ -23,3 +31,26 @@ class CountedTask:
         except GradingFailed as error:
             self._failed(getattr(error, "kind", "no_verifier"))
             raise
+
+
+async def judge(tree: Tree, task: Task, seconds: float) -> None:
+    """Write what the task's verifier says of the chosen answer into `tree.verdict`, within `seconds`. Raises nothing:
+    a verifier that fails leaves the outcome empty and its reason says so."""
+    answer = tree.answer
+    if answer is None or tree.task not in registry.VERIFIABLE:
+        return
+    if answer.outcome is not None and answer.outcome_source == "verifier":
+        tree.verdict = AnswerVerdict(answer.outcome, "graded during the search")
+        return
+    try:
+        async with asyncio.timeout(seconds):
+            verdict = await task.grade(answer.text)
+    except TimeoutError:
+        tree.verdict = AnswerVerdict(None, f"the verifier gave no answer within {seconds:g} s")
+    except GradingFailed as error:
+        tree.verdict = AnswerVerdict(None, f"the verifier failed: {error}"[:LONGEST_REASON])
+    except Exception as error:  # nothing may stand between the end of a search and its row
+        logger.exception("the answer of %s cannot be judged", tree.id)
+        tree.verdict = AnswerVerdict(None, f"the verifier failed: {type(error).__name__}")
+    else:
+        tree.verdict = AnswerVerdict(verdict.outcome, verdict.reason[:LONGEST_REASON])

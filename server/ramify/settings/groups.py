@@ -33,6 +33,10 @@ class ApiKey(Group):
         description="What it may do: `search` (ask, and see its own trees), `log` (read, consume and delete every "
         "tree), `feedback` (say afterwards whether an answer was right).",
     )
+    train: bool = Field(
+        default=False,
+        description="Whether the trainer may learn from this key's searches, if they allow it too.",
+    )
     train_feedback: bool = Field(
         default=False, description="Whether the trainer may learn from this key's feedback."
     )
@@ -146,6 +150,13 @@ class Limits(Group):
         gt=0,
         description="A request's deadline in seconds, waiting included, where it names none; and the largest "
         "`deadline` and `search.budget.seconds`. At the deadline the best answer so far is sent.",
+    )
+    verdict_seconds: float = Field(
+        default=2.0,
+        gt=0,
+        le=60,
+        description="How long the task's verifier may look at the answer of an ended search before its tree is "
+        "logged; after a stop or the deadline it has 0.25 s.",
     )
     continuations: int = Field(default=256, ge=1, description="Texts judged by one POST /v1/value.")
     page: int = Field(default=1000, ge=1, le=10_000, description="Trees in one page of GET /v1/trees.")

@@ -73,6 +73,7 @@ _COLUMNS = {
     "n_tokens": "int64",
     "best_value": "float64",
     "outcome": "float64",
+    "outcome_source": "string",
     "key_id": "string",
     "train": "bool_",
     "prompt": "string",

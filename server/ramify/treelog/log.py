@@ -49,11 +49,15 @@ class TreeLog:
     only.
     """
 
-    def __init__(self, store: Store, clock: Callable[[], float], boot_id: str) -> None:
+    def __init__(
+        self, store: Store, clock: Callable[[], float], boot_id: str, steady: Callable[[], float]
+    ) -> None:
         """Internal: use `open`."""
         self.store = store
         self.boot_id = boot_id
         self._clock = clock
+        started, first = clock(), steady()
+        self._steady = lambda: started + steady() - first
         self._lock: FileLock | None = None
         self._writes: AsyncEngine | None = None
         self._writer: Writer | None = None
@@ -68,6 +72,7 @@ class TreeLog:
         *,
         read_only: bool = False,
         clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
         boot_id: str | None = None,
         max_pending: int = 2048,
         max_batch: int = 256,
@@ -75,12 +80,13 @@ class TreeLog:
     ) -> TreeLog:
         """Open, creating or migrating the store unless `read_only`.
 
-        clock: Unix seconds. boot_id: names this process in idempotency claims; random if not given.
+        clock: Unix seconds. steady: seconds that no change of the wall clock moves, for leases. boot_id: names this
+        process in idempotency claims; random if not given.
         max_pending: writes that may wait; more wait for room. max_batch: writes in one transaction.
         deadline: seconds that one write may take, waiting included.
         Raises `BadUrl`, `StoreLocked`, `SchemaMismatch`, `StoreError`.
         """
-        log = cls(parse(url), clock, boot_id or uuid.uuid4().hex)
+        log = cls(parse(url), clock, boot_id or uuid.uuid4().hex, steady)
         try:
             with translated(log.store):
                 if read_only:
@@ -258,11 +264,11 @@ class TreeLog:
 
     async def get_consumer(self, name: str) -> Consumer | None:
         with self._reading():
-            return await consumers.get(self._reads, name, self._clock())
+            return await consumers.get(self._reads, name, self._steady)
 
     async def consumers(self) -> Sequence[Consumer]:
         with self._reading():
-            return await consumers.every(self._reads, self._clock())
+            return await consumers.every(self._reads, self._steady)
 
     async def put_consumer(
         self,
@@ -273,20 +279,23 @@ class TreeLog:
         owner: str | None = None,
         lease_seconds: float | None = None,
         rewind: bool = False,
+        key_id: str = "",
     ) -> Consumer:
         """Register a consumer (`version` None) or change it (the `version` last seen, as in If-Match).
 
         cursor: None leaves it (0 at first). owner with lease_seconds takes or renews the lease; without
-        lease_seconds the lease ends. rewind allows a lower cursor.
-        Raises `StaleVersion`, `LeaseHeld` (by another owner), `BadCursor` (backwards, or beyond the log).
+        lease_seconds the lease ends. rewind allows a lower cursor. key_id: the API key that asks; a lease is held
+        against every other key, whatever owner it names.
+        Raises `StaleVersion`, `LeaseHeld` (by another owner or key), `BadCursor` (backwards, or beyond the log).
         """
         return await self._write(
-            consumers.put, consumers.Put(name, version, cursor, owner, lease_seconds, rewind)
+            consumers.put,
+            consumers.Put(name, version, cursor, owner, lease_seconds, rewind, key_id, self._steady),
         )
 
     async def delete_consumer(self, name: str) -> bool:
-        """Forget a consumer, so that retention waits for it no longer."""
-        return await self._write(consumers.remove, name)
+        """Forget a consumer, so that retention waits for it no longer. Raises `LeaseHeld` while it is leased."""
+        return await self._write(consumers.remove, consumers.Removal(name, self._steady))
 
     async def expire(self, *, older_than: float | None = None, keep_newest: int | None = None) -> Expired:
         """Delete trees older than that many seconds and not among the newest, if every consumer has read

@@ -37,7 +37,10 @@ class Summary:
     best_value: float | None
     """The outcome model's value of the chosen answer, in [0, 1]."""
     outcome: float | None
-    """The verdict on the chosen answer at the search's end, in [0, 1]; later ones are `Outcome`s."""
+    """The latest verdict on the chosen answer, in [0, 1]: the last `Outcome` that names its node, else the verifier's
+    at the search's end."""
+    outcome_source: Source | None
+    """Who gave it; `None` where there is none."""
     key_id: str
     """The API key that asked; empty where none was needed."""
     train: bool
@@ -141,7 +144,7 @@ class Filters:
     min_nodes: int | None = None
     """Least `n_nodes`."""
     verdict: Literal["right", "wrong", "none"] | None = None
-    """The verdict on the chosen answer at the search's end: 1, less than 1, or none was given."""
+    """The latest verdict on the chosen answer: 1, less than 1, or none was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +160,8 @@ class Consumer:
     """Who holds the lease; `None` where nobody does, or it has run out."""
     lease_expires: float | None
     updated_at: float
+    key_id: str = ""
+    """The API key that changed it last, and holds the lease if there is one; empty without keys."""
 
 
 @dataclass(frozen=True, slots=True)

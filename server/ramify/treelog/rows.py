@@ -70,12 +70,20 @@ def columns_of(tree: Tree) -> dict[str, Any]:
         "n_nodes": len(tree.nodes),
         "n_tokens": tree.usage.completion_tokens,
         "best_value": answer.value if answer else None,
-        "outcome": answer.outcome if answer else None,
+        "outcome": _outcome(tree),
         "train": tree.train,
         "prompt": plain(tree.prompt[:EXCERPT]),
         "answer": plain((answer.final or answer.text)[:EXCERPT]) if answer else None,
+        "answer_node": answer.node if answer else None,
         "schema_version": SCHEMA_VERSION,
     }
+
+
+def _outcome(tree: Tree) -> float | None:
+    """The verdict at the search's end: the verifier's on the chosen answer, or the one that the search itself had."""
+    if tree.verdict is not None and tree.verdict.outcome is not None:
+        return tree.verdict.outcome
+    return tree.answer.outcome if tree.answer else None
 
 
 def compress(body: bytes) -> bytes:
@@ -96,7 +104,24 @@ def decompress(body: bytes) -> bytes:
 
 
 def summary_of(row: Mapping[Any, Any]) -> Summary:
-    return Summary(**{f.name: row[f.name] for f in fields(Summary)})
+    return Summary(**_head(row))
+
+
+def _head(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """The fields of a `Summary`. A later verdict (`later_outcome`, `later_source`) goes before the one at the end."""
+    later, source = _unit(row.get("later_outcome")), row.get("later_source")
+    outcome = _unit(row["outcome"]) if later is None else later
+    known = {f.name: row[f.name] for f in fields(Summary) if f.name != "outcome_source"}
+    return known | {
+        "best_value": _unit(row["best_value"]),
+        "outcome": outcome,
+        "outcome_source": None if outcome is None else "verifier" if later is None else source,
+    }
+
+
+def _unit(value: Any) -> float | None:
+    """A number in [0, 1]; `None` for anything else, which only a damaged row holds."""
+    return float(value) if isinstance(value, int | float) and 0 <= value <= 1 else None
 
 
 def entry_of(row: Mapping[Any, Any]) -> Entry:
@@ -110,7 +135,7 @@ def entry_of(row: Mapping[Any, Any]) -> Entry:
         raise CorruptTree(row["tree_id"], f"the body's sha256 is {found}, the log says {row['sha256']}")
     if not body.startswith(_HEAD):
         raise CorruptTree(row["tree_id"], f"the body is no tree of schema version {SCHEMA_VERSION}")
-    return Entry(**{f.name: row[f.name] for f in fields(Entry) if f.name != "body"}, body=body)
+    return Entry(**_head(row), schema_version=row["schema_version"], sha256=row["sha256"], body=body)
 
 
 def outcome_of(row: Mapping[Any, Any]) -> Outcome:

@@ -77,6 +77,8 @@ trees = Table(
     Column("train", Boolean, nullable=False),
     Column("prompt", PlainText, nullable=False),
     Column("answer", PlainText),
+    Column("answer_node", Big),
+    Column("verdict_seq", Big),
     Column("schema_version", Integer, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("body", LargeBinary, nullable=False),
@@ -84,7 +86,9 @@ trees = Table(
     Index("ix_trees_created_at", "created_at"),
 )
 
-SUMMARY = [c for c in trees.c if c.name not in ("body", "sha256", "schema_version")]
+SUMMARY = [
+    c for c in trees.c if c.name not in ("body", "sha256", "schema_version", "answer_node", "verdict_seq")
+]
 """What a listing shows: everything but the body."""
 
 outcomes = Table(
@@ -113,6 +117,7 @@ consumers = Table(
     Column("owner", PlainString),
     Column("lease_expires", Double),
     Column("updated_at", Double, nullable=False),
+    Column("key_id", PlainString, nullable=False, server_default=""),
 )
 
 idempotency = Table(

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, delete, insert, select
+from sqlalchemy import ColumnElement, Select, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ramify.treelog.errors import BadEntry, DuplicateTree, LogError, UnknownTree
@@ -108,6 +108,9 @@ async def add_outcomes(tx: Transaction, items: Sequence[dict[str, Any]]) -> list
         results[item["outcome_id"]] = refusal or outcome_of(rows[-1])
     if rows:
         await tx.conn.execute(insert(outcomes), rows)
+    for row in rows:
+        chosen = (trees.c.tree_id == row["tree_id"], trees.c.answer_node == row["node"])
+        await tx.conn.execute(update(trees).where(*chosen).values(verdict_seq=row["seq"]))
     return [results[i] for i in ids]
 
 
@@ -149,8 +152,10 @@ async def high_water(engine: AsyncEngine) -> int:
 
 
 async def fetch(engine: AsyncEngine, tree_id: str) -> Row | None:
+    query = _with_verdict(select(trees, *_LATER)).where(trees.c.tree_id == tree_id)
     async with engine.connect() as conn:
-        return (await conn.execute(select(trees).where(trees.c.tree_id == tree_id))).mappings().one_or_none()
+        row: Row | None = (await conn.execute(query)).mappings().one_or_none()
+    return row
 
 
 async def outcomes_of(engine: AsyncEngine, tree_id: str) -> list[Outcome]:
@@ -161,11 +166,20 @@ async def outcomes_of(engine: AsyncEngine, tree_id: str) -> list[Outcome]:
 
 
 async def newest(engine: AsyncEngine, before: int | None, limit: int, filters: Filters) -> list[Summary]:
-    query = select(*SUMMARY).where(*_conditions(filters)).order_by(trees.c.seq.desc()).limit(limit)
+    query = _with_verdict(select(*SUMMARY, *_LATER)).where(*_conditions(filters))
+    query = query.order_by(trees.c.seq.desc()).limit(limit)
     if before is not None:
         query = query.where(trees.c.seq < before)
     async with engine.connect() as conn:
         return [summary_of(row) for row in (await conn.execute(query)).mappings()]
+
+
+def _with_verdict(query: Select[Any]) -> Select[Any]:
+    """The query with the later verdict on each tree's chosen answer, if there is one."""
+    return query.select_from(trees.outerjoin(outcomes, outcomes.c.seq == trees.c.verdict_seq))
+
+
+_LATER = (outcomes.c.outcome.label("later_outcome"), outcomes.c.source.label("later_source"))
 
 
 def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
@@ -186,10 +200,11 @@ def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
     return conditions
 
 
+_LATEST = func.coalesce(outcomes.c.outcome, trees.c.outcome)
 _VERDICTS: dict[str, ColumnElement[bool]] = {
-    "right": trees.c.outcome >= 1,
-    "wrong": trees.c.outcome < 1,
-    "none": trees.c.outcome.is_(None),
+    "right": _LATEST >= 1,
+    "wrong": _LATEST < 1,
+    "none": _LATEST.is_(None),
 }
 
 

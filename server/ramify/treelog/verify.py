@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import exists, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ramify.treelog.errors import CorruptTree
@@ -33,6 +33,7 @@ async def verify(engine: AsyncEngine, progress: Progress | None = None) -> Repor
         seen = {page[-1][1]["seq"]}
         if progress:
             progress(page[-1][1]["seq"], last)
+    bad += await _stale_verdicts(engine)
     bad += await _beyond(engine)
     return Report(counts["tree"], counts["outcome"], last, bad)
 
@@ -72,6 +73,17 @@ async def _orphans(engine: AsyncEngine, seqs: Sequence[int]) -> list[BadRow]:
     async with engine.connect() as conn:
         found = (await conn.execute(query.order_by(outcomes.c.seq))).all()
     return [BadRow(seq, tree_id, "a verdict on no tree") for seq, tree_id in found]
+
+
+async def _stale_verdicts(engine: AsyncEngine) -> list[BadRow]:
+    """Trees whose latest verdict is not the last one on their chosen answer."""
+    on_answer = (outcomes.c.tree_id == trees.c.tree_id) & (outcomes.c.node == trees.c.answer_node)
+    last = select(func.max(outcomes.c.seq)).where(on_answer).correlate(trees).scalar_subquery()
+    known = func.coalesce(trees.c.verdict_seq, 0)
+    query = select(trees.c.seq, trees.c.tree_id).where(known != func.coalesce(last, 0)).order_by(trees.c.seq)
+    async with engine.connect() as conn:
+        found = (await conn.execute(query)).all()
+    return [BadRow(seq, tree_id, "its latest verdict is not the last one") for seq, tree_id in found]
 
 
 async def _beyond(engine: AsyncEngine) -> list[BadRow]:

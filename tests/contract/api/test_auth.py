@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from ramify.api.app import routes
 from ramify.api.scopes import ScopedRoute
 
-from .world import World, a_world
+from .world import PROMPT, World, a_world
 
 pytestmark = pytest.mark.anyio
 PAGES = {"/", "/trees/{tree}", "/search", "/training", "/static/{name:path}"}
@@ -109,6 +109,31 @@ async def test_feedback_trains_only_from_keys_that_may_teach(keyed: World) -> No
         assert verdict.status_code == 200, verdict.text
         assert verdict.json()["train"] is teaches
         assert verdict.json()["node"] == reply["answer"]["node"]
+
+
+async def test_searches_train_only_from_keys_that_may_teach(keyed: World) -> None:
+    for name, teaches in (("alice", False), ("bob", True)):
+        key = keyed.as_key(name)
+        for path, body in (
+            ("/v1/search", {"prompt": PROMPT, "train": True}),
+            ("/v1/completions", {"prompt": PROMPT, "search": {"train": True, "budget": {"tokens": 50}}}),
+        ):
+            assert (await keyed.http.post(path, json=body, headers=key)).status_code == 200
+        rows = (await keyed.http.get(f"/v1/trees?key={name}", headers=key)).json()["data"]
+        assert [row["train"] for row in rows] == [teaches] * 2
+
+
+async def test_a_lease_is_the_keys_that_took_it(tmp_path: Path) -> None:
+    keys = [{"name": n, "key": f"{n}-{n}-{n}-{n}-{n}", "scopes": ["log"]} for n in ("one", "two")]
+    async with a_world(tmp_path, auth={"keys": keys}) as world:
+        one, two = ({"Authorization": f"Bearer {key['key']}"} for key in keys)
+        lease = {"owner": "me", "lease_seconds": 60}
+        taken = await world.http.put("/v1/consumers/c", json=lease, headers=one)
+        assert taken.json()["key"] == "one"
+        stolen = await world.http.put("/v1/consumers/c", json=lease, headers=two | {"If-Match": '"1"'})
+        assert (stolen.status_code, stolen.json()["error"]["code"]) == (409, "lease_held")
+        kept = await world.http.put("/v1/consumers/c", json=lease, headers=one | {"If-Match": '"1"'})
+        assert kept.status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,9 @@ async def test_a_change_whose_answer_was_lost_is_not_taken_for_another_trainers(
             transport.armed = True
             with pytest.raises(ConnectionFailed):
                 await reader.renew()
+            held = await world.log.get_consumer("trainer")
+            assert held is not None
+            await world.log.put_consumer("trainer", version=held.version, owner="me")  # gives its lease back
             await world.log.delete_consumer("trainer")
             await puller(client, tmp_path, "another").open()
             with pytest.raises(LeaseTaken, match="another has changed it"):

@@ -32,7 +32,13 @@ MODEL = ServedModel(
 )
 KEYS = [
     {"name": "alice", "key": "alice-alice-alice", "scopes": ["search", "feedback"]},
-    {"name": "bob", "key": "bob-of-the-tests", "scopes": ["search", "feedback"], "train_feedback": True},
+    {
+        "name": "bob",
+        "key": "bob-of-the-tests",
+        "scopes": ["search", "feedback"],
+        "train": True,
+        "train_feedback": True,
+    },
     {"name": "trainer", "key": "trainer-trainer-tr", "scopes": ["log"]},
 ]
 

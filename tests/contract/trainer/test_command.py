@@ -15,7 +15,9 @@ from fakes_training import Site, a_site, write_problems
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 KEYS = {"trainer": "the-key-of-the-trainer", "admin": "the-admin-key-of-the-tests"}
 SERVER: dict[str, Any] = {
-    "auth": {"keys": [{"name": "trainer", "key": KEYS["trainer"], "scopes": ["search", "log"]}]},
+    "auth": {
+        "keys": [{"name": "trainer", "key": KEYS["trainer"], "scopes": ["search", "log"], "train": True}]
+    },
     "admin": {"key": KEYS["admin"]},
 }
 TOML = """

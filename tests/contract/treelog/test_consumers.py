@@ -60,22 +60,48 @@ async def test_a_cursor_is_never_beyond_the_log_and_goes_back_only_when_told(log
     assert (await log.put_consumer("trainer", version=1, cursor=2, rewind=True)).cursor == 2
 
 
-async def test_a_lease_keeps_others_off_until_it_runs_out(log: TreeLog, clock: Any) -> None:
+async def test_a_lease_keeps_others_off_until_it_runs_out(log: TreeLog) -> None:
     await _fill(log, 1)
-    held = await log.put_consumer("trainer", version=None, owner="a", lease_seconds=60)
-    assert (held.owner, held.lease_expires) == ("a", clock.now + 60)
+    held = await log.put_consumer("trainer", version=None, owner="a", lease_seconds=0.5)
+    assert held.owner == "a"
     with pytest.raises(LeaseHeld) as refused:
         await log.put_consumer("trainer", version=1, cursor=1, owner="b", lease_seconds=60)
-    assert (refused.value.owner, refused.value.expires) == ("a", clock.now + 60)
+    assert (refused.value.owner, refused.value.expires) == ("a", held.lease_expires)
     with pytest.raises(LeaseHeld):
         await log.put_consumer("trainer", version=1, cursor=1)
-    clock.advance(30)
-    await log.put_consumer("trainer", version=1, cursor=1, owner="a", lease_seconds=60)
-    clock.advance(60)
-    seen = await log.get_consumer("trainer")
-    assert seen is not None
-    assert seen.owner is None
+    with pytest.raises(LeaseHeld):
+        await log.delete_consumer("trainer")
+    renewed = await log.put_consumer("trainer", version=1, cursor=1, owner="a", lease_seconds=0.5)
+    assert (renewed.lease_expires or 0) > (held.lease_expires or 0)
+    async with asyncio.timeout(20):
+        while (seen := await log.get_consumer("trainer")) is not None and seen.owner:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
     assert (await log.put_consumer("trainer", version=2, owner="b", lease_seconds=60)).owner == "b"
+
+
+@pytest.mark.parametrize("step", [3600, -3600], ids=["forward", "back"])
+async def test_no_step_of_the_wall_clock_ends_or_prolongs_a_lease(
+    log: TreeLog, clock: Any, step: float
+) -> None:
+    held = await log.put_consumer("trainer", version=None, owner="a", lease_seconds=60)
+    clock.advance(step)
+    seen = await log.get_consumer("trainer")
+    assert seen == held
+    with pytest.raises(LeaseHeld):
+        await log.put_consumer("trainer", version=1, owner="b", lease_seconds=60)
+    renewed = await log.put_consumer("trainer", version=1, owner="a", lease_seconds=60)
+    assert 0 <= (renewed.lease_expires or 0) - (held.lease_expires or 0) < 30
+
+
+async def test_a_lease_is_its_api_keys_whatever_owner_another_key_names(log: TreeLog) -> None:
+    await _fill(log, 1)
+    await log.put_consumer("trainer", version=None, owner="a", lease_seconds=60, key_id="alice")
+    with pytest.raises(LeaseHeld, match="alice"):
+        await log.put_consumer("trainer", version=1, cursor=1, owner="a", lease_seconds=60, key_id="bob")
+    moved = await log.put_consumer(
+        "trainer", version=1, cursor=1, owner="a", lease_seconds=60, key_id="alice"
+    )
+    assert (moved.cursor, moved.key_id) == (1, "alice")
 
 
 async def test_an_owner_gives_its_lease_back(log: TreeLog) -> None:

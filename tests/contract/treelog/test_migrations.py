@@ -33,3 +33,24 @@ async def test_opens_at_once_migrate_once(url: str) -> None:
     assert sorted(seqs) == list(range(1, len(logs) + 1))
     for log in logs:
         await log.close()
+
+
+async def test_an_older_log_learns_which_answer_was_chosen_and_what_was_said_of_it_last(url: str) -> None:
+    tree, other = make_tree(), make_tree()
+    async with await TreeLog.open(url) as log:
+        for made in (tree, other):
+            await log.append(made)
+        await log.add_outcome(tree.id, 1.0, node=3)
+        await log.add_outcome(other.id, 1.0, node=1)
+        assert log._writes is not None
+        async with log._writes.begin() as conn:
+            for table, column in (
+                ("trees", "answer_node"),
+                ("trees", "verdict_seq"),
+                ("consumers", "key_id"),
+            ):
+                await conn.exec_driver_sql(f"ALTER TABLE {table} DROP COLUMN {column}")
+            await conn.exec_driver_sql("UPDATE alembic_version SET version_num = '0002'")
+    async with await TreeLog.open(url) as log:
+        assert [(row.tree_id, row.outcome) for row in await log.list()] == [(other.id, None), (tree.id, 1.0)]
+        assert (await log.verify()).ok

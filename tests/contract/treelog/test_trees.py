@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from sqlalchemy import text
 
 from ramify.search.codec import tree_to_dict
-from ramify.search.records import Usage
+from ramify.search.records import AnswerVerdict, Usage
 from ramify.search.tree import Tree
 from ramify.treelog import (
     BadEntry,
@@ -401,3 +401,29 @@ async def test_texts_that_sql_cannot_hold_are_asked_for_and_kept_without_harm(lo
     assert [o.comment for o in await log.outcomes(tree.id)] == [verdict.comment] == ["a\ufffdb\ufffd"]
     assert await log.claim(odd, odd, "hash", "srch_1") == New()
     assert await log.claim(odd, odd, "hash", "srch_2") == Running("srch_1")
+
+
+async def test_the_latest_verdict_on_the_chosen_answer_is_the_trees_outcome(log: TreeLog) -> None:
+    judged = make_tree(verdict=AnswerVerdict(0.0, "the answer is 24, not 25"))
+    plain = make_tree()
+    for tree in (judged, plain):
+        await log.append(tree)
+
+    async def heads() -> list[tuple[float | None, str | None]]:
+        return [(row.outcome, row.outcome_source) for row in await log.list()]
+
+    async def right() -> list[str]:
+        return [row.tree_id for row in await log.list(filters=Filters(verdict="right"))]
+
+    assert await heads() == [(None, None), (0.0, "verifier")]
+    await log.add_outcome(plain.id, 1.0, node=1)
+    assert await right() == [], "a verdict on another node says nothing of the answer"
+    await asyncio.gather(*(log.add_outcome(t.id, 1.0, node=3) for t in (judged, plain)))
+    assert await heads() == [(1.0, "human"), (1.0, "human")]
+    assert await right() == [plain.id, judged.id]
+    await log.add_outcome(judged.id, 0.5, node=3, source="verifier")
+    assert await heads() == [(1.0, "human"), (0.5, "verifier")]
+    entry = await log.get(judged.id)
+    assert entry is not None
+    assert (entry.outcome, entry.tree().verdict) == (0.5, judged.verdict)
+    assert (await log.verify()).ok

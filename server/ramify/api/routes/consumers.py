@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Path, Response
 
 from ramify.api import convert
 from ramify.api import wire_trees as wire
-from ramify.api.context import Here
+from ramify.api.context import Here, Who
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.service.errors import BadRequest, Conflict, NotFound
 from ramify.treelog import BadCursor, LeaseHeld, StaleVersion
@@ -38,10 +38,10 @@ async def consumer(name: Name, here: Here, response: Response) -> wire.ConsumerR
 @router.put("/v1/consumers/{name}", response_model=wire.ConsumerReply)
 @needs("log")
 async def put(
-    name: Name, body: wire.ConsumerPut, here: Here, response: Response, if_match: IfMatch = None
+    name: Name, body: wire.ConsumerPut, here: Here, who: Who, response: Response, if_match: IfMatch = None
 ) -> wire.ConsumerReply:
     """Register a reader, move its cursor, take, renew or give back its lease. 409 where somebody else was faster or
-    holds the lease."""
+    holds the lease, which is its owner's and its API key's."""
     try:
         found = await here.log.put_consumer(
             name,
@@ -50,6 +50,7 @@ async def put(
             owner=body.owner,
             lease_seconds=body.lease_seconds,
             rewind=body.rewind,
+            key_id=who.key_id,
         )
     except StaleVersion as error:
         raise _conflict(str(error), "stale_version") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
@@ -50,7 +51,7 @@ async def trees(
     min_nodes: Annotated[int | None, Query(ge=1, le=10_000_000)] = None,
     outcome: Annotated[
         Literal["right", "wrong", "none"] | None,
-        Query(description="The verdict on the chosen answer at the search's end; `none`: nobody judged it."),
+        Query(description="The latest verdict on the chosen answer; `none`: nobody judged it."),
     ] = None,
 ) -> Response | wire.TreeList:
     """The log, for people or for consumers.
@@ -98,6 +99,8 @@ async def one(tree: Id, here: Here, who: Who, form: Form = "json") -> Response |
         seq=entry.seq,
         sha256=entry.sha256,
         key=entry.key_id,
+        outcome=entry.outcome,
+        outcome_source=entry.outcome_source,
         tree=entry.document(),
         feedback=[convert.verdict_of(outcome) for outcome in await here.log.outcomes(entry.tree_id)],
     )
@@ -116,15 +119,16 @@ async def delete(tree: Id, here: Here) -> wire.Deleted:
 @router.post("/v1/trees/{tree}/feedback", response_model=wire.LaterVerdict)
 @needs("feedback")
 async def feedback(tree: Id, body: wire.FeedbackRequest, here: Here, who: Who) -> wire.LaterVerdict:
-    """Say afterwards whether an answer was right. The trainer learns from it where the API key may teach
-    (`train_feedback`)."""
+    """Say afterwards whether an answer was right. On the chosen answer it is the tree's `outcome` from then on. The
+    trainer learns from it only if the API key may teach (`train_feedback`)."""
     entry = await _entry(here, who, tree)
     node = body.node
-    if node is None and body.answer is None:
-        chosen = entry.tree().answer
-        if chosen is None:
+    if node is None:
+        chosen = (await asyncio.to_thread(entry.tree)).answer
+        if chosen is None and body.answer is None:
             raise BadRequest("the tree has no answer: name a node, or give the answer's text", param="node")
-        node = chosen.node
+        if chosen is not None and body.answer in (None, chosen.text, chosen.final):
+            node = chosen.node
     if node is not None and node >= entry.n_nodes:
         raise BadRequest(f"is {node}; the tree has nodes 0 to {entry.n_nodes - 1}", param="node")
     outcome = await here.log.add_outcome(

@@ -107,6 +107,7 @@ async function finished(reply, { view, legend, header }) {
   figures(header, {
     state: `${reply.status.replaceAll("_", " ")} · ${reply.stop_reason ?? NONE}`,
     answer: reply.answer,
+    outcome: reply.verdict?.outcome ?? reply.answer?.outcome,
     link: `/trees/${reply.tree.id}`,
     facts: [
       ["Simulations", usage.simulations, budget.simulations],
@@ -118,7 +119,7 @@ async function finished(reply, { view, legend, header }) {
   say(`search ${reply.status}: ${reply.answer ? oneLine(reply.answer.text) : "no answer"}`);
 }
 
-function figures(header, { state, answer, facts, link }) {
+function figures(header, { state, answer, outcome, facts, link }) {
   replace(header,
     el("div", { class: "row" },
       el("p", { class: "best grow", title: answer?.text ?? "" }, answer ? `→ ${oneLine(answer.text, 160) || "(empty answer)"}` : el("span", { class: "muted" }, "no complete answer yet")),
@@ -127,7 +128,7 @@ function figures(header, { state, answer, facts, link }) {
       fact("State", state),
       facts.map(([name, used, limit, shown = whole]) => fact(name, `${shown(used)}${limit ? ` of ${shown(limit)}` : ""}`, limit ? meter(used / limit) : false)),
       fact("Best value", unit(answer?.value)),
-      answer?.outcome !== null && answer?.outcome !== undefined && fact("Outcome", answer.outcome >= 1 ? el("span", { class: "good" }, "✓ right") : el("span", { class: "bad" }, "✕ wrong"))));
+      typeof outcome === "number" && fact("Outcome", outcome >= 1 ? el("span", { class: "good" }, "✓ right") : el("span", { class: "bad" }, "✕ wrong"))));
 }
 
 const fact = (name, ...value) => el("div", {}, el("dt", {}, name), el("dd", {}, ...value));

@@ -32,6 +32,7 @@ function open(reply) {
   const replay = replayOf(model);
   document.title = `${oneLine(model.prompt, 40)} · Ramify`;
 
+  let header = head(reply, document_);
   const container = el("div", { class: "view" });
   const panel = el("aside", { class: "panel", "aria-label": "The selected node" });
   const legend = el("div", { class: "legend", "aria-label": "Legend" });
@@ -40,6 +41,11 @@ function open(reply) {
     focus: (node) => view.focus(node),
     judged: (verdict) => {
       tree.feedback.push(verdict);
+      if (verdict.node === document_.answer?.node) {
+        const before = header;
+        header = head({ ...reply, outcome: verdict.outcome }, document_);
+        before.replaceWith(header);
+      }
       say("verdict recorded");
       showPanel(panel, tree, view.scene.selected, actions);
     },
@@ -55,7 +61,7 @@ function open(reply) {
   const finder = find(model, view);
   const slider = replayBar(model, replay, view);
   replace(main, el("div", { class: "tree-page" },
-    head(reply, document_),
+    header,
     el("div", { class: "split" },
       el("div", { class: "stage" },
         el("div", {}, tools(view, finder, document_, reply.id, legendNow)),
@@ -110,11 +116,16 @@ function head(reply, { prompt, answer, params, usage, status, stop_reason, task,
       spent("Time", usage.seconds, budget.seconds, seconds),
       figure("Scored", whole(usage.scored_sequences)),
       figure("Answer value", unit(answer?.value)),
-      figure("Outcome", answer?.outcome === null || answer === null ? "not judged" : answer.outcome >= 1 ? el("span", { class: "good" }, "✓ right") : el("span", { class: "bad" }, "✕ wrong")),
+      figure("Outcome", judged(reply.outcome)),
       figure("Votes", answer ? `${Math.round(100 * answer.votes)} % of ${candidates.length}` : NONE),
       figure("Task · T · seed", `${task ?? "none"} · ${unit(sampling.temperature, 1)} · ${seed}`),
       !train && figure("Training", "not allowed"),
       error && figure("Error", el("span", { class: "bad", title: error }, oneLine(error, 80)))));
+}
+
+function judged(outcome) {
+  if (outcome === null) return "not judged";
+  return outcome >= 1 ? el("span", { class: "good" }, "✓ right") : outcome > 0 ? unit(outcome, 2) : el("span", { class: "bad" }, "✕ wrong");
 }
 
 function meter(share) {
