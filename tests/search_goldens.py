@@ -36,7 +36,7 @@ CASES: dict[str, dict[str, Any]] = {
         "algorithm": "mcts", "select": "puct", "expand": "step", **TREE, "action": Action("token", ()),
     },
     "mcts_chunks": {"algorithm": "mcts", **TREE, "action": Action("chunk", (), 2)},
-    "mcts_verifier": {"algorithm": "mcts", "grader": "verifier", "answer": "orm_max", **TREE},
+    "mcts_verifier": {"algorithm": "mcts", "grader": "verifier", "early_stop": "off", "answer": "orm_max", **TREE},
     "gumbel_path": {"algorithm": "gumbel", "considered": 4, "action": STEP, "parallel": 2},
     "gumbel_step": {"algorithm": "gumbel", "considered": 4, "expand": "step", "gumbel_scale": 1.0, **TREE},
     "rap": {"algorithm": "rap", **TREE},

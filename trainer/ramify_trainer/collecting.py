@@ -93,7 +93,10 @@ async def _search(
         None if messages else example.prompt,
         messages=messages or None,
         task={"name": example.task, "problem": dict(example.problem)},
-        search=dict(config.search),
+        search={
+            "early_stop": "off",
+            **config.search,
+        },  # there is more to learn from a problem than one right answer
         sampling=dict(config.sampling) or None,
         seed=seed,
         idempotency_key=key,

@@ -50,6 +50,8 @@ class Usage(Result):
     simulations: int
     nodes: int
     seconds: float
+    truncated_answers: int
+    """Draws cut by `sampling.max_tokens` or `search.max_depth` before the answer's end; worth 0."""
 
 
 class SearchResult(Result):

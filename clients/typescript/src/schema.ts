@@ -1774,6 +1774,16 @@ export interface components {
             stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "exhausted" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error") | null;
             /** Release */
             release: string;
+            /**
+             * Temperature
+             * @description Of its draws; the default if 0 was sent, at which a search would find nothing new.
+             */
+            temperature: number;
+            /**
+             * Truncated Answers
+             * @description Draws cut by `max_tokens` or `search.max_depth` before the answer's end; worth 0.
+             */
+            truncated_answers: number;
         };
         /** Task */
         Task: {
@@ -2181,6 +2191,11 @@ export interface components {
             nodes: number;
             /** Seconds */
             seconds: number;
+            /**
+             * Truncated Answers
+             * @description Draws cut by `sampling.max_tokens` or `search.max_depth` before the answer's end; worth 0.
+             */
+            truncated_answers: number;
         };
         /** ErrorDetail */
         ErrorDetail: {

@@ -90,7 +90,8 @@ def answer_verdict_of(verdict: records.AnswerVerdict) -> wire.AnswerVerdict:
     return wire.AnswerVerdict(outcome=verdict.outcome, reason=verdict.reason, source=verdict.source)
 
 
-def usage_of(usage: records.Usage) -> wire.Usage:
+def usage_of(tree: Tree) -> wire.Usage:
+    usage = tree.usage
     return wire.Usage(
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
@@ -99,6 +100,7 @@ def usage_of(usage: records.Usage) -> wire.Usage:
         simulations=usage.simulations,
         nodes=usage.nodes,
         seconds=usage.seconds,
+        truncated_answers=tree.truncated,
     )
 
 
@@ -120,7 +122,7 @@ def search_reply(tree: Tree, model: ServedModel, n: int, include_tree: bool = Fa
         verdict=answer_verdict_of(tree.verdict) if tree.verdict else None,
         tree=link_of(state.tree_id),
         release=state.release,
-        usage=usage_of(state.usage),
+        usage=usage_of(tree),
         error=state.error,
         tree_document=tree_to_dict(tree) if include_tree else None,
     )
@@ -149,6 +151,7 @@ def running_reply(running: Running, model: ServedModel) -> wire.SearchReply:
             simulations=progress.simulations,
             nodes=progress.nodes,
             seconds=progress.seconds,
+            truncated_answers=tree.truncated,
         ),
     )
 

@@ -57,6 +57,7 @@ def search_ask(body: Body) -> Ask:
         problem=task.get("problem"),
         search=search,
         sampling={name: value for name, value in sampling.items() if value is not None},
+        greedy_by_habit=True,
         seed=None if body.seed is None else _seed(body.seed),
         train=train,
     )

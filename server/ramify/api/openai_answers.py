@@ -50,6 +50,8 @@ def searched(tree: Tree, body: Body, model: ServedModel, tokenizer: Tokenizer) -
             status=state.status,
             stop_reason=state.stop_reason,
             release=state.release,
+            temperature=tree.sampling.temperature,
+            truncated_answers=tree.truncated,
         ),
     }
     chosen = [_Chosen(tree, answer, stops(body), tokenizer) for answer in tree.candidates[: body.n or 1]]

@@ -91,7 +91,9 @@ FIELDS: Mapping[str, Row] = {
         _ours("from 0 (with `echo`)"), _ours("older name of `max_completion_tokens`"), "service"
     ),
     "max_completion_tokens": _chat(_ours(), "service"),
-    "temperature": _both(_vllm("0 to 2"), "service"),
+    "temperature": _both(
+        _vllm("0 to 2"), "service", search_takes="yes; 0 becomes 1, unless the search is greedy"
+    ),
     "top_p": _both(_vllm("above 0, to 1"), "service"),
     "top_k": _both(_vllm("0 and -1 keep all tokens"), "service"),
     "min_p": _both(_vllm("0 to 1"), neutral=(0,)),

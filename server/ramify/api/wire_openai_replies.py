@@ -27,6 +27,12 @@ class Searched(Reply):
     status: records.Status
     stop_reason: records.StopReason | None
     release: str
+    temperature: float = Field(
+        description="Of its draws; the default if 0 was sent, at which a search would find nothing new."
+    )
+    truncated_answers: int = Field(
+        description="Draws cut by `max_tokens` or `search.max_depth` before the answer's end; worth 0."
+    )
 
 
 class Answered(Reply):

@@ -210,6 +210,9 @@ class Usage(Reply):
     simulations: int
     nodes: int
     seconds: float
+    truncated_answers: int = Field(
+        description="Draws cut by `sampling.max_tokens` or `search.max_depth` before the answer's end; worth 0."
+    )
 
 
 class SearchReply(Reply):

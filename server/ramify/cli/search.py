@@ -37,7 +37,10 @@ def search(
         ),
     ] = "mcts",
     tokens: Annotated[int, typer.Option(min=1, help="Generated tokens that it may spend.")] = DEFAULT_TOKENS,
-    simulations: Annotated[int, typer.Option(min=1, help="Simulations that it may run.")] = 10_000,
+    simulations: Annotated[
+        int | None,
+        typer.Option(min=1, help="Simulations that it may run; none: as many as the tokens pay for."),
+    ] = None,
     grader: Annotated[str, typer.Option(help="Who judges complete answers: model or verifier.")] = "model",
     task: Annotated[
         str | None,
@@ -64,7 +67,7 @@ def search(
     asked: dict[str, Any] = {
         "algorithm": _algorithm(algorithm),
         "grader": grader,
-        "budget": {"tokens": tokens, "simulations": simulations},
+        "budget": {"tokens": tokens} | ({} if simulations is None else {"simulations": simulations}),
     }
     for setting in set_ or []:
         key, found, text = setting.partition("=")

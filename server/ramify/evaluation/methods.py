@@ -17,16 +17,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
-from ramify.search.params import ParamError, search_params
+from ramify.search.params import FLAT, ParamError, search_params
 from ramify.search.records import Action, Algorithm, AnswerRule, Limits, Sampling, SearchParams
 
 SHIPPED = "methods.toml"
-MANY = 10_000
-"""Simulations allowed where only tokens should count; also what a server allows by default."""
-
 TUNABLE = ("search", "sampling")
 """The groups of a method that its table `tuned` may change."""
-FLAT = ("best_of_n", "self_consistency")
 
 
 class BadMethod(ValueError):
@@ -44,8 +40,8 @@ class Method:
     """Search parameters that differ from the algorithm's defaults; keys of `SearchParams`, `action` as a table."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """What differs from the release's sampling; keys of `Sampling`."""
-    simulations: int = MANY
-    """Cap on simulations, whatever the token budget: 1 with temperature 0 is greedy decoding."""
+    simulations: int | None = None
+    """Cap on simulations, whatever the token budget: 1 with temperature 0 is greedy decoding. `None`: none."""
 
     @property
     def flat(self) -> bool:
@@ -64,7 +60,7 @@ class Method:
         return (
             (self.flat or paths)
             and self.search.get("commit", "root") == "root"
-            and self.search.get("early_stop", "off") == "off"
+            and self.params(tokens=1).early_stop == "off"
             and self.answer != "most_visited"
         )
 
@@ -77,7 +73,8 @@ class Method:
             **self.search,
             "algorithm": "best_of_n" if self.flat else self.algorithm,
             "answer": "orm_vote" if self.flat else self.answer,
-            "budget": {"simulations": self.simulations, "tokens": tokens},
+            "budget": {"tokens": tokens}
+            | ({} if self.simulations is None else {"simulations": self.simulations}),
         }
 
     def params(self, tokens: int) -> SearchParams:
@@ -97,7 +94,7 @@ class Method:
         what = asdict(self)
         del what["name"]
         what["reads_off"] = self.reads_off
-        if self.search.get("early_stop", "off") == "off":
+        if self.params(tokens=1).early_stop == "off":
             del what["answer"]
         if self.flat:
             what["algorithm"] = "flat"
@@ -166,7 +163,7 @@ def _tuned(table: Mapping[str, Any], apply: bool) -> dict[str, Any]:
 
 def check(method: Method) -> None:
     """Raise `BadMethod` where the method could not run under any budget."""
-    method.params(tokens=MANY)
+    method.params(tokens=1)
     for key in method.sampling:
         if key not in {f.name for f in fields(Sampling)}:
             _unknown("sampling parameter", key, [f.name for f in fields(Sampling)])

@@ -98,6 +98,10 @@ def puct_scores(choices: Sequence[Arm], c_init: float, c_base: float) -> list[fl
     return [a.q + c * a.prior * root / (1 + a.n) for a in choices]
 
 
+FARTHEST = 100.0
+"""Steps beyond which pseudo-visits grow no more: they are past all counting, and would leave the floats."""
+
+
 def pseudo_visits(kappa: float, growth: float | None, steps_left: float) -> float:
     """κ(s): the pseudo-visits that the model's value of a state counts for, `steps_left` steps before the end.
 
@@ -109,7 +113,8 @@ def pseudo_visits(kappa: float, growth: float | None, steps_left: float) -> floa
     after one failure the last step never succeeded.)"""
     if growth is None:
         return kappa
-    return kappa * (math.pow(growth, max(0.0, steps_left - 1)) - 1) / (growth - 1)
+    reach = min(max(0.0, steps_left - 1), FARTHEST)
+    return kappa * (math.pow(growth, reach) - 1) / (growth - 1)
 
 
 def thompson_scores(choices: Sequence[Arm], kappas: Sequence[float], rng: random.Random) -> list[float]:

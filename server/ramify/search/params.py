@@ -25,7 +25,7 @@ class ParamError(ValueError):
 BOUNDS: dict[str, tuple[float, float]] = {
     "width": (1, 64),
     "parallel": (1, 256),
-    "max_depth": (1, 1024),
+    "max_depth": (1, 4096),
     "prior_temperature": (0.01, 100),
     "rollout_weight": (0, 1),
     "early_stop_threshold": (0.5, 1),
@@ -43,7 +43,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "beam_width": (1, 256),
     "threshold": (0, 1),
     "action.max_tokens": (1, 4096),
-    "budget.simulations": (1, 100_000),
+    "budget.simulations": (1, records.MOST_SIMULATIONS),
     "budget.tokens": (1, 10_000_000),
     "budget.seconds": (0.001, 86_400),
     "budget.nodes": (1, 1_000_000),
@@ -66,6 +66,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "early_stop": get_args(records.EarlyStop),
     "action.kind": get_args(records.ActionKind),
 }
+
+FLAT = ("best_of_n", "self_consistency")
 
 _FLAT = {
     "algorithm",
@@ -145,6 +147,10 @@ def search_params(algorithm: str = "mcts", **given: Any) -> SearchParams:
         if name not in FIELDS[algorithm]:
             raise ParamError(name, f"has no effect with algorithm {algorithm!r}")
     params = replace(SearchParams(algorithm=algorithm), **{**DEFAULTS[algorithm], **given})  # type: ignore[arg-type]
+    if "early_stop" not in given and params.grader == "verifier":
+        params = replace(
+            params, early_stop="verified"
+        )  # a search that was told what is right has nothing left to find
     for name in given:
         if name in _ONLY_WITH and _ONLY_WITH[name][0] in FIELDS[algorithm]:
             other, values = _ONLY_WITH[name]
@@ -164,8 +170,45 @@ def search_params(algorithm: str = "mcts", **given: Any) -> SearchParams:
     return params
 
 
+def without_cuts(params: SearchParams, sampling: Sampling) -> SearchParams:
+    """The same, as deep as the longest answer can be: a step may be a single token, a chunk has all of its own."""
+    if params.algorithm in FLAT:
+        return params
+    size = params.action.max_tokens if params.action.kind == "chunk" else 1
+    deepest = BOUNDS["max_depth"][1]
+    return replace(params, max_depth=int(min(deepest, math.ceil(sampling.max_tokens / size))))
+
+
+def most_draws(params: SearchParams) -> int:
+    """The most draws of one expansion."""
+    if params.algorithm in FLAT:
+        return 1
+    if params.algorithm == "gumbel":
+        return params.considered if params.expand == "path" else max(params.width, params.considered)
+    if params.algorithm == "particle":
+        return params.beam_width
+    return params.width * (params.beam_width if params.algorithm == "dvts" else 1)
+
+
+def repeats(params: SearchParams) -> bool:
+    """Whether the search would ask a policy that always says the same more than once for the same words. Enumerated
+    tokens differ whatever the policy says."""
+    if params.expand == "path":
+        return params.budget.simulations > 1 or most_draws(params) > 1
+    return params.action.kind != "token" and (
+        most_draws(params) > 1 or params.widen or params.leaf != "value"
+    )
+
+
 def check_sampling(params: SearchParams, sampling: Sampling) -> None:
-    """Raise `ParamError` where the budget cannot pay for even one complete answer."""
+    """Raise `ParamError` if the budget cannot pay for even one complete answer, or if all draws would be the same."""
+    for name, value in (("temperature", 0), ("top_k", 1)):
+        if getattr(sampling, name) == value and repeats(params):
+            raise ParamError(
+                f"sampling.{name}",
+                f"is {value}, at which all draws from one place are the same and a search finds nothing new. Leave it "
+                "out, or ask for one greedy answer (algorithm best_of_n, budget.simulations 1) or for token actions",
+            )
     tokens = params.budget.tokens
     if tokens is not None and tokens < sampling.max_tokens:
         raise ParamError(
@@ -200,11 +243,7 @@ def _check_values(params: SearchParams) -> None:
 
 
 def _check_combinations(params: SearchParams) -> None:
-    if (
-        params.expand == "path"
-        and params.action.kind == "token"
-        and params.algorithm not in ("best_of_n", "self_consistency")
-    ):
+    if params.expand == "path" and params.action.kind == "token" and params.algorithm not in FLAT:
         raise ParamError(
             "action.kind", "'token' enumerates next tokens and cannot write whole paths: use expand 'step'"
         )

@@ -72,15 +72,25 @@ class Action:
     """`step`: cap on one step's tokens. `chunk`: its exact size. `token`: ignored (always 1)."""
 
 
+MOST_SIMULATIONS = 100_000
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The budget: whichever limit is met first ends the search. `None` means no such limit."""
 
-    simulations: int = 64
+    simulations: int = 0
+    """At least 1. Left out (0), it is 64 if nothing else limits the search, else `MOST_SIMULATIONS`: every search has a
+    cap on them, but one that nobody named cuts no search short that has another limit."""
     tokens: int | None = None
     """Generated tokens, merged duplicates and aborted draws included."""
     seconds: float | None = None
     nodes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.simulations == 0:
+            alone = self.tokens is self.seconds is self.nodes is None
+            object.__setattr__(self, "simulations", 64 if alone else MOST_SIMULATIONS)
 
 
 @dataclass(frozen=True, slots=True)

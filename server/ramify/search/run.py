@@ -19,7 +19,7 @@ from ramify.search.algorithms import ALGORITHMS
 from ramify.search.budget import Budget
 from ramify.search.evaluate import Evaluator, Judging
 from ramify.search.growth import Growth
-from ramify.search.params import check_sampling, search_params
+from ramify.search.params import check_sampling, search_params, without_cuts
 from ramify.search.plans import Drawn, Plan, Spent
 from ramify.search.protocols import EngineDead, Policy, Scorer, Task
 from ramify.search.records import Answer, Sampling, Status, StopReason, Usage
@@ -324,6 +324,8 @@ async def search(
     """
     sampling = sampling or Sampling()
     checked = search_params(**params)
+    if "max_depth" not in params:
+        checked = without_cuts(checked, sampling)
     check_sampling(checked, sampling)
     tree = Tree(prompt_tokens=tuple(prompt_tokens), params=checked, sampling=sampling, seed=seed)
     await Search(tree, policy, scorer, task, clock=clock).run()

@@ -161,6 +161,11 @@ class Tree:
     def leaves(self) -> Iterator[Node]:
         return (node for node in self.nodes if not node.children)
 
+    @property
+    def truncated(self) -> int:
+        """Draws that were cut before the end of their answer."""
+        return sum(node.multiplicity for node in self.nodes if node.terminal == "truncated")
+
     def complete(self) -> list[Node]:
         """Ends of complete answers; truncated ones are not complete."""
         return [node for node in self.nodes if node.terminal in ("eos", "stop")]

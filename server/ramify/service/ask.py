@@ -49,6 +49,8 @@ class Ask:
     """Fields of `SearchParams` that were given; `action` and `budget` are mappings of the same kind."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Sampling` that were given."""
+    greedy_by_habit: bool = False
+    """A temperature of 0 is what the client always sends: a search that could find nothing at it takes the default."""
     seed: int | None = None
     train: bool = True
     deadline: float | None = None

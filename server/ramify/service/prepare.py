@@ -13,7 +13,15 @@ from typing import Any
 
 from ramify.rewards import registry
 from ramify.rewards.errors import BadProblem, UnknownTask
-from ramify.search.params import ParamError, check_sampling, search_params
+from ramify.search.params import (
+    FLAT,
+    ParamError,
+    check_sampling,
+    most_draws,
+    repeats,
+    search_params,
+    without_cuts,
+)
 from ramify.search.protocols import Task
 from ramify.search.records import Action, Limits, Sampling, SearchParams
 from ramify.search.tree import Tree
@@ -24,7 +32,6 @@ from ramify.service.ids import TREE, uuid7
 from ramify.service.ports import ServedModel, Tokenizer
 from ramify.settings import Limits as Caps
 
-FLAT = ("best_of_n", "self_consistency")
 DEFAULT_MAX_TOKENS = Sampling().max_tokens
 
 
@@ -60,7 +67,7 @@ class Preparer:
         name, problem, task, ask = self._task(ask)
         prompt, tokens = self._prompt(ask)
         sampling = self._sampling(ask, len(tokens))
-        params = self._params(ask.search, sampling)
+        params, sampling = self._params(ask, sampling)
         if not self.model.judged and needs_judging(params):
             raise no_value_model("search.algorithm")
         if params.grader == "verifier" and name not in registry.VERIFIABLE:
@@ -137,24 +144,35 @@ class Preparer:
             )
         return sampling
 
-    def _params(self, given: Mapping[str, Any], sampling: Sampling) -> SearchParams:
-        fields = dict(given)
+    def _params(self, ask: Ask, sampling: Sampling) -> tuple[SearchParams, Sampling]:
+        """How to search, and how to draw for it."""
+        fields = dict(ask.search)
         algorithm = fields.pop("algorithm", SearchParams().algorithm)
         try:
             defaults = search_params(algorithm)
             if "action" in fields:
                 fields["action"] = self._action(fields["action"], defaults.action)
-            if "budget" in fields:
-                fields["budget"] = replace(defaults.budget, **fields["budget"])
+            fields["budget"] = self._limits(fields.get("budget", {}))
             params = search_params(algorithm, **fields)
             if "action" not in fields and self.model.action is not None:
                 params = replace(params, action=self.model.action)
+            if "max_depth" not in fields:
+                params = without_cuts(params, sampling)
             params = replace(params, budget=self._budget(params, sampling))
+            if ask.greedy_by_habit and sampling.temperature == 0 and repeats(params):
+                sampling = replace(sampling, temperature=Sampling().temperature)
             check_sampling(params, sampling)
         except ParamError as error:
             where = error.field if error.field.startswith("sampling.") else f"search.{error.field}"
             raise BadRequest(str(error.message), param=where) from error
-        return params
+        return params, sampling
+
+    def _limits(self, given: Mapping[str, Any]) -> Limits:
+        """Simulations that nobody asked for are never more than the server takes."""
+        limits = Limits(**given)
+        if "simulations" in given:
+            return limits
+        return replace(limits, simulations=min(limits.simulations, self.caps.budget_simulations))
 
     def _action(self, given: Mapping[str, Any], default: Action) -> Action:
         kind = given.get("kind", (self.model.action or default).kind)
@@ -217,14 +235,14 @@ def needs_judging(params: SearchParams) -> bool:
 
 
 def worst_case(params: SearchParams, sampling: Sampling) -> int:
-    """Generated tokens that a search can cost before its other limits end it."""
-    simulations, answer = params.budget.simulations, sampling.max_tokens
-    if params.algorithm in FLAT:
-        return (simulations + 1) * answer
-    if params.algorithm == "mcts" and params.expand == "path":
-        return (simulations + params.width + 1) * answer
-    line = max(answer, params.max_depth * params.action.max_tokens)
-    return (simulations * params.width + 1) * line
+    """Generated tokens that a search can cost before its simulations end, the final answer's included."""
+    simulations, answer, draws = params.budget.simulations, sampling.max_tokens, most_draws(params)
+    if params.expand == "path":  # the first simulation makes all its draws, each later one a single one
+        return (simulations - 1 + draws + 1) * answer
+    step = 1 if params.action.kind == "token" else draws * min(params.action.max_tokens, answer)
+    steps = min(params.max_depth, answer) if params.algorithm == "rap" else 1
+    rollout = answer if params.leaf != "value" else 0
+    return simulations * (steps * step + rollout) + answer
 
 
 def over(param: str, value: float, cap: float) -> BadRequest:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 import pytest
 
@@ -9,9 +10,9 @@ from ramify.api.dot import dot
 from ramify.api.middleware import local_name
 from ramify.api.wire_search import Search
 from ramify.rewards.errors import CallFailed
-from ramify.search.params import FIELDS
+from ramify.search.params import FIELDS, search_params
 from ramify.search.protocols import GradingFailed
-from ramify.search.records import Sampling, SearchParams, Verdict
+from ramify.search.records import Limits, Sampling, SearchParams, Verdict
 from ramify.search.tree import Tree
 from ramify.service import ids
 from ramify.service.errors import Unauthorized
@@ -19,6 +20,7 @@ from ramify.service.keys import ANONYMOUS, Keyring
 from ramify.service.prepare import worst_case
 from ramify.service.tasks import CountedTask
 from ramify.settings import ApiKey
+from search_worlds import STEP, TOKEN, described, ran, rule_for, variants
 
 
 @pytest.fixture
@@ -78,9 +80,37 @@ async def test_grading_failures_are_counted_by_kind_and_passed_on() -> None:
     assert await counted.finals(["a\n"]) == ["a"]
 
 
-def test_a_budget_without_tokens_gets_what_its_other_limits_could_cost() -> None:
-    params, sampling = SearchParams(width=4), Sampling(max_tokens=10)
-    assert worst_case(params, sampling) == (64 + 4 + 1) * 10
+@pytest.mark.parametrize(
+    ("params", "tokens"),
+    [
+        ({}, (3 + 2) * 10),
+        ({"algorithm": "self_consistency"}, 2 * 10 + 10),
+        ({"algorithm": "gumbel"}, (8 + 2) * 10),
+        ({"expand": "step"}, 2 * 3 * 4 + 10),
+        ({"expand": "step", "leaf": "mixed"}, 2 * (3 * 4 + 10) + 10),
+        ({"expand": "step", "action": TOKEN}, 2 + 10),
+        ({"algorithm": "rap"}, 2 * 10 * 3 * 4 + 10),
+        ({"algorithm": "dvts"}, 2 * 4 * 3 * 4 + 10),
+        ({"algorithm": "particle"}, 2 * 16 * 4 + 10),
+    ],
+)
+def test_a_budget_without_tokens_gets_what_its_simulations_could_cost(
+    params: dict[str, Any], tokens: int
+) -> None:
+    # two simulations, answers of 10 tokens, steps of 4, 3 draws an expansion (or the algorithm's own), one last answer
+    width = {} if params.get("algorithm") in ("self_consistency", "gumbel", "particle") else {"width": 3}
+    action = {} if params.get("algorithm") == "self_consistency" else {"action": STEP}
+    given = search_params(**{**width, **action, **params}, budget=Limits(simulations=2))
+    assert worst_case(given, Sampling(max_tokens=10)) == tokens
+
+
+@pytest.mark.parametrize("params", variants(), ids=described)
+def test_no_search_needs_more_tokens_than_the_worst_case(params: dict[str, Any]) -> None:
+    free = ran(rule_for(params), **params, budget=Limits(simulations=30), schedule="waves")
+    most = worst_case(free.tree.params, free.tree.sampling)
+    held = ran(rule_for(params), **params, budget=Limits(simulations=30, tokens=most), schedule="waves")
+    assert held.tree.stop_reason == free.tree.stop_reason
+    assert held.tree.usage == free.tree.usage
 
 
 def test_dot_quotes_whatever_a_model_may_write() -> None:

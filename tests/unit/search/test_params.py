@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fakes import FakePolicy, FakeTask
+from fakes import FakePolicy, FakeTask, letters
 from ramify.search.params import (
     BOUNDS,
     CHOICES,
@@ -16,10 +16,13 @@ from ramify.search.params import (
     FIELDS,
     ParamError,
     check_sampling,
+    repeats,
     search_params,
+    without_cuts,
 )
 from ramify.search.records import Action, Limits, Sampling, SearchParams
-from search_worlds import TOKEN, lines, parity, ran, shape
+from search_worlds import CHUNK, ONE_AT_A_TIME, TOKEN, lines, parity, ran, rule_for, shape, variants
+from search_worlds import STEP as LINE
 
 EVERYONE = sorted(FIELDS)
 
@@ -174,6 +177,93 @@ def test_a_budget_below_one_answer_is_refused():
         check_sampling(params, Sampling(max_tokens=64))
     check_sampling(params, Sampling(max_tokens=63))
     check_sampling(search_params(), Sampling(max_tokens=10**6))
+
+
+def test_simulations_that_nobody_named_are_64_alone_and_no_limit_beside_another():
+    assert Limits().simulations == 64
+    for other in ({"tokens": 100}, {"seconds": 1.0}, {"nodes": 5}):
+        assert Limits(**other).simulations == 100_000
+        assert Limits(simulations=7, **other).simulations == 7
+
+
+def test_a_search_that_was_told_what_is_right_stops_there_unless_it_is_told_to_go_on():
+    assert search_params().early_stop == "off"
+    assert search_params(grader="verifier").early_stop == "verified"
+    assert search_params(grader="verifier", early_stop="off").early_stop == "off"
+
+
+GREEDY: list[dict[str, Any]] = [
+    {"algorithm": "best_of_n", "budget": Limits(simulations=1)},
+    {"algorithm": "self_consistency", "budget": Limits(simulations=1)},
+    {"width": 1, "budget": Limits(simulations=1)},
+    {"algorithm": "gumbel", "considered": 1, "budget": Limits(simulations=1)},
+    {"width": 1, "expand": "step"},
+    {"algorithm": "beam", "width": 1},
+    {"algorithm": "dvts", "width": 1, "beam_width": 1},
+    {"algorithm": "dfs", "width": 1, "threshold": 0.0},
+    {"algorithm": "rap", "width": 1},
+    {"algorithm": "particle", "beam_width": 1},
+    *[params for params in variants() if params.get("action") is TOKEN],
+]
+"""Searches that mean something at temperature 0."""
+
+
+@pytest.mark.parametrize("params", GREEDY)
+def test_a_search_that_may_be_greedy_draws_nothing_twice(params: dict[str, Any]):
+    given = {"budget": Limits(simulations=12), **params}
+    check_sampling(search_params(**given), Sampling(temperature=0))
+    found = ran(rule_for(params), sampling=Sampling(temperature=0, max_tokens=12), **given, **ONE_AT_A_TIME)
+    drawn = [text for text, draw in found.policy.requests for _ in range(draw.n)]
+    if (
+        params.get("leaf") is None or params.get("action") is not TOKEN
+    ):  # rollouts of two tokens may be written alike
+        assert len(drawn) == len(set(drawn))
+    assert found.tree.answer is not None
+
+
+@pytest.mark.parametrize(
+    ("field", "sampling"), [("temperature", {"temperature": 0}), ("top_k", {"top_k": 1})]
+)
+@pytest.mark.parametrize("params", [p for p in variants() if p.get("action") is not TOKEN])
+def test_a_search_that_would_draw_one_answer_again_and_again_is_refused(
+    params: dict[str, Any], field: str, sampling: dict[str, Any]
+):
+    with pytest.raises(ParamError) as refused:
+        check_sampling(search_params(**params), Sampling(**sampling))
+    assert refused.value.field == f"sampling.{field}"
+    check_sampling(search_params(**params), Sampling())
+
+
+def test_one_step_at_a_time_repeats_if_it_draws_afresh_or_rolls_out():
+    chain: dict[str, Any] = {"width": 1, "expand": "step"}
+    assert not repeats(search_params(**chain))
+    assert repeats(search_params(**chain, widen=True))
+    assert repeats(search_params(**chain, leaf="mixed"))
+
+
+@pytest.mark.parametrize(
+    ("action", "depth"), [(LINE, 100), (TOKEN, 100), (CHUNK, 50), (Action("chunk", (), 64), 2)]
+)
+def test_the_default_depth_is_that_of_the_longest_answer(action: Action, depth: int):
+    params = search_params(action=action, expand="step")
+    assert without_cuts(params, Sampling(max_tokens=100)).max_depth == depth
+
+
+def test_the_default_depth_is_bounded_and_leaves_flat_searches_alone():
+    assert without_cuts(search_params(), Sampling(max_tokens=10**6)).max_depth == 4096
+    flat = search_params("best_of_n")
+    assert without_cuts(flat, Sampling(max_tokens=100)) == flat
+
+
+def test_an_answer_of_as_many_steps_as_tokens_is_not_cut():
+    # a step for each of 99 line breaks, and the end
+    sampling = Sampling(max_tokens=100)
+    params = {"action": LINE, "max_depth": without_cuts(search_params(action=LINE), sampling).max_depth}
+    tree = ran(
+        letters({"": 1.0}, 99), sampling=sampling, budget=Limits(simulations=1), width=1, **params
+    ).tree
+    assert tree.truncated == 0
+    assert tree.nodes[-1].depth == 100
 
 
 PUCT = {"select": "puct"}

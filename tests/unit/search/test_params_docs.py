@@ -35,7 +35,17 @@ def values(name: str) -> str:
     return {"widen": "true, false", "abandon": "true, false", "action.stop": "1 to 8 strings"}[name]
 
 
+DERIVED = {
+    "max_depth": "as deep as answers can be",
+    "early_stop": "`off`; `grader: verifier` `verified`",
+    "budget.simulations": "`64`; none beside another limit",
+}
+"""Defaults that follow from other parameters."""
+
+
 def default(name: str, value: object) -> str:
+    if name in DERIVED:
+        return DERIVED[name]
     own = [
         f"`{a}` {shown(given[name])}" for a, given in DEFAULTS.items() if name in given and name in FIELDS[a]
     ]

@@ -20,6 +20,9 @@ from ramify.search.plans import Drawn, Hurdle, Plan
 from ramify.search.seeds import derive
 from ramify.search.tree import Node
 
+UNKNOWN_END = 32
+"""Depth at which answers are taken to end, if they may be as long, before any has."""
+
 
 class Mcts(Algorithm):
     """`commit: root` spends everything from the root (TS-LLM's MCTS-Rollout); `commit: step` fixes one step after
@@ -82,7 +85,7 @@ class Mcts(Algorithm):
     def _kappas(self, node: Node, choices: Sequence[Arm]) -> list[float]:
         """Each arm's pseudo-visits; steps are left to where the complete answers so far end, on average."""
         kappa, growth = self.params.kappa, self.params.kappa_growth
-        end = self.growth.mean_end or self.params.max_depth
+        end = self.growth.mean_end or min(self.params.max_depth, UNKNOWN_END)
         return [pseudo_visits(kappa, growth, end - (a.node or node).depth) for a in choices]
 
     def _hurdle(self) -> Hurdle | None:
@@ -181,13 +184,13 @@ class Mcts(Algorithm):
     _looked_at = 0
 
     def _end_depth(self) -> int:
-        """How deep answers end: as deep as any complete one that the tree holds, else the depth cap."""
+        """How deep answers end: as deep as any complete one that the tree holds."""
         drawn = self.tree.completions
         self._deepest = max(
             [self._deepest, *(self.tree.nodes[c.node].depth for c in drawn[self._looked_at :])]
         )
         self._looked_at = len(drawn)
-        return self._deepest or self.params.max_depth
+        return self._deepest or min(self.params.max_depth, UNKNOWN_END)
 
     def _committed(self, visited: Sequence[Node]) -> Node:
         if self.params.tau == 0:

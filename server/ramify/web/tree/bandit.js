@@ -84,8 +84,8 @@ function kappaAt({ params, nodes, completions }) {
   const { kappa, kappa_growth: growth } = params;
   if (!growth) return () => kappa;
   const drawn = completions ?? [];
-  const end = drawn.length ? drawn.reduce((sum, { node }) => sum + nodes[node].depth, 0) / drawn.length : params.max_depth;
-  return (node) => (kappa * (growth ** Math.max(0, end - node.depth - 1) - 1)) / (growth - 1);
+  const end = drawn.length ? drawn.reduce((sum, { node }) => sum + nodes[node].depth, 0) / drawn.length : Math.min(params.max_depth, 32);
+  return (node) => (kappa * (growth ** Math.min(100, Math.max(0, end - node.depth - 1)) - 1)) / (growth - 1);
 }
 
 /** The Beta that Thompson sampling draws an arm's value from. */
