@@ -67,3 +67,42 @@ PLAIN = {
     ),
 }
 """Attention over everything before: a tree can be packed."""
+
+WINDOW = {"sliding_window": 8, "use_sliding_window": True, "max_window_layers": 0}
+OTHER = {
+    "mistral": Architecture("mistral", {**UNTIED, "sliding_window": 8}),
+    "qwen2 with a window": Architecture("qwen2", {**TIED, **WINDOW}),
+    "gemma2": Architecture("gemma2", {"sliding_window": 8}),
+    "gemma3": Architecture("gemma3_text", {"sliding_window": 8}),
+    "cohere2": Architecture("cohere2", {"sliding_window": 8}),
+    "llama4": Architecture(
+        "llama4_text",
+        {
+            **EXPERTS,
+            **UNTIED,
+            "attention_chunk_size": 8,
+            "intermediate_size_mlp": 32,
+            "interleave_moe_layer_step": 2,
+        },
+    ),
+    "qwen3_next": Architecture(
+        "qwen3_next",
+        {
+            **EXPERTS,
+            **UNTIED,
+            "moe_intermediate_size": 16,
+            "shared_expert_intermediate_size": 16,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 2,
+            "linear_key_head_dim": 8,
+            "linear_value_head_dim": 8,
+            "layer_types": ["linear_attention", "full_attention"],
+        },
+    ),
+    "jamba": Architecture(
+        "jamba",
+        {**EXPERTS, **UNTIED, "use_mamba_kernels": False, "attn_layer_period": 2, "attn_layer_offset": 1},
+    ),
+    "mamba": Architecture("mamba", {**UNTIED, "state_size": 4, "time_step_rank": 4}),
+}
+"""Windows, chunks, recurrences: a packed tree would be read wrongly."""

@@ -11,7 +11,8 @@ import json
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,21 @@ def drawn_tree(i: int) -> LabelledTree:
 
 
 TREES = [drawn_tree(i) for i in range(8)]
+
+
+def with_logprobs_of(policy: Path, trees: Sequence[LabelledTree]) -> list[LabelledTree]:
+    """Copies of the trees with the log-probabilities that a policy gives their tokens, each path by itself."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32).eval()
+    copies = [replace(one, tree=deepcopy(one.tree)) for one in trees]
+    for node, of in ((node, one.tree) for one in copies for node in one.tree.nodes[1:]):
+        ids = torch.tensor([of.sequence(node)])
+        with torch.inference_mode():
+            logprobs = model(ids).logits[0, -len(node.tokens) - 1 : -1].log_softmax(-1)
+        own = logprobs.gather(1, torch.tensor(node.tokens)[:, None])[:, 0]
+        node.logprobs = tuple(own.tolist())
+    return copies
 
 
 def write_problems(path: Path, count: int = 40, *, chat: bool = False) -> str:

@@ -22,8 +22,8 @@ class Batch:
     """[R, L]"""
     positions: Tensor
     """[R, L]"""
-    mask: Tensor
-    """[R, 1, L, L], whether a token attends to another."""
+    mask: Tensor | None
+    """[R, 1, L, L], whether a token attends to another; None: each row is one path, padded at its end."""
     at: Tensor
     """[k], places in the flattened rows."""
     labels: Tensor
@@ -33,7 +33,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         columns = {name: column.to(device) for name, column in self.columns.items()}
-        tokens, positions, mask = self.tokens.to(device), self.positions.to(device), self.mask.to(device)
+        tokens, positions = self.tokens.to(device), self.positions.to(device)
+        mask = None if self.mask is None else self.mask.to(device)
         return Batch(tokens, positions, mask, self.at.to(device), self.labels.to(device), columns)
 
 
@@ -77,29 +78,36 @@ def idle(piece: Piece) -> Piece:
     return Piece(piece.tokens, piece.positions, piece.owner, piece.sees, piece.at, piece.labels, columns)
 
 
-def collate(pieces: Sequence[Piece]) -> Batch:
-    """Pack pieces into rows as long as the longest, first fit by falling length."""
+def collate(pieces: Sequence[Piece], packed: bool = True) -> Batch:
+    """Pack pieces into rows as long as the longest, first fit by falling length; or give each path a row of its own."""
     length = max(map(len, pieces))
-    placed, rows = _place([len(p) for p in pieces], length)
+    sizes = [len(p) for p in pieces]
+    placed, rows = _place(sizes, length) if packed else ([(i, 0) for i in range(len(pieces))], len(pieces))
     tokens = np.zeros((rows, length), dtype=ints)
     positions = np.zeros((rows, length), dtype=ints)
-    mask = np.zeros((rows, 1, length, length), dtype=np.bool_)
-    mask[:, :, np.arange(length), np.arange(length)] = True  # padding sees itself: a row of nothing is NaN
     at = []
     for piece, (row, start) in zip(pieces, placed, strict=True):
         here = slice(start, start + len(piece))
         tokens[row, here], positions[row, here] = piece.tokens, piece.positions
-        mask[row, 0, here, here] = piece.mask()
         at.append(piece.at + row * length + start)
     names = pieces[0].columns
     return Batch(
         torch.from_numpy(tokens),
         torch.from_numpy(positions),
-        torch.from_numpy(mask),
+        _mask(pieces, placed, rows, length) if packed else None,
         torch.from_numpy(np.concatenate(at)),
         torch.from_numpy(np.concatenate([p.labels for p in pieces])),
         {name: torch.from_numpy(np.concatenate([p.columns[name] for p in pieces])) for name in names},
     )
+
+
+def _mask(pieces: Sequence[Piece], placed: Sequence[tuple[int, int]], rows: int, length: int) -> Tensor:
+    mask = np.zeros((rows, 1, length, length), dtype=np.bool_)
+    mask[:, :, np.arange(length), np.arange(length)] = True  # padding sees itself: a row of nothing is NaN
+    for piece, (row, start) in zip(pieces, placed, strict=True):
+        here = slice(start, start + len(piece))
+        mask[row, 0, here, here] = piece.mask()
+    return torch.from_numpy(mask)
 
 
 def _place(sizes: Sequence[int], length: int) -> tuple[list[tuple[int, int]], int]:

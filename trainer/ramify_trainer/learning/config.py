@@ -95,11 +95,13 @@ class LearningConfig(_Section):
     accumulation: PositiveInt = 1
     """Forward passes that one optimizer step is split into. Memory, not the result, depends on it."""
     max_pack_tokens: PositiveInt = 2048
-    """Tokens of one packed sequence; larger trees are split by subtrees."""
+    """Tokens of one packed sequence; larger trees are split by subtrees. A model whose layers have windows, chunks or
+    recurrences is trained path by path instead, which the learner finds out by itself and says."""
 
     precision: Literal["fp32", "bf16"] = "fp32"
     """`bf16` computes in bfloat16; the weights that are trained stay in float32."""
     attention: Literal["sdpa", "eager"] = "sdpa"
+    """How transformers computes attention. A model for which it has no `sdpa` needs `eager`."""
     sharding: Literal["none", "fsdp2"] = "none"
     """With several processes: a whole copy in each (data parallel), or sharded weights."""
     lora: LoraConfig | None = None

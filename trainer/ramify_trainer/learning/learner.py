@@ -6,6 +6,7 @@ number of threads it gives the same weights bit for bit, and so does a learner t
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,10 +36,13 @@ from ramify_trainer.learning.networks import (
     merged_weights,
 )
 from ramify_trainer.learning.packing import Piece
+from ramify_trainer.learning.probing import longest_path, policy_fault, value_fault
 from ramify_trainer.learning.reading import Reader
 from ramify_trainer.learning.trainee import LossOf, Trainee
 
 __all__ = ["Learner"]
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Told (steps done, steps of this round)."""
@@ -136,8 +140,9 @@ class Learner:
             refused = Counter(
                 reason for tree in trees if (reason := policy_refusal(tree, self.config)) is not None
             )
+            self._settle_packing(longest_path(trees))
             policy = self._policy_pieces(trees) if self.config.train_policy else []
-            value = value_pieces(trees, self.config) if self.config.train_value else []
+            value = value_pieces(trees, self.config, self._value) if self.config.train_value else []
             jobs = {
                 "policy": (self._policy, policy, self._policy_loss),
                 "value": (self._value, value, self._value_loss),
@@ -149,6 +154,7 @@ class Learner:
                 seconds=time.perf_counter() - began,
                 staleness=float(np.mean([t.staleness for t in trees])) if trees else 0.0,
                 masked_share=float(np.mean([not t.outcomes for t in trees])) if trees else 0.0,
+                packed=float(self._policy.packs and self._value.packs),
                 refused=dict(sorted(refused.items())),
                 policy=self._figures(sums["policy"], norms["policy"], metrics.policy_figures),
                 value=self._figures(sums["value"], norms["value"], metrics.value_figures),
@@ -216,11 +222,29 @@ class Learner:
         c = self.config
         return plan([len(p) for p in pieces], c.tokens_per_batch, c.steps_per_round, c.epochs, seed)
 
+    def _settle_packing(self, path: Sequence[int]) -> None:
+        """Decide, on the round's longest path, which of the networks read packed trees and which read their paths."""
+        if len(path) < 2:
+            return
+        faults = {"policy": policy_fault, "value": value_fault}
+        for name, trainee in self._trainees().items():
+            fault = faults[name](trainee, path)
+            trainee.packs = fault is None
+            if fault is not None:
+                logger.warning(
+                    "the %s (%s) is trained path by path, which is correct and slower than packed trees: packed, %s",
+                    name,
+                    type(trainee.network.model).__name__,
+                    fault,
+                )
+
     def _policy_pieces(self, trees: Sequence[LabelledTree]) -> list[Piece]:
         if self._reference is None and self.config.kl_beta:
             network = load_policy(self._reference_path, self.config, trained=False)
             self._reference = Reader(network, self.config, self._accelerator)
-        return policy_pieces(trees, self.config, self._value, self.calibration, self._reference)
+        if self._reference is not None:
+            self._reference.packs = self._policy.packs
+        return policy_pieces(trees, self.config, self._policy, self._value, self.calibration, self._reference)
 
     def _policy_loss(self, logits: Tensor, batch: Batch) -> Loss:
         logprobs, entropy = token_logprobs(

@@ -23,11 +23,12 @@ __all__ = ["policy_pieces", "value_pieces"]
 def policy_pieces(
     trees: Sequence[LabelledTree],
     config: LearningConfig,
+    policy: Reader,
     value: Reader,
     calibration: tuple[float, float],
     reference: Reader | None,
 ) -> list[Piece]:
-    """The pieces of the trees that may serve the policy; with the column `reference`, the reference policy's
+    """The pieces of the trees that may serve `policy`; with the column `reference`, the reference policy's
     log-probs, where there is one. `value` judges the champion paths of `path_ppo`."""
     fit = [tree for tree in trees if policy_refusal(tree, config) is None]
     values: Sequence[Mapping[int, float]] = [{}] * len(fit)
@@ -37,17 +38,17 @@ def policy_pieces(
     pieces: list[Piece] = []
     for labelled, own in zip(fit, values, strict=True):
         targets = policy_targets(labelled, config, known, own)
-        pieces += pack_policy(labelled.tree, targets, config.max_pack_tokens)
+        pieces += pack_policy(labelled.tree, targets, policy.limit)
     return pieces if reference is None else _with_reference(pieces, reference)
 
 
-def value_pieces(trees: Sequence[LabelledTree], config: LearningConfig) -> list[Piece]:
-    """The pieces of the trees that may serve the value model."""
+def value_pieces(trees: Sequence[LabelledTree], config: LearningConfig, value: Reader) -> list[Piece]:
+    """The pieces of the trees that may serve `value`."""
     pieces: list[Piece] = []
     for labelled in trees:
         if refusal(labelled) is None:
             targets = value_targets(labelled.tree, labelled.outcomes, config.lambda_return)
-            pieces += pack_values(labelled.tree, targets, config.max_pack_tokens)
+            pieces += pack_values(labelled.tree, targets, value.limit)
     return pieces
 
 
@@ -59,7 +60,7 @@ def _champion_values(
     asked: list[tuple[int, Piece]] = []
     for i, labelled in enumerate(trees):
         states = {node.id: (0.0, 1.0) for node in champion(labelled.tree)[:-1]}
-        asked += [(i, piece) for piece in pack_values(labelled.tree, states, config.max_pack_tokens)]
+        asked += [(i, piece) for piece in pack_values(labelled.tree, states, value.limit)]
     values: list[dict[int, float]] = [{} for _ in trees]
     outputs = value.outputs([piece for _, piece in asked], lambda logits, _: (a * logits + b).sigmoid())
     for (i, piece), judged in zip(asked, outputs, strict=True):

@@ -24,6 +24,8 @@ class RoundMetrics:
     """Mean over the trees, in releases."""
     masked_share: float
     """Share of trees of which nobody labelled an answer."""
+    packed: float = 1.0
+    """1 if both networks read packed trees, 0 if one of them reads path by path."""
     refused: Mapping[str, int] = field(default_factory=dict)
     """Trees that did not serve the policy, by reason (`eligible.REFUSALS`)."""
     policy: Mapping[str, float] = field(default_factory=dict)
@@ -33,7 +35,7 @@ class RoundMetrics:
 
     def figures(self) -> dict[str, float]:
         """All of it, flat: `policy/kl`, `refused/stale`, ..."""
-        plain = {"trees", "steps", "seconds", "staleness", "masked_share"}
+        plain = {"trees", "steps", "seconds", "staleness", "masked_share", "packed"}
         figures = {name: float(getattr(self, name)) for name in sorted(plain)}
         for group in ("refused", "policy", "value"):
             figures |= {f"{group}/{name}": float(x) for name, x in getattr(self, group).items()}

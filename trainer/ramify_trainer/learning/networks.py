@@ -37,7 +37,14 @@ class Network(nn.Module):
         super().__init__()
         self.model = model
 
-    def _mask(self, mask: Tensor) -> Tensor:
+    def _layers(self, positions: Tensor, mask: Tensor | None) -> dict[str, Any]:
+        """What the model is told beside the tokens. With rows of single paths that is nothing: the model does as it
+        always does, whatever its layers are."""
+        if mask is None:
+            return {"use_cache": False}
+        return {"position_ids": positions, "attention_mask": self._added(mask), "use_cache": False}
+
+    def _added(self, mask: Tensor) -> Tensor:
         """What is added to the attention scores, [R, 1, L, L]: 0, or the least number where nothing is to be seen."""
         kind = (
             torch.get_autocast_dtype(mask.device.type)
@@ -55,11 +62,9 @@ N = TypeVar("N", bound=Network)
 class PolicyNetwork(Network):
     """A causal language model."""
 
-    def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor, at: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, at: Tensor) -> Tensor:
         """Logits [k, V] that follow the places `at` [k] of the flattened rows [R, L]."""
-        out = self.model(
-            input_ids=tokens, position_ids=positions, attention_mask=self._mask(mask), use_cache=False
-        )
+        out = self.model(input_ids=tokens, **self._layers(positions, mask))
         logits: Tensor = out.logits.flatten(0, 1)[at]
         return logits
 
@@ -70,11 +75,9 @@ class ValueNetwork(Network):
     A classifier's head is linear in the hidden state of the last token, so that one pass gives the logit at the end of
     every step: the trunk is causal."""
 
-    def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor, at: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, at: Tensor) -> Tensor:
         """Calibration left out, the logit [k] of the sequence that ends at each place."""
-        out = self.model.base_model(
-            input_ids=tokens, position_ids=positions, attention_mask=self._mask(mask), use_cache=False
-        )
+        out = self.model.base_model(input_ids=tokens, **self._layers(positions, mask))
         logits: Tensor = self.model.score(out.last_hidden_state.flatten(0, 1)[at])
         return logits[:, 0].float()
 

@@ -4,6 +4,9 @@ Positions count from the beginning of the prompt along each path, and a token at
 its node up to itself; so every token's hidden state is what it would be in its own path's sequence, at a fraction of
 the tokens. A tree above the limit is split into pieces: consecutive nodes in depth-first order, with the ancestors that
 they need as context, which teaches nothing there.
+
+Models whose layers look at more than a mask (windows, chunks, recurrences) would read a packed tree wrongly: without a
+limit a piece is one whole path, and each node counts on the first path that leads through it.
 """
 
 from __future__ import annotations
@@ -61,22 +64,38 @@ class _Layout:
     """Ids of those that count in this piece; the others are context."""
 
 
-def pack_policy(tree: Tree, targets: PolicyTargets, limit: int) -> list[Piece]:
-    """Pieces of at most `limit` tokens where single paths allow it, read before every token of a node with a weight.
+def pack_policy(tree: Tree, targets: PolicyTargets, limit: int | None) -> list[Piece]:
+    """Pieces of at most `limit` tokens if single paths allow it, read before every token of a node with a weight.
+    limit: None makes each path a piece of its own.
 
     Columns: `weight`, `advantage` (1 where imitated), `logprob` (μ's, logged), `temperature`."""
     return [_policy_piece(tree, layout, targets) for layout in _layouts(tree, targets.weights, limit)]
 
 
-def pack_values(tree: Tree, targets: Mapping[int, tuple[float, float]], limit: int) -> list[Piece]:
+def pack_values(tree: Tree, targets: Mapping[int, tuple[float, float]], limit: int | None) -> list[Piece]:
     """The same, read at the last token of every node with a target. Columns: `weight`, `target`, `end` (1 at the ends
     of answers, else 0)."""
     return [_value_piece(tree, layout, targets) for layout in _layouts(tree, targets, limit)]
 
 
-def _layouts(tree: Tree, taught: Mapping[int, object], limit: int) -> Iterator[_Layout]:
+def _layouts(tree: Tree, taught: Mapping[int, object], limit: int | None) -> Iterator[_Layout]:
     """Split the nodes that matter (those taught, and what is above them) into pieces."""
     needed = _needed(tree, taught)
+    return _paths(tree, taught, needed) if limit is None else _packs(tree, taught, needed, limit)
+
+
+def _paths(tree: Tree, taught: Mapping[int, object], needed: set[int]) -> Iterator[_Layout]:
+    """Every path to a last needed node."""
+    left = set(taught)
+    for node in _depth_first(tree, needed):
+        if needed.isdisjoint(node.children):
+            path = tree.lineage(node)
+            yield _Layout(path, frozenset(left.intersection(n.id for n in path)))
+            left.difference_update(n.id for n in path)
+
+
+def _packs(tree: Tree, taught: Mapping[int, object], needed: set[int], limit: int) -> Iterator[_Layout]:
+    """Pieces of at most `limit` tokens."""
     nodes: dict[int, Node] = {}
     mine: set[int] = set()
     size = 0

@@ -27,6 +27,8 @@ class Reader:
         self.network = network
         """The plain network; where it trains, its parameters are those in training."""
         self.config = config
+        self.packs = True
+        """Whether trees are packed; else they are read path by path."""
         self.accelerator = accelerator
         trains = any(p.requires_grad for p in network.parameters())
         if not trains:
@@ -35,6 +37,11 @@ class Reader:
             self.wrapped = _sharded(network.to(accelerator.device))
         else:
             self.wrapped = accelerator.prepare_model(network)
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens of one packed piece; None: each path is a piece."""
+        return self.config.max_pack_tokens if self.packs else None
 
     def read(self, batch: Batch) -> Tensor:
         """The network's output at the places of a batch."""
@@ -52,7 +59,7 @@ class Reader:
         """`of` the network's output at each piece's places, in their order: [k] numbers a piece."""
         found: list[NDArray[np.float32]] = []
         for group in _groups(pieces, self.config.tokens_per_batch):
-            batch = collate(group).to(self.accelerator.device)
+            batch = collate(group, self.packs).to(self.accelerator.device)
             numbers = of(self.read(batch), batch).float().cpu().numpy()
             found += np.split(numbers, np.cumsum([len(p.at) for p in group])[:-1])
         return found

@@ -63,7 +63,7 @@ class Trainee(Reader):
         sums: dict[str, Tensor] = {}
         self.optimizer.zero_grad(set_to_none=True)
         for i, part in enumerate(mine):
-            batch = collate(part or [idle(pieces[0])])
+            batch = collate(part or [idle(pieces[0])], self.packs)
             with self._communicating(i + 1 == len(mine)):
                 loss = loss_of(self.read(batch), batch.to(self.accelerator.device))
                 (loss.total * scale).backward()

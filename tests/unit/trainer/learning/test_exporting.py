@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from architectures import PLAIN, Architecture
+from architectures import OTHER, PLAIN, Architecture
 from fakes_training import TREES
 from ramify.weights import require_alike
 from ramify.weights.tensors import tensors_of
@@ -30,6 +30,7 @@ FULL = LearningConfig(
     tracker="none",
 )
 LORA = FULL.model_copy(update={"lora": LoraConfig(rank=2, alpha=4)})
+ARCHITECTURES = {**PLAIN, **{name: OTHER[name] for name in ("gemma2", "gemma3", "jamba", "qwen3_next")}}
 PROBE = torch.tensor([[63, 10, 97, 10, 98]])
 
 
@@ -61,11 +62,11 @@ def logits(folder: Path) -> Tensor:
 
 
 @pytest.mark.parametrize("config", [FULL, LORA], ids=["all weights", "adapters"])
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_trained_model_of_any_architecture_can_take_the_place_of_its_base(
     tmp_path: Path, name: str, config: LearningConfig
 ) -> None:
-    base, out = written(tmp_path / "base", PLAIN[name]), tmp_path / "out"
+    base, out = written(tmp_path / "base", ARCHITECTURES[name]), tmp_path / "out"
     out.mkdir()
     learner = trained(base, config)
     learner.export(out, base)

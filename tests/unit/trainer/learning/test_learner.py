@@ -14,10 +14,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fakes_training import TREES, drawn_tree, write_release
+from fakes_training import TREES, with_logprobs_of, write_release
 from ramify.weights import Release
 from ramify_trainer.learning.config import LearningConfig, LoraConfig
-from ramify_trainer.learning.labelled import LabelledTree
 from ramify_trainer.learning.learner import Learner
 from ramify_trainer.learning.metrics import RoundMetrics
 
@@ -80,24 +79,9 @@ def test_a_resumed_learner_ends_in_the_weights_of_one_that_was_not_interrupted(
     assert not equal(one, exported(started(base, config), tmp_path / "base", base))
 
 
-def drawn_by(base: Release) -> list[LabelledTree]:
-    """The trees with the log-probabilities that the base itself gives their tokens."""
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(base.policy_path, dtype=torch.float32).eval()
-    trees = [drawn_tree(i) for i in range(4)]
-    for node, of in ((node, one.tree) for one in trees for node in one.tree.nodes[1:]):
-        ids = torch.tensor([of.sequence(node)])
-        with torch.inference_mode():
-            logprobs = model(ids).logits[0, -len(node.tokens) - 1 : -1].log_softmax(-1)
-        own = logprobs.gather(1, torch.tensor(node.tokens)[:, None])[:, 0]
-        node.logprobs = tuple(own.tolist())
-    return trees
-
-
 def test_the_ratio_is_one_before_the_first_step_and_moves_with_the_weights(base: Release) -> None:
     learner = started(base, SMALL.model_copy(update={"steps_per_round": 1, "warmup_steps": 0}))
-    trees = drawn_by(base)
+    trees = with_logprobs_of(base.policy_path, TREES[:4])
     first, second = (learner.round(trees, seed=1).figures() for _ in range(2))
     assert first["policy/ratio_mean"] == pytest.approx(1, abs=1e-5)
     assert first["policy/log_ratio_squared"] == pytest.approx(0, abs=1e-9)

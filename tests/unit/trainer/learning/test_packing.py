@@ -53,9 +53,9 @@ def _network() -> PolicyNetwork:
     return PolicyNetwork(model.eval())
 
 
-def packed_loss(network: PolicyNetwork, labelled: LabelledTree, limit: int) -> Tensor:
+def packed_loss(network: PolicyNetwork, labelled: LabelledTree, limit: int | None) -> Tensor:
     targets = policy_targets(labelled, CONFIG, set())
-    batch = collate(pack_policy(labelled.tree, targets, limit))
+    batch = collate(pack_policy(labelled.tree, targets, limit), packed=limit is not None)
     logits = network(batch.tokens, batch.positions, batch.mask, batch.at)
     logprobs, entropy = token_logprobs(logits, batch.labels, batch.columns["temperature"], False)
     return policy_loss(logprobs, entropy, None, batch.columns, CONFIG).total
@@ -77,9 +77,9 @@ def unpacked_loss(network: PolicyNetwork, labelled: LabelledTree) -> Tensor:
     return total
 
 
-@pytest.mark.parametrize("limit", [2048, 14])
+@pytest.mark.parametrize("limit", [2048, 14, None])
 def test_a_packed_tree_has_the_loss_and_the_gradients_of_its_paths(
-    network: PolicyNetwork, limit: int
+    network: PolicyNetwork, limit: int | None
 ) -> None:
     losses, gradients = [], []
     for loss in (

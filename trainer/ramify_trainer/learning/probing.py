@@ -1,0 +1,118 @@
+"""Try, before a round is trained, whether a network reads a packed tree as it reads the tree's paths.
+
+A mask says which earlier tokens a token attends to. It replaces a sliding window or chunks, and a recurrence ignores
+it, so such a network's numbers on packed trees are wrong, and nothing fails. The probe is as long as the round's
+longest path, since a window shows only beyond its length. It is one fork: a short branch that is packed before the
+long path, and must not be noticed by it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ramify.search.params import search_params
+from ramify.search.records import Sampling
+from ramify.search.tree import Node, Tree
+from ramify_trainer.learning.batches import Batch, collate
+from ramify_trainer.learning.labelled import LabelledTree
+from ramify_trainer.learning.losses import token_logprobs
+from ramify_trainer.learning.packing import Piece, pack_policy, pack_values
+from ramify_trainer.learning.reading import Reader
+from ramify_trainer.learning.targets import PolicyTargets
+
+__all__ = ["longest_path", "policy_fault", "value_fault"]
+
+TOLERANCE = 0.01
+"""Largest difference that is taken for rounding, of which float32 has much less: of a log-probability, or of the
+value's logit in units of its standard deviation over the probe."""
+BRANCH = 16
+"""Tokens of the short branch, at most."""
+STEPS = 8
+"""Nodes that the long path is divided into: a value is read at the end of each."""
+
+
+def longest_path(trees: Sequence[LabelledTree]) -> tuple[int, ...]:
+    """The tokens of the longest path of any tree, its prompt included; none if there is no tree."""
+    ends = [
+        (len(t.tree.prompt_tokens) + n.length, i, n.id) for i, t in enumerate(trees) for n in t.tree.nodes
+    ]
+    if not ends:
+        return ()
+    _, i, node = max(ends)
+    return tuple(trees[i].tree.sequence(trees[i].tree.nodes[node]))
+
+
+def policy_fault(policy: Reader, path: Sequence[int]) -> str | None:
+    """Why trees with a path of these tokens must not be packed for this policy; None if they may be."""
+    tree = _fork(path)
+    targets = PolicyTargets({node.id: 1.0 for node in tree.nodes[1:]})
+
+    def logprobs(logits: Tensor, batch: Batch) -> Tensor:
+        return token_logprobs(logits, batch.labels, batch.columns["temperature"], False)[0]
+
+    found = _compared(policy, lambda limit: pack_policy(tree, targets, limit), logprobs)
+    if isinstance(found, str):
+        return found
+    worst = float(np.abs(found[0] - found[1]).max(initial=0))
+    return None if worst <= TOLERANCE else f"a log-probability differs by {worst:.2g}"
+
+
+def value_fault(value: Reader, path: Sequence[int]) -> str | None:
+    """The same for a value model. One that gives every text the same value cannot be told, and must not be packed."""
+    tree = _fork(path)
+    targets = {node.id: (0.0, 1.0) for node in tree.nodes}
+    found = _compared(value, lambda limit: pack_values(tree, targets, limit), lambda logits, _: logits)
+    if isinstance(found, str):
+        return found
+    worst, spread = float(np.abs(found[0] - found[1]).max()), float(found[1].std())
+    if not spread:
+        return "every text has the same value, so that a difference would not show"
+    return (
+        None
+        if worst <= TOLERANCE * spread
+        else f"a logit differs by {worst / spread:.2g} standard deviations"
+    )
+
+
+def _fork(path: Sequence[int]) -> Tree:
+    """A quarter of the path as the prompt; below it a short branch of the path's last tokens, then the path's rest."""
+    start = max(1, len(path) // 4)
+    tree = Tree(prompt_tokens=tuple(path[:start]), params=search_params("mcts"), sampling=Sampling(), seed=0)
+    _grow(tree, tree.root, path[-BRANCH:])
+    node, step = tree.root, max(1, -(-(len(path) - start) // STEPS))
+    for at in range(start, len(path), step):
+        node = _grow(tree, node, path[at : at + step])
+    return tree
+
+
+def _grow(tree: Tree, parent: Node, tokens: Sequence[int]) -> Node:
+    length = parent.length + len(tokens)
+    return tree.add(parent, tokens=tuple(tokens), logprobs=(0.0,) * len(tokens), length=length)
+
+
+@torch.no_grad()
+def _compared(
+    reader: Reader, pieces: Callable[[int | None], list[Piece]], of: Callable[[Tensor, Batch], Tensor]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | str:
+    """The same numbers of the packed tree and of its paths, in float32 whatever the training's precision; or why
+    packing fails."""
+    apart = _numbers(reader, pieces(None), of, packed=False)
+    try:
+        return _numbers(reader, pieces(sys.maxsize), of, packed=True), apart
+    except Exception as error:  # what a model makes of a mask that it does not expect is its own affair
+        return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
+def _numbers(
+    reader: Reader, pieces: Sequence[Piece], of: Callable[[Tensor, Batch], Tensor], packed: bool
+) -> NDArray[np.float32]:
+    batch = collate(pieces, packed).to(reader.accelerator.device)
+    output = reader.wrapped(batch.tokens, batch.positions, batch.mask, batch.at)
+    found: NDArray[np.float32] = of(output, batch).float().cpu().numpy()
+    return found
