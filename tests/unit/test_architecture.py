@@ -26,15 +26,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "treelog": BASE,
     "engines": BASE | {"prompts", "weights"},
     "settings": set(),
+    "connections": set(),
+    "logs": set(),
     "service": PARTS | {"settings"},
-    "api": PARTS | {"settings", "service"},
+    "api": PARTS | {"settings", "service", "connections", "logs"},
     "evaluation": PARTS | {"settings", "service"},
     "bench": PARTS | {"settings", "service", "evaluation"},
     "cli": PARTS | {"settings", "service", "evaluation", "bench", "api"},
     "__main__": {"cli"},
 }
 """What each part of `ramify` may import of the others; itself and the version in `ramify` it always may."""
-TRAINER_MAY_IMPORT = {"search", "prompts", "rewards", "weights"}
+TRAINER_MAY_IMPORT = {"search", "prompts", "rewards", "weights", "connections", "logs"}
 
 ONLY_IN = {
     "fastapi": {"ramify.api"},

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,7 +15,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import MofNCompleteColumn, Progress
 
-from ramify import weights
+from ramify import logs, weights
 from ramify.rewards.countdown_data import Split
 from ramify.rewards.errors import BadDataset
 from ramify_client import RamifyError
@@ -53,13 +51,7 @@ def log_to_stderr() -> None:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    handler = logging.StreamHandler()
-    form = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
-    form.converter = time.gmtime
-    handler.setFormatter(form)
-    own = logging.getLogger("ramify_trainer")
-    own.handlers, own.propagate = [handler], False
-    own.setLevel(logging.INFO)
+    logs.log_to_stderr("ramify_trainer", "info")
 
 
 @app.command("run")

@@ -46,7 +46,7 @@ class RequestIds:
         try:
             await self.app(scope, receive, tagged)
         except Exception:
-            logger.exception("request %s %s %s failed", number, scope["method"], scope["path"])
+            logger.exception("request %s %s %s failed", number, scope["method"][:20], scope["path"][:200])
             if not status:  # whatever it was, it came before the error handlers could answer
                 status = 500
                 answer = errors.response(500, f"the server made a mistake; its log has it under {number}")
@@ -58,10 +58,8 @@ class RequestIds:
         route = getattr(scope.get("route"), "path", "unmatched")
         self.metrics.answered(scope["method"] if route != "unmatched" else "any", route, status, seconds)
         level = logging.DEBUG if scope["path"] in QUIET else logging.INFO
-        path = scope["path"][:200].encode("ascii", "backslashreplace").decode()
-        logger.log(
-            level, "%s %s status=%d seconds=%.3f request=%s", scope["method"], path, status, seconds, number
-        )
+        method, path = scope["method"][:20], scope["path"][:200]
+        logger.log(level, "%s %s status=%d seconds=%.3f request=%s", method, path, status, seconds, number)
 
 
 class TooLarge(HTTPException):

@@ -16,13 +16,10 @@ import logging
 import signal
 import socket
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-
-import uvicorn
 
 import ramify
 from ramify.api.admin import admin_application
@@ -30,14 +27,16 @@ from ramify.api.app import application
 from ramify.api.assembly import assemble
 from ramify.api.context import Context
 from ramify.api.names import aliases_of
+from ramify.connections import ConnectionLimits, Listener
 from ramify.engines import EngineConfig, EngineError, Engines
+from ramify.logs import log_to_stderr
 from ramify.rewards import registry
 from ramify.rewards.mathematics import close_default_pool
 from ramify.search.protocols import EngineDead
 from ramify.service.catalogue import at_start
 from ramify.service.ports import Engines as Running
 from ramify.service.served import Served, of_release, served_of
-from ramify.settings import BadSettings, Settings, is_loopback
+from ramify.settings import BadSettings, Connections, Settings, is_loopback
 from ramify.treelog import LogError, TreeLog
 from ramify.weights import WeightsError
 
@@ -46,6 +45,8 @@ Result = TypeVar("Result")
 
 STOPPED, START_FAILED, REFUSED, ENGINE_DIED = 0, 1, 2, 3
 """Exit codes: ended by a signal; the engines did not start; the settings cannot be served; an engine died."""
+ADMIN_CONNECTIONS = 64
+"""Open connections of the admin listener."""
 LAST_WORDS = 10.0
 """Seconds that answers may take to leave once every search has ended."""
 
@@ -60,7 +61,7 @@ class Stopped(Exception):
 
 def serve(settings: Settings) -> int:
     """Serve until a signal; returns the process's exit code."""
-    configure_logging(settings.log_level)
+    log_to_stderr("ramify", settings.log_level)
     try:
         with ExitStack() as doors:
             listener = doors.enter_context(preflight(settings))
@@ -178,7 +179,10 @@ class _Server:
             return
         ready = asyncio.Event()
         http = _Http(
-            admin_application(context, self.settings.admin.digest()), ready.set, "admin.host, admin.port"
+            admin_application(context, self.settings.admin.digest()),
+            self.settings.connections.model_copy(update={"open": ADMIN_CONNECTIONS}),
+            ready.set,
+            "admin.host, admin.port",
         )
         serving = asyncio.create_task(http.serve(sockets=[self.admin]))
         up = asyncio.create_task(ready.wait())
@@ -195,7 +199,11 @@ class _Server:
             await asyncio.gather(serving, up, return_exceptions=True)
 
     async def _serve_public(self, context: Context) -> int:
-        http = _Http(application(context), lambda: banner(context, self.listener, self.admin))
+        http = _Http(
+            application(context),
+            self.settings.connections,
+            lambda: banner(context, self.listener, self.admin),
+        )
         serving = asyncio.create_task(http.serve(sockets=[self.listener]))
         told = asyncio.create_task(self.told.wait())
         died = asyncio.create_task(context.engines.dead.wait())
@@ -266,28 +274,20 @@ class _Server:
             await asyncio.gather(task, told, return_exceptions=True)
 
 
-class _Http(uvicorn.Server):
-    """uvicorn without its signal handling, which would close the door before the searches have drained."""
+class _Http(Listener):
+    """A listener that tells when it is up, and names the settings of its address."""
 
-    def __init__(self, app: Any, ready: Callable[[], None], names: str = "host, port") -> None:
+    def __init__(
+        self,
+        app: Any,
+        connections: Connections,
+        ready: Callable[[], None],
+        names: str = "host, port",
+    ) -> None:
         """ready: called once it listens. names: the settings of its address."""
-        super().__init__(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                server_header=False,
-                timeout_keep_alive=65,  # longer than proxies and pools keep theirs, so that they close first
-                timeout_graceful_shutdown=int(LAST_WORDS),
-            )
-        )
+        super().__init__(app, ConnectionLimits(**dict(connections)), grace=int(LAST_WORDS))
         self._ready = ready
         self._names = names
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:
@@ -318,17 +318,3 @@ def banner(context: Context, listener: socket.socket, admin: socket.socket | Non
         f'-d \'{{"prompt": "{prompt}"}}\'\n'
     )
     sys.stdout.flush()
-
-
-def configure_logging(level: str) -> None:
-    """One short line an event on standard error, times in UTC."""
-    handler = logging.StreamHandler()
-    form = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
-    form.converter = time.gmtime
-    handler.setFormatter(form)
-    own = logging.getLogger("ramify")
-    own.handlers, own.propagate = [handler], False
-    own.setLevel(level.upper())
-    uvicorn_log = logging.getLogger("uvicorn")
-    uvicorn_log.handlers, uvicorn_log.propagate = [handler], False
-    uvicorn_log.setLevel(logging.WARNING)

@@ -16,6 +16,7 @@ from ramify.settings.groups import (
     Admission,
     Alias,
     Auth,
+    Connections,
     EngineSettings,
     Group,
     Limits,
@@ -90,6 +91,9 @@ class Settings(BaseSettings):
     auth: Auth = Field(default=Auth(), description="API keys.")
     admin: Admin = Field(default=Admin(), description="The operators' listener.")
     limits: Limits = Field(default=Limits(), description="The largest request taken.")
+    connections: Connections = Field(
+        default=Connections(), description="What the listeners take from whoever connects."
+    )
     admission: Admission = Field(default=Admission(), description="How much runs at once.")
     stream: Stream = Field(default=Stream(), description="Server-Sent Events.")
     probe: Probe = Field(default=Probe(), description="Readiness.")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ramify.api.app import routes
 from ramify.api.scopes import ScopedRoute
+from ramify.logs import log_to_stderr
 
 from .world import World, a_world, hold, release, until
 
@@ -173,3 +175,18 @@ async def test_the_documented_example_requests_are_taken(world: World) -> None:
     for example in content["examples"].values():
         response = await world.http.post("/v1/search", json=example["value"])
         assert response.status_code == 200, response.text
+
+
+async def test_a_path_with_line_ends_and_escapes_is_one_line_of_the_log(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = logging.getLogger("ramify")
+    before = logger.handlers, logger.propagate, logger.level
+    log_to_stderr("ramify", "info")
+    try:
+        await world.http.get("/x%0A2026-01-01T00:00:00Z%20INFO%20forged%1b%5b31m%E2%80%A8%ED%A0%BD")
+    finally:
+        logger.handlers, logger.propagate = before[:2]
+        logger.setLevel(before[2])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert r"GET /x\n2026-01-01T00:00:00Z INFO forged\x1b[31m\u2028" in line

@@ -134,6 +134,16 @@ async def test_there_are_three_routes_and_no_more(tmp_path: Path) -> None:
                 (await http.get("/livez", headers={"x": "x" * 2_000_000})).raise_for_status()
 
 
+async def test_idle_connections_do_not_keep_a_prober_out(tmp_path: Path) -> None:
+    async with a_site(tmp_path) as site, a_service(tmp_path, site) as running:
+        await running.says("/livez", lambda answer: answer.status_code == 200)
+        port = int(str(running.service.url).rpartition(":")[2])
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(100)]
+        assert (await running.get("/livez")).status_code == 200
+        for _, writer in idle:
+            writer.transport.abort()
+
+
 async def test_a_server_that_goes_away_in_a_round_loses_nothing_of_it(tmp_path: Path) -> None:
     some = asyncio.Event()
 

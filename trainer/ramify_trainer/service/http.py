@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-import uvicorn
-
+from ramify.connections import ConnectionLimits
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.service.health import Health
 from ramify_trainer.service.metrics import Metrics
 
-CONNECTIONS = 32
-"""At once; more are answered 503."""
-LARGEST_HEAD = 8 << 10
-"""Bytes of a request."""
+LIMITS = ConnectionLimits(open=32, head_bytes=8 << 10, head_seconds=5, body_seconds=5, idle_seconds=5)
+"""What a prober needs, and no more."""
+GRACE = 1
+"""Seconds that answers may take to leave when the trainer ends."""
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Message = MutableMapping[str, Any]
 Reply = tuple[int, str, bytes]
@@ -58,31 +56,6 @@ class Routes:
 
 def _json(status: int, content: object) -> Reply:
     return status, "application/json", json.dumps(content).encode() + b"\n"
-
-
-class Listener(uvicorn.Server):
-    """uvicorn without its signal handling: the service has its own."""
-
-    def __init__(self, routes: Routes) -> None:
-        super().__init__(
-            uvicorn.Config(
-                routes,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                server_header=False,
-                http="h11",
-                ws="none",
-                limit_concurrency=CONNECTIONS,
-                h11_max_incomplete_event_size=LARGEST_HEAD,
-                timeout_keep_alive=5,
-                timeout_graceful_shutdown=1,
-            )
-        )
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from ramify.connections import Listener
 from ramify_client import AsyncAdmin, AsyncClient, RamifyError
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.loop.config import LoopConfig, key_in
@@ -25,7 +26,7 @@ from ramify_trainer.loop.rounds import Loop, Tell
 from ramify_trainer.loop.state import unserved
 from ramify_trainer.service.away import passing, waits
 from ramify_trainer.service.health import Health
-from ramify_trainer.service.http import Listener, Routes, address_of, bind
+from ramify_trainer.service.http import GRACE, LIMITS, Routes, address_of, bind
 from ramify_trainer.service.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class Service:
         """Until all rounds are done, or a signal."""
         listener = bind(self.settings.host, self.settings.port)
         self.url = address_of(listener)
-        http = Listener(Routes(self.health, self.metrics))
+        http = Listener(Routes(self.health, self.metrics), LIMITS, grace=GRACE)
         with self._signals():
             answering = asyncio.create_task(http.serve(sockets=[listener]))
             probing = asyncio.create_task(self._probing())

@@ -1,0 +1,39 @@
+"""`python fake_server.py FOLDER`: the whole server on fake engines as a process of its own, with few descriptors.
+
+It prints its banner, as `ramify serve` does. Settings come from RAMIFY_ variables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import sys
+from pathlib import Path
+
+from api.world import MODEL, FakeEngines
+
+from ramify.api.server import _Server, admin_listener, preflight
+from ramify.engines import EngineConfig
+from ramify.logs import log_to_stderr
+from ramify.service.served import Served
+from ramify.settings import load
+
+
+async def start(config: EngineConfig) -> FakeEngines:
+    if files := os.environ.get("FAKE_FILES_LEFT"):  # from now on so many more can be opened
+        in_use = len(os.listdir("/proc/self/fd"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + int(files),) * 2)
+    return FakeEngines()
+
+
+def main(folder: Path) -> int:
+    settings = load(log=f"{folder}/trees.db", port=0)
+    log_to_stderr("ramify", settings.log_level)
+    with preflight(settings) as listener, admin_listener(settings) as admin:
+        served = Served(MODEL, EngineConfig(folder))
+        return asyncio.run(_Server(settings, served, listener, start, admin=admin).run())
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
