@@ -46,6 +46,8 @@ ONLY_IN = {
     "sqlalchemy": {"ramify.treelog"},
     "alembic": {"ramify.treelog"},
     "math_verify": {"ramify.rewards"},
+    "latex2sympy2_extended": {"ramify.rewards"},
+    "sympy": {"ramify.rewards"},
 }
 """The packages of ours that alone may import a library."""
 

@@ -8,7 +8,8 @@
 | `schemas` | the shape of each task's problem |
 | `countdown`, `countdown_data` | Countdown: its arithmetic, grading, generator and splits |
 | `tasks` | the tasks that judge in this process: `countdown`, `exact`, `none` |
-| `mathematics` | the `math` task, judged by math-verify in worker processes |
+| `mathematics`, `math_reading`, `math_worker` | the `math` task: the structure of answers, and formulas in worker processes |
+| `answer_text` | where the final answer of a text is, and one spelling for it |
 | `pool`, `worker_process`, `worker`, `worker_memory` | killable processes, and what runs in each |
 | `math_worker` | what math-verify is asked, inside such a process |
 | `counters` | what became of the calls, for metrics |

@@ -1,4 +1,4 @@
-"""The `math` task: answers compared as mathematics by math-verify, in worker processes."""
+"""The `math` task: answers compared as mathematics, in worker processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ramify.search.records import Verdict
 
 FUNCTIONS = "ramify.rewards.math_worker"
 MAX_TEXT = 8_192
-"""Characters of a text that math-verify gets to see, counted from its end, where answers are."""
+"""Characters of a text that a worker gets to see, counted from its end, where answers are."""
 MAX_FINAL = 500
 """Characters of a final answer."""
 MAX_COMPARED = 32
@@ -34,10 +34,9 @@ def math_pool(limits: PoolLimits | None = None) -> Pool:
 class MathTask:
     """One right answer, compared as mathematics.
 
-    Equality is pairwise in math-verify, so `finals` keeps classes of equal answers for the life of the task:
-    a new answer is compared with the first of each class (math-verify's relation is not symmetric; the older
-    answer stands as the reference) and takes that answer's text as its canonical form. Texts that are the
-    same, and answers that math-verify writes the same, are not compared.
+    Equality is pairwise, so `finals` keeps classes of equal answers for the life of the task: a new answer is
+    compared with the first of each class (the older answer stands as the reference) and takes that answer's text as
+    its canonical form. Texts that are the same, and answers of one spelling, are not compared.
     """
 
     def __init__(self, problem: MathProblem, pool: Pool, seconds: float = GROUPING_SECONDS) -> None:
@@ -49,11 +48,11 @@ class MathTask:
         self._classes: dict[str, str] = {}
         """Canonical form → the text that brought it."""
         self._aliases: dict[str, str] = {}
-        """An answer as math-verify writes it → canonical form."""
+        """An answer in one spelling → canonical form."""
         self._grouping = asyncio.Lock()
 
     async def grade(self, text: str) -> Verdict:
-        """1 where math-verify finds the text's answer equal to the reference.
+        """1 where the text's answer equals the reference.
 
         Raises `CallFailed` (a `GradingFailed`) where it did not end or died.
         """
@@ -66,7 +65,7 @@ class MathTask:
         return Verdict(0.0, f"the answer is {shown(reply['final'])}, not {shown(self._reference)}")
 
     async def finals(self, texts: Sequence[str]) -> list[str | None]:
-        """The canonical form of each text's answer; `None` where math-verify finds none.
+        """The canonical form of each text's answer; `None` where a text has none.
 
         An answer that could not be read or compared (deadline, crash) votes by its text alone and is counted
         in `Counters.ungrouped`.

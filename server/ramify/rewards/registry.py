@@ -3,8 +3,8 @@
 | name | problem | final answer | right when |
 |---|---|---|---|
 | `countdown` | `{"numbers": [3, 5, 7, 8], "target": 24}` | canonical expression | the calculation holds |
-| `exact` | `{"answer": "Paris", "ignore_case": true}` | see `tasks.answer_line` | equal text |
-| `math` | `{"answer": "\\\\frac{1}{2}"}` | what math-verify extracts | math-verify finds them equal |
+| `exact` | `{"answer": "Paris", "ignore_case": true}` | see `tasks.answer_line` | equal text, whole |
+| `math` | `{"answer": "\\\\frac{1}{2}"}` | see `answer_text.final` | one value |
 | `none` | `{}` | the stripped text | never graded |
 """
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ramify.rewards import math_reading
+from ramify.rewards.answer_text import bare
 from ramify.rewards.errors import BadProblem
 
 MAX_NUMBERS = 8
@@ -38,7 +40,7 @@ class MathProblem:
     """The one right answer, compared as mathematics."""
 
     answer: str
-    """LaTeX or a plain expression of at most 1,000 characters, not blank."""
+    """LaTeX or a plain expression of at most 1,000 characters that has one reading."""
 
 
 def countdown_problem(problem: Mapping[str, object]) -> CountdownProblem:
@@ -57,6 +59,8 @@ def exact_problem(problem: Mapping[str, object]) -> ExactProblem:
     answer = _reference(problem)
     if len(answer.strip().splitlines()) > 1:
         raise BadProblem("answer", "must be one line: only one line of an answer is compared with it")
+    if not bare(answer):
+        raise BadProblem("answer", "holds nothing but punctuation")
     ignore_case = problem.get("ignore_case", False)
     if not isinstance(ignore_case, bool):
         raise BadProblem("ignore_case", "must be true or false")
@@ -66,7 +70,12 @@ def exact_problem(problem: Mapping[str, object]) -> ExactProblem:
 def math_problem(problem: Mapping[str, object]) -> MathProblem:
     """Check a `math` problem; raises `BadProblem`."""
     _only(problem, "answer")
-    return MathProblem(_reference(problem))
+    answer = _reference(problem)
+    try:
+        math_reading.reference(answer)
+    except math_reading.Unreadable as error:
+        raise BadProblem("answer", f"cannot be read as mathematics: {error}") from error
+    return MathProblem(answer)
 
 
 def no_problem(problem: Mapping[str, object]) -> None:

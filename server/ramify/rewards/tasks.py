@@ -3,10 +3,11 @@ text."""
 
 from __future__ import annotations
 
-import unicodedata
+import re
 from collections.abc import Sequence
 
 from ramify.rewards import countdown
+from ramify.rewards.answer_text import BOX, bare, final, marked, scope
 from ramify.rewards.errors import NoVerifier
 from ramify.rewards.schemas import CountdownProblem, ExactProblem
 from ramify.search.records import Verdict
@@ -16,8 +17,11 @@ MAX_TEXT = 20_000
 MAX_SHOWN = 100
 """Characters of an answer that a reason repeats."""
 
-MARKERS = ("answer:", "####")
-"""What may stand before a final answer, in any case; the last of them in a text counts."""
+EXPLAINED = re.compile(
+    r"(?:,? because\b|, (?:since|which|as)\b|\.\s+(?:It|This|That|The|I|Because|Since|So)\b)(?!.*\bor\b).*",
+    re.DOTALL,
+)
+"""What may follow an answer on its line and is no part of it; not where it holds an *or*."""
 
 
 class CountdownTask:
@@ -37,7 +41,8 @@ class CountdownTask:
 
 
 class ExactTask:
-    """One right answer, compared as text: blanks collapsed, Unicode composed (NFC), case ignored if asked."""
+    """One right answer, compared as text, whole: a hedge (`Paris or London`) is another answer. See `bare`; case
+    counts unless the problem says `ignore_case`."""
 
     def __init__(self, problem: ExactProblem) -> None:
         self._ignore_case = problem.ignore_case
@@ -58,10 +63,10 @@ class ExactTask:
 
     def _final(self, text: str) -> str | None:
         line = answer_line(text)
-        return None if line is None else self._normal(line)
+        return None if line is None else self._normal(line) or None
 
     def _normal(self, line: str) -> str:
-        line = " ".join(unicodedata.normalize("NFC", line).split())
+        line = bare(line)
         return line.casefold() if self._ignore_case else line
 
 
@@ -80,28 +85,25 @@ class FreeTask:
 
 
 def answer_line(text: str) -> str | None:
-    """The line of a text that holds its answer; `None` where the text is blank.
+    """The line of a text that holds its answer; `None` where there is none.
 
-    That is what follows the last marker (`Answer:` or `####`) on its line, or else on the next line that is
-    not blank; without a marker, the last line that is not blank.
+    It is what the last box holds; else what follows the last marker (`Answer:`, `answer is` or `####`) on its line or
+    the next line that is not blank, together with a line after it that begins with *or*; else the last line that says
+    anything.
     """
-    text = text[-MAX_TEXT:]
-    lowered = text.lower()
-    if len(lowered) != len(text):  # a few characters change their length with their case: look at ASCII alone
-        lowered = "".join(c.lower() if c.isascii() else c for c in text)
-    end = max((at + len(marker) for marker in MARKERS if (at := lowered.rfind(marker)) >= 0), default=None)
-    if end is not None:
-        following = _lines(text[end:])
-        if following:
-            return following[0]
-    lines = _lines(text)
-    return lines[-1] if lines else None
+    text = scope(text[-MAX_TEXT:])
+    if BOX.search(text):
+        return final(text)
+    following = marked(text)
+    if following is None:
+        return next((line for line in reversed(text.splitlines()) if bare(line)), None)
+    lines = [line for line in following if bare(line)]
+    if not lines:
+        return None
+    hedge = lines[1] if len(lines) > 1 and lines[1].lower().startswith("or ") else ""
+    return EXPLAINED.sub("", lines[0]) + hedge
 
 
 def shown(text: str) -> str:
     """A text quoted for a reason, cut where it is long."""
     return repr(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…")
-
-
-def _lines(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.strip()]

@@ -46,6 +46,10 @@ def error(response: httpx.Response, status: int) -> dict[str, Any]:
         ({"prompt": PROMPT, "task": {"name": "chess"}}, "task.name"),
         ({"prompt": PROMPT, "task": {"name": "exact", "problem": {"answr": "a"}}}, "task.problem.answr"),
         ({"prompt": PROMPT, "task": {"name": "exact"}}, "task.problem"),
+        (
+            {"prompt": PROMPT, "task": {"name": "math", "problem": {"answer": "43 = 42"}}},
+            "task.problem.answer",
+        ),
         ({"prompt": PROMPT, "search": {"grader": "verifier"}}, "search.grader"),
     ],
 )

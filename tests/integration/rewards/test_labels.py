@@ -17,7 +17,7 @@ from search_worlds import new_tree
 pytestmark = pytest.mark.anyio
 HANGS = "\\boxed{9^{9^{9^{9}}}}"
 RIGHT, WRONG = "\\boxed{42}", "\\boxed{41}"
-NO_MATHEMATICS = "\\boxed{}"
+NO_MATHEMATICS = "\\foo{3}"
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,8 @@ from ramify.rewards.schemas import MathProblem
 from ramify.search.protocols import GradingFailed, Task
 
 pytestmark = pytest.mark.anyio
+CASES = json.loads((Path(__file__).parent / "math_cases.json").read_text())
+"""Answers as people and models write them: the situations of public reports, and who reported them."""
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +43,20 @@ def _closed(shared: Pool, strict: Pool) -> Iterator[None]:
 
 def math(answer: str, pool: Pool) -> Task:
     return registry.task("math", {"answer": answer}, pool)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['reference']} / {case['text']}")
+async def test_an_answer_from_a_public_report_is_judged_as_a_person_would(
+    shared: Pool, case: dict[str, Any]
+) -> None:
+    verdict = await math(case["reference"], shared).grade(case["text"])
+    assert verdict.outcome == float(case["right"]), case["source"]
+
+
+async def test_a_reference_is_right_for_itself_in_a_box(shared: Pool) -> None:
+    references = sorted({case["reference"] for case in CASES})
+    verdicts = await asyncio.gather(*(math(one, shared).grade(f"\\boxed{{{one}}}") for one in references))
+    assert [one for one, verdict in zip(references, verdicts, strict=True) if verdict.outcome != 1.0] == []
 
 
 @pytest.mark.parametrize(
@@ -68,7 +86,7 @@ async def test_an_equal_answer_is_right_however_it_is_written(
     [
         ("42", "\\boxed{41}", "the answer is '41', not '42'"),
         ("42", "\\boxed{42}? No: the second line has a slip in it.\nSo it is\n\\boxed{43}", "'43'"),
-        ("42", "\\boxed{41} or \\boxed{42}", "the answer is '41,42'"),
+        ("42", "\\boxed{41} or \\boxed{42}", "the answer is '41 ; 42'"),
         ("42", "I do not know.", "no answer was found"),
         ("42", "", "no answer was found"),
         ("42", "\\boxed{}", "no answer was found"),
@@ -153,9 +171,11 @@ async def test_a_late_verifier_is_a_failure_and_not_a_wrong_answer(strict: Pool)
     assert (counted["graded"], counted["failed_deadline"], counted["failed_crash"]) == (1, 1, 0)
 
 
-async def test_a_reference_that_is_no_mathematics_is_a_failure_and_not_a_wrong_answer(shared: Pool) -> None:
+async def test_a_reference_that_the_grammar_does_not_know_is_a_failure_and_not_a_wrong_answer(
+    shared: Pool,
+) -> None:
     with pytest.raises(GradingFailed, match="reference answer"):
-        await math("\\boxed{}", shared).grade("\\boxed{1}")
+        await math("\\foo{3}", shared).grade("\\boxed{1}")
 
 
 def test_grading_works_outside_the_main_thread(shared: Pool) -> None:
@@ -196,6 +216,30 @@ async def test_equal_answers_have_one_canonical_form(shared: Pool) -> None:
     assert third == other
     assert half != third
     assert nothing is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "together"),
+    [
+        ("\\boxed{1/2}", "\\fbox{½}", True),
+        ("\\boxed{3e8}", "\\boxed{3\\times10^{8}}", True),
+        ("\\boxed{-5}", "The answer is −5.", True),
+        ("\\boxed{\\{1,2\\}}", "\\boxed{2, 1}", True),
+        ("\\boxed{50\\%}", "\\boxed{0.5}", True),
+        ("\\boxed{50\\%}", "\\boxed{50}", False),
+        ("\\boxed{9.11e-31}", "\\boxed{6.63e-34}", False),
+        ("\\boxed{\\{1,2\\}}", "\\boxed{(1,2)}", False),
+        ("\\boxed{42}", "42 or 43", False),
+        ("\\boxed{2}", "The answer is 2 2/3", False),
+        ("\\boxed{\\text{even}}", "\\boxed{\\text{neve}}", False),
+    ],
+)
+async def test_answers_vote_together_exactly_if_they_are_one_answer(
+    shared: Pool, one: str, other: str, together: bool
+) -> None:
+    first, second = await math("1", shared).finals([one, other])
+    assert None not in (first, second)
+    assert (first == second) is together
 
 
 async def test_the_canonical_form_stays_the_same_in_later_calls(shared: Pool) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
 import pytest
 
 from ramify.rewards import registry
@@ -10,6 +14,7 @@ from ramify.search.protocols import GradingFailed
 
 pytestmark = pytest.mark.anyio
 
+CASES = json.loads((Path(__file__).parent / "exact_cases.json").read_text())
 COUNTDOWN = {"numbers": [3, 5, 7, 8], "target": 24}
 
 
@@ -38,7 +43,7 @@ async def test_countdown_answers_that_are_the_same_expression_vote_together() ->
         ("because …\n#### 42\n", "42"),
         ("#### 41\nAnswer: 42", "42"),
         ("Answer:\n\n  Paris\nbye", "Paris"),
-        ("It is Paris\nAnswer:", "Answer:"),
+        ("It is Paris\nAnswer:", None),
         ("cafe\u0301", "café"),
         ("İİİ answer: İstanbul", "İstanbul"),
         ("x" * 1_000_000 + "\nAnswer: 7", "7"),
@@ -46,7 +51,7 @@ async def test_countdown_answers_that_are_the_same_expression_vote_together() ->
         (" \n\t\n", None),
     ],
 )
-async def test_exact_takes_what_follows_the_last_marker_or_else_the_last_line(
+async def test_exact_takes_the_last_box_or_what_follows_the_last_marker_or_else_the_last_line(
     text: str, final: str | None
 ) -> None:
     assert await registry.task("exact", {"answer": "x"}).finals([text]) == [final]
@@ -56,8 +61,20 @@ async def test_exact_compares_text_and_nothing_else() -> None:
     task = registry.task("exact", {"answer": " 1/2"})
     assert (await task.grade("so\nAnswer: 1/2")).outcome == 1.0
     assert (await task.grade("0.5")).outcome == 0.0
-    assert (await task.grade("1/2.")).outcome == 0.0
+    assert (await task.grade("1/2.")).outcome == 1.0
     assert (await task.grade(" ")).reason == "the text holds no answer"
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["text"])
+async def test_exact_takes_an_answer_as_people_end_it_and_never_a_hedge(case: Mapping[str, str]) -> None:
+    task = registry.task("exact", {"answer": case["reference"]})
+    assert (await task.grade(case["text"])).outcome == float(case["right"]), case["source"]
+
+
+async def test_answers_that_exact_takes_for_one_vote_together() -> None:
+    task = registry.task("exact", {"answer": "x"})
+    right = [case["text"] for case in CASES if case["right"] and case["reference"] == "Paris"]
+    assert set(await task.finals(right)) == {"Paris"}
 
 
 async def test_exact_ignores_case_only_where_asked() -> None:

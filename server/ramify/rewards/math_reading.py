@@ -1,0 +1,518 @@
+"""The structure of an answer: numbers, groups, names and words, read without evaluating anything.
+
+```
+Number      an exact number, with the half unit of its last decimal, a percent sign and a unit
+Numeral     digits in a named base
+Words       an answer in words
+Formula     LaTeX that only an algebra system can compare
+Named       `x = …`
+Chain       `a = b = …`: one answer where all are equal
+Group       a list, set, tuple, interval, union or ratio of them
+```
+
+Rules that could have gone otherwise (2026-11-28), with wrong taken as right the dearer mistake: a comma between
+groups of three digits groups thousands; another comma separates, and `3,14` is also the decimal 3.14 where one number
+is expected; a mixed number's fraction is proper (`4 10/3` is unreadable); a numeral in a base equals the same digits
+in the same base alone; units are compared only if both sides have one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from ramify.rewards.answer_text import BOX, MAX_ANSWER, closing, final, tidy
+
+MAX_DEPTH = 12
+"""Brackets inside brackets."""
+MAX_PARTS = 64
+"""Parts of one group."""
+MAX_DIGITS = 400
+"""Digits of a number, and the largest power of ten."""
+
+
+class Unreadable(ValueError):
+    """The answer has no one reading."""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    value: Fraction
+    half: Fraction | None = None
+    """Half a unit of the last place of a decimal that has six significant digits or more; `None`: exact."""
+    percent: bool = False
+    """`value` is what stands before the percent sign."""
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Numeral:
+    digits: str
+    base: int
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    latex: str
+    relation: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    name: str
+    value: Reading
+    equation: Formula
+    """The whole of it, for a reference that is an equation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    parts: tuple[Reading, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    kind: str
+    """`list`, `set`, `union`, `ratio`, or the two brackets that enclose it, such as `(]`."""
+    parts: tuple[Reading, ...]
+    decimal: Number | None = None
+    """A list of two that may also be a number with a decimal comma."""
+
+
+Reading = Number | Numeral | Words | Formula | Named | Chain | Group
+
+
+def reference(answer: str) -> Reading:
+    """Read a reference answer, bare or in a box or between dollars. Raises `Unreadable`."""
+    inner = final(answer) if BOX.search(answer) else answer
+    if inner is None:
+        raise Unreadable("its box is empty")
+    reading = read(inner)
+    if isinstance(reading, Chain):
+        numbers = [part.value for part in reading.parts if isinstance(part, Number)]
+        if len(set(numbers)) > 1:
+            raise Unreadable("it is an equation of different numbers")
+    return reading
+
+
+def read(answer: str) -> Reading:
+    """The structure of one answer as it is written. Raises `Unreadable`."""
+    if len(answer) > MAX_ANSWER:
+        raise Unreadable(f"it has more than {MAX_ANSWER} characters")
+    return _read(tidy(answer), 0)
+
+
+def _read(answer: str, depth: int) -> Reading:
+    answer = answer.strip().strip(",;").strip()
+    if not answer:
+        raise Unreadable("it is empty")
+    if depth > MAX_DEPTH:
+        raise Unreadable("it is nested too deeply")
+    _balanced(answer)
+    if depth == 0 or not _BARE_COMMA.search(answer):
+        answer = _ungrouped(answer)
+    parts = _split(answer, _SEPARATOR)
+    if len(parts) > 1:
+        return _list(answer, parts, depth)
+    if len(sides := _split(answer, _EQUALS)) > 1:
+        return _equation(answer, sides, depth)
+    if _RELATION.search(answer):
+        return _relation(answer, depth)
+    if len(parts := _split(answer, _UNION)) > 1:
+        return Group("union", tuple(_read(part, depth + 1) for part in parts))
+    if enclosed := _enclosed(answer):
+        return _bracketed(*enclosed, depth)
+    if "\\pm" in answer or "\\mp" in answer:
+        return _both_signs(answer, depth)
+    if len(parts := _split(answer, _COLON)) > 1:
+        return Group("ratio", tuple(_read(part, depth + 1) for part in parts))
+    return _leaf(answer)
+
+
+# -- splitting --------------------------------------------------------------------------------------------------------
+
+_SEPARATOR = re.compile(r",|;|\b(?:or|and)\b|&(?!\w)")
+_BARE_COMMA = re.compile(r"\d,\d")
+_EQUALS = re.compile(r"(?<![<>!:\\])=")
+_RELATION = re.compile(r"[<>]|\\(?:leq|geq|neq|in|notin)(?![A-Za-z])|!=")
+_UNION = re.compile(r"\\cup(?![A-Za-z])")
+_COLON = re.compile(r":")
+_THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3}(?:,\d{3})+)(?![\d,])")
+_OPEN, _CLOSE = "([{", ")]}"
+
+
+def _balanced(answer: str) -> None:
+    if closing("{" + answer + "}", 0) != len(answer) + 1:
+        raise Unreadable("its braces do not match")
+    depth = 0
+    for character in re.sub(r"\\.", "", answer):
+        depth += (character in "([") - (character in ")]")
+    if (
+        depth
+        or re.search(r"[-+*/^=]\s*$|^\s*[*/^=]", answer)
+        or re.search(r"\\frac(?!\s*\{\s*[^\s}])|\(\s*\)", answer)
+    ):
+        raise Unreadable("it is not complete")
+
+
+def _ungrouped(answer: str) -> str:
+    """Without the commas that group thousands, outside brackets."""
+    if answer[0] in "([" or answer.startswith("\\{"):
+        return answer
+    return _THOUSANDS.sub(lambda match: match[1].replace(",", ""), answer)
+
+
+def _split(answer: str, separator: re.Pattern[str]) -> list[str]:
+    """The parts between separators that stand outside every bracket."""
+    parts: list[str] = []
+    depth, start, at = 0, 0, 0
+    while at < len(answer):
+        if answer[at] == "\\":
+            if answer.startswith(("\\{", "\\langle", "\\begin"), at):
+                depth += 1
+            elif answer.startswith(("\\}", "\\rangle", "\\end"), at):
+                depth -= 1
+            elif depth == 0 and (found := separator.match(answer, at)):
+                parts, start, at = [*parts, answer[start:at]], found.end(), found.end()
+                continue
+            at += 2
+            continue
+        depth += (answer[at] in _OPEN) - (answer[at] in _CLOSE)
+        found = separator.match(answer, at) if depth == 0 else None
+        if found:
+            parts, start = [*parts, answer[start:at]], found.end()
+        at = found.end() if found else at + 1
+    if len(parts) >= MAX_PARTS:
+        raise Unreadable("it has too many parts")
+    return [*parts, answer[start:]]
+
+
+# -- groups and relations ---------------------------------------------------------------------------------------------
+
+
+def _list(answer: str, parts: list[str], depth: int) -> Reading:
+    readings = tuple(_read(part, depth + 1) for part in parts if part.strip())
+    if not readings:
+        raise Unreadable("it is empty")
+    if len(set(readings)) == 1:
+        return readings[0]
+    decimal = _number(answer.replace(",", ".")) if re.fullmatch(r"-?\d+,\d+", answer) else None
+    return Group("list", readings, decimal)
+
+
+_SIMPLE = re.compile(
+    r"[A-Za-z]'*(?:_\{?\w+\}?)?(?:\s*\([A-Za-z0-9, ]+\))?"
+    r"|\\(?!frac|sqrt)[A-Za-z]+(?:_\{?\w+\}?)?(?:\s*\{?[A-Z]{1,4}\}?)?"
+    r"|\(?[A-Za-z](?:, ?[A-Za-z])+\)?|\|?[A-Z]{2,4}\|?|[A-Za-z](?: ?[-+] ?[A-Za-z])+"
+    r"|[A-Za-z]{2,3}|[A-Za-z][A-Za-z .()]{2,}"
+)
+"""What an answer may be the value of: a variable, f(x), a sum of variables, a name in words."""
+
+
+def _equation(answer: str, sides: list[str], depth: int) -> Reading:
+    if _SIMPLE.fullmatch(sides[0].strip()) and not _number(sides[0].strip()):
+        name = re.sub(r"[\s{}]", "", sides[0])
+        rest = tuple(_read(side, depth + 1) for side in sides[1:])
+        return Named(name, rest[0] if len(set(rest)) == 1 else Chain(rest), Formula(answer, relation=True))
+    if len(sides) == 2 and any(_variables(side) for side in sides):
+        return Formula(answer, relation=True)
+    return Chain(tuple(_read(side, depth + 1) for side in sides))
+
+
+def _variables(side: str) -> bool:
+    return bool(
+        re.search(
+            r"[A-Za-z]",
+            re.sub(r"\\(?:frac|sqrt|cdot|times|pi|sin|cos|tan|ln|log|binom)(?![A-Za-z])|\be\b", "", side),
+        )
+    )
+
+
+def _relation(answer: str, depth: int) -> Reading:
+    member = re.fullmatch(r"\s*\(?[A-Za-z]\)?\s*\\in(?![A-Za-z])(.+)", answer)
+    if member:
+        return _read(member[1], depth + 1)
+    return Formula(answer, relation=True)
+
+
+def _enclosed(answer: str) -> tuple[str, str, str] | None:
+    """(opening bracket, inside, closing bracket) where one pair encloses the whole answer."""
+    if answer.startswith("\\langle") and answer.endswith("\\rangle"):
+        return "(", answer[7:-7], ")"
+    opening, inside, close = "", "", ""
+    if answer.startswith("\\{") and answer.endswith("\\}"):
+        opening, inside, close = "{", answer[2:-2], "}"
+    elif answer[0] in "([]" and answer[-1] in ")][" and len(answer) > 2:
+        opening, inside, close = answer[0], answer[1:-1], answer[-1]
+    if not inside:
+        return None
+    depth = 0
+    for at, character in enumerate(text := re.sub(r"\\[{}]", "__", inside)):
+        depth += (character in "([{") - (character in ")]}")
+        if depth < 0:
+            return None
+        if depth == 0 and opening in "([" and text[at : at + 2] == ")(":
+            return None
+    return (opening, inside, close) if depth == 0 else None
+
+
+def _bracketed(opening: str, inside: str, close: str, depth: int) -> Reading:
+    parts = _split(inside, re.compile(r",|;"))
+    if opening == "{":
+        if re.search(r"\\mid|[|:]", inside):
+            return Words(f"{{{_flat(inside)}}}")
+        return Group("set", tuple(dict.fromkeys(_read(part, depth + 1) for part in parts)))
+    if len(parts) == 1:
+        if opening == "(" and close == ")":
+            return _read(inside, depth + 1)
+        return Group(opening + close, (_read(inside, depth + 1),))
+    kind = {"]": "(", "(": "(", "[": "["}[opening] + {"[": ")", ")": ")", "]": "]"}[close]
+    return Group(kind, tuple(_read(part, depth + 1) for part in parts))
+
+
+def _both_signs(answer: str, depth: int) -> Reading:
+    if len(re.findall(r"\\[pm][pm](?![A-Za-z])", answer)) > 1 or "\\mp" in answer:
+        return Formula(answer)
+    plus, minus = (re.sub(r"\\pm\s*", sign, answer) for sign in "+-")
+    return Group("list", (_read(plus.lstrip("+"), depth + 1), _read(minus, depth + 1)))
+
+
+# -- leaves -----------------------------------------------------------------------------------------------------------
+
+_DECIMAL = r"\d+(?:\.\d*)?|\.\d+"
+_POWER = r"\s*(?:\\times|\\cdot|\*|[xX])\s*10\s*\^\s*\{\s*(?P<power>[-+]?\d+)\s*\}"
+_NUMBER = re.compile(
+    rf"(?P<sign>[-+]?)\s*(?:"
+    rf"(?P<whole>\d+)\s*\\frac\s*\{{\s*(?P<wa>\d+)\s*\}}\s*\{{\s*(?P<wb>\d+)\s*\}}"
+    rf"|(?P<pwhole>\d+)\s+(?P<pa>\d+)\s*/\s*(?P<pb>\d+)"
+    rf"|\\frac\s*\{{\s*(?P<fs>[-+]?)(?P<fa>{_DECIMAL})\s*\}}\s*\{{\s*(?P<fb>{_DECIMAL})\s*\}}"
+    rf"|(?P<ra>{_DECIMAL})\s*/\s*(?P<rb>{_DECIMAL})"
+    rf"|(?P<before>\d*)\.(?P<fixed>\d*)\\overline\s*\{{(?P<again>\d+)\}}"
+    rf"|10\s*\^\s*\{{\s*(?P<ten>[-+]?\d+)\s*\}}"
+    rf"|(?P<grouped>\d{{1,3}}(?:[ '_]\d{{3}})+(?:\.\d+)?)(?!\d)"
+    rf"|(?P<decimal>{_DECIMAL})(?:[eE](?P<exponent>[-+]?\d+)|{_POWER})?"
+    rf")"
+)
+_MANY = {
+    "hundred": 100,
+    "thousand": 1000,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+    "dozen": 12,
+}
+_BASES = {
+    "two": 2,
+    "three": 3,
+    "four": 4,
+    "five": 5,
+    "six": 6,
+    "seven": 7,
+    "eight": 8,
+    "nine": 9,
+    "ten": 10,
+    "twelve": 12,
+    "sixteen": 16,
+}
+_NUMERAL = re.compile(
+    r"\(?([0-9][0-9A-Fa-f]*|[0-9A-F]+(?=_\{?\s*1[1-6]))\)?\s*(?:_\s*\{?\s*|\s(?:in )?base[- ])(\w+)\s*\}?",
+    re.IGNORECASE,
+)
+_CONNECTIVES = frozenset(
+    {
+        "or",
+        "and",
+        "not",
+        "if",
+        "when",
+        "where",
+        "is",
+        "to",
+        "than",
+        "but",
+        "for",
+        "maybe",
+        "with",
+        "either",
+        "then",
+    }
+    | {"plus", "minus", "times", "over", "of", "nor", "no"}
+)
+_FUNCTIONS = (
+    *(
+        "arcsin",
+        "arccos",
+        "arctan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "ln",
+        "log",
+        "exp",
+    ),
+    *("pi", "theta", "alpha", "beta", "gamma", "lambda", "mu", "sigma", "phi", "omega", "infty"),
+)
+_CALLED = re.compile(rf"(?<![\\A-Za-z])({'|'.join(_FUNCTIONS)})(?![A-Za-z])")
+_SHORT_WORDS = frozenset({"no", "up", "on", "it", "us", "an", "am", "pm", "me", "he", "we"})
+_UNITS = {
+    name: unit
+    for unit, names in {
+        "m": "m meter metre",
+        "cm": "cm centimeter centimetre",
+        "mm": "mm millimeter millimetre",
+        "km": "km kilometer kilometre",
+        "ft": "ft foot feet",
+        "in": "in inch inches",
+        "yd": "yd yard",
+        "mi": "mi mile",
+        "g": "g gram",
+        "kg": "kg kilogram",
+        "mg": "mg milligram",
+        "lb": "lb lbs pound",
+        "oz": "oz ounce",
+        "s": "s sec second",
+        "min": "min minute",
+        "h": "h hr hour",
+        "ms": "ms millisecond",
+        "l": "l liter litre",
+        "ml": "ml milliliter millilitre",
+        "n": "n newton",
+        "j": "j joule",
+        "w": "w watt",
+        "v": "v volt",
+        "k": "k kelvin",
+        "hz": "hz hertz",
+        "pa": "pa pascal",
+        "mol": "mol mole",
+        "rad": "rad radian",
+        "degree": "degree deg",
+        "dollar": "dollar usd",
+        "euro": "euro eur",
+        "cent": "cent",
+        "mph": "mph",
+        "kmh": "kmh kph",
+    }.items()
+    for name in names.split()
+}
+
+
+def _leaf(answer: str) -> Reading:
+    if numeral := _NUMERAL.fullmatch(answer):
+        base = _BASES.get(
+            numeral[2].lower(), int(numeral[2]) if numeral[2].isdecimal() and len(numeral[2]) < 3 else 0
+        )
+        if not 2 <= base <= 36:
+            raise Unreadable("its base is unknown")
+        return Numeral(numeral[1].upper().lstrip("0") or "0", base)
+    if (number := _number(answer)) is not None:
+        return number
+    if re.search(r"\d\s+[\d.]|\d\s+\\frac\{\d", answer):
+        raise Unreadable("numbers stand side by side")
+    latex = _CALLED.sub(r"\\\1 ", re.sub(r"\\ldots", "", answer))
+    if "\\ldots" in answer:
+        return Words(_flat(answer))
+    runs = re.findall(
+        r"(?<![\\A-Za-z])[A-Za-z]{2,}",
+        re.sub(r"\\(?:begin|end)\{[a-z]*\}|\\math\w+\{\w+\}|\\over(?:line|rightarrow)\s*\{\w+\}", "", latex),
+    )
+    if any(len(run) > 2 or run.lower() in _SHORT_WORDS for run in runs):
+        return Words(_flat(answer))
+    return Formula(latex.replace("*", "\\cdot ").strip())
+
+
+def _flat(words: str) -> str:
+    """Words without case, blanks or punctuation at the ends."""
+    return re.sub(r"[\s{}]+", " ", words).strip(" .,;:'\"()").casefold()
+
+
+def _number(answer: str) -> Number | None:
+    """A number with what may stand around it; `None` where the text is another thing. Raises `Unreadable`."""
+    answer = re.sub(r"^([-+]?)\s*(?:\\\$|\$)\s*", r"\1", answer)
+    match = _NUMBER.match(answer)
+    if match is None:
+        return None
+    rest = answer[match.end() :]
+    if rest and re.match(r"[\d./^_!(]|\s*[-+*/^_!(=\\]", rest):
+        return None
+    number = _value({name: text for name, text in match.groupdict().items() if text is not None})
+    return _with_unit(number, rest)
+
+
+def _with_unit(number: Number, rest: str) -> Number | None:
+    words = rest.split()
+    if words and words[0] in _MANY:
+        number = replace(number, value=number.value * _MANY[words.pop(0)], half=None)
+    if words and words[0].lower() in ("percent", "percentage", "pct"):
+        return replace(number, percent=True) if len(words) == 1 else None
+    if not words:
+        return number
+    if len(words) > 4 or any(word.lower() in _CONNECTIVES for word in words):
+        return None
+    unit = _unit(words)
+    known = re.split(r"[/^\d*]+", unit)[0] in _UNITS.values()
+    spelled = (
+        rest[0] == " "
+        and all(re.fullmatch(r"[A-Za-z]{3,}\.?|[A-Za-z/^{}\d-]+", word) for word in words)
+        and len(words[0]) > 2
+    )
+    if known and (rest[0] == " " or len(unit) > 1):
+        return replace(number, unit=unit)
+    return replace(number, unit=unit) if spelled and words[0].lower() not in _FUNCTIONS else None
+
+
+def _unit(words: list[str]) -> str:
+    text = " ".join(words).replace("per ", "/ ")
+    power = "2" if re.match(r"(?:square|sq)\b", text) else "3" if re.match(r"(?:cubic|cu)\b", text) else ""
+    text = re.sub(r"^(?:square|sq|cubic|cu)\b\.?\s*", "", text)
+
+    def single(match: re.Match[str]) -> str:
+        word = match[0].lower()
+        return _UNITS.get(word) or _UNITS.get(word.removesuffix("s")) or word.removesuffix("s")
+
+    return re.sub(r"[\s{}^.]", "", re.sub(r"[A-Za-z]+", single, text)) + power
+
+
+def _value(g: dict[str, str]) -> Number:
+    sign = -1 if g.get("sign") == "-" else 1
+    if any(len(part) > MAX_DIGITS for part in g.values()):
+        raise Unreadable(f"it has more than {MAX_DIGITS} digits")
+    for whole, above, below in (("whole", "wa", "wb"), ("pwhole", "pa", "pb")):
+        if whole in g:
+            if not 0 <= int(g[above]) < int(g[below]):
+                raise Unreadable("the fraction of a mixed number must be below 1")
+            return Number(sign * (int(g[whole]) + Fraction(int(g[above]), int(g[below]))))
+    for above, below in (("fa", "fb"), ("ra", "rb")):
+        if above in g:
+            if not Fraction(g[below]):
+                raise Unreadable("it divides by zero")
+            return Number(sign * (-1 if g.get("fs") == "-" else 1) * Fraction(g[above]) / Fraction(g[below]))
+    if "again" in g:
+        fixed, again = g["fixed"], g["again"]
+        tail = Fraction(int(again), 10 ** len(fixed) * (10 ** len(again) - 1))
+        return Number(sign * (Fraction(int((g["before"] or "0") + fixed), 10 ** len(fixed)) + tail))
+    if "ten" in g:
+        return Number(sign * Fraction(10) ** _power(g["ten"]))
+    digits = re.sub(r"[ '_]", "", g.get("grouped") or g["decimal"])
+    scale = Fraction(10) ** _power(g.get("exponent") or g.get("power") or "0")
+    places = len(digits.partition(".")[2])
+    significant = len(digits.replace(".", "").lstrip("0"))
+    half = scale / 10**places / 2 if places and significant >= 6 else None
+    return Number(sign * Fraction(digits) * scale, half)
+
+
+def _power(digits: str) -> int:
+    if abs(int(digits)) > MAX_DIGITS:
+        raise Unreadable(f"it has more than {MAX_DIGITS} digits")
+    return int(digits)
