@@ -8,9 +8,9 @@
 | `schemas` | the shape of each task's problem |
 | `countdown`, `countdown_data` | Countdown: its arithmetic, grading, generator and splits |
 | `tasks` | the tasks that judge in this process: `countdown`, `exact`, `none` |
-| `mathematics`, `math_reading`, `math_worker` | the `math` task: the structure of answers, and formulas in worker processes |
+| `mathematics`, `math_reading` | the `math` task, and the structure of its answers |
 | `answer_text` | where the final answer of a text is, and one spelling for it |
 | `pool`, `worker_process`, `worker`, `worker_memory` | killable processes, and what runs in each |
-| `math_worker` | what math-verify is asked, inside such a process |
+| `math_worker` | formulas, compared inside such a process |
 | `counters` | what became of the calls, for metrics |
 """
