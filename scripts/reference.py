@@ -27,7 +27,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 import ramify_trainer
-from ramify.api.openai_fields import FIELDS, MESSAGES, STREAM_OPTIONS
+from ramify.api.openai_fields import FIELDS, MESSAGES, STREAM_OPTIONS, responses_table
 from ramify.api.openai_fields import table as fields_table
 from ramify.cli import app as server_app
 from ramify.settings.page import document
@@ -52,19 +52,20 @@ def pages() -> dict[str, str]:
 def openai_fields() -> str:
     """The page as it is, with its tables made anew."""
     page = (DOCS / "openai.md").read_text(encoding="utf-8")
-    for name, fields in TABLES.items():
+    for name, rows in TABLES.items():
         begin, end = f"<!-- {name}: made by `make docs` -->\n", "<!-- end -->"
         head, _, rest = page.partition(begin)
-        rows = [
-            "| field | completions | chat | beside `search` |",
-            "|---|---|---|---|",
-            *fields_table(fields),
-        ]
         page = head + begin + "\n".join(rows) + "\n" + end + rest.partition(end)[2]
     return page
 
 
-TABLES = {"fields": FIELDS, "messages": MESSAGES, "stream_options": STREAM_OPTIONS}
+FOUR = ["| field | completions | chat | beside `search` |", "|---|---|---|---|"]
+TABLES = {
+    "fields": [*FOUR, *fields_table(FIELDS)],
+    "messages": [*FOUR, *fields_table(MESSAGES)],
+    "stream_options": [*FOUR, *fields_table(STREAM_OPTIONS)],
+    "responses": ["| field | taken |", "|---|---|", *responses_table()],
+}
 
 
 # -- the commands -------------------------------------------------------------------------------------------------

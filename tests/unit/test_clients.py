@@ -17,6 +17,13 @@ TYPESCRIPT = Path(__file__).parents[2] / "clients" / "typescript" / "src"
 ELSEWHERE = {
     ("POST", "/v1/completions"),  # OpenAI's own clients
     ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/responses"),
+    ("POST", "/v1/completions/{id}/cancel"),
+    ("POST", "/v1/chat/completions/{id}/cancel"),
+    ("POST", "/v1/responses/{id}/cancel"),
+    ("POST", "/tokenize"),  # evaluation harnesses
+    ("POST", "/detokenize"),
+    ("GET", "/tokenizer_info"),
     ("GET", "/livez"),  # orchestrators and Prometheus
     ("GET", "/health"),
     ("GET", "/metrics"),

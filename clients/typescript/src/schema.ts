@@ -131,6 +131,150 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/responses": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create
+         * @description OpenAI's responses: the policy alone. Nothing is stored: the client sends the whole conversation every time.
+         *
+         *     With `stream`, OpenAI's events. If the client leaves, the work is ended.
+         */
+        post: operations["create_v1_responses_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/completions/{id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel Completion
+         * @description End a completion of the policy alone that this API key asked for; who waits for it gets 409 `cancelled`.
+         *
+         *     A search is ended by POST /v1/search/{search_id}/cancel.
+         */
+        post: operations["cancel_completion_v1_completions__id__cancel_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/chat/completions/{id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel Chat
+         * @description The same for a chat.
+         */
+        post: operations["cancel_chat_v1_chat_completions__id__cancel_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/responses/{id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel Response
+         * @description The same for a response.
+         */
+        post: operations["cancel_response_v1_responses__id__cancel_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/tokenize": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Tokenize
+         * @description Token ids of a text, or of a conversation through the chat template.
+         */
+        post: operations["tokenize_tokenize_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/detokenize": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Detokenize
+         * @description The text of token ids.
+         */
+        post: operations["detokenize_detokenize_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/tokenizer_info": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Tokenizer Info
+         * @description The tokenizer's configuration: its special tokens, its chat template.
+         */
+        get: operations["tokenizer_info_tokenizer_info_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/trees/{tree}/branch": {
         parameters: {
             query?: never;
@@ -563,18 +707,71 @@ export interface components {
             /** Nodes */
             nodes?: number | null;
         };
+        /** CalledFunction */
+        "CalledFunction-Input": {
+            /** Name */
+            name: string;
+            /**
+             * Arguments
+             * @description JSON, as the model wrote it.
+             */
+            arguments: string;
+        };
+        /** CalledFunction */
+        "CalledFunction-Output": {
+            /** Name */
+            name: string;
+            /**
+             * Arguments
+             * @description JSON, as the model wrote it.
+             */
+            arguments: string;
+        };
+        /**
+         * CancelReply
+         * @description Work of the policy alone that was ended.
+         */
+        CancelReply: {
+            /** Id */
+            id: string;
+            /**
+             * Object
+             * @enum {string}
+             */
+            object: "text_completion" | "chat.completion" | "response";
+            /**
+             * Status
+             * @default cancelled
+             * @constant
+             */
+            status?: "cancelled";
+            /**
+             * Cancelled
+             * @description Requests ended: several may share an `x-request-id`.
+             */
+            cancelled: number;
+        };
         /** ChatAnswer */
         ChatAnswer: {
             /**
              * Role
              * @default assistant
-             * @constant
              */
-            role?: "assistant";
+            role?: string;
             /** Content */
-            content: string;
+            content: string | null;
             /** Refusal */
             refusal?: null;
+            /**
+             * Reasoning
+             * @description With a reasoning parser: what the model thought first.
+             */
+            reasoning?: string | null;
+            /**
+             * Tool Calls
+             * @description With a tool parser: what the client is asked to call.
+             */
+            tool_calls?: components["schemas"]["ToolCall-Output"][] | null;
         };
         /** ChatChoice */
         ChatChoice: {
@@ -586,7 +783,7 @@ export interface components {
              * Finish Reason
              * @enum {string}
              */
-            finish_reason: "stop" | "length";
+            finish_reason: "stop" | "length" | "tool_calls";
         };
         /** ChatCompletion */
         ChatCompletion: {
@@ -623,20 +820,8 @@ export interface components {
         /** ChatMessage */
         ChatMessage: {
             /**
-             * Tool Calls
-             * @description Not served: tools are not served here.
-             * @enum {unknown}
-             */
-            tool_calls?: never[] | null;
-            /**
-             * Tool Call Id
-             * @description Not served: tools are not served here.
-             * @enum {unknown}
-             */
-            tool_call_id?: null;
-            /**
              * Function Call
-             * @description Not served: tools are not served here.
+             * @description Not served: give `tool_calls`.
              * @enum {unknown}
              */
             function_call?: null;
@@ -665,9 +850,20 @@ export interface components {
             role: "developer" | "system" | "user" | "assistant" | "tool";
             /**
              * Content
-             * @description Text, or parts of text, which are joined by line breaks.
+             * @description Text, or parts of text, which are joined by line breaks; null beside `tool_calls` only.
              */
-            content: string | components["schemas"]["TextPart"][];
+            content?: string | components["schemas"]["TextPart"][] | null;
+            /** Tool Calls */
+            tool_calls?: components["schemas"]["ToolCall-Input"][] | null;
+            /** Tool Call Id */
+            tool_call_id?: string | null;
+            /** Reasoning */
+            reasoning?: string | null;
+            /**
+             * Reasoning Content
+             * @description Older name of `reasoning`.
+             */
+            reasoning_content?: string | null;
             /**
              * Name
              * @description Given to the chat template.
@@ -691,46 +887,20 @@ export interface components {
              */
             echo?: false | null;
             /**
-             * Response Format
-             * @description Not served: output is not constrained here.
-             * @enum {unknown}
-             */
-            response_format?: {
-                type: "text";
-            } | null;
-            /**
-             * Tools
-             * @description Not served: tools are not served here.
-             * @enum {unknown}
-             */
-            tools?: never[] | null;
-            /**
-             * Tool Choice
-             * @description Not served: tools are not served here.
-             * @enum {unknown}
-             */
-            tool_choice?: "none" | null;
-            /**
-             * Parallel Tool Calls
-             * @description Not served: tools are not served here.
-             * @enum {unknown}
-             */
-            parallel_tool_calls?: false | true | null;
-            /**
              * Functions
-             * @description Not served: tools are not served here.
+             * @description Not served: give `tools` and `tool_choice`.
              * @enum {unknown}
              */
             functions?: never[] | null;
             /**
              * Function Call
-             * @description Not served: tools are not served here.
+             * @description Not served: give `tools` and `tool_choice`.
              * @enum {unknown}
              */
             function_call?: "none" | null;
             /**
              * Web Search Options
-             * @description Not served: tools are not served here.
+             * @description Not served: no search engine is asked here.
              * @enum {unknown}
              */
             web_search_options?: null;
@@ -779,26 +949,20 @@ export interface components {
              */
             service_tier?: "auto" | "default" | null;
             /**
-             * Structured Outputs
-             * @description Not served: output is not constrained here.
-             * @enum {unknown}
-             */
-            structured_outputs?: null;
-            /**
              * Regex
-             * @description Not served: output is not constrained here.
+             * @description Not served: give `structured_outputs`.
              * @enum {unknown}
              */
             regex?: null;
             /**
              * Ebnf
-             * @description Not served: output is not constrained here.
+             * @description Not served: give `structured_outputs`.
              * @enum {unknown}
              */
             ebnf?: null;
             /**
              * Json Schema
-             * @description Not served: output is not constrained here.
+             * @description Not served: give `structured_outputs`.
              * @enum {unknown}
              */
             json_schema?: null;
@@ -966,6 +1130,8 @@ export interface components {
             prompt_cache_key?: string | null;
             /** @description Search a tree for the answer; absent: the policy alone. */
             search?: components["schemas"]["ramify__api__wire_openai__Search"] | null;
+            response_format?: components["schemas"]["ResponseFormat"] | null;
+            structured_outputs?: components["schemas"]["StructuredOutputs"] | null;
             /** Top K */
             top_k?: number | null;
             /** Min P */
@@ -1026,6 +1192,15 @@ export interface components {
              * @description Send the model's reasoning with its answer; absent: yes.
              */
             include_reasoning?: boolean | null;
+            /**
+             * Tools
+             * @description Functions that the model may ask the client to call.
+             */
+            tools?: components["schemas"]["Tool"][] | null;
+            /** Tool Choice */
+            tool_choice?: ("none" | "auto" | "required") | components["schemas"]["NamedTool"] | null;
+            /** Parallel Tool Calls */
+            parallel_tool_calls?: boolean | null;
         };
         /** Completion */
         Completion: {
@@ -1063,7 +1238,12 @@ export interface components {
              * Finish Reason
              * @enum {string}
              */
-            finish_reason: "stop" | "length";
+            finish_reason: "stop" | "length" | "tool_calls";
+        };
+        /** CompletionDetails */
+        CompletionDetails: {
+            /** Reasoning Tokens */
+            reasoning_tokens?: number | null;
         };
         /** CompletionLogprobs */
         CompletionLogprobs: {
@@ -1102,14 +1282,6 @@ export interface components {
              */
             suffix?: "" | null;
             /**
-             * Response Format
-             * @description Not served: output is not constrained here.
-             * @enum {unknown}
-             */
-            response_format?: {
-                type: "text";
-            } | null;
-            /**
              * Store
              * @description Not served: nothing is stored under it here; searches are in the tree log.
              * @enum {unknown}
@@ -1122,26 +1294,20 @@ export interface components {
              */
             service_tier?: "auto" | "default" | null;
             /**
-             * Structured Outputs
-             * @description Not served: output is not constrained here.
-             * @enum {unknown}
-             */
-            structured_outputs?: null;
-            /**
              * Regex
-             * @description Not served: output is not constrained here.
+             * @description Not served: give `structured_outputs`.
              * @enum {unknown}
              */
             regex?: null;
             /**
              * Ebnf
-             * @description Not served: output is not constrained here.
+             * @description Not served: give `structured_outputs`.
              * @enum {unknown}
              */
             ebnf?: null;
             /**
              * Json Schema
-             * @description Not served: output is not constrained here.
+             * @description Not served: give `structured_outputs`.
              * @enum {unknown}
              */
             json_schema?: null;
@@ -1297,6 +1463,8 @@ export interface components {
             prompt_cache_key?: string | null;
             /** @description Search a tree for the answer; absent: the policy alone. */
             search?: components["schemas"]["ramify__api__wire_openai__Search"] | null;
+            response_format?: components["schemas"]["ResponseFormat"] | null;
+            structured_outputs?: components["schemas"]["StructuredOutputs"] | null;
             /** Top K */
             top_k?: number | null;
             /** Min P */
@@ -1430,6 +1598,18 @@ export interface components {
              */
             deleted?: boolean;
         };
+        /** DetokenizeReply */
+        DetokenizeReply: {
+            /** Prompt */
+            prompt: string;
+        };
+        /** DetokenizeRequest */
+        DetokenizeRequest: {
+            /** Model */
+            model?: string | null;
+            /** Tokens */
+            tokens: number[];
+        };
         /**
          * FeedbackRequest
          * @description A verdict on one answer; with neither `node` nor `answer`, on the chosen one.
@@ -1463,10 +1643,39 @@ export interface components {
              */
             comment?: string;
         };
+        /** Function */
+        Function: {
+            /** Name */
+            name: string;
+            /** Description */
+            description?: string | null;
+            /**
+             * Parameters
+             * @description JSON schema of the arguments.
+             */
+            parameters?: {
+                [key: string]: unknown;
+            } | null;
+            /** Strict */
+            strict?: boolean | null;
+        };
         /** Health */
         Health: {
             /** Status */
             status: string;
+        };
+        /** JsonSchema */
+        JsonSchema: {
+            /** Name */
+            name: string;
+            /** Description */
+            description?: string | null;
+            /** Strict */
+            strict?: boolean | null;
+            /** Schema */
+            schema?: {
+                [key: string]: unknown;
+            } | null;
         };
         /** LaterVerdict */
         LaterVerdict: {
@@ -1556,6 +1765,33 @@ export interface components {
             /** Data */
             data: components["schemas"]["Model"][];
         };
+        /** NamedFunction */
+        NamedFunction: {
+            /** Name */
+            name: string;
+        };
+        /**
+         * NamedTool
+         * @description The one function to call.
+         */
+        NamedTool: {
+            /**
+             * Type
+             * @constant
+             */
+            type: "function";
+            function: components["schemas"]["NamedFunction"];
+        };
+        /** Reasoning */
+        Reasoning: {
+            /** Effort */
+            effort?: ("none" | "minimal" | "low" | "medium" | "high" | "xhigh" | "max") | null;
+            /**
+             * Summary
+             * @description Taken; reasoning is sent whole.
+             */
+            summary?: ("auto" | "concise" | "detailed") | null;
+        };
         /** Release */
         Release: {
             /** Id */
@@ -1630,6 +1866,204 @@ export interface components {
              * @description Newest first, at most 100.
              */
             activations: components["schemas"]["Activation"][];
+        };
+        /**
+         * ResponseFormat
+         * @description The form of the answer.
+         */
+        ResponseFormat: {
+            /**
+             * Type
+             * @enum {string}
+             */
+            type: "text" | "json_object" | "json_schema";
+            /** @description With type `json_schema`. */
+            json_schema?: components["schemas"]["JsonSchema"] | null;
+        };
+        /**
+         * ResponsesReply
+         * @description vLLM's answer, whole; the fields that every answer has.
+         */
+        ResponsesReply: {
+            /** Id */
+            id: string;
+            /**
+             * Object
+             * @constant
+             */
+            object: "response";
+            /** Created At */
+            created_at: number;
+            /** Model */
+            model: string;
+            /** Status */
+            status: string;
+            /** Output */
+            output: {
+                [key: string]: unknown;
+            }[];
+            /** Usage */
+            usage: {
+                [key: string]: unknown;
+            } | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ResponsesRequest
+         * @description POST /v1/responses.
+         */
+        ResponsesRequest: {
+            /**
+             * Search
+             * @description Not served: is not served on this route: POST /v1/chat/completions takes it.
+             * @enum {unknown}
+             */
+            search?: null;
+            /**
+             * Previous Response Id
+             * @description Not served: nothing is stored: send the whole conversation as `input`.
+             * @enum {unknown}
+             */
+            previous_response_id?: null;
+            /**
+             * Conversation
+             * @description Not served: nothing is stored: send the whole conversation as `input`.
+             * @enum {unknown}
+             */
+            conversation?: null;
+            /**
+             * Background
+             * @description Not served: nothing is stored that could be fetched later.
+             * @enum {unknown}
+             */
+            background?: false | null;
+            /**
+             * Prompt
+             * @description Not served: no templates are stored: send `instructions` and `input`.
+             * @enum {unknown}
+             */
+            prompt?: null;
+            /**
+             * Truncation
+             * @description Not served: prompts are not cut: shorten it.
+             * @enum {unknown}
+             */
+            truncation?: "disabled" | null;
+            /**
+             * Max Tool Calls
+             * @description Not served: no tool is called here: the client calls it.
+             * @enum {unknown}
+             */
+            max_tool_calls?: null;
+            /**
+             * Service Tier
+             * @description Not served: there is one tier: auto or default.
+             * @enum {unknown}
+             */
+            service_tier?: "auto" | "default" | null;
+            /**
+             * Stream Options
+             * @description Not served: usage is in the last event.
+             * @enum {unknown}
+             */
+            stream_options?: Record<string, never> | {
+                include_obfuscation: false;
+            } | null;
+            /**
+             * Prompt Cache Retention
+             * @description Not served: cached prefixes are kept while there is room.
+             * @enum {unknown}
+             */
+            prompt_cache_retention?: null;
+            /** Model */
+            model?: string | null;
+            /**
+             * Input
+             * @description Text, or items of type message, function_call, function_call_output and reasoning; text only.
+             */
+            input: string | {
+                [key: string]: unknown;
+            }[];
+            /** Instructions */
+            instructions?: string | null;
+            /**
+             * Max Output Tokens
+             * @description Absent: the server's `limits.answer_tokens`, or what the model has room for.
+             */
+            max_output_tokens?: number | null;
+            /** Temperature */
+            temperature?: number | null;
+            /** Top P */
+            top_p?: number | null;
+            /** Top K */
+            top_k?: number | null;
+            /** Min P */
+            min_p?: number | null;
+            /** Frequency Penalty */
+            frequency_penalty?: number | null;
+            /** Presence Penalty */
+            presence_penalty?: number | null;
+            /** Repetition Penalty */
+            repetition_penalty?: number | null;
+            /** Seed */
+            seed?: number | null;
+            /** Stop */
+            stop?: string | string[] | null;
+            /** Ignore Eos */
+            ignore_eos?: boolean | null;
+            /** Stream */
+            stream?: boolean | null;
+            /**
+             * Tools
+             * @description Of type `function`.
+             */
+            tools?: {
+                [key: string]: unknown;
+            }[] | null;
+            /** Tool Choice */
+            tool_choice?: ("none" | "auto" | "required") | {
+                [key: string]: unknown;
+            } | null;
+            /** Parallel Tool Calls */
+            parallel_tool_calls?: boolean | null;
+            /**
+             * Text
+             * @description `format`: `text`, `json_object` or `json_schema`.
+             */
+            text?: {
+                [key: string]: unknown;
+            } | null;
+            structured_outputs?: components["schemas"]["StructuredOutputs"] | null;
+            reasoning?: components["schemas"]["Reasoning"] | null;
+            /** Include Reasoning */
+            include_reasoning?: boolean | null;
+            /** Chat Template Kwargs */
+            chat_template_kwargs?: {
+                [key: string]: unknown;
+            } | null;
+            /** Include */
+            include?: string[] | null;
+            /** Top Logprobs */
+            top_logprobs?: number | null;
+            /**
+             * Metadata
+             * @description Sent back, and without effect.
+             */
+            metadata?: {
+                [key: string]: string;
+            } | null;
+            /** User */
+            user?: string | null;
+            /** Safety Identifier */
+            safety_identifier?: string | null;
+            /** Prompt Cache Key */
+            prompt_cache_key?: string | null;
+            /**
+             * Store
+             * @description Taken; nothing is stored, so nothing can be fetched.
+             */
+            store?: boolean | null;
         };
         /**
          * Sampling
@@ -1785,6 +2219,38 @@ export interface components {
              */
             truncated_answers: number;
         };
+        /**
+         * StructuredOutputs
+         * @description vLLM's constraints; one of them.
+         */
+        StructuredOutputs: {
+            /**
+             * Json
+             * @description A JSON schema.
+             */
+            json?: {
+                [key: string]: unknown;
+            } | string | null;
+            /** Json Object */
+            json_object?: boolean | null;
+            /** Regex */
+            regex?: string | null;
+            /** Choice */
+            choice?: string[] | null;
+            /**
+             * Grammar
+             * @description EBNF.
+             */
+            grammar?: string | null;
+            /** Structural Tag */
+            structural_tag?: string | null;
+            /** Disable Any Whitespace */
+            disable_any_whitespace?: boolean | null;
+            /** Disable Additional Properties */
+            disable_additional_properties?: boolean | null;
+            /** Whitespace Pattern */
+            whitespace_pattern?: string | null;
+        };
         /** Task */
         Task: {
             /**
@@ -1818,6 +2284,92 @@ export interface components {
             logprob: number;
             /** Bytes */
             bytes: number[] | null;
+        };
+        /** TokenizeReply */
+        TokenizeReply: {
+            /** Count */
+            count: number;
+            /** Max Model Len */
+            max_model_len: number;
+            /** Tokens */
+            tokens: number[];
+            /**
+             * Token Strs
+             * @description With `return_token_strs`.
+             */
+            token_strs: string[] | null;
+        };
+        /**
+         * TokenizeRequest
+         * @description Text, or a conversation through the chat template.
+         */
+        TokenizeRequest: {
+            /** Model */
+            model?: string | null;
+            /** Prompt */
+            prompt?: string | null;
+            /** Messages */
+            messages?: components["schemas"]["ChatMessage"][] | null;
+            /** Add Special Tokens */
+            add_special_tokens?: boolean | null;
+            /** Return Token Strs */
+            return_token_strs?: boolean | null;
+            /** Add Generation Prompt */
+            add_generation_prompt?: boolean | null;
+            /** Continue Final Message */
+            continue_final_message?: boolean | null;
+            /** Chat Template Kwargs */
+            chat_template_kwargs?: {
+                [key: string]: unknown;
+            } | null;
+            /** Tools */
+            tools?: components["schemas"]["Tool"][] | null;
+        };
+        /**
+         * TokenizerInfo
+         * @description The tokenizer's own configuration.
+         */
+        TokenizerInfo: {
+            /** Tokenizer Class */
+            tokenizer_class: string;
+        } & {
+            [key: string]: unknown;
+        };
+        /** Tool */
+        Tool: {
+            /**
+             * Type
+             * @constant
+             */
+            type: "function";
+            function: components["schemas"]["Function"];
+        };
+        /**
+         * ToolCall
+         * @description A call that the model made earlier in the conversation.
+         */
+        "ToolCall-Input": {
+            /** Id */
+            id: string;
+            /**
+             * Type
+             * @default function
+             * @constant
+             */
+            type?: "function";
+            function: components["schemas"]["CalledFunction-Input"];
+        };
+        /** ToolCall */
+        "ToolCall-Output": {
+            /** Id */
+            id: string;
+            /**
+             * Type
+             * @default function
+             * @constant
+             */
+            type?: "function";
+            function: components["schemas"]["CalledFunction-Output"];
         };
         /** TreeLink */
         TreeLink: {
@@ -2092,6 +2644,8 @@ export interface components {
             completion_tokens: number;
             /** Total Tokens */
             total_tokens: number;
+            /** @description With a reasoning parser. */
+            completion_tokens_details?: components["schemas"]["CompletionDetails"] | null;
         };
         /**
          * Search
@@ -2957,6 +3511,561 @@ export interface operations {
             };
             /** @description The deadline came before any answer */
             504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    create_v1_responses_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description How to search, in place of `search`: its JSON object, an algorithm, or an operator's alias. */
+                "x-ramify-search"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ResponsesRequest"];
+            };
+        };
+        responses: {
+            /** @description The answer */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ResponsesReply"];
+                    "text/event-stream": {
+                        event?: string;
+                        data: string;
+                    };
+                };
+            };
+            /** @description A field is wrong; `param` says which */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No API key, or an unknown one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The API key lacks a scope */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The state of things forbids it now */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description This API key's searches fill its share; see Retry-After */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The server failed */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Full, shutting down, or an engine is dead; see Retry-After */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The deadline came before any answer */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    cancel_completion_v1_completions__id__cancel_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Of the answer, or the `x-request-id` that the request was sent with. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CancelReply"];
+                };
+            };
+            /** @description A field is wrong; `param` says which */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No API key, or an unknown one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The API key lacks a scope */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The server failed */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    cancel_chat_v1_chat_completions__id__cancel_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Of the answer, or the `x-request-id` that the request was sent with. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CancelReply"];
+                };
+            };
+            /** @description A field is wrong; `param` says which */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No API key, or an unknown one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The API key lacks a scope */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The server failed */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    cancel_response_v1_responses__id__cancel_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Of the answer, or the `x-request-id` that the request was sent with. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CancelReply"];
+                };
+            };
+            /** @description A field is wrong; `param` says which */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No API key, or an unknown one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The API key lacks a scope */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The server failed */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    tokenize_tokenize_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TokenizeRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenizeReply"];
+                };
+            };
+            /** @description A field is wrong; `param` says which */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No API key, or an unknown one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The API key lacks a scope */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The server failed */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Full, shutting down, or an engine is dead; see Retry-After */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    detokenize_detokenize_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DetokenizeRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DetokenizeReply"];
+                };
+            };
+            /** @description A field is wrong; `param` says which */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No API key, or an unknown one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The API key lacks a scope */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The server failed */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Full, shutting down, or an engine is dead; see Retry-After */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    tokenizer_info_tokenizer_info_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenizerInfo"];
+                };
+            };
+            /** @description No API key, or an unknown one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The API key lacks a scope */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The server failed */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Full, shutting down, or an engine is dead; see Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -17,7 +17,9 @@ from ramify.api.routes import (
     operations,
     pages,
     releases,
+    responses,
     search,
+    tokens,
     trees,
 )
 
@@ -36,7 +38,19 @@ def routes() -> FastAPI:
         redirect_slashes=False,
     )
     errors.install(app)
-    for module in (search, openai, branch, trees, consumers, models, releases, operations, pages):
+    for module in (
+        search,
+        openai,
+        responses,
+        tokens,
+        branch,
+        trees,
+        consumers,
+        models,
+        releases,
+        operations,
+        pages,
+    ):
         app.include_router(module.router)
     return app
 

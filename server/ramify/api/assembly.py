@@ -13,6 +13,7 @@ from ramify.service.judging import Judge
 from ramify.service.keys import Keyring
 from ramify.service.metrics import Metrics
 from ramify.service.plain import Completions
+from ramify.service.plain_ask import PlainPreparer
 from ramify.service.ports import Engines, ServedModel
 from ramify.service.prepare import Preparer
 from ramify.service.readiness import Readiness
@@ -45,8 +46,9 @@ def assemble(
     searches = Searches(
         engines, log, preparer, admission, metrics, spool, settings.limits.verdict_seconds, clock
     )
+    plain = PlainPreparer(engines, model, settings.limits, tools=settings.engine.tool_parser is not None)
     completions = Completions(
-        engines, model, settings.limits, admission, metrics, clock, lambda: searches.draining
+        engines, plain, settings.limits, admission, metrics, clock, lambda: searches.draining
     )
     searches.stop_others.append(completions.stop_all)
     context = Context(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from pydantic import BaseModel
 
 from ramify.api import convert
 from ramify.api import wire_openai as wire
 from ramify.api.openai_fields import Route, to_vllm
+from ramify.api.wire_responses import ResponsesRequest
 from ramify.service.ask import Ask, Message
 from ramify.service.errors import BadRequest
-from ramify.service.plain import PlainAsk
+from ramify.service.plain_ask import PlainAsk
 
 Body = wire.CompletionRequest | wire.ChatRequest
 
@@ -17,23 +21,57 @@ SEED_BITS = 62
 """Of a seed: vLLM adds the index of the choice to it, and it must stay a signed 64-bit number."""
 
 
-def plain_ask(body: Body) -> PlainAsk:
+def plain_ask(body: Body, request_id: str = "") -> PlainAsk:
     """A request without `search`."""
-    route: Route = "chat" if isinstance(body, wire.ChatRequest) else "completions"
-    fields = body.model_dump(exclude_unset=True, exclude_none=True, include=set(to_vllm(route)))
-    if body.seed is not None:
-        fields["seed"] = _seed(body.seed)
+    fields = for_vllm(body, "chat" if isinstance(body, wire.ChatRequest) else "completions")
     if fields.get("continue_final_message"):
         fields["add_generation_prompt"] = False
     return PlainAsk(
         body.model,
         prompts=() if isinstance(body, wire.ChatRequest) else _prompts(body),
-        messages=_messages(body),
+        messages=chat_messages(body.messages) if isinstance(body, wire.ChatRequest) else (),
         n=body.n or 1,
         max_tokens=getattr(body, cap_field(body)),
         max_tokens_field=cap_field(body),
         echo=isinstance(body, wire.CompletionRequest) and bool(body.echo),
         fields=fields,
+        request_id=request_id,
+    )
+
+
+def response_ask(body: ResponsesRequest, model: str | None, request_id: str = "") -> PlainAsk:
+    """A request to POST /v1/responses."""
+    fields = for_vllm(body, "responses")
+    return PlainAsk(
+        model,
+        input=fields.pop("input"),
+        max_tokens=body.max_output_tokens,
+        max_tokens_field="max_output_tokens",
+        fields={**fields, "store": False},
+        request_id=request_id,
+    )
+
+
+def for_vllm(body: BaseModel, route: Route) -> dict[str, Any]:
+    """The fields that vLLM honours, by its names; `seed` too, which it adds a choice's index to."""
+    names = {*to_vllm(route), "seed"}
+    fields = body.model_dump(exclude_unset=True, exclude_none=True, by_alias=True, include=names)
+    if "seed" in fields:
+        fields["seed"] = _seed(fields["seed"])
+    if fields.get("tools") == []:
+        del fields["tools"]  # which vLLM refuses
+    return fields
+
+
+def chat_messages(messages: Sequence[wire.ChatMessage]) -> tuple[dict[str, Any], ...]:
+    """A conversation in vLLM's fields."""
+    known = {"role", "name", "tool_calls", "tool_call_id", "reasoning", "reasoning_content"}
+    return tuple(
+        {
+            **message.model_dump(exclude_none=True, include=known),
+            **({} if message.content is None else {"content": _text(message.content)}),
+        }
+        for message in messages
     )
 
 
@@ -111,7 +149,7 @@ def _prompt(body: Body) -> str | tuple[int, ...] | None:
 def _messages(body: Body) -> tuple[Message, ...]:
     if isinstance(body, wire.CompletionRequest):
         return ()
-    return tuple(Message(m.role, _text(m.content), m.name) for m in body.messages)
+    return tuple(Message(m.role, _text(m.content or ""), m.name) for m in body.messages)
 
 
 def _template(body: Body) -> dict[str, Any]:

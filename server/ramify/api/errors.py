@@ -43,7 +43,7 @@ STATUS: Mapping[type[e.ServiceError], int] = {
     e.SearchFailed: 500,
     e.GenerationFailed: 500,
 }
-NO_RETRY = (e.NoAnswer, e.SearchFailed, e.GenerationFailed)
+NO_RETRY = (e.NoAnswer, e.SearchFailed, e.GenerationFailed, e.Cancelled)
 """Errors after which trying the same again would only cost the same again."""
 
 

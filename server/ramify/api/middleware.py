@@ -9,6 +9,7 @@ import time
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ramify.api import errors
@@ -19,6 +20,11 @@ logger = logging.getLogger(__name__)
 SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 QUIET = ("/livez", "/readyz", "/health", "/metrics")
 """Asked every few seconds by machines: logged at debug level."""
+
+
+def request_id(request: Request) -> str:
+    """The request's id, as `RequestIds` gave it."""
+    return str(request.scope.get("ramify_request_id", ""))
 
 
 class RequestIds:

@@ -68,6 +68,15 @@ class Names:
         own = wire_search.Search.model_validate(given)
         return body.model_copy(update={"model": model, "search": own, **beside})
 
+    def plainly(self, model: str | None, header: str | None) -> str | None:
+        """The served model's name, for a route that does not search. Raises `BadRequest` for a search by name."""
+        if header is not None or (model is not None and self._named(model) is not None):
+            raise BadRequest(
+                "asks for a search, which this route does not do: POST /v1/chat/completions does",
+                param=HEADER if header is not None else "model",
+            )
+        return model
+
     def served(self, name: str | None) -> str | None:
         """The served model's name, whatever it was called; `None` as it is. Raises `NotFound`."""
         if name is None:

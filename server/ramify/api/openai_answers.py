@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from ramify.api import convert, sse
 from ramify.api import wire_openai as wire
 from ramify.api import wire_openai_replies as replies
@@ -12,6 +14,7 @@ from ramify.api.convert_openai import Body, stops
 from ramify.search import records
 from ramify.search.tree import Tree
 from ramify.service.answers import state_of
+from ramify.service.plain_ask import PREFIX
 from ramify.service.ports import ServedModel, Tokenizer
 
 Reply = replies.Completion | replies.ChatCompletion
@@ -19,7 +22,6 @@ Json = dict[str, Any]
 UsageWanted = Literal["never", "end", "always"]
 """Whether a stream tells its usage: in a chunk at its end, or in every chunk too."""
 DONE = b"data: [DONE]\n\n"
-PREFIX = {"completion": "cmpl-", "chat": "chatcmpl-"}
 
 
 def json_of(reply: Reply) -> bytes:
@@ -157,7 +159,7 @@ def plain(answer: Mapping[str, Any], model: ServedModel) -> Reply:
         "created": answer["created"],
         "model": model.name,
         "system_fingerprint": model.release,
-        "usage": {name: usage[name] for name in replies.Usage.model_fields},
+        "usage": usage_of(usage),
     }
     if answer["object"] == "text_completion":
         return replies.Completion(**fields, choices=[_completion_choice(c) for c in answer["choices"]])
@@ -176,7 +178,7 @@ def _completion_choice(choice: Mapping[str, Any]) -> replies.CompletionChoice:
 def _chat_choice(choice: Mapping[str, Any]) -> replies.ChatChoice:
     return replies.ChatChoice(
         index=choice["index"],
-        message=replies.ChatAnswer(content=choice["message"]["content"] or ""),
+        message=replies.ChatAnswer(**{"content": None, **_kept(choice["message"], replies.ChatAnswer)}),
         logprobs=choice["logprobs"],
         finish_reason=choice["finish_reason"],
     )
@@ -196,13 +198,30 @@ def plain_chunk(chunk: Mapping[str, Any], model: ServedModel, wanted: UsageWante
     }
     if wanted != "never":
         usage = None if chunk["choices"] and wanted == "end" else chunk.get("usage")
-        content["usage"] = usage and {name: usage[name] for name in replies.Usage.model_fields}
+        content["usage"] = usage and usage_of(usage).model_dump()
     return sse.data(content)
+
+
+def usage_of(usage: Mapping[str, Any]) -> replies.Usage:
+    """vLLM's usage, less what only vLLM counts."""
+    kept = _kept(usage, replies.Usage)
+    details = kept.pop("completion_tokens_details", None)
+    return replies.Usage(
+        **kept,
+        completion_tokens_details=details
+        and replies.CompletionDetails(**_kept(details, replies.CompletionDetails)),
+    )
+
+
+def _kept(given: Mapping[str, Any], model: type[BaseModel]) -> Json:
+    """The fields that a reply of ours has."""
+    return {name: given[name] for name in model.model_fields if given.get(name) is not None}
 
 
 def _chunk_choice(choice: Mapping[str, Any]) -> Json:
     kept = {name: choice[name] for name in ("index", "text") if name in choice}
     if "delta" in choice:
         delta = choice["delta"]
-        kept["delta"] = {name: delta[name] for name in ("role", "content") if delta.get(name) is not None}
+        told = ("role", "content", "reasoning", "tool_calls")
+        kept["delta"] = {name: delta[name] for name in told if delta.get(name) is not None}
     return {**kept, "logprobs": choice.get("logprobs"), "finish_reason": choice.get("finish_reason")}

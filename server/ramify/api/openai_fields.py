@@ -16,7 +16,7 @@ from typing import Any, Literal
 Use = Literal["vllm", "service", "label", "neutral"]
 """`vllm`: vLLM's request class has it and honours it. `service`: honoured by us. `label`: taken, and without effect by
 its nature. `neutral`: taken if it holds a value that asks for nothing, else refused."""
-Route = Literal["completions", "chat"]
+Route = Literal["completions", "chat", "responses"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,11 @@ class Row:
     """Said when another value is refused where nobody honours the field."""
     search_takes: str = ""
     """Values beside `search`, for the documentation."""
+    responses: Cell | None = None
 
     def cell(self, route: Route) -> Cell | None:
-        return self.completions if route == "completions" else self.chat
+        cell: Cell | None = getattr(self, route)
+        return cell
 
 
 def _vllm(takes: str = "yes") -> Cell:
@@ -73,8 +75,8 @@ def _never_in_chat(*neutral: Any, reason: str) -> Row:
 
 
 _NEUTRAL, _LABEL = Cell("neutral"), Cell("label")
-_NO_TOOLS = "tools are not served here"
-_CONSTRAIN = "output is not constrained here"
+_NO_TOOLS = "give `tools` and `tool_choice`"
+_CONSTRAIN = "give `structured_outputs`"
 _STORED = "nothing is stored under it here; searches are in the tree log"
 
 FIELDS: Mapping[str, Row] = {
@@ -116,6 +118,16 @@ FIELDS: Mapping[str, Row] = {
     "echo": Row(_ours(), _NEUTRAL, "neutral", (False,), "the prompt is not sent back in a chat"),
     "logprobs": Row(_vllm("0 to 5"), _vllm("true or false"), "service", search_takes="0; true or false"),
     "top_logprobs": _chat(_vllm("0 to 20, with `logprobs`"), neutral=(0,)),
+    # what it may write
+    "response_format": _both(_vllm("`text`, `json_object`, `json_schema`"), neutral=({"type": "text"},)),
+    "structured_outputs": _both(
+        _vllm("one of `json`, `json_object`, `regex`, `choice`, `grammar`, `structural_tag`")
+    ),
+    "tools": _chat(
+        _vllm("functions; unless `tool_choice` is `none` it needs `engine.tool_parser`"), neutral=([],)
+    ),
+    "tool_choice": _chat(_vllm("`none`, `auto`, `required`, or a function"), neutral=("none",)),
+    "parallel_tool_calls": _chat(_vllm(), neutral=(False, True)),
     # the chat template
     "chat_template_kwargs": _chat(_vllm("what the model's chat template knows, up to 16"), "service"),
     "add_generation_prompt": _chat(_vllm(), "service"),
@@ -141,13 +153,9 @@ FIELDS: Mapping[str, Row] = {
         search_takes="same",
     ),
     "suffix": Row(_NEUTRAL, None, "neutral", ("",), "text cannot be inserted: the model only writes on"),
-    "response_format": _both(_NEUTRAL, neutral=({"type": "text"},), reason=_CONSTRAIN),
-    "tools": _never_in_chat([], reason=_NO_TOOLS),
-    "tool_choice": _never_in_chat("none", reason=_NO_TOOLS),
-    "parallel_tool_calls": _never_in_chat(False, True, reason=_NO_TOOLS),
     "functions": _never_in_chat([], reason=_NO_TOOLS),
     "function_call": _never_in_chat("none", reason=_NO_TOOLS),
-    "web_search_options": _never_in_chat(reason=_NO_TOOLS),
+    "web_search_options": _never_in_chat(reason="no search engine is asked here"),
     "modalities": _never_in_chat(["text"], reason="only text is written here"),
     "audio": _never_in_chat(reason="only text is written here"),
     "prediction": _never_in_chat(reason="predicted outputs are not served here"),
@@ -156,7 +164,6 @@ FIELDS: Mapping[str, Row] = {
     "store": _never(False, reason=_STORED),
     "service_tier": _never("auto", "default", reason="there is one tier: auto or default"),
     # vLLM's and SGLang's, not served
-    "structured_outputs": _never(reason=_CONSTRAIN),
     "regex": _never(reason=_CONSTRAIN),
     "ebnf": _never(reason=_CONSTRAIN),
     "json_schema": _never(reason=_CONSTRAIN),
@@ -185,12 +192,16 @@ FIELDS: Mapping[str, Row] = {
 
 MESSAGES: Mapping[str, Row] = {
     "role": _chat(_ours("`developer`, `system`, `user`, `assistant`, `tool`"), "service"),
-    "content": _chat(_ours("text, or parts of text, which are joined by line breaks"), "service"),
+    "content": _chat(
+        _ours("text, or parts of text, which are joined by line breaks; null beside `tool_calls`"), "service"
+    ),
     "name": _chat(_ours("given to the chat template"), "service"),
     "id": _chat(_LABEL, "label"),
-    "tool_calls": _never_in_chat([], reason=_NO_TOOLS),
-    "tool_call_id": _never_in_chat(reason=_NO_TOOLS),
-    "function_call": _never_in_chat(reason=_NO_TOOLS),
+    "tool_calls": _chat(_vllm("calls that the model made"), neutral=([],)),
+    "tool_call_id": _chat(_vllm("the call that a `tool` message answers")),
+    "reasoning": _chat(_vllm("what the model thought; `reasoning_content` too")),
+    "reasoning_content": _chat(_vllm("older name of `reasoning`")),
+    "function_call": _never_in_chat(reason="give `tool_calls`"),
     "refusal": _never_in_chat(reason="refusals are not given to the chat template"),
     "audio": _never_in_chat(reason="only text is read here"),
     "annotations": _never_in_chat([], reason="annotations are not given to the chat template"),
@@ -207,6 +218,60 @@ STREAM_OPTIONS: Mapping[str, Row] = {
 """The same for `stream_options`."""
 
 
+def _response(cell: Cell, *neutral: Any, reason: str = "has no effect here") -> Row:
+    return Row(None, None, "neutral", neutral, reason, responses=cell)
+
+
+_NOTHING_KEPT = "nothing is stored: send the whole conversation as `input`"
+RESPONSES: Mapping[str, Row] = {
+    "model": _response(_ours("yes; a name that stands for a search is refused")),
+    "input": _response(
+        _vllm("text, or items `message`, `function_call`, `function_call_output`, `reasoning`; text only")
+    ),
+    "instructions": _response(_vllm()),
+    "max_output_tokens": _response(_ours("absent: `limits.answer_tokens`, or the model's room")),
+    "temperature": _response(_vllm("0 to 2")),
+    "top_p": _response(_vllm("above 0, to 1")),
+    "top_k": _response(_vllm("0 and -1 keep all tokens")),
+    "min_p": _response(_vllm("0 to 1")),
+    "frequency_penalty": _response(_vllm("−2 to 2")),
+    "presence_penalty": _response(_vllm("−2 to 2")),
+    "repetition_penalty": _response(_vllm("above 0, to 10")),
+    "seed": _response(_ours("64 bits")),
+    "stop": _response(_vllm("a string, or up to 64")),
+    "ignore_eos": _response(_vllm()),
+    "stream": _response(_ours("OpenAI's events")),
+    "tools": _response(_vllm("functions; unless `tool_choice` is `none` it needs `engine.tool_parser`")),
+    "tool_choice": _response(_vllm("`none`, `auto`, `required`, or a function")),
+    "parallel_tool_calls": _response(_vllm()),
+    "text": _response(_vllm("`format`: `text`, `json_object`, `json_schema`")),
+    "structured_outputs": _response(_vllm("as in a chat")),
+    "reasoning": _response(_vllm("`effort`, given to the chat template")),
+    "include_reasoning": _response(_vllm()),
+    "chat_template_kwargs": _response(_vllm("what the model's chat template knows, up to 16")),
+    "include": _response(_vllm("`message.output_text.logprobs`")),
+    "top_logprobs": _response(_vllm("0 to 20")),
+    "metadata": _response(_vllm("sent back, without effect")),
+    "user": _response(_LABEL),
+    "safety_identifier": _response(_LABEL),
+    "prompt_cache_key": _response(_LABEL),
+    "store": _response(Cell("label", "taken; nothing is stored, so nothing can be fetched or deleted")),
+    "search": _response(_NEUTRAL, reason="is not served on this route: POST /v1/chat/completions takes it"),
+    "previous_response_id": _response(_NEUTRAL, reason=_NOTHING_KEPT),
+    "conversation": _response(_NEUTRAL, reason=_NOTHING_KEPT),
+    "background": _response(_NEUTRAL, False, reason="nothing is stored that could be fetched later"),
+    "prompt": _response(_NEUTRAL, reason="no templates are stored: send `instructions` and `input`"),
+    "truncation": _response(_NEUTRAL, "disabled", reason="prompts are not cut: shorten it"),
+    "max_tool_calls": _response(_NEUTRAL, reason="no tool is called here: the client calls it"),
+    "service_tier": _response(_NEUTRAL, "auto", "default", reason="there is one tier: auto or default"),
+    "stream_options": _response(
+        _NEUTRAL, {}, {"include_obfuscation": False}, reason="usage is in the last event"
+    ),
+    "prompt_cache_retention": _response(_NEUTRAL, reason="cached prefixes are kept while there is room"),
+}
+"""The fields of POST /v1/responses, which searches nothing."""
+
+
 def unhonoured(route: Route, fields: Mapping[str, Row] = FIELDS) -> Iterator[tuple[str, Row]]:
     """The fields that a route takes only if they ask for nothing."""
     for name, row in fields.items():
@@ -217,7 +282,7 @@ def unhonoured(route: Route, fields: Mapping[str, Row] = FIELDS) -> Iterator[tup
 
 def to_vllm(route: Route) -> frozenset[str]:
     """The fields that go to vLLM under their own names."""
-    cells = ((name, row.cell(route)) for name, row in FIELDS.items())
+    cells = ((name, row.cell(route)) for name, row in (RESPONSES if route == "responses" else FIELDS).items())
     return frozenset(name for name, cell in cells if cell is not None and cell.use == "vllm")
 
 
@@ -240,6 +305,15 @@ def table(fields: Mapping[str, Row]) -> list[str]:
         ]
         lines.append(f"| `{name}` | {' | '.join(shown)} |")
     return lines
+
+
+def responses_table() -> list[str]:
+    """The rows of a Markdown table of POST /v1/responses: field, what is taken."""
+    return [
+        f"| `{name}` | {row.responses.takes or _said(row, row.responses.use)} |"
+        for name, row in RESPONSES.items()
+        if row.responses is not None
+    ]
 
 
 def _said(row: Row, use: Use) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from pydantic import BaseModel
+
 from ramify.api import wire_openai as wire
-from ramify.api.openai_fields import FIELDS, asks
+from ramify.api.openai_fields import FIELDS, MESSAGES, Row, asks
 from ramify.api.wire_search import MOST_ANSWERS
 from ramify.service.errors import BadRequest
 
@@ -40,10 +44,19 @@ def _check_chat(body: wire.ChatRequest) -> None:
         )
 
 
+def _check_neutral(model: BaseModel, fields: Mapping[str, Row], where: str = "") -> None:
+    """Refuse what only a request without `search` may ask for."""
+    for name, row in fields.items():
+        value = getattr(model, name, None)
+        given = value.model_dump(exclude_none=True, by_alias=True) if isinstance(value, BaseModel) else value
+        if row.search == "neutral" and asks(row, given):
+            raise BadRequest("has no effect on a search: leave it out", param=where + name)
+
+
 def _check_search(body: wire.CompletionRequest | wire.ChatRequest) -> None:
-    for name, row in FIELDS.items():
-        if row.search == "neutral" and asks(row, getattr(body, name, None)):
-            raise BadRequest("has no effect on a search: leave it out", param=name)
+    _check_neutral(body, FIELDS)
+    for i, message in enumerate(body.messages if isinstance(body, wire.ChatRequest) else ()):
+        _check_neutral(message, MESSAGES, f"messages.{i}.")
     if (body.n or 1) > MOST_ANSWERS:
         raise BadRequest(f"is {body.n}; a search gives at most {MOST_ANSWERS} answers", param="n")
     if isinstance(body, wire.ChatRequest):

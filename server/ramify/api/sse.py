@@ -26,6 +26,11 @@ def data(content: Mapping[str, Any]) -> bytes:
     return b"data: " + json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode() + b"\n\n"
 
 
+def named(name: str, content: Mapping[str, Any]) -> bytes:
+    """An event whose data is JSON."""
+    return b"event: " + name.encode() + b"\n" + data(content)
+
+
 def comment(text: str) -> bytes:
     """A line that every client leaves out."""
     return f": {text}\n\n".encode()

@@ -34,7 +34,7 @@ def meant(body: type[BaseModel], path: str) -> list[str]:
 def paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """The dotted path of every field, objects and what is in them. Lists are not looked into."""
     for name, field in model.model_fields.items():
-        yield prefix + name
+        yield prefix + (field.alias or name)
         for kind in (field.annotation, *get_args(field.annotation)):
             if is_model(kind):
                 yield from paths(kind, f"{prefix}{name}.")

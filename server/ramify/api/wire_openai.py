@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, GetCoreSchemaHandler, ValidationError, create_model
+from pydantic import Field, GetCoreSchemaHandler, ValidationError, create_model, model_validator
 from pydantic_core import core_schema
 
 from ramify.api import wire_search
 from ramify.api.openai_fields import FIELDS, MESSAGES, Route, Row, asks, unhonoured
 from ramify.api.wire_common import PLAIN, ChatTemplate, ModelName, Name, Request, StopString, TopK
+from ramify.api.wire_openai_tools import ResponseFormat, StructuredOutputs, ToolCalls, ToolChoice, Tools
 from ramify.engines.environment import MOST_STOPS
 
 MOST_PROMPTS = 1024
@@ -138,7 +139,9 @@ class Generate(Request):
     search: Search | None = Field(
         default=None, description="Search a tree for the answer; absent: the policy alone."
     )
+    response_format: ResponseFormat | None = None
     # vLLM's own
+    structured_outputs: StructuredOutputs | None = None
     top_k: TopK | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
@@ -183,9 +186,25 @@ class ChatMessage(MessageNeutral):  # type: ignore[misc, valid-type]
     content: (
         Annotated[str, Field(max_length=1_000_000)]
         | Annotated[list[TextPart], Field(min_length=1, max_length=1000)]
-    ) = Field(description="Text, or parts of text, which are joined by line breaks.")
+        | None
+    ) = Field(
+        default=None,
+        description="Text, or parts of text, which are joined by line breaks; null beside `tool_calls` only.",
+    )
+    tool_calls: ToolCalls | None = None
+    tool_call_id: Annotated[str, Field(max_length=200)] | None = None
+    reasoning: Annotated[str, Field(max_length=1_000_000)] | None = None
+    reasoning_content: Annotated[str, Field(max_length=1_000_000)] | None = Field(
+        default=None, description="Older name of `reasoning`."
+    )
     name: Name | None = Field(default=None, description="Given to the chat template.")
     id: Label | None = Field(default=None, description="Taken and without effect.")
+
+    @model_validator(mode="after")
+    def says_something(self) -> ChatMessage:
+        if self.content is None and not self.tool_calls:
+            raise ValueError("content may be left out only beside tool_calls")
+        return self
 
 
 class ChatRequest(Generate, ChatNeutral):  # type: ignore[misc, valid-type]
@@ -220,3 +239,8 @@ class ChatRequest(Generate, ChatNeutral):  # type: ignore[misc, valid-type]
     include_reasoning: bool | None = Field(
         default=None, description="Send the model's reasoning with its answer; absent: yes."
     )
+    tools: Tools | None = Field(
+        default=None, description="Functions that the model may ask the client to call."
+    )
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None

@@ -10,13 +10,25 @@ from ramify.api.wire_common import Reply
 from ramify.api.wire_search import TreeLink
 from ramify.search import records
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+def absent(value: object) -> bool:
+    """Whether a field is left out of the answer."""
+    return value is None
+
+
+class CompletionDetails(Reply):
+    reasoning_tokens: int | None = None
 
 
 class Usage(Reply):
     prompt_tokens: int
     completion_tokens: int = Field(description="Every generated token; of a search, those of its whole tree.")
     total_tokens: int
+    completion_tokens_details: CompletionDetails | None = Field(
+        default=None, exclude_if=absent, description="With a reasoning parser."
+    )
 
 
 class Searched(Reply):
@@ -82,10 +94,27 @@ class ChatLogprobs(Reply):
     refusal: None = None
 
 
+class CalledFunction(Reply):
+    name: str
+    arguments: str = Field(description="JSON, as the model wrote it.")
+
+
+class ToolCall(Reply):
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
 class ChatAnswer(Reply):
-    role: Literal["assistant"] = "assistant"
-    content: str
+    role: str = "assistant"
+    content: str | None
     refusal: None = None
+    reasoning: str | None = Field(
+        default=None, exclude_if=absent, description="With a reasoning parser: what the model thought first."
+    )
+    tool_calls: list[ToolCall] | None = Field(
+        default=None, exclude_if=absent, description="With a tool parser: what the client is asked to call."
+    )
 
 
 class ChatChoice(Reply):

@@ -53,6 +53,12 @@ class EngineConfig:
     compile: bool | None = None
     """Compile the models at start-up (cached on disk): slower to start the first time, faster after. `None`: yes on a
     GPU, and on a CPU where a C++ compiler is found."""
+    tool_parser: str | None = None
+    """vLLM's parser of tool calls in the policy's text; `None`: no tool can be called."""
+    reasoning_parser: str | None = None
+    """vLLM's parser of reasoning in the policy's text; `None`: reasoning is part of the answer."""
+    structured_outputs: str = "auto"
+    """vLLM's backend of constrained output."""
     log_level: str = "ERROR"
     """Level of vLLM's own log."""
     start_timeout: float = 900.0

@@ -262,6 +262,10 @@ def _plan(config: EngineConfig, prepared: _Prepared) -> list[Launch]:
     from ramify.engines.starting import on_cpu
 
     cpu = on_cpu()
+    if config.tool_parser is not None or config.reasoning_parser is not None:
+        from ramify.engines.openai_serving import check_parsers
+
+        check_parsers(config.tool_parser, config.reasoning_parser, prepared.tokenizer._hf)
     if cpu:
         for checkpoint in filter(None, (prepared.policy, prepared.value)):
             check_cpu(checkpoint)

@@ -34,6 +34,10 @@ class Launch:
     block_size: int | None
     threads: int
     compile: bool
+    tool_parser: str | None = None
+    reasoning_parser: str | None = None
+    structured_outputs: str = "auto"
+    """vLLM's backend of constrained output."""
 
 
 def launches(config: EngineConfig, policy: Checkpoint, value: Checkpoint | None, cpu: bool) -> list[Launch]:
@@ -56,6 +60,9 @@ def launches(config: EngineConfig, policy: Checkpoint, value: Checkpoint | None,
             block_size=config.block_size or (CPU_BLOCK if cpu else None),
             threads=config.threads or default_threads(len(parts)),
             compile=can_compile(cpu) if config.compile is None else config.compile,
+            tool_parser=config.tool_parser,
+            reasoning_parser=config.reasoning_parser,
+            structured_outputs=config.structured_outputs,
         )
         for role, checkpoint, kv_bytes, gpu_fraction in parts
     ]

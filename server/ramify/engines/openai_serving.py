@@ -1,9 +1,10 @@
 """Plain completions by vLLM's own OpenAI serving classes, on the policy's engine: OpenAI's fields in, its shapes out.
 
 These classes are internal to vLLM 0.32, which is pinned; no other module of ours knows them. What is leant on beside
-their constructors: `create_completion` and `create_chat_completion` give an `ErrorResponse`, a response or an iterator
-of `data: …` frames; they take a cancelled wait for a client that left and return as if nothing had happened; ids of
-engine requests begin with the request's own id. Names of models, limits and admission are the service's business.
+their constructors: `create_completion`, `create_chat_completion` and `create_responses` give an `ErrorResponse`, a
+response or an iterator (of `data: …` frames, the last one of events); they take a cancelled wait for a client that left
+and return as if nothing had happened; ids of engine requests begin with the request's own id. Names of models, limits
+and admission are the service's business. vLLM's store of responses is left off: it never forgets, and knows no keys.
 
 Import it only where `backend` may be imported.
 """
@@ -11,7 +12,7 @@ Import it only where `backend` may be imported.
 from __future__ import annotations
 
 import asyncio
-import itertools
+import copy
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -24,16 +25,31 @@ from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 from vllm.entrypoints.openai.models.protocol import BaseModelPath
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
+from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
+from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.entrypoints.serve.tokenize.protocol import (
+    DetokenizeRequest,
+    TokenizeChatRequest,
+    TokenizeCompletionRequest,
+)
+from vllm.entrypoints.serve.tokenize.serving import ServingTokenization
+from vllm.exceptions import VLLMClientError
+from vllm.parser import ParserManager
+from vllm.reasoning import ReasoningParserManager
 from vllm.renderers.online_renderer import OnlineRenderer
+from vllm.tool_parsers import ToolParserManager
 
 from ramify.engines.admission import Slots
 from ramify.engines.backend import Backend
-from ramify.engines.errors import EngineError, RequestRefused
+from ramify.engines.errors import BadModel, EngineError, RequestRefused
+from ramify.engines.tokenizer import not_variables
 from ramify.search.protocols import EngineDead
 
 COUNTED = {"include_usage": True, "continuous_usage_stats": True}
 """Every chunk says how many tokens its choice has by now."""
+FILES = ("name_or_path", "tokenizer_file", "vocab_file", "merges_file")
+"""What a tokenizer's configuration says of this machine's files, which is nobody's business."""
 
 
 class OpenAIServing:
@@ -41,55 +57,80 @@ class OpenAIServing:
 
     def __init__(self, backend: Backend, slots: Slots) -> None:
         self._backend, self._slots = backend, slots
-        self._ids = itertools.count()
-        llm = backend.client
-        models = OpenAIServingModels(llm, [BaseModelPath(name="policy", model_path=str(backend.launch.path))])
+        llm, launch = backend.client, backend.launch
+        models = OpenAIServingModels(llm, [BaseModelPath(name="policy", model_path=str(launch.path))])
+        template: dict[str, Any] = {"chat_template": None, "chat_template_content_format": "auto"}
+        parsing = _parsing(launch.tool_parser, launch.reasoning_parser)
         renderer = self._renderer = OnlineRenderer(
-            llm.model_config,
-            llm.renderer,
-            request_logger=None,
-            chat_template=None,
-            chat_template_content_format="auto",
+            llm.model_config, llm.renderer, request_logger=None, **template, **parsing
         )
-        self._completions = OpenAIServingCompletion(
-            llm, models, online_renderer=renderer, request_logger=None
-        )
-        self._chat = OpenAIServingChat(
-            llm,
-            models,
-            "assistant",
-            online_renderer=renderer,
-            request_logger=None,
-            chat_template=None,
-            chat_template_content_format="auto",
-        )
+        rest: dict[str, Any] = {"online_renderer": renderer, "request_logger": None}
+        self._completions = OpenAIServingCompletion(llm, models, **rest)
+        self._chat = OpenAIServingChat(llm, models, "assistant", **rest, **template, **parsing)
+        self._responses = OpenAIServingResponses(llm, models, **rest, **template, **parsing)
+        self._tokenization = ServingTokenization(models, **rest, **template)
+        self._not_variables = not_variables()
 
     async def prompt_tokens(self, body: Mapping[str, Any]) -> int:
-        """Tokens of a chat's prompt, chat template included. Raises `RequestRefused` if no prompt can be made of it."""
+        """Tokens of the prompt of a chat or of a response, chat template included.
+
+        Raises `RequestRefused` if no prompt can be made of it."""
         with self._backend.translating():
-            rendered = await self._renderer.render_chat(_request(body))
-        if isinstance(rendered, ErrorResponse):
-            raise self._failed(rendered.error.model_dump())
-        _, inputs = rendered
+            request = self._request(body)
+            try:
+                if isinstance(request, ResponsesRequest):
+                    response: Any = self._check(await self._renderer.render_responses(request))
+                    inputs: list[Any] = [response.engine_input]
+                else:
+                    _, inputs = self._check(await self._renderer.render_chat(request))
+            except (ValueError, VLLMClientError, EngineError, EngineDead):
+                raise
+            except Exception as error:  # templates are programs: they raise what they like
+                raise RequestRefused(f"no prompt can be made of it: {error!r}"[:300]) from error
         return sum(len(one["prompt_token_ids"]) for one in inputs)
 
+    async def tokenize(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """vLLM's answer to POST /tokenize. Raises `RequestRefused`."""
+        kind = TokenizeChatRequest if "messages" in body else TokenizeCompletionRequest
+        with self._backend.translating():
+            reply = await self._tokenization.create_tokenize(self._validated(kind, body), None)
+        return dict(self._check(reply).model_dump())
+
+    async def detokenize(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """vLLM's answer to POST /detokenize. Raises `RequestRefused`."""
+        with self._backend.translating():
+            request = self._validated(DetokenizeRequest, body)
+            reply = await self._tokenization.create_detokenize(request, None)
+        return dict(self._check(reply).model_dump())
+
+    async def tokenizer_info(self) -> dict[str, Any]:
+        """vLLM's answer to GET /tokenizer_info, less the paths of files."""
+        info = self._check(await self._tokenization.get_tokenizer_info()).model_dump(mode="json")
+        return {name: value for name, value in info.items() if name not in FILES}
+
     async def complete(self, body: Mapping[str, Any], sequences: int) -> dict[str, Any]:
-        """The whole answer to a request in OpenAI's fields (with `messages` a chat, else a completion).
+        """The whole answer to a request in OpenAI's fields: with `messages` a chat, with `input` a response, else a
+        completion. `request_id` is the request's own.
 
         `sequences`: how many the engine will write for it. Raises `RequestRefused`, `EngineBusy`, `EngineDead` or
         another `EngineError`; cancelled, its engine work is aborted."""
         async with self._work(body, sequences) as request:
             reply = await self._create(request)
-            return dict(reply.model_dump())
+            return dict(reply.model_dump(mode="json", by_alias=True))
 
     async def stream(self, body: Mapping[str, Any], sequences: int) -> AsyncGenerator[dict[str, Any], None]:
         """The same in chunks as they are written, each with the `usage` of its choice so far; the last one has no
-        choices and the whole usage. Close it to abort."""
-        body = {**body, "stream": True, "stream_options": COUNTED}
+        choices and the whole usage. Of a response, its events. Close it to abort."""
+        body = {**body, "stream": True}
+        if "input" not in body:
+            body["stream_options"] = COUNTED
         async with self._work(body, sequences) as request:
             frames = await self._create(request)
             try:
                 async for frame in frames:
+                    if not isinstance(frame, str):
+                        yield frame.model_dump(mode="json", by_alias=True)
+                        continue
                     data = frame.removeprefix("data: ").strip()
                     if data == "[DONE]":
                         continue
@@ -106,7 +147,7 @@ class OpenAIServing:
         taken = await self._slots.acquire(sequences)
         try:
             with self._backend.translating():
-                request = _request({**body, "request_id": f"p{next(self._ids)}"})
+                request = self._request(body)
                 try:
                     yield request
                 except BaseException:
@@ -118,12 +159,19 @@ class OpenAIServing:
     async def _create(self, request: Any) -> Any:
         if isinstance(request, ChatCompletionRequest):
             reply = await self._chat.create_chat_completion(request)
+        elif isinstance(request, ResponsesRequest):
+            reply = await self._responses.create_responses(request)
         else:
             reply = await self._completions.create_completion(request)
         if isinstance(reply, ErrorResponse):
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise asyncio.CancelledError
+        return self._check(reply)
+
+    def _check(self, reply: Any) -> Any:
+        """The reply, unless it is an error."""
+        if isinstance(reply, ErrorResponse):
             raise self._failed(reply.error.model_dump())
         return reply
 
@@ -141,16 +189,56 @@ class OpenAIServing:
             return
         if isinstance(request, ChatCompletionRequest):
             names = [f"chatcmpl-{request.request_id}"]
+        elif isinstance(request, ResponsesRequest):
+            names = [f"{request.request_id}_0"]
         else:
             prompts = request.prompt
             count = len(prompts) if isinstance(prompts, list) and not isinstance(prompts[0], int) else 1
             names = [f"cmpl-{request.request_id}-{i}" for i in range(count)]
         await self._backend.client.abort(names)
 
+    def _request(self, body: Mapping[str, Any]) -> Any:
+        if "messages" in body:
+            return self._validated(ChatCompletionRequest, body)
+        return self._validated(ResponsesRequest if "input" in body else CompletionRequest, body)
 
-def _request(body: Mapping[str, Any]) -> Any:
+    def _validated(self, kind: type[Any], body: Mapping[str, Any]) -> Any:
+        """vLLM's request. Its validators change what they are given, so they get a copy."""
+        if foreign := sorted(body.get("chat_template_kwargs", {}).keys() & self._not_variables):
+            message = f"{foreign[0]!r} is no variable of a chat template"
+            raise RequestRefused(message, "chat_template_kwargs")
+        try:
+            return kind.model_validate(copy.deepcopy(dict(body)))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise RequestRefused(str(first["msg"]), ".".join(map(str, first["loc"])) or None) from error
+
+
+def _parsing(tool_parser: str | None, reasoning_parser: str | None) -> dict[str, Any]:
+    """The parsers as arguments of vLLM's serving classes."""
+    return {
+        "tool_parser": tool_parser,
+        "reasoning_parser": reasoning_parser or "",
+        "enable_auto_tools": tool_parser is not None,
+    }
+
+
+def check_parsers(tool_parser: str | None, reasoning_parser: str | None, tokenizer: Any) -> None:
+    """Make sure that vLLM knows the parsers and that they can work with the tokenizer. Raises `BadModel`."""
+    known = {
+        "engine.tool_parser": (tool_parser, ToolParserManager),
+        "engine.reasoning_parser": (reasoning_parser, ReasoningParserManager),
+    }
+    for setting, (name, manager) in known.items():
+        names = manager.list_registered()
+        if name is not None and name not in names:
+            raise BadModel(f"{setting} is {name[:50]!r}; vLLM has {', '.join(names)}")
     try:
-        return (ChatCompletionRequest if "messages" in body else CompletionRequest).model_validate(body)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise RequestRefused(str(first["msg"]), ".".join(map(str, first["loc"])) or None) from error
+        ParserManager.get_parser(
+            tool_parser_name=tool_parser,
+            reasoning_parser_name=reasoning_parser,
+            enable_auto_tools=tool_parser is not None,
+            tokenizer=tokenizer,
+        )
+    except Exception as error:  # parsers raise what they like of a tokenizer
+        raise BadModel(f"engine.tool_parser, engine.reasoning_parser: {error}") from error

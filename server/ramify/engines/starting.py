@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vllm.config import StructuredOutputsConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -83,6 +84,8 @@ def _arguments(launch: Launch) -> Mapping[str, Any]:
         arguments["gpu_memory_utilization"] = launch.gpu_fraction
     if launch.role == "policy":
         arguments |= {"runner": "generate", "logprobs_mode": "processed_logprobs", "max_logprobs": -1}
+        arguments["reasoning_parser"] = launch.reasoning_parser or ""
+        arguments["structured_outputs_config"] = StructuredOutputsConfig(backend=launch.structured_outputs)
     else:
         arguments |= {"runner": "pooling", "convert": "classify", "skip_tokenizer_init": True}
     return arguments

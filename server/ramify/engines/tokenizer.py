@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,7 @@ class Tokenizer:
         self.a_token = self._anchor()
         """Some ordinary token."""
         self.text = TokenText(self.decode, len(self._hf), self.a_token)
-        parameters = inspect.signature(self._hf.apply_chat_template).parameters
-        self._not_variables = parameters.keys() - TEMPLATE_SWITCHES
-        """Names that would change how the template is run, not what it says."""
+        self._not_variables = not_variables()
         self.stop_tokens = lru_cache(256)(lambda stops: stop_tokens(self.text, stops))
         """Stop tokens that stand for a tuple of stop strings; `None` where text must be matched."""
 
@@ -81,3 +79,11 @@ class Tokenizer:
             self._hf.get_vocab() == other._hf.get_vocab()
             and self._hf.all_special_ids == other._hf.all_special_ids
         )
+
+
+def not_variables() -> Set[str]:
+    """Names that would change how a chat template is run, not what it says."""
+    from transformers import PreTrainedTokenizerBase
+
+    parameters = inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters
+    return parameters.keys() - TEMPLATE_SWITCHES

@@ -8,7 +8,8 @@ ServiceError
 ├── Conflict            the state of things forbids it now
 │   ├── ActivationInProgress   one release at a time
 │   ├── ReleaseRejected        its gate has said no
-│   └── ActivationFailed       it was not taken; the release before is served
+│   ├── ActivationFailed       it was not taken; the release before is served
+│   └── Cancelled              its own asker ended it
 ├── OtherBody           an Idempotency-Key was used before with another body
 ├── Busy                too much runs at once; `retry_after` says when to try again
 │   ├── KeyBusy         this key's own searches fill the server
@@ -67,6 +68,10 @@ class ReleaseRejected(Conflict):
 
 class ActivationFailed(Conflict):
     code = "activation_failed"
+
+
+class Cancelled(Conflict):
+    code = "cancelled"
 
 
 class OtherBody(ServiceError):

@@ -6,74 +6,31 @@ Nothing of them is logged: there is no tree.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from ramify.engines.errors import EngineBusy, EngineError, RequestRefused
 from ramify.search.protocols import EngineDead
 from ramify.service.admission import Admission, Ticket
-from ramify.service.ask import Message
 from ramify.service.errors import (
     BadRequest,
+    Cancelled,
     EngineUnavailable,
     GenerationFailed,
     NoAnswer,
+    NotFound,
     ServerBusy,
     ServiceError,
 )
 from ramify.service.keys import Caller
 from ramify.service.metrics import Metrics
-from ramify.service.ports import Engines, ServedModel
-from ramify.service.prepare import over, unknown_model
+from ramify.service.plain_ask import Chunk, PlainAsk, PlainPreparer, Work
+from ramify.service.ports import Engines
 from ramify.settings import Limits
 
-Chunk = Mapping[str, Any]
-FINISHED = (None, "stop", "length")
-DEFAULT_TOKENS = 16
-"""OpenAI's cap on a completion that names none."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlainAsk:
-    """A completion, or a chat where there are `messages`, as it was asked for; each value is within its bounds."""
-
-    model: str | None
-    prompts: tuple[str | tuple[int, ...], ...] = ()
-    messages: tuple[Message, ...] = ()
-    n: int = 1
-    """Choices for each prompt."""
-    max_tokens: int | None = None
-    max_tokens_field: str = "max_tokens"
-    """What the asker called it."""
-    echo: bool = False
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    """Everything else, by the names that vLLM's OpenAI request knows."""
-
-    @property
-    def route(self) -> str:
-        return "chat" if self.messages else "completion"
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """What is asked of the engine."""
-
-    route: str
-    body: Mapping[str, Any]
-    sequences: int
-    tokens: int
-    """Generated tokens that it may cost."""
-    scored_only: bool = False
-    """Whether nothing is to be written: only the log-probabilities of the prompt are wanted."""
-
-    def counted(self, reply: Chunk) -> Chunk:
-        """vLLM's reply with the usage that the asker sees: vLLM draws a token to score a prompt, and sends none."""
-        usage = reply.get("usage")
-        if not self.scored_only or not usage:
-            return reply
-        return {**reply, "usage": {**usage, "completion_tokens": 0, "total_tokens": usage["prompt_tokens"]}}
+FINISHED = (None, "stop", "length", "tool_calls")
 
 
 @dataclass(eq=False, slots=True)
@@ -81,27 +38,39 @@ class Generation:
     """One that was admitted and has not ended."""
 
     ticket: Ticket
+    work: Work
     alarm: asyncio.Timeout
     """Ends it; set to its deadline."""
     counts: dict[int, int] = field(default_factory=dict)
     """Tokens generated so far, by choice; known of streams only, until the end."""
-    stopped: bool = False
-    """Whether it was told to end before its deadline."""
+    stopped: ServiceError | None = None
+    """Why it was told to end before its deadline."""
 
     @property
     def spent(self) -> int:
         return sum(self.counts.values())
 
-    def stop(self) -> None:
-        """End it now."""
-        self.stopped = True
+    def stop(self, reason: ServiceError) -> None:
+        """End it now; its asker is told the first reason."""
+        self.stopped = self.stopped or reason
         self.alarm.reschedule(asyncio.get_running_loop().time())
 
     def note(self, chunk: Chunk) -> None:
-        """Count what a chunk says of its choices."""
-        usage = chunk.get("usage") or {}
-        for choice in chunk["choices"]:
+        """Count what a chunk, an event or a whole answer says of what was written."""
+        usage = chunk.get("usage") or chunk.get("response", {}).get("usage") or {}
+        if "output_tokens" in usage:
+            self.counts[0] = usage["output_tokens"]
+        elif str(chunk.get("type", "")).endswith(
+            ".delta"
+        ):  # events say no number before the last: about a token each
+            self.counts[0] = self.counts.get(0, 0) + 1
+        for choice in chunk.get("choices", ()):
             self.counts[choice["index"]] = usage.get("completion_tokens", 0)
+
+    def finish(self, reply: Chunk) -> None:
+        """Count what a whole answer says."""
+        usage = reply["usage"]
+        self.counts = {0: usage.get("completion_tokens", usage.get("output_tokens", 0))}
 
 
 class Stream:
@@ -142,7 +111,7 @@ class Completions:
     """Every plain completion of this server. All calls on one event loop."""
 
     engines: Engines
-    model: ServedModel
+    preparer: PlainPreparer
     limits: Limits
     admission: Admission
     metrics: Metrics
@@ -155,17 +124,17 @@ class Completions:
     async def complete(self, ask: PlainAsk, caller: Caller) -> Chunk:
         """The whole answer in vLLM's shape; cancelled, its engine work is aborted. Raises `ServiceError`."""
         arrived = self.clock()
-        work = await self._prepare(ask)
+        work = await self._prepared(ask)
         async with self._admitted(work, caller, arrived) as generation:
             reply = work.counted(await self.engines.plain.complete(work.body, work.sequences))
-            generation.counts[0] = reply["usage"]["completion_tokens"]
+            generation.finish(reply)
             _check_finished(reply)
         return reply
 
     async def stream(self, ask: PlainAsk, caller: Caller) -> Stream:
         """The answer in chunks, once there is a first one. Close it in the end. Raises `ServiceError`."""
         arrived = self.clock()
-        work = await self._prepare(ask)
+        work = await self._prepared(ask)
         stream = Stream()
         stream.life = asyncio.create_task(self._pump(stream, work, caller, arrived), name="plain-stream")
         try:
@@ -175,7 +144,39 @@ class Completions:
             raise
         return stream
 
-    async def _pump(self, stream: Stream, work: _Work, caller: Caller, arrived: float) -> None:
+    async def _prepared(self, ask: PlainAsk) -> Work:
+        if self.draining():
+            raise ServerBusy("the server is shutting down", retry_after=30)
+        if self.engines.dead.is_set():
+            raise EngineUnavailable("an engine has died; the server is about to restart", retry_after=30)
+        with _translated():
+            return await self.preparer.prepare(ask)
+
+    async def tokenize(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """vLLM's answer to POST /tokenize. Raises `ServiceError`, as the two below do."""
+        with _translated():
+            return await self.engines.plain.tokenize(body)
+
+    async def detokenize(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        with _translated():
+            return await self.engines.plain.detokenize(body)
+
+    async def tokenizer_info(self) -> Mapping[str, Any]:
+        with _translated():
+            return await self.engines.plain.tokenizer_info()
+
+    def cancel(self, name: str, caller: Caller) -> int:
+        """End what the caller asked for under an answer's id or an `x-request-id`; how many there were.
+
+        Raises `NotFound`, also if they are another key's."""
+        theirs = [g for g in self.running if g.ticket.key_id == caller.key_id and name in g.work.names]
+        if not theirs:
+            raise NotFound(f"nothing runs under {name[:60]!r}: it has ended, or is not yours", param="id")
+        for generation in theirs:
+            generation.stop(Cancelled("the request was cancelled by its id"))
+        return len(theirs)
+
+    async def _pump(self, stream: Stream, work: Work, caller: Caller, arrived: float) -> None:
         try:
             async with (
                 self._admitted(work, caller, arrived) as generation,
@@ -198,7 +199,7 @@ class Completions:
     def stop_all(self) -> None:
         """End everything that runs."""
         for generation in self.running:
-            generation.stop()
+            generation.stop(ServerBusy("the server ends what runs: it shuts down or reloads", retry_after=5))
 
     async def _until_idle(self, seconds: float | None) -> None:
         while self.running:
@@ -210,15 +211,11 @@ class Completions:
                 return
 
     @asynccontextmanager
-    async def _admitted(self, work: _Work, caller: Caller, arrived: float) -> AsyncIterator[Generation]:
+    async def _admitted(self, work: Work, caller: Caller, arrived: float) -> AsyncIterator[Generation]:
         """The engine work of one request: its reservation, its deadline, its errors as the service's."""
-        if self.draining():
-            raise ServerBusy("the server is shutting down", retry_after=30)
-        if self.engines.dead.is_set():
-            raise EngineUnavailable("an engine has died; the server is about to restart", retry_after=30)
         ticket = await self.admission.enter(caller.key_id, work.tokens)
         left = self.limits.deadline_seconds - (self.clock() - arrived)
-        generation = Generation(ticket, asyncio.timeout(max(0.0, left)))
+        generation = Generation(ticket, work, asyncio.timeout(max(0.0, left)))
         ticket.spent = lambda: generation.spent
         self.running.add(generation)
         outcome = "failed"
@@ -237,120 +234,30 @@ class Completions:
             if not self.running:
                 self._idle.set()
 
-    async def _prepare(self, ask: PlainAsk) -> _Work:
-        """Raises `BadRequest` and `NotFound`, naming the field."""
-        if ask.model is not None and ask.model != self.model.name:
-            raise unknown_model(ask.model, self.model.name)
-        self._check_ids(ask)
-        if ask.n > 1 and ask.fields.get("temperature") == 0:
-            raise BadRequest("is more than 1 at temperature 0: all answers would be the same", param="n")
-        body: dict[str, Any] = {**ask.fields, "n": ask.n}
-        if ask.messages:
-            body |= {"messages": [m.fields() for m in ask.messages]}
-            cap = self._cap(ask, await self._chat_tokens(ask, body))
-            body |= {"max_completion_tokens": cap}
-        else:
-            prompts = [self._prompt(prompt) for prompt in ask.prompts]
-            cap = self._cap(ask, max(map(len, prompts)))
-            # vLLM need not tokenize again, unless the prompt's own text is to come back
-            body |= {"prompt": list(ask.prompts) if ask.echo else prompts, "max_tokens": cap}
-            body |= {"echo": ask.echo}
-        sequences = ask.n * max(1, len(ask.prompts))
-        if sequences * cap > self.limits.budget_tokens:
-            raise BadRequest(
-                f"is {cap}: {sequences} answers of it may cost {sequences * cap} tokens; this server takes at most "
-                f"{self.limits.budget_tokens} in one request",
-                param=ask.max_tokens_field,
-            )
-        return _Work(ask.route, body, sequences, sequences * max(1, cap), scored_only=cap == 0)
 
-    def _check_ids(self, ask: PlainAsk) -> None:
-        last = self.model.vocabulary - 1
-        given: dict[str, Sequence[int]] = {
-            "logit_bias": [int(token) for token in ask.fields.get("logit_bias", ())],
-            "stop_token_ids": ask.fields.get("stop_token_ids", ()),
-            "prompt": [t for prompt in ask.prompts if not isinstance(prompt, str) for t in prompt],
-        }
-        for name, tokens in given.items():
-            if any(token > last for token in tokens):
-                raise BadRequest(f"holds a token id outside 0 to {last}", param=name)
-
-    def _prompt(self, prompt: str | Sequence[int]) -> list[int]:
-        if len(prompt) > self.limits.prompt_chars:
-            raise BadRequest(
-                f"has a length of {len(prompt)}; at most {self.limits.prompt_chars} is taken", param="prompt"
-            )
-        tokens = self.engines.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        if not tokens:
-            raise BadRequest("must not be empty", param="prompt")
-        return tokens
-
-    async def _chat_tokens(self, ask: PlainAsk, body: Mapping[str, Any]) -> int:
-        """Tokens of a conversation, by the very code that will make its prompt."""
-        length = sum(len(m.content) for m in ask.messages)
-        if length > self.limits.prompt_chars:
-            raise BadRequest(
-                f"has {length} characters; at most {self.limits.prompt_chars} are taken", param="messages"
-            )
-        try:
-            return await self.engines.plain.prompt_tokens(body)
-        except RequestRefused as error:
-            param = error.param if error.param in body else "messages"
-            raise BadRequest(str(error)[:500], param=param) from error
-
-    def _cap(self, ask: PlainAsk, longest: int) -> int:
-        """Tokens of one answer."""
-        room, cap, name = self.engines.max_model_len - longest, ask.max_tokens, ask.max_tokens_field
-        if room < 1:
-            raise BadRequest(
-                f"has {longest} tokens; the model takes {self.engines.max_model_len}, the answer included",
-                param="messages" if ask.messages else "prompt",
-            )
-        if cap is None:
-            return min(room, self.limits.answer_tokens if ask.messages else DEFAULT_TOKENS)
-        if cap == 0 and not ask.echo:
-            raise BadRequest("is 0, which makes sense with echo only", param=name)
-        if cap > self.limits.answer_tokens:
-            raise over(name, cap, self.limits.answer_tokens)
-        if cap > room:
-            raise BadRequest(
-                f"is {cap}, but {longest} prompt tokens leave room for {room} in the model's "
-                f"{self.engines.max_model_len}",
-                param=name,
-            )
-        return cap
-
-
-class _translated:
+@contextmanager
+def _translated(generation: Generation | None = None) -> Iterator[None]:
     """Errors of engines and deadlines as the service's."""
+    try:
+        yield
+    except (EngineDead, EngineError, TimeoutError) as error:
+        raise _problem(error, generation) from error
 
-    def __init__(self, generation: Generation) -> None:
-        self._generation = generation
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if problem := self._problem(error):
-            raise problem from error
-
-    def _problem(self, error: BaseException | None) -> ServiceError | None:
-        if isinstance(error, EngineDead):
-            return EngineUnavailable("the policy engine has died", retry_after=30)
-        if isinstance(error, EngineBusy):
-            return ServerBusy("the policy engine's queue is full", retry_after=2)
-        if isinstance(error, RequestRefused):
-            return BadRequest(str(error)[:500], param=error.param)
-        if isinstance(error, TimeoutError):
-            if self._generation.stopped:
-                return ServerBusy("the server ends what runs: it shuts down or reloads", retry_after=5)
-            return NoAnswer("the deadline came before the answer was complete")
-        if isinstance(error, EngineError):
-            return GenerationFailed(str(error)[:500])
-        return None
+def _problem(error: Exception, generation: Generation | None) -> ServiceError:
+    if isinstance(error, EngineDead):
+        return EngineUnavailable("the policy engine has died", retry_after=30)
+    if isinstance(error, EngineBusy):
+        return ServerBusy("the policy engine's queue is full", retry_after=2)
+    if isinstance(error, RequestRefused):
+        return BadRequest(str(error)[:500], param=error.param)
+    if isinstance(error, TimeoutError):
+        stopped = generation and generation.stopped
+        return stopped or NoAnswer("the deadline came before the answer was complete")
+    return GenerationFailed(str(error)[:500])
 
 
 def _check_finished(reply: Chunk) -> None:
     """Raises `ServerBusy` where the engine threw an answer away, as it does where its weights are exchanged."""
-    if any(choice.get("finish_reason") not in FINISHED for choice in reply["choices"]):
+    if any(choice.get("finish_reason") not in FINISHED for choice in reply.get("choices", ())):
         raise ServerBusy("the engine gave the answer up unfinished", retry_after=1)

@@ -43,7 +43,21 @@ class Plain(Protocol):
     """The policy alone, in OpenAI's fields and shapes."""
 
     async def prompt_tokens(self, body: Mapping[str, Any]) -> int:
-        """Tokens of a chat's prompt, chat template included. Raises `RequestRefused` if no prompt can be made of it."""
+        """Tokens of the prompt of a chat or a response, chat template included.
+
+        Raises `RequestRefused` if no prompt can be made of it."""
+        ...
+
+    async def tokenize(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """vLLM's answer to POST /tokenize. Raises `RequestRefused`."""
+        ...
+
+    async def detokenize(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """vLLM's answer to POST /detokenize. Raises `RequestRefused`."""
+        ...
+
+    async def tokenizer_info(self) -> Mapping[str, Any]:
+        """vLLM's answer to GET /tokenizer_info."""
         ...
 
     async def complete(self, body: Mapping[str, Any], sequences: int) -> Mapping[str, Any]:
@@ -51,7 +65,9 @@ class Plain(Protocol):
         ...
 
     def stream(self, body: Mapping[str, Any], sequences: int) -> AsyncGenerator[Mapping[str, Any], None]:
-        """Chunks, each with the `usage` of its choice so far; the last has no choices and the whole usage."""
+        """Chunks, each with the `usage` of its choice so far; the last has no choices and the whole usage.
+
+        Of a response, its events."""
         ...
 
 

@@ -292,6 +292,21 @@ class EngineSettings(Group):
         default=None,
         description="Compile the models at start-up; none: on a GPU, and on a CPU with a C++ compiler.",
     )
+    tool_parser: str | None = Field(
+        default=None,
+        max_length=100,
+        description="vLLM's parser of tool calls in what the model writes, such as `hermes`; none: `tools` are "
+        "refused. An unknown name is answered at start with those that there are.",
+    )
+    reasoning_parser: str | None = Field(
+        default=None,
+        max_length=100,
+        description="vLLM's parser of reasoning in what the model writes, such as `qwen3`; none: it is part of the "
+        "answer.",
+    )
+    structured_outputs: Literal["auto", "xgrammar", "guidance", "outlines", "lm-format-enforcer"] = Field(
+        default="auto", description="vLLM's backend of constrained output."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="ERROR", description="Level of vLLM's own log."
     )

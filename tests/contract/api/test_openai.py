@@ -69,7 +69,7 @@ async def test_26_every_sampling_field_reaches_the_engine(world: World) -> None:
     await ask(world, user="me", **fields)
     (body,) = world.engines.plain.bodies
     assert {name: body[name] for name in fields} == {**fields, "seed": (1 << 62) - 1}
-    assert set(body) == {*fields, "prompt"}
+    assert set(body) == {*fields, "prompt", "request_id"}
 
 
 async def test_prompts_may_be_many_and_may_be_token_ids(world: World) -> None:

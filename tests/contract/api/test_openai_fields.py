@@ -75,7 +75,15 @@ async def test_52_what_routers_and_load_tools_add_to_a_chat_is_taken(
 async def test_no_field_that_is_taken_unhonoured_reaches_the_engine(world: World) -> None:
     await ask(world, "chat", max_tokens=4, user="me", metadata={"a": "b"}, **VLLM_ROUTER)
     (body,) = world.engines.plain.bodies
-    known = {"messages", "n", "max_completion_tokens", "logprobs", "ignore_eos", "skip_special_tokens"}
+    known = {
+        "messages",
+        "n",
+        "request_id",
+        "max_completion_tokens",
+        "logprobs",
+        "ignore_eos",
+        "skip_special_tokens",
+    }
     assert set(body) == known | {"include_reasoning", "continue_final_message"}
 
 

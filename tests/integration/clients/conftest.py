@@ -19,6 +19,10 @@ key = "reader-reader-reader"
 scopes = ["log"]
 [stream]
 ping_seconds = 0.05
+[engine]
+tool_parser = "hermes"
+[aliases.deep]
+search = {{ algorithm = "best_of_n", budget = {{ simulations = 4 }} }}
 """
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from fixtures_engines import LiveEngines, until
 from ramify.api.openai_fields import to_vllm
-from ramify.engines import Engines
+from ramify.engines import BadModel, Engines
 from ramify.engines.recording import Recorder
 from ramify.search.records import Draw
 
@@ -88,3 +88,15 @@ def test_what_goes_to_vllm_by_name_is_a_field_of_vllms_request(engines: Engines)
 
     assert to_vllm("completions") <= set(CompletionRequest.model_fields)
     assert to_vllm("chat") <= set(ChatCompletionRequest.model_fields)
+
+
+def test_a_parser_that_vllm_does_not_know_is_refused_with_those_that_there_are(engines: Engines) -> None:
+    from ramify.engines.openai_serving import check_parsers
+
+    check_parsers("hermes", "qwen3", engines.tokenizer._hf)
+    with pytest.raises(BadModel, match=r"engine.tool_parser is 'chess'; vLLM has .*hermes"):
+        check_parsers("chess", None, engines.tokenizer._hf)
+    with pytest.raises(BadModel, match=r"engine.reasoning_parser is 'chess'; vLLM has .*qwen3"):
+        check_parsers(None, "chess", engines.tokenizer._hf)
+    with pytest.raises(BadModel, match="deepseek_v3"):
+        check_parsers("deepseek_v3", None, engines.tokenizer._hf)  # whose tokens this tokenizer has not

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from ramify.api import wire_openai as wire
-from ramify.api.openai_fields import FIELDS, MESSAGES, STREAM_OPTIONS, Route, Row, asks
+from ramify.api.openai_fields import FIELDS, MESSAGES, RESPONSES, STREAM_OPTIONS, Route, Row, asks
 from ramify.api.wire_openai_replies import Searched
+from ramify.api.wire_responses import ResponsesRequest
 
 PAGE = (Path(__file__).parents[3] / "docs" / "openai.md").read_text()
 NAMED = {name.partition(".")[0] for name in re.findall(r"`([a-z_.]+)[`:]", PAGE)}
@@ -19,6 +20,7 @@ MODELS: list[tuple[Any, Route, Any]] = [
     (wire.ChatRequest, "chat", FIELDS),
     (wire.ChatMessage, "chat", MESSAGES),
     (wire.StreamOptions, "chat", STREAM_OPTIONS),
+    (ResponsesRequest, "responses", RESPONSES),
 ]
 
 

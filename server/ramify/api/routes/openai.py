@@ -20,6 +20,7 @@ from ramify.api import wire_openai_replies as replies
 from ramify.api.context import Context, Here, Who
 from ramify.api.disconnect import ClientGone, unless_gone
 from ramify.api.documentation import CHAT_EXAMPLES, COMPLETION_EXAMPLES, STREAM
+from ramify.api.middleware import request_id
 from ramify.api.names import SearchHeader
 from ramify.api.routes.search import headers_of
 from ramify.api.scopes import ScopedRoute, needs
@@ -102,7 +103,7 @@ async def _answer(
 
 
 async def _plain(body: convert.Body, request: Request, here: Context, who: Caller) -> Response:
-    ask = convert.plain_ask(body)
+    ask = convert.plain_ask(body, request_id(request))
     if body.stream:
         stream = await unless_gone(request.receive, here.completions.stream(ask, who))
         return sse.EventStream(_plain_chunks(stream, _wants_usage(body), here))

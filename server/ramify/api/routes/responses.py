@@ -1,0 +1,92 @@
+"""POST /v1/responses by vLLM's own serving, and the cancelling of what the policy alone writes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request, Response
+
+from ramify.api import convert_openai as convert
+from ramify.api import errors, responses_rules, sse
+from ramify.api import wire_responses as wire
+from ramify.api.context import Context, Here, Who
+from ramify.api.disconnect import ClientGone, unless_gone
+from ramify.api.documentation import STREAM
+from ramify.api.middleware import request_id
+from ramify.api.names import SearchHeader
+from ramify.api.scopes import ScopedRoute, needs
+from ramify.service.errors import ServiceError
+from ramify.service.plain import Stream
+
+router = APIRouter(route_class=ScopedRoute, tags=["openai"])
+Id = Annotated[
+    str,
+    Path(max_length=128, description="Of the answer, or the `x-request-id` that the request was sent with."),
+]
+
+
+@router.post("/v1/responses", response_model=wire.ResponsesReply, responses=STREAM)
+@needs("search")
+async def create(
+    body: wire.ResponsesRequest, request: Request, here: Here, who: Who, search: SearchHeader = None
+) -> Response:
+    """OpenAI's responses: the policy alone. Nothing is stored: the client sends the whole conversation every time.
+
+    With `stream`, OpenAI's events. If the client leaves, the work is ended.
+    """
+    responses_rules.check(body)
+    model = here.names.plainly(body.model, search)
+    ask = convert.response_ask(body, model, request_id(request))
+    try:
+        if body.stream:
+            stream = await unless_gone(request.receive, here.completions.stream(ask, who))
+            return sse.EventStream(_events(stream, here))
+        answer = await unless_gone(request.receive, here.completions.complete(ask, who))
+    except ClientGone:
+        return Response(status_code=499)
+    reply = wire.ResponsesReply(**_named(answer, here))
+    return Response(reply.model_dump_json().encode(), media_type="application/json")
+
+
+@router.post("/v1/completions/{id}/cancel", response_model=wire.CancelReply)
+@needs("search")
+async def cancel_completion(id: Id, here: Here, who: Who) -> wire.CancelReply:  # noqa: A002
+    """End a completion of the policy alone that this API key asked for; who waits for it gets 409 `cancelled`.
+
+    A search is ended by POST /v1/search/{search_id}/cancel.
+    """
+    return wire.CancelReply(id=id, object="text_completion", cancelled=here.completions.cancel(id, who))
+
+
+@router.post("/v1/chat/completions/{id}/cancel", response_model=wire.CancelReply)
+@needs("search")
+async def cancel_chat(id: Id, here: Here, who: Who) -> wire.CancelReply:  # noqa: A002
+    """The same for a chat."""
+    return wire.CancelReply(id=id, object="chat.completion", cancelled=here.completions.cancel(id, who))
+
+
+@router.post("/v1/responses/{id}/cancel", response_model=wire.CancelReply)
+@needs("search")
+async def cancel_response(id: Id, here: Here, who: Who) -> wire.CancelReply:  # noqa: A002
+    """The same for a response."""
+    return wire.CancelReply(id=id, object="response", cancelled=here.completions.cancel(id, who))
+
+
+async def _events(stream: Stream, here: Context) -> AsyncIterator[bytes]:
+    number = 0
+    try:
+        async for event in stream:
+            number += 1
+            told = {"response": _named(event["response"], here)} if "response" in event else {}
+            yield sse.named(event["type"], {**event, **told})
+    except ServiceError as error:
+        detail = errors.body_of(error).error.model_dump()
+        yield sse.named("error", {"type": "error", "sequence_number": number, **detail, "error": detail})
+    finally:
+        await stream.close()
+
+
+def _named(response: Mapping[str, Any], here: Context) -> dict[str, Any]:
+    """A response under the served model's name; vLLM knows it by another."""
+    return {**response, "model": here.model.name}

@@ -1,0 +1,203 @@
+"""What is asked of the policy alone, made into what the engine is asked: names, limits and caps checked."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ramify.engines.errors import RequestRefused
+from ramify.service.errors import BadRequest
+from ramify.service.ports import Engines, ServedModel
+from ramify.service.prepare import over, unknown_model
+from ramify.settings import Limits
+
+Chunk = Mapping[str, Any]
+Route = Literal["completion", "chat", "response"]
+DEFAULT_TOKENS = 16
+"""OpenAI's cap on a completion that names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainAsk:
+    """A completion; with `messages` a chat, with `input` a response. Each value is within its bounds."""
+
+    model: str | None
+    prompts: tuple[str | tuple[int, ...], ...] = ()
+    messages: tuple[Mapping[str, Any], ...] = ()
+    """In vLLM's fields, `content` as one text."""
+    input: str | Sequence[Mapping[str, Any]] | None = None
+    """In vLLM's fields."""
+    n: int = 1
+    """Choices for each prompt."""
+    max_tokens: int | None = None
+    max_tokens_field: str = "max_tokens"
+    """What the asker called it."""
+    echo: bool = False
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """Everything else, by the names that vLLM's OpenAI request knows."""
+    request_id: str = ""
+    """The HTTP request's own, by which it may be cancelled."""
+
+    @property
+    def route(self) -> Route:
+        return "response" if self.input is not None else "chat" if self.messages else "completion"
+
+    @property
+    def prompt_field(self) -> str:
+        return {"response": "input", "chat": "messages", "completion": "prompt"}[self.route]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is asked of the engine."""
+
+    route: Route
+    body: Mapping[str, Any]
+    sequences: int
+    tokens: int
+    """Generated tokens that it may cost."""
+    names: frozenset[str] = frozenset()
+    """The answer's id and the HTTP request's."""
+    scored_only: bool = False
+    """Whether nothing is to be written: only the log-probabilities of the prompt are wanted."""
+
+    def counted(self, reply: Chunk) -> Chunk:
+        """vLLM's reply with the usage that the asker sees: vLLM draws a token to score a prompt, and sends none."""
+        usage = reply.get("usage")
+        if not self.scored_only or not usage:
+            return reply
+        return {**reply, "usage": {**usage, "completion_tokens": 0, "total_tokens": usage["prompt_tokens"]}}
+
+
+PREFIX: Mapping[Route, str] = {"completion": "cmpl-", "chat": "chatcmpl-", "response": "resp_"}
+"""What an answer's id begins with."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainPreparer:
+    engines: Engines
+    model: ServedModel
+    limits: Limits
+    tools: bool
+    """Whether the engine can read tool calls in what the model writes."""
+
+    async def prepare(self, ask: PlainAsk) -> Work:
+        """Raises `BadRequest` and `NotFound`, naming the field, and an `EngineError` or `EngineDead`."""
+        if ask.model is not None and ask.model != self.model.name:
+            raise unknown_model(ask.model, self.model.name)
+        self._check_ids(ask)
+        self._check_tools(ask)
+        if ask.n > 1 and ask.fields.get("temperature") == 0:
+            raise BadRequest("is more than 1 at temperature 0: all answers would be the same", param="n")
+        number = secrets.token_hex(16)
+        answer = PREFIX[ask.route] + number
+        body = {**ask.fields, "request_id": answer if ask.route == "response" else number}
+        cap, body = await self._capped(ask, body)
+        sequences = ask.n * max(1, len(ask.prompts))
+        if sequences * cap > self.limits.budget_tokens:
+            raise BadRequest(
+                f"is {cap}: {sequences} answers of it may cost {sequences * cap} tokens; this server takes at most "
+                f"{self.limits.budget_tokens} in one request",
+                param=ask.max_tokens_field,
+            )
+        return Work(
+            ask.route,
+            body,
+            sequences,
+            sequences * max(1, cap),
+            names=frozenset((answer, ask.request_id)),
+            scored_only=cap == 0,
+        )
+
+    async def _capped(self, ask: PlainAsk, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Tokens of one answer, and the body with its prompt and that cap."""
+        if ask.route == "completion":
+            prompts = [self._prompt(prompt) for prompt in ask.prompts]
+            cap = self._cap(ask, max(map(len, prompts)))
+            # vLLM need not tokenize again, unless the prompt's own text is to come back
+            body |= {"prompt": list(ask.prompts) if ask.echo else prompts, "max_tokens": cap}
+            return cap, body | {"n": ask.n, "echo": ask.echo}
+        if ask.route == "chat":
+            body |= {"messages": list(ask.messages), "n": ask.n}
+            cap = self._cap(ask, await self._rendered(ask, body))
+            return cap, body | {"max_completion_tokens": cap}
+        body |= {"input": ask.input}
+        cap = self._cap(ask, await self._rendered(ask, body))
+        return cap, body | {"max_output_tokens": cap}
+
+    def _check_tools(self, ask: PlainAsk) -> None:
+        wanted = ask.fields.get("tools") and ask.fields.get("tool_choice") != "none"
+        if wanted and not self.tools:
+            raise BadRequest(
+                "cannot be called: the server was started without engine.tool_parser, by which calls are read; "
+                "with tool_choice 'none' the model is told of them all the same",
+                param="tools",
+            )
+
+    def _check_ids(self, ask: PlainAsk) -> None:
+        last = self.model.vocabulary - 1
+        given: dict[str, Sequence[int]] = {
+            "logit_bias": [int(token) for token in ask.fields.get("logit_bias", ())],
+            "stop_token_ids": ask.fields.get("stop_token_ids", ()),
+            "prompt": [t for prompt in ask.prompts if not isinstance(prompt, str) for t in prompt],
+        }
+        for name, tokens in given.items():
+            if any(token > last for token in tokens):
+                raise BadRequest(f"holds a token id outside 0 to {last}", param=name)
+
+    def _prompt(self, prompt: str | Sequence[int]) -> list[int]:
+        if len(prompt) > self.limits.prompt_chars:
+            raise BadRequest(
+                f"has a length of {len(prompt)}; at most {self.limits.prompt_chars} is taken", param="prompt"
+            )
+        tokens = self.engines.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        if not tokens:
+            raise BadRequest("must not be empty", param="prompt")
+        return tokens
+
+    async def _rendered(self, ask: PlainAsk, body: Mapping[str, Any]) -> int:
+        """Tokens of a conversation, by the very code that will make its prompt."""
+        length = _characters([ask.messages, ask.input, ask.fields.get("instructions")])
+        if length > self.limits.prompt_chars:
+            raise BadRequest(
+                f"has {length} characters; at most {self.limits.prompt_chars} are taken",
+                param=ask.prompt_field,
+            )
+        try:
+            return await self.engines.plain.prompt_tokens(body)
+        except RequestRefused as error:
+            param = error.param if error.param in body else ask.prompt_field
+            raise BadRequest(str(error)[:500], param=param) from error
+
+    def _cap(self, ask: PlainAsk, longest: int) -> int:
+        """Tokens of one answer."""
+        room, cap, name = self.engines.max_model_len - longest, ask.max_tokens, ask.max_tokens_field
+        if room < 1:
+            raise BadRequest(
+                f"has {longest} tokens; the model takes {self.engines.max_model_len}, the answer included",
+                param=ask.prompt_field,
+            )
+        if cap is None:
+            return min(room, DEFAULT_TOKENS if ask.route == "completion" else self.limits.answer_tokens)
+        if cap == 0 and not ask.echo:
+            raise BadRequest("is 0, which makes sense with echo only", param=name)
+        if cap > self.limits.answer_tokens:
+            raise over(name, cap, self.limits.answer_tokens)
+        if cap > room:
+            raise BadRequest(
+                f"is {cap}, but {longest} prompt tokens leave room for {room} in the model's "
+                f"{self.engines.max_model_len}",
+                param=name,
+            )
+        return cap
+
+
+def _characters(value: Any) -> int:
+    """Characters of all texts in a JSON value."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(_characters, value.values()))
+    return sum(map(_characters, value)) if isinstance(value, Sequence) else 0
