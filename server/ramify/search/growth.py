@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 
 from ramify.search.budget import Budget
@@ -12,8 +13,8 @@ from ramify.search.tree import Completion, Node, Tree
 
 NOTHING_NEW = 0.01
 """The policy's probability of anything but what is known, below which a node is closed."""
-LEAST_STALE = 32
-"""Expansions in a row without anything new, below which no search is exhausted."""
+RARE = 32
+"""A search is exhausted once fewer than one in so many of its plans bring anything new."""
 
 
 class Growth:
@@ -30,10 +31,10 @@ class Growth:
         self._end_lengths = sum(end.length for end in ends)
         self._seen: dict[int, float] = {}
         """By id, the policy's probability of the finished answers that are known below a node, [0, 1]."""
-        self._stale = 0
-        """Expansions in a row that have brought no new node."""
-        self._tokens_at_new = 0
-        """Tokens that the search had generated when the last new node came."""
+        self._ended = 0
+        """Plans that have ended."""
+        self._fruitful = deque[int]()
+        """The numbers of those that brought a new node, as far back as `exhausted` looks."""
         self._index = {(n.parent, n.tokens): n for n in tree.nodes if n.parent is not None}
 
     def known(self, node: Node, tokens: tuple[int, ...]) -> Node | None:
@@ -60,7 +61,8 @@ class Growth:
             plan.node.expansions += 1
 
     def end(self, plan: Plan) -> None:
-        """Take back exactly what `begin` marked, whatever became of the plan."""
+        """Take back exactly what `begin` marked, whatever became of the plan. What it drew is merged after that."""
+        self._ended += 1
         for node in plan.path:
             node.in_flight -= 1
         if plan.kind != "revisit":
@@ -70,26 +72,23 @@ class Growth:
         """Add what was drawn below the plan's node. Identical actions merge, and their multiplicity counts the draws.
 
         Returns the nodes along each draw; a rollout's come last."""
-        draws, before = (
-            [*drawn.samples, *([drawn.rollout] if drawn.rollout is not None else [])],
-            self.budget.nodes,
-        )
+        draws = [*drawn.samples, *([drawn.rollout] if drawn.rollout is not None else [])]
         lines = [self._merge_line(plan, self._fitting(plan, i, draws)) for i in range(len(draws))]
         if plan.kind == "token":  # the likeliest tokens are read off one generated token
             for (node,) in lines[1 : len(drawn.samples)]:
                 node.tokens_spent -= 1
         if plan.kind != "revisit":
             self._expanded(plan.node)
-            self._stale += 1
-        if self.budget.nodes > before:
-            self._stale, self._tokens_at_new = 0, self.budget.tokens
         return lines
 
     @property
     def exhausted(self) -> bool:
-        """Whether the search only draws what it has: at least `LEAST_STALE` expansions, and half of all the tokens that
-        it has generated, went by since the last new node."""
-        return self._stale >= LEAST_STALE and self.budget.tokens >= 2 * self._tokens_at_new
+        """Whether the search mostly comes back to what it has: of the later half of its plans, and of at least `RARE`,
+        fewer than one in `RARE` brought a new node."""
+        late = max(RARE, self._ended // 2)
+        while self._fruitful and self._fruitful[0] <= self._ended - late:
+            self._fruitful.popleft()
+        return self._ended >= late and RARE * len(self._fruitful) < late
 
     def _fitting(self, plan: Plan, i: int, draws: Sequence[Sequence[Grown]]) -> Sequence[Grown]:
         """Draw `i` with its last actions joined into one, if its new nodes would leave none for a later draw: an answer
@@ -175,6 +174,8 @@ class Growth:
         )
         self._index[(parent.id, action.tokens)] = node
         self.budget.nodes += 1
+        if not self._fruitful or self._fruitful[-1] != self._ended:
+            self._fruitful.append(self._ended)
         self.open += node.terminal is None
         return node
 

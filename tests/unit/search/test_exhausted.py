@@ -9,9 +9,10 @@ import pytest
 
 from fakes import FakePolicy, letters
 from ramify.search.budget import Budget
-from ramify.search.growth import LEAST_STALE, Growth
+from ramify.search.growth import RARE, Growth
 from ramify.search.plans import Drawn, Grown, Plan
 from ramify.search.records import Limits, Sampling, Step
+from ramify.search.tree import Node
 from search_worlds import ONE_AT_A_TIME, check, new_tree, ran, replaced
 
 
@@ -38,7 +39,7 @@ DRAWING: list[dict[str, Any]] = [
 def test_a_search_that_only_draws_what_it_has_is_exhausted(params: dict[str, Any]) -> None:
     found = ran(policy=Sure(SURE), **params, budget=Limits(tokens=100_000), **ONE_AT_A_TIME)
     assert (found.tree.status, found.tree.stop_reason) == ("complete", "exhausted")
-    assert len(found.policy.requests) <= 2 * LEAST_STALE
+    assert len(found.policy.requests) <= 2 * RARE
     check(found)
 
 
@@ -54,41 +55,64 @@ def growing() -> Growth:
     return Growth(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
 
 
-def draw(growth: Growth, text: str, tokens: int) -> None:
-    """One answer drawn from the prompt, at a cost of `tokens`."""
-    growth.budget.settle(0, tokens)
+def draw(growth: Growth, text: str) -> None:
+    """One answer drawn from the prompt."""
+    plan = Plan(1, (growth.tree.root,), "path", 1, 100)
+    growth.begin(plan)
+    growth.end(plan)
     action = Grown(tuple(map(ord, text)), (-1.0,) * len(text), text, "eos", "fake", 0.5)
-    growth.merge(Plan(1, (growth.tree.root,), "path", 1, 100), Drawn([[action]]))
+    growth.merge(plan, Drawn([[action]]))
 
 
-def test_32_expansions_in_a_row_must_bring_nothing() -> None:
+def visit(growth: Growth, node: Node) -> None:
+    plan = Plan(1, (growth.tree.root, node), "revisit", 0, 0)
+    growth.begin(plan)
+    growth.end(plan)
+
+
+def test_32_draws_in_a_row_must_bring_nothing() -> None:
     growth = growing()
-    for _ in range(LEAST_STALE):
-        draw(growth, "a", 10)
+    for _ in range(RARE):
+        draw(growth, "a")
         assert not growth.exhausted
-    draw(growth, "a", 10)
+    draw(growth, "a")
     assert growth.exhausted
-    draw(growth, "b", 10)
+    draw(growth, "b")
     assert not growth.exhausted
 
 
-def test_the_dearer_a_tree_the_more_must_be_spent_in_vain() -> None:
+def test_the_larger_a_search_the_more_must_come_to_nothing() -> None:
+    # after 100 answers, all new: at the 200th draw the later half has brought none, at the 191st nine in 95, at the
+    # 194th three in 97, which are fewer than one in 32
     growth = growing()
-    draw(growth, "a", 1000)
-    for _ in range(99):
-        draw(growth, "a", 10)
-    assert not growth.exhausted
-    draw(growth, "a", 10)
+    for i in range(100):
+        draw(growth, f"answer {i}")
+    ends = 0
+    while not growth.exhausted:
+        draw(growth, "answer 0")
+        ends += 1
+    assert ends == 94
+
+
+def test_a_search_that_finds_one_new_answer_in_sixteen_is_not_exhausted() -> None:
+    growth = growing()
+    for i in range(640):
+        draw(growth, f"answer {i // 16}")
+        assert not growth.exhausted
+
+
+def test_going_back_to_a_finished_answer_brings_nothing_new() -> None:
+    growth = growing()
+    draw(growth, "a")
+    for _ in range(RARE):
+        visit(growth, growth.tree.nodes[1])
     assert growth.exhausted
 
 
-def test_going_back_to_a_finished_answer_draws_nothing_and_exhausts_nothing() -> None:
-    growth = growing()
-    draw(growth, "a", 10)
-    leaf = growth.tree.nodes[1]
-    for _ in range(100):
-        growth.merge(Plan(1, (growth.tree.root, leaf), "revisit", 0, 0), Drawn([]))
-    assert not growth.exhausted
+def test_a_search_over_steps_ends_when_it_only_goes_back_to_its_answers() -> None:
+    tree = ran(SURE, algorithm="mcts", select="puct", expand="step", width=1, budget=Limits(tokens=1000)).tree
+    assert tree.stop_reason == "exhausted"
+    assert tree.usage.simulations < 100
 
 
 def test_an_exhausted_search_gives_its_answer() -> None:
