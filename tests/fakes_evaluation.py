@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fakes import FakePolicy, FakeScorer, FakeTask, encode, letters
 from ramify.evaluation.methods import Method
 from ramify.evaluation.problems import Problem
+from ramify.evaluation.runner import ProblemRefused
 from ramify.search.records import Sampling
 from ramify.search.run import Search
 from ramify.search.tree import Tree
@@ -54,9 +55,13 @@ class FakeBackend:
     most_running: int = 0
     fail_on: int | None = None
     """Index of the problem whose search fails."""
+    refuse: int | None = None
+    """Index of the problem that is refused."""
 
     async def grow(self, problem: Problem, method: Method, tokens: int, seed: int) -> Tree:
         self.asked.append((problem.index, method.name, tokens, seed))
+        if problem.index == self.refuse:
+            raise ProblemRefused("prompt: too long")
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         tree = await grow(method, tokens, seed)

@@ -130,6 +130,12 @@ def evaluate(
         folder, rows, chosen, _names(baselines), [_names(p) for p in pool or []], seed, about | head
     )
     _show(folder, summary)
+    if summary.refused and not stopped:
+        fail(
+            f"{len(summary.refused)} of {len(asked)} problems were refused and are in no figure, the first: "
+            f"{next(iter(summary.refused.values()))}",
+            f"see which in {folder}/results.md",
+        )
     if stopped:
         fail(
             "stopped; the figures are of what was finished", f"go on with: --resume --out {folder}", code=130
@@ -227,7 +233,8 @@ def _report(
     done = sorted(rows.rows, key=lambda row: (row.problem, row.method, row.budget))
     summary = summarise(done, [m.name for m in methods], baselines, pools, seed)
     write(folder, summary, head, len({row.problem for row in done}))
-    plot(summary, folder)
+    if summary.groups:
+        plot(summary, folder)
     return summary
 
 

@@ -15,7 +15,7 @@ import httpx
 from ramify.evaluation.local import Local, open_release
 from ramify.evaluation.methods import Method
 from ramify.evaluation.problems import Problem
-from ramify.evaluation.runner import SearchFailed
+from ramify.evaluation.runner import SearchFailed, refusal
 from ramify.search.codec import tree_from_dict
 from ramify.search.protocols import GradingFailed, Task
 from ramify.search.records import Verdict
@@ -50,7 +50,7 @@ class LocalBackend:
         self.local = local
 
     async def grow(self, problem: Problem, method: Method, tokens: int, seed: int) -> Tree:
-        """Search one problem. Raises `SearchFailed`."""
+        """Search one problem. Raises `SearchFailed`, `ProblemRefused`."""
         ask = Ask(
             prompt=None if problem.messages else problem.prompt,
             messages=tuple(Message(m.role, m.content) for m in problem.messages),
@@ -64,7 +64,7 @@ class LocalBackend:
         try:
             prepared = self.local.preparer.prepare(ask)
         except ServiceError as error:
-            raise SearchFailed(f"method {method.name!r}: {error.param}: {error.message}") from error
+            raise refusal(f"method {method.name!r}: {error.message}", error.param) from error
         tree = prepared.tree
         task = prepared.task if tree.params.grader == "verifier" else Blind(prepared.task)
         await Search(
@@ -87,7 +87,7 @@ class ServerBackend:
         self._http = http
 
     async def grow(self, problem: Problem, method: Method, tokens: int, seed: int) -> Tree:
-        """Search one problem; waits where the server is busy. Raises `SearchFailed`."""
+        """Search one problem; waits where the server is busy. Raises `SearchFailed`, `ProblemRefused`."""
         body = {
             **_asked(problem),
             "task": {"name": problem.task, "problem": dict(problem.problem)},
@@ -105,11 +105,24 @@ class ServerBackend:
             if response.status_code not in (429, 503):
                 break
             await asyncio.sleep(float(response.headers.get("retry-after", 1)))
+        if response.status_code in (400, 413, 422):
+            raise refusal(f"method {method.name!r}: the server answers {response.text}", _param(response))
         if response.is_error:
             raise SearchFailed(
                 f"method {method.name!r}: the server answers {response.status_code}: {response.text}"
             )
         return tree_from_dict(response.json()["tree_document"])
+
+
+def _param(response: httpx.Response) -> str | None:
+    """The field that the server refuses; the prompt, if what was sent is too large as a whole."""
+    if response.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
+        return "prompt"
+    try:
+        param = response.json()["error"]["param"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return param if isinstance(param, str) else None
 
 
 def _asked(problem: Problem) -> dict[str, Any]:

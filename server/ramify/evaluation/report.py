@@ -86,6 +86,14 @@ def step_table(summary: Summary, group: str) -> Lines:
     return lines
 
 
+def refused_table(summary: Summary) -> Lines:
+    """The problems that were refused, and why."""
+    return [
+        ["problem", "refused"],
+        *([str(i), reason.replace("|", "/")] for i, reason in sorted(summary.refused.items())),
+    ]
+
+
 def tables(summary: Summary) -> Iterator[tuple[str, Lines]]:
     """Every table under its title, the widest pools last."""
     for group in summary.groups:
@@ -127,6 +135,8 @@ def markdown(summary: Summary, head: Mapping[str, Any]) -> str:
     parts = ["# Evaluation\n", f"`{head.get('command', 'ramify eval')}`\n"]
     parts += [f"- {key}: {_plain(value)}" for key, value in head.items() if key not in ("command", "methods")]
     parts.append("")
+    if summary.refused:
+        parts += ["## Not asked\n", markdown_table(refused_table(summary))]
     for title, lines in tables(summary):
         if len(lines) > 1:
             parts += [f"## {title}\n", markdown_table(lines)]

@@ -46,8 +46,34 @@ class Row:
     simulations: int
     seconds: float | None
     """Of the search, among the others running at its side; `None` where a longer search was read off."""
+    refused: str | None = None
+    """Why the problem was not asked; no figure counts such a row. `None`: it was."""
     ungraded: int = 0
     """Answers of the tree that the verifier failed to judge: a crash or a deadline. They count as wrong."""
+
+
+MAX_REASON = 300
+"""Characters of a refusal that a row keeps."""
+
+
+def refused_row(problem: int, group: str, method: str, budget: int, reason: str) -> Row:
+    """The row of a problem that was not asked."""
+    return Row(
+        problem=problem,
+        group=group,
+        method=method,
+        budget=budget,
+        correct=False,
+        any_correct=False,
+        final=None,
+        value=None,
+        completions=0,
+        tokens=0,
+        scored=0,
+        simulations=0,
+        seconds=None,
+        refused=reason[:MAX_REASON],
+    )
 
 
 class RowFile:

@@ -15,7 +15,7 @@ from typing import Protocol
 from ramify.evaluation.methods import Method
 from ramify.evaluation.problems import Problem
 from ramify.evaluation.reading import graded, rows_of
-from ramify.evaluation.rows import Row
+from ramify.evaluation.rows import Row, refused_row
 from ramify.rewards.registry import task
 from ramify.search.seeds import derive
 from ramify.search.tree import Tree
@@ -25,11 +25,23 @@ class SearchFailed(RuntimeError):
     """A search ended without its result: the run stops, and can be resumed once the cause is gone."""
 
 
+class ProblemRefused(Exception):
+    """A problem cannot be asked: it is too long, say. The others can."""
+
+
+def refusal(message: str, param: str | None) -> Exception:
+    """What a refused request means for a run: the end of it if the method's own fields are at fault, else that this
+    one problem is not asked."""
+    ours = (param or "search").partition(".")[0] in ("search", "sampling", "seed", "model")
+    text = f"{param}: {message}" if param else message
+    return SearchFailed(text) if ours else ProblemRefused(text)
+
+
 class Backend(Protocol):
     """Who grows the trees: engines in this process, or a server."""
 
     async def grow(self, problem: Problem, method: Method, tokens: int, seed: int) -> Tree:
-        """Search one problem under a budget of `tokens` generated tokens. Raises `SearchFailed`."""
+        """Search one problem under a budget of `tokens` generated tokens. Raises `SearchFailed`, `ProblemRefused`."""
         ...
 
 
@@ -81,7 +93,7 @@ async def run(
 ) -> None:
     """Grow and read every job, `concurrency` at a time, and hand each job's rows to `observe`.
 
-    The first failure ends the run; what was observed until then stands.
+    A refused problem has rows that say so. The first failure ends the run; what was observed until then stands.
     """
 
     async def worker() -> None:
@@ -98,7 +110,13 @@ async def run(
 
 async def _rows(backend: Backend, job: Job, seed: int) -> list[Row]:
     problem = job.problem
-    tree = await backend.grow(problem, job.methods[0], max(job.budgets), seed_of(problem, seed))
+    try:
+        tree = await backend.grow(problem, job.methods[0], max(job.budgets), seed_of(problem, seed))
+    except ProblemRefused as reason:
+        return [
+            refused_row(index, problem.group, method, budget, str(reason))
+            for index, method, budget in sorted(job.rows)
+        ]
     if tree.status != "complete":
         raise SearchFailed(
             f"the search of {problem.id!r} ended {tree.status}: {tree.error or tree.stop_reason}"
@@ -116,6 +134,8 @@ class Tally:
 
     def add(self, rows: Sequence[Row]) -> None:
         for row in rows:
+            if row.refused is not None:
+                continue
             cell = row.method, row.budget
             self.seen[cell] = self.seen.get(cell, 0) + 1
             self.right[cell] = self.right.get(cell, 0) + row.correct

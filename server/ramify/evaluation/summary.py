@@ -66,6 +66,8 @@ class Summary:
     figures: list[Figure]
     differences: list[Difference]
     steps: list[Step]
+    refused: dict[int, str]
+    """Problems that were not asked, by index, and why. They are in no figure."""
 
     def figure(self, group: str, method: str, budget: int) -> Figure | None:
         return next(
@@ -85,6 +87,8 @@ def summarise(
     `methods` fixes the order; baselines that were not run are left out. Every other method is compared with each of
     them (the baselines with one another, where nothing else was run) on the problems that both have finished.
     """
+    refused = {row.problem: row.refused for row in rows if row.refused is not None}
+    rows = [row for row in rows if row.problem not in refused]
     budgets = sorted({row.budget for row in rows})
     sets = _groups(rows, pools)
     cells = {name: _cells(rows, groups) for name, groups in sets.items()}
@@ -113,7 +117,7 @@ def summarise(
         for lower, higher in itertools.pairwise(budgets)
         if (estimate := _paired(cells[name], (method, higher), (method, lower), seed)) is not None
     ]
-    return Summary(list(sets), run, budgets, figures, differences, steps)
+    return Summary(list(sets), run, budgets, figures, differences, steps, refused)
 
 
 def _groups(rows: Sequence[Row], pools: Sequence[Sequence[str]]) -> dict[str, set[str]]:

@@ -14,7 +14,9 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -27,6 +29,8 @@ MAX_ROWS = 200_000
 MAX_PROMPT = 200_000
 """Characters of a prompt, or of all messages of a chat together."""
 MAX_MESSAGES = 64
+MAX_DIGITS = 1_000
+"""Characters of a number."""
 MAX_LABEL = 200
 """Characters of an `id` or a `group`."""
 
@@ -96,13 +100,21 @@ class _Row:
         if len(line) > MAX_LINE_BYTES:
             raise self.bad(None, f"has more than {MAX_LINE_BYTES} bytes")
         try:
-            row = json.loads(line.decode("utf-8-sig"), parse_constant=self._no_constant)
+            row = json.loads(
+                line.decode("utf-8-sig"),
+                parse_constant=self._no_constant,
+                parse_int=_number(int),
+                parse_float=_number(float),
+                object_pairs_hook=_object,
+            )
         except RecursionError:
             raise self.bad(None, "is nested too deeply") from None
         except UnicodeDecodeError as error:
             raise self.bad(None, f"is not UTF-8: {error.reason} at byte {error.start}") from error
         except json.JSONDecodeError as error:
             raise self.bad(None, f"is not JSON: {error.msg} at column {error.colno}") from error
+        if (flaw := _flaw(row, "")) is not None:
+            raise self.bad(*flaw)
         if not isinstance(row, dict):
             raise self.bad(None, "must be a JSON object")
         return row
@@ -166,3 +178,56 @@ class _Row:
         if len(value) > longest:
             raise self.bad(field, f"has {len(value)} characters; at most {longest} are allowed")
         return value
+
+
+@dataclass(frozen=True, slots=True)
+class _Flaw:
+    """Stands in a parsed line for a value that no caller may see."""
+
+    message: str
+    key: str = ""
+    """The field of an object that is at fault; empty: the value itself."""
+
+
+def _number(read: Callable[[str], float]) -> Callable[[str], object]:
+    def checked(digits: str) -> object:
+        if len(digits) > MAX_DIGITS:
+            return _Flaw(f"is a number of {len(digits)} characters; at most {MAX_DIGITS} are allowed")
+        number = read(digits)
+        return number if isinstance(number, int) or math.isfinite(number) else _Flaw("is too large a number")
+
+    return checked
+
+
+def _object(pairs: list[tuple[str, Any]]) -> object:
+    content: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in content:
+            return _Flaw("is given twice", key)
+        content[key] = value
+    return content
+
+
+def _flaw(value: object, place: str) -> tuple[str | None, str] | None:
+    """(field, what is wrong) of the first value that is refused; `None` if there is none."""
+    if isinstance(value, _Flaw):
+        return _inside(place, value.key)[:100] or None, value.message
+    if isinstance(value, str) and not _is_text(value):
+        return place or None, "holds half of a surrogate pair, which is no character"
+    if isinstance(value, dict):
+        if not all(map(_is_text, value)):
+            return place or None, "has a field whose name holds half of a surrogate pair"
+        return next(filter(None, (_flaw(inner, _inside(place, key)) for key, inner in value.items())), None)
+    if isinstance(value, list):
+        return next(
+            filter(None, (_flaw(inner, _inside(place, str(i))) for i, inner in enumerate(value))), None
+        )
+    return None
+
+
+def _inside(place: str, key: str) -> str:
+    return f"{place}.{key}" if place and key else place + key
+
+
+def _is_text(value: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in value)

@@ -2,7 +2,9 @@ import pytest
 
 from fakes_evaluation import FakeBackend, problem
 from ramify.evaluation.methods import Method
-from ramify.evaluation.runner import SearchFailed, Tally, jobs, run, seed_of
+from ramify.evaluation.report import markdown
+from ramify.evaluation.runner import ProblemRefused, SearchFailed, Tally, jobs, refusal, run, seed_of
+from ramify.evaluation.summary import summarise
 
 pytestmark = pytest.mark.anyio
 
@@ -79,3 +81,34 @@ async def test_the_tally_keeps_up():
     tally.add(rows)
     mine = [row.correct for row in rows if (row.method, row.budget) == ("tree", 80)]
     assert tally.accuracies()["tree", 80] == sum(mine) / len(mine)
+
+
+async def test_one_refused_problem_does_not_end_the_run_and_its_rows_say_why():
+    rows = await results(2, FakeBackend(refuse=2))
+    refused = [row for row in rows if row.refused is not None]
+    assert {row.problem for row in refused} == {2}
+    assert len(refused) == len([row for row in rows if row.problem == 1])
+    summary = summarise(rows, [m.name for m in METHODS], ["flat"])
+    assert summary.refused == {2: "prompt: too long"}
+    assert {figure.accuracy.n for figure in summary.figures if figure.group == "all"} == {4}
+    assert "| 2 | prompt: too long |" in markdown(summary, {})
+
+
+async def test_a_run_in_which_every_problem_is_refused_has_a_report():
+    rows = await results(2, FakeBackend(refuse=0), jobs(PROBLEMS[:1], METHODS, [40]))
+    assert markdown(summarise(rows, [m.name for m in METHODS], ["flat"]), {}).count("too long") == 1
+
+
+@pytest.mark.parametrize(
+    ("param", "kind"),
+    [
+        ("prompt", ProblemRefused),
+        ("task.problem.answer", ProblemRefused),
+        ("messages", ProblemRefused),
+        ("search.kappa", SearchFailed),
+        ("sampling.max_tokens", SearchFailed),
+        (None, SearchFailed),
+    ],
+)
+def test_a_refused_field_of_the_method_ends_the_run_and_one_of_the_problem_does_not(param, kind):
+    assert type(refusal("no", param)) is kind

@@ -128,6 +128,22 @@ def test_a_sample_keeps_the_files_order_and_a_larger_one_holds_the_smaller(tmp_p
         ({**FULL, "group": "x" * 201}, "group", "200"),
         ({**FULL, "id": 7}, "id", "string"),
         ({**SIMPLE, "id": "first"}, "id", "unique"),
+        (
+            '{"prompt": "x", "task": "exact", "problem": {"answer": ' + "1" * 5_000 + "}}",
+            "problem.answer",
+            "1000",
+        ),
+        ('{"prompt": 1e999}', "prompt", "too large"),
+        ('{"messages": [{"role": "user", "content": "\\ud800"}]}', "messages.0.content", "surrogate"),
+        ('{"prompt": "x", "problem": {"\\udfff": 1}}', "problem", "surrogate"),
+        ('{"prompt": "x", "prompt": "y"}', "prompt", "twice"),
+        (
+            '{"prompt": "x", "task": "exact", "problem": {"answer": "a", "answer": "b"}}',
+            "problem.answer",
+            "twice",
+        ),
+        ("1" * 5_000, None, "5000"),
+        ({**SIMPLE, "answer": "43 = 42"}, "answer", "cannot be read"),
     ],
 )
 def test_a_bad_row_is_refused_by_file_line_and_field(
