@@ -3524,6 +3524,8 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
+                /** @description With `search`: one search for one key. */
+                "Idempotency-Key"?: string | null;
                 /** @description How to search, in place of `search`: its JSON object, an algorithm, or an operator's alias. */
                 "x-ramify-search"?: string | null;
             };

@@ -188,6 +188,7 @@ async def test_a_response_without_a_cap_reserves_what_it_may_cost_like_a_chat(wo
         ({"search": {}}, "search"),
         ({"model": "letters:mcts"}, "model"),
         ({"headers": {"x-ramify-search": "mcts"}}, "x-ramify-search"),
+        ({"headers": {"Idempotency-Key": "k"}}, "Idempotency-Key"),
         ({"truncation": "auto"}, "truncation"),
         ({"inptu": "x"}, "inptu"),
         ({"max_output_tokens": 511}, "max_output_tokens"),

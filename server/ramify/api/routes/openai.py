@@ -91,12 +91,17 @@ async def _answer(
         if body.search is not None:
             return await _searched(body, request, here, who, key)
         if key is not None:
-            raise BadRequest(
-                "only searches are kept to be replayed: leave it out without search", param="Idempotency-Key"
-            )
+            raise not_kept()
         return await _plain(body, request, here, who)
     except ClientGone:
         return Response(status_code=499)  # nginx's number for it, seen only in our own log
+
+
+def not_kept() -> BadRequest:
+    """The refusal of a key under which nothing would be kept."""
+    return BadRequest(
+        "only searches are kept to be replayed: leave it out without search", param="Idempotency-Key"
+    )
 
 
 # -- the policy alone --------------------------------------------------------------------------------------------

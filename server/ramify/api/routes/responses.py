@@ -15,6 +15,7 @@ from ramify.api.disconnect import ClientGone, unless_gone
 from ramify.api.documentation import STREAM
 from ramify.api.middleware import request_id
 from ramify.api.names import SearchHeader
+from ramify.api.routes.openai import Key, not_kept
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.service.errors import ServiceError
 from ramify.service.plain import Stream
@@ -29,13 +30,20 @@ Id = Annotated[
 @router.post("/v1/responses", response_model=wire.ResponsesReply, responses=STREAM)
 @needs("search")
 async def create(
-    body: wire.ResponsesRequest, request: Request, here: Here, who: Who, search: SearchHeader = None
+    body: wire.ResponsesRequest,
+    request: Request,
+    here: Here,
+    who: Who,
+    idempotency_key: Key = None,
+    search: SearchHeader = None,
 ) -> Response:
     """OpenAI's responses: the policy alone. Nothing is stored: the client sends the whole conversation every time.
 
     With `stream`, OpenAI's events. If the client leaves, the work is ended.
     """
     responses_rules.check(body)
+    if idempotency_key is not None:
+        raise not_kept()
     model = here.names.plainly(body.model, search)
     ask = convert.response_ask(body, model, request_id(request))
     try:
