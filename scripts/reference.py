@@ -5,6 +5,7 @@
 | configuration.md | the server's settings |
 | trainer-configuration.md | the models of the trainer's TOML files |
 | cli.md | the commands `ramify` and `ramify-trainer` |
+| tree.md | the records that are logged |
 | openai.md | its tables: the fields of OpenAI's routes |
 
 `tests/unit/test_reference_pages.py` finds out a page that is out of date.
@@ -12,11 +13,9 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import inspect
 import pkgutil
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
@@ -29,6 +28,7 @@ from pydantic.fields import FieldInfo
 import ramify_trainer
 from ramify.api.openai_fields import FIELDS, MESSAGES, STREAM_OPTIONS, responses_table
 from ramify.api.openai_fields import table as fields_table
+from ramify.api.wire_tree import CorruptRecord, LoggedTree, OutcomeRecord, TreeRecord, described
 from ramify.cli import app as server_app
 from ramify.settings.page import document
 from ramify_trainer.cli import app as trainer_app
@@ -42,6 +42,7 @@ def pages() -> dict[str, str]:
         "configuration.md": document(),
         "trainer-configuration.md": trainer_configuration(),
         "cli.md": commands(),
+        "tree.md": logged_tree(),
         "openai.md": openai_fields(),
     }
 
@@ -122,6 +123,62 @@ def _default(param: Any) -> str:
     return "" if default in (None, "", [], ()) else f"`{default}`"
 
 
+# -- the logged tree ----------------------------------------------------------------------------------------------
+
+
+def logged_tree() -> str:
+    lines = [
+        "# The logged tree",
+        "",
+        "What a search leaves: one JSON object, schema version 1, as `GET /v1/trees/{tree}` has it under `tree`,",
+        "`GET /v1/trees?after=` in its lines, `include_tree` in the reply and `ramify trees export` in files. It never",
+        "changes after it was logged, so that its sha256 stays true; later verdicts stand beside it. A field marked",
+        "*may be absent* is left out if it says nothing; every other field is always there. The OpenAPI document has",
+        "the same as the schemas `LoggedTree` and `LogRecord`. This page is made from the records that are logged by",
+        "`make docs`.",
+        "",
+    ]
+    inner = dict.fromkeys([LoggedTree, *_models_in(LoggedTree)])
+    for model in (*inner, TreeRecord, OutcomeRecord, CorruptRecord):
+        lines += [f"## `{model.__name__}`", "", _doc(model), ""]
+        lines += ["| field | type | meaning |", "|---|---|---|"]
+        for name, field in model.model_fields.items():
+            absent = "" if field.is_required() else " *May be absent.*"
+            lines.append(
+                f"| `{name}` | {_json_type(field.annotation)} | {_cell(field.description or '')}{absent} |"
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _models_in(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for field in model.model_fields.values():
+        for inner in _parts(field.annotation):
+            if inspect.isclass(inner) and issubclass(inner, BaseModel):
+                yield inner
+                yield from _models_in(inner)
+
+
+def _parts(kind: Any) -> Iterator[Any]:
+    yield kind
+    for part in get_args(kind):
+        yield from _parts(part)
+
+
+def _json_type(kind: Any) -> str:
+    """A field's type as JSON has it."""
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(kind))
+    if _is_union(kind):
+        return " or ".join(_json_type(one) for one in get_args(kind))
+    if get_origin(kind) is list:
+        return f"list of {_json_type(get_args(kind)[0])}"
+    if inspect.isclass(kind) and issubclass(kind, BaseModel):
+        return f"[`{kind.__name__}`](#{kind.__name__.lower()})"
+    names = {int: "integer", float: "number", str: "text", bool: "boolean", type(None): "null"}
+    return names.get(kind, "object")
+
+
 # -- the trainer's files ------------------------------------------------------------------------------------------
 
 
@@ -183,13 +240,7 @@ def _attribute_docstrings(model: type[BaseModel]) -> dict[str, str]:
     said: dict[str, str] = {}
     for kind in reversed(model.__mro__):
         if issubclass(kind, BaseModel) and kind is not BaseModel:
-            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-            assert isinstance(tree, ast.ClassDef)
-            for field, below in zip(tree.body, tree.body[1:], strict=False):
-                if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
-                    text = getattr(below.value, "value", None)
-                    if isinstance(text, str) and isinstance(field.target, ast.Name):
-                        said[field.target.id] = inspect.cleandoc(text)
+            said |= described(kind)
     return said
 
 

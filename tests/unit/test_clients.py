@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import re
 from pathlib import Path
@@ -13,7 +14,8 @@ from ramify.api.admin import admin_routes
 from ramify.api.app import routes
 from ramify_client import RamifyError, calls
 
-TYPESCRIPT = Path(__file__).parents[2] / "clients" / "typescript" / "src"
+ROOT = Path(__file__).parents[2]
+TYPESCRIPT = ROOT / "clients" / "typescript" / "src"
 ELSEWHERE = {
     ("POST", "/v1/completions"),  # OpenAI's own clients
     ("POST", "/v1/chat/completions"),
@@ -52,6 +54,16 @@ def test_the_python_client_has_a_call_for_every_route() -> None:
             call = function(*arguments)
             made.add((call.method, call.path.replace("PART", "{}")))
     assert made == served()
+
+
+def test_the_python_clients_tree_is_the_servers() -> None:
+    spec = importlib.util.spec_from_file_location("client_types", ROOT / "scripts" / "client_types.py")
+    assert spec
+    assert spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    made = ROOT / "clients" / "python" / "ramify_client" / "tree.py"
+    assert made.read_text() == script.python_tree(), "run `make client-types`"
 
 
 def test_the_typescript_client_has_a_call_for_every_route() -> None:

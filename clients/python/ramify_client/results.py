@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from ramify_client.tree import Tree
+else:
+    Tree = dict[str, Any]
+    """Not looked into as it comes: a tree of another schema must not end the reading of a log."""
 
 
 class Result(BaseModel):
@@ -70,7 +76,8 @@ class SearchResult(Result):
     release: str
     usage: Usage
     error: str | None = None
-    tree_document: dict[str, Any] | None = None
+    tree_document: Tree | None = None
+    """With `include_tree`."""
 
 
 class SearchEvent(Result):
@@ -140,7 +147,7 @@ class LoggedTree(Result):
     """The latest verdict on the chosen answer, [0, 1]; 1 is right."""
     outcome_source: str | None
     """Who gave it: human or verifier."""
-    tree: dict[str, Any]
+    tree: Tree
     """The tree as it was logged."""
     feedback: list[Feedback]
 
@@ -153,7 +160,7 @@ class LogRecord(Result):
     tree_id: str
     key_id: str | None = None
     """The API key that asked for the tree, or gave the verdict."""
-    tree: dict[str, Any] | None = None
+    tree: Tree | None = None
     """With `tree`."""
     outcome: float | None = None
     """With `outcome`: the verdict, [0, 1]; 1 is right."""

@@ -1703,6 +1703,666 @@ export interface components {
             /** Created */
             created: number;
         };
+        /**
+         * LoggedAction
+         * @description What one edge of the tree is.
+         */
+        LoggedAction: {
+            /**
+             * Kind
+             * @description A step up to a delimiter, one token, or a chunk of so many tokens.
+             * @enum {string}
+             */
+            kind: "step" | "token" | "chunk";
+            /**
+             * Stop
+             * @description `step` only: strings that end a step, matched on decoded text.
+             */
+            stop: string[];
+            /**
+             * Max Tokens
+             * @description `step`: cap on one step's tokens. `chunk`: its exact size. `token`: ignored (always 1).
+             */
+            max_tokens: number;
+        };
+        /**
+         * LoggedAnswer
+         * @description One distinct final answer of a tree.
+         */
+        LoggedAnswer: {
+            /**
+             * Node
+             * @description Id of the node that ends it.
+             */
+            node: number;
+            /**
+             * Text
+             * @description The whole answer, the prompt left out.
+             */
+            text: string;
+            /**
+             * Final
+             * @description The task's canonical form; `null` where the text holds no answer.
+             */
+            final: string | null;
+            /**
+             * Value
+             * @description The outcome model's estimate of this text, in [0, 1]; `null` where no model judged it.
+             */
+            value: number | null;
+            /**
+             * Visits
+             * @description Backups through the node that ends it.
+             */
+            visits: number;
+            /**
+             * Votes
+             * @description Share of the answer rule's weight that this answer got, in [0, 1].
+             */
+            votes: number;
+            /**
+             * Outcome
+             * @description The verdict that the search itself had, in [0, 1]; `null` if it asked no verifier.
+             */
+            outcome: number | null;
+            /**
+             * Outcome Source
+             * @description Who gave it.
+             */
+            outcome_source: ("verifier" | "human") | null;
+        };
+        /**
+         * LoggedAnswerVerdict
+         * @description What the task's verifier says of the chosen answer once the search has ended. The search never saw it.
+         */
+        LoggedAnswerVerdict: {
+            /**
+             * Outcome
+             * @description In [0, 1]; 1 is right. `null`: the verifier failed, and `reason` says how.
+             */
+            outcome: number | null;
+            /**
+             * Reason
+             * @description One line for people.
+             */
+            reason: string;
+            /**
+             * Source
+             * @description Who says so.
+             * @enum {string}
+             */
+            source: "verifier" | "human";
+        };
+        /**
+         * LoggedCompletion
+         * @description One complete answer drawn, in the order of landing.
+         */
+        LoggedCompletion: {
+            /**
+             * Node
+             * @description Id of the node that ends it.
+             */
+            node: number;
+            /**
+             * Simulation
+             * @description The simulation that drew it, from 1.
+             */
+            simulation: number;
+            /**
+             * Tokens
+             * @description Tokens the whole search had generated once it had landed.
+             */
+            tokens: number;
+        };
+        /**
+         * LoggedLimits
+         * @description The budget: whichever limit is met first ends the search. `None` means no such limit.
+         */
+        LoggedLimits: {
+            /**
+             * Simulations
+             * @description At least 1. Left out (0), it is 64 if nothing else limits the search, else `MOST_SIMULATIONS`: every search has a cap on them, but one that nobody named cuts no search short that has another limit.
+             */
+            simulations: number;
+            /**
+             * Tokens
+             * @description Generated tokens, merged duplicates and aborted draws included.
+             */
+            tokens: number | null;
+            /**
+             * Seconds
+             * @description Seconds from the search's own start.
+             */
+            seconds: number | null;
+            /**
+             * Nodes
+             * @description Nodes of the tree, the root included.
+             */
+            nodes: number | null;
+        };
+        /**
+         * LoggedNode
+         * @description One action and everything known of the text that it ends.
+         */
+        LoggedNode: {
+            /**
+             * Id
+             * @description Index in `Tree.nodes`; the root, which stands for the prompt, is 0.
+             */
+            id: number;
+            /**
+             * Parent
+             * @description Id of the node above; `null` at the root.
+             */
+            parent: number | null;
+            /**
+             * Depth
+             * @description Edges from the root.
+             */
+            depth: number;
+            /**
+             * Tokens
+             * @description The action's token ids; none at the root.
+             */
+            tokens: number[];
+            /**
+             * Logprobs
+             * @description Behaviour log-probability of each of them.
+             */
+            logprobs: number[];
+            /**
+             * Text
+             * @description The text they add.
+             */
+            text: string;
+            /**
+             * Length
+             * @description Tokens of the answer up to here, this action included.
+             */
+            length: number;
+            /**
+             * Prior
+             * @description P, in [0, 1]; siblings sum to 1.
+             */
+            prior: number;
+            /**
+             * Multiplicity
+             * @description m: how many policy draws at the parent took this action.
+             */
+            multiplicity: number;
+            /**
+             * Value
+             * @description v: the value model's estimate, in [0, 1]; `null` where it was not asked.
+             */
+            value: number | null;
+            /**
+             * Visits
+             * @description N: backups through here.
+             */
+            visits: number;
+            /**
+             * Value Sum
+             * @description W: sum of what they carried.
+             */
+            value_sum: number;
+            /**
+             * In Flight
+             * @description O: simulations now below here. 0 in a finished tree.
+             */
+            in_flight: number;
+            /**
+             * Fresh Visits
+             * @description Policy draws from here to the end of an answer, or to where they were given up.
+             */
+            fresh_visits: number;
+            /**
+             * Fresh Value Sum
+             * @description Sum of the values that they ended in.
+             */
+            fresh_value_sum: number;
+            /**
+             * Expansions
+             * @description Engine requests sent from here.
+             */
+            expansions: number;
+            /**
+             * Expanding
+             * @description Engine requests from here now in flight. 0 in a finished tree.
+             */
+            expanding: number;
+            /**
+             * Expanded
+             * @description Whether any expansion from here has landed.
+             */
+            expanded: boolean;
+            /**
+             * Pruned
+             * @description Given up by the algorithm (`beam`, `dvts`, `dfs`, `particle`).
+             */
+            pruned: boolean;
+            /**
+             * Terminal
+             * @description Why an answer ends here; `null` where it goes on.
+             */
+            terminal: ("eos" | "stop" | "truncated") | null;
+            /**
+             * Outcome
+             * @description A verifier's or a person's verdict, in [0, 1]; never a model's.
+             */
+            outcome: number | null;
+            /**
+             * Outcome Source
+             * @description Who gave `outcome`.
+             */
+            outcome_source: ("verifier" | "human") | null;
+            /**
+             * Release
+             * @description Release whose weights sampled it.
+             */
+            release: string;
+            /**
+             * Simulation
+             * @description The simulation that made it, from 1; 0 at the root.
+             */
+            simulation: number;
+            /**
+             * Tokens Spent
+             * @description Generated tokens that this edge cost: its length times its multiplicity, but of enumerated tokens only the likeliest cost one.
+             */
+            tokens_spent: number;
+            /**
+             * Children
+             * @description Ids of the nodes below, in the order in which they were made.
+             */
+            children: number[];
+        };
+        /**
+         * LoggedOrigin
+         * @description Where in its parent tree a tree was branched off: its prompt is the parent's and the answer as far as a node.
+         */
+        LoggedOrigin: {
+            /**
+             * Node
+             * @description The node of the parent tree that this one's root stands for.
+             */
+            node: number;
+            /**
+             * Text
+             * @description The answer as far as that node, from the first prompt of all; it opens every answer of this tree.
+             */
+            text: string;
+            /**
+             * Tokens
+             * @description How many of this tree's prompt tokens are that answer's. They cost this search nothing.
+             */
+            tokens: number;
+        };
+        /**
+         * LoggedSampling
+         * @description How one answer is sampled.
+         */
+        LoggedSampling: {
+            /**
+             * Temperature
+             * @description 0 is greedy; otherwise logits are divided by it. [0, 2]
+             */
+            temperature: number;
+            /**
+             * Top P
+             * @description Nucleus mass, (0, 1].
+             */
+            top_p: number;
+            /**
+             * Top K
+             * @description Most likely tokens kept; 0 keeps all.
+             */
+            top_k: number;
+            /**
+             * Max Tokens
+             * @description Cap on the tokens of one whole answer, from the end of the prompt. At least 1.
+             */
+            max_tokens: number;
+            /**
+             * Stop
+             * @description Strings that end an answer (they stay in its text).
+             */
+            stop: string[];
+        };
+        /**
+         * LoggedSearchParams
+         * @description Every parameter of a search. `params.search_params` builds one with the algorithm's own defaults.
+         */
+        LoggedSearchParams: {
+            /**
+             * Algorithm
+             * @description The search algorithm.
+             * @enum {string}
+             */
+            algorithm: "mcts" | "gumbel" | "rap" | "beam" | "dvts" | "dfs" | "particle" | "best_of_n" | "self_consistency";
+            /**
+             * Width
+             * @description Draws at one expansion: children under `step` (k of the top-k under `token`); under `path` the complete answers drawn by simulation 1, every later expansion drawing one.
+             */
+            width: number;
+            /**
+             * Parallel
+             * @description Simulations in flight in this tree.
+             */
+            parallel: number;
+            /**
+             * Max Depth
+             * @description Edges below the prompt; a deeper unfinished answer is `truncated`.
+             */
+            max_depth: number;
+            action: components["schemas"]["LoggedAction"];
+            /**
+             * Expand
+             * @description What an expansion draws: one step, or a path to the end of an answer.
+             * @enum {string}
+             */
+            expand: "step" | "path";
+            /**
+             * Widen
+             * @description `expand: step`: "draw afresh here" is an arm at every node, as it always is under `path`.
+             */
+            widen: boolean;
+            /**
+             * Select
+             * @description How the next child is chosen.
+             * @enum {string}
+             */
+            select: "puct" | "thompson";
+            /**
+             * Prior
+             * @description What P is made of: draws, or mean or summed log-probabilities.
+             * @enum {string}
+             */
+            prior: "count" | "mean_logprob" | "sum_logprob";
+            /**
+             * Prior Temperature
+             * @description P is raised to 1 / this and normalised; above 1 is flatter.
+             */
+            prior_temperature: number;
+            /**
+             * Leaf
+             * @description What a new leaf backs up: the model's value, a rollout's, or both mixed.
+             * @enum {string}
+             */
+            leaf: "value" | "rollout" | "mixed";
+            /**
+             * Rollout Weight
+             * @description `leaf: mixed` backs up rollout_weight · rollout + (1 - rollout_weight) · value.
+             */
+            rollout_weight: number;
+            /**
+             * Grader
+             * @description Who judges complete answers: the outcome model, or the task's verifier.
+             * @enum {string}
+             */
+            grader: "model" | "verifier";
+            /**
+             * Answer
+             * @description How the final answer is chosen.
+             * @enum {string}
+             */
+            answer: "majority" | "orm_max" | "orm_vote" | "most_visited";
+            /**
+             * Schedule
+             * @description Whether simulations land as they come or in waves, which is deterministic.
+             * @enum {string}
+             */
+            schedule: "continuous" | "waves";
+            /**
+             * Commit
+             * @description Whether the search stays at the root or commits to one step after another.
+             * @enum {string}
+             */
+            commit: "root" | "step";
+            /**
+             * Early Stop
+             * @description When a settled search ends before its budget.
+             * @enum {string}
+             */
+            early_stop: "off" | "unbeatable" | "posterior" | "verified";
+            /**
+             * Early Stop Threshold
+             * @description Probability at which `posterior` calls the answer settled. [0, 1]
+             */
+            early_stop_threshold: number;
+            /**
+             * C Init
+             * @description PUCT exploration constant (AlphaZero pseudocode's pb_c_init).
+             */
+            c_init: number;
+            /**
+             * C Base
+             * @description PUCT exploration growth (AlphaZero pseudocode's pb_c_base).
+             */
+            c_base: number;
+            /**
+             * Kappa
+             * @description Thompson: pseudo-visits that an arm's model value counts for; with `kappa_growth`, two steps before the end.
+             */
+            kappa: number;
+            /**
+             * Kappa Growth
+             * @description Thompson: how much more the value counts for with each step that is left; `null`: the same everywhere.
+             * @default null
+             */
+            kappa_growth?: number | null;
+            /**
+             * Abandon
+             * @description Thompson over paths: a draw is judged after every step, and given up where the tokens that it still needs would bring more if they began another.
+             * @default false
+             */
+            abandon?: boolean;
+            /**
+             * Tau
+             * @description `commit: step`: a step is drawn with probability ~ N^(1/tau); 0 takes the most visited.
+             */
+            tau: number;
+            /**
+             * Dirichlet Alpha
+             * @description Concentration of the root's Dirichlet noise.
+             */
+            dirichlet_alpha: number;
+            /**
+             * Dirichlet Fraction
+             * @description Share of Dirichlet noise in the root's priors; 0 is none. For data generation.
+             */
+            dirichlet_fraction: number;
+            /**
+             * Considered
+             * @description `gumbel`: m, root actions that Sequential Halving starts from.
+             */
+            considered: number;
+            /**
+             * C Visit
+             * @description `gumbel`: see `c_scale`.
+             */
+            c_visit: number;
+            /**
+             * C Scale
+             * @description `gumbel`: sigma(q) = (c_visit + max N) · c_scale · q.
+             */
+            c_scale: number;
+            /**
+             * Gumbel Scale
+             * @description `gumbel`: scale of the root's Gumbel noise; 0 when serving, 1 when collecting.
+             */
+            gumbel_scale: number;
+            /**
+             * Beam Width
+             * @description `beam`: nodes kept at each depth. `dvts`: independent subtrees. `particle`: particles.
+             */
+            beam_width: number;
+            /**
+             * Threshold
+             * @description `dfs`: children whose value is below it are pruned. [0, 1]
+             */
+            threshold: number;
+            /** @description What ends the search. */
+            budget: components["schemas"]["LoggedLimits"];
+        };
+        /**
+         * LoggedTree
+         * @description A search and its result: what was asked, what grew, what was spent, how it ended.
+         */
+        LoggedTree: {
+            /**
+             * Id
+             * @description `tree_` and a UUIDv7 in hex, when the tree is to be logged.
+             */
+            id: string;
+            /**
+             * Created At
+             * @description Unix seconds.
+             */
+            created_at: number;
+            /**
+             * Model
+             * @description Name of the model that was asked.
+             */
+            model: string;
+            /**
+             * Prompt
+             * @description The text that was continued; a conversation as its chat template writes it.
+             */
+            prompt: string;
+            /**
+             * Prompt Tokens
+             * @description Its token ids, as the policy was given them.
+             */
+            prompt_tokens: number[];
+            /** @description Every parameter of the search, defaults filled in. */
+            params: components["schemas"]["LoggedSearchParams"];
+            /** @description How answers were sampled. */
+            sampling: components["schemas"]["LoggedSampling"];
+            /**
+             * Seed
+             * @description What every random seed of the search is derived from.
+             */
+            seed: number;
+            /**
+             * Task
+             * @description Name of the task that judges answers; `none` if nobody can.
+             */
+            task: string | null;
+            /**
+             * Problem
+             * @description The task's problem, in the task's own fields.
+             */
+            problem: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Train
+             * @description Whether the asker allows training on it.
+             */
+            train: boolean;
+            /**
+             * Nodes
+             * @description By id; parents stand before their children.
+             */
+            nodes: components["schemas"]["LoggedNode"][];
+            /**
+             * Completions
+             * @description Complete answers in the order in which they were drawn, repeated ones too.
+             */
+            completions: components["schemas"]["LoggedCompletion"][];
+            /**
+             * Committed
+             * @description `commit: step`: the nodes committed, in order.
+             */
+            committed: number[];
+            /** @description What the search spent. */
+            usage: components["schemas"]["LoggedUsage"];
+            /**
+             * Status
+             * @description How it ended; `running` is never logged.
+             * @enum {string}
+             */
+            status: "running" | "complete" | "cancelled" | "deadline" | "drained" | "engine_dead" | "failed";
+            /**
+             * Stop Reason
+             * @description Which limit or event ended it.
+             */
+            stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "exhausted" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error") | null;
+            /**
+             * Error
+             * @description What went wrong if it did not end well.
+             */
+            error: string | null;
+            /** @description The answer that the search gives; `null` if it drew no complete one. */
+            answer: components["schemas"]["LoggedAnswer"] | null;
+            /**
+             * Candidates
+             * @description Distinct final answers, best first; `answer` is the first.
+             */
+            candidates: components["schemas"]["LoggedAnswer"][];
+            /**
+             * @description The verifier's word on `answer`, given after the search; `null` if the task has no verifier or there is no answer. Labels for training are made from verifiers and people, never from a model's values.
+             * @default null
+             */
+            verdict?: components["schemas"]["LoggedAnswerVerdict"] | null;
+            /**
+             * Parent Tree
+             * @description The tree that this one was branched from.
+             */
+            parent_tree: string | null;
+            /**
+             * @description Where in it; `null` exactly where `parent_tree` is.
+             * @default null
+             */
+            origin?: components["schemas"]["LoggedOrigin"] | null;
+            /**
+             * Schema Version
+             * @description Version of this schema; raised by any change other than a field that may be left out.
+             * @constant
+             */
+            schema_version: 1;
+        };
+        /**
+         * LoggedUsage
+         * @description What a search spent.
+         */
+        LoggedUsage: {
+            /**
+             * Prompt Tokens
+             * @description Tokens of the prompt, counted once.
+             */
+            prompt_tokens: number;
+            /**
+             * Completion Tokens
+             * @description Every generated token: merged duplicates, aborted draws and the final rollout too.
+             */
+            completion_tokens: number;
+            /**
+             * Scored Sequences
+             * @description Sequences that the value model judged.
+             */
+            scored_sequences: number;
+            /**
+             * Grading Failures
+             * @description Complete answers on which the verifier itself failed; they count for nothing.
+             */
+            grading_failures: number;
+            /**
+             * Simulations
+             * @description Simulations that ended.
+             */
+            simulations: number;
+            /**
+             * Nodes
+             * @description Nodes of the tree, the root included.
+             */
+            nodes: number;
+            /**
+             * Seconds
+             * @description From the search's start to its end, waiting for admission left out.
+             */
+            seconds: number;
+        };
         /** Message */
         Message: {
             /**
@@ -2126,9 +2786,7 @@ export interface components {
              * Tree Document
              * @description With `include_tree`: the whole tree.
              */
-            tree_document?: {
-                [key: string]: unknown;
-            } | null;
+            tree_document?: components["schemas"]["LoggedTree"] | null;
         };
         /**
          * SearchRequest
@@ -2426,9 +3084,7 @@ export interface components {
              * Tree
              * @description The tree as it was logged.
              */
-            tree: {
-                [key: string]: unknown;
-            };
+            tree: components["schemas"]["LoggedTree"];
             /** Feedback */
             feedback: components["schemas"]["LaterVerdict"][];
         };
@@ -2874,6 +3530,129 @@ export interface components {
              */
             new_nodes?: components["schemas"]["GrowingNode"][] | null;
         };
+        /**
+         * CorruptRecord
+         * @description A line of the log: a row that is not what was written. Count it and go on.
+         */
+        CorruptRecord: {
+            /**
+             * Seq
+             * @description Its place in the log.
+             */
+            seq: number;
+            /**
+             * Tree Id
+             * @description The tree that it is, or is on.
+             */
+            tree_id: string;
+            /**
+             * Reason
+             * @description One line for people.
+             */
+            reason: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            kind: "corrupt";
+        };
+        /**
+         * OutcomeRecord
+         * @description A line of the log: a later verdict on an answer of a tree.
+         */
+        OutcomeRecord: {
+            /**
+             * Seq
+             * @description Its place in the log, shared with trees.
+             */
+            seq: number;
+            /**
+             * Outcome Id
+             * @description `out_` and a random hex string.
+             */
+            outcome_id: string;
+            /**
+             * Tree Id
+             * @description The tree that it is on.
+             */
+            tree_id: string;
+            /**
+             * Node
+             * @description The node that ends the answer; `null` where only its text was given.
+             */
+            node: number | null;
+            /**
+             * Answer
+             * @description The answer's text, where given.
+             */
+            answer: string | null;
+            /**
+             * Outcome
+             * @description In [0, 1]; 1 is right.
+             */
+            outcome: number;
+            /**
+             * Source
+             * @description Who says so: a person, or a program that checked.
+             * @enum {string}
+             */
+            source: "human" | "verifier";
+            /**
+             * Key Id
+             * @description The API key that gave it; empty where none was needed.
+             */
+            key_id: string;
+            /**
+             * Comment
+             * @description What whoever gave it wrote beside it.
+             */
+            comment: string;
+            /**
+             * Train
+             * @description Whether the key may feed training.
+             */
+            train: boolean;
+            /**
+             * Created At
+             * @description Unix seconds.
+             */
+            created_at: number;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            kind: "outcome";
+        };
+        /**
+         * TreeRecord
+         * @description A line of the log: a tree.
+         */
+        TreeRecord: {
+            /**
+             * Seq
+             * @description Its place in the log.
+             */
+            seq: number;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            kind: "tree";
+            /** Tree Id */
+            tree_id: string;
+            /**
+             * Key Id
+             * @description The API key that asked; empty where none was needed.
+             */
+            key_id: string;
+            /** Tree */
+            tree: components["schemas"]["LoggedTree"];
+        };
+        /**
+         * LogRecord
+         * @description One line of `GET /v1/trees?after=`.
+         */
+        LogRecord: components["schemas"]["TreeRecord"] | components["schemas"]["OutcomeRecord"] | components["schemas"]["CorruptRecord"];
     };
     responses: never;
     parameters: never;

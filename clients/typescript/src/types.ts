@@ -39,10 +39,11 @@ export type LoggedTree = Public["TreeReply"];
 export type FeedbackRequest = Public["FeedbackRequest"];
 export type Feedback = Public["LaterVerdict"];
 
-/** One line of the log: a tree, or a later verdict on one. `seq` is its place. */
-export type LogRecord =
-  | { seq: number; kind: "tree"; tree_id: string; key_id: string; tree: Record<string, unknown> }
-  | { seq: number; kind: "outcome"; tree_id: string; outcome: number; [field: string]: unknown };
+/** A search and its result as they were logged: docs/tree.md has every field. */
+export type Tree = Public["LoggedTree"];
+export type TreeNode = Public["LoggedNode"];
+/** One line of the log: a tree, a later verdict on one, or a row that is not what was written. `seq` is its place. */
+export type LogRecord = Public["LogRecord"];
 
 export type Consumer = Public["ConsumerReply"];
 /** `version`: that of the consumer as it was last seen; absent, a new one is registered. */

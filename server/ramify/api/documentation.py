@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from ramify.api.scopes import ScopedRoute
 from ramify.api.wire_common import ErrorBody
 from ramify.api.wire_search import Progressed, Started
+from ramify.api.wire_tree import LogRecord
 
 Responses = dict[int | str, dict[str, Any]]
 TEXT = {"schema": {"type": "string"}}
@@ -23,7 +24,8 @@ EVENT = {
     }
 }
 STREAM: Responses = {200: {"description": "The answer", "content": {"text/event-stream": EVENT}}}
-NDJSON: Responses = {200: {"description": "A page, or lines", "content": {"application/x-ndjson": TEXT}}}
+LINES = {"schema": {"type": "string", "description": "One `LogRecord` a line"}}
+NDJSON: Responses = {200: {"description": "A page, or lines", "content": {"application/x-ndjson": LINES}}}
 DOT: Responses = {200: {"description": "The tree", "content": {"text/vnd.graphviz": TEXT}}}
 METRICS: Responses = {200: {"description": "Prometheus text format", "content": {"text/plain": TEXT}}}
 
@@ -153,8 +155,11 @@ BY_PATH: dict[tuple[str, str], tuple[int, ...]] = {
     ("/metrics", "get"): (),
 }
 """The errors of each route beside those of its key."""
-UNROUTED: tuple[type[BaseModel], ...] = (ErrorBody, Started, Progressed)
-"""What no route's own answer is: errors, and the events of a stream."""
+UNROUTED: dict[str, tuple[type[BaseModel], ...]] = {
+    "/v1/search": (Started, Progressed),
+    "/v1/trees": (LogRecord,),
+}
+"""By path, what is no route's whole answer: the events of a stream, the lines of the log."""
 
 
 def document(app: FastAPI) -> dict[str, Any]:
@@ -165,7 +170,10 @@ def document(app: FastAPI) -> dict[str, Any]:
     schemas = content["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    for model in UNROUTED:
+    unrouted: list[type[BaseModel]] = [ErrorBody]
+    for path in content["paths"]:
+        unrouted += UNROUTED.get(path, ())
+    for model in unrouted:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}", mode="serialization")
         schemas.update(schema.pop("$defs", {}), **{model.__name__: schema})
     content["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}

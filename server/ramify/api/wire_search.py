@@ -16,6 +16,7 @@ from ramify.api.wire_common import (
     StopStrings,
     TopK,
 )
+from ramify.api.wire_tree import TreeDocument
 from ramify.search import records
 from ramify.search.params import BOUNDS
 
@@ -231,7 +232,7 @@ class SearchReply(Reply):
     release: str
     usage: Usage
     error: str | None = Field(default=None, description="What went wrong, where the search did not end well.")
-    tree_document: dict[str, Any] | None = Field(
+    tree_document: TreeDocument | None = Field(
         default=None, description="With `include_tree`: the whole tree."
     )
 

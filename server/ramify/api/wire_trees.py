@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from ramify.api.wire_common import Name, Reply, Request
+from ramify.api.wire_tree import TreeDocument
 from ramify.search import records
 
 
@@ -62,7 +63,7 @@ class TreeReply(Reply):
         description="The latest verdict on the chosen answer, in [0, 1]; 1 is right."
     )
     outcome_source: records.OutcomeSource | None = Field(description="Who gave it.")
-    tree: dict[str, Any] = Field(description="The tree as it was logged.")
+    tree: TreeDocument = Field(description="The tree as it was logged.")
     feedback: list[LaterVerdict]
 
 

@@ -121,7 +121,7 @@ class ServedTrees:
 
     def get(self, tree_id: str) -> tuple[dict[str, Any], float | None]:
         logged = self._client.trees.get(tree_id)
-        return logged.tree, logged.outcome
+        return dict[str, Any](logged.tree), logged.outcome
 
 
 def resolve(trees: TreeSource, name: str) -> str:

@@ -14,8 +14,8 @@ from ramify.search.records import Action, Answer, AnswerVerdict, Limits, Origin,
 from ramify.search.tree import Completion, Node, Tree
 
 SCHEMA_VERSION = 1
-_LATE = {"origin": None, "verdict": None}
-_LATE_PARAMS = {"kappa_growth": None, "abandon": False}
+LATE = {"origin": None, "verdict": None}
+LATE_PARAMS = {"kappa_growth": None, "abandon": False}
 """Fields of a tree and of its parameters that came later (2026-11-24), and their values where they say nothing: left
 out then, so that trees without them, in logs and goldens, are the same bytes as before."""
 
@@ -32,7 +32,7 @@ def tree_to_dict(tree: Tree) -> dict[str, Any]:
 
 def drop_late(document: dict[str, Any]) -> dict[str, Any]:
     """A tree's document, its `params` a mapping, without the fields that came later and say nothing."""
-    return {**_without(document, _LATE), "params": _without(document["params"], _LATE_PARAMS)}
+    return {**_without(document, LATE), "params": _without(document["params"], LATE_PARAMS)}
 
 
 def _without(document: Mapping[str, Any], late: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def check_structure(tree: Tree) -> None:
 
 
 def _params(data: Mapping[str, Any]) -> SearchParams:
-    values: dict[str, Any] = {**_LATE_PARAMS, **data}
+    values: dict[str, Any] = {**LATE_PARAMS, **data}
     values["action"] = _record(Action, values["action"])
     values["budget"] = _record(Limits, values["budget"])
     params: SearchParams = _record(SearchParams, values)

@@ -66,6 +66,7 @@ class Action:
     """What one edge of the tree is."""
 
     kind: ActionKind = "step"
+    """A step up to a delimiter, one token, or a chunk of so many tokens."""
     stop: tuple[str, ...] = ("\n",)
     """`step` only: strings that end a step, matched on decoded text."""
     max_tokens: int = 16
@@ -85,7 +86,9 @@ class Limits:
     tokens: int | None = None
     """Generated tokens, merged duplicates and aborted draws included."""
     seconds: float | None = None
+    """Seconds from the search's own start."""
     nodes: int | None = None
+    """Nodes of the tree, the root included."""
 
     def __post_init__(self) -> None:
         if self.simulations == 0:
@@ -98,6 +101,7 @@ class SearchParams:
     """Every parameter of a search. `params.search_params` builds one with the algorithm's own defaults."""
 
     algorithm: Algorithm = "mcts"
+    """The search algorithm."""
     width: int = 4
     """Draws at one expansion: children under `step` (k of the top-k under `token`); under `path` the complete
     answers drawn by simulation 1, every later expansion drawing one."""
@@ -106,22 +110,33 @@ class SearchParams:
     max_depth: int = 32
     """Edges below the prompt; a deeper unfinished answer is `truncated`."""
     action: Action = field(default_factory=Action)
+    """What one edge of the tree is."""
     expand: Expand = "path"
+    """What an expansion draws: one step, or a path to the end of an answer."""
     widen: bool = False
     """`expand: step`: "draw afresh here" is an arm at every node, as it always is under `path`."""
     select: Select = "thompson"
+    """How the next child is chosen."""
     prior: Prior = "count"
+    """What P is made of: draws, or mean or summed log-probabilities."""
     prior_temperature: float = 1.0
+    """P is raised to 1 / this and normalised; above 1 is flatter."""
     leaf: Leaf = "value"
+    """What a new leaf backs up: the model's value, a rollout's, or both mixed."""
     rollout_weight: float = 0.5
     """`leaf: mixed` backs up rollout_weight · rollout + (1 - rollout_weight) · value."""
     grader: Grader = "model"
     """Who judges complete answers: the outcome model, or the task's verifier."""
     answer: AnswerRule = "orm_vote"
+    """How the final answer is chosen."""
     schedule: Schedule = "continuous"
+    """Whether simulations land as they come or in waves, which is deterministic."""
     commit: Commit = "root"
+    """Whether the search stays at the root or commits to one step after another."""
     early_stop: EarlyStop = "off"
+    """When a settled search ends before its budget."""
     early_stop_threshold: float = 0.95
+    """Probability at which `posterior` calls the answer settled. [0, 1]"""
     c_init: float = 1.25
     """PUCT exploration constant (AlphaZero pseudocode's pb_c_init)."""
     c_base: float = 19652.0
@@ -136,11 +151,13 @@ class SearchParams:
     tau: float = 0.0
     """`commit: step`: a step is drawn with probability ~ N^(1/tau); 0 takes the most visited."""
     dirichlet_alpha: float = 0.3
+    """Concentration of the root's Dirichlet noise."""
     dirichlet_fraction: float = 0.0
     """Share of Dirichlet noise in the root's priors; 0 is none. For data generation."""
     considered: int = 8
     """`gumbel`: m, root actions that Sequential Halving starts from."""
     c_visit: float = 50.0
+    """`gumbel`: see `c_scale`."""
     c_scale: float = 1.0
     """`gumbel`: sigma(q) = (c_visit + max N) · c_scale · q."""
     gumbel_scale: float = 0.0
@@ -150,6 +167,7 @@ class SearchParams:
     threshold: float = 0.1
     """`dfs`: children whose value is below it are pruned. [0, 1]"""
     budget: Limits = field(default_factory=Limits)
+    """What ends the search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,15 +241,19 @@ class Answer:
     node: int
     """Id of the node that ends it."""
     text: str
+    """The whole answer, the prompt left out."""
     final: str | None
     """The task's canonical form; `None` where the text holds no answer."""
     value: float | None
     """The outcome model's estimate of this text, in [0, 1]; `None` where no model judged it."""
     visits: int
+    """Backups through the node that ends it."""
     votes: float
     """Share of the answer rule's weight that this answer got, in [0, 1]."""
     outcome: float | None = None
+    """The verdict that the search itself had, in [0, 1]; `None` if it asked no verifier."""
     outcome_source: OutcomeSource | None = None
+    """Who gave it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,11 +273,16 @@ class Usage:
     """What a search spent."""
 
     prompt_tokens: int = 0
+    """Tokens of the prompt, counted once."""
     completion_tokens: int = 0
     """Every generated token: merged duplicates, aborted draws and the final rollout too."""
     scored_sequences: int = 0
+    """Sequences that the value model judged."""
     grading_failures: int = 0
     """Complete answers on which the verifier itself failed; they count for nothing."""
     simulations: int = 0
+    """Simulations that ended."""
     nodes: int = 0
+    """Nodes of the tree, the root included."""
     seconds: float = 0.0
+    """From the search's start to its end, waiting for admission left out."""

@@ -27,7 +27,9 @@ class Node:
     id: int
     """Index in `Tree.nodes`; the root, which stands for the prompt, is 0."""
     parent: int | None
+    """Id of the node above; `None` at the root."""
     depth: int
+    """Edges from the root."""
     tokens: tuple[int, ...] = ()
     """The action's token ids; none at the root."""
     logprobs: tuple[float, ...] = ()
@@ -61,9 +63,11 @@ class Node:
     pruned: bool = False
     """Given up by the algorithm (`beam`, `dvts`, `dfs`, `particle`)."""
     terminal: Terminal | None = None
+    """Why an answer ends here; `None` where it goes on."""
     outcome: float | None = None
     """A verifier's or a person's verdict, in [0, 1]; never a model's."""
     outcome_source: OutcomeSource | None = None
+    """Who gave `outcome`."""
     release: str = ""
     """Release whose weights sampled it."""
     simulation: int = 0
@@ -72,6 +76,7 @@ class Node:
     """Generated tokens that this edge cost: its length times its multiplicity, but of enumerated tokens only the
     likeliest cost one."""
     children: list[int] = field(default_factory=list)
+    """Ids of the nodes below, in the order in which they were made."""
 
     @property
     def mean(self) -> float | None:
@@ -84,7 +89,9 @@ class Completion:
     """One complete answer drawn, in the order of landing."""
 
     node: int
+    """Id of the node that ends it."""
     simulation: int
+    """The simulation that drew it, from 1."""
     tokens: int
     """Tokens the whole search had generated once it had landed."""
 
@@ -98,24 +105,39 @@ class Tree:
     created_at: float = 0.0
     """Unix seconds."""
     model: str = ""
+    """Name of the model that was asked."""
     prompt: str = ""
+    """The text that was continued; a conversation as its chat template writes it."""
     prompt_tokens: tuple[int, ...]
+    """Its token ids, as the policy was given them."""
     params: SearchParams
+    """Every parameter of the search, defaults filled in."""
     sampling: Sampling
+    """How answers were sampled."""
     seed: int
+    """What every random seed of the search is derived from."""
     task: str | None = None
+    """Name of the task that judges answers; `none` if nobody can."""
     problem: Mapping[str, Any] | None = None
+    """The task's problem, in the task's own fields."""
     train: bool = True
     """Whether the asker allows training on it."""
     nodes: list[Node] = field(default_factory=lambda: [Node(id=0, parent=None, depth=0)])
+    """By id; parents stand before their children."""
     completions: list[Completion] = field(default_factory=list)
+    """Complete answers in the order in which they were drawn, repeated ones too."""
     committed: list[int] = field(default_factory=list)
     """`commit: step`: the nodes committed, in order."""
     usage: Usage = field(default_factory=Usage)
+    """What the search spent."""
     status: Status = "running"
+    """How it ended; `running` is never logged."""
     stop_reason: StopReason | None = None
+    """Which limit or event ended it."""
     error: str | None = None
+    """What went wrong if it did not end well."""
     answer: Answer | None = None
+    """The answer that the search gives; `None` if it drew no complete one."""
     candidates: list[Answer] = field(default_factory=list)
     """Distinct final answers, best first; `answer` is the first."""
     verdict: AnswerVerdict | None = None

@@ -81,9 +81,11 @@ class Outcome:
     """A later verdict on an answer of a logged tree."""
 
     seq: int
+    """Its place in the log, shared with trees."""
     outcome_id: str
     """`out_` and a random hex string."""
     tree_id: str
+    """The tree that it is on."""
     node: int | None
     """The node that ends the answer; `None` where only its text was given."""
     answer: str | None
@@ -91,11 +93,15 @@ class Outcome:
     outcome: float
     """In [0, 1]; 1 is right."""
     source: Source
+    """Who says so: a person, or a program that checked."""
     key_id: str
+    """The API key that gave it; empty where none was needed."""
     comment: str
+    """What whoever gave it wrote beside it."""
     train: bool
     """Whether the key may feed training."""
     created_at: float
+    """Unix seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +109,9 @@ class Corrupt:
     """A row that is not what was written. Readers count it and go on."""
 
     seq: int
+    """Its place in the log."""
     tree_id: str
+    """The tree that it is, or is on."""
     reason: str
     """One line for people."""
 

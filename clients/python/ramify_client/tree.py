@@ -1,0 +1,307 @@
+"""The logged tree, field by field, as types. Made by `make client-types` of the records of the server."""
+# ruff: noqa: E501
+# fmt: off
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+
+class Action(TypedDict):
+    """What one edge of the tree is."""
+
+    kind: Literal["step", "token", "chunk"]
+    """A step up to a delimiter, one token, or a chunk of so many tokens."""
+    stop: list[str]
+    """`step` only: strings that end a step, matched on decoded text."""
+    max_tokens: int
+    """`step`: cap on one step's tokens. `chunk`: its exact size. `token`: ignored (always 1)."""
+
+
+class Answer(TypedDict):
+    """One distinct final answer of a tree."""
+
+    node: int
+    """Id of the node that ends it."""
+    text: str
+    """The whole answer, the prompt left out."""
+    final: str | None
+    """The task's canonical form; None where the text holds no answer."""
+    value: float | None
+    """The outcome model's estimate of this text, in [0, 1]; None where no model judged it."""
+    visits: int
+    """Backups through the node that ends it."""
+    votes: float
+    """Share of the answer rule's weight that this answer got, in [0, 1]."""
+    outcome: float | None
+    """The verdict that the search itself had, in [0, 1]; None if it asked no verifier."""
+    outcome_source: Literal["verifier", "human"] | None
+    """Who gave it."""
+
+
+class AnswerVerdict(TypedDict):
+    """What the task's verifier says of the chosen answer once the search has ended. The search never saw
+    it."""
+
+    outcome: float | None
+    """In [0, 1]; 1 is right. None: the verifier failed, and `reason` says how."""
+    reason: str
+    """One line for people."""
+    source: Literal["verifier", "human"]
+    """Who says so."""
+
+
+class Completion(TypedDict):
+    """One complete answer drawn, in the order of landing."""
+
+    node: int
+    """Id of the node that ends it."""
+    simulation: int
+    """The simulation that drew it, from 1."""
+    tokens: int
+    """Tokens the whole search had generated once it had landed."""
+
+
+class Limits(TypedDict):
+    """The budget: whichever limit is met first ends the search. `None` means no such limit."""
+
+    simulations: int
+    """At least 1. Left out (0), it is 64 if nothing else limits the search, else `MOST_SIMULATIONS`: every
+    search has a cap on them, but one that nobody named cuts no search short that has another limit."""
+    tokens: int | None
+    """Generated tokens, merged duplicates and aborted draws included."""
+    seconds: float | None
+    """Seconds from the search's own start."""
+    nodes: int | None
+    """Nodes of the tree, the root included."""
+
+
+class Node(TypedDict):
+    """One action and everything known of the text that it ends."""
+
+    id: int
+    """Index in `Tree.nodes`; the root, which stands for the prompt, is 0."""
+    parent: int | None
+    """Id of the node above; None at the root."""
+    depth: int
+    """Edges from the root."""
+    tokens: list[int]
+    """The action's token ids; none at the root."""
+    logprobs: list[float]
+    """Behaviour log-probability of each of them."""
+    text: str
+    """The text they add."""
+    length: int
+    """Tokens of the answer up to here, this action included."""
+    prior: float
+    """P, in [0, 1]; siblings sum to 1."""
+    multiplicity: int
+    """m: how many policy draws at the parent took this action."""
+    value: float | None
+    """v: the value model's estimate, in [0, 1]; None where it was not asked."""
+    visits: int
+    """N: backups through here."""
+    value_sum: float
+    """W: sum of what they carried."""
+    in_flight: int
+    """O: simulations now below here. 0 in a finished tree."""
+    fresh_visits: int
+    """Policy draws from here to the end of an answer, or to where they were given up."""
+    fresh_value_sum: float
+    """Sum of the values that they ended in."""
+    expansions: int
+    """Engine requests sent from here."""
+    expanding: int
+    """Engine requests from here now in flight. 0 in a finished tree."""
+    expanded: bool
+    """Whether any expansion from here has landed."""
+    pruned: bool
+    """Given up by the algorithm (`beam`, `dvts`, `dfs`, `particle`)."""
+    terminal: Literal["eos", "stop", "truncated"] | None
+    """Why an answer ends here; None where it goes on."""
+    outcome: float | None
+    """A verifier's or a person's verdict, in [0, 1]; never a model's."""
+    outcome_source: Literal["verifier", "human"] | None
+    """Who gave `outcome`."""
+    release: str
+    """Release whose weights sampled it."""
+    simulation: int
+    """The simulation that made it, from 1; 0 at the root."""
+    tokens_spent: int
+    """Generated tokens that this edge cost: its length times its multiplicity, but of enumerated tokens only
+    the likeliest cost one."""
+    children: list[int]
+    """Ids of the nodes below, in the order in which they were made."""
+
+
+class Origin(TypedDict):
+    """Where in its parent tree a tree was branched off: its prompt is the parent's and the answer as far as a
+    node."""
+
+    node: int
+    """The node of the parent tree that this one's root stands for."""
+    text: str
+    """The answer as far as that node, from the first prompt of all; it opens every answer of this tree."""
+    tokens: int
+    """How many of this tree's prompt tokens are that answer's. They cost this search nothing."""
+
+
+class Sampling(TypedDict):
+    """How one answer is sampled."""
+
+    temperature: float
+    """0 is greedy; otherwise logits are divided by it. [0, 2]"""
+    top_p: float
+    """Nucleus mass, (0, 1]."""
+    top_k: int
+    """Most likely tokens kept; 0 keeps all."""
+    max_tokens: int
+    """Cap on the tokens of one whole answer, from the end of the prompt. At least 1."""
+    stop: list[str]
+    """Strings that end an answer (they stay in its text)."""
+
+
+class SearchParams(TypedDict):
+    """Every parameter of a search. `params.search_params` builds one with the algorithm's own defaults."""
+
+    algorithm: Literal["mcts", "gumbel", "rap", "beam", "dvts", "dfs", "particle", "best_of_n", "self_consistency"]
+    """The search algorithm."""
+    width: int
+    """Draws at one expansion: children under `step` (k of the top-k under `token`); under `path` the complete
+    answers drawn by simulation 1, every later expansion drawing one."""
+    parallel: int
+    """Simulations in flight in this tree."""
+    max_depth: int
+    """Edges below the prompt; a deeper unfinished answer is `truncated`."""
+    action: Action
+    expand: Literal["step", "path"]
+    """What an expansion draws: one step, or a path to the end of an answer."""
+    widen: bool
+    """`expand: step`: "draw afresh here" is an arm at every node, as it always is under `path`."""
+    select: Literal["puct", "thompson"]
+    """How the next child is chosen."""
+    prior: Literal["count", "mean_logprob", "sum_logprob"]
+    """What P is made of: draws, or mean or summed log-probabilities."""
+    prior_temperature: float
+    """P is raised to 1 / this and normalised; above 1 is flatter."""
+    leaf: Literal["value", "rollout", "mixed"]
+    """What a new leaf backs up: the model's value, a rollout's, or both mixed."""
+    rollout_weight: float
+    """`leaf: mixed` backs up rollout_weight · rollout + (1 - rollout_weight) · value."""
+    grader: Literal["model", "verifier"]
+    """Who judges complete answers: the outcome model, or the task's verifier."""
+    answer: Literal["majority", "orm_max", "orm_vote", "most_visited"]
+    """How the final answer is chosen."""
+    schedule: Literal["continuous", "waves"]
+    """Whether simulations land as they come or in waves, which is deterministic."""
+    commit: Literal["root", "step"]
+    """Whether the search stays at the root or commits to one step after another."""
+    early_stop: Literal["off", "unbeatable", "posterior", "verified"]
+    """When a settled search ends before its budget."""
+    early_stop_threshold: float
+    """Probability at which `posterior` calls the answer settled. [0, 1]"""
+    c_init: float
+    """PUCT exploration constant (AlphaZero pseudocode's pb_c_init)."""
+    c_base: float
+    """PUCT exploration growth (AlphaZero pseudocode's pb_c_base)."""
+    kappa: float
+    """Thompson: pseudo-visits that an arm's model value counts for; with `kappa_growth`, two steps before the
+    end."""
+    kappa_growth: NotRequired[float | None]
+    """Thompson: how much more the value counts for with each step that is left; None: the same everywhere."""
+    abandon: NotRequired[bool]
+    """Thompson over paths: a draw is judged after every step, and given up where the tokens that it still
+    needs would bring more if they began another."""
+    tau: float
+    """`commit: step`: a step is drawn with probability ~ N^(1/tau); 0 takes the most visited."""
+    dirichlet_alpha: float
+    """Concentration of the root's Dirichlet noise."""
+    dirichlet_fraction: float
+    """Share of Dirichlet noise in the root's priors; 0 is none. For data generation."""
+    considered: int
+    """`gumbel`: m, root actions that Sequential Halving starts from."""
+    c_visit: float
+    """`gumbel`: see `c_scale`."""
+    c_scale: float
+    """`gumbel`: sigma(q) = (c_visit + max N) · c_scale · q."""
+    gumbel_scale: float
+    """`gumbel`: scale of the root's Gumbel noise; 0 when serving, 1 when collecting."""
+    beam_width: int
+    """`beam`: nodes kept at each depth. `dvts`: independent subtrees. `particle`: particles."""
+    threshold: float
+    """`dfs`: children whose value is below it are pruned. [0, 1]"""
+    budget: Limits
+    """What ends the search."""
+
+
+class Usage(TypedDict):
+    """What a search spent."""
+
+    prompt_tokens: int
+    """Tokens of the prompt, counted once."""
+    completion_tokens: int
+    """Every generated token: merged duplicates, aborted draws and the final rollout too."""
+    scored_sequences: int
+    """Sequences that the value model judged."""
+    grading_failures: int
+    """Complete answers on which the verifier itself failed; they count for nothing."""
+    simulations: int
+    """Simulations that ended."""
+    nodes: int
+    """Nodes of the tree, the root included."""
+    seconds: float
+    """From the search's start to its end, waiting for admission left out."""
+
+
+class Tree(TypedDict):
+    """A search and its result: what was asked, what grew, what was spent, how it ended."""
+
+    id: str
+    """`tree_` and a UUIDv7 in hex, when the tree is to be logged."""
+    created_at: float
+    """Unix seconds."""
+    model: str
+    """Name of the model that was asked."""
+    prompt: str
+    """The text that was continued; a conversation as its chat template writes it."""
+    prompt_tokens: list[int]
+    """Its token ids, as the policy was given them."""
+    params: SearchParams
+    """Every parameter of the search, defaults filled in."""
+    sampling: Sampling
+    """How answers were sampled."""
+    seed: int
+    """What every random seed of the search is derived from."""
+    task: str | None
+    """Name of the task that judges answers; `none` if nobody can."""
+    problem: dict[str, Any] | None
+    """The task's problem, in the task's own fields."""
+    train: bool
+    """Whether the asker allows training on it."""
+    nodes: list[Node]
+    """By id; parents stand before their children."""
+    completions: list[Completion]
+    """Complete answers in the order in which they were drawn, repeated ones too."""
+    committed: list[int]
+    """`commit: step`: the nodes committed, in order."""
+    usage: Usage
+    """What the search spent."""
+    status: Literal["running", "complete", "cancelled", "deadline", "drained", "engine_dead", "failed"]
+    """How it ended; `running` is never logged."""
+    stop_reason: Literal["budget.simulations", "budget.tokens", "budget.seconds", "budget.nodes", "exhausted", "early", "client", "disconnect", "deadline", "drain", "error"] | None
+    """Which limit or event ended it."""
+    error: str | None
+    """What went wrong if it did not end well."""
+    answer: Answer | None
+    """The answer that the search gives; None if it drew no complete one."""
+    candidates: list[Answer]
+    """Distinct final answers, best first; `answer` is the first."""
+    verdict: NotRequired[AnswerVerdict | None]
+    """The verifier's word on `answer`, given after the search; None if the task has no verifier or there is
+    no answer. Labels for training are made from verifiers and people, never from a model's values."""
+    parent_tree: str | None
+    """The tree that this one was branched from."""
+    origin: NotRequired[Origin | None]
+    """Where in it; None exactly where `parent_tree` is."""
+    schema_version: Literal[1]
+    """Version of this schema; raised by any change other than a field that may be left out."""
