@@ -96,7 +96,8 @@ def large(api: httpx.Client) -> str:
 @pytest.fixture(scope="session")
 def small(api: httpx.Client) -> str:
     """The id of a small tree, judged by the verifier."""
-    search = {"select": "thompson", "grader": "verifier", "budget": {"simulations": 12}}
+    judged = {"grader": "verifier", "early_stop": "off"}
+    search = {"select": "thompson", **judged, "budget": {"simulations": 12}}
     reply = api.post("/v1/search", json={"prompt": "3 5 7 8 to 24", "search": search, "seed": 5}).json()
     found: str = reply["tree"]["id"]
     return found

@@ -33,7 +33,7 @@ class CollectConfig(BaseModel):
     problems: int = Field(default=256, ge=0)
     """A round; 0: it learns from other people's searches alone."""
     search: Mapping[str, Any] = Field(default={"algorithm": "mcts", "budget": {"tokens": 500}})
-    """The `search` object of `POST /v1/search`."""
+    """The `search` object of `POST /v1/search`. Its `early_stop` is `off` unless given."""
     sampling: Mapping[str, Any] = Field(default={})
     """Its `sampling` object."""
     concurrency: int = Field(default=32, ge=1, le=1024)

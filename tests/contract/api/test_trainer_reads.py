@@ -61,6 +61,19 @@ async def test_20_every_problem_of_a_round_is_searched_once_however_often_it_is_
         assert len(await world.logged()) == 12
 
 
+@pytest.mark.parametrize(("given", "asked"), [({}, "off"), ({"early_stop": "verified"}, "verified")])
+async def test_a_collection_looks_on_after_a_right_answer_unless_it_is_told_to_stop(
+    tmp_path: Path, given: dict[str, Any], asked: str
+) -> None:
+    search = {"grader": "verifier", "budget": {"simulations": 2}, **given}
+    async with served(tmp_path) as (client, world):
+        await collect(client, small(tmp_path, problems=1, search=search), "run", 1, 7, lambda *_: None)
+        (row,) = await world.logged()
+        entry = await world.log.get(row.tree_id)
+        assert entry is not None
+        assert entry.tree().params.early_stop == asked
+
+
 async def test_a_stopped_collection_goes_on_and_misses_none(tmp_path: Path) -> None:
     async with served(tmp_path) as (client, world):
         some = asyncio.Event()

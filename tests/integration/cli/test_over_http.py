@@ -189,8 +189,9 @@ async def test_another_model_than_the_demo_is_evaluated_with_plain_defaults(tmp_
     assert code == 0, said
     assert "plain defaults" in said
     params = {tree.algorithm: tree.tree().params for tree in trees}
-    assert params["mcts"] == replace(search_params("mcts", answer="orm_max"), budget=params["mcts"].budget)
-    assert params["beam"] == replace(search_params("beam"), budget=params["beam"].budget)
+    for name, plain in (("mcts", search_params("mcts", answer="orm_max")), ("beam", search_params("beam"))):
+        followed = {"budget": params[name].budget, "max_depth": params[name].max_depth}
+        assert params[name] == replace(plain, **followed)
     assert json.loads((out / "results.json").read_text())["tuned"] is False
 
 

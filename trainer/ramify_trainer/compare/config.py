@@ -59,7 +59,7 @@ class CompareConfig(FromBase):
 
     name: str = Field(default="compare", pattern=r"^[A-Za-z0-9_.-]{1,12}$")
     rounds: int = Field(default=5, ge=1)
-    budget: Mapping[str, int] = Field(default={"tokens": 300, "simulations": 10_000})
+    budget: Mapping[str, int] = Field(default={"tokens": 300})
     """Of one search."""
     collect: CollectConfig = CollectConfig()
     """Its search is the arm's."""
