@@ -2876,6 +2876,11 @@ export interface components {
              * @description Draws cut by `max_tokens` or `search.max_depth` before the answer's end; worth 0.
              */
             truncated_answers: number;
+            /**
+             * Without Effect
+             * @description Fields of the request that a search does not heed, such as `ignore_eos`.
+             */
+            without_effect: string[];
         };
         /**
          * StructuredOutputs

@@ -11,6 +11,7 @@ from ramify.api import convert, sse
 from ramify.api import wire_openai as wire
 from ramify.api import wire_openai_replies as replies
 from ramify.api.convert_openai import Body, stops
+from ramify.api.openai_rules import without_effect
 from ramify.search import records
 from ramify.search.tree import Tree
 from ramify.service.answers import state_of
@@ -54,6 +55,7 @@ def searched(tree: Tree, body: Body, model: ServedModel, tokenizer: Tokenizer) -
             release=state.release,
             temperature=tree.sampling.temperature,
             truncated_answers=tree.truncated,
+            without_effect=without_effect(body),
         ),
     }
     chosen = [_Chosen(tree, answer, stops(body), tokenizer) for answer in tree.candidates[: body.n or 1]]

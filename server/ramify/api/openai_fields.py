@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Use = Literal["vllm", "service", "label", "neutral"]
+Use = Literal["vllm", "service", "label", "neutral", "told"]
 """`vllm`: vLLM's request class has it and honours it. `service`: honoured by us. `label`: taken, and without effect by
-its nature. `neutral`: taken if it holds a value that asks for nothing, else refused."""
+its nature. `neutral`: taken if it holds a value that asks for nothing, else refused. `told`: taken, since programs
+always send it, and the reply says that it had no effect."""
 Route = Literal["completions", "chat", "responses"]
 
 
@@ -110,7 +111,7 @@ FIELDS: Mapping[str, Row] = {
     "stop_token_ids": _both(_vllm("up to 64"), neutral=([],)),
     "include_stop_str_in_output": _both(_vllm(), neutral=(False,)),
     "min_tokens": _both(_vllm(), neutral=(0,)),
-    "ignore_eos": _both(_vllm(), neutral=(False,)),
+    "ignore_eos": _both(_vllm(), "told", neutral=(False,)),
     "skip_special_tokens": _both(_vllm(), neutral=(True,)),
     # what comes back
     "stream": _both(_ours(), "service"),
@@ -317,8 +318,8 @@ def responses_table() -> list[str]:
 
 
 def _said(row: Row, use: Use) -> str:
-    if use == "label":
-        return "taken, without effect"
+    if use in ("label", "told"):
+        return "taken, without effect" + ("; the reply says so" if use == "told" else "")
     if use != "neutral":
         return "yes"
     values = " or ".join(f"`{json.dumps(value)}`" for value in row.neutral)

@@ -24,6 +24,13 @@ def check(body: wire.CompletionRequest | wire.ChatRequest) -> None:
         _check_search(body)
 
 
+def without_effect(body: wire.CompletionRequest | wire.ChatRequest) -> list[str]:
+    """The fields that ask for something and have no effect on a search, for its reply to name."""
+    return [
+        name for name, row in FIELDS.items() if row.search == "told" and asks(row, getattr(body, name, None))
+    ]
+
+
 def _check_completion(body: wire.CompletionRequest) -> None:
     if body.best_of is not None and body.best_of != (body.n or 1):
         raise BadRequest(

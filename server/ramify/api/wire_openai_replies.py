@@ -45,6 +45,9 @@ class Searched(Reply):
     truncated_answers: int = Field(
         description="Draws cut by `max_tokens` or `search.max_depth` before the answer's end; worth 0."
     )
+    without_effect: list[str] = Field(
+        description="Fields of the request that a search does not heed, such as `ignore_eos`."
+    )
 
 
 class Answered(Reply):

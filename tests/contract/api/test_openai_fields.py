@@ -61,6 +61,17 @@ async def test_52_a_field_that_nobody_honours_is_refused_by_name_if_it_asks_for_
     assert world.engines.plain.bodies == []
 
 
+@BOTH
+@pytest.mark.parametrize("stream", [False, True])
+async def test_52_what_load_tools_always_send_and_a_search_does_not_heed_is_said_in_its_reply(
+    world: World, route: str, stream: bool
+) -> None:
+    for asked, said in ((True, ["ignore_eos"]), (False, []), (None, [])):
+        reply = await ask(world, route, search=SEARCH, stream=stream, ignore_eos=asked)
+        shown = frames(reply.text)[-1] if stream else reply.json()
+        assert shown["ramify"]["without_effect"] == said
+
+
 @pytest.mark.parametrize("search", [None, SEARCH])
 async def test_52_what_routers_and_load_tools_add_to_a_chat_is_taken(
     world: World, search: dict[str, Any] | None
