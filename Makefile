@@ -4,7 +4,7 @@ BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup demo serve loop test check format docs bench client-types test-browser test-compose test-clients viewer-image crash-test clean
+.PHONY: setup demo serve loop test check format docs bench client-types test-browser test-compose test-clients real-round viewer-image crash-test clean
 
 setup: .venv/.ready
 
@@ -59,6 +59,11 @@ test-compose: setup
 # Downloads vLLM's router, guidellm, lm-eval, LangChain, llm, instructor and pydantic-ai, about 2 GB.
 test-clients: setup
 	$(BIN)/python -m pytest tests/clients -m clients -s
+
+# One round of training with a real model, as of `hf download HuggingFaceTB/SmolLM2-135M-Instruct --local-dir smollm2`.
+MODEL ?= smollm2
+real-round: setup
+	RAMIFY_ENGINE__COMPILE=false $(BIN)/python scripts/real_round.py $(MODEL) runs/real
 
 viewer-image: setup
 	$(BIN)/python scripts/viewer_image.py

@@ -153,6 +153,7 @@ def small(folder: Path, url: str, admin_url: str, **changes: Any) -> LoopConfig:
                 "answers": 4,
                 "max_tokens": 6,
                 "margin": 1.0,
+                "greedy_margin": 1.0,
                 "value_margin": 1.0,
             },
             "held_out": {"data": data, "problems": 4, "answers": 4, "max_tokens": 6},

@@ -19,7 +19,7 @@ STATE = "/var/lib/ramify/training/state.json"
 SMALLER = {
     "problems = 128": "problems = 24",
     "steps_per_round = 15": "steps_per_round = 3",
-    "problems = 200": "problems = 24\nmargin = 1.0\nvalue_margin = 1.0",
+    "problems = 200": "problems = 24\nmargin = 1.0\ngreedy_margin = 1.0\nvalue_margin = 1.0",
     'host = "0.0.0.0"': 'host = "0.0.0.0"\npause_seconds = 3600',
 }
 """One small round whose candidate passes the gate whatever it can do: that it is served is what is tested."""

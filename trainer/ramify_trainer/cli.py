@@ -90,6 +90,28 @@ def collect_command(
     Console().print(f"{found.searches} searches ({ended}), {found.tokens} tokens", highlight=False)
 
 
+@app.command("gate-power")
+def gate_power_command(
+    config: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="TOML file of a run; else the defaults.")
+    ] = None,
+    churn: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of problems on which training changes the answers.")
+    ] = 0.15,
+    trials: Annotated[int, typer.Option(min=1, help="Simulated rounds an effect.")] = 400,
+) -> None:
+    """Simulate how often the gate of a run promotes a candidate that is truly better, as good, or worse."""
+    from ramify_trainer.gate_power import EFFECTS, GateSize, promoted_share
+    from ramify_trainer.loop.config import GateConfig, LoopConfig
+
+    with refusing("gate-power"):
+        gate = LoopConfig.read(config).gate if config else GateConfig()
+    size = GateSize(gate.problems, gate.answers, gate.margin, gate.greedy_margin, churn)
+    for effect in EFFECTS:
+        share = promoted_share(size, effect, trials)
+        Console().print(f"{100 * effect:+.0f} points: promoted {100 * share:.1f} %", highlight=False)
+
+
 @app.command("bootstrap")
 def bootstrap_command(
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; the demo's by default.")] = None,

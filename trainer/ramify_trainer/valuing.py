@@ -72,8 +72,8 @@ def compared(against: str, ours: Judged, theirs: Judged, margin: float, seed: in
         difference = float((of(ours, whole) - of(theirs, whole))[0])
         if np.isfinite(difference):
             differences = [of(ours, w) - of(theirs, w) for w in _resamples(problems, seed)]
-            low = float(np.nanpercentile(np.concatenate(differences), 5))
-            found.append(Comparison(against, figure, difference, low, margin))
+            high = float(np.nanpercentile(np.concatenate(differences), 95))
+            found.append(Comparison(against, figure, difference, high, margin))
     return found
 
 

@@ -53,6 +53,7 @@ problems = 2
 answers = 2
 max_tokens = 6
 margin = 1.0
+greedy_margin = 1.0
 value_margin = 1.0
 """
 

@@ -15,13 +15,23 @@ from ramify.weights import load_release
 from ramify.weights.tensors import tensors_of
 from ramify_client import AsyncAdmin, AsyncClient
 from ramify_trainer.errors import TrainerError
+from ramify_trainer.gating import Comparison, Decision
 from ramify_trainer.learning.learner import Learner
 from ramify_trainer.learning.outcomes import OutcomeWeights
-from ramify_trainer.loop.batch import labelled
+from ramify_trainer.loop.batch import frozen, labelled
 from ramify_trainer.loop.rounds import Loop
 
 pytestmark = pytest.mark.anyio
-GATE = {"problems": 4, "answers": 4, "max_tokens": 6, "margin": 1.0, "value_margin": 1.0}
+HARM = Comparison("incumbent", "mean", -0.2, -0.1, 0.01)
+LEARNING = {"steps_per_round": 2, "tokens_per_batch": 64, "warmup_steps": 0, "threads": 1, "tracker": "none"}
+GATE = {
+    "problems": 4,
+    "answers": 4,
+    "max_tokens": 6,
+    "margin": 1.0,
+    "greedy_margin": 1.0,
+    "value_margin": 1.0,
+}
 
 
 @asynccontextmanager
@@ -159,3 +169,43 @@ async def test_a_cursor_that_the_log_has_forgotten_goes_on_where_the_run_was(tmp
             loop.state.save(loop.folder / "state.json")
         async with a_loop(tmp_path, site, collect={"problems": 0}) as loop:
             assert (loop.puller.cursor, loop.state.upto) == (2, 2), "a shorter log is another log"
+
+
+async def test_the_trees_of_a_rejected_round_are_learned_from_until_a_candidate_is_served_and_then_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_site(tmp_path) as site, a_loop(tmp_path, site, collect={"problems": 0}, rounds=5) as loop:
+        ids = [await searched(loop.client) for _ in range(3)]
+        monkeypatch.setattr("ramify_trainer.loop.gate.decide", lambda *_: Decision(False, (HARM,)))
+        first = await loop.round()
+        await loop.client.trees.feedback(ids[0], 0.25)
+        ids.append(await searched(loop.client))
+        second = await loop.round()
+        monkeypatch.undo()
+        third, fourth = await loop.round(), await loop.round()
+        records = (first, second, third, fourth)
+        assert [(r.verdict, r.trees, r.carried, r.revisited) for r in records] == [
+            ("rejected", 3, 0, 0),
+            ("rejected", 4, 3, 0),
+            ("promoted", 4, 4, 0),
+            ("nothing", 0, 0, 0),
+        ]
+        trees, verdicts = frozen(tmp_path / "state" / "round-0003" / "trees.ndjson")
+        assert ([tree.id for tree in trees], [f.outcome for f in verdicts[ids[0]]]) == (ids, [0.25])
+        assert loop.puller.cursor == 5
+
+
+async def test_trees_are_carried_for_so_many_rounds_and_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learning = {"learning": {**LEARNING, "max_staleness": 1}}
+    async with (
+        a_site(tmp_path) as site,
+        a_loop(tmp_path, site, collect={"problems": 0}, rounds=5, **learning) as loop,
+    ):
+        monkeypatch.setattr("ramify_trainer.loop.gate.decide", lambda *_: Decision(False, (HARM,)))
+        counts = []
+        for _ in range(3):
+            await searched(loop.client)
+            counts.append((await loop.round()).trees)
+        assert counts == [1, 2, 2]

@@ -47,12 +47,12 @@ def test_errors_by_hand() -> None:
 
 
 def test_the_same_model_is_no_worse_and_a_clearly_worse_one_is_found() -> None:
-    assert {c.low for c in compared("best", noisy(0.4), noisy(0.4), 0.02, 0)} == {0.0}
+    assert {c.high for c in compared("best", noisy(0.4), noisy(0.4), 0.02, 0)} == {0.0}
     worse = compared("incumbent", noisy(1.5), noisy(0.4), 0.02, 0)
     assert [c.figure for c in worse] == ["value_auc", "value_brier"]
-    assert all(c.difference < -0.05 and c.low < c.difference for c in worse)
+    assert all(c.difference < c.high < -0.05 and not c.passed for c in worse)
     better = compared("incumbent", noisy(0.4), noisy(1.5), 0.02, 0)
-    assert all(c.low > 0 for c in better)
+    assert all(0 < c.difference < c.high and c.passed for c in better)
 
 
 def test_what_cannot_be_told_is_left_out() -> None:
@@ -70,11 +70,11 @@ def test_judgements_of_other_texts_are_refused() -> None:
 
 def test_a_value_model_that_falls_is_enough_to_reject() -> None:
     same = Measured({"p": 1.0, "q": 0.0}, {"p": 1.0, "q": 0.0})
-    fell = Comparison("incumbent", "value_auc", -0.1, -0.12, 0.02)
+    fell = Comparison("incumbent", "value_auc", -0.1, -0.08, 0.02)
     decision = decide(same, same, same, 0.02, 0, [fell])
     assert not decision.promoted
     assert decision.reason.startswith("rejected: at worst value_auc -0.100 against the incumbent")
-    assert decision.figures()["value_auc_against_incumbent_low"] == -0.12
+    assert decision.figures()["value_auc_against_incumbent_high"] == -0.08
 
 
 def test_one_pass_an_answer_gives_the_value_at_every_step_and_at_the_end() -> None:

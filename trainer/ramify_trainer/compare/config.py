@@ -94,7 +94,9 @@ class CompareConfig(FromBase):
             state=folder / "state",
             collect=self.collect.model_copy(update={"search": search}),
             learning=LearningConfig.model_validate(learning),
-            gate=GateConfig(data=self.collect.data, problems=1, answers=1, margin=1.0, value_answers=0),
+            gate=GateConfig(
+                data=self.collect.data, problems=1, answers=1, margin=1.0, greedy_margin=1.0, value_answers=0
+            ),
             held_out=self.held_out,
         )
 

@@ -1,4 +1,8 @@
-"""A round's trees: frozen on disk once pulled, so that training again is training on the same, and labelled."""
+"""A round's trees: frozen on disk once pulled, so that training again is training on the same, and labelled.
+
+The trees of a candidate that was not served have taught nothing that stays. The next round's file begins with them, so
+that what was paid for is learned from until a candidate is served, or until they are too old.
+"""
 
 from __future__ import annotations
 
@@ -30,37 +34,58 @@ class Frozen:
     verdicts: int
     revisited: int
     """Trees of earlier rounds that are there again for their new verdicts."""
+    carried: int
+    """Trees of the rounds before that taught nothing that stayed."""
 
 
-async def freeze(records: AsyncIterator[Pulled], path: Path, earlier: Earlier | None = None) -> Frozen:
+async def freeze(
+    records: AsyncIterator[Pulled],
+    path: Path,
+    earlier: Earlier | None = None,
+    *,
+    round_: int = 1,
+    carried: Sequence[bytes] = (),
+) -> Frozen:
     """Keep what was pulled, one JSON object a line; trees that are not to be trained on are left out.
 
-    A verdict on a tree that is not among the records brings that tree with it, and every verdict on it so far."""
-    seen: set[str] = set()
+    A verdict on a tree that is not among the records brings that tree with it, and every verdict on it so far. carried:
+    the lines that `unlearned` gave of the round before; they come first."""
+    seen = {line["tree_id"] for line in map(json.loads, carried) if line["tree"] is not None}
+    known = len(seen)
     late: dict[str, None] = {}
     count = verdicts = revisited = 0
     with replacing(path) as file:
+        file.writelines(carried)
         async for record in records:
             count, verdicts = count + 1, verdicts + (record.tree is None)
             if record.tree is not None:
                 seen.add(record.tree_id)
             if record.tree is not None or record.tree_id in seen:
-                file.write(_line(record))
+                file.write(_line(record, round_))
             else:
                 late[record.tree_id] = None
         for tree_id in late:
             found = None if earlier is None else await earlier(tree_id)
             if found is not None and found[0].train:
                 revisited += 1
-                file.writelines(_line(r) for r in (Pulled(0, tree_id, found[0]), *found[1]))
-    return Frozen(count, verdicts, revisited)
+                file.writelines(_line(r, round_) for r in (Pulled(0, tree_id, found[0]), *found[1]))
+    return Frozen(count, verdicts, revisited, known)
 
 
-def _line(record: Pulled) -> bytes:
-    """Nothing of a tree that is not to be trained on."""
+def unlearned(path: Path, since: int) -> list[bytes]:
+    """The lines of a round's file that were first pulled in the round `since` or later; none if there is no file."""
+    if not path.exists():
+        return []
+    with path.open("rb") as lines:
+        return [line for line in lines if json.loads(line)["round"] >= since]
+
+
+def _line(record: Pulled, round_: int) -> bytes:
+    """Nothing of a tree that is not to be trained on. round_: the one that has pulled it."""
     if record.tree is not None and not record.tree.train:
         return b""
     said = {
+        "round": round_,
         "tree_id": record.tree_id,
         "tree": None if record.tree is None else tree_to_dict(record.tree),
         "outcome": record.outcome,

@@ -43,16 +43,19 @@ class MeasureConfig(_Section):
 
 
 class GateConfig(MeasureConfig):
-    """What a candidate must pass; the dev split."""
+    """What rejects a candidate: harm shown with 95 % confidence; the dev split. `ramify-trainer gate-power` tells how
+    much harm, of which size, that is."""
 
     data: str = "countdown:dev?numbers=4,5,6"
-    margin: float = Field(default=0.02, ge=0, le=1)
-    """How much worse a lower bound may say that the policy is, in accuracy; 1 lets everything pass."""
+    margin: float = Field(default=0.01, ge=0, le=1)
+    """How much worse the policy's mean@k may be shown to be, in accuracy; 1 lets everything pass."""
+    greedy_margin: float = Field(default=0.05, ge=0, le=1)
+    """The same of its greedy accuracy, which is noisier."""
     value_answers: int = Field(default=4, ge=0)
     """Sampled answers to each problem, of the candidate and of the incumbent, that the value models judge; 0 leaves
     the value model out of the gate."""
     value_margin: float | None = Field(default=None, ge=0, le=1)
-    """How much worse a lower bound may say that the value model is, in AUC and in Brier score; none: `margin`."""
+    """How much worse the value model may be shown to be, in AUC and in Brier score; none: `margin`."""
 
 
 class HeldOutConfig(MeasureConfig):

@@ -44,7 +44,8 @@ class Gate:
         if self.config.value_answers:
             found, also = await self._values(here / "value", pooled(before, policy), incumbent, best)
             figures |= found.figures()
-        decision = decide(policy, before, top, self.config.margin, self.seed, also)
+        margins = self.config.margin, self.config.greedy_margin
+        decision = decide(policy, before, top, margins[0], self.seed, also, margins[1])
         return decision, {**figures, **decision.figures()}
 
     async def _values(

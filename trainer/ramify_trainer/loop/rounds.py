@@ -1,8 +1,8 @@
 """One round after another: collect → pull → train → gate → publish → activate → advance.
 
 A candidate that the gate rejects is published too, recorded as rejected, and never served; the next round goes on from
-the incumbent's weights and optimizer. The log's cursor moves last, so a run that is killed reads again what it had not
-yet learned from.
+the incumbent's weights and optimizer, and learns from the rejected round's trees again. The log's cursor moves last, so
+a run that is killed reads again what it had not yet learned from.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ramify_client import AsyncAdmin, AsyncClient, Conflict
 from ramify_trainer.collecting import collect
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.gating import Measured
-from ramify_trainer.loop.batch import freeze, frozen, labelled, right_answers
+from ramify_trainer.loop.batch import freeze, frozen, labelled, right_answers, unlearned
 from ramify_trainer.loop.config import LoopConfig
 from ramify_trainer.loop.gate import Gate
 from ramify_trainer.loop.learn import learn
@@ -152,11 +152,24 @@ class Loop:
 
     async def _pull(self) -> Said:
         self._here.mkdir(parents=True, exist_ok=True)
-        found = await freeze(self.puller.read(self.config.most_records), self._trees, self.puller.verdicts_on)
-        current = self.state.current
-        current.records, current.verdicts, current.revisited = found.records, found.verdicts, found.revisited
+        records, current = self.puller.read(self.config.most_records), self.state.current
+        carried = await asyncio.to_thread(self._carried)
+        found = await freeze(
+            records, self._trees, self.puller.verdicts_on, round_=current.round, carried=carried
+        )
+        current.records, current.verdicts = found.records, found.verdicts
+        current.revisited, current.carried = found.revisited, found.carried
         self.state.upto = max(self.puller.cursor, self.puller.last_read)
         return {**asdict(found), "quarantined": self.puller.quarantined}
+
+    def _carried(self) -> list[bytes]:
+        """What the round before has learned in vain: its candidate was not served. Trees stay for `max_staleness`
+        rounds, so that rounds that fail one after another stay bounded."""
+        state = self.state
+        if not state.history or state.history[-1].verdict not in ("rejected", "refused"):
+            return []
+        before = self.folder / folder(state.round - 1) / self._trees.name
+        return unlearned(before, state.round - self.config.learning.max_staleness)
 
     async def _train(self) -> Said:
         state, config, record = self.state, self.config, self.state.current

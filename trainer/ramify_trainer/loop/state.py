@@ -33,6 +33,8 @@ class RoundRecord(BaseModel):
     """Later verdicts among the records."""
     revisited: int = 0
     """Trees of earlier rounds with new verdicts."""
+    carried: int = 0
+    """Trees of the rounds before, whose candidates were not served."""
     steps: int = 0
     """Optimizer steps of the run so far."""
     tokens: int = 0

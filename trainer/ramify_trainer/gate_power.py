@@ -1,0 +1,79 @@
+"""Simulate how often a gate of some size promotes a candidate that is truly better, as good, or worse.
+
+The model of a round: a problem's chance of a right sample is drawn from Beta(1/2, 3/2), a quarter on average. In a
+share of the problems (`churn`) training has changed what the policy does, and chance and greedy answer are drawn anew:
+answers change, and are neither better nor worse on average. Then every chance is moved so that the mean moves by
+`effect`. The greedy answer is right with the problem's chance, and differs between the two policies only if the problem
+has changed or the effect has moved it. The value models are left out: their figures only add to what can reject.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ramify_trainer.gating import Measured, decide
+
+__all__ = ["EFFECTS", "GateSize", "promoted_share"]
+
+EFFECTS = (-0.08, -0.06, -0.05, -0.04, -0.03, -0.02, 0.0, 0.02, 0.04)
+"""True differences of accuracy that a table shows."""
+
+LEVEL = 0.25
+"""Mean chance of a right sample."""
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class GateSize:
+    """What decides a gate's power."""
+
+    problems: int
+    answers: int
+    margin: float
+    greedy_margin: float
+    churn: float = 0.15
+    """Share of problems on which training has changed the answers."""
+
+
+def promoted_share(size: GateSize, effect: float, trials: int, seed: int = 0) -> float:
+    """The share of `trials` rounds that are promoted, of candidates that are better by `effect` (in accuracy, may be
+    negative) than an incumbent that is the best so far as well."""
+    random = np.random.default_rng(seed)
+    promoted = 0
+    for trial in range(trials):
+        incumbent, candidate = _round(size, effect, random)
+        decision = decide(
+            candidate, incumbent, incumbent, size.margin, trial, greedy_margin=size.greedy_margin
+        )
+        promoted += decision.promoted
+    return promoted / trials
+
+
+def _round(size: GateSize, effect: float, random: np.random.Generator) -> tuple[Measured, Measured]:
+    """The incumbent and the candidate, measured."""
+    n = size.problems
+    before, luck = random.beta(0.5, 1.5, n), random.random(n)
+    changed = random.random(n) < size.churn
+    after = np.where(changed, random.beta(0.5, 1.5, n), before)
+    lucky = np.where(changed, random.random(n), luck)
+    return _measured(before, luck, size, random), _measured(_moved(after, effect), lucky, size, random)
+
+
+def _moved(chance: Floats, effect: float) -> Floats:
+    """Chances whose expected mean is moved by `effect`, still in [0, 1]."""
+    if effect >= 0:
+        return chance + effect * (1 - chance) / (1 - LEVEL)
+    return chance * (1 + effect / LEVEL)
+
+
+def _measured(chance: Floats, luck: Floats, size: GateSize, random: np.random.Generator) -> Measured:
+    mean = random.binomial(size.answers, chance) / size.answers
+
+    def by_problem(scores: NDArray[Any]) -> dict[str, float]:
+        return {str(i): float(score) for i, score in enumerate(scores)}
+
+    return Measured(by_problem(luck < chance), by_problem(mean))
