@@ -222,6 +222,13 @@ class Site:
     async def searches(self) -> int:
         return len(await self.log.list(limit=1000))
 
+    async def forget(self, consumer: str) -> None:
+        """What is left of a consumer whose lease has ended, and which somebody has deleted then: nothing."""
+        held = await self.log.get_consumer(consumer)
+        assert held is not None
+        await self.log.put_consumer(consumer, version=held.version, owner=held.owner)  # gives its lease back
+        await self.log.delete_consumer(consumer)
+
 
 @asynccontextmanager
 async def a_site(

@@ -160,7 +160,7 @@ async def test_a_cursor_that_the_log_has_forgotten_goes_on_where_the_run_was(tmp
         async with a_loop(tmp_path, site, collect={"problems": 0}) as loop:
             await searched(loop.client)
             await loop.round()
-            await site.log.delete_consumer(loop.config.name)
+            await site.forget(loop.config.name)
         async with a_loop(tmp_path, site, collect={"problems": 0}) as loop:
             assert loop.puller.cursor == 1
             await searched(loop.client)

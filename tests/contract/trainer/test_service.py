@@ -241,7 +241,7 @@ async def test_the_lease_is_kept_in_a_long_step_and_a_lost_one_ends_the_round_un
                 other = Puller(client, loop.config.name, "another", tmp_path / "quarantine")
                 with pytest.raises(LeaseTaken, match="lease_held"):
                     await other.open()
-                await site.log.delete_consumer(loop.config.name)
+                await site.forget(loop.config.name)
                 await other.open()
                 await until(lambda: loop.worker._halt.is_set(), LONG)
                 halting.set()
