@@ -1,6 +1,6 @@
 """Ramify's own Python client: a search, the same while it runs, a verdict on it, and the log.
 
-pip install ramify
+pip install .                                            # in a checkout
 ramify serve &
 python examples/python_client.py [URL of the server]      # a key, if it wants one, in RAMIFY_API_KEY
 """

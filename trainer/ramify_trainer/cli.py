@@ -21,7 +21,7 @@ from ramify.rewards.errors import BadDataset
 from ramify_client import RamifyError
 from ramify_trainer.errors import TrainerError
 
-DEMO_LOOP = Path(__file__).resolve().parents[1] / "configs" / "loop.toml"
+DEMO_LOOP = Path(__file__).with_name("configs") / "loop.toml"
 DEMO_COMPARE = DEMO_LOOP.with_name("compare.toml")
 app = typer.Typer(no_args_is_help=True, help="Train what a tree search found back into the weights.")
 

@@ -10,5 +10,5 @@ except ModuleNotFoundError as missing:
     if missing.name not in ("typer", "rich"):
         raise
     raise SystemExit(
-        "the ramify command needs the server extra: pip install 'ramify[cpu]' (or [gpu])"
+        "the ramify command needs the extra cpu or gpu: pip install '.[cpu]' in a checkout (README.md)"
     ) from missing

@@ -57,7 +57,7 @@ def _sqlite(url: URL) -> Store:
 
 def _postgresql(url: URL) -> Store:
     if importlib.util.find_spec("asyncpg") is None:
-        raise BadUrl("a PostgreSQL log needs asyncpg: pip install 'ramify[postgres]'")
+        raise BadUrl("a PostgreSQL log needs asyncpg: pip install '.[postgres]' in a checkout")
     query = dict(url.query)
     if "sslmode" in query:  # libpq's name; asyncpg takes the same values as `ssl`
         query["ssl"] = query.pop("sslmode")

@@ -18,7 +18,7 @@ from ramify_trainer.bootstrap.checkpoints import load_model
 from ramify_trainer.bootstrap.config import BootstrapConfig
 from ramify_trainer.bootstrap.run import bootstrap
 
-CONFIGS = Path(__file__).parents[3] / "trainer" / "configs"
+CONFIGS = Path(__file__).parents[3] / "trainer" / "ramify_trainer" / "configs"
 
 TINY = BootstrapConfig.model_validate(
     {

@@ -19,7 +19,7 @@ from ramify_trainer.gating import Measured
 from ramify_trainer.loop.config import LoopConfig
 from ramify_trainer.loop.state import RoundRecord, State
 
-CONFIGS = Path(__file__).resolve().parents[3] / "trainer" / "configs"
+CONFIGS = Path(__file__).resolve().parents[3] / "trainer" / "ramify_trainer" / "configs"
 FLAT = {
     "name": "flat",
     "label": "flat",

@@ -21,7 +21,7 @@ from ramify_trainer.loop.state import RoundRecord, State
 from ramify_trainer.pulling import Pulled
 from search_worlds import new_tree
 
-CONFIGS = Path(__file__).resolve().parents[3] / "trainer" / "configs"
+CONFIGS = Path(__file__).resolve().parents[3] / "trainer" / "ramify_trainer" / "configs"
 RIGHT, WRONG = "8 * 3 = 24\n24 / 1 = 24", "8 + 3 = 11\n11 * 1 = 11"
 PROBLEM = {"numbers": [1, 3, 8], "target": 24}
 

@@ -11,7 +11,14 @@ from ramify_trainer.bootstrap.checkpoints import load_model
 from ramify_trainer.bootstrap.config import ReportConfig
 from ramify_trainer.bootstrap.report import measure
 
-WEAK = Path(__file__).resolve().parents[3] / "trainer" / "models" / "countdown-weak" / "v000001"
+WEAK = (
+    Path(__file__).resolve().parents[3]
+    / "trainer"
+    / "ramify_trainer"
+    / "models"
+    / "countdown-weak"
+    / "v000001"
+)
 
 
 def test_the_shipped_release_verifies_and_is_under_20_megabytes() -> None:
