@@ -187,8 +187,7 @@ def trainer_configuration() -> str:
         "# The trainer's files",
         "",
         "Each command of `ramify-trainer` that takes `--config` reads one TOML file. An unknown key is an error. This",
-        "page is made from the models of these files by `make docs`; `trainer/ramify_trainer/configs/` has the files of",
-        "the demo.",
+        "page is made from the models of these files by `make docs`; `trainer/ramify_trainer/configs/` has the demo's.",
         "",
     ]
     for module, model in trainer_models():

@@ -7,13 +7,12 @@ type of every tensor. The numbers themselves must be finite.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ramify.weights.errors import CorruptRelease, IncompatibleRelease
 from ramify.weights.release import PARTS
-from ramify.weights.tensors import require_finite, tensors_of
+from ramify.weights.tensors import Tensor, json_object, require_finite, require_index, tensors_of
 
 __all__ = ["require_alike"]
 
@@ -36,8 +35,10 @@ def require_alike(running: Path, new: Path) -> None:
         _same_network(before, after)
         for name in (*MUST_MATCH, *OTHERS):
             _same_file(before / name, after / name)
-        _same_tensors(before, after)
-        require_finite(tensors_of(after))
+        tensors = tensors_of(after)
+        require_index(after, tensors)
+        _same_tensors(tensors_of(before), tensors, after)
+        require_finite(tensors)
 
 
 def _same_network(before: Path, after: Path) -> None:
@@ -51,11 +52,11 @@ def _same_network(before: Path, after: Path) -> None:
 
 
 def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
     try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
-        return dict(config)
-    except (OSError, ValueError, TypeError) as error:
-        raise CorruptRelease(f"{folder / 'config.json'} cannot be read: {error}") from error
+        return json_object(path.read_bytes(), path)
+    except OSError as error:
+        raise CorruptRelease(f"{path} cannot be read: {error}") from error
 
 
 def _same_file(before: Path, after: Path) -> None:
@@ -67,8 +68,7 @@ def _same_file(before: Path, after: Path) -> None:
         )
 
 
-def _same_tensors(before: Path, after: Path) -> None:
-    ours, theirs = tensors_of(before), tensors_of(after)
+def _same_tensors(ours: dict[str, Tensor], theirs: dict[str, Tensor], after: Path) -> None:
     for names, what in (
         (ours.keys() - theirs.keys(), "lacks"),
         (theirs.keys() - ours.keys(), "has too many:"),

@@ -1,25 +1,43 @@
 """What safetensors files hold, read from their headers, and whether every number in them is one.
 
-A file is 8 bytes (the header's length, little-endian), a JSON header (name → dtype, shape, place) and the raw data.
+A file is 8 bytes (the header's length, little-endian), a JSON header (name → dtype, shape, place) and the raw data,
+which the tensors fill from its first byte to its last, without gaps. Several files have an index beside them, which
+says where each tensor is.
 """
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ramify.weights.errors import CorruptRelease
 
-__all__ = ["Tensor", "require_finite", "tensors_of"]
+__all__ = ["Tensor", "json_object", "require_finite", "require_index", "tensors_of"]
+
+INDEX = "model.safetensors.index.json"
 
 LARGEST_HEADER = 100 << 20
 """Bytes; what safetensors' own reader takes."""
 CHUNK = 1 << 22
 """Numbers looked at in one go."""
+_BITS = {
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "C64": 64,
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 8),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
+    **dict.fromkeys(("U32", "I32", "F32"), 32),
+    **dict.fromkeys(("U64", "I64", "F64"), 64),
+}
+"""Of one number, by the names that safetensors gives to types."""
 _EXPONENT = {
     "F64": (np.uint64, 0x7FF0_0000_0000_0000),
     "F32": (np.uint32, 0x7F80_0000),
@@ -53,31 +71,80 @@ def tensors_of(folder: Path) -> dict[str, Tensor]:
     return found
 
 
+def json_object(content: bytes, what: object) -> dict[str, Any]:
+    """The JSON object that a file holds. Raises `CorruptRelease`: another value, a key given twice, too deep."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ValueError("a key is given twice")
+        return found
+
+    try:
+        value = json.loads(content, object_pairs_hook=once)
+    except RecursionError:
+        raise CorruptRelease(f"{what} cannot be read: its JSON is nested too deep") from None
+    except ValueError as error:
+        raise CorruptRelease(f"{what} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise CorruptRelease(f"{what} cannot be read: it holds no JSON object")
+    return value
+
+
+def require_index(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise `CorruptRelease` if the index of a model directory says other than its files do; there may be none."""
+    path = Path(folder) / INDEX
+    if not path.is_file():
+        return
+    where = json_object(path.read_bytes(), path).get("weight_map")
+    if not isinstance(where, dict):
+        raise CorruptRelease(f"{path} has no weight_map")
+    held = {name: tensor.file.name for name, tensor in tensors.items()}
+    for name in sorted(where.keys() | held.keys()):
+        if where.get(name) != held.get(name):
+            raise CorruptRelease(
+                f"{path}: the tensor {name[:100]} is in {held.get(name, 'no file')}; "
+                f"weight_map says {str(where.get(name, 'no file'))[:100]}"
+            )
+
+
 def _header(file: Path) -> dict[str, Tensor]:
     size = file.stat().st_size
-    try:
-        with file.open("rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
-            if length > min(LARGEST_HEADER, size - 8):
-                raise CorruptRelease(f"{file} is no safetensors file, or only the beginning of one")
-            header = json.loads(opened.read(length))
-        tensors = {
-            name: Tensor(
-                str(entry["dtype"]),
-                tuple(map(int, entry["shape"])),
-                file,
-                8 + length + int(entry["data_offsets"][0]),
-                8 + length + int(entry["data_offsets"][1]),
-            )
-            for name, entry in header.items()
-            if name != "__metadata__"
-        }
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise CorruptRelease(f"{file} is no safetensors file: its header cannot be read") from error
-    for name, tensor in tensors.items():
-        if not 8 + length <= tensor.start <= tensor.end <= size:
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        if length > min(LARGEST_HEADER, size - 8):
+            raise CorruptRelease(f"{file} is no safetensors file, or only the beginning of one")
+        header = json_object(opened.read(length), f"the header of {file}")
+    header.pop("__metadata__", None)
+    tensors = {name: _tensor(file, 8 + length, name, entry) for name, entry in header.items()}
+    at = 8 + length
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
+        if tensor.end > size:
             raise CorruptRelease(f"{file} ends before its tensor {name} does")
+        if tensor.start != at:
+            raise CorruptRelease(
+                f"{file}: the tensor {name} begins at byte {tensor.start}, not at {at}, where the one before it ends"
+            )
+        at = tensor.end
+    if at != size:
+        raise CorruptRelease(f"{file} has {size - at} bytes that belong to no tensor")
     return tensors
+
+
+def _tensor(file: Path, data: int, name: str, entry: Any) -> Tensor:
+    """One entry of a header. data: bytes into the file at which the tensors begin."""
+    try:
+        dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        counts = (*shape, start, end)
+        if not all(type(count) is int and count >= 0 for count in counts) or dtype not in _BITS:
+            raise ValueError("not the type, shape and place of a tensor")
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptRelease(f"{file}: its header says nothing that can be read of {name[:100]}") from error
+    if (end - start) * 8 != math.prod(shape) * _BITS[dtype]:
+        raise CorruptRelease(
+            f"{file}: the tensor {name[:100]} of shape {shape} and type {dtype} cannot have {end - start} bytes"
+        )
+    return Tensor(dtype, shape, file, data + start, data + end)
 
 
 def require_finite(tensors: dict[str, Tensor]) -> None:

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from fakes_releases import write_release
 from ramify.weights.publish import digest
+from ramify.weights.tensors import INDEX
 
 from .site import Site
 
@@ -85,7 +86,72 @@ def another_tokenizer(root: Path) -> None:
     store_manifest(root / "v000002", made)
 
 
+def signed(root: Path, name: str, content: bytes) -> None:
+    """Put a file into v000002, and what it is into the manifest."""
+    folder = root / "v000002"
+    (folder / name).write_bytes(content)
+    made = load_manifest(folder)
+    made["files"][name] = digest(folder / name).model_dump()
+    store_manifest(folder, made)
+
+
+def headed(root: Path, header: Any, data: bytes = bytes(8)) -> None:
+    """Give v000002 a policy of this header."""
+    import json
+
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    signed(root, "policy/model.safetensors", len(text).to_bytes(8, "little") + text + data)
+
+
+def w(start: Any = 0, end: Any = 8, **other: Any) -> dict[str, Any]:
+    return {"dtype": "F32", "shape": [2], "data_offsets": [start, end], **other}
+
+
+def indexed(root: Path, content: str) -> None:
+    signed(root, f"policy/{INDEX}", content.encode())
+
+
+DEEP = b'{"w": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 BAD = {
+    "a deep config.json": (lambda root: signed(root, "value/config.json", DEEP), "nested too deep"),
+    "a config.json that is a list": (
+        lambda root: signed(root, "policy/config.json", b"[]"),
+        "no JSON object",
+    ),
+    "a deep header": (lambda root: headed(root, DEEP), "nested too deep"),
+    "a tensor twice": (lambda root: headed(root, b'{"w": 1, "w": 2}'), "given twice"),
+    "a header without places": (lambda root: headed(root, {"w": {"dtype": "F32"}}), "header says nothing"),
+    "an unknown type": (lambda root: headed(root, {"w": w(dtype="F31")}), "header says nothing"),
+    "a place in fractions": (lambda root: headed(root, {"w": w(0.0)}), "header says nothing"),
+    "a place before the data": (lambda root: headed(root, {"w": w(-8, 0)}), "header says nothing"),
+    "too few bytes for the shape": (lambda root: headed(root, {"w": w(0, 4)}), "cannot have 4 bytes"),
+    "tensors that overlap": (
+        lambda root: headed(root, {"w": w(), "x": w(4, 12)}, bytes(12)),
+        "begins at byte",
+    ),
+    "a gap": (lambda root: headed(root, {"w": w(4, 12)}, bytes(12)), "begins at byte"),
+    "bytes of no tensor": (
+        lambda root: headed(root, {"w": w()}, bytes(9)),
+        "1 bytes that belong to no tensor",
+    ),
+    "a deep index": (lambda root: indexed(root, DEEP.decode()), "nested too deep"),
+    "an index without a map": (lambda root: indexed(root, "{}"), "no weight_map"),
+    "an index that leads out": (
+        lambda root: indexed(root, '{"weight_map": {"w": "../../v000001/policy/model.safetensors"}}'),
+        "is in model.safetensors; weight_map says ../../",
+    ),
+    "an index that lacks a tensor": (
+        lambda root: indexed(root, '{"weight_map": {}}'),
+        "weight_map says no file",
+    ),
+    "an index of a tensor that is not there": (
+        lambda root: indexed(root, '{"weight_map": {"w": "model.safetensors", "x": "model.safetensors"}}'),
+        "the tensor x is in no file",
+    ),
+    "a deep manifest": (
+        lambda root: (root / "v000002/manifest.json").write_bytes(DEEP),
+        "no valid manifest",
+    ),
     "truncated": (truncated, "bytes"),
     "truncated, with a fitting hash": (truncated_and_signed, "ends before its tensor"),
     "wrong hash": (other_hash, "sha256"),
