@@ -148,9 +148,8 @@ def search_params(algorithm: str = "mcts", **given: Any) -> SearchParams:
             raise ParamError(name, f"has no effect with algorithm {algorithm!r}")
     params = replace(SearchParams(algorithm=algorithm), **{**DEFAULTS[algorithm], **given})  # type: ignore[arg-type]
     if "early_stop" not in given and params.grader == "verifier":
-        params = replace(
-            params, early_stop="verified"
-        )  # a search that was told what is right has nothing left to find
+        # A search that was told that an answer is right has nothing left to look for.
+        params = replace(params, early_stop="verified")
     for name in given:
         if name in _ONLY_WITH and _ONLY_WITH[name][0] in FIELDS[algorithm]:
             other, values = _ONLY_WITH[name]

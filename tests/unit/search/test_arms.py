@@ -204,3 +204,18 @@ def test_with_a_growth_a_value_counts_for_more_the_more_steps_are_left_and_for_n
     counts = [pseudo_visits(2.0, 3.0, steps) for steps in (0, 1, 2, 3, 4)]
     assert counts == [0.0, 0.0, 2.0, 8.0, 26.0]  # 2·(1 + 3 + 9)
     assert pseudo_visits(2.0, None, 4) == 2.0
+
+
+def test_pseudo_visits_stay_numbers_however_deep_answers_are():
+    count = pseudo_visits(1000.0, 100.0, 4096)
+    (score,) = thompson_scores([arm(1.0, 0.5)], [count], random.Random(1))
+    assert score == pytest.approx(0.5)
+
+
+def test_before_any_answer_has_ended_32_steps_are_taken_to_be_left_or_fewer_if_none_may_be_as_long():
+    for depth, left in ((4096, 32), (10, 10)):
+        tree = new_tree(algorithm="mcts", kappa_growth=3.0, max_depth=depth)
+        budget = Budget(tree.params.budget, final=0, clock=lambda: 0.0)
+        search = Mcts(Growth(tree, budget), random.Random(0))
+        (kappa,) = search._kappas(search.tree.root, [arm(1.0)])
+        assert kappa == pseudo_visits(2.0, 3.0, left)
