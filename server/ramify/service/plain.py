@@ -30,7 +30,21 @@ from ramify.service.plain_ask import Chunk, PlainAsk, PlainPreparer, Work
 from ramify.service.ports import Engines
 from ramify.settings import Limits
 
+CANCELLED = "the request was cancelled by its id"
 FINISHED = (None, "stop", "length", "tool_calls")
+
+
+@dataclass(eq=False, slots=True)
+class Queued:
+    """One that waits to be admitted."""
+
+    key_id: str
+    names: frozenset[str]
+    alarm: asyncio.Timeout
+
+    def stop(self, reason: ServiceError) -> None:
+        """Give its place in the queue up; only its own asker does."""
+        self.alarm.reschedule(asyncio.get_running_loop().time())
 
 
 @dataclass(eq=False, slots=True)
@@ -45,6 +59,14 @@ class Generation:
     """Tokens generated so far, by choice; known of streams only, until the end."""
     stopped: ServiceError | None = None
     """Why it was told to end before its deadline."""
+
+    @property
+    def key_id(self) -> str:
+        return self.ticket.key_id
+
+    @property
+    def names(self) -> frozenset[str]:
+        return self.work.names
 
     @property
     def spent(self) -> int:
@@ -119,6 +141,7 @@ class Completions:
     """Seconds, monotonic."""
     draining: Callable[[], bool]
     running: set[Generation] = field(default_factory=set)
+    queued: set[Queued] = field(default_factory=set)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def complete(self, ask: PlainAsk, caller: Caller) -> Chunk:
@@ -169,12 +192,25 @@ class Completions:
         """End what the caller asked for under an answer's id or an `x-request-id`; how many there were.
 
         Raises `NotFound`, also if they are another key's."""
-        theirs = [g for g in self.running if g.ticket.key_id == caller.key_id and name in g.work.names]
+        here: list[Queued | Generation] = [*self.queued, *self.running]
+        theirs = [one for one in here if one.key_id == caller.key_id and name in one.names]
         if not theirs:
             raise NotFound(f"nothing runs under {name[:60]!r}: it has ended, or is not yours", param="id")
-        for generation in theirs:
-            generation.stop(Cancelled("the request was cancelled by its id"))
+        for one in theirs:
+            one.stop(Cancelled(CANCELLED))
         return len(theirs)
+
+    async def _entered(self, work: Work, caller: Caller) -> Ticket:
+        """A place among what runs. Raises `Busy`, and `Cancelled` if the wait for it is cancelled by id."""
+        queued = Queued(caller.key_id, work.names, asyncio.timeout(None))
+        self.queued.add(queued)
+        try:
+            async with queued.alarm:
+                return await self.admission.enter(caller.key_id, work.tokens)
+        except TimeoutError:
+            raise Cancelled(CANCELLED) from None
+        finally:
+            self.queued.discard(queued)
 
     async def _pump(self, stream: Stream, work: Work, caller: Caller, arrived: float) -> None:
         try:
@@ -213,7 +249,7 @@ class Completions:
     @asynccontextmanager
     async def _admitted(self, work: Work, caller: Caller, arrived: float) -> AsyncIterator[Generation]:
         """The engine work of one request: its reservation, its deadline, its errors as the service's."""
-        ticket = await self.admission.enter(caller.key_id, work.tokens)
+        ticket = await self._entered(work, caller)
         left = self.limits.deadline_seconds - (self.clock() - arrived)
         generation = Generation(ticket, work, asyncio.timeout(max(0.0, left)))
         ticket.spent = lambda: generation.spent

@@ -313,6 +313,21 @@ async def test_a_stream_is_cancelled_by_the_id_of_its_chunks_and_says_so_in_a_fr
     assert frames(rest)[-1]["error"]["code"] == "cancelled"
 
 
+async def test_a_request_that_waits_for_its_turn_is_cancelled_too(tmp_path: Path) -> None:
+    async with a_world(tmp_path, admission={"tokens_in_flight": 20}) as world:
+        hold(world.engines)
+        first = asyncio.create_task(ask(world, max_tokens=20, headers={"x-request-id": "first"}))
+        await until(lambda: world.engines.policy.running)
+        second = asyncio.create_task(ask(world, max_tokens=20, headers={"x-request-id": "second"}))
+        await until(lambda: world.context.completions.queued)
+        assert (await world.http.post("/v1/completions/second/cancel")).json()["cancelled"] == 1
+        assert (await second).json()["error"]["code"] == "cancelled"
+        release(world.engines)
+        assert (await first).status_code == 200
+        assert not world.context.completions.queued
+        assert world.context.searches.admission.reserved == 0
+
+
 async def test_nobody_cancels_another_keys_request(keyed: World) -> None:
     hold(keyed.engines)
     headers = {**keyed.as_key("alice"), "x-request-id": "same"}
