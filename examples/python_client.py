@@ -7,29 +7,62 @@ python examples/python_client.py [URL of the server]      # a key, if it wants o
 
 from __future__ import annotations
 
+import re
 import sys
 
 from ramify_client import BadRequest, Client
 
-with Client(sys.argv[1] if len(sys.argv) > 1 else None) as ramify:
-    print("served:", ramify.version().model)
-    found = ramify.search("3 5 7 8 to 24", search={"algorithm": "mcts", "budget": {"tokens": 1000}}, n=2)
-    for answer in found.candidates:
-        print(f"{answer.final}: value {answer.value:.2f}, {answer.visits} visits")
-    print("tokens of the whole search:", found.usage.completion_tokens)
+NUMBERS, TARGET = [3, 5, 7, 8], 24
+PROMPT = "3 5 7 8 to 24"
 
-    print("as it runs:")
-    with ramify.stream("3 5 7 8 to 24", search={"budget": {"tokens": 1000}}) as events:
-        for event in events:
-            print(event.kind, event.tokens or "", (event.answer and event.answer.final) or "")
 
-    ramify.trees.feedback(found.tree.id, 1.0 if found.answer else 0.0, comment="checked by hand")
-    tree = ramify.trees.get(found.tree.id)
-    print("nodes:", len(tree.tree["nodes"]), "verdicts:", [verdict.outcome for verdict in tree.feedback])
-    for record in ramify.trees.read(after=tree.seq - 1):
-        print("in the log:", record.seq, record.kind, record.tree_id)
+def solved(text: str) -> bool:
+    """Whether the steps are right and lead from the numbers, each used once, to the target."""
+    left = list(NUMBERS)
+    for line in text.strip().splitlines():
+        step = re.fullmatch(r"(\d+) ([-+*/]) (\d+) = (\d+)", line.strip())
+        if step is None:
+            return False
+        a, b, result = int(step[1]), int(step[3]), int(step[4])
+        holds = {"+": a + b == result, "-": a - b == result, "*": a * b == result, "/": a == b * result != 0}
+        if not holds[step[2]]:
+            return False
+        for used in (a, b):
+            if used not in left:
+                return False
+            left.remove(used)
+        left.append(result)
+    return left == [TARGET]
 
-    try:
-        ramify.search("3 5 7 8 to 24", search={"width": 0})
-    except BadRequest as error:
-        print("refused:", error.param, "-", error)
+
+def main(url: str | None) -> None:
+    with Client(url) as ramify:
+        print("served:", ramify.version().model)
+        found = ramify.search(PROMPT, search={"algorithm": "mcts", "budget": {"tokens": 1000}}, n=2)
+        for answer in found.candidates:
+            print(f"{answer.final}: value {answer.value:.2f}, {answer.visits} visits")
+        print("tokens of the whole search:", found.usage.completion_tokens)
+
+        print("as it runs:")
+        with ramify.stream(PROMPT, search={"budget": {"tokens": 1000}}) as events:
+            for event in events:
+                print(event.kind, event.tokens or "", (event.answer and event.answer.final) or "")
+
+        if found.answer:  # a trainer may learn from this verdict: say only what was checked
+            outcome = 1.0 if solved(found.answer.text) else 0.0
+            ramify.trees.feedback(
+                found.tree.id, outcome, source="verifier", comment="its arithmetic was recomputed"
+            )
+        tree = ramify.trees.get(found.tree.id)
+        print("verdicts:", [verdict.outcome for verdict in tree.feedback])
+        for record in ramify.trees.read(after=tree.seq - 1):
+            print("in the log:", record.seq, record.kind, record.tree_id)
+
+        try:
+            ramify.search(PROMPT, search={"width": 0})
+        except BadRequest as error:
+            print("refused:", error.param, "-", error)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else None)

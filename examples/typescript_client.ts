@@ -13,6 +13,25 @@ const options: ClientOptions = process.argv[2] ? { baseUrl: process.argv[2] } : 
 const ramify = new Client(options);
 const prompt = "3 5 7 8 to 24";
 
+/** Whether the steps are right and lead from the numbers, each used once, to 24. */
+function solved(text: string): boolean {
+  const left = [3, 5, 7, 8];
+  for (const line of text.trim().split("\n")) {
+    const step = /^(\d+) ([-+*/]) (\d+) = (\d+)$/.exec(line.trim());
+    if (!step) return false;
+    const [a, b, result] = [Number(step[1]), Number(step[3]), Number(step[4])];
+    const made = { "+": a + b, "-": a - b, "*": a * b, "/": a / b }[step[2] as "+" | "-" | "*" | "/"];
+    if (made !== result) return false;
+    for (const used of [a, b]) {
+      const at = left.indexOf(used);
+      if (at < 0) return false;
+      left.splice(at, 1);
+    }
+    left.push(result);
+  }
+  return left.length === 1 && left[0] === 24;
+}
+
 console.log("served:", (await ramify.version()).model);
 const found = await ramify.search({ prompt, search: { algorithm: "mcts", budget: { tokens: 1000 } }, n: 2 });
 for (const { final, value, visits } of found.candidates) console.log(`${final}: value ${value}, ${visits} visits`);
@@ -24,7 +43,11 @@ for await (const event of await ramify.stream({ prompt, search: { budget: { toke
   if (event.kind === "completed") console.log(event.kind, event.result.status);
 }
 
-await ramify.trees.feedback(found.tree.id, { outcome: found.answer ? 1 : 0, comment: "checked by hand" });
+if (found.answer) {
+  // A trainer may learn from this verdict: say only what was checked.
+  const outcome = solved(found.answer.text) ? 1 : 0;
+  await ramify.trees.feedback(found.tree.id, { outcome, source: "verifier", comment: "its arithmetic was recomputed" });
+}
 const tree = await ramify.trees.get(found.tree.id);
 console.log("verdicts:", tree.feedback.map((verdict) => verdict.outcome));
 for await (const record of ramify.trees.read({ after: tree.seq - 1 })) {

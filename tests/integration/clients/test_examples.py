@@ -77,6 +77,7 @@ def shows_our_client(told: str) -> None:
     assert "\ncompleted" in told
     assert re.search(r"in the log: \d+ tree tree_", told)
     assert re.search(r"in the log: \d+ outcome tree_", told)
+    assert re.search(r"verdicts: \[ ?[01]", told)
     assert "refused: search.width" in told
 
 
