@@ -190,6 +190,12 @@ export interface components {
              * @default true
              */
             drained?: boolean;
+            /**
+             * Message
+             * @description What ends the drain.
+             * @default the server is shutting down or drained (POST /admin/drain): no more work until it is started again
+             */
+            message?: string;
             /** Seconds */
             seconds: number;
         };

@@ -21,7 +21,7 @@ from ramify.api import errors
 from ramify.api import wire_releases as wire
 from ramify.api.context import Context, Here
 from ramify.api.convert_releases import activated_of, list_of, release_of
-from ramify.api.middleware import BodyLimit, HostGuard, RequestIds
+from ramify.api.middleware import BodyLimit, HostGuard, OriginGuard, RequestIds
 from ramify.api.scopes import StrictRoute
 from ramify.service.errors import Unauthorized
 
@@ -29,7 +29,12 @@ LARGEST_BODY = 1 << 17
 """Bytes: a gate's figures, and room to spare."""
 ReleaseId = Annotated[str, Path(max_length=100, alias="release")]
 
-router = APIRouter(route_class=StrictRoute, tags=["admin"])
+
+class AdminRoute(StrictRoute):
+    only_json = True
+
+
+router = APIRouter(route_class=AdminRoute, tags=["admin"])
 
 
 @router.get("/admin/releases", response_model=wire.ReleaseList)
@@ -105,6 +110,6 @@ def admin_application(context: Context, digest: bytes | None) -> ASGIApp:
     """digest: sha256 of the admin key; `None` where there is none, and then only this machine's names are answered."""
     inner = admin_routes()
     inner.state.context = context
-    app: ASGIApp = BodyLimit(inner, LARGEST_BODY)
+    app: ASGIApp = OriginGuard(BodyLimit(inner, LARGEST_BODY))
     app = HostGuard(app) if digest is None else AdminKey(app, digest)
     return RequestIds(app, context.metrics)

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp
 import ramify
 from ramify.api import errors
 from ramify.api.context import Context
-from ramify.api.middleware import BodyLimit, HostGuard, RequestIds
+from ramify.api.middleware import BodyLimit, HostGuard, OriginGuard, RequestIds
 from ramify.api.routes import (
     branch,
     consumers,
@@ -61,5 +61,5 @@ def application(context: Context) -> ASGIApp:
     inner.state.context = context
     app: ASGIApp = BodyLimit(inner, context.settings.limits.body_bytes)
     if context.keyring.open:
-        app = HostGuard(app)
+        app = HostGuard(OriginGuard(app))
     return RequestIds(app, context.metrics)

@@ -90,14 +90,34 @@ def service_response(error: e.ServiceError) -> Response:
 
 
 def log_response(error: LogError) -> Response:
+    status, told = log_failure(error)
+    headers = {"x-should-retry": "false"} if isinstance(error, CorruptTree) else {"Retry-After": "5"}
+    return JSONResponse(told.model_dump(), status, headers)
+
+
+def log_failure(error: LogError) -> tuple[int, ErrorBody]:
+    """The status of what the log cannot do, and what is said of it."""
     logger.error("the tree log failed: %s", error)
     if isinstance(error, CorruptTree):
         message = f"the row of {error.tree_id} in the log is not what was written: {error.problem}"
-        return response(500, message, code="tree_corrupt", headers={"x-should-retry": "false"})
-    headers = {"Retry-After": "5"}
-    return response(
-        503, "the tree log does not answer; nothing was lost", code="log_unavailable", headers=headers
-    )
+        return 500, body(500, message, code="tree_corrupt")
+    return 503, body(503, "the tree log does not answer; nothing was lost", code="log_unavailable")
+
+
+def mistake(number: str) -> ErrorBody:
+    """An error of ours, whose traceback is in the log under the request's number."""
+    message = f"internal error; quote {number}: the server's log has it under that"
+    return body(500, message, code="internal_error")
+
+
+def broken_off(error: Exception, number: str) -> ErrorBody:
+    """What is said of an error that ends an answer whose beginning was sent. number: the request's id."""
+    if isinstance(error, e.ServiceError):
+        return body_of(error)
+    if isinstance(error, LogError):
+        return log_failure(error)[1]
+    logger.error("the stream of request %s broke off", number, exc_info=error)
+    return mistake(number)
 
 
 def validation_response(
@@ -107,23 +127,18 @@ def validation_response(
     lines = [explain(problem, taken) for problem in problems[:MOST_ERRORS]]
     if len(problems) > MOST_ERRORS:
         lines.append(f"and {len(problems) - MOST_ERRORS} more")
-    first = None if problems[0]["type"] == "json_invalid" else path_of(problems[0]["loc"]) or None
+    first = path_of(problems[0]["loc"]) or None
     return response(400, "; ".join(lines), param=first, code="invalid_value")
 
 
 def explain(problem: Mapping[str, Any], taken: type[BaseModel] | None = None) -> str:
     field, given = path_of(problem["loc"]), problem.get("input")
-    if problem["type"] == "json_invalid":
-        return f"the body is no JSON: {problem.get('ctx', {}).get('error', '')} at character {problem['loc'][-1]}"
     if problem["type"] == "extra_forbidden":
         instead = " or ".join(meant(taken, field)) if taken else ""
         return f"{field}: there is no such field" + (f"; did you mean {instead}?" if instead else "")
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "model_attributes_type":
-        message = "must be a JSON object"
-        message, given = (
-            (message, given) if field else (f"{message}, sent with Content-Type: application/json", None)
-        )
+        message = "must be a JSON object" if field else "the body must be a JSON object"
     shown = f" (got {short(given)})" if isinstance(given, str | int | float | bool) else ""
     return f"{field}: {message}{shown}" if field else f"{message}{shown}"
 
@@ -181,13 +196,13 @@ def install(app: FastAPI) -> None:
             allowed = headers["Allow"] = ", ".join(methods_of(app, request))
             message = f"{request.method[:20]} is not allowed on this route; it takes {allowed}"
             code = "method_not_allowed"
+        elif error.status_code == 415:
+            code = "unsupported_media_type"
         return response(error.status_code, message, code=code, headers=headers)
 
     async def unexpected(request: Request, error: Exception) -> Response:
         number = request.scope.get("ramify_request_id", "unknown")
-        return response(
-            500, f"the server made a mistake; its log has it under {number}", code="internal_error"
-        )
+        return JSONResponse(mistake(number).model_dump(), 500)
 
     app.add_exception_handler(e.ServiceError, service)
     app.add_exception_handler(LogError, log)

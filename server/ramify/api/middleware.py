@@ -10,6 +10,7 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ramify.api import errors
@@ -18,6 +19,8 @@ from ramify.settings import is_loopback
 
 logger = logging.getLogger(__name__)
 SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+SAFE = ("GET", "HEAD", "OPTIONS")
+"""Methods that change nothing."""
 QUIET = ("/livez", "/readyz", "/health", "/metrics")
 """Asked every few seconds by machines: logged at debug level."""
 
@@ -55,7 +58,7 @@ class RequestIds:
             logger.exception("request %s %s %s failed", number, scope["method"][:20], scope["path"][:200])
             if not status:  # whatever it was, it came before the error handlers could answer
                 status = 500
-                answer = errors.response(500, f"the server made a mistake; its log has it under {number}")
+                answer = JSONResponse(errors.mistake(number).model_dump(), 500)
                 await answer(scope, receive, tagged)
         finally:
             self._note(scope, number, status, time.monotonic() - began)
@@ -115,6 +118,33 @@ class HostGuard:
             await errors.response(403, message, code="host_not_allowed")(scope, receive, send)
             return
         await self.app(scope, receive, send)
+
+
+class OriginGuard:
+    """Refuses requests that change something and that a browser sends for another site's page.
+
+    A listener without keys trusts whoever is on this machine, and any page that is open in a browser there is. The
+    page can read no answer, but a plain POST of its form or script would be carried out. Browsers say whose page asks,
+    in `Sec-Fetch-Site`, or the older ones in `Origin`; other programs send neither.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] not in SAFE and foreign(Headers(scope=scope)):
+            message = "a page of another site may not change anything here (Origin, Sec-Fetch-Site)"
+            await errors.response(403, message, code="cross_site")(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
+def foreign(headers: Headers) -> bool:
+    """Whether a browser sends this for a page that is not the server's own."""
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    return origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower()
 
 
 def local_name(host: str) -> bool:

@@ -16,6 +16,7 @@ from fastapi import Request, Response
 from fastapi.dependencies.utils import get_flat_dependant
 from fastapi.routing import APIRoute
 
+from ramify.api import json_body
 from ramify.api.context import context_of
 from ramify.service.errors import BadRequest, Forbidden
 from ramify.service.keys import Caller
@@ -42,9 +43,15 @@ class StrictRoute(APIRoute):
 
     any_query = False
     """Whether it takes every parameter, as a page does whose own script reads them."""
+    only_json = False
+    """Whether a request that could carry a body must say that it sends JSON, even where it is empty."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handler = super().get_route_handler()
+        handler, takes_body, only_json = (
+            super().get_route_handler(),
+            self.body_field is not None,
+            self.only_json,
+        )
         if self.any_query:
             return handler
         known = [field.alias for field in get_flat_dependant(self.dependant).query_params]
@@ -53,6 +60,8 @@ class StrictRoute(APIRoute):
             for name in request.query_params:
                 if name not in known:
                     raise unknown_parameter(name, known)
+            if takes_body:
+                request = await json_body.read(request, always=only_json)
             return await handler(request)
 
         return strict
@@ -82,8 +91,8 @@ class ScopedRoute(StrictRoute):
 
 
 def unknown_parameter(name: str, known: Sequence[str]) -> BadRequest:
-    close = get_close_matches(name[:64], known, n=1)
     """Names the one that was probably meant."""
+    close = get_close_matches(name[:64], known, n=1)
     meant = f"; did you mean {close[0]}?" if close else ""
     return BadRequest(f"there is no such query parameter{meant}", param=name[:100])
 

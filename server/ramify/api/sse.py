@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from ramify.api import errors
 from ramify.api.disconnect import ClientGone, unless_gone
+from ramify.api.wire_common import ErrorBody
 
 PING = b": ping\n\n"
 
@@ -36,13 +38,26 @@ def comment(text: str) -> bytes:
     return f": {text}\n\n".encode()
 
 
+def error_event(error: ErrorBody) -> bytes:
+    """The last event of a stream that broke off."""
+    return event("error", error)
+
+
 class EventStream(Response):
-    """Sends events as they come. Where the client leaves, the iterator is closed (its `finally` runs)."""
+    """Sends events as they come. If the client leaves, the iterator is closed (its `finally` runs). If the iterator
+    raises, whatever it is, the client is told before the stream ends."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[bytes], headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        events: AsyncIterator[bytes],
+        headers: Mapping[str, str] | None = None,
+        told: Callable[[ErrorBody], bytes] = error_event,
+    ) -> None:
+        """told: the end of a stream that an error has broken off."""
         self.events = events
+        self.told = told
         self.status_code = 200
         self.background = None
         self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no", **(headers or {})})
@@ -50,11 +65,15 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         try:
-            await unless_gone(receive, self._send_all(send))
+            await unless_gone(receive, self._send_all(send, scope.get("ramify_request_id", "unknown")))
         except ClientGone:
             return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _send_all(self, send: Send) -> None:
-        async for chunk in self.events:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    async def _send_all(self, send: Send, number: str) -> None:
+        try:
+            async for chunk in self.events:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except Exception as error:
+            last = self.told(errors.broken_off(error, number))
+            await send({"type": "http.response.body", "body": last, "more_body": True})

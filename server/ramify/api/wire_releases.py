@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from ramify.api.wire_common import PLAIN, Reply, Request
+from ramify.service.errors import DRAINED
 
 MOST_FIGURES = 64 << 10
 """Bytes of a release's figures, as JSON."""
@@ -99,4 +100,5 @@ class Drain(Request):
 class Drained(Reply):
     object: Literal["drain"] = "drain"
     drained: bool = True
+    message: str = Field(default=DRAINED, description="What ends the drain.")
     seconds: float

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ramify.service.errors import Busy, KeyBusy, ServerBusy
+from ramify.service.errors import DRAINED, Busy, KeyBusy, ServerBusy
 from ramify.settings import Admission as Settings
 
 LONGEST_RETRY = 120
@@ -168,7 +168,7 @@ class Admission:
             return KeyBusy("this API key's running searches fill its share of the server", retry_after=after)
         self.refused(reason)
         if reason == "draining":
-            return ServerBusy("the server is shutting down", retry_after=after)
+            return ServerBusy(DRAINED, retry_after=after)
         return ServerBusy(
             f"the server is full: {len(self.running)} searches run and {len(self.waiting)} wait",
             retry_after=after,

@@ -23,6 +23,9 @@ ServiceError
 
 from __future__ import annotations
 
+DRAINED = "the server is shutting down or drained (POST /admin/drain): no more work until it is started again"
+"""What is said of a drain, and what ends it."""
+
 
 class ServiceError(Exception):
     """`message` is for people; `code` is for programs and never changes."""

@@ -15,6 +15,7 @@ from ramify.engines.errors import EngineBusy, EngineError, RequestRefused
 from ramify.search.protocols import EngineDead
 from ramify.service.admission import Admission, Ticket
 from ramify.service.errors import (
+    DRAINED,
     BadRequest,
     Cancelled,
     EngineUnavailable,
@@ -169,7 +170,7 @@ class Completions:
 
     async def _prepared(self, ask: PlainAsk) -> Work:
         if self.draining():
-            raise ServerBusy("the server is shutting down", retry_after=30)
+            raise ServerBusy(DRAINED, retry_after=30)
         if self.engines.dead.is_set():
             raise EngineUnavailable("an engine has died; the server is about to restart", retry_after=30)
         with _translated():

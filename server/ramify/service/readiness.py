@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ramify.service.errors import DRAINED
 from ramify.service.ports import Engines
 from ramify.settings import Probe
 
@@ -46,7 +47,7 @@ class Readiness:
     def _known_problem(self) -> str | None:
         if self.engines.dead.is_set():
             return "an engine has died"
-        return "shutting down" if self.draining() else None
+        return DRAINED if self.draining() else None
 
     async def _ask(self) -> str | None:
         problem = None

@@ -28,6 +28,7 @@ from ramify.search.protocols import EngineDead
 from ramify.service import canary
 from ramify.service.catalogue import Row, catalogue, lineage, resolve
 from ramify.service.errors import (
+    DRAINED,
     ActivationFailed,
     ActivationInProgress,
     Conflict,
@@ -140,7 +141,7 @@ class Releases:
         if self.busy:
             raise ActivationInProgress("another release is being activated", retry_after=5)
         if self.searches.draining:
-            raise ServerBusy("the server is shutting down", retry_after=30)
+            raise ServerBusy(DRAINED, retry_after=30)
         if self.current is None:
             raise Conflict("this server serves models that are no release, so it cannot activate one")
         self._task = asyncio.create_task(

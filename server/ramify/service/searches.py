@@ -19,7 +19,15 @@ from ramify.search.run import Progress, Search
 from ramify.search.tree import Tree
 from ramify.service.admission import Admission, Ticket
 from ramify.service.ask import Ask
-from ramify.service.errors import Conflict, EngineUnavailable, NotFound, OtherBody, SearchFailed, ServerBusy
+from ramify.service.errors import (
+    DRAINED,
+    Conflict,
+    EngineUnavailable,
+    NotFound,
+    OtherBody,
+    SearchFailed,
+    ServerBusy,
+)
 from ramify.service.idempotency import Once, Replayed, claim, kept
 from ramify.service.ids import search_id, tree_id
 from ramify.service.keys import Caller
@@ -108,7 +116,7 @@ class Searches:
         """
         arrived = self.clock()
         if self.draining:
-            raise ServerBusy("the server is shutting down", retry_after=30)
+            raise ServerBusy(DRAINED, retry_after=30)
         if self.engines.dead.is_set():
             raise EngineUnavailable("an engine has died; the server is about to restart", retry_after=30)
         prepared = self.preparer.prepare(ask if caller.train else replace(ask, train=False))

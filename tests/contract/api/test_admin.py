@@ -78,7 +78,15 @@ async def test_models_that_are_no_release_are_not_replaced(tmp_path: Path) -> No
     async with worlds.a_world(tmp_path) as world:
         transport = httpx.ASGITransport(admin_application(world.context, None))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as admin:
-            reply = await admin.post("/admin/releases/v000001/activate")
+            reply = await admin.post("/admin/releases/v000001/activate", json={})
             assert (reply.status_code, reply.json()["error"]["code"]) == (409, "conflict")
             listing = (await admin.get("/admin/releases")).json()
     assert (listing["active"], listing["data"]) == ("fake", [])
+
+
+async def test_a_drained_server_says_how_to_end_the_drain(site: Site) -> None:
+    drained = (await site.admin.post("/admin/drain", json={})).json()
+    refusals = [await site.search(), await site.http.get("/readyz")]
+    assert [reply.status_code for reply in refusals] == [503, 503]
+    for said in [drained["message"], *(reply.json()["error"]["message"] for reply in refusals)]:
+        assert "until it is started again" in said

@@ -194,6 +194,6 @@ async def test_a_bad_release_is_refused_before_an_engine_is_touched_and_the_old_
     ["v000009", "latest", "..%2Fv000002", "%2e%2e%2fv000002", "v0000021", "v000002%00", "V000002"],
 )
 async def test_only_ids_of_releases_are_taken(site: Site, given: str) -> None:
-    reply = await site.admin.post(f"/admin/releases/{given}/activate")
+    reply = await site.admin.post(f"/admin/releases/{given}/activate", json={})
     assert reply.status_code == 404, reply.text
     assert site.engines.loads == []

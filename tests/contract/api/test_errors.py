@@ -111,10 +111,15 @@ async def test_what_is_no_json_object_is_refused_with_400(world: World, body: st
     error(await world.http.post("/v1/search", content=body, headers=headers), 400)
 
 
-async def test_another_content_type_is_refused_with_400(world: World) -> None:
-    headers = {"content-type": "text/plain"}
-    found = error(await world.http.post("/v1/search", content='{"prompt": "?"}', headers=headers), 400)
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""]
+)
+@pytest.mark.parametrize("path", ["/v1/search", "/v1/completions", "/v1/trees/tree_0/feedback"])
+async def test_only_json_is_read_whatever_the_body_holds(world: World, path: str, kind: str) -> None:
+    headers = {"content-type": kind} if kind else {}
+    found = error(await world.http.post(path, content='{"prompt": "?"}', headers=headers), 415)
     assert "application/json" in found["message"]
+    assert found["code"] == "unsupported_media_type"
 
 
 @pytest.mark.parametrize(

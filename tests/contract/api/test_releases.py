@@ -51,7 +51,7 @@ async def test_the_active_release_survives_a_restart(tmp_path: Path) -> None:
     async with a_site(tmp_path) as site:
         assert await site.served() == "v000002"
         await site.activate("v000003")
-        rolled = (await site.admin.post("/admin/releases/rollback")).json()
+        rolled = (await site.admin.post("/admin/releases/rollback", json={})).json()
         assert (rolled["release"], rolled["previous"]) == ("v000002", "v000003")
     async with a_site(tmp_path) as site:
         assert await site.served() == "v000002"
@@ -75,7 +75,7 @@ async def test_rollbacks_go_back_and_never_forward(site: Site) -> None:
     for expected in ("v000002", "v000001"):
         assert (await site.admin.post("/admin/releases/rollback", json={})).json()["release"] == expected
         assert await site.served() == expected
-    none = await site.admin.post("/admin/releases/rollback")
+    none = await site.admin.post("/admin/releases/rollback", json={})
     assert (none.status_code, none.json()["error"]["code"]) == (409, "conflict")
 
 

@@ -153,7 +153,7 @@ async def test_operators_are_answered_on_a_port_of_their_own_and_drain_the_serve
         address = next(line for line in said.splitlines() if "  admin  " in line).split()[1]
         async with httpx.AsyncClient(base_url=address, timeout=20) as admin:
             assert (await admin.get("/admin/releases")).json()["active"] == "fake"
-            assert (await admin.post("/admin/drain")).json()["drained"] is True
+            assert (await admin.post("/admin/drain", json={})).json()["drained"] is True
             assert (await admin.get("/v1/models")).status_code == 404
         assert (await http.get("/admin/releases")).status_code == 404
         assert (await http.get("/readyz")).status_code == 503

@@ -164,7 +164,7 @@ async def test_a_release_is_loaded_under_32_searches_and_none_of_the_old_one_is_
             assert_same(after, await asked(other))
     finally:
         await asyncio.to_thread(fresh.stop)
-    back = await admin.post("/admin/releases/rollback")
+    back = await admin.post("/admin/releases/rollback", json={})
     assert back.json()["release"] == "v000001"
     assert_same(await asked(http), before)
 
@@ -173,7 +173,7 @@ async def test_a_release_with_wrong_figures_is_gone_back_from_on_vllm(
     http: httpx.AsyncClient, admin: httpx.AsyncClient
 ) -> None:
     before = await asked(http)
-    refused = await admin.post("/admin/releases/v000003/activate")
+    refused = await admin.post("/admin/releases/v000003/activate", json={})
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "activation_failed")
     assert "not the weights that were published" in refused.json()["error"]["message"]
     assert_same(await asked(http), before)
@@ -189,6 +189,6 @@ async def test_a_truncated_release_is_refused_on_vllm(
     (broken / "manifest.json").write_text(
         (broken / "manifest.json").read_text().replace('"v000002"', '"v000004"')
     )
-    refused = await admin.post("/admin/releases/v000004/activate")
+    refused = await admin.post("/admin/releases/v000004/activate", json={})
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "activation_failed")
     assert (await http.get("/version")).json()["release"] == "v000001"

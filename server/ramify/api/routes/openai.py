@@ -14,7 +14,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request, Response
 
 from ramify.api import convert_openai as convert
-from ramify.api import errors, openai_answers, openai_rules, sse
+from ramify.api import openai_answers, openai_rules, sse
 from ramify.api import wire_openai as wire
 from ramify.api import wire_openai_replies as replies
 from ramify.api.context import Context, Here, Who
@@ -24,9 +24,10 @@ from ramify.api.middleware import request_id
 from ramify.api.names import SearchHeader
 from ramify.api.routes.search import headers_of
 from ramify.api.scopes import ScopedRoute, needs
+from ramify.api.wire_common import ErrorBody
 from ramify.search.tree import Tree
 from ramify.service.answers import failure
-from ramify.service.errors import BadRequest, NoAnswer, ServiceError
+from ramify.service.errors import BadRequest, NoAnswer
 from ramify.service.idempotency import Once, Replayed
 from ramify.service.keys import Caller
 from ramify.service.plain import Stream
@@ -104,6 +105,11 @@ def not_kept() -> BadRequest:
     )
 
 
+def _broken_off(error: ErrorBody) -> bytes:
+    """The end of a stream that an error has broken off, as OpenAI's clients read it."""
+    return sse.data(error.model_dump()) + openai_answers.DONE
+
+
 # -- the policy alone --------------------------------------------------------------------------------------------
 
 
@@ -111,7 +117,7 @@ async def _plain(body: convert.Body, request: Request, here: Context, who: Calle
     ask = convert.plain_ask(body, request_id(request))
     if body.stream:
         stream = await unless_gone(request.receive, here.completions.stream(ask, who))
-        return sse.EventStream(_plain_chunks(stream, _wants_usage(body), here))
+        return sse.EventStream(_plain_chunks(stream, _wants_usage(body), here), told=_broken_off)
     answer = await unless_gone(request.receive, here.completions.complete(ask, who))
     return _json(openai_answers.json_of(openai_answers.plain(answer, here.model)))
 
@@ -123,8 +129,6 @@ async def _plain_chunks(
         async for chunk in stream:
             if sent := openai_answers.plain_chunk(chunk, here.model, wanted):
                 yield sent
-    except ServiceError as error:
-        yield sse.data(errors.body_of(error).model_dump())
     finally:
         await stream.close()
     yield openai_answers.DONE
@@ -144,7 +148,7 @@ async def _searched(
         raise convert.renamed(error, body) from error
     headers = NO_RETRY | headers_of(begun)
     if body.stream:
-        return sse.EventStream(_search_chunks(begun, body, here), headers)
+        return sse.EventStream(_search_chunks(begun, body, here), headers, _broken_off)
     if isinstance(begun, Replayed):
         return _json(begun.body, headers)
     try:
@@ -168,8 +172,6 @@ async def _search_chunks(
             reply = _reply(await begun.logged(), body, here)
         for chunk in openai_answers.chunks(reply, _wants_usage(body)):
             yield chunk
-    except ServiceError as error:
-        yield sse.data(errors.body_of(error).model_dump())
     finally:
         if isinstance(begun, Running):
             begun.stop("cancelled", "disconnect")  # without effect on one that has ended

@@ -17,7 +17,6 @@ from ramify.api.middleware import request_id
 from ramify.api.names import SearchHeader
 from ramify.api.routes.openai import Key, not_kept
 from ramify.api.scopes import ScopedRoute, needs
-from ramify.service.errors import ServiceError
 from ramify.service.plain import Stream
 
 router = APIRouter(route_class=ScopedRoute, tags=["openai"])
@@ -49,7 +48,7 @@ async def create(
     try:
         if body.stream:
             stream = await unless_gone(request.receive, here.completions.stream(ask, who))
-            return sse.EventStream(_events(stream, here))
+            return sse.EventStream(_events(stream, here, request_id(request)))
         answer = await unless_gone(request.receive, here.completions.complete(ask, who))
     except ClientGone:
         return Response(status_code=499)
@@ -81,15 +80,15 @@ async def cancel_response(id: Id, here: Here, who: Who) -> wire.CancelReply:  # 
     return wire.CancelReply(id=id, object="response", cancelled=here.completions.cancel(id, who))
 
 
-async def _events(stream: Stream, here: Context) -> AsyncIterator[bytes]:
+async def _events(stream: Stream, here: Context, request: str) -> AsyncIterator[bytes]:
     number = 0
     try:
         async for event in stream:
             number += 1
             told = {"response": _named(event["response"], here)} if "response" in event else {}
             yield sse.named(event["type"], {**event, **told})
-    except ServiceError as error:
-        detail = errors.body_of(error).error.model_dump()
+    except Exception as error:
+        detail = errors.broken_off(error, request).error.model_dump()
         yield sse.named("error", {"type": "error", "sequence_number": number, **detail, "error": detail})
     finally:
         await stream.close()

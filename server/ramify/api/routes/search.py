@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Request, Response
 from fastapi.responses import JSONResponse
 
-from ramify.api import convert, errors, sse
+from ramify.api import convert, sse
 from ramify.api import wire_search as wire
 from ramify.api.context import Context, Here, Who
 from ramify.api.disconnect import ClientGone, unless_gone
@@ -20,7 +20,6 @@ from ramify.api.scopes import ScopedRoute, needs
 from ramify.search.tree import Tree
 from ramify.service.answers import failure
 from ramify.service.ask import Ask
-from ramify.service.errors import ServiceError
 from ramify.service.growing import Growing
 from ramify.service.idempotency import Once, Replayed
 from ramify.service.ids import tree_id
@@ -167,8 +166,6 @@ async def _events(begun: Running | Replayed, body: wire.Asked, here: Context) ->
         if problem := failure(tree):
             raise problem
         yield sse.event("search.completed", _render(tree, body, here))
-    except ServiceError as error:
-        yield sse.event("error", errors.body_of(error))
     finally:
         begun.stop("cancelled", "disconnect")  # without effect on one that has ended
 

@@ -1,0 +1,128 @@
+"""Bodies: read as JSON at one place, for every route.
+
+JSON can write what nothing behind it can hold: half a surrogate pair is a string that cannot be sent, 1e999 is a number
+that cannot be written again, and a thousand nested lists overflow the stack of whatever writes them. Such a value got
+into a tree, and the tree could not be read ever after. So they are refused here, whatever the field may be.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import Request
+from starlette.exceptions import HTTPException
+
+from ramify.service.errors import BadRequest
+
+DEEPEST = 100
+"""Lists and objects within each other."""
+LONGEST_PATH = 300
+"""Characters of a field's path in an error."""
+SUSPECT = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]|[eE]\+?\d{3}|\d{300}|NaN|Infinity")
+"""Finds every text that may hold half a surrogate pair or a number that is not finite."""
+Path = tuple["Path", object] | None
+"""The innermost key or index last."""
+
+
+class NotJson(HTTPException):
+    def __init__(self) -> None:
+        super().__init__(415, "send JSON, with the header Content-Type: application/json")
+
+
+class JsonRequest(Request):
+    """A request whose body was read by `parsed`."""
+
+    content: Any = None
+
+    async def json(self) -> Any:
+        return self.content
+
+
+async def read(request: Request, *, always: bool = False) -> Request:
+    """The request with its body parsed.
+
+    always: whether a request without a body must say that it sends JSON too; no page of another site can have a browser
+    say so unasked. Raises `NotJson`, `BadRequest`.
+    """
+    reading = JsonRequest(request.scope, request.receive)
+    body = b"" if always and not is_json(request) else await reading.body()
+    if (body or always) and not is_json(request):
+        raise NotJson
+    if body:
+        reading.content = parsed(body)
+    return reading
+
+
+def is_json(request: Request) -> bool:
+    """Whether the request says that its body is JSON."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+
+
+def parsed(body: bytes) -> Any:
+    """The value of a JSON text. Raises `BadRequest`, naming the field where there is one."""
+    try:
+        text = body.decode("utf-8-sig")
+        value = json.loads(text)
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"the body is not valid UTF-8 at byte {error.start}") from error
+    except json.JSONDecodeError as error:
+        raise BadRequest(f"the body is not valid JSON: {error.msg} at character {error.pos}") from error
+    except ValueError as error:  # Python's own limit
+        raise BadRequest("the body holds a number of too many digits") from error
+    except RecursionError as error:
+        raise too_deep(None) from error
+    if SUSPECT.search(text) or text.count("[") + text.count("{") > DEEPEST:
+        check(value)
+    return value
+
+
+def check(value: Any) -> None:
+    """Refuse what could not be written again. Raises `BadRequest`, naming the field."""
+    waiting: list[tuple[Any, Path, int]] = [(value, None, 0)]
+    while waiting:
+        item, path, depth = waiting.pop()
+        if isinstance(item, str) and not is_text(item):
+            raise BadRequest("is not valid Unicode: it holds half of a surrogate pair", param=written(path))
+        if isinstance(item, float) and not math.isfinite(item):
+            raise BadRequest("must be a finite number", param=written(path))
+        if isinstance(item, dict | list):
+            if depth == DEEPEST:
+                raise too_deep(written(path))
+            waiting.extend((inner, (path, key), depth + 1) for key, inner in _members(item, path))
+
+
+def _members(item: dict[str, Any] | list[Any], path: Path) -> Iterator[tuple[object, Any]]:
+    if isinstance(item, list):
+        yield from enumerate(item)
+        return
+    for key, inner in item.items():
+        if not is_text(key):
+            raise BadRequest("has a field whose name is not valid Unicode", param=written(path))
+        yield key, inner
+
+
+def is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def too_deep(param: str | None) -> BadRequest:
+    return BadRequest(f"the body nests lists and objects more than {DEEPEST} deep", param=param)
+
+
+def written(path: Path) -> str | None:
+    """`messages.0.content` of a path; `None` of the body itself."""
+    parts: list[str] = []
+    while path is not None:
+        path, part = path
+        parts.append(str(part)[:100])
+    return ".".join(reversed(parts))[:LONGEST_PATH] or None
