@@ -306,6 +306,14 @@ class AsyncConsumers:
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
 
+    async def list(self) -> list[results.Consumer]:
+        """Every registered reader, by name."""
+        return (await self._client.send(calls.list_consumers())).data
+
+    async def delete(self, name: str) -> None:
+        """Forget a reader that is gone. Raises `Conflict` while it is leased."""
+        await self._client.send(calls.delete_consumer(name))
+
     async def get(self, name: str) -> results.Consumer:
         return await self._client.send(calls.get_consumer(name))
 

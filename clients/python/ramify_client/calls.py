@@ -116,6 +116,14 @@ def get_consumer(name: str) -> Call[results.Consumer]:
     return Call("GET", f"/v1/consumers/{_part(name)}", read(results.Consumer))
 
 
+def list_consumers() -> Call[results.Consumers]:
+    return Call("GET", "/v1/consumers", read(results.Consumers))
+
+
+def delete_consumer(name: str) -> Call[None]:
+    return Call("DELETE", f"/v1/consumers/{_part(name)}", _nothing, repeatable=False)
+
+
 def put_consumer(name: str, version: int | None, **changes: Any) -> Call[results.Consumer]:
     """Not repeated: the first try may have moved the version on."""
     headers = {} if version is None else {"If-Match": f'"{version}"'}

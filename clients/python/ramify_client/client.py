@@ -298,6 +298,14 @@ class Consumers:
     def __init__(self, client: Client) -> None:
         self._client = client
 
+    def list(self) -> list[results.Consumer]:
+        """Every registered reader, by name."""
+        return (self._client.send(calls.list_consumers())).data
+
+    def delete(self, name: str) -> None:
+        """Forget a reader that is gone. Raises `Conflict` while it is leased."""
+        self._client.send(calls.delete_consumer(name))
+
     def get(self, name: str) -> results.Consumer:
         return self._client.send(calls.get_consumer(name))
 

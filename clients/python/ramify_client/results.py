@@ -193,6 +193,10 @@ class Consumer(Result):
     """The log's last `seq`."""
 
 
+class Consumers(Result):
+    data: list[Consumer]
+
+
 class Model(Result):
     id: str
     created: int

@@ -129,6 +129,11 @@ export const feedback = (tree: string, body: FeedbackRequest) =>
 
 export const getConsumer = (name: string) => call("get", "/v1/consumers/{name}", { name }, ["cursor", "version"]);
 
+export const listConsumers = () => call("get", "/v1/consumers", {}, ["data"]);
+
+export const deleteConsumer = (name: string) =>
+  call("delete", "/v1/consumers/{name}", { name }, [], { repeatable: false });
+
 /** Not repeated: the first try may have moved the version on. */
 export function putConsumer(name: string, { version, ...body }: ConsumerChange) {
   const headers: Record<string, string> = version === undefined ? {} : { "If-Match": `"${version}"` };

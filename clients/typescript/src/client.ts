@@ -169,6 +169,16 @@ export class Consumers {
     this.#transport = transport;
   }
 
+  /** Every registered reader, by name. */
+  async list(how?: CallOptions): Promise<Consumer[]> {
+    return (await this.#transport.send(calls.listConsumers(), how)).data;
+  }
+
+  /** Forget a reader that is gone. Fails with `Conflict` while it is leased. */
+  async delete(name: string, how?: CallOptions): Promise<void> {
+    await this.#transport.send(calls.deleteConsumer(name), how);
+  }
+
   get(name: string, how?: CallOptions): Promise<Consumer> {
     return this.#transport.send(calls.getConsumer(name), how);
   }

@@ -368,6 +368,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/consumers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Consumers
+         * @description Every registered reader, by name. Retention deletes nothing that one of them has still to read.
+         */
+        get: operations["consumers_v1_consumers_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/consumers/{name}": {
         parameters: {
             query?: never;
@@ -387,7 +407,11 @@ export interface paths {
          */
         put: operations["put_v1_consumers__name__put"];
         post?: never;
-        delete?: never;
+        /**
+         * Delete
+         * @description Forget a reader that is gone, so that retention waits for it no longer. 409 while it is leased.
+         */
+        delete: operations["delete_v1_consumers__name__delete"];
         options?: never;
         head?: never;
         patch?: never;
@@ -1506,6 +1530,33 @@ export interface components {
              * @description Must equal `n`: ask for `"search": {"algorithm": "best_of_n"}`.
              */
             best_of?: number | null;
+        };
+        /** ConsumerDeleted */
+        ConsumerDeleted: {
+            /** Name */
+            name: string;
+            /**
+             * Object
+             * @default consumer.deleted
+             * @constant
+             */
+            object?: "consumer.deleted";
+            /**
+             * Deleted
+             * @default true
+             */
+            deleted?: boolean;
+        };
+        /** ConsumerList */
+        ConsumerList: {
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object?: "list";
+            /** Data */
+            data: components["schemas"]["ConsumerReply"][];
         };
         /** ConsumerPut */
         ConsumerPut: {
@@ -5324,6 +5375,62 @@ export interface operations {
             };
         };
     };
+    consumers_v1_consumers_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConsumerList"];
+                };
+            };
+            /** @description No API key, or an unknown one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The API key lacks a scope */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The server failed */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Full, shutting down, or an engine is dead; see Retry-After */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     consumer_v1_consumers__name__get: {
         parameters: {
             query?: never;
@@ -5465,6 +5572,91 @@ export interface operations {
             };
             /** @description The body is too large */
             413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The server failed */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Full, shutting down, or an engine is dead; see Retry-After */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    delete_v1_consumers__name__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConsumerDeleted"];
+                };
+            };
+            /** @description A field is wrong; `param` says which */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No API key, or an unknown one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The API key lacks a scope */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The state of things forbids it now */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -18,6 +18,7 @@ from ramify.service.ports import Engines, ServedModel
 from ramify.service.prepare import Preparer
 from ramify.service.readiness import Readiness
 from ramify.service.releases import Releases
+from ramify.service.retention import Retention
 from ramify.service.searches import Searches
 from ramify.service.served import model_of
 from ramify.service.spool import Spool
@@ -74,6 +75,7 @@ def assemble(
         ),
         judge=Judge(engines, model, settings.limits),
         readiness=Readiness(engines, settings.probe, clock, lambda: searches.draining),
+        retention=Retention(log, settings.retention, metrics.expired, now),
         metrics=metrics,
     )
     _watch(context)
@@ -96,4 +98,8 @@ def _watch(context: Context) -> None:
     metrics.gauge(
         "ramify_log_spooled_searches", "Finished, waiting for the log.", lambda: len(searches.spool)
     )
+    retention = context.retention
+    metrics.gauge("ramify_log_trees", "In the log.", lambda: retention.figures.trees)
+    metrics.gauge("ramify_log_bytes", "Of their bodies, compressed.", lambda: retention.figures.bytes)
+    metrics.gauge("ramify_log_oldest_seconds", "Age of the oldest tree.", lambda: retention.oldest_seconds)
     metrics.watch("ramify_engine", context.engines.stats)

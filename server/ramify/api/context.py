@@ -15,6 +15,7 @@ from ramify.service.plain import Completions
 from ramify.service.ports import Engines, ServedModel
 from ramify.service.readiness import Readiness
 from ramify.service.releases import Releases
+from ramify.service.retention import Retention
 from ramify.service.searches import Searches
 from ramify.settings import Settings
 from ramify.treelog import TreeLog
@@ -33,6 +34,7 @@ class Context:
     completions: Completions
     judge: Judge
     readiness: Readiness
+    retention: Retention
     metrics: Metrics
 
 

@@ -168,8 +168,13 @@ class _Server:
         return self.served if active is None or active is base else of_release(active, self.settings)
 
     async def _serve(self, context: Context) -> int:
-        async with self._administered(context):
-            return await self._serve_public(context)
+        upkeep = asyncio.create_task(context.retention.run(), name="retention")
+        try:
+            async with self._administered(context):
+                return await self._serve_public(context)
+        finally:
+            upkeep.cancel()
+            await asyncio.gather(upkeep, return_exceptions=True)
 
     @asynccontextmanager
     async def _administered(self, context: Context) -> AsyncIterator[None]:

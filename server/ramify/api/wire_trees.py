@@ -107,6 +107,17 @@ class ConsumerReply(Reply):
     high_water: int = Field(description="The log's last `seq`.")
 
 
+class ConsumerList(Reply):
+    object: Literal["list"] = "list"
+    data: list[ConsumerReply]
+
+
+class ConsumerDeleted(Reply):
+    name: str
+    object: Literal["consumer.deleted"] = "consumer.deleted"
+    deleted: bool = True
+
+
 class ConsumerPut(Request):
     cursor: Annotated[int, Field(ge=0, le=(1 << 63) - 1)] | None = Field(
         default=None, description="Absent: as it was."

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ramify.cli.output import fail, refuse
 
 if TYPE_CHECKING:
+    from ramify.settings import Retention, Settings
     from ramify.treelog import TreeLog
     from ramify_client import Client
     from ramify_client.results import TreeSummary
@@ -56,10 +57,19 @@ def source(
 
 
 def log_url(log: str | None, config: Path | None) -> str:
+    return _settings(config, log=log).log
+
+
+def retention_of(config: Path | None) -> Retention:
+    """How long the settings keep trees."""
+    return _settings(config).retention
+
+
+def _settings(config: Path | None, **flags: Any) -> Settings:
     from ramify.settings import BadSettings, load
 
     try:
-        return load(config, log=log).log
+        return load(config, **flags)
     except BadSettings as error:
         refuse(error)
 

@@ -13,12 +13,12 @@ import typer
 
 from ramify.cli import completion
 from ramify.cli.output import AsJson, console, errors, fail, print_json, refuse
-from ramify.cli.tree_source import log_advice, log_url, opened, resolve, source
+from ramify.cli.tree_source import log_advice, log_url, opened, resolve, retention_of, source
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ramify.treelog import Record
+    from ramify.treelog import Consumer, Expired, Figures, Record
     from ramify_client.results import TreeSummary
 
 app = typer.Typer(help="The log of searched trees: list, show, verify, export, dot.", no_args_is_help=True)
@@ -152,6 +152,42 @@ def verify(log: Log = None, config: Config = None, as_json: AsJson = False) -> N
 
 
 @app.command()
+def expire(
+    log: Log = None,
+    config: Config = None,
+    days: Annotated[
+        float | None, typer.Option(min=0, help="Trees of this age go; none: the settings' own.")
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            "--bytes", min=0, help="The oldest go until the rest takes no more; none: the settings'."
+        ),
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Delete them; without it they are only counted.")
+    ] = False,
+) -> None:
+    """Delete old trees that every registered consumer has read. A running server does it by its settings
+    ([retention]); beside one on SQLite only the count can be had."""
+    from ramify.service.retention import DAY
+
+    kept = retention_of(config)
+    days, size = (kept.days, kept.bytes) if days is None and size is None else (days, size)
+    if days is None and size is None:
+        refuse("nothing says what to delete", "give --days or --bytes, or set [retention] in the settings")
+    rules = {"older_than": None if days is None else days * DAY, "keep_bytes": size}
+    if yes:
+        done = _run(_expire(log_url(log, config), rules))
+        console.print(f"deleted {done.trees} trees and {done.outcomes} verdicts on them", highlight=False)
+        return
+    found, waiting = _run(_expirable(log_url(log, config), rules))
+    console.print(f"{found.trees} trees, {found.bytes} bytes; --yes deletes them", highlight=False)
+    for consumer in waiting:
+        console.print(f"consumer {consumer.name} has read up to {consumer.cursor}", highlight=False)
+
+
+@app.command()
 def export(
     target: Annotated[Path, typer.Argument(help="File to write: .ndjson or .parquet.")],
     log: Log = None,
@@ -186,6 +222,20 @@ async def _verify(url: str) -> Any:
     async with opened(url) as log:
         with errors.status("verifying …") as status:
             return await log.verify(lambda seq, last: status.update(f"verifying … {seq} of {last}"))
+
+
+async def _expire(url: str, rules: dict[str, Any]) -> Expired:
+    from ramify.treelog import TreeLog
+
+    async with await TreeLog.open(url) as log:
+        return await log.expire(**rules)
+
+
+async def _expirable(url: str, rules: dict[str, Any]) -> tuple[Figures, Sequence[Consumer]]:
+    """What would go, and the consumers that have still to read something."""
+    async with opened(url) as log:
+        last = await log.high_water()
+        return await log.expirable(**rules), [c for c in await log.consumers() if c.cursor < last]
 
 
 async def _export(url: str, target: Path, form: str, after: int) -> tuple[int, int]:

@@ -17,6 +17,7 @@
 | `releases` | which release is served: activation, rollback, history |
 | `canary` | whether the weights that answer are those that were published |
 | `idempotency` | one search for one Idempotency-Key |
+| `retention` | how long trees are kept; how large the log is |
 | `readiness` | whether the engines make progress |
 | `metrics` | figures for Prometheus |
 | `keys` | API keys and their scopes |

@@ -64,6 +64,7 @@ class Metrics:
             "ramify_grading_failures", "Verifiers that failed, by kind; no verdicts.", ["kind"], registry=r
         )
         self._log_failures = Counter("ramify_log_failures", "Trees that could not be logged.", registry=r)
+        self._expired = Counter("ramify_log_expired_trees", "Trees deleted by retention.", registry=r)
         self._requests = Counter(
             "ramify_http_requests", "Requests answered.", ["method", "route", "status"], registry=r
         )
@@ -137,6 +138,9 @@ class Metrics:
 
     def grading_failed(self, kind: str) -> None:
         self._grading.labels(kind).inc()
+
+    def expired(self, trees: int) -> None:
+        self._expired.inc(trees)
 
     def log_failed(self) -> None:
         self._log_failures.inc()

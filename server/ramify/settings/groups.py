@@ -258,6 +258,20 @@ class Spool(Group):
     )
 
 
+class Retention(Group):
+    """How long trees are kept; none of it: for ever. Only what every registered consumer has read is deleted."""
+
+    days: float | None = Field(default=None, gt=0, description="Trees of this age are deleted.")
+    bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="The oldest trees are deleted until the rest takes no more, compressed.",
+    )
+    every_seconds: float = Field(
+        default=600.0, ge=1, description="How often the log is looked at, for this and for its metrics."
+    )
+
+
 class EngineSettings(Group):
     """The vLLM engines. Absent values are computed from the machine."""
 

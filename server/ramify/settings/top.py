@@ -21,6 +21,7 @@ from ramify.settings.groups import (
     Group,
     Limits,
     Probe,
+    Retention,
     Spool,
     Stream,
     is_loopback,
@@ -97,6 +98,7 @@ class Settings(BaseSettings):
     admission: Admission = Field(default=Admission(), description="How much runs at once.")
     stream: Stream = Field(default=Stream(), description="Server-Sent Events.")
     probe: Probe = Field(default=Probe(), description="Readiness.")
+    retention: Retention = Field(default=Retention(), description="How long trees are kept.")
     spool: Spool = Field(default=Spool(), description="Finished searches on their way into the log.")
 
     @field_validator("host")

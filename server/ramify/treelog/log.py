@@ -25,6 +25,7 @@ from ramify.treelog.records import (
     Consumer,
     Entry,
     Expired,
+    Figures,
     Filters,
     Outcome,
     Record,
@@ -297,22 +298,54 @@ class TreeLog:
         """Forget a consumer, so that retention waits for it no longer. Raises `LeaseHeld` while it is leased."""
         return await self._write(consumers.remove, consumers.Removal(name, self._steady))
 
-    async def expire(self, *, older_than: float | None = None, keep_newest: int | None = None) -> Expired:
-        """Delete trees older than that many seconds and not among the newest, if every consumer has read
-        them.
+    async def expire(
+        self,
+        *,
+        older_than: float | None = None,
+        keep_newest: int | None = None,
+        keep_bytes: int | None = None,
+    ) -> Expired:
+        """Delete trees that every registered consumer has read.
 
-        Also drops idempotency keys that have run out. Raises `BadEntry` where neither rule is given.
+        older_than: those of at least this many seconds go. keep_bytes: the oldest go until the rest takes no more,
+        compressed. keep_newest: so many trees stay in any case; alone, all others go.
+        Also drops idempotency keys that have run out. Raises `BadEntry` if nothing is given.
         """
-        if older_than is None and keep_newest is None:
-            raise BadEntry("say what to keep: older_than, keep_newest or both")
+        keep = await self._keep(older_than, keep_newest, keep_bytes)
         total = Expired(0, 0, 0)
         while True:
-            done = await self._write(retention.expire, retention.Keep(older_than, keep_newest))
+            done = await self._write(retention.expire, keep)
             total = Expired(
                 total.trees + done.trees, total.outcomes + done.outcomes, total.claims + done.claims
             )
             if done.trees < retention.CHUNK:
                 return total
+
+    async def expirable(
+        self,
+        *,
+        older_than: float | None = None,
+        keep_newest: int | None = None,
+        keep_bytes: int | None = None,
+    ) -> Figures:
+        """What `expire` would delete now."""
+        keep = await self._keep(older_than, keep_newest, keep_bytes)
+        with self._reading():
+            return await retention.expirable(self._reads, keep, self._clock())
+
+    async def _keep(
+        self, older_than: float | None, keep_newest: int | None, keep_bytes: int | None
+    ) -> retention.Keep:
+        if older_than is None and keep_newest is None and keep_bytes is None:
+            raise BadEntry("say what to keep: older_than, keep_newest or keep_bytes")
+        with self._reading():
+            beyond = None if keep_bytes is None else await retention.beyond(self._reads, keep_bytes)
+        return retention.Keep(older_than, keep_newest, beyond)
+
+    async def figures(self) -> Figures:
+        """How many trees there are and what they take. Looks at every row."""
+        with self._reading():
+            return await retention.figures(self._reads)
 
     # Idempotency
 

@@ -252,6 +252,17 @@ class Expired:
 
 
 @dataclass(frozen=True, slots=True)
+class Figures:
+    """Trees of the log, or a part of them."""
+
+    trees: int
+    bytes: int
+    """Of their bodies, compressed."""
+    oldest: float | None
+    """When the oldest was made, in Unix seconds; `None` where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
 class BadRow:
     seq: int
     tree_id: str

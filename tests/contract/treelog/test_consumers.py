@@ -145,3 +145,17 @@ async def test_retention_keeps_the_young(log: TreeLog, clock: Any) -> None:
 async def test_retention_of_a_long_log_goes_in_chunks_to_the_end(log: TreeLog) -> None:
     await asyncio.gather(*(log.append(make_tree(1)) for _ in range(600)))
     assert (await log.expire(keep_newest=10)).trees == 590
+
+
+async def test_retention_by_size_and_age_deletes_what_either_names(log: TreeLog, clock: Any) -> None:
+    old = await _fill(log, 2, created_at=clock.now - 100)
+    young = await _fill(log, 4, created_at=clock.now - 10)
+    figures = await log.figures()
+    assert (figures.trees, figures.oldest) == (6, clock.now - 100)
+    most = figures.bytes * 7 // 12  # three and a half of six
+    rules = {"older_than": 50.0, "keep_bytes": most}
+    assert (await log.expirable(**rules)).trees == 3
+    assert (await log.expire(**rules)).trees == 3
+    assert [r.tree_id async for r in log.read()] == [*old, *young][3:]
+    assert (await log.figures()).bytes <= most
+    assert await log.expire(keep_bytes=0, keep_newest=1) == Expired(2, 0, 0)

@@ -24,6 +24,14 @@ IfMatch = Annotated[
 ]
 
 
+@router.get("/v1/consumers", response_model=wire.ConsumerList)
+@needs("log")
+async def consumers(here: Here) -> wire.ConsumerList:
+    """Every registered reader, by name. Retention deletes nothing that one of them has still to read."""
+    high_water = await here.log.high_water()
+    return wire.ConsumerList(data=[convert.consumer_of(c, high_water) for c in await here.log.consumers()])
+
+
 @router.get("/v1/consumers/{name}", response_model=wire.ConsumerReply)
 @needs("log")
 async def consumer(name: Name, here: Here, response: Response) -> wire.ConsumerReply:
@@ -60,6 +68,19 @@ async def put(
         raise BadRequest(str(error), param="cursor") from error
     response.headers["ETag"] = f'"{found.version}"'
     return convert.consumer_of(found, await here.log.high_water())
+
+
+@router.delete("/v1/consumers/{name}", response_model=wire.ConsumerDeleted)
+@needs("log")
+async def delete(name: Name, here: Here) -> wire.ConsumerDeleted:
+    """Forget a reader that is gone, so that retention waits for it no longer. 409 while it is leased."""
+    try:
+        known = await here.log.delete_consumer(name)
+    except LeaseHeld as error:
+        raise _conflict(str(error), "lease_held") from error
+    if not known:
+        raise NotFound(f"no consumer {name!r}", param="name")
+    return wire.ConsumerDeleted(name=name)
 
 
 def _version(if_match: str | None) -> int | None:

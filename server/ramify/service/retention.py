@@ -1,0 +1,55 @@
+"""Keeps the log within its settings while the server runs, and knows its size for the metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ramify.settings import Retention as Settings
+from ramify.treelog import LogError, TreeLog
+from ramify.treelog.records import Figures
+
+logger = logging.getLogger(__name__)
+DAY = 86_400.0
+"""Seconds."""
+
+
+@dataclass(eq=False, slots=True)
+class Retention:
+    """Expires old trees every `every_seconds`; never one that a registered consumer has still to read."""
+
+    log: TreeLog
+    settings: Settings
+    expired: Callable[[int], None]
+    """Told how many trees were deleted."""
+    now: Callable[[], float]
+    """Unix seconds."""
+    figures: Figures = field(default=Figures(0, 0, None))
+    """Of the log, when it was last looked at."""
+
+    async def run(self) -> None:
+        """Look after the log until cancelled."""
+        while True:
+            try:
+                await self.once()
+            except LogError as error:
+                logger.warning("old trees could not be expired: %s", error)
+            await asyncio.sleep(self.settings.every_seconds)
+
+    async def once(self) -> None:
+        """Expire what the settings say, then look at what is left. Raises `LogError`."""
+        days, most = self.settings.days, self.settings.bytes
+        if days is not None or most is not None:
+            done = await self.log.expire(older_than=None if days is None else days * DAY, keep_bytes=most)
+            if done.trees:
+                self.expired(done.trees)
+                logger.info("expired %d trees and %d verdicts on them", done.trees, done.outcomes)
+        self.figures = await self.log.figures()
+
+    @property
+    def oldest_seconds(self) -> float:
+        """Age of the oldest tree; 0 in an empty log."""
+        oldest = self.figures.oldest
+        return 0.0 if oldest is None else max(0.0, self.now() - oldest)
