@@ -7,7 +7,7 @@ RUN apt-get update -q \
  && apt-get install -q -y --no-install-recommends gcc g++ libc6-dev \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --uid 10001 --user-group --create-home ramify \
- && install -d -o ramify -g ramify /run/secrets /var/lib/ramify/log /var/lib/ramify/weights /var/lib/ramify/training
+ && install -d -o ramify -g ramify /run/secrets /var/lib/ramify/log /var/lib/ramify/cache /var/lib/ramify/weights /var/lib/ramify/training
 ENV PATH=/opt/ramify/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY pyproject.toml docker/requirements_of.py /opt/ramify/

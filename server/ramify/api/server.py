@@ -29,6 +29,7 @@ from ramify.api.context import Context
 from ramify.api.names import aliases_of
 from ramify.connections import ConnectionLimits, Listener
 from ramify.engines import EngineConfig, EngineError, Engines
+from ramify.engines.progress import StartUp
 from ramify.logs import log_to_stderr
 from ramify.rewards import registry
 from ramify.rewards.mathematics import close_default_pool
@@ -66,8 +67,10 @@ def serve(settings: Settings) -> int:
         with ExitStack() as doors:
             listener = doors.enter_context(preflight(settings))
             admin = doors.enter_context(admin_listener(settings)) if settings.admin.enabled else None
+            startup = doors.enter_context(StartUp())
+            startup.tell("verifying the release")
             served = served_of(settings)
-            return asyncio.run(_Server(settings, served, listener, admin=admin).run())
+            return asyncio.run(_Server(settings, served, listener, admin=admin, startup=startup).run())
     except (Refused, BadSettings, WeightsError, LogError) as error:
         sys.stderr.write(f"ramify serve: {error}\n")
         return REFUSED
@@ -132,22 +135,25 @@ class _Server:
     settings: Settings
     served: Served
     listener: socket.socket
-    start: Callable[[EngineConfig], Coroutine[Any, Any, Running]] = Engines.start
+    start: Callable[[EngineConfig, Callable[[str], None]], Coroutine[Any, Any, Running]] = Engines.start
     signals: list[int] = field(default_factory=list)
     told: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by the first signal."""
     admin: socket.socket | None = None
     """Where operators are answered; `None`: nowhere."""
+    startup: StartUp = field(default_factory=StartUp)
+    """Hears what a start waits for, until the server listens."""
 
     async def run(self) -> int:
         with self._signals():
             async with AsyncExitStack() as stack:
+                self.startup.tell("opening the log")
                 log = await TreeLog.open(self.settings.log)
                 stack.push_async_callback(log.close)
                 stack.push_async_callback(close_default_pool)
                 served = await self._active(log)
                 logger.info("engines starting release=%s log=%s", served.model.release, log.store)
-                engines = await self._unless_told(self.start(served.config))
+                engines = await self._unless_told(self.start(served.config, self.startup.tell))
                 stack.push_async_callback(engines.close)
                 context = assemble(
                     self.settings,
@@ -207,22 +213,27 @@ class _Server:
         http = _Http(
             application(context),
             self.settings.connections,
-            lambda: banner(context, self.listener, self.admin),
+            lambda: self._up(context),
         )
         serving = asyncio.create_task(http.serve(sockets=[self.listener]))
         told = asyncio.create_task(self.told.wait())
         died = asyncio.create_task(context.engines.dead.wait())
+        watching = asyncio.create_task(context.readiness.watch(), name="hang-watch")
         try:
             await asyncio.wait((serving, told, died), return_when=asyncio.FIRST_COMPLETED)
             code = await self._end(context, engine_died=died.done())
             http.should_exit = True
             await serving
         finally:
-            for task in (serving, told, died):
+            for task in (serving, told, died, watching):
                 task.cancel()
-            await asyncio.gather(serving, told, died, return_exceptions=True)
+            await asyncio.gather(serving, told, died, watching, return_exceptions=True)
         logger.info("stopped code=%d", code)
         return code
+
+    def _up(self, context: Context) -> None:
+        self.startup.end()
+        banner(context, self.listener, self.admin)
 
     async def _end(self, context: Context, *, engine_died: bool) -> int:
         """Let the searches come to their end; returns the exit code."""
@@ -319,6 +330,7 @@ def banner(context: Context, listener: socket.socket, admin: socket.socket | Non
         f"Ramify {ramify.__version__} serves {context.model.name} ({context.model.release}) at {url}\n"
         f"  log  {context.log.store}\n"
         + (f"  admin  {address_of(admin)}\n" if admin is not None else "")
+        + "".join(f"  memory  {line}\n" for line in context.engines.memory())
         + f"  ask  curl -s {url}/v1/search{key} -H 'Content-Type: application/json' "
         f'-d \'{{"prompt": "{prompt}"}}\'\n'
     )

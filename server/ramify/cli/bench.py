@@ -103,7 +103,6 @@ async def _measure(
     grown = await _scaling() if scaling else []
     if not pairs and not ladder:
         return Found(None, grown, [])
-    _tell("starting the engines (about 20 s) …")
     async with start(release) as backend:
         ratio = await throughput(backend, load, pairs, _tell) if pairs else None
         runs = []

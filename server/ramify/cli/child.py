@@ -17,6 +17,7 @@ import httpx
 from rich.console import Console
 
 from ramify.cli.signals import ended_as_interrupted
+from ramify.engines.progress import SAID
 
 DEADLINE = 600.0
 """Seconds until a server must be ready: two engines, perhaps on a slow machine."""
@@ -66,7 +67,7 @@ def serving(flags: Sequence[str], log: Path, console: Console) -> Iterator[str]:
                     child,
                     address,
                     log,
-                    lambda seconds: status.update(f"starting the server … {seconds:.0f} s"),
+                    lambda seconds: status.update(phase_of(log) or f"starting the server … {seconds:.0f} s"),
                 )
             yield address
         finally:
@@ -109,6 +110,12 @@ def end(child: subprocess.Popen[bytes]) -> None:
 
 def tail(log: Path, lines: int = 15) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def phase_of(log: Path) -> str:
+    """What the server said last of its start; empty before it has."""
+    said = [line for line in tail(log).splitlines() if line.startswith(SAID)]
+    return said[-1] if said else ""
 
 
 def _die_with_parent() -> None:

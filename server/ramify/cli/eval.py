@@ -203,8 +203,6 @@ async def _run(
     left = list(jobs(problems, methods, budgets, done))
     if not left:
         return
-    if server is None:
-        errors.print("starting the engines (about 20 s) …")
     opened = connect(server, api_key) if server else start(release)
     async with opened as backend:
         with Watch(len(left), methods, budgets) as watch:

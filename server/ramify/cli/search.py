@@ -85,7 +85,6 @@ def search(
         from ramify.engines.errors import EngineError
         from ramify.weights import WeightsError
 
-        errors.print("starting the engines (about 20 s) …")
         try:
             with ended_as_interrupted():
                 tree = asyncio.run(run_local(release, body))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
@@ -37,6 +38,8 @@ LOOK_EVERY = 0.005
 """Seconds between two looks at whether an engine has become idle, or its end is accounted for."""
 LAST_WORD_SECONDS = 2.0
 """That an engine may take to say what an aborted request had generated: a step or two."""
+STALLED_SECONDS = 0.5
+"""Without a step, after which nothing more is waited for: a deadline must not be late for an engine that hangs."""
 EXIT_CODE_LOOKS = 400
 """How often to look for the exit code of a process that has ended before its end is reported without."""
 
@@ -90,6 +93,12 @@ class Backend:
         return int(self._llm.model_config.max_model_len)
 
     @property
+    def kv_tokens(self) -> int:
+        """Tokens that the KV cache has room for."""
+        cache = self._llm.vllm_config.cache_config
+        return int((cache.num_gpu_blocks or 0) * cache.block_size)
+
+    @property
     def unfinished(self) -> int:
         """Requests handed to vLLM and not ended."""
         return int(self._llm.get_num_unfinished_requests())
@@ -117,11 +126,14 @@ class Backend:
                 break
             await asyncio.sleep(LOOK_EVERY)
         reason = f"the {self.launch.role} engine's process {process.pid} ended with code {process.exitcode}"
-        self.dead_reason = reason
+        self.give_up(reason)
+        on_death(reason)
 
+    def give_up(self, reason: str) -> None:
+        """Count the engine as dead, whatever its process does: everyone who waits for it gets `EngineDead`."""
+        self.dead_reason = self.dead_reason or reason
         self._llm.engine_core.resources.engine_dead = True
         self._llm.output_processor.propagate_error(EngineDeadError())
-        on_death(reason)
 
     def _unwatch(self) -> None:
         loop = asyncio.get_running_loop()
@@ -170,6 +182,11 @@ class Backend:
     def reopen(self) -> None:
         self._holder = None
         self._open.set()
+
+    @property
+    def held(self) -> bool:
+        """Whether requests wait for weights to be replaced."""
+        return not self._open.is_set()
 
     async def idle(self) -> None:
         """Wait until nothing that was let in is left. Only after `shut`; put a deadline around it."""
@@ -278,6 +295,7 @@ class Backend:
 
     async def _run_inside(self, prompts: Iterable[tuple[list[int], Any]]) -> list[Any]:
         llm = self._llm
+        began = time.monotonic()
         names: list[str] = []
         collectors: list[Any] = []
         outputs: list[Any] = []
@@ -291,28 +309,45 @@ class Backend:
                     outputs.append(collector.get_nowait() or await collector.get())  # noqa: PERF401
                 return outputs
             except asyncio.CancelledError:
-                outputs += await self._give_up(names[len(outputs) :], collectors[len(outputs) :])
+                outputs += await self._abort(names[len(outputs) :], collectors[len(outputs) :], began)
                 raise SampleAborted(sum(map(_generated, outputs))) from None
             except Exception:
                 if not self.dead_reason and not llm.errored:
                     await llm.abort(names[len(outputs) :])
                 raise
 
-    async def _give_up(self, names: Sequence[str], collectors: Sequence[Any]) -> list[Any]:
+    async def _abort(self, names: Sequence[str], collectors: Sequence[Any], began: float) -> list[Any]:
         """Abort requests; of draws, give what they had generated, by the engine's own word (`scheduling`) where it
-        comes in time, else what had reached this process. The last names may have no collector yet."""
+        comes in time, else what had reached this process. The last names may have no collector yet. `began`: when they
+        were sent."""
         last: list[Any] = []
         if self.dead_reason:
             return last
         await self._llm.abort(names[len(collectors) :])
         if self.launch.role == "policy":
             with suppress(Exception, asyncio.CancelledError):  # told to end twice, or the engine died
-                async with asyncio.timeout(LAST_WORD_SECONDS):
-                    await self._llm.engine_core.abort_requests_async([one.request_id for one in collectors])
-                    for collector in collectors:
-                        last.append(await collector.get())  # noqa: PERF401
+                await self._last_words(collectors, last, began)
         await self._llm.abort(names[len(last) : len(collectors)])
         return last + list(filter(None, map(_taken, collectors[len(last) :])))
+
+    async def _last_words(self, collectors: Sequence[Any], last: list[Any], began: float) -> None:
+        """Abort draws and put into `last` what the engine says of each, for as long as it moves."""
+
+        async def listen() -> None:
+            await self._llm.engine_core.abort_requests_async([one.request_id for one in collectors])
+            for collector in collectors:
+                last.append(await collector.get())  # noqa: PERF401
+
+        listening = asyncio.create_task(listen())
+        end = time.monotonic() + LAST_WORD_SECONDS
+        try:
+            while not listening.done() and time.monotonic() < min(
+                end, max(began, self.pulse.at) + STALLED_SECONDS
+            ):
+                await asyncio.wait((listening,), timeout=LOOK_EVERY)
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
 
     @contextmanager
     def translating(self) -> Iterator[None]:

@@ -37,9 +37,9 @@ class EngineConfig:
     calibration_b: float = 0.0
     """value = sigmoid(a · logit + b)."""
     policy_kv_bytes: int | None = None
-    """CPU: memory of the policy's KV cache, bytes."""
+    """Memory of the policy's KV cache, bytes. On a GPU `None` leaves it to `policy_gpu_fraction`."""
     value_kv_bytes: int | None = None
-    """CPU: memory of the value model's KV cache, bytes."""
+    """The same for the value model. GPU: with both given, the engines start side by side."""
     policy_gpu_fraction: float = 0.55
     """GPU: share of the card's memory for the policy, weights and KV cache, (0, 1)."""
     value_gpu_fraction: float = 0.3
@@ -59,6 +59,8 @@ class EngineConfig:
     """vLLM's parser of reasoning in the policy's text; `None`: reasoning is part of the answer."""
     structured_outputs: str = "auto"
     """vLLM's backend of constrained output."""
+    cache_dir: Path | None = None
+    """Where compiled models are kept between starts; `None`: vLLM's own place, `~/.cache/vllm`."""
     log_level: str = "ERROR"
     """Level of vLLM's own log."""
     start_timeout: float = 900.0

@@ -19,6 +19,7 @@ import shutil
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -27,8 +28,11 @@ from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from ramify.engines.environment import RUN_FOLDER, SERVER
+from ramify.engines.progress import KV_BYTES, PHASE
 from ramify.engines.scheduling import for_searches
 
+ROLE = "ramify_role"
+"""Key in vLLM's `additional_config`: `policy` or `value`."""
 THREADS = "ramify_threads"
 """Key in vLLM's `additional_config`: threads of the engine."""
 LOOK_EVERY = 0.5
@@ -56,7 +60,37 @@ if multiprocessing.current_process().name.startswith("EngineCore") and SERVER in
     follow(int(os.environ[SERVER]))
 
 
-class InProcessExecutor(UniProcExecutor):  # type: ignore[misc]
+class Telling:
+    """Keeps in a file what the engine is doing while it starts, and how large its KV cache is, for `progress`."""
+
+    vllm_config: Any
+
+    def determine_available_memory(self) -> Any:
+        self._say("compiling and measuring memory")
+        return super().determine_available_memory()  # type: ignore[misc]
+
+    def initialize_from_config(self, kv_cache_configs: Any) -> Any:
+        self._say("making its KV cache")
+        size = sum(tensor.size for config in kv_cache_configs for tensor in config.kv_cache_tensors)
+        self._keep(KV_BYTES, str(size))
+        return super().initialize_from_config(kv_cache_configs)  # type: ignore[misc]
+
+    def compile_or_warm_up_model(self) -> Any:
+        self._say("compiling and warming up")
+        return super().compile_or_warm_up_model()  # type: ignore[misc]
+
+    def _say(self, phase: str) -> None:
+        self._keep(PHASE, phase)
+
+    def _keep(self, ending: str, text: str) -> None:
+        role, folder = self.vllm_config.additional_config.get(ROLE), os.environ.get(RUN_FOLDER)
+        if role and folder:
+            part = Path(folder) / f"{role}{ending}.part"
+            part.write_text(text, encoding="utf-8")
+            part.replace(Path(folder) / f"{role}{ending}")
+
+
+class InProcessExecutor(Telling, UniProcExecutor):  # type: ignore[misc]
     """Runs the model in the engine core itself.
 
     On a CPU vLLM would spawn a worker process beside the core and pass every step through shared memory; in the core
@@ -65,14 +99,16 @@ class InProcessExecutor(UniProcExecutor):  # type: ignore[misc]
     def _init_executor(self) -> None:
         _take_threads(self.vllm_config)
         _compile_nothing_where_not_asked_to(self.vllm_config)
+        self._say("loading weights")
         super()._init_executor()
         _schedule_for_searches(self.vllm_config)
 
 
-class ManyProcessExecutor(MultiprocExecutor):  # type: ignore[misc]
+class ManyProcessExecutor(Telling, MultiprocExecutor):  # type: ignore[misc]
     """Spreads the model over several devices."""
 
     def _init_executor(self) -> None:
+        self._say("loading weights")
         super()._init_executor()
         _schedule_for_searches(self.vllm_config)
 

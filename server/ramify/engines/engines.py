@@ -1,4 +1,4 @@
-"""Both engines of a server: started side by side, watched, closed together."""
+"""Both engines of a server: started, watched, closed together."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import asyncio
 import shutil
 import tempfile
 import warnings
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from ramify.engines.admission import Slots
-from ramify.engines.building import build_all
+from ramify.engines.building import at_once, build_all
 from ramify.engines.checkpoints import Checkpoint, check_cpu, read_checkpoint
 from ramify.engines.config import EngineConfig
 from ramify.engines.environment import engine_environment, prepare_vllm
-from ramify.engines.errors import EngineBusy, EngineStuck, ReloadFailed
+from ramify.engines.errors import EngineBusy, EngineHeld, EngineStuck, ReloadFailed
 from ramify.engines.launch import Launch, launches
 from ramify.engines.measuring import TOLERANCE, Measured, Text, measure
 from ramify.engines.policy import VllmPolicy
+from ramify.engines.progress import kv_bytes, phases
 from ramify.engines.recording import Recorder, Replay, Request
 from ramify.engines.replay import replay
 from ramify.engines.scorer import NoScorer, VllmScorer
@@ -32,6 +35,29 @@ if TYPE_CHECKING:
 
 IN_ENGINE = 2
 """Sequences handed to an engine, as a multiple of what it runs at once: its own queue never runs dry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What one engine holds, in bytes."""
+
+    role: str
+    weights: int
+    """Of the checkpoint's files."""
+    kv: int | None
+    """Of the KV cache; `None`: unknown."""
+    kv_tokens: int
+    """Tokens that the KV cache has room for."""
+    resident: int
+    """Main memory of the engine's process, the KV cache in it on a CPU as far as it has been used."""
+
+    def __str__(self) -> str:
+        room = f"{self.kv_tokens:,} tokens" + (f" ({_mebibytes(self.kv)})" if self.kv else "")
+        return f"{self.role}: weights {_mebibytes(self.weights)}, KV cache {room}, resident {_mebibytes(self.resident)}"
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / (1 << 20):,.0f} MiB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +111,27 @@ class Engines:
             backend.attach(self._died)
 
     @classmethod
-    async def start(cls, config: EngineConfig) -> Engines:
-        """Check the models, then start both engines at once and wait until they are ready (20 s on a CPU).
+    async def start(cls, config: EngineConfig, tell: Callable[[str], None] | None = None) -> Engines:
+        """Check the models, then start the engines and wait until they are ready (20 s on a CPU). `tell` hears
+        what they are doing.
 
         Raises `BadModel` within a second or two where the files cannot be served, `EngineStartFailed` later."""
-        prepare_vllm(config.log_level, config.start_timeout)
+        prepare_vllm(config.log_level, config.start_timeout, config.cache_dir)
+        if tell is not None:
+            tell("loading vLLM and reading the models")
         folder = tempfile.mkdtemp(prefix="ramify-engines-")
         try:
             with warnings.catch_warnings(action="ignore"):  # of vLLM's and torch's own making, dozens of them
                 prepared = await asyncio.to_thread(_prepare, config)
                 plans = await asyncio.to_thread(_plan, config, prepared)
+                roles = [plan.role for plan in plans]
+
+                def look() -> None:
+                    if tell is not None:
+                        tell(phases(Path(folder), roles))
+
                 with engine_environment(plans[0].threads, folder):
-                    backends = await build_all(plans)
+                    backends = await build_all(plans, at_once(plans, cpu=plans[0].cpu), look=look)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -145,6 +180,19 @@ class Engines:
             figures[f"{role}_steps"] = backend.pulse.steps
         return figures
 
+    def memory(self) -> list[Memory]:
+        """What each engine holds."""
+        return [self._memory(backend) for backend in self._backends.values()]
+
+    def _memory(self, backend: Backend) -> Memory:
+        resident = 0
+        for pid in backend.pids:
+            with suppress(psutil.Error):
+                resident += psutil.Process(pid).memory_info().rss
+        role = backend.launch.role
+        weights = sum(file.stat().st_size for file in backend.launch.path.glob("*.safetensors"))
+        return Memory(role, weights, kv_bytes(Path(self._folder), role), backend.kv_tokens, resident)
+
     async def probe(self, deadline: float) -> None:
         """Make sure that both engines move: one small request each, or any step of theirs, within `deadline` seconds.
 
@@ -158,8 +206,8 @@ class Engines:
                 await backend.ping(self.tokenizer.a_token)
         except TimeoutError:
             if backend.pulse.steps == steps:
-                role = backend.launch.role
-                raise EngineStuck(f"the {role} engine made no step within {deadline:g} s") from None
+                kind = EngineHeld if backend.held else EngineStuck
+                raise kind(f"the {backend.launch.role} engine made no step within {deadline:g} s") from None
 
     @asynccontextmanager
     async def exclusive(self, seconds: float) -> AsyncIterator[None]:
@@ -223,7 +271,7 @@ class Engines:
     def give_up(self, reason: str) -> None:
         """Count the engines as dead, those who wait for them included: what they hold is unknown."""
         for backend in self._backends.values():
-            backend.dead_reason = backend.dead_reason or reason
+            backend.give_up(reason)
         self._died(reason)
 
     async def reset_prefix_caches(self) -> None:

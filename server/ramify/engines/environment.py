@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 RUN_FOLDER = "RAMIFY_ENGINE_RUN_FOLDER"
 """The folder of the engines' sockets; it goes when the server goes."""
@@ -17,8 +18,11 @@ MOST_STOPS = 64
 """Strings that end an answer, of one request; vLLM's own default is 4."""
 
 
-def prepare_vllm(log_level: str, start_timeout: float) -> None:
-    """Settings read when vLLM is first imported in this process. What is set already stays."""
+def prepare_vllm(log_level: str, start_timeout: float, cache_dir: Path | None = None) -> None:
+    """Settings read when vLLM is first imported in this process. What is set already stays, unless `cache_dir` is
+    given."""
+    if cache_dir is not None:
+        os.environ["VLLM_CACHE_ROOT"] = str(cache_dir.absolute())
     for name, value in {
         "VLLM_LOGGING_LEVEL": log_level,
         "VLLM_NO_USAGE_STATS": "1",
@@ -31,10 +35,10 @@ def prepare_vllm(log_level: str, start_timeout: float) -> None:
         os.environ.setdefault(name, value)
 
 
-def preload(log_level: str, start_timeout: float) -> None:
+def preload(log_level: str, start_timeout: float, cache_dir: Path | None = None) -> None:
     """Import vLLM, which takes seconds, on this thread. For commands, whose event loop has nothing else to do: a signal
     ends an import here, and cannot end the one that `Engines.start` would have in a thread."""
-    prepare_vllm(log_level, start_timeout)
+    prepare_vllm(log_level, start_timeout, cache_dir)
     with warnings.catch_warnings(action="ignore"):
         importlib.import_module("ramify.engines.backend")
 

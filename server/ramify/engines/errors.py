@@ -7,6 +7,7 @@
     ├── EngineStartFailed  an engine process ended before it was ready
     ├── EngineBusy         the queue in front of an engine is full
     ├── EngineStuck        no progress within a probe's deadline
+    │   └── EngineHeld     none was possible: its weights are being replaced
     ├── ReloadFailed       an engine did not take other weights; what it holds now is unknown
     ├── RequestRefused     the engine refuses this request: a prompt that is too long, a token that does not exist
     └── BadScores          the value model returned something that is no judgement
@@ -35,6 +36,10 @@ class EngineBusy(EngineError):
 
 class EngineStuck(EngineError, TimeoutError):
     """An engine made no progress within a deadline."""
+
+
+class EngineHeld(EngineStuck):
+    """Requests wait while an engine's weights are replaced."""
 
 
 class ReloadFailed(EngineError):

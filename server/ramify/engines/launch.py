@@ -26,8 +26,9 @@ class Launch:
     dtype: str
     max_model_len: int | None
     max_num_seqs: int
-    kv_bytes: int
-    """CPU only."""
+    cpu: bool
+    kv_bytes: int | None
+    """Of the KV cache; `None`, on a GPU: what `gpu_fraction` leaves."""
     gpu_fraction: float
     """GPU only."""
     tensor_parallel: int
@@ -54,7 +55,8 @@ def launches(config: EngineConfig, policy: Checkpoint, value: Checkpoint | None,
             dtype=checkpoint.dtype if config.dtype == "auto" else config.dtype,
             max_model_len=config.max_model_len,
             max_num_seqs=config.max_num_seqs,
-            kv_bytes=kv_bytes or default_kv_bytes(),
+            cpu=cpu,
+            kv_bytes=kv_bytes or (default_kv_bytes() if cpu else None),
             gpu_fraction=gpu_fraction,
             tensor_parallel=config.tensor_parallel,
             block_size=config.block_size or (CPU_BLOCK if cpu else None),

@@ -17,7 +17,7 @@ from vllm.platforms import current_platform
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.metrics.loggers import PrometheusStatLogger
 
-from ramify.engines.core_process import THREADS, executor
+from ramify.engines.core_process import ROLE, THREADS, executor
 from ramify.engines.errors import EngineStartFailed
 from ramify.engines.launch import Launch
 
@@ -72,14 +72,16 @@ def _arguments(launch: Launch) -> Mapping[str, Any]:
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
         "trust_remote_code": False,
+        "additional_config": {ROLE: launch.role},
     }
     if launch.block_size is not None:
         arguments["block_size"] = launch.block_size
-    if on_cpu():
+    if launch.kv_bytes is not None:
         arguments["kv_cache_memory_bytes"] = launch.kv_bytes
+    if launch.cpu:
         # A prompt taken in parts throws a sample away and rewinds its generator, which a CPU's cannot: the engine dies.
         arguments["enable_chunked_prefill"] = False
-        arguments["additional_config"] = {THREADS: launch.threads}
+        arguments["additional_config"][THREADS] = launch.threads
     else:
         arguments["gpu_memory_utilization"] = launch.gpu_fraction
     if launch.role == "policy":

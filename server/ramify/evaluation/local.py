@@ -13,6 +13,7 @@ from typing import Any
 
 from ramify.engines import Engines
 from ramify.engines.environment import preload
+from ramify.engines.progress import StartUp
 from ramify.service.prepare import Preparer
 from ramify.service.served import of_release
 from ramify.settings import Limits, load
@@ -40,9 +41,13 @@ async def open_release(path: Path | None) -> AsyncIterator[Local]:
     Settings come from ``RAMIFY_…`` variables, as the server's do. Raises `BadSettings`,
     `ramify.weights.WeightsError` and `ramify.engines.EngineError`.
     """
-    served = of_release(load_release(path or shipped()), load())
-    preload(served.config.log_level, served.config.start_timeout)
-    engines = await Engines.start(served.config)
+    with StartUp() as startup:
+        startup.tell("verifying the release")
+        served = of_release(load_release(path or shipped()), load())
+        config = served.config
+        startup.tell("loading vLLM")
+        preload(config.log_level, config.start_timeout, config.cache_dir)
+        engines = await Engines.start(config, startup.tell)
     try:
         yield Local(
             engines, Preparer(served.model, engines.tokenizer, engines.max_model_len, UNLIMITED, time.time)

@@ -96,12 +96,17 @@ class Engines(Protocol):
         """Set once an engine is gone for good."""
         ...
 
+    def memory(self) -> Sequence[object]:
+        """What each engine holds, a line each."""
+        ...
+
     def stats(self) -> Mapping[str, float]:
         """Figures by name, for the metrics."""
         ...
 
     async def probe(self, deadline: float) -> None:
-        """One small request to each engine; raises where one fails or needs longer than `deadline` seconds."""
+        """One small request to each engine; raises if one fails or makes no step within `deadline` seconds
+        (`EngineStuck`; `EngineHeld` if none was possible)."""
         ...
 
     async def close(self) -> None: ...

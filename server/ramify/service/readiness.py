@@ -1,6 +1,9 @@
 """Whether the server can search: engines that answer a real request in time, not merely a process that runs.
 
 One probe's result is used again for about a second, and whoever asks while a probe is under way shares it.
+
+A server asks its engines all the while, whether or not anybody asks it: one that makes no step for `hang_seconds`
+counts as dead, so that searches end and whatever supervises the server starts another.
 """
 
 from __future__ import annotations
@@ -8,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from ramify.engines.errors import EngineHeld
 from ramify.service.errors import DRAINED
 from ramify.service.ports import Engines
 from ramify.settings import Probe
@@ -17,6 +22,8 @@ from ramify.settings import Probe
 logger = logging.getLogger(__name__)
 LOOK_EVERY = 0.1
 """Seconds."""
+WATCH_EVERY = 0.1
+"""Between two looks for a hang, as a share of `hang_seconds`."""
 
 
 @dataclass(eq=False, slots=True)
@@ -48,6 +55,25 @@ class Readiness:
         if self.engines.dead.is_set():
             return "an engine has died"
         return DRAINED if self.draining() else None
+
+    async def watch(self) -> None:
+        """Give the engines up once one hangs for `hang_seconds`; returns when they are dead.
+
+        An engine whose weights are being replaced does not hang: an activation has deadlines of its own.
+        """
+        seconds = self.settings.hang_seconds
+        while not self.engines.dead.is_set():
+            try:
+                await self.engines.probe(seconds)
+            except EngineHeld:
+                continue
+            except TimeoutError as error:
+                self.engines.give_up(f"an engine made no progress for {seconds:g} s: {error}")
+            except Exception as error:  # for readiness to report
+                logger.warning("the engines' watch: a probe failed: %s", type(error).__name__)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds * WATCH_EVERY):
+                    await self.engines.dead.wait()
 
     async def _ask(self) -> str | None:
         problem = None

@@ -233,6 +233,12 @@ class Probe(Group):
     deadline_seconds: float = Field(
         default=10.0, gt=0, description="An engine that needs longer is not ready."
     )
+    hang_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        description="An engine that makes no step for longer, though asked, counts as dead: running searches are "
+        "answered with their best so far and logged, and the server ends with 3.",
+    )
     cache_seconds: float = Field(default=1.0, ge=0, description="How long one probe's result is used again.")
 
 
@@ -288,10 +294,15 @@ class EngineSettings(Group):
         description="Each draw follows its own seed. Off: a little faster, not repeatable.",
     )
     policy_kv_bytes: int | None = Field(
-        default=None, ge=1 << 20, description="CPU: bytes of the policy's KV cache."
+        default=None,
+        ge=1 << 20,
+        description="Bytes of the policy's KV cache; none, on a GPU: by `policy_gpu_fraction`.",
     )
     value_kv_bytes: int | None = Field(
-        default=None, ge=1 << 20, description="CPU: bytes of the value model's KV cache."
+        default=None,
+        ge=1 << 20,
+        description="Bytes of the value model's KV cache. GPU: with both given the engines start side by side, "
+        "else one after the other.",
     )
     policy_gpu_fraction: float = Field(
         default=0.55, gt=0, lt=1, description="GPU: share of the card's memory for the policy."
@@ -320,6 +331,11 @@ class EngineSettings(Group):
     )
     structured_outputs: Literal["auto", "xgrammar", "guidance", "outlines", "lm-format-enforcer"] = Field(
         default="auto", description="vLLM's backend of constrained output."
+    )
+    cache_dir: Path | None = Field(
+        default=None,
+        description="Folder in which compiled models are kept between starts; none: `~/.cache/vllm`. In a container, a "
+        "volume.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="ERROR", description="Level of vLLM's own log."

@@ -9,6 +9,7 @@ import asyncio
 import os
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from api.world import MODEL, FakeEngines
@@ -20,7 +21,7 @@ from ramify.service.served import Served
 from ramify.settings import load
 
 
-async def start(config: EngineConfig) -> FakeEngines:
+async def start(config: EngineConfig, tell: Callable[[str], None]) -> FakeEngines:
     if files := os.environ.get("FAKE_FILES_LEFT"):  # from now on so many more can be opened
         in_use = len(os.listdir("/proc/self/fd"))
         resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + int(files),) * 2)

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,8 +28,10 @@ from ramify.api.server import (
     serve,
 )
 from ramify.engines import EngineConfig
+from ramify.engines.errors import EngineHeld
+from ramify.service.readiness import Readiness
 from ramify.service.served import Served, served_of, vocabulary
-from ramify.settings import Settings, load
+from ramify.settings import Probe, Settings, load
 from ramify.treelog import TreeLog
 
 from .world import KEYS, MODEL, PROMPT, FakeEngines, hold, release, until
@@ -40,7 +43,7 @@ LARGE = {"budget": {"simulations": 10_000, "tokens": 200_000}}
 async def serving(
     folder: Path, engines: FakeEngines, **settings: Any
 ) -> AsyncIterator[tuple[httpx.AsyncClient, asyncio.Task[int]]]:
-    async def start(config: EngineConfig) -> FakeEngines:
+    async def start(config: EngineConfig, tell: Any) -> FakeEngines:
         return engines
 
     chosen = Settings(log=f"{folder}/trees.db", port=0, **settings)
@@ -119,7 +122,7 @@ async def test_a_signal_while_the_engines_start_ends_the_start(tmp_path: Path) -
 
     begun = asyncio.Event()
 
-    async def start(config: EngineConfig) -> FakeEngines:
+    async def start(config: EngineConfig, tell: Any) -> FakeEngines:
         begun.set()
         await asyncio.Event().wait()
         raise AssertionError
@@ -195,7 +198,7 @@ def test_a_port_in_use_is_refused_naming_the_settings(capsys: pytest.CaptureFixt
 
 @pytest.mark.anyio
 async def test_of_two_servers_that_start_at_once_the_slower_is_refused(tmp_path: Path) -> None:
-    async def start(config: EngineConfig) -> FakeEngines:
+    async def start(config: EngineConfig, tell: Any) -> FakeEngines:
         return FakeEngines()
 
     with bind("127.0.0.1", 0) as first, bind("127.0.0.1", first.getsockname()[1]) as second:
@@ -246,3 +249,54 @@ def test_models_by_path_are_served_under_their_folders_name(tmp_path: Path) -> N
     assert (served.config.policy, served.config.max_num_seqs) == (tmp_path / "my-model", 7)
     (tmp_path / "judge" / "config.json").write_text("{}")
     assert vocabulary(tmp_path / "my-model", tmp_path / "judge") == 0
+
+
+@pytest.mark.anyio
+async def test_an_engine_that_hangs_longer_than_the_setting_ends_searches_with_their_best_and_the_server_with_3(
+    tmp_path: Path,
+) -> None:
+    engines = FakeEngines()
+    async with serving(tmp_path, engines, probe=Probe(hang_seconds=0.3)) as (http, run):
+        asked = asyncio.create_task(http.post("/v1/search", json={"prompt": PROMPT, "search": LARGE}))
+        await until(lambda: engines.policy.generated > 50)
+        hold(engines)
+        engines.hung = True
+        reply = (await asked).json()
+        assert await run == ENGINE_DIED
+    assert reply["status"] == "engine_dead"
+    assert reply["answer"] is not None
+    assert await rows(tmp_path) == ["engine_dead"]
+    assert "no progress for 0.3 s" in str(engines.dead_reason)
+
+
+@pytest.mark.anyio
+async def test_an_engine_whose_weights_are_being_replaced_does_not_hang(tmp_path: Path) -> None:
+    class Held(FakeEngines):
+        async def probe(self, deadline: float) -> None:
+            self.probes += 1
+            await asyncio.sleep(0)
+            raise EngineHeld("told to")
+
+    engines = Held()
+    watching = asyncio.create_task(
+        Readiness(engines, Probe(hang_seconds=0.01), time.monotonic, lambda: False).watch()
+    )
+    await until(lambda: engines.probes > 20)
+    assert not engines.dead.is_set()
+    watching.cancel()
+
+
+@pytest.mark.anyio
+async def test_a_probe_that_fails_otherwise_is_no_hang(tmp_path: Path) -> None:
+    class Refusing(FakeEngines):
+        async def probe(self, deadline: float) -> None:
+            self.probes += 1
+            raise RuntimeError("refused")
+
+    engines = Refusing()
+    watching = asyncio.create_task(
+        Readiness(engines, Probe(hang_seconds=0.01), time.monotonic, lambda: False).watch()
+    )
+    await until(lambda: engines.probes > 3)
+    assert not engines.dead.is_set()
+    watching.cancel()

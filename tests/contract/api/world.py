@@ -82,9 +82,13 @@ class FakeEngines:
     dead: asyncio.Event = field(default_factory=asyncio.Event)
     hung: bool = False
     probes: int = 0
+    dead_reason: str | None = None
 
     def __post_init__(self) -> None:
         self.plain = FakePlain(self.policy)
+
+    def memory(self) -> list[str]:
+        return ["letters: nothing"]
 
     def stats(self) -> dict[str, float]:
         return {"requests_running": float(self.policy.running)}
@@ -92,7 +96,15 @@ class FakeEngines:
     async def probe(self, deadline: float) -> None:
         self.probes += 1
         if self.hung:
-            await asyncio.Event().wait()
+            async with asyncio.timeout(deadline):
+                await asyncio.Event().wait()
+
+    def give_up(self, reason: str) -> None:
+        """Whoever waits gets on, and finds the engines dead."""
+        self.dead_reason = reason
+        self.policy.die_after = 0
+        release(self)
+        self.dead.set()
 
     async def close(self) -> None:
         pass

@@ -20,6 +20,7 @@ import pytest
 
 from fixtures_engines import model_paths, until
 from ramify.engines import BadModel, EngineConfig, EngineError, Engines, EngineStartFailed
+from ramify.engines.errors import EngineStuck
 from ramify.search.protocols import EngineDead, SampleAborted
 from ramify.search.records import Draw
 
@@ -126,6 +127,38 @@ def is_engine(process: psutil.Process) -> bool:
         return process.name().startswith("VLLM::EngineCor")
     except psutil.Error:
         return False
+
+
+def test_a_hung_engine_keeps_no_deadline_waiting_and_counts_as_dead_once_it_is_given_up(
+    paths: tuple[Path, Path], scratch: Path
+) -> None:
+    async def go() -> None:
+        engines = await Engines.start(EngineConfig(*paths, compile=False))
+        hung = psutil.Process(engines.pids[0])
+        try:
+            prompt = engines.tokenizer.encode("3 5 7 8 to 24\n")
+            await engines.policy.sample(prompt, Draw(n=1, max_tokens=4), [1])
+            hung.suspend()
+            drawing = [
+                asyncio.create_task(engines.policy.sample(prompt, Draw(n=2, max_tokens=64), [i, 7]))
+                for i in (2, 3)
+            ]
+            with pytest.raises(EngineStuck):
+                await engines.probe(2.0)
+            began = time.monotonic()
+            drawing[0].cancel()
+            with pytest.raises(SampleAborted):
+                await drawing[0]
+            assert time.monotonic() - began < 1.0
+            engines.give_up("it hangs")
+            with pytest.raises(EngineDead, match="it hangs"):
+                await asyncio.wait_for(drawing[1], 5)
+            assert engines.dead.is_set()
+        finally:
+            await asyncio.wait_for(engines.close(), 60)
+        assert not hung.is_running()
+
+    asyncio.run(go())
 
 
 def test_the_death_of_an_engine_reaches_those_who_wait_and_those_who_come_later(
