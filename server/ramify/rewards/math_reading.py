@@ -61,6 +61,7 @@ class Words:
 class Formula:
     latex: str
     relation: bool = False
+    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ def read(answer: str) -> Reading:
     """The structure of one answer as it is written. Raises `Unreadable`."""
     if len(answer) > MAX_ANSWER:
         raise Unreadable(f"it has more than {MAX_ANSWER} characters")
-    return _read(tidy(answer), 0)
+    return _read(_ANNOUNCED.sub("", tidy(answer)), 0)
 
 
 def _read(answer: str, depth: int) -> Reading:
@@ -137,6 +138,7 @@ def _read(answer: str, depth: int) -> Reading:
 
 # -- splitting --------------------------------------------------------------------------------------------------------
 
+_ANNOUNCED = re.compile(r"^(?:the )?(?:final )?answer is:?\s+", re.IGNORECASE)
 _SEPARATOR = re.compile(r",|;|\b(?:or|and)\b|&(?!\w)")
 _BARE_COMMA = re.compile(r"\d,\d")
 _EQUALS = re.compile(r"(?<![<>!:\\])=")
@@ -324,6 +326,12 @@ _NUMERAL = re.compile(
     r"\(?([0-9][0-9A-Fa-f]*|[0-9A-F]+(?=_\{?\s*1[1-6]))\)?\s*(?:_\s*\{?\s*|\s(?:in )?base[- ])(\w+)\s*\}?",
     re.IGNORECASE,
 )
+_MEASURED = re.compile(
+    r"([^A-Za-z]*\\(?:pi|sqrt\s*\{[\d.]+\})(?:[^A-Za-z]*))\s+((?:square |cubic |sq |cu )?[A-Za-z][A-Za-z/^{}\d ]*)"
+)
+"""A formula of numbers, and a unit."""
+_ANGLE = re.compile(r"(?<=[a-z({ ])(\d+(?:\.\d+)?) degrees")
+"""An angle inside a formula."""
 _CONNECTIVES = frozenset(
     {
         "or",
@@ -402,6 +410,7 @@ _UNITS = {
         "euro": "euro eur",
         "cent": "cent",
         "mph": "mph",
+        "unit": "unit",
         "kmh": "kmh kph",
     }.items()
     for name in names.split()
@@ -420,6 +429,11 @@ def _leaf(answer: str) -> Reading:
         return number
     if re.search(r"\d\s+[\d.]|\d\s+\\frac\{\d", answer):
         raise Unreadable("numbers stand side by side")
+    if measured := _MEASURED.fullmatch(answer):
+        unit = _unit(measured[2].split())
+        if re.split(r"[/^\d*]+", unit)[0] in _UNITS.values():
+            return Formula(measured[1], unit=unit)
+    answer = _ANGLE.sub(r"(\\frac{\1\\pi}{180})", answer)
     latex = _CALLED.sub(r"\\\1 ", re.sub(r"\\ldots", "", answer))
     if "\\ldots" in answer:
         return Words(_flat(answer))

@@ -158,7 +158,8 @@ def _same_groups(gold: Reading, answer: Reading, strict: bool) -> bool:
             return _same(group.decimal, single, strict)
         if group.kind == "set" and len(group.parts) == 1:
             return _same(group.parts[0], single, strict)
-        return isinstance(single, Formula) and single.relation and _same_formulas(gold, answer)
+        sets = isinstance(single, Formula) and (single.relation or "\\mathbb" in single.latex)
+        return sets and _same_formulas(gold, answer)
     if len(gold.parts) != len(answer.parts):
         return False
     kinds = {gold.kind, answer.kind}
@@ -206,7 +207,10 @@ def _near(a: Fraction, b: Fraction, *halves: Fraction | None) -> bool:
 def _same_formulas(gold: Reading, answer: Reading) -> bool:
     if isinstance(gold, Formula) and gold == answer:
         return True
+    units = [one.unit for one in (gold, answer) if isinstance(one, Formula | Number) and one.unit]
     left, right = _expression(gold), _expression(answer)
+    if len(set(units)) > 1:
+        return False
     if left is None or right is None:
         return False
     if not (_is_scalar(left) and _is_scalar(right)):
