@@ -42,7 +42,7 @@ SIZE = 128
 """Of the vocabulary: one token a character."""
 
 
-def write_release(root: Path, seed: int = 0) -> Release:
+def write_release(root: Path, seed: int = 0, *, tied: bool = True) -> Release:
     """A random policy and value model of 128 characters, as v000001 of `root`. Embeddings are tied, as those of most
     small models are; a conversation is its texts, as the fake server's tokenizer has it."""
     from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
@@ -58,7 +58,7 @@ def write_release(root: Path, seed: int = 0) -> Release:
         "pad_token_id": 0,
         "bos_token_id": 1,
         "eos_token_id": 0,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": tied,
     }
     torch.manual_seed(seed)
     folder = root / ".made"

@@ -58,16 +58,19 @@ def published(
 @torch.inference_mode()
 def probes(policy: Path, value: Path, parent: Release, trees: Sequence[Tree]) -> tuple[Probe, ...]:
     """Of the round's own answers those whose log-probabilities moved the most between the parent and the candidate, all
-    their tokens together, as the server's canary adds them up; of those that rounding alone would move, none unless
-    there are too few others."""
+    their tokens together, as the server's canary adds them up. An answer is probed up to its first token that rounding
+    alone would move: a model in bfloat16 moves some token of nearly every long answer, and one such token would have
+    the server refuse the release."""
     new, old, coarse = _policy(policy), _policy(parent.policy_path), _policy(policy, torch.bfloat16)
-    moved = []
+    moved: dict[tuple[int, ...], tuple[float, list[int], list[int], list[float]]] = {}
     for prompt, answer in _answers(trees):
         now, before = _logprobs(new, prompt, answer), _logprobs(old, prompt, answer)
-        rounding = max(map(abs, _apart(now, _logprobs(coarse, prompt, answer))), default=0.0)
-        moved.append((rounding > STEADY, -sum(d**2 for d in _apart(now, before)), prompt, answer, now))
-    moved.sort(key=lambda one: one[:2])
-    chosen = [one[2:] for one in moved[:PROBES]]
+        steady = _steady(_apart(now, _logprobs(coarse, prompt, answer)))
+        if steady:
+            distance = sum(d**2 for d in _apart(now[:steady], before[:steady]))
+            key = (*prompt, -1, *answer[:steady])
+            moved.setdefault(key, (distance, prompt, answer[:steady], now[:steady]))
+    chosen = [one[1:] for one in sorted(moved.values(), key=lambda one: -one[0])[:PROBES]]
     judge = AutoModelForSequenceClassification.from_pretrained(
         value, dtype=torch.float32, use_safetensors=True, num_labels=1
     ).eval()
@@ -94,6 +97,11 @@ def _answers(trees: Sequence[Tree]) -> list[tuple[list[int], list[int]]]:
                 answer = [t for step in tree.lineage(node)[1:] for t in step.tokens]
                 found.setdefault((*tree.prompt_tokens, -1, *answer), (list(tree.prompt_tokens), answer))
     return list(found.values())
+
+
+def _steady(rounding: Sequence[float]) -> int:
+    """Tokens before the first that rounding moves."""
+    return next((i for i, off in enumerate(rounding) if abs(off) > STEADY), len(rounding))
 
 
 def _apart(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
