@@ -53,7 +53,9 @@ def main(model: Path, out: Path) -> str | None:
     record = history[-1]
     said(json.dumps(record.model_dump(), indent=1))
     said(json.dumps({release: found.figures() for release, found in held_out.items()}))
-    said(f"{time.monotonic() - began:.0f} s: serves {served}; /v1/models: {sorted({model.root for model in listed})}")
+    said(
+        f"{time.monotonic() - began:.0f} s: serves {served}; /v1/models: {sorted({model.root for model in listed})}"
+    )
     said(f"asked 2 + 3, {served} says {answer.answer.text!r}")
     return None if served == record.release else f"round 1 came to {record.verdict}: {record.reason}"
 

@@ -233,3 +233,7 @@ class TenthsOf:
         if total == 1 or done == total or done * 10 // total > (done - 1) * 10 // total:
             count = "" if total == 1 else f" {done}/{total}"
             self._console.print(f"{phase}{count}", highlight=False)
+
+
+if __name__ == "__main__":
+    app(prog_name="ramify-trainer")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +68,16 @@ def configured(folder: Path, site: Site) -> Path:
     return path
 
 
-async def trainer(*arguments: str) -> tuple[int, str]:
+async def trainer(*arguments: str, starter: Sequence[str] = ("-m",), **environment: str) -> tuple[int, str]:
     """Exit code and what it said."""
-    code = "from ramify_trainer.cli import app; app()"
     child = await asyncio.create_subprocess_exec(
         sys.executable,
-        "-c",
-        code,
+        *starter,
+        "ramify_trainer",
         *arguments,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, **environment},
     )
     try:
         said, _ = await asyncio.wait_for(child.communicate(), 200)
@@ -121,3 +122,33 @@ async def test_threads_that_wait_do_not_spin_since_that_is_set_before_torch_is_l
     )
     said, _ = await asyncio.wait_for(child.communicate(), 120)
     assert said.decode().split() == ["True", "PASSIVE"]
+
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
+ON_CPUS = {"ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.parametrize("sharding", ["none", "fsdp2"])
+async def test_two_processes_train_together_and_the_first_runs_the_service(
+    tmp_path: Path, sharding: str
+) -> None:
+    async with a_site(tmp_path, **SERVER) as site:
+        config = configured(tmp_path, site)
+        config.write_text(config.read_text().replace("[learning]", f'[learning]\nsharding = "{sharding}"'))
+        code, said = await trainer("run", "--config", str(config), starter=TORCHRUN, **ON_CPUS)
+        assert (code, await site.searches(), site.context.model.release) == (0, 4, "v000002"), said
+        assert said.count(" round 1 train ") == 1, "one of them runs the loop"
+        assert said.count("answers /livez") == 1
+
+
+async def test_what_starts_a_server_of_its_own_runs_on_one_process() -> None:
+    code, said = await trainer("loop", "--rounds", "1", WORLD_SIZE="2", RANK="0")
+    assert (code, "loop runs on one process" in said) == (1, True), said
+
+
+async def test_the_command_s_module_is_the_command() -> None:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "ramify_trainer.cli", "--help", stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await asyncio.wait_for(child.communicate(), 120)
+    assert (child.returncode, b"gate-power" in said) == (0, True)

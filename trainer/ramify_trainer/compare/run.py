@@ -15,6 +15,7 @@ from ramify_trainer.loop.demo import a_server
 from ramify_trainer.loop.owner import alone
 from ramify_trainer.loop.rounds import Loop, Tell
 from ramify_trainer.loop.state import RoundRecord
+from ramify_trainer.loop.team import require_one_process
 
 __all__ = ["compare"]
 
@@ -25,6 +26,7 @@ def compare(config: CompareConfig, out: Path, tell: Tell, only: Collection[str] 
     """Run what is left of every arm (of those named in `only`, where it names any), in `out`. All points there are.
 
     Raises `TrainerError`, `ramify.weights.WeightsError` and `ramify_client.RamifyError`."""
+    require_one_process("compare")
     _keep_settings(config, out)
     for run in config.runs():
         folder = out / run.name

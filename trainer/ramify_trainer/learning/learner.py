@@ -189,8 +189,9 @@ class Learner:
         self._accelerator.wait_for_everyone()
 
     def close(self) -> None:
-        """End the tracker."""
-        self._accelerator.end_training()
+        """End the tracker. Several processes stay together for the next round, as `end_training` would not have it."""
+        for tracker in self._accelerator.trackers:
+            tracker.finish()
 
     def _trainees(self) -> dict[str, Trainee]:
         return {"policy": self._policy, "value": self._value}

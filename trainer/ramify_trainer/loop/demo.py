@@ -19,6 +19,7 @@ from ramify_trainer.loop.owner import alone
 from ramify_trainer.loop.report import write
 from ramify_trainer.loop.rounds import Loop, Tell
 from ramify_trainer.loop.state import RoundRecord, unserved
+from ramify_trainer.loop.team import require_one_process
 
 START_SECONDS = 600.0
 STOP_SECONDS = 60.0
@@ -92,6 +93,7 @@ async def _rounds(loop: Loop) -> tuple[list[RoundRecord], dict[str, Measured]]:
 def demo(config: LoopConfig, out: Path, tell: Tell) -> str:
     """The whole of it in `out`; the table. Raises `TrainerError`, also if `rounds` says nothing, and if the server took
     no release that passed the gate."""
+    require_one_process("loop")
     if config.rounds is None:
         raise TrainerError("rounds: say how many")
     placed = config.model_copy(update={"weights": out / "weights", "state": out / "state"})

@@ -26,12 +26,12 @@ def learn(
 
     begun: a saved learner; None: one at step 0 from `reference`, which `kl_beta` holds to in any case. seeds: the
     run's and the round's. Raises `FloatingPointError` where a gradient is not finite; nothing is left then."""
+    for part in ("policy", "value"):
+        shutil.rmtree(folder / part, ignore_errors=True)  # of a training that was cut short after its export
     learner = _learner(config, begun, reference, seeds[0])
     try:
         found = learner.round(trees, seed=seeds[1], progress=progress)
         learner.save(folder / "learner")
-        for part in ("policy", "value"):
-            shutil.rmtree(folder / part, ignore_errors=True)
         learner.export(folder, reference.path)
         return found, learner.steps
     finally:

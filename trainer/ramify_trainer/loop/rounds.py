@@ -23,11 +23,11 @@ from ramify_trainer.gating import Measured
 from ramify_trainer.loop.batch import freeze, frozen, labelled, right_answers, unlearned
 from ramify_trainer.loop.config import LoopConfig
 from ramify_trainer.loop.gate import Gate
-from ramify_trainer.loop.learn import learn
 from ramify_trainer.loop.measure import measured, require_askable
 from ramify_trainer.loop.owner import owner_of
 from ramify_trainer.loop.release import published, seeded
 from ramify_trainer.loop.state import RoundRecord, State, folder, plain
+from ramify_trainer.loop.team import Team
 from ramify_trainer.loop.watch import Watch
 from ramify_trainer.loop.worker import Worker
 from ramify_trainer.pulling import Puller
@@ -59,9 +59,10 @@ class Loop:
         admin: AsyncAdmin,
         tell: Tell,
         watch: Watch | None = None,
+        team: Team | None = None,
     ) -> None:
         self.config, self.client, self.admin, self.tell = config, client, admin, tell
-        self.watch = watch or Watch()
+        self.watch, self.team = watch or Watch(), team or Team()
         self.folder = config.state
         self.folder.mkdir(parents=True, exist_ok=True)
         self.worker = Worker()
@@ -180,9 +181,9 @@ class Loop:
             return {"trees": 0}
         begun = None if state.learner is None else self.folder / state.learner
         seeds = config.seed, config.seed * 1_000_003 + state.round
-        arguments = config.learning, begun, self._release(state.served[0]), trees, self._here, seeds
+        job = config.learning, begun, self._release(state.served[0]), trees, self._here, seeds
         try:
-            found, record.steps = await self.worker.run(learn, *arguments, self._told("trained"))
+            found, record.steps = await self.worker.run(self.team.learn, job, self._told("trained"))
         except FloatingPointError as error:
             record.reason = f"not trained: {error}"
             return {"failed": str(error)}

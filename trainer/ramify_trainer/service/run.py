@@ -24,6 +24,7 @@ from ramify_trainer.loop.config import LoopConfig, key_in
 from ramify_trainer.loop.owner import alone
 from ramify_trainer.loop.rounds import Loop, Tell
 from ramify_trainer.loop.state import unserved
+from ramify_trainer.loop.team import Team
 from ramify_trainer.service.away import passing, waits
 from ramify_trainer.service.health import Health
 from ramify_trainer.service.http import GRACE, LIMITS, Routes, address_of, bind
@@ -38,19 +39,27 @@ PROBE_SECONDS = 10.0
 
 
 def run(config: LoopConfig, tell: Tell) -> int:
-    """The process's exit code. Raises `TrainerError`, `WeightsError` and `RamifyError` that waiting does not mend."""
+    """The process's exit code. Under `torchrun` the first process runs the service, and the others train with it.
+
+    Raises `TrainerError`, `WeightsError` and `RamifyError` that waiting does not mend."""
+    team = Team.joined()
+    if team.rank:
+        team.follow()
+        return STOPPED
     with alone(config.state):
-        return asyncio.run(_run(config, tell))
+        code = asyncio.run(_run(config, tell, team))
+    team.dismiss()
+    return code
 
 
-async def _run(config: LoopConfig, tell: Tell) -> int:
+async def _run(config: LoopConfig, tell: Tell, team: Team) -> int:
     keys = [key_in(path) for path in (config.server.key_file, config.server.admin_key_file)]
     async with (
         AsyncClient(config.server.url, keys[0], max_retries=100) as client,
         AsyncAdmin(config.server.admin_url, keys[1]) as admin,
         AsyncClient(config.server.url, keys[0], max_retries=0, timeout=PROBE_SECONDS) as probe,
     ):
-        return await Service(Loop(config, client, admin, tell), probe).run()
+        return await Service(Loop(config, client, admin, tell, team=team), probe).run()
 
 
 class Service:

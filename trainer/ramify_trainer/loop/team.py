@@ -1,0 +1,113 @@
+"""Several processes that train together: the first runs the loop, and calls the others to the optimizer steps.
+
+Started by `torchrun`, every process is told its rank. Only rank 0 has the lock, the lease, the port and the server; it
+sends each round's training to the others, which are idle otherwise. What it sends goes over a group of its own, on
+which the others may wait for as long as a collection takes. Before every step rank 0 says whether to go on, since a
+process that stopped alone would leave the others waiting in it. If rank 0 is gone, so is the connection, and the others
+end.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from ramify.weights import Release
+from ramify_trainer.errors import TrainerError
+from ramify_trainer.learning.config import LearningConfig
+from ramify_trainer.learning.labelled import LabelledTree
+from ramify_trainer.learning.metrics import RoundMetrics
+from ramify_trainer.loop.learn import learn
+from ramify_trainer.loop.worker import Halted
+
+__all__ = ["Team", "require_one_process"]
+
+logger = logging.getLogger(__name__)
+LONGEST_WAIT = timedelta(days=365)
+"""Between two rounds."""
+Told = Callable[[int, int], None]
+Job = tuple[LearningConfig, Path | None, Release, Sequence[LabelledTree], Path, tuple[int, int]]
+"""What `learn` is told, but for `progress`."""
+
+
+class Team:
+    """This process and those beside it; one alone without `torchrun`. `joined` waits for the others."""
+
+    def __init__(self) -> None:
+        self.rank, self.size = int(os.environ.get("RANK", 0)), _size()
+        self._group: Any = None
+
+    @classmethod
+    def joined(cls) -> Team:
+        """The team that the environment speaks of."""
+        team = cls()
+        if team.size > 1:
+            import torch.distributed
+            from accelerate import Accelerator
+
+            Accelerator()  # sets up the group that the steps use
+            team._group = torch.distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)
+        return team
+
+    def learn(self, job: Job, progress: Told) -> tuple[RoundMetrics, int]:
+        """`loop.learn.learn` by all processes, called by the first with all its arguments but `progress`."""
+        if self.size == 1:
+            return learn(*job, progress)
+        self._said(job)
+        return learn(*job, lambda done, total: self._lead(progress, done, total))
+
+    def follow(self) -> None:
+        """Take part in every training until the first process has no more. Raises `TrainerError` if it is gone."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # the first process is told too, and decides when to stop
+        try:
+            while True:
+                job: Job | None = self._said(None)
+                if job is None:
+                    return
+                try:
+                    learn(*job, self._halting)
+                except (FloatingPointError, Halted) as error:
+                    logger.info("a training ended early: %s", error)
+        except RuntimeError as error:  # the connection's
+            raise TrainerError(f"the first process of the training is gone: {error}") from error
+
+    def dismiss(self) -> None:
+        """Let the others end."""
+        if self.size > 1:
+            self._said(None)
+
+    def _lead(self, progress: Told, done: int, total: int) -> None:
+        try:
+            progress(done, total)
+        except Halted:
+            self._said(True)
+            raise
+        self._said(False)
+
+    def _halting(self, *_: int) -> None:
+        if self._said(None):
+            raise Halted
+
+    def _said(self, what: Any) -> Any:
+        """What the first process says here."""
+        import torch.distributed
+
+        box = [what]
+        torch.distributed.broadcast_object_list(box, src=0, group=self._group)
+        return box[0]
+
+
+def require_one_process(command: str) -> None:
+    """Raise `TrainerError` under `torchrun`, for what starts a server of its own."""
+    if _size() > 1:
+        raise TrainerError(f"{command} runs on one process: start `run` with torchrun, beside a server")
+
+
+def _size() -> int:
+    return int(os.environ.get("WORLD_SIZE", 1))
