@@ -10,7 +10,6 @@ from pydantic import BaseModel
 from ramify.api import wire_search as wire
 from ramify.api import wire_trees
 from ramify.search import records
-from ramify.search.codec import tree_to_dict
 from ramify.search.run import Progress
 from ramify.search.tree import Node, Tree
 from ramify.service.answers import state_of
@@ -108,7 +107,7 @@ def link_of(tree_id: str) -> wire.TreeLink:
     return wire.TreeLink(id=tree_id, url=f"/trees/{tree_id}")
 
 
-def search_reply(tree: Tree, model: ServedModel, n: int, include_tree: bool = False) -> wire.SearchReply:
+def search_reply(tree: Tree, model: ServedModel, n: int) -> wire.SearchReply:
     """An ended search."""
     state = state_of(tree, model.release)
     return wire.SearchReply(
@@ -124,7 +123,6 @@ def search_reply(tree: Tree, model: ServedModel, n: int, include_tree: bool = Fa
         release=state.release,
         usage=usage_of(tree),
         error=state.error,
-        tree_document=tree_to_dict(tree) if include_tree else None,
     )
 
 

@@ -67,6 +67,7 @@ def check_structure(tree: Tree) -> None:
     a node names one of the tree's."""
     if not tree.nodes or tree.nodes[0].parent is not None:
         raise BadTree("node 0 must be the root")
+    named_children: set[int] = set()  # a root may have thousands, too many to look through for each
     for i, node in enumerate(tree.nodes):
         if node.id != i:
             raise BadTree(f"node {i} calls itself {node.id}")
@@ -83,9 +84,10 @@ def check_structure(tree: Tree) -> None:
         for child in node.children:
             if not i < child < len(tree.nodes) or tree.nodes[child].parent != i:
                 raise BadTree(f"node {i} names {child}, which is no child of it")
+        named_children.update(node.children)
         if i and (node.parent is None or not 0 <= node.parent < i):
             raise BadTree(f"node {i} has no earlier parent")
-        if i and (node.parent is not None and i not in tree.nodes[node.parent].children):
+        if i and i not in named_children:
             raise BadTree(f"node {i} is unknown to its parent")
         if i and node.parent is not None and node.depth != tree.nodes[node.parent].depth + 1:
             raise BadTree(f"node {i} has depth {node.depth}")

@@ -184,7 +184,7 @@ class Searches:
         tree, once = running.tree, running.once
         left = 0.0 if running.stopped else min(self.verdict_seconds, due - asyncio.get_running_loop().time())
         await judge(tree, running.search.task, max(HURRIED, left))
-        answer = self._kept(running)
+        answer = await asyncio.to_thread(self._kept, running) if once is not None else None
         try:
             await self.spool.append(tree, running.key_id, answer)
         except SearchFailed:
@@ -255,7 +255,7 @@ class Searches:
         entry = await self.log.get(known)
         if entry is None or not self.visible(entry.key_id, caller):
             raise NotFound(f"no search or tree {given[:60]!r}", param="search_id")
-        return entry.tree()
+        return await asyncio.to_thread(entry.tree)
 
     @staticmethod
     def visible(key_id: str, caller: Caller) -> bool:

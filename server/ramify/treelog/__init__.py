@@ -80,7 +80,7 @@ from ramify.treelog.records import (
     Running,
     Summary,
 )
-from ramify.treelog.rows import json_line
+from ramify.treelog.rows import json_line, tree_json
 from ramify.treelog.trees import Encoded
 
 __all__ = [
@@ -125,4 +125,5 @@ __all__ = [
     "export_ndjson",
     "export_parquet",
     "json_line",
+    "tree_json",
 ]

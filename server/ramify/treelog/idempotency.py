@@ -8,6 +8,7 @@ process can no longer finish it: an answer is kept only while its own claim stan
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,7 +58,7 @@ async def _claim(tx: Transaction, ask: Ask) -> Claim:
     if row["body_hash"] != ask.body_hash:
         return Conflict(row["search_id"])
     if row["state"] == _DONE:
-        return Replay(row["search_id"], row["status"], decompress(row["body"]))
+        return Replay(row["search_id"], row["status"], await asyncio.to_thread(decompress, row["body"]))
     if (row["search_id"], row["boot_id"]) == (ask.search_id, ask.boot_id):
         return New()  # this very claim, committed by an attempt whose connection broke
     return Running(row["search_id"])
@@ -72,7 +73,7 @@ async def _finish(tx: Transaction, item: Response) -> bool:
     values = {
         "state": _DONE,
         "status": item.status,
-        "body": compress(item.body),
+        "body": await asyncio.to_thread(compress, item.body),
         "expires_at": tx.now + item.keep_seconds,
     }
     mine = _mine(item.key_id, item.key, item.search_id)

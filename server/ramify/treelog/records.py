@@ -17,6 +17,42 @@ ActivationKind = Literal["activate", "rollback", "automatic"]
 """Asked for; asked to go back; done by the server itself, because a release failed or none was recorded."""
 
 
+def _parsed(text: str) -> dict[str, Any]:
+    """An object as `json.loads` reads it, the items of its lists one by one.
+
+    `json.loads` holds the interpreter for as long as it takes, a second for a large tree, and every other thread waits.
+    Raises `ValueError`, `RecursionError`.
+    """
+    try:
+        document = _in_pieces(text)
+    except json.JSONDecodeError:
+        document = None
+    if document is None:  # not as the log writes it: with spaces, or broken
+        document = json.loads(text)
+    return document
+
+
+def _in_pieces(text: str) -> dict[str, Any] | None:
+    """An object without spaces between its parts; `None` or an error if it is anything else."""
+    value, at = _DECODER.raw_decode, 0
+    document: dict[str, Any] = {}
+    while text[at : at + 2] in ('{"', ',"'):
+        name, at = value(text, at + 1)
+        if text.startswith(":[", at) and not text.startswith(":[]", at):
+            items: list[Any] = []
+            at += 1
+            while text[at : at + 1] in ("[", ","):
+                item, at = value(text, at + 1)
+                items.append(item)
+            document[name], at = items, at + text.startswith("]", at)
+        elif text.startswith(":", at):
+            document[name], at = value(text, at + 1)
+    return document if text[at:] == "}" else None
+
+
+_DECODER = json.JSONDecoder()
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """A logged tree without its body. Texts that SQL cannot hold have U+FFFD in their place."""
@@ -63,7 +99,7 @@ class Entry(Summary):
     def document(self) -> dict[str, Any]:
         """The tree as JSON holds it. Raises `CorruptTree` if the body is not JSON."""
         try:
-            document: dict[str, Any] = json.loads(self.body)
+            document = _parsed(self.body.decode("ascii"))
         except (ValueError, RecursionError) as error:
             raise CorruptTree(self.tree_id, f"the body is not JSON: {error}") from error
         return document

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Request, Response
 from fastapi.responses import JSONResponse
 
-from ramify.api import convert, sse
+from ramify.api import convert, large, sse
 from ramify.api import wire_search as wire
 from ramify.api.context import Context, Here, Who
 from ramify.api.disconnect import ClientGone, unless_gone
@@ -25,6 +26,7 @@ from ramify.service.idempotency import Once, Replayed
 from ramify.service.ids import tree_id
 from ramify.service.keys import Caller
 from ramify.service.searches import Running
+from ramify.treelog import tree_json
 
 router = APIRouter(route_class=ScopedRoute, tags=["search"])
 Id = Annotated[str, Path(max_length=64, description="Of the search (`srch_…`) or of its tree (`tree_…`).")]
@@ -68,7 +70,7 @@ async def answered(
     if body.stream:
         return sse.EventStream(_events(begun, body, here), headers)
     if isinstance(begun, Replayed):
-        return _json(begun.body, headers)
+        return await large.answer(request, lambda: begun.body, headers=headers)
     try:
         tree = await unless_gone(request.receive, begun.logged())
     except ClientGone:
@@ -76,7 +78,7 @@ async def answered(
         return _nobody()
     if problem := failure(tree):
         raise problem
-    return _json(_render(tree, body, here), headers)
+    return await large.answer(request, lambda: _render(tree, body, here), headers=headers)
 
 
 @router.get("/v1/search/{search_id}", response_model=wire.SearchReply)
@@ -128,8 +130,12 @@ def once_of(body: wire.Asked, key: str | None, here: Context, about: str = "") -
 
 
 def _render(tree: Tree, body: wire.Asked, here: Context) -> bytes:
-    reply = convert.search_reply(tree, here.model, body.n, body.include_tree)
-    return reply.model_dump_json(exclude=None if body.include_tree else {"tree_document"}).encode()
+    reply = convert.search_reply(tree, here.model, body.n).model_dump(exclude={"tree_document"})
+    return (
+        large.with_tree(reply, "tree_document", tree_json(tree))
+        if body.include_tree
+        else json.dumps(reply).encode()
+    )
 
 
 def _whole(tree: Tree, here: Context) -> wire.SearchReply:
@@ -142,10 +148,6 @@ def headers_of(begun: Running | Replayed) -> dict[str, str]:
     return {"x-ramify-search-id": search, "x-ramify-tree": tree_id(search) or ""}
 
 
-def _json(body: bytes, headers: dict[str, str]) -> Response:
-    return Response(body, media_type="application/json", headers=headers)
-
-
 def _nobody() -> Response:
     """For a client that has left; nginx's number for it, seen only in our own log."""
     return Response(status_code=499)
@@ -153,7 +155,7 @@ def _nobody() -> Response:
 
 async def _events(begun: Running | Replayed, body: wire.Asked, here: Context) -> AsyncIterator[bytes]:
     if isinstance(begun, Replayed):
-        done = wire.SearchReply.model_validate_json(begun.body)
+        done = await asyncio.to_thread(wire.SearchReply.model_validate_json, begun.body)
         yield sse.event("search.started", convert.replayed_event(done))
         yield sse.event("search.completed", begun.body)
         return
@@ -165,7 +167,7 @@ async def _events(begun: Running | Replayed, body: wire.Asked, here: Context) ->
         tree = await begun.logged()
         if problem := failure(tree):
             raise problem
-        yield sse.event("search.completed", _render(tree, body, here))
+        yield sse.event("search.completed", await asyncio.to_thread(_render, tree, body, here))
     finally:
         begun.stop("cancelled", "disconnect")  # without effect on one that has ended
 

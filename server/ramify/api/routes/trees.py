@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query, Response
-from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
-from ramify.api import convert
+from ramify.api import convert, large
 from ramify.api import wire_trees as wire
 from ramify.api.context import Context, Here, Who
 from ramify.api.documentation import DOT, NDJSON
@@ -21,6 +21,7 @@ from ramify.service.ids import tree_id
 from ramify.service.keys import Caller
 from ramify.treelog import Entry, Filters, json_line
 
+GRAPHVIZ = "text/vnd.graphviz; charset=utf-8"
 router = APIRouter(route_class=ScopedRoute, tags=["trees"])
 Seq = Annotated[int | None, Query(ge=0, le=(1 << 63) - 1)]
 Text = Annotated[str | None, Query(min_length=1, max_length=200, pattern=PLAIN)]
@@ -89,21 +90,23 @@ async def trees(
 
 @router.get("/v1/trees/{tree}", response_model=wire.TreeReply, responses=DOT)
 @needs("search", "log")
-async def one(tree: Id, here: Here, who: Who, form: Form = "json") -> Response | wire.TreeReply:
+async def one(tree: Id, request: Request, here: Here, who: Who, form: Form = "json") -> Response:
     """One tree with the later verdicts on it; `format=dot` for Graphviz."""
     entry = await _entry(here, who, tree)
     if form == "dot":
-        return PlainTextResponse(dot(entry.tree()), media_type="text/vnd.graphviz")
-    return wire.TreeReply(
-        id=entry.tree_id,
-        seq=entry.seq,
-        sha256=entry.sha256,
-        key=entry.key_id,
-        outcome=entry.outcome,
-        outcome_source=entry.outcome_source,
-        tree=entry.document(),
-        feedback=[convert.verdict_of(outcome) for outcome in await here.log.outcomes(entry.tree_id)],
-    )
+        return await large.answer(request, lambda: dot(entry.tree()).encode(), media_type=GRAPHVIZ)
+    feedback = [convert.verdict_of(outcome) for outcome in await here.log.outcomes(entry.tree_id)]
+    head = {
+        "object": "tree",
+        "id": entry.tree_id,
+        "seq": entry.seq,
+        "sha256": entry.sha256,
+        "key": entry.key_id,
+        "outcome": entry.outcome,
+        "outcome_source": entry.outcome_source,
+        "feedback": [verdict.model_dump() for verdict in feedback],
+    }
+    return await large.answer(request, lambda: large.with_tree(head, "tree", entry.body))
 
 
 @router.delete("/v1/trees/{tree}", response_model=wire.Deleted)
