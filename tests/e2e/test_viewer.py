@@ -104,6 +104,78 @@ def test_a_refused_search_says_which_field(context: BrowserContext, server: Serv
     assert [line for line in wrong if "400" not in line] == []
 
 
+def test_the_form_has_every_search_parameter_of_the_server(page: Page, api: httpx.Client) -> None:
+    page.goto("/search")
+    page.get_by_text("Every parameter").click()
+    found = page.locator(".ask .field > span")
+    shown = {text.lower().replace(" ", "_") for text in found.all_inner_texts()}
+    schemas = api.get("/openapi.json").json()["components"]["schemas"]
+    nested = {"budget", "action"}
+    known = {
+        name for part in ("Search", "Budget", "Action", "Sampling") for name in schemas[part]["properties"]
+    }
+    mcts = set(schemas["Search"]["x-ramify-algorithms"]["mcts"])
+    elsewhere = set(schemas["Search"]["properties"]) - mcts - {"algorithm"}
+    assert known - nested - elsewhere <= shown
+    assert not elsewhere & shown
+    page.get_by_label("Algorithm").select_option("beam")
+    expect(page.get_by_label("Beam width")).to_be_visible()
+    expect(page.get_by_label("Kappa", exact=True)).to_be_hidden()
+
+
+def test_a_parameter_from_the_form_is_sent_and_a_limit_that_nobody_set_is_not_shown(
+    page: Page, api: httpx.Client
+) -> None:
+    page.goto("/search")
+    page.get_by_label("Prompt").fill("3 5 7 8 to 24")
+    page.get_by_label("Algorithm").select_option("beam")
+    page.get_by_text("Every parameter").click()
+    page.get_by_label("Beam width").fill("3")
+    page.get_by_label("Tokens", exact=True).fill("400")
+    page.get_by_role("button", name="Start the search").click()
+    page.locator("[data-open]").wait_for(timeout=60_000)
+    assert "of 400" in figure(page, "Tokens generated")
+    assert " of " not in figure(page, "Nodes") + figure(page, "Time")
+    page.locator("[data-open]").click()
+    page.locator(".panel h2").wait_for()
+    tree = document(api, page.url.split("/trees/")[1].split("#")[0])
+    assert (tree.params.algorithm, tree.params.beam_width) == ("beam", 3)
+    assert tree.stop_reason != "budget.nodes"
+    assert " of " not in figure(page, "Nodes"), "the log holds the server's own limit"
+
+
+@pytest.mark.parametrize("width", [320, 360, 390])
+def test_the_bar_is_no_wider_than_a_phone(page: Page, small: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 740})
+    for path in ("/", "/search", "/training", f"/trees/{small}"):
+        page.goto(path)
+        page.locator(".bar").wait_for()
+        assert page.evaluate("document.querySelector('.bar').scrollWidth") <= width, path
+        right = page.get_by_role("button", name="Keys and help").bounding_box()
+        assert right
+        assert right["x"] + right["width"] <= width, path
+
+
+def test_how_much_a_collapsed_node_hides_is_drawn_at_every_zoom(page: Page, large: str) -> None:
+    page.add_init_script(
+        """window.drawn = [];
+        const fill = CanvasRenderingContext2D.prototype.fillText;
+        CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) {
+          window.drawn.push(text);
+          return fill.call(this, text, ...rest);
+        };"""
+    )
+    open_tree(page, large)
+    page.locator(".view canvas").focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    for _ in range(8):
+        page.evaluate("window.drawn = []")
+        page.keyboard.press("-")
+        page.wait_for_function("window.drawn.some((text) => /\\+[\\d,]+ hidden/.test(text))")
+
+
 def test_2000_nodes_stay_above_30_frames_a_second_under_pan_and_zoom(page: Page, large: str) -> None:
     open_tree(page, large)
     assert "of 2" in figure(page, "Nodes")

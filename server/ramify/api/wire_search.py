@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from ramify.api.wire_common import (
     ChatTemplate,
@@ -17,8 +17,9 @@ from ramify.api.wire_common import (
     TopK,
 )
 from ramify.api.wire_tree import TreeDocument
+from ramify.rewards.registry import VERIFIABLE
 from ramify.search import records
-from ramify.search.params import BOUNDS
+from ramify.search.params import BOUNDS, FIELDS
 
 MOST_ANSWERS = 64
 """Distinct answers sent of one search."""
@@ -36,6 +37,8 @@ class Message(Request):
 
 
 class Task(Request):
+    model_config = ConfigDict(json_schema_extra={"x-ramify-tasks": [*VERIFIABLE, "none"]})
+
     name: Name = Field(description="`countdown`, `exact`, `math` or `none`.")
     problem: dict[str, Any] | None = Field(
         default=None,
@@ -65,6 +68,12 @@ class Budget(Request):
 
 class Search(Request):
     """How to search. A field that has no effect on the chosen algorithm is refused by name."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-ramify-algorithms": {name: [*sorted(fields)] for name, fields in FIELDS.items()}
+        }
+    )
 
     algorithm: records.Algorithm | None = None
     width: Annotated[int, within("width")] | None = None

@@ -13,14 +13,13 @@ const main = frame([["← → ↑ ↓", "walk through the tree"], ["+ - 0", "zoo
 const address = new URLSearchParams(location.search);
 
 let parent = null;
-if (address.has("tree")) {
-  try {
-    parent = await branchFrom(address.get("tree"), Number(address.get("node") ?? 0));
-  } catch (error) {
-    replace(main, failure(error));
-  }
+try {
+  const api = await get("/openapi.json");
+  if (address.has("tree")) parent = await branchFrom(address.get("tree"), Number(address.get("node") ?? 0));
+  open(api);
+} catch (error) {
+  replace(main, failure(error));
 }
-if (!address.has("tree") || parent) open();
 
 async function branchFrom(id, node) {
   const reply = await get(`/v1/trees/${encodeURIComponent(id)}`);
@@ -29,12 +28,12 @@ async function branchFrom(id, node) {
   return { id: reply.id, node: known, prompt: reply.tree.prompt + model.text(known), params: reply.tree.params };
 }
 
-function open() {
+function open(api) {
   const container = el("div", { class: "view" });
   const legend = el("div", { class: "legend", "aria-label": "Legend" });
   const header = el("header", { "aria-live": "off" });
   const stage = el("div", { class: "stage" }, el("span"), container, legend);
-  const form = askForm(parent, (body) => run(body, { form, header, view: new TreeView(container, { say }), legend }));
+  const form = askForm(api, parent, (body) => run(body, { form, header, view: new TreeView(container, { say }), legend }));
   form.cancel.addEventListener("click", () => cancel(form, header));
   replace(main, el("div", { class: "search-page" }, form.element, el("div", { class: "live" }, header, stage)));
   replace(header, el("p", { class: "muted" }, parent
@@ -69,7 +68,7 @@ async function run(body, { form, header, view, legend }) {
       if (name === "error") throw new Error(data.error.message);
     }
     if (!ended) throw new Error("the stream broke off; the search may be in the log");
-    await finished(ended, { view, legend, header });
+    await finished(ended, { view, legend, header, budget });
   } catch (error) {
     replace(header, el("p", { class: "said", role: "alert" }, error.message));
   } finally {
@@ -97,12 +96,11 @@ function progress(data, { nodes, prompt, view, legend, header, budget }) {
   });
 }
 
-async function finished(reply, { view, legend, header }) {
+async function finished(reply, { view, legend, header, budget }) {
   const logged = await get(`/v1/trees/${reply.tree.id}`);
   const model = Model.of(logged.tree);
   view.show(model, { keep: true });
   drawLegend(legend, model, view.scene.palette, view.scene.colour);
-  const { budget } = logged.tree.params;
   const { usage } = reply;
   figures(header, {
     state: `${reply.status.replaceAll("_", " ")} · ${reply.stop_reason ?? NONE}`,
@@ -110,10 +108,10 @@ async function finished(reply, { view, legend, header }) {
     outcome: reply.verdict?.outcome ?? reply.answer?.outcome,
     link: `/trees/${reply.tree.id}`,
     facts: [
-      ["Simulations", usage.simulations, budget.simulations],
-      ["Tokens generated", usage.completion_tokens, budget.tokens],
-      ["Nodes", usage.nodes, budget.nodes],
-      ["Time", usage.seconds, budget.seconds, seconds],
+      ["Simulations", usage.simulations, budget?.simulations],
+      ["Tokens generated", usage.completion_tokens, budget?.tokens],
+      ["Nodes", usage.nodes, budget?.nodes],
+      ["Time", usage.seconds, budget?.seconds, seconds],
     ],
   });
   say(`search ${reply.status}: ${reply.answer ? oneLine(reply.answer.text) : "no answer"}`);

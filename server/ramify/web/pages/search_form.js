@@ -1,37 +1,41 @@
-// The form of a search. Only what was filled in is sent: every other default is the server's.
+// The form of a search, made from the server's own OpenAPI document: its parameters, choices and bounds, which of them
+// each algorithm has, and the tasks. Only what was filled in is sent: every other default is the server's.
 
 import { el, icon } from "../lib/dom.js";
 
-const ALGORITHMS = ["mcts", "gumbel", "rap", "beam", "dvts", "dfs", "particle", "best_of_n", "self_consistency"];
-const TREES = ["mcts", "gumbel"];
+const FIRST = ["grader", "expand", "select"];
 
-/** {element, cancel, running, start(), stop(), focus()}; `submit(body)` gets the request's body. */
-export function askForm(parent, submit) {
+/** {element, cancel, running, start(), stop(), focus()}; `submit(body)` gets the request's body. api: the document. */
+export function askForm(api, parent, submit) {
+  const asked = shape(api, api.components.schemas.SearchRequest).properties;
+  const search = shape(api, asked.search);
+  const algorithms = search["x-ramify-algorithms"];
   const prompt = el("textarea", { rows: 4, required: true, placeholder: "3 5 7 8 to 24", spellcheck: "false", value: parent ? parent.prompt : "", readonly: Boolean(parent) });
-  const inputs = {
-    algorithm: choice(ALGORITHMS),
-    expand: choice(["path", "step"]),
-    select: choice(["thompson", "puct"]),
-    grader: choice([["model", "value model"], ["verifier", "the task's verifier"]]),
-    simulations: number({ min: 1, value: 64 }),
-    tokens: number({ min: 1, placeholder: "no limit" }),
-    seconds: number({ min: 0.1, step: "any", placeholder: "no limit" }),
-    temperature: number({ min: 0, max: 2, step: "any", placeholder: "1" }),
-    max_tokens: number({ min: 1, placeholder: "model's own" }),
-    seed: number({ min: 0, placeholder: "random" }),
-    train: el("input", { type: "checkbox" }),
-  };
-  const task = choice([["", "the model's own"], ["none", "none"], ["exact", "exact"], ["math", "math"]]);
+  const algorithm = choice(["", ...Object.keys(algorithms)]);
+  if (parent) algorithm.value = parent.params.algorithm;
+  const task = choice(["", ...shape(api, asked.task)["x-ramify-tasks"]]);
   const right = el("input", { placeholder: "the right answer" });
   const rightField = field("Right answer", right);
-  inputs.train.checked = true;
-  if (parent) inputs.algorithm.value = parent.params.algorithm;
+  const train = el("input", { type: "checkbox" });
+  train.checked = true;
+
+  const budget = inputsOf(api, shape(api, search.properties.budget));
+  const action = inputsOf(api, shape(api, search.properties.action));
+  const sampling = inputsOf(api, shape(api, asked.sampling));
+  const parameters = inputsOf(api, search, ["algorithm", "budget", "action"]);
+  const seed = inputOf("seed", shape(api, asked.seed));
+  const main = parameters.filter((one) => FIRST.includes(one.name));
+  const others = parameters.filter((one) => !FIRST.includes(one.name));
+  const actions = group("One action", action.map((one) => one.element));
+
   const adapt = () => {
-    inputs.expand.disabled = !TREES.includes(inputs.algorithm.value);
-    inputs.select.disabled = inputs.algorithm.value !== "mcts";
+    const known = algorithms[algorithm.value || "mcts"];
+    for (const one of parameters) one.enable(known.includes(one.name));
+    for (const one of action) one.enable(known.includes("action"));
+    actions.hidden = !known.includes("action");
     rightField.hidden = !["exact", "math"].includes(task.value);
   };
-  inputs.algorithm.addEventListener("change", adapt);
+  algorithm.addEventListener("change", adapt);
   task.addEventListener("change", adapt);
   adapt();
 
@@ -42,12 +46,11 @@ export function askForm(parent, submit) {
     field(parent ? "Prompt and answer so far" : "Prompt", prompt),
     !parent && field("Task", task), !parent && rightField,
     el("div", { class: "row" }, go, cancel),
-    group("How to search",
-      field("Algorithm", inputs.algorithm), field("Judge of answers", inputs.grader),
-      field("Expansion", inputs.expand), field("Selection", inputs.select)),
-    group("Budget", field("Simulations", inputs.simulations), field("Tokens", inputs.tokens), field("Seconds", inputs.seconds)),
-    group("Sampling", field("Temperature", inputs.temperature), field("Tokens of an answer", inputs.max_tokens), field("Seed", inputs.seed)),
-    el("label", { class: "row" }, inputs.train, "The trainer may learn from it"));
+    group("How to search", field("Algorithm", algorithm), main.map((one) => one.element)),
+    group("Budget", budget.map((one) => one.element)),
+    group("Sampling", sampling.map((one) => one.element), seed.element),
+    el("details", {}, el("summary", {}, "Every parameter"), el("div", { class: "form-grid" }, others.map((one) => one.element)), actions),
+    el("label", { class: "row" }, train, "The trainer may learn from it"));
   prompt.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !event.shiftKey) {
       event.preventDefault();
@@ -56,19 +59,12 @@ export function askForm(parent, submit) {
   });
 
   function bodyOf() {
-    const algorithm = inputs.algorithm.value;
-    const search = { algorithm, grader: inputs.grader.value, budget: numbers(["simulations", "tokens", "seconds"]) };
-    if (TREES.includes(algorithm)) search.expand = inputs.expand.value;
-    if (algorithm === "mcts") search.select = inputs.select.value;
-    const sampling = numbers(["temperature", "max_tokens"]);
-    const body = { search, sampling, train: inputs.train.checked, ...numbers(["seed"]) };
+    const inner = { ...said(parameters), ...some("budget", said(budget)), ...some("action", said(action)) };
+    if (algorithm.value) inner.algorithm = algorithm.value;
+    const body = { search: inner, sampling: said(sampling), train: train.checked, ...said([seed]) };
     if (parent) return { ...body, node: parent.node };
     if (task.value) body.task = { name: task.value, ...(rightField.hidden ? {} : { problem: { answer: right.value } }) };
     return { ...body, prompt: prompt.value };
-  }
-
-  function numbers(names) {
-    return Object.fromEntries(names.filter((name) => inputs[name].value !== "").map((name) => [name, Number(inputs[name].value)]));
   }
 
   const form = { element, cancel, running: null, focus: () => (parent ? go : prompt).focus() };
@@ -84,21 +80,53 @@ export function askForm(parent, submit) {
   return form;
 }
 
-function field(label, control) {
-  return el("label", { class: "field" }, el("span", {}, label), control);
+/** A schema without its references and without null, which only says that a field may be left out. */
+function shape(api, schema) {
+  if (schema.$ref) return shape(api, api.components.schemas[schema.$ref.split("/").pop()]);
+  const [only] = (schema.anyOf ?? []).filter((one) => one.type !== "null");
+  return only ? { ...shape(api, only), ...(schema.description ? { description: schema.description } : {}) } : schema;
+}
+
+function inputsOf(api, schema, without = []) {
+  return Object.entries(schema.properties).filter(([name]) => !without.includes(name)).map(([name, property]) => inputOf(name, shape(api, property)));
+}
+
+/** {name, element, enable(whether), value()} for one property; value() is undefined where nothing was filled in. */
+function inputOf(name, schema) {
+  const [control, read] = controlOf(schema);
+  const element = field(spoken(name), control, schema.description);
+  const enable = (whether) => {
+    control.disabled = !whether;
+    element.hidden = !whether;
+  };
+  return { name, element, enable, value: () => (control.disabled || control.value === "" ? undefined : read(control.value)) };
+}
+
+function controlOf(schema) {
+  if (schema.enum) return [choice(["", ...schema.enum]), (text) => text];
+  if (schema.type === "boolean") return [choice(["", "true", "false"]), (text) => text === "true"];
+  if (schema.type === "array") return [el("input", { placeholder: "\\n is a line's end", spellcheck: "false" }), (text) => [text.replaceAll("\\n", "\n")]];
+  const { minimum, maximum, exclusiveMinimum } = schema;
+  const step = schema.type === "integer" ? 1 : "any";
+  return [el("input", { type: "number", inputmode: "decimal", min: minimum ?? exclusiveMinimum, max: maximum, step, placeholder: "default" }), Number];
+}
+
+function said(inputs) {
+  return Object.fromEntries(inputs.map((one) => [one.name, one.value()]).filter(([, value]) => value !== undefined));
+}
+
+const some = (name, values) => (Object.keys(values).length ? { [name]: values } : {});
+
+const spoken = (name) => (name.charAt(0).toUpperCase() + name.slice(1)).replaceAll("_", " ");
+
+function field(label, control, title = false) {
+  return el("label", { class: "field", title }, el("span", {}, label), control);
 }
 
 function group(title, ...fields) {
   return el("fieldset", {}, el("legend", {}, title), el("div", { class: "form-grid" }, fields));
 }
 
-function number(attributes) {
-  return el("input", { type: "number", inputmode: "decimal", ...attributes });
-}
-
 function choice(options) {
-  return el("select", {}, options.map((option) => {
-    const [value, text] = Array.isArray(option) ? option : [option, option.replaceAll("_", " ")];
-    return el("option", { value }, text);
-  }));
+  return el("select", {}, options.map((value) => el("option", { value }, value === "" ? "default" : value.replaceAll("_", " "))));
 }

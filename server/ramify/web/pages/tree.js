@@ -100,7 +100,11 @@ function remember(view) {
 function head(reply, { prompt, answer, params, usage, status, stop_reason, task, created_at, candidates, parent_tree, origin, error, sampling, seed, train }) {
   const { budget } = params;
   const figure = (name, ...value) => el("div", {}, el("dt", {}, name), el("dd", {}, ...value));
-  const spent = (name, used, limit, shown = whole) => figure(name, `${shown(used)}${limit ? ` of ${shown(limit)}` : ""}`, limit ? meter(used / limit) : false);
+  // The log holds the limits in force, the server's own among them: only the one that ended the search is shown.
+  const spent = (name, used, key, shown = whole) => {
+    const limit = stop_reason === `budget.${key}` ? budget[key] : null;
+    return figure(name, `${shown(used)}${limit ? ` of ${shown(limit)}` : ""}`, limit ? meter(used / limit) : false);
+  };
   const select = params.algorithm === "mcts" ? ` · ${params.expand} · ${params.select}` : "";
   return el("header", { class: "tree-head" },
     el("h1", { title: prompt }, oneLine(prompt, 160) || "(empty prompt)"),
@@ -110,10 +114,10 @@ function head(reply, { prompt, answer, params, usage, status, stop_reason, task,
     el("dl", { class: "figures" },
       figure("Algorithm", `${params.algorithm}${select}`),
       figure("Ended as", `${status.replaceAll("_", " ")} · ${stop_reason ?? NONE}`),
-      spent("Simulations", usage.simulations, budget.simulations),
-      spent("Tokens generated", usage.completion_tokens, budget.tokens),
-      spent("Nodes", usage.nodes, budget.nodes),
-      spent("Time", usage.seconds, budget.seconds, seconds),
+      spent("Simulations", usage.simulations, "simulations"),
+      spent("Tokens generated", usage.completion_tokens, "tokens"),
+      spent("Nodes", usage.nodes, "nodes"),
+      spent("Time", usage.seconds, "seconds", seconds),
       figure("Scored", whole(usage.scored_sequences)),
       figure("Answer value", unit(answer?.value)),
       figure("Outcome", judged(reply.outcome)),

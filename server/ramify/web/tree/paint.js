@@ -162,16 +162,17 @@ function placeLabels(scene, shown) {
   const scale = Math.min(1.5, Math.max(1, camera.k * 0.9));
   const size = FONT * scale;
   const heights = camera.k >= 0.86 ? [32 * scale, 16 * scale] : [16];
-  const rank = (node) => (node.id === scene.selected ? 4e9 : 0) + (scene.hits.has(node.id) ? 2e9 : 0) + (model.chosen.has(node.id) ? 1e9 : 0) + visitsOf(scene, node);
+  const rank = (node) => (node.id === scene.selected ? 4e9 : 0) + (scene.hits.has(node.id) ? 2e9 : 0) + (laid.by.get(node.id).hidden ? 1.5e9 : 0) + (model.chosen.has(node.id) ? 1e9 : 0) + visitsOf(scene, node);
   const ordered = shown.map((item) => [rank(item.at.node), item]).sort((a, b) => b[0] - a[0] || a[1].at.node.id - b[1].at.node.id);
   const found = [];
   for (const [, item] of ordered) {
     const next = laid.columns[item.at.depth + 1];
     const room = (next ? camera.x(next.x) - 14 : camera.width - 6) - (item.x + 16);
-    const characters = Math.floor(room / (size * 0.602));
+    const fits = Math.floor(room / (size * 0.602));
+    const characters = item.at.hidden ? Math.max(fits, hiddenLine(item.at).length) : fits; // nothing is drawn below it
     if (characters < 4) continue;
     const height = heights.find((one) => take(taken[item.at.depth], item.y, one));
-    if (height) found.push({ placed: item.at, x: item.x + 16, y: item.y, width: room + 2, height, characters, size, two: height > 16 * scale });
+    if (height) found.push({ placed: item.at, x: item.x + 16, y: item.y, width: Math.max(room, characters * size * 0.602) + 2, height, characters, size, two: height > 16 * scale });
   }
   return found;
 }
@@ -189,6 +190,16 @@ export function shortened(text, characters) {
   return text.length > characters ? `${text.slice(0, Math.max(1, characters - 1))}…` : text;
 }
 
+const hiddenLine = (at) => `+${whole(at.hidden)} hidden`;
+
+/** A label in one line; of a collapsed node, how much it hides comes before its text does. */
+function oneLineLabel(scene, { placed, characters }) {
+  const text = scene.model.label(placed.node);
+  if (!placed.hidden) return shortened(text, characters);
+  const rest = characters - hiddenLine(placed).length - 2;
+  return rest < 4 ? hiddenLine(placed) : `${shortened(text, rest)}  ${hiddenLine(placed)}`;
+}
+
 export function figuresLine(scene, node) {
   const q = meanOf(node);
   return `N ${whole(visitsOf(scene, node))}${q === null || q === undefined ? "" : `  Q ${unit(q, 2)}`}`;
@@ -200,8 +211,8 @@ function drawLabels(context, scene, labels) {
   for (const label of labels) {
     const { node, hidden } = label.placed;
     const bold = model.chosen.has(node.id) || node.id === scene.selected;
-    const text = shortened(model.label(node), label.characters);
-    const extra = hidden ? `+${whole(hidden)} hidden` : label.two ? figuresLine(scene, node) : "";
+    const text = label.two ? shortened(model.label(node), label.characters) : oneLineLabel(scene, label);
+    const extra = hidden ? hiddenLine(label.placed) : label.two ? figuresLine(scene, node) : "";
     context.font = `${bold ? 700 : 400} ${label.size}px ${palette.mono}`;
     const width = Math.min(label.width, Math.max(text.length * label.size * 0.602, label.two ? extra.length * SMALL * 0.62 : 0) + 6);
     context.fillStyle = palette.canvas;
