@@ -55,6 +55,8 @@ class EngineConfig:
     GPU, and on a CPU where a C++ compiler is found."""
     tool_parser: str | None = None
     """vLLM's parser of tool calls in the policy's text; `None`: no tool can be called."""
+    tool_strict_level: str = "auto"
+    """How far tool calls are constrained, by vLLM's name."""
     reasoning_parser: str | None = None
     """vLLM's parser of reasoning in the policy's text; `None`: reasoning is part of the answer."""
     structured_outputs: str = "auto"

@@ -36,6 +36,7 @@ class Launch:
     threads: int
     compile: bool
     tool_parser: str | None = None
+    tool_strict_level: str = "auto"
     reasoning_parser: str | None = None
     structured_outputs: str = "auto"
     """vLLM's backend of constrained output."""
@@ -63,6 +64,7 @@ def launches(config: EngineConfig, policy: Checkpoint, value: Checkpoint | None,
             threads=config.threads or default_threads(len(parts)),
             compile=can_compile(cpu) if config.compile is None else config.compile,
             tool_parser=config.tool_parser,
+            tool_strict_level=config.tool_strict_level,
             reasoning_parser=config.reasoning_parser,
             structured_outputs=config.structured_outputs,
         )

@@ -60,7 +60,12 @@ class OpenAIServing:
         llm, launch = backend.client, backend.launch
         models = OpenAIServingModels(llm, [BaseModelPath(name="policy", model_path=str(launch.path))])
         template: dict[str, Any] = {"chat_template": None, "chat_template_content_format": "auto"}
-        parsing = _parsing(launch.tool_parser, launch.reasoning_parser)
+        parsing: dict[str, Any] = {
+            "tool_parser": launch.tool_parser,
+            "tool_strict_level": launch.tool_strict_level,
+            "reasoning_parser": launch.reasoning_parser or "",
+            "enable_auto_tools": launch.tool_parser is not None,
+        }
         renderer = self._renderer = OnlineRenderer(
             llm.model_config, llm.renderer, request_logger=None, **template, **parsing
         )
@@ -212,15 +217,6 @@ class OpenAIServing:
         except ValidationError as error:
             first = error.errors()[0]
             raise RequestRefused(str(first["msg"]), ".".join(map(str, first["loc"])) or None) from error
-
-
-def _parsing(tool_parser: str | None, reasoning_parser: str | None) -> dict[str, Any]:
-    """The parsers as arguments of vLLM's serving classes."""
-    return {
-        "tool_parser": tool_parser,
-        "reasoning_parser": reasoning_parser or "",
-        "enable_auto_tools": tool_parser is not None,
-    }
 
 
 def check_parsers(tool_parser: str | None, reasoning_parser: str | None, tokenizer: Any) -> None:

@@ -323,6 +323,11 @@ class EngineSettings(Group):
         description="vLLM's parser of tool calls in what the model writes, such as `hermes`; none: `tools` are "
         "refused. An unknown name is answered at start with those that there are.",
     )
+    tool_strict_level: Literal["auto", "function", "parameter"] = Field(
+        default="auto",
+        description="How far vLLM constrains tool calls: `auto` holds arguments to the schema of tools that say "
+        "`strict: true`, `function` constrains the form of every call, `parameter` the arguments too.",
+    )
     reasoning_parser: str | None = Field(
         default=None,
         max_length=100,
