@@ -1,7 +1,7 @@
 """The structure of an answer: numbers, groups, names and words, read without evaluating anything.
 
 ```
-Number      an exact number, with the half unit of its last decimal, a percent sign and a unit
+Number      (math_numbers) an exact number, with the half unit of its last decimal, a percent sign and a unit
 Numeral     digits in a named base
 Words       an answer in words
 Formula     LaTeX that only an algebra system can compare
@@ -19,31 +19,15 @@ in the same base alone; units are compared only if both sides have one.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from dataclasses import dataclass
 
 from ramify.rewards.answer_text import BOX, MAX_ANSWER, closing, final, tidy
+from ramify.rewards.math_numbers import FUNCTIONS, Number, Unreadable, known_unit, number_of, unit_of
 
 MAX_DEPTH = 12
 """Brackets inside brackets."""
 MAX_PARTS = 64
 """Parts of one group."""
-MAX_DIGITS = 400
-"""Digits of a number, and the largest power of ten."""
-
-
-class Unreadable(ValueError):
-    """The answer has no one reading."""
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    value: Fraction
-    half: Fraction | None = None
-    """Half a unit of the last place of a decimal that has six significant digits or more; `None`: exact."""
-    percent: bool = False
-    """`value` is what stands before the percent sign."""
-    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +188,7 @@ def _list(answer: str, parts: list[str], depth: int) -> Reading:
         raise Unreadable("it is empty")
     if len(set(readings)) == 1:
         return readings[0]
-    decimal = _number(answer.replace(",", ".")) if re.fullmatch(r"-?\d+,\d+", answer) else None
+    decimal = number_of(answer.replace(",", ".")) if re.fullmatch(r"-?\d+,\d+", answer) else None
     return Group("list", readings, decimal)
 
 
@@ -218,7 +202,7 @@ _SIMPLE = re.compile(
 
 
 def _equation(answer: str, sides: list[str], depth: int) -> Reading:
-    if _SIMPLE.fullmatch(sides[0].strip()) and not _number(sides[0].strip()):
+    if _SIMPLE.fullmatch(sides[0].strip()) and not number_of(sides[0].strip()):
         name = re.sub(r"[\s{}]", "", sides[0])
         rest = tuple(_read(side, depth + 1) for side in sides[1:])
         return Named(name, rest[0] if len(set(rest)) == 1 else Chain(rest), Formula(answer, relation=True))
@@ -287,28 +271,7 @@ def _both_signs(answer: str, depth: int) -> Reading:
 
 # -- leaves -----------------------------------------------------------------------------------------------------------
 
-_DECIMAL = r"\d+(?:\.\d*)?|\.\d+"
-_POWER = r"\s*(?:\\times|\\cdot|\*|[xX])\s*10\s*\^\s*\{\s*(?P<power>[-+]?\d+)\s*\}"
-_NUMBER = re.compile(
-    rf"(?P<sign>[-+]?)\s*(?:"
-    rf"(?P<whole>\d+)\s*\\frac\s*\{{\s*(?P<wa>\d+)\s*\}}\s*\{{\s*(?P<wb>\d+)\s*\}}"
-    rf"|(?P<pwhole>\d+)\s+(?P<pa>\d+)\s*/\s*(?P<pb>\d+)"
-    rf"|\\frac\s*\{{\s*(?P<fs>[-+]?)(?P<fa>{_DECIMAL})\s*\}}\s*\{{\s*(?P<fb>{_DECIMAL})\s*\}}"
-    rf"|(?P<ra>{_DECIMAL})\s*/\s*(?P<rb>{_DECIMAL})"
-    rf"|(?P<before>\d*)\.(?P<fixed>\d*)\\overline\s*\{{(?P<again>\d+)\}}"
-    rf"|10\s*\^\s*\{{\s*(?P<ten>[-+]?\d+)\s*\}}"
-    rf"|(?P<grouped>\d{{1,3}}(?:[ '_]\d{{3}})+(?:\.\d+)?)(?!\d)"
-    rf"|(?P<decimal>{_DECIMAL})(?:[eE](?P<exponent>[-+]?\d+)|{_POWER})?"
-    rf")"
-)
-_MANY = {
-    "hundred": 100,
-    "thousand": 1000,
-    "million": 10**6,
-    "billion": 10**9,
-    "trillion": 10**12,
-    "dozen": 12,
-}
+
 _BASES = {
     "two": 2,
     "three": 3,
@@ -332,89 +295,9 @@ _MEASURED = re.compile(
 """A formula of numbers, and a unit."""
 _ANGLE = re.compile(r"(?<=[a-z({ ])(\d+(?:\.\d+)?) degrees")
 """An angle inside a formula."""
-_CONNECTIVES = frozenset(
-    {
-        "or",
-        "and",
-        "not",
-        "if",
-        "when",
-        "where",
-        "is",
-        "to",
-        "than",
-        "but",
-        "for",
-        "maybe",
-        "with",
-        "either",
-        "then",
-    }
-    | {"plus", "minus", "times", "over", "of", "nor", "no"}
-)
-_FUNCTIONS = (
-    *(
-        "arcsin",
-        "arccos",
-        "arctan",
-        "sinh",
-        "cosh",
-        "tanh",
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "ln",
-        "log",
-        "exp",
-    ),
-    *("pi", "theta", "alpha", "beta", "gamma", "lambda", "mu", "sigma", "phi", "omega", "infty"),
-)
-_CALLED = re.compile(rf"(?<![\\A-Za-z])({'|'.join(_FUNCTIONS)})(?![A-Za-z])")
+
+_CALLED = re.compile(rf"(?<![\\A-Za-z])({'|'.join(FUNCTIONS)})(?![A-Za-z])")
 _SHORT_WORDS = frozenset({"no", "up", "on", "it", "us", "an", "am", "pm", "me", "he", "we"})
-_UNITS = {
-    name: unit
-    for unit, names in {
-        "m": "m meter metre",
-        "cm": "cm centimeter centimetre",
-        "mm": "mm millimeter millimetre",
-        "km": "km kilometer kilometre",
-        "ft": "ft foot feet",
-        "in": "in inch inches",
-        "yd": "yd yard",
-        "mi": "mi mile",
-        "g": "g gram",
-        "kg": "kg kilogram",
-        "mg": "mg milligram",
-        "lb": "lb lbs pound",
-        "oz": "oz ounce",
-        "s": "s sec second",
-        "min": "min minute",
-        "h": "h hr hour",
-        "ms": "ms millisecond",
-        "l": "l liter litre",
-        "ml": "ml milliliter millilitre",
-        "n": "n newton",
-        "j": "j joule",
-        "w": "w watt",
-        "v": "v volt",
-        "k": "k kelvin",
-        "hz": "hz hertz",
-        "pa": "pa pascal",
-        "mol": "mol mole",
-        "rad": "rad radian",
-        "degree": "degree deg",
-        "dollar": "dollar usd",
-        "euro": "euro eur",
-        "cent": "cent",
-        "mph": "mph",
-        "unit": "unit",
-        "kmh": "kmh kph",
-    }.items()
-    for name in names.split()
-}
 
 
 def _leaf(answer: str) -> Reading:
@@ -425,13 +308,13 @@ def _leaf(answer: str) -> Reading:
         if not 2 <= base <= 36:
             raise Unreadable("its base is unknown")
         return Numeral(numeral[1].upper().lstrip("0") or "0", base)
-    if (number := _number(answer)) is not None:
+    if (number := number_of(answer)) is not None:
         return number
     if re.search(r"\d\s+[\d.]|\d\s+\\frac\{\d", answer):
         raise Unreadable("numbers stand side by side")
     if measured := _MEASURED.fullmatch(answer):
-        unit = _unit(measured[2].split())
-        if re.split(r"[/^\d*]+", unit)[0] in _UNITS.values():
+        unit = unit_of(measured[2].split())
+        if known_unit(unit):
             return Formula(measured[1], unit=unit)
     answer = _ANGLE.sub(r"(\\frac{\1\\pi}{180})", answer)
     latex = _CALLED.sub(r"\\\1 ", re.sub(r"\\ldots", "", answer))
@@ -449,84 +332,3 @@ def _leaf(answer: str) -> Reading:
 def _flat(words: str) -> str:
     """Words without case, blanks or punctuation at the ends."""
     return re.sub(r"[\s{}]+", " ", words).strip(" .,;:'\"()").casefold()
-
-
-def _number(answer: str) -> Number | None:
-    """A number with what may stand around it; `None` where the text is another thing. Raises `Unreadable`."""
-    answer = re.sub(r"^([-+]?)\s*(?:\\\$|\$)\s*", r"\1", answer)
-    match = _NUMBER.match(answer)
-    if match is None:
-        return None
-    rest = answer[match.end() :]
-    if rest and re.match(r"[\d./^_!(]|\s*[-+*/^_!(=\\]", rest):
-        return None
-    number = _value({name: text for name, text in match.groupdict().items() if text is not None})
-    return _with_unit(number, rest)
-
-
-def _with_unit(number: Number, rest: str) -> Number | None:
-    words = rest.split()
-    if words and words[0] in _MANY:
-        number = replace(number, value=number.value * _MANY[words.pop(0)], half=None)
-    if words and words[0].lower() in ("percent", "percentage", "pct"):
-        return replace(number, percent=True) if len(words) == 1 else None
-    if not words:
-        return number
-    if len(words) > 4 or any(word.lower() in _CONNECTIVES for word in words):
-        return None
-    unit = _unit(words)
-    known = re.split(r"[/^\d*]+", unit)[0] in _UNITS.values()
-    spelled = (
-        rest[0] == " "
-        and all(re.fullmatch(r"[A-Za-z]{3,}\.?|[A-Za-z/^{}\d-]+", word) for word in words)
-        and len(words[0]) > 2
-    )
-    if known and (rest[0] == " " or len(unit) > 1):
-        return replace(number, unit=unit)
-    return replace(number, unit=unit) if spelled and words[0].lower() not in _FUNCTIONS else None
-
-
-def _unit(words: list[str]) -> str:
-    text = " ".join(words).replace("per ", "/ ")
-    power = "2" if re.match(r"(?:square|sq)\b", text) else "3" if re.match(r"(?:cubic|cu)\b", text) else ""
-    text = re.sub(r"^(?:square|sq|cubic|cu)\b\.?\s*", "", text)
-
-    def single(match: re.Match[str]) -> str:
-        word = match[0].lower()
-        return _UNITS.get(word) or _UNITS.get(word.removesuffix("s")) or word.removesuffix("s")
-
-    return re.sub(r"[\s{}^.]", "", re.sub(r"[A-Za-z]+", single, text)) + power
-
-
-def _value(g: dict[str, str]) -> Number:
-    sign = -1 if g.get("sign") == "-" else 1
-    if any(len(part) > MAX_DIGITS for part in g.values()):
-        raise Unreadable(f"it has more than {MAX_DIGITS} digits")
-    for whole, above, below in (("whole", "wa", "wb"), ("pwhole", "pa", "pb")):
-        if whole in g:
-            if not 0 <= int(g[above]) < int(g[below]):
-                raise Unreadable("the fraction of a mixed number must be below 1")
-            return Number(sign * (int(g[whole]) + Fraction(int(g[above]), int(g[below]))))
-    for above, below in (("fa", "fb"), ("ra", "rb")):
-        if above in g:
-            if not Fraction(g[below]):
-                raise Unreadable("it divides by zero")
-            return Number(sign * (-1 if g.get("fs") == "-" else 1) * Fraction(g[above]) / Fraction(g[below]))
-    if "again" in g:
-        fixed, again = g["fixed"], g["again"]
-        tail = Fraction(int(again), 10 ** len(fixed) * (10 ** len(again) - 1))
-        return Number(sign * (Fraction(int((g["before"] or "0") + fixed), 10 ** len(fixed)) + tail))
-    if "ten" in g:
-        return Number(sign * Fraction(10) ** _power(g["ten"]))
-    digits = re.sub(r"[ '_]", "", g.get("grouped") or g["decimal"])
-    scale = Fraction(10) ** _power(g.get("exponent") or g.get("power") or "0")
-    places = len(digits.partition(".")[2])
-    significant = len(digits.replace(".", "").lstrip("0"))
-    half = scale / 10**places / 2 if places and significant >= 6 else None
-    return Number(sign * Fraction(digits) * scale, half)
-
-
-def _power(digits: str) -> int:
-    if abs(int(digits)) > MAX_DIGITS:
-        raise Unreadable(f"it has more than {MAX_DIGITS} digits")
-    return int(digits)

@@ -23,15 +23,14 @@ from math_verify import verify
 from math_verify.grader import should_treat_as_complex
 
 from ramify.rewards.answer_text import final, tidy
+from ramify.rewards.math_numbers import Number, Unreadable
 from ramify.rewards.math_reading import (
     Chain,
     Formula,
     Group,
     Named,
-    Number,
     Numeral,
     Reading,
-    Unreadable,
     Words,
     read,
     reference,

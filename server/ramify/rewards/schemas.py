@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ramify.rewards import math_reading
 from ramify.rewards.answer_text import bare
 from ramify.rewards.errors import BadProblem
+from ramify.rewards.math_numbers import Unreadable
 
 MAX_NUMBERS = 8
 MAX_NUMBER = 199
@@ -73,7 +74,7 @@ def math_problem(problem: Mapping[str, object]) -> MathProblem:
     answer = _reference(problem)
     try:
         math_reading.reference(answer)
-    except math_reading.Unreadable as error:
+    except Unreadable as error:
         raise BadProblem("answer", f"cannot be read as mathematics: {error}") from error
     return MathProblem(answer)
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ramify.rewards.errors import BadProblem
-from ramify.rewards.math_reading import Number, Unreadable, read
+from ramify.rewards.math_numbers import Number, Unreadable
+from ramify.rewards.math_reading import read
 from ramify.rewards.registry import check
 
 NUMERATORS = st.integers(-(10**12), 10**12)
