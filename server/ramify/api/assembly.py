@@ -90,7 +90,7 @@ def _watch(context: Context) -> None:
     metrics.gauge(
         "ramify_completions_running", "Plain ones, admitted, not yet ended.", lambda: len(completions.running)
     )
-    metrics.gauge("ramify_searches_waiting", "Waiting to be admitted.", lambda: len(admission.waiting))
+    metrics.gauge("ramify_searches_waiting", "Waiting to be admitted.", lambda: admission.waiting)
     metrics.gauge(
         "ramify_reserved_tokens", "That running searches may still generate.", lambda: admission.reserved
     )

@@ -43,11 +43,16 @@ def context_of(request: Request) -> Context:
     return context
 
 
-def caller_of(request: Request) -> Caller:
+# FastAPI calls a dependency that is no coroutine in a thread, which takes a busy server longer than a whole refusal.
+async def _context(request: Request) -> Context:
+    return context_of(request)
+
+
+async def _caller(request: Request) -> Caller:
     """Who asks, as `scopes` has found out before the route was entered."""
     caller: Caller = request.state.caller
     return caller
 
 
-Here = Annotated[Context, Depends(context_of)]
-Who = Annotated[Caller, Depends(caller_of)]
+Here = Annotated[Context, Depends(_context)]
+Who = Annotated[Caller, Depends(_caller)]

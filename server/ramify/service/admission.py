@@ -1,18 +1,22 @@
-"""How much runs at once, counted in generated tokens that running searches may still spend.
+"""How much runs at once, counted in generated tokens that running requests may still spend, and who is next.
 
-A search reserves its whole token budget before it starts and gives it back when it ends. What does not fit waits
-in one first-come, first-served queue of bounded length and time, and is then refused: with `KeyBusy` (429) where the
-asker's own searches hold more than an equal share of the server, else with `ServerBusy` (503).
+A search reserves its whole token budget before it starts and gives it back when it ends; so does a plain completion.
+What does not fit waits, for a bounded time and in a bounded number of places.
 
-The time to wait before trying again is computed: the share of what is reserved that must be freed first, of all that
-running searches may still generate, over the rate at which they have generated so far.
+The queue is fair between API keys, in tokens: each key has a queue of its own, and next is the first of the key that
+has been let in for the fewest tokens (start-time fair queueing, Goyal, Vin and Cheng 1996). A key gathers no credit
+while nothing of it waits. The one whose turn it is waits until it fits, so that small requests cannot
+starve a large one. (2026-11-28; deficit round robin gives the same shares with two more numbers to choose.)
+
+The places are shared alike: if all are taken, the key that has most of them loses its newest to a newcomer of another
+key. Whoever holds or waits for more than an equal share is refused with `KeyBusy` (429), and so is a key over its own
+limit; everyone else with `ServerBusy` (503), which says that the server itself is full.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -22,7 +26,9 @@ from ramify.settings import Admission as Settings
 LONGEST_RETRY = 120
 """Seconds; OpenAI's client ignores a longer Retry-After."""
 UNKNOWN_RETRY = 5
-"""Seconds, where nothing runs by which to tell."""
+"""Seconds to wait if nothing has ended lately by which to tell."""
+WINDOW = 30.0
+"""Seconds over which the rate of ends is measured: an end that long ago counts for 1/e."""
 
 
 @dataclass(eq=False, slots=True)
@@ -31,13 +37,64 @@ class Ticket:
 
     key_id: str
     tokens: int
-    """Generated tokens that the search may spend."""
-    since: float = 0.0
-    """When it was let in, on the clock."""
-    spent: Callable[[], int] = lambda: 0
-    """Tokens that it has generated so far."""
+    """Generated tokens that the request may spend."""
     granted: asyncio.Future[None] | None = None
-    """Of a waiting ticket: resolved when it is its turn."""
+    """Resolved when it is the turn of a ticket that waits."""
+
+
+@dataclass(slots=True)
+class Rate:
+    """How much ends in a second of work, lately: each end counts for less the longer ago it was."""
+
+    clock: Callable[[], float]
+    began: float = 0.0
+    at: float = 0.0
+    """When the sums below were last brought up to date."""
+    tokens: float = 0.0
+    requests: float = 0.0
+
+    def go_on(self) -> None:
+        """Work begins after there was none: the time between does not count."""
+        idle = self.clock() - self.at
+        self.began, self.at = self.began + idle, self.at + idle
+
+    def ended(self, tokens: int) -> None:
+        """Count the end of a request that had reserved `tokens`."""
+        self._fade()
+        self.tokens += tokens
+        self.requests += 1
+
+    def seconds(self, tokens: float, requests: float) -> float | None:
+        """How long it takes until so much has ended, or `None` if nothing ever has."""
+        self._fade()
+        if not self.requests:
+            return None
+        window = WINDOW * -math.expm1(-max(1.0, self.at - self.began) / WINDOW)
+        return max(tokens / self.tokens, requests / self.requests) * window
+
+    def _fade(self) -> None:
+        now = self.clock()
+        kept = math.exp((self.at - now) / WINDOW)
+        self.tokens, self.requests, self.at = self.tokens * kept, self.requests * kept, now
+
+
+@dataclass(eq=False, slots=True)
+class KeyQueue:
+    """What one API key holds and waits for."""
+
+    rate: Rate
+    waiting: dict[Ticket, None] = field(default_factory=dict)
+    """First come, first served."""
+    held: int = 0
+    """Tokens reserved by its running requests."""
+    wanted: int = 0
+    """Tokens of its waiting ones."""
+    let_in: int = 0
+    """Tokens let in so far, on the scale of `Admission.turn`."""
+
+    @property
+    def demand(self) -> int:
+        return self.held + self.wanted
 
 
 @dataclass(slots=True)
@@ -49,43 +106,66 @@ class Admission:
     """Seconds, monotonic."""
     refused: Callable[[str], None] = lambda reason: None
     """Told the reason of every refusal: `key`, `full`, `timeout`, `reloading` or `draining`."""
-    running: list[Ticket] = field(default_factory=list)
-    waiting: deque[Ticket] = field(default_factory=deque)
+    running: dict[Ticket, None] = field(default_factory=dict)
+    """In the order in which they were let in."""
+    keys: dict[str, KeyQueue] = field(default_factory=dict)
+    """Every key that has asked for something."""
+    reserved: int = 0
+    """Tokens of everything that runs."""
+    waiting: int = 0
+    """Tickets that wait."""
+    wanted: int = 0
+    """Their tokens."""
+    turn: int = 0
+    """`let_in` of the key that was let in last, as it was then. A key of which nothing waits is set no further back."""
     closed: bool = False
     paused: bool = False
     """While it lasts nobody is let in; the queue goes on, within its bounds."""
+    rate: Rate = field(init=False)
 
-    @property
-    def reserved(self) -> int:
-        return sum(ticket.tokens for ticket in self.running)
+    def __post_init__(self) -> None:
+        self.rate = Rate(self.clock)
 
-    async def enter(self, key_id: str, tokens: int) -> Ticket:
-        """Reserve `tokens`, waiting if need be. Raises `Busy`; cancelled, it leaves the queue."""
-        ticket = Ticket(key_id, min(tokens, self.settings.tokens_in_flight))
+    def check(self, key_id: str, tokens: int = 1) -> None:
+        """Raise the `Busy` with which a request of at least `tokens` would be refused at once."""
         if self.closed:
-            raise self._refuse(ticket, "draining")
-        if self._over_key_limit(ticket):
-            raise self._refuse(ticket, "key")
-        if not self.waiting and self._fits(ticket):
+            raise self._refuse(key_id, tokens, "draining")
+        if self._over_limit(key_id, tokens):
+            raise self._refuse(key_id, tokens, "key")
+        if not self._at_once(tokens) and self._no_place(key_id):
+            raise self._refuse(key_id, tokens, "full")
+
+    async def enter(self, key_id: str, tokens: int, patience: float = math.inf) -> Ticket:
+        """Reserve `tokens`, waiting `patience` seconds at most. Raises `Busy`; cancelled, it leaves the queue.
+
+        A request larger than the server, or than its key's limit, counts as all of it, and so runs alone."""
+        ticket = Ticket(key_id, min(tokens, self.settings.tokens_in_flight, self._limit()))
+        self.check(key_id, ticket.tokens)
+        queue = self.keys.setdefault(key_id, KeyQueue(Rate(self.clock)))
+        if not queue.waiting:
+            queue.let_in = max(queue.let_in, self.turn)
+        if self._at_once(ticket.tokens):
             self._let_in(ticket)
-            return ticket
-        if len(self.waiting) >= self.settings.queue:
-            raise self._refuse(ticket, "full")
-        await self._wait(ticket)
+        else:
+            await self._wait(ticket, min(patience, self.settings.queue_seconds))
         return ticket
 
     def leave(self, ticket: Ticket) -> None:
         """Give a reservation back and let those in who now fit."""
-        self.running.remove(ticket)
+        del self.running[ticket]
+        self.reserved -= ticket.tokens
+        queue = self.keys[ticket.key_id]
+        queue.held -= ticket.tokens
+        queue.rate.ended(ticket.tokens)
+        self.rate.ended(ticket.tokens)
         self._admit()
 
     def close(self) -> None:
         """Admit nobody any more and send those who wait away."""
         self.closed = True
-        while self.waiting:
-            ticket = self.waiting.popleft()
-            if ticket.granted is not None and not ticket.granted.done():
-                ticket.granted.set_exception(self._refuse(ticket, "draining"))
+        for queue in list(self.keys.values()):
+            for ticket in list(queue.waiting):
+                self._send_away(ticket, "draining")
 
     def pause(self) -> None:
         """Let nobody in until `resume`: those who come wait their turn, as long as the queue takes them."""
@@ -95,81 +175,140 @@ class Admission:
         self.paused = False
         self._admit()
 
-    def retry_after(self, tokens: int) -> int:
-        """Whole seconds, 1 to 120, until about `tokens` more can be reserved."""
-        ahead = sum(ticket.tokens for ticket in self.waiting)
-        missing = max(1, ahead + tokens - (self.settings.tokens_in_flight - self.reserved))
-        if len(self.running) >= self.settings.searches and self.running:
-            missing = max(missing, min(ticket.tokens for ticket in self.running))
-        left = sum(max(0, ticket.tokens - ticket.spent()) for ticket in self.running)
-        rate = self.rate()
-        if not rate:
-            return UNKNOWN_RETRY
-        return min(LONGEST_RETRY, max(1, math.ceil(missing / self.reserved * left / rate)))
+    def retry_after(self, key_id: str, tokens: int) -> int:
+        """Whole seconds, 1 to 120, until about `tokens` more can be reserved, by the rate at which requests end."""
+        if self._over_limit(key_id, tokens):
+            queue = self.keys[key_id]
+            seconds = queue.rate.seconds(queue.demand + tokens - self._limit(), 0)
+        else:
+            missing = self.wanted + tokens - (self.settings.tokens_in_flight - self.reserved)
+            places = self.waiting + 1 - (self.settings.searches - len(self.running))
+            seconds = self.rate.seconds(max(0, missing), max(0, places))
+        return UNKNOWN_RETRY if seconds is None else min(LONGEST_RETRY, max(1, math.ceil(seconds)))
 
-    def rate(self) -> float:
-        """Tokens a second that the running searches have generated, each since it was let in."""
-        now = self.clock()
-        return sum(ticket.spent() / max(1.0, now - ticket.since) for ticket in self.running)
-
-    def _let_in(self, ticket: Ticket) -> None:
-        ticket.since = self.clock()
-        self.running.append(ticket)
-
-    async def _wait(self, ticket: Ticket) -> None:
-        ticket.granted = asyncio.get_running_loop().create_future()
-        self.waiting.append(ticket)
-        try:
-            async with asyncio.timeout(self.settings.queue_seconds):
-                await ticket.granted
-        except BaseException as error:
-            if ticket in self.waiting:
-                self.waiting.remove(ticket)
-            elif ticket in self.running:  # granted in the very moment in which the wait was given up
-                self.leave(ticket)
-            self._admit()
-            if isinstance(error, TimeoutError):
-                raise self._refuse(ticket, "timeout") from None
-            raise
+    # -- who is next ---------------------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        while self.waiting and self._fits(self.waiting[0]):
-            ticket = self.waiting.popleft()
+        while (ticket := self._next()) and self._fits(ticket.tokens):
+            self._unqueue(ticket)
             assert ticket.granted is not None
             if not ticket.granted.done():  # else its asker has left and has not yet taken it out of the queue
                 self._let_in(ticket)
                 ticket.granted.set_result(None)
 
-    def _fits(self, ticket: Ticket) -> bool:
+    def _next(self) -> Ticket | None:
+        """The first of the key that was let in for the fewest tokens."""
+        waiting = [queue for queue in self.keys.values() if queue.waiting]
+        if not waiting:
+            return None
+        return next(iter(min(waiting, key=lambda queue: queue.let_in).waiting))
+
+    def _let_in(self, ticket: Ticket) -> None:
+        queue = self.keys[ticket.key_id]
+        for idle, rate in ((not queue.held, queue.rate), (not self.running, self.rate)):
+            if idle:
+                rate.go_on()
+        self.turn = queue.let_in
+        queue.let_in += ticket.tokens
+        queue.held += ticket.tokens
+        self.running[ticket] = None
+        self.reserved += ticket.tokens
+
+    def _at_once(self, tokens: int) -> bool:
+        return not self.waiting and self._fits(tokens)
+
+    def _fits(self, tokens: int) -> bool:
         return (
             not self.paused
             and len(self.running) < self.settings.searches
-            and self.reserved + ticket.tokens <= self.settings.tokens_in_flight
+            and self.reserved + tokens <= self.settings.tokens_in_flight
         )
 
-    def _over_key_limit(self, ticket: Ticket) -> bool:
-        limit = self.settings.key_tokens_in_flight
-        return limit is not None and self._held_by(ticket.key_id) + ticket.tokens > limit
+    # -- those who wait ------------------------------------------------------------------------------------------
 
-    def _held_by(self, key_id: str) -> int:
-        return sum(ticket.tokens for ticket in self.running if ticket.key_id == key_id)
+    async def _wait(self, ticket: Ticket, seconds: float) -> None:
+        self._make_place()
+        ticket.granted = asyncio.get_running_loop().create_future()
+        queue = self.keys[ticket.key_id]
+        queue.waiting[ticket] = None
+        queue.wanted += ticket.tokens
+        self.waiting += 1
+        self.wanted += ticket.tokens
+        try:
+            async with asyncio.timeout(seconds):
+                await ticket.granted
+        except BaseException as error:
+            self._withdraw(ticket)
+            if isinstance(error, TimeoutError):
+                raise self._refuse(ticket.key_id, ticket.tokens, "timeout") from None
+            raise
 
-    def _refuse(self, ticket: Ticket, reason: str) -> Busy:
-        after = self.retry_after(ticket.tokens)
-        keys = {held.key_id for held in self.running} | {ticket.key_id}
-        over_share = self._held_by(ticket.key_id) > self.reserved / len(keys)
+    def _withdraw(self, ticket: Ticket) -> None:
+        """Take a ticket out, wherever it is by now: the wait for it was given up."""
+        if ticket in self.running:  # let in in that very moment
+            self.leave(ticket)
+        elif ticket in self.keys[ticket.key_id].waiting:
+            self._unqueue(ticket)
+            self._admit()
+
+    def _unqueue(self, ticket: Ticket) -> None:
+        queue = self.keys[ticket.key_id]
+        del queue.waiting[ticket]
+        queue.wanted -= ticket.tokens
+        self.waiting -= 1
+        self.wanted -= ticket.tokens
+
+    def _send_away(self, ticket: Ticket, reason: str) -> None:
+        refusal = self._refuse(ticket.key_id, ticket.tokens, reason)
+        self._unqueue(ticket)
+        if ticket.granted is not None and not ticket.granted.done():
+            ticket.granted.set_exception(refusal)
+
+    def _no_place(self, key_id: str) -> bool:
+        """Whether no place is free, and no other key has so many that one of them is this key's due."""
+        if self.waiting < self.settings.queue:
+            return False
+        mine = len(self.keys[key_id].waiting) if key_id in self.keys else 0
+        return mine + 1 >= max((len(queue.waiting) for queue in self.keys.values()), default=0)
+
+    def _make_place(self) -> None:
+        """Send the newest ticket of the key with most places away if all places are taken."""
+        if self.waiting >= self.settings.queue:
+            most = max(self.keys.values(), key=lambda queue: len(queue.waiting))
+            self._send_away(next(reversed(most.waiting)), "key")
+
+    # -- refusals ------------------------------------------------------------------------------------------------
+
+    def _limit(self) -> int:
+        """Tokens that one key may hold and wait for."""
+        return self.settings.key_tokens_in_flight or self.settings.tokens_in_flight
+
+    def _over_limit(self, key_id: str, tokens: int) -> bool:
+        if self.settings.key_tokens_in_flight is None or key_id not in self.keys:
+            return False
+        return self.keys[key_id].demand + tokens > self._limit()
+
+    def _over_share(self, key_id: str) -> bool:
+        """Whether the key holds and waits for more than an equal share of all that is held and waited for."""
+        active = sum(1 for queue in self.keys.values() if queue.demand)
+        return key_id in self.keys and self.keys[key_id].demand * active > self.reserved + self.wanted
+
+    def _refuse(self, key_id: str, tokens: int, reason: str) -> Busy:
+        after = self.retry_after(key_id, tokens)
         if self.paused and reason in ("full", "timeout"):
             self.refused("reloading")
             return ServerBusy(
                 "a release is being activated, and the queue is full", retry_after=UNKNOWN_RETRY
             )
-        if reason == "key" or (reason != "draining" and over_share):
+        if reason == "key" or (reason != "draining" and self._over_share(key_id)):
             self.refused("key")
-            return KeyBusy("this API key's running searches fill its share of the server", retry_after=after)
+            return KeyBusy(
+                "this API key's own requests, running and waiting, fill its share of the server",
+                retry_after=after,
+            )
         self.refused(reason)
         if reason == "draining":
             return ServerBusy(DRAINED, retry_after=after)
         return ServerBusy(
-            f"the server is full: {len(self.running)} searches run and {len(self.waiting)} wait",
-            retry_after=after,
+            f"the server is full: {len(self.running)} requests run and {self.waiting} wait", retry_after=after
         )

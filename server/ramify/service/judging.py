@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ramify.engines.errors import EngineBusy, RequestRefused
 from ramify.search.protocols import EngineDead
 from ramify.search.records import Score
-from ramify.service.errors import BadRequest, EngineUnavailable, ServerBusy
+from ramify.service.errors import BadRequest, EngineUnavailable, NoAnswer, ServerBusy
 from ramify.service.ports import Engines, ServedModel
 from ramify.service.prepare import no_value_model, unknown_model
 from ramify.settings import Limits
@@ -32,7 +33,8 @@ class Judge:
     limits: Limits
 
     async def value(self, model: str | None, prompt: Text, continuations: Sequence[Text]) -> Judged:
-        """One score for each continuation of the prompt, in order. Raises `BadRequest`, `EngineUnavailable`."""
+        """One score for each continuation of the prompt, in order. Raises `BadRequest`, `ServerBusy`,
+        `EngineUnavailable`, `NoAnswer`."""
         if model is not None and model != self.model.name:
             raise unknown_model(model, self.model.name)
         if not self.model.judged:
@@ -49,7 +51,10 @@ class Judge:
                     param=f"continuations.{i}",
                 )
         try:
-            scores = await self.engines.scorer.score(sequences)
+            async with asyncio.timeout(self.limits.deadline_seconds):
+                scores = await self.engines.scorer.score(sequences)
+        except TimeoutError as error:
+            raise NoAnswer("the deadline came before the values were computed") from error
         except EngineDead as error:
             raise EngineUnavailable("the value engine has died", retry_after=30) from error
         except EngineBusy as error:

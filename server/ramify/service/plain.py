@@ -31,6 +31,8 @@ from ramify.service.plain_ask import Chunk, PlainAsk, PlainPreparer, Work
 from ramify.service.ports import Engines
 from ramify.settings import Limits
 
+LET_GO = 10.0
+"""Seconds that a stopped completion may take to give up its engine work."""
 CANCELLED = "the request was cancelled by its id"
 FINISHED = (None, "stop", "length", "tool_calls")
 
@@ -148,7 +150,7 @@ class Completions:
     async def complete(self, ask: PlainAsk, caller: Caller) -> Chunk:
         """The whole answer in vLLM's shape; cancelled, its engine work is aborted. Raises `ServiceError`."""
         arrived = self.clock()
-        work = await self._prepared(ask)
+        work = await self._prepared(ask, caller)
         async with self._admitted(work, caller, arrived) as generation:
             reply = work.counted(await self.engines.plain.complete(work.body, work.sequences))
             generation.finish(reply)
@@ -158,7 +160,7 @@ class Completions:
     async def stream(self, ask: PlainAsk, caller: Caller) -> Stream:
         """The answer in chunks, once there is a first one. Close it in the end. Raises `ServiceError`."""
         arrived = self.clock()
-        work = await self._prepared(ask)
+        work = await self._prepared(ask, caller)
         stream = Stream()
         stream.life = asyncio.create_task(self._pump(stream, work, caller, arrived), name="plain-stream")
         try:
@@ -168,11 +170,13 @@ class Completions:
             raise
         return stream
 
-    async def _prepared(self, ask: PlainAsk) -> Work:
+    async def _prepared(self, ask: PlainAsk, caller: Caller) -> Work:
+        """What cannot be taken now is refused before any work for it."""
         if self.draining():
             raise ServerBusy(DRAINED, retry_after=30)
         if self.engines.dead.is_set():
             raise EngineUnavailable("an engine has died; the server is about to restart", retry_after=30)
+        self.admission.check(caller.key_id)
         with _translated():
             return await self.preparer.prepare(ask)
 
@@ -201,13 +205,15 @@ class Completions:
             one.stop(Cancelled(CANCELLED))
         return len(theirs)
 
-    async def _entered(self, work: Work, caller: Caller) -> Ticket:
-        """A place among what runs. Raises `Busy`, and `Cancelled` if the wait for it is cancelled by id."""
+    async def _entered(self, work: Work, caller: Caller, patience: float) -> Ticket:
+        """A place among what runs, after `patience` seconds at most.
+
+        Raises `Busy`, and `Cancelled` if the wait for it is cancelled by id."""
         queued = Queued(caller.key_id, work.names, asyncio.timeout(None))
         self.queued.add(queued)
         try:
             async with queued.alarm:
-                return await self.admission.enter(caller.key_id, work.tokens)
+                return await self.admission.enter(caller.key_id, work.tokens, patience)
         except TimeoutError:
             raise Cancelled(CANCELLED) from None
         finally:
@@ -231,14 +237,14 @@ class Completions:
         """Let what runs go on for `grace` seconds, then end it. Admission is closed by the searches' own drain."""
         await self._until_idle(grace)
         self.stop_all()
-        await self._until_idle(None)
+        await self._until_idle(LET_GO)
 
     def stop_all(self) -> None:
         """End everything that runs."""
         for generation in self.running:
             generation.stop(ServerBusy("the server ends what runs: it shuts down or reloads", retry_after=5))
 
-    async def _until_idle(self, seconds: float | None) -> None:
+    async def _until_idle(self, seconds: float) -> None:
         while self.running:
             self._idle.clear()
             try:
@@ -250,10 +256,9 @@ class Completions:
     @asynccontextmanager
     async def _admitted(self, work: Work, caller: Caller, arrived: float) -> AsyncIterator[Generation]:
         """The engine work of one request: its reservation, its deadline, its errors as the service's."""
-        ticket = await self._entered(work, caller)
-        left = self.limits.deadline_seconds - (self.clock() - arrived)
-        generation = Generation(ticket, work, asyncio.timeout(max(0.0, left)))
-        ticket.spent = lambda: generation.spent
+        due = arrived + self.limits.deadline_seconds
+        ticket = await self._entered(work, caller, due - self.clock())
+        generation = Generation(ticket, work, asyncio.timeout(max(0.0, due - self.clock())))
         self.running.add(generation)
         outcome = "failed"
         try:
@@ -266,10 +271,12 @@ class Completions:
             raise
         finally:
             self.running.discard(generation)
-            self.admission.leave(ticket)
-            self.metrics.completed(work.route, outcome, generation.spent)
             if not self.running:
                 self._idle.set()
+            try:
+                self.admission.leave(ticket)
+            finally:
+                self.metrics.completed(work.route, outcome, generation.spent)
 
 
 @contextmanager

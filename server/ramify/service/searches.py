@@ -119,6 +119,8 @@ class Searches:
             raise ServerBusy(DRAINED, retry_after=30)
         if self.engines.dead.is_set():
             raise EngineUnavailable("an engine has died; the server is about to restart", retry_after=30)
+        if once is None:  # an answer that was kept needs no room
+            self.admission.check(caller.key_id)
         prepared = self.preparer.prepare(ask if caller.train else replace(ask, train=False))
         await self.spool.check()
         if once is None:
@@ -134,7 +136,8 @@ class Searches:
             raise
 
     async def _admit(self, prepared: Prepared, caller: Caller, once: Once | None, arrived: float) -> Running:
-        ticket = await self.admission.enter(caller.key_id, prepared.tokens)
+        patience = prepared.deadline - (self.clock() - arrived)
+        ticket = await self.admission.enter(caller.key_id, prepared.tokens, patience)
         # No await from here on until the search's own task holds the ticket.
         try:
             return self._begin(prepared, caller, once, ticket, self.clock() - arrived)
@@ -149,7 +152,6 @@ class Searches:
         task = CountedTask(prepared.task, self.metrics.grading_failed)
         search = Search(tree, self.engines.policy, self.engines.scorer, task, clock=self.clock)
         running = Running(search_id(tree.id), caller.key_id, tree, search, ticket, once, self.clock())
-        ticket.spent = lambda: running.spent
         self.metrics.started(waited)
         running.life = asyncio.create_task(
             self._live(running, max(0.0, prepared.deadline - waited)), name=running.id

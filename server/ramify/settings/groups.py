@@ -193,18 +193,24 @@ class Connections(Group):
 
 
 class Admission(Group):
-    """How much runs at once. A request beyond it waits in a queue, then is refused with 429 or 503."""
+    """How much runs at once. A request beyond it waits in a queue that is fair between API keys, then is refused: with
+    429 if its key holds or waits for more than its share, with 503 if the server is full."""
 
     tokens_in_flight: int = Field(
-        default=1_000_000, ge=1, description="Generated tokens reserved by all running searches together."
+        default=1_000_000, ge=1, description="Generated tokens reserved by all running requests together."
     )
-    searches: int = Field(default=64, ge=1, description="Searches running at once.")
-    queue: int = Field(default=256, ge=0, description="Searches waiting to run.")
+    searches: int = Field(default=64, ge=1, description="Requests running at once.")
+    queue: int = Field(
+        default=256,
+        ge=0,
+        description="Requests waiting to run. If all places are taken, the API key with most of them loses its newest "
+        "to another key's.",
+    )
     queue_seconds: float = Field(default=30.0, ge=0, description="Longest wait in that queue.")
     key_tokens_in_flight: int | None = Field(
         default=None,
         ge=1,
-        description="Of `tokens_in_flight`, the most that one API key may hold; none: all of it.",
+        description="Of `tokens_in_flight`, the most that one API key may hold and wait for; none: all of it.",
     )
 
 

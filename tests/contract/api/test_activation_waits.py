@@ -20,7 +20,7 @@ async def test_searches_that_run_end_first_and_those_that_come_wait(site: Site) 
     activation = asyncio.create_task(site.activate("v000002", deadline_seconds=60))
     await until(lambda: site.context.searches.admission.paused)
     late = [asyncio.create_task(site.search(include_tree=True)) for _ in range(8)]
-    await until(lambda: len(site.context.searches.admission.waiting) == 8)
+    await until(lambda: site.context.searches.admission.waiting == 8)
     for path in ("/livez", "/readyz", "/version", "/v1/trees", "/v1/releases"):
         assert (await site.http.get(path)).status_code == 200
     assert site.engines.loads == []

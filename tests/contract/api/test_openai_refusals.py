@@ -110,7 +110,7 @@ async def test_errors_of_the_engine_have_the_one_shape_before_anything_is_sent(
     world.engines.plain.refuse = raised
     response = await ask(world, stream=stream)
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
-    assert world.context.searches.admission.running == []
+    assert not world.context.searches.admission.running
 
 
 async def test_an_answer_that_the_engine_gave_up_is_no_answer(world: World) -> None:

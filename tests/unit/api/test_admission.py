@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ramify.service.admission import UNKNOWN_RETRY, Admission, Ticket
+from ramify.service.admission import LONGEST_RETRY, UNKNOWN_RETRY, Admission, Ticket
 from ramify.service.errors import Busy, KeyBusy, ServerBusy
 from ramify.settings import Admission as Settings
 
@@ -28,7 +28,7 @@ def admission(**settings: object) -> Admission:
 
 
 async def waiting(door: Admission, n: int) -> None:
-    while len(door.waiting) < n:  # noqa: ASYNC110
+    while door.waiting < n:  # noqa: ASYNC110
         await asyncio.sleep(0)
 
 
@@ -138,19 +138,130 @@ async def test_a_key_has_its_own_limit() -> None:
     await door.enter("b", 50)
 
 
-async def test_retry_after_is_what_must_be_freed_over_the_rate() -> None:
+async def test_a_key_limit_counts_what_waits_too_and_holds_when_it_is_let_in() -> None:
+    door = admission(tokens_in_flight=100, searches=1, key_tokens_in_flight=30)
+    held = await door.enter("greedy", 20)
+    late = asyncio.create_task(door.enter("greedy", 10))
+    await waiting(door, 1)
+    with pytest.raises(KeyBusy):
+        await door.enter("greedy", 1)
+    with pytest.raises(KeyBusy):
+        door.check("greedy")
+    door.leave(held)
+    await late
+    assert door.keys["greedy"].held == 10
+
+
+async def test_a_search_larger_than_its_keys_limit_runs_alone() -> None:
+    door = admission(key_tokens_in_flight=30)
+    assert (await door.enter("a", 500)).tokens == 30
+    with pytest.raises(KeyBusy):
+        await door.enter("a", 500)
+
+
+async def test_a_greedy_key_does_not_starve_a_polite_one() -> None:
+    door = admission(searches=1)
+    held = await door.enter("greedy", 10)
+    many = [asyncio.create_task(door.enter("greedy", 10)) for _ in range(50)]
+    await waiting(door, 50)
+    polite = asyncio.create_task(door.enter("polite", 10))
+    await waiting(door, 51)
+    door.leave(held)
+    await polite
+    assert door.waiting == 50
+    for task in many:
+        task.cancel()
+    await asyncio.gather(*many, return_exceptions=True)
+
+
+async def test_shares_are_of_tokens_not_of_requests() -> None:
+    door = admission(searches=1)
+    held = await door.enter("other", 1)
+    large = [asyncio.create_task(door.enter("large", 30)) for _ in range(10)]
+    small = [asyncio.create_task(door.enter("small", 10)) for _ in range(30)]
+    await waiting(door, 40)
+    order = []
+    for _ in range(20):
+        door.leave(held)
+        (held,) = door.running
+        order.append(held.key_id)
+        await asyncio.sleep(0)
+    assert (order.count("large"), order.count("small")) == (5, 15)
+    for task in (*large, *small):
+        task.cancel()
+    await asyncio.gather(*large, *small, return_exceptions=True)
+
+
+async def test_a_full_queue_gives_a_newcomer_the_place_of_the_key_that_has_most() -> None:
+    door = admission(searches=1, queue=3)
+    await door.enter("greedy", 10)
+    greedy = [asyncio.create_task(door.enter("greedy", 10)) for _ in range(3)]
+    await waiting(door, 3)
+    with pytest.raises(ServerBusy):  # nobody else wants anything yet
+        await door.enter("greedy", 10)
+    polite = asyncio.create_task(door.enter("polite", 10))
+    with pytest.raises(KeyBusy):  # the newest of the key that has most places
+        await greedy[-1]
+    assert door.waiting == 3
+    assert not polite.done()
+    with pytest.raises(KeyBusy):
+        await door.enter("greedy", 10)
+    with pytest.raises(ServerBusy):  # by now the places are shared as equally as three can be
+        await door.enter("polite", 10)
+    door.close()
+    await asyncio.gather(polite, *greedy, return_exceptions=True)
+
+
+async def test_what_would_be_refused_at_once_is_refused_before_any_work() -> None:
+    door = admission(searches=1, queue=1)
+    await door.enter("a", 10)
+    door.check("a")
+    late = asyncio.create_task(door.enter("a", 10))
+    await waiting(door, 1)
+    with pytest.raises(ServerBusy):
+        door.check("a")
+    late.cancel()
+    await asyncio.gather(late, return_exceptions=True)
+    door.check("a")
+
+
+async def test_a_wait_lasts_no_longer_than_its_asker_has_patience() -> None:
+    door = admission(searches=1, queue_seconds=60)
+    await door.enter("a", 10)
+    with pytest.raises(ServerBusy):
+        await door.enter("b", 10, patience=0)
+    assert not door.waiting
+
+
+async def test_retry_after_is_what_must_end_over_the_rate_at_which_requests_end() -> None:
     clock = Clock()
     door = Admission(Settings(tokens_in_flight=1000, queue=0), clock)
-    assert door.retry_after(500) == UNKNOWN_RETRY
-    ticket = await door.enter("a", 1000)
-    ticket.spent = lambda: 200
-    clock.now = 4.0  # 50 tokens a second
-    # 500 of the 1,000 reserved must be freed; of 800 still to be generated that is half: 400 tokens at 50 a second
-    assert door.rate() == 50
-    assert door.retry_after(500) == 8
-    assert door.retry_after(1000) == 16
-    clock.now = 1e9
-    assert door.retry_after(500) == 120
+    clock.now = 1000.0  # nothing was asked for until now, which does not count
+    assert door.retry_after("a", 2000) == UNKNOWN_RETRY
+    for _ in range(100):  # 500 tokens end every 10 s
+        ticket = await door.enter("a", 500)
+        clock.now += 10
+        door.leave(ticket)
+        clock.now += 1000  # idle
+    await door.enter("a", 500)
+    await door.enter("b", 500)
+    assert door.retry_after("a", 500) == pytest.approx(10, abs=2)
+    assert door.retry_after("a", 1000) == pytest.approx(20, abs=4)
+    assert door.retry_after("a", 10**9) == LONGEST_RETRY
+
+
+async def test_a_key_over_its_limit_waits_for_its_own_requests_to_end() -> None:
+    clock = Clock()
+    door = Admission(Settings(key_tokens_in_flight=100), clock)
+    for _ in range(100):
+        quick, slow = await door.enter("quick", 100), await door.enter("slow", 100)
+        for ticket, ended in ((quick, 1.0), (slow, 3.0)):
+            clock.now += ended
+            door.leave(ticket)
+    await door.enter("slow", 100)
+    with pytest.raises(KeyBusy) as refused:
+        door.check("slow", 100)
+    assert refused.value.retry_after == pytest.approx(4, abs=1)
 
 
 def test_a_search_larger_than_the_server_is_not_refused_for_ever() -> None:
