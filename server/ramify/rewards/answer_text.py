@@ -3,7 +3,8 @@
 The answer is, in this order: the last box (`\\boxed`, `\\fbox`), what follows the last marker (`answer is`,
 `Answer:`, `####`), or the last mathematics of the last line that has any. Boxes on one line, or joined by *or* and
 *and*, are one answer with several parts; a box on an earlier line, or one that is taken back (*wait*, *actually*), is
-superseded. A last box that is blank or never closed is no answer: an earlier one does not take its place.
+superseded, the last box too if what takes it back says another answer. A last box that is blank or never closed is no
+answer: an earlier one does not take its place.
 """
 
 from __future__ import annotations
@@ -17,12 +18,25 @@ MARKER = re.compile(
     r"|\banswer[*_ \t]+(?=[-$\\\d*])",
     re.IGNORECASE,
 )
-ANSWER_ELEMENT = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
-END_TOKENS = re.compile(r"\s*(?:<\|[a-z_]+\|>|</s>)\s*$")
+ANSWER_ELEMENT = re.compile(r"<answer>((?:(?!</?answer>).)*+)</answer>", re.DOTALL | re.IGNORECASE)
+END_TOKENS = re.compile(r"(?:<\|[a-z_]+\|>|</s>)$")
 RETRACTED = re.compile(
     r"\b(?:wait|actually|no|wrong|correct(?:ing|ed|ion)?|instead|rather|mistake|oops|sorry)\b", re.IGNORECASE
 )
-NEGATED = re.compile(r"\b(?:not|isn't|never|neither|nor|unknown)\b", re.IGNORECASE)
+TAKEN_BACK = re.compile(
+    r"\b(?:wait|actually|oops|sorry|correction|(?:the|my) (?:correct(?:ed)?|right) (?:answer|result|value))\b",
+    re.IGNORECASE,
+)
+"""What takes back the last box, after it; weaker words explain a box as often as they take it back."""
+NEGATED = re.compile(
+    r"\b(?:not|isn['’]t|never|neither|nor|unknown|cannot|can['’]t|don['’]t|doesn['’]t|no|false|except|impossible"
+    r"|maybe|perhaps|(?:more|less|greater|fewer|larger|smaller|bigger|other) than|at (?:least|most)|between"
+    r"|squared|cubed|divid(?:e|ed|ing)|multipl(?:y|ied|ying))\b|[<>≤≥≠]|\btimes (?:more|less|larger|smaller|as)\b",
+    re.IGNORECASE,
+)
+"""What makes of a number in prose no answer, or another one."""
+CLAUSE = re.compile(r"[,;.]\s+|\b(?:so|hence|thus|therefore)\b", re.IGNORECASE)
+"""What begins a clause that stands for itself."""
 BECAUSE = re.compile(
     r"(?<=[^\s.])\.?(?:\.\s|,?\s+(?:because|since|which|when|where|so that|so|as|with)\b"
     r"|,\s+(?!and\b|or\b)[a-z]{2,}\s+[a-z]{2,}).*",
@@ -49,7 +63,10 @@ def final(text: str) -> str | None:
     text = scope(text)
     boxes = _boxes(text)
     if boxes is not None:
-        return _joined(text, boxes)
+        back = TAKEN_BACK.search(text, boxes[-1][1])
+        corrected = final(text[back.start() :]) if back else None
+        unclear = back and NUMBER.search(text, back.end())
+        return corrected if corrected or unclear else _joined(text, boxes)
     following = marked(text)
     if following is not None:
         return _phrase(next((line[:MAX_ANSWER] for line in following if tidy(line)), ""))
@@ -59,7 +76,7 @@ def final(text: str) -> str | None:
 
 def scope(text: str) -> str:
     """Where a text may say its answer: in its last `<answer>` element, else behind its thinking."""
-    text = END_TOKENS.sub("", text.rpartition("</think>")[2])
+    text = END_TOKENS.sub("", text.rpartition("</think>")[2].rstrip()).rstrip()
     answers = ANSWER_ELEMENT.findall(text)
     return answers[-1] if answers else text
 
@@ -140,7 +157,8 @@ def _unmarked(line: str) -> str | None:
         return f"{next(filter(None, maths[-2].groups()))} ; {last}" if hedged else str(last)
     if PLAIN_MATHS.fullmatch(line):
         return line.rpartition("=")[2] if line.count("=") > 1 else line
-    for part in (line, VERB.sub("", line)):
+    denied = NEGATED.search(_last_claim(line))
+    for part in (line, "" if denied else VERB.sub("", line)):
         if PLAIN_MATHS.fullmatch(part) or (
             COMMAND.search(part) and not re.search(r"[A-Za-z]{2}", COMMAND.sub("", part))
         ):
@@ -148,7 +166,7 @@ def _unmarked(line: str) -> str | None:
     if COMMAND.search(line):
         return None
     numbers = list(NUMBER.finditer(line))
-    if not numbers or NEGATED.search(line):
+    if not numbers or denied:
         return None
     between = line[numbers[-2].end() : numbers[-1].start()] if len(numbers) > 1 else ""
     return (
@@ -156,6 +174,12 @@ def _unmarked(line: str) -> str | None:
         if between and re.search(r"\bor\b", between)
         else numbers[-1][0]
     )
+
+
+def _last_claim(line: str) -> str:
+    """A line from the beginning of the clause that holds its last number."""
+    last = max((number.start() for number in NUMBER.finditer(line)), default=0)
+    return line[max((cut.end() for cut in CLAUSE.finditer(line, 0, last)), default=0) :]
 
 
 # -- spelling ---------------------------------------------------------------------------------------------------------

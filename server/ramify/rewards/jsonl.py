@@ -107,13 +107,14 @@ class _Row:
                 parse_float=_number(float),
                 object_pairs_hook=_object,
             )
+            flaw = _flaw(row, "")
         except RecursionError:
             raise self.bad(None, "is nested too deeply") from None
         except UnicodeDecodeError as error:
             raise self.bad(None, f"is not UTF-8: {error.reason} at byte {error.start}") from error
         except json.JSONDecodeError as error:
             raise self.bad(None, f"is not JSON: {error.msg} at column {error.colno}") from error
-        if (flaw := _flaw(row, "")) is not None:
+        if flaw is not None:
             raise self.bad(*flaw)
         if not isinstance(row, dict):
             raise self.bad(None, "must be a JSON object")

@@ -162,12 +162,20 @@ def _same_groups(gold: Reading, answer: Reading, strict: bool) -> bool:
     if len(gold.parts) != len(answer.parts):
         return False
     kinds = {gold.kind, answer.kind}
+    if kinds == {"list"} and _assigns(gold) is not _assigns(answer):
+        return all(_same(*pair, strict) for pair in zip(gold.parts, answer.parts, strict=True))
     if kinds <= {"list", "set"} or kinds == {"union"}:
         return _same_unordered(gold.parts, answer.parts, strict)
     vectors = len(gold.parts) > 2 and kinds <= {"()", "[]"}
     if len(kinds) > 1 and not vectors and (strict or kinds != {"list", "()"}):
         return False
     return all(_same(*pair, strict) for pair in zip(gold.parts, answer.parts, strict=True))
+
+
+def _assigns(group: Group) -> bool:
+    """Whether it gives each of several variables its value (`a = 1, b = 2`), so that bare values mean its order."""
+    names = {part.name for part in group.parts if isinstance(part, Named)}
+    return len(names) == len(group.parts)
 
 
 def _same_unordered(gold: Sequence[Reading], answer: Sequence[Reading], strict: bool) -> bool:

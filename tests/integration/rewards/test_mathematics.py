@@ -103,6 +103,72 @@ async def test_a_wrong_answer_is_a_verdict_with_its_reason(
     assert len(verdict.reason) < 300
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The answer could be anything except 7.",
+        "The answer is 7 squared.",
+        "The answer is 7 times larger than we thought.",
+        "The final answer is: I cannot determine it, maybe 7.",
+        "x = 7 has no solution",
+        "Therefore there are no solutions for n < 7",
+        "It is not 7, so try again",
+        "It is more than 7",
+        "Dividing by 7",
+        "Therefore x > 7",
+        "It is false that it equals 7",
+    ],
+)
+async def test_prose_that_denies_a_number_or_makes_another_of_it_does_not_answer_it(
+    shared: Pool, text: str
+) -> None:
+    assert (await math("7", shared).grade(text)).outcome == 0.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Since x cannot be negative, the value must be 7.",
+        "x cannot be negative so x = 7",
+        "There are no repeats, so there are 7 ways.",
+        "The answer is 7 because x > 0.",
+    ],
+)
+async def test_what_an_earlier_clause_denies_is_not_the_answer_s(shared: Pool, text: str) -> None:
+    assert (await math("7", shared).grade(text)).outcome == 1.0
+
+
+@pytest.mark.parametrize(
+    ("after", "right"),
+    [
+        (".\nWait, let me recheck. Actually it is 13.", 0.0),
+        (".\nHowever, the correct answer is 13.", 0.0),
+        ("\nActually the answer isn't 12 but 13.", 0.0),
+        ("\nOops. It should be \\(13\\).", 0.0),
+        (".\nWait, let me verify: 3*4 = 12. Yes.", 1.0),
+        (".\nActually, that is right.", 1.0),
+        (". No other value works since 3 is too small.", 1.0),
+    ],
+)
+async def test_a_box_is_superseded_by_what_takes_it_back(shared: Pool, after: str, right: float) -> None:
+    assert (await math("12", shared).grade(f"So \\boxed{{12}}{after}")).outcome == right
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("\\boxed{b=2, a=1}", 1.0),
+        ("\\boxed{1, 2}", 1.0),
+        ("\\boxed{2, 1}", 0.0),
+        ("\\boxed{a=2, b=1}", 0.0),
+    ],
+)
+async def test_bare_values_of_several_variables_count_in_their_order(
+    shared: Pool, text: str, right: float
+) -> None:
+    assert (await math("a=1, b=2", shared).grade(text)).outcome == right
+
+
 async def test_the_example_answer_of_a_prompt_is_not_the_answer(shared: Pool) -> None:
     """Pitfall 19: the text is the answer alone, so an answer that says nothing is wrong whatever was asked."""
     assert (await math("4", shared).grade("")).outcome == 0.0

@@ -106,6 +106,7 @@ def test_a_sample_keeps_the_files_order_and_a_larger_one_holds_the_smaller(tmp_p
         ("[1]", None, "object"),
         ('{"prompt": NaN}', None, "NaN"),
         ("[" * 100_000, None, "nested"),
+        ('{"problem": ' + "[" * 600 + "]" * 600 + "}", None, "nested"),
         ({**SIMPLE, "anwser": "x"}, "anwser", "unknown"),
         ({**SIMPLE, "messages": []}, "prompt", "either"),
         ({"answer": "1", "verifier": "math"}, "prompt", "either"),

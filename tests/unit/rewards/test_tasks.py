@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -83,6 +84,17 @@ async def test_exact_ignores_case_only_where_asked() -> None:
     assert (await strict.grade("STRASSE")).outcome == 0.0
     assert (await lenient.grade("STRASSE")).outcome == 1.0
     assert await lenient.finals(["Yes", "YES"]) == ["yes", "yes"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x" + "\n" * 19_990 + "y", "Answer: x" + " " * 19_990 + "y", "<answer>" * 2_500, "</s> " * 4_000],
+    ids=["blank lines", "blanks", "elements never closed", "end tokens"],
+)
+async def test_exact_reads_an_endless_text_in_time_since_it_does_so_on_the_event_loop(text: str) -> None:
+    task, began = registry.task("exact", {"answer": "x"}), time.process_time()
+    await task.grade(text)
+    assert time.process_time() - began < 0.25
 
 
 async def test_a_reason_does_not_repeat_megabytes_of_answer() -> None:
