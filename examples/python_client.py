@@ -17,7 +17,7 @@ PROMPT = "3 5 7 8 to 24"
 
 
 def solved(text: str) -> bool:
-    """Whether the steps are right and lead from the numbers, each used once, to the target."""
+    """Tell whether the steps are right and lead from the numbers, each used once, to the target."""
     left = list(NUMBERS)
     for line in text.strip().splitlines():
         step = re.fullmatch(r"(\d+) ([-+*/]) (\d+) = (\d+)", line.strip())

@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class GateSize:
-    """What decides a gate's power."""
+    """The settings that decide a gate's power."""
 
     problems: int
     answers: int

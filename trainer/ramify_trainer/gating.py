@@ -1,4 +1,4 @@
-"""Whether a candidate may be served: unless it is shown to be worse than the incumbent, or than the best so far.
+"""Decide whether a candidate is served: it is, unless shown to be worse than the incumbent or the best so far.
 
 A harm test: a candidate is rejected if the upper end of a one-sided 95 % interval of some figure's difference lies
 below minus the margin, that is if it is worse by more than the margin with 95 % confidence. Noise alone then seldom

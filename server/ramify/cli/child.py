@@ -113,7 +113,7 @@ def tail(log: Path, lines: int = 15) -> str:
 
 
 def phase_of(log: Path) -> str:
-    """What the server said last of its start; empty before it has."""
+    """The server's last word on its start; empty before there is one."""
     said = [line for line in tail(log).splitlines() if line.startswith(SAID)]
     return said[-1] if said else ""
 

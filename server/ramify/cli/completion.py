@@ -1,4 +1,4 @@
-"""What a shell's completion offers: algorithms, methods, trees and releases as they are now.
+"""Candidates for a shell's completion: algorithms, methods, trees and releases as they are now.
 
 Each function takes what has been typed and gives candidates, some with a word on each. A log or server that cannot be
 read offers nothing: an error would be printed into the line that is being typed.
@@ -32,7 +32,7 @@ def tasks(incomplete: str) -> list[str]:
 
 
 def methods(incomplete: str) -> list[str]:
-    """For a list by commas: the last name is completed, those before it stay."""
+    """Complete the last name of a list with commas; those before it stay."""
     from ramify.evaluation.methods import load_methods
 
     before, comma, last = incomplete.rpartition(",")
@@ -55,7 +55,7 @@ def trees(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
 
 
 def releases(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Of the directory that ``--root`` names."""
+    """Releases in the directory that ``--root`` names."""
     from ramify.weights import list_releases, shipped
 
     with suppress(OSError):

@@ -143,7 +143,7 @@ def evaluate(
 
 
 def _release(server: str | None, api_key: str | None, release: Path | None) -> tuple[dict[str, Any], bool]:
-    """What is evaluated, and whether it is the shipped release. Raises `WeightsError`."""
+    """Say what is evaluated, and whether it is the shipped release. Raises `WeightsError`."""
     from ramify.cli.http import asking
     from ramify.evaluation.local import identity, is_shipped, serves_shipped
 

@@ -65,7 +65,7 @@ def list_(
 
 
 def _table(rows: Sequence[TreeSummary]) -> Table:
-    """The seq comes first and whole; the id, which is long, only where there is room for it."""
+    """The seq comes first and whole; the id, which is long, only if there is room for it."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -232,14 +232,14 @@ async def _expire(url: str, rules: dict[str, Any]) -> Expired:
 
 
 async def _expirable(url: str, rules: dict[str, Any]) -> tuple[Figures, Sequence[Consumer]]:
-    """What would go, and the consumers that have still to read something."""
+    """Count the trees that would go, and list the consumers that have still to read something."""
     async with opened(url) as log:
         last = await log.high_water()
         return await log.expirable(**rules), [c for c in await log.consumers() if c.cursor < last]
 
 
 async def _export(url: str, target: Path, form: str, after: int) -> tuple[int, int]:
-    """How many records were written, and how many of them are corrupt."""
+    """Write the file; how many records it has, and how many of them are corrupt."""
     from ramify.treelog import export_ndjson, export_parquet
 
     async with opened(url) as log:

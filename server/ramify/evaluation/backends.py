@@ -87,7 +87,7 @@ class ServerBackend:
         self._http = http
 
     async def grow(self, problem: Problem, method: Method, tokens: int, seed: int) -> Tree:
-        """Search one problem; waits where the server is busy. Raises `SearchFailed`, `ProblemRefused`."""
+        """Search one problem; waits while the server is busy. Raises `SearchFailed`, `ProblemRefused`."""
         body = {
             **_asked(problem),
             "task": {"name": problem.task, "problem": dict(problem.problem)},

@@ -57,12 +57,12 @@ async def open_release(path: Path | None) -> AsyncIterator[Local]:
 
 
 def is_shipped(release: Path | None) -> bool:
-    """Whether its files are the shipped release's, for which the frozen methods were tuned. Raises `WeightsError`."""
+    """Tell whether its files are the shipped release's, which the methods were tuned for. Raises `WeightsError`."""
     return release is None or identity(release)["sha256"] == identity(None)["sha256"]
 
 
 def serves_shipped(model: str, release: str) -> bool:
-    """Whether a server that gives these names serves the shipped release."""
+    """Tell whether a server that gives these names serves the shipped release."""
     ours = identity(None)
     return (model, release) == (ours["name"], ours["id"])
 

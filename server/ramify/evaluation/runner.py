@@ -30,8 +30,8 @@ class ProblemRefused(Exception):
 
 
 def refusal(message: str, param: str | None) -> Exception:
-    """What a refused request means for a run: the end of it if the method's own fields are at fault, else that this
-    one problem is not asked."""
+    """Turn a refused request into an error: the end of the run if the method's own fields are at fault, else of
+    this one problem."""
     ours = (param or "search").partition(".")[0] in ("search", "sampling", "seed", "model")
     text = f"{param}: {message}" if param else message
     return SearchFailed(text) if ours else ProblemRefused(text)

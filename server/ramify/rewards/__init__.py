@@ -9,7 +9,7 @@
 | `countdown`, `countdown_data` | Countdown: its arithmetic, grading, generator and splits |
 | `tasks` | the tasks that judge in this process: `countdown`, `exact`, `none` |
 | `mathematics`, `math_reading`, `math_numbers` | the `math` task, and the structure of its answers |
-| `answer_text` | where the final answer of a text is, and one spelling for it |
+| `answer_text` | the final answer of a text, and one spelling for it |
 | `pool`, `worker_process`, `worker`, `worker_memory` | killable processes, and what runs in each |
 | `math_worker` | formulas, compared inside such a process |
 | `counters` | what became of the calls, for metrics |

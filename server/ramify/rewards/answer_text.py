@@ -27,22 +27,22 @@ TAKEN_BACK = re.compile(
     r"\b(?:wait|actually|oops|sorry|correction|(?:the|my) (?:correct(?:ed)?|right) (?:answer|result|value))\b",
     re.IGNORECASE,
 )
-"""What takes back the last box, after it; weaker words explain a box as often as they take it back."""
+"""Words that take back the last box, after it; weaker words explain a box as often as they take it back."""
 NEGATED = re.compile(
     r"\b(?:not|isn['’]t|never|neither|nor|unknown|cannot|can['’]t|don['’]t|doesn['’]t|no|false|except|impossible"
     r"|maybe|perhaps|(?:more|less|greater|fewer|larger|smaller|bigger|other) than|at (?:least|most)|between"
     r"|squared|cubed|divid(?:e|ed|ing)|multipl(?:y|ied|ying))\b|[<>≤≥≠]|\btimes (?:more|less|larger|smaller|as)\b",
     re.IGNORECASE,
 )
-"""What makes of a number in prose no answer, or another one."""
+"""Words that make no answer of a number in prose, or another one."""
 CLAUSE = re.compile(r"[,;.]\s+|\b(?:so|hence|thus|therefore)\b", re.IGNORECASE)
-"""What begins a clause that stands for itself."""
+"""Beginnings of a clause that stands for itself."""
 BECAUSE = re.compile(
     r"(?<=[^\s.])\.?(?:\.\s|,?\s+(?:because|since|which|when|where|so that|so|as|with)\b"
     r"|,\s+(?!and\b|or\b)[a-z]{2,}\s+[a-z]{2,}).*",
     re.IGNORECASE | re.DOTALL,
 )
-"""What explains an answer, after it."""
+"""An explanation of an answer, after it."""
 VERB = re.compile(
     r".*(?:\b(?:is|are|be|get|gets|give|gives|have|has|makes?|equals?|becomes|obtain)\b|=|:)\s*",
     re.IGNORECASE,
@@ -59,7 +59,7 @@ MAX_LINES = 50
 
 
 def final(text: str) -> str | None:
-    """The final answer as it is written; `None` where the text has none."""
+    """The final answer as it is written; `None` if the text has none."""
     text = scope(text)
     boxes = _boxes(text)
     if boxes is not None:
@@ -75,20 +75,20 @@ def final(text: str) -> str | None:
 
 
 def scope(text: str) -> str:
-    """Where a text may say its answer: in its last `<answer>` element, else behind its thinking."""
+    """The part of a text that may say its answer: its last `<answer>` element, else the text behind its thinking."""
     text = END_TOKENS.sub("", text.rpartition("</think>")[2].rstrip()).rstrip()
     answers = ANSWER_ELEMENT.findall(text)
     return answers[-1] if answers else text
 
 
 def marked(text: str) -> list[str] | None:
-    """The lines after the last marker, from the rest of its own line; `None` where there is no marker."""
+    """The lines after the last marker, from the rest of its own line; `None` if there is no marker."""
     ends = [match.end() for match in MARKER.finditer(text)]
     return text[ends[-1] :].splitlines() if ends else None
 
 
 def _boxes(text: str) -> list[tuple[int, int, str]] | None:
-    """(start, end, content) of every box, in order; `None` where there is none. One that is never closed is blank."""
+    """(start, end, content) of every box, in order; `None` if there is none. One that is never closed is blank."""
     found, at = [], 0
     while match := BOX.search(text, at):
         start, at = match.span()
@@ -117,7 +117,7 @@ def _joined(text: str, boxes: list[tuple[int, int, str]]) -> str | None:
 
 
 def closing(text: str, start: int) -> int | None:
-    """The index of the brace that closes the one at `start`; `None` where it stays open."""
+    """The index of the brace that closes the one at `start`; `None` if it stays open."""
     depth, at = 0, start
     while at < len(text):
         if text[at] == "\\":
@@ -195,7 +195,7 @@ WRAPPERS = (
     ("«", "»"),
     ("\\text{", "}"),
 )
-"""What may enclose an answer and is no part of it: Markdown, quotes, LaTeX."""
+"""Pairs that may enclose an answer and are no part of it: Markdown, quotes, LaTeX."""
 _QUOTES = str.maketrans("“”‘’", "\"\"''")
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")

@@ -130,12 +130,12 @@ _UNITS = {
 
 
 def known_unit(unit: str) -> bool:
-    """Whether it is, or begins with, a unit of the table."""
+    """Tell whether it is, or begins with, a unit of the table."""
     return re.split(r"[/^\d*]+", unit)[0] in _UNITS.values()
 
 
 def number_of(answer: str) -> Number | None:
-    """A number with what may stand around it; `None` where the text is another thing. Raises `Unreadable`."""
+    """A number with what may stand around it; `None` if the text is another thing. Raises `Unreadable`."""
     answer = re.sub(r"^([-+]?)\s*(?:\\\$|\$)\s*", r"\1", answer)
     match = _NUMBER.match(answer)
     if match is None:

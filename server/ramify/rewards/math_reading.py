@@ -6,12 +6,12 @@ Numeral     digits in a named base
 Words       an answer in words
 Formula     LaTeX that only an algebra system can compare
 Named       `x = …`
-Chain       `a = b = …`: one answer where all are equal
+Chain       `a = b = …`: one answer if all are equal
 Group       a list, set, tuple, interval, union or ratio of them
 ```
 
 Rules that could have gone otherwise (2026-11-28), with wrong taken as right the dearer mistake: a comma between
-groups of three digits groups thousands; another comma separates, and `3,14` is also the decimal 3.14 where one number
+groups of three digits groups thousands; another comma separates, and `3,14` is also the decimal 3.14 if one number
 is expected; a mixed number's fraction is proper (`4 10/3` is unreadable); a numeral in a base equals the same digits
 in the same base alone; units are compared only if both sides have one.
 """
@@ -198,7 +198,7 @@ _SIMPLE = re.compile(
     r"|\(?[A-Za-z](?:, ?[A-Za-z])+\)?|\|?[A-Z]{2,4}\|?|[A-Za-z](?: ?[-+] ?[A-Za-z])+"
     r"|[A-Za-z]{2,3}|[A-Za-z][A-Za-z .()]{2,}"
 )
-"""What an answer may be the value of: a variable, f(x), a sum of variables, a name in words."""
+"""Names that an answer may be the value of: a variable, f(x), a sum of variables, a name in words."""
 
 
 def _equation(answer: str, sides: list[str], depth: int) -> Reading:
@@ -228,7 +228,7 @@ def _relation(answer: str, depth: int) -> Reading:
 
 
 def _enclosed(answer: str) -> tuple[str, str, str] | None:
-    """(opening bracket, inside, closing bracket) where one pair encloses the whole answer."""
+    """(opening bracket, inside, closing bracket) if one pair encloses the whole answer."""
     if answer.startswith("\\langle") and answer.endswith("\\rangle"):
         return "(", answer[7:-7], ")"
     opening, inside, close = "", "", ""

@@ -1,4 +1,4 @@
-"""What the `math` task asks of a worker process: find an answer, compare answers. Nothing else may import it.
+"""Work of the `math` task in a worker process: find an answer, compare answers. Nothing else may import it.
 
 The structure of answers is ours (`math_reading`), and so is the comparison of plain numbers, which is exact. What is
 left, formulas, goes to math-verify's grammar and to sympy, which may take for ever: that is why all of it happens in
@@ -42,7 +42,7 @@ DIGITS = 60
 AGREEMENT = sympy.Rational(1, 10**40)
 """Largest relative difference of equal formulas; of those with decimals in them, `ROUNDED`."""
 NOTHING = sympy.Rational(1, 10**50)
-"""What a formula that is zero comes to at most."""
+"""Largest size of a formula that is zero."""
 ROUNDED = sympy.Rational(1, 10**9)
 DECIMAL = Fraction(1, 10**6)
 """Largest relative difference of a decimal and what it is the rounding of."""
@@ -54,7 +54,7 @@ POINTS = tuple(
 
 
 def extract(text: str) -> str | None:
-    """The final answer of a text, in one spelling; `None` where there is none.
+    """The final answer of a text, in one spelling; `None` if there is none.
 
     A formula is computed, for nothing but to fail here and now if it is one over which sympy takes for ever; once
     others are compared with it, they would fail for it.
@@ -116,7 +116,7 @@ def _parts(reading: Reading) -> tuple[Reading, ...]:
 
 
 def _same(gold: Reading | None, answer: Reading | None, strict: bool) -> bool:
-    """Whether two answers are one. `strict`, for votes: a relation that is transitive, in which 50 % is one half and
+    """Tell whether two answers are one. `strict`, for votes, makes the relation transitive: 50 % is one half and
     never 50."""
     if gold is None or answer is None:
         return False
@@ -173,7 +173,7 @@ def _same_groups(gold: Reading, answer: Reading, strict: bool) -> bool:
 
 
 def _assigns(group: Group) -> bool:
-    """Whether it gives each of several variables its value (`a = 1, b = 2`), so that bare values mean its order."""
+    """Tell whether it gives each of several variables a value (`a = 1, b = 2`): bare values then mean its order."""
     names = {part.name for part in group.parts if isinstance(part, Named)}
     return len(names) == len(group.parts)
 
@@ -241,7 +241,7 @@ def _expression(reading: Reading) -> Any:
 
 @lru_cache(maxsize=256)
 def _parsed(latex: str) -> Any:
-    """An expression of sympy's; `None` where math-verify's grammar does not know the formula."""
+    """An expression of sympy's; `None` if math-verify's grammar does not know the formula."""
     try:
         expression = latex2sympy(
             latex,
@@ -286,7 +286,7 @@ def _names(*expressions: Any) -> list[str]:
 
 
 def _same_equations(left: Any, right: Any) -> bool:
-    """Whether one is a multiple of the other."""
+    """Tell whether one is a multiple of the other."""
     try:
         return bool(left == right) or _agree(_scaled(left), _scaled(right), None)
     except (AttributeError, TypeError):  # a side is no number
@@ -302,7 +302,7 @@ def _scaled(equation: Any) -> Any:
 
 
 def _agree(left: Any, right: Any, half: Fraction | None) -> bool:
-    """Whether two formulas have one value at every point at which both have one."""
+    """Tell whether two formulas have one value at every point at which both have one."""
     names = _names(left, right)
     if len(names) > len(POINTS[0]):
         return bool(left == right)
@@ -319,7 +319,7 @@ def _agree(left: Any, right: Any, half: Fraction | None) -> bool:
 
 
 def _computed(side: Any, point: dict[str, Any]) -> Any:
-    """The number that a formula is at a point; `None` where it is none."""
+    """The number that a formula is at a point; `None` if it is none."""
     try:
         value = side.subs({symbol: point[symbol.name] for symbol in side.free_symbols}).doit()
         value = value if value.is_Rational else value.evalf(DIGITS)

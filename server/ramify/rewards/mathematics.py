@@ -52,7 +52,7 @@ class MathTask:
         self._grouping = asyncio.Lock()
 
     async def grade(self, text: str) -> Verdict:
-        """1 where the text's answer equals the reference.
+        """1 if the text's answer equals the reference.
 
         Raises `CallFailed` (a `GradingFailed`) where it did not end or died.
         """
@@ -65,7 +65,7 @@ class MathTask:
         return Verdict(0.0, f"the answer is {shown(reply['final'])}, not {shown(self._reference)}")
 
     async def finals(self, texts: Sequence[str]) -> list[str | None]:
-        """The canonical form of each text's answer; `None` where a text has none.
+        """The canonical form of each text's answer; `None` if a text has none.
 
         An answer that could not be read or compared (deadline, crash) votes by its text alone and is counted
         in `Counters.ungrouped`.

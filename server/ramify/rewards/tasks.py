@@ -21,7 +21,7 @@ EXPLAINED = re.compile(
     r"(?:,? because\b|, (?:since|which|as)\b|\.\s+(?:It|This|That|The|I|Because|Since|So)\b)(?!.*\bor\b).*",
     re.DOTALL,
 )
-"""What may follow an answer on its line and is no part of it; not where it holds an *or*."""
+"""An explanation that may follow an answer on its line; none if it holds an *or*."""
 
 
 class CountdownTask:
@@ -85,7 +85,7 @@ class FreeTask:
 
 
 def answer_line(text: str) -> str | None:
-    """The line of a text that holds its answer; `None` where there is none.
+    """The line of a text that holds its answer; `None` if there is none.
 
     It is what the last box holds; else what follows the last marker (`Answer:`, `answer is` or `####`) on its line or
     the next line that is not blank, together with a line after it that begins with *or*; else the last line that says

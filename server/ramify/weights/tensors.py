@@ -37,7 +37,7 @@ _BITS = {
     **dict.fromkeys(("U32", "I32", "F32"), 32),
     **dict.fromkeys(("U64", "I64", "F64"), 64),
 }
-"""Of one number, by the names that safetensors gives to types."""
+"""Bits of one number, by the names that safetensors gives to types."""
 _EXPONENT = {
     "F64": (np.uint64, 0x7FF0_0000_0000_0000),
     "F32": (np.uint32, 0x7F80_0000),

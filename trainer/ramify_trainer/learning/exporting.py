@@ -72,7 +72,7 @@ def _laid_out(
 
 
 def _own_name(name: str, own: Mapping[str, Tensor], prefix: str) -> str | None:
-    """What the model calls a stored tensor, which may be of the trunk alone; None if it holds no such tensor."""
+    """The model's name for a stored tensor, which may be of the trunk alone; None if it holds no such tensor."""
     known = (name, f"{prefix}.{name}", name.removeprefix(f"{prefix}."))
     return next((mine for mine in known if mine in own), None)
 

@@ -38,7 +38,7 @@ class Network(nn.Module):
         self.model = model
 
     def _layers(self, positions: Tensor, mask: Tensor | None) -> dict[str, Any]:
-        """What the model is told beside the tokens. With rows of single paths that is nothing: the model does as it
+        """The model's arguments beside the tokens. With rows of single paths there are none: the model does as it
         always does, whatever its layers are."""
         if mask is None:
             return {"use_cache": False}
@@ -159,7 +159,7 @@ def _own_name(name: str) -> str:
 
 
 class _Delta(nn.Module):
-    """What one adapter adds to its weight, as a module, so that it can be computed from other tensors than its own."""
+    """The sum that one adapter adds to its weight, as a module: it can then be computed from other tensors."""
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
@@ -171,8 +171,8 @@ class _Delta(nn.Module):
 
 
 def _learned(network: Network, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What each adapter adds, by the name of the weight that it is added to. peft knows how: experts and transposed
-    layers (`Conv1D`) have formulas of their own."""
+    """The sum that each adapter adds, by the name of the weight. peft knows how: experts and transposed layers
+    (`Conv1D`) have formulas of their own."""
     found = {}
     for name, module in network.named_modules():
         if hasattr(module, "lora_A") and hasattr(module, "get_delta_weight"):

@@ -28,7 +28,7 @@ class Reader:
         """The plain network; where it trains, its parameters are those in training."""
         self.config = config
         self.packs = True
-        """Whether trees are packed; else they are read path by path."""
+        """True: trees are packed; else they are read path by path."""
         self.accelerator = accelerator
         trains = any(p.requires_grad for p in network.parameters())
         if not trains:

@@ -23,7 +23,7 @@ from ramify_trainer.loop.state import replacing
 from ramify_trainer.pulling import Pulled
 
 Earlier = Callable[[str], Awaitable[tuple[Tree, Sequence[Pulled]] | None]]
-"""A logged tree and the verdicts on it; None where it is gone."""
+"""A logged tree and the verdicts on it; None if it is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def unlearned(path: Path, since: int) -> list[bytes]:
 
 
 def _line(record: Pulled, round_: int) -> bytes:
-    """Nothing of a tree that is not to be trained on. round_: the one that has pulled it."""
+    """One line of the file; empty for a tree that is not to be trained on. round_: the one that has pulled it."""
     if record.tree is not None and not record.tree.train:
         return b""
     said = {

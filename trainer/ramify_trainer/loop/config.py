@@ -43,8 +43,8 @@ class MeasureConfig(_Section):
 
 
 class GateConfig(MeasureConfig):
-    """What rejects a candidate: harm shown with 95 % confidence; the dev split. `ramify-trainer gate-power` tells how
-    much harm, of which size, that is."""
+    """Limits of the harm, shown with 95 % confidence on the dev split, that rejects a candidate. `ramify-trainer
+    gate-power` simulates how often which harm is found."""
 
     data: str = "countdown:dev?numbers=4,5,6"
     margin: float = Field(default=0.01, ge=0, le=1)

@@ -164,7 +164,7 @@ class Loop:
         return {**asdict(found), "quarantined": self.puller.quarantined}
 
     def _carried(self) -> list[bytes]:
-        """What the round before has learned in vain: its candidate was not served. Trees stay for `max_staleness`
+        """Lines that the round before has learned in vain: its candidate was not served. Trees stay for `max_staleness`
         rounds, so that rounds that fail one after another stay bounded."""
         state = self.state
         if not state.history or state.history[-1].verdict not in ("rejected", "refused"):

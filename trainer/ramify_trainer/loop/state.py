@@ -43,7 +43,7 @@ class RoundRecord(BaseModel):
     """The candidate."""
     promoted: bool = False
     refused: bool = False
-    """Whether the server would not serve what had passed the gate."""
+    """True: the server would not serve what had passed the gate."""
     reason: str = ""
     training: dict[str, float] = {}
     gate: dict[str, float] = {}
@@ -61,7 +61,7 @@ class RoundRecord(BaseModel):
 
 
 def unserved(history: Sequence[RoundRecord]) -> str | None:
-    """What is wrong with a run of which the server took no release, though some passed the gate; else None."""
+    """Name the fault of a run that had no release served, though some passed the gate; None if there is none."""
     passed = [record for record in history if record.promoted or record.refused]
     if not passed or any(record.promoted for record in passed):
         return None

@@ -32,7 +32,7 @@ LONGEST_WAIT = timedelta(days=365)
 """Between two rounds."""
 Told = Callable[[int, int], None]
 Job = tuple[LearningConfig, Path | None, Release, Sequence[LabelledTree], Path, tuple[int, int]]
-"""What `learn` is told, but for `progress`."""
+"""Arguments of `learn`, but for `progress`."""
 
 
 class Team:
@@ -95,7 +95,7 @@ class Team:
             raise Halted
 
     def _said(self, what: Any) -> Any:
-        """What the first process says here."""
+        """Hand what the first process says here to every process."""
         import torch.distributed
 
         box = [what]

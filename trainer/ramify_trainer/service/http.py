@@ -13,7 +13,7 @@ from ramify_trainer.service.health import Health
 from ramify_trainer.service.metrics import Metrics
 
 LIMITS = ConnectionLimits(open=32, head_bytes=8 << 10, head_seconds=5, body_seconds=5, idle_seconds=5)
-"""What a prober needs, and no more."""
+"""Enough for a prober, and no more."""
 GRACE = 1
 """Seconds that answers may take to leave when the trainer ends."""
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"

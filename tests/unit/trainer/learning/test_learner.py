@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
@@ -142,6 +144,10 @@ def test_merged_adapters_give_what_the_adapted_model_gave_and_leave_it_as_it_was
     assert torch.equal(learner.policy(PROBE).logits, adapted)
 
 
+LONGEST = 200.0
+"""Seconds that one of several processes may take on a busy machine; one that hangs then says where, and ends."""
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("sharding", ["fsdp2", "none"])
 def test_two_processes_learn_what_one_does(base: Release, tmp_path: Path, sharding: str) -> None:
@@ -159,9 +165,9 @@ def test_two_processes_learn_what_one_does(base: Release, tmp_path: Path, shardi
     for process in processes:
         process.start()
     try:
-        found = [answers.get(timeout=120) for _ in processes]
+        found = [answers.get(timeout=LONGEST) for _ in processes]
         for process in processes:
-            process.join(60)
+            process.join(LONGEST)
     finally:
         for process in processes:
             process.kill()
@@ -182,6 +188,7 @@ def losses(found: RoundMetrics) -> dict[str, float]:
 
 def _spread(rank: int, port: int, config: LearningConfig, base: Path, folder: Path, answers: Any) -> None:
     """One of two processes, told of each other as `accelerate launch` or `torchrun` would."""
+    faulthandler.dump_traceback_later(LONGEST, exit=True, file=sys.__stderr__)
     world = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in world.items()}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo"}
