@@ -296,6 +296,9 @@ class Tree(TypedDict):
     """The answer that the search gives; None if it drew no complete one."""
     candidates: list[Answer]
     """Distinct final answers, best first; `answer` is the first."""
+    ungrouped: NotRequired[int]
+    """Complete answers that vote by their text alone: the task could not tell in time which others they
+    equal."""
     verdict: NotRequired[AnswerVerdict | None]
     """The verifier's word on `answer`, given after the search; None if the task has no verifier or there is
     no answer. Labels for training are made from verifiers and people, never from a model's values."""

@@ -2352,6 +2352,12 @@ export interface components {
              */
             candidates: components["schemas"]["LoggedAnswer"][];
             /**
+             * Ungrouped
+             * @description Complete answers that vote by their text alone: the task could not tell in time which others they equal.
+             * @default 0
+             */
+            ungrouped?: number;
+            /**
              * @description The verifier's word on `answer`, given after the search; `null` if the task has no verifier or there is no answer. Labels for training are made from verifiers and people, never from a model's values.
              * @default null
              */

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from ramify.evaluation.methods import Method
 from ramify.evaluation.rows import Row
-from ramify.search.answers import finals, rank
+from ramify.search.answers import rank
+from ramify.search.grouping import finals
 from ramify.search.protocols import GradingFailed, Task
 from ramify.search.tree import Tree
 

@@ -25,8 +25,6 @@ class Counters:
     """Calls whose function raised."""
     failed_overload: int = 0
     """Calls that were never started: the queue was full, or they waited in it for too long."""
-    ungrouped: int = 0
-    """Answers that vote by their text alone, because comparing them with the others failed."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def finished(self) -> None:
@@ -45,11 +43,6 @@ class Counters:
         with self._lock:
             self.graded += 1
 
-    def alone(self, answers: int = 1) -> None:
-        """Count answers that vote by their text alone."""
-        with self._lock:
-            self.ungrouped += answers
-
     def snapshot(self) -> dict[str, int]:
         """Every total by name, for metrics."""
         with self._lock:
@@ -60,5 +53,4 @@ class Counters:
                 "failed_crash": self.failed_crash,
                 "failed_error": self.failed_error,
                 "failed_overload": self.failed_overload,
-                "ungrouped": self.ungrouped,
             }

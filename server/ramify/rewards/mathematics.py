@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from ramify.rewards.errors import CallFailed
 from ramify.rewards.pool import Pool, PoolLimits
 from ramify.rewards.schemas import MathProblem
 from ramify.rewards.tasks import shown
@@ -20,10 +19,8 @@ MAX_FINAL = 500
 """Characters of a final answer."""
 MAX_COMPARED = 32
 """Answers that one call compares a new one with."""
-GROUPING_SECONDS = 20.0
-"""Seconds that one call of `finals` may take for all of its texts."""
 COMPARING_SECONDS = 2.0
-"""Seconds that reading or comparing one of them may take."""
+"""Seconds that reading an answer, or comparing it with others, may take."""
 
 
 def math_pool(limits: PoolLimits | None = None) -> Pool:
@@ -39,10 +36,9 @@ class MathTask:
     its canonical form. Texts that are the same, and answers of one spelling, are not compared.
     """
 
-    def __init__(self, problem: MathProblem, pool: Pool, seconds: float = GROUPING_SECONDS) -> None:
+    def __init__(self, problem: MathProblem, pool: Pool) -> None:
         self._reference = problem.answer
         self._pool = pool
-        self._seconds = seconds
         self._finals: dict[str, str | None] = {}
         """Text → canonical form."""
         self._classes: dict[str, str] = {}
@@ -67,38 +63,23 @@ class MathTask:
     async def finals(self, texts: Sequence[str]) -> list[str | None]:
         """The canonical form of each text's answer; `None` if a text has none.
 
-        An answer that could not be read or compared (deadline, crash) votes by its text alone and is counted
-        in `Counters.ungrouped`.
+        Raises `CallFailed` (a `GradingFailed`) if one could not be read or compared: a deadline or a crash.
         """
         tails = [text[-MAX_TEXT:] for text in texts]
         async with self._grouping:
-            new = [tail for tail in dict.fromkeys(tails) if tail not in self._finals]
-            try:
-                async with asyncio.timeout(self._seconds):
-                    read = await asyncio.gather(*map(self._extract, new))
-                    for tail, final in zip(new, read, strict=True):
-                        if tail not in self._finals:
-                            self._finals[tail] = await self._canonical(tail, final) if final else None
-            except TimeoutError:
-                self._alone(*(tail for tail in new if tail not in self._finals))
+            for tail in tails:
+                if tail not in self._finals:
+                    self._finals[tail] = await self._canonical(tail)
         return [self._finals[tail] for tail in tails]
 
-    async def _extract(self, text: str) -> str | None:
-        try:
-            final: str | None = await self._ask("extract", text=text)
-        except CallFailed:
-            self._alone(text)
+    async def _canonical(self, text: str) -> str | None:
+        final: str | None = await self._ask("extract", text=text)
+        if not final:
             return None
-        return None if final is None else final[:MAX_FINAL]
-
-    async def _canonical(self, text: str, final: str) -> str:
+        final = final[:MAX_FINAL]
         if final not in self._aliases:
-            try:
-                self._aliases[final] = await self._equal_class(text) or final
-                self._classes.setdefault(self._aliases[final], text)
-            except CallFailed:  # it stands for no class, lest it spoils the comparisons of others
-                self._pool.counters.alone()
-                self._aliases[final] = final
+            self._aliases[final] = await self._equal_class(text) or final
+            self._classes.setdefault(self._aliases[final], text)
         return self._aliases[final]
 
     async def _equal_class(self, text: str) -> str | None:
@@ -114,17 +95,6 @@ class MathTask:
 
     async def _ask(self, function: str, **arguments: object) -> Any:
         return await self._pool.call(function, arguments, COMPARING_SECONDS)
-
-    def _alone(self, *texts: str) -> None:
-        self._pool.counters.alone(len(texts))
-        for text in texts:
-            self._finals[text] = last_line(text)
-
-
-def last_line(text: str) -> str | None:
-    """The last line of a text that is not blank, blanks collapsed."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    return " ".join(lines[-1].split())[:MAX_FINAL] if lines else None
 
 
 @cache

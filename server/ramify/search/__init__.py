@@ -50,7 +50,8 @@ The modules, in the order in which to read them; each imports only from those ab
 `priors`, `arms`: P; PUCT and Thompson sampling over children and "draw afresh here".
 `plans`, `growth`, `evaluate`: one simulation before and after the engine; the tree's only writer; a plan carried out.
 `algorithms`: where to draw next, one file each.
-`params`, `answers`, `stopping`: defaults and bounds; which answer a tree gives; when it is settled.
+`params`, `answers`: defaults and bounds; which answer a tree gives.
+`grouping`, `stopping`: which answers are equal, told beside the search; when the answer is settled.
 `run`: keeps plans in flight, lands them, ends well whatever happens.
 `codec`: trees as JSON.
 """

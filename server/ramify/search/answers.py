@@ -19,16 +19,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ramify.search.growth import leaf_value
-from ramify.search.protocols import Task
 from ramify.search.records import Answer, AnswerRule
 from ramify.search.tree import Node, Tree
-
-
-async def finals(tree: Tree, task: Task) -> dict[int, str | None]:
-    """The final answer of every complete leaf, by node id; equal answers are equal strings."""
-    leaves = tree.complete()
-    answers = await task.finals([tree.text(leaf) for leaf in leaves]) if leaves else []
-    return {leaf.id: final for leaf, final in zip(leaves, answers, strict=True)}
 
 
 @dataclass(slots=True)

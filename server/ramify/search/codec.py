@@ -14,7 +14,7 @@ from ramify.search.records import Action, Answer, AnswerVerdict, Limits, Origin,
 from ramify.search.tree import Completion, Node, Tree
 
 SCHEMA_VERSION = 1
-LATE = {"origin": None, "verdict": None}
+LATE = {"origin": None, "verdict": None, "ungrouped": 0}
 LATE_PARAMS = {"kappa_growth": None, "abandon": False}
 """Fields of a tree and of its parameters that came later (2026-11-24), and their values where they say nothing: left
 out then, so that trees without them, in logs and goldens, are the same bytes as before."""
@@ -41,7 +41,7 @@ def _without(document: Mapping[str, Any], late: Mapping[str, Any]) -> dict[str, 
 
 def tree_from_dict(document: Mapping[str, Any]) -> Tree:
     """Raises `BadTree` where the document is not a tree of this schema version, or its nodes do not form one."""
-    data = dict(document)
+    data = {**LATE, **document}
     version = data.pop("schema_version", None)
     if version != SCHEMA_VERSION:
         raise BadTree(f"schema_version is {version!r}; this Ramify reads {SCHEMA_VERSION}")
@@ -53,8 +53,8 @@ def tree_from_dict(document: Mapping[str, Any]) -> Tree:
         data["completions"] = [_record(Completion, c) for c in data["completions"]]
         data["answer"] = None if data["answer"] is None else _record(Answer, data["answer"])
         data["candidates"] = [_record(Answer, a) for a in data["candidates"]]
-        data["origin"] = _record(Origin, data["origin"]) if data.get("origin") is not None else None
-        data["verdict"] = _record(AnswerVerdict, data["verdict"]) if data.get("verdict") is not None else None
+        data["origin"] = _record(Origin, data["origin"]) if data["origin"] is not None else None
+        data["verdict"] = _record(AnswerVerdict, data["verdict"]) if data["verdict"] is not None else None
         tree: Tree = _record(Tree, data)
     except (KeyError, TypeError, AttributeError) as error:
         raise BadTree(f"not a tree: {error!r}") from error

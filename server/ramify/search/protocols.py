@@ -51,7 +51,10 @@ class Task(Protocol):
 
     async def finals(self, texts: Sequence[str]) -> list[str | None]:
         """The final answer of each complete text in canonical form: equal answers get equal strings. `None` where a
-        text holds no answer."""
+        text holds no answer.
+
+        Raises `GradingFailed` if it cannot be told: the text then votes by itself. A search asks for one text at a
+        time, while it grows, and gives up asking when it must answer."""
         ...
 
     async def grade(self, text: str) -> Verdict:

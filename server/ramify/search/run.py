@@ -18,6 +18,7 @@ from ramify.search import answers
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.budget import Budget
 from ramify.search.evaluate import Evaluator, Judging
+from ramify.search.grouping import Grouping
 from ramify.search.growth import Growth
 from ramify.search.params import check_sampling, search_params, without_cuts
 from ramify.search.plans import Drawn, Plan, Spent
@@ -77,7 +78,10 @@ class Search:
         self._in_flight: dict[asyncio.Task[Drawn], _InFlight] = {}
         self._ended: tuple[Status, StopReason] | None = None
         self._wake = asyncio.Event()
-        self._early = EarlyStop(tree, task)
+        self.over = asyncio.Event()
+        """Set once the search must answer: it was stopped, or its seconds are up."""
+        self._grouping = Grouping(tree, task)
+        self._early = EarlyStop(tree, self._grouping)
         self._best: Node | None = None
         """The best judged complete leaf among the first `_looked_at` answers drawn, the earlier of equals."""
         self._looked_at = 0
@@ -101,7 +105,8 @@ class Search:
             timer = asyncio.get_running_loop().call_later(seconds, self._time_up)
         try:
             await self._grow()
-            await self._choose()
+            await self._grouping.caught_up(self.over)
+            self._choose()
         except asyncio.CancelledError:
             self._ended = ("cancelled", "client")
             await self._abandon_all()
@@ -119,6 +124,10 @@ class Search:
 
     def stop(self, status: Status, reason: StopReason) -> None:
         """End the search soon, from the loop that runs it: engine work is freed, the best answer so far is given."""
+        self._end(status, reason)
+        self.over.set()
+
+    def _end(self, status: Status, reason: StopReason) -> None:
         if self._ended is None:
             self._ended = (status, reason)
             self._wake.set()
@@ -139,17 +148,19 @@ class Search:
 
     def _time_up(self) -> None:
         self._time_is_up = True
+        self.over.set()
         self._wake.set()
 
     async def _grow(self) -> None:
         while self._ended is None:
             reason = self._start_plans()
             if not self._in_flight and not self._start_final(reason):
-                self.stop("complete", reason)
+                self._end("complete", reason)
                 break
             await self._wake.wait()
             self._wake.clear()
             self._land_done()
+            self._grouping.go_on()
             if self._time_is_up and self._final is None:
                 await self._abandon_all()
             await self._stop_early()
@@ -262,13 +273,16 @@ class Search:
         left = (limits.simulations - self._finished_simulations) * self.algorithm.answers_per_simulation
         if limits.tokens is not None:
             left = min(left, limits.tokens - self.budget.tokens)  # no answer is written for less than a token
-        if await self._early.settled(left):
-            self.stop("complete", "early")
+        if self.tree.params.early_stop != "verified":
+            await self._grouping.caught_up(self.over)
+        if self._early.settled(left):
+            self._end("complete", "early")
 
-    async def _choose(self) -> None:
-        """Rank the answers. Where not one is complete, the best truncated text is all there is."""
+    def _choose(self) -> None:
+        """Rank the answers, as far as they are grouped. If none is complete, give the best truncated text."""
         tree = self.tree
-        tree.candidates = answers.rank(tree, await answers.finals(tree, self.task), tree.params.answer)
+        self._grouping.close()
+        tree.candidates = answers.rank(tree, self._grouping.finals, tree.params.answer)
         if not tree.candidates:
             cut = [n for n in tree.nodes if n.terminal == "truncated"]
             if cut:
@@ -277,17 +291,15 @@ class Search:
         tree.answer = tree.candidates[0] if tree.candidates else None
 
     async def _fail(self, status: Status, error: Exception) -> None:
-        """Close with an error, giving the best answer that the tree holds if that can still be told."""
+        """Close with an error, giving the best answer that the tree holds by what is grouped already."""
         self._ended = (status, "error")
         self.tree.error = f"{type(error).__name__}: {error}"[:500]
         await self._abandon_all()
-        try:
-            await self._choose()
-        except Exception as again:  # the task's rules fail too: the first error is the one to report
-            self.tree.error += f"; then {type(again).__name__}"
+        self._choose()
 
     def _close(self) -> None:
         tree = self.tree
+        self._grouping.close()
         tree.status, tree.stop_reason = self._ended or ("failed", "error")
         for node in tree.nodes:
             if node.children:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from heapq import nlargest
+from itertools import takewhile
 
 from ramify.search.answers import judgement
-from ramify.search.protocols import Task
+from ramify.search.grouping import Grouping
 from ramify.search.tree import Node, Tree
 
 
@@ -19,33 +20,32 @@ class EarlyStop:
     probability above the threshold (Aggarwal et al. 2023, "adaptive consistency", the Beta criterion).
     """
 
-    def __init__(self, tree: Tree, task: Task) -> None:
-        self.tree, self.task = tree, task
+    def __init__(self, tree: Tree, grouping: Grouping) -> None:
+        self.tree, self.grouping = tree, grouping
         self.votes: defaultdict[str, float] = defaultdict(float)
         """Draws under `majority`, the sum of their judgements under `orm_vote`. Texts without an answer have none."""
         self._counted = 0
-        self._finals: dict[int, str | None] = {}
 
-    async def settled(self, left: int) -> bool:
-        """Whether the leading answer may be given now, with at most `left` more answers to come."""
-        kind = self.tree.params.early_stop
-        new = [self.tree.nodes[c.node] for c in self.tree.completions[self._counted :]]
-        self._counted += len(new)
+    def settled(self, left: int) -> bool:
+        """Whether the leading answer may be given now, with at most `left` more answers to come. Only answers that are
+        grouped by now have a vote."""
+        kind, finals = self.tree.params.early_stop, self.grouping.finals
+        drawn = self.tree.completions[self._counted :]
+        if kind != "verified":
+            drawn = list(takewhile(lambda completion: completion.node in finals, drawn))
+        self._counted += len(drawn)
+        new = [self.tree.nodes[completion.node] for completion in drawn]
         if kind == "verified":
             return any(node.outcome == 1.0 for node in new)
-        await self._count(new)
+        self._count(new)
         first, second, *_ = *nlargest(2, self.votes.values()), 0.0, 0.0
         if kind == "unbeatable":
             return first - second > left
         return bool(self.votes) and leads(first, second) > self.tree.params.early_stop_threshold
 
-    async def _count(self, draws: list[Node]) -> None:
-        unnamed = [node for node in {n.id: n for n in draws}.values() if node.id not in self._finals]
-        if unnamed:
-            names = await self.task.finals([self.tree.text(node) for node in unnamed])
-            self._finals |= {node.id: final for node, final in zip(unnamed, names, strict=True)}
+    def _count(self, draws: list[Node]) -> None:
         for node in draws:
-            final = self._finals[node.id]
+            final = self.grouping.finals[node.id]
             if final is not None:
                 self.votes[final] += (
                     judgement(self.tree, node) if self.tree.params.answer == "orm_vote" else 1

@@ -140,6 +140,8 @@ class Tree:
     """The answer that the search gives; `None` if it drew no complete one."""
     candidates: list[Answer] = field(default_factory=list)
     """Distinct final answers, best first; `answer` is the first."""
+    ungrouped: int = 0
+    """Complete answers that vote by their text alone: the task could not tell in time which others they equal."""
     verdict: AnswerVerdict | None = None
     """The verifier's word on `answer`, given after the search; `None` if the task has no verifier or there is no
     answer. Labels for training are made from verifiers and people, never from a model's values."""

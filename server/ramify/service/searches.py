@@ -43,8 +43,6 @@ LET_GO = 10.0
 """Seconds that a stopped search may take to give up its engine work."""
 LOOK_EVERY = 0.02
 """Seconds."""
-HURRIED = 0.25
-"""Seconds that the verifier has at least, also for the answer of a search that was stopped."""
 
 
 @dataclass(eq=False, slots=True)
@@ -176,16 +174,15 @@ class Searches:
                 close_failed(running.tree, error)
                 logger.exception("search %s failed", running.id)
             finally:
-                await asyncio.shield(self._log(running, alarm.when()))
+                await asyncio.shield(self._log(running))
         finally:
             self._let_go(running, alarm)
         return running.tree
 
-    async def _log(self, running: Running, due: float) -> None:
-        """Judge the answer and log the tree. due: when its deadline comes, on the loop's clock."""
+    async def _log(self, running: Running) -> None:
+        """Judge the answer and log the tree."""
         tree, once = running.tree, running.once
-        left = 0.0 if running.stopped else min(self.verdict_seconds, due - asyncio.get_running_loop().time())
-        await judge(tree, running.search.task, max(HURRIED, left))
+        await judge(tree, running.search.task, self.verdict_seconds, running.search.over)
         answer = await asyncio.to_thread(self._kept, running) if once is not None else None
         try:
             await self.spool.append(tree, running.key_id, answer)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from ramify.rewards import registry
+from ramify.search.grouping import in_time
 from ramify.search.protocols import GradingFailed, Task
 from ramify.search.records import AnswerVerdict, Verdict
 from ramify.search.tree import Tree
@@ -33,24 +34,26 @@ class CountedTask:
             raise
 
 
-async def judge(tree: Tree, task: Task, seconds: float) -> None:
-    """Write what the task's verifier says of the chosen answer into `tree.verdict`, within `seconds`. Raises nothing:
-    a verifier that fails leaves the outcome empty and its reason says so."""
+async def judge(tree: Tree, task: Task, seconds: float, over: asyncio.Event) -> None:
+    """Write what the task's verifier says of the chosen answer into `tree.verdict`, within `seconds`, and at once when
+    `over` is set. Raises nothing: a verifier that fails leaves the outcome empty and its reason says so."""
     answer = tree.answer
     if answer is None or tree.task not in registry.VERIFIABLE:
         return
     if answer.outcome is not None and answer.outcome_source == "verifier":
         tree.verdict = AnswerVerdict(answer.outcome, "graded during the search")
         return
+    grading = asyncio.create_task(task.grade(answer.text))
     try:
-        async with asyncio.timeout(seconds):
-            verdict = await task.grade(answer.text)
-    except TimeoutError:
-        tree.verdict = AnswerVerdict(None, f"the verifier gave no answer within {seconds:g} s")
+        if await in_time(grading, over, seconds):
+            verdict = grading.result()
+            tree.verdict = AnswerVerdict(verdict.outcome, verdict.reason[:LONGEST_REASON])
+        else:
+            tree.verdict = AnswerVerdict(None, "the verifier gave no answer in time")
     except GradingFailed as error:
         tree.verdict = AnswerVerdict(None, f"the verifier failed: {error}"[:LONGEST_REASON])
     except Exception as error:  # nothing may stand between the end of a search and its row
         logger.exception("the answer of %s cannot be judged", tree.id)
         tree.verdict = AnswerVerdict(None, f"the verifier failed: {type(error).__name__}")
-    else:
-        tree.verdict = AnswerVerdict(verdict.outcome, verdict.reason[:LONGEST_REASON])
+    finally:
+        grading.cancel()

@@ -3,7 +3,8 @@ import pytest
 from fakes_evaluation import TASK, grow
 from ramify.evaluation.methods import Method
 from ramify.evaluation.reading import graded, read_off, rows_of
-from ramify.search.answers import finals, rank
+from ramify.search.answers import rank
+from ramify.search.grouping import finals
 
 pytestmark = pytest.mark.anyio
 

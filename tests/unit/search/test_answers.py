@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from fakes import FakeTask
-from ramify.search.answers import finals, rank
+from ramify.search.answers import rank
+from ramify.search.grouping import finals
 from ramify.search.records import Answer
 from ramify.search.tree import Completion, Node, Tree
 from search_worlds import new_tree

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from fakes import FakeTask, letters
+from ramify.search.grouping import Grouping
 from ramify.search.records import Limits, Sampling
 from ramify.search.stopping import EarlyStop, leads
 from ramify.search.tree import Completion, Tree
@@ -22,7 +23,12 @@ def voted(early_stop: str, *draws: tuple[str, float], answer: str = "majority", 
 
 
 def settled(tree: Tree, left: int) -> bool:
-    return asyncio.run(EarlyStop(tree, FakeTask()).settled(left))
+    async def after_grouping() -> bool:
+        grouping = Grouping(tree, FakeTask())
+        await grouping.caught_up(asyncio.Event())
+        return EarlyStop(tree, grouping).settled(left)
+
+    return asyncio.run(after_grouping())
 
 
 THREE_TO_ONE = [("A", 0.5), ("A", 0.5), ("A", 0.5), ("B", 0.5)]
