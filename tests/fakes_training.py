@@ -7,8 +7,11 @@ trained. The engines hold the weights of a release in earnest: what they `measur
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import json
+import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from copy import deepcopy
@@ -280,3 +283,19 @@ async def _listening(app: Any, port: int) -> AsyncIterator[str]:
         server.should_exit = True
         await task
         sock.close()
+
+
+def free_port() -> int:
+    """A port for processes that find each other."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def as_one_of_two(rank: int, port: int, longest: float) -> None:
+    """Make this process one of two that are told of each other as by `accelerate launch` or `torchrun`. One that has
+    not ended after `longest` seconds says where it hangs, and ends with 1."""
+    faulthandler.dump_traceback_later(longest, exit=True, file=sys.__stderr__)
+    world = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in world.items()}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo"}

@@ -62,20 +62,18 @@ class Team:
         return learn(*job, lambda done, total: self._lead(progress, done, total))
 
     def follow(self) -> None:
-        """Take part in every training until the first process has no more. Raises `TrainerError` if it is gone."""
+        """Take part in every training until the first process has no more. Raises `TrainerError` if it is gone
+        between two steps; within one, torch's own errors."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)  # the first process is told too, and decides when to stop
-        try:
-            while True:
-                job: Job | None = self._said(None)
-                if job is None:
-                    return
-                try:
-                    learn(*job, self._halting)
-                except (FloatingPointError, Halted) as error:
-                    logger.info("a training ended early: %s", error)
-        except RuntimeError as error:  # the connection's
-            raise TrainerError(f"the first process of the training is gone: {error}") from error
+        while True:
+            job: Job | None = self._said(None)
+            if job is None:
+                return
+            try:
+                learn(*job, self._halting)
+            except (FloatingPointError, Halted) as error:
+                logger.info("a training ended early: %s", error)
 
     def dismiss(self) -> None:
         """Let the others end."""
@@ -95,11 +93,14 @@ class Team:
             raise Halted
 
     def _said(self, what: Any) -> Any:
-        """Hand what the first process says here to every process."""
+        """Hand what the first process says here to every process. Raises `TrainerError` if one is gone."""
         import torch.distributed
 
         box = [what]
-        torch.distributed.broadcast_object_list(box, src=0, group=self._group)
+        try:
+            torch.distributed.broadcast_object_list(box, src=0, group=self._group)
+        except RuntimeError as error:  # the connection's
+            raise TrainerError(f"a process of the training is gone: {error}") from error
         return box[0]
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
-import os
-import socket
-import sys
 from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fakes_training import TREES, with_logprobs_of, write_release
+from fakes_training import TREES, as_one_of_two, free_port, with_logprobs_of, write_release
 from ramify.weights import Release
 from ramify_trainer.learning.config import LearningConfig, LoraConfig
 from ramify_trainer.learning.learner import Learner
@@ -154,9 +150,7 @@ def test_two_processes_learn_what_one_does(base: Release, tmp_path: Path, shardi
     config = SMALL.model_copy(update={"sharding": sharding})
     one = started(base, config)
     expected = losses(one.round(TREES, seed=1))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     answers = children.Queue()
     processes = [
         children.Process(target=_spread, args=(rank, port, config, base.path, tmp_path / "two", answers))
@@ -187,11 +181,8 @@ def losses(found: RoundMetrics) -> dict[str, float]:
 
 
 def _spread(rank: int, port: int, config: LearningConfig, base: Path, folder: Path, answers: Any) -> None:
-    """One of two processes, told of each other as `accelerate launch` or `torchrun` would."""
-    faulthandler.dump_traceback_later(LONGEST, exit=True, file=sys.__stderr__)
-    world = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
-    os.environ |= {name: str(value) for name, value in world.items()}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo"}
+    """One of two processes."""
+    as_one_of_two(rank, port, LONGEST)
     learner = Learner.start(config, base / "policy", base / "value", base / "policy", seed=3)
     assert learner._accelerator.num_processes == 2
     found = losses(learner.round(TREES, seed=1))
