@@ -73,7 +73,7 @@ class Limits(TypedDict):
     seconds: float | None
     """Seconds from the search's own start."""
     nodes: int | None
-    """Nodes of the tree, the root included."""
+    """Nodes of the tree, the root left out."""
 
 
 class Node(TypedDict):
@@ -118,7 +118,7 @@ class Node(TypedDict):
     pruned: bool
     """Given up by the algorithm (`beam`, `dvts`, `dfs`, `particle`)."""
     terminal: Literal["eos", "stop", "truncated"] | None
-    """Why an answer ends here; None where it goes on."""
+    """Reason for which an answer ends here; None if it goes on."""
     outcome: float | None
     """A verifier's or a person's verdict, in [0, 1]; never a model's."""
     outcome_source: Literal["verifier", "human"] | None

@@ -1887,7 +1887,7 @@ export interface components {
             seconds: number | null;
             /**
              * Nodes
-             * @description Nodes of the tree, the root included.
+             * @description Nodes of the tree, the root left out.
              */
             nodes: number | null;
         };
@@ -1993,7 +1993,7 @@ export interface components {
             pruned: boolean;
             /**
              * Terminal
-             * @description Why an answer ends here; `null` where it goes on.
+             * @description Reason for which an answer ends here; `null` if it goes on.
              */
             terminal: ("eos" | "stop" | "truncated") | null;
             /**
@@ -3661,7 +3661,7 @@ export interface components {
             source: "human" | "verifier";
             /**
              * Key Id
-             * @description The API key that gave it; empty where none was needed.
+             * @description The API key that gave it; empty if none was needed.
              */
             key_id: string;
             /**

@@ -39,13 +39,13 @@ IN_ENGINE = 2
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What one engine holds, in bytes."""
+    """Memory that one engine holds, in bytes."""
 
     role: str
     weights: int
-    """Of the checkpoint's files."""
+    """Size of the checkpoint's files."""
     kv: int | None
-    """Of the KV cache; `None`: unknown."""
+    """Size of the KV cache; `None`: unknown."""
     kv_tokens: int
     """Tokens that the KV cache has room for."""
     resident: int
@@ -181,7 +181,7 @@ class Engines:
         return figures
 
     def memory(self) -> list[Memory]:
-        """What each engine holds."""
+        """Each engine's memory."""
         return [self._memory(backend) for backend in self._backends.values()]
 
     def _memory(self, backend: Backend) -> Memory:
@@ -200,13 +200,13 @@ class Engines:
         await asyncio.gather(*(self._probe(backend, deadline) for backend in self._backends.values()))
 
     async def _probe(self, backend: Backend, deadline: float) -> None:
-        steps = backend.pulse.steps
+        steps, held = backend.pulse.steps, backend.held
         try:
             async with asyncio.timeout(deadline):
                 await backend.ping(self.tokenizer.a_token)
         except TimeoutError:
             if backend.pulse.steps == steps:
-                kind = EngineHeld if backend.held else EngineStuck
+                kind = EngineHeld if held or backend.held else EngineStuck
                 raise kind(f"the {backend.launch.role} engine made no step within {deadline:g} s") from None
 
     @asynccontextmanager

@@ -28,7 +28,7 @@ class Launch:
     max_num_seqs: int
     cpu: bool
     kv_bytes: int | None
-    """Of the KV cache; `None`, on a GPU: what `gpu_fraction` leaves."""
+    """Bytes of the KV cache; `None`, on a GPU: what `gpu_fraction` leaves."""
     gpu_fraction: float
     """GPU only."""
     tensor_parallel: int

@@ -88,7 +88,7 @@ class Limits:
     seconds: float | None = None
     """Seconds from the search's own start."""
     nodes: int | None = None
-    """Nodes of the tree, the root included."""
+    """Nodes of the tree, the root left out."""
 
     def __post_init__(self) -> None:
         if self.simulations == 0:

@@ -63,7 +63,7 @@ class Node:
     pruned: bool = False
     """Given up by the algorithm (`beam`, `dvts`, `dfs`, `particle`)."""
     terminal: Terminal | None = None
-    """Why an answer ends here; `None` where it goes on."""
+    """Reason for which an answer ends here; `None` if it goes on."""
     outcome: float | None = None
     """A verifier's or a person's verdict, in [0, 1]; never a model's."""
     outcome_source: OutcomeSource | None = None

@@ -37,7 +37,7 @@ class Readiness:
     _probe: asyncio.Task[str | None] | None = field(default=None)
 
     async def problem(self) -> str | None:
-        """Why the server is not ready; `None` where it is. A probe under way does not hide what else is known."""
+        """Why the server is not ready; `None` if it is. A probe under way does not hide what else is known."""
         if known := self._known_problem():
             return known
         if self._known and self.clock() - self._known[0] <= self.settings.cache_seconds:

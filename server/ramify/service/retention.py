@@ -27,7 +27,7 @@ class Retention:
     now: Callable[[], float]
     """Unix seconds."""
     figures: Figures = field(default=Figures(0, 0, None))
-    """Of the log, when it was last looked at."""
+    """Size of the log when it was last looked at."""
 
     async def run(self) -> None:
         """Look after the log until cancelled."""

@@ -129,7 +129,7 @@ class Searches:
             return replayed or await self._admit(prepared, caller, once, arrived)
         except (Conflict, OtherBody):
             raise
-        except BaseException:  # also where the client left while the claim was being written
+        except BaseException:  # also if the client left while the claim was being written
             await asyncio.shield(once.abandon(self.log, caller.key_id, search))
             raise
 
@@ -162,7 +162,7 @@ class Searches:
     def _forget(self, life: asyncio.Task[Tree]) -> None:
         self._lives.discard(life)
         if not life.cancelled():
-            life.exception()  # seen, even where its asker is gone
+            life.exception()  # seen, even if its asker is gone
 
     async def _live(self, running: Running, deadline: float) -> Tree:
         """Run a search and log its tree. Whatever else its end brings comes after its row, and cannot prevent it."""
@@ -244,7 +244,7 @@ class Searches:
         return found if found is not None and self.visible(found.key_id, caller) else None
 
     async def finished(self, given: str, caller: Caller) -> Tree:
-        """The logged tree of this id. Raises `NotFound`, also where it is another key's, and `LogUnavailable` if it is
+        """The logged tree of this id. Raises `NotFound`, also if it is another key's, and `LogUnavailable` if it is
         not yet in the log."""
         known = tree_id(given)
         if known is None:

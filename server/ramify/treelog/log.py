@@ -328,7 +328,7 @@ class TreeLog:
         keep_newest: int | None = None,
         keep_bytes: int | None = None,
     ) -> Figures:
-        """What `expire` would delete now."""
+        """Count and measure what `expire` would delete now."""
         keep = await self._keep(older_than, keep_newest, keep_bytes)
         with self._reading():
             return await retention.expirable(self._reads, keep, self._clock())
@@ -343,7 +343,7 @@ class TreeLog:
         return retention.Keep(older_than, keep_newest, beyond)
 
     async def figures(self) -> Figures:
-        """How many trees there are and what they take. Looks at every row."""
+        """Count and measure all trees; looks at every row."""
         with self._reading():
             return await retention.figures(self._reads)
 

@@ -36,15 +36,17 @@ def _in_pieces(text: str) -> dict[str, Any] | None:
     """An object without spaces between its parts; `None` or an error if it is anything else."""
     value, at = _DECODER.raw_decode, 0
     document: dict[str, Any] = {}
-    while text[at : at + 2] in ('{"', ',"'):
+    while text[at : at + 2] == (',"' if document else '{"'):
         name, at = value(text, at + 1)
         if text.startswith(":[", at) and not text.startswith(":[]", at):
             items: list[Any] = []
             at += 1
-            while text[at : at + 1] in ("[", ","):
+            while text[at : at + 1] == ("," if items else "["):
                 item, at = value(text, at + 1)
                 items.append(item)
-            document[name], at = items, at + text.startswith("]", at)
+            if not text.startswith("]", at):
+                return None
+            document[name], at = items, at + 1
         elif text.startswith(":", at):
             document[name], at = value(text, at + 1)
     return document if text[at:] == "}" else None
@@ -76,7 +78,7 @@ class Summary:
     """The latest verdict on the chosen answer, in [0, 1]: the last `Outcome` that names its node, else the verifier's
     at the search's end."""
     outcome_source: Source | None
-    """Who gave it; `None` where there is none."""
+    """Who gave it; `None` if there is none."""
     key_id: str
     """The API key that asked; empty where none was needed."""
     train: bool
@@ -131,7 +133,7 @@ class Outcome:
     source: Source
     """Who says so: a person, or a program that checked."""
     key_id: str
-    """The API key that gave it; empty where none was needed."""
+    """The API key that gave it; empty if none was needed."""
     comment: str
     """What whoever gave it wrote beside it."""
     train: bool
@@ -293,9 +295,9 @@ class Figures:
 
     trees: int
     bytes: int
-    """Of their bodies, compressed."""
+    """Bytes of their bodies, compressed."""
     oldest: float | None
-    """When the oldest was made, in Unix seconds; `None` where there is none."""
+    """Time at which the oldest was made, in Unix seconds; `None` if there is none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,12 +44,12 @@ async def _expire(tx: Transaction, keep: Keep) -> Expired:
 
 
 async def expirable(engine: AsyncEngine, keep: Keep, now: float) -> Figures:
-    """What `expire` would delete."""
+    """Count and measure what `expire` would delete."""
     return await _figures(engine, *_may_go(keep, now))
 
 
 async def figures(engine: AsyncEngine) -> Figures:
-    """What there is."""
+    """Count and measure all trees."""
     return await _figures(engine)
 
 
