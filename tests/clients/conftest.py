@@ -107,7 +107,7 @@ def chat_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProc
     """A random policy over single bytes with a chat template: it can write whatever a grammar asks for."""
     folder = tmp_path_factory.mktemp("chat-server")
     config = folder / "ramify.toml"
-    config.write_text(CONFIG + '[engine]\ntool_parser = "hermes"\n')
+    config.write_text(CONFIG + '[engine]\ntool_parser = "hermes"\ntool_strict_level = "parameter"\n')
     policy = write_chat_policy(folder / "policy")
     server = start(folder, ["--policy", str(policy), "--model-name", "bytes"], "--config", str(config))
     yield server
