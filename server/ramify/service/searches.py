@@ -120,7 +120,6 @@ class Searches:
         if once is None:  # an answer that was kept needs no room
             self.admission.check(caller.key_id)
         prepared = self.preparer.prepare(ask if caller.train else replace(ask, train=False))
-        await self.spool.check()
         if once is None:
             return await self._admit(prepared, caller, None, arrived)
         search = search_id(prepared.tree.id)
@@ -134,6 +133,7 @@ class Searches:
             raise
 
     async def _admit(self, prepared: Prepared, caller: Caller, once: Once | None, arrived: float) -> Running:
+        await self.spool.check()
         patience = prepared.deadline - (self.clock() - arrived)
         ticket = await self.admission.enter(caller.key_id, prepared.tokens, patience)
         # No await from here on until the search's own task holds the ticket.

@@ -92,6 +92,14 @@ async def test_a_disk_below_its_floor_takes_no_search(tmp_path: Path) -> None:
         assert world.engines.policy.generated == 0
 
 
+async def test_a_kept_answer_is_given_again_while_no_search_is_taken(world: World, monkeypatch: Any) -> None:
+    key = {"Idempotency-Key": "kept"}
+    first = await world.search(headers=key)
+    monkeypatch.setattr(world.context.searches.spool.log, "free_bytes", lambda: 0)
+    refused(await world.search(headers={"Idempotency-Key": "new"}))
+    assert (await world.search(headers=key)).content == first.content
+
+
 async def test_a_tree_that_no_database_holds_refuses_nobody_else(small: World) -> None:
     asked = await a_search_in_flight(small)
     (running,) = small.context.searches.running.values()
