@@ -40,8 +40,7 @@ class Answer(TypedDict):
 
 
 class AnswerVerdict(TypedDict):
-    """What the task's verifier says of the chosen answer once the search has ended. The search never saw
-    it."""
+    """The task's verifier on the chosen answer once the search has ended. The search never saw it."""
 
     outcome: float | None
     """In [0, 1]; 1 is right. None: the verifier failed, and `reason` says how."""
@@ -175,23 +174,23 @@ class SearchParams(TypedDict):
     """Edges below the prompt; a deeper unfinished answer is `truncated`."""
     action: Action
     expand: Literal["step", "path"]
-    """What an expansion draws: one step, or a path to the end of an answer."""
+    """One expansion draws one step, or a path to the end of an answer."""
     widen: bool
     """`expand: step`: "draw afresh here" is an arm at every node, as it always is under `path`."""
     select: Literal["puct", "thompson"]
-    """How the next child is chosen."""
+    """Rule that chooses the next child."""
     prior: Literal["count", "mean_logprob", "sum_logprob"]
-    """What P is made of: draws, or mean or summed log-probabilities."""
+    """Source of P: draws, or mean or summed log-probabilities."""
     prior_temperature: float
     """P is raised to 1 / this and normalised; above 1 is flatter."""
     leaf: Literal["value", "rollout", "mixed"]
-    """What a new leaf backs up: the model's value, a rollout's, or both mixed."""
+    """Value that a new leaf backs up: the model's, a rollout's, or both mixed."""
     rollout_weight: float
     """`leaf: mixed` backs up rollout_weight · rollout + (1 - rollout_weight) · value."""
     grader: Literal["model", "verifier"]
     """Who judges complete answers: the outcome model, or the task's verifier."""
     answer: Literal["majority", "orm_max", "orm_vote", "most_visited"]
-    """How the final answer is chosen."""
+    """Rule that chooses the final answer."""
     schedule: Literal["continuous", "waves"]
     """Whether simulations land as they come or in waves, which is deterministic."""
     commit: Literal["root", "step"]
@@ -231,7 +230,7 @@ class SearchParams(TypedDict):
     threshold: float
     """`dfs`: children whose value is below it are pruned. [0, 1]"""
     budget: Limits
-    """What ends the search."""
+    """Limits that end the search."""
 
 
 class Usage(TypedDict):
@@ -269,9 +268,9 @@ class Tree(TypedDict):
     params: SearchParams
     """Every parameter of the search, defaults filled in."""
     sampling: Sampling
-    """How answers were sampled."""
+    """Parameters with which answers were sampled."""
     seed: int
-    """What every random seed of the search is derived from."""
+    """Origin of every random seed of the search."""
     task: str | None
     """Name of the task that judges answers; `none` if nobody can."""
     problem: dict[str, Any] | None
@@ -285,13 +284,13 @@ class Tree(TypedDict):
     committed: list[int]
     """`commit: step`: the nodes committed, in order."""
     usage: Usage
-    """What the search spent."""
+    """Cost of the search."""
     status: Literal["running", "complete", "cancelled", "deadline", "drained", "engine_dead", "failed"]
-    """How it ended; `running` is never logged."""
+    """State at its end; `running` is never logged."""
     stop_reason: Literal["budget.simulations", "budget.tokens", "budget.seconds", "budget.nodes", "exhausted", "early", "client", "disconnect", "deadline", "drain", "error"] | None
     """Which limit or event ended it."""
     error: str | None
-    """What went wrong if it did not end well."""
+    """The failure, if it did not end well."""
     answer: Answer | None
     """The answer that the search gives; None if it drew no complete one."""
     candidates: list[Answer]

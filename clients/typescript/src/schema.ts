@@ -1824,7 +1824,7 @@ export interface components {
         };
         /**
          * LoggedAnswerVerdict
-         * @description What the task's verifier says of the chosen answer once the search has ended. The search never saw it.
+         * @description The task's verifier on the chosen answer once the search has ended. The search never saw it.
          */
         LoggedAnswerVerdict: {
             /**
@@ -2108,7 +2108,7 @@ export interface components {
             action: components["schemas"]["LoggedAction"];
             /**
              * Expand
-             * @description What an expansion draws: one step, or a path to the end of an answer.
+             * @description One expansion draws one step, or a path to the end of an answer.
              * @enum {string}
              */
             expand: "step" | "path";
@@ -2119,13 +2119,13 @@ export interface components {
             widen: boolean;
             /**
              * Select
-             * @description How the next child is chosen.
+             * @description Rule that chooses the next child.
              * @enum {string}
              */
             select: "puct" | "thompson";
             /**
              * Prior
-             * @description What P is made of: draws, or mean or summed log-probabilities.
+             * @description Source of P: draws, or mean or summed log-probabilities.
              * @enum {string}
              */
             prior: "count" | "mean_logprob" | "sum_logprob";
@@ -2136,7 +2136,7 @@ export interface components {
             prior_temperature: number;
             /**
              * Leaf
-             * @description What a new leaf backs up: the model's value, a rollout's, or both mixed.
+             * @description Value that a new leaf backs up: the model's, a rollout's, or both mixed.
              * @enum {string}
              */
             leaf: "value" | "rollout" | "mixed";
@@ -2153,7 +2153,7 @@ export interface components {
             grader: "model" | "verifier";
             /**
              * Answer
-             * @description How the final answer is chosen.
+             * @description Rule that chooses the final answer.
              * @enum {string}
              */
             answer: "majority" | "orm_max" | "orm_vote" | "most_visited";
@@ -2252,7 +2252,7 @@ export interface components {
              * @description `dfs`: children whose value is below it are pruned. [0, 1]
              */
             threshold: number;
-            /** @description What ends the search. */
+            /** @description Limits that end the search. */
             budget: components["schemas"]["LoggedLimits"];
         };
         /**
@@ -2287,11 +2287,11 @@ export interface components {
             prompt_tokens: number[];
             /** @description Every parameter of the search, defaults filled in. */
             params: components["schemas"]["LoggedSearchParams"];
-            /** @description How answers were sampled. */
+            /** @description Parameters with which answers were sampled. */
             sampling: components["schemas"]["LoggedSampling"];
             /**
              * Seed
-             * @description What every random seed of the search is derived from.
+             * @description Origin of every random seed of the search.
              */
             seed: number;
             /**
@@ -2326,11 +2326,11 @@ export interface components {
              * @description `commit: step`: the nodes committed, in order.
              */
             committed: number[];
-            /** @description What the search spent. */
+            /** @description Cost of the search. */
             usage: components["schemas"]["LoggedUsage"];
             /**
              * Status
-             * @description How it ended; `running` is never logged.
+             * @description State at its end; `running` is never logged.
              * @enum {string}
              */
             status: "running" | "complete" | "cancelled" | "deadline" | "drained" | "engine_dead" | "failed";
@@ -2341,7 +2341,7 @@ export interface components {
             stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "exhausted" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error") | null;
             /**
              * Error
-             * @description What went wrong if it did not end well.
+             * @description The failure, if it did not end well.
              */
             error: string | null;
             /** @description The answer that the search gives; `null` if it drew no complete one. */

@@ -190,7 +190,7 @@ def most_draws(params: SearchParams) -> int:
 
 
 def repeats(params: SearchParams) -> bool:
-    """Whether the search would ask a policy that always says the same more than once for the same words. Enumerated
+    """Tell whether the search would ask a policy that always says the same for the same words twice. Enumerated
     tokens differ whatever the policy says."""
     if params.expand == "path":
         return params.budget.simulations > 1 or most_draws(params) > 1

@@ -112,23 +112,23 @@ class SearchParams:
     action: Action = field(default_factory=Action)
     """What one edge of the tree is."""
     expand: Expand = "path"
-    """What an expansion draws: one step, or a path to the end of an answer."""
+    """One expansion draws one step, or a path to the end of an answer."""
     widen: bool = False
     """`expand: step`: "draw afresh here" is an arm at every node, as it always is under `path`."""
     select: Select = "thompson"
-    """How the next child is chosen."""
+    """Rule that chooses the next child."""
     prior: Prior = "count"
-    """What P is made of: draws, or mean or summed log-probabilities."""
+    """Source of P: draws, or mean or summed log-probabilities."""
     prior_temperature: float = 1.0
     """P is raised to 1 / this and normalised; above 1 is flatter."""
     leaf: Leaf = "value"
-    """What a new leaf backs up: the model's value, a rollout's, or both mixed."""
+    """Value that a new leaf backs up: the model's, a rollout's, or both mixed."""
     rollout_weight: float = 0.5
     """`leaf: mixed` backs up rollout_weight · rollout + (1 - rollout_weight) · value."""
     grader: Grader = "model"
     """Who judges complete answers: the outcome model, or the task's verifier."""
     answer: AnswerRule = "orm_vote"
-    """How the final answer is chosen."""
+    """Rule that chooses the final answer."""
     schedule: Schedule = "continuous"
     """Whether simulations land as they come or in waves, which is deterministic."""
     commit: Commit = "root"
@@ -167,7 +167,7 @@ class SearchParams:
     threshold: float = 0.1
     """`dfs`: children whose value is below it are pruned. [0, 1]"""
     budget: Limits = field(default_factory=Limits)
-    """What ends the search."""
+    """Limits that end the search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +258,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class AnswerVerdict:
-    """What the task's verifier says of the chosen answer once the search has ended. The search never saw it."""
+    """The task's verifier on the chosen answer once the search has ended. The search never saw it."""
 
     outcome: float | None
     """In [0, 1]; 1 is right. `None`: the verifier failed, and `reason` says how."""

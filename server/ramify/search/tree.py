@@ -113,9 +113,9 @@ class Tree:
     params: SearchParams
     """Every parameter of the search, defaults filled in."""
     sampling: Sampling
-    """How answers were sampled."""
+    """Parameters with which answers were sampled."""
     seed: int
-    """What every random seed of the search is derived from."""
+    """Origin of every random seed of the search."""
     task: str | None = None
     """Name of the task that judges answers; `none` if nobody can."""
     problem: Mapping[str, Any] | None = None
@@ -129,13 +129,13 @@ class Tree:
     committed: list[int] = field(default_factory=list)
     """`commit: step`: the nodes committed, in order."""
     usage: Usage = field(default_factory=Usage)
-    """What the search spent."""
+    """Cost of the search."""
     status: Status = "running"
-    """How it ended; `running` is never logged."""
+    """State at its end; `running` is never logged."""
     stop_reason: StopReason | None = None
     """Which limit or event ended it."""
     error: str | None = None
-    """What went wrong if it did not end well."""
+    """The failure, if it did not end well."""
     answer: Answer | None = None
     """The answer that the search gives; `None` if it drew no complete one."""
     candidates: list[Answer] = field(default_factory=list)

@@ -96,7 +96,7 @@ class Searches:
     metrics: Metrics
     spool: Spool
     verdict_seconds: float
-    """How long the verifier may look at the answer of an ended search."""
+    """Seconds that the verifier may look at the answer of an ended search."""
     clock: Callable[[], float]
     """Seconds, monotonic."""
     running: dict[str, Running] = field(default_factory=dict)

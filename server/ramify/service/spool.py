@@ -56,7 +56,7 @@ class Spool:
     _writing: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     """One task a tree, until it is written or given up."""
     _wrote: float | None = None
-    """When a write was last committed."""
+    """Time of the last committed write."""
     _failed: bool = False
     """Whether the last write failed."""
     _probe: asyncio.Task[None] | None = None

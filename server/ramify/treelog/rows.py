@@ -21,7 +21,7 @@ MAX_BODY = 1 << 30
 """Bytes of one tree's JSON."""
 _LEVEL = 3
 _HEAD = f'{{"schema_version":{SCHEMA_VERSION},'.encode("ascii")
-"""How every body begins."""
+"""First bytes of every body."""
 
 
 def row_of(tree: Tree, key_id: str) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def outcome_of(row: Mapping[Any, Any]) -> Outcome:
 
 
 def outcome_problem(row: Mapping[Any, Any]) -> str | None:
-    """What is wrong with an outcome's row; `None` if it is sound."""
+    """Describe what is wrong with an outcome's row; `None` if it is sound."""
     outcome, node = row["outcome"], row["node"]
     if not isinstance(outcome, int | float) or not 0 <= outcome <= 1:
         return f"the outcome is {outcome!r}, which is not in [0, 1]"
