@@ -43,7 +43,7 @@ async def answer(
 
 def with_tree(head: Mapping[str, Any], name: str, tree: bytes) -> bytes:
     """A JSON object with a tree's own JSON, byte for byte, as its last field."""
-    return json.dumps(head).encode("ascii")[:-1] + f', "{name}": '.encode() + tree + b"}"
+    return json.dumps(head, separators=(",", ":")).encode("ascii")[:-1] + f',"{name}":'.encode() + tree + b"}"
 
 
 def _made(render: Callable[[], bytes], encoding: str | None) -> tuple[bytes, str | None]:

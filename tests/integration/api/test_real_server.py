@@ -116,8 +116,9 @@ async def test_a_branch_on_vllm_goes_on_from_the_same_tokens_and_is_judged_whole
 
 async def test_readiness_and_models(http: httpx.AsyncClient) -> None:
     assert (await http.get("/readyz")).json() == {"status": "ready"}
-    (model,) = (await http.get("/v1/models")).json()["data"]
-    assert model["id"] == "countdown-tiny"
+    served, *names = (await http.get("/v1/models")).json()["data"]
+    assert served["id"] == "countdown-tiny"
+    assert {name["parent"] for name in names} == {"countdown-tiny"}
 
 
 @pytest.mark.parametrize("stream", [False, True])

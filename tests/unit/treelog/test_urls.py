@@ -53,7 +53,7 @@ def test_a_url_that_means_no_store_is_refused_without_its_password(url: str, sai
 
 def test_postgresql_without_its_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "asyncpg", None)
-    with pytest.raises(BadUrl, match=r"pip install 'ramify\[postgres\]'"):
+    with pytest.raises(BadUrl, match=r"pip install '\.\[postgres\]' in a checkout"):
         parse("postgresql://h/db")
 
 

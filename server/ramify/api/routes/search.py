@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -130,12 +129,10 @@ def once_of(body: wire.Asked, key: str | None, here: Context, about: str = "") -
 
 
 def _render(tree: Tree, body: wire.Asked, here: Context) -> bytes:
-    reply = convert.search_reply(tree, here.model, body.n).model_dump(exclude={"tree_document"})
-    return (
-        large.with_tree(reply, "tree_document", tree_json(tree))
-        if body.include_tree
-        else json.dumps(reply).encode()
-    )
+    reply = convert.search_reply(tree, here.model, body.n)
+    if body.include_tree:
+        return large.with_tree(reply.model_dump(exclude={"tree_document"}), "tree_document", tree_json(tree))
+    return reply.model_dump_json(exclude={"tree_document"}).encode()
 
 
 def _whole(tree: Tree, here: Context) -> wire.SearchReply:
