@@ -4,7 +4,7 @@ BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup demo serve loop test check format docs bench client-types test-browser test-compose test-clients real-round viewer-image crash-test clean
+.PHONY: setup demo serve loop test check format docs bench client-types test-browser test-compose test-clients real-round viewer-image crash-test overload-test clean
 
 setup: .venv/.ready
 
@@ -70,6 +70,10 @@ viewer-image: setup
 
 crash-test: setup
 	$(BIN)/python -m pytest tests/crash -m crash --override-ini=timeout=1800
+
+# A minute at ten times what the server can do; prints a table.
+overload-test: setup
+	$(BIN)/python -m pytest tests/overload -m overload -s
 
 clean:
 	rm -rf .venv runs dist

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from starlette.responses import Response
 from starlette.types import Receive
 
 Result = TypeVar("Result")
@@ -13,6 +14,11 @@ Result = TypeVar("Result")
 
 class ClientGone(Exception):
     """The client has left; nobody reads the answer."""
+
+
+def nobody() -> Response:
+    """The answer for a client that has left; nginx's number for it, seen only in our own log."""
+    return Response(status_code=499)
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:

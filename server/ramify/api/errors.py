@@ -11,9 +11,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 
+from ramify.api.disconnect import nobody
 from ramify.api.suggestions import is_model, meant
 from ramify.api.wire_common import ErrorBody, ErrorDetail
 from ramify.service import errors as e
@@ -200,6 +202,9 @@ def install(app: FastAPI) -> None:
             code = "unsupported_media_type"
         return response(error.status_code, message, code=code, headers=headers)
 
+    async def gone(_: Request, __: Exception) -> Response:
+        return nobody()
+
     async def unexpected(request: Request, error: Exception) -> Response:
         number = request.scope.get("ramify_request_id", "unknown")
         return JSONResponse(mistake(number).model_dump(), 500)
@@ -208,4 +213,5 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(LogError, log)
     app.add_exception_handler(RequestValidationError, validation)
     app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(Exception, unexpected)

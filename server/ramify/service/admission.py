@@ -31,6 +31,9 @@ WINDOW = 30.0
 """Seconds over which the rate of ends is measured: an end that long ago counts for 1/e."""
 
 
+DISPLACED = "this API key holds most places in the queue, and another key's request took this one's"
+
+
 @dataclass(eq=False, slots=True)
 class Ticket:
     """A reservation, held or waited for."""
@@ -165,7 +168,7 @@ class Admission:
         self.closed = True
         for queue in list(self.keys.values()):
             for ticket in list(queue.waiting):
-                self._send_away(ticket, "draining")
+                self._send_away(ticket, self._refuse(ticket.key_id, ticket.tokens, "draining"))
 
     def pause(self) -> None:
         """Let nobody in until `resume`: those who come wait their turn, as long as the queue takes them."""
@@ -258,8 +261,7 @@ class Admission:
         self.waiting -= 1
         self.wanted -= ticket.tokens
 
-    def _send_away(self, ticket: Ticket, reason: str) -> None:
-        refusal = self._refuse(ticket.key_id, ticket.tokens, reason)
+    def _send_away(self, ticket: Ticket, refusal: Busy) -> None:
         self._unqueue(ticket)
         if ticket.granted is not None and not ticket.granted.done():
             ticket.granted.set_exception(refusal)
@@ -275,7 +277,10 @@ class Admission:
         """Send the newest ticket of the key with most places away if all places are taken."""
         if self.waiting >= self.settings.queue:
             most = max(self.keys.values(), key=lambda queue: len(queue.waiting))
-            self._send_away(next(reversed(most.waiting)), "key")
+            newest = next(reversed(most.waiting))
+            after = self.retry_after(newest.key_id, newest.tokens)
+            self.refused("key")
+            self._send_away(newest, KeyBusy(DISPLACED, retry_after=after))
 
     # -- refusals ------------------------------------------------------------------------------------------------
 
@@ -309,6 +314,8 @@ class Admission:
         self.refused(reason)
         if reason == "draining":
             return ServerBusy(DRAINED, retry_after=after)
+        if reason == "timeout":
+            return ServerBusy("the server is full: no place came free in time", retry_after=after)
         return ServerBusy(
             f"the server is full: {len(self.running)} requests run and {self.waiting} wait", retry_after=after
         )

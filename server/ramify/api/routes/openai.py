@@ -18,7 +18,7 @@ from ramify.api import openai_answers, openai_rules, sse
 from ramify.api import wire_openai as wire
 from ramify.api import wire_openai_replies as replies
 from ramify.api.context import Context, Here, Who
-from ramify.api.disconnect import ClientGone, unless_gone
+from ramify.api.disconnect import ClientGone, nobody, unless_gone
 from ramify.api.documentation import CHAT_EXAMPLES, COMPLETION_EXAMPLES, STREAM
 from ramify.api.middleware import request_id
 from ramify.api.names import SearchHeader
@@ -95,7 +95,7 @@ async def _answer(
             raise not_kept()
         return await _plain(body, request, here, who)
     except ClientGone:
-        return Response(status_code=499)  # nginx's number for it, seen only in our own log
+        return nobody()
 
 
 def not_kept() -> BadRequest:

@@ -11,7 +11,7 @@ from ramify.api import convert_openai as convert
 from ramify.api import errors, responses_rules, sse
 from ramify.api import wire_responses as wire
 from ramify.api.context import Context, Here, Who
-from ramify.api.disconnect import ClientGone, unless_gone
+from ramify.api.disconnect import ClientGone, nobody, unless_gone
 from ramify.api.documentation import STREAM
 from ramify.api.middleware import request_id
 from ramify.api.names import SearchHeader
@@ -51,7 +51,7 @@ async def create(
             return sse.EventStream(_events(stream, here, request_id(request)))
         answer = await unless_gone(request.receive, here.completions.complete(ask, who))
     except ClientGone:
-        return Response(status_code=499)
+        return nobody()
     reply = wire.ResponsesReply(**_named(answer, here))
     return Response(reply.model_dump_json().encode(), media_type="application/json")
 

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from ramify.api import convert, large, sse
 from ramify.api import wire_search as wire
 from ramify.api.context import Context, Here, Who
-from ramify.api.disconnect import ClientGone, unless_gone
+from ramify.api.disconnect import ClientGone, nobody, unless_gone
 from ramify.api.documentation import SEARCH_EXAMPLES, STREAM
 from ramify.api.names import SearchHeader
 from ramify.api.scopes import ScopedRoute, needs
@@ -64,7 +64,7 @@ async def answered(
     try:
         begun = await unless_gone(request.receive, here.searches.start(ask, who, once))
     except ClientGone:
-        return _nobody()
+        return nobody()
     headers = headers_of(begun)
     if body.stream:
         return sse.EventStream(_events(begun, body, here), headers)
@@ -74,7 +74,7 @@ async def answered(
         tree = await unless_gone(request.receive, begun.logged())
     except ClientGone:
         begun.stop("cancelled", "disconnect")
-        return _nobody()
+        return nobody()
     if problem := failure(tree):
         raise problem
     return await large.answer(request, lambda: _render(tree, body, here), headers=headers)
@@ -106,7 +106,7 @@ async def value(body: wire.ValueRequest, request: Request, here: Here) -> Respon
             request.receive, here.judge.value(here.names.served(body.model), body.prompt, body.continuations)
         )
     except ClientGone:
-        return _nobody()
+        return nobody()
     reply = wire.ValueReply(
         model=here.model.name,
         release=judged.scores[0].release,
@@ -143,11 +143,6 @@ def headers_of(begun: Running | Replayed) -> dict[str, str]:
     """The search and its tree, for clients that show no field of the body that OpenAI's has not."""
     search = begun.id if isinstance(begun, Running) else begun.search_id
     return {"x-ramify-search-id": search, "x-ramify-tree": tree_id(search) or ""}
-
-
-def _nobody() -> Response:
-    """For a client that has left; nginx's number for it, seen only in our own log."""
-    return Response(status_code=499)
 
 
 async def _events(begun: Running | Replayed, body: wire.Asked, here: Context) -> AsyncIterator[bytes]:
