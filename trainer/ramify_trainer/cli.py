@@ -179,12 +179,12 @@ def loop_command(
     from ramify_trainer.loop.config import LoopConfig
     from ramify_trainer.loop.demo import demo
 
-    settings = LoopConfig.read(config or DEMO_LOOP)
-    if rounds is not None:
-        settings = settings.model_copy(update={"rounds": rounds})
     folder = out or Path("runs/loop") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     log_to_stderr()
     with refusing("loop"):
+        settings = LoopConfig.read(config or DEMO_LOOP)
+        if rounds is not None:
+            settings = settings.model_copy(update={"rounds": rounds})
         table = demo(settings, folder, TenthsOf(Console(stderr=True)))
     Console().print(Markdown(table))
     Console().print(f"results in {folder}: results.md, results.json, curve.png, weights/")
@@ -211,14 +211,10 @@ def compare_command(
     from ramify_trainer.compare.report import write
     from ramify_trainer.compare.run import compare
 
-    settings = CompareConfig.read(config or DEMO_COMPARE)
     folder = out or Path("runs/compare") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    errors = Console(stderr=True)
-    try:
-        points = compare(settings, folder, TenthsOf(errors), arm or ())
-    except (TrainerError, RamifyError, weights.WeightsError) as error:
-        errors.print(f"ramify-trainer compare: {error}", style="red", highlight=False)
-        raise typer.Exit(1) from error
+    with refusing("compare"):
+        settings = CompareConfig.read(config or DEMO_COMPARE)
+        points = compare(settings, folder, TenthsOf(Console(stderr=True)), arm or ())
     Console().print(Markdown(write(folder, settings, points)))
     Console().print(f"results in {folder}: results.md, results.json, curves.png")
 

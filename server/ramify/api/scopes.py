@@ -39,7 +39,8 @@ def needs(*scopes: Need) -> Callable[[Function], Function]:
 
 
 class StrictRoute(APIRoute):
-    """A route that refuses query parameters that it does not know, as bodies refuse unknown fields."""
+    """A route that refuses query parameters that it does not know, as bodies refuse unknown fields, and a header of its
+    own that is given twice."""
 
     any_query = False
     """Whether it takes every parameter, as a page does whose own script reads them."""
@@ -54,12 +55,17 @@ class StrictRoute(APIRoute):
         )
         if self.any_query:
             return handler
-        known = [field.alias for field in get_flat_dependant(self.dependant).query_params]
+        asked = get_flat_dependant(self.dependant)
+        known = [field.alias for field in asked.query_params]
+        headers = [field.alias for field in asked.header_params]
 
         async def strict(request: Request) -> Response:
             for name in request.query_params:
                 if name not in known:
                     raise unknown_parameter(name, known)
+            for name in headers:
+                if (times := len(request.headers.getlist(name))) > 1:
+                    raise BadRequest(f"is given {times} times; give it once", param=name)
             if takes_body:
                 request = await json_body.read(request, always=only_json)
             return await handler(request)

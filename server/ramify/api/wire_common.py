@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ramify.engines.environment import MOST_STOPS
+
 
 class Request(BaseModel):
     """Something sent to us: an unknown key, a string for a number, NaN and infinity are errors."""
@@ -26,7 +28,7 @@ ModelName = Annotated[
     Name, Field(description="The one served, as /v1/models names it.", examples=["countdown-tiny"])
 ]
 StopString = Annotated[str, Field(min_length=1, max_length=128)]
-StopStrings = Annotated[list[StopString], Field(max_length=8)]
+StopStrings = Annotated[list[StopString], Field(max_length=MOST_STOPS)]
 TopK = Annotated[
     int, Field(ge=-1, le=1_000_000, description="Sample among as many likeliest tokens; 0 and -1 keep all.")
 ]

@@ -15,9 +15,17 @@ from pydantic_core import core_schema
 
 from ramify.api import wire_search
 from ramify.api.openai_fields import FIELDS, MESSAGES, Route, Row, asks, unhonoured
-from ramify.api.wire_common import PLAIN, ChatTemplate, ModelName, Name, Request, StopString, TopK
+from ramify.api.wire_common import (
+    PLAIN,
+    ChatTemplate,
+    ModelName,
+    Name,
+    Request,
+    StopString,
+    StopStrings,
+    TopK,
+)
 from ramify.api.wire_openai_tools import ResponseFormat, StructuredOutputs, ToolCalls, ToolChoice, Tools
-from ramify.engines.environment import MOST_STOPS
 
 MOST_PROMPTS = 1024
 """Prompts of one request."""
@@ -77,7 +85,7 @@ Text = Annotated[str, Field(min_length=1, max_length=10_000_000)]
 Tokens = Annotated[list[TokenId], Field(min_length=1, max_length=200_000)]
 Label = Annotated[str, Field(max_length=512, pattern=PLAIN)]
 Labels = Annotated[dict[Annotated[str, Field(max_length=64, pattern=PLAIN)], Label], Field(max_length=16)]
-Stops = StopString | Annotated[list[StopString], Field(max_length=MOST_STOPS)]
+Stops = StopString | StopStrings
 Biases = Annotated[
     dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]],
     Field(max_length=1024),

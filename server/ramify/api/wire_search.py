@@ -13,13 +13,14 @@ from ramify.api.wire_common import (
     Name,
     Reply,
     Request,
+    StopString,
     StopStrings,
     TopK,
 )
 from ramify.api.wire_tree import TreeDocument
 from ramify.rewards.registry import VERIFIABLE
 from ramify.search import records
-from ramify.search.params import BOUNDS, FIELDS
+from ramify.search.params import BOUNDS, FIELDS, MAX_STOPS
 
 MOST_ANSWERS = 64
 """Distinct answers sent of one search."""
@@ -49,7 +50,9 @@ class Task(Request):
 
 class Action(Request):
     kind: records.ActionKind | None = None
-    stop: StopStrings | None = Field(default=None, description="`step`: strings that end a step.")
+    stop: Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = Field(
+        default=None, description="`step`: strings that end a step."
+    )
     max_tokens: Annotated[int, within("action.max_tokens")] | None = Field(
         default=None, description="`step`: cap on one step. `chunk`: its size."
     )

@@ -149,7 +149,7 @@ def _release(server: str | None, api_key: str | None, release: Path | None) -> t
 
     if server is None:
         return identity(release), is_shipped(release)
-    with asking(server, api_key) as client:
+    with asking(server, api_key, otherwise="eval --release DIR") as client:
         served = client.version()
     return served.model_dump(), serves_shipped(served.model, served.release)
 

@@ -14,10 +14,13 @@ from ramify_client import Admin, Client, ConnectionFailed, RamifyError, Response
 
 
 @contextmanager
-def asking(server: str | None, api_key: str | None) -> Iterator[Client]:
+def asking(
+    server: str | None, api_key: str | None, *, otherwise: str = 'search --local "…"'
+) -> Iterator[Client]:
     """A client of a server; leave with a message if the server cannot be reached or refuses.
 
-    server, api_key: `RAMIFY_BASE_URL` and `RAMIFY_API_KEY`, then the default address, stand in for None.
+    server, api_key: `RAMIFY_BASE_URL` and `RAMIFY_API_KEY`, then the default address, stand in for None. otherwise: the
+    command that does without a server.
     """
     try:
         client = Client(server, api_key, max_retries=0)
@@ -27,7 +30,7 @@ def asking(server: str | None, api_key: str | None) -> Iterator[Client]:
         try:
             yield client
         except RamifyError as error:
-            _leave(error, client.configuration.base_url, "--api-key, or RAMIFY_API_KEY")
+            _leave(error, client.configuration.base_url, "--api-key, or RAMIFY_API_KEY", otherwise)
 
 
 @contextmanager
@@ -44,10 +47,10 @@ def administering(address: str | None, key: str | None, timeout: float = 30.0) -
         try:
             yield admin
         except RamifyError as error:
-            _leave(error, "the admin listener", "--key, or RAMIFY_ADMIN__KEY")
+            _leave(error, "the admin listener", "--key, or RAMIFY_ADMIN__KEY", None)
 
 
-def _leave(error: RamifyError, server: str, key_flag: str) -> NoReturn:
+def _leave(error: RamifyError, server: str, key_flag: str, otherwise: str | None) -> NoReturn:
     """Say what went wrong and what to do about it. key_flag: how the server's key is given."""
     if isinstance(error, ResponseError):
         if error.request_id is None:  # every answer of ours has one
@@ -58,12 +61,11 @@ def _leave(error: RamifyError, server: str, key_flag: str) -> NoReturn:
         advice = [f"give its key with {key_flag}"] if isinstance(error, Unauthorized) else []
         fail(f"{server} answers {error}", *advice)
     unreached = isinstance(error, ConnectionFailed) and isinstance(error.__cause__, httpx.ConnectError)
-    fail(error, *(how_to_start() if unreached else ()))
+    fail(error, *(_how_to_start(otherwise) if unreached else ()))
 
 
-def how_to_start() -> tuple[str, ...]:
+def _how_to_start(otherwise: str | None) -> Iterator[str]:
     ramify = command()
-    return (
-        f"start one in another terminal:   {ramify} serve",
-        f'or search without a server:      {ramify} search --local "…"',
-    )
+    yield f"start one in another terminal:   {ramify} serve"
+    if otherwise is not None:
+        yield f"or do without a server:          {ramify} {otherwise}"

@@ -45,7 +45,7 @@ def source(
 
         if log is not None or config is not None:
             refuse("--server goes without --log and --config: the server has its own log")
-        with asking(server, api_key) as client:
+        with asking(server, api_key, otherwise="trees list --log FILE") as client:
             yield ServedTrees(client)
         return
     from ramify.treelog import LogError

@@ -192,5 +192,29 @@ async def test_an_unknown_query_parameter_is_refused_before_anything_is_spent(wo
     assert await world.logged() == []
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/v1/completions", "x-ramify-search"),
+        ("/v1/search", "x-ramify-search"),
+        ("/v1/search", "Idempotency-Key"),
+    ],
+)
+async def test_a_header_that_is_given_twice_is_refused(world: World, path: str, name: str) -> None:
+    twice = [(name, "mcts"), (name, "nope")]
+    response = await world.http.post(path, json={"prompt": PROMPT}, headers=twice)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"].lower()) == (400, name.lower())
+    assert "is given 2 times" in error["message"]
+    assert await world.logged() == []
+
+
+async def test_an_answer_takes_as_many_stops_on_every_route(world: World) -> None:
+    for count, status in ((64, 200), (65, 400)):
+        sampling = {"stop": [f"stop {i}" for i in range(count)]}
+        response = await world.http.post("/v1/search", json={"prompt": PROMPT, "sampling": sampling})
+        assert response.status_code == status, response.text
+
+
 async def test_a_pages_query_is_its_own(world: World) -> None:
     assert (await world.http.get("/?status=complete")).status_code == 200

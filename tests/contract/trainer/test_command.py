@@ -111,6 +111,14 @@ async def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:
         assert (code, said.splitlines()) == (1, [told])
 
 
+@pytest.mark.parametrize("command", ["loop", "compare"])
+async def test_a_settings_file_that_is_not_there_is_said_in_a_line(tmp_path: Path, command: str) -> None:
+    code, said = await trainer(command, "--config", str(tmp_path / "absent.toml"))
+    assert code == 1
+    assert [line.partition(": ")[0] for line in said.splitlines()] == [f"ramify-trainer {command}"]
+    assert "absent.toml" in said
+
+
 async def test_threads_that_wait_do_not_spin_since_that_is_set_before_torch_is_loaded() -> None:
     code = (
         "import os, sys; from ramify_trainer.cli import app, main; early = 'torch' not in sys.modules; "
