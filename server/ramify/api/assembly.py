@@ -9,13 +9,13 @@ import ramify
 from ramify.api.context import Context
 from ramify.api.names import Names, aliases_of
 from ramify.service.admission import Admission
-from ramify.service.judging import Judge
+from ramify.service.judging import ValueJudge
 from ramify.service.keys import Keyring
 from ramify.service.metrics import Metrics
 from ramify.service.plain import Completions
-from ramify.service.plain_ask import PlainPreparer
+from ramify.service.plain_ask import CompletionPreparer
 from ramify.service.ports import Engines, ServedModel
-from ramify.service.prepare import Preparer
+from ramify.service.prepare import SearchPreparer
 from ramify.service.readiness import Readiness
 from ramify.service.releases import Releases
 from ramify.service.retention import Retention
@@ -42,12 +42,12 @@ def assemble(
     are no release. clock: seconds, monotonic. now: Unix seconds."""
     metrics = Metrics()
     admission = Admission(settings.admission, clock, metrics.rejected)
-    preparer = Preparer(model, engines.tokenizer, engines.max_model_len, settings.limits, now)
+    preparer = SearchPreparer(model, engines.tokenizer, engines.max_model_len, settings.limits, now)
     spool = Spool(log, settings.spool, clock)
     searches = Searches(
         engines, log, preparer, admission, metrics, spool, settings.limits.verdict_seconds, clock
     )
-    plain = PlainPreparer(engines, model, settings.limits, tools=settings.engine.tool_parser is not None)
+    plain = CompletionPreparer(engines, model, settings.limits, tools=settings.engine.tool_parser is not None)
     completions = Completions(
         engines, plain, settings.limits, admission, metrics, clock, lambda: searches.draining
     )
@@ -73,7 +73,7 @@ def assemble(
             base=base,
             current=current,
         ),
-        judge=Judge(engines, model, settings.limits),
+        judge=ValueJudge(engines, model, settings.limits),
         readiness=Readiness(engines, settings.probe, clock, lambda: searches.draining),
         retention=Retention(log, settings.retention, metrics.expired, now),
         metrics=metrics,

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from ramify.api.names import Names
-from ramify.service.judging import Judge
+from ramify.service.judging import ValueJudge
 from ramify.service.keys import Caller, Keyring
 from ramify.service.metrics import Metrics
 from ramify.service.plain import Completions
@@ -32,7 +32,7 @@ class Context:
     searches: Searches
     releases: Releases
     completions: Completions
-    judge: Judge
+    judge: ValueJudge
     readiness: Readiness
     retention: Retention
     metrics: Metrics

@@ -13,15 +13,15 @@ from ramify.search import records
 from ramify.search.run import Progress
 from ramify.search.tree import Node, Tree
 from ramify.service.answers import state_of
-from ramify.service.ask import Ask, Branch, Message
+from ramify.service.ask import Branch, Message, SearchSpec
 from ramify.service.ids import search_id
 from ramify.service.ports import ServedModel
-from ramify.service.searches import Running
+from ramify.service.searches import RunningSearch
 from ramify.treelog import Consumer, Outcome, Summary
 
 
-def ask_of(request: wire.SearchRequest) -> Ask:
-    return Ask(
+def ask_of(request: wire.SearchRequest) -> SearchSpec:
+    return SearchSpec(
         prompt=request.prompt,
         messages=tuple(Message(m.role, m.content) for m in request.messages or ()),
         template=request.chat_template_kwargs or {},
@@ -36,8 +36,8 @@ def ask_of(request: wire.SearchRequest) -> Ask:
     )
 
 
-def branch_of(request: wire.BranchRequest, tree: Tree) -> Ask:
-    return Ask(
+def branch_of(request: wire.BranchRequest, tree: Tree) -> SearchSpec:
+    return SearchSpec(
         branch=Branch(tree, request.node),
         search=given(request.search),
         sampling=sampling(request.sampling),
@@ -126,7 +126,7 @@ def search_reply(tree: Tree, model: ServedModel, n: int) -> wire.SearchReply:
     )
 
 
-def running_reply(running: Running, model: ServedModel) -> wire.SearchReply:
+def running_reply(running: RunningSearch, model: ServedModel) -> wire.SearchReply:
     """A running search: its best answer so far and what it has spent."""
     progress, tree = running.progress(), running.tree
     best = answer_of(progress.best) if progress.best else None

@@ -11,9 +11,9 @@ from ramify.api import convert
 from ramify.api import wire_openai as wire
 from ramify.api.openai_fields import Route, to_vllm
 from ramify.api.wire_responses import ResponsesRequest
-from ramify.service.ask import Ask, Message
+from ramify.service.ask import Message, SearchSpec
 from ramify.service.errors import BadRequest
-from ramify.service.plain_ask import PlainAsk
+from ramify.service.plain_ask import CompletionSpec
 
 Body = wire.CompletionRequest | wire.ChatRequest
 
@@ -21,12 +21,12 @@ SEED_BITS = 62
 """Of a seed: vLLM adds the index of the choice to it, and it must stay a signed 64-bit number."""
 
 
-def plain_ask(body: Body, request_id: str = "") -> PlainAsk:
+def plain_ask(body: Body, request_id: str = "") -> CompletionSpec:
     """A request without `search`."""
     fields = for_vllm(body, "chat" if isinstance(body, wire.ChatRequest) else "completions")
     if fields.get("continue_final_message"):
         fields["add_generation_prompt"] = False
-    return PlainAsk(
+    return CompletionSpec(
         body.model,
         prompts=() if isinstance(body, wire.ChatRequest) else _prompts(body),
         messages=chat_messages(body.messages) if isinstance(body, wire.ChatRequest) else (),
@@ -39,10 +39,10 @@ def plain_ask(body: Body, request_id: str = "") -> PlainAsk:
     )
 
 
-def response_ask(body: ResponsesRequest, model: str | None, request_id: str = "") -> PlainAsk:
+def response_ask(body: ResponsesRequest, model: str | None, request_id: str = "") -> CompletionSpec:
     """A request to POST /v1/responses."""
     fields = for_vllm(body, "responses")
-    return PlainAsk(
+    return CompletionSpec(
         model,
         input=fields.pop("input"),
         max_tokens=body.max_output_tokens,
@@ -75,7 +75,7 @@ def chat_messages(messages: Sequence[wire.ChatMessage]) -> tuple[dict[str, Any],
     )
 
 
-def search_ask(body: Body) -> Ask:
+def search_ask(body: Body) -> SearchSpec:
     """A request with `search`. `max_tokens` and `stop` are those of one answer; `search.action` has its own."""
     search = dict(convert.given(body.search))
     task, train = search.pop("task", {}), search.pop("train", True)
@@ -86,7 +86,7 @@ def search_ask(body: Body) -> Ask:
         "max_tokens": getattr(body, cap_field(body)),
         "stop": stops(body) or None,
     }
-    return Ask(
+    return SearchSpec(
         prompt=_prompt(body),
         messages=_messages(body),
         template=_template(body),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from ramify.api import wire_releases as wire
-from ramify.service.catalogue import Row
-from ramify.service.releases import Activated, Listing
+from ramify.service.catalogue import ReleaseEntry
+from ramify.service.releases import ActivationResult, ReleaseListing
 
 MOST_ACTIVATIONS = 100
 
 
-def release_of(row: Row, active: str) -> wire.Release:
+def release_of(row: ReleaseEntry, active: str) -> wire.Release:
     manifest = row.manifest
     return wire.Release(
         id=row.id,
@@ -26,7 +26,7 @@ def release_of(row: Row, active: str) -> wire.Release:
     )
 
 
-def list_of(listing: Listing) -> wire.ReleaseList:
+def list_of(listing: ReleaseListing) -> wire.ReleaseList:
     return wire.ReleaseList(
         active=listing.active,
         previous=listing.previous,
@@ -38,7 +38,7 @@ def list_of(listing: Listing) -> wire.ReleaseList:
     )
 
 
-def activated_of(done: Activated) -> wire.Activated:
+def activated_of(done: ActivationResult) -> wire.Activated:
     return wire.Activated(
         release=done.release,
         previous=done.previous,

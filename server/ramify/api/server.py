@@ -34,10 +34,10 @@ from ramify.logs import log_to_stderr
 from ramify.rewards import registry
 from ramify.rewards.mathematics import close_default_pool
 from ramify.search.protocols import EngineDead
+from ramify.service import ports
 from ramify.service.catalogue import at_start
-from ramify.service.ports import Engines as Running
-from ramify.service.served import Served, of_release, served_of
-from ramify.settings import BadSettings, Connections, Settings, is_loopback
+from ramify.service.served import ServingPlan, of_release, served_of
+from ramify.settings import BadSettings, ConnectionSettings, Settings, is_loopback
 from ramify.treelog import LogError, TreeLog
 from ramify.weights import WeightsError
 
@@ -133,9 +133,9 @@ class _Server:
     """One run of the server."""
 
     settings: Settings
-    served: Served
+    served: ServingPlan
     listener: socket.socket
-    start: Callable[[EngineConfig, Callable[[str], None]], Coroutine[Any, Any, Running]] = Engines.start
+    start: Callable[[EngineConfig, Callable[[str], None]], Coroutine[Any, Any, ports.Engines]] = Engines.start
     signals: list[int] = field(default_factory=list)
     told: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by the first signal."""
@@ -167,7 +167,7 @@ class _Server:
                 gc.freeze()  # what start-up made stays: the collector need not look at it again
                 return await self._serve(context)
 
-    async def _active(self, log: TreeLog) -> Served:
+    async def _active(self, log: TreeLog) -> ServingPlan:
         """What the log calls active, where it can be served; else what the settings name."""
         base = self.served.release
         active = base and await at_start(log, self.settings.weights, base)
@@ -296,7 +296,7 @@ class _Http(Listener):
     def __init__(
         self,
         app: Any,
-        connections: Connections,
+        connections: ConnectionSettings,
         ready: Callable[[], None],
         names: str = "host, port",
     ) -> None:

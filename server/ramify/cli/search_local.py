@@ -15,16 +15,16 @@ from ramify.cli.output import errors, refuse
 from ramify.evaluation.local import open_release
 from ramify.search.run import Progress, Search
 from ramify.search.tree import Tree
-from ramify.service.ask import Ask, Message
+from ramify.service.ask import Message, SearchSpec
 from ramify.service.errors import ServiceError
 
 EVERY = 0.1
 """Seconds between two looks at the progress."""
 
 
-def ask_of(body: Mapping[str, Any]) -> Ask:
+def ask_of(body: Mapping[str, Any]) -> SearchSpec:
     """A request's body as the service knows it."""
-    return Ask(
+    return SearchSpec(
         prompt=body.get("prompt"),
         messages=tuple(Message(**message) for message in body.get("messages", ())),
         task=body.get("task", {}).get("name"),

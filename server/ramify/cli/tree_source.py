@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ramify.cli.output import fail, refuse
 
 if TYPE_CHECKING:
-    from ramify.settings import Retention, Settings
+    from ramify.settings import RetentionSettings, Settings
     from ramify.treelog import TreeLog
     from ramify_client import Client
     from ramify_client.results import TreeSummary
@@ -60,7 +60,7 @@ def log_url(log: str | None, config: Path | None) -> str:
     return _settings(config, log=log).log
 
 
-def retention_of(config: Path | None) -> Retention:
+def retention_of(config: Path | None) -> RetentionSettings:
     """How long the settings keep trees."""
     return _settings(config).retention
 

@@ -21,7 +21,7 @@ from ramify.search.protocols import GradingFailed, Task
 from ramify.search.records import Verdict
 from ramify.search.run import Search
 from ramify.search.tree import Tree
-from ramify.service.ask import Ask, Message
+from ramify.service.ask import Message, SearchSpec
 from ramify.service.errors import ServiceError
 
 ATTEMPTS = 20
@@ -51,7 +51,7 @@ class LocalBackend:
 
     async def grow(self, problem: Problem, method: Method, tokens: int, seed: int) -> Tree:
         """Search one problem. Raises `SearchFailed`, `ProblemRefused`."""
-        ask = Ask(
+        ask = SearchSpec(
             prompt=None if problem.messages else problem.prompt,
             messages=tuple(Message(m.role, m.content) for m in problem.messages),
             task=problem.task,

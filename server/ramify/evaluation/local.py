@@ -14,13 +14,13 @@ from typing import Any
 from ramify.engines import Engines
 from ramify.engines.environment import preload
 from ramify.engines.progress import StartUp
-from ramify.service.prepare import Preparer
+from ramify.service.prepare import SearchPreparer
 from ramify.service.served import of_release
-from ramify.settings import Limits, load
+from ramify.settings import RequestCaps, load
 from ramify.weights import load_release, shipped
 
 MANY = 1_000_000
-UNLIMITED = Limits(
+UNLIMITED = RequestCaps(
     budget_tokens=MANY, budget_nodes=MANY, budget_simulations=100_000, deadline_seconds=86_400.0
 )
 """An evaluation is its own and only client."""
@@ -31,7 +31,7 @@ class Local:
     """Engines that run here, and how to ask them."""
 
     engines: Engines
-    preparer: Preparer
+    preparer: SearchPreparer
 
 
 @asynccontextmanager
@@ -50,7 +50,8 @@ async def open_release(path: Path | None) -> AsyncIterator[Local]:
         engines = await Engines.start(config, startup.tell)
     try:
         yield Local(
-            engines, Preparer(served.model, engines.tokenizer, engines.max_model_len, UNLIMITED, time.time)
+            engines,
+            SearchPreparer(served.model, engines.tokenizer, engines.max_model_len, UNLIMITED, time.time),
         )
     finally:
         await engines.close()

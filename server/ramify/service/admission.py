@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ramify.service.errors import DRAINED, Busy, KeyBusy, ServerBusy
-from ramify.settings import Admission as Settings
+from ramify.settings import AdmissionSettings
 
 LONGEST_RETRY = 120
 """Seconds; OpenAI's client ignores a longer Retry-After."""
@@ -104,7 +104,7 @@ class KeyQueue:
 class Admission:
     """The reservations of one server. All calls on one event loop."""
 
-    settings: Settings
+    settings: AdmissionSettings
     clock: Callable[[], float]
     """Seconds, monotonic."""
     refused: Callable[[str], None] = lambda reason: None

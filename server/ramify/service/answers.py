@@ -12,7 +12,7 @@ from ramify.service.ids import search_id
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class SearchState:
     """A search, running or ended, as its asker sees it."""
 
     id: str
@@ -30,9 +30,9 @@ class State:
     tree: Tree
 
 
-def state_of(tree: Tree, release: str) -> State:
+def state_of(tree: Tree, release: str) -> SearchState:
     """The state of an ended search. `release` is said where no node says which one wrote it."""
-    return State(
+    return SearchState(
         id=search_id(tree.id),
         tree_id=tree.id,
         created_at=tree.created_at,

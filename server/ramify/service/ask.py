@@ -33,7 +33,7 @@ class Branch:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class SearchSpec:
     prompt: str | tuple[int, ...] | None = None
     """Text or token ids to continue; `None` if `messages` or a `branch` are given."""
     messages: tuple[Message, ...] = ()

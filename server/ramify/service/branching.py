@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ramify.search.records import Origin
-from ramify.service.ask import Ask, Branch
+from ramify.service.ask import Branch, SearchSpec
 from ramify.service.errors import BadRequest, Conflict
 from ramify.service.ports import ServedModel
 
 
-def inherited(ask: Ask, branch: Branch, model: ServedModel) -> Ask:
+def inherited(ask: SearchSpec, branch: Branch, model: ServedModel) -> SearchSpec:
     """The ask with the parent's task and problem. Raises `BadRequest` and `Conflict`."""
     tree, node = branch.tree, branch.node
     if node >= len(tree.nodes):

@@ -33,7 +33,7 @@ class CanaryFailed(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CanaryReport:
     """What a canary has shown."""
 
     probes: int
@@ -99,7 +99,7 @@ def check(
     before: Sequence[Measured],
     rounds: Sequence[Sequence[Measured]],
     tolerance: float,
-) -> Finding:
+) -> CanaryReport:
     """Compare what was measured after a reload, in each of `rounds`, with what was published; `before` is what the
     release before gave. Raises `CanaryFailed`."""
     logprob, value = 0.0, 0.0
@@ -122,7 +122,7 @@ def check(
                 logprob = max(logprob, distance(figure, expected, bound=bound))
             if found.value is not None:
                 value = max(value, distance(found.value, probe.value))
-    return Finding(len(probes), sum(clear), logprob, value)
+    return CanaryReport(len(probes), sum(clear), logprob, value)
 
 
 def same(one: Sequence[Measured], other: Sequence[Measured], tolerance: float, what: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ramify.treelog import TreeLog
 from ramify.treelog.records import Activation
-from ramify.treelog.records import Release as Recorded
+from ramify.treelog.records import Release as ReleaseRecord
 from ramify.weights import (
     Release,
     ReleaseNotFound,
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ReleaseEntry:
     """All that is known of one release."""
 
     id: str
@@ -36,7 +36,9 @@ class Row:
     """`weights.Manifest`; `None` where the files are gone or cannot be read."""
 
 
-def catalogue(root: Path | None, base: Release | None, recorded: Mapping[str, Recorded]) -> list[Row]:
+def catalogue(
+    root: Path | None, base: Release | None, recorded: Mapping[str, ReleaseRecord]
+) -> list[ReleaseEntry]:
     """Every release in the folder `root`, the base, and those on record, by id. Reads their manifests."""
     on_disk = set(list_releases(root)) if root is not None else set()
     if base is not None:
@@ -49,7 +51,9 @@ def catalogue(root: Path | None, base: Release | None, recorded: Mapping[str, Re
                 manifest = load_release(resolve(root, base, name), verify=False).manifest
         mine = recorded.get(name)
         rows.append(
-            Row(name, mine.state if mine else "available", dict(mine.figures) if mine else {}, manifest)
+            ReleaseEntry(
+                name, mine.state if mine else "available", dict(mine.figures) if mine else {}, manifest
+            )
         )
     return rows
 

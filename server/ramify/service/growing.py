@@ -12,7 +12,7 @@ MOST_NODES = 500
 _Seen = tuple[int, int, float | None, float | None, bool]
 
 
-class Growing:
+class TreeDelta:
     """What one listener has been told of one tree."""
 
     def __init__(self, tree: Tree) -> None:

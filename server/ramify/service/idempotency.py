@@ -20,7 +20,7 @@ RETRY_AFTER = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Once:
+class IdempotencyKey:
     """What an Idempotency-Key stands for."""
 
     key: str
@@ -35,18 +35,20 @@ class Once:
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class ReplayedAnswer:
     """The answer that an earlier request with this key got."""
 
     search_id: str
     body: bytes
 
 
-async def claim(log: TreeLog, key_id: str, once: Once, search_id: str, seconds: float) -> Replayed | None:
+async def claim(
+    log: TreeLog, key_id: str, once: IdempotencyKey, search_id: str, seconds: float
+) -> ReplayedAnswer | None:
     """The kept answer, or `None`: the search is ours to run. Raises `Conflict` and `OtherBody`."""
     found = await log.claim(key_id, once.key, once.body_hash, search_id, seconds=seconds + 60)
     if isinstance(found, log_records.Replay):
-        return Replayed(found.search_id, found.body)
+        return ReplayedAnswer(found.search_id, found.body)
     if isinstance(found, log_records.Running):
         raise Conflict(
             f"the search of this Idempotency-Key, {found.search_id}, is running", retry_after=RETRY_AFTER
@@ -56,7 +58,7 @@ async def claim(log: TreeLog, key_id: str, once: Once, search_id: str, seconds: 
     return None
 
 
-def kept(once: Once | None, tree: Tree, key_id: str) -> log_records.Response | None:
+def kept(once: IdempotencyKey | None, tree: Tree, key_id: str) -> log_records.Response | None:
     """The answer to keep with the tree, if it is one to keep."""
     if once is None or tree.answer is None or tree.status not in ("complete", "deadline"):
         return None

@@ -12,14 +12,14 @@ from ramify.search.records import Score
 from ramify.service.errors import BadRequest, EngineUnavailable, NoAnswer, ServerBusy
 from ramify.service.ports import Engines, ServedModel
 from ramify.service.prepare import no_value_model, unknown_model
-from ramify.settings import Limits
+from ramify.settings import RequestCaps
 
 Text = str | Sequence[int]
 """Text, or token ids."""
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ValueResult:
     scores: list[Score]
     prompt_tokens: int
     tokens: int
@@ -27,12 +27,12 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
+class ValueJudge:
     engines: Engines
     model: ServedModel
-    limits: Limits
+    limits: RequestCaps
 
-    async def value(self, model: str | None, prompt: Text, continuations: Sequence[Text]) -> Judged:
+    async def value(self, model: str | None, prompt: Text, continuations: Sequence[Text]) -> ValueResult:
         """One score for each continuation of the prompt, in order. Raises `BadRequest`, `ServerBusy`,
         `EngineUnavailable`, `NoAnswer`."""
         if model is not None and model != self.model.name:
@@ -63,7 +63,7 @@ class Judge:
             raise BadRequest(
                 f"the value model refuses it: {str(error)[:200]}", param="continuations"
             ) from error
-        return Judged(scores, len(head), sum(map(len, sequences)))
+        return ValueResult(scores, len(head), sum(map(len, sequences)))
 
     def _continued(self, text: Text) -> list[int]:
         return self.engines.tokenizer.encode_continuation(text) if isinstance(text, str) else list(text)

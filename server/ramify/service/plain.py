@@ -27,9 +27,9 @@ from ramify.service.errors import (
 )
 from ramify.service.keys import Caller
 from ramify.service.metrics import Metrics
-from ramify.service.plain_ask import Chunk, PlainAsk, PlainPreparer, Work
+from ramify.service.plain_ask import Chunk, CompletionPreparer, CompletionRequest, CompletionSpec
 from ramify.service.ports import Engines
-from ramify.settings import Limits
+from ramify.settings import RequestCaps
 
 LET_GO = 10.0
 """Seconds that a stopped completion may take to give up its engine work."""
@@ -38,7 +38,7 @@ FINISHED = (None, "stop", "length", "tool_calls")
 
 
 @dataclass(eq=False, slots=True)
-class Queued:
+class QueuedCompletion:
     """One that waits to be admitted."""
 
     key_id: str
@@ -51,11 +51,11 @@ class Queued:
 
 
 @dataclass(eq=False, slots=True)
-class Generation:
+class RunningCompletion:
     """One that was admitted and has not ended."""
 
     ticket: Ticket
-    work: Work
+    work: CompletionRequest
     alarm: asyncio.Timeout
     """Ends it; set to its deadline."""
     counts: dict[int, int] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class Generation:
         self.counts = {0: usage.get("completion_tokens", usage.get("output_tokens", 0))}
 
 
-class Stream:
+class CompletionStream:
     """Chunks as they are written. The engine's own task fills the queue, which `max_tokens` bounds."""
 
     def __init__(self) -> None:
@@ -136,18 +136,18 @@ class Completions:
     """Every plain completion of this server. All calls on one event loop."""
 
     engines: Engines
-    preparer: PlainPreparer
-    limits: Limits
+    preparer: CompletionPreparer
+    limits: RequestCaps
     admission: Admission
     metrics: Metrics
     clock: Callable[[], float]
     """Seconds, monotonic."""
     draining: Callable[[], bool]
-    running: set[Generation] = field(default_factory=set)
-    queued: set[Queued] = field(default_factory=set)
+    running: set[RunningCompletion] = field(default_factory=set)
+    queued: set[QueuedCompletion] = field(default_factory=set)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def complete(self, ask: PlainAsk, caller: Caller) -> Chunk:
+    async def complete(self, ask: CompletionSpec, caller: Caller) -> Chunk:
         """The whole answer in vLLM's shape; cancelled, its engine work is aborted. Raises `ServiceError`."""
         arrived = self.clock()
         work = await self._prepared(ask, caller)
@@ -157,11 +157,11 @@ class Completions:
             _check_finished(reply)
         return reply
 
-    async def stream(self, ask: PlainAsk, caller: Caller) -> Stream:
+    async def stream(self, ask: CompletionSpec, caller: Caller) -> CompletionStream:
         """The answer in chunks, once there is a first one. Close it in the end. Raises `ServiceError`."""
         arrived = self.clock()
         work = await self._prepared(ask, caller)
-        stream = Stream()
+        stream = CompletionStream()
         stream.life = asyncio.create_task(self._pump(stream, work, caller, arrived), name="plain-stream")
         try:
             await stream.first()
@@ -170,7 +170,7 @@ class Completions:
             raise
         return stream
 
-    async def _prepared(self, ask: PlainAsk, caller: Caller) -> Work:
+    async def _prepared(self, ask: CompletionSpec, caller: Caller) -> CompletionRequest:
         """What cannot be taken now is refused before any work for it."""
         if self.draining():
             raise ServerBusy(DRAINED, retry_after=30)
@@ -197,7 +197,7 @@ class Completions:
         """End what the caller asked for under an answer's id or an `x-request-id`; how many there were.
 
         Raises `NotFound`, also if they are another key's."""
-        here: list[Queued | Generation] = [*self.queued, *self.running]
+        here: list[QueuedCompletion | RunningCompletion] = [*self.queued, *self.running]
         theirs = [one for one in here if one.key_id == caller.key_id and name in one.names]
         if not theirs:
             raise NotFound(f"nothing runs under {name[:60]!r}: it has ended, or is not yours", param="id")
@@ -205,11 +205,11 @@ class Completions:
             one.stop(Cancelled(CANCELLED))
         return len(theirs)
 
-    async def _entered(self, work: Work, caller: Caller, patience: float) -> Ticket:
+    async def _entered(self, work: CompletionRequest, caller: Caller, patience: float) -> Ticket:
         """A place among what runs, after `patience` seconds at most.
 
         Raises `Busy`, and `Cancelled` if the wait for it is cancelled by id."""
-        queued = Queued(caller.key_id, work.names, asyncio.timeout(None))
+        queued = QueuedCompletion(caller.key_id, work.names, asyncio.timeout(None))
         self.queued.add(queued)
         try:
             async with queued.alarm:
@@ -219,7 +219,9 @@ class Completions:
         finally:
             self.queued.discard(queued)
 
-    async def _pump(self, stream: Stream, work: Work, caller: Caller, arrived: float) -> None:
+    async def _pump(
+        self, stream: CompletionStream, work: CompletionRequest, caller: Caller, arrived: float
+    ) -> None:
         try:
             async with (
                 self._admitted(work, caller, arrived) as generation,
@@ -254,11 +256,13 @@ class Completions:
                 return
 
     @asynccontextmanager
-    async def _admitted(self, work: Work, caller: Caller, arrived: float) -> AsyncIterator[Generation]:
+    async def _admitted(
+        self, work: CompletionRequest, caller: Caller, arrived: float
+    ) -> AsyncIterator[RunningCompletion]:
         """The engine work of one request: its reservation, its deadline, its errors as the service's."""
         due = arrived + self.limits.deadline_seconds
         ticket = await self._entered(work, caller, due - self.clock())
-        generation = Generation(ticket, work, asyncio.timeout(max(0.0, due - self.clock())))
+        generation = RunningCompletion(ticket, work, asyncio.timeout(max(0.0, due - self.clock())))
         self.running.add(generation)
         outcome = "failed"
         try:
@@ -280,7 +284,7 @@ class Completions:
 
 
 @contextmanager
-def _translated(generation: Generation | None = None) -> Iterator[None]:
+def _translated(generation: RunningCompletion | None = None) -> Iterator[None]:
     """Errors of engines and deadlines as the service's."""
     try:
         yield
@@ -288,7 +292,7 @@ def _translated(generation: Generation | None = None) -> Iterator[None]:
         raise _problem(error, generation) from error
 
 
-def _problem(error: Exception, generation: Generation | None) -> ServiceError:
+def _problem(error: Exception, generation: RunningCompletion | None) -> ServiceError:
     if isinstance(error, EngineDead):
         return EngineUnavailable("the policy engine has died", retry_after=30)
     if isinstance(error, EngineBusy):

@@ -11,7 +11,7 @@ from ramify.engines.errors import RequestRefused
 from ramify.service.errors import BadRequest
 from ramify.service.ports import Engines, ServedModel
 from ramify.service.prepare import over, unknown_model
-from ramify.settings import Limits
+from ramify.settings import RequestCaps
 
 Chunk = Mapping[str, Any]
 Route = Literal["completion", "chat", "response"]
@@ -20,7 +20,7 @@ DEFAULT_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class PlainAsk:
+class CompletionSpec:
     """A completion; with `messages` a chat, with `input` a response. Each value is within its bounds."""
 
     model: str | None
@@ -50,7 +50,7 @@ class PlainAsk:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class CompletionRequest:
     """What is asked of the engine."""
 
     route: Route
@@ -76,14 +76,14 @@ PREFIX: Mapping[Route, str] = {"completion": "cmpl-", "chat": "chatcmpl-", "resp
 
 
 @dataclass(frozen=True, slots=True)
-class PlainPreparer:
+class CompletionPreparer:
     engines: Engines
     model: ServedModel
-    limits: Limits
+    limits: RequestCaps
     tools: bool
     """Whether the engine can read tool calls in what the model writes."""
 
-    async def prepare(self, ask: PlainAsk) -> Work:
+    async def prepare(self, ask: CompletionSpec) -> CompletionRequest:
         """Raises `BadRequest` and `NotFound`, naming the field, and an `EngineError` or `EngineDead`."""
         if ask.model is not None and ask.model != self.model.name:
             raise unknown_model(ask.model, self.model.name)
@@ -102,7 +102,7 @@ class PlainPreparer:
                 f"{self.limits.budget_tokens} in one request",
                 param=ask.max_tokens_field,
             )
-        return Work(
+        return CompletionRequest(
             ask.route,
             body,
             sequences,
@@ -111,7 +111,7 @@ class PlainPreparer:
             scored_only=cap == 0,
         )
 
-    async def _capped(self, ask: PlainAsk, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    async def _capped(self, ask: CompletionSpec, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Tokens of one answer, and the body with its prompt and that cap."""
         if ask.route == "completion":
             prompts = [self._prompt(prompt) for prompt in ask.prompts]
@@ -127,7 +127,7 @@ class PlainPreparer:
         cap = self._cap(ask, await self._rendered(ask, body))
         return cap, body | {"max_output_tokens": cap}
 
-    def _check_tools(self, ask: PlainAsk) -> None:
+    def _check_tools(self, ask: CompletionSpec) -> None:
         wanted = ask.fields.get("tools") and ask.fields.get("tool_choice") != "none"
         if wanted and not self.tools:
             raise BadRequest(
@@ -136,7 +136,7 @@ class PlainPreparer:
                 param="tools",
             )
 
-    def _check_ids(self, ask: PlainAsk) -> None:
+    def _check_ids(self, ask: CompletionSpec) -> None:
         last = self.model.vocabulary - 1
         given: dict[str, Sequence[int]] = {
             "logit_bias": [int(token) for token in ask.fields.get("logit_bias", ())],
@@ -157,7 +157,7 @@ class PlainPreparer:
             raise BadRequest("must not be empty", param="prompt")
         return tokens
 
-    async def _rendered(self, ask: PlainAsk, body: Mapping[str, Any]) -> int:
+    async def _rendered(self, ask: CompletionSpec, body: Mapping[str, Any]) -> int:
         """Tokens of a conversation, by the very code that will make its prompt."""
         length = _characters([ask.messages, ask.input, ask.fields.get("instructions")])
         if length > self.limits.prompt_chars:
@@ -171,7 +171,7 @@ class PlainPreparer:
             param = error.param if error.param in body else ask.prompt_field
             raise BadRequest(str(error)[:500], param=param) from error
 
-    def _cap(self, ask: PlainAsk, longest: int) -> int:
+    def _cap(self, ask: CompletionSpec, longest: int) -> int:
         """Tokens of one answer."""
         room, cap, name = self.engines.max_model_len - longest, ask.max_tokens, ask.max_tokens_field
         if room < 1:

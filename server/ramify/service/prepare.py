@@ -26,17 +26,17 @@ from ramify.search.protocols import Task
 from ramify.search.records import Action, Limits, Sampling, SearchParams
 from ramify.search.tree import Tree
 from ramify.service import branching
-from ramify.service.ask import Ask
+from ramify.service.ask import SearchSpec
 from ramify.service.errors import BadRequest, NotFound
 from ramify.service.ids import TREE, uuid7
 from ramify.service.ports import ServedModel, Tokenizer
-from ramify.settings import Limits as Caps
+from ramify.settings import RequestCaps
 
 DEFAULT_MAX_TOKENS = Sampling().max_tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedSearch:
     tree: Tree
     task: Task
     deadline: float
@@ -50,15 +50,15 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class Preparer:
+class SearchPreparer:
     model: ServedModel
     tokenizer: Tokenizer
     max_model_len: int
-    caps: Caps
+    caps: RequestCaps
     now: Callable[[], float]
     """Unix seconds."""
 
-    def prepare(self, ask: Ask) -> Prepared:
+    def prepare(self, ask: SearchSpec) -> PreparedSearch:
         """Raises `BadRequest` and `NotFound`, naming the field."""
         if ask.model is not None and ask.model != self.model.name:
             raise unknown_model(ask.model, self.model.name)
@@ -91,9 +91,9 @@ class Preparer:
             parent_tree=ask.branch.tree.id if ask.branch else None,
             origin=branching.origin(ask.branch) if ask.branch else None,
         )
-        return Prepared(tree, task, self._deadline(ask))
+        return PreparedSearch(tree, task, self._deadline(ask))
 
-    def _prompt(self, ask: Ask) -> tuple[str, list[int]]:
+    def _prompt(self, ask: SearchSpec) -> tuple[str, list[int]]:
         if ask.branch is not None:
             return branching.prompt(ask.branch, self.max_model_len)
         length = len(ask.prompt or "") + sum(len(m.content) for m in ask.messages)
@@ -121,7 +121,7 @@ class Preparer:
             raise BadRequest(f"holds a token id outside 0 to {self.model.vocabulary - 1}", param="prompt")
         return list(prompt)
 
-    def _chat(self, ask: Ask, where: str) -> list[int]:
+    def _chat(self, ask: SearchSpec, where: str) -> list[int]:
         try:
             return self.tokenizer.encode_chat([m.fields() for m in ask.messages], ask.template)
         except ValueError as error:
@@ -129,7 +129,7 @@ class Preparer:
                 f"cannot be put through the chat template: {str(error)[:200]}", param=where
             ) from error
 
-    def _sampling(self, ask: Ask, prompt_tokens: int) -> Sampling:
+    def _sampling(self, ask: SearchSpec, prompt_tokens: int) -> Sampling:
         room = self.max_model_len - prompt_tokens
         budget = ask.search.get("budget", {}).get("tokens", self.caps.budget_tokens)
         default = min(self.model.max_tokens or DEFAULT_MAX_TOKENS, room, budget, self.caps.answer_tokens)
@@ -144,7 +144,7 @@ class Preparer:
             )
         return sampling
 
-    def _params(self, ask: Ask, sampling: Sampling) -> tuple[SearchParams, Sampling]:
+    def _params(self, ask: SearchSpec, sampling: Sampling) -> tuple[SearchParams, Sampling]:
         """How to search, and how to draw for it."""
         fields = dict(ask.search)
         algorithm = fields.pop("algorithm", SearchParams().algorithm)
@@ -198,19 +198,19 @@ class Preparer:
             nodes=budget.nodes or caps.budget_nodes,
         )
 
-    def _deadline(self, ask: Ask) -> float:
+    def _deadline(self, ask: SearchSpec) -> float:
         if ask.deadline is not None and ask.deadline > self.caps.deadline_seconds:
             raise over("deadline", ask.deadline, self.caps.deadline_seconds)
         return ask.deadline or self.caps.deadline_seconds
 
-    def _said(self, ask: Ask) -> str:
+    def _said(self, ask: SearchSpec) -> str:
         """The text of the prompt; none of a conversation, or if it holds token ids that do not exist."""
         if isinstance(ask.prompt, tuple):
             known = all(0 <= token < self.model.vocabulary for token in ask.prompt)
             return self.tokenizer.decode(ask.prompt) if known else ""
         return ask.prompt or ""
 
-    def _task(self, ask: Ask) -> tuple[str, Mapping[str, Any], Task, Ask]:
+    def _task(self, ask: SearchSpec) -> tuple[str, Mapping[str, Any], Task, SearchSpec]:
         """The task, and the ask with its prompt in the task's own form where it stated its problem."""
         name = ask.task or self.model.task or "none"
         problem = ask.problem

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from ramify.engines.errors import EngineHeld
 from ramify.service.errors import DRAINED
 from ramify.service.ports import Engines
-from ramify.settings import Probe
+from ramify.settings import ProbeSettings
 
 logger = logging.getLogger(__name__)
 LOOK_EVERY = 0.1
@@ -29,7 +29,7 @@ WATCH_EVERY = 0.1
 @dataclass(eq=False, slots=True)
 class Readiness:
     engines: Engines
-    settings: Probe
+    settings: ProbeSettings
     clock: Callable[[], float]
     draining: Callable[[], bool]
     _known: tuple[float, str | None] | None = None

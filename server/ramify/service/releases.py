@@ -26,7 +26,7 @@ import ramify
 from ramify.engines import Measured, Text, long_text
 from ramify.search.protocols import EngineDead
 from ramify.service import canary
-from ramify.service.catalogue import Row, catalogue, lineage, resolve
+from ramify.service.catalogue import ReleaseEntry, catalogue, lineage, resolve
 from ramify.service.errors import (
     DRAINED,
     ActivationFailed,
@@ -42,7 +42,7 @@ from ramify.service.ports import Engines, ServedModel
 from ramify.service.searches import Searches
 from ramify.treelog import LogError, TreeLog
 from ramify.treelog.records import Activation, ActivationKind
-from ramify.treelog.records import Release as Recorded
+from ramify.treelog.records import Release as ReleaseRecord
 from ramify.weights import (
     InvalidReleaseId,
     Release,
@@ -62,7 +62,7 @@ ERROR = "activation_error"
 
 
 @dataclass(frozen=True, slots=True)
-class Seconds:
+class ActivationSeconds:
     """How long the parts of an activation took."""
 
     drain: float = 0.0
@@ -72,21 +72,21 @@ class Seconds:
 
 
 @dataclass(frozen=True, slots=True)
-class Activated:
+class ActivationResult:
     """A release that is now served, or was already."""
 
     release: str
     previous: str | None
-    finding: canary.Finding
-    seconds: Seconds
+    finding: canary.CanaryReport
+    seconds: ActivationSeconds
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class ReleaseListing:
     active: str
     previous: str | None
     """What a rollback would go back to."""
-    rows: Sequence[Row]
+    rows: Sequence[ReleaseEntry]
     activations: Sequence[Activation]
     """Newest first."""
 
@@ -101,7 +101,7 @@ class Releases:
     searches: Searches
     metrics: Metrics
     clock: Callable[[], float]
-    """Seconds, monotonic."""
+    """ActivationSeconds, monotonic."""
     model_of: Callable[[Release], ServedModel]
     root: Path | None = None
     """Folder of releases; `None`: there are none but the base."""
@@ -109,32 +109,32 @@ class Releases:
     """The release served until another is activated; `None` where models are served that are no release."""
     current: Release | None = None
     """The release in the engines."""
-    _task: asyncio.Task[Activated] | None = field(default=None)
+    _task: asyncio.Task[ActivationResult] | None = field(default=None)
 
     @property
     def busy(self) -> bool:
         """Whether an activation is under way."""
         return self._task is not None and not self._task.done()
 
-    async def listing(self) -> Listing:
+    async def listing(self) -> ReleaseListing:
         """Every release on disk or on record."""
         recorded = {row.release_id: row for row in await self.log.releases()}
         history = await self.log.activations()
         rows = await asyncio.to_thread(catalogue, self.root, self.base, recorded)
         rejected = {row.id for row in rows if row.state == "rejected"}
-        return Listing(self.model.release, self._before(history, rejected), rows, history)
+        return ReleaseListing(self.model.release, self._before(history, rejected), rows, history)
 
-    async def record(self, release_id: str, state: str, figures: dict[str, Any]) -> Row:
+    async def record(self, release_id: str, state: str, figures: dict[str, Any]) -> ReleaseEntry:
         """Record a gate's verdict. Raises `NotFound` for a release that is neither on disk nor on record."""
         known = {row.id: row for row in (await self.listing()).rows}
         if release_id not in known:
             raise unknown(release_id)
         await self.log.record_release(release_id, state, figures)
-        return Row(release_id, state, figures, known[release_id].manifest)
+        return ReleaseEntry(release_id, state, figures, known[release_id].manifest)
 
     async def activate(
         self, release_id: str, grace: float, note: str = "", kind: ActivationKind = "activate"
-    ) -> Activated:
+    ) -> ActivationResult:
         """Serve another release. `grace`: seconds that running searches may go on. Cancelling the call leaves the
         activation alone. Raises `NotFound`, `ActivationInProgress`, `ReleaseRejected`, `ActivationFailed`,
         `ServerBusy`, `EngineUnavailable`."""
@@ -150,7 +150,7 @@ class Releases:
         self._task.add_done_callback(_seen)
         return await asyncio.shield(self._task)
 
-    async def rollback(self, grace: float, note: str = "") -> Activated:
+    async def rollback(self, grace: float, note: str = "") -> ActivationResult:
         """Serve the release that was active before. Raises as `activate` does, `Conflict` where there is none."""
         previous = (await self.listing()).previous
         if previous is None:
@@ -166,7 +166,7 @@ class Releases:
 
     async def _activate(
         self, release_id: str, before: Release, grace: float, note: str, kind: ActivationKind
-    ) -> Activated:
+    ) -> ActivationResult:
         began = self.clock()
         recorded = {row.release_id: row for row in await self.log.releases()}
         mine = recorded.get(release_id)
@@ -175,7 +175,9 @@ class Releases:
         if release_id == before.id:
             await self._as_recorded(before, note, kind)
             previous = (await self.listing()).previous
-            return Activated(release_id, previous, canary.Finding(0, 0, 0.0, 0.0), Seconds())
+            return ActivationResult(
+                release_id, previous, canary.CanaryReport(0, 0, 0.0, 0.0), ActivationSeconds()
+            )
         release = await self._checked(release_id, before, mine)
         logger.info("activating release=%s previous=%s", release_id, before.id)
         try:
@@ -194,13 +196,16 @@ class Releases:
         )
         if not finding.distinguishable:
             logger.warning("release=%s cannot be told from %s by its canary", release.id, before.id)
-        return Activated(
-            release.id, before.id, finding, Seconds(seconds.drain, seconds.reload, seconds.canary, total)
+        return ActivationResult(
+            release.id,
+            before.id,
+            finding,
+            ActivationSeconds(seconds.drain, seconds.reload, seconds.canary, total),
         )
 
     # -- before anything is touched
 
-    async def _checked(self, release_id: str, before: Release, mine: Recorded | None) -> Release:
+    async def _checked(self, release_id: str, before: Release, mine: ReleaseRecord | None) -> Release:
         try:
             return await asyncio.to_thread(self._check, release_id, before)
         except (ReleaseNotFound, InvalidReleaseId):
@@ -226,11 +231,11 @@ class Releases:
         self,
         release: Release,
         before: Release,
-        mine: Recorded | None,
+        mine: ReleaseRecord | None,
         grace: float,
         note: str,
         kind: ActivationKind,
-    ) -> tuple[canary.Finding, Seconds]:
+    ) -> tuple[canary.CanaryReport, ActivationSeconds]:
         admission, began = self.searches.admission, self.clock()
         admission.pause()
         try:
@@ -268,7 +273,7 @@ class Releases:
             if not self.engines.dead.is_set():  # else the server ends, and nobody may search what they hold
                 admission.resume()
         self.metrics.reloaded(loaded - loading)
-        return finding, Seconds(drained - began, loaded - loading, checked - loaded)
+        return finding, ActivationSeconds(drained - began, loaded - loading, checked - loaded)
 
     def _texts(self, release: Release) -> list[Text]:
         texts = canary.texts_of(release.manifest.canary)
@@ -283,7 +288,7 @@ class Releases:
 
     async def _canary(
         self, release: Release, texts: Sequence[Text], before: Sequence[Measured]
-    ) -> canary.Finding:
+    ) -> canary.CanaryReport:
         probes, tolerance = release.manifest.canary, self.engines.tolerance
         first = await self.engines.measure(texts)
         await self.engines.reset_prefix_caches()
@@ -298,8 +303,8 @@ class Releases:
         self,
         release: Release,
         before: Release,
-        mine: Recorded | None,
-        finding: canary.Finding,
+        mine: ReleaseRecord | None,
+        finding: canary.CanaryReport,
         note: str,
         kind: ActivationKind,
     ) -> None:
@@ -356,7 +361,7 @@ class Releases:
             await self.log.record_release(release.id, "available", {})
         await self.log.activate(release.id, note, kind)
 
-    async def _failed(self, release_id: str, mine: Recorded | None, message: str) -> None:
+    async def _failed(self, release_id: str, mine: ReleaseRecord | None, message: str) -> None:
         figures = {**(mine.figures if mine else {}), ERROR: message[:1000]}
         logger.error("activation failed: %s", message)
         try:
@@ -379,6 +384,6 @@ def said(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _seen(task: asyncio.Task[Activated]) -> None:
+def _seen(task: asyncio.Task[ActivationResult]) -> None:
     if not task.cancelled():
         task.exception()

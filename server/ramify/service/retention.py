@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ramify.settings import Retention as Settings
+from ramify.settings import RetentionSettings
 from ramify.treelog import LogError, TreeLog
 from ramify.treelog.records import Figures
 
@@ -21,7 +21,7 @@ class Retention:
     """Expires old trees every `every_seconds`; never one that a registered consumer has still to read."""
 
     log: TreeLog
-    settings: Settings
+    settings: RetentionSettings
     expired: Callable[[int], None]
     """Told how many trees were deleted."""
     now: Callable[[], float]

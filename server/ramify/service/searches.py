@@ -18,7 +18,7 @@ from ramify.search.records import Status, StopReason
 from ramify.search.run import Progress, Search
 from ramify.search.tree import Tree
 from ramify.service.admission import Admission, Ticket
-from ramify.service.ask import Ask
+from ramify.service.ask import SearchSpec
 from ramify.service.errors import (
     DRAINED,
     Conflict,
@@ -28,12 +28,12 @@ from ramify.service.errors import (
     SearchFailed,
     ServerBusy,
 )
-from ramify.service.idempotency import Once, Replayed, claim, kept
+from ramify.service.idempotency import IdempotencyKey, ReplayedAnswer, claim, kept
 from ramify.service.ids import search_id, tree_id
 from ramify.service.keys import Caller
 from ramify.service.metrics import Metrics
 from ramify.service.ports import Engines
-from ramify.service.prepare import Prepared, Preparer
+from ramify.service.prepare import PreparedSearch, SearchPreparer
 from ramify.service.spool import Spool
 from ramify.service.tasks import CountedTask, judge
 from ramify.treelog import LogError, Response, TreeLog
@@ -46,7 +46,7 @@ LOOK_EVERY = 0.02
 
 
 @dataclass(eq=False, slots=True)
-class Running:
+class RunningSearch:
     """A search that was admitted and is not yet logged."""
 
     id: str
@@ -54,7 +54,7 @@ class Running:
     tree: Tree
     search: Search
     ticket: Ticket
-    once: Once | None
+    once: IdempotencyKey | None
     started: float
     """On the service's clock."""
     life: asyncio.Task[Tree] | None = None
@@ -91,7 +91,7 @@ class Searches:
 
     engines: Engines
     log: TreeLog
-    preparer: Preparer
+    preparer: SearchPreparer
     admission: Admission
     metrics: Metrics
     spool: Spool
@@ -99,14 +99,16 @@ class Searches:
     """Seconds that the verifier may look at the answer of an ended search."""
     clock: Callable[[], float]
     """Seconds, monotonic."""
-    running: dict[str, Running] = field(default_factory=dict)
+    running: dict[str, RunningSearch] = field(default_factory=dict)
     """By the id of the tree."""
     draining: bool = False
     stop_others: list[Callable[[], None]] = field(default_factory=list)
     """End what was admitted beside the searches, where nothing may run on."""
     _lives: set[asyncio.Task[Tree]] = field(default_factory=set)
 
-    async def start(self, ask: Ask, caller: Caller, once: Once | None = None) -> Running | Replayed:
+    async def start(
+        self, ask: SearchSpec, caller: Caller, once: IdempotencyKey | None = None
+    ) -> RunningSearch | ReplayedAnswer:
         """Admit a search and start it. Cancelled while it waits, nothing was started and nothing is logged.
 
         Raises `ServiceError`: `BadRequest`, `NotFound`, `Busy`, `Conflict`, `OtherBody`, `EngineUnavailable`,
@@ -132,7 +134,9 @@ class Searches:
             await asyncio.shield(once.abandon(self.log, caller.key_id, search))
             raise
 
-    async def _admit(self, prepared: Prepared, caller: Caller, once: Once | None, arrived: float) -> Running:
+    async def _admit(
+        self, prepared: PreparedSearch, caller: Caller, once: IdempotencyKey | None, arrived: float
+    ) -> RunningSearch:
         await self.spool.check()
         patience = prepared.deadline - (self.clock() - arrived)
         ticket = await self.admission.enter(caller.key_id, prepared.tokens, patience)
@@ -144,12 +148,17 @@ class Searches:
             raise
 
     def _begin(
-        self, prepared: Prepared, caller: Caller, once: Once | None, ticket: Ticket, waited: float
-    ) -> Running:
+        self,
+        prepared: PreparedSearch,
+        caller: Caller,
+        once: IdempotencyKey | None,
+        ticket: Ticket,
+        waited: float,
+    ) -> RunningSearch:
         tree = prepared.tree
         task = CountedTask(prepared.task, self.metrics.grading_failed)
         search = Search(tree, self.engines.policy, self.engines.scorer, task, clock=self.clock)
-        running = Running(search_id(tree.id), caller.key_id, tree, search, ticket, once, self.clock())
+        running = RunningSearch(search_id(tree.id), caller.key_id, tree, search, ticket, once, self.clock())
         self.metrics.started(waited)
         running.life = asyncio.create_task(
             self._live(running, max(0.0, prepared.deadline - waited)), name=running.id
@@ -164,7 +173,7 @@ class Searches:
         if not life.cancelled():
             life.exception()  # seen, even if its asker is gone
 
-    async def _live(self, running: Running, deadline: float) -> Tree:
+    async def _live(self, running: RunningSearch, deadline: float) -> Tree:
         """Run a search and log its tree. Whatever else its end brings comes after its row, and cannot prevent it."""
         alarm = asyncio.get_running_loop().call_later(deadline, running.stop, "deadline", "deadline")
         try:
@@ -179,7 +188,7 @@ class Searches:
             self._let_go(running, alarm)
         return running.tree
 
-    async def _log(self, running: Running) -> None:
+    async def _log(self, running: RunningSearch) -> None:
         """Judge the answer and log the tree."""
         tree, once = running.tree, running.once
         await judge(tree, running.search.task, self.verdict_seconds, running.search.over)
@@ -199,7 +208,7 @@ class Searches:
             *(tree.usage.completion_tokens, len(tree.nodes), tree.usage.seconds),
         )
 
-    def _kept(self, running: Running) -> Response | None:
+    def _kept(self, running: RunningSearch) -> Response | None:
         """The answer to replay under the search's Idempotency-Key, or `None` if there is none to keep."""
         try:
             return kept(running.once, running.tree, running.key_id)
@@ -207,13 +216,13 @@ class Searches:
             logger.exception("the answer of search %s cannot be kept", running.id)
             return None
 
-    async def _free(self, once: Once, running: Running) -> None:
+    async def _free(self, once: IdempotencyKey, running: RunningSearch) -> None:
         try:
             await once.abandon(self.log, running.key_id, running.id)
         except LogError as error:  # its key's claim runs out by itself
             logger.warning("the Idempotency-Key of search %s could not be freed: %s", running.id, error)
 
-    def _let_go(self, running: Running, alarm: asyncio.TimerHandle) -> None:
+    def _let_go(self, running: RunningSearch, alarm: asyncio.TimerHandle) -> None:
         """Give back all that an ended search holds. A step that fails is logged, and the next one is taken."""
         tree, seconds = running.tree, self.clock() - running.started
         steps: tuple[Callable[[], object], ...] = (
@@ -234,11 +243,11 @@ class Searches:
         for running in self.running.values():
             self._count(running, running.spent)
 
-    def _count(self, running: Running, tokens: int) -> None:
+    def _count(self, running: RunningSearch, tokens: int) -> None:
         new, running.counted = tokens - running.counted, tokens
         self.metrics.generated(new)
 
-    def find(self, given: str, caller: Caller) -> Running | None:
+    def find(self, given: str, caller: Caller) -> RunningSearch | None:
         """The running search of this id (a search's or its tree's) that the caller may see."""
         found = self.running.get(tree_id(given) or "")
         return found if found is not None and self.visible(found.key_id, caller) else None

@@ -15,7 +15,7 @@ from ramify.weights import Release, load_release, release_path, shipped
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServingPlan:
     """What is served, and where its files are."""
 
     model: ServedModel
@@ -24,7 +24,7 @@ class Served:
     """`None` where a policy and a value model are served that are no release."""
 
 
-def served_of(settings: Settings) -> Served:
+def served_of(settings: Settings) -> ServingPlan:
     """What the settings alone name. Raises `WeightsError`, `BadSettings`."""
     if settings.policy is not None:
         policy = Path(settings.policy)
@@ -41,13 +41,13 @@ def served_of(settings: Settings) -> Served:
         config = EngineConfig(
             policy=policy, value=value, release=model.release, **settings.engine.model_dump()
         )
-        return Served(model, config)
+        return ServingPlan(model, config)
     release = load_release(settings.release or shipped())
     _one_of_each_id(release, settings.weights)
     return of_release(release, settings)
 
 
-def of_release(release: Release, settings: Settings) -> Served:
+def of_release(release: Release, settings: Settings) -> ServingPlan:
     config = EngineConfig(
         policy=release.policy_path,
         value=release.value_path,
@@ -56,7 +56,7 @@ def of_release(release: Release, settings: Settings) -> Served:
         calibration_b=release.manifest.calibration.b,
         **settings.engine.model_dump(),
     )
-    return Served(model_of(release, settings), config, release)
+    return ServingPlan(model_of(release, settings), config, release)
 
 
 def _one_of_each_id(release: Release, weights: Path | None) -> None:

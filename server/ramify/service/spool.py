@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from ramify.search.tree import Tree
 from ramify.service.errors import LogUnavailable, SearchFailed
 from ramify.service.ids import search_id
-from ramify.settings import Spool as Settings
+from ramify.settings import SpoolSettings
 from ramify.treelog import (
     Encoded,
     LogDeadline,
@@ -46,7 +46,7 @@ class Spool:
     """The way into the log for finished searches. All calls on one event loop."""
 
     log: TreeLog
-    settings: Settings
+    settings: SpoolSettings
     clock: Callable[[], float]
     """Seconds, monotonic."""
     bytes: int = 0

@@ -14,11 +14,11 @@ from ramify.settings.placeholders import unusable
 Scope = Literal["search", "log", "feedback"]
 
 
-class Group(BaseModel):
+class SettingsGroup(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class ApiKey(Group):
+class ApiKey(SettingsGroup):
     """One API key. Give the key itself or its sha256; only the sha256 is kept in memory once loaded."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = Field(
@@ -57,7 +57,7 @@ class ApiKey(Group):
         return hashlib.sha256(self.key.get_secret_value().encode()).digest()
 
 
-class Auth(Group):
+class AuthSettings(SettingsGroup):
     """Who may ask. Without any key the server listens on loopback only."""
 
     keys: tuple[ApiKey, ...] = Field(default=(), description="API keys, as tables `[[auth.keys]]`.")
@@ -76,7 +76,7 @@ class Auth(Group):
         return keys
 
 
-class Admin(Group):
+class AdminSettings(SettingsGroup):
     """The operators' listener: releases, rollback, drain. Its own port and its own key, never the public ones."""
 
     enabled: bool = Field(default=True, description="Whether there is one.")
@@ -102,7 +102,7 @@ class Admin(Group):
     )
 
     @model_validator(mode="after")
-    def one_secret(self) -> Admin:
+    def one_secret(self) -> AdminSettings:
         if sum(given is not None for given in (self.key, self.sha256, self.key_file)) > 1:
             raise ValueError("give at most one of key, sha256 and key_file")
         if self.key is not None and (wrong := unusable(self.key.get_secret_value())):
@@ -124,7 +124,7 @@ class Admin(Group):
         return None if secret is None else hashlib.sha256(secret.encode()).digest()
 
 
-class Limits(Group):
+class RequestCaps(SettingsGroup):
     """The largest request that is taken. A request beyond a limit is refused with 400 naming it."""
 
     body_bytes: int = Field(
@@ -162,7 +162,7 @@ class Limits(Group):
     page: int = Field(default=1000, ge=1, le=10_000, description="Trees in one page of GET /v1/trees.")
 
 
-class Connections(Group):
+class ConnectionSettings(SettingsGroup):
     """What the listeners take from whoever connects, key or none. A connection that waits longer is closed."""
 
     open: int = Field(
@@ -192,7 +192,7 @@ class Connections(Group):
     )
 
 
-class Admission(Group):
+class AdmissionSettings(SettingsGroup):
     """How much runs at once. A request beyond it waits in a queue that is fair between API keys, then is refused: with
     429 if its key holds or waits for more than its share, with 503 if the server is full."""
 
@@ -214,7 +214,7 @@ class Admission(Group):
     )
 
 
-class Alias(Group):
+class SearchAlias(SettingsGroup):
     """A search under a name of its own, for clients that can set a model and nothing else."""
 
     search: dict[str, Any] = Field(
@@ -222,7 +222,7 @@ class Alias(Group):
     )
 
 
-class Stream(Group):
+class StreamSettings(SettingsGroup):
     """Server-Sent Events."""
 
     progress_seconds: float = Field(
@@ -233,7 +233,7 @@ class Stream(Group):
     )
 
 
-class Probe(Group):
+class ProbeSettings(SettingsGroup):
     """How readiness is known: a real request to each engine."""
 
     deadline_seconds: float = Field(
@@ -248,7 +248,7 @@ class Probe(Group):
     cache_seconds: float = Field(default=1.0, ge=0, description="How long one probe's result is used again.")
 
 
-class Spool(Group):
+class SpoolSettings(SettingsGroup):
     """Finished searches on their way into the log, when it is full or away; new ones are refused meanwhile."""
 
     searches: int = Field(default=256, ge=1, description="Finished searches that may wait for the log.")
@@ -270,7 +270,7 @@ class Spool(Group):
     )
 
 
-class Retention(Group):
+class RetentionSettings(SettingsGroup):
     """How long trees are kept; none of it: for ever. Only what every registered consumer has read is deleted."""
 
     days: float | None = Field(default=None, gt=0, description="Trees of this age are deleted.")
@@ -284,7 +284,7 @@ class Retention(Group):
     )
 
 
-class EngineSettings(Group):
+class EngineSettings(SettingsGroup):
     """The vLLM engines. Absent values are computed from the machine."""
 
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(

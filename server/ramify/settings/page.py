@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ramify.settings.groups import Alias, ApiKey, Group
+from ramify.settings.groups import ApiKey, SearchAlias, SettingsGroup
 from ramify.settings.top import Settings, variables
 
 
@@ -25,12 +25,12 @@ def document() -> str:
             lines += _table(f"`[{name}]`", rows, (field.annotation.__doc__ or "").strip())
     keys = [("", f"auth.keys[].{name}", field) for name, field in ApiKey.model_fields.items()]
     lines += _table("`[[auth.keys]]`", keys, (ApiKey.__doc__ or "").strip())
-    aliases = [("", f"aliases.NAME.{name}", field) for name, field in Alias.model_fields.items()]
-    return "\n".join(lines + _table("`[aliases.NAME]`", aliases, (Alias.__doc__ or "").strip()))
+    aliases = [("", f"aliases.NAME.{name}", field) for name, field in SearchAlias.model_fields.items()]
+    return "\n".join(lines + _table("`[aliases.NAME]`", aliases, (SearchAlias.__doc__ or "").strip()))
 
 
 def _is_group(field: Any) -> bool:
-    return isinstance(field.annotation, type) and issubclass(field.annotation, Group)
+    return isinstance(field.annotation, type) and issubclass(field.annotation, SettingsGroup)
 
 
 def _table(title: str, rows: list[tuple[str, str, Any]], text: str = "") -> list[str]:

@@ -12,18 +12,18 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ramify.settings.groups import (
-    Admin,
-    Admission,
-    Alias,
-    Auth,
-    Connections,
+    AdminSettings,
+    AdmissionSettings,
+    AuthSettings,
+    ConnectionSettings,
     EngineSettings,
-    Group,
-    Limits,
-    Probe,
-    Retention,
-    Spool,
-    Stream,
+    ProbeSettings,
+    RequestCaps,
+    RetentionSettings,
+    SearchAlias,
+    SettingsGroup,
+    SpoolSettings,
+    StreamSettings,
     is_loopback,
 )
 
@@ -85,21 +85,23 @@ class Settings(BaseSettings):
         ge=0,
         description="On SIGTERM, how long running searches may go on before they are stopped and answered.",
     )
-    aliases: Annotated[dict[AliasName, Alias], Field(max_length=100)] = Field(
+    aliases: Annotated[dict[AliasName, SearchAlias], Field(max_length=100)] = Field(
         default={}, description="Searches that are asked for by a model's name, as tables `[aliases.NAME]`."
     )
     engine: EngineSettings = Field(default=EngineSettings(), description="The vLLM engines.")
-    auth: Auth = Field(default=Auth(), description="API keys.")
-    admin: Admin = Field(default=Admin(), description="The operators' listener.")
-    limits: Limits = Field(default=Limits(), description="The largest request taken.")
-    connections: Connections = Field(
-        default=Connections(), description="What the listeners take from whoever connects."
+    auth: AuthSettings = Field(default=AuthSettings(), description="API keys.")
+    admin: AdminSettings = Field(default=AdminSettings(), description="The operators' listener.")
+    limits: RequestCaps = Field(default=RequestCaps(), description="The largest request taken.")
+    connections: ConnectionSettings = Field(
+        default=ConnectionSettings(), description="What the listeners take from whoever connects."
     )
-    admission: Admission = Field(default=Admission(), description="How much runs at once.")
-    stream: Stream = Field(default=Stream(), description="Server-Sent Events.")
-    probe: Probe = Field(default=Probe(), description="Readiness.")
-    retention: Retention = Field(default=Retention(), description="How long trees are kept.")
-    spool: Spool = Field(default=Spool(), description="Finished searches on their way into the log.")
+    admission: AdmissionSettings = Field(default=AdmissionSettings(), description="How much runs at once.")
+    stream: StreamSettings = Field(default=StreamSettings(), description="Server-Sent Events.")
+    probe: ProbeSettings = Field(default=ProbeSettings(), description="Readiness.")
+    retention: RetentionSettings = Field(default=RetentionSettings(), description="How long trees are kept.")
+    spool: SpoolSettings = Field(
+        default=SpoolSettings(), description="Finished searches on their way into the log."
+    )
 
     @field_validator("host")
     @classmethod
@@ -166,6 +168,6 @@ def variables() -> Iterator[tuple[str, str, Any]]:
     """(variable, dotted name, field) of every setting, groups included."""
     for name, field in Settings.model_fields.items():
         yield PREFIX + name.upper(), name, field
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
+        if isinstance(field.annotation, type) and issubclass(field.annotation, SettingsGroup):
             for inner, inner_field in field.annotation.model_fields.items():
                 yield f"{PREFIX}{name.upper()}__{inner.upper()}", f"{name}.{inner}", inner_field

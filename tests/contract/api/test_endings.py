@@ -10,10 +10,10 @@ import pytest
 
 from fakes import FakePolicy
 from ramify.search.tree import Tree
-from ramify.service.ask import Ask
-from ramify.service.idempotency import Once
+from ramify.service.ask import SearchSpec
+from ramify.service.idempotency import IdempotencyKey
 from ramify.service.keys import ANONYMOUS
-from ramify.service.searches import Running
+from ramify.service.searches import RunningSearch
 
 from .world import ALPHABET, PROMPT, FakeEngines, World, a_world, events, hold, over_network, release, until
 
@@ -251,8 +251,10 @@ async def test_a_search_whose_answer_cannot_be_kept_is_logged_and_leaves_its_key
 
     searches = world.context.searches
     for _ in range(2):
-        begun = await searches.start(Ask(prompt=PROMPT), ANONYMOUS, Once("key", "hash", unwritable))
-        assert isinstance(begun, Running)
+        begun = await searches.start(
+            SearchSpec(prompt=PROMPT), ANONYMOUS, IdempotencyKey("key", "hash", unwritable)
+        )
+        assert isinstance(begun, RunningSearch)
         assert (await begun.logged()).status == "complete"
     assert len(await world.logged()) == 2
     assert not searches.running

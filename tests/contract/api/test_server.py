@@ -30,8 +30,8 @@ from ramify.api.server import (
 from ramify.engines import EngineConfig
 from ramify.engines.errors import EngineHeld
 from ramify.service.readiness import Readiness
-from ramify.service.served import Served, served_of, vocabulary
-from ramify.settings import Probe, Settings, load
+from ramify.service.served import ServingPlan, served_of, vocabulary
+from ramify.settings import ProbeSettings, Settings, load
 from ramify.treelog import TreeLog
 
 from .world import KEYS, MODEL, PROMPT, FakeEngines, hold, release, until
@@ -49,7 +49,7 @@ async def serving(
     chosen = Settings(log=f"{folder}/trees.db", port=0, **settings)
     with preflight(chosen) as listener, admin_listener(chosen) as admin:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server = _Server(chosen, Served(MODEL, EngineConfig(folder)), listener, start, admin=admin)
+        server = _Server(chosen, ServingPlan(MODEL, EngineConfig(folder)), listener, start, admin=admin)
         run = asyncio.create_task(server.run())
         async with httpx.AsyncClient(base_url=url, timeout=20) as http:
             async with asyncio.timeout(10):
@@ -130,7 +130,7 @@ async def test_a_signal_while_the_engines_start_ends_the_start(tmp_path: Path) -
     settings = Settings(log=f"{tmp_path}/trees.db", port=0)
     with preflight(settings) as listener:
         run = asyncio.create_task(
-            _Server(settings, Served(MODEL, EngineConfig(tmp_path)), listener, start).run()
+            _Server(settings, ServingPlan(MODEL, EngineConfig(tmp_path)), listener, start).run()
         )
         await begun.wait()
         os.kill(os.getpid(), signal.SIGTERM)
@@ -205,7 +205,7 @@ async def test_of_two_servers_that_start_at_once_the_slower_is_refused(tmp_path:
         first.listen()
         settings = Settings(log=f"{tmp_path}/trees.db")
         with pytest.raises(Refused, match="settings: host, port"):
-            await _Server(settings, Served(MODEL, EngineConfig(tmp_path)), second, start).run()
+            await _Server(settings, ServingPlan(MODEL, EngineConfig(tmp_path)), second, start).run()
 
 
 def test_what_cannot_be_served_is_refused_before_the_engines_start(
@@ -256,7 +256,7 @@ async def test_an_engine_that_hangs_longer_than_the_setting_ends_searches_with_t
     tmp_path: Path,
 ) -> None:
     engines = FakeEngines()
-    async with serving(tmp_path, engines, probe=Probe(hang_seconds=0.3)) as (http, run):
+    async with serving(tmp_path, engines, probe=ProbeSettings(hang_seconds=0.3)) as (http, run):
         asked = asyncio.create_task(http.post("/v1/search", json={"prompt": PROMPT, "search": LARGE}))
         await until(lambda: engines.policy.generated > 50)
         hold(engines)
@@ -279,7 +279,7 @@ async def test_an_engine_whose_weights_are_being_replaced_does_not_hang(tmp_path
 
     engines = Held()
     watching = asyncio.create_task(
-        Readiness(engines, Probe(hang_seconds=0.01), time.monotonic, lambda: False).watch()
+        Readiness(engines, ProbeSettings(hang_seconds=0.01), time.monotonic, lambda: False).watch()
     )
     await until(lambda: engines.probes > 20)
     assert not engines.dead.is_set()
@@ -295,7 +295,7 @@ async def test_a_probe_that_fails_otherwise_is_no_hang(tmp_path: Path) -> None:
 
     engines = Refusing()
     watching = asyncio.create_task(
-        Readiness(engines, Probe(hang_seconds=0.01), time.monotonic, lambda: False).watch()
+        Readiness(engines, ProbeSettings(hang_seconds=0.01), time.monotonic, lambda: False).watch()
     )
     await until(lambda: engines.probes > 3)
     assert not engines.dead.is_set()

@@ -14,7 +14,7 @@ from ramify.evaluation.runner import jobs, run
 from ramify.evaluation.summary import summarise
 from ramify.search.records import Action
 from ramify.service.ports import ServedModel
-from ramify.service.prepare import Preparer
+from ramify.service.prepare import SearchPreparer
 
 pytestmark = pytest.mark.vllm
 
@@ -24,7 +24,7 @@ def backend(live_engines: LiveEngines) -> LocalBackend:  # noqa: F811
     engines = live_engines.engines
     model = ServedModel("countdown-tiny", "v000001", 0, task="countdown", action=Action(), max_tokens=64)
     return LocalBackend(
-        Local(engines, Preparer(model, engines.tokenizer, engines.max_model_len, UNLIMITED, time.time))
+        Local(engines, SearchPreparer(model, engines.tokenizer, engines.max_model_len, UNLIMITED, time.time))
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from ramify.service.admission import LONGEST_RETRY, UNKNOWN_RETRY, Admission, Ticket
 from ramify.service.errors import Busy, KeyBusy, ServerBusy
-from ramify.settings import Admission as Settings
+from ramify.settings import AdmissionSettings
 
 pytestmark = pytest.mark.anyio
 
@@ -24,7 +24,7 @@ class Clock:
 
 
 def admission(**settings: object) -> Admission:
-    return Admission(Settings.model_validate(settings), Clock())
+    return Admission(AdmissionSettings.model_validate(settings), Clock())
 
 
 async def waiting(door: Admission, n: int) -> None:
@@ -97,7 +97,7 @@ async def test_one_who_leaves_in_the_turn_in_which_another_ends_harms_neither() 
 
 async def test_the_queue_has_a_length_and_a_time() -> None:
     reasons: list[str] = []
-    door = Admission(Settings(searches=1, queue=1, queue_seconds=0.01), Clock(), reasons.append)
+    door = Admission(AdmissionSettings(searches=1, queue=1, queue_seconds=0.01), Clock(), reasons.append)
     await door.enter("a", 1)
     first = asyncio.create_task(door.enter("b", 1))
     await waiting(door, 1)
@@ -235,7 +235,7 @@ async def test_a_wait_lasts_no_longer_than_its_asker_has_patience() -> None:
 
 async def test_retry_after_is_what_must_end_over_the_rate_at_which_requests_end() -> None:
     clock = Clock()
-    door = Admission(Settings(tokens_in_flight=1000, queue=0), clock)
+    door = Admission(AdmissionSettings(tokens_in_flight=1000, queue=0), clock)
     clock.now = 1000.0  # nothing was asked for until now, which does not count
     assert door.retry_after("a", 2000) == UNKNOWN_RETRY
     for _ in range(100):  # 500 tokens end every 10 s
@@ -252,7 +252,7 @@ async def test_retry_after_is_what_must_end_over_the_rate_at_which_requests_end(
 
 async def test_a_key_over_its_limit_waits_for_its_own_requests_to_end() -> None:
     clock = Clock()
-    door = Admission(Settings(key_tokens_in_flight=100), clock)
+    door = Admission(AdmissionSettings(key_tokens_in_flight=100), clock)
     for _ in range(100):
         quick, slow = await door.enter("quick", 100), await door.enter("slow", 100)
         for ticket, ended in ((quick, 1.0), (slow, 3.0)):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ramify.service.admission import Admission, Ticket
 from ramify.service.errors import Busy
-from ramify.settings import Admission as Settings
+from ramify.settings import AdmissionSettings
 
 TOKENS, SEARCHES, QUEUE, SECONDS, LIMIT = 20, 3, 5, 10.0, 18
 
@@ -131,7 +131,7 @@ def test_no_order_of_events_loses_a_reservation_or_a_place(
     """Each event comes with whether the loop runs before the next: what happens in one turn is where waiters clash."""
 
     async def play() -> None:
-        limits = Settings(
+        limits = AdmissionSettings(
             tokens_in_flight=TOKENS,
             searches=SEARCHES,
             queue=QUEUE,
@@ -178,7 +178,7 @@ def test_no_order_of_events_loses_a_reservation_or_a_place(
 @given(st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20)), min_size=5, max_size=40))
 def test_two_keys_that_always_wait_are_let_in_for_equal_tokens(sizes: list[tuple[int, int]]) -> None:
     async def play() -> None:
-        door = Admission(Settings(searches=1), asyncio.get_running_loop().time)
+        door = Admission(AdmissionSettings(searches=1), asyncio.get_running_loop().time)
         held = await door.enter("other", 1)
         tasks = [
             asyncio.create_task(door.enter(key, tokens))

@@ -28,10 +28,10 @@ from ramify.api.wire_common import ErrorBody
 from ramify.search.tree import Tree
 from ramify.service.answers import failure
 from ramify.service.errors import BadRequest, NoAnswer
-from ramify.service.idempotency import Once, Replayed
+from ramify.service.idempotency import IdempotencyKey, ReplayedAnswer
 from ramify.service.keys import Caller
-from ramify.service.plain import Stream
-from ramify.service.searches import Running
+from ramify.service.plain import CompletionStream
+from ramify.service.searches import RunningSearch
 
 router = APIRouter(route_class=ScopedRoute, tags=["openai"])
 Key = Annotated[
@@ -123,7 +123,7 @@ async def _plain(body: convert.Body, request: Request, here: Context, who: Calle
 
 
 async def _plain_chunks(
-    stream: Stream, wanted: openai_answers.UsageWanted, here: Context
+    stream: CompletionStream, wanted: openai_answers.UsageWanted, here: Context
 ) -> AsyncIterator[bytes]:
     try:
         async for chunk in stream:
@@ -149,7 +149,7 @@ async def _searched(
     headers = NO_RETRY | headers_of(begun)
     if body.stream:
         return sse.EventStream(_search_chunks(begun, body, here), headers, _broken_off)
-    if isinstance(begun, Replayed):
+    if isinstance(begun, ReplayedAnswer):
         return _json(begun.body, headers)
     try:
         tree = await unless_gone(request.receive, begun.logged())
@@ -160,10 +160,10 @@ async def _searched(
 
 
 async def _search_chunks(
-    begun: Running | Replayed, body: convert.Body, here: Context
+    begun: RunningSearch | ReplayedAnswer, body: convert.Body, here: Context
 ) -> AsyncIterator[bytes]:
     try:
-        if isinstance(begun, Replayed):
+        if isinstance(begun, ReplayedAnswer):
             reply = _parsed(begun.body, body)
         else:
             yield sse.comment(f"search {begun.id}")
@@ -173,25 +173,25 @@ async def _search_chunks(
         for chunk in openai_answers.chunks(reply, _wants_usage(body)):
             yield chunk
     finally:
-        if isinstance(begun, Running):
+        if isinstance(begun, RunningSearch):
             begun.stop("cancelled", "disconnect")  # without effect on one that has ended
     yield openai_answers.DONE
 
 
-async def _pings(running: Running, seconds: float) -> AsyncIterator[bytes]:
+async def _pings(running: RunningSearch, seconds: float) -> AsyncIterator[bytes]:
     """A comment every so often until the search has ended."""
     assert running.life is not None
     while not (await asyncio.wait((running.life,), timeout=seconds))[0]:
         yield sse.comment(f"{running.spent} tokens")
 
 
-def _once(body: convert.Body, key: str | None, here: Context) -> Once | None:
+def _once(body: convert.Body, key: str | None, here: Context) -> IdempotencyKey | None:
     """The key together with the route and with what the body asks for, however its JSON was written."""
     if key is None:
         return None
     asked = type(body).__name__ + body.model_dump_json(exclude_unset=True)
     digest = hashlib.sha256(asked.encode()).hexdigest()
-    return Once(key, digest, render=lambda tree: openai_answers.json_of(_reply(tree, body, here)))
+    return IdempotencyKey(key, digest, render=lambda tree: openai_answers.json_of(_reply(tree, body, here)))
 
 
 def _reply(tree: Tree, body: convert.Body, here: Context) -> openai_answers.Reply:

@@ -17,7 +17,7 @@ from ramify.api.middleware import request_id
 from ramify.api.names import SearchHeader
 from ramify.api.routes.openai import Key, not_kept
 from ramify.api.scopes import ScopedRoute, needs
-from ramify.service.plain import Stream
+from ramify.service.plain import CompletionStream
 
 router = APIRouter(route_class=ScopedRoute, tags=["openai"])
 Id = Annotated[
@@ -80,7 +80,7 @@ async def cancel_response(id: Id, here: Here, who: Who) -> wire.CancelReply:  # 
     return wire.CancelReply(id=id, object="response", cancelled=here.completions.cancel(id, who))
 
 
-async def _events(stream: Stream, here: Context, request: str) -> AsyncIterator[bytes]:
+async def _events(stream: CompletionStream, here: Context, request: str) -> AsyncIterator[bytes]:
     number = 0
     try:
         async for event in stream:

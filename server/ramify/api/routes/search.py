@@ -19,12 +19,12 @@ from ramify.api.names import SearchHeader
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.search.tree import Tree
 from ramify.service.answers import failure
-from ramify.service.ask import Ask
-from ramify.service.growing import Growing
-from ramify.service.idempotency import Once, Replayed
+from ramify.service.ask import SearchSpec
+from ramify.service.growing import TreeDelta
+from ramify.service.idempotency import IdempotencyKey, ReplayedAnswer
 from ramify.service.ids import tree_id
 from ramify.service.keys import Caller
-from ramify.service.searches import Running
+from ramify.service.searches import RunningSearch
 from ramify.treelog import tree_json
 
 router = APIRouter(route_class=ScopedRoute, tags=["search"])
@@ -58,7 +58,12 @@ async def search(
 
 
 async def answered(
-    ask: Ask, body: wire.Asked, request: Request, here: Context, who: Caller, once: Once | None
+    ask: SearchSpec,
+    body: wire.Asked,
+    request: Request,
+    here: Context,
+    who: Caller,
+    once: IdempotencyKey | None,
 ) -> Response:
     """Search, and answer as JSON or as a stream; stop where the client leaves."""
     try:
@@ -68,7 +73,7 @@ async def answered(
     headers = headers_of(begun)
     if body.stream:
         return sse.EventStream(_events(begun, body, here), headers)
-    if isinstance(begun, Replayed):
+    if isinstance(begun, ReplayedAnswer):
         return await large.answer(request, lambda: begun.body, headers=headers)
     try:
         tree = await unless_gone(request.receive, begun.logged())
@@ -120,12 +125,12 @@ async def value(body: wire.ValueRequest, request: Request, here: Here) -> Respon
     return JSONResponse(reply.model_dump())
 
 
-def once_of(body: wire.Asked, key: str | None, here: Context, about: str = "") -> Once | None:
+def once_of(body: wire.Asked, key: str | None, here: Context, about: str = "") -> IdempotencyKey | None:
     """The key together with what the body asks for, however its JSON was written, and what the path is about."""
     if key is None:
         return None
     digest = hashlib.sha256((about + body.model_dump_json(exclude_unset=True)).encode()).hexdigest()
-    return Once(key, digest, render=lambda tree: _render(tree, body, here))
+    return IdempotencyKey(key, digest, render=lambda tree: _render(tree, body, here))
 
 
 def _render(tree: Tree, body: wire.Asked, here: Context) -> bytes:
@@ -139,14 +144,16 @@ def _whole(tree: Tree, here: Context) -> wire.SearchReply:
     return convert.search_reply(tree, here.model, wire.MOST_ANSWERS)
 
 
-def headers_of(begun: Running | Replayed) -> dict[str, str]:
+def headers_of(begun: RunningSearch | ReplayedAnswer) -> dict[str, str]:
     """The search and its tree, for clients that show no field of the body that OpenAI's has not."""
-    search = begun.id if isinstance(begun, Running) else begun.search_id
+    search = begun.id if isinstance(begun, RunningSearch) else begun.search_id
     return {"x-ramify-search-id": search, "x-ramify-tree": tree_id(search) or ""}
 
 
-async def _events(begun: Running | Replayed, body: wire.Asked, here: Context) -> AsyncIterator[bytes]:
-    if isinstance(begun, Replayed):
+async def _events(
+    begun: RunningSearch | ReplayedAnswer, body: wire.Asked, here: Context
+) -> AsyncIterator[bytes]:
+    if isinstance(begun, ReplayedAnswer):
         done = await asyncio.to_thread(wire.SearchReply.model_validate_json, begun.body)
         yield sse.event("search.started", convert.replayed_event(done))
         yield sse.event("search.completed", begun.body)
@@ -154,7 +161,7 @@ async def _events(begun: Running | Replayed, body: wire.Asked, here: Context) ->
     try:
         yield sse.event("search.started", convert.started_event(begun.tree, here.model))
         nodes = body.stream_options is not None and body.stream_options.nodes
-        async for chunk in _progress(begun, here, Growing(begun.tree) if nodes else None):
+        async for chunk in _progress(begun, here, TreeDelta(begun.tree) if nodes else None):
             yield chunk
         tree = await begun.logged()
         if problem := failure(tree):
@@ -164,7 +171,7 @@ async def _events(begun: Running | Replayed, body: wire.Asked, here: Context) ->
         begun.stop("cancelled", "disconnect")  # without effect on one that has ended
 
 
-async def _progress(running: Running, here: Context, growing: Growing | None) -> AsyncIterator[bytes]:
+async def _progress(running: RunningSearch, here: Context, growing: TreeDelta | None) -> AsyncIterator[bytes]:
     """Progress, no oftener than the setting says, and pings where there is none."""
     settings, loop = here.settings.stream, asyncio.get_running_loop()
     assert running.life is not None
