@@ -29,8 +29,13 @@ TINY = BootstrapConfig.model_validate(
             "warmup": 2,
             "stages": [{"steps": 4, "batch": 4, "count_weights": {3: 1, 4: 1}}],
         },
-        "sampling": {"problems": 40, "answers": 2, "states": 10, "continuations": 2},
-        "value": {"batch": 4, "warmup": 2, "check_steps": 4, "exact_from": 2, "check_batch": 4},
+        "value_rounds": [
+            {
+                "sampling": {"problems": problems, "answers": 2, "states": 10, "continuations": 2},
+                "value": {"batch": 4, "warmup": 2, "check_steps": 4, "exact_from": 2, "check_batch": 4},
+            }
+            for problems in (40, 20)
+        ],
         "report": {"problems": 3, "answers": 4},
     }
 )
@@ -54,6 +59,15 @@ def test_a_run_ends_in_a_verified_release_that_says_how_to_use_it(run: tuple[Pat
         .read_text()
         .startswith("3 problems of each number count from the dev split")
     )
+
+
+def test_each_value_model_is_trained_on_from_the_one_before(run: tuple[Path, weights.Release]) -> None:
+    root, release = run
+    first, second = (load_model(root / "work" / f"value-{i}", "score").state_dict() for i in (1, 2))
+    moved = max(float((second[name] - first[name]).abs().max()) for name in first)
+    assert 0 < moved < 0.1
+    shipped = load_model(release.value_path, "score").state_dict()
+    assert all(torch.equal(shipped[name], second[name]) for name in second)
 
 
 def test_the_canary_is_what_the_published_weights_give(run: tuple[Path, weights.Release]) -> None:
@@ -108,7 +122,7 @@ def test_the_demo_config_is_the_default() -> None:
 
 def test_an_unknown_setting_is_refused() -> None:
     with pytest.raises(ValidationError, match="lerning_rate"):
-        BootstrapConfig.model_validate({"value": {"lerning_rate": 1e-3}})
+        BootstrapConfig.model_validate({"policy": {"lerning_rate": 1e-3}})
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=30))

@@ -16,6 +16,7 @@ __all__ = [
     "ReportConfig",
     "SamplingConfig",
     "ValueConfig",
+    "ValueRound",
 ]
 
 
@@ -107,6 +108,19 @@ class ValueConfig(_Section):
     """Walks in a step of verification; twice as many of two and three numbers."""
 
 
+class ValueRound(_Section):
+    """One training of the value model: fresh samples of the policy, and how to learn from them."""
+
+    sampling: SamplingConfig = SamplingConfig()
+    value: ValueConfig = ValueConfig()
+
+
+_SECOND_ROUND = ValueRound(
+    sampling=SamplingConfig(problems=9_000, states=8_000, count_weights={4: 0.15, 5: 0.35, 6: 0.5}),
+    value=ValueConfig(epochs=1.7, check_steps=0, check_share=0.5, exact_from=3),
+)
+
+
 class ReportConfig(_Section):
     """The measurements on held-out problems."""
 
@@ -122,13 +136,13 @@ class BootstrapConfig(_Section):
     name: str = "countdown-tiny"
     """The name the model is served under."""
     seed: int = 0
-    threads: PositiveInt = 2
+    threads: PositiveInt = 1
     train_on: bool = False
     """Train the policy of the release that the run starts from on, rather than keep it as it is."""
     network: NetworkConfig = NetworkConfig()
     policy: PolicyConfig = PolicyConfig()
-    sampling: SamplingConfig = SamplingConfig()
-    value: ValueConfig = ValueConfig()
+    value_rounds: tuple[ValueRound, ...] = Field(default=(ValueRound(), _SECOND_ROUND), min_length=1)
+    """Each goes on from the value model of the one before, the first from the policy's trunk."""
     report: ReportConfig = ReportConfig()
 
     @classmethod

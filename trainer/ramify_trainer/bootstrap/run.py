@@ -30,7 +30,7 @@ from ramify.weights import Action, Details, Release, publish
 from ramify_trainer.bootstrap.canary import probes
 from ramify_trainer.bootstrap.checkpoints import load_model, save_policy, save_value
 from ramify_trainer.bootstrap.collect import collect, planned_answers
-from ramify_trainer.bootstrap.config import BootstrapConfig
+from ramify_trainer.bootstrap.config import BootstrapConfig, SamplingConfig, ValueConfig
 from ramify_trainer.bootstrap.policy import new_policy, train_policy
 from ramify_trainer.bootstrap.report import Report, markdown, measure
 from ramify_trainer.bootstrap.rollouts import Rollouts
@@ -66,17 +66,19 @@ def _bootstrap(
     with progress_bar() as bars:
         with _timed(times, "policy"):
             _policy_stage(config, work, bars)
-        with _timed(times, "samples"):
-            data = _samples_stage(config, work, bars)
-        with _timed(times, "value"):
-            _value_stage(config, work, data, bars)
+        steps, value = config.policy.steps, work / _VALUE_START
+        for i, settings in enumerate(config.value_rounds, 1):
+            with _timed(times, f"samples-{i}"):
+                data = _samples_stage(settings.sampling, work, i, config.seed + 2 * i - 1, bars)
+            with _timed(times, f"value-{i}"):
+                value = _value_stage(settings.value, work, i, value, data, config.seed + 2 * i, bars)
+            steps += value_steps(data, settings.value)
     with _timed(times, "report"):
-        report = report_on(work / "policy", work / "value", config, "dev")
+        report = report_on(work / "policy", value, config, "dev")
     report["seconds_by_stage"] = times
     _write_report(report, work)
-    return publish(
-        root, work / "policy", work / "value", _details(config, work, data, report), release_id=release_id
-    )
+    details = _details(config.name, work / "policy", value, steps, report)
+    return publish(root, work / "policy", value, details, release_id=release_id)
 
 
 @contextmanager
@@ -145,15 +147,15 @@ def _told(bars: Progress, description: str, total: int) -> Callable[[int, float]
     return tell
 
 
-_START = "value-start"
-"""In the work directory: the value model that training goes on from."""
+_VALUE_START = "value-start"
+"""In the work directory: the value model that training goes on from, if the run starts from a release."""
 _POLICY_START = "policy-start"
-"""The policy, where it is trained on."""
+"""The policy that training goes on from, if it is trained on."""
 
 
 def _begin_from(start: Release, work: Path, train_on: bool) -> None:
     policy = _POLICY_START if train_on else "policy"
-    for source, name in ((start.policy_path, policy), (start.value_path, _START)):
+    for source, name in ((start.policy_path, policy), (start.value_path, _VALUE_START)):
         if not (work / name).exists():
             with _finished_directory(work / name) as draft:
                 shutil.copytree(source, draft, dirs_exist_ok=True)
@@ -173,18 +175,19 @@ def _policy_stage(config: BootstrapConfig, work: Path, bars: Progress) -> None:
         save_policy(model, draft)
 
 
-def _samples_stage(config: BootstrapConfig, work: Path, bars: Progress) -> list[Rollouts]:
-    if not (work / "samples").exists():
-        task = bars.add_task("sampling answers", total=planned_answers(config.sampling))
-        sampler = Sampler(
-            load_model(work / "policy", "lm_head"), torch.Generator().manual_seed(config.seed + 1)
-        )
-        data = collect(sampler, config.sampling, config.seed + 1, lambda n: bars.advance(task, n))
-        with _finished_directory(work / "samples") as draft:
+def _samples_stage(
+    config: SamplingConfig, work: Path, number: int, seed: int, bars: Progress
+) -> list[Rollouts]:
+    samples = work / f"samples-{number}"
+    if not samples.exists():
+        task = bars.add_task(f"sampling answers ({number})", total=planned_answers(config))
+        sampler = Sampler(load_model(work / "policy", "lm_head"), torch.Generator().manual_seed(seed))
+        data = collect(sampler, config, seed, lambda n: bars.advance(task, n))
+        with _finished_directory(samples) as draft:
             for i, part in enumerate(data):
                 path = draft / f"{i:03d}-{part.count}.npz"
                 np.savez_compressed(path, prompts=part.prompts, answers=part.answers, outcomes=part.outcomes)
-    return [_read_samples(path) for path in sorted((work / "samples").glob("*.npz"))]
+    return [_read_samples(path) for path in sorted(samples.glob("*.npz"))]
 
 
 def _read_samples(path: Path) -> Rollouts:
@@ -192,16 +195,25 @@ def _read_samples(path: Path) -> Rollouts:
         return Rollouts(**{name: arrays[name] for name in arrays}, count=int(path.stem.rpartition("-")[2]))
 
 
-def _value_stage(config: BootstrapConfig, work: Path, data: list[Rollouts], bars: Progress) -> None:
-    if (work / "value").exists():
-        return
-    begun = work / _START
-    trunk = load_model(begun, "score") if begun.exists() else load_model(work / "policy", "lm_head")
-    model = new_value(trunk, torch.Generator().manual_seed(config.seed + 2))
-    tell = _told(bars, "training the value model", value_steps(data, config.value))
-    train_value(model, data, config.value, config.seed + 2, tell)
-    with _finished_directory(work / "value") as draft:
-        save_value(model, draft)
+def _value_stage(
+    config: ValueConfig,
+    work: Path,
+    number: int,
+    before: Path,
+    data: list[Rollouts],
+    seed: int,
+    bars: Progress,
+) -> Path:
+    """Return the value model's directory, trained on from ``before``, or from the policy's trunk if there is none."""
+    directory = work / f"value-{number}"
+    if not directory.exists():
+        trunk = load_model(before, "score") if before.exists() else load_model(work / "policy", "lm_head")
+        model = new_value(trunk, torch.Generator().manual_seed(seed))
+        tell = _told(bars, f"training the value model ({number})", value_steps(data, config))
+        train_value(model, data, config, seed, tell)
+        with _finished_directory(directory) as draft:
+            save_value(model, draft)
+    return directory
 
 
 def _write_report(report: Report, work: Path) -> None:
@@ -209,20 +221,20 @@ def _write_report(report: Report, work: Path) -> None:
     (work / "report.md").write_text(markdown(report), encoding="utf-8")
 
 
-def _details(config: BootstrapConfig, work: Path, data: list[Rollouts], report: Report) -> Details:
+def _details(name: str, policy: Path, value: Path, steps: int, report: Report) -> Details:
     flat = {
-        f"{part}/{group}/{figure}": value
+        f"{part}/{group}/{figure}": number
         for part in ("policy", "value")
         for group, figures in report[part].items()
-        for figure, value in figures.items()
-        if value is not None
+        for figure, number in figures.items()
+        if number is not None
     }
     return Details(
-        name=config.name,
+        name=name,
         default_task="countdown",
         default_action=Action(kind="step", stop=("\n",), max_tokens=16),
         default_max_tokens=36,
-        canary=probes(load_model(work / "policy", "lm_head"), load_model(work / "value", "score")),
-        training_step=config.policy.steps + value_steps(data, config.value),
+        canary=probes(load_model(policy, "lm_head"), load_model(value, "score")),
+        training_step=steps,
         metrics=flat,
     )
