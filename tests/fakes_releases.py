@@ -19,7 +19,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from contract.api.world import FakeEngines
-from ramify.engines import EngineBusy, Measured, ReloadFailed, Text
+from ramify.engines import EngineBusy, Measurement, ReloadFailed, Text
 from ramify.search.records import Score, Step
 from ramify.weights import Details, Probe, Release, publish
 
@@ -101,7 +101,7 @@ class ReloadingEngines(FakeEngines):
     async def reset_prefix_caches(self) -> None:
         self._cached = None
 
-    async def measure(self, texts: Sequence[Text]) -> list[Measured]:
+    async def measure(self, texts: Sequence[Text]) -> list[Measurement]:
         await asyncio.sleep(0)
         found = []
         for text in texts:
@@ -110,7 +110,7 @@ class ReloadingEngines(FakeEngines):
             if long:
                 self._cached = self._cached or self.held
             size = len(text.continuation)
-            found.append(Measured((-p,) * size, (False,) * size, v))
+            found.append(Measurement((-p,) * size, (False,) * size, v))
         return found
 
     def give_up(self, reason: str) -> None:

@@ -29,7 +29,7 @@ from ramify.api.admin import admin_application
 from ramify.api.app import application
 from ramify.api.assembly import assemble, model_of
 from ramify.api.context import Context
-from ramify.engines import Measured, Text
+from ramify.engines import Measurement, Text
 from ramify.search.params import search_params
 from ramify.search.records import Sampling
 from ramify.search.tree import Tree
@@ -196,16 +196,16 @@ class TrainedEngines(FakeEngines):
     async def reset_prefix_caches(self) -> None:
         pass
 
-    async def measure(self, texts: Sequence[Text]) -> list[Measured]:
+    async def measure(self, texts: Sequence[Text]) -> list[Measurement]:
         return [self._figures(text) for text in texts]
 
     @torch.inference_mode()
-    def _figures(self, text: Text) -> Measured:
+    def _figures(self, text: Text) -> Measurement:
         policy, value = self.models
         ids = torch.tensor([text.whole])
         logprobs = policy(ids).logits[0].log_softmax(-1)[len(text.prompt) - 1 : -1]
         own = logprobs.gather(1, torch.tensor(text.continuation)[:, None])[:, 0].tolist()
-        return Measured(tuple(own), (False,) * len(own), values(value, [text.whole])[0])
+        return Measurement(tuple(own), (False,) * len(own), values(value, [text.whole])[0])
 
     def give_up(self, reason: str) -> None:
         self.dead_reason = reason

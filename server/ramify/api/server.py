@@ -52,7 +52,7 @@ LAST_WORDS = 10.0
 """Seconds that answers may take to leave once every search has ended."""
 
 
-class Refused(Exception):
+class StartupError(Exception):
     """The server cannot start as it was asked to; the message says what to change."""
 
 
@@ -71,7 +71,7 @@ def serve(settings: Settings) -> int:
             startup.tell("verifying the release")
             served = served_of(settings)
             return asyncio.run(_Server(settings, served, listener, admin=admin, startup=startup).run())
-    except (Refused, BadSettings, WeightsError, LogError) as error:
+    except (StartupError, BadSettings, WeightsError, LogError) as error:
         sys.stderr.write(f"ramify serve: {error}\n")
         return REFUSED
     except (EngineError, EngineDead) as error:
@@ -82,22 +82,22 @@ def serve(settings: Settings) -> int:
 
 
 def preflight(settings: Settings) -> socket.socket:
-    """Check who may reach the server, and take its address. Raises `Refused`, `BadSettings`."""
+    """Check who may reach the server, and take its address. Raises `StartupError`, `BadSettings`."""
     if not settings.auth.all_keys() and not settings.loopback:
-        raise Refused(
+        raise StartupError(
             f"without an API key only loopback addresses are served, not {settings.host}: "
             "configure auth.keys, or set host to 127.0.0.1"
         )
     if settings.task is not None and settings.task not in registry.NAMES:
-        raise Refused(f"task is {settings.task[:50]!r}; there are {', '.join(registry.NAMES)}")
+        raise StartupError(f"task is {settings.task[:50]!r}; there are {', '.join(registry.NAMES)}")
     aliases_of(settings)
     return bind(settings.host, settings.port)
 
 
 def admin_listener(settings: Settings) -> socket.socket:
-    """The admin listener's address, taken. Raises `Refused`, `BadSettings`."""
+    """The admin listener's address, taken. Raises `StartupError`, `BadSettings`."""
     if settings.admin.digest() is None and not is_loopback(settings.admin.host):
-        raise Refused(
+        raise StartupError(
             f"without an admin key only loopback addresses are administered, not {settings.admin.host}: "
             "set admin.key_file, or admin.host to 127.0.0.1"
         )
@@ -109,12 +109,14 @@ ADMIN_ADDRESS = "admin.host, admin.port; admin.enabled = false does without"
 
 
 def bind(host: str, port: int, names: str = ADDRESS) -> socket.socket:
-    """A bound socket, on which nobody is answered yet. `names`: the settings to change. Raises `Refused`."""
+    """A bound socket, on which nobody is answered yet. `names`: the settings to change. Raises `StartupError`."""
     where = f"cannot listen on {host}:{port}"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
-        raise Refused(f"{where}: {error.strerror or error} (setting: {names.partition(',')[0]})") from error
+        raise StartupError(
+            f"{where}: {error.strerror or error} (setting: {names.partition(',')[0]})"
+        ) from error
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -124,7 +126,7 @@ def bind(host: str, port: int, names: str = ADDRESS) -> socket.socket:
         flag = "--port" if names == ADDRESS else "--admin-port"
         taken = f"; another program has it: end that one, or choose a free port with {flag} (0 finds one)"
         advice = taken if error.errno == errno.EADDRINUSE else ""
-        raise Refused(f"{where}: {error.strerror or error}{advice} (settings: {names})") from error
+        raise StartupError(f"{where}: {error.strerror or error}{advice} (settings: {names})") from error
     return listener
 
 
@@ -309,7 +311,9 @@ class _Http(Listener):
         try:
             await super().startup(sockets)
         except OSError as error:  # bound by two, and the other was faster to listen
-            raise Refused(f"cannot listen: {error.strerror or error} (settings: {self._names})") from error
+            raise StartupError(
+                f"cannot listen: {error.strerror or error} (settings: {self._names})"
+            ) from error
         if self.started:
             self._ready()
 

@@ -13,8 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Group, RenderableType
 
-from ramify.bench.scaling import Growth
-from ramify.bench.throughput import Searched, Throughput
+from ramify.bench.scaling import SizeScaling
+from ramify.bench.throughput import SearchRun, Throughput
 from ramify.evaluation.plot import COLOURS, STYLE
 from ramify.evaluation.report import Lines, markdown_table, rich_table
 
@@ -23,12 +23,12 @@ TARGET = 1.2
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class BenchResults:
     """Everything measured; what was not asked for is empty."""
 
     throughput: Throughput | None
-    growth: Sequence[Growth]
-    concurrency: Sequence[Searched]
+    growth: Sequence[SizeScaling]
+    concurrency: Sequence[SearchRun]
 
 
 def pair_table(throughput: Throughput) -> Lines:
@@ -63,7 +63,7 @@ def pair_table(throughput: Throughput) -> Lines:
     return lines
 
 
-def growth_table(growth: Sequence[Growth]) -> Lines:
+def growth_table(growth: Sequence[SizeScaling]) -> Lines:
     lines = [["search", "nodes", "simulations", "CPU seconds", "µs a simulation", "exponent"]]
     for one in growth:
         for i, size in enumerate(one.sizes):
@@ -73,7 +73,7 @@ def growth_table(growth: Sequence[Growth]) -> Lines:
     return lines
 
 
-def concurrency_table(runs: Sequence[Searched]) -> Lines:
+def concurrency_table(runs: Sequence[SearchRun]) -> Lines:
     lines = [
         ["searches at once", "searches", "seconds", "searches/s", "tokens/s", "scored/s", "CPU, % of a core"]
     ]
@@ -85,7 +85,7 @@ def concurrency_table(runs: Sequence[Searched]) -> Lines:
     return lines
 
 
-def titled(found: Found) -> list[tuple[str, Lines]]:
+def titled(found: BenchResults) -> list[tuple[str, Lines]]:
     """Each table under its title."""
     tables = []
     if found.throughput:
@@ -99,11 +99,11 @@ def titled(found: Found) -> list[tuple[str, Lines]]:
     return tables
 
 
-def rich_tables(found: Found) -> RenderableType:
+def rich_tables(found: BenchResults) -> RenderableType:
     return Group(*(rich_table(title, lines) for title, lines in titled(found)))
 
 
-def write(folder: Path, found: Found, head: Mapping[str, Any]) -> None:
+def write(folder: Path, found: BenchResults, head: Mapping[str, Any]) -> None:
     """`results.json`, `results.md`, `bench.png` and `bench.svg`."""
     figures: dict[str, Any] = asdict(found)
     if found.throughput:
@@ -117,7 +117,7 @@ def write(folder: Path, found: Found, head: Mapping[str, Any]) -> None:
     plot(folder, found)
 
 
-def plot(folder: Path, found: Found) -> None:
+def plot(folder: Path, found: BenchResults) -> None:
     """Cost against tree size, and searches a second against how many run at once."""
     with mpl.rc_context(STYLE):
         canvas = Figure(figsize=(8.4, 3.6), layout="constrained")

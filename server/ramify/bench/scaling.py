@@ -40,7 +40,7 @@ class Size:
 
 
 @dataclass(frozen=True, slots=True)
-class Growth:
+class SizeScaling:
     """How cost grows with the tree."""
 
     search: str
@@ -49,7 +49,7 @@ class Growth:
     sizes: tuple[Size, ...]
 
 
-async def growth(search: str, sizes: Sequence[int] = SIZES, repeats: int = 3) -> Growth:
+async def growth(search: str, sizes: Sequence[int] = SIZES, repeats: int = 3) -> SizeScaling:
     """Grow trees of each size `repeats` times and fit the exponent."""
     await _grow(search, min(sizes), 0)  # what is slow only the first time
     found = []
@@ -58,7 +58,7 @@ async def growth(search: str, sizes: Sequence[int] = SIZES, repeats: int = 3) ->
         middle = sorted(runs, key=lambda run: run.seconds)[len(runs) // 2]
         found.append(replace(middle, seconds=median(run.seconds for run in runs)))
     slope, _ = np.polyfit(np.log([s.simulations for s in found]), np.log([s.seconds for s in found]), 1)
-    return Growth(search, float(slope), tuple(found))
+    return SizeScaling(search, float(slope), tuple(found))
 
 
 async def _grow(search: str, nodes: int, seed: int) -> Size:

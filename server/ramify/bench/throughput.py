@@ -18,7 +18,7 @@ from ramify.evaluation.runner import SearchFailed, seed_of
 
 
 @dataclass(frozen=True, slots=True)
-class Searched:
+class SearchRun:
     """Searches run through a number of slots."""
 
     slots: int
@@ -37,7 +37,7 @@ class Searched:
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class ReplayRun:
     """The same engine requests, all at once."""
 
     seconds: float
@@ -52,8 +52,8 @@ class Replayed:
 class Pair:
     """One run of the searches and the replay of its requests."""
 
-    searched: Searched
-    replayed: Replayed
+    searched: SearchRun
+    replayed: ReplayRun
 
     @property
     def ratio(self) -> float:
@@ -108,7 +108,7 @@ async def throughput(
     return Throughput(tuple(found))
 
 
-async def searched(backend: LocalBackend, load: Load, seed: int) -> Searched:
+async def searched(backend: LocalBackend, load: Load, seed: int) -> SearchRun:
     """Run the load's searches; their engine requests stay with the engines' recorder. Raises `SearchFailed`."""
     engines = backend.local.engines
     await engines.reset_prefix_caches()
@@ -120,7 +120,7 @@ async def searched(backend: LocalBackend, load: Load, seed: int) -> Searched:
     seconds, cpu = time.perf_counter() - started, own_cpu_seconds() - cpu
     engines.recorder.on = False
     requests = engines.recorder.requests
-    return Searched(
+    return SearchRun(
         slots=load.slots,
         searches=len(load.problems),
         seconds=seconds,
@@ -133,13 +133,13 @@ async def searched(backend: LocalBackend, load: Load, seed: int) -> Searched:
     )
 
 
-async def replayed(backend: LocalBackend) -> Replayed:
+async def replayed(backend: LocalBackend) -> ReplayRun:
     """Send what was recorded again, all at once."""
     engines = backend.local.engines
     await engines.reset_prefix_caches()
     cpu, before = own_cpu_seconds(), steps_of(engines)
     result = await engines.replay(engines.recorder.take())
-    return Replayed(
+    return ReplayRun(
         seconds=result.seconds,
         cpu_seconds=own_cpu_seconds() - cpu,
         tokens=result.generated_tokens,

@@ -14,8 +14,8 @@ from ramify.cli.output import console, errors, fail, refuse
 from ramify.cli.signals import ended_as_interrupted
 
 if TYPE_CHECKING:
-    from ramify.bench.report import Found
-    from ramify.bench.scaling import Growth
+    from ramify.bench.report import BenchResults
+    from ramify.bench.scaling import SizeScaling
     from ramify.bench.throughput import Load
 
 LADDER = (1, 4, 16, 32, 64)
@@ -95,14 +95,14 @@ def bench(
 
 async def _measure(
     release: Path | None, load: Load, pairs: int, ladder: tuple[int, ...], scaling: bool
-) -> Found:
-    from ramify.bench.report import Found
+) -> BenchResults:
+    from ramify.bench.report import BenchResults
     from ramify.bench.throughput import Load, searched, throughput
     from ramify.evaluation.backends import start
 
     grown = await _scaling() if scaling else []
     if not pairs and not ladder:
-        return Found(None, grown, [])
+        return BenchResults(None, grown, [])
     async with start(release) as backend:
         ratio = await throughput(backend, load, pairs, _tell) if pairs else None
         runs = []
@@ -111,10 +111,10 @@ async def _measure(
             _tell(f"{slots} searches at once")
             runs.append(await searched(backend, Load(some, load.method, load.tokens, slots), seed=0))
             backend.local.engines.recorder.take()
-    return Found(ratio, grown, runs)
+    return BenchResults(ratio, grown, runs)
 
 
-async def _scaling() -> list[Growth]:
+async def _scaling() -> list[SizeScaling]:
     from ramify.bench.scaling import SEARCHES, growth
 
     found = []

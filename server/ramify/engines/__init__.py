@@ -33,8 +33,8 @@ from ramify.engines.errors import (
     ReloadFailed,
     RequestRefused,
 )
-from ramify.engines.measuring import Measured, Text, long_text
-from ramify.engines.recording import Replay, Request
+from ramify.engines.measuring import Measurement, Text, long_text
+from ramify.engines.recording import EngineRequest, Replay
 from ramify.engines.tokenizer import Tokenizer
 
 __all__ = [
@@ -43,13 +43,13 @@ __all__ = [
     "EngineBusy",
     "EngineConfig",
     "EngineError",
+    "EngineRequest",
     "EngineStartFailed",
     "EngineStuck",
     "Engines",
-    "Measured",
+    "Measurement",
     "ReloadFailed",
     "Replay",
-    "Request",
     "RequestRefused",
     "Text",
     "Tokenizer",

@@ -8,7 +8,7 @@ from collections import deque
 from ramify.engines.errors import EngineBusy
 
 
-class Slots:
+class EngineLimiter:
     """A counting semaphore, first come first served, that takes several units at once and bounds its queue.
 
     The engine schedules its own running batch; slots above that size only keep its queue short and ours fair.

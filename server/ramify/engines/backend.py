@@ -27,7 +27,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from ramify.engines.errors import ReloadFailed, RequestRefused
 from ramify.engines.launch import Launch
-from ramify.engines.starting import Pulse, start_llm
+from ramify.engines.starting import EngineStats, start_llm
 from ramify.search.protocols import EngineDead, SampleAborted
 
 _AT_END = PoolingParams(task="classify", use_activation=False)
@@ -45,7 +45,7 @@ EXIT_CODE_LOOKS = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Sampled:
+class RawSample:
     """One finished or aborted request of the policy."""
 
     token_ids: list[int]
@@ -60,9 +60,9 @@ class Sampled:
 class Backend:
     """One running vLLM engine."""
 
-    def __init__(self, launch: Launch, llm: Any, pulse: Pulse) -> None:
+    def __init__(self, launch: Launch, llm: Any, stats: EngineStats) -> None:
         self.launch = launch
-        self.pulse = pulse
+        self.stats = stats
         self.dead_reason: str | None = None
         self._llm = llm
         self._ids = itertools.count()
@@ -80,8 +80,8 @@ class Backend:
     @classmethod
     def build(cls, launch: Launch) -> Backend:
         """Start the engine and wait until it is ready: seconds to minutes. Blocks; run it in a thread."""
-        llm, pulse = start_llm(launch)
-        return cls(launch, llm, pulse)
+        llm, stats = start_llm(launch)
+        return cls(launch, llm, stats)
 
     @property
     def client(self) -> Any:
@@ -215,7 +215,7 @@ class Backend:
 
     # -- requests ------------------------------------------------------------------------------------------------
 
-    async def generate(self, prompts: Iterable[tuple[list[int], Any]]) -> list[Sampled]:
+    async def generate(self, prompts: Iterable[tuple[list[int], Any]]) -> list[RawSample]:
         """Run requests (prompt token ids, sampling parameters); one draw for each, in order.
 
         Cancelled, it aborts them in the engine and raises `SampleAborted` with what they had generated."""
@@ -342,7 +342,7 @@ class Backend:
         end = time.monotonic() + LAST_WORD_SECONDS
         try:
             while not listening.done() and time.monotonic() < min(
-                end, max(began, self.pulse.at) + STALLED_SECONDS
+                end, max(began, self.stats.at) + STALLED_SECONDS
             ):
                 await asyncio.wait((listening,), timeout=LOOK_EVERY)
         finally:
@@ -379,14 +379,16 @@ def _nothing(timeout: float | None = None) -> None:
     """In place of a shutdown that has been."""
 
 
-def _sampled(completion: Any) -> Sampled:
+def _sampled(completion: Any) -> RawSample:
     tokens, flat = list(completion.token_ids), completion.logprobs
     stopped = completion.finish_reason == "stop"
     if len(flat.logprobs) == len(tokens):
-        return Sampled(tokens, flat.logprobs, stopped)
+        return RawSample(tokens, flat.logprobs, stopped)
     own = [flat.logprobs[start] for start in flat.start_indices]
     first = slice(flat.start_indices[0] + 1, flat.end_indices[0])
-    return Sampled(tokens, own, stopped, list(zip(flat.token_ids[first], flat.logprobs[first], strict=True)))
+    return RawSample(
+        tokens, own, stopped, list(zip(flat.token_ids[first], flat.logprobs[first], strict=True))
+    )
 
 
 def _taken(collector: Any) -> Any:

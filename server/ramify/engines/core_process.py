@@ -60,7 +60,7 @@ if multiprocessing.current_process().name.startswith("EngineCore") and SERVER in
     follow(int(os.environ[SERVER]))
 
 
-class Telling:
+class ProgressReporter:
     """Keeps in a file what the engine is doing while it starts, and how large its KV cache is, for `progress`."""
 
     vllm_config: Any
@@ -90,7 +90,7 @@ class Telling:
             part.replace(Path(folder) / f"{role}{ending}")
 
 
-class InProcessExecutor(Telling, UniProcExecutor):  # type: ignore[misc]
+class InProcessExecutor(ProgressReporter, UniProcExecutor):  # type: ignore[misc]
     """Runs the model in the engine core itself.
 
     On a CPU vLLM would spawn a worker process beside the core and pass every step through shared memory; in the core
@@ -104,7 +104,7 @@ class InProcessExecutor(Telling, UniProcExecutor):  # type: ignore[misc]
         _schedule_for_searches(self.vllm_config)
 
 
-class ManyProcessExecutor(Telling, MultiprocExecutor):  # type: ignore[misc]
+class ManyProcessExecutor(ProgressReporter, MultiprocExecutor):  # type: ignore[misc]
     """Spreads the model over several devices."""
 
     def _init_executor(self) -> None:

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from ramify.engines.admission import Slots
+from ramify.engines.admission import EngineLimiter
 from ramify.engines.building import at_once, build_all
 from ramify.engines.checkpoints import Checkpoint, check_cpu, read_checkpoint
 from ramify.engines.config import EngineConfig
 from ramify.engines.environment import engine_environment, prepare_vllm
 from ramify.engines.errors import EngineBusy, EngineHeld, EngineStuck, ReloadFailed
 from ramify.engines.launch import Launch, launches
-from ramify.engines.measuring import TOLERANCE, Measured, Text, measure
+from ramify.engines.measuring import TOLERANCE, Measurement, Text, measure
 from ramify.engines.policy import VllmPolicy
 from ramify.engines.progress import kv_bytes, phases
-from ramify.engines.recording import Recorder, Replay, Request
+from ramify.engines.recording import EngineRequest, Recorder, Replay
 from ramify.engines.replay import replay
 from ramify.engines.scorer import NoScorer, VllmScorer
 from ramify.engines.tokenizer import Tokenizer
@@ -61,7 +61,7 @@ def _mebibytes(count: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
+class _Models:
     """All that is known of the models before the engines start."""
 
     policy: Checkpoint
@@ -75,7 +75,7 @@ class Engines:
     """A running policy and scorer. Make one with `await Engines.start(config)`; end it with `close`."""
 
     def __init__(
-        self, config: EngineConfig, prepared: _Prepared, backends: Sequence[Backend], folder: str
+        self, config: EngineConfig, prepared: _Models, backends: Sequence[Backend], folder: str
     ) -> None:
         self.config = config
         self.tokenizer = prepared.tokenizer
@@ -86,7 +86,8 @@ class Engines:
         self._backends = {backend.launch.role: backend for backend in backends}
         self._folder = folder
         self._slots = {
-            role: Slots(IN_ENGINE * config.max_num_seqs, config.max_waiting) for role in self._backends
+            role: EngineLimiter(IN_ENGINE * config.max_num_seqs, config.max_waiting)
+            for role in self._backends
         }
         self.policy = VllmPolicy(
             self._backends["policy"],
@@ -173,11 +174,11 @@ class Engines:
         for role, backend in self._backends.items():
             busy = backend.unfinished > 0
             queued = self._slots[role].waiting
-            running = min(backend.pulse.running, backend.unfinished)
+            running = min(backend.stats.running, backend.unfinished)
             figures[f"{role}_running"] = running
             figures[f"{role}_waiting"] = queued + backend.unfinished - running
-            figures[f"{role}_kv_usage"] = backend.pulse.kv_usage if busy else 0.0
-            figures[f"{role}_steps"] = backend.pulse.steps
+            figures[f"{role}_kv_usage"] = backend.stats.kv_usage if busy else 0.0
+            figures[f"{role}_steps"] = backend.stats.steps
         return figures
 
     def memory(self) -> list[Memory]:
@@ -200,12 +201,12 @@ class Engines:
         await asyncio.gather(*(self._probe(backend, deadline) for backend in self._backends.values()))
 
     async def _probe(self, backend: Backend, deadline: float) -> None:
-        steps, held = backend.pulse.steps, backend.held
+        steps, held = backend.stats.steps, backend.held
         try:
             async with asyncio.timeout(deadline):
                 await backend.ping(self.tokenizer.a_token)
         except TimeoutError:
-            if backend.pulse.steps == steps:
+            if backend.stats.steps == steps:
                 kind = EngineHeld if held or backend.held else EngineStuck
                 raise kind(f"the {backend.launch.role} engine made no step within {deadline:g} s") from None
 
@@ -262,7 +263,7 @@ class Engines:
         compared where that is above 1: by the precision that the engines compute in."""
         return max(TOLERANCE[backend.launch.dtype] for backend in self._backends.values())
 
-    async def measure(self, texts: Sequence[Text]) -> list[Measured]:
+    async def measure(self, texts: Sequence[Text]) -> list[Measurement]:
         """The figures of texts under the weights that are loaded, through the prefix cache as searches go; see
         `measuring`."""
         scorer = self.scorer if isinstance(self.scorer, VllmScorer) else None
@@ -278,7 +279,7 @@ class Engines:
         """Forget every cached prefix of both engines; no request may be running."""
         await asyncio.gather(*(backend.reset_prefix_cache() for backend in self._backends.values()))
 
-    async def replay(self, requests: Sequence[Request]) -> Replay:
+    async def replay(self, requests: Sequence[EngineRequest]) -> Replay:
         """Send recorded requests straight to the engines, all at once, their lengths fixed to those recorded."""
         return await replay(requests, self._backends["policy"], self._backends.get("value"))
 
@@ -298,15 +299,15 @@ class Engines:
         self.dead.set()
 
 
-def _prepare(config: EngineConfig) -> _Prepared:
+def _prepare(config: EngineConfig) -> _Models:
     policy = read_checkpoint(config.policy, "policy")
     value = read_checkpoint(config.value, "value model") if config.value else None
     tokenizer = Tokenizer(config.policy)
     other = Tokenizer(config.value) if config.value else None
-    return _Prepared(policy, value, tokenizer, other if other and not tokenizer.same_as(other) else None)
+    return _Models(policy, value, tokenizer, other if other and not tokenizer.same_as(other) else None)
 
 
-def _plan(config: EngineConfig, prepared: _Prepared) -> list[Launch]:
+def _plan(config: EngineConfig, prepared: _Models) -> list[Launch]:
     from ramify.engines.starting import on_cpu
 
     cpu = on_cpu()
@@ -320,7 +321,7 @@ def _plan(config: EngineConfig, prepared: _Prepared) -> list[Launch]:
     return launches(config, prepared.policy, prepared.value, cpu)
 
 
-def _translation(prepared: _Prepared) -> Any:
+def _translation(prepared: _Models) -> Any:
     other = prepared.value_tokenizer
     if other is None:
         return None

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from ramify.search.protocols import SampleAborted, Scorer
 
 if TYPE_CHECKING:
-    from ramify.engines.backend import Backend, Sampled
+    from ramify.engines.backend import Backend, RawSample
 
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 """How far two computations of one figure may lie apart, relative to it where it is above 1 (docs/releases.md)."""
@@ -45,7 +45,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class Measurement:
     """The figures of one text."""
 
     logprobs: tuple[float, ...]
@@ -58,7 +58,7 @@ class Measured:
 
 async def measure(
     backend: Backend, scorer: Scorer | None, texts: Sequence[Text], vocabulary: int
-) -> list[Measured]:
+) -> list[Measurement]:
     """The figures of `texts`, in order. `vocabulary`: how many tokens there are. Raises what the engines raise."""
     params = backend.sampling(max_tokens=1, temperature=1.0, top=min(vocabulary, MOST_TOKENS))
     requests = [
@@ -73,7 +73,7 @@ async def measure(
     found = []
     for text, value in zip(texts, await _values(scorer, texts), strict=True):
         figures = [_figure(next(drawn), token) for token in text.continuation]
-        found.append(Measured(tuple(f for f, _ in figures), tuple(b for _, b in figures), value))
+        found.append(Measurement(tuple(f for f, _ in figures), tuple(b for _, b in figures), value))
     return found
 
 
@@ -90,7 +90,7 @@ async def _values(scorer: Scorer | None, texts: Sequence[Text]) -> list[float | 
     return [values[i] for i in range(len(texts))]
 
 
-def _figure(drawn: Sampled, token: int) -> tuple[float, bool]:
+def _figure(drawn: RawSample, token: int) -> tuple[float, bool]:
     known = dict(drawn.top)
     if token in known:
         return known[token], False

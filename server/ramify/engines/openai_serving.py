@@ -40,7 +40,7 @@ from vllm.reasoning import ReasoningParserManager
 from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.tool_parsers import ToolParserManager
 
-from ramify.engines.admission import Slots
+from ramify.engines.admission import EngineLimiter
 from ramify.engines.backend import Backend
 from ramify.engines.errors import BadModel, EngineError, RequestRefused
 from ramify.engines.tokenizer import not_variables
@@ -55,7 +55,7 @@ FILES = ("name_or_path", "tokenizer_file", "vocab_file", "merges_file")
 class OpenAIServing:
     """Plain completions on a running policy engine."""
 
-    def __init__(self, backend: Backend, slots: Slots) -> None:
+    def __init__(self, backend: Backend, slots: EngineLimiter) -> None:
         self._backend, self._slots = backend, slots
         llm, launch = backend.client, backend.launch
         models = OpenAIServingModels(llm, [BaseModelPath(name="policy", model_path=str(launch.path))])

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ramify.engines.admission import Slots
-from ramify.engines.recording import Recorder, Request
+from ramify.engines.admission import EngineLimiter
+from ramify.engines.recording import EngineRequest, Recorder
 from ramify.engines.tokenizer import Tokenizer
 from ramify.search.protocols import SampleAborted
 from ramify.search.records import Draw, Finish, Step
 
 if TYPE_CHECKING:
-    from ramify.engines.backend import Backend, Sampled
+    from ramify.engines.backend import Backend, RawSample
 
 
 class VllmPolicy:
@@ -39,7 +39,7 @@ class VllmPolicy:
         self,
         backend: Backend,
         tokenizer: Tokenizer,
-        slots: Slots,
+        slots: EngineLimiter,
         recorder: Recorder,
         release: str,
         seeded: bool,
@@ -76,7 +76,7 @@ class VllmPolicy:
             self._slots.release(taken)
         if self._recorder.on:
             lengths = tuple(len(one.token_ids) for one in drawn)
-            self._recorder.add(Request("sample", (tuple(prompt),), lengths, draw, used))
+            self._recorder.add(EngineRequest("sample", (tuple(prompt),), lengths, draw, used))
         return [self._step(prefix, one, release) for one in drawn]
 
     async def next_tokens(self, prefix: Sequence[int], k: int, temperature: float) -> list[Step]:
@@ -94,7 +94,7 @@ class VllmPolicy:
         finally:
             self._slots.release(taken)
         if self._recorder.on:
-            self._recorder.add(Request("next", (tuple(prompt),), (1,), Draw(n=1, max_tokens=1), k=k))
+            self._recorder.add(EngineRequest("next", (tuple(prompt),), (1,), Draw(n=1, max_tokens=1), k=k))
         steps = []
         for token, logprob in drawn.top[:k]:
             text, ends = self._tokenizer.spell(prefix, [token])
@@ -102,7 +102,7 @@ class VllmPolicy:
             steps.append(Step((token,), text, (logprob,), ends, finish, release))
         return steps
 
-    def _step(self, prefix: Sequence[int], drawn: Sampled, release: str) -> Step:
+    def _step(self, prefix: Sequence[int], drawn: RawSample, release: str) -> Step:
         tokens = tuple(drawn.token_ids)
         text, ends = self._tokenizer.spell(prefix, tokens)
         finish: Finish = "length"

@@ -11,7 +11,7 @@ Kind = Literal["sample", "next", "score"]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class EngineRequest:
     """One call of the policy or the scorer, as the engine saw it."""
 
     kind: Kind
@@ -39,12 +39,12 @@ class Recorder:
     """Keeps requests while `on`, in the order in which they ended. Aborted and failed ones are left out."""
 
     on: bool = False
-    requests: list[Request] = field(default_factory=list)
+    requests: list[EngineRequest] = field(default_factory=list)
 
-    def add(self, request: Request) -> None:
+    def add(self, request: EngineRequest) -> None:
         self.requests.append(request)
 
-    def take(self) -> list[Request]:
+    def take(self) -> list[EngineRequest]:
         """What was recorded, and forget it."""
         taken, self.requests = self.requests, []
         return taken

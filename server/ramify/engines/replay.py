@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from ramify.engines.recording import Replay, Request
+from ramify.engines.recording import EngineRequest, Replay
 
 if TYPE_CHECKING:
     from ramify.engines.backend import Backend
 
 
-async def replay(requests: Sequence[Request], policy: Backend, value: Backend | None) -> Replay:
+async def replay(requests: Sequence[EngineRequest], policy: Backend, value: Backend | None) -> Replay:
     """Send everything at once and wait for all of it.
 
     A draw of m tokens is sent as "exactly m tokens" (end tokens ignored, no stops), so that the engine does the work
@@ -34,7 +34,7 @@ async def replay(requests: Sequence[Request], policy: Backend, value: Backend | 
     )
 
 
-async def _generate(request: Request, policy: Backend) -> None:
+async def _generate(request: EngineRequest, policy: Backend) -> None:
     draw = request.draw
     prompt = list(request.prompts[0])
     seeds: Iterable[int | None] = request.seeds or repeat(None, len(request.lengths))
@@ -53,5 +53,5 @@ async def _generate(request: Request, policy: Backend) -> None:
     await policy.generate(map(again, request.lengths, seeds))
 
 
-async def _score(request: Request, value: Backend) -> None:
+async def _score(request: EngineRequest, value: Backend) -> None:
     await value.classify(zip(request.prompts, (judges > 1 for judges in request.judges), strict=True))

@@ -41,10 +41,10 @@ where few come, waiting for more of them only keeps their search waiting."""
 @cache
 def for_searches(scheduler: type[Any]) -> type[Any]:
     """`scheduler`, one of vLLM's classes, as a class that does what is said above; the same one each time."""
-    return type(f"Searches{scheduler.__name__}", (Scheduling, scheduler), {})
+    return type(f"Searches{scheduler.__name__}", (SearchScheduler, scheduler), {})
 
 
-class Scheduling:
+class SearchScheduler:
     """What differs, to be mixed into one of vLLM's schedulers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

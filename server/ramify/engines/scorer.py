@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ramify.engines.admission import Slots
+from ramify.engines.admission import EngineLimiter
 from ramify.engines.chains import chains, worth_it
 from ramify.engines.errors import BadScores, EngineError
-from ramify.engines.recording import Recorder, Request
+from ramify.engines.recording import EngineRequest, Recorder
 from ramify.search.records import Draw, Score
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class VllmScorer:
     def __init__(
         self,
         backend: Backend,
-        slots: Slots,
+        slots: EngineLimiter,
         recorder: Recorder,
         release: str,
         calibration: tuple[float, float] = (1.0, 0.0),
@@ -61,7 +61,7 @@ class VllmScorer:
         if self._recorder.on:
             sent = tuple(tuple(prompts[job[0]]) for job in jobs)
             judges = tuple(map(len, jobs))
-            self._recorder.add(Request("score", sent, (), Draw(n=1, max_tokens=0), judges=judges))
+            self._recorder.add(EngineRequest("score", sent, (), Draw(n=1, max_tokens=0), judges=judges))
         return [Score(sigmoid(a * logit + b), release) for logit in logits_of(prompts, jobs, judged)]
 
     def _jobs(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:

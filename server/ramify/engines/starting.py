@@ -23,7 +23,7 @@ from ramify.engines.launch import Launch
 
 
 @dataclass(slots=True)
-class Pulse:
+class EngineStats:
     """What an engine last said of itself."""
 
     steps: int = 0
@@ -42,20 +42,22 @@ def on_cpu() -> bool:
     return bool(current_platform.is_cpu())
 
 
-def start_llm(launch: Launch) -> tuple[AsyncLLM, Pulse]:
+def start_llm(launch: Launch) -> tuple[AsyncLLM, EngineStats]:
     """Start an engine and wait until it is ready. Blocks. Raises `EngineStartFailed`."""
-    pulse, llm, problem = Pulse(), None, ""
+    stats, llm, problem = EngineStats(), None, ""
     try:
         llm = AsyncLLM.from_engine_args(
-            AsyncEngineArgs(**_arguments(launch)), stat_loggers=[_pulse_logger(pulse)]
+            AsyncEngineArgs(**_arguments(launch)), stat_loggers=[_stats_logger(stats)]
         )
     except Exception as error:
         problem = str(error)  # not chained: its frames hold sockets that vLLM leaves open
     if llm is None:
         gc.collect()
         raise EngineStartFailed(f"the {launch.role} engine for {launch.path} did not start: {problem}")
-    llm.log_stats = llm.output_processor.log_stats = False  # the per-token part; the pulse goes on
-    return llm, pulse
+    llm.log_stats = llm.output_processor.log_stats = (
+        False  # the per-token part; the figures of whole steps go on
+    )
+    return llm, stats
 
 
 def _arguments(launch: Launch) -> Mapping[str, Any]:
@@ -93,10 +95,10 @@ def _arguments(launch: Launch) -> Mapping[str, Any]:
     return arguments
 
 
-def _pulse_logger(pulse: Pulse) -> Any:
+def _stats_logger(stats: EngineStats) -> Any:
     """A factory of vLLM statistics loggers that only keep the newest figures, and stand in for Prometheus's."""
 
-    class PulseLogger(PrometheusStatLogger):  # type: ignore[misc]
+    class StatsLogger(PrometheusStatLogger):  # type: ignore[misc]
         def __init__(self, vllm_config: Any, engine_indexes: Any = None) -> None:
             pass
 
@@ -104,14 +106,14 @@ def _pulse_logger(pulse: Pulse) -> Any:
             pass
 
         def record(self, scheduler_stats: Any, *args: Any, **kwargs: Any) -> None:
-            pulse.steps += 1
-            pulse.at = time.monotonic()
+            stats.steps += 1
+            stats.at = time.monotonic()
             if scheduler_stats is not None:
-                pulse.running = scheduler_stats.num_running_reqs
-                pulse.waiting = scheduler_stats.num_waiting_reqs
-                pulse.kv_usage = scheduler_stats.kv_cache_usage
+                stats.running = scheduler_stats.num_running_reqs
+                stats.waiting = scheduler_stats.num_waiting_reqs
+                stats.kv_usage = scheduler_stats.kv_cache_usage
 
         def log(self) -> None:
             pass
 
-    return PulseLogger
+    return StatsLogger

@@ -19,7 +19,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ramify.engines import Measured, Text
+from ramify.engines import Measurement, Text
 from ramify.weights import Probe
 
 CLEAR = 10.0
@@ -60,18 +60,18 @@ def apart(figure: float, expected: float, tolerance: float, *, bound: bool = Fal
     return distance(figure, expected, bound=bound) / (tolerance * max(1.0, abs(expected)))
 
 
-def compare(probes: Sequence[Probe], measured: Sequence[Measured], tolerance: float) -> list[float]:
+def compare(probes: Sequence[Probe], measured: Sequence[Measurement], tolerance: float) -> list[float]:
     """For each probe, how many tolerances its worst figure is off."""
     return [max(_parts(probe, found, tolerance)) for probe, found in zip(probes, measured, strict=True)]
 
 
-def separation(probe: Probe, found: Measured, tolerance: float) -> float:
+def separation(probe: Probe, found: Measurement, tolerance: float) -> float:
     """How many tolerances all figures together are off, beyond what the same weights would be."""
     parts = _parts(probe, found, tolerance)
     return math.sqrt(max(0.0, sum(part**2 for part in parts) - len(parts) * NOISE**2))
 
 
-def _nearer_to_before(probe: Probe, found: Measured, before: Measured) -> bool:
+def _nearer_to_before(probe: Probe, found: Measurement, before: Measurement) -> bool:
     """Whether a measurement lies nearer to the one before than to what was published; tokens of which only a bound is
     known say nothing."""
     triples = [
@@ -86,7 +86,7 @@ def _nearer_to_before(probe: Probe, found: Measured, before: Measured) -> bool:
     return sum((f - old) ** 2 for f, old, _ in triples) < sum((f - e) ** 2 for f, _, e in triples)
 
 
-def _parts(probe: Probe, found: Measured, tolerance: float) -> list[float]:
+def _parts(probe: Probe, found: Measurement, tolerance: float) -> list[float]:
     parts = [
         apart(figure, expected, tolerance, bound=bound)
         for figure, expected, bound in zip(found.logprobs, probe.logprobs, found.bounds, strict=True)
@@ -96,8 +96,8 @@ def _parts(probe: Probe, found: Measured, tolerance: float) -> list[float]:
 
 def check(
     probes: Sequence[Probe],
-    before: Sequence[Measured],
-    rounds: Sequence[Sequence[Measured]],
+    before: Sequence[Measurement],
+    rounds: Sequence[Sequence[Measurement]],
     tolerance: float,
 ) -> CanaryReport:
     """Compare what was measured after a reload, in each of `rounds`, with what was published; `before` is what the
@@ -125,7 +125,7 @@ def check(
     return CanaryReport(len(probes), sum(clear), logprob, value)
 
 
-def same(one: Sequence[Measured], other: Sequence[Measured], tolerance: float, what: str) -> None:
+def same(one: Sequence[Measurement], other: Sequence[Measurement], tolerance: float, what: str) -> None:
     """Raise `CanaryFailed` unless both give the same figures."""
     for left, right in zip(one, other, strict=True):
         pairs = [*zip(left.logprobs, right.logprobs, strict=True)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
-from ramify.engines import Measured, Text
+from ramify.engines import Measurement, Text
 from ramify.search.protocols import Policy, Scorer
 from ramify.search.records import Action
 
@@ -128,7 +128,7 @@ class Engines(Protocol):
 
     async def reset_prefix_caches(self) -> None: ...
 
-    async def measure(self, texts: Sequence[Text]) -> list[Measured]:
+    async def measure(self, texts: Sequence[Text]) -> list[Measurement]:
         """Log-probabilities and values of texts under the weights that are loaded."""
         ...
 

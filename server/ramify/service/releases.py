@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import ramify
-from ramify.engines import Measured, Text, long_text
+from ramify.engines import Measurement, Text, long_text
 from ramify.search.protocols import EngineDead
 from ramify.service import canary
 from ramify.service.catalogue import ReleaseEntry, catalogue, lineage, resolve
@@ -287,7 +287,7 @@ class Releases:
         )
 
     async def _canary(
-        self, release: Release, texts: Sequence[Text], before: Sequence[Measured]
+        self, release: Release, texts: Sequence[Text], before: Sequence[Measurement]
     ) -> canary.CanaryReport:
         probes, tolerance = release.manifest.canary, self.engines.tolerance
         first = await self.engines.measure(texts)
@@ -325,7 +325,7 @@ class Releases:
         release: Release,
         before: Release,
         texts: Sequence[Text],
-        figures: Sequence[Measured],
+        figures: Sequence[Measurement],
         error: Exception,
     ) -> None:
         """Load the release before again. Raises `EngineDead` where that fails too: the engines may hold anything."""

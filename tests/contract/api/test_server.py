@@ -20,7 +20,7 @@ from ramify.api.server import (
     ENGINE_DIED,
     REFUSED,
     STOPPED,
-    Refused,
+    StartupError,
     _Server,
     admin_listener,
     bind,
@@ -142,7 +142,7 @@ async def test_a_signal_while_the_engines_start_ends_the_start(tmp_path: Path) -
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::"])
 def test_without_a_key_only_loopback_is_listened_on(host: str) -> None:
-    with pytest.raises(Refused, match="without an API key"):
+    with pytest.raises(StartupError, match="without an API key"):
         preflight(Settings(host=host, port=0))
 
 
@@ -167,12 +167,12 @@ def test_an_admin_port_in_use_is_refused_naming_the_setting() -> None:
     with bind("127.0.0.1", 0) as taken:
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(Refused, match=rf"127.0.0.1:{port}.*admin.port"):
+        with pytest.raises(StartupError, match=rf"127.0.0.1:{port}.*admin.port"):
             admin_listener(Settings(admin={"port": port}))
 
 
 def test_without_an_admin_key_only_loopback_is_administered() -> None:
-    with pytest.raises(Refused, match=r"admin\.key_file"):
+    with pytest.raises(StartupError, match=r"admin\.key_file"):
         admin_listener(Settings(admin={"host": "0.0.0.0", "port": 0}))
     admin_listener(Settings(admin={"host": "0.0.0.0", "port": 0, "key": "a-key-of-the-tests"})).close()
 
@@ -190,7 +190,7 @@ def test_a_port_in_use_is_refused_naming_the_settings(capsys: pytest.CaptureFixt
     with bind("127.0.0.1", 0) as taken:
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(Refused, match=rf"127.0.0.1:{port}.*settings: host, port"):
+        with pytest.raises(StartupError, match=rf"127.0.0.1:{port}.*settings: host, port"):
             bind("127.0.0.1", port)
         assert serve(Settings(port=port)) == REFUSED
     assert str(port) in capsys.readouterr().err
@@ -204,7 +204,7 @@ async def test_of_two_servers_that_start_at_once_the_slower_is_refused(tmp_path:
     with bind("127.0.0.1", 0) as first, bind("127.0.0.1", first.getsockname()[1]) as second:
         first.listen()
         settings = Settings(log=f"{tmp_path}/trees.db")
-        with pytest.raises(Refused, match="settings: host, port"):
+        with pytest.raises(StartupError, match="settings: host, port"):
             await _Server(settings, ServingPlan(MODEL, EngineConfig(tmp_path)), second, start).run()
 
 

@@ -28,7 +28,7 @@ def test_a_probe_behind_a_queue_is_answered_by_the_queue_s_progress(
 
     async def go() -> None:
         crowd = asyncio.create_task(backend.generate([(prefix, params)] * 3 * engines.config.max_num_seqs))
-        await until(lambda: backend.pulse.running)
+        await until(lambda: backend.stats.running)
         await engines._probe(backend, 1.0)
         assert not crowd.done()
         crowd.cancel()

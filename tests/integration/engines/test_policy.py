@@ -171,14 +171,14 @@ def test_a_cancelled_draw_frees_the_engine_within_a_second_and_says_what_it_had_
         loop = asyncio.get_running_loop()
         doomed = asyncio.create_task(backend.generate([(prefix, forever)] * 3))
         bystander = asyncio.create_task(engines.policy.sample(prefix, Draw(n=1, max_tokens=40), [1]))
-        begun = backend.pulse.steps
-        await until(lambda: backend.pulse.steps >= begun + 20)
+        begun = backend.stats.steps
+        await until(lambda: backend.stats.steps >= begun + 20)
         began = loop.time()
         doomed.cancel()
         with pytest.raises(SampleAborted) as aborted:
             await doomed
         result = await bystander
-        while backend.unfinished or backend.pulse.running or backend.pulse.kv_usage:
+        while backend.unfinished or backend.stats.running or backend.stats.kv_usage:
             await backend.ping(engines.tokenizer.a_token)
             await asyncio.sleep(0.001)
         return aborted.value.tokens, loop.time() - began, result

@@ -168,11 +168,11 @@ def test_judgements_asked_for_one_by_one_share_the_engines_steps(
     live_engines: LiveEngines, engines: Engines
 ) -> None:
     prompt = engines.tokenizer.encode(PROMPT)
-    pulse = engines._backends["value"].pulse
+    stats = engines._backends["value"].stats
 
     async def go() -> int:
-        before = pulse.steps
+        before = stats.steps
         await asyncio.gather(*(engines.scorer.score([[*prompt, token]]) for token in range(4, 68)))
-        return pulse.steps - before
+        return stats.steps - before
 
     assert live_engines.run(go()) <= 8

@@ -1,19 +1,19 @@
 import json
 
-from ramify.bench.report import Found, concurrency_table, pair_table, titled, write
-from ramify.bench.scaling import Growth, Size
-from ramify.bench.throughput import Pair, Replayed, Searched, Throughput
+from ramify.bench.report import BenchResults, concurrency_table, pair_table, titled, write
+from ramify.bench.scaling import Size, SizeScaling
+from ramify.bench.throughput import Pair, ReplayRun, SearchRun, Throughput
 
 
 def pair(search: float, replay: float) -> Pair:
     return Pair(
-        Searched(32, 256, search, 6.0, 9, 1000, 400, requests=77, steps={"policy": 30, "value": 20}),
-        Replayed(replay, 4.0, 1000, 400, requests=77, steps={"policy": 10, "value": 5}),
+        SearchRun(32, 256, search, 6.0, 9, 1000, 400, requests=77, steps={"policy": 30, "value": 20}),
+        ReplayRun(replay, 4.0, 1000, 400, requests=77, steps={"policy": 10, "value": 5}),
     )
 
 
 THROUGHPUT = Throughput((pair(12, 10), pair(11, 10), pair(30, 10)))
-GROWTH = [Growth("mcts", 1.02, (Size(100, 25, 0.005), Size(2000, 500, 0.1)))]
+GROWTH = [SizeScaling("mcts", 1.02, (Size(100, 25, 0.005), Size(2000, 500, 0.1)))]
 
 
 def test_the_ratio_is_the_median_of_the_pairs():
@@ -22,8 +22,8 @@ def test_the_ratio_is_the_median_of_the_pairs():
 
 
 def test_the_title_says_whether_the_target_is_met():
-    assert "met" in titled(Found(THROUGHPUT, [], []))[0][0]
-    assert "missed" in titled(Found(Throughput((pair(13, 10),)), [], []))[0][0]
+    assert "met" in titled(BenchResults(THROUGHPUT, [], []))[0][0]
+    assert "missed" in titled(BenchResults(Throughput((pair(13, 10),)), [], []))[0][0]
 
 
 def test_every_pair_has_a_line_and_the_median_one_more():
@@ -37,7 +37,7 @@ def test_rates_are_by_the_second():
 
 
 def test_what_was_found_is_written_whole(tmp_path):
-    found = Found(THROUGHPUT, GROWTH, [THROUGHPUT.pairs[0].searched])
+    found = BenchResults(THROUGHPUT, GROWTH, [THROUGHPUT.pairs[0].searched])
     write(tmp_path, found, {"command": "ramify bench", "data": "countdown:dev"})
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["ratio"] == 1.2

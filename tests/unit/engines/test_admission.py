@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from ramify.engines import EngineBusy
-from ramify.engines.admission import Slots
+from ramify.engines.admission import EngineLimiter
 
 
 async def turn() -> None:
@@ -16,7 +16,7 @@ async def turn() -> None:
 
 def test_requests_wait_for_free_slots_and_are_served_in_the_order_in_which_they_came() -> None:
     async def go() -> None:
-        slots, order = Slots(4, 100), list[int]()
+        slots, order = EngineLimiter(4, 100), list[int]()
 
         async def take(name: int, units: int) -> None:
             await slots.acquire(units)
@@ -38,7 +38,7 @@ def test_requests_wait_for_free_slots_and_are_served_in_the_order_in_which_they_
 
 def test_a_full_queue_refuses_at_once() -> None:
     async def go() -> None:
-        slots = Slots(1, 2)
+        slots = EngineLimiter(1, 2)
         await slots.acquire(1)
         waiting = [asyncio.create_task(slots.acquire(1)) for _ in range(2)]
         await turn()
@@ -54,7 +54,7 @@ def test_a_full_queue_refuses_at_once() -> None:
 
 def test_a_request_larger_than_all_slots_takes_them_all() -> None:
     async def go() -> None:
-        slots = Slots(2, 10)
+        slots = EngineLimiter(2, 10)
         assert await slots.acquire(5) == 2
         slots.release(2)
         assert slots.taken == 0
@@ -65,7 +65,7 @@ def test_a_request_larger_than_all_slots_takes_them_all() -> None:
 @pytest.mark.parametrize("same_moment", [False, True])
 def test_a_cancelled_wait_gives_its_turn_to_the_next(same_moment: bool) -> None:
     async def go() -> None:
-        slots = Slots(1, 10)
+        slots = EngineLimiter(1, 10)
         await slots.acquire(1)
         first, second = (asyncio.create_task(slots.acquire(1)) for _ in range(2))
         await turn()

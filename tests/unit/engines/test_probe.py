@@ -16,7 +16,7 @@ class Still:
     """An engine that makes no step; what holds it lets go while it is asked."""
 
     launch = SimpleNamespace(role="policy")
-    pulse = SimpleNamespace(steps=7)
+    stats = SimpleNamespace(steps=7)
 
     def __init__(self, held: bool) -> None:
         self.held = held

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ramify.engines import BadScores, EngineError
-from ramify.engines.admission import Slots
+from ramify.engines.admission import EngineLimiter
 from ramify.engines.chains import chains
 from ramify.engines.recording import Recorder
 from ramify.engines.scorer import NoScorer, VllmScorer, sigmoid
@@ -39,7 +39,7 @@ def law(tokens: Sequence[int]) -> float:
 
 
 def score(engine: Logits, sequences: Sequence[Sequence[int]], **options: object) -> list[Score]:
-    scorer = VllmScorer(engine, Slots(8, 8), Recorder(), "v000001", **options)  # type: ignore[arg-type]
+    scorer = VllmScorer(engine, EngineLimiter(8, 8), Recorder(), "v000001", **options)  # type: ignore[arg-type]
     return asyncio.run(scorer.score(sequences))
 
 
