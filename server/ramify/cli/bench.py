@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ramify.cli.output import console, errors, fail, refuse
-from ramify.cli.signals import ended_as_interrupted
+from ramify.cli.terminal import console, ended_as_interrupted, errors, fail, refuse
 
 if TYPE_CHECKING:
     from ramify.bench.report import BenchResults

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
-from ramify.cli.signals import ended_as_interrupted
+from ramify.cli.terminal import ended_as_interrupted
 from ramify.engines.progress import SAID
 
 DEADLINE = 600.0

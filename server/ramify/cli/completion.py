@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import typer
 
-from ramify.cli.output import errors
+from ramify.cli.terminal import errors
 
 NEWEST = 20
 """Trees that are offered."""

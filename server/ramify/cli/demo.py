@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ramify.cli.output import console, errors, fail
+from ramify.cli.terminal import console, errors, fail
 
 if TYPE_CHECKING:
     from ramify.evaluation.problems import Problem
@@ -108,7 +108,7 @@ def _telling(asked: Sequence[Problem], rows: Sequence[Row]) -> Problem:
 def _show(summary: Summary, tree: Tree, folder: Path) -> None:
     from rich.table import Table
 
-    from ramify.cli.search import show
+    from ramify.cli.tree_view import show
 
     group = summary.groups[-1]
     n = max(f.accuracy.n for f in summary.figures if f.group == group)
@@ -143,7 +143,7 @@ def _cells(method: str, budget: int, figure: Any, n: int) -> list[str]:
 
 
 def _onward(folder: Path) -> str:
-    from ramify.cli.invocation import command
+    from ramify.cli.terminal import command
 
     ramify = command()
     return f"""

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ramify.cli import completion
-from ramify.cli.output import console, errors, fail, refuse
-from ramify.cli.signals import ended_as_interrupted
+from ramify.cli.terminal import console, ended_as_interrupted, errors, fail, refuse
 
 if TYPE_CHECKING:
     from ramify.evaluation.methods import Method

@@ -8,8 +8,7 @@ from typing import NoReturn
 
 import httpx
 
-from ramify.cli.invocation import command
-from ramify.cli.output import fail, refuse
+from ramify.cli.terminal import command, fail, refuse
 from ramify_client import Admin, Client, ConnectionFailed, RamifyError, ResponseError, Unauthorized
 
 

@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from ramify.cli.output import errors
+from ramify.cli.terminal import errors
 from ramify.evaluation.runner import Tally
 
 if TYPE_CHECKING:

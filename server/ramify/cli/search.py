@@ -1,19 +1,33 @@
-"""`ramify search`: one question, answered by tree search before one's eyes."""
+"""`ramify search`: one prompt, answered by a tree search that is shown as it grows."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.spinner import Spinner
+from rich.text import Text
 
 from ramify.cli import completion
-from ramify.cli.output import AsJson, console, errors, fail, print_json, refuse
-from ramify.cli.signals import ended_as_interrupted
+from ramify.cli.terminal import AsJson, ended_as_interrupted, errors, fail, print_json, refuse
+
+if TYPE_CHECKING:
+    from ramify.search.run import Progress
+    from ramify.search.tree import Tree
+    from ramify.service.ask import SearchSpec
 
 DEFAULT_TOKENS = 1000
+EVERY = 0.1
+"""Seconds between two looks at the progress of a search in this process."""
 
 
 def search(
@@ -56,61 +70,34 @@ def search(
     web: Annotated[bool, typer.Option("--web", help="Open the tree in the server's viewer.")] = False,
 ) -> None:
     """Search for an answer, watch it grow, see the tree."""
-    from ramify.evaluation.methods import parse_value
-
     if release is not None and not local:
         refuse("--release goes with --local; a running server has its own")
     if web and local:
         refuse("--web goes without --local: the viewer is a server's")
     if prompt == "-" and not (prompt := sys.stdin.read().removesuffix("\n")):
         refuse("standard input is empty: there is no prompt")
-    asked: dict[str, Any] = {
+    parameters = {
         "algorithm": _algorithm(algorithm),
         "grader": grader,
         "budget": {"tokens": tokens} | ({} if simulations is None else {"simulations": simulations}),
-    }
-    for setting in set_ or []:
-        key, found, text = setting.partition("=")
-        if not found:
-            refuse(f"--set {setting!r} has no '=': write it like kappa=3")
-        asked[key.strip()] = parse_value(text.strip())
+    } | _settings(set_ or [])
     body: dict[str, Any] = {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
-    body |= (
-        {"search": asked}
-        | ({} if task is None else {"task": {"name": task}})
-        | ({} if seed is None else {"seed": seed})
-    )
-    if local:
-        from ramify.cli.search_local import run_local
-        from ramify.engines.errors import EngineError
-        from ramify.weights import WeightsError
-
-        try:
-            with ended_as_interrupted():
-                tree = asyncio.run(run_local(release, body))
-        except (WeightsError, EngineError) as error:
-            fail(error, "see what there is:  ramify releases list")
-        except KeyboardInterrupt:
-            fail("stopped", code=130)
-    else:
-        from ramify.cli.search_remote import run_remote
-
-        tree, page = run_remote(server, api_key, body)
+    body["search"] = parameters
+    if task is not None:
+        body["task"] = {"name": task}
+    if seed is not None:
+        body["seed"] = seed
+    tree, page = (search_here(release, body), "") if local else search_there(server, api_key, body)
     if as_json:
         from ramify.search.codec import tree_to_dict
 
         print_json(tree_to_dict(tree))
     else:
+        from ramify.cli.tree_view import show
+
         show(tree, branches)
     if web:
         _open(page)
-
-
-def _open(page: str) -> None:
-    """Say where the tree is, and open it if somebody sits at this terminal."""
-    errors.print(page, highlight=False, soft_wrap=True)
-    if sys.stdout.isatty():
-        typer.launch(page)
 
 
 def _algorithm(name: str) -> str:
@@ -127,29 +114,122 @@ def _algorithm(name: str) -> str:
     return name
 
 
-def show(tree: Any, branches: int, outcome: float | None = None) -> None:
-    """The tree, the answer, and what it cost. outcome: the latest verdict on the answer; None: the tree's own."""
-    from rich.markup import escape
+def _settings(words: Sequence[str]) -> dict[str, Any]:
+    """The parameters that `--set` gives."""
+    from ramify.evaluation.methods import parse_value
 
-    from ramify.cli.tree_view import draw
-    from ramify.evaluation.verdicts import right_nodes
+    parameters = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals:
+            refuse(f"--set {word!r} has no '=': write it like kappa=3")
+        parameters[name.strip()] = parse_value(text.strip())
+    return parameters
 
-    right = asyncio.run(right_nodes(tree))
-    console.print(draw(tree, right, branches))
-    console.print()
-    if tree.answer is None:
-        fail(f"no answer: the search ended {tree.status} ({tree.error or tree.stop_reason})")
-    if outcome is None and tree.verdict is not None:
-        outcome = tree.verdict.outcome
-    if outcome is None and right is not None:
-        outcome = float(tree.answer.node in right)
-    mark = "" if outcome is None else "[bold green]right[/]" if outcome >= 1 else "[red]wrong[/]"
-    console.print("[bold]answer[/]", mark)
-    console.print(escape(tree.answer.text.rstrip("\n")), highlight=False)
-    usage = tree.usage
-    value = "" if tree.answer.value is None else f"value {tree.answer.value:.2f}, "
-    console.print(
-        f"[dim]{value}{usage.simulations} simulations, {usage.completion_tokens} tokens, {usage.nodes} nodes, "
-        f"{usage.seconds:.2f} s; ended by {tree.stop_reason}; {tree.id}[/]",
-        highlight=False,
+
+def search_there(server: str | None, api_key: str | None, body: Mapping[str, Any]) -> tuple[Tree, str]:
+    """Search on a running server, showing the progress; return the finished tree and its page in the viewer.
+
+    Exits with a message if the server refuses.
+    """
+    from ramify.cli.http import asking
+    from ramify.search.codec import tree_from_dict
+
+    result = None
+    with (
+        asking(server, api_key) as client,
+        client.stream(**body, include_tree=True) as events,
+        Live(_status(None), console=errors, refresh_per_second=8, transient=True) as live,
+    ):
+        for event in events:
+            if event.kind == "progress":
+                live.update(_status(event.model_dump()))
+            result = event.result
+        page = client.configuration.base_url + (result.tree.url if result else "")
+    if result is None or result.tree_document is None:
+        fail("the server's answer is without its tree")
+    return tree_from_dict(result.tree_document), page
+
+
+def search_here(release: Path | None, body: Mapping[str, Any]) -> Tree:
+    """Start a release's engines in this process, search, and return the finished tree.
+
+    Exits with a message if a parameter is wrong or the engines do not start.
+    """
+    from ramify.engines.errors import EngineError
+    from ramify.weights import WeightsError
+
+    try:
+        with ended_as_interrupted():
+            return asyncio.run(_searched(release, body))
+    except (WeightsError, EngineError) as error:
+        fail(error, "see what there is:  ramify releases list")
+    except KeyboardInterrupt:
+        fail("stopped", code=130)
+
+
+async def _searched(release: Path | None, body: Mapping[str, Any]) -> Tree:
+    from ramify.evaluation.local import open_release
+    from ramify.search.run import Search
+    from ramify.service.errors import ServiceError
+
+    async with open_release(release) as local:
+        try:
+            prepared = local.preparer.prepare(_spec(body))
+        except ServiceError as error:
+            refuse(f"{error.param}: {error.message}")
+        last = time.monotonic()
+        with Live(_status(None), console=errors, refresh_per_second=8, transient=True) as live:
+
+            def observe(progress: Progress) -> None:
+                nonlocal last
+                if time.monotonic() - last > EVERY:
+                    last = time.monotonic()
+                    live.update(_status({**asdict(progress), "answer": asdict(progress)["best"]}))
+
+            engines = local.engines
+            await Search(
+                prepared.tree,
+                engines.policy,
+                engines.scorer,
+                prepared.task,
+                clock=time.monotonic,
+                observe=observe,
+            ).run()
+        return prepared.tree
+
+
+def _spec(body: Mapping[str, Any]) -> SearchSpec:
+    """A request's body as the service takes it."""
+    from ramify.service.ask import Message, SearchSpec
+
+    return SearchSpec(
+        prompt=body.get("prompt"),
+        messages=tuple(Message(**message) for message in body.get("messages", ())),
+        task=body.get("task", {}).get("name"),
+        search=body["search"],
+        seed=body.get("seed"),
     )
+
+
+def _status(progress: Mapping[str, Any] | None) -> RenderableType:
+    """A spinner with the figures of a `search.progress` event, and the best answer so far under it."""
+    if progress is None:
+        return Spinner("dots", Text("searching …"))
+    line = (
+        f"{progress['simulations']} simulations, {progress['tokens']} tokens, {progress['nodes']} nodes, "
+        f"{progress['seconds']:.1f} s"
+    )
+    best = progress.get("answer")
+    if not best:
+        return Spinner("dots", Text(line))
+    value = "" if best.get("value") is None else f" [dim](value {best['value']:.2f})[/]"
+    text = escape(str(best.get("final") or best["text"]).strip())
+    return Group(Spinner("dots", Text(line)), Text.from_markup(f"  best so far: [cyan]{text}[/]{value}"))
+
+
+def _open(page: str) -> None:
+    """Print the address of the tree's page, and open it if somebody sits at this terminal."""
+    errors.print(page, highlight=False, soft_wrap=True)
+    if sys.stdout.isatty():
+        typer.launch(page)

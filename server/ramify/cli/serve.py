@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ramify.cli.output import refuse
+from ramify.cli.terminal import refuse
 
 
 def serve(

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ramify.cli.output import fail, refuse
+from ramify.cli.terminal import fail, refuse
 
 if TYPE_CHECKING:
     from ramify.settings import RetentionSettings, Settings

@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 
 from rich.markup import escape
 from rich.tree import Tree as Drawing
 
+from ramify.cli.terminal import console, fail
 from ramify.search.tree import Node, Tree
 
 RIGHT, WRONG, CUT = "[bold green]✓[/]", "[red]✗[/]", "[yellow]…[/]"
+
+
+def show(tree: Tree, branches: int, outcome: float | None = None) -> None:
+    """Print the tree, its answer, and what it cost. outcome: the latest verdict on the answer; None: the tree's own."""
+    from ramify.evaluation.verdicts import right_nodes
+
+    right = asyncio.run(right_nodes(tree))
+    console.print(draw(tree, right, branches))
+    console.print()
+    if tree.answer is None:
+        fail(f"no answer: the search ended {tree.status} ({tree.error or tree.stop_reason})")
+    if outcome is None and tree.verdict is not None:
+        outcome = tree.verdict.outcome
+    if outcome is None and right is not None:
+        outcome = float(tree.answer.node in right)
+    mark = "" if outcome is None else "[bold green]right[/]" if outcome >= 1 else "[red]wrong[/]"
+    console.print("[bold]answer[/]", mark)
+    console.print(escape(tree.answer.text.rstrip("\n")), highlight=False)
+    usage = tree.usage
+    value = "" if tree.answer.value is None else f"value {tree.answer.value:.2f}, "
+    console.print(
+        f"[dim]{value}{usage.simulations} simulations, {usage.completion_tokens} tokens, {usage.nodes} nodes, "
+        f"{usage.seconds:.2f} s; ended by {tree.stop_reason}; {tree.id}[/]",
+        highlight=False,
+    )
 
 
 def draw(tree: Tree, right: Collection[int] | None = None, branches: int = 3, lines: int = 40) -> Drawing:

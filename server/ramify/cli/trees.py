@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ramify.cli import completion
-from ramify.cli.output import AsJson, console, errors, fail, print_json, refuse
+from ramify.cli.terminal import AsJson, console, errors, fail, print_json, refuse
 from ramify.cli.tree_source import log_advice, log_url, opened, resolve, retention_of, source
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """One tree, drawn: its most visited branches, what the search thought of them, what came of them."""
-    from ramify.cli.search import show as draw
+    from ramify.cli.tree_view import show as draw
     from ramify.search.codec import tree_from_dict
 
     with source(log, config, server, api_key) as trees:
