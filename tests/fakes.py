@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ramify.search.protocols import EngineDead, GradingFailed, SampleAborted
-from ramify.search.records import Draw, Finish, Score, Step, Verdict
+from ramify.search.records import Continuation, Draw, Finish, Score, Verdict
 
 END = 0
 Rule = Callable[[str], Mapping[str, float]]
@@ -54,7 +54,7 @@ class FakePolicy:
     generated: int = 0
     aborted: int = 0
 
-    async def sample(self, prefix: Sequence[int], draw: Draw, seeds: Sequence[int]) -> list[Step]:
+    async def sample(self, prefix: Sequence[int], draw: Draw, seeds: Sequence[int]) -> list[Continuation]:
         if self.die_after is not None and len(self.requests) >= self.die_after:
             raise EngineDead("the fake engine was told to die")
         text = decode(prefix)
@@ -75,13 +75,15 @@ class FakePolicy:
         self.generated += sum(len(s.token_ids) for s in steps)
         return steps
 
-    async def next_tokens(self, prefix: Sequence[int], k: int, temperature: float) -> list[Step]:
+    async def next_tokens(self, prefix: Sequence[int], k: int, temperature: float) -> list[Continuation]:
         text = decode(prefix).removeprefix(self.prompt)
         self.generated += 1
         choices = sorted(self.rule(text).items(), key=lambda c: -c[1])[:k]
         assert all(len(c) <= 1 for c, _ in choices), "token actions need a rule of single characters"
         return [
-            Step((ord(c) if c else END,), c, (math.log(p),), (len(c),), "length" if c else "eos", "fake")
+            Continuation(
+                (ord(c) if c else END,), c, (math.log(p),), (len(c),), "length" if c else "eos", "fake"
+            )
             for c, p in choices
         ]
 
@@ -91,7 +93,7 @@ class FakePolicy:
         for _ in range(self.jitter.randrange(4) if self.jitter else 1):
             await asyncio.sleep(0)
 
-    def _one(self, text: str, draw: Draw, rng: random.Random) -> Step:
+    def _one(self, text: str, draw: Draw, rng: random.Random) -> Continuation:
         tokens: list[int] = []
         logprobs: list[float] = []
         said, finish = "", None
@@ -112,7 +114,7 @@ class FakePolicy:
         for token in tokens:
             at += token != END
             ends.append(at)
-        return Step(tuple(tokens), said, tuple(logprobs), tuple(ends), finish, "fake")
+        return Continuation(tuple(tokens), said, tuple(logprobs), tuple(ends), finish, "fake")
 
     @staticmethod
     def _finish(token: int, said: str, length: int, draw: Draw) -> Finish | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from fakes import FakePolicy, decode, encode
 from ramify.search.protocols import SampleAborted
-from ramify.search.records import Draw, Step
+from ramify.search.records import Continuation, Draw
 
 
 @dataclass
@@ -88,7 +88,9 @@ class FakePlain:
                 }
         yield {**head, "choices": [], "usage": usage(prompts, draws)}
 
-    async def _draw(self, body: Mapping[str, Any], sequences: int) -> tuple[list[list[int]], list[Step]]:
+    async def _draw(
+        self, body: Mapping[str, Any], sequences: int
+    ) -> tuple[list[list[int]], list[Continuation]]:
         self.bodies.append(body)
         self._check()
         prompts = self._prompts(body)
@@ -96,7 +98,7 @@ class FakePlain:
         assert cap is not None  # vLLM too draws a token to score a prompt
         draw = Draw(n=body.get("n", 1), max_tokens=max(1, cap), temperature=body.get("temperature", 1.0))
         seeds = random.Random(body.get("seed"))
-        steps: list[Step] = []
+        steps: list[Continuation] = []
         for prompt in prompts:
             own = [seeds.randrange(1 << 32) for _ in range(draw.n)]
             try:
@@ -127,7 +129,7 @@ class FakePlain:
             "model": "policy",
         }
 
-    def _choice(self, body: Mapping[str, Any], index: int, step: Step) -> dict[str, Any]:
+    def _choice(self, body: Mapping[str, Any], index: int, step: Continuation) -> dict[str, Any]:
         content = (
             {"message": {"role": "assistant", "content": step.text, "tool_calls": self.called}}
             if "messages" in body
@@ -135,11 +137,11 @@ class FakePlain:
         )
         return {"index": index, "logprobs": None, "finish_reason": self._finish(step), **content}
 
-    def _finish(self, step: Step) -> str:
+    def _finish(self, step: Continuation) -> str:
         return self.finish or ("length" if step.finish == "length" else "stop")
 
 
-def response(body: Mapping[str, Any], prompts: list[list[int]], draws: list[Step]) -> dict[str, Any]:
+def response(body: Mapping[str, Any], prompts: list[list[int]], draws: list[Continuation]) -> dict[str, Any]:
     """A response in vLLM's shape, of one message."""
     count = usage(prompts, draws)
     text = {"type": "output_text", "text": draws[0].text, "annotations": []}
@@ -159,7 +161,9 @@ def response(body: Mapping[str, Any], prompts: list[list[int]], draws: list[Step
     }
 
 
-def events(body: Mapping[str, Any], prompts: list[list[int]], draws: list[Step]) -> Iterator[dict[str, Any]]:
+def events(
+    body: Mapping[str, Any], prompts: list[list[int]], draws: list[Continuation]
+) -> Iterator[dict[str, Any]]:
     """The same as events."""
     whole = response(body, prompts, draws)
     yield {
@@ -172,6 +176,6 @@ def events(body: Mapping[str, Any], prompts: list[list[int]], draws: list[Step])
     yield {"type": "response.completed", "sequence_number": 9, "response": whole}
 
 
-def usage(prompts: list[list[int]], draws: list[Step]) -> dict[str, int]:
+def usage(prompts: list[list[int]], draws: list[Continuation]) -> dict[str, int]:
     read, written = sum(map(len, prompts)), sum(len(step.token_ids) for step in draws)
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from contract.api.world import FakeEngines
 from ramify.engines import EngineBusy, Measurement, ReloadFailed, Text
-from ramify.search.records import Score, Step
+from ramify.search.records import Continuation, Score
 from ramify.weights import Details, Probe, Release, publish
 
 PROBES = (((1, 2), (3, 4, 5)), ((1, 2, 3), (4,)))
@@ -124,7 +124,7 @@ def stamped(engines: ReloadingEngines, release: str) -> None:
     policy.release = scorer.release = release  # type: ignore[attr-defined]
     sample, score = policy.sample, scorer.score
 
-    async def sampled(*asked: object) -> list[Step]:
+    async def sampled(*asked: object) -> list[Continuation]:
         return [dataclasses.replace(step, release=policy.release) for step in await sample(*asked)]  # type: ignore[arg-type,attr-defined]
 
     async def scored(*asked: object) -> list[Score]:

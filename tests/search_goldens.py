@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fakes import FakeTask
-from ramify.search.records import Action, Limits, Sampling
+from ramify.search.records import Action, BudgetLimits, Sampling
 from ramify.search.tree import Tree
 from search_worlds import STEP, lines, ran, shape, words
 
@@ -53,7 +53,7 @@ def grown(name: str) -> Tree:
     params = CASES[name]
     rule = lines if params.get("action", STEP) is STEP else words
     task = FakeTask(lambda text: text.startswith("a"))
-    limits = Limits(simulations=10, tokens=150)
+    limits = BudgetLimits(simulations=10, tokens=150)
     return ran(
         rule, task=task, **params, schedule="waves", sampling=Sampling(max_tokens=12), budget=limits
     ).tree

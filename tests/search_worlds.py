@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fakes import FakePolicy, FakeScorer, FakeTask, Rule, encode, letters
+from ramify.search.builder import TreeBuilder
 from ramify.search.codec import check_structure, tree_from_dict, tree_to_dict
-from ramify.search.growth import Growth
 from ramify.search.params import search_params
-from ramify.search.records import Action, Draw, Limits, Sampling, Step
+from ramify.search.records import Action, BudgetLimits, Continuation, Draw, Sampling
 from ramify.search.run import Progress, Search
 from ramify.search.tree import Node, Tree
 
@@ -46,7 +46,7 @@ class ListingPolicy(FakePolicy):
     """Leaves nothing to chance: draw i of a request takes the i-th of the texts that its rule allows next, and after
     that always the first."""
 
-    def _one(self, text: str, draw: Draw, rng: random.Random) -> Step:
+    def _one(self, text: str, draw: Draw, rng: random.Random) -> Continuation:
         self._turn = getattr(self, "_turn", itertools.cycle(range(draw.n)))
         if self._left == 0:
             self._turn, self._left = iter(range(draw.n)), draw.n
@@ -63,7 +63,7 @@ class ListingPolicy(FakePolicy):
 
 def new_tree(
     *,
-    budget: Limits | None = None,
+    budget: BudgetLimits | None = None,
     action: Action | None = None,
     sampling: Sampling | None = None,
     seed: int = 7,
@@ -82,9 +82,9 @@ def new_tree(
     )
 
 
-def grow(growth: Growth, parent: Node, text: str, **fields: Any) -> Node:
+def grow(builder: TreeBuilder, parent: Node, text: str, **fields: Any) -> Node:
     """A node added by hand."""
-    node = growth.tree.add(
+    node = builder.tree.add(
         parent,
         tokens=encode(text),
         logprobs=(0.0,) * len(text),
@@ -92,7 +92,7 @@ def grow(growth: Growth, parent: Node, text: str, **fields: Any) -> Node:
         length=parent.length + len(text),
         **fields,
     )
-    growth._index[(parent.id, node.tokens)] = node
+    builder._index[(parent.id, node.tokens)] = node
     parent.expanded = True
     return node
 
@@ -288,7 +288,7 @@ def sequence(values: Sequence[float]) -> Callable[[], float]:
     return clock
 
 
-def replaced(step: Step, **fields: Any) -> Step:
+def replaced(step: Continuation, **fields: Any) -> Continuation:
     return dataclasses.replace(step, **fields)
 
 

@@ -11,10 +11,10 @@ import httpx
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from ramify.search.arms import arms, puct_scores
 from ramify.search.budget import Budget
+from ramify.search.builder import TreeBuilder
 from ramify.search.codec import tree_from_dict
-from ramify.search.growth import Growth
+from ramify.search.selection import arms, puct_scores
 from ramify.search.tree import Tree
 from server_process import ServerProcess
 
@@ -288,11 +288,11 @@ def test_the_panel_recomputes_selection_as_the_search_computes_it(
         }""",
         small,
     )
-    growth = Growth(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
+    builder = TreeBuilder(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
     for leaf in tree.nodes:
         if leaf.terminal is not None:
-            growth._see(leaf)
-    choices = arms(tree.root, tree.children(tree.root), fresh=True, revisit=False, unseen=growth.unseen)
+            builder._see(leaf)
+    choices = arms(tree.root, tree.children(tree.root), fresh=True, revisit=False, unseen=builder.unseen)
     scores = puct_scores(choices, tree.params.c_init, tree.params.c_base)
     assert [node for node, _ in found] == [arm.node.id if arm.node else None for arm in choices]
     assert [score for _, score in found] == pytest.approx(scores)

@@ -154,7 +154,7 @@ def test_a_forbidden_import_is_noticed(module: str, source: str, fault: str) -> 
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("ramify.engines.policy", "import vllm, torch\nfrom ramify.search.records import Step"),
+        ("ramify.engines.policy", "import vllm, torch\nfrom ramify.search.records import Continuation"),
         ("ramify.api.app", "from ramify import __version__\nfrom ramify.service import searches"),
         ("ramify_trainer.loop", "from ramify.rewards.registry import task\nimport ramify_client, torch"),
         ("ramify.rewards.tasks", "from .errors import BadProblem"),

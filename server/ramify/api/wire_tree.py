@@ -20,12 +20,14 @@ from pydantic.json_schema import JsonSchemaValue
 
 from ramify.api.wire_common import Reply
 from ramify.search.codec import LATE, LATE_PARAMS
-from ramify.search.records import SearchParams
+from ramify.search.records import BudgetLimits, SearchParams
 from ramify.search.tree import Tree
 from ramify.treelog import Corrupt, Outcome
 
 _LATE: Mapping[type, Mapping[str, Any]] = {Tree: LATE, SearchParams: LATE_PARAMS}
 """Fields that are left out if they say nothing."""
+_NAMES: Mapping[type, str] = {BudgetLimits: "LoggedLimits"}
+"""Names of models that are not `Logged` and the record's."""
 
 
 def described(record: type) -> dict[str, str]:
@@ -51,7 +53,8 @@ def model_of(record: type) -> type[Reply]:
         about = Field(description=said[field.name].replace("`None`", "`null`"), **left_out)
         made[field.name] = (_wire_type(hints[field.name]), about)
     about_class = " ".join((record.__doc__ or "").split())
-    return create_model(f"Logged{record.__name__}", __base__=Reply, __doc__=about_class, **made)
+    name = _NAMES.get(record, f"Logged{record.__name__}")
+    return create_model(name, __base__=Reply, __doc__=about_class, **made)
 
 
 def _wire_type(kind: Any) -> Any:

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 
-from ramify.search.records import Draw, Finish, Score, Step, Verdict
+from ramify.search.records import Continuation, Draw, Finish, Score, Verdict
 
 LINE = 7
 """Tokens of a step, the delimiter included."""
@@ -21,14 +21,14 @@ class InstantPolicy:
     def __init__(self, branching: int = 50) -> None:
         self._first = range(10, 10 + branching)
 
-    async def sample(self, prefix: Sequence[int], draw: Draw, seeds: Sequence[int]) -> list[Step]:
+    async def sample(self, prefix: Sequence[int], draw: Draw, seeds: Sequence[int]) -> list[Continuation]:
         await asyncio.sleep(0)
         return [self._one(prefix, draw, random.Random(seed)) for seed in seeds]
 
-    async def next_tokens(self, prefix: Sequence[int], k: int, temperature: float) -> list[Step]:
+    async def next_tokens(self, prefix: Sequence[int], k: int, temperature: float) -> list[Continuation]:
         raise TypeError("the scaling bench draws steps and paths only")
 
-    def _one(self, prefix: Sequence[int], draw: Draw, rng: random.Random) -> Step:
+    def _one(self, prefix: Sequence[int], draw: Draw, rng: random.Random) -> Continuation:
         done = sum(token == DELIMITER for token in prefix)
         tokens: list[int] = []
         for _ in range(LINES - done):
@@ -41,7 +41,7 @@ class InstantPolicy:
             at += token != END
             ends.append(at)
         finish: Finish = "eos" if tokens[-1] == END else "stop" if stopped else "length"
-        return Step(tuple(tokens), text, (-1.0,) * len(tokens), tuple(ends), finish, "instant")
+        return Continuation(tuple(tokens), text, (-1.0,) * len(tokens), tuple(ends), finish, "instant")
 
 
 class InstantScorer:

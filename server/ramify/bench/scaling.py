@@ -12,7 +12,7 @@ import numpy as np
 
 from ramify.bench.instant import LINE, LINES, AnyText, InstantPolicy, InstantScorer
 from ramify.search.params import search_params
-from ramify.search.records import Limits, Sampling
+from ramify.search.records import BudgetLimits, Sampling
 from ramify.search.run import Search
 from ramify.search.tree import Tree
 
@@ -62,7 +62,7 @@ async def growth(search: str, sizes: Sequence[int] = SIZES, repeats: int = 3) ->
 
 
 async def _grow(search: str, nodes: int, seed: int) -> Size:
-    params = search_params(**SEARCHES[search], budget=Limits(simulations=10_000, nodes=nodes))
+    params = search_params(**SEARCHES[search], budget=BudgetLimits(simulations=10_000, nodes=nodes))
     tree = Tree(
         id=f"tree_{seed:032x}",
         created_at=0.0,

@@ -22,7 +22,7 @@ class EngineConfig:
     """Hugging Face directory of a sequence classifier with one label; `None` serves the policy alone, and then
     whatever needs a judgement of the model fails with a message that says so."""
     release: str = "local"
-    """Release id that every Step and Score carries."""
+    """Release id that every Continuation and Score carries."""
     dtype: Dtype = "auto"
     """Precision of the weights; `auto` is the checkpoint's own (vLLM's own `auto` would halve float32 unasked)."""
     max_model_len: int | None = None

@@ -11,7 +11,7 @@ from ramify.engines.admission import EngineLimiter
 from ramify.engines.recording import EngineRequest, Recorder
 from ramify.engines.tokenizer import Tokenizer
 from ramify.search.protocols import SampleAborted
-from ramify.search.records import Draw, Finish, Step
+from ramify.search.records import Continuation, Draw, Finish
 
 if TYPE_CHECKING:
     from ramify.engines.backend import Backend, RawSample
@@ -23,8 +23,8 @@ class VllmPolicy:
     Every draw is an engine request of its own under its own seed: vLLM's `n` would give neighbouring draws the seeds
     s, s + 1, ..., and inside the engine n draws are n requests anyway.
 
-    `Step.text` is what its tokens decode to, whole: where a stop string ends inside a token, the rest of that token
-    stays in the text, so that texts and tokens always agree.
+    `Continuation.text` is what its tokens decode to, whole: if a stop string ends inside a token, the rest of that
+    token stays in the text, so that texts and tokens always agree.
 
     What is repeatable on vLLM 0.32's CPU backend: a draw depends on its seed, the weights and the prefix alone as
     far as the logits do. In float32 that held for every draw tried, also in batches that mix greedy, seeded and
@@ -52,7 +52,7 @@ class VllmPolicy:
         self._recorder = recorder
         self._params = lru_cache(1024)(self._make_params)
 
-    async def sample(self, prefix: Sequence[int], draw: Draw, seeds: Sequence[int]) -> list[Step]:
+    async def sample(self, prefix: Sequence[int], draw: Draw, seeds: Sequence[int]) -> list[Continuation]:
         """Draw `draw.n` independent continuations. Raises `SampleAborted`, `EngineDead` or an `EngineError`.
 
         The count of `SampleAborted` leaves out what the step computed in which the engine heard of it."""
@@ -79,7 +79,7 @@ class VllmPolicy:
             self._recorder.add(EngineRequest("sample", (tuple(prompt),), lengths, draw, used))
         return [self._step(prefix, one, release) for one in drawn]
 
-    async def next_tokens(self, prefix: Sequence[int], k: int, temperature: float) -> list[Step]:
+    async def next_tokens(self, prefix: Sequence[int], k: int, temperature: float) -> list[Continuation]:
         """The k likeliest next tokens with their exact log-probabilities, likeliest first.
 
         At temperature 0 the log-probabilities are those of temperature 1."""
@@ -99,16 +99,16 @@ class VllmPolicy:
         for token, logprob in drawn.top[:k]:
             text, ends = self._tokenizer.spell(prefix, [token])
             finish: Finish = "eos" if token in self._tokenizer.eos_ids else "length"
-            steps.append(Step((token,), text, (logprob,), ends, finish, release))
+            steps.append(Continuation((token,), text, (logprob,), ends, finish, release))
         return steps
 
-    def _step(self, prefix: Sequence[int], drawn: RawSample, release: str) -> Step:
+    def _step(self, prefix: Sequence[int], drawn: RawSample, release: str) -> Continuation:
         tokens = tuple(drawn.token_ids)
         text, ends = self._tokenizer.spell(prefix, tokens)
         finish: Finish = "length"
         if drawn.stopped:
             finish = "eos" if tokens[-1] in self._tokenizer.eos_ids else "stop"
-        return Step(tokens, text, tuple(drawn.logprobs), ends, finish, release)
+        return Continuation(tokens, text, tuple(drawn.logprobs), ends, finish, release)
 
     def _make_params(self, draw: Draw) -> Any:
         tokens = self._tokenizer.stop_tokens(draw.stop)

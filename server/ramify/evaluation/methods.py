@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ramify.search.params import FLAT, ParamError, search_params
-from ramify.search.records import Action, Algorithm, AnswerRule, Limits, Sampling, SearchParams
+from ramify.search.records import Action, Algorithm, AnswerRule, BudgetLimits, Sampling, SearchParams
 
 SHIPPED = "methods.toml"
 TUNABLE = ("search", "sampling")
@@ -81,7 +81,7 @@ class Method:
         """The same as the core knows it, before a release's own defaults. Raises `BadMethod`."""
         given = self.request(tokens)
         try:
-            given["budget"] = Limits(**given["budget"])
+            given["budget"] = BudgetLimits(**given["budget"])
             if "action" in given:
                 given["action"] = Action(**{k: _tuple(v) for k, v in given["action"].items()})
             return search_params(**given)

@@ -17,8 +17,7 @@ from ramify.evaluation.problems import Problem
 from ramify.evaluation.reading import graded, rows_of
 from ramify.evaluation.rows import Row, refused_row
 from ramify.rewards.registry import task
-from ramify.search.seeds import derive
-from ramify.search.tree import Tree
+from ramify.search.tree import Tree, derive_seed
 
 
 class SearchFailed(RuntimeError):
@@ -80,7 +79,7 @@ def jobs(
 def seed_of(problem: Problem, seed: int) -> int:
     """A problem's own search seed. It depends on what the problem is, not on its place, the method or the budget:
     methods that begin with the same draws get the same draws, which pairs them the better. 53 bits, as in requests."""
-    return derive(seed, "problem", problem.id) >> 10
+    return derive_seed(seed, "problem", problem.id) >> 10
 
 
 async def run(

@@ -7,7 +7,7 @@ token ids, a scorer judges them, and a task tells answers apart::
     import math
     import random
 
-    from ramify.search import Action, Limits, Sampling, Score, Step, Verdict, search
+    from ramify.search import Action, BudgetLimits, Continuation, Sampling, Score, Verdict, search
 
 
     class Digits:  # the policy: it writes four random digits, a token each
@@ -18,7 +18,8 @@ token ids, a scorer judges them, and a task tells answers apart::
             n = min(left, most)
             text = "".join(rng.choices("0123456789", k=n))
             finish = "eos" if n == left else "length"
-            return Step(tuple(map(ord, text)), text, (math.log(0.1),) * n, tuple(range(1, n + 1)), finish, "v1")
+            tokens, logprobs, ends = tuple(map(ord, text)), (math.log(0.1),) * n, tuple(range(1, n + 1))
+            return Continuation(tokens, text, logprobs, ends, finish, "v1")
 
 
     class Sum:  # the scorer: large digits are promising
@@ -36,7 +37,7 @@ token ids, a scorer judges them, and a task tells answers apart::
 
     async def main():
         digit, four = Action("chunk", max_tokens=1), Sampling(max_tokens=4)
-        budget = Limits(simulations=300)
+        budget = BudgetLimits(simulations=300)
         tree = await search([0], Digits(), Sum(), Nines(), action=digit, sampling=four, budget=budget)
         print(tree.answer.text, tree.answer.value, tree.usage.completion_tokens)
 
@@ -46,12 +47,12 @@ token ids, a scorer judges them, and a task tells answers apart::
 The modules, in the order in which to read them; each imports only from those above it:
 
 `records`, `protocols`: what goes in and comes out, and the world that a search knows.
-`tree`, `seeds`, `budget`, `cutting`: nodes and statistics; random seeds; limits; a continuation cut into actions.
-`priors`, `arms`: P; PUCT and Thompson sampling over children and "draw afresh here".
-`plans`, `growth`, `evaluate`: one simulation before and after the engine; the tree's only writer; a plan carried out.
+`tree`, `budget`, `cutting`: nodes, statistics and random seeds; limits; a continuation cut into actions.
+`selection`: P; PUCT and Thompson sampling over children and "draw afresh here".
+`plans`, `builder`, `evaluator`: one simulation before and after the engine; the tree's only writer; a plan carried out.
 `algorithms`: where to draw next, one file each.
-`params`, `answers`: defaults and bounds; which answer a tree gives.
-`grouping`, `stopping`: which answers are equal, told beside the search; when the answer is settled.
+`params`, `grouping`: defaults and bounds; which answers are equal, told beside the search.
+`answers`: which answer a tree gives, and when it is settled.
 `run`: keeps plans in flight, lands them, ends well whatever happens.
 `codec`: trees as JSON.
 """
@@ -61,12 +62,12 @@ from ramify.search.protocols import EngineDead, GradingFailed, Policy, SampleAbo
 from ramify.search.records import (
     Action,
     Answer,
+    BudgetLimits,
+    Continuation,
     Draw,
-    Limits,
     Sampling,
     Score,
     SearchParams,
-    Step,
     Usage,
     Verdict,
 )
@@ -76,10 +77,11 @@ from ramify.search.tree import Node, Tree
 __all__ = [
     "Action",
     "Answer",
+    "BudgetLimits",
+    "Continuation",
     "Draw",
     "EngineDead",
     "GradingFailed",
-    "Limits",
     "Node",
     "ParamError",
     "Policy",
@@ -90,7 +92,6 @@ __all__ = [
     "Scorer",
     "Search",
     "SearchParams",
-    "Step",
     "Task",
     "Tree",
     "Usage",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ramify.search.records import Limits, StopReason
+from ramify.search.records import BudgetLimits, StopReason
 
 
 class Budget:
@@ -14,7 +14,7 @@ class Budget:
     itself finds none; `release_final` gives them to the search once it has one.
     """
 
-    def __init__(self, limits: Limits, *, final: int, clock: Callable[[], float]) -> None:
+    def __init__(self, limits: BudgetLimits, *, final: int, clock: Callable[[], float]) -> None:
         self.limits = limits
         self.simulations = 0
         """Simulations begun."""

@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from ramify.search.records import Action, Answer, AnswerVerdict, Limits, Origin, Sampling, SearchParams, Usage
+from ramify.search.records import (
+    Action,
+    Answer,
+    AnswerVerdict,
+    BudgetLimits,
+    Origin,
+    Sampling,
+    SearchParams,
+    Usage,
+)
 from ramify.search.tree import Completion, Node, Tree
 
 SCHEMA_VERSION = 1
@@ -109,7 +118,7 @@ def check_structure(tree: Tree) -> None:
 def _params(data: Mapping[str, Any]) -> SearchParams:
     values: dict[str, Any] = {**LATE_PARAMS, **data}
     values["action"] = _record(Action, values["action"])
-    values["budget"] = _record(Limits, values["budget"])
+    values["budget"] = _record(BudgetLimits, values["budget"])
     params: SearchParams = _record(SearchParams, values)
     return params
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ramify.search.records import Action, Step
+from ramify.search.records import Action, Continuation
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Piece:
     text: str
 
 
-def cut(step: Step, action: Action) -> list[Piece]:
+def cut(step: Continuation, action: Action) -> list[Piece]:
     """Cut a continuation into actions.
 
     A `step` ends with the token in whose text a delimiter is completed, or at the token cap. Delimiters are looked for
@@ -34,7 +34,7 @@ def cut(step: Step, action: Action) -> list[Piece]:
     return pieces
 
 
-def _end(step: Step, start: int, action: Action) -> int:
+def _end(step: Continuation, start: int, action: Action) -> int:
     """Index after the last token of the action that begins at `start`."""
     size = 1 if action.kind == "token" else action.max_tokens
     limit = min(len(step.token_ids), start + size)

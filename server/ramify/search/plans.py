@@ -75,7 +75,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Grown:
+class SampledAction:
     """One action that came back, judged."""
 
     tokens: tuple[int, ...]
@@ -92,7 +92,7 @@ class Grown:
         return self.terminal in ("eos", "stop")
 
     @classmethod
-    def joined(cls, actions: Sequence[Grown]) -> Grown:
+    def joined(cls, actions: Sequence[SampledAction]) -> SampledAction:
         """Several actions in a row as one, judged as the last of them is."""
         return replace(
             actions[-1],
@@ -103,12 +103,12 @@ class Grown:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class PlanResult:
     """What came back for a plan."""
 
-    samples: list[list[Grown]]
+    samples: list[list[SampledAction]]
     """One list of actions, in order, for each draw. One of a plan with a hurdle may break off before its end."""
-    rollout: list[Grown] | None = None
+    rollout: list[SampledAction] | None = None
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from ramify.search.records import Draw, Score, Step, Verdict
+from ramify.search.records import Continuation, Draw, Score, Verdict
 
 
 class EngineDead(RuntimeError):
@@ -27,12 +27,12 @@ class Policy(Protocol):
     Both calls free their engine work when cancelled and may raise `EngineDead`.
     """
 
-    async def sample(self, prefix: Sequence[int], draw: Draw, seeds: Sequence[int]) -> list[Step]:
+    async def sample(self, prefix: Sequence[int], draw: Draw, seeds: Sequence[int]) -> list[Continuation]:
         """Draw `draw.n` independent continuations of `prefix` (token ids, prompt included); `seeds` has one
         64-bit seed for each. Cancelled, it raises `SampleAborted` with the tokens it had generated."""
         ...
 
-    async def next_tokens(self, prefix: Sequence[int], k: int, temperature: float) -> list[Step]:
+    async def next_tokens(self, prefix: Sequence[int], k: int, temperature: float) -> list[Continuation]:
         """The k most likely next tokens, likeliest first, as one-token steps with their exact log-probabilities
         (before any truncation; log-softmax of logits/temperature). Costs one generated token."""
         ...

@@ -77,7 +77,7 @@ MOST_SIMULATIONS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class BudgetLimits:
     """The budget: whichever limit is met first ends the search. `None` means no such limit."""
 
     simulations: int = 0
@@ -166,7 +166,7 @@ class SearchParams:
     """`beam`: nodes kept at each depth. `dvts`: independent subtrees. `particle`: particles."""
     threshold: float = 0.1
     """`dfs`: children whose value is below it are pruned. [0, 1]"""
-    budget: Limits = field(default_factory=Limits)
+    budget: BudgetLimits = field(default_factory=BudgetLimits)
     """Limits that end the search."""
 
 
@@ -198,7 +198,7 @@ class Draw:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Continuation:
     """One continuation sampled from the policy."""
 
     token_ids: tuple[int, ...]

@@ -16,17 +16,16 @@ from typing import Any
 
 from ramify.search import answers
 from ramify.search.algorithms import ALGORITHMS
+from ramify.search.answers import EarlyStop
 from ramify.search.budget import Budget
-from ramify.search.evaluate import Evaluator, Judging
+from ramify.search.builder import TreeBuilder
+from ramify.search.evaluator import Evaluator, JudgePolicy
 from ramify.search.grouping import Grouping
-from ramify.search.growth import Growth
 from ramify.search.params import check_sampling, search_params, without_cuts
-from ramify.search.plans import Drawn, Plan, Spent
+from ramify.search.plans import Plan, PlanResult, Spent
 from ramify.search.protocols import EngineDead, Policy, Scorer, Task
 from ramify.search.records import Answer, Sampling, Status, StopReason, Usage
-from ramify.search.seeds import derive
-from ramify.search.stopping import EarlyStop
-from ramify.search.tree import Node, Tree
+from ramify.search.tree import Node, Tree, derive_seed
 
 LET_GO_SECONDS = 5.0
 """How long an engine may take to give up a cancelled request before the search ends without its word."""
@@ -48,7 +47,7 @@ class Progress:
 class _InFlight:
     plan: Plan
     spent: Spent
-    task: asyncio.Task[Drawn]
+    task: asyncio.Task[PlanResult]
 
 
 class Search:
@@ -70,12 +69,12 @@ class Search:
     ) -> None:
         self.tree, self.task, self.observe = tree, task, observe
         self.budget = Budget(tree.params.budget, final=tree.sampling.max_tokens, clock=clock)
-        self.growth = Growth(tree, self.budget)
+        self.builder = TreeBuilder(tree, self.budget)
         kind = ALGORITHMS[tree.params.algorithm]
-        self.algorithm = kind(self.growth, random.Random(derive(tree.seed, "select")))
-        judge = Judging.of(tree.params, kind.judges_steps)
-        self.evaluator = Evaluator(tree, policy, scorer, task, judge, self.growth)
-        self._in_flight: dict[asyncio.Task[Drawn], _InFlight] = {}
+        self.algorithm = kind(self.builder, random.Random(derive_seed(tree.seed, "select")))
+        judge = JudgePolicy.of(tree.params, kind.judges_steps)
+        self.evaluator = Evaluator(tree, policy, scorer, task, judge, self.builder)
+        self._in_flight: dict[asyncio.Task[PlanResult], _InFlight] = {}
         self._ended: tuple[Status, StopReason] | None = None
         self._wake = asyncio.Event()
         self.over = asyncio.Event()
@@ -172,7 +171,7 @@ class Search:
             return self._final[1]
         if self._time_is_up:
             return "budget.seconds"
-        if self.growth.exhausted or (self.tree.params.schedule == "waves" and self._in_flight):
+        if self.builder.exhausted or (self.tree.params.schedule == "waves" and self._in_flight):
             return "exhausted"
         while len(self._in_flight) < self.tree.params.parallel:
             over = self.budget.ended()
@@ -205,7 +204,7 @@ class Search:
     def _deepest_best(self) -> Node:
         """Down from the search's root, to the most visited child and, unvisited, to that of the highest value. From
         the prompt where the search has committed itself to a truncated answer."""
-        node = self.growth.search_root if self.growth.search_root.terminal is None else self.tree.root
+        node = self.builder.search_root if self.builder.search_root.terminal is None else self.tree.root
         while unfinished := [c for c in self.tree.children(node) if c.terminal is None]:
             node = max(unfinished, key=lambda c: (c.visits, c.value or 0.0, -c.id))
         return node
@@ -224,7 +223,7 @@ class Search:
         task.add_done_callback(self._on_done)
         self._in_flight[task] = _InFlight(plan, spent, task)
 
-    def _on_done(self, _: asyncio.Task[Drawn]) -> None:
+    def _on_done(self, _: asyncio.Task[PlanResult]) -> None:
         if self.tree.params.schedule == "continuous" or all(task.done() for task in self._in_flight):
             self._wake.set()
 
@@ -236,19 +235,19 @@ class Search:
         for flight in done:
             if flight.task.cancelled():
                 raise RuntimeError("the engine dropped a request that nobody had cancelled")
-            drawn = flight.task.result()
+            result = flight.task.result()
             self._take_off(flight)
             if self._final is not None:
-                self.growth.merge(flight.plan, drawn)
+                self.builder.merge(flight.plan, result)
             else:
-                self._finished_simulations += self.algorithm.land(flight.plan, drawn)
+                self._finished_simulations += self.algorithm.land(flight.plan, result)
             if self.observe is not None:
                 self.observe(self.progress())
 
     def _take_off(self, flight: _InFlight) -> None:
         """Undo a plan's marks and settle its account, however it ended."""
         del self._in_flight[flight.task]
-        self.growth.end(flight.plan)
+        self.builder.end(flight.plan)
         self.budget.settle(flight.plan.cost, flight.spent.tokens, flight.plan.nodes)
         self._scored += flight.spent.scored
         self._grading_failures += flight.spent.grading_failures
@@ -303,7 +302,7 @@ class Search:
         tree.status, tree.stop_reason = self._ended or ("failed", "error")
         for node in tree.nodes:
             if node.children:
-                self.growth.set_priors(node)
+                self.builder.set_priors(node)
         tree.usage = Usage(
             prompt_tokens=len(tree.prompt_tokens),
             completion_tokens=self.budget.tokens,

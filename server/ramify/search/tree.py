@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
 
 from ramify.search.records import (
@@ -202,3 +203,9 @@ class Tree:
         self.nodes.append(node)
         parent.children.append(node.id)
         return node
+
+
+def derive_seed(seed: int, *place: int | str) -> int:
+    """A 63-bit seed for one place of a search: a hash of the search's seed and whatever names the place."""
+    text = "/".join(map(str, (seed, *place)))
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) >> 1

@@ -23,7 +23,7 @@ from ramify.search.params import (
     without_cuts,
 )
 from ramify.search.protocols import Task
-from ramify.search.records import Action, Limits, Sampling, SearchParams
+from ramify.search.records import Action, BudgetLimits, Sampling, SearchParams
 from ramify.search.tree import Tree
 from ramify.service import branching
 from ramify.service.ask import SearchSpec
@@ -167,9 +167,9 @@ class SearchPreparer:
             raise BadRequest(str(error.message), param=where) from error
         return params, sampling
 
-    def _limits(self, given: Mapping[str, Any]) -> Limits:
+    def _limits(self, given: Mapping[str, Any]) -> BudgetLimits:
         """Simulations that nobody asked for are never more than the server takes."""
-        limits = Limits(**given)
+        limits = BudgetLimits(**given)
         if "simulations" in given:
             return limits
         return replace(limits, simulations=min(limits.simulations, self.caps.budget_simulations))
@@ -181,7 +181,7 @@ class SearchPreparer:
                 raise ParamError(f"action.{name}", f"has no effect on actions of kind {kind!r}")
         return replace(self.model.action or default, **given)
 
-    def _budget(self, params: SearchParams, sampling: Sampling) -> Limits:
+    def _budget(self, params: SearchParams, sampling: Sampling) -> BudgetLimits:
         budget, caps = params.budget, self.caps
         for name, cap in (
             ("simulations", caps.budget_simulations),

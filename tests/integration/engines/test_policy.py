@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from fixtures_engines import LiveEngines, until
 from ramify.engines import Engines, RequestRefused
 from ramify.search.protocols import SampleAborted
-from ramify.search.records import Draw, Step
+from ramify.search.records import Continuation, Draw
 
 PROMPT = "3 5 7 8 to 24\n"
 TOLERANCE = 1e-4
@@ -34,7 +34,7 @@ def logprobs_of(scaled: torch.Tensor, tokens: tuple[int, ...]) -> list[float]:
     return [float(row[t]) for row, t in zip(scaled.log_softmax(-1), tokens, strict=True)]
 
 
-def sample(live: LiveEngines, draw: Draw, seeds: list[int], prompt: str = PROMPT) -> list[Step]:
+def sample(live: LiveEngines, draw: Draw, seeds: list[int], prompt: str = PROMPT) -> list[Continuation]:
     return live.run(live.engines.policy.sample(live.engines.tokenizer.encode(prompt), draw, seeds))
 
 
@@ -112,7 +112,7 @@ def test_seeds_hold_in_batches_that_mix_greedy_and_other_requests(
     draw = Draw(n=2, max_tokens=8)
     alone = sample(live_engines, draw, [21, 22])
 
-    async def crowded() -> list[Step]:
+    async def crowded() -> list[Continuation]:
         others = [
             engines.policy.sample(prefix, Draw(n=3, max_tokens=40, temperature=t, top_p=p), [1, 2, 3])
             for t, p in ((0.0, 1.0), (1.0, 1.0), (0.7, 0.9))
@@ -167,7 +167,7 @@ def test_a_cancelled_draw_frees_the_engine_within_a_second_and_says_what_it_had_
     backend = engines.policy._backend
     forever = backend.sampling(max_tokens=engines.max_model_len, temperature=1.0, ignore_eos=True)
 
-    async def go() -> tuple[int, float, list[Step]]:
+    async def go() -> tuple[int, float, list[Continuation]]:
         loop = asyncio.get_running_loop()
         doomed = asyncio.create_task(backend.generate([(prefix, forever)] * 3))
         bystander = asyncio.create_task(engines.policy.sample(prefix, Draw(n=1, max_tokens=40), [1]))

@@ -12,7 +12,7 @@ from ramify.api.wire_search import Search
 from ramify.rewards.errors import CallFailed
 from ramify.search.params import FIELDS, search_params
 from ramify.search.protocols import GradingFailed
-from ramify.search.records import Limits, Sampling, SearchParams, Verdict
+from ramify.search.records import BudgetLimits, Sampling, SearchParams, Verdict
 from ramify.search.tree import Tree
 from ramify.service import ids
 from ramify.service.errors import Unauthorized
@@ -100,15 +100,15 @@ def test_a_budget_without_tokens_gets_what_its_simulations_could_cost(
     # two simulations, answers of 10 tokens, steps of 4, 3 draws an expansion (or the algorithm's own), one last answer
     width = {} if params.get("algorithm") in ("self_consistency", "gumbel", "particle") else {"width": 3}
     action = {} if params.get("algorithm") == "self_consistency" else {"action": STEP}
-    given = search_params(**{**width, **action, **params}, budget=Limits(simulations=2))
+    given = search_params(**{**width, **action, **params}, budget=BudgetLimits(simulations=2))
     assert worst_case(given, Sampling(max_tokens=10)) == tokens
 
 
 @pytest.mark.parametrize("params", variants(), ids=described)
 def test_no_search_needs_more_tokens_than_the_worst_case(params: dict[str, Any]) -> None:
-    free = ran(rule_for(params), **params, budget=Limits(simulations=30), schedule="waves")
+    free = ran(rule_for(params), **params, budget=BudgetLimits(simulations=30), schedule="waves")
     most = worst_case(free.tree.params, free.tree.sampling)
-    held = ran(rule_for(params), **params, budget=Limits(simulations=30, tokens=most), schedule="waves")
+    held = ran(rule_for(params), **params, budget=BudgetLimits(simulations=30, tokens=most), schedule="waves")
     assert held.tree.stop_reason == free.tree.stop_reason
     assert held.tree.usage == free.tree.usage
 

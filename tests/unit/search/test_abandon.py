@@ -10,9 +10,9 @@ import pytest
 
 from ramify.search.algorithms.mcts import Mcts
 from ramify.search.budget import Budget
-from ramify.search.growth import Growth
+from ramify.search.builder import TreeBuilder
 from ramify.search.plans import Hurdle
-from ramify.search.records import Limits
+from ramify.search.records import BudgetLimits
 from ramify.search.tree import Completion
 from search_worlds import STEP, World, grow, new_tree, ran
 
@@ -33,13 +33,13 @@ def test_an_answer_as_long_as_they_mostly_are_is_never_given_up() -> None:
 def two_answers(**params: Any) -> Mcts:
     """Two complete answers, of 4 and 6 tokens, worth 0 and 1; their first steps were valued 0.2 and 0.4."""
     tree = new_tree(**{**ABANDON, **params})
-    growth = Growth(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
+    builder = TreeBuilder(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
     for first, value, end in (("b\n", 0.2, 0.0), ("a\n", 0.4, 1.0)):
-        step = grow(growth, tree.root, first, value=value)
-        leaf = grow(growth, step, first if end == 0 else "a\na\n", value=end, terminal="eos")
-        growth.back_up((tree.root, step, leaf), end, fresh=(tree.root, step))
+        step = grow(builder, tree.root, first, value=value)
+        leaf = grow(builder, step, first if end == 0 else "a\na\n", value=end, terminal="eos")
+        builder.back_up((tree.root, step, leaf), end, fresh=(tree.root, step))
         tree.completions.append(Completion(leaf.id, 1, leaf.length))
-    return Mcts(Growth(tree, growth.budget), random.Random(0))
+    return Mcts(TreeBuilder(tree, builder.budget), random.Random(0))
 
 
 def test_the_rate_is_the_posterior_mean_of_a_fresh_answer_over_the_mean_length() -> None:
@@ -67,7 +67,7 @@ def searched(simulations: int, **params: Any) -> World:
         three_lines,
         doubtful,
         **{**ABANDON, **params},
-        budget=Limits(simulations=simulations),
+        budget=BudgetLimits(simulations=simulations),
         schedule="waves",
     )
 

@@ -7,8 +7,8 @@ import random
 from fakes import letters
 from ramify.search.algorithms.particle import Particle
 from ramify.search.budget import Budget
-from ramify.search.growth import Growth
-from ramify.search.records import Action, Limits, Sampling
+from ramify.search.builder import TreeBuilder
+from ramify.search.records import Action, BudgetLimits, Sampling
 from search_worlds import (
     ONE_AT_A_TIME,
     ListingPolicy,
@@ -30,7 +30,7 @@ def test_a_beam_keeps_the_best_at_each_level():
         algorithm="beam",
         beam_width=2,
         max_depth=9,
-        budget=Limits(simulations=5),
+        budget=BudgetLimits(simulations=5),
     )
     root = found.tree.root
     assert texts([c for c in found.tree.children(root) if not c.pruned]) == ["a", "b"]
@@ -44,7 +44,7 @@ def test_a_finished_answer_leaves_the_beam():
     # written after "x"
     found = ran(value=lambda text: 1.0 if text.startswith("x") else last(text),
                 policy=ListingPolicy(lambda text: dict.fromkeys(("x\n", "a\n", "b\n", "c\n"), 0.25)), algorithm="beam",
-                beam_width=2, sampling=Sampling(stop=("x\n",)), budget=Limits(simulations=3))  # fmt: skip
+                beam_width=2, sampling=Sampling(stop=("x\n",)), budget=BudgetLimits(simulations=3))  # fmt: skip
     assert texts([n for n in found.tree.children(found.tree.root) if n.expanded]) == ["a", "b"]
     assert not found.at("x\n").children
     assert not any(text.endswith("x\n") for text, _ in found.policy.requests)
@@ -52,7 +52,9 @@ def test_a_finished_answer_leaves_the_beam():
 
 def test_subtrees_of_dvts_never_compete():
     # 2 subtrees start at a and b. b's children are all worse than a's, yet b goes on.
-    found = ran(value=first, policy=listing(9), algorithm="dvts", beam_width=2, budget=Limits(simulations=5))
+    found = ran(
+        value=first, policy=listing(9), algorithm="dvts", beam_width=2, budget=BudgetLimits(simulations=5)
+    )
     asked = [(text.removeprefix("?\n").replace("\n", ""), draw.n) for text, draw in found.policy.requests[:5]]
     assert asked == [("", 8), ("a", 4), ("b", 4), ("aa", 4), ("ba", 4)]
 
@@ -64,7 +66,7 @@ def test_dfs_goes_deep_first_and_prunes_below_the_threshold():
         policy=listing(2),
         algorithm="dfs",
         action=Action(max_tokens=2),
-        budget=Limits(simulations=7),
+        budget=BudgetLimits(simulations=7),
     )
     order = [text.removeprefix("?\n").replace("\n", "") for text, _ in found.policy.requests]
     assert order == ["", "a", "aa", "ab", "ac", "b", "ba"]
@@ -74,11 +76,11 @@ def test_dfs_goes_deep_first_and_prunes_below_the_threshold():
 def test_particles_weigh_by_how_much_their_value_rose():
     # from s with v = 0.5 to s' with v = 0.25: ½; from the prompt: v itself; never below the floor
     tree = new_tree(algorithm="particle")
-    growth = Growth(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
-    particle = Particle(growth, random.Random(0))
-    s = grow(growth, tree.root, "s", value=0.5)
-    after = grow(growth, s, "t", value=0.25)
-    ungraded = grow(growth, s, "u", terminal="eos")
+    builder = TreeBuilder(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
+    particle = Particle(builder, random.Random(0))
+    s = grow(builder, tree.root, "s", value=0.5)
+    after = grow(builder, s, "t", value=0.25)
+    ungraded = grow(builder, s, "u", terminal="eos")
     assert particle._weight(tree.root, s) == 0.5
     assert particle._weight(s, after) == 0.5
     assert particle._weight(s, ungraded) == 1.0
@@ -88,9 +90,9 @@ def test_systematic_resampling_copies_each_particle_about_as_often_as_it_weighs(
     # weights 3, 1, 0, 0 over four particles: step 1, so three or… exactly 3 and 1 whatever the offset
     for seed in range(10):
         tree = new_tree(algorithm="particle", beam_width=4)
-        growth = Growth(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
-        particle = Particle(growth, random.Random(seed))
-        nodes = [grow(growth, tree.root, text, value=0.5) for text in "abcd"]
+        builder = TreeBuilder(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
+        particle = Particle(builder, random.Random(seed))
+        nodes = [grow(builder, tree.root, text, value=0.5) for text in "abcd"]
         particle._at.clear()
         particle._moved = list(zip(nodes, (3.0, 1.0, 0.0, 0.0), strict=True))
         particle._resample()
@@ -101,12 +103,15 @@ def test_systematic_resampling_copies_each_particle_about_as_often_as_it_weighs(
 def test_particles_that_the_budget_left_behind_write_later():
     # 16 particles of up to 4 tokens: 64 tokens a round, of which 40 can be set aside at first. All 16 get their step.
     found = ran(letters({"a": 0.5, "b": 0.5}, 1), algorithm="particle", beam_width=16, action=Action(max_tokens=4),
-                sampling=Sampling(max_tokens=8), budget=Limits(simulations=60, tokens=48), **ONE_AT_A_TIME)  # fmt: skip
+                sampling=Sampling(max_tokens=8), budget=BudgetLimits(simulations=60, tokens=48),
+                **ONE_AT_A_TIME)  # fmt: skip
     assert sum(n.multiplicity for n in found.tree.children(found.tree.root)) == 16
 
 
 def test_every_simulation_of_rap_ends_at_the_end_of_an_answer():
-    found = ran(value=last, policy=listing(4, "ab"), algorithm="rap", width=2, budget=Limits(simulations=6))
+    found = ran(
+        value=last, policy=listing(4, "ab"), algorithm="rap", width=2, budget=BudgetLimits(simulations=6)
+    )
     # one backup for each complete path: visits at the leaves are the simulations
     assert found.tree.usage.simulations == 6
     assert sum(n.visits for n in found.tree.complete()) == 6
@@ -114,7 +119,7 @@ def test_every_simulation_of_rap_ends_at_the_end_of_an_answer():
 
 
 def test_greedy_decoding_is_one_flat_simulation_at_temperature_0():
-    found = ran(algorithm="best_of_n", sampling=Sampling(temperature=0), budget=Limits(simulations=1))
+    found = ran(algorithm="best_of_n", sampling=Sampling(temperature=0), budget=BudgetLimits(simulations=1))
     assert found.tree.answer is not None
     assert found.tree.answer.text == "a\na\na\n"
     assert len(found.policy.requests) == 1

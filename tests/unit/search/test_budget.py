@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from fakes import FakePolicy, letters
 from ramify.search.budget import Budget
-from ramify.search.plans import Grown, Plan
-from ramify.search.records import Action, Limits, Sampling
+from ramify.search.plans import Plan, SampledAction
+from ramify.search.records import Action, BudgetLimits, Sampling
 from ramify.search.tree import Node
 from search_worlds import ONE_AT_A_TIME, TOKEN, check, ran, rule_for, sequence, variants, words
 
@@ -20,7 +20,7 @@ ROOT = Node(id=0, parent=None, depth=0)
 
 
 def budget(final: int = 0, **limits: int | float | None) -> Budget:
-    return Budget(Limits(**limits), final=final, clock=lambda: 0.0)  # type: ignore[arg-type]
+    return Budget(BudgetLimits(**limits), final=final, clock=lambda: 0.0)  # type: ignore[arg-type]
 
 
 def test_tokens_set_aside_cannot_be_set_aside_twice_and_come_back_unspent():
@@ -53,7 +53,7 @@ def test_a_limit_that_is_met_ends_the_search_and_says_which():
     assert spent.ended() == "budget.nodes"
     spent.simulations = 3
     assert spent.ended() == "budget.simulations"
-    timed = Budget(Limits(seconds=2.0), final=0, clock=sequence([10.0, 11.9, 12.0]))
+    timed = Budget(BudgetLimits(seconds=2.0), final=0, clock=sequence([10.0, 11.9, 12.0]))
     assert timed.ended() is None
     assert timed.ended() == "budget.seconds"
 
@@ -96,7 +96,7 @@ def test_a_search_that_completes_nothing_by_itself_has_the_tokens_to_complete_on
         expand="step",
         action=Action(max_tokens=2),
         sampling=Sampling(max_tokens=7),
-        budget=Limits(simulations=50, tokens=20),
+        budget=BudgetLimits(simulations=50, tokens=20),
         schedule="waves",
         parallel=1,
     )
@@ -133,15 +133,17 @@ def test_a_plan_is_cut_to_the_draws_that_there_are_nodes_for(nodes: int, draws: 
 
 def test_actions_joined_are_one_action_judged_as_the_last():
     first, last = (
-        Grown((1, 2), (-0.1, -0.2), "ab", None, "r", 0.3),
-        Grown((3,), (-0.4,), "c", "eos", "r", 0.9, 1.0),
+        SampledAction((1, 2), (-0.1, -0.2), "ab", None, "r", 0.3),
+        SampledAction((3,), (-0.4,), "c", "eos", "r", 0.9, 1.0),
     )
-    assert Grown.joined([first, last]) == Grown((1, 2, 3), (-0.1, -0.2, -0.4), "abc", "eos", "r", 0.9, 1.0)
+    assert SampledAction.joined([first, last]) == SampledAction(
+        (1, 2, 3), (-0.1, -0.2, -0.4), "abc", "eos", "r", 0.9, 1.0
+    )
 
 
 def test_a_draw_of_more_steps_than_there_are_nodes_left_keeps_its_answer_in_its_last_node():
     # Every answer is 5 lines and the end, 6 nodes. One node of 4 is held back until an answer is complete.
-    found = ran(letters({"a": 1.0}, 5), width=1, budget=Limits(nodes=4), **ONE_AT_A_TIME)
+    found = ran(letters({"a": 1.0}, 5), width=1, budget=BudgetLimits(nodes=4), **ONE_AT_A_TIME)
     tree = found.tree
     assert [node.text for node in tree.nodes[1:]] == ["a\n", "a\n", "a\n" * 3]
     assert tree.answer is not None
@@ -152,7 +154,7 @@ def test_a_draw_of_more_steps_than_there_are_nodes_left_keeps_its_answer_in_its_
 
 def test_a_search_with_a_single_node_to_spend_still_answers():
     for params in variants():
-        found = ran(rule_for(params), **params, budget=Limits(nodes=1))
+        found = ran(rule_for(params), **params, budget=BudgetLimits(nodes=1))
         assert found.tree.stop_reason == "budget.nodes"
         assert len(found.tree.nodes) == 2
         assert found.tree.answer is not None
@@ -173,7 +175,7 @@ def test_a_search_with_a_single_node_to_spend_still_answers():
 def test_the_limit_on_nodes_is_a_limit(params: dict[str, Any]):
     # h02: mcts had 61 nodes of 50, and 193 of 100
     rule = words if params.get("action") is TOKEN else letters(dict.fromkeys("abcdefgh", 1 / 8), 6)
-    tree = ran(rule, **params, budget=Limits(nodes=12, simulations=500)).tree
+    tree = ran(rule, **params, budget=BudgetLimits(nodes=12, simulations=500)).tree
     assert len(tree.nodes) - 1 == 12
     assert tree.stop_reason == "budget.nodes"
 
@@ -182,7 +184,7 @@ def test_the_limit_on_nodes_is_a_limit(params: dict[str, Any]):
 @given(
     params=st.sampled_from(variants()),
     limits=st.builds(
-        Limits,
+        BudgetLimits,
         simulations=st.integers(1, 40),
         tokens=st.none() | st.integers(8, 60),
         nodes=st.none() | st.integers(1, 25),
@@ -192,7 +194,7 @@ def test_the_limit_on_nodes_is_a_limit(params: dict[str, Any]):
     seed=st.integers(0, 2**32),
 )
 def test_no_budget_is_ever_exceeded(
-    params: dict[str, Any], limits: Limits, parallel: int, wide: bool, seed: int
+    params: dict[str, Any], limits: BudgetLimits, parallel: int, wide: bool, seed: int
 ):
     if wide and params["algorithm"] not in ("best_of_n", "self_consistency", "particle"):
         params = {**params, "width": 64} if params["algorithm"] != "gumbel" else {**params, "considered": 64}

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from ramify.search.codec import SCHEMA_VERSION, BadTree, tree_from_dict, tree_to_dict
-from ramify.search.records import Limits, Origin
+from ramify.search.records import BudgetLimits, Origin
 from search_worlds import ran
 
-FOUND = ran(algorithm="mcts", expand="step", commit="step", leaf="mixed", budget=Limits(simulations=9)).tree
+FOUND = ran(
+    algorithm="mcts", expand="step", commit="step", leaf="mixed", budget=BudgetLimits(simulations=9)
+).tree
 FOUND.problem = {"numbers": [1, 2], "target": 3}
 
 
@@ -54,7 +56,7 @@ def spoiled(*path: Any, value: Any = "gone") -> dict[str, Any]:
         (("colour",), "red", "Tree has no field 'colour'"),
         (("nodes", 1, "colour"), "red", "Node has no field 'colour'"),
         (("params", "action", "kind"), "gone", "Action lacks 'kind'"),
-        (("params", "budget", "colour"), 1, "Limits has no field 'colour'"),
+        (("params", "budget", "colour"), 1, "BudgetLimits has no field 'colour'"),
         (("usage",), None, "not a tree"),
         (("nodes",), [], "node 0 must be the root"),
         (("nodes", 0, "parent"), 1, "node 0 must be the root"),

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ramify.search.cutting import cut
-from ramify.search.records import Action, Step
+from ramify.search.records import Action, Continuation
 
 LINE = Action("step", ("\n",), 16)
 
 
-def step(*texts: str, finish: str = "eos") -> Step:
+def step(*texts: str, finish: str = "eos") -> Continuation:
     """A continuation of one token for each text; the id of a token is its place."""
     ends, at = [], 0
     for text in texts:
@@ -19,10 +19,10 @@ def step(*texts: str, finish: str = "eos") -> Step:
         ends.append(at)
     size = len(texts)
     logprobs = tuple(-float(i) for i in range(size))
-    return Step(tuple(range(size)), "".join(texts), logprobs, tuple(ends), finish, "fake")  # type: ignore[arg-type]
+    return Continuation(tuple(range(size)), "".join(texts), logprobs, tuple(ends), finish, "fake")  # type: ignore[arg-type]
 
 
-def pieces(found: Step, action: Action = LINE) -> list[tuple[tuple[int, ...], str]]:
+def pieces(found: Continuation, action: Action = LINE) -> list[tuple[tuple[int, ...], str]]:
     return [(piece.tokens, piece.text) for piece in cut(found, action)]
 
 
@@ -59,7 +59,7 @@ def test_a_delimiter_begun_in_one_step_is_not_completed_in_the_next():
 
 def test_a_character_of_several_tokens_falls_to_the_step_that_completes_it():
     # "é" takes tokens 1 and 2; after token 1 nothing of it can be decoded yet
-    bytes_ = Step((0, 1, 2, 3), "aé\n", (0.0,) * 4, (1, 1, 2, 3), "stop", "fake")
+    bytes_ = Continuation((0, 1, 2, 3), "aé\n", (0.0,) * 4, (1, 1, 2, 3), "stop", "fake")
     assert pieces(bytes_, Action("step", ("\n",), 2)) == [((0, 1), "a"), ((2, 3), "é\n")]
 
 

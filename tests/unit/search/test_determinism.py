@@ -11,9 +11,9 @@ import pytest
 
 import search_goldens
 from fakes import FakePolicy, FakeScorer, FakeTask
-from ramify.search.records import Limits
+from ramify.search.records import BudgetLimits
 from ramify.search.run import Search
-from ramify.search.seeds import derive
+from ramify.search.tree import derive_seed
 from search_worlds import described, new_tree, parity, ran, rule_for, shape, variants
 
 
@@ -23,7 +23,9 @@ async def crowd(params: dict[str, Any], others: int, jitter: int | None) -> list
     scorer, task = FakeScorer(parity), FakeTask(lambda text: text.startswith("a"))
 
     def search(seed: int) -> Search:
-        tree = new_tree(**params, seed=seed, schedule="waves", budget=Limits(simulations=15, tokens=200))
+        tree = new_tree(
+            **params, seed=seed, schedule="waves", budget=BudgetLimits(simulations=15, tokens=200)
+        )
         return Search(tree, policy, scorer, task, clock=lambda: 0.0)
 
     searches = [search(seed) for seed in range(others + 1)]
@@ -67,9 +69,9 @@ def test_there_is_no_golden_tree_without_a_case():
 
 
 def test_seeds_of_neighbours_share_nothing():
-    seeds = [derive(7, "draw", *place, expansion, "end", i)
+    seeds = [derive_seed(7, "draw", *place, expansion, "end", i)
              for place in ((), (0,), (1,), (0, 1)) for expansion in range(8) for i in range(8)]  # fmt: skip
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds)
-    assert derive(1, 23) != derive(12, 3)
-    assert derive(7, "draw", 1) == derive(7, "draw", 1)
+    assert derive_seed(1, 23) != derive_seed(12, 3)
+    assert derive_seed(7, "draw", 1) == derive_seed(7, "draw", 1)

@@ -10,7 +10,7 @@ import pytest
 
 from fakes import FakePolicy, FakeScorer, FakeTask, letters
 from ramify.search.protocols import EngineDead
-from ramify.search.records import Draw, Limits, Score, Step
+from ramify.search.records import BudgetLimits, Continuation, Draw, Score
 from ramify.search.run import Search
 from search_worlds import AB, check, replaced, world
 
@@ -77,7 +77,7 @@ class Spoiling(FakePolicy):
 
     how = ""
 
-    async def sample(self, prefix: Sequence[int], draw: Draw, seeds: Sequence[int]) -> list[Step]:
+    async def sample(self, prefix: Sequence[int], draw: Draw, seeds: Sequence[int]) -> list[Continuation]:
         steps = await super().sample(prefix, draw, seeds)
         if self.how == "too few":
             return steps[:-1]
@@ -106,7 +106,7 @@ class Spoiling(FakePolicy):
 async def test_a_policy_that_gives_what_was_not_asked_for_fails_the_search(how: str, said: str):
     policy = Spoiling(AB)
     policy.how = how
-    found = world(policy=policy, budget=Limits(tokens=1000))
+    found = world(policy=policy, budget=BudgetLimits(tokens=1000))
     await found.run()
     assert found.tree.status == "failed"
     assert found.tree.error == f"BadSteps: the policy gave {said}"
@@ -117,7 +117,7 @@ async def test_a_policy_that_gives_what_was_not_asked_for_fails_the_search(how: 
 @pytest.mark.anyio
 async def test_a_request_dropped_by_the_engine_itself_is_an_error_and_no_cancellation():
     class Dropping(FakePolicy):
-        async def sample(self, prefix: Sequence[int], draw: Draw, seeds: Sequence[int]) -> list[Step]:
+        async def sample(self, prefix: Sequence[int], draw: Draw, seeds: Sequence[int]) -> list[Continuation]:
             raise asyncio.CancelledError
 
     found = world(policy=Dropping(AB))
@@ -130,7 +130,9 @@ async def test_a_request_dropped_by_the_engine_itself_is_an_error_and_no_cancell
 async def test_a_verifier_that_fails_is_counted_apart_and_its_answers_weigh_nothing():
     # `b…` cannot be graded; `a…` is right
     task = FakeTask(lambda text: text.startswith("a"), lambda text: text.startswith("b"))
-    found = world(AB, task=task, algorithm="best_of_n", grader="verifier", budget=Limits(simulations=30))
+    found = world(
+        AB, task=task, algorithm="best_of_n", grader="verifier", budget=BudgetLimits(simulations=30)
+    )
     await found.run()
     tree = found.tree
     ungraded = [node for node in tree.complete() if node.outcome is None]
@@ -148,7 +150,7 @@ async def test_any_other_error_of_a_verifier_fails_the_search():
         async def finals(self, texts: Sequence[str]) -> list[str | None]:
             raise OSError("no such file")
 
-    found = world(AB, task=Broken(), algorithm="best_of_n", budget=Limits(simulations=3))
+    found = world(AB, task=Broken(), algorithm="best_of_n", budget=BudgetLimits(simulations=3))
     await found.run()
     assert found.tree.status == "failed"
     assert found.tree.error == "OSError: no such file"

@@ -12,7 +12,7 @@ from fakes import FakePolicy, FakeScorer, FakeTask, letters
 from ramify.search.codec import tree_from_dict, tree_to_dict
 from ramify.search.grouping import LAST_CALL
 from ramify.search.protocols import GradingFailed
-from ramify.search.records import Limits, StopReason
+from ramify.search.records import BudgetLimits, StopReason
 from ramify.search.run import Search
 from search_worlds import new_tree
 
@@ -55,7 +55,7 @@ async def ended(found: Search, within: float = LAST_CALL + 2) -> None:
 async def test_a_search_that_is_told_to_end_does_not_wait_for_a_task_that_hangs(
     status: str, reason: StopReason
 ) -> None:
-    found = search(HangsOver("a", "b"), budget=Limits(simulations=20))
+    found = search(HangsOver("a", "b"), budget=BudgetLimits(simulations=20))
     asyncio.get_running_loop().call_later(0.1, found.stop, status, reason)
     await ended(found)
     # the search was complete when it was told: only its answers were not yet told apart
@@ -65,14 +65,14 @@ async def test_a_search_that_is_told_to_end_does_not_wait_for_a_task_that_hangs(
 
 
 async def test_seconds_bound_the_grouping_too() -> None:
-    found = search(HangsOver("a", "b"), budget=Limits(simulations=20, seconds=0.1))
+    found = search(HangsOver("a", "b"), budget=BudgetLimits(simulations=20, seconds=0.1))
     await ended(found)
     assert found.tree.ungrouped == 2
     assert found.tree.answer is not None
 
 
 async def test_a_search_that_stops_early_does_not_wait_for_a_task_that_hangs() -> None:
-    found = search(HangsOver("a", "b"), early_stop="posterior", budget=Limits(simulations=10_000))
+    found = search(HangsOver("a", "b"), early_stop="posterior", budget=BudgetLimits(simulations=10_000))
     asyncio.get_running_loop().call_later(0.1, found.stop, "deadline", "deadline")
     await ended(found)
     assert (found.tree.status, found.tree.stop_reason) == ("deadline", "deadline")
@@ -80,7 +80,7 @@ async def test_a_search_that_stops_early_does_not_wait_for_a_task_that_hangs() -
 
 
 async def test_a_cancelled_search_leaves_no_task_behind() -> None:
-    found = search(HangsOver("a", "b"), budget=Limits(simulations=20))
+    found = search(HangsOver("a", "b"), budget=BudgetLimits(simulations=20))
     before = asyncio.all_tasks()
     run = asyncio.create_task(found.run())
     await turns(200)
@@ -92,7 +92,7 @@ async def test_a_cancelled_search_leaves_no_task_behind() -> None:
 
 
 async def test_answers_are_grouped_while_the_search_grows() -> None:
-    found = search(task := HangsOver("nothing"), parallel=1, budget=Limits(simulations=200))
+    found = search(task := HangsOver("nothing"), parallel=1, budget=BudgetLimits(simulations=200))
     known: list[int] = []
     found.observe = lambda progress: known.append(len(task.asked))
     await ended(found)
@@ -108,7 +108,7 @@ async def test_a_text_that_cannot_be_told_apart_votes_by_its_last_line_and_the_t
                 raise GradingFailed("the worker died")
             return ["B"]
 
-    found = search(Fails(), budget=Limits(simulations=20))
+    found = search(Fails(), budget=BudgetLimits(simulations=20))
     await ended(found)
     assert {answer.final for answer in found.tree.candidates} == {"a", "B"}
     assert found.tree.ungrouped == 1
@@ -118,6 +118,6 @@ async def test_a_text_that_cannot_be_told_apart_votes_by_its_last_line_and_the_t
 
 
 async def test_a_tree_whose_answers_are_all_grouped_says_nothing_of_it() -> None:
-    found = search(FakeTask(), budget=Limits(simulations=20))
+    found = search(FakeTask(), budget=BudgetLimits(simulations=20))
     await ended(found)
     assert "ungrouped" not in tree_to_dict(found.tree)

@@ -9,8 +9,8 @@ import pytest
 from fakes import letters
 from ramify.search.algorithms.gumbel import Gumbel
 from ramify.search.budget import Budget
-from ramify.search.growth import Growth
-from ramify.search.records import Action, Limits, Sampling
+from ramify.search.builder import TreeBuilder
+from ramify.search.records import Action, BudgetLimits, Sampling
 from search_worlds import ListingPolicy, World, grow, new_tree, ran
 
 LADDER = {"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.6, "e": 0.5, "f": 0.4, "g": 0.3, "h": 0.2}
@@ -18,7 +18,7 @@ LADDER = {"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.6, "e": 0.5, "f": 0.4, "g": 0.3, 
 ENDLESS = 200
 
 
-def halving(considered: int, limits: Limits, max_tokens: int = 400) -> World:
+def halving(considered: int, limits: BudgetLimits, max_tokens: int = 400) -> World:
     """One simulation at a time over a root whose draws are `a`, `b`, `c`, …, each once; every line has two tokens, and
     every later expansion draws one line."""
     return ran(
@@ -45,7 +45,7 @@ def test_eight_actions_are_halved_in_three_equal_phases_of_simulations():
     # 2 to 8: seven visits, one each for a to g.   Kept: a b c d.
     # 9 to 16: eight visits, two each: 3 3 3 3.     Kept: a b.
     # 17 to 24: eight visits, four each: 7 7.
-    found = halving(8, Limits(simulations=24))
+    found = halving(8, BudgetLimits(simulations=24))
     assert visits(found) == {"a": 7, "b": 7, "c": 3, "d": 3, "e": 1, "f": 1, "g": 1, "h": 0}
     assert found.tree.root.visits == 24
     assert found.tree.stop_reason == "budget.simulations"
@@ -56,7 +56,7 @@ def test_five_actions_are_halved_to_three_and_to_two():
     # 2 to 10: nine visits: a b c d 2, e 1.          Kept: ⌈5/2⌉ = 3, a b c.
     # 11 to 20: ten visits in turn, a first: 6 5 5.  Kept: ⌈3/2⌉ = 2, a b.
     # 21 to 30: ten visits: b, then a and b in turn: 11 10.
-    found = halving(5, Limits(simulations=30))
+    found = halving(5, BudgetLimits(simulations=30))
     assert visits(found) == {"a": 11, "b": 10, "c": 5, "d": 2, "e": 1}
 
 
@@ -65,7 +65,7 @@ def test_phases_end_by_tokens_where_tokens_are_the_nearest_limit():
     # To 100: 84/2 = 42 visits over eight: 5 each and one more for a and b.
     # To 200: 50 visits over a b c d, which have 6 6 5 5: 72/4 = 18 each.
     # To 300 - 76 = 224: 12 visits over a and b: 24 each.
-    found = halving(8, Limits(simulations=10_000, tokens=300), max_tokens=76)
+    found = halving(8, BudgetLimits(simulations=10_000, tokens=300), max_tokens=76)
     assert visits(found) == {"a": 24, "b": 24, "c": 18, "d": 18, "e": 5, "f": 5, "g": 5, "h": 5}
     # the search itself spent 224, and the final rollout wrote a's line of 25 steps on to 76 tokens: 26 more
     assert found.tree.usage.completion_tokens == 250
@@ -80,7 +80,7 @@ def test_what_is_only_set_aside_ends_no_phase():
         algorithm="gumbel",
         parallel=4,
         sampling=Sampling(max_tokens=60),
-        budget=Limits(simulations=10_000, tokens=600),
+        budget=BudgetLimits(simulations=10_000, tokens=600),
         schedule="waves",
     )
     tree = found.tree
@@ -95,11 +95,11 @@ def by_hand(a: float, b: float, *, a_visits: int, **params: float) -> tuple[Gumb
     """What is chosen below the root between `a`, worth `a` in `a_visits` visits, and `b`, never tried and by its own
     value worth `b`."""
     tree = new_tree(algorithm="gumbel", expand="step", **params)
-    growth = Growth(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
-    top = grow(growth, tree.root, "x", value=0.5)
-    grow(growth, top, "a", visits=a_visits, value_sum=a * a_visits, value=0.1, prior=0.5)
-    grow(growth, top, "b", value=b, prior=0.5)
-    gumbel = Gumbel(growth, random.Random(0))
+    builder = TreeBuilder(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
+    top = grow(builder, tree.root, "x", value=0.5)
+    grow(builder, top, "a", visits=a_visits, value_sum=a * a_visits, value=0.1, prior=0.5)
+    grow(builder, top, "b", value=b, prior=0.5)
+    gumbel = Gumbel(builder, random.Random(0))
     arm = gumbel.choose(top)
     assert arm is not None
     assert arm.node is not None
@@ -122,11 +122,11 @@ def test_sigma_grows_with_the_most_visits_and_the_scale():
 
 def test_visits_in_flight_make_the_next_choice_go_elsewhere():
     tree = new_tree(algorithm="gumbel", expand="step", c_visit=1)
-    growth = Growth(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
-    a = grow(growth, tree.root, "a", value=0.6, prior=0.5, in_flight=2)
-    b = grow(growth, tree.root, "b", value=0.5, prior=0.5)
+    builder = TreeBuilder(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
+    a = grow(builder, tree.root, "a", value=0.6, prior=0.5, in_flight=2)
+    b = grow(builder, tree.root, "b", value=0.5, prior=0.5)
     # max N = 0: σ(q) = q; π' = 0.525, 0.475; a has two of two in flight: 0.525 - 2/3 < 0.475
-    arm = Gumbel(growth, random.Random(0)).choose(tree.root)
+    arm = Gumbel(builder, random.Random(0)).choose(tree.root)
     assert arm is not None
     assert arm.node is b
     assert a.visits == 0
@@ -135,11 +135,11 @@ def test_visits_in_flight_make_the_next_choice_go_elsewhere():
 def test_the_logit_of_a_sampled_action_is_the_log_of_how_often_it_was_drawn():
     # with all values equal, what was drawn more often is kept: σ cancels
     tree = new_tree(algorithm="gumbel", expand="step", considered=8)
-    growth = Growth(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
+    builder = TreeBuilder(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
     for text, m in {"a": 1, "b": 5, "c": 2}.items():
-        grow(growth, tree.root, text, value=0.5, multiplicity=m)
-    growth.set_priors(tree.root)
-    gumbel = Gumbel(growth, random.Random(0))
+        grow(builder, tree.root, text, value=0.5, multiplicity=m)
+    builder.set_priors(tree.root)
+    gumbel = Gumbel(builder, random.Random(0))
     gumbel._consider(tree.children(tree.root))
     assert [node.text for node in gumbel.candidates or []] == ["b", "c", "a"]
 
@@ -155,7 +155,7 @@ def test_the_logits_of_enumerated_tokens_are_their_own():
         considered=2,
         width=1,
         parallel=1,
-        budget=Limits(simulations=9),
+        budget=BudgetLimits(simulations=9),
     )
     # one phase: both are visited in turn, the likelier first: 8 visits, 4 each
     root = found.tree.root
@@ -177,7 +177,7 @@ def test_a_finished_answer_takes_no_place_among_the_considered():
         parallel=1,
         max_depth=ENDLESS,
         sampling=Sampling(stop=("x\n",), max_tokens=400),
-        budget=Limits(simulations=13),
+        budget=BudgetLimits(simulations=13),
     )
     assert visits(found) == {"x": 0, "a": 5, "b": 5, "c": 2}
     assert found.tree.answer is not None
@@ -187,11 +187,11 @@ def test_a_finished_answer_takes_no_place_among_the_considered():
 def test_gumbel_noise_changes_which_actions_are_considered_and_only_where_asked():
     def first(scale: float, seed: int) -> str:
         tree = new_tree(algorithm="gumbel", expand="step", considered=1, gumbel_scale=scale, seed=seed)
-        growth = Growth(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
+        builder = TreeBuilder(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
         for text in "abcd":
-            grow(growth, tree.root, text, value=0.5)
-        growth.set_priors(tree.root)
-        gumbel = Gumbel(growth, random.Random(0))
+            grow(builder, tree.root, text, value=0.5)
+        builder.set_priors(tree.root)
+        gumbel = Gumbel(builder, random.Random(0))
         gumbel._consider(tree.children(tree.root))
         (kept,) = gumbel.candidates or []
         return kept.text
@@ -202,7 +202,12 @@ def test_gumbel_noise_changes_which_actions_are_considered_and_only_where_asked(
 
 def test_gumbels_root_is_judged_by_a_rollout_where_rollouts_judge():
     found = ran(
-        algorithm="gumbel", expand="step", leaf="rollout", width=2, considered=3, budget=Limits(simulations=1)
+        algorithm="gumbel",
+        expand="step",
+        leaf="rollout",
+        width=2,
+        considered=3,
+        budget=BudgetLimits(simulations=1),
     )
     step_draws, rollout = found.policy.requests
     assert (step_draws[1].n, rollout[1].n) == (3, 1)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fakes import FakePolicy, FakeTask
 from ramify.search.plans import Plan
-from ramify.search.records import Limits, Sampling
+from ramify.search.records import BudgetLimits, Sampling
 from search_worlds import World, check, described, ran, rule_for, variants, world
 
 SETTINGS = settings(
@@ -27,7 +27,7 @@ SETTINGS = settings(
 """`RAMIFY_EXAMPLES=100` looks deeper. What fails is not shrunk: the examples are small, and shrinking takes minutes."""
 
 budgets = st.builds(
-    Limits,
+    BudgetLimits,
     simulations=st.integers(1, 24),
     tokens=st.none() | st.integers(12, 120),
     nodes=st.none() | st.integers(1, 60),
@@ -107,7 +107,9 @@ def test_an_engine_that_dies_at_any_request_leaves_a_lawful_tree(
 
 @pytest.mark.parametrize("params", [p for p in variants() if p.get("select") != "thompson"], ids=described)
 def test_a_plan_that_was_not_sent_is_offered_again(params: dict[str, Any]) -> None:
-    found = world(rule_for(params), **params, parallel=3, schedule="waves", budget=Limits(simulations=12))
+    found = world(
+        rule_for(params), **params, parallel=3, schedule="waves", budget=BudgetLimits(simulations=12)
+    )
     select = found.search.algorithm.select
 
     def twice(may_begin: bool) -> Plan | None:

@@ -12,7 +12,7 @@ import pytest
 
 import ramify.search
 from fakes import FakePolicy, FakeScorer, FakeTask, encode, letters
-from ramify.search import Action, Limits, ParamError, search
+from ramify.search import Action, BudgetLimits, ParamError, search
 from search_worlds import PROMPT, check_nodes, parity
 
 PAGE = Path(__file__).parents[3] / "docs" / "library.md"
@@ -44,7 +44,7 @@ def test_the_map_of_the_package_names_every_module_once() -> None:
 async def test_a_search_needs_no_id_and_no_clock() -> None:
     world = FakePolicy(letters({"a": 0.5, "b": 0.5}, 2)), FakeScorer(parity), FakeTask()
     tree = await search(
-        encode(PROMPT), *world, action=Action(stop=("\n",)), budget=Limits(simulations=8), seed=3
+        encode(PROMPT), *world, action=Action(stop=("\n",)), budget=BudgetLimits(simulations=8), seed=3
     )
     assert tree.status == "complete"
     assert tree.answer is not None

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fakes import FakePolicy
-from ramify.search.records import Limits
+from ramify.search.records import BudgetLimits
 from search_worlds import world
 
 
@@ -26,7 +26,7 @@ def seconds_per_simulation(nodes: int, params: dict[str, Any]) -> float:
     """Processor time of the search alone: the fake policy's is taken off."""
     policy = Timed(bushy)
     found = world(policy=policy, value=lambda text: 0.5, **params,
-                  budget=Limits(simulations=5000, nodes=nodes))  # fmt: skip
+                  budget=BudgetLimits(simulations=5000, nodes=nodes))  # fmt: skip
     gc.collect()
     gc.disable()  # a collection walks all that the whole test run has left behind
     before = time.process_time()

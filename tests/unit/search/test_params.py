@@ -20,7 +20,7 @@ from ramify.search.params import (
     search_params,
     without_cuts,
 )
-from ramify.search.records import Action, Limits, Sampling, SearchParams
+from ramify.search.records import Action, BudgetLimits, Sampling, SearchParams
 from search_worlds import CHUNK, ONE_AT_A_TIME, TOKEN, lines, parity, ran, rule_for, shape, variants
 from search_worlds import STEP as LINE
 
@@ -145,7 +145,7 @@ def with_value(name: str, value: object) -> dict[str, Any]:
     if name.startswith("action."):
         return {"action": Action(**{name.removeprefix("action."): value})}  # type: ignore[arg-type]
     if name.startswith("budget."):
-        return {"budget": Limits(**{name.removeprefix("budget."): value})}  # type: ignore[arg-type]
+        return {"budget": BudgetLimits(**{name.removeprefix("budget."): value})}  # type: ignore[arg-type]
     return {**beside(name), name: value}
 
 
@@ -172,7 +172,7 @@ def test_a_choice_that_does_not_exist_is_refused_by_name(name: str):
 
 
 def test_a_budget_below_one_answer_is_refused():
-    params = search_params(budget=Limits(tokens=63))
+    params = search_params(budget=BudgetLimits(tokens=63))
     with pytest.raises(ParamError, match=r"budget\.tokens: is 63, below sampling\.max_tokens \(64\)"):
         check_sampling(params, Sampling(max_tokens=64))
     check_sampling(params, Sampling(max_tokens=63))
@@ -180,10 +180,10 @@ def test_a_budget_below_one_answer_is_refused():
 
 
 def test_simulations_that_nobody_named_are_64_alone_and_no_limit_beside_another():
-    assert Limits().simulations == 64
+    assert BudgetLimits().simulations == 64
     for other in ({"tokens": 100}, {"seconds": 1.0}, {"nodes": 5}):
-        assert Limits(**other).simulations == 100_000
-        assert Limits(simulations=7, **other).simulations == 7
+        assert BudgetLimits(**other).simulations == 100_000
+        assert BudgetLimits(simulations=7, **other).simulations == 7
 
 
 def test_a_search_that_was_told_what_is_right_stops_there_unless_it_is_told_to_go_on():
@@ -193,10 +193,10 @@ def test_a_search_that_was_told_what_is_right_stops_there_unless_it_is_told_to_g
 
 
 GREEDY: list[dict[str, Any]] = [
-    {"algorithm": "best_of_n", "budget": Limits(simulations=1)},
-    {"algorithm": "self_consistency", "budget": Limits(simulations=1)},
-    {"width": 1, "budget": Limits(simulations=1)},
-    {"algorithm": "gumbel", "considered": 1, "budget": Limits(simulations=1)},
+    {"algorithm": "best_of_n", "budget": BudgetLimits(simulations=1)},
+    {"algorithm": "self_consistency", "budget": BudgetLimits(simulations=1)},
+    {"width": 1, "budget": BudgetLimits(simulations=1)},
+    {"algorithm": "gumbel", "considered": 1, "budget": BudgetLimits(simulations=1)},
     {"width": 1, "expand": "step"},
     {"algorithm": "beam", "width": 1},
     {"algorithm": "dvts", "width": 1, "beam_width": 1},
@@ -210,7 +210,7 @@ GREEDY: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("params", GREEDY)
 def test_a_search_that_may_be_greedy_draws_nothing_twice(params: dict[str, Any]):
-    given = {"budget": Limits(simulations=12), **params}
+    given = {"budget": BudgetLimits(simulations=12), **params}
     check_sampling(search_params(**given), Sampling(temperature=0))
     found = ran(rule_for(params), sampling=Sampling(temperature=0, max_tokens=12), **given, **ONE_AT_A_TIME)
     drawn = [text for text, draw in found.policy.requests for _ in range(draw.n)]
@@ -260,7 +260,7 @@ def test_an_answer_of_as_many_steps_as_tokens_is_not_cut():
     sampling = Sampling(max_tokens=100)
     params = {"action": LINE, "max_depth": without_cuts(search_params(action=LINE), sampling).max_depth}
     tree = ran(
-        letters({"": 1.0}, 99), sampling=sampling, budget=Limits(simulations=1), width=1, **params
+        letters({"": 1.0}, 99), sampling=sampling, budget=BudgetLimits(simulations=1), width=1, **params
     ).tree
     assert tree.truncated == 0
     assert tree.nodes[-1].depth == 100
@@ -275,7 +275,7 @@ EFFECTS: dict[str, list[tuple[dict[str, Any], Any, Any]]] = {
     "schedule": [({"parallel": 5}, "waves", "continuous")],
     "early_stop": [({"grader": "verifier"}, "off", "verified")],
     "early_stop_threshold": [({"answer": "majority", "early_stop": "posterior"}, 0.6, 1.0)],
-    "budget": [({}, Limits(simulations=3), Limits(simulations=20))],
+    "budget": [({}, BudgetLimits(simulations=3), BudgetLimits(simulations=20))],
     "action": [({}, Action("step", ("\n",), 4), Action("chunk", (), 1))],
     "width": [(STEP, 2, 5), ({}, 2, 5)],
     "max_depth": [({}, 2, 6)],
@@ -315,7 +315,7 @@ EFFECTS: dict[str, list[tuple[dict[str, Any], Any, Any]]] = {
 
 def grown(algorithm: str, seed: int, given: dict[str, Any]) -> dict[str, Any]:
     """The whole tree but the parameters that it repeats; and when what landed, and how much ran at once."""
-    params = {"budget": Limits(simulations=20), "schedule": "waves", "seed": seed, **given}
+    params = {"budget": BudgetLimits(simulations=20), "schedule": "waves", "seed": seed, **given}
     task = FakeTask(lambda text: text.startswith("a"))
     policy = FakePolicy(lines, jitter=random.Random(seed))
     found = ran(policy=policy, value=parity, task=task, algorithm=algorithm, **params)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ramify.search.params import BOUNDS, CHOICES, DEFAULTS, FIELDS
-from ramify.search.records import Action, Limits, SearchParams
+from ramify.search.records import Action, BudgetLimits, SearchParams
 
 PAGE = (Path(__file__).parents[3] / "docs" / "search.md").read_text()
 
@@ -21,7 +21,7 @@ def parameters() -> Iterator[tuple[str, object]]:
         if field.name == "action":
             yield from ((f"action.{f.name}", getattr(Action(), f.name)) for f in fields(Action))
         elif field.name == "budget":
-            yield from ((f"budget.{f.name}", getattr(Limits(), f.name)) for f in fields(Limits))
+            yield from ((f"budget.{f.name}", getattr(BudgetLimits(), f.name)) for f in fields(BudgetLimits))
         else:
             yield field.name, getattr(SearchParams(), field.name)
 

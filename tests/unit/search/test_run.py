@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from fakes import FakePolicy, FakeScorer, FakeTask
-from ramify.search.records import Draw, Limits, Sampling, Status, Step, StopReason
+from ramify.search.records import BudgetLimits, Continuation, Draw, Sampling, Status, StopReason
 from ramify.search.run import Progress, Search
 from search_worlds import AB, World, check, new_tree, world
 
@@ -41,7 +41,7 @@ def gated(**params: object) -> tuple[World, asyncio.Event]:
 async def test_a_search_can_be_stopped_from_outside_and_gives_its_best_answer_so_far(
     status: Status, reason: StopReason
 ):
-    found = world(AB, algorithm="best_of_n", budget=Limits(simulations=100_000))
+    found = world(AB, algorithm="best_of_n", budget=BudgetLimits(simulations=100_000))
     running = asyncio.create_task(found.run())
     await until(lambda: len(found.seen) >= 5)
     found.search.stop(status, reason)
@@ -101,7 +101,7 @@ async def test_cancelling_the_task_frees_the_engine_closes_the_tree_and_goes_on(
 @pytest.mark.anyio
 async def test_a_second_cancellation_while_the_engine_lets_go_still_closes_the_tree():
     class Slow(FakePolicy):
-        async def sample(self, prefix: Sequence[int], draw: Draw, seeds: Sequence[int]) -> list[Step]:
+        async def sample(self, prefix: Sequence[int], draw: Draw, seeds: Sequence[int]) -> list[Continuation]:
             try:
                 return await super().sample(prefix, draw, seeds)
             except asyncio.CancelledError:
@@ -124,7 +124,7 @@ async def test_a_second_cancellation_while_the_engine_lets_go_still_closes_the_t
 
 @pytest.mark.anyio
 async def test_seconds_end_the_drawing():
-    found, _ = gated(algorithm="best_of_n", budget=Limits(simulations=50, seconds=0.05))
+    found, _ = gated(algorithm="best_of_n", budget=BudgetLimits(simulations=50, seconds=0.05))
     running = asyncio.create_task(found.run())
     await until(lambda: found.policy.aborted)
     assert found.policy.gate is not None
@@ -140,7 +140,10 @@ async def test_seconds_end_the_drawing():
 async def test_seconds_are_read_off_the_clock_that_was_given():
     times = iter(range(1000))
     found = world(
-        AB, algorithm="best_of_n", budget=Limits(simulations=1000, seconds=60), clock=lambda: next(times)
+        AB,
+        algorithm="best_of_n",
+        budget=BudgetLimits(simulations=1000, seconds=60),
+        clock=lambda: next(times),
     )
     await found.run()
     assert found.tree.stop_reason == "budget.seconds"
@@ -149,7 +152,7 @@ async def test_seconds_are_read_off_the_clock_that_was_given():
 
 @pytest.mark.anyio
 async def test_a_node_limit_lets_no_further_simulation_begin():
-    found = world(AB, algorithm="mcts", parallel=1, budget=Limits(simulations=1000, nodes=9))
+    found = world(AB, algorithm="mcts", parallel=1, budget=BudgetLimits(simulations=1000, nodes=9))
     await found.run()
     assert found.tree.stop_reason == "budget.nodes"
     last = max(node.simulation for node in found.tree.nodes)
@@ -162,7 +165,7 @@ async def test_a_search_without_a_complete_answer_writes_its_best_path_to_the_en
     # two simulations of steps: the root's best child by value is expanded; its best child is written on
     found = world(
         AB, lambda text: 0.9 if text.endswith("b\n") else 0.2, expand="step", select="puct", parallel=1, width=8,
-        budget=Limits(simulations=2),
+        budget=BudgetLimits(simulations=2),
     )  # fmt: skip
     await found.run()
     tree = found.tree
@@ -176,7 +179,7 @@ async def test_a_search_without_a_complete_answer_writes_its_best_path_to_the_en
 
 @pytest.mark.anyio
 async def test_a_search_stopped_during_its_last_completion_ends_without_it():
-    found, gate = gated(expand="step", budget=Limits(simulations=1))
+    found, gate = gated(expand="step", budget=BudgetLimits(simulations=1))
     running = asyncio.create_task(found.run())
     await turns(3)
     gate.set()
@@ -193,7 +196,7 @@ async def test_a_search_stopped_during_its_last_completion_ends_without_it():
 
 @pytest.mark.anyio
 async def test_where_every_answer_is_cut_the_best_cut_text_is_given():
-    found = world(AB, sampling=Sampling(max_tokens=3), budget=Limits(simulations=5))
+    found = world(AB, sampling=Sampling(max_tokens=3), budget=BudgetLimits(simulations=5))
     await found.run()
     assert not found.tree.completions
     assert found.tree.answer is not None
@@ -223,7 +226,7 @@ async def test_one_searchs_failure_leaves_the_others_alone():
 
 @pytest.mark.anyio
 async def test_progress_tells_the_best_judged_answer_so_far():
-    found = world(AB, algorithm="best_of_n", parallel=1, budget=Limits(simulations=12))
+    found = world(AB, algorithm="best_of_n", parallel=1, budget=BudgetLimits(simulations=12))
     await found.run()
     assert [progress.simulations for progress in found.seen] == list(range(1, 13))
     best = 0.0
@@ -240,7 +243,7 @@ async def test_progress_tells_the_best_judged_answer_so_far():
 @pytest.mark.anyio
 async def test_waves_land_in_the_order_of_selection_and_not_before_all_are_done():
     found = world(policy=FakePolicy(AB, jitter=random.Random(5)), algorithm="best_of_n", schedule="waves", parallel=6,
-                  budget=Limits(simulations=18))  # fmt: skip
+                  budget=BudgetLimits(simulations=18))  # fmt: skip
     await found.run()
     assert [completion.simulation for completion in found.tree.completions] == list(range(1, 19))
 
@@ -253,6 +256,6 @@ async def test_the_continuous_schedule_has_no_barrier():
         async def _take_time(self) -> None:
             await turns(200 if len(self.requests) == 1 else 1)
 
-    found = world(policy=Slow(AB), algorithm="best_of_n", parallel=2, budget=Limits(simulations=12))
+    found = world(policy=Slow(AB), algorithm="best_of_n", parallel=2, budget=BudgetLimits(simulations=12))
     await found.run()
     assert found.tree.completions[-1].simulation == 1

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from fakes import FakeTask, letters
+from ramify.search.answers import EarlyStop, leads
 from ramify.search.grouping import Grouping
-from ramify.search.records import Limits, Sampling
-from ramify.search.stopping import EarlyStop, leads
+from ramify.search.records import BudgetLimits, Sampling
 from ramify.search.tree import Completion, Tree
 from search_worlds import new_tree, ran
 
@@ -78,13 +78,15 @@ def test_a_lone_answer_is_beatable_by_one_not_seen_yet():
 def test_each_algorithm_knows_how_many_answers_a_simulation_may_bring(
     params: dict[str, object], answers: int
 ):
-    assert ran(**params, budget=Limits(simulations=1)).search.algorithm.answers_per_simulation == answers
+    assert (
+        ran(**params, budget=BudgetLimits(simulations=1)).search.algorithm.answers_per_simulation == answers
+    )
 
 
 def test_an_unbeatable_lead_ends_a_vote_before_its_budget():
     # 12 draws; only `a` is ever drawn: unbeatable once it has more votes than draws are left, at the seventh
     found = ran(letters({"a": 1.0}, 1), algorithm="self_consistency", early_stop="unbeatable", parallel=1,
-                budget=Limits(simulations=12))  # fmt: skip
+                budget=BudgetLimits(simulations=12))  # fmt: skip
     assert found.tree.usage.simulations == 7
     assert (found.tree.status, found.tree.stop_reason) == ("complete", "early")
 
@@ -92,7 +94,7 @@ def test_an_unbeatable_lead_ends_a_vote_before_its_budget():
 def test_tokens_bound_the_answers_that_may_come_too():
     # an answer has 3 tokens, none has less than 1: after k answers 31 - 3k may come, fewer than k first at k = 8
     found = ran(letters({"a": 1.0}, 1), algorithm="self_consistency", early_stop="unbeatable", parallel=1,
-                sampling=Sampling(max_tokens=3), budget=Limits(simulations=1000, tokens=31))  # fmt: skip
+                sampling=Sampling(max_tokens=3), budget=BudgetLimits(simulations=1000, tokens=31))  # fmt: skip
     assert found.tree.stop_reason == "early"
     assert found.tree.usage.simulations == 8
 
@@ -112,7 +114,7 @@ def test_the_posterior_of_equals_is_even_and_grows_with_the_lead():
 
 def test_verified_stops_at_the_first_accepted_answer_only():
     found = ran(letters({"a": 0.2, "b": 0.8}, 1), algorithm="best_of_n", early_stop="verified", grader="verifier",
-                parallel=1, budget=Limits(simulations=100))  # fmt: skip
+                parallel=1, budget=BudgetLimits(simulations=100))  # fmt: skip
     assert found.tree.stop_reason == "early"
     assert [found.tree.nodes[c.node].outcome for c in found.tree.completions].count(1.0) == 1
     assert found.tree.nodes[found.tree.completions[-1].node].outcome == 1.0
@@ -122,7 +124,7 @@ def test_verified_stops_at_the_first_accepted_answer_only():
 
 def test_votes_counted_draw_by_draw_are_the_votes_of_the_final_ranking():
     found = ran(letters({"a": 0.5, "b": 0.3, "c": 0.2}, 1), algorithm="mcts", early_stop="posterior",
-                early_stop_threshold=1.0, answer="orm_vote", budget=Limits(simulations=40))  # fmt: skip
+                early_stop_threshold=1.0, answer="orm_vote", budget=BudgetLimits(simulations=40))  # fmt: skip
     votes = found.search._early.votes
     total = sum(votes.values())
     assert {a.final: pytest.approx(a.votes * total) for a in found.tree.candidates} == votes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from ramify.search.priors import softmax
+from ramify.search.selection import softmax
 from ramify.search.tree import Node, Tree
 
 __all__ = ["correct_paths", "sibling_distribution", "visit_weights"]

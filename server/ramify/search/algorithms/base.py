@@ -11,9 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from ramify.search.budget import Budget
-from ramify.search.growth import Growth, leaf_value
-from ramify.search.plans import Drawn, Plan
-from ramify.search.priors import softmax
+from ramify.search.builder import TreeBuilder, leaf_value
+from ramify.search.plans import Plan, PlanResult
+from ramify.search.selection import softmax
 from ramify.search.tree import Node, Tree
 
 
@@ -21,11 +21,11 @@ class Algorithm(ABC):
     judges_steps = True
     """Whether the value model judges unfinished steps."""
 
-    def __init__(self, growth: Growth, rng: random.Random) -> None:
-        self.growth, self.rng = growth, rng
-        self.tree: Tree = growth.tree
-        self.budget: Budget = growth.budget
-        self.params = growth.tree.params
+    def __init__(self, builder: TreeBuilder, rng: random.Random) -> None:
+        self.builder, self.rng = builder, rng
+        self.tree: Tree = builder.tree
+        self.budget: Budget = builder.budget
+        self.params = builder.tree.params
 
     @abstractmethod
     def select(self, may_begin: bool) -> Plan | None:
@@ -34,12 +34,12 @@ class Algorithm(ABC):
         simulations begun before may go on."""
 
     @abstractmethod
-    def land(self, plan: Plan, drawn: Drawn) -> bool:
+    def land(self, plan: Plan, result: PlanResult) -> bool:
         """Merge a plan's result into the tree; True where that ends the plan's simulation."""
 
     def begin(self, plan: Plan) -> None:
         """A selected plan is paid for and goes out."""
-        self.growth.begin(plan)
+        self.builder.begin(plan)
 
     @property
     def answers_per_simulation(self) -> int:
@@ -71,14 +71,14 @@ class Algorithm(ABC):
     def revisit(self, path: Sequence[Node], simulation: int | None = None) -> Plan:
         return Plan(simulation or self.next_simulation, tuple(path), "revisit", 0, 0)
 
-    def land_step(self, plan: Plan, drawn: Drawn) -> list[Node]:
+    def land_step(self, plan: Plan, result: PlanResult) -> list[Node]:
         """Merge an expansion by one action, back its value up; the children drawn, each once."""
-        lines = self.growth.merge(plan, drawn)
-        self.growth.set_priors(plan.node)
-        children = [line[0] for line in lines[: len(drawn.samples)] if line]
+        lines = self.builder.merge(plan, result)
+        self.builder.set_priors(plan.node)
+        children = [line[0] for line in lines[: len(result.samples)] if line]
         value = self.mean_value(children)
         if value is not None:
-            self.growth.back_up(plan.path, value, fresh=(plan.node,))
+            self.builder.back_up(plan.path, value, fresh=(plan.node,))
         return list({child.id: child for child in children}.values())
 
     def mean_value(self, draws: Sequence[Node]) -> float | None:

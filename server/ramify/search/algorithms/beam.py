@@ -8,14 +8,14 @@ from __future__ import annotations
 import random
 
 from ramify.search.algorithms.base import Algorithm
-from ramify.search.growth import Growth
-from ramify.search.plans import Drawn, Plan
+from ramify.search.builder import TreeBuilder
+from ramify.search.plans import Plan, PlanResult
 from ramify.search.tree import Node
 
 
 class Beam(Algorithm):
-    def __init__(self, growth: Growth, rng: random.Random) -> None:
-        super().__init__(growth, rng)
+    def __init__(self, builder: TreeBuilder, rng: random.Random) -> None:
+        super().__init__(builder, rng)
         self._level: list[Node] = [self.tree.root]
         """Nodes to expand before the next cut."""
 
@@ -36,6 +36,6 @@ class Beam(Algorithm):
             loser.pruned = True
         self._level = below[: self.params.beam_width]
 
-    def land(self, plan: Plan, drawn: Drawn) -> bool:
-        self.land_step(plan, drawn)
+    def land(self, plan: Plan, result: PlanResult) -> bool:
+        self.land_step(plan, result)
         return True

@@ -6,14 +6,14 @@ from __future__ import annotations
 import random
 
 from ramify.search.algorithms.base import Algorithm
-from ramify.search.growth import Growth
-from ramify.search.plans import Drawn, Plan
+from ramify.search.builder import TreeBuilder
+from ramify.search.plans import Plan, PlanResult
 from ramify.search.tree import Node
 
 
 class Dfs(Algorithm):
-    def __init__(self, growth: Growth, rng: random.Random) -> None:
-        super().__init__(growth, rng)
+    def __init__(self, builder: TreeBuilder, rng: random.Random) -> None:
+        super().__init__(builder, rng)
         self._stack: list[Node] = [self.tree.root]
         """Nodes to expand, the next one last. With `parallel` above 1 the topmost ones are expanded together."""
 
@@ -25,8 +25,8 @@ class Dfs(Algorithm):
                 return self.one_step(self.tree.lineage(node), self.params.width)
         return None
 
-    def land(self, plan: Plan, drawn: Drawn) -> bool:
-        children = [c for c in self.land_step(plan, drawn) if c.terminal is None]
+    def land(self, plan: Plan, result: PlanResult) -> bool:
+        children = [c for c in self.land_step(plan, result) if c.terminal is None]
         for child in children:
             child.pruned = self.worth(child) < self.params.threshold
         at = next(i for i, node in enumerate(self._stack) if node is plan.node)

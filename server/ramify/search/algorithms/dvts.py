@@ -10,14 +10,14 @@ import random
 from collections import deque
 
 from ramify.search.algorithms.base import Algorithm
-from ramify.search.growth import Growth
-from ramify.search.plans import Drawn, Plan
+from ramify.search.builder import TreeBuilder
+from ramify.search.plans import Plan, PlanResult
 from ramify.search.tree import Node
 
 
 class Dvts(Algorithm):
-    def __init__(self, growth: Growth, rng: random.Random) -> None:
-        super().__init__(growth, rng)
+    def __init__(self, builder: TreeBuilder, rng: random.Random) -> None:
+        super().__init__(builder, rng)
         self._heads: deque[Node] = deque([self.tree.root])
         """Where each subtree goes on."""
 
@@ -30,8 +30,8 @@ class Dvts(Algorithm):
                 return self.one_step(self.tree.lineage(head), draws)
         return None
 
-    def land(self, plan: Plan, drawn: Drawn) -> bool:
-        ranked = sorted(self.land_step(plan, drawn), key=lambda c: (-self.worth(c), c.id))
+    def land(self, plan: Plan, result: PlanResult) -> bool:
+        ranked = sorted(self.land_step(plan, result), key=lambda c: (-self.worth(c), c.id))
         kept = ranked[: self.params.beam_width if plan.node.depth == 0 else 1]
         for loser in ranked[len(kept) :]:
             loser.pruned = loser.terminal is None

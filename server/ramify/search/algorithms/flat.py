@@ -7,8 +7,8 @@ simulation is greedy decoding. The two differ in their answer rule: the outcome 
 from __future__ import annotations
 
 from ramify.search.algorithms.base import Algorithm
-from ramify.search.growth import leaf_value
-from ramify.search.plans import Drawn, Plan
+from ramify.search.builder import leaf_value
+from ramify.search.plans import Plan, PlanResult
 
 
 class Flat(Algorithm):
@@ -18,9 +18,9 @@ class Flat(Algorithm):
     def select(self, may_begin: bool) -> Plan | None:
         return self.to_end([self.tree.root], 1) if may_begin else None
 
-    def land(self, plan: Plan, drawn: Drawn) -> bool:
-        for line in self.growth.merge(plan, drawn):
+    def land(self, plan: Plan, result: PlanResult) -> bool:
+        for line in self.builder.merge(plan, result):
             value = leaf_value(line[-1], self.by_verifier) if line else None
             if value is not None:
-                self.growth.back_up((*plan.path, *line), value, fresh=plan.path)
+                self.builder.back_up((*plan.path, *line), value, fresh=plan.path)
         return True

@@ -12,11 +12,9 @@ import random
 from collections.abc import Sequence
 
 from ramify.search.algorithms.mcts import Mcts
-from ramify.search.arms import Arm, best
 from ramify.search.plans import Plan
-from ramify.search.priors import softmax
-from ramify.search.seeds import derive
-from ramify.search.tree import Node
+from ramify.search.selection import Arm, best, softmax
+from ramify.search.tree import Node, derive_seed
 
 
 class Gumbel(Mcts):
@@ -31,7 +29,7 @@ class Gumbel(Mcts):
 
     def select(self, may_begin: bool) -> Plan | None:
         root = self.tree.root
-        if not may_begin or (not self.widens and not self.growth.open):
+        if not may_begin or (not self.widens and not self.builder.open):
             return None
         if not root.expanded:
             return None if root.expanding else self._expand([root], self.params.considered)
@@ -68,7 +66,7 @@ class Gumbel(Mcts):
         """g + logit with logit = ln P (under `prior: count`, ln(m/Σm)) and g ~ Gumbel(0, 1)·`gumbel_scale`."""
         noise = 0.0
         if self.params.gumbel_scale:
-            uniform = random.Random(derive(self.tree.seed, "gumbel", child.id)).random()
+            uniform = random.Random(derive_seed(self.tree.seed, "gumbel", child.id)).random()
             noise = -math.log(-math.log(max(uniform, 1e-300))) * self.params.gumbel_scale
         return noise + math.log(max(child.prior, 1e-300))
 

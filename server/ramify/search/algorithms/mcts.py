@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ramify.search.algorithms.base import Algorithm
-from ramify.search.arms import Arm, arms, best, pseudo_visits, puct_scores, thompson_scores
-from ramify.search.growth import leaf_value
-from ramify.search.plans import Drawn, Hurdle, Plan
-from ramify.search.seeds import derive
-from ramify.search.tree import Node
+from ramify.search.builder import leaf_value
+from ramify.search.plans import Hurdle, Plan, PlanResult
+from ramify.search.selection import Arm, arms, best, pseudo_visits, puct_scores, thompson_scores
+from ramify.search.tree import Node, derive_seed
 
 UNKNOWN_END = 32
 """Depth at which answers are taken to end, if they may be as long, before any has."""
@@ -29,15 +28,15 @@ class Mcts(Algorithm):
     another by visits, the budget spread evenly over the depth that remains (its MCTS-α)."""
 
     def select(self, may_begin: bool) -> Plan | None:
-        if not may_begin or (not self.widens and not self.growth.open):
+        if not may_begin or (not self.widens and not self.builder.open):
             return None
         if self.params.commit == "step":
             self._commit()
-        if self.growth.search_root.terminal is not None:
+        if self.builder.search_root.terminal is not None:
             return None
-        if self.widens and not self.growth.unseen(self.growth.search_root):
+        if self.widens and not self.builder.unseen(self.builder.search_root):
             return None
-        return self.descend([self.growth.search_root])
+        return self.descend([self.builder.search_root])
 
     @property
     def answers_per_simulation(self) -> int:
@@ -70,7 +69,7 @@ class Mcts(Algorithm):
 
     def arms_at(self, node: Node) -> list[Arm]:
         children = self.tree.children(node)
-        return arms(node, children, fresh=self.widens, revisit=not self.widens, unseen=self.growth.unseen)
+        return arms(node, children, fresh=self.widens, revisit=not self.widens, unseen=self.builder.unseen)
 
     def choose(self, node: Node) -> Arm | None:
         choices = self.arms_at(node)
@@ -78,20 +77,20 @@ class Mcts(Algorithm):
             return None
         if self.params.select == "thompson":
             return best(choices, thompson_scores(choices, self._kappas(node, choices), self.rng))
-        if node is self.growth.search_root and self.params.dirichlet_fraction:
+        if node is self.builder.search_root and self.params.dirichlet_fraction:
             choices = self._with_noise(choices)
         return best(choices, puct_scores(choices, self.params.c_init, self.params.c_base))
 
     def _kappas(self, node: Node, choices: Sequence[Arm]) -> list[float]:
         """Each arm's pseudo-visits; steps are left to where the complete answers so far end, on average."""
         kappa, growth = self.params.kappa, self.params.kappa_growth
-        end = self.growth.mean_end or min(self.params.max_depth, UNKNOWN_END)
+        end = self.builder.mean_end or min(self.params.max_depth, UNKNOWN_END)
         return [pseudo_visits(kappa, growth, end - (a.node or node).depth) for a in choices]
 
     def _hurdle(self) -> Hurdle | None:
         """What drawing afresh from the search's root brings, by the posterior mean that Thompson sampling has of it;
         known once an answer is complete."""
-        root, end = self.growth.search_root, self.growth.mean_length
+        root, end = self.builder.search_root, self.builder.mean_length
         if not self.params.abandon or end <= root.length:
             return None
         fresh = arms(root, self.tree.children(root), fresh=True, revisit=False)[-1]
@@ -104,7 +103,7 @@ class Mcts(Algorithm):
         arm, so that the noise stays as it is while the tree widens."""
         alpha, epsilon = self.params.dirichlet_alpha, self.params.dirichlet_fraction
         gammas = [
-            random.Random(derive(self.tree.seed, "dirichlet", a.node.id if a.node else -1)).gammavariate(
+            random.Random(derive_seed(self.tree.seed, "dirichlet", a.node.id if a.node else -1)).gammavariate(
                 alpha, 1
             )
             for a in choices
@@ -127,54 +126,54 @@ class Mcts(Algorithm):
         left = self.tree.sampling.max_tokens - path[-1].length
         return replace(plan, rollout_tokens=left)
 
-    def land(self, plan: Plan, drawn: Drawn) -> bool:
+    def land(self, plan: Plan, result: PlanResult) -> bool:
         if plan.kind == "revisit":
             value = leaf_value(plan.node, self.by_verifier)
             if value is not None:
-                self.growth.back_up(plan.path, value)
+                self.builder.back_up(plan.path, value)
         elif plan.kind == "path":
-            self._land_paths(plan, drawn)
+            self._land_paths(plan, result)
         elif plan.rollout_tokens:
-            self._land_rollout(plan, drawn)
+            self._land_rollout(plan, result)
         else:
-            self.land_step(plan, drawn)
+            self.land_step(plan, result)
         return True
 
-    def _land_paths(self, plan: Plan, drawn: Drawn) -> None:
+    def _land_paths(self, plan: Plan, result: PlanResult) -> None:
         """Every draw passes through the nodes that it wrote, so it counts as a fresh draw at each of them too."""
-        for line in self.growth.merge(plan, drawn):
+        for line in self.builder.merge(plan, result):
             if not line:
                 continue
             if self.needs_priors:
                 for node in (plan.node, *line[:-1]):
-                    self.growth.set_priors(node)
+                    self.builder.set_priors(node)
             value = leaf_value(line[-1], self.by_verifier)
             if value is not None:
-                self.growth.back_up((*plan.path, *line), value, fresh=(plan.node, *line[:-1]))
+                self.builder.back_up((*plan.path, *line), value, fresh=(plan.node, *line[:-1]))
 
-    def _land_rollout(self, plan: Plan, drawn: Drawn) -> None:
-        lines = self.growth.merge(plan, drawn)
-        self.growth.set_priors(plan.node)
+    def _land_rollout(self, plan: Plan, result: PlanResult) -> None:
+        lines = self.builder.merge(plan, result)
+        self.builder.set_priors(plan.node)
         weight = self.params.rollout_weight if self.params.leaf == "mixed" else 1.0
         parts = [
-            (weight, leaf_value(lines[-1][-1], self.by_verifier) if drawn.rollout else None),
-            (1 - weight, self.mean_value([line[0] for line in lines[: len(drawn.samples)] if line])),
+            (weight, leaf_value(lines[-1][-1], self.by_verifier) if result.rollout else None),
+            (1 - weight, self.mean_value([line[0] for line in lines[: len(result.samples)] if line])),
         ]
         known = [(w, v) for w, v in parts if v is not None and w > 0]
         if known:
             value = sum(w * v for w, v in known) / sum(w for w, _ in known)
-            self.growth.back_up(plan.path, value, fresh=(plan.node,))
+            self.builder.back_up(plan.path, value, fresh=(plan.node,))
 
     def _commit(self) -> None:
         """Move the search's root one step down each time its share of the budget is spent."""
-        while (root := self.growth.search_root).terminal is None and root.expanded:
+        while (root := self.builder.search_root).terminal is None and root.expanded:
             begun = self._begun
             share = (1 - begun) / max(1, self._end_depth() - root.depth)
             visited = [c for c in self.tree.children(root) if c.visits]
             if not visited or self.budget.fraction() < begun + share - 1e-9:  # 1/3 + 1/3 is more than 2/3
                 return
-            self.growth.search_root = self._committed(visited)
-            self.tree.committed.append(self.growth.search_root.id)
+            self.builder.search_root = self._committed(visited)
+            self.tree.committed.append(self.builder.search_root.id)
             self._begun = begun + share
 
     _begun = 0.0

@@ -12,8 +12,8 @@ import random
 from collections import Counter
 
 from ramify.search.algorithms.base import Algorithm
-from ramify.search.growth import Growth, leaf_value
-from ramify.search.plans import Drawn, Plan
+from ramify.search.builder import TreeBuilder, leaf_value
+from ramify.search.plans import Plan, PlanResult
 from ramify.search.tree import Node
 
 _FLOOR = 1e-6
@@ -21,8 +21,8 @@ _FLOOR = 1e-6
 
 
 class Particle(Algorithm):
-    def __init__(self, growth: Growth, rng: random.Random) -> None:
-        super().__init__(growth, rng)
+    def __init__(self, builder: TreeBuilder, rng: random.Random) -> None:
+        super().__init__(builder, rng)
         self._at: Counter[int] = Counter({0: self.params.beam_width})
         """Particles at each node, before they have written this round's step."""
         self._moved: list[tuple[Node, float]] = []
@@ -39,13 +39,13 @@ class Particle(Algorithm):
                 return self.one_step(self.tree.lineage(node), count)
         return None
 
-    def land(self, plan: Plan, drawn: Drawn) -> bool:
-        self.land_step(plan, drawn)
-        for sample in drawn.samples:
-            child = self.growth.known(plan.node, sample[0].tokens)
+    def land(self, plan: Plan, result: PlanResult) -> bool:
+        self.land_step(plan, result)
+        for sample in result.samples:
+            child = self.builder.known(plan.node, sample[0].tokens)
             if child is not None:
                 self._moved.append((child, self._weight(plan.node, child)))
-        self._at[plan.node.id] -= len(drawn.samples)  # fewer than stand there where the budget was short
+        self._at[plan.node.id] -= len(result.samples)  # fewer than stand there where the budget was short
         self._at += Counter()
         if all(self.tree.nodes[at].terminal for at in self._at):
             self._moved += [(self.tree.nodes[at], 1.0) for at in self._at.elements()]

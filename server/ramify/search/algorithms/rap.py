@@ -7,15 +7,15 @@ import random
 from collections.abc import Sequence
 
 from ramify.search.algorithms.base import Algorithm
-from ramify.search.arms import arms, best, puct_scores
-from ramify.search.growth import Growth, leaf_value
-from ramify.search.plans import Drawn, Plan
+from ramify.search.builder import TreeBuilder, leaf_value
+from ramify.search.plans import Plan, PlanResult
+from ramify.search.selection import arms, best, puct_scores
 from ramify.search.tree import Node
 
 
 class Rap(Algorithm):
-    def __init__(self, growth: Growth, rng: random.Random) -> None:
-        super().__init__(growth, rng)
+    def __init__(self, builder: TreeBuilder, rng: random.Random) -> None:
+        super().__init__(builder, rng)
         self._paused: dict[int, tuple[Node, ...]] = {}
         """Simulations between two expansions, with the path that each has come."""
 
@@ -24,7 +24,7 @@ class Rap(Algorithm):
             plan = self._descend(simulation, path)
             if plan is not None:
                 return plan
-        if not may_begin or not self.growth.open:
+        if not may_begin or not self.builder.open:
             return None
         return self._descend(self.next_simulation, [self.tree.root])
 
@@ -47,13 +47,13 @@ class Rap(Algorithm):
                 path.append(arm.node)
         return self.revisit(path, simulation)
 
-    def land(self, plan: Plan, drawn: Drawn) -> bool:
+    def land(self, plan: Plan, result: PlanResult) -> bool:
         if plan.kind == "revisit":
             value = leaf_value(plan.node, self.by_verifier)
             if value is not None:
-                self.growth.back_up(plan.path, value)
+                self.builder.back_up(plan.path, value)
             return True
-        self.growth.merge(plan, drawn)
-        self.growth.set_priors(plan.node)
+        self.builder.merge(plan, result)
+        self.builder.set_priors(plan.node)
         self._paused[plan.simulation] = plan.path
         return False

@@ -3,7 +3,7 @@
 // PUCT (AlphaZero's pseudocode): with n(a) = N(a) + O(a), score(a) = Q(a) + c(s)·P(a)·√max(1, Σn) / (1 + n(a)),
 // c(s) = c_init + ln((Σn + c_base + 1) / c_base). In a logged tree nothing is in flight: O = 0 and n = N.
 // Thompson: Beta(κq + w, κ(1 − q) + n − w), q the arm's model value, n its visits, w the sum of their values; a draw of it
-// counts by the policy's probability that the arm brings an answer not yet known (server/ramify/search/arms.py).
+// counts by the policy's probability that the arm brings an answer not yet known (server/ramify/search/selection.py).
 
 const NOTHING_NEW = 0.01;
 const FLOOR = 1e-3;

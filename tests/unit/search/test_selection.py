@@ -8,11 +8,19 @@ from statistics import fmean, pvariance
 import pytest
 
 from ramify.search.algorithms.mcts import Mcts
-from ramify.search.arms import Arm, arms, best, pseudo_visits, puct_scores, thompson_scores
 from ramify.search.budget import Budget
-from ramify.search.growth import Growth
-from ramify.search.plans import Drawn
-from ramify.search.priors import priors, softmax
+from ramify.search.builder import TreeBuilder
+from ramify.search.plans import PlanResult
+from ramify.search.selection import (
+    Arm,
+    arms,
+    best,
+    priors,
+    pseudo_visits,
+    puct_scores,
+    softmax,
+    thompson_scores,
+)
 from ramify.search.tree import Node, Tree
 from search_worlds import grow, new_tree
 
@@ -27,10 +35,10 @@ def arm(prior: float, model: float = 0.5, *, n: int = 0, o: int = 0, w: float = 
 def bandit(values: dict[str, float], **params: object) -> tuple[Mcts, dict[str, Node]]:
     """A root with one child for each value, all equally likely and none visited."""
     tree = new_tree(algorithm="mcts", expand="step", **{"select": "puct", **STEADY, **params})
-    growth = Growth(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
-    children = {name: grow(growth, tree.root, name, value=value) for name, value in values.items()}
-    growth.set_priors(tree.root)
-    return Mcts(growth, random.Random(0)), children
+    builder = TreeBuilder(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
+    children = {name: grow(builder, tree.root, name, value=value) for name, value in values.items()}
+    builder.set_priors(tree.root)
+    return Mcts(builder, random.Random(0)), children
 
 
 def choice(mcts: Mcts) -> Node:
@@ -69,7 +77,7 @@ def test_a_bandit_is_visited_as_often_as_puct_says():
     for _ in range(8):
         node = choice(mcts)
         visited += node.text
-        mcts.growth.back_up([mcts.tree.root, node], values[node.text])
+        mcts.builder.back_up([mcts.tree.root, node], values[node.text])
     assert visited == "aaaabaaa"
     assert (children["a"].visits, children["b"].visits, mcts.tree.root.visits) == (7, 1, 8)
 
@@ -186,15 +194,15 @@ def test_the_softmax_of_huge_logits_is_finite():
 
 def test_marks_are_taken_back_exactly_when_a_plan_lands():
     mcts, _ = bandit({"a": 0.8, "b": 0.1})
-    mcts.growth.open = 2
+    mcts.builder.open = 2
     plan = mcts.select(may_begin=True)
     assert plan is not None
     before = [(node.in_flight, node.expanding) for node in mcts.tree.nodes]
     mcts.begin(plan)
     assert [node.in_flight for node in plan.path] == [1, 1]
-    mcts.growth.end(plan)
+    mcts.builder.end(plan)
     assert [(node.in_flight, node.expanding) for node in mcts.tree.nodes] == before
-    mcts.land(plan, Drawn(samples=[]))
+    mcts.land(plan, PlanResult(samples=[]))
     assert mcts.tree.root.visits == 0
 
 
@@ -216,6 +224,6 @@ def test_before_any_answer_has_ended_32_steps_are_taken_to_be_left_or_fewer_if_n
     for depth, left in ((4096, 32), (10, 10)):
         tree = new_tree(algorithm="mcts", kappa_growth=3.0, max_depth=depth)
         budget = Budget(tree.params.budget, final=0, clock=lambda: 0.0)
-        search = Mcts(Growth(tree, budget), random.Random(0))
+        search = Mcts(TreeBuilder(tree, budget), random.Random(0))
         (kappa,) = search._kappas(search.tree.root, [arm(1.0)])
         assert kappa == pseudo_visits(2.0, 3.0, left)

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from ramify.search.budget import Budget
-from ramify.search.plans import Drawn, Grown, Plan
-from ramify.search.priors import priors
+from ramify.search.plans import Plan, PlanResult, SampledAction
+from ramify.search.selection import priors
 from ramify.search.tree import Completion, Node, Tree
 
 NOTHING_NEW = 0.01
@@ -17,7 +17,7 @@ RARE = 32
 """A search is exhausted once fewer than one in so many of its plans bring anything new."""
 
 
-class Growth:
+class TreeBuilder:
     """One tree and the only hands that change its nodes."""
 
     def __init__(self, tree: Tree, budget: Budget) -> None:
@@ -68,14 +68,14 @@ class Growth:
         if plan.kind != "revisit":
             plan.node.expanding -= 1
 
-    def merge(self, plan: Plan, drawn: Drawn) -> list[list[Node]]:
+    def merge(self, plan: Plan, result: PlanResult) -> list[list[Node]]:
         """Add what was drawn below the plan's node. Identical actions merge, and their multiplicity counts the draws.
 
         Returns the nodes along each draw; a rollout's come last."""
-        draws = [*drawn.samples, *([drawn.rollout] if drawn.rollout is not None else [])]
+        draws = [*result.samples, *([result.rollout] if result.rollout is not None else [])]
         lines = [self._merge_line(plan, self._fitting(plan, i, draws)) for i in range(len(draws))]
         if plan.kind == "token":  # the likeliest tokens are read off one generated token
-            for (node,) in lines[1 : len(drawn.samples)]:
+            for (node,) in lines[1 : len(result.samples)]:
                 node.tokens_spent -= 1
         if plan.kind != "revisit":
             self._expanded(plan.node)
@@ -90,7 +90,9 @@ class Growth:
             self._fruitful.popleft()
         return self._ended >= late and RARE * len(self._fruitful) < late
 
-    def _fitting(self, plan: Plan, i: int, draws: Sequence[Sequence[Grown]]) -> Sequence[Grown]:
+    def _fitting(
+        self, plan: Plan, i: int, draws: Sequence[Sequence[SampledAction]]
+    ) -> Sequence[SampledAction]:
         """Draw `i` with its last actions joined into one, if its new nodes would leave none for a later draw: an answer
         that is paid for is kept, and the limit on nodes too."""
         line, room = draws[i], self.budget.available_nodes
@@ -103,13 +105,13 @@ class Growth:
         if len(line) - known <= room:
             return line
         whole = known + room - 1
-        return [*line[:whole], Grown.joined(line[whole:])]
+        return [*line[:whole], SampledAction.joined(line[whole:])]
 
     def _expanded(self, node: Node) -> None:
         self.open -= not node.expanded
         node.expanded = True
 
-    def _merge_line(self, plan: Plan, line: Sequence[Grown]) -> list[Node]:
+    def _merge_line(self, plan: Plan, line: Sequence[SampledAction]) -> list[Node]:
         nodes: list[Node] = []
         at = plan.node
         for action in line:
@@ -157,7 +159,7 @@ class Growth:
             node = self.tree.nodes[node.parent]
             self._seen[node.id] = self._seen.get(node.id, 0.0) + math.exp(logprob)
 
-    def _add(self, parent: Node, action: Grown, simulation: int) -> Node:
+    def _add(self, parent: Node, action: SampledAction, simulation: int) -> Node:
         node = self.tree.add(
             parent,
             tokens=action.tokens,

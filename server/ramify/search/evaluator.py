@@ -8,17 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from ramify.search.builder import TreeBuilder
 from ramify.search.cutting import Piece, cut
-from ramify.search.growth import Growth
-from ramify.search.plans import Drawn, Grown, Hurdle, Plan, Spent
+from ramify.search.plans import Hurdle, Plan, PlanResult, SampledAction, Spent
 from ramify.search.protocols import GradingFailed, Policy, SampleAborted, Scorer, Task
-from ramify.search.records import Draw, SearchParams, Step, Terminal
-from ramify.search.seeds import derive
-from ramify.search.tree import Node, Tree
+from ramify.search.records import Continuation, Draw, SearchParams, Terminal
+from ramify.search.tree import Node, Tree, derive_seed
 
 
 @dataclass(frozen=True, slots=True)
-class Judging:
+class JudgePolicy:
     """Which new nodes are judged, and by whom."""
 
     steps: bool
@@ -29,7 +28,7 @@ class Judging:
     """The task's verifier judges complete answers."""
 
     @classmethod
-    def of(cls, params: SearchParams, steps: bool) -> Judging:
+    def of(cls, params: SearchParams, steps: bool) -> JudgePolicy:
         """Complete answers have one judge, never both; a vote over flat answers needs none."""
         votes_only = not steps and params.answer in ("majority", "most_visited")
         by_model = params.grader == "model"
@@ -53,18 +52,18 @@ class Evaluator:
         policy: Policy,
         scorer: Scorer,
         task: Task,
-        judging: Judging,
-        growth: Growth,
+        judging: JudgePolicy,
+        builder: TreeBuilder,
     ) -> None:
         self.tree, self.policy, self.scorer, self.task = tree, policy, scorer, task
-        self.judging, self.growth = judging, growth
+        self.judging, self.builder = judging, builder
         self.flat = tree.params.algorithm in ("best_of_n", "self_consistency")
 
-    async def evaluate(self, plan: Plan, expansion: int, spent: Spent) -> Drawn:
+    async def evaluate(self, plan: Plan, expansion: int, spent: Spent) -> PlanResult:
         """`expansion` numbers the requests sent from the plan's node, for the seeds. `spent` is kept up to date also
         where this raises what the engines raise."""
         if plan.kind == "revisit":
-            return Drawn(samples=[])
+            return PlanResult(samples=[])
         place = [*self._place(plan.node), expansion]
         if plan.hurdle is not None:
             return await self._write_on(plan.node, plan.hurdle, place, spent)
@@ -80,19 +79,21 @@ class Evaluator:
         (end,) = await self._sample_end(plan.node, 1, [*place, "end"], spent)
         return await self._judge(plan.node, samples, self._actions(plan.node, end, to_end=True), spent)
 
-    async def _write_on(self, node: Node, hurdle: Hurdle, place: Sequence[int | str], spent: Spent) -> Drawn:
+    async def _write_on(
+        self, node: Node, hurdle: Hurdle, place: Sequence[int | str], spent: Spent
+    ) -> PlanResult:
         """One draw from `node`, action by action, until it ends or does not clear the hurdle."""
-        at, line = node, list[Grown]()
+        at, line = node, list[SampledAction]()
         while True:
             (step,) = await self._sample_step(at, 1, [*place, "on", len(line)], spent)
             line += self._actions(at, step, to_end=False)
-            drawn = await self._judge(node, [line], None, spent)
-            (line,) = drawn.samples
+            result = await self._judge(node, [line], None, spent)
+            (line,) = result.samples
             at = self._standing(node, line)
             if line[-1].terminal or self._promise(node, line) < hurdle.at(at.length):
-                return drawn
+                return result
 
-    def _standing(self, node: Node, line: Sequence[Grown]) -> Node:
+    def _standing(self, node: Node, line: Sequence[SampledAction]) -> Node:
         """Where a draw from `node` stands, as one node below it that is not in the tree."""
         tokens = tuple(token for action in line for token in action.tokens)
         return Node(
@@ -104,16 +105,16 @@ class Evaluator:
             length=node.length + len(tokens),
         )
 
-    def _promise(self, node: Node, line: Sequence[Grown]) -> float:
+    def _promise(self, node: Node, line: Sequence[SampledAction]) -> float:
         """What an unfinished draw is worth: the model's value, times the chance of an answer that is not yet known."""
         at: Node | None = node
         for action in line:
-            at = self.growth.known(at, action.tokens) if at is not None else None
+            at = self.builder.known(at, action.tokens) if at is not None else None
         if at is None:
             return line[-1].value or 0.0
-        return (at.value or 0.0) * self.growth.unseen(at)
+        return (at.value or 0.0) * self.builder.unseen(at)
 
-    async def _next_tokens(self, plan: Plan, spent: Spent) -> list[Step]:
+    async def _next_tokens(self, plan: Plan, spent: Spent) -> list[Continuation]:
         temperature = self.tree.sampling.temperature or 1.0
         steps = await self.policy.next_tokens(self.tree.sequence(plan.node), plan.n, temperature)
         spent.tokens += 1
@@ -122,19 +123,25 @@ class Evaluator:
         _check_steps(steps, 1)
         return steps
 
-    async def _sample_step(self, at: Node, n: int, place: Sequence[int | str], spent: Spent) -> list[Step]:
+    async def _sample_step(
+        self, at: Node, n: int, place: Sequence[int | str], spent: Spent
+    ) -> list[Continuation]:
         """`n` draws of one action."""
         action, sampling = self.tree.params.action, self.tree.sampling
         stop = (*action.stop, *sampling.stop) if action.kind == "step" else sampling.stop
         return await self._sample(at, self._draw(at, n, action.max_tokens, stop), place, spent)
 
-    async def _sample_end(self, at: Node, n: int, place: Sequence[int | str], spent: Spent) -> list[Step]:
+    async def _sample_end(
+        self, at: Node, n: int, place: Sequence[int | str], spent: Spent
+    ) -> list[Continuation]:
         """`n` draws to the end of the answer."""
         sampling = self.tree.sampling
         return await self._sample(at, self._draw(at, n, sampling.max_tokens, sampling.stop), place, spent)
 
-    async def _sample(self, at: Node, draw: Draw, place: Sequence[int | str], spent: Spent) -> list[Step]:
-        seeds = [derive(self.tree.seed, "draw", *place, i) for i in range(draw.n)]
+    async def _sample(
+        self, at: Node, draw: Draw, place: Sequence[int | str], spent: Spent
+    ) -> list[Continuation]:
+        seeds = [derive_seed(self.tree.seed, "draw", *place, i) for i in range(draw.n)]
         try:
             steps = await self.policy.sample(self.tree.sequence(at), draw, seeds)
         except SampleAborted as aborted:
@@ -162,11 +169,11 @@ class Evaluator:
         lineage = self.tree.lineage(node)
         return [a.children.index(b.id) for a, b in pairwise(lineage)]
 
-    def _actions(self, node: Node, step: Step, *, to_end: bool) -> list[Grown]:
+    def _actions(self, node: Node, step: Continuation, *, to_end: bool) -> list[SampledAction]:
         """A continuation of `node` as actions, the one that ends the answer marked."""
         whole = Piece(step.token_ids, step.logprobs, step.text)
         pieces = cut(step, self.tree.params.action) if to_end and not self.flat else [whole]
-        grown: list[Grown] = []
+        grown: list[SampledAction] = []
         length, text = node.length, self.tree.text(node)
         for i, piece in enumerate(pieces):
             length += len(piece.tokens)
@@ -183,7 +190,7 @@ class Evaluator:
                 or (last and to_end)
             ):
                 terminal = "truncated"
-            grown.append(Grown(piece.tokens, piece.logprobs, piece.text, terminal, step.release))
+            grown.append(SampledAction(piece.tokens, piece.logprobs, piece.text, terminal, step.release))
             if terminal:
                 break
         return grown
@@ -193,8 +200,12 @@ class Evaluator:
         return any(text.find(s, max(0, seen - len(s) + 1)) >= 0 for s in self.tree.sampling.stop)
 
     async def _judge(
-        self, node: Node, samples: list[list[Grown]], rollout: list[Grown] | None, spent: Spent
-    ) -> Drawn:
+        self,
+        node: Node,
+        samples: list[list[SampledAction]],
+        rollout: list[SampledAction] | None,
+        spent: Spent,
+    ) -> PlanResult:
         """Score and grade every new action of the draws, in one batch each."""
         lines = [self._walk(node, line) for line in (*samples, *([rollout] if rollout else []))]
         new = [a for line in lines for a in line if not a.judged]
@@ -215,24 +226,24 @@ class Evaluator:
             ]
             for line in lines
         ]
-        return Drawn(samples=judged[: len(samples)], rollout=judged[-1] if rollout else None)
+        return PlanResult(samples=judged[: len(samples)], rollout=judged[-1] if rollout else None)
 
-    def _is_scored(self, action: Grown) -> bool:
+    def _is_scored(self, action: SampledAction) -> bool:
         if action.terminal == "truncated":
             return False
         return self.judging.ends if action.complete else self.judging.steps
 
-    def _walk(self, node: Node, line: list[Grown]) -> list[_Along]:
+    def _walk(self, node: Node, line: list[SampledAction]) -> list[_Prefix]:
         """Along one draw: each action with the sequence and text up to it."""
         sequence, text = self.tree.sequence(node), self.tree.text(node)
-        found: list[_Along] = []
+        found: list[_Prefix] = []
         at: Node | None = node
         for action in line:
             sequence, text = sequence + action.tokens, text + action.text
-            at = self.growth.known(at, action.tokens) if at is not None else None
+            at = self.builder.known(at, action.tokens) if at is not None else None
             holder = action if at is None else at
             judged = holder.value is not None or holder.outcome is not None
-            found.append(_Along(action, sequence, text, judged))
+            found.append(_Prefix(action, sequence, text, judged))
         return found
 
     async def _score(self, sequences: list[tuple[int, ...]]) -> dict[tuple[int, ...], float]:
@@ -254,7 +265,7 @@ class Evaluator:
             return None
 
 
-def _check_steps(steps: Sequence[Step], max_tokens: int) -> None:
+def _check_steps(steps: Sequence[Continuation], max_tokens: int) -> None:
     for step in steps:
         size = len(step.token_ids)
         if not 0 < size <= max_tokens:
@@ -268,8 +279,8 @@ def _check_steps(steps: Sequence[Step], max_tokens: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Along:
-    action: Grown
+class _Prefix:
+    action: SampledAction
     sequence: tuple[int, ...]
     text: str
     judged: bool
