@@ -17,7 +17,7 @@ from ramify.service.ask import Branch, Message, SearchSpec
 from ramify.service.ids import search_id
 from ramify.service.ports import ServedModel
 from ramify.service.searches import RunningSearch
-from ramify.treelog import Consumer, Outcome, Summary
+from ramify.treelog import Consumer, Feedback, Summary
 
 
 def ask_of(request: wire.SearchRequest) -> SearchSpec:
@@ -215,18 +215,18 @@ def summary_of(summary: Summary) -> wire_trees.TreeSummary:
     )
 
 
-def verdict_of(outcome: Outcome) -> wire_trees.LaterVerdict:
+def feedback_of(feedback: Feedback) -> wire_trees.LaterVerdict:
     return wire_trees.LaterVerdict(
-        seq=outcome.seq,
-        id=outcome.outcome_id,
-        node=outcome.node,
-        answer=outcome.answer,
-        outcome=outcome.outcome,
-        source=outcome.source,
-        key=outcome.key_id,
-        comment=outcome.comment,
-        train=outcome.train,
-        created=outcome.created_at,
+        seq=feedback.seq,
+        id=feedback.outcome_id,
+        node=feedback.node,
+        answer=feedback.answer,
+        outcome=feedback.outcome,
+        source=feedback.source,
+        key=feedback.key_id,
+        comment=feedback.comment,
+        train=feedback.train,
+        created=feedback.created_at,
     )
 
 

@@ -22,7 +22,7 @@ from ramify.api.wire_common import Reply
 from ramify.search.codec import LATE, LATE_PARAMS
 from ramify.search.records import BudgetLimits, SearchParams
 from ramify.search.tree import Tree
-from ramify.treelog import Corrupt, Outcome
+from ramify.treelog import Corrupt, Feedback
 
 _LATE: Mapping[type, Mapping[str, Any]] = {Tree: LATE, SearchParams: LATE_PARAMS}
 """Fields that are left out if they say nothing."""
@@ -98,7 +98,7 @@ class TreeRecord(Reply):
     tree: TreeDocument
 
 
-class OutcomeRecord(model_of(Outcome)):  # type: ignore[misc]  # a model that is made of a record
+class OutcomeRecord(model_of(Feedback)):  # type: ignore[misc]  # a model that is made of a record
     """A line of the log: a later verdict on an answer of a tree."""
 
     kind: Literal["outcome"]

@@ -25,9 +25,9 @@ from ramify.treelog.records import (
     Consumer,
     Entry,
     Expired,
+    Feedback,
     Figures,
     Filters,
-    Outcome,
     Record,
     Release,
     Report,
@@ -227,7 +227,7 @@ class TreeLog:
         """Remove a tree, its verdicts and the kept response of its search; False where there is none."""
         return await self._write(trees.remove, tree_id)
 
-    async def add_outcome(
+    async def add_feedback(
         self,
         tree_id: str,
         outcome: float,
@@ -238,12 +238,12 @@ class TreeLog:
         answer: str | None = None,
         comment: str = "",
         train: bool = True,
-    ) -> Outcome:
+    ) -> Feedback:
         """Add a later verdict (in [0, 1]) on the answer that ends at `node`, or whose text is `answer`.
 
         train: whether the trainer may learn from it. Raises `UnknownTree`, `BadEntry`.
         """
-        row = trees.new_outcome(
+        row = trees.feedback_row(
             f"out_{uuid.uuid4().hex}",
             tree_id,
             outcome,
@@ -254,12 +254,12 @@ class TreeLog:
             comment=comment,
             train=train,
         )
-        return await self._write(trees.add_outcomes, row)
+        return await self._write(trees.add_feedback, row)
 
-    async def outcomes(self, tree_id: str) -> Sequence[Outcome]:
+    async def feedback(self, tree_id: str) -> Sequence[Feedback]:
         """A tree's later verdicts, oldest first; those whose row is corrupt are left out."""
         with self._reading():
-            return await trees.outcomes_of(self._reads, tree_id)
+            return await trees.feedback_of_tree(self._reads, tree_id)
 
     # Consumers
 

@@ -75,7 +75,7 @@ class Summary:
     best_value: float | None
     """The outcome model's value of the chosen answer, in [0, 1]."""
     outcome: float | None
-    """The latest verdict on the chosen answer, in [0, 1]: the last `Outcome` that names its node, else the verifier's
+    """The latest verdict on the chosen answer, in [0, 1]: the last `Feedback` that names its node, else the verifier's
     at the search's end."""
     outcome_source: Source | None
     """Who gave it; `None` if there is none."""
@@ -115,7 +115,7 @@ class Entry(Summary):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Feedback:
     """A later verdict on an answer of a logged tree."""
 
     seq: int
@@ -161,7 +161,7 @@ class Record:
     seq: int
     kind: Literal["tree", "outcome", "corrupt"]
     entry: Entry | None = None
-    outcome: Outcome | None = None
+    outcome: Feedback | None = None
     corrupt: Corrupt | None = None
 
     @property

@@ -13,7 +13,7 @@ import zstandard
 from ramify.search.codec import SCHEMA_VERSION, drop_late
 from ramify.search.tree import Tree
 from ramify.treelog.errors import BadEntry, CorruptTree
-from ramify.treelog.records import Corrupt, Entry, Outcome, Record, Source, Summary
+from ramify.treelog.records import Corrupt, Entry, Feedback, Record, Source, Summary
 from ramify.treelog.schema import plain
 
 EXCERPT = 200
@@ -138,11 +138,11 @@ def entry_of(row: Mapping[Any, Any]) -> Entry:
     return Entry(**_head(row), schema_version=row["schema_version"], sha256=row["sha256"], body=body)
 
 
-def outcome_of(row: Mapping[Any, Any]) -> Outcome:
-    return Outcome(**{f.name: row[f.name] for f in fields(Outcome)})
+def feedback_of(row: Mapping[Any, Any]) -> Feedback:
+    return Feedback(**{f.name: row[f.name] for f in fields(Feedback)})
 
 
-def outcome_problem(row: Mapping[Any, Any]) -> str | None:
+def feedback_problem(row: Mapping[Any, Any]) -> str | None:
     """Describe what is wrong with an outcome's row; `None` if it is sound."""
     outcome, node = row["outcome"], row["node"]
     if not isinstance(outcome, int | float) or not 0 <= outcome <= 1:
@@ -158,9 +158,9 @@ def record_of(kind: str, row: Mapping[Any, Any]) -> Record:
     """A row of trees (`kind` tree) or outcomes; a `corrupt` record if it is not what was written."""
     seq, reason = row["seq"], None
     if kind == "outcome":
-        reason = outcome_problem(row)
+        reason = feedback_problem(row)
         if reason is None:
-            return Record(seq, "outcome", outcome=outcome_of(row))
+            return Record(seq, "outcome", outcome=feedback_of(row))
     else:
         try:
             entry = entry_of(row)
@@ -175,7 +175,7 @@ def json_line(record: Record) -> bytes:
     """The record as one line of NDJSON, newline included.
 
     `{"seq", "kind": "tree", "tree_id", "key_id", "tree": {...}}`, the tree's bytes as they were hashed,
-    `{"seq", "kind": "outcome", "tree_id", ...}` with the fields of `Outcome`, or
+    `{"seq", "kind": "outcome", "tree_id", ...}` with the fields of `Feedback`, or
     `{"seq", "kind": "corrupt", "tree_id", "reason"}`.
     """
     head: dict[str, Any] = {"seq": record.seq, "kind": record.kind}

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ramify.treelog.errors import BadEntry, DuplicateTree, LogError, UnknownTree
 from ramify.treelog.idempotency import finish
-from ramify.treelog.records import Filters, Outcome, Response, Source, Summary
-from ramify.treelog.rows import outcome_of, outcome_problem, summary_of
+from ramify.treelog.records import Feedback, Filters, Response, Source, Summary
+from ramify.treelog.rows import feedback_of, feedback_problem, summary_of
 from ramify.treelog.schema import SUMMARY, counter, idempotency, outcomes, plain, trees
 from ramify.treelog.transaction import Transaction
 
@@ -62,7 +62,7 @@ async def _logged(conn: AsyncConnection, ids: list[str]) -> dict[str, tuple[int,
     return {tree_id: (seq, sha256) for tree_id, seq, sha256 in found}
 
 
-def new_outcome(
+def feedback_row(
     outcome_id: str,
     tree_id: str,
     outcome: float,
@@ -92,12 +92,12 @@ def new_outcome(
     }
 
 
-async def add_outcomes(tx: Transaction, items: Sequence[dict[str, Any]]) -> list[Outcome | LogError]:
+async def add_feedback(tx: Transaction, items: Sequence[dict[str, Any]]) -> list[Feedback | LogError]:
     """Insert verdicts; one whose `outcome_id` is already there was committed by an earlier attempt."""
     sizes = await _sizes(tx.conn, {item["tree_id"] for item in items})
     ids = [item["outcome_id"] for item in items]
     known = (await tx.conn.execute(select(outcomes).where(outcomes.c.outcome_id.in_(ids)))).mappings()
-    results: dict[str, Outcome | LogError] = {row["outcome_id"]: outcome_of(row) for row in known}
+    results: dict[str, Feedback | LogError] = {row["outcome_id"]: feedback_of(row) for row in known}
     rows: list[Row] = []
     for item in items:
         if item["outcome_id"] in results:
@@ -105,7 +105,7 @@ async def add_outcomes(tx: Transaction, items: Sequence[dict[str, Any]]) -> list
         refusal = _refusal(item, sizes)
         if refusal is None:
             rows.append(item | {"seq": tx.draw(), "created_at": tx.now})
-        results[item["outcome_id"]] = refusal or outcome_of(rows[-1])
+        results[item["outcome_id"]] = refusal or feedback_of(rows[-1])
     if rows:
         await tx.conn.execute(insert(outcomes), rows)
     for row in rows:
@@ -158,11 +158,11 @@ async def fetch(engine: AsyncEngine, tree_id: str) -> Row | None:
     return row
 
 
-async def outcomes_of(engine: AsyncEngine, tree_id: str) -> list[Outcome]:
+async def feedback_of_tree(engine: AsyncEngine, tree_id: str) -> list[Feedback]:
     query = select(outcomes).where(outcomes.c.tree_id == tree_id).order_by(outcomes.c.seq)
     async with engine.connect() as conn:
         rows = (await conn.execute(query)).mappings()
-        return [outcome_of(row) for row in rows if outcome_problem(row) is None]
+        return [feedback_of(row) for row in rows if feedback_problem(row) is None]
 
 
 async def newest(engine: AsyncEngine, before: int | None, limit: int, filters: Filters) -> list[Summary]:

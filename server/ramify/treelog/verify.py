@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ramify.treelog.errors import CorruptTree
 from ramify.treelog.records import BadRow, Report
-from ramify.treelog.rows import columns_of, entry_of, outcome_problem
+from ramify.treelog.rows import columns_of, entry_of, feedback_problem
 from ramify.treelog.schema import consumers, counter, outcomes, trees
 from ramify.treelog.trees import high_water, pages
 
@@ -41,7 +41,7 @@ async def verify(engine: AsyncEngine, progress: Progress | None = None) -> Repor
 def _check_page(page: Sequence[tuple[str, Mapping[Any, Any]]], seen: set[int]) -> list[BadRow]:
     bad = []
     for kind, row in page:
-        problems = check_tree(row) if kind == "tree" else check_outcome(row)
+        problems = check_tree(row) if kind == "tree" else check_feedback(row)
         if row["seq"] in seen:
             problems.append(f"seq {row['seq']} is taken twice")
         seen.add(row["seq"])
@@ -60,9 +60,9 @@ def check_tree(row: Mapping[Any, Any]) -> list[str]:
     return [f"{name} is {row[name]!r}, its body says {derived[name]!r}" for name in wrong]
 
 
-def check_outcome(row: Mapping[Any, Any]) -> list[str]:
+def check_feedback(row: Mapping[Any, Any]) -> list[str]:
     """What is wrong with an outcome's row; nothing if it is sound."""
-    problem = outcome_problem(row)
+    problem = feedback_problem(row)
     return [] if problem is None else [problem]
 
 

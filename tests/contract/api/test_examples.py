@@ -41,7 +41,7 @@ def writing_letters() -> FakeEngines:
 
 async def verdicts(world: World) -> list[float]:
     return [
-        outcome.outcome for row in await world.logged() for outcome in await world.log.outcomes(row.tree_id)
+        outcome.outcome for row in await world.logged() for outcome in await world.log.feedback(row.tree_id)
     ]
 
 

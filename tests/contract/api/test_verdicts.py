@@ -122,7 +122,7 @@ async def test_verify_finds_a_latest_verdict_that_is_not_the_last(world: World) 
     log: TreeLog = world.log
     tree = make_tree()
     await log.append(tree)
-    await log.add_outcome(tree.id, 1.0, node=3)
+    await log.add_feedback(tree.id, 1.0, node=3)
     assert (await log.verify()).ok
     assert log._writes is not None
     async with log._writes.begin() as conn:

@@ -125,7 +125,7 @@ async def test_retention_deletes_only_what_every_consumer_has_read(log: TreeLog)
 
 async def test_retention_waits_for_the_readers_of_a_trees_verdicts(log: TreeLog) -> None:
     ids = await _fill(log, 2)
-    await log.add_outcome(ids[0], 1.0, node=0)
+    await log.add_feedback(ids[0], 1.0, node=0)
     await log.put_consumer("trainer", version=None, cursor=2)
     assert await log.expire(keep_newest=0) == Expired(1, 0, 0)
     await log.put_consumer("trainer", version=1, cursor=3)

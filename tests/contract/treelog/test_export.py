@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 async def _two_trees_and_a_verdict(log: TreeLog) -> list[Tree]:
     made = [make_tree(), make_tree(6, prompt="\ud800 half a pair, \0 a NUL")]
     await log.append(made[0], "alice")
-    await log.add_outcome(made[0].id, 0.5, node=3, comment="nearly")
+    await log.add_feedback(made[0].id, 0.5, node=3, comment="nearly")
     await log.append(made[1], "bob")
     return made
 
@@ -34,7 +34,7 @@ async def test_ndjson_holds_every_record_whole(log: TreeLog, tmp_path: Path) -> 
     assert [(line["seq"], line["kind"]) for line in lines] == [(1, "tree"), (2, "outcome"), (3, "tree")]
     assert [tree_from_dict(lines[i]["tree"]) for i in (0, 2)] == made
     assert lines[0]["key_id"] == "alice"
-    [verdict] = await log.outcomes(made[0].id)
+    [verdict] = await log.feedback(made[0].id)
     assert lines[1] == {"kind": "outcome", **asdict(verdict)}
     assert heard == [(3, 3)]
 

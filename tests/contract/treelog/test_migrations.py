@@ -40,8 +40,8 @@ async def test_an_older_log_learns_which_answer_was_chosen_and_what_was_said_of_
     async with await TreeLog.open(url) as log:
         for made in (tree, other):
             await log.append(made)
-        await log.add_outcome(tree.id, 1.0, node=3)
-        await log.add_outcome(other.id, 1.0, node=1)
+        await log.add_feedback(tree.id, 1.0, node=3)
+        await log.add_feedback(other.id, 1.0, node=1)
         assert log._writes is not None
         async with log._writes.begin() as conn:
             for table, column in (

@@ -31,7 +31,7 @@ async def test_readers_that_race_the_writers_skip_nothing(url: str) -> None:
         tree = make_tree(2)
         await log.append(tree)
         for i in range(n - 1):
-            await (log.add_outcome(tree.id, 1.0, node=0) if i % 3 == 0 else log.append(make_tree(2)))
+            await (log.add_feedback(tree.id, 1.0, node=0) if i % 3 == 0 else log.append(make_tree(2)))
 
     async def follow(log: TreeLog) -> list[int]:
         seen: list[int] = []

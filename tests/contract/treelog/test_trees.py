@@ -184,11 +184,11 @@ async def test_a_deleted_tree_is_gone_and_its_seq_is_never_used_again(url: str) 
     async with await TreeLog.open(url) as log:
         await log.append(make_tree())
         await log.append(tree)
-        await log.add_outcome(tree.id, 1.0, node=3)
+        await log.add_feedback(tree.id, 1.0, node=3)
         assert await log.delete(tree.id)
         assert not await log.delete(tree.id)
         assert await log.get(tree.id) is None
-        assert await log.outcomes(tree.id) == []
+        assert await log.feedback(tree.id) == []
     async with await TreeLog.open(url) as log:
         assert await log.append(make_tree()) == 4
 
@@ -196,10 +196,10 @@ async def test_a_deleted_tree_is_gone_and_its_seq_is_never_used_again(url: str) 
 async def test_verdicts_share_the_trees_seq(log: TreeLog) -> None:
     tree = make_tree()
     await log.append(tree)
-    verdict = await log.add_outcome(tree.id, 0.25, node=3, key_id="bob", comment="nearly", train=False)
+    verdict = await log.add_feedback(tree.id, 0.25, node=3, key_id="bob", comment="nearly", train=False)
     await log.append(make_tree())
     assert verdict.seq == 2
-    assert await log.outcomes(tree.id) == [verdict]
+    assert await log.feedback(tree.id) == [verdict]
     assert [(r.seq, r.kind) async for r in log.read()] == [(1, "tree"), (2, "outcome"), (3, "tree")]
 
 
@@ -207,13 +207,13 @@ async def test_verdicts_that_make_no_sense_are_refused(log: TreeLog) -> None:
     tree = make_tree()
     await log.append(tree)
     with pytest.raises(BadEntry, match=r"got 1\.5"):
-        await log.add_outcome(tree.id, 1.5, node=0)
+        await log.add_feedback(tree.id, 1.5, node=0)
     with pytest.raises(BadEntry, match="nodes 0 to 3, got 4"):
-        await log.add_outcome(tree.id, 1.0, node=4)
+        await log.add_feedback(tree.id, 1.0, node=4)
     with pytest.raises(BadEntry, match="needs the node"):
-        await log.add_outcome(tree.id, 1.0)
+        await log.add_feedback(tree.id, 1.0)
     with pytest.raises(UnknownTree, match="tree_0"):
-        await log.add_outcome("tree_0", 1.0, answer="24")
+        await log.add_feedback("tree_0", 1.0, answer="24")
     assert await log.high_water() == 1
 
 
@@ -234,8 +234,8 @@ async def test_a_read_crosses_pages_of_trees_and_verdicts_in_order(log: TreeLog)
     made = [make_tree(2) for _ in range(70)]
     for tree in made:  # runs of each kind longer than a page, and mixed ones
         await log.append(tree)
-    await asyncio.gather(*(log.add_outcome(made[0].id, 1.0, node=0) for _ in made))
-    verdicts = (log.add_outcome(tree.id, 1.0, node=0) for tree in made)
+    await asyncio.gather(*(log.add_feedback(made[0].id, 1.0, node=0) for _ in made))
+    verdicts = (log.add_feedback(tree.id, 1.0, node=0) for tree in made)
     appends = (log.append(make_tree(2)) for _ in made)
     await asyncio.gather(*(write for pair in zip(verdicts, appends, strict=True) for write in pair))
     assert [r.seq async for r in log.read()] == list(range(1, 281))
@@ -341,11 +341,11 @@ async def test_a_body_with_the_right_hash_that_is_no_tree_stops_no_reader(
 async def test_a_corrupt_verdict_stops_no_reader_either(log: TreeLog, column: str) -> None:
     tree = make_tree()
     await log.append(tree)
-    await log.add_outcome(tree.id, 1.0, node=3)
-    await log.add_outcome(tree.id, 0.0, node=3)
+    await log.add_feedback(tree.id, 1.0, node=3)
+    await log.add_feedback(tree.id, 0.0, node=3)
     await _spoil(log, f"UPDATE outcomes SET {column} WHERE seq = 2")
     assert [(r.seq, r.kind) async for r in log.read()] == [(1, "tree"), (2, "corrupt"), (3, "outcome")]
-    assert [o.seq for o in await log.outcomes(tree.id)] == [3]
+    assert [o.seq for o in await log.feedback(tree.id)] == [3]
     assert [bad.seq for bad in (await log.verify()).bad] == [2]
 
 
@@ -371,7 +371,7 @@ async def test_verify_finds_verdicts_on_no_tree_and_rows_beyond_the_counter(log:
     tree = make_tree()
     await log.append(tree)
     await log.append(make_tree())
-    await log.add_outcome(tree.id, 1.0, node=0)
+    await log.add_feedback(tree.id, 1.0, node=0)
     await _spoil(log, "DELETE FROM trees WHERE tree_id = :t", t=tree.id)
     assert [(b.seq, b.problem) for b in (await log.verify()).bad] == [(3, "a verdict on no tree")]
     await _spoil(log, "UPDATE counter SET last = 1")
@@ -395,10 +395,10 @@ async def test_texts_that_sql_cannot_hold_are_asked_for_and_kept_without_harm(lo
     assert await log.get_consumer(odd) is None
     tree = make_tree(model=odd)
     await log.append(tree, odd)
-    verdict = await log.add_outcome(tree.id, 1.0, answer=odd, key_id=odd, comment=odd)
+    verdict = await log.add_feedback(tree.id, 1.0, answer=odd, key_id=odd, comment=odd)
     assert [s.tree_id for s in await log.list(filters=Filters(model=odd, key_id=odd))] == [tree.id]
     assert await log.list(filters=Filters(text=odd)) == []
-    assert [o.comment for o in await log.outcomes(tree.id)] == [verdict.comment] == ["a\ufffdb\ufffd"]
+    assert [o.comment for o in await log.feedback(tree.id)] == [verdict.comment] == ["a\ufffdb\ufffd"]
     assert await log.claim(odd, odd, "hash", "srch_1") == New()
     assert await log.claim(odd, odd, "hash", "srch_2") == Running("srch_1")
 
@@ -416,12 +416,12 @@ async def test_the_latest_verdict_on_the_chosen_answer_is_the_trees_outcome(log:
         return [row.tree_id for row in await log.list(filters=Filters(verdict="right"))]
 
     assert await heads() == [(None, None), (0.0, "verifier")]
-    await log.add_outcome(plain.id, 1.0, node=1)
+    await log.add_feedback(plain.id, 1.0, node=1)
     assert await right() == [], "a verdict on another node says nothing of the answer"
-    await asyncio.gather(*(log.add_outcome(t.id, 1.0, node=3) for t in (judged, plain)))
+    await asyncio.gather(*(log.add_feedback(t.id, 1.0, node=3) for t in (judged, plain)))
     assert await heads() == [(1.0, "human"), (1.0, "human")]
     assert await right() == [plain.id, judged.id]
-    await log.add_outcome(judged.id, 0.5, node=3, source="verifier")
+    await log.add_feedback(judged.id, 0.5, node=3, source="verifier")
     assert await heads() == [(1.0, "human"), (0.5, "verifier")]
     entry = await log.get(judged.id)
     assert entry is not None

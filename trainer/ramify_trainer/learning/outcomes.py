@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ramify.search.records import Verdict
 from ramify.search.tree import Node, Tree
 
-__all__ = ["Feedback", "Outcome", "OutcomeWeights", "answer_ends", "label"]
+__all__ = ["Feedback", "OutcomeWeights", "answer_ends", "label"]
 
 
 class OutcomeWeights(BaseModel):
@@ -35,24 +35,9 @@ class OutcomeWeights(BaseModel):
     then only used where neither a verifier nor a person has spoken."""
 
 
-class Outcome(Protocol):
-    """A later verdict on an answer, as the log's `outcome` records hold it."""
-
-    @property
-    def node(self) -> int | None: ...
-    @property
-    def answer(self) -> str | None: ...
-    @property
-    def outcome(self) -> float: ...
-    @property
-    def source(self) -> str: ...
-    @property
-    def train(self) -> bool: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """An `Outcome`."""
+    """A later verdict on an answer, as the log's `outcome` records hold it."""
 
     node: int | None
     """The node that ends the answer; `None` where only its text was given."""
@@ -72,7 +57,7 @@ def answer_ends(tree: Tree) -> list[Node]:
 
 def label(
     tree: Tree,
-    verdicts: Sequence[Outcome],
+    verdicts: Sequence[Feedback],
     graded: Mapping[int, Verdict | None],
     weights: OutcomeWeights,
 ) -> dict[int, float]:
@@ -98,7 +83,7 @@ def label(
     return labels
 
 
-def _later(tree: Tree, verdicts: Sequence[Outcome]) -> dict[tuple[int, str], float]:
+def _later(tree: Tree, verdicts: Sequence[Feedback]) -> dict[tuple[int, str], float]:
     """The last verdict of each source on each node. One on a text counts for every answer of that text."""
     found: dict[tuple[int, str], float] = {}
     for verdict in verdicts:

@@ -95,7 +95,7 @@ async def one(tree: Id, request: Request, here: Here, who: Who, form: Form = "js
     entry = await _entry(here, who, tree)
     if form == "dot":
         return await large.answer(request, lambda: dot(entry.tree()).encode(), media_type=GRAPHVIZ)
-    feedback = [convert.verdict_of(outcome) for outcome in await here.log.outcomes(entry.tree_id)]
+    feedback = [convert.feedback_of(one) for one in await here.log.feedback(entry.tree_id)]
     head = {
         "object": "tree",
         "id": entry.tree_id,
@@ -134,7 +134,7 @@ async def feedback(tree: Id, body: wire.FeedbackRequest, here: Here, who: Who) -
             node = chosen.node
     if node is not None and node >= entry.n_nodes:
         raise BadRequest(f"is {node}; the tree has nodes 0 to {entry.n_nodes - 1}", param="node")
-    outcome = await here.log.add_outcome(
+    added = await here.log.add_feedback(
         entry.tree_id,
         body.outcome,
         source=body.source,
@@ -144,7 +144,7 @@ async def feedback(tree: Id, body: wire.FeedbackRequest, here: Here, who: Who) -
         comment=body.comment,
         train=who.train_feedback,
     )
-    return convert.verdict_of(outcome)
+    return convert.feedback_of(added)
 
 
 async def _page(
