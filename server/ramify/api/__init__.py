@@ -8,7 +8,7 @@
 | `context` | what every route may use |
 | `scopes` | which scope a route needs; a route without one cannot be made |
 | `errors` | every error in OpenAI's shape |
-| `suggestions` | which field one was probably meant to be |
+| `suggestions` | which field an unknown one was probably meant to be |
 | `middleware` | request ids, body limit, Host and origin checks, access log: plain ASGI |
 | `disconnect` | work that ends when its client leaves |
 | `sse` | Server-Sent Events |

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 import ramify
 from ramify.api import errors
 from ramify.api import wire_releases as wire
-from ramify.api.context import Context, Here
+from ramify.api.context import Context, ContextDep
 from ramify.api.convert_releases import activated_of, list_of, release_of
 from ramify.api.middleware import BodyLimit, HostGuard, OriginGuard, RequestIds
 from ramify.api.scopes import StrictRoute
@@ -38,37 +38,39 @@ router = APIRouter(route_class=AdminRoute, tags=["admin"])
 
 
 @router.get("/admin/releases", response_model=wire.ReleaseList)
-async def releases(here: Here) -> wire.ReleaseList:
+async def releases(context: ContextDep) -> wire.ReleaseList:
     """Every release, which one is active, and which were before."""
-    return list_of(await here.releases.listing())
+    return list_of(await context.releases.listing())
 
 
 @router.put("/admin/releases/{release}", response_model=wire.Release)
-async def record(release: ReleaseId, body: wire.Verdict, here: Here) -> wire.Release:
+async def record(release: ReleaseId, body: wire.Verdict, context: ContextDep) -> wire.Release:
     """Record a gate's verdict. A rejected release is never activated."""
-    row = await here.releases.record(release, body.state, body.figures)
-    return release_of(row, here.model.release)
+    row = await context.releases.record(release, body.state, body.figures)
+    return release_of(row, context.model.release)
 
 
 @router.post("/admin/releases/rollback", response_model=wire.Activated)
-async def rollback(here: Here, body: wire.Activate | None = None) -> wire.Activated:
+async def rollback(context: ContextDep, body: wire.Activate | None = None) -> wire.Activated:
     """Serve the release that was active before."""
     asked = body or wire.Activate()
-    return activated_of(await here.releases.rollback(asked.deadline_seconds, asked.note))
+    return activated_of(await context.releases.rollback(asked.deadline_seconds, asked.note))
 
 
 @router.post("/admin/releases/{release}/activate", response_model=wire.Activated)
-async def activate(release: ReleaseId, here: Here, body: wire.Activate | None = None) -> wire.Activated:
+async def activate(
+    release: ReleaseId, context: ContextDep, body: wire.Activate | None = None
+) -> wire.Activated:
     """Serve a release. It answers once the release is served, or says why the one before still is."""
     asked = body or wire.Activate()
-    return activated_of(await here.releases.activate(release, asked.deadline_seconds, asked.note))
+    return activated_of(await context.releases.activate(release, asked.deadline_seconds, asked.note))
 
 
 @router.post("/admin/drain", response_model=wire.Drained)
-async def drain(here: Here, body: wire.Drain | None = None) -> wire.Drained:
+async def drain(context: ContextDep, body: wire.Drain | None = None) -> wire.Drained:
     """Take no more searches, for ever, and answer once the running ones have ended."""
     began = time.monotonic()
-    await asyncio.shield(here.searches.drain((body or wire.Drain()).deadline_seconds))
+    await asyncio.shield(context.searches.drain((body or wire.Drain()).deadline_seconds))
     return wire.Drained(seconds=time.monotonic() - began)
 
 

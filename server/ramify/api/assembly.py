@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import ramify
 from ramify.api.context import Context
-from ramify.api.names import Names, aliases_of
+from ramify.api.names import ModelNames, aliases_of
 from ramify.service.admission import Admission
 from ramify.service.judging import ValueJudge
 from ramify.service.keys import Keyring
@@ -57,7 +57,7 @@ def assemble(
         keyring=Keyring(settings.auth.all_keys()),
         engines=engines,
         model=model,
-        names=Names(model, aliases_of(settings)),
+        names=ModelNames(model, aliases_of(settings)),
         log=log,
         searches=searches,
         completions=completions,

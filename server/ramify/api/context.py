@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from ramify.api.names import Names
+from ramify.api.names import ModelNames
 from ramify.service.judging import ValueJudge
 from ramify.service.keys import Caller, Keyring
 from ramify.service.metrics import Metrics
@@ -27,7 +27,7 @@ class Context:
     keyring: Keyring
     engines: Engines
     model: ServedModel
-    names: Names
+    names: ModelNames
     log: TreeLog
     searches: Searches
     releases: Releases
@@ -54,5 +54,5 @@ async def _caller(request: Request) -> Caller:
     return caller
 
 
-Here = Annotated[Context, Depends(_context)]
-Who = Annotated[Caller, Depends(_caller)]
+ContextDep = Annotated[Context, Depends(_context)]
+CallerDep = Annotated[Caller, Depends(_caller)]

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 
 from ramify.api.disconnect import nobody
-from ramify.api.suggestions import is_model, meant
+from ramify.api.suggestions import is_model, suggestions
 from ramify.api.wire_common import ErrorBody, ErrorDetail
 from ramify.service import errors as e
 from ramify.treelog import CorruptTree, LogError
@@ -106,20 +106,20 @@ def log_failure(error: LogError) -> tuple[int, ErrorBody]:
     return 503, body(503, "the tree log does not answer; nothing was lost", code="log_unavailable")
 
 
-def mistake(number: str) -> ErrorBody:
+def internal_error(number: str) -> ErrorBody:
     """An error of ours, whose traceback is in the log under the request's number."""
     message = f"internal error; quote {number}: the server's log has it under that"
     return body(500, message, code="internal_error")
 
 
-def broken_off(error: Exception, number: str) -> ErrorBody:
+def stream_error(error: Exception, number: str) -> ErrorBody:
     """What is said of an error that ends an answer whose beginning was sent. number: the request's id."""
     if isinstance(error, e.ServiceError):
         return body_of(error)
     if isinstance(error, LogError):
         return log_failure(error)[1]
     logger.error("the stream of request %s broke off", number, exc_info=error)
-    return mistake(number)
+    return internal_error(number)
 
 
 def validation_response(
@@ -136,7 +136,7 @@ def validation_response(
 def explain(problem: Mapping[str, Any], taken: type[BaseModel] | None = None) -> str:
     field, given = path_of(problem["loc"]), problem.get("input")
     if problem["type"] == "extra_forbidden":
-        instead = " or ".join(meant(taken, field)) if taken else ""
+        instead = " or ".join(suggestions(taken, field)) if taken else ""
         return f"{field}: there is no such field" + (f"; did you mean {instead}?" if instead else "")
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "model_attributes_type":
@@ -207,7 +207,7 @@ def install(app: FastAPI) -> None:
 
     async def unexpected(request: Request, error: Exception) -> Response:
         number = request.scope.get("ramify_request_id", "unknown")
-        return JSONResponse(mistake(number).model_dump(), 500)
+        return JSONResponse(internal_error(number).model_dump(), 500)
 
     app.add_exception_handler(e.ServiceError, service)
     app.add_exception_handler(LogError, log)

@@ -18,11 +18,11 @@ from ramify.service.metrics import Metrics
 from ramify.settings import is_loopback
 
 logger = logging.getLogger(__name__)
-SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-SAFE = ("GET", "HEAD", "OPTIONS")
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 """Methods that change nothing."""
-QUIET = ("/livez", "/readyz", "/health", "/metrics")
-"""Asked every few seconds by machines: logged at debug level."""
+QUIET_PATHS = ("/livez", "/readyz", "/health", "/metrics")
+"""Asked for every few seconds by machines, so they are logged at debug level."""
 
 
 def request_id(request: Request) -> str:
@@ -41,7 +41,7 @@ class RequestIds:
             await self.app(scope, receive, send)
             return
         given = Headers(scope=scope).get("x-request-id", "")
-        number = given if SANE_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+        number = given if REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
         scope["ramify_request_id"] = number
         began, status = time.monotonic(), 0
 
@@ -58,7 +58,7 @@ class RequestIds:
             logger.exception("request %s %s %s failed", number, scope["method"][:20], scope["path"][:200])
             if not status:  # whatever it was, it came before the error handlers could answer
                 status = 500
-                answer = JSONResponse(errors.mistake(number).model_dump(), 500)
+                answer = JSONResponse(errors.internal_error(number).model_dump(), 500)
                 await answer(scope, receive, tagged)
         finally:
             self._note(scope, number, status, time.monotonic() - began)
@@ -66,7 +66,7 @@ class RequestIds:
     def _note(self, scope: Scope, number: str, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
         self.metrics.answered(scope["method"] if route != "unmatched" else "any", route, status, seconds)
-        level = logging.DEBUG if scope["path"] in QUIET else logging.INFO
+        level = logging.DEBUG if scope["path"] in QUIET_PATHS else logging.INFO
         method, path = scope["method"][:20], scope["path"][:200]
         logger.log(level, "%s %s status=%d seconds=%.3f request=%s", method, path, status, seconds, number)
 
@@ -113,7 +113,7 @@ class HostGuard:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not local_name(Headers(scope=scope).get("host", "")):
+        if scope["type"] == "http" and not names_this_machine(Headers(scope=scope).get("host", "")):
             message = "without API keys this server answers to localhost, 127.0.0.1 and [::1] only"
             await errors.response(403, message, code="host_not_allowed")(scope, receive, send)
             return
@@ -132,14 +132,18 @@ class OriginGuard:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] not in SAFE and foreign(Headers(scope=scope)):
+        if (
+            scope["type"] == "http"
+            and scope["method"] not in SAFE_METHODS
+            and cross_site(Headers(scope=scope))
+        ):
             message = "a page of another site may not change anything here (Origin, Sec-Fetch-Site)"
             await errors.response(403, message, code="cross_site")(scope, receive, send)
             return
         await self.app(scope, receive, send)
 
 
-def foreign(headers: Headers) -> bool:
+def cross_site(headers: Headers) -> bool:
     """Whether a browser sends this for a page that is not the server's own."""
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site is not None:
@@ -147,7 +151,7 @@ def foreign(headers: Headers) -> bool:
     return origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower()
 
 
-def local_name(host: str) -> bool:
+def names_this_machine(host: str) -> bool:
     """Whether a Host header names this machine by a loopback name."""
     name = re.sub(r":\d+$", "", host).lower()
     return (

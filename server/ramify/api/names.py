@@ -37,7 +37,7 @@ Body = TypeVar("Body", wire.CompletionRequest, wire.ChatRequest)
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class ModelNames:
     """The names under which models and searches are asked for."""
 
     model: ServedModel

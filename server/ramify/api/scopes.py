@@ -97,10 +97,10 @@ class ScopedRoute(StrictRoute):
 
 
 def unknown_parameter(name: str, known: Sequence[str]) -> BadRequest:
-    """Names the one that was probably meant."""
+    """Build the refusal of a query parameter, with the known one that was probably meant."""
     close = get_close_matches(name[:64], known, n=1)
     meant = f"; did you mean {close[0]}?" if close else ""
-    return BadRequest(f"there is no such query parameter{meant}", param=name[:100])
+    return BadRequest(f"unknown query parameter{meant}", param=name[:100])
 
 
 def check(caller: Caller, scopes: tuple[Need, ...]) -> None:

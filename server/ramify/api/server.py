@@ -56,7 +56,7 @@ class StartupError(Exception):
     """The server cannot start as it was asked to; the message says what to change."""
 
 
-class Stopped(Exception):
+class StopRequested(Exception):
     """A signal came before the server was ready."""
 
 
@@ -77,7 +77,7 @@ def serve(settings: Settings) -> int:
     except (EngineError, EngineDead) as error:
         sys.stderr.write(f"ramify serve: the engines did not start: {error}\n")
         return START_FAILED
-    except (Stopped, KeyboardInterrupt):
+    except (StopRequested, KeyboardInterrupt):
         return STOPPED
 
 
@@ -191,7 +191,7 @@ class _Server:
             yield
             return
         ready = asyncio.Event()
-        http = _Http(
+        http = _HttpListener(
             admin_application(context, self.settings.admin.digest()),
             self.settings.connections.model_copy(update={"open": ADMIN_CONNECTIONS}),
             ready.set,
@@ -212,7 +212,7 @@ class _Server:
             await asyncio.gather(serving, up, return_exceptions=True)
 
     async def _serve_public(self, context: Context) -> int:
-        http = _Http(
+        http = _HttpListener(
             application(context),
             self.settings.connections,
             lambda: self._up(context),
@@ -279,12 +279,12 @@ class _Server:
                 loop.remove_signal_handler(number)
 
     async def _unless_told(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """The result of `work`; where a signal comes first it is cancelled. Raises `Stopped`."""
+        """The result of `work`; where a signal comes first it is cancelled. Raises `StopRequested`."""
         task, told = asyncio.create_task(work), asyncio.create_task(self.told.wait())
         try:
             await asyncio.wait((task, told), return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                raise Stopped
+                raise StopRequested
             return task.result()
         finally:
             task.cancel()
@@ -292,7 +292,7 @@ class _Server:
             await asyncio.gather(task, told, return_exceptions=True)
 
 
-class _Http(Listener):
+class _HttpListener(Listener):
     """A listener that tells when it is up, and names the settings of its address."""
 
     def __init__(

@@ -75,5 +75,5 @@ class EventStream(Response):
             async for chunk in self.events:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except Exception as error:
-            last = self.told(errors.broken_off(error, number))
+            last = self.told(errors.stream_error(error, number))
             await send({"type": "http.response.body", "body": last, "more_body": True})

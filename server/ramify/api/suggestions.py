@@ -1,4 +1,4 @@
-"""What a field that there is not was probably meant to be: one misspelt, or one of elsewhere in the body."""
+"""Suggest which field an unknown one was meant to be: a misspelling, or a field that belongs elsewhere in the body."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ALIKE = 0.7
 """How alike two names must be, from 0 to 1 (difflib's ratio)."""
 
 
-def meant(body: type[BaseModel], path: str) -> list[str]:
+def suggestions(body: type[BaseModel], path: str) -> list[str]:
     """The paths of `body`'s fields that `path`, which is none of them, may stand for; the likeliest first.
 
     Beside the field itself before elsewhere: `search.kapa` is `search.kappa`; `tokens` is `search.budget.tokens`.

@@ -118,7 +118,7 @@ class StreamOptions(Request):
     )
 
 
-class Generate(Request):
+class GenerationRequest(Request):
     """What both routes share."""
 
     model: ModelName | None = None
@@ -160,7 +160,7 @@ class Generate(Request):
     skip_special_tokens: bool | None = None
 
 
-class CompletionRequest(Generate, CompletionNeutral):  # type: ignore[misc, valid-type]
+class CompletionRequest(GenerationRequest, CompletionNeutral):  # type: ignore[misc, valid-type]
     """POST /v1/completions."""
 
     prompt: (
@@ -215,7 +215,7 @@ class ChatMessage(MessageNeutral):  # type: ignore[misc, valid-type]
         return self
 
 
-class ChatRequest(Generate, ChatNeutral):  # type: ignore[misc, valid-type]
+class ChatRequest(GenerationRequest, ChatNeutral):  # type: ignore[misc, valid-type]
     """POST /v1/chat/completions."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=1000)]

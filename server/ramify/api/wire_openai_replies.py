@@ -50,7 +50,7 @@ class Searched(Reply):
     )
 
 
-class Answered(Reply):
+class CompletionReply(Reply):
     """What both answers share."""
 
     id: str
@@ -77,7 +77,7 @@ class CompletionChoice(Reply):
     finish_reason: FinishReason
 
 
-class Completion(Answered):
+class Completion(CompletionReply):
     object: Literal["text_completion"] = "text_completion"
     choices: list[CompletionChoice]
 
@@ -127,6 +127,6 @@ class ChatChoice(Reply):
     finish_reason: FinishReason
 
 
-class ChatCompletion(Answered):
+class ChatCompletion(CompletionReply):
     object: Literal["chat.completion"] = "chat.completion"
     choices: list[ChatChoice]

@@ -132,7 +132,7 @@ class StreamOptions(Request):
     )
 
 
-class Asked(Request):
+class SearchOptions(Request):
     """How to search and how to answer, whatever is searched from."""
 
     search: Search | None = None
@@ -153,19 +153,19 @@ class Asked(Request):
     )
 
     @model_validator(mode="after")
-    def options_of_a_stream(self) -> Asked:
+    def options_of_a_stream(self) -> SearchOptions:
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options means nothing without stream")
         return self
 
 
-class BranchRequest(Asked):
+class BranchRequest(SearchOptions):
     """Search on from a node of a logged tree; the task and its problem are that tree's."""
 
     node: Annotated[int, Field(ge=0, le=10_000_000)] = Field(description="The node to search on from.")
 
 
-class SearchRequest(Asked):
+class SearchRequest(SearchOptions):
     """Only `prompt` or `messages` is needed."""
 
     model: ModelName | None = None

@@ -118,7 +118,7 @@ async def test_an_engine_that_dies_ends_the_server_with_3(tmp_path: Path) -> Non
 
 @pytest.mark.anyio
 async def test_a_signal_while_the_engines_start_ends_the_start(tmp_path: Path) -> None:
-    from ramify.api.server import Stopped
+    from ramify.api.server import StopRequested
 
     begun = asyncio.Event()
 
@@ -134,7 +134,7 @@ async def test_a_signal_while_the_engines_start_ends_the_start(tmp_path: Path) -
         )
         await begun.wait()
         os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(Stopped):
+        with pytest.raises(StopRequested):
             await run
     async with await TreeLog.open(settings.log):
         pass  # the log was let go of

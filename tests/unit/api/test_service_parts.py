@@ -7,7 +7,7 @@ import pytest
 
 from fakes import FakeTask
 from ramify.api.dot import dot
-from ramify.api.middleware import local_name
+from ramify.api.middleware import names_this_machine
 from ramify.api.wire_search import Search
 from ramify.rewards.errors import CallFailed
 from ramify.search.params import FIELDS, search_params
@@ -135,11 +135,11 @@ def test_dot_quotes_whatever_a_model_may_write() -> None:
     "name", ["localhost", "LOCALHOST:1", "127.0.0.1", "127.1.2.3:80", "[::1]", "[::1]:8000"]
 )
 def test_loopback_names(name: str) -> None:
-    assert local_name(name)
+    assert names_this_machine(name)
 
 
 @pytest.mark.parametrize(
     "name", ["", "127.evil.example", "127.0.0.1.evil", "localhost.evil", "::1", "10.0.0.1"]
 )
 def test_other_names(name: str) -> None:
-    assert not local_name(name)
+    assert not names_this_machine(name)

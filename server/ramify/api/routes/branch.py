@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from ramify.api import convert
 from ramify.api import wire_search as wire
-from ramify.api.context import Here, Who
+from ramify.api.context import CallerDep, ContextDep
 from ramify.api.documentation import STREAM
 from ramify.api.routes.search import Key, answered, once_of
 from ramify.api.routes.trees import Id
@@ -25,8 +25,8 @@ async def branch(
     tree: Id,
     body: wire.BranchRequest,
     request: Request,
-    here: Here,
-    who: Who,
+    context: ContextDep,
+    caller: CallerDep,
     idempotency_key: Key = None,
 ) -> Response:
     """Search on from a node of a logged tree: a new tree, whose prompt is the old one and its answer up to the node.
@@ -35,9 +35,9 @@ async def branch(
     its `parent_tree`, and the node in `origin`. Answered, streamed and replayed as POST /v1/search is.
     """
     known = tree_id(tree)
-    entry = await here.log.get(known) if known else None
-    if entry is None or not here.searches.visible(entry.key_id, who):
+    entry = await context.log.get(known) if known else None
+    if entry is None or not context.searches.visible(entry.key_id, caller):
         raise NotFound(f"no tree {tree[:60]!r}", param="tree")
-    once = once_of(body, idempotency_key, here, about=f"branch of {entry.tree_id}: ")
+    once = once_of(body, idempotency_key, context, about=f"branch of {entry.tree_id}: ")
     ask = convert.branch_of(body, await asyncio.to_thread(entry.tree))
-    return await answered(ask, body, request, here, who, once)
+    return await answered(ask, body, request, context, caller, once)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Path, Response
 
 from ramify.api import convert
 from ramify.api import wire_trees as wire
-from ramify.api.context import Here, Who
+from ramify.api.context import CallerDep, ContextDep
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.service.errors import BadRequest, Conflict, NotFound
 from ramify.treelog import BadCursor, LeaseHeld, StaleVersion
@@ -26,39 +26,44 @@ IfMatch = Annotated[
 
 @router.get("/v1/consumers", response_model=wire.ConsumerList)
 @needs("log")
-async def consumers(here: Here) -> wire.ConsumerList:
+async def consumers(context: ContextDep) -> wire.ConsumerList:
     """Every registered reader, by name. Retention deletes nothing that one of them has still to read."""
-    high_water = await here.log.high_water()
-    return wire.ConsumerList(data=[convert.consumer_of(c, high_water) for c in await here.log.consumers()])
+    high_water = await context.log.high_water()
+    return wire.ConsumerList(data=[convert.consumer_of(c, high_water) for c in await context.log.consumers()])
 
 
 @router.get("/v1/consumers/{name}", response_model=wire.ConsumerReply)
 @needs("log")
-async def consumer(name: Name, here: Here, response: Response) -> wire.ConsumerReply:
+async def consumer(name: Name, context: ContextDep, response: Response) -> wire.ConsumerReply:
     """A reader's cursor and lease; the ETag is what PUT wants in `If-Match`."""
-    found = await here.log.get_consumer(name)
+    found = await context.log.get_consumer(name)
     if found is None:
         raise NotFound(f"no consumer {name!r}; PUT registers it", param="name")
     response.headers["ETag"] = f'"{found.version}"'
-    return convert.consumer_of(found, await here.log.high_water())
+    return convert.consumer_of(found, await context.log.high_water())
 
 
 @router.put("/v1/consumers/{name}", response_model=wire.ConsumerReply)
 @needs("log")
 async def put(
-    name: Name, body: wire.ConsumerPut, here: Here, who: Who, response: Response, if_match: IfMatch = None
+    name: Name,
+    body: wire.ConsumerPut,
+    context: ContextDep,
+    caller: CallerDep,
+    response: Response,
+    if_match: IfMatch = None,
 ) -> wire.ConsumerReply:
     """Register a reader, move its cursor, take, renew or give back its lease. 409 where somebody else was faster or
     holds the lease, which is its owner's and its API key's."""
     try:
-        found = await here.log.put_consumer(
+        found = await context.log.put_consumer(
             name,
             version=_version(if_match),
             cursor=body.cursor,
             owner=body.owner,
             lease_seconds=body.lease_seconds,
             rewind=body.rewind,
-            key_id=who.key_id,
+            key_id=caller.key_id,
         )
     except StaleVersion as error:
         raise _conflict(str(error), "stale_version") from error
@@ -67,15 +72,15 @@ async def put(
     except BadCursor as error:
         raise BadRequest(str(error), param="cursor") from error
     response.headers["ETag"] = f'"{found.version}"'
-    return convert.consumer_of(found, await here.log.high_water())
+    return convert.consumer_of(found, await context.log.high_water())
 
 
 @router.delete("/v1/consumers/{name}", response_model=wire.ConsumerDeleted)
 @needs("log")
-async def delete(name: Name, here: Here) -> wire.ConsumerDeleted:
+async def delete(name: Name, context: ContextDep) -> wire.ConsumerDeleted:
     """Forget a reader that is gone, so that retention waits for it no longer. 409 while it is leased."""
     try:
-        known = await here.log.delete_consumer(name)
+        known = await context.log.delete_consumer(name)
     except LeaseHeld as error:
         raise _conflict(str(error), "lease_held") from error
     if not known:

@@ -17,7 +17,7 @@ from ramify.api import convert_openai as convert
 from ramify.api import openai_answers, openai_rules, sse
 from ramify.api import wire_openai as wire
 from ramify.api import wire_openai_replies as replies
-from ramify.api.context import Context, Here, Who
+from ramify.api.context import CallerDep, Context, ContextDep
 from ramify.api.disconnect import ClientGone, nobody, unless_gone
 from ramify.api.documentation import CHAT_EXAMPLES, COMPLETION_EXAMPLES, STREAM
 from ramify.api.middleware import request_id
@@ -53,8 +53,8 @@ NO_RETRY = {"x-should-retry": "false"}
 async def completions(
     body: wire.CompletionRequest,
     request: Request,
-    here: Here,
-    who: Who,
+    context: ContextDep,
+    caller: CallerDep,
     idempotency_key: Key = None,
     search: SearchHeader = None,
 ) -> Response:
@@ -62,7 +62,7 @@ async def completions(
 
     With `stream`, chunks and `[DONE]`. Where the client leaves, the work is ended.
     """
-    return await _answer(here.names.asked(body, search), request, here, who, idempotency_key)
+    return await _answer(context.names.asked(body, search), request, context, caller, idempotency_key)
 
 
 @router.post(
@@ -75,25 +75,25 @@ async def completions(
 async def chat(
     body: wire.ChatRequest,
     request: Request,
-    here: Here,
-    who: Who,
+    context: ContextDep,
+    caller: CallerDep,
     idempotency_key: Key = None,
     search: SearchHeader = None,
 ) -> Response:
     """The same for a conversation, which goes through the model's chat template."""
-    return await _answer(here.names.asked(body, search), request, here, who, idempotency_key)
+    return await _answer(context.names.asked(body, search), request, context, caller, idempotency_key)
 
 
 async def _answer(
-    body: convert.Body, request: Request, here: Context, who: Caller, key: str | None
+    body: convert.Body, request: Request, context: Context, caller: Caller, key: str | None
 ) -> Response:
     openai_rules.check(body)
     try:
         if body.search is not None:
-            return await _searched(body, request, here, who, key)
+            return await _searched(body, request, context, caller, key)
         if key is not None:
             raise not_kept()
-        return await _plain(body, request, here, who)
+        return await _plain(body, request, context, caller)
     except ClientGone:
         return nobody()
 
@@ -113,21 +113,21 @@ def _broken_off(error: ErrorBody) -> bytes:
 # -- the policy alone --------------------------------------------------------------------------------------------
 
 
-async def _plain(body: convert.Body, request: Request, here: Context, who: Caller) -> Response:
+async def _plain(body: convert.Body, request: Request, context: Context, caller: Caller) -> Response:
     ask = convert.plain_ask(body, request_id(request))
     if body.stream:
-        stream = await unless_gone(request.receive, here.completions.stream(ask, who))
-        return sse.EventStream(_plain_chunks(stream, _wants_usage(body), here), told=_broken_off)
-    answer = await unless_gone(request.receive, here.completions.complete(ask, who))
-    return _json(openai_answers.json_of(openai_answers.plain(answer, here.model)))
+        stream = await unless_gone(request.receive, context.completions.stream(ask, caller))
+        return sse.EventStream(_plain_chunks(stream, _wants_usage(body), context), told=_broken_off)
+    answer = await unless_gone(request.receive, context.completions.complete(ask, caller))
+    return _json(openai_answers.json_of(openai_answers.plain(answer, context.model)))
 
 
 async def _plain_chunks(
-    stream: CompletionStream, wanted: openai_answers.UsageWanted, here: Context
+    stream: CompletionStream, wanted: openai_answers.UsageWanted, context: Context
 ) -> AsyncIterator[bytes]:
     try:
         async for chunk in stream:
-            if sent := openai_answers.plain_chunk(chunk, here.model, wanted):
+            if sent := openai_answers.plain_chunk(chunk, context.model, wanted):
                 yield sent
     finally:
         await stream.close()
@@ -138,17 +138,18 @@ async def _plain_chunks(
 
 
 async def _searched(
-    body: convert.Body, request: Request, here: Context, who: Caller, key: str | None
+    body: convert.Body, request: Request, context: Context, caller: Caller, key: str | None
 ) -> Response:
     try:
         begun = await unless_gone(
-            request.receive, here.searches.start(convert.search_ask(body), who, _once(body, key, here))
+            request.receive,
+            context.searches.start(convert.search_ask(body), caller, _once(body, key, context)),
         )
     except BadRequest as error:
         raise convert.renamed(error, body) from error
     headers = NO_RETRY | headers_of(begun)
     if body.stream:
-        return sse.EventStream(_search_chunks(begun, body, here), headers, _broken_off)
+        return sse.EventStream(_search_chunks(begun, body, context), headers, _broken_off)
     if isinstance(begun, ReplayedAnswer):
         return _json(begun.body, headers)
     try:
@@ -156,20 +157,20 @@ async def _searched(
     except ClientGone:
         begun.stop("cancelled", "disconnect")
         raise
-    return _json(openai_answers.json_of(_reply(tree, body, here)), headers)
+    return _json(openai_answers.json_of(_reply(tree, body, context)), headers)
 
 
 async def _search_chunks(
-    begun: RunningSearch | ReplayedAnswer, body: convert.Body, here: Context
+    begun: RunningSearch | ReplayedAnswer, body: convert.Body, context: Context
 ) -> AsyncIterator[bytes]:
     try:
         if isinstance(begun, ReplayedAnswer):
             reply = _parsed(begun.body, body)
         else:
             yield sse.comment(f"search {begun.id}")
-            async for ping in _pings(begun, here.settings.stream.ping_seconds):
+            async for ping in _pings(begun, context.settings.stream.ping_seconds):
                 yield ping
-            reply = _reply(await begun.logged(), body, here)
+            reply = _reply(await begun.logged(), body, context)
         for chunk in openai_answers.chunks(reply, _wants_usage(body)):
             yield chunk
     finally:
@@ -185,22 +186,24 @@ async def _pings(running: RunningSearch, seconds: float) -> AsyncIterator[bytes]
         yield sse.comment(f"{running.spent} tokens")
 
 
-def _once(body: convert.Body, key: str | None, here: Context) -> IdempotencyKey | None:
+def _once(body: convert.Body, key: str | None, context: Context) -> IdempotencyKey | None:
     """The key together with the route and with what the body asks for, however its JSON was written."""
     if key is None:
         return None
     asked = type(body).__name__ + body.model_dump_json(exclude_unset=True)
     digest = hashlib.sha256(asked.encode()).hexdigest()
-    return IdempotencyKey(key, digest, render=lambda tree: openai_answers.json_of(_reply(tree, body, here)))
+    return IdempotencyKey(
+        key, digest, render=lambda tree: openai_answers.json_of(_reply(tree, body, context))
+    )
 
 
-def _reply(tree: Tree, body: convert.Body, here: Context) -> openai_answers.Reply:
+def _reply(tree: Tree, body: convert.Body, context: Context) -> openai_answers.Reply:
     """The answer of an ended search. Raises `ServiceError` where there is none: a choice is what clients read."""
     if problem := failure(tree):
         raise problem
     if tree.answer is None:
         raise NoAnswer(f"the search of {tree.id} was ended before it had any answer")
-    return openai_answers.searched(tree, body, here.model, here.engines.tokenizer)
+    return openai_answers.searched(tree, body, context.model, context.engines.tokenizer)
 
 
 def _parsed(kept: bytes, body: convert.Body) -> openai_answers.Reply:

@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 import ramify
 from ramify.api import wire_trees as wire
-from ramify.api.context import Here
+from ramify.api.context import ContextDep
 from ramify.api.documentation import METRICS, document
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.service.errors import EngineUnavailable
@@ -27,35 +27,35 @@ async def livez() -> wire.Health:
 
 @router.get("/readyz", response_model=wire.Health)
 @needs("open")
-async def readyz(here: Here) -> wire.Health:
+async def readyz(context: ContextDep) -> wire.Health:
     """Whether it can search: both engines answered a small request lately, and the log takes writes."""
-    problem = await here.readiness.problem()
+    problem = await context.readiness.problem()
     if problem is not None:
         raise EngineUnavailable(f"not ready: {problem}", retry_after=5)
-    await here.searches.spool.check()
+    await context.searches.spool.check()
     return wire.Health(status="ready")
 
 
 @router.get("/health", response_model=wire.Health)
 @needs("open")
-async def health(here: Here) -> wire.Health:
+async def health(context: ContextDep) -> wire.Health:
     """The same as /readyz, by the name that vLLM uses."""
-    return await readyz(here)
+    return await readyz(context)
 
 
 @router.get("/version", response_model=wire.Version)
 @needs("open")
-async def version(here: Here) -> wire.Version:
+async def version(context: ContextDep) -> wire.Version:
     """What runs here."""
-    return wire.Version(version=ramify.__version__, model=here.model.name, release=here.model.release)
+    return wire.Version(version=ramify.__version__, model=context.model.name, release=context.model.release)
 
 
 @router.get("/metrics", responses=METRICS)
 @needs("open")
-async def metrics(here: Here) -> Response:
+async def metrics(context: ContextDep) -> Response:
     """Figures for Prometheus."""
-    here.searches.sample()
-    return Response(here.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    context.searches.sample()
+    return Response(context.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/openapi.json", include_in_schema=False)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Request, Response
 from ramify.api import convert_openai as convert
 from ramify.api import errors, responses_rules, sse
 from ramify.api import wire_responses as wire
-from ramify.api.context import Context, Here, Who
+from ramify.api.context import CallerDep, Context, ContextDep
 from ramify.api.disconnect import ClientGone, nobody, unless_gone
 from ramify.api.documentation import STREAM
 from ramify.api.middleware import request_id
@@ -31,8 +31,8 @@ Id = Annotated[
 async def create(
     body: wire.ResponsesRequest,
     request: Request,
-    here: Here,
-    who: Who,
+    context: ContextDep,
+    caller: CallerDep,
     idempotency_key: Key = None,
     search: SearchHeader = None,
 ) -> Response:
@@ -43,57 +43,57 @@ async def create(
     responses_rules.check(body)
     if idempotency_key is not None:
         raise not_kept()
-    model = here.names.plainly(body.model, search)
+    model = context.names.plainly(body.model, search)
     ask = convert.response_ask(body, model, request_id(request))
     try:
         if body.stream:
-            stream = await unless_gone(request.receive, here.completions.stream(ask, who))
-            return sse.EventStream(_events(stream, here, request_id(request)))
-        answer = await unless_gone(request.receive, here.completions.complete(ask, who))
+            stream = await unless_gone(request.receive, context.completions.stream(ask, caller))
+            return sse.EventStream(_events(stream, context, request_id(request)))
+        answer = await unless_gone(request.receive, context.completions.complete(ask, caller))
     except ClientGone:
         return nobody()
-    reply = wire.ResponsesReply(**_named(answer, here))
+    reply = wire.ResponsesReply(**_named(answer, context))
     return Response(reply.model_dump_json().encode(), media_type="application/json")
 
 
 @router.post("/v1/completions/{id}/cancel", response_model=wire.CancelReply)
 @needs("search")
-async def cancel_completion(id: Id, here: Here, who: Who) -> wire.CancelReply:  # noqa: A002
+async def cancel_completion(id: Id, context: ContextDep, caller: CallerDep) -> wire.CancelReply:  # noqa: A002
     """End a completion of the policy alone that this API key asked for; who waits for it gets 409 `cancelled`.
 
     A search is ended by POST /v1/search/{search_id}/cancel.
     """
-    return wire.CancelReply(id=id, object="text_completion", cancelled=here.completions.cancel(id, who))
+    return wire.CancelReply(id=id, object="text_completion", cancelled=context.completions.cancel(id, caller))
 
 
 @router.post("/v1/chat/completions/{id}/cancel", response_model=wire.CancelReply)
 @needs("search")
-async def cancel_chat(id: Id, here: Here, who: Who) -> wire.CancelReply:  # noqa: A002
+async def cancel_chat(id: Id, context: ContextDep, caller: CallerDep) -> wire.CancelReply:  # noqa: A002
     """The same for a chat."""
-    return wire.CancelReply(id=id, object="chat.completion", cancelled=here.completions.cancel(id, who))
+    return wire.CancelReply(id=id, object="chat.completion", cancelled=context.completions.cancel(id, caller))
 
 
 @router.post("/v1/responses/{id}/cancel", response_model=wire.CancelReply)
 @needs("search")
-async def cancel_response(id: Id, here: Here, who: Who) -> wire.CancelReply:  # noqa: A002
+async def cancel_response(id: Id, context: ContextDep, caller: CallerDep) -> wire.CancelReply:  # noqa: A002
     """The same for a response."""
-    return wire.CancelReply(id=id, object="response", cancelled=here.completions.cancel(id, who))
+    return wire.CancelReply(id=id, object="response", cancelled=context.completions.cancel(id, caller))
 
 
-async def _events(stream: CompletionStream, here: Context, request: str) -> AsyncIterator[bytes]:
+async def _events(stream: CompletionStream, context: Context, request: str) -> AsyncIterator[bytes]:
     number = 0
     try:
         async for event in stream:
             number += 1
-            told = {"response": _named(event["response"], here)} if "response" in event else {}
+            told = {"response": _named(event["response"], context)} if "response" in event else {}
             yield sse.named(event["type"], {**event, **told})
     except Exception as error:
-        detail = errors.broken_off(error, request).error.model_dump()
+        detail = errors.stream_error(error, request).error.model_dump()
         yield sse.named("error", {"type": "error", "sequence_number": number, **detail, "error": detail})
     finally:
         await stream.close()
 
 
-def _named(response: Mapping[str, Any], here: Context) -> dict[str, Any]:
+def _named(response: Mapping[str, Any], context: Context) -> dict[str, Any]:
     """A response under the served model's name; vLLM knows it by another."""
-    return {**response, "model": here.model.name}
+    return {**response, "model": context.model.name}

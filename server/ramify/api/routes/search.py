@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 
 from ramify.api import convert, large, sse
 from ramify.api import wire_search as wire
-from ramify.api.context import Context, Here, Who
+from ramify.api.context import CallerDep, Context, ContextDep
 from ramify.api.disconnect import ClientGone, nobody, unless_gone
 from ramify.api.documentation import SEARCH_EXAMPLES, STREAM
 from ramify.api.names import SearchHeader
@@ -40,8 +40,8 @@ Key = Annotated[
 async def search(
     body: wire.SearchRequest,
     request: Request,
-    here: Here,
-    who: Who,
+    context: ContextDep,
+    caller: CallerDep,
     idempotency_key: Key = None,
     search_header: SearchHeader = None,
 ) -> Response:
@@ -52,27 +52,27 @@ async def search(
     `cancelled`. With `Idempotency-Key`, the answer of a search that ran to its end is replayed for 24 hours to the
     same API key; another body under the same key is refused with 422, asking while it runs with 409.
     """
-    body = here.names.asked_natively(body, search_header)
-    once = once_of(body, idempotency_key, here)
-    return await answered(convert.ask_of(body), body, request, here, who, once)
+    body = context.names.asked_natively(body, search_header)
+    once = once_of(body, idempotency_key, context)
+    return await answered(convert.ask_of(body), body, request, context, caller, once)
 
 
 async def answered(
     ask: SearchSpec,
-    body: wire.Asked,
+    body: wire.SearchOptions,
     request: Request,
-    here: Context,
-    who: Caller,
+    context: Context,
+    caller: Caller,
     once: IdempotencyKey | None,
 ) -> Response:
     """Search, and answer as JSON or as a stream; stop where the client leaves."""
     try:
-        begun = await unless_gone(request.receive, here.searches.start(ask, who, once))
+        begun = await unless_gone(request.receive, context.searches.start(ask, caller, once))
     except ClientGone:
         return nobody()
     headers = headers_of(begun)
     if body.stream:
-        return sse.EventStream(_events(begun, body, here), headers)
+        return sse.EventStream(_events(begun, body, context), headers)
     if isinstance(begun, ReplayedAnswer):
         return await large.answer(request, lambda: begun.body, headers=headers)
     try:
@@ -82,38 +82,39 @@ async def answered(
         return nobody()
     if problem := failure(tree):
         raise problem
-    return await large.answer(request, lambda: _render(tree, body, here), headers=headers)
+    return await large.answer(request, lambda: _render(tree, body, context), headers=headers)
 
 
 @router.get("/v1/search/{search_id}", response_model=wire.SearchReply)
 @needs("search", "log")
-async def state(search_id: Id, here: Here, who: Who) -> wire.SearchReply:
+async def state(search_id: Id, context: ContextDep, caller: CallerDep) -> wire.SearchReply:
     """The state of a search: its best answer so far where it runs, its answer where it has ended."""
-    running = here.searches.find(search_id, who)
+    running = context.searches.find(search_id, caller)
     if running is not None:
-        return convert.running_reply(running, here.model)
-    return _whole(await here.searches.finished(search_id, who), here)
+        return convert.running_reply(running, context.model)
+    return _whole(await context.searches.finished(search_id, caller), context)
 
 
 @router.post("/v1/search/{search_id}/cancel", response_model=wire.SearchReply)
 @needs("search")
-async def cancel(search_id: Id, here: Here, who: Who) -> wire.SearchReply:
+async def cancel(search_id: Id, context: ContextDep, caller: CallerDep) -> wire.SearchReply:
     """End a search now; its best answer so far. One that has ended already is answered as it ended."""
-    return _whole(await here.searches.cancel(search_id, who), here)
+    return _whole(await context.searches.cancel(search_id, caller), context)
 
 
 @router.post("/v1/value", response_model=wire.ValueReply)
 @needs("search")
-async def value(body: wire.ValueRequest, request: Request, here: Here) -> Response:
+async def value(body: wire.ValueRequest, request: Request, context: ContextDep) -> Response:
     """What the value model thinks of answers, finished or not: the expected outcome of each, in [0, 1]."""
     try:
         judged = await unless_gone(
-            request.receive, here.judge.value(here.names.served(body.model), body.prompt, body.continuations)
+            request.receive,
+            context.judge.value(context.names.served(body.model), body.prompt, body.continuations),
         )
     except ClientGone:
         return nobody()
     reply = wire.ValueReply(
-        model=here.model.name,
+        model=context.model.name,
         release=judged.scores[0].release,
         values=[score.value for score in judged.scores],
         usage=wire.ValueUsage(
@@ -125,23 +126,25 @@ async def value(body: wire.ValueRequest, request: Request, here: Here) -> Respon
     return JSONResponse(reply.model_dump())
 
 
-def once_of(body: wire.Asked, key: str | None, here: Context, about: str = "") -> IdempotencyKey | None:
+def once_of(
+    body: wire.SearchOptions, key: str | None, context: Context, about: str = ""
+) -> IdempotencyKey | None:
     """The key together with what the body asks for, however its JSON was written, and what the path is about."""
     if key is None:
         return None
     digest = hashlib.sha256((about + body.model_dump_json(exclude_unset=True)).encode()).hexdigest()
-    return IdempotencyKey(key, digest, render=lambda tree: _render(tree, body, here))
+    return IdempotencyKey(key, digest, render=lambda tree: _render(tree, body, context))
 
 
-def _render(tree: Tree, body: wire.Asked, here: Context) -> bytes:
-    reply = convert.search_reply(tree, here.model, body.n)
+def _render(tree: Tree, body: wire.SearchOptions, context: Context) -> bytes:
+    reply = convert.search_reply(tree, context.model, body.n)
     if body.include_tree:
         return large.with_tree(reply.model_dump(exclude={"tree_document"}), "tree_document", tree_json(tree))
     return reply.model_dump_json(exclude={"tree_document"}).encode()
 
 
-def _whole(tree: Tree, here: Context) -> wire.SearchReply:
-    return convert.search_reply(tree, here.model, wire.MOST_ANSWERS)
+def _whole(tree: Tree, context: Context) -> wire.SearchReply:
+    return convert.search_reply(tree, context.model, wire.MOST_ANSWERS)
 
 
 def headers_of(begun: RunningSearch | ReplayedAnswer) -> dict[str, str]:
@@ -151,7 +154,7 @@ def headers_of(begun: RunningSearch | ReplayedAnswer) -> dict[str, str]:
 
 
 async def _events(
-    begun: RunningSearch | ReplayedAnswer, body: wire.Asked, here: Context
+    begun: RunningSearch | ReplayedAnswer, body: wire.SearchOptions, context: Context
 ) -> AsyncIterator[bytes]:
     if isinstance(begun, ReplayedAnswer):
         done = await asyncio.to_thread(wire.SearchReply.model_validate_json, begun.body)
@@ -159,21 +162,23 @@ async def _events(
         yield sse.event("search.completed", begun.body)
         return
     try:
-        yield sse.event("search.started", convert.started_event(begun.tree, here.model))
+        yield sse.event("search.started", convert.started_event(begun.tree, context.model))
         nodes = body.stream_options is not None and body.stream_options.nodes
-        async for chunk in _progress(begun, here, TreeDelta(begun.tree) if nodes else None):
+        async for chunk in _progress(begun, context, TreeDelta(begun.tree) if nodes else None):
             yield chunk
         tree = await begun.logged()
         if problem := failure(tree):
             raise problem
-        yield sse.event("search.completed", await asyncio.to_thread(_render, tree, body, here))
+        yield sse.event("search.completed", await asyncio.to_thread(_render, tree, body, context))
     finally:
         begun.stop("cancelled", "disconnect")  # without effect on one that has ended
 
 
-async def _progress(running: RunningSearch, here: Context, growing: TreeDelta | None) -> AsyncIterator[bytes]:
+async def _progress(
+    running: RunningSearch, context: Context, growing: TreeDelta | None
+) -> AsyncIterator[bytes]:
     """Progress, no oftener than the setting says, and pings where there is none."""
-    settings, loop = here.settings.stream, asyncio.get_running_loop()
+    settings, loop = context.settings.stream, asyncio.get_running_loop()
     assert running.life is not None
     shown, sent = -1, loop.time()
     while not running.life.done():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from ramify.api import wire_responses as wire
-from ramify.api.context import Here
+from ramify.api.context import ContextDep
 from ramify.api.convert_openai import chat_messages
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.service.errors import BadRequest
@@ -15,9 +15,9 @@ router = APIRouter(route_class=ScopedRoute, tags=["openai"])
 
 @router.post("/tokenize", response_model=wire.TokenizeReply)
 @needs("search")
-async def tokenize(body: wire.TokenizeRequest, here: Here) -> wire.TokenizeReply:
+async def tokenize(body: wire.TokenizeRequest, context: ContextDep) -> wire.TokenizeReply:
     """Token ids of a text, or of a conversation through the chat template."""
-    here.names.served(body.model)
+    context.names.served(body.model)
     fields = body.model_dump(exclude_unset=True, exclude_none=True, exclude={"model", "messages"})
     length = len(body.prompt or "")
     if body.messages is not None:
@@ -26,28 +26,28 @@ async def tokenize(body: wire.TokenizeRequest, here: Here) -> wire.TokenizeReply
     if fields.get("continue_final_message"):
         fields["add_generation_prompt"] = False
     where = "prompt" if body.messages is None else "messages"
-    if length > here.settings.limits.prompt_chars:
-        most = here.settings.limits.prompt_chars
+    if length > context.settings.limits.prompt_chars:
+        most = context.settings.limits.prompt_chars
         raise BadRequest(f"has {length} characters; at most {most} are taken", param=where)
-    return wire.TokenizeReply(**await here.completions.tokenize(fields))
+    return wire.TokenizeReply(**await context.completions.tokenize(fields))
 
 
 @router.post("/detokenize", response_model=wire.DetokenizeReply)
 @needs("search")
-async def detokenize(body: wire.DetokenizeRequest, here: Here) -> wire.DetokenizeReply:
+async def detokenize(body: wire.DetokenizeRequest, context: ContextDep) -> wire.DetokenizeReply:
     """The text of token ids."""
-    here.names.served(body.model)
-    last = here.model.vocabulary - 1
+    context.names.served(body.model)
+    last = context.model.vocabulary - 1
     if any(token > last for token in body.tokens):
         raise BadRequest(f"holds a token id outside 0 to {last}", param="tokens")
-    most = here.settings.limits.prompt_chars
+    most = context.settings.limits.prompt_chars
     if len(body.tokens) > most:
         raise BadRequest(f"has {len(body.tokens)} token ids; at most {most} are taken", param="tokens")
-    return wire.DetokenizeReply(**await here.completions.detokenize({"tokens": body.tokens}))
+    return wire.DetokenizeReply(**await context.completions.detokenize({"tokens": body.tokens}))
 
 
 @router.get("/tokenizer_info", response_model=wire.TokenizerInfo)
 @needs("search")
-async def tokenizer_info(here: Here) -> wire.TokenizerInfo:
+async def tokenizer_info(context: ContextDep) -> wire.TokenizerInfo:
     """The tokenizer's configuration: its special tokens, its chat template."""
-    return wire.TokenizerInfo(**await here.completions.tokenizer_info())
+    return wire.TokenizerInfo(**await context.completions.tokenizer_info())

@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 
 from ramify.api import convert, large
 from ramify.api import wire_trees as wire
-from ramify.api.context import Context, Here, Who
+from ramify.api.context import CallerDep, Context, ContextDep
 from ramify.api.documentation import DOT, NDJSON
 from ramify.api.dot import dot
 from ramify.api.scopes import ScopedRoute, needs
@@ -33,8 +33,8 @@ Id = Annotated[str, Path(max_length=64, description="Of the tree (`tree_…`) or
 @router.get("/v1/trees", response_model=wire.TreeList, responses=NDJSON)
 @needs("search", "log")
 async def trees(
-    here: Here,
-    who: Who,
+    context: ContextDep,
+    caller: CallerDep,
     before: Seq = None,
     after: Seq = None,
     limit: Annotated[int | None, Query(ge=1, le=10_000)] = None,
@@ -76,13 +76,13 @@ async def trees(
         verdict=outcome,
     )
     if after is None:
-        return await _page(here, who, before, limit or 50, filters)
-    who.require("log")
+        return await _page(context, caller, before, limit or 50, filters)
+    caller.require("log")
     if before is not None or filters != Filters():
         raise BadRequest("a consumer reads everything: give after and limit only", param="after")
-    high_water = await here.log.high_water()
+    high_water = await context.log.high_water()
     return StreamingResponse(
-        _lines(here, after, high_water, limit),
+        _lines(context, after, high_water, limit),
         media_type="application/x-ndjson",
         headers={"x-ramify-high-water": str(high_water), "Cache-Control": "no-store"},
     )
@@ -90,12 +90,14 @@ async def trees(
 
 @router.get("/v1/trees/{tree}", response_model=wire.TreeReply, responses=DOT)
 @needs("search", "log")
-async def one(tree: Id, request: Request, here: Here, who: Who, form: Form = "json") -> Response:
+async def one(
+    tree: Id, request: Request, context: ContextDep, caller: CallerDep, form: Form = "json"
+) -> Response:
     """One tree with the later verdicts on it; `format=dot` for Graphviz."""
-    entry = await _entry(here, who, tree)
+    entry = await _entry(context, caller, tree)
     if form == "dot":
         return await large.answer(request, lambda: dot(entry.tree()).encode(), media_type=GRAPHVIZ)
-    feedback = [convert.feedback_of(one) for one in await here.log.feedback(entry.tree_id)]
+    feedback = [convert.feedback_of(one) for one in await context.log.feedback(entry.tree_id)]
     head = {
         "object": "tree",
         "id": entry.tree_id,
@@ -111,20 +113,22 @@ async def one(tree: Id, request: Request, here: Here, who: Who, form: Form = "js
 
 @router.delete("/v1/trees/{tree}", response_model=wire.Deleted)
 @needs("log")
-async def delete(tree: Id, here: Here) -> wire.Deleted:
+async def delete(tree: Id, context: ContextDep) -> wire.Deleted:
     """Forget a tree, the verdicts on it, and the kept answer of its Idempotency-Key."""
     known = tree_id(tree)
-    if known is None or not await here.log.delete(known):
+    if known is None or not await context.log.delete(known):
         raise NotFound(f"no tree {tree[:60]!r}", param="tree")
     return wire.Deleted(id=known)
 
 
 @router.post("/v1/trees/{tree}/feedback", response_model=wire.LaterVerdict)
 @needs("feedback")
-async def feedback(tree: Id, body: wire.FeedbackRequest, here: Here, who: Who) -> wire.LaterVerdict:
+async def feedback(
+    tree: Id, body: wire.FeedbackRequest, context: ContextDep, caller: CallerDep
+) -> wire.LaterVerdict:
     """Say afterwards whether an answer was right. On the chosen answer it is the tree's `outcome` from then on. The
     trainer learns from it only if the API key may teach (`train_feedback`)."""
-    entry = await _entry(here, who, tree)
+    entry = await _entry(context, caller, tree)
     node = body.node
     if node is None:
         chosen = (await asyncio.to_thread(entry.tree)).answer
@@ -134,43 +138,45 @@ async def feedback(tree: Id, body: wire.FeedbackRequest, here: Here, who: Who) -
             node = chosen.node
     if node is not None and node >= entry.n_nodes:
         raise BadRequest(f"is {node}; the tree has nodes 0 to {entry.n_nodes - 1}", param="node")
-    added = await here.log.add_feedback(
+    added = await context.log.add_feedback(
         entry.tree_id,
         body.outcome,
         source=body.source,
-        key_id=who.key_id,
+        key_id=caller.key_id,
         node=node,
         answer=body.answer,
         comment=body.comment,
-        train=who.train_feedback,
+        train=caller.train_feedback,
     )
     return convert.feedback_of(added)
 
 
 async def _page(
-    here: Context, who: Caller, before: int | None, limit: int, filters: Filters
+    context: Context, caller: Caller, before: int | None, limit: int, filters: Filters
 ) -> wire.TreeList:
-    if limit > here.settings.limits.page:
-        raise BadRequest(f"is {limit}; this server sends at most {here.settings.limits.page}", param="limit")
-    owner = who.owner_filter()
+    if limit > context.settings.limits.page:
+        raise BadRequest(
+            f"is {limit}; this server sends at most {context.settings.limits.page}", param="limit"
+        )
+    owner = caller.owner_filter()
     if owner is not None:
         if filters.key_id not in (None, owner):
             return wire.TreeList(data=[], has_more=False, next_before=None)
         filters = Filters(**{name: getattr(filters, name) for name in Filters.__slots__} | {"key_id": owner})
-    found = await here.log.list(before=before, limit=limit + 1, filters=filters)
+    found = await context.log.list(before=before, limit=limit + 1, filters=filters)
     page = [convert.summary_of(summary) for summary in found[:limit]]
     more = len(found) > limit
     return wire.TreeList(data=page, has_more=more, next_before=page[-1].seq if more else None)
 
 
-async def _entry(here: Context, who: Caller, tree: str) -> Entry:
+async def _entry(context: Context, caller: Caller, tree: str) -> Entry:
     known = tree_id(tree)
-    entry = await here.log.get(known) if known else None
-    if entry is None or not here.searches.visible(entry.key_id, who):
+    entry = await context.log.get(known) if known else None
+    if entry is None or not context.searches.visible(entry.key_id, caller):
         raise NotFound(f"no tree {tree[:60]!r}", param="tree")
     return entry
 
 
-async def _lines(here: Context, after: int, high_water: int, limit: int | None) -> AsyncIterator[bytes]:
-    async for record in here.log.read(after, up_to=high_water, limit=limit):
+async def _lines(context: Context, after: int, high_water: int, limit: int | None) -> AsyncIterator[bytes]:
+    async for record in context.log.read(after, up_to=high_water, limit=limit):
         yield json_line(record)
