@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ramify.treelog import Report, TreeLog
+from ramify.treelog import TreeLog, VerifyReport
 from server_process import ServerProcess, model_flags, start, still_running
 
 pytestmark = [pytest.mark.crash, pytest.mark.vllm, pytest.mark.timeout(7200)]
@@ -95,7 +95,7 @@ async def under_load(server: ServerProcess, rng: random.Random, load: Load, name
     return list(left)
 
 
-async def audit(log_url: str) -> tuple[Report, set[str]]:
+async def audit(log_url: str) -> tuple[VerifyReport, set[str]]:
     """The log as it lies there, opened by nobody since."""
     async with await TreeLog.open(log_url, read_only=True) as log:
         ids = {record.tree_id async for record in log.read() if record.kind == "tree"}

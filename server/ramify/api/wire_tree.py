@@ -22,7 +22,7 @@ from ramify.api.wire_common import Reply
 from ramify.search.codec import LATE, LATE_PARAMS
 from ramify.search.records import BudgetLimits, SearchParams
 from ramify.search.tree import Tree
-from ramify.treelog import Corrupt, Feedback
+from ramify.treelog import CorruptRow, Feedback
 
 _LATE: Mapping[type, Mapping[str, Any]] = {Tree: LATE, SearchParams: LATE_PARAMS}
 """Fields that are left out if they say nothing."""
@@ -104,7 +104,7 @@ class OutcomeRecord(model_of(Feedback)):  # type: ignore[misc]  # a model that i
     kind: Literal["outcome"]
 
 
-class CorruptRecord(model_of(Corrupt)):  # type: ignore[misc]  # a model that is made of a record
+class CorruptRecord(model_of(CorruptRow)):  # type: ignore[misc]  # a model that is made of a record
     """A line of the log: a row that is not what was written. Count it and go on."""
 
     kind: Literal["corrupt"]

@@ -18,7 +18,7 @@ from ramify.cli.tree_source import log_advice, log_url, opened, resolve, retenti
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ramify.treelog import Consumer, Expired, Figures, Record
+    from ramify.treelog import Consumer, ExpiryCounts, LogSize, Record
     from ramify_client.results import TreeSummary
 
 app = typer.Typer(help="The log of searched trees: list, show, verify, export, dot.", no_args_is_help=True)
@@ -224,14 +224,14 @@ async def _verify(url: str) -> Any:
             return await log.verify(lambda seq, last: status.update(f"verifying … {seq} of {last}"))
 
 
-async def _expire(url: str, rules: dict[str, Any]) -> Expired:
+async def _expire(url: str, rules: dict[str, Any]) -> ExpiryCounts:
     from ramify.treelog import TreeLog
 
     async with await TreeLog.open(url) as log:
         return await log.expire(**rules)
 
 
-async def _expirable(url: str, rules: dict[str, Any]) -> tuple[Figures, Sequence[Consumer]]:
+async def _expirable(url: str, rules: dict[str, Any]) -> tuple[LogSize, Sequence[Consumer]]:
     """Count the trees that would go, and list the consumers that have still to read something."""
     async with opened(url) as log:
         last = await log.high_water()

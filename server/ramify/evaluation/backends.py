@@ -28,7 +28,7 @@ ATTEMPTS = 20
 """Times that a search is offered to a busy server before the run gives up."""
 
 
-class Blind:
+class HiddenVerifier:
     """A task that will not say what is right: what an evaluated search is given, so that it cannot have looked."""
 
     def __init__(self, task: Task) -> None:
@@ -66,7 +66,7 @@ class LocalBackend:
         except ServiceError as error:
             raise refusal(f"method {method.name!r}: {error.message}", error.param) from error
         tree = prepared.tree
-        task = prepared.task if tree.params.grader == "verifier" else Blind(prepared.task)
+        task = prepared.task if tree.params.grader == "verifier" else HiddenVerifier(prepared.task)
         await Search(
             tree, self.local.engines.policy, self.local.engines.scorer, task, clock=time.monotonic
         ).run()

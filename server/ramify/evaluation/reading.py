@@ -20,7 +20,7 @@ from ramify.search.tree import Tree
 
 
 @dataclass(frozen=True, slots=True)
-class Graded:
+class AnswerGrades:
     """What the verifier said of a tree's complete answers."""
 
     finals: dict[int, str | None]
@@ -31,11 +31,11 @@ class Graded:
     """Answers that the verifier could not judge; they count as wrong."""
 
 
-async def graded(tree: Tree, task: Task) -> Graded:
+async def graded(tree: Tree, task: Task) -> AnswerGrades:
     """Ask the verifier of every complete answer of a tree."""
     nodes = tree.complete()
     verdicts = await asyncio.gather(*(_right(task, tree.text(node)) for node in nodes))
-    return Graded(
+    return AnswerGrades(
         finals=await finals(tree, task),
         right=frozenset(node.id for node, right in zip(nodes, verdicts, strict=True) if right),
         failed=sum(right is None for right in verdicts),
@@ -50,7 +50,7 @@ async def _right(task: Task, text: str) -> bool | None:
 
 
 def read_off(
-    tree: Tree, verdicts: Graded, method: Method, budget: int, *, problem: int, group: str, longer: bool
+    tree: Tree, verdicts: AnswerGrades, method: Method, budget: int, *, problem: int, group: str, longer: bool
 ) -> Row:
     """One method's row at one budget.
 
@@ -85,7 +85,7 @@ def _scored(tree: Tree, simulation: int) -> int:
 
 def rows_of(
     tree: Tree,
-    verdicts: Graded,
+    verdicts: AnswerGrades,
     methods: Sequence[Method],
     budgets: Sequence[int],
     *,

@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from ramify.evaluation.statistics import Estimate
-from ramify.evaluation.summary import Difference, Step, Summary
+from ramify.evaluation.summary import BudgetGain, Difference, Summary
 
 Lines = list[list[str]]
 
@@ -76,7 +76,7 @@ def difference_table(summary: Summary, group: str) -> Lines:
 
 def step_table(summary: Summary, group: str) -> Lines:
     """What each larger budget brings a method, in points, paired by problem."""
-    rows: dict[str, list[Step]] = {}
+    rows: dict[str, list[BudgetGain]] = {}
     for s in summary.steps:
         if s.group == group:
             rows.setdefault(s.method, []).append(s)

@@ -46,7 +46,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class BudgetGain:
     """What more tokens bring one method, on the same problems."""
 
     group: str
@@ -65,7 +65,7 @@ class Summary:
     budgets: list[int]
     figures: list[Figure]
     differences: list[Difference]
-    steps: list[Step]
+    steps: list[BudgetGain]
     refused: dict[int, str]
     """Problems that were not asked, by index, and why. They are in no figure."""
 
@@ -111,7 +111,7 @@ def summarise(
         and (estimate := _paired(cells[name], (method, budget), (baseline, budget), seed)) is not None
     ]
     steps = [
-        Step(name, method, lower, higher, estimate)
+        BudgetGain(name, method, lower, higher, estimate)
         for name in sets
         for method in run
         for lower, higher in itertools.pairwise(budgets)

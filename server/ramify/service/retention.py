@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ramify.settings import RetentionSettings
 from ramify.treelog import LogError, TreeLog
-from ramify.treelog.records import Figures
+from ramify.treelog.records import LogSize
 
 logger = logging.getLogger(__name__)
 DAY = 86_400.0
@@ -26,7 +26,7 @@ class Retention:
     """Told how many trees were deleted."""
     now: Callable[[], float]
     """Unix seconds."""
-    figures: Figures = field(default=Figures(0, 0, None))
+    figures: LogSize = field(default=LogSize(0, 0, None))
     """Size of the log when it was last looked at."""
 
     async def run(self) -> None:

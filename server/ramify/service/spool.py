@@ -21,7 +21,7 @@ from ramify.service.errors import LogUnavailable, SearchFailed
 from ramify.service.ids import search_id
 from ramify.settings import SpoolSettings
 from ramify.treelog import (
-    Encoded,
+    EncodedTree,
     LogDeadline,
     LogError,
     LogFull,
@@ -51,7 +51,7 @@ class Spool:
     """Seconds, monotonic."""
     bytes: int = 0
     """Size of the trees that wait, compressed."""
-    _waiting: dict[str, Encoded] = field(default_factory=dict)
+    _waiting: dict[str, EncodedTree] = field(default_factory=dict)
     """Trees whose first try failed, by id."""
     _writing: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     """One task a tree, until it is written or given up."""
@@ -156,7 +156,7 @@ class Spool:
             logger.error("the log takes no writes: %s", error or "no answer in time")
         self._failed = error is not None
 
-    async def _write(self, tree_id: str, encoded: Encoded) -> None:
+    async def _write(self, tree_id: str, encoded: EncodedTree) -> None:
         delay = FIRST_DELAY
         while True:
             try:
@@ -172,7 +172,7 @@ class Spool:
             await asyncio.sleep(delay)
             delay = min(2 * delay, LONGEST_DELAY)
 
-    def _keep(self, tree_id: str, encoded: Encoded, error: Exception) -> None:
+    def _keep(self, tree_id: str, encoded: EncodedTree, error: Exception) -> None:
         if tree_id in self._waiting:
             return
         full = len(self._waiting) >= self.settings.searches

@@ -24,20 +24,20 @@ from ramify.treelog.records import (
     Claim,
     Consumer,
     Entry,
-    Expired,
+    ExpiryCounts,
     Feedback,
-    Figures,
     Filters,
+    LogSize,
     Record,
     Release,
-    Report,
     Response,
     Source,
     Summary,
+    VerifyReport,
 )
 from ramify.treelog.rows import entry_of, record_of, row_of
 from ramify.treelog.transaction import touch
-from ramify.treelog.trees import Encoded
+from ramify.treelog.trees import EncodedTree
 from ramify.treelog.urls import Store, parse
 from ramify.treelog.verify import Progress, verify
 from ramify.treelog.writer import Item, Result, Write, Writer
@@ -171,17 +171,17 @@ class TreeLog:
 
         return await self._writing().submit(trees.append, lambda: self._encode(tree, key_id, response))
 
-    async def encode(self, tree: Tree, key_id: str = "", response: Response | None = None) -> Encoded:
+    async def encode(self, tree: Tree, key_id: str = "", response: Response | None = None) -> EncodedTree:
         """A finished tree as it will be stored: for who may have to append it more than once. Raises `BadEntry`,
         `LogClosed`."""
         self._writing()
         return await self._encode(tree, key_id, response)
 
-    async def _encode(self, tree: Tree, key_id: str, response: Response | None) -> Encoded:
+    async def _encode(self, tree: Tree, key_id: str, response: Response | None) -> EncodedTree:
         loop = asyncio.get_running_loop()
-        return Encoded(await loop.run_in_executor(self._encoder, row_of, tree, key_id), response)
+        return EncodedTree(await loop.run_in_executor(self._encoder, row_of, tree, key_id), response)
 
-    async def append_encoded(self, encoded: Encoded) -> int:
+    async def append_encoded(self, encoded: EncodedTree) -> int:
         """`append`, of a tree that is encoded already."""
         return await self._write(trees.append, encoded)
 
@@ -304,7 +304,7 @@ class TreeLog:
         older_than: float | None = None,
         keep_newest: int | None = None,
         keep_bytes: int | None = None,
-    ) -> Expired:
+    ) -> ExpiryCounts:
         """Delete trees that every registered consumer has read.
 
         older_than: those of at least this many seconds go. keep_bytes: the oldest go until the rest takes no more,
@@ -312,10 +312,10 @@ class TreeLog:
         Also drops idempotency keys that have run out. Raises `BadEntry` if nothing is given.
         """
         keep = await self._keep(older_than, keep_newest, keep_bytes)
-        total = Expired(0, 0, 0)
+        total = ExpiryCounts(0, 0, 0)
         while True:
             done = await self._write(retention.expire, keep)
-            total = Expired(
+            total = ExpiryCounts(
                 total.trees + done.trees, total.outcomes + done.outcomes, total.claims + done.claims
             )
             if done.trees < retention.CHUNK:
@@ -327,7 +327,7 @@ class TreeLog:
         older_than: float | None = None,
         keep_newest: int | None = None,
         keep_bytes: int | None = None,
-    ) -> Figures:
+    ) -> LogSize:
         """Count and measure what `expire` would delete now."""
         keep = await self._keep(older_than, keep_newest, keep_bytes)
         with self._reading():
@@ -342,7 +342,7 @@ class TreeLog:
             beyond = None if keep_bytes is None else await retention.beyond(self._reads, keep_bytes)
         return retention.Keep(older_than, keep_newest, beyond)
 
-    async def figures(self) -> Figures:
+    async def figures(self) -> LogSize:
         """Count and measure all trees; looks at every row."""
         with self._reading():
             return await retention.figures(self._reads)
@@ -407,7 +407,7 @@ class TreeLog:
         """Free space on the disk that holds the log; `None` if the log is not a file of this machine."""
         return shutil.disk_usage(self.store.path.parent).free if self.store.path else None
 
-    async def verify(self, progress: Progress | None = None) -> Report:
+    async def verify(self, progress: Progress | None = None) -> VerifyReport:
         """Derive every hash again, read every tree, compare every column with its body; see
         `verify.verify`.
         """

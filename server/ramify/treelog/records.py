@@ -143,7 +143,7 @@ class Feedback:
 
 
 @dataclass(frozen=True, slots=True)
-class Corrupt:
+class CorruptRow:
     """A row that is not what was written. Readers count it and go on."""
 
     seq: int
@@ -162,7 +162,7 @@ class Record:
     kind: Literal["tree", "outcome", "corrupt"]
     entry: Entry | None = None
     outcome: Feedback | None = None
-    corrupt: Corrupt | None = None
+    corrupt: CorruptRow | None = None
 
     @property
     def tree_id(self) -> str:
@@ -281,7 +281,7 @@ class Activation:
 
 
 @dataclass(frozen=True, slots=True)
-class Expired:
+class ExpiryCounts:
     """What retention removed."""
 
     trees: int
@@ -290,7 +290,7 @@ class Expired:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class LogSize:
     """Trees of the log, or a part of them."""
 
     trees: int
@@ -308,7 +308,7 @@ class BadRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class VerifyReport:
     """What `verify` found."""
 
     trees: int

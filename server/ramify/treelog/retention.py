@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ramify.treelog.errors import LogError
 from ramify.treelog.idempotency import purge
-from ramify.treelog.records import Expired, Figures
+from ramify.treelog.records import ExpiryCounts, LogSize
 from ramify.treelog.schema import consumers, counter, outcomes, trees
 from ramify.treelog.transaction import Transaction
 from ramify.treelog.trees import delete_trees
@@ -31,33 +31,33 @@ class Keep:
     beyond: int | None
 
 
-async def expire(tx: Transaction, items: Sequence[Keep]) -> list[Expired | LogError]:
+async def expire(tx: Transaction, items: Sequence[Keep]) -> list[ExpiryCounts | LogError]:
     """Delete the oldest `CHUNK` trees that may go, with their verdicts."""
     return [await _expire(tx, keep) for keep in items]
 
 
-async def _expire(tx: Transaction, keep: Keep) -> Expired:
+async def _expire(tx: Transaction, keep: Keep) -> ExpiryCounts:
     oldest = select(trees.c.tree_id).where(*_may_go(keep, tx.now)).order_by(trees.c.seq).limit(CHUNK)
     ids = list((await tx.conn.execute(oldest)).scalars())
     verdicts = await delete_trees(tx, ids) if ids else 0
-    return Expired(len(ids), verdicts, await purge(tx))
+    return ExpiryCounts(len(ids), verdicts, await purge(tx))
 
 
-async def expirable(engine: AsyncEngine, keep: Keep, now: float) -> Figures:
+async def expirable(engine: AsyncEngine, keep: Keep, now: float) -> LogSize:
     """Count and measure what `expire` would delete."""
     return await _figures(engine, *_may_go(keep, now))
 
 
-async def figures(engine: AsyncEngine) -> Figures:
+async def figures(engine: AsyncEngine) -> LogSize:
     """Count and measure all trees."""
     return await _figures(engine)
 
 
-async def _figures(engine: AsyncEngine, *conditions: ColumnElement[bool]) -> Figures:
+async def _figures(engine: AsyncEngine, *conditions: ColumnElement[bool]) -> LogSize:
     found = select(func.count(), func.coalesce(func.sum(_SIZE), 0), func.min(trees.c.created_at))
     async with engine.connect() as conn:
         count, size, oldest = (await conn.execute(found.where(*conditions))).one()
-    return Figures(count, int(size), oldest)
+    return LogSize(count, int(size), oldest)
 
 
 async def beyond(engine: AsyncEngine, most: int) -> int:

@@ -13,7 +13,7 @@ import zstandard
 from ramify.search.codec import SCHEMA_VERSION, drop_late
 from ramify.search.tree import Tree
 from ramify.treelog.errors import BadEntry, CorruptTree
-from ramify.treelog.records import Corrupt, Entry, Feedback, Record, Source, Summary
+from ramify.treelog.records import CorruptRow, Entry, Feedback, Record, Source, Summary
 from ramify.treelog.schema import plain
 
 EXCERPT = 200
@@ -168,7 +168,7 @@ def record_of(kind: str, row: Mapping[Any, Any]) -> Record:
             return Record(seq, "tree", entry=entry)
         except CorruptTree as error:
             reason = error.problem
-    return Record(seq, "corrupt", corrupt=Corrupt(seq, row["tree_id"], reason))
+    return Record(seq, "corrupt", corrupt=CorruptRow(seq, row["tree_id"], reason))
 
 
 def json_line(record: Record) -> bytes:

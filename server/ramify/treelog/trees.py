@@ -23,7 +23,7 @@ PAGE = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedTree:
     """A tree to append: its row, and the idempotent response to keep with it, if any."""
 
     row: dict[str, Any]
@@ -35,7 +35,7 @@ class Encoded:
         return len(self.row["body"]) + (len(self.response.body) if self.response else 0)
 
 
-async def append(tx: Transaction, items: Sequence[Encoded]) -> list[int | LogError]:
+async def append(tx: Transaction, items: Sequence[EncodedTree]) -> list[int | LogError]:
     """Insert trees; an identical tree that is already there keeps the `seq` it has."""
     logged = await _logged(tx.conn, [item.row["tree_id"] for item in items])
     rows: list[Row] = []

@@ -10,7 +10,7 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ramify.treelog.errors import CorruptTree
-from ramify.treelog.records import BadRow, Report
+from ramify.treelog.records import BadRow, VerifyReport
 from ramify.treelog.rows import columns_of, entry_of, feedback_problem
 from ramify.treelog.schema import consumers, counter, outcomes, trees
 from ramify.treelog.trees import high_water, pages
@@ -19,7 +19,7 @@ Progress = Callable[[int, int], None]
 """Called with (seq reached, high-water mark)."""
 
 
-async def verify(engine: AsyncEngine, progress: Progress | None = None) -> Report:
+async def verify(engine: AsyncEngine, progress: Progress | None = None) -> VerifyReport:
     """Reads the whole log up to its present high-water mark, a page at a time."""
     last = await high_water(engine)
     counts = {"tree": 0, "outcome": 0}
@@ -35,7 +35,7 @@ async def verify(engine: AsyncEngine, progress: Progress | None = None) -> Repor
             progress(page[-1][1]["seq"], last)
     bad += await _stale_verdicts(engine)
     bad += await _beyond(engine)
-    return Report(counts["tree"], counts["outcome"], last, bad)
+    return VerifyReport(counts["tree"], counts["outcome"], last, bad)
 
 
 def _check_page(page: Sequence[tuple[str, Mapping[Any, Any]]], seen: set[int]) -> list[BadRow]:

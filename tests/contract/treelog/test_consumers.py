@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ramify.treelog import BadCursor, BadEntry, Consumer, Expired, LeaseHeld, StaleVersion, TreeLog
+from ramify.treelog import BadCursor, BadEntry, Consumer, ExpiryCounts, LeaseHeld, StaleVersion, TreeLog
 from treelog_trees import make_tree
 
 pytestmark = pytest.mark.anyio
@@ -115,11 +115,11 @@ async def test_retention_deletes_only_what_every_consumer_has_read(log: TreeLog)
     ids = await _fill(log, 6)
     await log.put_consumer("fast", version=None, cursor=6)
     await log.put_consumer("slow", version=None, cursor=2)
-    assert await log.expire(keep_newest=0) == Expired(2, 0, 0)
+    assert await log.expire(keep_newest=0) == ExpiryCounts(2, 0, 0)
     assert [r.tree_id async for r in log.read()] == ids[2:]
     assert await log.delete_consumer("slow")
     assert not await log.delete_consumer("slow")
-    assert await log.expire(keep_newest=1) == Expired(3, 0, 0)
+    assert await log.expire(keep_newest=1) == ExpiryCounts(3, 0, 0)
     assert [r.tree_id async for r in log.read()] == ids[5:]
 
 
@@ -127,17 +127,17 @@ async def test_retention_waits_for_the_readers_of_a_trees_verdicts(log: TreeLog)
     ids = await _fill(log, 2)
     await log.add_feedback(ids[0], 1.0, node=0)
     await log.put_consumer("trainer", version=None, cursor=2)
-    assert await log.expire(keep_newest=0) == Expired(1, 0, 0)
+    assert await log.expire(keep_newest=0) == ExpiryCounts(1, 0, 0)
     await log.put_consumer("trainer", version=1, cursor=3)
-    assert await log.expire(keep_newest=0) == Expired(1, 1, 0)
+    assert await log.expire(keep_newest=0) == ExpiryCounts(1, 1, 0)
     assert await log.append(make_tree()) == 4
 
 
 async def test_retention_keeps_the_young(log: TreeLog, clock: Any) -> None:
     await _fill(log, 3, created_at=clock.now - 100)
     await _fill(log, 2, created_at=clock.now - 10)
-    assert await log.expire(older_than=50) == Expired(3, 0, 0)
-    assert await log.expire(older_than=50, keep_newest=0) == Expired(0, 0, 0)
+    assert await log.expire(older_than=50) == ExpiryCounts(3, 0, 0)
+    assert await log.expire(older_than=50, keep_newest=0) == ExpiryCounts(0, 0, 0)
     with pytest.raises(BadEntry, match="say what to keep"):
         await log.expire()
 
@@ -158,4 +158,4 @@ async def test_retention_by_size_and_age_deletes_what_either_names(log: TreeLog,
     assert (await log.expire(**rules)).trees == 3
     assert [r.tree_id async for r in log.read()] == [*old, *young][3:]
     assert (await log.figures()).bytes <= most
-    assert await log.expire(keep_bytes=0, keep_newest=1) == Expired(2, 0, 0)
+    assert await log.expire(keep_bytes=0, keep_newest=1) == ExpiryCounts(2, 0, 0)
