@@ -20,11 +20,11 @@ BASE = {"search"}
 PARTS = BASE | {"rewards", "weights", "treelog", "engines"}
 MAY_IMPORT: dict[str, set[str]] = {
     "search": set(),
-    "prompts": set(),
+    "tokens": set(),
     "rewards": BASE,
     "weights": BASE,
     "treelog": BASE,
-    "engines": BASE | {"prompts", "weights"},
+    "engines": BASE | {"tokens", "weights"},
     "settings": set(),
     "connections": set(),
     "logs": set(),
@@ -36,13 +36,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 """What each part of `ramify` may import of the others; itself and the version in `ramify` it always may."""
-TRAINER_MAY_IMPORT = {"search", "prompts", "rewards", "weights", "connections", "logs"}
+TRAINER_MAY_IMPORT = {"search", "tokens", "rewards", "weights", "connections", "logs"}
 
 ONLY_IN = {
     "fastapi": {"ramify.api"},
     "starlette": {"ramify.api"},
-    "vllm": {"ramify.engines"},
-    "torch": {"ramify.engines", "ramify_trainer"},
+    "vllm": {"ramify.engines.vllm"},
+    "torch": {"ramify.engines.vllm", "ramify_trainer"},
     "sqlalchemy": {"ramify.treelog"},
     "alembic": {"ramify.treelog"},
     "math_verify": {"ramify.rewards"},
@@ -136,6 +136,7 @@ def test_imports_point_one_way(module: str, path: Path) -> None:
         ("ramify.rewards", "from . import tasks\nfrom ..api import app", "ramify.api"),
         ("ramify.treelog.store", "import importlib\nimportlib.import_module('ramify.api')", "ramify.api"),
         ("ramify.engines.policy", "import fastapi", "fastapi"),
+        ("ramify.engines.policy", "import vllm", "vllm"),
         ("ramify.service.searches", "from starlette.responses import Response", "starlette"),
         ("ramify.service.searches", "from ramify.api import app", "ramify.api"),
         ("ramify.api.app", "import vllm", "vllm"),
@@ -154,7 +155,7 @@ def test_a_forbidden_import_is_noticed(module: str, source: str, fault: str) -> 
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("ramify.engines.policy", "import vllm, torch\nfrom ramify.search.records import Continuation"),
+        ("ramify.engines.vllm.engine", "import vllm, torch\nfrom ramify.search.records import Continuation"),
         ("ramify.api.app", "from ramify import __version__\nfrom ramify.service import searches"),
         ("ramify_trainer.loop", "from ramify.rewards.registry import task\nimport ramify_client, torch"),
         ("ramify.rewards.tasks", "from .errors import BadProblem"),

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ramify.engines.environment import MOST_STOPS
+from ramify.engines.vllm import MOST_STOPS
 
 
 class Request(BaseModel):

@@ -2,21 +2,18 @@
 
 | module | what it is |
 |---|---|
+| `errors` | the exception family |
 | `config` | `EngineConfig`: what engines are started with |
-| `checkpoints` | whether a checkpoint can be served, found out before anything starts |
-| `launch`, `environment` | from a configuration to an engine's arguments and its processes' environment |
-| `tokenizer`, `decoding`, `stops` | prompts to token ids, token ids to text, stop strings to stop tokens |
-| `admission` | bounded concurrency in front of an engine |
-| `starting`, `backend` | vLLM: its start and its requests |
-| `core_process`, `scheduling` | what runs inside its processes |
-| `building` | both starts side by side, and their end where they are given up |
+| `checkpoints` | checks of a model's files before anything starts |
+| `start` | from a configuration to running engines, side by side, and their end if the start is given up |
+| `progress` | what a start waits for, on standard error |
+| `tokenizer` | prompts to token ids, token ids to text, stop strings to stop tokens |
+| `limiter` | bounded concurrency in front of an engine |
 | `policy`, `scorer` | the two Protocols of `ramify.search` |
-| `openai_serving` | plain completions by vLLM's own OpenAI serving classes |
-| `chains` | sequences of which some begin others, judged in one pass |
-| `measuring` | log-probabilities and values of given texts, for the canary of a reload |
+| `measurement` | log-probabilities and values of given texts, for the canary of a reload |
 | `recording`, `replay` | engine requests kept and sent again, for `ramify bench` |
 | `engines` | `Engines`: all of it together |
-| `errors` | the exception family |
+| `vllm/` | the only door to vLLM |
 
 Importing this package imports neither vLLM nor torch.
 """
@@ -33,7 +30,7 @@ from ramify.engines.errors import (
     ReloadFailed,
     RequestRefused,
 )
-from ramify.engines.measuring import Measurement, Text, long_text
+from ramify.engines.measurement import Measurement, Text, long_text
 from ramify.engines.recording import EngineRequest, Replay
 from ramify.engines.tokenizer import Tokenizer
 

@@ -14,24 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from ramify.engines.admission import EngineLimiter
-from ramify.engines.building import at_once, build_all
 from ramify.engines.checkpoints import Checkpoint, check_cpu, read_checkpoint
 from ramify.engines.config import EngineConfig
-from ramify.engines.environment import engine_environment, prepare_vllm
 from ramify.engines.errors import EngineBusy, EngineHeld, EngineStuck, ReloadFailed
-from ramify.engines.launch import Launch, launches
-from ramify.engines.measuring import TOLERANCE, Measurement, Text, measure
+from ramify.engines.limiter import EngineLimiter
+from ramify.engines.measurement import TOLERANCE, Measurement, Text, measure
 from ramify.engines.policy import VllmPolicy
 from ramify.engines.progress import kv_bytes, phases
 from ramify.engines.recording import EngineRequest, Recorder, Replay
 from ramify.engines.replay import replay
 from ramify.engines.scorer import NoScorer, VllmScorer
+from ramify.engines.start import Launch, at_once, build_all, launches
 from ramify.engines.tokenizer import Tokenizer
+from ramify.engines.vllm import engine_environment, prepare_vllm
 
 if TYPE_CHECKING:
-    from ramify.engines.backend import Backend
-    from ramify.engines.openai_serving import OpenAIServing
+    from ramify.engines.vllm.engine import Backend
+    from ramify.engines.vllm.openai_serving import OpenAIServing
 
 IN_ENGINE = 2
 """Sequences handed to an engine, as a multiple of what it runs at once: its own queue never runs dry."""
@@ -142,7 +141,7 @@ class Engines:
     def plain(self) -> OpenAIServing:
         """The policy alone, in OpenAI's shapes; made at its first use, which takes a quarter of a second."""
         if self._plain is None:
-            from ramify.engines.openai_serving import OpenAIServing
+            from ramify.engines.vllm.openai_serving import OpenAIServing
 
             self._plain = OpenAIServing(self._backends["policy"], self._slots["policy"])
         return self._plain
@@ -308,11 +307,11 @@ def _prepare(config: EngineConfig) -> _Models:
 
 
 def _plan(config: EngineConfig, prepared: _Models) -> list[Launch]:
-    from ramify.engines.starting import on_cpu
+    from ramify.engines.vllm.starting import on_cpu
 
     cpu = on_cpu()
     if config.tool_parser is not None or config.reasoning_parser is not None:
-        from ramify.engines.openai_serving import check_parsers
+        from ramify.engines.vllm.openai_serving import check_parsers
 
         check_parsers(config.tool_parser, config.reasoning_parser, prepared.tokenizer._hf)
     if cpu:

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ramify.engines.admission import EngineLimiter
+from ramify.engines.limiter import EngineLimiter
 from ramify.engines.recording import EngineRequest, Recorder
 from ramify.engines.tokenizer import Tokenizer
 from ramify.search.protocols import SampleAborted
 from ramify.search.records import Continuation, Draw, Finish
 
 if TYPE_CHECKING:
-    from ramify.engines.backend import Backend, RawSample
+    from ramify.engines.vllm.engine import Backend, RawSample
 
 
 class VllmPolicy:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ramify.engines.recording import EngineRequest, Replay
 
 if TYPE_CHECKING:
-    from ramify.engines.backend import Backend
+    from ramify.engines.vllm.engine import Backend
 
 
 async def replay(requests: Sequence[EngineRequest], policy: Backend, value: Backend | None) -> Replay:

@@ -1,4 +1,4 @@
-"""The policy's tokenizer: prompts in, text out."""
+"""The policy's tokenizer: prompts in, text out, stop strings as stop tokens."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ramify.engines.decoding import TokenText
 from ramify.engines.errors import BadModel
-from ramify.engines.stops import stop_tokens
-from ramify.prompts import chat_tokens, eos_ids, prompt_tokens, text_of
+from ramify.tokens import TokenText, chat_tokens, eos_ids, prompt_tokens, text_of
 
 TEMPLATE_SWITCHES = {"add_generation_prompt", "continue_final_message"}
-"""What a request may say of a chat template beside the template's own variables."""
+"""Arguments of a chat template, beside its own variables, that a request may set."""
+MOST_STOP_TOKENS = 64
+"""More stop tokens than this cost the engine more than looking at text does."""
 
 
 class Tokenizer:
@@ -87,3 +87,29 @@ def not_variables() -> Set[str]:
 
     parameters = inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters
     return parameters.keys() - TEMPLATE_SWITCHES
+
+
+def stop_tokens(
+    text: TokenText, stops: Sequence[str], most: int = MOST_STOP_TOKENS
+) -> tuple[int, ...] | None:
+    """Return the token ids that end a sample exactly at the token that completes one of `stops`, or None if the
+    engine must match text.
+
+    An engine that is given stop strings must decode every token to look for them, and notices them one step late. If
+    a stop string can only ever be completed inside a single token, the tokens that hold it replace it exactly and for
+    free. That is decidable: it holds if no token ends with a proper beginning of the string. A one-character delimiter
+    such as a newline always qualifies."""
+    if not text.concatenative:
+        return None
+    found: set[int] = set()
+    for stop in stops:
+        if not stop.isascii():
+            return None  # its bytes may be spread over tokens that have no text of their own
+        starts = tuple(stop[:i] for i in range(1, len(stop)))
+        for token in range(text.size):
+            spelt = text.pieces[token] if token in text.pieces else text.alone(token)
+            if stop in spelt:
+                found.add(token)
+            elif starts and spelt.endswith(starts):
+                return None
+    return tuple(sorted(found)) if len(found) <= most else None

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ramify.engines import Engines
-from ramify.engines.environment import preload
 from ramify.engines.progress import StartUp
+from ramify.engines.vllm import preload
 from ramify.service.prepare import SearchPreparer
 from ramify.service.served import of_release
 from ramify.settings import RequestCaps, load

@@ -91,7 +91,7 @@ def test_what_goes_to_vllm_by_name_is_a_field_of_vllms_request(engines: Engines)
 
 
 def test_a_parser_that_vllm_does_not_know_is_refused_with_those_that_there_are(engines: Engines) -> None:
-    from ramify.engines.openai_serving import check_parsers
+    from ramify.engines.vllm.openai_serving import check_parsers
 
     check_parsers("hermes", "qwen3", engines.tokenizer._hf)
     with pytest.raises(BadModel, match=r"engine.tool_parser is 'chess'; vLLM has .*hermes"):

@@ -10,7 +10,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from models import write_tokenizer
 from ramify.engines import Tokenizer
-from ramify.engines.decoding import TokenText
+from ramify.tokens import TokenText
 
 CORPUS = ["the cat sat on the mat\n", "naïve café\n\n", "数学 → 証明", "🙂🙃 it's 3 + 5 = 8", "a\tb\r\n"] * 4
 

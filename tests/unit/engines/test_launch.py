@@ -7,7 +7,7 @@ import pytest
 from ramify.engines import EngineConfig
 from ramify.engines.checkpoints import Checkpoint
 from ramify.engines.config import GIB, default_kv_bytes, default_threads
-from ramify.engines.launch import can_compile, launches
+from ramify.engines.start import can_compile, launches
 
 POLICY = Checkpoint(Path("p"), 512, 32, "float32")
 VALUE = Checkpoint(Path("v"), 512, 32, "bfloat16")

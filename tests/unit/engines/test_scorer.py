@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ramify.engines import BadScores, EngineError
-from ramify.engines.admission import EngineLimiter
-from ramify.engines.chains import chains
+from ramify.engines.limiter import EngineLimiter
 from ramify.engines.recording import Recorder
-from ramify.engines.scorer import NoScorer, VllmScorer, sigmoid
+from ramify.engines.scorer import NoScorer, VllmScorer, chains, sigmoid
 from ramify.search.records import Score
 
 

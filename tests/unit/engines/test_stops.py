@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ramify.engines.decoding import TokenText
-from ramify.engines.stops import stop_tokens
+from ramify.engines.tokenizer import stop_tokens
+from ramify.tokens import TokenText
 
 
 def text_of(*pieces: str) -> TokenText:

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ramify.prompts import chat_tokens, eos_ids, prompt_tokens, text_of
 from ramify.rewards import datasets, registry
 from ramify.rewards.examples import Example
 from ramify.search.protocols import GradingFailed
+from ramify.tokens import chat_tokens, eos_ids, prompt_tokens, text_of
 from ramify_trainer.gating import Measured, Sampled
 from ramify_trainer.learning.sampling import sample
 from ramify_trainer.loop.config import MeasureConfig

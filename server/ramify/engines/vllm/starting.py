@@ -17,9 +17,9 @@ from vllm.platforms import current_platform
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.metrics.loggers import PrometheusStatLogger
 
-from ramify.engines.core_process import ROLE, THREADS, executor
 from ramify.engines.errors import EngineStartFailed
-from ramify.engines.launch import Launch
+from ramify.engines.start import Launch
+from ramify.engines.vllm.core_process import ROLE, THREADS, executor
 
 
 @dataclass(slots=True)

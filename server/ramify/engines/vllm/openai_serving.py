@@ -40,10 +40,10 @@ from vllm.reasoning import ReasoningParserManager
 from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.tool_parsers import ToolParserManager
 
-from ramify.engines.admission import EngineLimiter
-from ramify.engines.backend import Backend
 from ramify.engines.errors import BadModel, EngineError, RequestRefused
+from ramify.engines.limiter import EngineLimiter
 from ramify.engines.tokenizer import not_variables
+from ramify.engines.vllm.engine import Backend
 from ramify.search.protocols import EngineDead
 
 COUNTED = {"include_usage": True, "continuous_usage_stats": True}

@@ -26,8 +26,8 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from ramify.engines.errors import ReloadFailed, RequestRefused
-from ramify.engines.launch import Launch
-from ramify.engines.starting import EngineStats, start_llm
+from ramify.engines.start import Launch
+from ramify.engines.vllm.starting import EngineStats, start_llm
 from ramify.search.protocols import EngineDead, SampleAborted
 
 _AT_END = PoolingParams(task="classify", use_activation=False)

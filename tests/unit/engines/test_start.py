@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from ramify.engines.building import at_once, build_all
 from ramify.engines.errors import EngineStartFailed
-from ramify.engines.launch import Launch
+from ramify.engines.start import Launch, at_once, build_all
 
 POLICY = Launch("policy", Path("p"), "float32", None, 4, False, None, 0.5, 1, None, 1, compile=False)
 VALUE = replace(POLICY, role="value")

@@ -40,7 +40,7 @@ def preload(log_level: str, start_timeout: float, cache_dir: Path | None = None)
     ends an import here, and cannot end the one that `Engines.start` would have in a thread."""
     prepare_vllm(log_level, start_timeout, cache_dir)
     with warnings.catch_warnings(action="ignore"):
-        importlib.import_module("ramify.engines.backend")
+        importlib.import_module("ramify.engines.vllm.engine")
 
 
 @contextmanager

@@ -27,9 +27,9 @@ from vllm.v1.executor.abstract import Executor
 from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
-from ramify.engines.environment import RUN_FOLDER, SERVER
 from ramify.engines.progress import KV_BYTES, PHASE
-from ramify.engines.scheduling import for_searches
+from ramify.engines.vllm import RUN_FOLDER, SERVER
+from ramify.engines.vllm.scheduling import for_searches
 
 ROLE = "ramify_role"
 """Key in vLLM's `additional_config`: `policy` or `value`."""

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from ramify.engines import EngineBusy
-from ramify.engines.admission import EngineLimiter
+from ramify.engines.limiter import EngineLimiter
 
 
 async def turn() -> None:

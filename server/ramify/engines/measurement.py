@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from ramify.search.protocols import SampleAborted, Scorer
 
 if TYPE_CHECKING:
-    from ramify.engines.backend import Backend, RawSample
+    from ramify.engines.vllm.engine import Backend, RawSample
 
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 """How far two computations of one figure may lie apart, relative to it where it is above 1 (docs/releases.md)."""

@@ -1,0 +1,170 @@
+"""The start of the engines: from a configuration to running processes.
+
+`launches` computes what each engine is started with; `build_all` starts the engines, side by side if memory allows it,
+and ends them all if one fails or the start is given up.
+
+vLLM measures free memory while an engine starts and assumes that nobody else's use changes meanwhile. So engines that
+share a GPU start one after the other, unless each is told how much its KV cache may take.
+
+vLLM's start blocks its thread until the engine is ready: seconds, or minutes on a busy machine. A thread cannot be
+cancelled, and neither asyncio nor the interpreter ends before it; but it ends as soon as the process that it waits for
+does. So a start that is given up kills the processes that it has started. (Before, a command that was told to end
+while its engines started went on until they were ready.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import shutil
+import sysconfig
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ramify.engines.checkpoints import Checkpoint
+from ramify.engines.config import EngineConfig, default_kv_bytes, default_threads
+from ramify.engines.errors import EngineStartFailed
+
+if TYPE_CHECKING:
+    from ramify.engines.vllm.engine import Backend
+
+Role = Literal["policy", "value"]
+CPU_BLOCK = 32
+"""Tokens of a KV block on a CPU: the smallest that its kernels take. With vLLM's 128, short sequences share nothing."""
+LOOK_EVERY = 0.1
+"""Seconds between two looks at how engines start, or for processes to kill: one may still be on its way."""
+ENGINE_NAME = "EngineCore"
+"""How vLLM names the processes of its engines, data-parallel ones with a suffix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How one engine is started."""
+
+    role: Role
+    path: Path
+    dtype: str
+    max_model_len: int | None
+    max_num_seqs: int
+    cpu: bool
+    kv_bytes: int | None
+    """Bytes of the KV cache; `None`, on a GPU: what `gpu_fraction` leaves."""
+    gpu_fraction: float
+    """GPU only."""
+    tensor_parallel: int
+    block_size: int | None
+    threads: int
+    compile: bool
+    tool_parser: str | None = None
+    tool_strict_level: str = "auto"
+    reasoning_parser: str | None = None
+    structured_outputs: str = "auto"
+    """vLLM's backend of constrained output."""
+
+
+def launches(config: EngineConfig, policy: Checkpoint, value: Checkpoint | None, cpu: bool) -> list[Launch]:
+    """One for the policy, and one for the value model where there is one."""
+    parts: list[tuple[Role, Checkpoint, int | None, float]] = [
+        ("policy", policy, config.policy_kv_bytes, config.policy_gpu_fraction)
+    ]
+    if value is not None:
+        parts.append(("value", value, config.value_kv_bytes, config.value_gpu_fraction))
+    return [
+        Launch(
+            role=role,
+            path=checkpoint.path,
+            dtype=checkpoint.dtype if config.dtype == "auto" else config.dtype,
+            max_model_len=config.max_model_len,
+            max_num_seqs=config.max_num_seqs,
+            cpu=cpu,
+            kv_bytes=kv_bytes or (default_kv_bytes() if cpu else None),
+            gpu_fraction=gpu_fraction,
+            tensor_parallel=config.tensor_parallel,
+            block_size=config.block_size or (CPU_BLOCK if cpu else None),
+            threads=config.threads or default_threads(len(parts)),
+            compile=can_compile(cpu) if config.compile is None else config.compile,
+            tool_parser=config.tool_parser,
+            tool_strict_level=config.tool_strict_level,
+            reasoning_parser=config.reasoning_parser,
+            structured_outputs=config.structured_outputs,
+        )
+        for role, checkpoint, kv_bytes, gpu_fraction in parts
+    ]
+
+
+def can_compile(cpu: bool) -> bool:
+    """Whether torch can compile models here: on a CPU it calls a C++ compiler, with Python's own headers."""
+    compilers = filter(None, (os.environ.get("CXX"), "g++", "clang++"))
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    return not cpu or (any(map(shutil.which, compilers)) and headers.is_file())
+
+
+def at_once(plans: Sequence[Launch], cpu: bool) -> int:
+    """How many engines may start at the same time."""
+    return len(plans) if cpu or all(plan.kv_bytes is not None for plan in plans) else 1
+
+
+async def build_all(
+    plans: Sequence[Launch],
+    side_by_side: int,
+    build: Callable[[Launch], Backend] | None = None,
+    look: Callable[[], None] | None = None,
+) -> list[Backend]:
+    """Start engines in the order of their plans, each in a thread, `side_by_side` of them at a time. If one fails, or
+    this is cancelled, none is left. `look` is called every now and then while they start."""
+    if build is None:
+        from ramify.engines.vllm.engine import Backend
+
+        build = Backend.build
+    others = _engine_processes()
+    pool = ThreadPoolExecutor(side_by_side, "engine-start")
+    failed = threading.Event()
+
+    def start(plan: Launch) -> Backend:
+        if failed.is_set():
+            raise EngineStartFailed(f"the {plan.role} engine was not started: another did not start")
+        try:
+            return build(plan)
+        except BaseException:
+            failed.set()
+            raise
+
+    jobs = [pool.submit(start, plan) for plan in plans]
+    pool.shutdown(wait=False)
+    waiting = [asyncio.wrap_future(job) for job in jobs]
+    try:
+        while (await asyncio.wait(waiting, timeout=LOOK_EVERY))[1]:
+            if look is not None:
+                look()
+    except asyncio.CancelledError:
+        for one in waiting:
+            one.cancel()
+        await asyncio.shield(asyncio.to_thread(_give_up, jobs, others))
+        raise
+    failures = [error for one in waiting if (error := one.exception())]
+    backends = [one.result() for one in waiting if not one.exception()]
+    if failures:
+        await asyncio.gather(*(backend.close() for backend in backends))
+        raise failures[0]
+    return backends
+
+
+def _engine_processes() -> set[BaseProcess]:
+    return {process for process in multiprocessing.active_children() if process.name.startswith(ENGINE_NAME)}
+
+
+def _give_up(jobs: Sequence[Future[Backend]], others: set[BaseProcess]) -> None:
+    """End every start and the engine processes it has brought about, which are not among `others`. Blocks until the
+    threads are done."""
+    while wait(jobs, timeout=LOOK_EVERY).not_done:
+        for process in _engine_processes() - others:
+            process.kill()
+    for job in jobs:
+        if not job.cancelled() and job.exception() is None:
+            job.result().kill()
