@@ -32,10 +32,17 @@ class TreeBuilder:
         self._seen: dict[int, float] = {}
         """By id, the policy's probability of the finished answers that are known below a node, [0, 1]."""
         self._ended = 0
-        """Plans that have ended."""
+        """Plans that have ended since the search's root was committed."""
         self._fruitful = deque[int]()
         """The numbers of those that brought a new node, as far back as `exhausted` looks."""
         self._index = {(n.parent, n.tokens): n for n in tree.nodes if n.parent is not None}
+
+    def commit(self, node: Node) -> None:
+        """Start simulations at `node` from now on. Whether that brings anything new is counted afresh."""
+        self.search_root = node
+        self.tree.committed.append(node.id)
+        self._ended = 0
+        self._fruitful.clear()
 
     def known(self, node: Node, tokens: tuple[int, ...]) -> Node | None:
         """The child of `node` that took these tokens."""

@@ -171,14 +171,14 @@ class Search:
             return self._final[1]
         if self._time_is_up:
             return "budget.seconds"
-        if self.builder.exhausted or (self.tree.params.schedule == "waves" and self._in_flight):
+        if self.tree.params.schedule == "waves" and self._in_flight:
             return "exhausted"
         while len(self._in_flight) < self.tree.params.parallel:
             over = self.budget.ended()
             if over not in (None, "budget.simulations"):
                 return over or "exhausted"
             plan = self.algorithm.select(may_begin=over is None)
-            if plan is None:
+            if plan is None or self.builder.exhausted:
                 return over or "exhausted"
             paid = self._pay(plan)
             if paid is None:

@@ -129,3 +129,13 @@ def test_an_exhausted_search_gives_its_answer() -> None:
     assert tree.answer is not None
     assert tree.answer.final == "aa"
     assert tree.usage.completion_tokens < 300
+
+
+def test_a_search_that_commits_goes_on_from_the_next_step_when_one_is_exhausted() -> None:
+    found = ran(
+        policy=Sure(SURE), commit="step", width=1, budget=BudgetLimits(tokens=100_000), **ONE_AT_A_TIME
+    )
+    assert [found.tree.nodes[i].depth for i in found.tree.committed] == [1, 2, 3]
+    assert found.tree.stop_reason == "exhausted"
+    assert 2 * RARE < found.tree.usage.simulations <= 4 * RARE
+    check(found)

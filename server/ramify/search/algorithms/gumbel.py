@@ -12,16 +12,19 @@ import random
 from collections.abc import Sequence
 
 from ramify.search.algorithms.mcts import Mcts
+from ramify.search.builder import TreeBuilder
 from ramify.search.plans import Plan
 from ramify.search.selection import Arm, best, softmax
 from ramify.search.tree import Node, derive_seed
 
 
 class Gumbel(Mcts):
-    candidates: list[Node] | None = None
-    """Root actions still considered; `None` before the root is expanded."""
-    phase = 0
-    phases = 0
+    def __init__(self, builder: TreeBuilder, rng: random.Random) -> None:
+        super().__init__(builder, rng)
+        self.candidates: list[Node] | None = None
+        """Root actions still considered; `None` before the root is expanded."""
+        self.phase = self.phases = 0
+        """Phases that have ended, and all of them."""
 
     @property
     def needs_priors(self) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ramify.search.algorithms.base import Algorithm
-from ramify.search.builder import leaf_value
+from ramify.search.builder import TreeBuilder, leaf_value
 from ramify.search.plans import Hurdle, Plan, PlanResult
 from ramify.search.selection import Arm, arms, best, pseudo_visits, puct_scores, thompson_scores
 from ramify.search.tree import Node, derive_seed
@@ -26,6 +26,14 @@ UNKNOWN_END = 32
 class Mcts(Algorithm):
     """`commit: root` spends everything from the root (TS-LLM's MCTS-Rollout); `commit: step` fixes one step after
     another by visits, the budget spread evenly over the depth that remains (its MCTS-α)."""
+
+    def __init__(self, builder: TreeBuilder, rng: random.Random) -> None:
+        super().__init__(builder, rng)
+        self._begun = 0.0
+        """The fraction of the budget that was spent when the present root was committed."""
+        self._deepest = 0
+        """Depth of the deepest complete answer among the first `_looked_at` drawn."""
+        self._looked_at = 0
 
     def select(self, may_begin: bool) -> Plan | None:
         if not may_begin or (not self.widens and not self.builder.open):
@@ -165,22 +173,18 @@ class Mcts(Algorithm):
             self.builder.back_up(plan.path, value, fresh=(plan.node,))
 
     def _commit(self) -> None:
-        """Move the search's root one step down each time its share of the budget is spent."""
+        """Move the search's root one step down each time its share of the budget is spent, or once it brings nothing
+        new: what is left of its share then goes to the steps below."""
         while (root := self.builder.search_root).terminal is None and root.expanded:
-            begun = self._begun
-            share = (1 - begun) / max(1, self._end_depth() - root.depth)
+            share = (1 - self._begun) / max(1, self._end_depth() - root.depth)
+            due, spent = self._begun + share, self.budget.fraction()
             visited = [c for c in self.tree.children(root) if c.visits]
-            if not visited or self.budget.fraction() < begun + share - 1e-9:  # 1/3 + 1/3 is more than 2/3
+            if not visited or (
+                spent < due - 1e-9 and not self.builder.exhausted
+            ):  # 1/3 + 1/3 is more than 2/3
                 return
-            self.builder.search_root = self._committed(visited)
-            self.tree.committed.append(self.builder.search_root.id)
-            self._begun = begun + share
-
-    _begun = 0.0
-    """The fraction of the budget that was spent when the present root was committed."""
-    _deepest = 0
-    """Depth of the deepest complete answer among the first `_looked_at` drawn."""
-    _looked_at = 0
+            self.builder.commit(self._committed(visited))
+            self._begun = min(due, spent)
 
     def _end_depth(self) -> int:
         """How deep answers end: as deep as any complete one that the tree holds."""
