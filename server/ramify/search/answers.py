@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from heapq import nlargest
 from itertools import takewhile
 
-from ramify.search.builder import leaf_value
 from ramify.search.grouping import Grouping
 from ramify.search.records import Answer, AnswerRule
 from ramify.search.tree import Node, Tree
@@ -60,7 +59,7 @@ def rank(
             champion not in c.leaves,
             -weights[c.final],
             -c.leaves.total(),
-            -judgement(tree, _representative(tree, c)) if rule != "majority" else 0.0,
+            -(tree.leaf_value(_representative(tree, c)) or 0.0) if rule != "majority" else 0.0,
             min(c.leaves),
         ),
     )
@@ -74,15 +73,10 @@ def _weight(tree: Tree, group: _Class, rule: AnswerRule) -> float:
     if rule == "majority":
         return float(sum(m for _, m in leaves))
     if rule == "orm_vote":
-        return sum(m * judgement(tree, leaf) for leaf, m in leaves)
+        return sum(m * (tree.leaf_value(leaf) or 0.0) for leaf, m in leaves)
     if rule == "orm_max":
-        return max(judgement(tree, leaf) for leaf, _ in leaves)
+        return max((tree.leaf_value(leaf) or 0.0) for leaf, _ in leaves)
     return float(sum(leaf.visits for leaf, _ in leaves))
-
-
-def judgement(tree: Tree, leaf: Node) -> float:
-    """r(y), in [0, 1]; 0 where nobody judged it."""
-    return leaf_value(leaf, tree.params.grader == "verifier") or 0.0
 
 
 def _champion(tree: Tree) -> Node:
@@ -95,7 +89,9 @@ def _champion(tree: Tree) -> Node:
 
 def _representative(tree: Tree, group: _Class) -> Node:
     """The leaf that the answer's text is taken from: the best judged, then the earliest."""
-    return max((tree.nodes[i] for i in group.leaves), key=lambda leaf: (judgement(tree, leaf), -leaf.id))
+    return max(
+        (tree.nodes[i] for i in group.leaves), key=lambda leaf: ((tree.leaf_value(leaf) or 0.0), -leaf.id)
+    )
 
 
 def _answer(tree: Tree, group: _Class, votes: float) -> Answer:
@@ -152,7 +148,7 @@ class EarlyStop:
             final = self.grouping.finals[node.id]
             if final is not None:
                 self.votes[final] += (
-                    judgement(self.tree, node) if self.tree.params.answer == "orm_vote" else 1
+                    (self.tree.leaf_value(node) or 0.0) if self.tree.params.answer == "orm_vote" else 1
                 )
 
 

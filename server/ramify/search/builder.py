@@ -211,15 +211,3 @@ class TreeBuilder:
             if node.depth >= self.search_root.depth:
                 node.fresh_visits += 1
                 node.fresh_value_sum += value
-
-
-def leaf_value(node: Node, by_verifier: bool) -> float | None:
-    """What reaching `node` is worth, in [0, 1]; `None` where its judge failed.
-
-    A finished answer is worth its outcome where a verifier grades, else the outcome model's value; a truncated
-    one is worth 0."""
-    if node.terminal == "truncated":
-        return 0.0
-    if node.terminal is not None and by_verifier:
-        return node.outcome
-    return node.value

@@ -132,18 +132,16 @@ class Search:
             self._wake.set()
 
     def progress(self) -> Progress:
+        value = self.tree.leaf_value
         for completion in self.tree.completions[self._looked_at :]:
             leaf = self.tree.nodes[completion.node]
-            if self._best is None or self._judged(leaf) > self._judged(self._best):
+            if self._best is None or (value(leaf) or 0.0) > (value(self._best) or 0.0):
                 self._best = leaf
         self._looked_at = len(self.tree.completions)
         best = None if self._best is None else answers.answer_at(self.tree, self._best, None, 0.0)
         return Progress(
             self._finished_simulations, self.budget.tokens, self.budget.seconds, len(self.tree.nodes), best
         )
-
-    def _judged(self, leaf: Node) -> float:
-        return answers.judgement(self.tree, leaf)
 
     def _time_up(self) -> None:
         self._time_is_up = True

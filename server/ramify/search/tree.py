@@ -183,6 +183,17 @@ class Tree:
         opening = "" if self.origin is None else self.origin.text
         return opening + "".join(n.text for n in self.lineage(node))
 
+    def leaf_value(self, node: Node) -> float | None:
+        """Return what reaching `node` is worth, in [0, 1]; `None` if its judge failed.
+
+        A complete answer is worth its outcome if a verifier grades, else the outcome model's value. A truncated one is
+        worth 0."""
+        if node.terminal == "truncated":
+            return 0.0
+        if node.terminal is not None and self.params.grader == "verifier":
+            return node.outcome
+        return node.value
+
     def leaves(self) -> Iterator[Node]:
         return (node for node in self.nodes if not node.children)
 
@@ -194,9 +205,6 @@ class Tree:
     def complete(self) -> list[Node]:
         """Ends of complete answers; truncated ones are not complete."""
         return [node for node in self.nodes if node.terminal in ("eos", "stop")]
-
-    def child_with(self, node: Node, tokens: tuple[int, ...]) -> Node | None:
-        return next((c for c in self.children(node) if c.tokens == tokens), None)
 
     def add(self, parent: Node, **fields: Any) -> Node:
         node = Node(id=len(self.nodes), parent=parent.id, depth=parent.depth + 1, **fields)

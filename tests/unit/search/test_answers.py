@@ -20,7 +20,7 @@ def answered(*draws: tuple[str, float | None], grader: str = "model", at: int = 
     """A flat tree of these answers, drawn in this order at `at` tokens each: text, and value or outcome."""
     tree = new_tree(grader=grader)
     for i, (text, judged) in enumerate(draws):
-        node = tree.child_with(tree.root, tuple(map(ord, text)))
+        node = next((child for child in tree.children(tree.root) if child.text == text), None)
         if node is None:
             node = tree.add(
                 tree.root, tokens=tuple(map(ord, text)), text=text, terminal="eos", multiplicity=0

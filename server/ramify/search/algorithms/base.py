@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from ramify.search.budget import Budget
-from ramify.search.builder import TreeBuilder, leaf_value
+from ramify.search.builder import TreeBuilder
 from ramify.search.plans import Plan, PlanResult
 from ramify.search.selection import softmax
 from ramify.search.tree import Node, Tree
@@ -50,10 +50,6 @@ class Algorithm(ABC):
     def next_simulation(self) -> int:
         return self.budget.simulations + 1
 
-    @property
-    def by_verifier(self) -> bool:
-        return self.params.grader == "verifier"
-
     def one_step(self, path: Sequence[Node], n: int, simulation: int | None = None) -> Plan:
         """A plan to draw n actions at the end of `path` (under `token`: the n likeliest)."""
         action, node = self.params.action, path[-1]
@@ -84,7 +80,7 @@ class Algorithm(ABC):
     def mean_value(self, draws: Sequence[Node]) -> float | None:
         """The mean leaf value of draws, a child drawn twice counting twice: Σ m·v/Σ m. Enumerated token actions
         count by their exact probabilities. `None` where no draw could be judged."""
-        valued = [(leaf_value(c, self.by_verifier), c) for c in draws]
+        valued = [(self.tree.leaf_value(c), c) for c in draws]
         known = [(v, c) for v, c in valued if v is not None]
         if not known:
             return None
@@ -92,8 +88,3 @@ class Algorithm(ABC):
             return sum(v for v, _ in known) / len(known)
         weights = softmax([sum(c.logprobs) for _, c in known])
         return sum(w * v for w, (v, _) in zip(weights, known, strict=True))
-
-    def worth(self, node: Node) -> float:
-        """The leaf value that an algorithm compares nodes by; 0 where the judge failed."""
-        value = leaf_value(node, self.by_verifier)
-        return 0.0 if value is None else value

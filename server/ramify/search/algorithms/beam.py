@@ -31,7 +31,7 @@ class Beam(Algorithm):
 
     def _next_level(self) -> None:
         below = [c for node in self._level for c in self.tree.children(node) if c.terminal is None]
-        below.sort(key=lambda c: (-self.worth(c), c.id))
+        below.sort(key=lambda c: (-(self.tree.leaf_value(c) or 0.0), c.id))
         for loser in below[self.params.beam_width :]:
             loser.pruned = True
         self._level = below[: self.params.beam_width]

@@ -28,8 +28,10 @@ class Dfs(Algorithm):
     def land(self, plan: Plan, result: PlanResult) -> bool:
         children = [c for c in self.land_step(plan, result) if c.terminal is None]
         for child in children:
-            child.pruned = self.worth(child) < self.params.threshold
+            child.pruned = (self.tree.leaf_value(child) or 0.0) < self.params.threshold
         at = next(i for i, node in enumerate(self._stack) if node is plan.node)
-        promising = sorted((c for c in children if not c.pruned), key=lambda c: (self.worth(c), -c.id))
+        promising = sorted(
+            (c for c in children if not c.pruned), key=lambda c: ((self.tree.leaf_value(c) or 0.0), -c.id)
+        )
         self._stack[at : at + 1] = promising
         return True

@@ -31,7 +31,7 @@ class Dvts(Algorithm):
         return None
 
     def land(self, plan: Plan, result: PlanResult) -> bool:
-        ranked = sorted(self.land_step(plan, result), key=lambda c: (-self.worth(c), c.id))
+        ranked = sorted(self.land_step(plan, result), key=lambda c: (-(self.tree.leaf_value(c) or 0.0), c.id))
         kept = ranked[: self.params.beam_width if plan.node.depth == 0 else 1]
         for loser in ranked[len(kept) :]:
             loser.pruned = loser.terminal is None

@@ -7,7 +7,6 @@ simulation is greedy decoding. The two differ in their answer rule: the outcome 
 from __future__ import annotations
 
 from ramify.search.algorithms.base import Algorithm
-from ramify.search.builder import leaf_value
 from ramify.search.plans import Plan, PlanResult
 
 
@@ -20,7 +19,7 @@ class Flat(Algorithm):
 
     def land(self, plan: Plan, result: PlanResult) -> bool:
         for line in self.builder.merge(plan, result):
-            value = leaf_value(line[-1], self.by_verifier) if line else None
+            value = self.tree.leaf_value(line[-1]) if line else None
             if value is not None:
                 self.builder.back_up((*plan.path, *line), value, fresh=plan.path)
         return True

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ramify.search.algorithms.base import Algorithm
-from ramify.search.builder import TreeBuilder, leaf_value
+from ramify.search.builder import TreeBuilder
 from ramify.search.plans import Hurdle, Plan, PlanResult
 from ramify.search.selection import Arm, arms, best, pseudo_visits, puct_scores, thompson_scores
 from ramify.search.tree import Node, derive_seed
@@ -136,7 +136,7 @@ class Mcts(Algorithm):
 
     def land(self, plan: Plan, result: PlanResult) -> bool:
         if plan.kind == "revisit":
-            value = leaf_value(plan.node, self.by_verifier)
+            value = self.tree.leaf_value(plan.node)
             if value is not None:
                 self.builder.back_up(plan.path, value)
         elif plan.kind == "path":
@@ -155,7 +155,7 @@ class Mcts(Algorithm):
             if self.needs_priors:
                 for node in (plan.node, *line[:-1]):
                     self.builder.set_priors(node)
-            value = leaf_value(line[-1], self.by_verifier)
+            value = self.tree.leaf_value(line[-1])
             if value is not None:
                 self.builder.back_up((*plan.path, *line), value, fresh=(plan.node, *line[:-1]))
 
@@ -164,7 +164,7 @@ class Mcts(Algorithm):
         self.builder.set_priors(plan.node)
         weight = self.params.rollout_weight if self.params.leaf == "mixed" else 1.0
         parts = [
-            (weight, leaf_value(lines[-1][-1], self.by_verifier) if result.rollout else None),
+            (weight, self.tree.leaf_value(lines[-1][-1]) if result.rollout else None),
             (1 - weight, self.mean_value([line[0] for line in lines[: len(result.samples)] if line])),
         ]
         known = [(w, v) for w, v in parts if v is not None and w > 0]

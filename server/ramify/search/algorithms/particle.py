@@ -12,7 +12,7 @@ import random
 from collections import Counter
 
 from ramify.search.algorithms.base import Algorithm
-from ramify.search.builder import TreeBuilder, leaf_value
+from ramify.search.builder import TreeBuilder
 from ramify.search.plans import Plan, PlanResult
 from ramify.search.tree import Node
 
@@ -58,10 +58,12 @@ class Particle(Algorithm):
 
     def _weight(self, before: Node, after: Node) -> float:
         """v(s')/v(s); 1 for v(s) at the prompt, and for the whole where the judge of s' failed."""
-        reached = leaf_value(after, self.by_verifier)
+        reached = self.tree.leaf_value(after)
         if reached is None:
             return 1.0
-        return max(_FLOOR, reached) / (max(_FLOOR, self.worth(before)) if before.depth else 1.0)
+        return max(_FLOOR, reached) / (
+            max(_FLOOR, (self.tree.leaf_value(before) or 0.0)) if before.depth else 1.0
+        )
 
     def _resample(self) -> None:
         """Systematic resampling: one uniform offset, evenly spaced pointers over the cumulated weights."""

@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 
 from ramify.search.algorithms.base import Algorithm
-from ramify.search.builder import TreeBuilder, leaf_value
+from ramify.search.builder import TreeBuilder
 from ramify.search.plans import Plan, PlanResult
 from ramify.search.selection import arms, best, puct_scores
 from ramify.search.tree import Node
@@ -49,7 +49,7 @@ class Rap(Algorithm):
 
     def land(self, plan: Plan, result: PlanResult) -> bool:
         if plan.kind == "revisit":
-            value = leaf_value(plan.node, self.by_verifier)
+            value = self.tree.leaf_value(plan.node)
             if value is not None:
                 self.builder.back_up(plan.path, value)
             return True
