@@ -27,7 +27,7 @@ from ramify.weights import Action, Details, publish
 from ramify_client import Client
 from ramify_trainer.cli import log_to_stderr
 from ramify_trainer.loop.config import LoopConfig
-from ramify_trainer.loop.demo import a_server, run
+from ramify_trainer.loop.demo import run, running_server
 from ramify_trainer.loop.owner import alone
 
 NAME = "real"
@@ -39,7 +39,7 @@ def main(model: Path, out: Path) -> str | None:
     began = time.monotonic()
     base = made_release(model, out)
     config = configured(base, out)
-    with alone(config.state), a_server(out, config.weights, config.base) as (url, admin_url):
+    with alone(config.state), running_server(out, config.weights, config.base) as (url, admin_url):
         said(f"{time.monotonic() - began:.0f} s: serves {base.name} at {url}")
         history, held_out = asyncio.run(run(config, (url, admin_url), lambda *_: None))
         with Client(url) as client:
@@ -57,7 +57,7 @@ def main(model: Path, out: Path) -> str | None:
         f"{time.monotonic() - began:.0f} s: serves {served}; /v1/models: {sorted({model.root for model in listed})}"
     )
     said(f"asked 2 + 3, {served} says {answer.answer.text!r}")
-    return None if served == record.release else f"round 1 came to {record.verdict}: {record.reason}"
+    return None if served == record.release else f"round 1 came to {record.result}: {record.reason}"
 
 
 def said(line: str) -> None:

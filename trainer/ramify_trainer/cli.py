@@ -78,12 +78,12 @@ def collect_command(
 ) -> None:
     """Have a running server search a round's training problems, and nothing more; none is searched twice."""
     from ramify_trainer.loop.config import LoopConfig
-    from ramify_trainer.loop.only_collect import only_collect
+    from ramify_trainer.loop.only_collect import collect_once
 
     with refusing("collect"), Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as bar:
         settings = LoopConfig.read(config)
         task = bar.add_task("searched", total=settings.collect.problems)
-        found = only_collect(
+        found = collect_once(
             settings, round_, lambda done, total: bar.update(task, completed=done, total=total)
         )
     ended = ", ".join(f"{count} {status}" for status, count in found.ended.items())

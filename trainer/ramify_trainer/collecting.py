@@ -43,7 +43,7 @@ class CollectConfig(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Collected:
+class CollectionResult:
     """What a round's searches came to."""
 
     searches: int
@@ -62,7 +62,7 @@ def problems_of(config: CollectConfig, seed: int, round_: int) -> list[Example]:
 
 async def collect(
     client: AsyncClient, config: CollectConfig, run: str, round_: int, seed: int, progress: Progress
-) -> Collected:
+) -> CollectionResult:
     """Have every problem of the round searched. Raises `CollectionFailed`, the other searches then being stopped."""
     examples = problems_of(config, seed, round_)
     left = iter(enumerate(examples))
@@ -82,7 +82,7 @@ async def collect(
         raise CollectionFailed(
             f"round {round_}, {len(found)} of {len(examples)} searched: {first}"
         ) from first
-    return Collected(len(found), sum(r.usage.completion_tokens for r in found), _by_status(found))
+    return CollectionResult(len(found), sum(r.usage.completion_tokens for r in found), _by_status(found))
 
 
 async def _search(

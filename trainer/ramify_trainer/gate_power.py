@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ramify_trainer.gating import Measured, decide
+from ramify_trainer.gating import PolicyScores, decide
 
 __all__ = ["EFFECTS", "GateSize", "promoted_share"]
 
@@ -53,7 +53,7 @@ def promoted_share(size: GateSize, effect: float, trials: int, seed: int = 0) ->
     return promoted / trials
 
 
-def _round(size: GateSize, effect: float, random: np.random.Generator) -> tuple[Measured, Measured]:
+def _round(size: GateSize, effect: float, random: np.random.Generator) -> tuple[PolicyScores, PolicyScores]:
     """The incumbent and the candidate, measured."""
     n = size.problems
     before, luck = random.beta(0.5, 1.5, n), random.random(n)
@@ -70,10 +70,10 @@ def _moved(chance: Floats, effect: float) -> Floats:
     return chance * (1 + effect / LEVEL)
 
 
-def _measured(chance: Floats, luck: Floats, size: GateSize, random: np.random.Generator) -> Measured:
+def _measured(chance: Floats, luck: Floats, size: GateSize, random: np.random.Generator) -> PolicyScores:
     mean = random.binomial(size.answers, chance) / size.answers
 
     def by_problem(scores: NDArray[Any]) -> dict[str, float]:
         return {str(i): float(score) for i, score in enumerate(scores)}
 
-    return Measured(by_problem(luck < chance), by_problem(mean))
+    return PolicyScores(by_problem(luck < chance), by_problem(mean))

@@ -25,7 +25,7 @@ Scores = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Sampled:
+class SampledAnswer:
     """An answer to a dev problem."""
 
     prompt: tuple[int, ...]
@@ -38,13 +38,13 @@ class Sampled:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class PolicyScores:
     """A policy on the dev problems, without search."""
 
     greedy: Scores
     mean: Scores
     """mean@k."""
-    answers: Mapping[str, Sequence[Sampled]] = field(default_factory=dict)
+    answers: Mapping[str, Sequence[SampledAnswer]] = field(default_factory=dict)
     """Some of the sampled answers by problem, for value models to judge."""
 
     @property
@@ -81,7 +81,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class GateDecision:
     promoted: bool
     comparisons: tuple[Comparison, ...]
 
@@ -106,14 +106,14 @@ class Decision:
 
 
 def decide(
-    candidate: Measured,
-    incumbent: Measured,
-    best: Measured,
+    candidate: PolicyScores,
+    incumbent: PolicyScores,
+    best: PolicyScores,
     margin: float,
     seed: int,
     also: Sequence[Comparison] = (),
     greedy_margin: float = 1.0,
-) -> Decision:
+) -> GateDecision:
     """Promoted unless a comparison shows harm. margin: of mean@k; `also`: comparisons of the value models.
 
     Raises `ValueError` if problems differ."""
@@ -123,11 +123,11 @@ def decide(
         found += [replace(one, against="best") for one in found]
     else:
         found += _against("best", candidate, best, margins, seed)
-    return Decision(all(c.passed for c in (*found, *also)), (*found, *also))
+    return GateDecision(all(c.passed for c in (*found, *also)), (*found, *also))
 
 
 def _against(
-    against: str, candidate: Measured, other: Measured, margins: Mapping[str, float], seed: int
+    against: str, candidate: PolicyScores, other: PolicyScores, margins: Mapping[str, float], seed: int
 ) -> list[Comparison]:
     return [
         _compare(against, figure, getattr(candidate, figure), getattr(other, figure), margin, seed)

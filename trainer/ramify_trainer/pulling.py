@@ -30,7 +30,7 @@ Done = TypeVar("Done")
 
 
 @dataclass(frozen=True, slots=True)
-class Pulled:
+class TrainingRecord:
     """One record: a tree, or a later verdict on one."""
 
     seq: int
@@ -101,7 +101,7 @@ class Puller:
             return float(made) if isinstance(made, int | float) else None
         return None
 
-    async def read(self, most: int | None = None) -> AsyncIterator[Pulled]:
+    async def read(self, most: int | None = None) -> AsyncIterator[TrainingRecord]:
         """What the log holds beyond the cursor, to its end as it is now; at most so many records."""
         async for record in self.client.trees.read(after=self.cursor, limit=most):
             self.last_read = record.seq
@@ -109,7 +109,7 @@ class Puller:
             if pulled is not None:
                 yield pulled
 
-    async def verdicts_on(self, tree_id: str) -> tuple[Tree, list[Pulled]] | None:
+    async def verdicts_on(self, tree_id: str) -> tuple[Tree, list[TrainingRecord]] | None:
         """A logged tree of whatever age, and the verdicts on it up to the last record read, oldest first. None where
         it is gone, corrupt or no tree."""
         try:
@@ -124,7 +124,7 @@ class Puller:
             return None
         said = [f for f in logged.feedback if f.seq <= self.last_read and f.train]
         return tree, [
-            Pulled(
+            TrainingRecord(
                 f.seq,
                 tree_id,
                 None,
@@ -213,7 +213,7 @@ class Puller:
             raise RuntimeError("open the puller first")
         return self.consumer
 
-    def _pulled(self, record: LogRecord) -> Pulled | None:
+    def _pulled(self, record: LogRecord) -> TrainingRecord | None:
         try:
             if record.kind == "corrupt":
                 raise BadTree(f"corrupt in the log: {record.reason}")
@@ -221,7 +221,7 @@ class Puller:
                 return _verdict(record)
             if record.tree is None:
                 raise BadTree("a tree record without a tree")
-            return Pulled(record.seq, record.tree_id, tree_from_dict(record.tree))
+            return TrainingRecord(record.seq, record.tree_id, tree_from_dict(record.tree))
         except BadTree as error:
             self._set_aside(record, error)
             return None
@@ -235,7 +235,7 @@ class Puller:
         path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
-def _verdict(record: LogRecord) -> Pulled | None:
+def _verdict(record: LogRecord) -> TrainingRecord | None:
     """None where whoever gave it may not feed training; a record that does not say counts as one of those."""
     if record.outcome is None or not 0 <= record.outcome <= 1:
         raise BadTree(f"a verdict of {record.outcome}, which is outside [0, 1]")
@@ -244,4 +244,6 @@ def _verdict(record: LogRecord) -> Pulled | None:
     if not record.train:
         return None
     source: Literal["human", "verifier"] = "verifier" if record.source == "verifier" else "human"
-    return Pulled(record.seq, record.tree_id, None, record.outcome, record.node, record.answer, source)
+    return TrainingRecord(
+        record.seq, record.tree_id, None, record.outcome, record.node, record.answer, source
+    )

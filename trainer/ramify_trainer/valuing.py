@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ramify_trainer.gating import Comparison
 
-__all__ = ["Judged", "compared"]
+__all__ = ["ValuePredictions", "compared"]
 
 RESAMPLES = 1_000
 CHUNK = 100
@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judged:
+class ValuePredictions:
     """What a value model says of n texts."""
 
     problem: NDArray[np.int64]
@@ -58,7 +58,9 @@ class Judged:
         return float(np.abs(gaps).sum() / len(value))
 
 
-def compared(against: str, ours: Judged, theirs: Judged, margin: float, seed: int) -> list[Comparison]:
+def compared(
+    against: str, ours: ValuePredictions, theirs: ValuePredictions, margin: float, seed: int
+) -> list[Comparison]:
     """How much better `ours` is than `theirs`: AUC of finished answers, AUC after steps, and how much lower the Brier
     score is. A figure that cannot be told (no right answer, or no wrong one) is left out.
 
@@ -84,7 +86,7 @@ def _resamples(problems: int, seed: int) -> Iterator[Floats]:
         yield random.multinomial(problems, np.full(problems, 1 / problems), size=CHUNK).astype(float)
 
 
-def _auc(judged: Judged, weights: Floats, chosen: NDArray[np.bool_]) -> Floats:
+def _auc(judged: ValuePredictions, weights: Floats, chosen: NDArray[np.bool_]) -> Floats:
     """[R], the chance that a right text is valued above a wrong one, ties half, under weights [R, problems]; NaN where
     there are none of either."""
     by_text, value = weights[:, judged.problem[chosen]], judged.value[chosen]
@@ -99,7 +101,7 @@ def _auc(judged: Judged, weights: Floats, chosen: NDArray[np.bool_]) -> Floats:
     return found
 
 
-def _brier(judged: Judged, weights: Floats) -> Floats:
+def _brier(judged: ValuePredictions, weights: Floats) -> Floats:
     """[R], mean squared error of finished answers; NaN where there are none."""
     by_text = weights[:, judged.problem[judged.finished]]
     errors = (judged.value - judged.outcome)[judged.finished] ** 2
@@ -108,7 +110,7 @@ def _brier(judged: Judged, weights: Floats) -> Floats:
     return found
 
 
-GATED: Mapping[str, Callable[[Judged, Floats], Floats]] = {
+GATED: Mapping[str, Callable[[ValuePredictions, Floats], Floats]] = {
     "value_auc": lambda judged, weights: _auc(judged, weights, judged.finished),
     "value_auc_steps": lambda judged, weights: _auc(judged, weights, ~judged.finished),
     "value_brier": lambda judged, weights: -_brier(judged, weights),

@@ -15,7 +15,7 @@ from ramify.weights import load_release
 from ramify.weights.tensors import tensors_of
 from ramify_client import AsyncAdmin, AsyncClient
 from ramify_trainer.errors import TrainerError
-from ramify_trainer.gating import Comparison, Decision
+from ramify_trainer.gating import Comparison, GateDecision
 from ramify_trainer.learning.learner import Learner
 from ramify_trainer.learning.outcomes import OutcomeWeights
 from ramify_trainer.loop.batch import frozen, labelled
@@ -69,7 +69,7 @@ async def test_a_chat_model_with_tied_embeddings_is_searched_gated_published_and
     chat = {"collect": {"data": data, "problems": 6}, "gate": {**GATE, "data": data}}
     async with a_site(tmp_path) as site, a_loop(tmp_path, site, **chat) as loop:
         record = await loop.round()
-        assert (record.trees, record.verdict, record.release) == (6, "promoted", "v000002")
+        assert (record.trees, record.result, record.release) == (6, "promoted", "v000002")
         assert (await loop.client.version()).release == "v000002"
         tensors = [tensors_of(tmp_path / "weights" / id_ / "policy") for id_ in ("v000001", "v000002")]
         assert tensors[0].keys() == tensors[1].keys()
@@ -94,7 +94,7 @@ async def test_a_candidate_that_the_server_would_refuse_is_not_gated(
             await loop.round()
         assert (loop.state.phase, loop.state.current.release) == ("train", None)
         monkeypatch.undo()
-        assert (await loop.round()).verdict == "promoted"
+        assert (await loop.round()).result == "promoted"
 
 
 async def test_a_verdict_on_a_tree_of_an_earlier_round_is_learned_from_once(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ async def test_a_verdict_on_a_tree_of_an_earlier_round_is_learned_from_once(tmp_
             (1, 1, 1),
             (0, 0, 0),
         ]
-        assert (second.steps > first.steps, third.verdict) == (True, "nothing")
+        assert (second.steps > first.steps, third.result) == (True, "nothing")
         people = OutcomeWeights(verifier=0.0)
         (again,) = await labelled(
             tmp_path / "state" / "round-0002" / "trees.ndjson", people, loop.state.staleness
@@ -152,7 +152,7 @@ async def test_weights_that_cannot_be_trained_on_end_the_round_and_not_the_run(t
         loop.config = loop.config.model_copy(update={"learning": steep})
         record = await loop.round()
         assert record.reason.startswith("not trained: the gradient's norm is nan")
-        assert (record.verdict, loop.puller.cursor, site.context.model.release) == ("nothing", 6, "v000001")
+        assert (record.result, loop.puller.cursor, site.context.model.release) == ("nothing", 6, "v000001")
 
 
 async def test_a_cursor_that_the_log_has_forgotten_goes_on_where_the_run_was(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ async def test_the_trees_of_a_rejected_round_are_learned_from_until_a_candidate_
 ) -> None:
     async with a_site(tmp_path) as site, a_loop(tmp_path, site, collect={"problems": 0}, rounds=5) as loop:
         ids = [await searched(loop.client) for _ in range(3)]
-        monkeypatch.setattr("ramify_trainer.loop.gate.decide", lambda *_: Decision(False, (HARM,)))
+        monkeypatch.setattr("ramify_trainer.loop.gate.decide", lambda *_: GateDecision(False, (HARM,)))
         first = await loop.round()
         await loop.client.trees.feedback(ids[0], 0.25)
         ids.append(await searched(loop.client))
@@ -184,7 +184,7 @@ async def test_the_trees_of_a_rejected_round_are_learned_from_until_a_candidate_
         monkeypatch.undo()
         third, fourth = await loop.round(), await loop.round()
         records = (first, second, third, fourth)
-        assert [(r.verdict, r.trees, r.carried, r.revisited) for r in records] == [
+        assert [(r.result, r.trees, r.carried, r.revisited) for r in records] == [
             ("rejected", 3, 0, 0),
             ("rejected", 4, 3, 0),
             ("promoted", 4, 4, 0),
@@ -203,7 +203,7 @@ async def test_trees_are_carried_for_so_many_rounds_and_no_longer(
         a_site(tmp_path) as site,
         a_loop(tmp_path, site, collect={"problems": 0}, rounds=5, **learning) as loop,
     ):
-        monkeypatch.setattr("ramify_trainer.loop.gate.decide", lambda *_: Decision(False, (HARM,)))
+        monkeypatch.setattr("ramify_trainer.loop.gate.decide", lambda *_: GateDecision(False, (HARM,)))
         counts = []
         for _ in range(3):
             await searched(loop.client)

@@ -19,7 +19,7 @@ from fakes_training import PROMPT, Site, TrainedEngines, a_site, small
 from ramify_client import AsyncAdmin, AsyncClient
 from ramify_trainer.errors import LeaseTaken, TrainerError
 from ramify_trainer.loop.owner import alone
-from ramify_trainer.loop.rounds import Loop, Tell
+from ramify_trainer.loop.rounds import Loop, PhaseProgress
 from ramify_trainer.pulling import Puller
 from ramify_trainer.service.run import FAILED, INTERRUPTED, STOPPED, Service
 from training_driver import a_hanging_service, run_rounds
@@ -62,7 +62,7 @@ class Running:
 
 @asynccontextmanager
 async def a_service(
-    folder: Path, site: Site, tell: Tell = lambda *_: None, **changes: Any
+    folder: Path, site: Site, tell: PhaseProgress = lambda *_: None, **changes: Any
 ) -> AsyncIterator[Running]:
     service = {"port": 0, "poll_seconds": 0.05, "longest_wait_seconds": 0.2, **changes.pop("service", {})}
     config = small(folder, site.url, site.admin_url, service=service, **changes)
@@ -286,4 +286,4 @@ async def test_a_run_of_which_no_release_is_served_does_not_look_like_a_success(
         assert site.context.model.release == "v000001"
         (line,) = [message for message in caplog.messages if message.startswith("stopped: ")]
         assert "no release of this run is served; 1 passed the gate" in line
-        assert running.service.loop.state.history[0].verdict == "refused"
+        assert running.service.loop.state.history[0].result == "refused"

@@ -10,8 +10,8 @@ import pytest
 from ramify.rewards.mathematics import close_default_pool
 from ramify.search.tree import Completion, Tree
 from ramify_trainer.learning.outcomes import OutcomeWeights
-from ramify_trainer.loop.batch import freeze, labelled, right_answers
-from ramify_trainer.pulling import Pulled
+from ramify_trainer.loop.batch import freeze, labelled, solved_share
+from ramify_trainer.pulling import TrainingRecord
 from search_worlds import new_tree
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +26,7 @@ async def _closed() -> AsyncIterator[None]:
     await close_default_pool()
 
 
-def answered(problem: Mapping[str, str], *texts: str, seed: int) -> Pulled:
+def answered(problem: Mapping[str, str], *texts: str, seed: int) -> TrainingRecord:
     tree: Tree = new_tree(seed=seed)
     tree.task, tree.problem = "math", dict(problem)
     for i, text in enumerate(texts):
@@ -34,13 +34,13 @@ def answered(problem: Mapping[str, str], *texts: str, seed: int) -> Pulled:
             tree.root, tokens=(i,), logprobs=(-0.5,), text=text, terminal="eos", release="v000001"
         )
         tree.completions.append(Completion(node.id, i + 1, i + 1))
-    return Pulled(seed, tree.id, tree)
+    return TrainingRecord(seed, tree.id, tree)
 
 
 async def test_answers_on_which_the_verifier_hangs_or_fails_have_no_label_and_the_others_keep_theirs(
     tmp_path: Path,
 ) -> None:
-    async def records() -> AsyncIterator[Pulled]:
+    async def records() -> AsyncIterator[TrainingRecord]:
         yield answered({"answer": "42"}, WRONG, HANGS, RIGHT, seed=1)
         yield answered({"answer": NO_MATHEMATICS}, RIGHT, WRONG, seed=2)
         yield answered({"answer": "42"}, RIGHT, seed=3)
@@ -48,4 +48,4 @@ async def test_answers_on_which_the_verifier_hangs_or_fails_have_no_label_and_th
     await freeze(records(), tmp_path / "trees.ndjson")
     found = await labelled(tmp_path / "trees.ndjson", OutcomeWeights(), lambda _: 0)
     assert [tree.outcomes for tree in found] == [{1: 0.0, 3: 1.0}, {}, {1: 1.0}]
-    assert right_answers(found) == pytest.approx(2 / 3)
+    assert solved_share(found) == pytest.approx(2 / 3)

@@ -15,7 +15,7 @@ from ramify_trainer.compare.paired import by_seed, differences
 from ramify_trainer.compare.record import Point, keep, read
 from ramify_trainer.compare.report import markdown, write
 from ramify_trainer.compare.summary import means, steps_to_reach
-from ramify_trainer.gating import Measured
+from ramify_trainer.gating import PolicyScores
 from ramify_trainer.loop.config import LoopConfig
 from ramify_trainer.loop.state import RoundRecord, State
 
@@ -157,7 +157,7 @@ def ended(folder: Path, rounds: int, scores: Mapping[str, float]) -> None:
     state.history, state.incumbent = [RoundRecord(round=i + 1) for i in range(rounds)], "v000003"
     (folder / "state" / "held_out").mkdir(parents=True)
     state.save(folder / "state" / "state.json")
-    measured = json.dumps(asdict(Measured(dict(scores), {name: x / 2 for name, x in scores.items()})))
+    measured = json.dumps(asdict(PolicyScores(dict(scores), {name: x / 2 for name, x in scores.items()})))
     (folder / "state" / "held_out" / "v000003.json").write_text(measured)
 
 

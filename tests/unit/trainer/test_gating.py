@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from ramify_trainer.gate_power import GateSize, promoted_share
-from ramify_trainer.gating import Measured, decide
+from ramify_trainer.gating import PolicyScores, decide
 from ramify_trainer.loop.config import GateConfig
 
 PROBLEMS = [f"p{i}" for i in range(200)]
 
 
-def right(count: int) -> Measured:
+def right(count: int) -> PolicyScores:
     """Greedily right in the first `count` problems, and half of the samples with them."""
     greedy = {name: float(i < count) for i, name in enumerate(PROBLEMS)}
-    return Measured(greedy, {name: score / 2 for name, score in greedy.items()})
+    return PolicyScores(greedy, {name: score / 2 for name, score in greedy.items()})
 
 
 def passes(candidate: int, incumbent: int, best: int, margin: float = 0.02) -> bool:
@@ -47,7 +47,7 @@ def test_a_margin_cannot_ratchet_down():
 
 def test_greedy_accuracy_has_a_margin_of_its_own():
     # the samples get better and greedy decoding worse, by 10 points
-    sharper = Measured(right(80).greedy, dict.fromkeys(PROBLEMS, 0.9))
+    sharper = PolicyScores(right(80).greedy, dict.fromkeys(PROBLEMS, 0.9))
     decision = decide(sharper, right(100), right(100), 0.02, seed=0, greedy_margin=0.05)
     assert not decision.promoted
     assert decision.reason.startswith("rejected: at worst greedy -0.100 against the incumbent, at best -0.0")
@@ -58,7 +58,7 @@ def test_greedy_accuracy_has_a_margin_of_its_own():
 def test_a_difference_within_noise_passes():
     # 5 problems lost and 5 won: no difference, but one that 200 problems cannot tell from -2 points
     moved = {name: float(5 <= i < 105) for i, name in enumerate(PROBLEMS)}
-    candidate = Measured(moved, {name: score / 2 for name, score in moved.items()})
+    candidate = PolicyScores(moved, {name: score / 2 for name, score in moved.items()})
     assert decide(candidate, right(100), right(100), 0.0, seed=0, greedy_margin=0.0).promoted
 
 
@@ -83,6 +83,6 @@ def test_the_power_that_the_docs_state_is_that_of_the_default_gate():
 
 
 def test_other_problems_are_refused():
-    other = Measured({"q": 1.0}, {"q": 1.0})
+    other = PolicyScores({"q": 1.0}, {"q": 1.0})
     with pytest.raises(ValueError, match="same problems"):
         decide(other, right(1), right(1), 0.0, seed=0)

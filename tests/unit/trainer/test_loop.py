@@ -12,13 +12,13 @@ from pydantic import ValidationError
 from ramify import weights
 from ramify.rewards.countdown import prompt
 from ramify.search.tree import Completion, Tree
-from ramify_trainer.gating import Measured
+from ramify_trainer.gating import PolicyScores
 from ramify_trainer.learning.outcomes import OutcomeWeights
-from ramify_trainer.loop.batch import freeze, labelled, right_answers
+from ramify_trainer.loop.batch import freeze, labelled, solved_share
 from ramify_trainer.loop.config import LoopConfig
 from ramify_trainer.loop.report import markdown, write
 from ramify_trainer.loop.state import RoundRecord, State
-from ramify_trainer.pulling import Pulled
+from ramify_trainer.pulling import TrainingRecord
 from search_worlds import new_tree
 
 CONFIGS = Path(__file__).resolve().parents[3] / "trainer" / "ramify_trainer" / "configs"
@@ -38,7 +38,7 @@ def answered(*texts: str, train: bool = True, release: str = "v000001") -> Tree:
     return tree
 
 
-async def pulled(*records: Pulled) -> AsyncIterator[Pulled]:
+async def pulled(*records: TrainingRecord) -> AsyncIterator[TrainingRecord]:
     for record in records:
         yield record
 
@@ -83,11 +83,11 @@ def test_a_round_learns_from_frozen_trees_graded_anew(tmp_path: Path):
 
     async def scenario() -> None:
         tree = answered(WRONG, RIGHT)
-        await freeze(pulled(Pulled(4, tree.id, tree)), path)
+        await freeze(pulled(TrainingRecord(4, tree.id, tree)), path)
         (found,) = await labelled(path, OutcomeWeights(), state.staleness)
         assert found.outcomes == {1: 0.0, 2: 1.0}
         assert found.staleness == 1
-        assert right_answers([found]) == 1.0
+        assert solved_share([found]) == 1.0
 
     asyncio.run(scenario())
 
@@ -97,8 +97,8 @@ def test_a_later_verdict_speaks_where_the_verifier_weighs_nothing(tmp_path: Path
 
     async def scenario() -> None:
         tree = answered(RIGHT)
-        verdict = Pulled(5, tree.id, outcome=0.25, node=1, source="human")
-        await freeze(pulled(Pulled(4, tree.id, tree), verdict), path)
+        verdict = TrainingRecord(5, tree.id, outcome=0.25, node=1, source="human")
+        await freeze(pulled(TrainingRecord(4, tree.id, tree), verdict), path)
         (found,) = await labelled(path, OutcomeWeights(verifier=0.0), lambda _: 0)
         assert found.outcomes == {1: 0.25}
 
@@ -110,7 +110,7 @@ def test_what_is_not_to_be_trained_on_is_read_past(tmp_path: Path):
 
     async def scenario() -> None:
         tree = answered(RIGHT, train=False)
-        await freeze(pulled(Pulled(9, tree.id, tree)), path)
+        await freeze(pulled(TrainingRecord(9, tree.id, tree)), path)
         assert await labelled(path, OutcomeWeights(), lambda _: 0) == []
 
     asyncio.run(scenario())
@@ -122,8 +122,8 @@ def test_the_report_shows_every_round_and_what_was_served(tmp_path: Path):
         RoundRecord(round=2, release="v000003", reason="rejected: …", steps=80),
     ]
     held_out = {
-        "v000001": Measured({"a": 0.0, "b": 1.0}, {"a": 0.25, "b": 0.5}),
-        "v000002": Measured({"a": 1.0, "b": 1.0}, {"a": 0.5, "b": 0.75}),
+        "v000001": PolicyScores({"a": 0.0, "b": 1.0}, {"a": 0.25, "b": 0.5}),
+        "v000002": PolicyScores({"a": 1.0, "b": 1.0}, {"a": 0.5, "b": 0.75}),
     }
     table = markdown(history, held_out)
     assert "| base | v000001 | | | | | yes | 50.0 | 37.5 |" in table

@@ -11,21 +11,23 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from ramify.weights import load_release, shipped
 from ramify_trainer.bootstrap.report import auc
-from ramify_trainer.gating import Comparison, Measured, Sampled, decide
+from ramify_trainer.gating import Comparison, PolicyScores, SampledAnswer, decide
 from ramify_trainer.learning.judging import values
-from ramify_trainer.loop.judge import judged, pooled
-from ramify_trainer.valuing import Judged, compared
+from ramify_trainer.loop.judge import judged, pool_answers
+from ramify_trainer.valuing import ValuePredictions, compared
 
 PROBLEMS = 100
 
 
-def of(value: np.ndarray, outcome: np.ndarray, finished: bool = True) -> Judged:
+def of(value: np.ndarray, outcome: np.ndarray, finished: bool = True) -> ValuePredictions:
     """Texts of as many problems, in turn."""
     problem = np.arange(len(value)) % PROBLEMS
-    return Judged(problem, value.astype(float), outcome.astype(float), np.full(len(value), finished))
+    return ValuePredictions(
+        problem, value.astype(float), outcome.astype(float), np.full(len(value), finished)
+    )
 
 
-def noisy(noise: float, seed: int = 1) -> Judged:
+def noisy(noise: float, seed: int = 1) -> ValuePredictions:
     random = np.random.default_rng(0)
     outcome = random.random(800) < 0.4
     value = np.clip(outcome + noise * np.random.default_rng(seed).standard_normal(800), 0, 1)
@@ -69,7 +71,7 @@ def test_judgements_of_other_texts_are_refused() -> None:
 
 
 def test_a_value_model_that_falls_is_enough_to_reject() -> None:
-    same = Measured({"p": 1.0, "q": 0.0}, {"p": 1.0, "q": 0.0})
+    same = PolicyScores({"p": 1.0, "q": 0.0}, {"p": 1.0, "q": 0.0})
     fell = Comparison("incumbent", "value_auc", -0.1, -0.08, 0.02)
     decision = decide(same, same, same, 0.02, 0, [fell])
     assert not decision.promoted
@@ -84,9 +86,9 @@ def test_one_pass_an_answer_gives_the_value_at_every_step_and_at_the_end() -> No
     text = "8 * 3 = 24\n7 - 5 = 2\n24 * 2 = 48"
     tokens = (*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id)
     cut = tokens[:9]
-    pool = pooled(
-        Measured({"p": 0.0}, {}, {"p": [Sampled(prompt, tokens, True, 1.0)]}),
-        Measured({"p": 0.0}, {}, {"p": [Sampled(prompt, cut, False, 0.0)]}),
+    pool = pool_answers(
+        PolicyScores({"p": 0.0}, {}, {"p": [SampledAnswer(prompt, tokens, True, 1.0)]}),
+        PolicyScores({"p": 0.0}, {}, {"p": [SampledAnswer(prompt, cut, False, 0.0)]}),
     )
     found = judged(base.value_path, (2.0, 0.5), pool, base.manifest.default_action, lambda: None)
     ends = [i for i, t in enumerate(tokens) if tokenizer.decode([t]) == "\n"]

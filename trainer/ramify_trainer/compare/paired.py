@@ -9,8 +9,8 @@ from pathlib import Path
 from ramify_trainer.compare.config import ArmRun, CompareConfig
 from ramify_trainer.compare.record import Point
 from ramify_trainer.compare.summary import means, steps_to_reach
-from ramify_trainer.gating import Measured
-from ramify_trainer.loop.measure import kept_at
+from ramify_trainer.gating import PolicyScores
+from ramify_trainer.loop.measure import read_scores
 from ramify_trainer.loop.report import difference
 from ramify_trainer.loop.state import State
 
@@ -53,9 +53,9 @@ def differences(config: CompareConfig, folder: Path) -> list[str]:
     return lines
 
 
-def _ended(folder: Path, rounds: int) -> Measured | None:
+def _ended(folder: Path, rounds: int) -> PolicyScores | None:
     """The held-out scores of a run's last release; None before its end."""
     state = State.load(folder / "state" / "state.json")
     if state is None or len(state.history) < rounds:
         return None
-    return kept_at(folder / "state" / "held_out" / f"{state.incumbent}.json")
+    return read_scores(folder / "state" / "held_out" / f"{state.incumbent}.json")

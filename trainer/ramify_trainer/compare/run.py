@@ -11,9 +11,9 @@ from ramify_trainer.compare.config import ArmRun, CompareConfig
 from ramify_trainer.compare.record import Point, keep, read
 from ramify_trainer.compare.searched import searched
 from ramify_trainer.errors import TrainerError
-from ramify_trainer.loop.demo import a_server
+from ramify_trainer.loop.demo import running_server
 from ramify_trainer.loop.owner import alone
-from ramify_trainer.loop.rounds import Loop, Tell
+from ramify_trainer.loop.rounds import Loop, PhaseProgress
 from ramify_trainer.loop.state import RoundRecord
 from ramify_trainer.loop.team import require_one_process
 
@@ -22,7 +22,7 @@ __all__ = ["compare"]
 POINTS = "points.json"
 
 
-def compare(config: CompareConfig, out: Path, tell: Tell, only: Collection[str] = ()) -> list[Point]:
+def compare(config: CompareConfig, out: Path, tell: PhaseProgress, only: Collection[str] = ()) -> list[Point]:
     """Run what is left of every arm (of those named in `only`, where it names any), in `out`. All points there are.
 
     Raises `TrainerError`, `ramify.weights.WeightsError` and `ramify_client.RamifyError`."""
@@ -33,7 +33,7 @@ def compare(config: CompareConfig, out: Path, tell: Tell, only: Collection[str] 
         if (only and run.name not in only) or len(read(folder / POINTS)) > config.rounds:
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        with alone(folder / "state"), a_server(folder, folder / "weights", config.base) as addresses:
+        with alone(folder / "state"), running_server(folder, folder / "weights", config.base) as addresses:
             asyncio.run(_arm(config, run, folder, addresses, tell))
     return [point for run in config.runs() for point in read(out / run.name / POINTS)]
 
@@ -48,7 +48,7 @@ def _keep_settings(config: CompareConfig, out: Path) -> None:
 
 
 async def _arm(
-    config: CompareConfig, run: ArmRun, folder: Path, addresses: tuple[str, str], tell: Tell
+    config: CompareConfig, run: ArmRun, folder: Path, addresses: tuple[str, str], tell: PhaseProgress
 ) -> None:
     async with AsyncClient(addresses[0], max_retries=100) as client, AsyncAdmin(addresses[1]) as admin:
         loop = Loop(

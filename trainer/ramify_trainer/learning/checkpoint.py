@@ -23,13 +23,13 @@ from torch import Tensor
 
 from ramify_trainer.learning.exporting import export, flush
 
-__all__ = ["Facts", "read_facts", "read_state", "settled", "write"]
+__all__ = ["LearnerState", "read_facts", "read_state", "settled", "write"]
 
 FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class LearnerState:
     """What is small."""
 
     steps: int
@@ -42,7 +42,7 @@ class Facts:
 
 def write(
     folder: Path,
-    facts: Facts,
+    facts: LearnerState,
     models: Mapping[str, tuple[Any, Mapping[str, Tensor], Path]],
     state: Mapping[str, Tensor],
 ) -> None:
@@ -91,12 +91,12 @@ def settled(folder: Path) -> Path:
     raise FileNotFoundError(f"{folder} holds no checkpoint")
 
 
-def read_facts(folder: Path) -> Facts:
+def read_facts(folder: Path) -> LearnerState:
     """Raises `ValueError` where the checkpoint is of another format."""
     data = json.loads((folder / "learner.json").read_text(encoding="utf-8"))
     if data.get("format") != FORMAT:
         raise ValueError(f"{folder} is of format {data.get('format')}; this Ramify reads {FORMAT}")
-    return Facts(**{**data, "calibration": tuple(data["calibration"])})
+    return LearnerState(**{**data, "calibration": tuple(data["calibration"])})
 
 
 def read_state(folder: Path) -> dict[str, Tensor]:

@@ -57,7 +57,7 @@ class Learner:
         policy: Path,
         value: Path,
         reference: Path,
-        facts: checkpoint.Facts,
+        facts: checkpoint.LearnerState,
     ) -> None:
         self.config = config
         self._facts = facts
@@ -92,7 +92,7 @@ class Learner:
         """A learner at step 0, from Hugging Face directories with safetensors.
 
         `reference` is the policy that `kl_beta` holds to; `calibration` the served value's a and b."""
-        return cls(config, policy, value, reference, checkpoint.Facts(0, seed, calibration))
+        return cls(config, policy, value, reference, checkpoint.LearnerState(0, seed, calibration))
 
     @classmethod
     def resume(cls, config: LearningConfig, folder: Path, reference: Path) -> Learner:

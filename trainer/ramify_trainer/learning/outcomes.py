@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ramify.search.records import Verdict
 from ramify.search.tree import Node, Tree
 
-__all__ = ["Feedback", "OutcomeWeights", "answer_ends", "label"]
+__all__ = ["Feedback", "OutcomeWeights", "answer_ends", "label_answers"]
 
 
 class OutcomeWeights(BaseModel):
@@ -55,7 +55,7 @@ def answer_ends(tree: Tree) -> list[Node]:
     return [node for node in tree.nodes if node.terminal is not None]
 
 
-def label(
+def label_answers(
     tree: Tree,
     verdicts: Sequence[Feedback],
     graded: Mapping[int, Verdict | None],

@@ -18,16 +18,16 @@ from ramify.search.protocols import GradingFailed
 from ramify.search.records import Verdict
 from ramify.search.tree import Tree
 from ramify_trainer.learning.labelled import LabelledTree
-from ramify_trainer.learning.outcomes import Feedback, OutcomeWeights, answer_ends, label
+from ramify_trainer.learning.outcomes import Feedback, OutcomeWeights, answer_ends, label_answers
 from ramify_trainer.loop.state import replacing
-from ramify_trainer.pulling import Pulled
+from ramify_trainer.pulling import TrainingRecord
 
-Earlier = Callable[[str], Awaitable[tuple[Tree, Sequence[Pulled]] | None]]
+FetchTree = Callable[[str], Awaitable[tuple[Tree, Sequence[TrainingRecord]] | None]]
 """A logged tree and the verdicts on it; None if it is gone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Frozen:
+class PullCounts:
     """What a round has pulled."""
 
     records: int
@@ -39,13 +39,13 @@ class Frozen:
 
 
 async def freeze(
-    records: AsyncIterator[Pulled],
+    records: AsyncIterator[TrainingRecord],
     path: Path,
-    earlier: Earlier | None = None,
+    earlier: FetchTree | None = None,
     *,
     round_: int = 1,
     carried: Sequence[bytes] = (),
-) -> Frozen:
+) -> PullCounts:
     """Keep what was pulled, one JSON object a line; trees that are not to be trained on are left out.
 
     A verdict on a tree that is not among the records brings that tree with it, and every verdict on it so far. carried:
@@ -68,8 +68,8 @@ async def freeze(
             found = None if earlier is None else await earlier(tree_id)
             if found is not None and found[0].train:
                 revisited += 1
-                file.writelines(_line(r, round_) for r in (Pulled(0, tree_id, found[0]), *found[1]))
-    return Frozen(count, verdicts, revisited, known)
+                file.writelines(_line(r, round_) for r in (TrainingRecord(0, tree_id, found[0]), *found[1]))
+    return PullCounts(count, verdicts, revisited, known)
 
 
 def unlearned(path: Path, since: int) -> list[bytes]:
@@ -80,7 +80,7 @@ def unlearned(path: Path, since: int) -> list[bytes]:
         return [line for line in lines if json.loads(line)["round"] >= since]
 
 
-def _line(record: Pulled, round_: int) -> bytes:
+def _line(record: TrainingRecord, round_: int) -> bytes:
     """One line of the file; empty for a tree that is not to be trained on. round_: the one that has pulled it."""
     if record.tree is not None and not record.tree.train:
         return b""
@@ -104,7 +104,7 @@ async def labelled(
     return [
         LabelledTree(
             tree,
-            label(tree, verdicts.get(tree.id, ()), await _graded(tree), weights),
+            label_answers(tree, verdicts.get(tree.id, ()), await _graded(tree), weights),
             max((staleness(node.release) for node in tree.nodes[1:]), default=0),
         )
         for tree in trees
@@ -142,6 +142,6 @@ async def _graded(tree: Tree) -> dict[int, Verdict | None]:
     return graded
 
 
-def right_answers(trees: Sequence[LabelledTree]) -> float:
+def solved_share(trees: Sequence[LabelledTree]) -> float:
     """The share of trees that hold a right answer."""
     return sum(1.0 in t.outcomes.values() for t in trees) / len(trees) if trees else 0.0

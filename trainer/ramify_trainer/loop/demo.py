@@ -13,11 +13,11 @@ from pathlib import Path
 
 from ramify_client import AsyncAdmin, AsyncClient
 from ramify_trainer.errors import TrainerError
-from ramify_trainer.gating import Measured
+from ramify_trainer.gating import PolicyScores
 from ramify_trainer.loop.config import LoopConfig, key_in
 from ramify_trainer.loop.owner import alone
 from ramify_trainer.loop.report import write
-from ramify_trainer.loop.rounds import Loop, Tell
+from ramify_trainer.loop.rounds import Loop, PhaseProgress
 from ramify_trainer.loop.state import RoundRecord, unserved
 from ramify_trainer.loop.team import require_one_process
 
@@ -28,7 +28,7 @@ READY = "  ask  "
 
 
 @contextmanager
-def a_server(folder: Path, weights: Path, base: str) -> Iterator[tuple[str, str]]:
+def running_server(folder: Path, weights: Path, base: str) -> Iterator[tuple[str, str]]:
     """A server on free ports of this machine, its public and admin addresses. It ends with the block."""
     weights.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "ramify", "serve", "--port", "0", "--admin-port", "0"]
@@ -68,8 +68,8 @@ def _said(process: subprocess.Popen[str]) -> str:
 
 
 async def run(
-    config: LoopConfig, addresses: tuple[str, str], tell: Tell
-) -> tuple[list[RoundRecord], dict[str, Measured]]:
+    config: LoopConfig, addresses: tuple[str, str], tell: PhaseProgress
+) -> tuple[list[RoundRecord], dict[str, PolicyScores]]:
     """All rounds; their records, and the held-out figures of every release that was served, the base first."""
     url, admin_url = addresses
     key, admin_key = (key_in(path) for path in (config.server.key_file, config.server.admin_key_file))
@@ -82,7 +82,7 @@ async def run(
         return await loop.puller.holding(_rounds(loop))
 
 
-async def _rounds(loop: Loop) -> tuple[list[RoundRecord], dict[str, Measured]]:
+async def _rounds(loop: Loop) -> tuple[list[RoundRecord], dict[str, PolicyScores]]:
     while not loop.done:
         record = await loop.round()
         loop.tell(f"round {record.round}: {record.reason}", 1, 1)
@@ -90,14 +90,14 @@ async def _rounds(loop: Loop) -> tuple[list[RoundRecord], dict[str, Measured]]:
     return loop.state.history, held_out
 
 
-def demo(config: LoopConfig, out: Path, tell: Tell) -> str:
+def demo(config: LoopConfig, out: Path, tell: PhaseProgress) -> str:
     """The whole of it in `out`; the table. Raises `TrainerError`, also if `rounds` says nothing, and if the server took
     no release that passed the gate."""
     require_one_process("loop")
     if config.rounds is None:
         raise TrainerError("rounds: say how many")
     placed = config.model_copy(update={"weights": out / "weights", "state": out / "state"})
-    with alone(placed.state), a_server(out, placed.weights, config.base) as addresses:
+    with alone(placed.state), running_server(out, placed.weights, config.base) as addresses:
         history, held_out = asyncio.run(run(placed, addresses, tell))
     write(out, history, held_out, {"config": config.model_dump(mode="json")})
     if fault := unserved(history):

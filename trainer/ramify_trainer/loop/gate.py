@@ -6,25 +6,25 @@ import shutil
 from pathlib import Path
 
 from ramify.weights import Release
-from ramify_trainer.gating import Comparison, Decision, Measured, decide
+from ramify_trainer.gating import Comparison, GateDecision, PolicyScores, decide
 from ramify_trainer.loop.config import GateConfig
-from ramify_trainer.loop.judge import Pool, judged, pooled
+from ramify_trainer.loop.judge import AnswerPool, judged, pool_answers
 from ramify_trainer.loop.measure import measured
-from ramify_trainer.loop.worker import Worker
-from ramify_trainer.valuing import Judged, compared
+from ramify_trainer.loop.worker import ComputeThread
+from ramify_trainer.valuing import ValuePredictions, compared
 
 
 class Gate:
     """`folder` keeps what releases were measured at."""
 
-    def __init__(self, config: GateConfig, seed: int, folder: Path, worker: Worker) -> None:
+    def __init__(self, config: GateConfig, seed: int, folder: Path, worker: ComputeThread) -> None:
         self.config, self.seed, self.folder, self.worker = config, seed, folder, worker
 
-    async def measured(self, policy: Path, kept: Path) -> Measured:
+    async def measured(self, policy: Path, kept: Path) -> PolicyScores:
         """A policy on the gate's problems; from `kept` where it was measured before."""
         return await measured(policy, self.config, self.seed, kept, self.worker, self.config.value_answers)
 
-    async def of(self, release: Release) -> Measured:
+    async def of(self, release: Release) -> PolicyScores:
         """A release that is or was served."""
         return await self.measured(release.policy_path, self.folder / f"{release.id}.json")
 
@@ -35,22 +35,22 @@ class Gate:
 
     async def decide(
         self, here: Path, incumbent: Release, best: Release
-    ) -> tuple[Decision, dict[str, float]]:
+    ) -> tuple[GateDecision, dict[str, float]]:
         """On the candidate in `here`, whose policy is measured into `here/gate.json`; and all figures."""
         policy = await self.measured(here / "policy", here / "gate.json")
         before, top = await self.of(incumbent), await self.of(best)
         figures = policy.figures()
         also: list[Comparison] = []
         if self.config.value_answers:
-            found, also = await self._values(here / "value", pooled(before, policy), incumbent, best)
+            found, also = await self._values(here / "value", pool_answers(before, policy), incumbent, best)
             figures |= found.figures()
         margins = self.config.margin, self.config.greedy_margin
         decision = decide(policy, before, top, margins[0], self.seed, also, margins[1])
         return decision, {**figures, **decision.figures()}
 
     async def _values(
-        self, candidate: Path, pool: Pool, incumbent: Release, best: Release
-    ) -> tuple[Judged, list[Comparison]]:
+        self, candidate: Path, pool: AnswerPool, incumbent: Release, best: Release
+    ) -> tuple[ValuePredictions, list[Comparison]]:
         """The value models on the same answers: those of the policies before and after."""
         ours = await self._judged(candidate, incumbent, pool)
         margin = self.config.margin if self.config.value_margin is None else self.config.value_margin
@@ -61,7 +61,7 @@ class Gate:
             also += compared(against, ours, theirs, margin, self.seed)
         return ours, also
 
-    async def _judged(self, value: Path, of: Release, pool: Pool) -> Judged:
+    async def _judged(self, value: Path, of: Release, pool: AnswerPool) -> ValuePredictions:
         """`of` says how the value is calibrated and what a step is: a candidate inherits both."""
         calibration, action = of.manifest.calibration, of.manifest.default_action
         return await self.worker.run(

@@ -11,16 +11,16 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from ramify.weights.manifest import Action
-from ramify_trainer.gating import Measured, Sampled
-from ramify_trainer.valuing import Judged
+from ramify_trainer.gating import PolicyScores, SampledAnswer
+from ramify_trainer.valuing import ValuePredictions
 
 TOKENS = 16_384
 """Of one forward pass, padding included."""
-Pool = Mapping[str, Sequence[Sampled]]
+AnswerPool = Mapping[str, Sequence[SampledAnswer]]
 """Answers by problem."""
 
 
-def pooled(*measured: Measured) -> dict[str, list[Sampled]]:
+def pool_answers(*measured: PolicyScores) -> dict[str, list[SampledAnswer]]:
     """The answers of several policies to the same problems."""
     return {
         problem: [answer for each in measured for answer in each.answers.get(problem, ())]
@@ -30,8 +30,12 @@ def pooled(*measured: Measured) -> dict[str, list[Sampled]]:
 
 @torch.inference_mode()
 def judged(
-    folder: Path, calibration: tuple[float, float], pool: Pool, action: Action, check: Callable[[], None]
-) -> Judged:
+    folder: Path,
+    calibration: tuple[float, float],
+    pool: AnswerPool,
+    action: Action,
+    check: Callable[[], None],
+) -> ValuePredictions:
     """The value model in a Hugging Face directory on every answer of `pool`. `action` says what a step is: with steps
     of another kind than text up to a delimiter, whole answers alone are judged. `check` is called between passes.
 
@@ -54,7 +58,7 @@ def judged(
         [p + 1 == len(a.prompt) + len(a.tokens) for p in at]
         for (_, a), at in zip(answers, places, strict=True)
     ]
-    return Judged(
+    return ValuePredictions(
         np.array([i for (i, _), at in zip(answers, places, strict=True) for _ in at], dtype=np.int64),
         np.array([v for own in values for v in own], dtype=np.float64),
         np.array(
@@ -64,7 +68,7 @@ def judged(
     )
 
 
-def _places(answer: Sampled, ends: Callable[[int], bool]) -> list[int]:
+def _places(answer: SampledAnswer, ends: Callable[[int], bool]) -> list[int]:
     """Where the value is asked for, in prompt and answer: the last token of every step, and that of a finished answer.
 
     The end of the last step says of the answer what the answer's own end does, so it is left out."""

@@ -16,21 +16,21 @@ from ramify.rewards import datasets, registry
 from ramify.rewards.examples import Example
 from ramify.search.protocols import GradingFailed
 from ramify.tokens import chat_tokens, eos_ids, prompt_tokens, text_of
-from ramify_trainer.gating import Measured, Sampled
+from ramify_trainer.gating import PolicyScores, SampledAnswer
 from ramify_trainer.learning.sampling import sample
 from ramify_trainer.loop.config import MeasureConfig
 from ramify_trainer.loop.state import replace
-from ramify_trainer.loop.worker import Worker
+from ramify_trainer.loop.worker import ComputeThread
 
 
 async def measured(
-    policy: Path, config: MeasureConfig, seed: int, kept: Path, worker: Worker, keep: int = 0
-) -> Measured:
+    policy: Path, config: MeasureConfig, seed: int, kept: Path, worker: ComputeThread, keep: int = 0
+) -> PolicyScores:
     """The policy in a Hugging Face directory; what was measured before is read from `kept`.
 
     keep: sampled answers to each problem that stay with the scores. An answer on which the verifier itself fails
     counts as wrong."""
-    known = kept_at(kept)
+    known = read_scores(kept)
     if known is not None:
         return known
     examples = datasets.load(config.data, config.problems, seed=seed)
@@ -49,21 +49,23 @@ def require_askable(policy: Path, config: MeasureConfig, seed: int) -> None:
         _tokens(tokenizer, example)
 
 
-def _keep(found: Measured, kept: Path) -> None:
+def _keep(found: PolicyScores, kept: Path) -> None:
     kept.parent.mkdir(parents=True, exist_ok=True)
     replace(kept, json.dumps(asdict(found)).encode())
 
 
-def kept_at(kept: Path) -> Measured | None:
+def read_scores(kept: Path) -> PolicyScores | None:
     """What was measured before; None where nothing was."""
     if not kept.exists():
         return None
     found = json.loads(kept.read_text(encoding="utf-8"))
     answers = {
-        problem: [Sampled(tuple(a["prompt"]), tuple(a["tokens"]), a["finished"], a["outcome"]) for a in group]
+        problem: [
+            SampledAnswer(tuple(a["prompt"]), tuple(a["tokens"]), a["finished"], a["outcome"]) for a in group
+        ]
         for problem, group in found.get("answers", {}).items()
     }
-    return Measured(found["greedy"], found["mean"], answers)
+    return PolicyScores(found["greedy"], found["mean"], answers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ def _draw(
     return _Drawn(prompts, greedy, texts(sampled), sampled)
 
 
-async def _graded(examples: Sequence[Example], drawn: _Drawn, keep: int) -> Measured:
+async def _graded(examples: Sequence[Example], drawn: _Drawn, keep: int) -> PolicyScores:
     greedy, mean, answers = {}, {}, {}
     for i, example in enumerate(examples):
         known = await _outcomes(example, {*drawn.greedy[i], *drawn.texts[i]})
@@ -114,10 +116,10 @@ async def _graded(examples: Sequence[Example], drawn: _Drawn, keep: int) -> Meas
         greedy[example.id] = known[drawn.greedy[i][0]]
         mean[example.id] = sum(scores) / len(scores)
         answers[example.id] = [
-            Sampled(tuple(drawn.prompts[i]), tuple(tokens), text != "", known[text])
+            SampledAnswer(tuple(drawn.prompts[i]), tuple(tokens), text != "", known[text])
             for tokens, text in list(zip(drawn.tokens[i], drawn.texts[i], strict=True))[:keep]
         ]
-    return Measured(greedy, mean, answers)
+    return PolicyScores(greedy, mean, answers)
 
 
 def _tokens(tokenizer: Any, example: Example) -> list[int]:

@@ -16,7 +16,7 @@ from ramify_trainer.errors import TrainerError
 from ramify_trainer.loop.state import replace
 
 
-def owner_of(folder: Path, run: str) -> str:
+def lease_owner(folder: Path, run: str) -> str:
     """The lease's owner for the run that keeps its state in `folder`."""
     path = folder / "owner"
     if not path.exists():

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ramify_trainer.gating import Measured, Scores
+from ramify_trainer.gating import PolicyScores, Scores
 from ramify_trainer.loop.state import RoundRecord
 
 RESAMPLES = 4_000
 
 
-def markdown(history: Sequence[RoundRecord], held_out: Mapping[str, Measured]) -> str:
+def markdown(history: Sequence[RoundRecord], held_out: Mapping[str, PolicyScores]) -> str:
     """One line a round; held-out figures of the releases that were served."""
     lines = [
         "| round | release | trees | steps | tokens | gate | served | held-out greedy | held-out mean@k |",
@@ -31,7 +31,7 @@ def markdown(history: Sequence[RoundRecord], held_out: Mapping[str, Measured]) -
     return "\n".join(lines) + "\n" + _gained([*held_out.values()])
 
 
-def _gained(served: Sequence[Measured]) -> str:
+def _gained(served: Sequence[PolicyScores]) -> str:
     """What was gained from the first release served to the last, paired by problem, with 95 % bootstrap intervals."""
     if len(served) < 2:
         return ""
@@ -49,7 +49,7 @@ def difference(ours: Scores, theirs: Scores) -> str:
     return f"{each.mean():+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-def _pair(found: Measured | None) -> str:
+def _pair(found: PolicyScores | None) -> str:
     if found is None:
         return " | "
     figures = found.figures()
@@ -57,7 +57,10 @@ def _pair(found: Measured | None) -> str:
 
 
 def write(
-    folder: Path, history: Sequence[RoundRecord], held_out: Mapping[str, Measured], head: Mapping[str, object]
+    folder: Path,
+    history: Sequence[RoundRecord],
+    held_out: Mapping[str, PolicyScores],
+    head: Mapping[str, object],
 ) -> None:
     """`results.md`, `results.json`, `curve.png` and `curve.svg` in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -19,23 +19,23 @@ from ramify import weights
 from ramify_client import AsyncAdmin, AsyncClient, Conflict
 from ramify_trainer.collecting import collect
 from ramify_trainer.errors import TrainerError
-from ramify_trainer.gating import Measured
-from ramify_trainer.loop.batch import freeze, frozen, labelled, right_answers, unlearned
+from ramify_trainer.gating import PolicyScores
+from ramify_trainer.loop.batch import freeze, frozen, labelled, solved_share, unlearned
 from ramify_trainer.loop.config import LoopConfig
 from ramify_trainer.loop.gate import Gate
 from ramify_trainer.loop.measure import measured, require_askable
-from ramify_trainer.loop.owner import owner_of
+from ramify_trainer.loop.owner import lease_owner
 from ramify_trainer.loop.release import published, seeded
 from ramify_trainer.loop.state import RoundRecord, State, folder, plain
 from ramify_trainer.loop.team import Team
-from ramify_trainer.loop.watch import Watch
-from ramify_trainer.loop.worker import Worker
+from ramify_trainer.loop.watch import RunProgress
+from ramify_trainer.loop.worker import ComputeThread
 from ramify_trainer.pulling import Puller
 
 logger = logging.getLogger(__name__)
-Said = dict[str, Any]
+PhaseSummary = dict[str, Any]
 """What a phase came to, for the log."""
-Tell = Callable[[str, int, int], None]
+PhaseProgress = Callable[[str, int, int], None]
 """Told a phase, how much of it is done, and of how much."""
 SHOWN = (
     "policy/kl",
@@ -57,20 +57,20 @@ class Loop:
         config: LoopConfig,
         client: AsyncClient,
         admin: AsyncAdmin,
-        tell: Tell,
-        watch: Watch | None = None,
+        tell: PhaseProgress,
+        watch: RunProgress | None = None,
         team: Team | None = None,
     ) -> None:
         self.config, self.client, self.admin, self.tell = config, client, admin, tell
-        self.watch, self.team = watch or Watch(), team or Team()
+        self.watch, self.team = watch or RunProgress(), team or Team()
         self.folder = config.state
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.worker = Worker()
+        self.worker = ComputeThread()
         self.gate = Gate(config.gate, config.seed, self.folder / "gate", self.worker)
         self.puller = Puller(
             client,
             config.name,
-            owner_of(self.folder, config.name),
+            lease_owner(self.folder, config.name),
             self.folder / "quarantine",
             config.server.lease_seconds,
         )
@@ -102,7 +102,7 @@ class Loop:
     async def round(self) -> RoundRecord:
         """Do what is left of the present round."""
         state = self.state
-        phases: dict[str, Callable[[], Awaitable[Said]]] = {
+        phases: dict[str, Callable[[], Awaitable[PhaseSummary]]] = {
             "collect": self._collect,
             "pull": self._pull,
             "train": self._train,
@@ -127,14 +127,14 @@ class Loop:
             shutil.rmtree(here / part, ignore_errors=True)  # released, or never needed again
         return record
 
-    async def held_out(self, release: str) -> Measured:
+    async def held_out(self, release: str) -> PolicyScores:
         """A release on the held-out problems, without search. For the report only."""
         kept = self.folder / "held_out" / f"{release}.json"
         return await measured(
             self._release(release).policy_path, self.config.held_out, self.config.seed, kept, self.worker
         )
 
-    async def _do(self, name: str, phase: Callable[[], Awaitable[Said]]) -> None:
+    async def _do(self, name: str, phase: Callable[[], Awaitable[PhaseSummary]]) -> None:
         """One phase, under a lease that was renewed before it, with a line in the log."""
         with self.watch.during(name) as seconds:
             await self.puller.renew()
@@ -145,13 +145,13 @@ class Loop:
 
     # The phases. Each may be done again from its beginning.
 
-    async def _collect(self) -> Said:
+    async def _collect(self) -> PhaseSummary:
         c, state = self.config, self.state
         found = await collect(self.client, c.collect, c.name, state.round, c.seed, self._told("searched"))
         state.current.tokens = found.tokens
         return {"searches": found.searches, "tokens": found.tokens, **found.ended}
 
-    async def _pull(self) -> Said:
+    async def _pull(self) -> PhaseSummary:
         self._here.mkdir(parents=True, exist_ok=True)
         records, current = self.puller.read(self.config.most_records), self.state.current
         carried = await asyncio.to_thread(self._carried)
@@ -167,12 +167,12 @@ class Loop:
         """Lines that the round before has learned in vain: its candidate was not served. Trees stay for `max_staleness`
         rounds, so that rounds that fail one after another stay bounded."""
         state = self.state
-        if not state.history or state.history[-1].verdict not in ("rejected", "refused"):
+        if not state.history or state.history[-1].result not in ("rejected", "refused"):
             return []
         before = self.folder / folder(state.round - 1) / self._trees.name
         return unlearned(before, state.round - self.config.learning.max_staleness)
 
-    async def _train(self) -> Said:
+    async def _train(self) -> PhaseSummary:
         state, config, record = self.state, self.config, self.state.current
         trees = await labelled(self._trees, config.outcomes, state.staleness)
         record.trees, record.steps = len(trees), 0
@@ -194,7 +194,7 @@ class Loop:
             )
         if record.steps:
             await self._require_servable()
-        record.training = plain({**found.figures(), "solved": right_answers(trees)})
+        record.training = plain({**found.figures(), "solved": solved_share(trees)})
         return {"trees": len(trees), "steps": found.steps} | {
             k: v for k, v in record.training.items() if k in SHOWN
         }
@@ -208,7 +208,7 @@ class Loop:
         except weights.WeightsError as error:
             raise TrainerError(f"the server would refuse round {self.state.round}: {error}") from error
 
-    async def _gate(self) -> Said:
+    async def _gate(self) -> PhaseSummary:
         state, record = self.state, self.state.current
         incumbent, best = self._release(state.incumbent), self._release(state.best)
         decision, figures = await self.gate.decide(self._here, incumbent, best)
@@ -216,7 +216,7 @@ class Loop:
         record.release = record.release or weights.next_id(self.config.weights)
         return {"release": record.release, "decision": decision.reason}
 
-    async def _publish(self) -> Said:
+    async def _publish(self) -> PhaseSummary:
         state, record = self.state, self.state.current
         assert record.release is not None
         facts = {"training_step": record.steps, "metrics": record.gate, "log_cursor": state.upto}
@@ -226,7 +226,7 @@ class Loop:
         await self._record("promoted" if record.promoted else "rejected")
         return {"release": record.release}
 
-    async def _serve(self) -> Said:
+    async def _serve(self) -> PhaseSummary:
         state, record = self.state, self.state.current
         assert record.release is not None
         if not record.promoted:
@@ -249,7 +249,7 @@ class Loop:
                 state.best = record.release
         return {"served": record.release}
 
-    async def _advance(self) -> Said:
+    async def _advance(self) -> PhaseSummary:
         if self.puller.cursor < self.state.upto:
             await self.puller.advance(self.state.upto)
         return {"cursor": self.state.upto, "backlog": self.puller.backlog}

@@ -15,7 +15,7 @@ from typing import IO, Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 Phase = Literal["collect", "pull", "train", "gate", "publish", "activate", "advance"]
-Verdict = Literal["promoted", "rejected", "refused", "nothing"]
+RoundResult = Literal["promoted", "rejected", "refused", "nothing"]
 """`rejected`: by the gate; `refused`: by the server, after the gate; `nothing`: there was nothing to learn from."""
 
 
@@ -51,7 +51,7 @@ class RoundRecord(BaseModel):
     """Of each phase, the last time that it was done."""
 
     @property
-    def verdict(self) -> Verdict:
+    def result(self) -> RoundResult:
         """What the round came to."""
         if self.release is None:
             return "nothing"

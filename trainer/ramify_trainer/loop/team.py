@@ -23,7 +23,7 @@ from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labelled import LabelledTree
 from ramify_trainer.learning.metrics import RoundMetrics
 from ramify_trainer.loop.learn import learn
-from ramify_trainer.loop.worker import Halted
+from ramify_trainer.loop.worker import WorkCancelled
 
 __all__ = ["Team", "require_one_process"]
 
@@ -72,7 +72,7 @@ class Team:
                 return
             try:
                 learn(*job, self._halting)
-            except (FloatingPointError, Halted) as error:
+            except (FloatingPointError, WorkCancelled) as error:
                 logger.info("a training ended early: %s", error)
 
     def dismiss(self) -> None:
@@ -83,14 +83,14 @@ class Team:
     def _lead(self, progress: Told, done: int, total: int) -> None:
         try:
             progress(done, total)
-        except Halted:
+        except WorkCancelled:
             self._said(True)
             raise
         self._said(False)
 
     def _halting(self, *_: int) -> None:
         if self._said(None):
-            raise Halted
+            raise WorkCancelled
 
     def _said(self, what: Any) -> Any:
         """Hand what the first process says here to every process. Raises `TrainerError` if one is gone."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Watch:
+class RunProgress:
     """Written by the loop, read by whoever asks."""
 
     clock: Callable[[], float] = time.monotonic

@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 Done = TypeVar("Done")
 
 
-class Halted(Exception):
+class WorkCancelled(Exception):
     """Whoever waited for the work has gone."""
 
 
-class Worker:
+class ComputeThread:
     """Work that is cancelled ends at its next `check`."""
 
     def __init__(self) -> None:
@@ -38,9 +38,9 @@ class Worker:
             raise
 
     def check(self) -> None:
-        """Called by the work between two steps. Raises `Halted`."""
+        """Called by the work between two steps. Raises `WorkCancelled`."""
         if self._halt.is_set():
-            raise Halted
+            raise WorkCancelled
 
     def close(self) -> None:
         """End the thread once its work has ended."""

@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from ramify_trainer.loop.state import State, Verdict
+from ramify_trainer.loop.state import RoundResult, State
 from ramify_trainer.service.health import Health
 
 PREFIX = "ramify_trainer"
@@ -70,7 +70,7 @@ class Metrics(Collector):
 
 def _run(state: State) -> Iterator[Metric]:
     rounds = [*state.history, state.current]
-    verdicts = {v: float(sum(r.verdict == v for r in state.history)) for v in get_args(Verdict)}
+    verdicts = {v: float(sum(r.result == v for r in state.history)) for v in get_args(RoundResult)}
     yield _labelled(CounterMetricFamily, "rounds", "Ended, by verdict.", "verdict", verdicts)
     yield _gauge("round", "The present one.", state.round)
     yield _gauge("cursor", "The log's seq up to which the last pull has read.", state.upto)

@@ -22,7 +22,7 @@ from ramify_client import AsyncAdmin, AsyncClient, RamifyError
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.loop.config import LoopConfig, key_in
 from ramify_trainer.loop.owner import alone
-from ramify_trainer.loop.rounds import Loop, Tell
+from ramify_trainer.loop.rounds import Loop, PhaseProgress
 from ramify_trainer.loop.state import unserved
 from ramify_trainer.loop.team import Team
 from ramify_trainer.service.away import passing, waits
@@ -38,7 +38,7 @@ PROBE_SECONDS = 10.0
 """That the server has to answer whether it is there."""
 
 
-def run(config: LoopConfig, tell: Tell) -> int:
+def run(config: LoopConfig, tell: PhaseProgress) -> int:
     """The process's exit code. Under `torchrun` the first process runs the service, and the others train with it.
 
     Raises `TrainerError`, `WeightsError` and `RamifyError` that waiting does not mend."""
@@ -52,7 +52,7 @@ def run(config: LoopConfig, tell: Tell) -> int:
     return code
 
 
-async def _run(config: LoopConfig, tell: Tell, team: Team) -> int:
+async def _run(config: LoopConfig, tell: PhaseProgress, team: Team) -> int:
     keys = [key_in(path) for path in (config.server.key_file, config.server.admin_key_file)]
     async with (
         AsyncClient(config.server.url, keys[0], max_retries=100) as client,
