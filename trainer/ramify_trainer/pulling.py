@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeVar
 from ramify.search.codec import BadTree, tree_from_dict
 from ramify.search.tree import Tree
 from ramify_client import AsyncClient, Conflict, NotFound, RamifyError, ServerError
-from ramify_client.results import Consumer, LogRecord
+from ramify_client.results import Consumer, CorruptRecord, Feedback, FeedbackRecord, LogRecord, TreeRecord
 from ramify_trainer.errors import LeaseTaken
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,9 @@ class Puller:
     async def oldest(self, client: AsyncClient) -> float | None:
         """When the oldest record beyond the cursor was made, in Unix seconds; None where there is none."""
         async for record in client.trees.read(after=self.cursor, limit=1):
-            made = record.created_at if record.tree is None else record.tree.get("created_at")
+            if isinstance(record, CorruptRecord):
+                return None
+            made = record.tree.get("created_at") if isinstance(record, TreeRecord) else record.created_at
             return float(made) if isinstance(made, int | float) else None
         return None
 
@@ -122,19 +124,7 @@ class Puller:
                 raise
             logger.warning("%s is corrupt in the log; its verdicts are passed over", tree_id)
             return None
-        said = [f for f in logged.feedback if f.seq <= self.last_read and f.train]
-        return tree, [
-            TrainingRecord(
-                f.seq,
-                tree_id,
-                None,
-                f.outcome,
-                f.node,
-                f.answer,
-                "verifier" if f.source == "verifier" else "human",
-            )
-            for f in said
-        ]
+        return tree, [_verdict(f, tree_id) for f in logged.feedback if f.seq <= self.last_read and f.train]
 
     async def renew(self) -> None:
         """Keep the lease. Raises `LeaseTaken`."""
@@ -215,12 +205,10 @@ class Puller:
 
     def _pulled(self, record: LogRecord) -> TrainingRecord | None:
         try:
-            if record.kind == "corrupt":
+            if isinstance(record, CorruptRecord):
                 raise BadTree(f"corrupt in the log: {record.reason}")
-            if record.kind == "outcome":
-                return _verdict(record)
-            if record.tree is None:
-                raise BadTree("a tree record without a tree")
+            if isinstance(record, FeedbackRecord):
+                return _checked(record)
             return TrainingRecord(record.seq, record.tree_id, tree_from_dict(record.tree))
         except BadTree as error:
             self._set_aside(record, error)
@@ -235,15 +223,15 @@ class Puller:
         path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
-def _verdict(record: LogRecord) -> TrainingRecord | None:
-    """None where whoever gave it may not feed training; a record that does not say counts as one of those."""
-    if record.outcome is None or not 0 <= record.outcome <= 1:
+def _checked(record: FeedbackRecord) -> TrainingRecord | None:
+    """Return the verdict; None if whoever gave it may not feed training. Raises `BadTree`."""
+    if not 0 <= record.outcome <= 1:
         raise BadTree(f"a verdict of {record.outcome}, which is outside [0, 1]")
     if record.source not in ("human", "verifier"):
         raise BadTree(f"a verdict of the source {record.source!r}")
-    if not record.train:
-        return None
-    source: Literal["human", "verifier"] = "verifier" if record.source == "verifier" else "human"
-    return TrainingRecord(
-        record.seq, record.tree_id, None, record.outcome, record.node, record.answer, source
-    )
+    return _verdict(record, record.tree_id) if record.train else None
+
+
+def _verdict(given: Feedback | FeedbackRecord, tree_id: str) -> TrainingRecord:
+    source: Literal["human", "verifier"] = "verifier" if given.source == "verifier" else "human"
+    return TrainingRecord(given.seq, tree_id, None, given.outcome, given.node, given.answer, source)

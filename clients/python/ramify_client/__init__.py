@@ -6,7 +6,6 @@ from ramify_client.errors import (
     BadRequest,
     Conflict,
     ConnectionFailed,
-    Forbidden,
     InvalidAnswer,
     NotFound,
     RamifyError,
@@ -15,10 +14,7 @@ from ramify_client.errors import (
     ResponseError,
     SearchError,
     ServerError,
-    TooLarge,
     Unauthorized,
-    Unavailable,
-    Unprocessable,
 )
 
 __all__ = [
@@ -29,7 +25,6 @@ __all__ = [
     "Client",
     "Conflict",
     "ConnectionFailed",
-    "Forbidden",
     "InvalidAnswer",
     "NotFound",
     "RamifyError",
@@ -38,8 +33,5 @@ __all__ = [
     "ResponseError",
     "SearchError",
     "ServerError",
-    "TooLarge",
     "Unauthorized",
-    "Unavailable",
-    "Unprocessable",
 ]

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, Unpack
 import httpx
 
 from ramify_client import calls, results
-from ramify_client.calls import Call, Parsed
+from ramify_client.calls import BranchOptions, Call, Parsed, SearchOptions, Text
 from ramify_client.configuration import DEFAULT_TIMEOUT, LARGEST_ANSWER, Configuration
 from ramify_client.errors import (
     ConnectionFailed,
@@ -20,10 +20,8 @@ from ramify_client.errors import (
     error_of,
     translating,
 )
-from ramify_client.events import Reader
-from ramify_client.options import BranchOptions, SearchOptions, Text
-from ramify_client.reading import Reading
 from ramify_client.retries import Attempts
+from ramify_client.streaming import EventReader, LogReader
 
 Done = TypeVar("Done")
 
@@ -94,7 +92,7 @@ class AsyncClient:
         """The value model's judgement of answers, finished or not."""
         return await self.send(calls.value(prompt, continuations, model))
 
-    async def models(self) -> results.Models:
+    async def models(self) -> results.Listing[results.Model]:
         """What is served."""
         return await self.send(calls.models())
 
@@ -180,7 +178,7 @@ class AsyncClient:
 
     def _attempts(self, call: Call[Any], timeout: float | None) -> Attempts:
         seconds = self.configuration.timeout if timeout is None else timeout
-        return Attempts(self.configuration.retries, call.repeatable, seconds)
+        return Attempts(self.configuration.max_retries, call.repeatable, seconds)
 
 
 class AsyncSearchStream:
@@ -203,7 +201,7 @@ class AsyncSearchStream:
         return await self._client.cancel(self.id)
 
     async def _events(self) -> AsyncIterator[results.SearchEvent]:
-        reader = Reader()
+        reader = EventReader()
         async with aclosing(_chunks(self._response)) as chunks:
             async for chunk in chunks:
                 for event in reader.feed(chunk):
@@ -247,28 +245,28 @@ class AsyncTrees:
     async def read(self, after: int = 0, *, limit: int | None = None) -> AsyncIterator[results.LogRecord]:
         """Trees and later verdicts with a greater `seq`, in order, to the log's end as it is now. Where the connection
         breaks it goes on after the last whole record. The client's `timeout` is for each wait for the server."""
-        reading = Reading(after, limit, self._client.configuration.retries)
-        while not reading.full:
+        reader = LogReader(after, limit, self._client.configuration.max_retries)
+        while not reader.full:
             try:
-                async with aclosing(self._records(reading)) as records:
+                async with aclosing(self._records(reader)) as records:
                     async for record in records:
                         yield record
                 return
             except RamifyError as error:
-                wait = reading.wait(error, self._client.configuration.timeout)
+                wait = reader.wait(error, self._client.configuration.timeout)
                 if wait is None:
                     raise
             await asyncio.sleep(wait)
 
-    async def _records(self, reading: Reading) -> AsyncGenerator[results.LogRecord, None]:
-        call = reading.call()
+    async def _records(self, reader: LogReader) -> AsyncGenerator[results.LogRecord, None]:
+        call = reader.call()
         response = await self._client._opened(call, self._client._attempts(call, None))
         try:
             async with aclosing(_chunks(response)) as chunks:
                 async for chunk in chunks:
-                    for record in reading.feed(call, chunk):
+                    for record in reader.feed(call, chunk):
                         yield record
-            reading.ended()
+            reader.end()
         finally:
             await response.aclose()
 

@@ -5,17 +5,56 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, Unpack
+from typing import Any, Generic, TypedDict, TypeVar, Unpack
 from urllib.parse import quote
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ramify_client import results
 from ramify_client.errors import InvalidAnswer
-from ramify_client.options import BranchOptions, SearchOptions, Text
 
 Parsed = TypeVar("Parsed")
 Shape = TypeVar("Shape", bound=BaseModel)
+
+
+Message = Mapping[str, str]
+"""`role` and `content`."""
+Text = str | Sequence[int]
+"""Text, or token ids."""
+
+
+class BranchOptions(TypedDict, total=False):
+    """How to search and how to answer. What is absent, or `None`, is the server's to choose."""
+
+    search: Mapping[str, Any] | None
+    """`algorithm`, `budget`, `width` and so on."""
+    sampling: Mapping[str, Any] | None
+    """`temperature`, `top_p`, `top_k`, `max_tokens`, `stop` of one answer."""
+    n: int | None
+    """Distinct final answers in `candidates`, best first."""
+    seed: int | None
+    include_tree: bool | None
+    """Send the whole tree with the answer."""
+    train: bool | None
+    """Whether the trainer may learn from this search."""
+    deadline: float | None
+    """Seconds from the request's arrival after which the server sends its best answer so far."""
+    stream_options: Mapping[str, Any] | None
+    """Of `stream` only; `{"nodes": True}` has every `progress` carry what has grown."""
+    idempotency_key: str | None
+    """One search for one key; absent, the client makes one up, so that a retry never searches twice."""
+
+
+class SearchOptions(BranchOptions, total=False):
+    """And of what prompt."""
+
+    messages: Sequence[Message] | None
+    """In place of `prompt`: a conversation."""
+    chat_template_kwargs: Mapping[str, Any] | None
+    """With `messages`: variables of the model's chat template, such as `enable_thinking`."""
+    task: Mapping[str, Any] | None
+    """`name` and `problem`: what answers are judged by."""
+    model: str | None
 
 
 @dataclass(frozen=True)
@@ -33,17 +72,23 @@ class Call(Generic[Parsed]):
 
 
 def read(shape: type[Shape]) -> Callable[[bytes], Shape]:
-    """A reader of JSON of this shape. It raises `InvalidAnswer`."""
+    """Return a parser of JSON of this shape. It raises `InvalidAnswer`."""
+    return _parser(shape.model_validate_json, shape.__name__)
 
-    def parse(body: bytes) -> Shape:
+
+def _parser(validate: Callable[[bytes], Parsed], name: str) -> Callable[[bytes], Parsed]:
+    def parse(body: bytes) -> Parsed:
         try:
-            return shape.model_validate_json(body)
+            return validate(body)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the body"
-            raise InvalidAnswer(f"the answer is no {shape.__name__}: {where}: {first['msg']}") from error
+            field = ".".join(map(str, first["loc"])) or "the body"
+            raise InvalidAnswer(f"the answer is no {name}: {field}: {first['msg']}") from error
 
     return parse
+
+
+_LOG_RECORD: TypeAdapter[results.LogRecord] = TypeAdapter(results.LogRecord)
 
 
 def search(
@@ -91,7 +136,8 @@ def list_trees(before: int | None, limit: int, filters: Mapping[str, Any]) -> Ca
 
 def read_trees(after: int, limit: int | None) -> Call[results.LogRecord]:
     """One line of the answer at a time."""
-    return Call("GET", "/v1/trees", read(results.LogRecord), params=_given(after=after, limit=limit))
+    parse = _parser(_LOG_RECORD.validate_json, "log record")
+    return Call("GET", "/v1/trees", parse, params=_given(after=after, limit=limit))
 
 
 def get_tree(tree_id: str) -> Call[results.LoggedTree]:
@@ -116,8 +162,8 @@ def get_consumer(name: str) -> Call[results.Consumer]:
     return Call("GET", f"/v1/consumers/{_part(name)}", read(results.Consumer))
 
 
-def list_consumers() -> Call[results.Consumers]:
-    return Call("GET", "/v1/consumers", read(results.Consumers))
+def list_consumers() -> Call[results.Listing[results.Consumer]]:
+    return Call("GET", "/v1/consumers", read(results.Listing[results.Consumer]))
 
 
 def delete_consumer(name: str) -> Call[None]:
@@ -131,8 +177,8 @@ def put_consumer(name: str, version: int | None, **changes: Any) -> Call[results
     return Call("PUT", path, read(results.Consumer), _given(**changes), headers=headers, repeatable=False)
 
 
-def models() -> Call[results.Models]:
-    return Call("GET", "/v1/models", read(results.Models))
+def models() -> Call[results.Listing[results.Model]]:
+    return Call("GET", "/v1/models", read(results.Listing[results.Model]))
 
 
 def model(name: str) -> Call[results.Model]:

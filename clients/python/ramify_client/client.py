@@ -10,7 +10,7 @@ from typing import Any, TypeVar, Unpack
 import httpx
 
 from ramify_client import calls, results
-from ramify_client.calls import Call, Parsed
+from ramify_client.calls import BranchOptions, Call, Parsed, SearchOptions, Text
 from ramify_client.configuration import DEFAULT_TIMEOUT, LARGEST_ANSWER, Configuration
 from ramify_client.errors import (
     ConnectionFailed,
@@ -19,10 +19,8 @@ from ramify_client.errors import (
     error_of,
     translating,
 )
-from ramify_client.events import Reader
-from ramify_client.options import BranchOptions, SearchOptions, Text
-from ramify_client.reading import Reading
 from ramify_client.retries import Attempts
+from ramify_client.streaming import EventReader, LogReader
 
 Done = TypeVar("Done")
 
@@ -93,7 +91,7 @@ class Client:
         """The value model's judgement of answers, finished or not."""
         return self.send(calls.value(prompt, continuations, model))
 
-    def models(self) -> results.Models:
+    def models(self) -> results.Listing[results.Model]:
         """What is served."""
         return self.send(calls.models())
 
@@ -177,7 +175,7 @@ class Client:
 
     def _attempts(self, call: Call[Any], timeout: float | None) -> Attempts:
         seconds = self.configuration.timeout if timeout is None else timeout
-        return Attempts(self.configuration.retries, call.repeatable, seconds)
+        return Attempts(self.configuration.max_retries, call.repeatable, seconds)
 
 
 class SearchStream:
@@ -200,7 +198,7 @@ class SearchStream:
         return self._client.cancel(self.id)
 
     def _events(self) -> Iterator[results.SearchEvent]:
-        reader = Reader()
+        reader = EventReader()
         for chunk in _chunks(self._response):
             for event in reader.feed(chunk):
                 self.id = event.id
@@ -243,24 +241,24 @@ class Trees:
     def read(self, after: int = 0, *, limit: int | None = None) -> Iterator[results.LogRecord]:
         """Trees and later verdicts with a greater `seq`, in order, to the log's end as it is now. Where the connection
         breaks it goes on after the last whole record. The client's `timeout` is for each wait for the server."""
-        reading = Reading(after, limit, self._client.configuration.retries)
-        while not reading.full:
+        reader = LogReader(after, limit, self._client.configuration.max_retries)
+        while not reader.full:
             try:
-                yield from self._records(reading)
+                yield from self._records(reader)
                 return
             except RamifyError as error:
-                wait = reading.wait(error, self._client.configuration.timeout)
+                wait = reader.wait(error, self._client.configuration.timeout)
                 if wait is None:
                     raise
             time.sleep(wait)
 
-    def _records(self, reading: Reading) -> Iterator[results.LogRecord]:
-        call = reading.call()
+    def _records(self, reader: LogReader) -> Iterator[results.LogRecord]:
+        call = reader.call()
         response = self._client._opened(call, self._client._attempts(call, None))
         try:
             for chunk in _chunks(response):
-                yield from reading.feed(call, chunk)
-            reading.ended()
+                yield from reader.feed(call, chunk)
+            reader.end()
         finally:
             response.close()
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from ramify_client.retries import Retries
-
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_ADMIN_URL = "http://127.0.0.1:8001"
 DEFAULT_TIMEOUT = 600.0
@@ -23,7 +21,8 @@ class Configuration:
     base_url: str
     api_key: str | None = field(repr=False)
     timeout: float
-    retries: Retries
+    max_retries: int
+    """Further tries of a call that may be repeated."""
 
     @classmethod
     def of(cls, base_url: str | None, api_key: str | None, timeout: float, max_retries: int) -> Configuration:
@@ -45,7 +44,7 @@ class Configuration:
             raise ValueError(f"timeout is {timeout}; give seconds above 0")
         if max_retries < 0:
             raise ValueError(f"max_retries is {max_retries}; give 0 or more")
-        return cls(_address(url), _key(key or None), timeout, Retries(max_retries))
+        return cls(_address(url), _key(key or None), timeout, max_retries)
 
     @property
     def headers(self) -> dict[str, str]:

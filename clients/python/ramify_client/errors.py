@@ -5,17 +5,13 @@ RamifyError
 ├── RequestTimeout          no answer within `timeout`
 ├── InvalidAnswer           the server's answer is not what its API promises
 ├── SearchError             a stream ended with an `error` event
-└── ResponseError           the server answered with an error status
+└── ResponseError           the server answered with an error `status`: one of these, or another
     ├── BadRequest          400: a field is wrong; `param` names it
     ├── Unauthorized        401
-    ├── Forbidden           403
     ├── NotFound            404
     ├── Conflict            409
-    ├── TooLarge            413
-    ├── Unprocessable       422: an Idempotency-Key was used with another body
     ├── RateLimited         429
     └── ServerError         any 5xx
-        └── Unavailable     503
 """
 
 from __future__ import annotations
@@ -94,24 +90,12 @@ class Unauthorized(ResponseError):
     """401"""
 
 
-class Forbidden(ResponseError):
-    """403"""
-
-
 class NotFound(ResponseError):
     """404"""
 
 
 class Conflict(ResponseError):
     """409"""
-
-
-class TooLarge(ResponseError):
-    """413"""
-
-
-class Unprocessable(ResponseError):
-    """422"""
 
 
 class RateLimited(ResponseError):
@@ -122,20 +106,12 @@ class ServerError(ResponseError):
     """5xx"""
 
 
-class Unavailable(ServerError):
-    """503"""
-
-
 _BY_STATUS: Mapping[int, type[ResponseError]] = {
     400: BadRequest,
     401: Unauthorized,
-    403: Forbidden,
     404: NotFound,
     409: Conflict,
-    413: TooLarge,
-    422: Unprocessable,
     429: RateLimited,
-    503: Unavailable,
 }
 
 

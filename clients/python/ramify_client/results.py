@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
     from ramify_client.tree import Tree
@@ -13,8 +13,17 @@ else:
     """Not looked into as it comes: a tree of another schema must not end the reading of a log."""
 
 
+Item = TypeVar("Item")
+
+
 class Result(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Listing(Result, Generic[Item]):
+    """Everything there is of one kind."""
+
+    data: list[Item]
 
 
 class Answer(Result):
@@ -122,8 +131,9 @@ class TreeSummary(Result):
     answer: str | None
 
 
-class TreePage(Result):
-    data: list[TreeSummary]
+class TreePage(Listing[TreeSummary]):
+    """Trees, newest first."""
+
     has_more: bool
     next_before: int | None
 
@@ -152,31 +162,52 @@ class LoggedTree(Result):
     feedback: list[Feedback]
 
 
-class LogRecord(Result):
-    """One line of the log: a tree, a later verdict on one, or a row that is not what was written."""
+class TreeRecord(Result):
+    """A line of the log: a tree."""
 
     seq: int
-    kind: Literal["tree", "outcome", "corrupt"]
+    kind: Literal["tree"]
     tree_id: str
-    key_id: str | None = None
-    """The API key that asked for the tree, or gave the verdict."""
-    tree: Tree | None = None
-    """With `tree`."""
-    outcome: float | None = None
-    """With `outcome`: the verdict, [0, 1]; 1 is right."""
+    key_id: str = ""
+    """The API key that asked for it; empty if none was needed."""
+    tree: Tree
+
+
+class FeedbackRecord(Result):
+    """A line of the log: a later verdict on an answer of a tree."""
+
+    seq: int
+    kind: Literal["outcome"]
+    tree_id: str
+    key_id: str = ""
+    """The API key that gave it; empty if none was needed."""
+    outcome: float
+    """The verdict, [0, 1]; 1 is right."""
     node: int | None = None
-    """With `outcome`: the node that ends the answer; None if only its text was given."""
+    """The node that ends the answer; None if only its text was given."""
     answer: str | None = None
-    """With `outcome`: the answer's text, if given."""
-    source: str | None = None
-    """With `outcome`: who says so, human or verifier."""
-    comment: str | None = None
-    train: bool | None = None
-    """With `outcome`: whether the trainer may learn from it."""
-    created_at: float | None = None
-    """With `outcome`: Unix seconds."""
-    reason: str | None = None
-    """With `corrupt`: what is wrong with the row."""
+    """The answer's text, if given."""
+    source: str
+    """Who says so: human or verifier."""
+    comment: str = ""
+    train: bool = False
+    """Whether the trainer may learn from it."""
+    created_at: float
+    """Unix seconds."""
+
+
+class CorruptRecord(Result):
+    """A line of the log: a row that is not what was written. Count it and go on."""
+
+    seq: int
+    kind: Literal["corrupt"]
+    tree_id: str
+    reason: str
+    """What is wrong with the row."""
+
+
+LogRecord = Annotated[TreeRecord | FeedbackRecord | CorruptRecord, Field(discriminator="kind")]
+"""One line of the log. `seq` is its place."""
 
 
 class Consumer(Result):
@@ -193,20 +224,12 @@ class Consumer(Result):
     """The log's last `seq`."""
 
 
-class Consumers(Result):
-    data: list[Consumer]
-
-
 class Model(Result):
     id: str
     created: int
     root: str
     """The release that is served."""
     max_model_len: int
-
-
-class Models(Result):
-    data: list[Model]
 
 
 class Release(Result):

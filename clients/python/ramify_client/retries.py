@@ -11,34 +11,30 @@ from ramify_client.errors import ConnectionFailed, RamifyError, RequestTimeout, 
 
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 30.0
-"""Seconds, where the server does not say."""
+"""Seconds, if the server does not say."""
 AGAIN = frozenset({408, 409, 429, 500, 502, 503})
 
 
-@dataclass(frozen=True)
-class Retries:
-    """At most `most` more tries, as long as the waits end before the call's deadline."""
+def wait_after(
+    error: RamifyError, tried: int, max_retries: int, repeatable: bool, left: float
+) -> float | None:
+    """Return the seconds to wait before the next try; None if there is to be none.
 
-    most: int = 2
-
-    def wait(self, error: RamifyError, tried: int, repeatable: bool, left: float) -> float | None:
-        """Seconds to wait before the next try; None where there is to be none.
-
-        tried: tries so far. left: seconds until the deadline of the whole call.
-        """
-        if tried > self.most or not (repeatable and _worth_another(error)):
-            return None
-        said = error.retry_after if isinstance(error, ResponseError) else None
-        backoff = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (tried - 1)) * random.uniform(0.75, 1.25)
-        wait = backoff if said is None else said
-        return wait if wait < left else None
+    tried: tries so far. left: seconds until the deadline of the whole call; a wait beyond it is not begun.
+    """
+    if tried > max_retries or not (repeatable and _worth_another(error)):
+        return None
+    asked = error.retry_after if isinstance(error, ResponseError) else None
+    backoff = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (tried - 1)) * random.uniform(0.75, 1.25)
+    wait = backoff if asked is None else asked
+    return wait if wait < left else None
 
 
 @dataclass
 class Attempts:
     """The tries of one call, which together may take `seconds`."""
 
-    retries: Retries
+    max_retries: int
     repeatable: bool
     seconds: float
     clock: Callable[[], float] = time.monotonic
@@ -49,20 +45,21 @@ class Attempts:
         self._deadline = self.clock() + self.seconds
 
     def begin(self) -> float:
-        """Count one more try; the seconds that it may take. Raises `RequestTimeout` where none are left."""
+        """Count one more try and return the seconds that it may take. Raises `RequestTimeout` if none are left."""
         self.tried += 1
         return self.left()
 
     def left(self) -> float:
-        """Seconds until the deadline, above 0. Raises `RequestTimeout` where it is over."""
+        """Return the seconds until the deadline, above 0. Raises `RequestTimeout` if it has passed."""
         left = self._deadline - self.clock()
         if left <= 0:
             raise RequestTimeout(f"the call's {self.seconds:g} seconds are over")
         return left
 
     def wait(self, error: RamifyError) -> float | None:
-        """Seconds to wait after a try that has failed; None where there is to be no other."""
-        return self.retries.wait(error, self.tried, self.repeatable, self._deadline - self.clock())
+        """Return the seconds to wait after a failed try; None if there is to be no other."""
+        left = self._deadline - self.clock()
+        return wait_after(error, self.tried, self.max_retries, self.repeatable, left)
 
 
 def _worth_another(error: RamifyError) -> bool:

@@ -4,7 +4,7 @@ import * as calls from "./calls.js";
 import { type ClientOptions, configured } from "./configuration.js";
 import { RamifyError } from "./errors.js";
 import { readLog, type ReadOptions } from "./reading.js";
-import type { SearchStream } from "./stream.js";
+import { openStream, type SearchStream } from "./stream.js";
 import { type CallOptions, Transport } from "./transport.js";
 import type {
   BranchRequest,
@@ -57,7 +57,7 @@ export class Client {
    * search on the server. Tried again until it is accepted, and then no more.
    */
   stream(asked: StreamRequest, how: SearchOptions = {}): Promise<SearchStream> {
-    return this.#transport.stream(calls.search(asked, how.idempotencyKey, true), how);
+    return openStream(this.#transport, calls.search(asked, how.idempotencyKey, true), how);
   }
 
   /** A search's state: its best answer so far, or how it ended. */
@@ -143,7 +143,7 @@ export class Trees {
     asked: StreamBranchRequest = {},
     how: SearchOptions = {},
   ): Promise<SearchStream> {
-    return this.#transport.stream(calls.branch(tree, node, asked, how.idempotencyKey, true), how);
+    return openStream(this.#transport, calls.branch(tree, node, asked, how.idempotencyKey, true), how);
   }
 
   /** The tree for Graphviz. */

@@ -6,17 +6,13 @@
  *     ├── RequestTimeout          no answer within `timeoutMs`
  *     ├── InvalidAnswer           the server's answer is not what its API promises
  *     ├── SearchError             a stream ended with an `error` event
- *     └── ResponseError           the server answered with an error status
+ *     └── ResponseError           the server answered with an error `status`: one of these, or another
  *         ├── BadRequest          400: a field is wrong; `param` names it
  *         ├── Unauthorized        401
- *         ├── Forbidden           403
  *         ├── NotFound            404
  *         ├── Conflict            409
- *         ├── TooLarge            413
- *         ├── Unprocessable       422: an Idempotency-Key was used with another body
  *         ├── RateLimited         429
  *         └── ServerError         any 5xx
- *             └── Unavailable     503
  */
 
 /** Characters of a foreign text that an error repeats. */
@@ -89,25 +85,17 @@ export class ResponseError extends RamifyError implements ResponseDetails {
 
 export class BadRequest extends ResponseError {}
 export class Unauthorized extends ResponseError {}
-export class Forbidden extends ResponseError {}
 export class NotFound extends ResponseError {}
 export class Conflict extends ResponseError {}
-export class TooLarge extends ResponseError {}
-export class Unprocessable extends ResponseError {}
 export class RateLimited extends ResponseError {}
 export class ServerError extends ResponseError {}
-export class Unavailable extends ServerError {}
 
 const BY_STATUS: Readonly<Record<number, typeof ResponseError>> = {
   400: BadRequest,
   401: Unauthorized,
-  403: Forbidden,
   404: NotFound,
   409: Conflict,
-  413: TooLarge,
-  422: Unprocessable,
   429: RateLimited,
-  503: Unavailable,
 };
 
 /** The error that a response's status stands for, whatever its body holds. */

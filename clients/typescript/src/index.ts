@@ -7,7 +7,6 @@ export {
   BadRequest,
   Conflict,
   ConnectionFailed,
-  Forbidden,
   InvalidAnswer,
   NotFound,
   RamifyError,
@@ -16,10 +15,7 @@ export {
   ResponseError,
   SearchError,
   ServerError,
-  TooLarge,
   Unauthorized,
-  Unavailable,
-  Unprocessable,
 } from "./errors.js";
 export type { ReadOptions } from "./reading.js";
 export type { SearchStream } from "./stream.js";

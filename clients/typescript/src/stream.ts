@@ -1,11 +1,26 @@
 /** The events of one search. */
 
-import { cancel } from "./calls.js";
+import { type Call, cancel } from "./calls.js";
 import { ConnectionFailed } from "./errors.js";
 import { EventReader } from "./events.js";
 import type { Attempts } from "./retries.js";
-import { chunks, type Transport } from "./transport.js";
+import { type CallOptions, chunks, type Transport } from "./transport.js";
 import type { SearchEvent, SearchResult } from "./types.js";
+
+/** Send a search, again until it is accepted and then no more. */
+export async function openStream(
+  transport: Transport,
+  call: Call<SearchResult>,
+  how: CallOptions = {},
+): Promise<SearchStream> {
+  const attempts = transport.attempts(how);
+  try {
+    return new SearchStream(transport, await transport.accepted(call, attempts), attempts);
+  } catch (error) {
+    attempts.end();
+    throw error;
+  }
+}
 
 /** To be iterated over once, to its `completed`. Leaving the loop before that ends the search on the server. */
 export class SearchStream implements AsyncIterable<SearchEvent> {

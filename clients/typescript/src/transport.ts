@@ -5,7 +5,6 @@ import type { Configuration } from "./configuration.js";
 import { errorOf, InvalidAnswer } from "./errors.js";
 import { decoded, joined } from "./lines.js";
 import { Attempts, waitAfter } from "./retries.js";
-import { SearchStream } from "./stream.js";
 
 /** Bytes of one answer that is read as a whole. */
 const LARGEST_ANSWER = 256 * 2 ** 20;
@@ -39,16 +38,9 @@ export class Transport {
     return this.#trying(call, attempts, once).finally(() => attempts.end());
   }
 
-  /** Send a search, again until it is accepted and then no more; its events are read by the caller. */
-  async stream(call: Call<unknown>, how: CallOptions = {}): Promise<SearchStream> {
-    const attempts = this.attempts(how);
-    try {
-      const response = await this.#trying(call, attempts, () => this.open(call, attempts));
-      return new SearchStream(this, response, attempts);
-    } catch (error) {
-      attempts.end();
-      throw error;
-    }
+  /** Send a call, again until it is accepted and then no more; return the answer, its body still to be read. */
+  accepted(call: Call<unknown>, attempts: Attempts): Promise<Response> {
+    return this.#trying(call, attempts, () => this.open(call, attempts));
   }
 
   async #trying<Done>(call: Call<unknown>, attempts: Attempts, attempt: () => Promise<Done>): Promise<Done> {

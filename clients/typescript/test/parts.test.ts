@@ -16,15 +16,13 @@ import { waitAfter } from "../dist/retries.js";
 const KINDS = [
   [400, ramify.BadRequest],
   [401, ramify.Unauthorized],
-  [403, ramify.Forbidden],
+  [403, ramify.ResponseError],
   [404, ramify.NotFound],
   [409, ramify.Conflict],
-  [413, ramify.TooLarge],
   [418, ramify.ResponseError],
-  [422, ramify.Unprocessable],
   [429, ramify.RateLimited],
   [500, ramify.ServerError],
-  [503, ramify.Unavailable],
+  [503, ramify.ServerError],
 ] as const;
 
 const bytes = (text: string) => new TextEncoder().encode(text);

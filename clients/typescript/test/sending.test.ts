@@ -15,8 +15,8 @@ import {
   InvalidAnswer,
   RequestTimeout,
   ResponseError,
+  ServerError,
   Unauthorized,
-  Unavailable,
 } from "ramify-client";
 
 import { answering, breaksOff, type Canned, refuses, says } from "./canned.ts";
@@ -66,7 +66,7 @@ test("two searches have two keys", async (t) => {
 test("a wait beyond the deadline is not begun", async (t) => {
   const server = await answering(t, refuses(503, { "retry-after": "60" }));
   await assert.rejects(client(server, { timeoutMs: 5000 }).models(), (error: Error) => {
-    assert.ok(error instanceof Unavailable);
+    assert.ok(error instanceof ServerError);
     assert.deepEqual([error.retryAfter, error.requestId, error.param], [60, "req-1", "p"]);
     return true;
   });
@@ -86,7 +86,7 @@ for (const status of [409, 429, 500, 503]) {
 
 test("the server can forbid another try", async (t) => {
   const server = await answering(t, refuses(503, { "x-should-retry": "false" }));
-  await assert.rejects(client(server).models(), Unavailable);
+  await assert.rejects(client(server).models(), ServerError);
   assert.equal(server.seen.length, 1);
 });
 

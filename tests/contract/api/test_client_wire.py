@@ -17,8 +17,7 @@ from ramify_client import (
     errors,
 )
 from ramify_client.configuration import Configuration
-from ramify_client.events import Reader
-from ramify_client.lines import Lines
+from ramify_client.streaming import EventReader, Lines
 
 from .client_servers import answering, refuses
 
@@ -82,7 +81,7 @@ def test_events_are_the_same_however_their_bytes_come(data: st.DataObject) -> No
     )
     stream += b'event:search.progress\ndata: {"id": "srch_a",\ndata: "tokens": 3}\n\n'
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
-    reader = Reader()
+    reader = EventReader()
     pieces = [stream[i:j] for i, j in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
     found = [event for piece in pieces for event in reader.feed(piece)]
     assert [(event.kind, event.id, event.tokens) for event in found] == [
@@ -95,7 +94,7 @@ def test_lines_and_events_are_bounded() -> None:
     with pytest.raises(InvalidAnswer, match="longer"):
         list(Lines(4).feed(b"12345"))
     with pytest.raises(InvalidAnswer, match="longer"):
-        list(Reader(8).feed(b"data:1\ndata:2\ndata:3\ndata:4\ndata:5\n"))
+        list(EventReader(8).feed(b"data:1\ndata:2\ndata:3\ndata:4\ndata:5\n"))
 
 
 def test_settings_that_cannot_be_are_refused() -> None:

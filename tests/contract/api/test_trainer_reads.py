@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import TypeAdapter
 
 from ramify.api.app import application
 from ramify_client import AsyncClient, ConnectionFailed
@@ -201,16 +202,15 @@ async def test_a_change_whose_answer_was_lost_is_not_taken_for_another_trainers(
     "record",
     [
         {"kind": "tree", "tree": {"schema_version": 99}},
-        {"kind": "tree"},
-        {"kind": "outcome", "outcome": 2.0},
-        {"kind": "outcome", "outcome": 1.0, "source": "oracle", "train": True},
+        {"kind": "outcome", "outcome": 2.0, "source": "human", "created_at": 1.0},
+        {"kind": "outcome", "outcome": 1.0, "source": "oracle", "train": True, "created_at": 1.0},
     ],
-    ids=["a tree of another schema", "no tree", "a verdict outside its range", "a verdict of nobody known"],
+    ids=["a tree of another schema", "a verdict outside its range", "a verdict of nobody known"],
 )
 async def test_what_is_no_tree_is_set_aside_and_counted(tmp_path: Path, record: dict[str, object]) -> None:
     async with served(tmp_path) as (client, _):
         reader = puller(client, tmp_path)
-        line = LogRecord.model_validate({"seq": 3, "tree_id": "tree_x", **record})
+        line: LogRecord = TypeAdapter(LogRecord).validate_python({"seq": 3, "tree_id": "tree_x", **record})
         assert reader._pulled(line) is None
         assert reader.quarantined == 1
         (kept,) = (tmp_path / "quarantine").iterdir()
