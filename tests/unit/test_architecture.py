@@ -200,7 +200,7 @@ import importlib, json, pkgutil, sys
 for name in sys.argv[1:]:
     package = importlib.import_module(name)
     for module in pkgutil.walk_packages(package.__path__, name + "."):
-        if not module.name.endswith(("__main__", ".math_worker")):
+        if not module.name.endswith(("__main__", ".math_equality")):
             importlib.import_module(module.name)
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
@@ -212,7 +212,7 @@ HEAVY = ("fastapi", "starlette", "torch", "vllm", "transformers", "sqlalchemy", 
     [("ramify_client", ()), ("ramify.search", ("ramify",)), ("ramify.rewards", ("ramify",))],
 )
 def test_importing_a_light_package_loads_no_heavy_one(package: str, allowed: tuple[str, ...]) -> None:
-    """Of `ramify.rewards` all but the math worker, which belongs into processes of its own."""
+    """Of `ramify.rewards` all but the comparison of formulas, which belongs into processes of its own."""
     loaded = subprocess.run(
         [sys.executable, "-c", LIGHT, package], check=True, capture_output=True, text=True, timeout=120
     ).stdout

@@ -10,7 +10,6 @@
 | `tasks` | the tasks that judge in this process: `countdown`, `exact`, `none` |
 | `mathematics`, `math_reading`, `math_numbers` | the `math` task, and the structure of its answers |
 | `answer_text` | the final answer of a text, and one spelling for it |
-| `pool`, `worker_process`, `worker`, `worker_memory` | killable processes, and what runs in each |
-| `math_worker` | formulas, compared inside such a process |
-| `counters` | what became of the calls, for metrics |
+| `pool`, `worker` | killable processes, and what runs in each |
+| `math_equality` | formulas, compared inside such a process |
 """

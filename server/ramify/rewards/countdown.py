@@ -19,11 +19,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict, cast
 
+from ramify.search.records import Verdict
+
 __all__ = [
     "MAX_RESULT",
-    "Grade",
+    "Operation",
     "Problem",
-    "Step",
     "apply",
     "check_problem",
     "final_answer",
@@ -56,7 +57,7 @@ class Problem(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Operation:
     """One line ``a op b = c`` of an answer, as written: nothing about it is checked but its form."""
 
     a: int
@@ -66,16 +67,6 @@ class Step:
 
     def __str__(self) -> str:
         return f"{self.a} {self.op} {self.b} = {self.c}"
-
-
-@dataclass(frozen=True, slots=True)
-class Grade:
-    """The verdict on one answer."""
-
-    outcome: float
-    """1.0 for a right answer, else 0.0."""
-    reason: str
-    """``correct``, or what is wrong and in which line, for people."""
 
 
 def check_problem(problem: Mapping[str, object]) -> Problem:
@@ -124,7 +115,7 @@ def apply(a: int, op: str, b: int) -> int | None:
     return result if result <= MAX_RESULT else None
 
 
-def parse_answer(text: str) -> list[Step] | None:
+def parse_answer(text: str) -> list[Operation] | None:
     """Return the steps of an answer (text around it stripped of blanks), or None if a line has another form."""
     if len(text) > MAX_TEXT:
         return None
@@ -133,36 +124,36 @@ def parse_answer(text: str) -> list[Step] | None:
         match = _LINE.fullmatch(line)
         if match is None:
             return None
-        steps.append(Step(int(match[1]), cast(Operator, match[2]), int(match[3]), int(match[4])))
+        steps.append(Operation(int(match[1]), cast(Operator, match[2]), int(match[3]), int(match[4])))
     return steps
 
 
-def grade(problem: Mapping[str, object], text: str) -> Grade:
+def grade(problem: Mapping[str, object], text: str) -> Verdict:
     """Judge an answer to a problem; ``text`` is the answer alone, without the prompt.
 
     Raises ``ValueError`` for a malformed problem, never for any text.
     """
     checked = check_problem(problem)
     if not text.strip():
-        return Grade(0.0, "the answer is empty")
+        return Verdict(0.0, "the answer is empty")
     steps = parse_answer(text)
     if steps is None:
-        return Grade(0.0, "a line is not of the form `a op b = c`")
+        return Verdict(0.0, "a line is not of the form `a op b = c`")
     left = Counter(checked["numbers"])
     for i, step in enumerate(steps, start=1):
         fault = _fault(step, left)
         if fault:
-            return Grade(0.0, f"line {i}, `{step}`: {fault}")
+            return Verdict(0.0, f"line {i}, `{step}`: {fault}")
         left -= Counter((step.a, step.b))
         left[step.c] += 1
     if left.total() != 1:
-        return Grade(0.0, f"{left.total()} numbers are left, not 1: {sorted(left.elements())}")
+        return Verdict(0.0, f"{left.total()} numbers are left, not 1: {sorted(left.elements())}")
     if steps[-1].c != checked["target"]:
-        return Grade(0.0, f"the result is {steps[-1].c}, not {checked['target']}")
-    return Grade(1.0, "correct")
+        return Verdict(0.0, f"the result is {steps[-1].c}, not {checked['target']}")
+    return Verdict(1.0, "correct")
 
 
-def _fault(step: Step, left: Counter[int]) -> str | None:
+def _fault(step: Operation, left: Counter[int]) -> str | None:
     """Return what is wrong with a step when ``left`` are the numbers still available, or None."""
     missing = Counter((step.a, step.b)) - left
     if missing:
@@ -201,7 +192,7 @@ def _ordered(parts: tuple[str, ...]) -> list[str]:
     return sorted(parts, key=lambda part: (not part.isdigit(), -int(part) if part.isdigit() else 0, part))
 
 
-def _combine(step: Step, a: _Term, b: _Term) -> _Term:
+def _combine(step: Operation, a: _Term, b: _Term) -> _Term:
     kind: Literal["sum", "product"] = "sum" if step.op in "+-" else "product"
     (plus, minus), (other_plus, other_minus) = a.parts(kind), b.parts(kind)
     if step.op in "-/":

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Literal
 
-from ramify.rewards.countdown import MAX_RESULT, Operator, Problem, Step, apply
+from ramify.rewards.countdown import MAX_RESULT, Operation, Operator, Problem, apply
 
 __all__ = ["COUNTS", "NUMBERS", "TARGETS", "Solver", "Split", "problems", "solve", "split_of", "walk"]
 
@@ -60,11 +60,11 @@ class Solver:
             known = self._values[mask] = frozenset(found)
         return known
 
-    def solve(self, target: int, rng: random.Random | None = None) -> list[Step] | None:
+    def solve(self, target: int, rng: random.Random | None = None) -> list[Operation] | None:
         """Return the steps of one solution, or None where there is none; with ``rng`` a random one."""
         return self._trace(self.all, target, rng)
 
-    def _trace(self, mask: int, target: int, rng: random.Random | None) -> list[Step] | None:
+    def _trace(self, mask: int, target: int, rng: random.Random | None) -> list[Operation] | None:
         if mask.bit_count() == 1:
             return [] if target in self.values(mask) else None
         splits = sorted(_splits(mask), key=lambda s: max(s[0].bit_count(), s[1].bit_count()))
@@ -104,18 +104,18 @@ def _combinations(left: frozenset[int], right: frozenset[int]) -> Iterator[int]:
                 yield a // b
 
 
-def _decompositions(target: int, rng: random.Random | None) -> list[Step]:
+def _decompositions(target: int, rng: random.Random | None) -> list[Operation]:
     """Return every legal step whose result is ``target``."""
     if target not in _STEPS_TO:
         pairs = ((a, b) for a in range(MAX_RESULT + 1) for b in range(a + 1))
         _STEPS_TO[target] = [
-            Step(a, op, b, target) for a, b in pairs for op in _OPERATORS if apply(a, op, b) == target
+            Operation(a, op, b, target) for a, b in pairs for op in _OPERATORS if apply(a, op, b) == target
         ]
     steps = _STEPS_TO[target]
     return steps if rng is None else rng.sample(steps, len(steps))
 
 
-_STEPS_TO: dict[int, list[Step]] = {}
+_STEPS_TO: dict[int, list[Operation]] = {}
 
 
 def solve(problem: Problem, rng: random.Random | None = None) -> str | None:
@@ -124,14 +124,14 @@ def solve(problem: Problem, rng: random.Random | None = None) -> str | None:
     return None if steps is None else "\n".join(map(str, steps))
 
 
-def walk(numbers: Sequence[int], rng: random.Random) -> list[Step]:
+def walk(numbers: Sequence[int], rng: random.Random) -> list[Operation]:
     """Return a random legal way to use up ``numbers``: two of them and a legal operator, drawn uniformly, a step."""
     left, steps = list(numbers), []
     while len(left) > 1:
         i, j = rng.sample(range(len(left)), 2)
         a, b = max(left[i], left[j]), min(left[i], left[j])
         op, c = rng.choice([(op, c) for op in _OPERATORS if (c := apply(a, op, b)) is not None])
-        steps.append(Step(a, op, b, c))
+        steps.append(Operation(a, op, b, c))
         left = [n for k, n in enumerate(left) if k not in (i, j)] + [c]
     return steps
 

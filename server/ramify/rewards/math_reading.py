@@ -5,7 +5,7 @@ Number      (math_numbers) an exact number, with the half unit of its last decim
 Numeral     digits in a named base
 Words       an answer in words
 Formula     LaTeX that only an algebra system can compare
-Named       `x = …`
+Assignment       `x = …`
 Chain       `a = b = …`: one answer if all are equal
 Group       a list, set, tuple, interval, union or ratio of them
 ```
@@ -49,7 +49,7 @@ class Formula:
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class Assignment:
     name: str
     value: Reading
     equation: Formula
@@ -70,7 +70,7 @@ class Group:
     """A list of two that may also be a number with a decimal comma."""
 
 
-Reading = Number | Numeral | Words | Formula | Named | Chain | Group
+Reading = Number | Numeral | Words | Formula | Assignment | Chain | Group
 
 
 def reference(answer: str) -> Reading:
@@ -205,7 +205,9 @@ def _equation(answer: str, sides: list[str], depth: int) -> Reading:
     if _SIMPLE.fullmatch(sides[0].strip()) and not number_of(sides[0].strip()):
         name = re.sub(r"[\s{}]", "", sides[0])
         rest = tuple(_read(side, depth + 1) for side in sides[1:])
-        return Named(name, rest[0] if len(set(rest)) == 1 else Chain(rest), Formula(answer, relation=True))
+        return Assignment(
+            name, rest[0] if len(set(rest)) == 1 else Chain(rest), Formula(answer, relation=True)
+        )
     if len(sides) == 2 and any(_variables(side) for side in sides):
         return Formula(answer, relation=True)
     return Chain(tuple(_read(side, depth + 1) for side in sides))

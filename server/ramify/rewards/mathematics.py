@@ -12,7 +12,7 @@ from ramify.rewards.schemas import MathProblem
 from ramify.rewards.tasks import shown
 from ramify.search.records import Verdict
 
-FUNCTIONS = "ramify.rewards.math_worker"
+FUNCTIONS = "ramify.rewards.math_equality"
 MAX_TEXT = 8_192
 """Characters of a text that a worker gets to see, counted from its end, where answers are."""
 MAX_FINAL = 500
@@ -53,7 +53,6 @@ class MathTask:
         Raises `CallFailed` (a `GradingFailed`) where it did not end or died.
         """
         reply = await self._pool.call("grade", {"reference": self._reference, "text": text[-MAX_TEXT:]})
-        self._pool.counters.grading()
         if reply["equal"]:
             return Verdict(1.0, "correct")
         if reply["final"] is None:

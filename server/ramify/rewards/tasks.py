@@ -36,8 +36,7 @@ class CountdownTask:
 
     async def grade(self, text: str) -> Verdict:
         """1 where every line is right, every number is used once and the last result is the target."""
-        grade = countdown.grade(self._problem, text)
-        return Verdict(grade.outcome, grade.reason)
+        return countdown.grade(self._problem, text)
 
 
 class ExactTask:

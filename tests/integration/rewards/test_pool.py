@@ -55,7 +55,6 @@ async def test_a_call_runs_in_another_process_in_its_main_thread(pool: Pool) -> 
     assert await pool.call("echo", {"value": {"π": [1, None, "\udc80"]}}) == {"π": [1, None, "\udc80"]}
     assert await pool.call("pid", {}) == pool.pids[0] != os.getpid()
     assert await pool.call("in_main_thread", {}) is True
-    assert pool.counters.calls == 3
 
 
 async def test_a_call_past_its_deadline_fails_as_such_and_costs_the_worker(pool: Pool, fifo: str) -> None:
@@ -68,7 +67,6 @@ async def test_a_call_past_its_deadline_fails_as_such_and_costs_the_worker(pool:
     assert ended(handle, 5)
     os.close(handle)
     assert await pool.call("echo", {"value": 1}) == 1
-    assert (pool.counters.failed_deadline, pool.counters.failed_crash, pool.counters.calls) == (1, 0, 1)
 
 
 async def test_a_worker_killed_in_the_middle_of_a_call_fails_it_as_a_crash(pool: Pool, fifo: str) -> None:
@@ -78,7 +76,6 @@ async def test_a_worker_killed_in_the_middle_of_a_call_fails_it_as_a_crash(pool:
         await call
     assert failed.value.kind == "crash"
     assert await pool.call("echo", {"value": 1}) == 1
-    assert (pool.counters.failed_deadline, pool.counters.failed_crash) == (0, 1)
 
 
 async def test_a_worker_killed_while_idle_costs_no_call(pool: Pool) -> None:
@@ -88,7 +85,6 @@ async def test_a_worker_killed_while_idle_costs_no_call(pool: Pool) -> None:
     assert ended(handle, 5)
     os.close(handle)
     assert await pool.call("pid", {}) != first
-    assert pool.counters.failed_crash == 0
 
 
 @pytest.mark.parametrize("function", ["die", "leave"])
@@ -105,7 +101,6 @@ async def test_a_function_that_raises_keeps_its_worker(pool: Pool) -> None:
         await pool.call("fail", {})
     assert failed.value.kind == "error"
     assert await pool.call("pid", {}) == before
-    assert pool.counters.failed_error == 1
 
 
 @pytest.mark.parametrize(("function", "arguments"), [("no_such", {}), ("echo", {"wrong": 1})])
@@ -146,7 +141,6 @@ async def test_a_worker_that_holds_much_memory_is_replaced_without_a_failure() -
     try:
         first = await pool.call("hold", {"size": 400 << 20})
         assert await pool.call("pid", {}) != first
-        assert pool.counters.failed_crash == 0
     finally:
         await pool.close()
 
@@ -177,7 +171,7 @@ async def test_a_module_that_does_not_import_fails_every_call_with_its_error() -
         await pool.close()
 
 
-async def test_a_full_queue_refuses_and_counts_apart(fifo: str) -> None:
+async def test_a_full_queue_refuses_the_next_call(fifo: str) -> None:
     pool = Pool(FUNCTIONS, PoolLimits(workers=1, deadline=LONG, queue=1))
     try:
         running = pool.submit("hang", {"fifo": fifo})
@@ -186,7 +180,6 @@ async def test_a_full_queue_refuses_and_counts_apart(fifo: str) -> None:
         with pytest.raises(CallFailed) as refused:
             await pool.call("echo", {"value": 2})
         assert refused.value.kind == "overload"
-        assert pool.counters.failed_overload == 1
         assert not running.done()
         assert not waiting.done()
     finally:
@@ -220,7 +213,6 @@ async def test_a_call_cancelled_while_it_waits_is_never_started(pool: Pool, fifo
     with pytest.raises(CallFailed):
         await running
     assert await pool.call("echo", {"value": 1}) == 1
-    assert pool.counters.failed_crash == 1
 
 
 async def test_closing_fails_what_runs_and_what_waits_and_leaves_no_process(fifo: str) -> None:

@@ -44,15 +44,17 @@ def test_no_module_evaluates_text_as_code(module: Path) -> None:
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: path.stem)
-def test_only_the_math_worker_imports_a_mathematics_parser(module: Path) -> None:
+def test_only_the_math_equality_imports_a_mathematics_parser(module: Path) -> None:
     found = MATH & set(imports(ast.parse(module.read_text())))
-    assert found == (MATH if module.stem == "math_worker" else set())
+    assert found == (MATH if module.stem == "math_equality" else set())
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: path.stem)
-def test_no_module_imports_the_math_worker(module: Path) -> None:
+def test_no_module_imports_the_math_equality(module: Path) -> None:
     tree = ast.parse(module.read_text())
-    assert not [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and "math_worker" in str(n.module)]
     assert not [
-        a for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names if "math_worker" in a.name
+        n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and "math_equality" in str(n.module)
+    ]
+    assert not [
+        a for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names if "math_equality" in a.name
     ]

@@ -25,10 +25,10 @@ from math_verify.grader import should_treat_as_complex
 from ramify.rewards.answer_text import final, tidy
 from ramify.rewards.math_numbers import Number, Unreadable
 from ramify.rewards.math_reading import (
+    Assignment,
     Chain,
     Formula,
     Group,
-    Named,
     Numeral,
     Reading,
     Words,
@@ -107,7 +107,7 @@ def _formulas(reading: Reading) -> Iterator[Formula]:
 
 
 def _parts(reading: Reading) -> tuple[Reading, ...]:
-    if isinstance(reading, Named):
+    if isinstance(reading, Assignment):
         return (reading.value,)
     return reading.parts if isinstance(reading, Group | Chain) else ()
 
@@ -120,12 +120,12 @@ def _same(gold: Reading | None, answer: Reading | None, strict: bool) -> bool:
     never 50."""
     if gold is None or answer is None:
         return False
-    if isinstance(gold, Named) and isinstance(answer, Named):
+    if isinstance(gold, Assignment) and isinstance(answer, Assignment):
         return gold.name == answer.name and _same(gold.value, answer.value, strict)
-    if isinstance(gold, Named) or isinstance(answer, Named):
+    if isinstance(gold, Assignment) or isinstance(answer, Assignment):
         equations = any(isinstance(one, Formula) and one.relation for one in (gold, answer))
         gold, answer = (
-            (one.equation if equations else one.value) if isinstance(one, Named) else one
+            (one.equation if equations else one.value) if isinstance(one, Assignment) else one
             for one in (gold, answer)
         )
         return _same(gold, answer, strict)
@@ -174,7 +174,7 @@ def _same_groups(gold: Reading, answer: Reading, strict: bool) -> bool:
 
 def _assigns(group: Group) -> bool:
     """Tell whether it gives each of several variables a value (`a = 1, b = 2`): bare values then mean its order."""
-    names = {part.name for part in group.parts if isinstance(part, Named)}
+    names = {part.name for part in group.parts if isinstance(part, Assignment)}
     return len(names) == len(group.parts)
 
 
