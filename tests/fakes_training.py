@@ -27,8 +27,7 @@ from fakes import FakePolicy, FakeScorer, letters
 from fakes_releases import stamped
 from ramify.api.admin import admin_application
 from ramify.api.app import application
-from ramify.api.assembly import assemble, model_of
-from ramify.api.context import Context
+from ramify.api.context import Context, assemble, model_of
 from ramify.engines import Measurement, Text
 from ramify.search.params import search_params
 from ramify.search.records import Sampling

@@ -1,28 +1,39 @@
-"""What every route may use, put together once by `server` or by a test."""
+"""The context that every route may use: the server's parts, put together once by `server` or by a test."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 
-from ramify.api.names import ModelNames
+import ramify
+from ramify.api.names import ModelNames, aliases_of
+from ramify.service.admission import Admission
 from ramify.service.judging import ValueJudge
 from ramify.service.keys import Caller, Keyring
 from ramify.service.metrics import Metrics
 from ramify.service.plain import Completions
+from ramify.service.plain_ask import CompletionPreparer
 from ramify.service.ports import Engines, ServedModel
+from ramify.service.prepare import SearchPreparer
 from ramify.service.readiness import Readiness
 from ramify.service.releases import Releases
 from ramify.service.retention import Retention
 from ramify.service.searches import Searches
+from ramify.service.served import model_of
+from ramify.service.spool import Spool
 from ramify.settings import Settings
 from ramify.treelog import TreeLog
+from ramify.weights import Release
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
+    """The server's parts, but for what starts and stops them."""
+
     settings: Settings
     keyring: Keyring
     engines: Engines
@@ -43,16 +54,97 @@ def context_of(request: Request) -> Context:
     return context
 
 
-# FastAPI calls a dependency that is no coroutine in a thread, which takes a busy server longer than a whole refusal.
+# FastAPI calls a dependency that is not a coroutine in a thread, which costs a busy server more than a whole refusal.
 async def _context(request: Request) -> Context:
     return context_of(request)
 
 
 async def _caller(request: Request) -> Caller:
-    """Who asks, as `scopes` has found out before the route was entered."""
+    """Return the caller, authenticated by `ScopedRoute` before the handler runs."""
     caller: Caller = request.state.caller
     return caller
 
 
 ContextDep = Annotated[Context, Depends(_context)]
 CallerDep = Annotated[Caller, Depends(_caller)]
+
+
+def assemble(
+    settings: Settings,
+    engines: Engines,
+    model: ServedModel,
+    log: TreeLog,
+    *,
+    base: Release | None = None,
+    current: Release | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    now: Callable[[], float] = time.time,
+) -> Context:
+    """Put a server's parts together and have its metrics watch them.
+
+    base: the release that is served until another is activated; current: the one in the engines. Both are `None` if the
+    models served are no release. clock: seconds, monotonic. now: Unix seconds.
+    """
+    metrics = Metrics()
+    admission = Admission(settings.admission, clock, metrics.rejected)
+    preparer = SearchPreparer(model, engines.tokenizer, engines.max_model_len, settings.limits, now)
+    spool = Spool(log, settings.spool, clock)
+    searches = Searches(
+        engines, log, preparer, admission, metrics, spool, settings.limits.verdict_seconds, clock
+    )
+    plain = CompletionPreparer(engines, model, settings.limits, tools=settings.engine.tool_parser is not None)
+    completions = Completions(
+        engines, plain, settings.limits, admission, metrics, clock, lambda: searches.draining
+    )
+    searches.stop_others.append(completions.stop_all)
+    context = Context(
+        settings=settings,
+        keyring=Keyring(settings.auth.all_keys()),
+        engines=engines,
+        model=model,
+        names=ModelNames(model, aliases_of(settings)),
+        log=log,
+        searches=searches,
+        completions=completions,
+        releases=Releases(
+            engines,
+            model,
+            log,
+            searches,
+            metrics,
+            clock,
+            model_of=lambda release: model_of(release, settings),
+            root=settings.weights,
+            base=base,
+            current=current,
+        ),
+        judge=ValueJudge(engines, model, settings.limits),
+        readiness=Readiness(engines, settings.probe, clock, lambda: searches.draining),
+        retention=Retention(log, settings.retention, metrics.expired, now),
+        metrics=metrics,
+    )
+    _watch(context)
+    return context
+
+
+def _watch(context: Context) -> None:
+    metrics, searches, admission = context.metrics, context.searches, context.searches.admission
+    metrics.serving(ramify.__version__, context.model.name, context.model.release)
+    metrics.gauge("ramify_searches_running", "Admitted, not yet logged.", lambda: len(searches.running))
+    completions = context.completions
+    metrics.gauge(
+        "ramify_completions_running", "Plain ones, admitted, not yet ended.", lambda: len(completions.running)
+    )
+    metrics.gauge("ramify_searches_waiting", "Waiting to be admitted.", lambda: admission.waiting)
+    metrics.gauge(
+        "ramify_reserved_tokens", "That running searches may still generate.", lambda: admission.reserved
+    )
+    metrics.gauge("ramify_log_queue_depth", "Writes that are not yet committed.", lambda: context.log.pending)
+    metrics.gauge(
+        "ramify_log_spooled_searches", "Finished, waiting for the log.", lambda: len(searches.spool)
+    )
+    retention = context.retention
+    metrics.gauge("ramify_log_trees", "In the log.", lambda: retention.figures.trees)
+    metrics.gauge("ramify_log_bytes", "Of their bodies, compressed.", lambda: retention.figures.bytes)
+    metrics.gauge("ramify_log_oldest_seconds", "Age of the oldest tree.", lambda: retention.oldest_seconds)
+    metrics.watch("ramify_engine", context.engines.stats)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, get_args
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -15,8 +17,6 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 
-from ramify.api.disconnect import nobody
-from ramify.api.suggestions import is_model, suggestions
 from ramify.api.wire_common import ErrorBody, ErrorDetail
 from ramify.service import errors as e
 from ramify.treelog import CorruptTree, LogError
@@ -24,9 +24,16 @@ from ramify.treelog import CorruptTree, LogError
 logger = logging.getLogger(__name__)
 
 MOST_ERRORS = 10
+"""Wrong fields that one message names."""
+MOST_SUGGESTIONS = 3
+"""Fields that are suggested in place of an unknown one."""
+ALIKE = 0.7
+"""How alike two names must be to suggest one for the other, from 0 to 1 (difflib's ratio)."""
 LONGEST_INPUT = 200
 """Characters of the sender's own text that an error repeats."""
 LONGEST_MESSAGE = 2000
+CLIENT_GONE = 499
+"""nginx's status for a client that has left; it is seen in our own log only."""
 _BRANCH = re.compile(r"\[|^(constrained-)?(str|int|float|list)$")
 """How pydantic names a branch of a union in a path."""
 
@@ -203,7 +210,7 @@ def install(app: FastAPI) -> None:
         return response(error.status_code, message, code=code, headers=headers)
 
     async def gone(_: Request, __: Exception) -> Response:
-        return nobody()
+        return Response(status_code=CLIENT_GONE)
 
     async def unexpected(request: Request, error: Exception) -> Response:
         number = request.scope.get("ramify_request_id", "unknown")
@@ -215,3 +222,35 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(Exception, unexpected)
+
+
+# -- suggestions for unknown fields ----------------------------------------------------------------------------------
+
+
+def suggestions(body: type[BaseModel], path: str) -> list[str]:
+    """The paths of `body`'s fields that `path`, which is none of them, may stand for; the likeliest first.
+
+    Beside the field itself before elsewhere: `search.kapa` is `search.kappa`; `tokens` is `search.budget.tokens`.
+    """
+    parent, _, name = path.rpartition(".")
+    known: dict[str, list[str]] = {}
+    for field in paths(body):
+        known.setdefault(field.rpartition(".")[2], []).append(field)
+    beside = {n for n, fields in known.items() if any(f.rpartition(".")[0] == parent for f in fields)}
+    if close := get_close_matches(name[:64], beside, n=1, cutoff=ALIKE):
+        return [".".join(filter(None, (parent, close[0])))]
+    close = get_close_matches(name[:64], known, n=1, cutoff=ALIKE)
+    return known[close[0]][:MOST_SUGGESTIONS] if close else []
+
+
+def paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted path of every field, objects and what is in them. Lists are not looked into."""
+    for name, field in model.model_fields.items():
+        yield prefix + (field.alias or name)
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if is_model(kind):
+                yield from paths(kind, f"{prefix}{name}.")
+
+
+def is_model(kind: Any) -> bool:
+    return inspect.isclass(kind) and issubclass(kind, BaseModel)

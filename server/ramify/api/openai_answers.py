@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from ramify.api import convert, sse
+from ramify.api import convert, streaming
 from ramify.api import wire_openai as wire
 from ramify.api import wire_openai_replies as replies
 from ramify.api.convert_openai import Body, stops
@@ -129,9 +129,9 @@ def chunks(reply: Reply, wanted: UsageWanted) -> Iterator[bytes]:
         head["object"] = "chat.completion.chunk"
     for choice in choices:
         for part in _parts(choice):
-            yield sse.data({**head, "choices": [part]})
+            yield streaming.event(None, {**head, "choices": [part]})
     if wanted != "never":
-        yield sse.data({**head, "choices": [], "usage": usage})
+        yield streaming.event(None, {**head, "choices": [], "usage": usage})
 
 
 def _parts(choice: Json) -> Iterator[Json]:
@@ -201,7 +201,7 @@ def plain_chunk(chunk: Mapping[str, Any], model: ServedModel, wanted: UsageWante
     if wanted != "never":
         usage = None if chunk["choices"] and wanted == "end" else chunk.get("usage")
         content["usage"] = usage and usage_of(usage).model_dump()
-    return sse.data(content)
+    return streaming.event(None, content)
 
 
 def usage_of(usage: Mapping[str, Any]) -> replies.Usage:

@@ -24,8 +24,7 @@ from typing import Any, TypeVar
 import ramify
 from ramify.api.admin import admin_application
 from ramify.api.app import application
-from ramify.api.assembly import assemble
-from ramify.api.context import Context
+from ramify.api.context import Context, assemble
 from ramify.api.names import aliases_of
 from ramify.connections import ConnectionLimits, Listener
 from ramify.engines import EngineConfig, EngineError, Engines

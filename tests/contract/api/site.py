@@ -12,7 +12,7 @@ import httpx
 
 from fakes_releases import ReloadingEngines, number, stamped, write_release
 from ramify.api.admin import admin_application
-from ramify.api.assembly import assemble
+from ramify.api.context import assemble
 from ramify.service.catalogue import at_start
 from ramify.service.served import of_release
 from ramify.settings import Settings

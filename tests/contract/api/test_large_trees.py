@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramify.api.large import accepted
+from ramify.api.large_answers import accepted
 from ramify.search.tree import Tree
 from ramify.treelog.records import _parsed
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import ramify
-from ramify.api.static_files import static_files
+from ramify.api.routes.pages import static_files
 
 from .world import World
 

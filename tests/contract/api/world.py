@@ -19,8 +19,7 @@ from starlette.types import ASGIApp
 from fakes import FakePolicy, FakeScorer, decode, encode, letters
 from fakes_openai import FakePlain
 from ramify.api.app import application
-from ramify.api.assembly import assemble
-from ramify.api.context import Context
+from ramify.api.context import Context, assemble
 from ramify.search.records import Action
 from ramify.service.ports import ServedModel
 from ramify.settings import Settings

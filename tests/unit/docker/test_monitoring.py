@@ -35,7 +35,7 @@ GAUGES = {
     "log_bytes",
     "log_oldest_seconds",
 }
-"""The server's, made where its parts are put together (`ramify.api.assembly`)."""
+"""The server's, made where its parts are put together (`ramify.api.context`)."""
 ENGINE = {
     f"{role}_{what}" for role in ("policy", "value") for what in ("running", "waiting", "kv_usage", "steps")
 }

@@ -14,16 +14,16 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request, Response
 
 from ramify.api import convert_openai as convert
-from ramify.api import openai_answers, openai_rules, sse
+from ramify.api import openai_answers, openai_rules, streaming
 from ramify.api import wire_openai as wire
 from ramify.api import wire_openai_replies as replies
 from ramify.api.context import CallerDep, Context, ContextDep
-from ramify.api.disconnect import ClientGone, nobody, unless_gone
 from ramify.api.documentation import CHAT_EXAMPLES, COMPLETION_EXAMPLES, STREAM
 from ramify.api.middleware import request_id
 from ramify.api.names import SearchHeader
-from ramify.api.routes.search import headers_of
+from ramify.api.routes.search import headers_of, logged_tree
 from ramify.api.scopes import ScopedRoute, needs
+from ramify.api.streaming import unless_gone
 from ramify.api.wire_common import ErrorBody
 from ramify.search.tree import Tree
 from ramify.service.answers import failure
@@ -88,14 +88,11 @@ async def _answer(
     body: convert.Body, request: Request, context: Context, caller: Caller, key: str | None
 ) -> Response:
     openai_rules.check(body)
-    try:
-        if body.search is not None:
-            return await _searched(body, request, context, caller, key)
-        if key is not None:
-            raise not_kept()
-        return await _plain(body, request, context, caller)
-    except ClientGone:
-        return nobody()
+    if body.search is not None:
+        return await _searched(body, request, context, caller, key)
+    if key is not None:
+        raise not_kept()
+    return await _plain(body, request, context, caller)
 
 
 def not_kept() -> BadRequest:
@@ -107,7 +104,7 @@ def not_kept() -> BadRequest:
 
 def _broken_off(error: ErrorBody) -> bytes:
     """The end of a stream that an error has broken off, as OpenAI's clients read it."""
-    return sse.data(error.model_dump()) + openai_answers.DONE
+    return streaming.event(None, error) + openai_answers.DONE
 
 
 # -- the policy alone --------------------------------------------------------------------------------------------
@@ -117,7 +114,7 @@ async def _plain(body: convert.Body, request: Request, context: Context, caller:
     ask = convert.plain_ask(body, request_id(request))
     if body.stream:
         stream = await unless_gone(request.receive, context.completions.stream(ask, caller))
-        return sse.EventStream(_plain_chunks(stream, _wants_usage(body), context), told=_broken_off)
+        return streaming.EventStream(_plain_chunks(stream, _wants_usage(body), context), on_error=_broken_off)
     answer = await unless_gone(request.receive, context.completions.complete(ask, caller))
     return _json(openai_answers.json_of(openai_answers.plain(answer, context.model)))
 
@@ -149,14 +146,10 @@ async def _searched(
         raise convert.renamed(error, body) from error
     headers = NO_RETRY | headers_of(begun)
     if body.stream:
-        return sse.EventStream(_search_chunks(begun, body, context), headers, _broken_off)
+        return streaming.EventStream(_search_chunks(begun, body, context), headers, _broken_off)
     if isinstance(begun, ReplayedAnswer):
         return _json(begun.body, headers)
-    try:
-        tree = await unless_gone(request.receive, begun.logged())
-    except ClientGone:
-        begun.stop("cancelled", "disconnect")
-        raise
+    tree = await logged_tree(begun, request)
     return _json(openai_answers.json_of(_reply(tree, body, context)), headers)
 
 
@@ -167,7 +160,7 @@ async def _search_chunks(
         if isinstance(begun, ReplayedAnswer):
             reply = _parsed(begun.body, body)
         else:
-            yield sse.comment(f"search {begun.id}")
+            yield streaming.comment(f"search {begun.id}")
             async for ping in _pings(begun, context.settings.stream.ping_seconds):
                 yield ping
             reply = _reply(await begun.logged(), body, context)
@@ -183,7 +176,7 @@ async def _pings(running: RunningSearch, seconds: float) -> AsyncIterator[bytes]
     """A comment every so often until the search has ended."""
     assert running.life is not None
     while not (await asyncio.wait((running.life,), timeout=seconds))[0]:
-        yield sse.comment(f"{running.spent} tokens")
+        yield streaming.comment(f"{running.spent} tokens")
 
 
 def _once(body: convert.Body, key: str | None, context: Context) -> IdempotencyKey | None:

@@ -8,15 +8,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request, Response
 
 from ramify.api import convert_openai as convert
-from ramify.api import errors, responses_rules, sse
+from ramify.api import errors, responses_rules, streaming
 from ramify.api import wire_responses as wire
 from ramify.api.context import CallerDep, Context, ContextDep
-from ramify.api.disconnect import ClientGone, nobody, unless_gone
 from ramify.api.documentation import STREAM
 from ramify.api.middleware import request_id
 from ramify.api.names import SearchHeader
 from ramify.api.routes.openai import Key, not_kept
 from ramify.api.scopes import ScopedRoute, needs
+from ramify.api.streaming import unless_gone
 from ramify.service.plain import CompletionStream
 
 router = APIRouter(route_class=ScopedRoute, tags=["openai"])
@@ -45,13 +45,10 @@ async def create(
         raise not_kept()
     model = context.names.plainly(body.model, search)
     ask = convert.response_ask(body, model, request_id(request))
-    try:
-        if body.stream:
-            stream = await unless_gone(request.receive, context.completions.stream(ask, caller))
-            return sse.EventStream(_events(stream, context, request_id(request)))
-        answer = await unless_gone(request.receive, context.completions.complete(ask, caller))
-    except ClientGone:
-        return nobody()
+    if body.stream:
+        stream = await unless_gone(request.receive, context.completions.stream(ask, caller))
+        return streaming.EventStream(_events(stream, context, request_id(request)))
+    answer = await unless_gone(request.receive, context.completions.complete(ask, caller))
     reply = wire.ResponsesReply(**_named(answer, context))
     return Response(reply.model_dump_json().encode(), media_type="application/json")
 
@@ -86,10 +83,12 @@ async def _events(stream: CompletionStream, context: Context, request: str) -> A
         async for event in stream:
             number += 1
             told = {"response": _named(event["response"], context)} if "response" in event else {}
-            yield sse.named(event["type"], {**event, **told})
+            yield streaming.event(event["type"], {**event, **told})
     except Exception as error:
         detail = errors.stream_error(error, request).error.model_dump()
-        yield sse.named("error", {"type": "error", "sequence_number": number, **detail, "error": detail})
+        yield streaming.event(
+            "error", {"type": "error", "sequence_number": number, **detail, "error": detail}
+        )
     finally:
         await stream.close()
 

@@ -9,14 +9,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
 
-from ramify.api import convert, large, sse
+from ramify.api import convert, large_answers, streaming
 from ramify.api import wire_search as wire
 from ramify.api.context import CallerDep, Context, ContextDep
-from ramify.api.disconnect import ClientGone, nobody, unless_gone
 from ramify.api.documentation import SEARCH_EXAMPLES, STREAM
 from ramify.api.names import SearchHeader
 from ramify.api.scopes import ScopedRoute, needs
+from ramify.api.streaming import unless_gone
 from ramify.search.tree import Tree
 from ramify.service.answers import failure
 from ramify.service.ask import SearchSpec
@@ -66,23 +67,26 @@ async def answered(
     once: IdempotencyKey | None,
 ) -> Response:
     """Search, and answer as JSON or as a stream; stop where the client leaves."""
-    try:
-        begun = await unless_gone(request.receive, context.searches.start(ask, caller, once))
-    except ClientGone:
-        return nobody()
+    begun = await unless_gone(request.receive, context.searches.start(ask, caller, once))
     headers = headers_of(begun)
     if body.stream:
-        return sse.EventStream(_events(begun, body, context), headers)
+        return streaming.EventStream(_events(begun, body, context), headers)
     if isinstance(begun, ReplayedAnswer):
-        return await large.answer(request, lambda: begun.body, headers=headers)
-    try:
-        tree = await unless_gone(request.receive, begun.logged())
-    except ClientGone:
-        begun.stop("cancelled", "disconnect")
-        return nobody()
+        return await large_answers.answer(request, lambda: begun.body, headers=headers)
+    tree = await logged_tree(begun, request)
     if problem := failure(tree):
         raise problem
-    return await large.answer(request, lambda: _render(tree, body, context), headers=headers)
+    return await large_answers.answer(request, lambda: _render(tree, body, context), headers=headers)
+
+
+async def logged_tree(running: RunningSearch, request: Request) -> Tree:
+    """Wait until a search has ended and its tree is logged. If the client leaves first, stop the search and raise
+    `ClientDisconnect`."""
+    try:
+        return await unless_gone(request.receive, running.logged())
+    except ClientDisconnect:
+        running.stop("cancelled", "disconnect")
+        raise
 
 
 @router.get("/v1/search/{search_id}", response_model=wire.SearchReply)
@@ -106,13 +110,10 @@ async def cancel(search_id: Id, context: ContextDep, caller: CallerDep) -> wire.
 @needs("search")
 async def value(body: wire.ValueRequest, request: Request, context: ContextDep) -> Response:
     """What the value model thinks of answers, finished or not: the expected outcome of each, in [0, 1]."""
-    try:
-        judged = await unless_gone(
-            request.receive,
-            context.judge.value(context.names.served(body.model), body.prompt, body.continuations),
-        )
-    except ClientGone:
-        return nobody()
+    judged = await unless_gone(
+        request.receive,
+        context.judge.value(context.names.served(body.model), body.prompt, body.continuations),
+    )
     reply = wire.ValueReply(
         model=context.model.name,
         release=judged.scores[0].release,
@@ -139,7 +140,9 @@ def once_of(
 def _render(tree: Tree, body: wire.SearchOptions, context: Context) -> bytes:
     reply = convert.search_reply(tree, context.model, body.n)
     if body.include_tree:
-        return large.with_tree(reply.model_dump(exclude={"tree_document"}), "tree_document", tree_json(tree))
+        return large_answers.with_tree(
+            reply.model_dump(exclude={"tree_document"}), "tree_document", tree_json(tree)
+        )
     return reply.model_dump_json(exclude={"tree_document"}).encode()
 
 
@@ -158,18 +161,18 @@ async def _events(
 ) -> AsyncIterator[bytes]:
     if isinstance(begun, ReplayedAnswer):
         done = await asyncio.to_thread(wire.SearchReply.model_validate_json, begun.body)
-        yield sse.event("search.started", convert.replayed_event(done))
-        yield sse.event("search.completed", begun.body)
+        yield streaming.event("search.started", convert.replayed_event(done))
+        yield streaming.event("search.completed", begun.body)
         return
     try:
-        yield sse.event("search.started", convert.started_event(begun.tree, context.model))
+        yield streaming.event("search.started", convert.started_event(begun.tree, context.model))
         nodes = body.stream_options is not None and body.stream_options.nodes
         async for chunk in _progress(begun, context, TreeDelta(begun.tree) if nodes else None):
             yield chunk
         tree = await begun.logged()
         if problem := failure(tree):
             raise problem
-        yield sse.event("search.completed", await asyncio.to_thread(_render, tree, body, context))
+        yield streaming.event("search.completed", await asyncio.to_thread(_render, tree, body, context))
     finally:
         begun.stop("cancelled", "disconnect")  # without effect on one that has ended
 
@@ -187,7 +190,7 @@ async def _progress(
         news = growing.news() if growing else None
         if progress.tokens != shown or news:
             shown, sent = progress.tokens, loop.time()
-            yield sse.event("search.progress", convert.progress_event(running.id, progress, news))
+            yield streaming.event("search.progress", convert.progress_event(running.id, progress, news))
         elif loop.time() - sent >= settings.ping_seconds:
             sent = loop.time()
-            yield sse.PING
+            yield streaming.PING

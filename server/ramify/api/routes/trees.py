@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from ramify.api import convert, large
+from ramify.api import convert, large_answers
 from ramify.api import wire_trees as wire
 from ramify.api.context import CallerDep, Context, ContextDep
 from ramify.api.documentation import DOT, NDJSON
@@ -96,7 +96,7 @@ async def one(
     """One tree with the later verdicts on it; `format=dot` for Graphviz."""
     entry = await _entry(context, caller, tree)
     if form == "dot":
-        return await large.answer(request, lambda: dot(entry.tree()).encode(), media_type=GRAPHVIZ)
+        return await large_answers.answer(request, lambda: dot(entry.tree()).encode(), media_type=GRAPHVIZ)
     feedback = [convert.feedback_of(one) for one in await context.log.feedback(entry.tree_id)]
     head = {
         "object": "tree",
@@ -108,7 +108,7 @@ async def one(
         "outcome_source": entry.outcome_source,
         "feedback": [verdict.model_dump() for verdict in feedback],
     }
-    return await large.answer(request, lambda: large.with_tree(head, "tree", entry.body))
+    return await large_answers.answer(request, lambda: large_answers.with_tree(head, "tree", entry.body))
 
 
 @router.delete("/v1/trees/{tree}", response_model=wire.Deleted)
