@@ -4,7 +4,7 @@ BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup demo serve loop test check format docs bench client-types test-browser test-compose test-clients real-round viewer-image crash-test overload-test clean
+.PHONY: setup demo serve loop demo-model compare test check format docs bench client-types test-browser test-compose test-clients real-round viewer-image crash-test overload-test clean
 
 setup: .venv/.ready
 
@@ -25,6 +25,15 @@ serve: setup
 
 loop: setup
 	$(BIN)/ramify-trainer loop
+
+# The shipped policy and value model from nothing, in runs/weights; hours on two cores. One that was stopped goes on.
+demo-model: setup
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m research.bootstrap make
+
+# Ways to learn from one base, at equal cost; about an hour. OUT=folder goes on with one that was stopped.
+OUT ?= runs/compare
+compare: setup
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m research.compare --out $(OUT)
 
 test: setup
 	$(BIN)/python -m pytest

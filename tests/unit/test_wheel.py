@@ -15,12 +15,11 @@ DEMOS = """
 from pathlib import Path
 import ramify, ramify_client, ramify_trainer
 from ramify.weights import load_release, shipped
-from ramify_trainer.cli import DEMO_COMPARE, DEMO_LOOP
-from ramify_trainer.compare.config import CompareConfig
+from ramify_trainer.cli import DEMO_LOOP
 from ramify_trainer.loop.config import LoopConfig
 for package in (ramify, ramify_client, ramify_trainer):
     print(Path(package.__file__).parent.parent)
-for release in (shipped(), Path(LoopConfig.read(DEMO_LOOP).base), Path(CompareConfig.read(DEMO_COMPARE).base)):
+for release in (shipped(), Path(LoopConfig.read(DEMO_LOOP).base)):
     print(load_release(release.resolve()).manifest.name)
 """
 
@@ -57,7 +56,7 @@ def python(folder: Path, *words: str, cwd: Path | None = None) -> str:
 def test_the_demos_of_server_and_trainer_find_their_files_in_the_wheel(installed: Path) -> None:
     assert python(installed, "-c", DEMOS).split() == [
         *[str(installed)] * 3,
-        *("countdown-tiny", "countdown-weak", "countdown-weak"),
+        *("countdown-tiny", "countdown-weak"),
     ]
 
 
@@ -67,7 +66,6 @@ def test_the_demos_of_server_and_trainer_find_their_files_in_the_wheel(installed
         (["-m", "ramify", "--version"], "ramify 0."),
         (["bin/ramify", "--version"], "ramify 0."),
         (["bin/ramify-trainer", "loop", "--help"], "round after round"),
-        (["bin/ramify-trainer", "compare", "--help"], "at equal generated tokens"),
     ],
 )
 def test_the_commands_run_from_the_wheel(installed: Path, words: list[str], said: str) -> None:

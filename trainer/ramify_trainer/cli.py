@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +15,11 @@ from rich.markdown import Markdown
 from rich.progress import MofNCompleteColumn, Progress
 
 from ramify import logs, weights
-from ramify.rewards.countdown_data import Split
 from ramify.rewards.errors import BadDataset
 from ramify_client import RamifyError
 from ramify_trainer.errors import TrainerError
 
 DEMO_LOOP = Path(__file__).with_name("configs") / "loop.toml"
-DEMO_COMPARE = DEMO_LOOP.with_name("compare.toml")
 app = typer.Typer(no_args_is_help=True, help="Train what a tree search found back into the weights.")
 
 
@@ -112,60 +109,6 @@ def gate_power_command(
         Console().print(f"{100 * effect:+.0f} points: promoted {100 * share:.1f} %", highlight=False)
 
 
-@app.command("bootstrap")
-def bootstrap_command(
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings; the demo's by default.")] = None,
-    work: Annotated[
-        Path, typer.Option(help="Where stages leave their results; a stopped run goes on.")
-    ] = Path("runs/bootstrap"),
-    out: Annotated[Path, typer.Option(help="Directory of releases to publish in.")] = Path("runs/weights"),
-    release: Annotated[
-        str | None, typer.Option(help="Id to publish under; the next free one by default.")
-    ] = None,
-    start: Annotated[
-        Path | None,
-        typer.Option(
-            help="Release whose policy is kept and whose value model is trained on; none: from nothing."
-        ),
-    ] = None,
-) -> None:
-    """Train the demo's policy and value model from nothing and publish them as a release."""
-    from ramify_trainer.bootstrap.config import BootstrapConfig
-    from ramify_trainer.bootstrap.run import bootstrap
-
-    settings = BootstrapConfig.read(config) if config else BootstrapConfig()
-    begun = weights.load_release(start) if start else None
-    published = bootstrap(settings, work, out, release, begun)
-    Console().print(Markdown((work / "report.md").read_text(encoding="utf-8")))
-    Console().print(f"published {published.id} in {published.path}")
-
-
-@app.command("report")
-def report_command(
-    release: Annotated[
-        Path | None, typer.Option(help="Directory of a release; the shipped one by default.")
-    ] = None,
-    split: Annotated[Split, typer.Option(help="train, dev or test.")] = "dev",
-    problems: Annotated[int, typer.Option(min=1, help="Problems of each number count.")] = 300,
-    answers: Annotated[int, typer.Option(min=1, help="Sampled answers a problem.")] = 64,
-    seed: Annotated[int, typer.Option(help="Seed of problems and samples.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Cores to use.")] = 2,
-    out: Annotated[Path | None, typer.Option(help="JSON file to write the figures to.")] = None,
-) -> None:
-    """Measure a release of the demo model on held-out problems."""
-    from ramify_trainer.bootstrap.config import BootstrapConfig, ReportConfig
-    from ramify_trainer.bootstrap.report import markdown
-    from ramify_trainer.bootstrap.run import fast_torch, report_on
-
-    loaded = weights.load_release(release or weights.shipped())
-    settings = BootstrapConfig(seed=seed, report=ReportConfig(problems=problems, answers=answers))
-    with fast_torch(threads):
-        report = {"release": loaded.id, **report_on(loaded.policy_path, loaded.value_path, settings, split)}
-    if out is not None:
-        out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    Console().print(Markdown(markdown(report)))
-
-
 @app.command("loop")
 def loop_command(
     config: Annotated[Path | None, typer.Option(help="TOML file of the run; the demo's by default.")] = None,
@@ -188,35 +131,6 @@ def loop_command(
         table = demo(settings, folder, TenthsOf(Console(stderr=True)))
     Console().print(Markdown(table))
     Console().print(f"results in {folder}: results.md, results.json, curve.png, weights/")
-
-
-@app.command("compare")
-def compare_command(
-    config: Annotated[
-        Path | None, typer.Option(help="TOML file of the comparison; the demo's by default.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of results; a comparison that was stopped goes on. None: runs/compare/<time>."
-        ),
-    ] = None,
-    arm: Annotated[
-        list[str] | None,
-        typer.Option(help="Only this arm and seed, as `flat_ppo-0`; may be given several times."),
-    ] = None,
-) -> None:
-    """Learn in several ways from one base, at equal generated tokens and equal optimizer steps; table and curves."""
-    from ramify_trainer.compare.config import CompareConfig
-    from ramify_trainer.compare.report import write
-    from ramify_trainer.compare.run import compare
-
-    folder = out or Path("runs/compare") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    with refusing("compare"):
-        settings = CompareConfig.read(config or DEMO_COMPARE)
-        points = compare(settings, folder, TenthsOf(Console(stderr=True)), arm or ())
-    Console().print(Markdown(write(folder, settings, points)))
-    Console().print(f"results in {folder}: results.md, results.json, curves.png")
 
 
 class TenthsOf:

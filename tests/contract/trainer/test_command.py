@@ -111,11 +111,10 @@ async def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:
         assert (code, said.splitlines()) == (1, [told])
 
 
-@pytest.mark.parametrize("command", ["loop", "compare"])
-async def test_a_settings_file_that_is_not_there_is_said_in_a_line(tmp_path: Path, command: str) -> None:
-    code, said = await trainer(command, "--config", str(tmp_path / "absent.toml"))
+async def test_a_settings_file_that_is_not_there_is_said_in_a_line(tmp_path: Path) -> None:
+    code, said = await trainer("loop", "--config", str(tmp_path / "absent.toml"))
     assert code == 1
-    assert [line.partition(": ")[0] for line in said.splitlines()] == [f"ramify-trainer {command}"]
+    assert [line.partition(": ")[0] for line in said.splitlines()] == ["ramify-trainer loop"]
     assert "absent.toml" in said
 
 

@@ -40,7 +40,7 @@ from ramify_trainer.learning.probing import longest_path, policy_fault, value_fa
 from ramify_trainer.learning.reading import Reader
 from ramify_trainer.learning.trainee import LossOf, Trainee
 
-__all__ = ["Learner"]
+__all__ = ["Learner", "torch_settings"]
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class Learner:
         and counted. With several processes each must be given the same trees and seed.
 
         Raises `FloatingPointError` where a gradient is not finite; the weights are then those before that step."""
-        with _torch_for_training(self.config.threads):
+        with torch_settings(self.config.threads):
             began = time.perf_counter()
             refused = Counter(
                 reason for tree in trees if (reason := policy_refusal(tree, self.config)) is not None
@@ -272,7 +272,7 @@ class Learner:
 
 
 @contextmanager
-def _torch_for_training(threads: int | None) -> Iterator[None]:
+def torch_settings(threads: int | None) -> Iterator[None]:
     """Use so many cores, and no denormal numbers (slow, and too small to matter), until the block ends."""
     np.finfo(np.float32), np.finfo(np.float64)  # worked out now: without denormals NumPy warns
     before = torch.get_num_threads()

@@ -1,0 +1,112 @@
+"""What an arm had come to after each round, kept on disk as soon as it is known; means over seeds; steps to a level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from ramify_trainer.loop.state import replace
+
+
+class Point(BaseModel):
+    """One arm, one seed, after a round. Accuracies in [0, 1]."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    arm: str
+    seed: int
+    round: int
+    """0 is the base."""
+    steps: int = 0
+    """Optimizer steps so far."""
+    tokens: int = 0
+    """Generated for training so far."""
+    greedy: float
+    mean_at_k: float
+    searched: float
+    """With search."""
+    training: dict[str, float] = {}
+    """The learner's figures of this round."""
+    seconds: float = 0.0
+    """Of this round, without what was measured."""
+
+
+_POINTS = TypeAdapter(list[Point])
+
+
+def read(path: Path) -> list[Point]:
+    """An arm's points, the base first; none where it has not begun."""
+    return _POINTS.validate_json(path.read_bytes()) if path.exists() else []
+
+
+def keep(points: list[Point], path: Path) -> None:
+    """Durably, all or nothing."""
+    replace(path, _POINTS.dump_json(points, indent=1))
+
+
+Figure = Literal["greedy", "mean_at_k", "searched"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """An arm after a round, over those of its seeds that came so far. Accuracies in [0, 1]."""
+
+    arm: str
+    round: int
+    seeds: int
+    steps: float
+    tokens: float
+    """Generated for training so far."""
+    greedy: float
+    mean_at_k: float
+    searched: float
+    seconds: float
+    """Of all rounds so far."""
+
+
+def means(points: Sequence[Point]) -> list[Mean]:
+    """By arm, in the order in which the arms are met, then by round."""
+    arms: dict[str, list[Point]] = {}
+    for point in points:
+        arms.setdefault(point.arm, []).append(point)
+    return [_mean(arm, i, mine) for arm, mine in arms.items() for i in sorted({p.round for p in mine})]
+
+
+def _mean(arm: str, round_: int, points: Sequence[Point]) -> Mean:
+    here = [p for p in points if p.round == round_]
+    known = {p.seed for p in here}
+    seconds = sum(p.seconds for p in points if p.round <= round_ and p.seed in known)
+
+    def over_seeds(values: Sequence[float]) -> float:
+        return sum(values) / len(values)
+
+    return Mean(
+        arm=arm,
+        round=round_,
+        seeds=len(here),
+        steps=over_seeds([p.steps for p in here]),
+        tokens=over_seeds([p.tokens for p in here]),
+        greedy=over_seeds([p.greedy for p in here]),
+        mean_at_k=over_seeds([p.mean_at_k for p in here]),
+        searched=over_seeds([p.searched for p in here]),
+        seconds=seconds / len(here),
+    )
+
+
+def steps_to_reach(curve: Sequence[Mean], figure: Figure, level: float) -> float | None:
+    """The optimizer steps at which an arm's curve first comes to `level`, straight lines between its rounds; None
+    where it never does."""
+    before: Mean | None = None
+    for point in curve:
+        here: float = getattr(point, figure)
+        if here >= level:
+            if before is None:
+                return point.steps
+            low: float = getattr(before, figure)
+            return before.steps + (point.steps - before.steps) * (level - low) / (here - low)
+        before = point
+    return None

@@ -1,0 +1,162 @@
+"""A comparison as tables, as JSON, and as curves against optimizer steps and against generated tokens."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import combinations
+from pathlib import Path
+
+from ramify_trainer.gating import PolicyScores
+from ramify_trainer.loop.measure import read_scores
+from ramify_trainer.loop.report import difference
+from ramify_trainer.loop.state import State
+from research.compare.config import ArmRun, CompareConfig
+from research.compare.points import Figure, Mean, Point, means, steps_to_reach
+
+FIGURES: Mapping[Figure, str] = {
+    "mean_at_k": "mean@k",
+    "greedy": "greedy",
+    "searched": "with search",
+}
+
+
+def markdown(config: CompareConfig, points: Sequence[Point]) -> str:
+    """Where every arm ended, the way there, and the steps that each needed for the others' accuracy."""
+    found = means(points)
+    return "\n".join([*_ends(config, found), "", *_ways(config, found), "", *_reached(config, found), ""])
+
+
+def _curves(config: CompareConfig, found: Sequence[Mean]) -> dict[str, tuple[str, list[Mean]]]:
+    """Label and curve by arm, of those that have begun."""
+    every = {arm.name: (arm.label, [m for m in found if m.arm == arm.name]) for arm in config.arms}
+    return {name: (label, curve) for name, (label, curve) in every.items() if curve}
+
+
+def _ends(config: CompareConfig, found: Sequence[Mean]) -> list[str]:
+    lines = [
+        "| arm | seeds | steps | tokens | seconds | mean@k | greedy | with search |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for i, (label, curve) in enumerate(_curves(config, found).values()):
+        if i == 0:
+            lines.append(f"| base | | 0 | 0 | 0 | {_accuracies(curve[0])} |")
+        last = curve[-1]
+        lines.append(
+            f"| {label} | {last.seeds} | {last.steps:.0f} | {last.tokens:,.0f} | {last.seconds:.0f} "
+            f"| {_accuracies(last)} |"
+        )
+    return lines
+
+
+def _accuracies(mean: Mean) -> str:
+    return " | ".join(f"{100 * getattr(mean, figure):.1f}" for figure in FIGURES)
+
+
+def _ways(config: CompareConfig, found: Sequence[Mean]) -> list[str]:
+    """mean@k / greedy / with search after every round."""
+    head = " | ".join(f"round {i}" if i else "base" for i in range(config.rounds + 1))
+    lines = [f"| mean@k / greedy / with search | {head} |", "|---" * (config.rounds + 2) + "|"]
+    for label, curve in _curves(config, found).values():
+        cells = [_accuracies(mean).replace(" | ", " / ") for mean in curve]
+        lines.append(f"| {label} | " + " | ".join(cells + [""] * (config.rounds + 1 - len(cells))) + " |")
+    return lines
+
+
+def _reached(config: CompareConfig, found: Sequence[Mean]) -> list[str]:
+    """The row's steps to the column's last mean@k."""
+    curves = _curves(config, found)
+    head = " | ".join(f"{label} ({100 * curve[-1].mean_at_k:.1f})" for label, curve in curves.values())
+    lines = [f"| steps to the mean@k of | {head} |", "|---" * (len(curves) + 1) + "|"]
+    for label, curve in curves.values():
+        needed = [steps_to_reach(curve, "mean_at_k", other[-1].mean_at_k) for _, other in curves.values()]
+        cells = " | ".join("never" if steps is None else f"{steps:.0f}" for steps in needed)
+        lines.append(f"| {label} | {cells} |")
+    return lines
+
+
+def write(folder: Path, config: CompareConfig, points: Sequence[Point]) -> str:
+    """`results.md`, `results.json`, `curves.png` and `curves.svg` in `folder`, the comparison's; the tables."""
+    runs = [*by_seed(config, points), "", *differences(config, folder), ""]
+    table = "\n".join([markdown(config, points), *runs])
+    whole = {
+        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "config": config.model_dump(mode="json"),
+        "means": [asdict(m) for m in means(points)],
+        "points": [p.model_dump() for p in points],
+    }
+    (folder / "results.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    (folder / "results.md").write_text(table, encoding="utf-8")
+    _plot(folder, config, means(points))
+    return table
+
+
+def _plot(folder: Path, config: CompareConfig, found: Sequence[Mean]) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    drawing, grid = pyplot.subplots(
+        len(FIGURES), 2, figsize=(9, 9), layout="constrained", sharey="row", sharex="col"
+    )
+    for row, (figure, title) in zip(grid, FIGURES.items(), strict=True):
+        for axes, against in zip(row, ("steps", "tokens"), strict=True):
+            for label, curve in _curves(config, found).values():
+                heights = [100 * getattr(m, figure) for m in curve]
+                axes.plot([getattr(m, against) for m in curve], heights, marker="o", ms=3, label=label)
+            axes.grid(alpha=0.3)
+        row[0].set_ylabel(f"{title}, right in %")
+    grid[-1][0].set_xlabel("optimizer steps")
+    grid[-1][1].set_xlabel("generated tokens")
+    grid[0][0].legend(fontsize=8)
+    for kind in ("png", "svg"):
+        drawing.savefig(folder / f"curves.{kind}", dpi=100)
+    pyplot.close(drawing)
+
+
+def by_seed(config: CompareConfig, points: Sequence[Point]) -> list[str]:
+    """The end of every finished run, and its steps to the first arm's last mean@k of the same seed."""
+    first = config.arms[0]
+    lines = [
+        f"| arm | seed | mean@k | greedy | with search | steps to the mean@k of {first.label} |",
+        "|---|---|---|---|---|---|",
+    ]
+    for run in config.runs():
+        curve, aim = _curve(run, config, points), _curve(ArmRun(first, run.seed), config, points)
+        if curve:
+            last = curve[-1]
+            steps = steps_to_reach(means(curve), "mean_at_k", aim[-1].mean_at_k) if aim else None
+            ends = " | ".join(f"{100 * x:.1f}" for x in (last.mean_at_k, last.greedy, last.searched))
+            sooner = "never" if steps is None else f"{steps:.0f}"
+            lines.append(f"| {run.arm.label} | {run.seed} | {ends} | {sooner} |")
+    return lines
+
+
+def _curve(run: ArmRun, config: CompareConfig, points: Sequence[Point]) -> list[Point]:
+    """All points of a run that is finished."""
+    found = [p for p in points if (p.arm, p.seed) == (run.arm.name, run.seed)]
+    return found if len(found) > config.rounds else []
+
+
+def differences(config: CompareConfig, folder: Path) -> list[str]:
+    """Every arm less every one before it, of one seed, at the end of what is finished in `folder`: points, with 95 %
+    bootstrap intervals over problems."""
+    lines = ["| at the end, points [95 %] | seed | mean@k | greedy |", "|---|---|---|---|"]
+    ends = [(run, scores) for run in config.runs() if (scores := _ended(folder / run.name, config.rounds))]
+    for (earlier, theirs), (later, ours) in combinations(ends, 2):
+        if earlier.seed == later.seed:
+            mean, greedy = difference(ours.mean, theirs.mean), difference(ours.greedy, theirs.greedy)
+            lines.append(f"| {later.arm.label} less {earlier.arm.label} | {later.seed} | {mean} | {greedy} |")
+    return lines
+
+
+def _ended(folder: Path, rounds: int) -> PolicyScores | None:
+    """The held-out scores of a run's last release; None before its end."""
+    state = State.load(folder / "state" / "state.json")
+    if state is None or len(state.history) < rounds:
+        return None
+    return read_scores(folder / "state" / "held_out" / f"{state.incumbent}.json")

@@ -1,0 +1,137 @@
+"""One arm after another. Each is a loop against a server of its own; one that was stopped goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from pathlib import Path
+
+from ramify.rewards import datasets, registry
+from ramify.rewards.examples import Example
+from ramify.search.protocols import GradingFailed
+from ramify_client import AsyncAdmin, AsyncClient
+from ramify_trainer.errors import TrainerError
+from ramify_trainer.loop.demo import running_server
+from ramify_trainer.loop.owner import alone
+from ramify_trainer.loop.rounds import Loop, PhaseProgress
+from ramify_trainer.loop.state import RoundRecord
+from ramify_trainer.loop.team import require_one_process
+from research.compare.config import ArmRun, CompareConfig, SearchedConfig
+from research.compare.points import Point, keep, read
+
+POINTS = "points.json"
+
+
+def compare(config: CompareConfig, out: Path, tell: PhaseProgress, only: Collection[str] = ()) -> list[Point]:
+    """Run what is left of every arm (of those named in `only`, where it names any), in `out`. All points there are.
+
+    Raises `TrainerError`, `ramify.weights.WeightsError` and `ramify_client.RamifyError`."""
+    require_one_process("compare")
+    _keep_settings(config, out)
+    for run in config.runs():
+        folder = out / run.name
+        if (only and run.name not in only) or len(read(folder / POINTS)) > config.rounds:
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        with alone(folder / "state"), running_server(folder, folder / "weights", config.base) as addresses:
+            asyncio.run(_arm(config, run, folder, addresses, tell))
+    return [point for run in config.runs() for point in read(out / run.name / POINTS)]
+
+
+def _keep_settings(config: CompareConfig, out: Path) -> None:
+    """Results of other settings do not belong in one table."""
+    out.mkdir(parents=True, exist_ok=True)
+    path, settings = out / "config.json", config.model_dump_json(indent=1)
+    if path.exists() and path.read_text(encoding="utf-8") != settings:
+        raise TrainerError(f"{out} was begun with other settings ({path}); give another folder")
+    path.write_text(settings, encoding="utf-8")
+
+
+async def _arm(
+    config: CompareConfig, run: ArmRun, folder: Path, addresses: tuple[str, str], tell: PhaseProgress
+) -> None:
+    async with AsyncClient(addresses[0], max_retries=100) as client, AsyncAdmin(addresses[1]) as admin:
+        loop = Loop(
+            config.loop(run, folder), client, admin, lambda *said: tell(f"{run.name}: {said[0]}", *said[1:])
+        )
+        await loop.start()
+        await loop.puller.holding(_rounds(config, run, folder / POINTS, loop))
+
+
+async def _rounds(config: CompareConfig, run: ArmRun, path: Path, loop: Loop) -> None:
+    points = read(path)
+    if not points:
+        points.append(await _measured(config, run, loop, RoundRecord(round=0), None))
+        keep(points, path)
+    while len(points) <= config.rounds:
+        done = loop.state.history
+        record = done[len(points) - 1] if len(done) >= len(points) else await loop.round()
+        points.append(await _measured(config, run, loop, record, points[-1]))
+        keep(points, path)
+        last = points[-1]
+        figures = f"greedy {last.greedy:.3f}, mean@k {last.mean_at_k:.3f}, searched {last.searched:.3f}"
+        loop.tell(f"round {last.round}: {figures}", 1, 1)
+
+
+async def _measured(
+    config: CompareConfig, run: ArmRun, loop: Loop, record: RoundRecord, before: Point | None
+) -> Point:
+    """Raises `TrainerError` where the round's release is not the one that is served."""
+    if before is not None and not record.promoted:
+        raise TrainerError(
+            f"{run.name}: round {record.round} is not served, so it cannot be compared: {record.reason}"
+        )
+    held_out = (await loop.held_out(loop.state.incumbent)).figures()
+    return Point(
+        arm=run.arm.name,
+        seed=run.seed,
+        round=record.round,
+        steps=record.steps,
+        tokens=record.tokens + (before.tokens if before else 0),
+        greedy=held_out["greedy"],
+        mean_at_k=held_out["mean_at_k"],
+        searched=await searched(loop.client, config.searched, run.seed),
+        training=record.training,
+        seconds=sum(record.seconds.values()),
+    )
+
+
+SECONDS = 600.0
+"""That one search may wait and take."""
+
+
+async def searched(client: AsyncClient, config: SearchedConfig, seed: int) -> float:
+    """The share of problems whose given answer is right, [0, 1]. Raises `ramify_client.RamifyError`."""
+    examples = datasets.load(config.data, config.problems, seed=seed)
+    left = iter(enumerate(examples))
+    right: list[bool] = []
+
+    async def slot() -> None:
+        for i, example in left:
+            right.append(await _is_right(client, config, example, seed + i))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(config.concurrency, len(examples))):
+            group.create_task(slot())
+    return sum(right) / len(right)
+
+
+async def _is_right(client: AsyncClient, config: SearchedConfig, example: Example, seed: int) -> bool:
+    """An answer on which the verifier itself fails counts as wrong."""
+    messages = [{"role": m.role, "content": m.content} for m in example.messages]
+    found = await client.search(
+        None if messages else example.prompt,
+        messages=messages or None,
+        task={"name": example.task, "problem": dict(example.problem)},
+        search=dict(config.search),
+        seed=seed,
+        train=False,
+        timeout=SECONDS,
+    )
+    if found.answer is None:
+        return False
+    try:
+        verdict = await registry.task(example.task, example.problem).grade(found.answer.text)
+    except GradingFailed:
+        return False
+    return verdict.outcome >= 1.0

@@ -1,0 +1,170 @@
+"""What a comparison holds equal, what it keeps, and what it makes of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from ramify_trainer.gating import PolicyScores
+from ramify_trainer.loop.config import LoopConfig
+from ramify_trainer.loop.state import RoundRecord, State
+from research.compare.config import Arm, CompareConfig
+from research.compare.points import Point, keep, means, read, steps_to_reach
+from research.compare.report import by_seed, differences, markdown, write
+
+CONFIGS = Path(__file__).resolve().parents[3] / "research" / "configs"
+FLAT = {
+    "name": "flat",
+    "label": "flat",
+    "search": {"algorithm": "best_of_n"},
+    "learning": {"objective": "tree_ppo"},
+}
+TREE = {
+    "name": "tree",
+    "label": "tree",
+    "search": {"algorithm": "mcts"},
+    "learning": {"objective": "tree_ppo"},
+}
+
+
+def point(arm: str, round_: int, mean: float, seed: int = 0, seconds: float = 10.0) -> Point:
+    steps, tokens = 20 * round_, 1000 * round_
+    return Point(
+        arm=arm, seed=seed, round=round_, steps=steps, tokens=tokens, greedy=mean / 2, mean_at_k=mean, searched=mean,
+        seconds=seconds if round_ else 0.0,
+    )  # fmt: skip
+
+
+def of(*arms: dict[str, object], **settings: object) -> CompareConfig:
+    return CompareConfig.model_validate({"arms": arms, "rounds": 2, **settings})
+
+
+def shared(loop: LoopConfig) -> dict[str, object]:
+    """All of a loop that arms may not differ in."""
+    found = loop.model_dump(exclude={"name", "weights", "state"})
+    algorithm = {"algorithm", "parallel", "kappa", "grader", "considered", "gumbel_scale"}
+    found["collect"]["search"] = {k: v for k, v in loop.collect.search.items() if k not in algorithm}
+    for key in ("objective", "epochs", "baseline", "visit_target"):
+        del found["learning"][key]
+    return found
+
+
+def test_the_arms_of_the_shipped_comparison_differ_in_search_and_objective_alone():
+    config = CompareConfig.read(CONFIGS / "compare.toml")
+    first, *others = [config.loop(run, Path("out")) for run in config.runs() if run.seed == 0]
+    assert len(others) >= 4
+    for other in others:
+        assert shared(other) == shared(first)
+
+
+def test_the_shipped_comparison_trains_on_no_problem_that_it_measures():
+    config = CompareConfig.read(CONFIGS / "compare.toml")
+    assert config.collect.data.startswith("countdown:train")
+    assert {config.held_out.data.partition("?")[0], config.searched.data.partition("?")[0]} == {
+        "countdown:test"
+    }
+
+
+def test_the_shipped_comparison_has_two_seeds_of_each_main_arm():
+    arms = {arm.name: arm.seeds for arm in CompareConfig.read(CONFIGS / "compare.toml").arms}
+    assert all(arms[name] >= 2 for name in ("flat_ppo", "rsft", "tsd"))
+
+
+@pytest.mark.parametrize("part", ["search", "learning"])
+@pytest.mark.parametrize("key", ["budget", "steps_per_round", "tokens_per_batch"])
+def test_no_arm_sets_what_must_be_equal(part: str, key: str):
+    with pytest.raises(ValidationError, match=key):
+        Arm.model_validate({**FLAT, part: {key: 1}})
+
+
+def test_two_arms_of_one_name_are_refused():
+    with pytest.raises(ValidationError, match="one name"):
+        of(FLAT, FLAT)
+
+
+def test_every_arm_runs_once_before_any_runs_again():
+    runs = [run.name for run in of({**FLAT, "seeds": 2}, TREE).runs()]
+    assert runs == ["flat-0", "tree-0", "flat-1"]
+
+
+def test_a_base_beside_the_file_is_found_from_anywhere(tmp_path: Path):
+    path = tmp_path / "compare.toml"
+    path.write_text(
+        'base = "weights/v000001"\n[[arms]]\nname = "a"\nlabel = "a"\nsearch = {}\nlearning = {}\n'
+    )
+    assert CompareConfig.read(path).base == str(tmp_path / "weights" / "v000001")
+
+
+def test_points_come_back_as_they_were_kept(tmp_path: Path):
+    assert read(tmp_path / "points.json") == []
+    points = [point("flat", 0, 0.1), point("flat", 1, 0.2)]
+    keep(points, tmp_path / "points.json")
+    assert read(tmp_path / "points.json") == points
+
+
+def test_means_are_over_the_seeds_that_came_so_far():
+    points = [point("flat", 0, 0.1), point("flat", 1, 0.2), point("flat", 0, 0.3, seed=1)]
+    base, first = means(points)
+    assert (base.mean_at_k, base.seeds) == (pytest.approx(0.2), 2)
+    assert (first.mean_at_k, first.seeds, first.seconds) == (0.2, 1, 10.0)
+
+
+def test_steps_to_a_level_are_read_off_a_straight_line():
+    curve = means([point("flat", i, mean) for i, mean in enumerate([0.1, 0.3, 0.2, 0.5])])
+    assert steps_to_reach(curve, "mean_at_k", 0.2) == pytest.approx(10)
+    assert steps_to_reach(curve, "mean_at_k", 0.4) == pytest.approx(40 + 20 * 2 / 3)
+    assert steps_to_reach(curve, "mean_at_k", 0.05) == 0
+    assert steps_to_reach(curve, "mean_at_k", 0.6) is None
+
+
+def test_the_table_says_where_each_arm_ended_and_who_was_sooner(tmp_path: Path):
+    config = of(FLAT, TREE)
+    points = [point("flat", i, m) for i, m in enumerate([0.1, 0.2, 0.3])]
+    points += [point("tree", i, m) for i, m in enumerate([0.1, 0.3, 0.4])]
+    table = markdown(config, points)
+    assert "| base | | 0 | 0 | 0 | 10.0 | 5.0 | 10.0 |" in table
+    assert "| tree | 1 | 40 | 2,000 | 20 | 40.0 | 20.0 | 40.0 |" in table
+    assert "| steps to the mean@k of | flat (30.0) | tree (40.0) |" in table
+    assert "| flat | 40 | never |" in table
+    assert "| tree | 20 | 40 |" in table
+    write(tmp_path, config, points)
+    assert {p.name for p in tmp_path.iterdir()} == {"results.md", "results.json", "curves.png", "curves.svg"}
+
+
+def test_every_seed_is_held_against_the_first_arm_of_the_same_seed():
+    config = of({**FLAT, "seeds": 2}, {**TREE, "seeds": 2})
+    curves = {("flat", 0): [0.1, 0.2, 0.3], ("tree", 0): [0.1, 0.3, 0.4], ("flat", 1): [0.1, 0.5, 0.6]}
+    points = [point(arm, i, m, seed) for (arm, seed), curve in curves.items() for i, m in enumerate(curve)]
+    unfinished = [point("tree", i, 0.9, 1) for i in range(2)]
+    assert by_seed(config, points + unfinished)[2:] == [
+        "| flat | 0 | 30.0 | 15.0 | 30.0 | 40 |",
+        "| tree | 0 | 40.0 | 20.0 | 40.0 | 20 |",
+        "| flat | 1 | 60.0 | 30.0 | 60.0 | 40 |",
+    ]
+    assert by_seed(config, points[3:6])[2:] == ["| tree | 0 | 40.0 | 20.0 | 40.0 | never |"]
+
+
+def ended(folder: Path, rounds: int, scores: Mapping[str, float]) -> None:
+    """What a run that has done so many rounds leaves of its last release."""
+    state = State.begin("run", "v000001")
+    state.history, state.incumbent = [RoundRecord(round=i + 1) for i in range(rounds)], "v000003"
+    (folder / "state" / "held_out").mkdir(parents=True)
+    state.save(folder / "state" / "state.json")
+    measured = json.dumps(asdict(PolicyScores(dict(scores), {name: x / 2 for name, x in scores.items()})))
+    (folder / "state" / "held_out" / "v000003.json").write_text(measured)
+
+
+def test_differences_are_paired_by_problem_and_of_finished_runs_alone(tmp_path: Path):
+    config = of({**FLAT, "seeds": 2}, {**TREE, "seeds": 2})
+    ended(tmp_path / "flat-0", 2, {"easy": 1.0, "hard": 0.0})
+    ended(tmp_path / "tree-0", 2, {"hard": 0.5, "easy": 1.5})
+    ended(tmp_path / "flat-1", 2, {"easy": 1.0, "hard": 0.0})
+    ended(tmp_path / "tree-1", 1, {"hard": 0.5, "easy": 1.5})
+    assert differences(config, tmp_path)[2:] == [
+        "| tree less flat | 0 | +25.0 [+25.0, +25.0] | +50.0 [+50.0, +50.0] |"
+    ]

@@ -1,0 +1,60 @@
+"""The demo release that comes with the package: whole, small, and what its manifest says it is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ramify import weights
+from research.bootstrap.canary import probes
+from research.bootstrap.checkpoints import load_model
+from research.bootstrap.config import ReportConfig
+from research.bootstrap.report import measure
+
+WEAK = (
+    Path(__file__).resolve().parents[3]
+    / "trainer"
+    / "ramify_trainer"
+    / "models"
+    / "countdown-weak"
+    / "v000001"
+)
+
+
+def test_the_shipped_release_verifies_and_is_under_20_megabytes() -> None:
+    release = weights.load_release(weights.shipped())
+    assert sum(file.size for file in release.manifest.files.values()) < 20_000_000
+    assert release.manifest.name == "countdown-tiny"
+    assert release.manifest.default_task == "countdown"
+
+
+def test_the_weak_base_verifies_and_both_releases_together_are_under_20_megabytes() -> None:
+    releases = [weights.load_release(weights.shipped()), weights.load_release(WEAK)]
+    assert sum(file.size for release in releases for file in release.manifest.files.values()) < 20_000_000
+    assert releases[1].manifest.name == "countdown-weak"
+
+
+def test_the_weak_base_is_weak_and_its_value_model_is_not() -> None:
+    metrics = weights.load_release(WEAK, verify=False).manifest.metrics
+    assert 0.1 < metrics["policy/4/greedy"] < 0.3
+    assert metrics["value/4/auc_end"] > 0.97
+
+
+def test_its_weights_give_the_figures_of_its_canary() -> None:
+    release = weights.load_release(weights.shipped(), verify=False)
+    found = probes(load_model(release.policy_path, "lm_head"), load_model(release.value_path, "score"))
+    assert len(found) == len(release.manifest.canary) >= 4
+    for ours, published in zip(found, release.manifest.canary, strict=True):
+        assert ours.continuation == published.continuation
+        np.testing.assert_allclose(ours.logprobs, published.logprobs, atol=1e-3)
+        assert ours.value == pytest.approx(published.value, abs=1e-3)
+
+
+def test_it_is_as_good_on_dev_as_its_metrics_say() -> None:
+    release = weights.load_release(weights.shipped(), verify=False)
+    policy, value = load_model(release.policy_path, "lm_head"), load_model(release.value_path, "score")
+    figures = measure(policy, value, ReportConfig(problems=40, answers=16), "dev", seed=11)
+    stated = release.manifest.metrics
+    assert figures["policy"]["all"]["greedy"] == pytest.approx(stated["policy/all/greedy"], abs=0.15)
+    assert figures["policy"]["all"]["pass@1"] == pytest.approx(stated["policy/all/pass@1"], abs=0.08)
+    assert figures["value"]["all"]["auc_end"] > 0.97
