@@ -17,15 +17,16 @@ ROOT = Path(__file__).resolve().parents[2]
 HOMES = {"ramify": "server", "ramify_trainer": "trainer", "ramify_client": "clients/python"}
 
 BASE = {"search"}
-PARTS = BASE | {"rewards", "weights", "treelog", "engines"}
+PARTS = BASE | {"extensions", "rewards", "weights", "treelog", "engines"}
 MAY_IMPORT: dict[str, set[str]] = {
     "search": set(),
     "tokens": set(),
-    "rewards": BASE,
+    "extensions": set(),
+    "rewards": BASE | {"extensions"},
     "weights": BASE,
     "treelog": BASE,
     "engines": BASE | {"tokens", "weights"},
-    "settings": set(),
+    "settings": {"extensions"},
     "connections": set(),
     "logs": set(),
     "service": PARTS | {"settings"},
@@ -36,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 """What each part of `ramify` may import of the others; itself and the version in `ramify` it always may."""
-TRAINER_MAY_IMPORT = {"search", "tokens", "rewards", "weights", "connections", "logs"}
+TRAINER_MAY_IMPORT = {"search", "tokens", "extensions", "rewards", "weights", "connections", "logs"}
 
 ONLY_IN = {
     "fastapi": {"ramify.api"},

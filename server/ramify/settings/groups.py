@@ -8,10 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
+from ramify.extensions import NAME, PATH
 from ramify.settings.files import BadSettings, explain, read_toml
 from ramify.settings.placeholders import unusable
 
 Scope = Literal["search", "log", "feedback"]
+ExtensionName = Annotated[str, Field(pattern=rf"^{NAME.pattern}$")]
+ObjectPath = Annotated[str, Field(pattern=rf"^{PATH.pattern}$")]
 
 
 class SettingsGroup(BaseModel):
@@ -353,6 +356,25 @@ class EngineSettings(SettingsGroup):
     )
     start_timeout: float = Field(
         default=900.0, gt=0, description="Seconds that an engine may take to become ready."
+    )
+
+
+class ExtensionSettings(SettingsGroup):
+    """Objects of installed packages, each as `package.module:Name`. They run with the server's rights, so only settings
+    and the packages' entry points name them, never a request. See extending.md."""
+
+    tasks: dict[ExtensionName, ObjectPath] = Field(
+        default={},
+        description="Tasks by name, beside the shipped ones and those of entry points `ramify.tasks`.",
+    )
+    algorithms: dict[ExtensionName, ObjectPath] = Field(
+        default={},
+        description="Algorithms by name, beside the shipped ones and those of entry points `ramify.algorithms`.",
+    )
+    scorer: ExtensionName | ObjectPath | None = Field(
+        default=None,
+        description="The scorer of every search in place of the value model's: a path, or the name of an entry point "
+        "`ramify.scorers`.",
     )
 
 

@@ -17,6 +17,7 @@ from ramify.settings.groups import (
     AuthSettings,
     ConnectionSettings,
     EngineSettings,
+    ExtensionSettings,
     ProbeSettings,
     RequestCaps,
     RetentionSettings,
@@ -70,7 +71,9 @@ class Settings(BaseSettings):
         default=None, description="Name under which the model is served; none: the release's own."
     )
     task: str | None = Field(
-        default=None, description="Task of requests that name none; none: the release's own."
+        default=None,
+        description="Task of requests that name none: a name, or the path of a verifier, `package.module:Name`; none: "
+        "the release's own.",
     )
     log: str = Field(
         default="sqlite:///runs/trees.db",
@@ -87,6 +90,9 @@ class Settings(BaseSettings):
     )
     aliases: Annotated[dict[AliasName, SearchAlias], Field(max_length=100)] = Field(
         default={}, description="Searches that are asked for by a model's name, as tables `[aliases.NAME]`."
+    )
+    extensions: ExtensionSettings = Field(
+        default=ExtensionSettings(), description="Tasks, algorithms and a scorer of other packages."
     )
     engine: EngineSettings = Field(default=EngineSettings(), description="The vLLM engines.")
     auth: AuthSettings = Field(default=AuthSettings(), description="API keys.")
