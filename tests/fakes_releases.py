@@ -87,7 +87,8 @@ class ReloadingEngines(FakeEngines):
         assert not self.policy.running, "a search runs while the engines are taken"
         yield
 
-    async def reload(self, release: str, policy: Path, value: Path, calibration: tuple[float, float]) -> None:
+    async def reload(self, policy: Path, value: Path) -> None:
+        release = policy.parent.name
         self.loads.append(release)
         if self.loading is not None:
             await self.loading.wait()
@@ -96,12 +97,11 @@ class ReloadingEngines(FakeEngines):
         if not self.deaf:
             self._cached = self._cached if self.stale else None
             self.held = (number(policy), number(value))
-        self.policy.release = self.scorer.release = release
 
     async def reset_prefix_caches(self) -> None:
         self._cached = None
 
-    async def measure(self, texts: Sequence[Text]) -> list[Measurement]:
+    async def measure(self, texts: Sequence[Text], calibration: tuple[float, float]) -> list[Measurement]:
         await asyncio.sleep(0)
         found = []
         for text in texts:
@@ -118,16 +118,15 @@ class ReloadingEngines(FakeEngines):
         self.dead.set()
 
 
-def stamped(engines: ReloadingEngines, release: str) -> None:
-    """Have everything that the engines give carry the release that they hold."""
+def stamped(engines: FakeEngines) -> None:
+    """Have everything that the engines give carry the release that they serve."""
     policy, scorer = engines.policy, engines.scorer
-    policy.release = scorer.release = release  # type: ignore[attr-defined]
     sample, score = policy.sample, scorer.score
 
     async def sampled(*asked: object) -> list[Continuation]:
-        return [dataclasses.replace(step, release=policy.release) for step in await sample(*asked)]  # type: ignore[arg-type,attr-defined]
+        return [dataclasses.replace(step, release=engines.serving.release) for step in await sample(*asked)]  # type: ignore[arg-type]
 
     async def scored(*asked: object) -> list[Score]:
-        return [dataclasses.replace(one, release=scorer.release) for one in await score(*asked)]  # type: ignore[arg-type,attr-defined]
+        return [dataclasses.replace(one, release=engines.serving.release) for one in await score(*asked)]  # type: ignore[arg-type]
 
     policy.sample, scorer.score = sampled, scored  # type: ignore[method-assign]

@@ -27,7 +27,7 @@ from fakes import FakePolicy, FakeScorer, letters
 from fakes_releases import stamped
 from ramify.api.admin import admin_application
 from ramify.api.app import application
-from ramify.api.context import Context, assemble, model_of
+from ramify.api.context import Context, assemble, serving_of
 from ramify.engines import Measurement, Text
 from ramify.search.params import search_params
 from ramify.search.records import Sampling
@@ -179,23 +179,22 @@ class TrainedEngines(FakeEngines):
     async def exclusive(self, seconds: float) -> AsyncIterator[None]:
         yield
 
-    async def reload(self, release: str, policy: Path, value: Path, calibration: tuple[float, float]) -> None:
-        self.loads.append(release)
-        self.hold(release, policy, value)
+    async def reload(self, policy: Path, value: Path) -> None:
+        self.loads.append(policy.parent.name)
+        self.hold(policy, value)
 
-    def hold(self, release: str, policy: Path, value: Path) -> None:
+    def hold(self, policy: Path, value: Path) -> None:
         from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
         self.models = (
             AutoModelForCausalLM.from_pretrained(policy).eval(),
             AutoModelForSequenceClassification.from_pretrained(value, num_labels=1).eval(),
         )
-        self.policy.release = self.scorer.release = release  # type: ignore[attr-defined]
 
     async def reset_prefix_caches(self) -> None:
         pass
 
-    async def measure(self, texts: Sequence[Text]) -> list[Measurement]:
+    async def measure(self, texts: Sequence[Text], calibration: tuple[float, float]) -> list[Measurement]:
         return [self._figures(text) for text in texts]
 
     @torch.inference_mode()
@@ -248,9 +247,10 @@ async def a_site(
         stack.push_async_callback(log.close)
         active = await at_start(log, weights, base)
         engines = engines or TrainedEngines()
-        stamped(engines, active.id)  # type: ignore[arg-type]
-        engines.hold(active.id, active.policy_path, active.value_path)
-        context = assemble(chosen, engines, model_of(active, chosen), log, base=base, current=active)
+        engines.serving = serving_of(active, chosen)
+        stamped(engines)
+        engines.hold(active.policy_path, active.value_path)
+        context = assemble(chosen, engines, log, base=base)
         stack.push_async_callback(context.searches.drain, 0)
         stack.push_async_callback(context.releases.settle, 5)
         apps = application(context), admin_application(context, chosen.admin.digest())

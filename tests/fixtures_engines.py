@@ -21,10 +21,12 @@ from typing import Any, TypeVar
 import pytest
 
 from models import write_tiny_models
-from ramify.engines import EngineConfig, Engines
+from ramify.engines import EngineConfig, Engines, Serving
+from ramify.search.records import Action
 from ramify.weights import shipped
 
 Result = TypeVar("Result")
+SERVING = Serving("countdown-tiny", "v000001", task="countdown", action=Action(), max_tokens=64)
 START_SECONDS = 600
 """What a start may take on a machine that does other things too."""
 
@@ -64,7 +66,7 @@ def model_paths(folder: Path) -> tuple[Path, Path]:
 @lru_cache(1)
 def the_engines() -> LiveEngines:
     policy, value = model_paths(Path(tempfile.mkdtemp(prefix="ramify-test-models-")))
-    return LiveEngines(EngineConfig(policy, value, release="v000001", dtype="float32", compile=False))
+    return LiveEngines(EngineConfig(policy, value, SERVING, dtype="float32", compile=False))
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,7 @@ async def releases(context: ContextDep) -> wire.ReleaseList:
 async def record(release: ReleaseId, body: wire.Verdict, context: ContextDep) -> wire.Release:
     """Record a gate's verdict. A rejected release is never activated."""
     row = await context.releases.record(release, body.state, body.figures)
-    return release_of(row, context.model.release)
+    return release_of(row, context.serving.release)
 
 
 @router.post("/admin/releases/rollback", response_model=wire.Activated)

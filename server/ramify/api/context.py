@@ -11,19 +11,20 @@ from fastapi import Depends, Request
 
 import ramify
 from ramify.api.names import ModelNames, aliases_of
+from ramify.engines import Serving
 from ramify.service.admission import Admission
 from ramify.service.judging import ValueJudge
 from ramify.service.keys import Caller, Keyring
 from ramify.service.metrics import Metrics
 from ramify.service.plain import Completions
 from ramify.service.plain_ask import CompletionPreparer
-from ramify.service.ports import Engines, ServedModel
+from ramify.service.ports import Engines
 from ramify.service.prepare import SearchPreparer
 from ramify.service.readiness import Readiness
 from ramify.service.releases import Releases
 from ramify.service.retention import Retention
 from ramify.service.searches import Searches
-from ramify.service.served import model_of
+from ramify.service.served import serving_of
 from ramify.service.spool import Spool
 from ramify.settings import Settings
 from ramify.treelog import TreeLog
@@ -37,7 +38,6 @@ class Context:
     settings: Settings
     keyring: Keyring
     engines: Engines
-    model: ServedModel
     names: ModelNames
     log: TreeLog
     searches: Searches
@@ -47,6 +47,11 @@ class Context:
     readiness: Readiness
     retention: Retention
     metrics: Metrics
+
+    @property
+    def serving(self) -> Serving:
+        """The model and the release that are served at this moment."""
+        return self.engines.serving
 
 
 def context_of(request: Request) -> Context:
@@ -72,27 +77,25 @@ CallerDep = Annotated[Caller, Depends(_caller)]
 def assemble(
     settings: Settings,
     engines: Engines,
-    model: ServedModel,
     log: TreeLog,
     *,
     base: Release | None = None,
-    current: Release | None = None,
     clock: Callable[[], float] = time.monotonic,
     now: Callable[[], float] = time.time,
 ) -> Context:
     """Put a server's parts together and have its metrics watch them.
 
-    base: the release that is served until another is activated; current: the one in the engines. Both are `None` if the
-    models served are no release. clock: seconds, monotonic. now: Unix seconds.
+    base: the release that is served until another is activated; `None` if the models served are no release. clock:
+    seconds, monotonic. now: Unix seconds.
     """
     metrics = Metrics()
     admission = Admission(settings.admission, clock, metrics.rejected)
-    preparer = SearchPreparer(model, engines.tokenizer, engines.max_model_len, settings.limits, now)
+    preparer = SearchPreparer(engines, settings.limits, now)
     spool = Spool(log, settings.spool, clock)
     searches = Searches(
         engines, log, preparer, admission, metrics, spool, settings.limits.verdict_seconds, clock
     )
-    plain = CompletionPreparer(engines, model, settings.limits, tools=settings.engine.tool_parser is not None)
+    plain = CompletionPreparer(engines, settings.limits, tools=settings.engine.tool_parser is not None)
     completions = Completions(
         engines, plain, settings.limits, admission, metrics, clock, lambda: searches.draining
     )
@@ -101,24 +104,21 @@ def assemble(
         settings=settings,
         keyring=Keyring(settings.auth.all_keys()),
         engines=engines,
-        model=model,
-        names=ModelNames(model, aliases_of(settings)),
+        names=ModelNames(engines, aliases_of(settings)),
         log=log,
         searches=searches,
         completions=completions,
         releases=Releases(
             engines,
-            model,
             log,
             searches,
             metrics,
             clock,
-            model_of=lambda release: model_of(release, settings),
+            serving_of=lambda release: serving_of(release, settings),
             root=settings.weights,
             base=base,
-            current=current,
         ),
-        judge=ValueJudge(engines, model, settings.limits),
+        judge=ValueJudge(engines, settings.limits),
         readiness=Readiness(engines, settings.probe, clock, lambda: searches.draining),
         retention=Retention(log, settings.retention, metrics.expired, now),
         metrics=metrics,
@@ -129,7 +129,7 @@ def assemble(
 
 def _watch(context: Context) -> None:
     metrics, searches, admission = context.metrics, context.searches, context.searches.admission
-    metrics.serving(ramify.__version__, context.model.name, context.model.release)
+    metrics.serving(ramify.__version__, lambda: context.engines.serving)
     metrics.gauge("ramify_searches_running", "Admitted, not yet logged.", lambda: len(searches.running))
     completions = context.completions
     metrics.gauge(

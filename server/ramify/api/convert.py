@@ -9,13 +9,13 @@ from pydantic import BaseModel
 
 from ramify.api import wire_search as wire
 from ramify.api import wire_trees
+from ramify.engines import Serving
 from ramify.search import records
 from ramify.search.run import Progress
 from ramify.search.tree import Node, Tree
 from ramify.service.answers import state_of
 from ramify.service.ask import Branch, Message, SearchSpec
 from ramify.service.ids import search_id
-from ramify.service.ports import ServedModel
 from ramify.service.searches import RunningSearch
 from ramify.treelog import Consumer, Feedback, Summary
 
@@ -107,9 +107,9 @@ def link_of(tree_id: str) -> wire.TreeLink:
     return wire.TreeLink(id=tree_id, url=f"/trees/{tree_id}")
 
 
-def search_reply(tree: Tree, model: ServedModel, n: int) -> wire.SearchReply:
+def search_reply(tree: Tree, serving: Serving, n: int) -> wire.SearchReply:
     """An ended search."""
-    state = state_of(tree, model.release)
+    state = state_of(tree, serving.release)
     return wire.SearchReply(
         id=state.id,
         created=int(state.created_at),
@@ -126,7 +126,7 @@ def search_reply(tree: Tree, model: ServedModel, n: int) -> wire.SearchReply:
     )
 
 
-def running_reply(running: RunningSearch, model: ServedModel) -> wire.SearchReply:
+def running_reply(running: RunningSearch, serving: Serving) -> wire.SearchReply:
     """A running search: its best answer so far and what it has spent."""
     progress, tree = running.progress(), running.tree
     best = answer_of(progress.best) if progress.best else None
@@ -140,7 +140,7 @@ def running_reply(running: RunningSearch, model: ServedModel) -> wire.SearchRepl
         answer=best,
         candidates=[best] if best else [],
         tree=link_of(tree.id),
-        release=model.release,
+        release=serving.release,
         usage=wire.Usage(
             prompt_tokens=prompt_tokens,
             completion_tokens=progress.tokens,
@@ -154,12 +154,12 @@ def running_reply(running: RunningSearch, model: ServedModel) -> wire.SearchRepl
     )
 
 
-def started_event(tree: Tree, model: ServedModel) -> wire.Started:
+def started_event(tree: Tree, serving: Serving) -> wire.Started:
     return wire.Started(
         id=search_id(tree.id),
         created=int(tree.created_at),
         model=tree.model,
-        release=model.release,
+        release=serving.release,
         tree=link_of(tree.id),
     )
 
@@ -243,9 +243,9 @@ def consumer_of(consumer: Consumer, high_water: int) -> wire_trees.ConsumerReply
     )
 
 
-def model_of(model: ServedModel, max_model_len: int) -> wire_trees.Model:
+def model_of(serving: Serving, max_model_len: int) -> wire_trees.Model:
     return wire_trees.Model(
-        id=model.name, created=model.created, root=model.release, max_model_len=max_model_len
+        id=serving.name, created=serving.created, root=serving.release, max_model_len=max_model_len
     )
 
 

@@ -19,7 +19,7 @@ from ramify.api import wire_openai as wire
 from ramify.rewards import registry
 from ramify.search.params import FIELDS, ParamError, search_params
 from ramify.service.errors import BadRequest
-from ramify.service.ports import ServedModel
+from ramify.service.ports import Engines
 from ramify.service.prepare import needs_judging, unknown_model
 from ramify.settings import BadSettings, Settings
 
@@ -40,7 +40,7 @@ Body = TypeVar("Body", wire.CompletionRequest, wire.ChatRequest)
 class ModelNames:
     """The names under which models and searches are asked for."""
 
-    model: ServedModel
+    engines: Engines
     aliases: Mapping[str, wire.Search]
     """The operator's, by name."""
 
@@ -82,14 +82,14 @@ class ModelNames:
         if name is None:
             return None
         self._named(name)
-        return self.model.name
+        return self.engines.serving.name
 
     def listed(self, max_model_len: int) -> Iterator[wire_trees.Model]:
         """The served model, then every name that stands for a search with it."""
-        model = convert.model_of(self.model, max_model_len)
+        model = convert.model_of(self.engines.serving, max_model_len)
         yield model
         for algorithm in FIELDS:
-            if self.model.judged or not needs_judging(search_params(algorithm)):
+            if self.engines.serving.judged or not needs_judging(search_params(algorithm)):
                 yield self._listed(model, f"{model.id}:{spoken(algorithm)}", {"algorithm": algorithm})
         for name, search in self.aliases.items():
             yield self._listed(model, name, search.model_dump(exclude_unset=True))
@@ -107,18 +107,18 @@ class ModelNames:
         said = [place for place, search in given.items() if search is not None]
         if len(said) > 1:
             raise BadRequest(f"is given {' and '.join(said)}: give it once", param="search")
-        return None if model is None else self.model.name, given[said[0]] if said else None
+        return None if model is None else self.engines.serving.name, given[said[0]] if said else None
 
     def _named(self, name: str) -> wire.Search | None:
         """The search that a model's name stands for. Raises `NotFound`."""
-        if name == self.model.name:
+        if name == self.engines.serving.name:
             return None
         if name in self.aliases:
             return self.aliases[name]
         base, _, rest = name.rpartition(":")
-        search = self._known(rest) if base == self.model.name else None
+        search = self._known(rest) if base == self.engines.serving.name else None
         if search is None:
-            raise unknown_model(name, self.model.name)
+            raise unknown_model(name, self.engines.serving.name)
         return search
 
     def _known(self, name: str) -> wire.Search | None:

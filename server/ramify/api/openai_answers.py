@@ -12,11 +12,12 @@ from ramify.api import wire_openai as wire
 from ramify.api import wire_openai_replies as replies
 from ramify.api.convert_openai import Body, stops
 from ramify.api.openai_rules import without_effect
+from ramify.engines import Serving
 from ramify.search import records
 from ramify.search.tree import Tree
 from ramify.service.answers import state_of
 from ramify.service.plain_ask import PREFIX
-from ramify.service.ports import ServedModel, Tokenizer
+from ramify.service.ports import Tokenizer
 
 Reply = replies.Completion | replies.ChatCompletion
 Json = dict[str, Any]
@@ -33,9 +34,9 @@ def json_of(reply: Reply) -> bytes:
 # -- of a tree ---------------------------------------------------------------------------------------------------
 
 
-def searched(tree: Tree, body: Body, model: ServedModel, tokenizer: Tokenizer) -> Reply:
+def searched(tree: Tree, body: Body, serving: Serving, tokenizer: Tokenizer) -> Reply:
     """The best `n` answers of an ended search as choices. `usage` is the whole tree's."""
-    state, usage = state_of(tree, model.release), tree.usage
+    state, usage = state_of(tree, serving.release), tree.usage
     chat = isinstance(body, wire.ChatRequest)
     fields: Json = {
         "id": PREFIX["chat" if chat else "completion"] + tree.id.removeprefix("tree_"),
@@ -153,14 +154,14 @@ def _parts(choice: Json) -> Iterator[Json]:
 # -- of the policy alone -----------------------------------------------------------------------------------------
 
 
-def plain(answer: Mapping[str, Any], model: ServedModel) -> Reply:
+def plain(answer: Mapping[str, Any], serving: Serving) -> Reply:
     """vLLM's whole answer, less what only vLLM knows."""
     usage = answer["usage"]
     fields: Json = {
         "id": answer["id"],
         "created": answer["created"],
-        "model": model.name,
-        "system_fingerprint": model.release,
+        "model": serving.name,
+        "system_fingerprint": serving.release,
         "usage": usage_of(usage),
     }
     if answer["object"] == "text_completion":
@@ -186,7 +187,7 @@ def _chat_choice(choice: Mapping[str, Any]) -> replies.ChatChoice:
     )
 
 
-def plain_chunk(chunk: Mapping[str, Any], model: ServedModel, wanted: UsageWanted) -> bytes | None:
+def plain_chunk(chunk: Mapping[str, Any], serving: Serving, wanted: UsageWanted) -> bytes | None:
     """One of vLLM's chunks as sent; `None` for the usage where nobody asked for it."""
     if not chunk["choices"] and wanted == "never":
         return None
@@ -194,8 +195,8 @@ def plain_chunk(chunk: Mapping[str, Any], model: ServedModel, wanted: UsageWante
         "id": chunk["id"],
         "object": chunk["object"],
         "created": chunk["created"],
-        "model": model.name,
-        "system_fingerprint": model.release,
+        "model": serving.name,
+        "system_fingerprint": serving.release,
         "choices": [_chunk_choice(choice) for choice in chunk["choices"]],
     }
     if wanted != "never":

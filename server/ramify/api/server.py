@@ -35,7 +35,7 @@ from ramify.rewards.mathematics import close_default_pool
 from ramify.search.protocols import EngineDead
 from ramify.service import ports
 from ramify.service.catalogue import at_start
-from ramify.service.served import ServingPlan, of_release, served_of
+from ramify.service.served import engine_config, release_config
 from ramify.settings import BadSettings, ConnectionSettings, Settings, is_loopback
 from ramify.treelog import LogError, TreeLog
 from ramify.weights import WeightsError
@@ -68,8 +68,8 @@ def serve(settings: Settings) -> int:
             admin = doors.enter_context(admin_listener(settings)) if settings.admin.enabled else None
             startup = doors.enter_context(StartUp())
             startup.tell("verifying the release")
-            served = served_of(settings)
-            return asyncio.run(_Server(settings, served, listener, admin=admin, startup=startup).run())
+            config = engine_config(settings)
+            return asyncio.run(_Server(settings, config, listener, admin=admin, startup=startup).run())
     except (StartupError, BadSettings, WeightsError, LogError) as error:
         sys.stderr.write(f"ramify serve: {error}\n")
         return REFUSED
@@ -134,7 +134,7 @@ class _Server:
     """One run of the server."""
 
     settings: Settings
-    served: ServingPlan
+    config: EngineConfig
     listener: socket.socket
     start: Callable[[EngineConfig, Callable[[str], None]], Coroutine[Any, Any, ports.Engines]] = Engines.start
     signals: list[int] = field(default_factory=list)
@@ -152,27 +152,20 @@ class _Server:
                 log = await TreeLog.open(self.settings.log)
                 stack.push_async_callback(log.close)
                 stack.push_async_callback(close_default_pool)
-                served = await self._active(log)
-                logger.info("engines starting release=%s log=%s", served.model.release, log.store)
-                engines = await self._unless_told(self.start(served.config, self.startup.tell))
+                config = await self._active(log)
+                logger.info("engines starting release=%s log=%s", config.serving.release, log.store)
+                engines = await self._unless_told(self.start(config, self.startup.tell))
                 stack.push_async_callback(engines.close)
-                context = assemble(
-                    self.settings,
-                    engines,
-                    served.model,
-                    log,
-                    base=self.served.release,
-                    current=served.release,
-                )
+                context = assemble(self.settings, engines, log, base=self.config.serving.source)
                 gc.collect()
                 gc.freeze()  # what start-up made stays: the collector need not look at it again
                 return await self._serve(context)
 
-    async def _active(self, log: TreeLog) -> ServingPlan:
-        """What the log calls active, where it can be served; else what the settings name."""
-        base = self.served.release
+    async def _active(self, log: TreeLog) -> EngineConfig:
+        """The engines of the release that the log calls active if it can be served, else of what the settings name."""
+        base = self.config.serving.source
         active = base and await at_start(log, self.settings.weights, base)
-        return self.served if active is None or active is base else of_release(active, self.settings)
+        return self.config if active is None or active is base else release_config(active, self.settings)
 
     async def _serve(self, context: Context) -> int:
         upkeep = asyncio.create_task(context.retention.run(), name="retention")
@@ -328,9 +321,9 @@ def banner(context: Context, listener: socket.socket, admin: socket.socket | Non
     """Say where the server is and how to ask it something."""
     url = address_of(listener)
     key = "" if context.keyring.open else ' -H "Authorization: Bearer $RAMIFY_API_KEY"'
-    prompt = "3 5 7 8 to 24" if context.model.task == "countdown" else "Once"
+    prompt = "3 5 7 8 to 24" if context.serving.task == "countdown" else "Once"
     sys.stdout.write(
-        f"Ramify {ramify.__version__} serves {context.model.name} ({context.model.release}) at {url}\n"
+        f"Ramify {ramify.__version__} serves {context.serving.name} ({context.serving.release}) at {url}\n"
         f"  log  {context.log.store}\n"
         + (f"  admin  {address_of(admin)}\n" if admin is not None else "")
         + "".join(f"  memory  {line}\n" for line in context.engines.memory())

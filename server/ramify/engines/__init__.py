@@ -18,7 +18,7 @@
 Importing this package imports neither vLLM nor torch.
 """
 
-from ramify.engines.config import EngineConfig
+from ramify.engines.config import EngineConfig, Serving
 from ramify.engines.engines import Engines
 from ramify.engines.errors import (
     BadModel,
@@ -48,6 +48,7 @@ __all__ = [
     "ReloadFailed",
     "Replay",
     "RequestRefused",
+    "Serving",
     "Text",
     "Tokenizer",
     "long_text",

@@ -5,10 +5,46 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from ramify.search.records import Action
+
+if TYPE_CHECKING:
+    from ramify.weights import Release
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """The model that is offered, and the release whose weights the engines hold.
+
+    There is one at a time: `Engines.serving`. Another release takes its place in a single assignment, so that no reader
+    sees half of each; whoever needs several of its fields reads it once.
+    """
+
+    name: str = "local"
+    """Name under which the model is asked for."""
+    release: str = "local"
+    """Release id that every continuation and score carries."""
+    created: int = 0
+    """Unix seconds."""
+    source: Release | None = None
+    """The release's files; `None` for a policy and a value model that are no release."""
+    calibration: tuple[float, float] = (1.0, 0.0)
+    """(a, b) of value = sigmoid(a · logit + b)."""
+    task: str | None = None
+    """Task of requests that name none."""
+    action: Action | None = None
+    """Default action."""
+    max_tokens: int | None = None
+    """Default cap on one answer."""
+    vocabulary: int = 0
+    """Token ids below it exist in both models. An engine given another one dies, so none gets past the service; with 0
+    no token ids are taken from outside."""
+    judged: bool = True
+    """Whether there is a value model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +57,8 @@ class EngineConfig:
     value: Path | None = None
     """Hugging Face directory of a sequence classifier with one label; `None` serves the policy alone, and then
     whatever needs a judgement of the model fails with a message that says so."""
-    release: str = "local"
-    """Release id that every Continuation and Score carries."""
+    serving: Serving = Serving()
+    """The model and the release that the two directories hold."""
     dtype: Dtype = "auto"
     """Precision of the weights; `auto` is the checkpoint's own (vLLM's own `auto` would halve float32 unasked)."""
     max_model_len: int | None = None
@@ -33,9 +69,6 @@ class EngineConfig:
     """Sequences that may wait for an engine before further ones are refused with `EngineBusy`."""
     seeded: bool = True
     """Each draw follows its own seed. Off, draws share one random stream: a little faster, not repeatable."""
-    calibration_a: float = 1.0
-    calibration_b: float = 0.0
-    """value = sigmoid(a · logit + b)."""
     policy_kv_bytes: int | None = None
     """Memory of the policy's KV cache, bytes. On a GPU `None` leaves it to `policy_gpu_fraction`."""
     value_kv_bytes: int | None = None

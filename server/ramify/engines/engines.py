@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +77,8 @@ class Engines:
         self, config: EngineConfig, prepared: _Models, backends: Sequence[Backend], folder: str
     ) -> None:
         self.config = config
+        self.serving = config.serving
+        """Assigned anew when another release is activated, inside `exclusive`; policy and scorer read it."""
         self.tokenizer = prepared.tokenizer
         self.dead = asyncio.Event()
         """Set once an engine is gone for good; `dead_reason` says which and how."""
@@ -93,7 +95,7 @@ class Engines:
             self.tokenizer,
             self._slots["policy"],
             self.recorder,
-            config.release,
+            lambda: self.serving,
             config.seeded,
         )
         self.scorer: VllmScorer | NoScorer = NoScorer()
@@ -102,8 +104,7 @@ class Engines:
                 self._backends["value"],
                 self._slots["value"],
                 self.recorder,
-                config.release,
-                (config.calibration_a, config.calibration_b),
+                lambda: self.serving,
                 _translation(prepared),
             )
         self._plain: OpenAIServing | None = None
@@ -145,11 +146,6 @@ class Engines:
 
             self._plain = OpenAIServing(self._backends["policy"], self._slots["policy"])
         return self._plain
-
-    @property
-    def release(self) -> str:
-        """Id of the release that is served."""
-        return self.config.release
 
     @property
     def eos_ids(self) -> frozenset[int]:
@@ -230,31 +226,17 @@ class Engines:
             for backend in backends:
                 backend.reopen()
 
-    async def reload(
-        self, release: str, policy: Path, value: Path | None, calibration: tuple[float, float]
-    ) -> None:
+    async def reload(self, policy: Path, value: Path | None) -> None:
         """Put other weights of the same network and tokenizer into both engines and forget every cached prefix.
 
-        Only inside `exclusive`, so that each request is served by one release. `calibration` is (a, b) of value =
-        sigmoid(a · logit + b). Raises `ReloadFailed`, after which the engines may hold anything: load a release that
-        is known to be good. Raises `EngineDead`. Cancelled, it leaves them in the same doubt."""
+        Only inside `exclusive`, so that each request is served by one release; `serving` stays as it is. Raises
+        `ReloadFailed`, after which the engines may hold anything: load a release that is known to be good. Raises
+        `EngineDead`. Cancelled, it leaves them in the same doubt."""
         paths = {"policy": policy} | ({"value": value} if value is not None else {})
         if paths.keys() != self._backends.keys():
-            raise ReloadFailed(f"{release} and what is served do not both have a value model")
+            raise ReloadFailed(f"{policy} and what is served do not both have a value model")
         for role, backend in self._backends.items():
             await backend.reload(paths[role])
-        self._stamp(release, policy, value, calibration)
-
-    def _stamp(
-        self, release: str, policy: Path, value: Path | None, calibration: tuple[float, float]
-    ) -> None:
-        a, b = calibration
-        self.config = replace(
-            self.config, policy=policy, value=value, release=release, calibration_a=a, calibration_b=b
-        )
-        self.policy.release = release
-        if isinstance(self.scorer, VllmScorer):
-            self.scorer.release, self.scorer.calibration = release, calibration
 
     @property
     def tolerance(self) -> float:
@@ -262,11 +244,11 @@ class Engines:
         compared where that is above 1: by the precision that the engines compute in."""
         return max(TOLERANCE[backend.launch.dtype] for backend in self._backends.values())
 
-    async def measure(self, texts: Sequence[Text]) -> list[Measurement]:
-        """The figures of texts under the weights that are loaded, through the prefix cache as searches go; see
-        `measuring`."""
+    async def measure(self, texts: Sequence[Text], calibration: tuple[float, float]) -> list[Measurement]:
+        """The figures of texts under the weights that are loaded and a calibration of the values, through the prefix
+        cache as searches go; see `measurement`."""
         scorer = self.scorer if isinstance(self.scorer, VllmScorer) else None
-        return await measure(self._backends["policy"], scorer, texts, self.tokenizer.text.size)
+        return await measure(self._backends["policy"], scorer, texts, calibration, self.tokenizer.text.size)
 
     def give_up(self, reason: str) -> None:
         """Count the engines as dead, those who wait for them included: what they hold is unknown."""

@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ramify.search.protocols import SampleAborted, Scorer
+from ramify.search.protocols import SampleAborted
 
 if TYPE_CHECKING:
+    from ramify.engines.scorer import VllmScorer
     from ramify.engines.vllm.engine import Backend, RawSample
 
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
@@ -57,9 +58,15 @@ class Measurement:
 
 
 async def measure(
-    backend: Backend, scorer: Scorer | None, texts: Sequence[Text], vocabulary: int
+    backend: Backend,
+    scorer: VllmScorer | None,
+    texts: Sequence[Text],
+    calibration: tuple[float, float],
+    vocabulary: int,
 ) -> list[Measurement]:
-    """The figures of `texts`, in order. `vocabulary`: how many tokens there are. Raises what the engines raise."""
+    """The figures of `texts`, in order. calibration: (a, b) of the values. vocabulary: how many tokens there are.
+
+    Raises what the engines raise."""
     params = backend.sampling(max_tokens=1, temperature=1.0, top=min(vocabulary, MOST_TOKENS))
     requests = [
         ([*text.prompt, *text.continuation[:i]], backend.with_seed(params, i))
@@ -71,13 +78,15 @@ async def measure(
     except SampleAborted:
         raise asyncio.CancelledError from None
     found = []
-    for text, value in zip(texts, await _values(scorer, texts), strict=True):
+    for text, value in zip(texts, await _values(scorer, texts, calibration), strict=True):
         figures = [_figure(next(drawn), token) for token in text.continuation]
         found.append(Measurement(tuple(f for f, _ in figures), tuple(b for _, b in figures), value))
     return found
 
 
-async def _values(scorer: Scorer | None, texts: Sequence[Text]) -> list[float | None]:
+async def _values(
+    scorer: VllmScorer | None, texts: Sequence[Text], calibration: tuple[float, float]
+) -> list[float | None]:
     """A text of several blocks is judged in a call of its own: together with others that it begins with it would be
     judged in one pass, which does not read the prefix cache."""
     if scorer is None:
@@ -85,8 +94,8 @@ async def _values(scorer: Scorer | None, texts: Sequence[Text]) -> list[float | 
     short = [i for i, text in enumerate(texts) if len(text.whole) <= SHORT]
     values: dict[int, float] = {}
     for group in (short, *([i] for i in range(len(texts)) if i not in short)):
-        scores = await scorer.score([texts[i].whole for i in group])
-        values |= {i: score.value for i, score in zip(group, scores, strict=True)}
+        judged = await scorer.values([texts[i].whole for i in group], calibration)
+        values |= dict(zip(group, judged, strict=True))
     return [values[i] for i in range(len(texts))]
 
 

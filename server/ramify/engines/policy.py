@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from ramify.search.protocols import SampleAborted
 from ramify.search.records import Continuation, Draw, Finish
 
 if TYPE_CHECKING:
+    from ramify.engines.config import Serving
     from ramify.engines.vllm.engine import Backend, RawSample
 
 
@@ -41,11 +42,12 @@ class VllmPolicy:
         tokenizer: Tokenizer,
         slots: EngineLimiter,
         recorder: Recorder,
-        release: str,
+        serving: Callable[[], Serving],
         seeded: bool,
     ) -> None:
-        self.release = release
+        """serving: what the engine serves at that moment. seeded: whether each draw follows its own seed."""
         self.seeded = seeded
+        self._serving = serving
         self._backend = backend
         self._tokenizer = tokenizer
         self._slots = slots
@@ -69,9 +71,8 @@ class VllmPolicy:
             raise SampleAborted(0) from None
         try:
             drawn = await self._backend.generate(requests)
-            release = (
-                self.release
-            )  # weights change only where no request is under way: these are what it ran on
+            # Weights change only while no request is under way: these are the ones that it ran on.
+            release = self._serving().release
         finally:
             self._slots.release(taken)
         if self._recorder.on:
@@ -88,7 +89,7 @@ class VllmPolicy:
         taken = await self._slots.acquire(1)
         try:
             (drawn,) = await self._backend.generate([(prompt, params)])
-            release = self.release
+            release = self._serving().release
         except SampleAborted:
             raise asyncio.CancelledError from None
         finally:

@@ -20,6 +20,7 @@ from ramify.engines.recording import EngineRequest, Recorder
 from ramify.search.records import Draw, Score
 
 if TYPE_CHECKING:
+    from ramify.engines.config import Serving
     from ramify.engines.vllm.engine import Backend
 
 BLOCK = 32
@@ -45,12 +46,11 @@ class VllmScorer:
         backend: Backend,
         slots: EngineLimiter,
         recorder: Recorder,
-        release: str,
-        calibration: tuple[float, float] = (1.0, 0.0),
+        serving: Callable[[], Serving],
         translate: Translate | None = None,
     ) -> None:
-        self.release = release
-        self.calibration = calibration
+        """serving: what the engine serves at that moment."""
+        self._serving = serving
         self._backend = backend
         self._slots = slots
         self._recorder = recorder
@@ -58,21 +58,35 @@ class VllmScorer:
 
     async def score(self, sequences: Sequence[Sequence[int]]) -> list[Score]:
         """Judge whole sequences, all sent at once. Raises `BadScores`, `EngineDead` or another `EngineError`."""
+        logits, serving = await self._logits(sequences)
+        a, b = serving.calibration
+        return [Score(sigmoid(a * logit + b), serving.release) for logit in logits]
+
+    async def values(
+        self, sequences: Sequence[Sequence[int]], calibration: tuple[float, float]
+    ) -> list[float]:
+        """Judge as `score` does, under the calibration of a release that is loaded and not yet served."""
+        logits, _ = await self._logits(sequences)
+        a, b = calibration
+        return [sigmoid(a * logit + b) for logit in logits]
+
+    async def _logits(self, sequences: Sequence[Sequence[int]]) -> tuple[list[float], Serving]:
+        """One logit for each sequence, and what was served when the engine gave them."""
         if not sequences:
-            return []
+            return [], self._serving()
         prompts = [self._translate(s) if self._translate else list(s) for s in sequences]
         jobs = self._jobs(prompts)
         taken = await self._slots.acquire(len(jobs))
         try:
             judged = await self._backend.classify([(prompts[job[0]], len(job) > 1) for job in jobs])
-            release, (a, b) = self.release, self.calibration  # of the weights that have judged
+            serving = self._serving()  # weights change only while no request is under way
         finally:
             self._slots.release(taken)
         if self._recorder.on:
             sent = tuple(tuple(prompts[job[0]]) for job in jobs)
             judges = tuple(map(len, jobs))
             self._recorder.add(EngineRequest("score", sent, (), Draw(n=1, max_tokens=0), judges=judges))
-        return [Score(sigmoid(a * logit + b), release) for logit in logits_of(prompts, jobs, judged)]
+        return logits_of(prompts, jobs, judged), serving
 
     def _jobs(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
         """Indices of the sequences of each engine request, the one that is sent first."""

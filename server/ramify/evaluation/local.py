@@ -15,7 +15,7 @@ from ramify.engines import Engines
 from ramify.engines.progress import StartUp
 from ramify.engines.vllm import preload
 from ramify.service.prepare import SearchPreparer
-from ramify.service.served import of_release
+from ramify.service.served import release_config
 from ramify.settings import RequestCaps, load
 from ramify.weights import load_release, shipped
 
@@ -43,16 +43,12 @@ async def open_release(path: Path | None) -> AsyncIterator[Local]:
     """
     with StartUp() as startup:
         startup.tell("verifying the release")
-        served = of_release(load_release(path or shipped()), load())
-        config = served.config
+        config = release_config(load_release(path or shipped()), load())
         startup.tell("loading vLLM")
         preload(config.log_level, config.start_timeout, config.cache_dir)
         engines = await Engines.start(config, startup.tell)
     try:
-        yield Local(
-            engines,
-            SearchPreparer(served.model, engines.tokenizer, engines.max_model_len, UNLIMITED, time.time),
-        )
+        yield Local(engines, SearchPreparer(engines, UNLIMITED, time.time))
     finally:
         await engines.close()
 

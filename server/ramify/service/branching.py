@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ramify.engines import Serving
 from ramify.search.records import Origin
 from ramify.service.ask import Branch, SearchSpec
 from ramify.service.errors import BadRequest, Conflict
-from ramify.service.ports import ServedModel
 
 
-def inherited(ask: SearchSpec, branch: Branch, model: ServedModel) -> SearchSpec:
+def inherited(ask: SearchSpec, branch: Branch, serving: Serving) -> SearchSpec:
     """The ask with the parent's task and problem. Raises `BadRequest` and `Conflict`."""
     tree, node = branch.tree, branch.node
     if node >= len(tree.nodes):
@@ -24,9 +24,9 @@ def inherited(ask: SearchSpec, branch: Branch, model: ServedModel) -> SearchSpec
         raise BadRequest(
             f"is {node}, where the answer is finished: branch from a node above it", param="node"
         )
-    if tree.model != model.name:
+    if tree.model != serving.name:
         raise Conflict(
-            f"the tree was searched with the model {tree.model[:100]!r} and this server has {model.name!r}: "
+            f"the tree was searched with the model {tree.model[:100]!r} and this server has {serving.name!r}: "
             "token ids of one mean nothing to the other",
             param="tree",
         )

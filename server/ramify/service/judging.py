@@ -10,7 +10,7 @@ from ramify.engines.errors import EngineBusy, RequestRefused
 from ramify.search.protocols import EngineDead
 from ramify.search.records import Score
 from ramify.service.errors import BadRequest, EngineUnavailable, NoAnswer, ServerBusy
-from ramify.service.ports import Engines, ServedModel
+from ramify.service.ports import Engines
 from ramify.service.prepare import no_value_model, unknown_model
 from ramify.settings import RequestCaps
 
@@ -29,15 +29,14 @@ class ValueResult:
 @dataclass(frozen=True, slots=True)
 class ValueJudge:
     engines: Engines
-    model: ServedModel
     limits: RequestCaps
 
     async def value(self, model: str | None, prompt: Text, continuations: Sequence[Text]) -> ValueResult:
         """One score for each continuation of the prompt, in order. Raises `BadRequest`, `ServerBusy`,
         `EngineUnavailable`, `NoAnswer`."""
-        if model is not None and model != self.model.name:
-            raise unknown_model(model, self.model.name)
-        if not self.model.judged:
+        if model is not None and model != self.engines.serving.name:
+            raise unknown_model(model, self.engines.serving.name)
+        if not self.engines.serving.judged:
             raise no_value_model("continuations")
         self._check_size(prompt, continuations)
         head = self.engines.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
@@ -78,8 +77,12 @@ class ValueJudge:
             ("prompt", prompt),
             *((f"continuations.{i}", t) for i, t in enumerate(continuations)),
         ]:
-            if not isinstance(text, str) and not all(0 <= token < self.model.vocabulary for token in text):
-                raise BadRequest(f"holds a token id outside 0 to {self.model.vocabulary - 1}", param=param)
+            if not isinstance(text, str) and not all(
+                0 <= token < self.engines.serving.vocabulary for token in text
+            ):
+                raise BadRequest(
+                    f"holds a token id outside 0 to {self.engines.serving.vocabulary - 1}", param=param
+                )
             if len(text) > self.limits.prompt_chars:
                 raise BadRequest(
                     f"has a length of {len(text)}; at most {self.limits.prompt_chars} is taken", param=param

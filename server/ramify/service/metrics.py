@@ -9,6 +9,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from ramify.engines import Serving
 from ramify.search.tree import Tree
 
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
@@ -75,6 +76,7 @@ class Metrics:
             buckets=SECONDS,
             registry=r,
         )
+        self._serving: tuple[str, Callable[[], Serving]] | None = None
         self._info = Gauge("ramify_info", "What is served.", ["version", "model", "release"], registry=r)
 
         self._release = Gauge(
@@ -90,10 +92,9 @@ class Metrics:
             registry=r,
         )
 
-    def serving(self, version: str, model: str, release: str) -> None:
-        for gauge, labels in ((self._info, (version, model, release)), (self._release, (model, release))):
-            gauge.clear()
-            gauge.labels(*labels).set(1)
+    def serving(self, version: str, read: Callable[[], Serving]) -> None:
+        """Show the server's version and whatever `read()` serves at the time of a scrape."""
+        self._serving = version, read
 
     def activation(self, result: str) -> None:
         """`activated`, `rolled_back` (it had been loaded), `refused` (it had not), `fatal`."""
@@ -151,6 +152,15 @@ class Metrics:
 
     def text(self) -> bytes:
         """The exposition format."""
+        if self._serving is not None:
+            version, read = self._serving
+            now = read()
+            for gauge, labels in (
+                (self._info, (version, now.name, now.release)),
+                (self._release, (now.name, now.release)),
+            ):
+                gauge.clear()
+                gauge.labels(*labels).set(1)
         return generate_latest(self.registry)
 
 

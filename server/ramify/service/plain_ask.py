@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ramify.engines.errors import RequestRefused
 from ramify.service.errors import BadRequest
-from ramify.service.ports import Engines, ServedModel
+from ramify.service.ports import Engines
 from ramify.service.prepare import over, unknown_model
 from ramify.settings import RequestCaps
 
@@ -78,15 +78,14 @@ PREFIX: Mapping[Route, str] = {"completion": "cmpl-", "chat": "chatcmpl-", "resp
 @dataclass(frozen=True, slots=True)
 class CompletionPreparer:
     engines: Engines
-    model: ServedModel
     limits: RequestCaps
     tools: bool
     """Whether the engine can read tool calls in what the model writes."""
 
     async def prepare(self, ask: CompletionSpec) -> CompletionRequest:
         """Raises `BadRequest` and `NotFound`, naming the field, and an `EngineError` or `EngineDead`."""
-        if ask.model is not None and ask.model != self.model.name:
-            raise unknown_model(ask.model, self.model.name)
+        if ask.model is not None and ask.model != self.engines.serving.name:
+            raise unknown_model(ask.model, self.engines.serving.name)
         self._check_ids(ask)
         self._check_tools(ask)
         if ask.n > 1 and ask.fields.get("temperature") == 0:
@@ -137,7 +136,7 @@ class CompletionPreparer:
             )
 
     def _check_ids(self, ask: CompletionSpec) -> None:
-        last = self.model.vocabulary - 1
+        last = self.engines.serving.vocabulary - 1
         given: dict[str, Sequence[int]] = {
             "logit_bias": [int(token) for token in ask.fields.get("logit_bias", ())],
             "stop_token_ids": ask.fields.get("stop_token_ids", ()),

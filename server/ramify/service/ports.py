@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
-from ramify.engines import Measurement, Text
+from ramify.engines import Measurement, Serving, Text
 from ramify.search.protocols import Policy, Scorer
-from ramify.search.records import Action
 
 
 class Tokenizer(Protocol):
@@ -74,6 +72,9 @@ class Plain(Protocol):
 class Engines(Protocol):
     """Policy and scorer, running."""
 
+    serving: Serving
+    """The model and the release that they serve. Assigned anew, inside `exclusive`, when another is activated."""
+
     @property
     def policy(self) -> Policy: ...
 
@@ -120,46 +121,16 @@ class Engines(Protocol):
         """Hold everybody else's requests once those under way have ended. Raises `EngineBusy` after `seconds`."""
         ...
 
-    async def reload(
-        self, release: str, policy: Path, value: Path | None, calibration: tuple[float, float]
-    ) -> None:
-        """Other weights, and no cached prefix; only inside `exclusive`. Failed, they may hold anything."""
+    async def reload(self, policy: Path, value: Path | None) -> None:
+        """Load other weights and forget cached prefixes, inside `exclusive` only. Failed, they may hold anything."""
         ...
 
     async def reset_prefix_caches(self) -> None: ...
 
-    async def measure(self, texts: Sequence[Text]) -> list[Measurement]:
-        """Log-probabilities and values of texts under the weights that are loaded."""
+    async def measure(self, texts: Sequence[Text], calibration: tuple[float, float]) -> list[Measurement]:
+        """Log-probabilities and values of texts under the weights that are loaded and (a, b) of the values."""
         ...
 
     def give_up(self, reason: str) -> None:
         """Count them as dead."""
         ...
-
-
-@dataclass(slots=True, eq=False)
-class ServedModel:
-    """What the release says of the model that is served.
-
-    The one object that changes when another release is activated: whoever needs it keeps it and reads it anew."""
-
-    name: str
-    release: str
-    created: int
-    """Unix seconds."""
-    task: str | None = None
-    """Task of requests that name none."""
-    action: Action | None = None
-    """Default action."""
-    max_tokens: int | None = None
-    """Default cap on one answer."""
-    vocabulary: int = 0
-    """Token ids below it exist, in both models. An engine given another one dies, so none gets past the service; 0
-    takes no token ids from outside."""
-    judged: bool = True
-    """Whether there is a value model."""
-
-    def become(self, other: ServedModel) -> None:
-        """Serve what `other` says from now on."""
-        for field in fields(self):
-            setattr(self, field.name, getattr(other, field.name))

@@ -29,7 +29,7 @@ from ramify.service import branching
 from ramify.service.ask import SearchSpec
 from ramify.service.errors import BadRequest, NotFound
 from ramify.service.ids import TREE, uuid7
-from ramify.service.ports import ServedModel, Tokenizer
+from ramify.service.ports import Engines
 from ramify.settings import RequestCaps
 
 DEFAULT_MAX_TOKENS = Sampling().max_tokens
@@ -51,24 +51,22 @@ class PreparedSearch:
 
 @dataclass(frozen=True, slots=True)
 class SearchPreparer:
-    model: ServedModel
-    tokenizer: Tokenizer
-    max_model_len: int
+    engines: Engines
     caps: RequestCaps
     now: Callable[[], float]
     """Unix seconds."""
 
     def prepare(self, ask: SearchSpec) -> PreparedSearch:
         """Raises `BadRequest` and `NotFound`, naming the field."""
-        if ask.model is not None and ask.model != self.model.name:
-            raise unknown_model(ask.model, self.model.name)
+        if ask.model is not None and ask.model != self.engines.serving.name:
+            raise unknown_model(ask.model, self.engines.serving.name)
         if ask.branch is not None:
-            ask = branching.inherited(ask, ask.branch, self.model)
+            ask = branching.inherited(ask, ask.branch, self.engines.serving)
         name, problem, task, ask = self._task(ask)
         prompt, tokens = self._prompt(ask)
         sampling = self._sampling(ask, len(tokens))
         params, sampling = self._params(ask, sampling)
-        if not self.model.judged and needs_judging(params):
+        if not self.engines.serving.judged and needs_judging(params):
             raise no_value_model("search.algorithm")
         if params.grader == "verifier" and name not in registry.VERIFIABLE:
             raise BadRequest(
@@ -79,7 +77,7 @@ class SearchPreparer:
         tree = Tree(
             id=TREE + uuid7(now),
             created_at=now,
-            model=self.model.name,
+            model=self.engines.serving.name,
             prompt=prompt,
             prompt_tokens=tuple(tokens),
             params=params,
@@ -95,7 +93,7 @@ class SearchPreparer:
 
     def _prompt(self, ask: SearchSpec) -> tuple[str, list[int]]:
         if ask.branch is not None:
-            return branching.prompt(ask.branch, self.max_model_len)
+            return branching.prompt(ask.branch, self.engines.max_model_len)
         length = len(ask.prompt or "") + sum(len(m.content) for m in ask.messages)
         where = "messages" if ask.prompt is None else "prompt"
         if length > self.caps.prompt_chars:
@@ -103,43 +101,47 @@ class SearchPreparer:
                 f"has {length} characters; at most {self.caps.prompt_chars} are taken", param=where
             )
         if isinstance(ask.prompt, str):
-            text, tokens = ask.prompt, self.tokenizer.encode(ask.prompt)
+            text, tokens = ask.prompt, self.engines.tokenizer.encode(ask.prompt)
         else:
             tokens = self._ids(ask.prompt) if ask.prompt is not None else self._chat(ask, where)
-            text = self.tokenizer.decode(tokens)
+            text = self.engines.tokenizer.decode(tokens)
         if not tokens:
             raise BadRequest("must not be empty", param=where)
-        if len(tokens) >= self.max_model_len:
+        if len(tokens) >= self.engines.max_model_len:
             raise BadRequest(
-                f"has {len(tokens)} tokens; the model takes {self.max_model_len}, the answer included",
+                f"has {len(tokens)} tokens; the model takes {self.engines.max_model_len}, the answer included",
                 param=where,
             )
         return text, tokens
 
     def _ids(self, prompt: tuple[int, ...]) -> list[int]:
-        if not all(0 <= token < self.model.vocabulary for token in prompt):
-            raise BadRequest(f"holds a token id outside 0 to {self.model.vocabulary - 1}", param="prompt")
+        if not all(0 <= token < self.engines.serving.vocabulary for token in prompt):
+            raise BadRequest(
+                f"holds a token id outside 0 to {self.engines.serving.vocabulary - 1}", param="prompt"
+            )
         return list(prompt)
 
     def _chat(self, ask: SearchSpec, where: str) -> list[int]:
         try:
-            return self.tokenizer.encode_chat([m.fields() for m in ask.messages], ask.template)
+            return self.engines.tokenizer.encode_chat([m.fields() for m in ask.messages], ask.template)
         except ValueError as error:
             raise BadRequest(
                 f"cannot be put through the chat template: {str(error)[:200]}", param=where
             ) from error
 
     def _sampling(self, ask: SearchSpec, prompt_tokens: int) -> Sampling:
-        room = self.max_model_len - prompt_tokens
+        room = self.engines.max_model_len - prompt_tokens
         budget = ask.search.get("budget", {}).get("tokens", self.caps.budget_tokens)
-        default = min(self.model.max_tokens or DEFAULT_MAX_TOKENS, room, budget, self.caps.answer_tokens)
+        default = min(
+            self.engines.serving.max_tokens or DEFAULT_MAX_TOKENS, room, budget, self.caps.answer_tokens
+        )
         sampling = Sampling(**{"max_tokens": default, **ask.sampling})
         if sampling.max_tokens > self.caps.answer_tokens:
             raise over("sampling.max_tokens", sampling.max_tokens, self.caps.answer_tokens)
         if sampling.max_tokens > room:
             raise BadRequest(
                 f"is {sampling.max_tokens}, but {prompt_tokens} prompt tokens leave room for {room} in the model's "
-                f"{self.max_model_len}",
+                f"{self.engines.max_model_len}",
                 param="sampling.max_tokens",
             )
         return sampling
@@ -154,8 +156,8 @@ class SearchPreparer:
                 fields["action"] = self._action(fields["action"], defaults.action)
             fields["budget"] = self._limits(fields.get("budget", {}))
             params = search_params(algorithm, **fields)
-            if "action" not in fields and self.model.action is not None:
-                params = replace(params, action=self.model.action)
+            if "action" not in fields and self.engines.serving.action is not None:
+                params = replace(params, action=self.engines.serving.action)
             if "max_depth" not in fields:
                 params = without_cuts(params, sampling)
             params = replace(params, budget=self._budget(params, sampling))
@@ -175,11 +177,11 @@ class SearchPreparer:
         return replace(limits, simulations=min(limits.simulations, self.caps.budget_simulations))
 
     def _action(self, given: Mapping[str, Any], default: Action) -> Action:
-        kind = given.get("kind", (self.model.action or default).kind)
+        kind = given.get("kind", (self.engines.serving.action or default).kind)
         for name, kinds in {"stop": ("step",), "max_tokens": ("step", "chunk")}.items():
             if name in given and kind not in kinds:
                 raise ParamError(f"action.{name}", f"has no effect on actions of kind {kind!r}")
-        return replace(self.model.action or default, **given)
+        return replace(self.engines.serving.action or default, **given)
 
     def _budget(self, params: SearchParams, sampling: Sampling) -> BudgetLimits:
         budget, caps = params.budget, self.caps
@@ -206,13 +208,13 @@ class SearchPreparer:
     def _said(self, ask: SearchSpec) -> str:
         """The text of the prompt; none of a conversation, or if it holds token ids that do not exist."""
         if isinstance(ask.prompt, tuple):
-            known = all(0 <= token < self.model.vocabulary for token in ask.prompt)
-            return self.tokenizer.decode(ask.prompt) if known else ""
+            known = all(0 <= token < self.engines.serving.vocabulary for token in ask.prompt)
+            return self.engines.tokenizer.decode(ask.prompt) if known else ""
         return ask.prompt or ""
 
     def _task(self, ask: SearchSpec) -> tuple[str, Mapping[str, Any], Task, SearchSpec]:
         """The task, and the ask with its prompt in the task's own form where it stated its problem."""
-        name = ask.task or self.model.task or "none"
+        name = ask.task or self.engines.serving.task or "none"
         problem = ask.problem
         if problem is None and (stated := registry.stated(name, self._said(ask))):
             problem, prompt = stated

@@ -22,8 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import ramify
-from ramify.engines import Measurement, Text, long_text
+from ramify.engines import Measurement, Serving, Text, long_text
 from ramify.search.protocols import EngineDead
 from ramify.service import canary
 from ramify.service.catalogue import ReleaseEntry, catalogue, lineage, resolve
@@ -38,7 +37,7 @@ from ramify.service.errors import (
     ServerBusy,
 )
 from ramify.service.metrics import Metrics
-from ramify.service.ports import Engines, ServedModel
+from ramify.service.ports import Engines
 from ramify.service.searches import Searches
 from ramify.treelog import LogError, TreeLog
 from ramify.treelog.records import Activation, ActivationKind
@@ -96,19 +95,17 @@ class Releases:
     """The releases of one server. All calls on one event loop."""
 
     engines: Engines
-    model: ServedModel
     log: TreeLog
     searches: Searches
     metrics: Metrics
     clock: Callable[[], float]
     """ActivationSeconds, monotonic."""
-    model_of: Callable[[Release], ServedModel]
+    serving_of: Callable[[Release], Serving]
+    """A release as it is offered."""
     root: Path | None = None
     """Folder of releases; `None`: there are none but the base."""
     base: Release | None = None
-    """The release served until another is activated; `None` where models are served that are no release."""
-    current: Release | None = None
-    """The release in the engines."""
+    """The release served until another is activated; `None` if models are served that are no release."""
     _task: asyncio.Task[ActivationResult] | None = field(default=None)
 
     @property
@@ -122,7 +119,7 @@ class Releases:
         history = await self.log.activations()
         rows = await asyncio.to_thread(catalogue, self.root, self.base, recorded)
         rejected = {row.id for row in rows if row.state == "rejected"}
-        return ReleaseListing(self.model.release, self._before(history, rejected), rows, history)
+        return ReleaseListing(self.engines.serving.release, self._before(history, rejected), rows, history)
 
     async def record(self, release_id: str, state: str, figures: dict[str, Any]) -> ReleaseEntry:
         """Record a gate's verdict. Raises `NotFound` for a release that is neither on disk nor on record."""
@@ -142,10 +139,11 @@ class Releases:
             raise ActivationInProgress("another release is being activated", retry_after=5)
         if self.searches.draining:
             raise ServerBusy(DRAINED, retry_after=30)
-        if self.current is None:
+        before = self.engines.serving.source
+        if before is None:
             raise Conflict("this server serves models that are no release, so it cannot activate one")
         self._task = asyncio.create_task(
-            self._activate(release_id, self.current, grace, note, kind), name=f"activate-{release_id[:10]}"
+            self._activate(release_id, before, grace, note, kind), name=f"activate-{release_id[:10]}"
         )
         self._task.add_done_callback(_seen)
         return await asyncio.shield(self._task)
@@ -243,10 +241,10 @@ class Releases:
             async with self.engines.exclusive(IDLE_SECONDS):
                 drained = self.clock()
                 texts = self._texts(release)
+                calibration = self.engines.serving.calibration
                 async with asyncio.timeout(RELOAD_SECONDS):
-                    figures = await self.engines.measure(
-                        texts
-                    )  # and warm every prefix, so that a stale one shows
+                    # Measured before, to tell the releases apart; this warms every prefix, so that a stale one shows.
+                    figures = await self.engines.measure(texts, calibration)
                 try:
                     async with asyncio.timeout(RELOAD_SECONDS):
                         loading = self.clock()
@@ -281,18 +279,16 @@ class Releases:
         return texts if long is None else [*texts, long]
 
     async def _load(self, release: Release) -> None:
-        calibration = release.manifest.calibration
-        await self.engines.reload(
-            release.id, release.policy_path, release.value_path, (calibration.a, calibration.b)
-        )
+        await self.engines.reload(release.policy_path, release.value_path)
 
     async def _canary(
         self, release: Release, texts: Sequence[Text], before: Sequence[Measurement]
     ) -> canary.CanaryReport:
         probes, tolerance = release.manifest.canary, self.engines.tolerance
-        first = await self.engines.measure(texts)
+        calibration = self.serving_of(release).calibration
+        first = await self.engines.measure(texts, calibration)
         await self.engines.reset_prefix_caches()
-        second = await self.engines.measure(texts)
+        second = await self.engines.measure(texts, calibration)
         finding = canary.check(
             probes, before[: len(probes)], (first[: len(probes)], second[: len(probes)]), tolerance
         )
@@ -316,9 +312,7 @@ class Releases:
             "" if finding.distinguishable else "its canary cannot tell it from the release before"
         )
         await self.log.activate(release.id, said, kind)
-        self.current = release
-        self.model.become(self.model_of(release))
-        self.metrics.serving(ramify.__version__, self.model.name, self.model.release)
+        self.engines.serving = self.serving_of(release)
 
     async def _back(
         self,
@@ -334,7 +328,7 @@ class Releases:
             async with asyncio.timeout(RELOAD_SECONDS):
                 await self._load(before)
                 await self.engines.reset_prefix_caches()
-                again = await self.engines.measure(texts)
+                again = await self.engines.measure(texts, self.engines.serving.calibration)
             canary.same(figures, again, self.engines.tolerance, f"{before.id} does not give its own figures")
         except Exception as worse:
             reason = f"{release.id} failed and {before.id} could not be loaded again: {said(worse)}"
@@ -370,9 +364,11 @@ class Releases:
             logger.error("the failure of %s could not be recorded: %s", release_id, error)
 
     def _before(self, history: Sequence[Activation], rejected: set[str]) -> str | None:
-        line = [name for name in lineage(history) if name == self.model.release or name not in rejected]
-        if self.model.release in line:
-            line = line[: line.index(self.model.release)]
+        line = [
+            name for name in lineage(history) if name == self.engines.serving.release or name not in rejected
+        ]
+        if self.engines.serving.release in line:
+            line = line[: line.index(self.engines.serving.release)]
         return line[-1] if line else None
 
 

@@ -1,62 +1,39 @@
-"""What a server serves, by its settings: the model's name and defaults, and what its engines start with."""
+"""The model that a server offers and the configuration of its engines, both made from the settings."""
 
 from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-from ramify.engines import EngineConfig
+from ramify.engines import EngineConfig, Serving
 from ramify.search.records import Action
-from ramify.service.ports import ServedModel
 from ramify.settings import BadSettings, Settings
 from ramify.weights import Release, load_release, release_path, shipped
 
 
-@dataclass(frozen=True, slots=True)
-class ServingPlan:
-    """What is served, and where its files are."""
-
-    model: ServedModel
-    config: EngineConfig
-    release: Release | None = None
-    """`None` where a policy and a value model are served that are no release."""
-
-
-def served_of(settings: Settings) -> ServingPlan:
-    """What the settings alone name. Raises `WeightsError`, `BadSettings`."""
+def engine_config(settings: Settings) -> EngineConfig:
+    """The engines of the model that the settings name. Raises `WeightsError`, `BadSettings`."""
     if settings.policy is not None:
         policy = Path(settings.policy)
         value = Path(settings.value) if settings.value else None
-        name = settings.model_name or policy.absolute().name
-        model = ServedModel(
-            name,
-            "local",
+        serving = Serving(
+            settings.model_name or policy.absolute().name,
             created=int(time.time()),
             task=settings.task,
             vocabulary=vocabulary(policy, value),
             judged=value is not None,
         )
-        config = EngineConfig(
-            policy=policy, value=value, release=model.release, **settings.engine.model_dump()
-        )
-        return ServingPlan(model, config)
+        return EngineConfig(policy, value, serving, **settings.engine.model_dump())
     release = load_release(settings.release or shipped())
     _one_of_each_id(release, settings.weights)
-    return of_release(release, settings)
+    return release_config(release, settings)
 
 
-def of_release(release: Release, settings: Settings) -> ServingPlan:
-    config = EngineConfig(
-        policy=release.policy_path,
-        value=release.value_path,
-        release=release.id,
-        calibration_a=release.manifest.calibration.a,
-        calibration_b=release.manifest.calibration.b,
-        **settings.engine.model_dump(),
-    )
-    return ServingPlan(model_of(release, settings), config, release)
+def release_config(release: Release, settings: Settings) -> EngineConfig:
+    """The engines of a release."""
+    serving = serving_of(release, settings)
+    return EngineConfig(release.policy_path, release.value_path, serving, **settings.engine.model_dump())
 
 
 def _one_of_each_id(release: Release, weights: Path | None) -> None:
@@ -73,13 +50,16 @@ def _one_of_each_id(release: Release, weights: Path | None) -> None:
         )
 
 
-def model_of(release: Release, settings: Settings) -> ServedModel:
+def serving_of(release: Release, settings: Settings) -> Serving:
+    """A release as it is offered: what its manifest says, unless the settings say otherwise."""
     manifest = release.manifest
     action = manifest.default_action
-    return ServedModel(
+    return Serving(
         name=settings.model_name or manifest.name,
         release=release.id,
         created=int(manifest.created_at.timestamp()),
+        source=release,
+        calibration=(manifest.calibration.a, manifest.calibration.b),
         task=settings.task or manifest.default_task,
         action=Action(action.kind, action.stop, action.max_tokens),
         max_tokens=manifest.default_max_tokens,

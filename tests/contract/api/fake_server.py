@@ -12,12 +12,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from api.world import MODEL, FakeEngines
+from api.world import FakeEngines
 
 from ramify.api.server import _Server, admin_listener, preflight
 from ramify.engines import EngineConfig
 from ramify.logs import log_to_stderr
-from ramify.service.served import ServingPlan
 from ramify.settings import load
 
 
@@ -32,8 +31,7 @@ def main(folder: Path) -> int:
     settings = load(log=f"{folder}/trees.db", port=0)
     log_to_stderr("ramify", settings.log_level)
     with preflight(settings) as listener, admin_listener(settings) as admin:
-        served = ServingPlan(MODEL, EngineConfig(folder))
-        return asyncio.run(_Server(settings, served, listener, start, admin=admin).run())
+        return asyncio.run(_Server(settings, EngineConfig(folder), listener, start, admin=admin).run())
 
 
 if __name__ == "__main__":

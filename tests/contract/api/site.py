@@ -14,7 +14,7 @@ from fakes_releases import ReloadingEngines, number, stamped, write_release
 from ramify.api.admin import admin_application
 from ramify.api.context import assemble
 from ramify.service.catalogue import at_start
-from ramify.service.served import of_release
+from ramify.service.served import serving_of
 from ramify.settings import Settings
 from ramify.treelog import TreeLog
 from ramify.weights import load_release
@@ -63,9 +63,10 @@ async def a_site(folder: Path, **settings: Any) -> AsyncIterator[Site]:
     base = load_release(root / "v000001")
     log = await TreeLog.open(f"sqlite:///{folder}/trees.db")
     active = await at_start(log, root, base)
-    engines = ReloadingEngines(held=(number(active.policy_path), number(active.value_path)))
-    stamped(engines, active.id)
-    context = assemble(chosen, engines, of_release(active, chosen).model, log, base=base, current=active)
+    held = number(active.policy_path), number(active.value_path)
+    engines = ReloadingEngines(held=held, serving=serving_of(active, chosen))
+    stamped(engines)
+    context = assemble(chosen, engines, log, base=base)
     apps = worlds.application(context), admin_application(context, chosen.admin.digest())
     http, admin = (
         httpx.AsyncClient(

@@ -16,7 +16,7 @@ from ramify.search.params import FIELDS
 from ramify.settings import BadSettings, Settings
 
 from .openai_asks import BOTH, ask, frames
-from .world import MODEL, PROMPT, World, a_world, over_network
+from .world import PROMPT, SERVING, FakeEngines, World, a_world, over_network
 
 pytestmark = pytest.mark.anyio
 DEEP = {"algorithm": "best_of_n", "budget": {"simulations": 5}, "train": False}
@@ -131,7 +131,7 @@ async def test_every_name_is_listed_and_found(named: World) -> None:
 
 
 async def test_without_a_value_model_only_searches_that_need_none_are_listed(tmp_path: Path) -> None:
-    async with a_world(tmp_path, model=replace(MODEL, judged=False)) as world:
+    async with a_world(tmp_path, FakeEngines(serving=replace(SERVING, judged=False))) as world:
         ids = [m["id"] for m in (await world.http.get("/v1/models")).json()["data"]]
     assert "letters:self-consistency" in ids
     assert "letters:mcts" not in ids

@@ -24,7 +24,7 @@ from fakes import FakePolicy, FakeScorer
 from ramify.api.app import application
 from ramify.api.documentation import BY_PATH
 
-from .world import MODEL, FakeEngines, a_world
+from .world import SERVING, FakeEngines, a_world
 
 pytestmark = pytest.mark.timeout(600)  # under a minute where nothing else runs
 EXAMPLES = 8
@@ -50,9 +50,9 @@ def url(tmp_path: Path) -> Iterator[str]:
 
     async def serve() -> None:
         anything = FakePolicy(lambda text: {"a\n": 0.6, "": 0.4}, prompt="")
-        model = replace(MODEL, name="countdown-tiny")  # which the document's examples name
-        engines = FakeEngines(anything, FakeScorer(lambda text: 0.5, prompt=""))
-        async with a_world(tmp_path, engines, model, auth={"keys": [KEY]}, limits=SMALL) as world:
+        named = replace(SERVING, name="countdown-tiny")  # as in the document's examples
+        engines = FakeEngines(anything, FakeScorer(lambda text: 0.5, prompt=""), serving=named)
+        async with a_world(tmp_path, engines, auth={"keys": [KEY]}, limits=SMALL) as world:
             config = uvicorn.Config(
                 application(world.context), port=0, log_config=None, lifespan="off", access_log=False
             )

@@ -10,7 +10,7 @@ import pytest
 from ramify.engines.scorer import NoScorer
 from ramify.search.codec import tree_from_dict
 
-from .world import FOUR_ANSWERS, MODEL, PROMPT, FakeEngines, World, a_world, events, hold, release, until
+from .world import FOUR_ANSWERS, PROMPT, SERVING, FakeEngines, World, a_world, events, hold, release, until
 
 pytestmark = pytest.mark.anyio
 
@@ -167,9 +167,10 @@ async def test_stream_options_mean_nothing_without_a_stream(world: World) -> Non
 async def test_without_a_value_model_only_what_needs_none_is_searched(
     tmp_path: Path, search: dict[str, Any], status: int
 ) -> None:
-    engines, task = FakeEngines(), {"name": "exact", "problem": {"answer": "a"}}
+    engines = FakeEngines(serving=replace(SERVING, judged=False))
+    task = {"name": "exact", "problem": {"answer": "a"}}
     engines.scorer = NoScorer()  # type: ignore[assignment]
-    async with a_world(tmp_path, engines, replace(MODEL, judged=False)) as world:
+    async with a_world(tmp_path, engines) as world:
         answer = await world.search(search=search, task=task)
         assert answer.status_code == status, answer.text
         if status == 400:

@@ -30,11 +30,11 @@ from ramify.api.server import (
 from ramify.engines import EngineConfig
 from ramify.engines.errors import EngineHeld
 from ramify.service.readiness import Readiness
-from ramify.service.served import ServingPlan, served_of, vocabulary
+from ramify.service.served import engine_config, vocabulary
 from ramify.settings import ProbeSettings, Settings, load
 from ramify.treelog import TreeLog
 
-from .world import KEYS, MODEL, PROMPT, FakeEngines, hold, release, until
+from .world import KEYS, PROMPT, FakeEngines, hold, release, until
 
 LARGE = {"budget": {"simulations": 10_000, "tokens": 200_000}}
 
@@ -49,7 +49,7 @@ async def serving(
     chosen = Settings(log=f"{folder}/trees.db", port=0, **settings)
     with preflight(chosen) as listener, admin_listener(chosen) as admin:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server = _Server(chosen, ServingPlan(MODEL, EngineConfig(folder)), listener, start, admin=admin)
+        server = _Server(chosen, EngineConfig(folder), listener, start, admin=admin)
         run = asyncio.create_task(server.run())
         async with httpx.AsyncClient(base_url=url, timeout=20) as http:
             async with asyncio.timeout(10):
@@ -129,9 +129,7 @@ async def test_a_signal_while_the_engines_start_ends_the_start(tmp_path: Path) -
 
     settings = Settings(log=f"{tmp_path}/trees.db", port=0)
     with preflight(settings) as listener:
-        run = asyncio.create_task(
-            _Server(settings, ServingPlan(MODEL, EngineConfig(tmp_path)), listener, start).run()
-        )
+        run = asyncio.create_task(_Server(settings, EngineConfig(tmp_path), listener, start).run())
         await begun.wait()
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(StopRequested):
@@ -205,7 +203,7 @@ async def test_of_two_servers_that_start_at_once_the_slower_is_refused(tmp_path:
         first.listen()
         settings = Settings(log=f"{tmp_path}/trees.db")
         with pytest.raises(StartupError, match="settings: host, port"):
-            await _Server(settings, ServingPlan(MODEL, EngineConfig(tmp_path)), second, start).run()
+            await _Server(settings, EngineConfig(tmp_path), second, start).run()
 
 
 def test_what_cannot_be_served_is_refused_before_the_engines_start(
@@ -242,11 +240,12 @@ def test_models_by_path_are_served_under_their_folders_name(tmp_path: Path) -> N
     for part, size in (("my-model", 100), ("judge", 90)):
         (tmp_path / part).mkdir()
         (tmp_path / part / "config.json").write_text(json.dumps({"vocab_size": size}))
-    served = served_of(
+    config = engine_config(
         load(policy=str(tmp_path / "my-model"), value=str(tmp_path / "judge"), engine={"max_num_seqs": 7})
     )
-    assert (served.model.name, served.model.release, served.model.vocabulary) == ("my-model", "local", 90)
-    assert (served.config.policy, served.config.max_num_seqs) == (tmp_path / "my-model", 7)
+    serving = config.serving
+    assert (serving.name, serving.release, serving.vocabulary) == ("my-model", "local", 90)
+    assert (config.policy, config.max_num_seqs) == (tmp_path / "my-model", 7)
     (tmp_path / "judge" / "config.json").write_text("{}")
     assert vocabulary(tmp_path / "my-model", tmp_path / "judge") == 0
 

@@ -20,15 +20,13 @@ from fakes import FakePolicy, FakeScorer, decode, encode, letters
 from fakes_openai import FakePlain
 from ramify.api.app import application
 from ramify.api.context import Context, assemble
+from ramify.engines import Serving
 from ramify.search.records import Action
-from ramify.service.ports import ServedModel
 from ramify.settings import Settings
 from ramify.treelog import TreeLog
 
 PROMPT = "?\n"
-MODEL = ServedModel(
-    "letters", "fake", created=1_700_000_000, task=None, action=Action(), max_tokens=8, vocabulary=256
-)
+SERVING = Serving("letters", "fake", created=1_700_000_000, action=Action(), max_tokens=8, vocabulary=256)
 KEYS = [
     {"name": "alice", "key": "alice-alice-alice", "scopes": ["search", "feedback"]},
     {
@@ -78,6 +76,7 @@ class FakeEngines:
     scorer: FakeScorer = field(default_factory=lambda: FakeScorer(lambda t: t.count("a") / max(1, len(t))))
     tokenizer: FakeTokenizer = field(default_factory=FakeTokenizer)
     max_model_len: int = 512
+    serving: Serving = SERVING
     dead: asyncio.Event = field(default_factory=asyncio.Event)
     hung: bool = False
     probes: int = 0
@@ -130,13 +129,11 @@ class World:
 
 
 @asynccontextmanager
-async def a_world(
-    folder: Path, engines: FakeEngines | None = None, model: ServedModel = MODEL, **settings: Any
-) -> AsyncIterator[World]:
+async def a_world(folder: Path, engines: FakeEngines | None = None, **settings: Any) -> AsyncIterator[World]:
     engines = engines or FakeEngines()
     settings.setdefault("log", f"sqlite:///{folder}/trees.db")
     log = await TreeLog.open(settings["log"])
-    context = assemble(Settings(**settings), engines, model, log)
+    context = assemble(Settings(**settings), engines, log)
     transport = httpx.ASGITransport(application(context), raise_app_exceptions=False)
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as http:

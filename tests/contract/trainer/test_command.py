@@ -96,7 +96,7 @@ async def test_run_trains_with_keys_from_files_and_collects_nothing_that_collect
         assert (code, await site.searches()) == (0, 4), said
         assert "4 searches (4 complete)" in said
         code, said = await trainer("run", "--config", config)
-        assert (code, await site.searches(), site.context.model.release) == (0, 4, "v000002"), said
+        assert (code, await site.searches(), site.context.serving.release) == (0, 4, "v000002"), said
         assert " INFO ramify_trainer.loop.rounds round 1 train " in said
         assert "%|" not in said, "no bars of other people's in the log"
         assert not any(key in said for key in KEYS.values())
@@ -143,7 +143,7 @@ async def test_two_processes_train_together_and_the_first_runs_the_service(
         config = configured(tmp_path, site)
         config.write_text(config.read_text().replace("[learning]", f'[learning]\nsharding = "{sharding}"'))
         code, said = await trainer("run", "--config", str(config), starter=TORCHRUN, **ON_CPUS)
-        assert (code, await site.searches(), site.context.model.release) == (0, 4, "v000002"), said
+        assert (code, await site.searches(), site.context.serving.release) == (0, 4, "v000002"), said
         assert said.count(" round 1 train ") == 1, "one of them runs the loop"
         assert said.count("answers /livez") == 1
 

@@ -37,7 +37,7 @@ async def trained(folder: Path, rounds: int, *points: str) -> dict[str, Any]:
                 str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest()
                 for path in sorted((folder / "weights").glob("v*/*/model.safetensors"))
             },
-            "served": (state["served"], site.context.model.release),
+            "served": (state["served"], site.context.serving.release),
             "steps": [record["steps"] for record in state["history"]],
             "cursor": consumer.cursor,
             "searches": await site.searches(),

@@ -152,7 +152,7 @@ async def test_weights_that_cannot_be_trained_on_end_the_round_and_not_the_run(t
         loop.config = loop.config.model_copy(update={"learning": steep})
         record = await loop.round()
         assert record.reason.startswith("not trained: the gradient's norm is nan")
-        assert (record.result, loop.puller.cursor, site.context.model.release) == ("nothing", 6, "v000001")
+        assert (record.result, loop.puller.cursor, site.context.serving.release) == ("nothing", 6, "v000001")
 
 
 async def test_a_cursor_that_the_log_has_forgotten_goes_on_where_the_run_was(tmp_path: Path) -> None:

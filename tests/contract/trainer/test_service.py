@@ -162,7 +162,7 @@ async def test_a_server_that_goes_away_in_a_round_loses_nothing_of_it(tmp_path: 
     async with a_site(tmp_path, address) as site:
         assert await asyncio.wait_for(service.task, LONG) == STOPPED
         complete = [tree for tree in await site.log.list(limit=100) if tree.status == "complete"]
-        assert (len(complete), site.context.model.release) == (6, "v000002")
+        assert (len(complete), site.context.serving.release) == (6, "v000002")
     await leave()
 
 
@@ -191,7 +191,7 @@ async def test_a_signal_ends_the_present_step_and_the_next_start_goes_on(tmp_pat
             assert (told, loop.state.phase) == ([1, 2], "train")
         async with a_service(tmp_path, site, rounds=1) as running:
             assert await asyncio.wait_for(running.task, LONG) == STOPPED
-        assert (await site.searches(), site.context.model.release) == (6, "v000002")
+        assert (await site.searches(), site.context.serving.release) == (6, "v000002")
 
 
 async def test_a_step_that_outlasts_the_deadline_is_left_and_done_again_after_the_next_start(
@@ -205,7 +205,7 @@ async def test_a_step_that_outlasts_the_deadline_is_left_and_done_again_after_th
             await asyncio.to_thread(service.said, "train did not end in time", LONG)
             assert await asyncio.to_thread(service.ended, LONG) == STOPPED
         assert await asyncio.to_thread(run_rounds, config, 1, None) == 0
-        assert (await site.searches(), site.context.model.release) == (6, "v000002")
+        assert (await site.searches(), site.context.serving.release) == (6, "v000002")
 
 
 async def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ async def test_the_lease_is_kept_in_a_long_step_and_a_lost_one_ends_the_round_un
                     await asyncio.wait_for(running.task, LONG)
                 assert (await client.consumers.get(loop.config.name)).cursor == 0
             assert [path.name for path in (tmp_path / "weights").iterdir()] == ["v000001"]
-            assert site.context.model.release == "v000001"
+            assert site.context.serving.release == "v000001"
 
 
 async def test_two_trainers_cannot_share_a_folder(tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ async def test_a_run_of_which_no_release_is_served_does_not_look_like_a_success(
         a_service(tmp_path, site, rounds=1) as running,
     ):
         assert await asyncio.wait_for(running.task, LONG) == FAILED
-        assert site.context.model.release == "v000001"
+        assert site.context.serving.release == "v000001"
         (line,) = [message for message in caplog.messages if message.startswith("stopped: ")]
         assert "no release of this run is served; 1 passed the gate" in line
         assert running.service.loop.state.history[0].result == "refused"

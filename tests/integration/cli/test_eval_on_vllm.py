@@ -12,8 +12,6 @@ from ramify.evaluation.methods import load_methods
 from ramify.evaluation.problems import problems
 from ramify.evaluation.runner import jobs, run
 from ramify.evaluation.summary import summarise
-from ramify.search.records import Action
-from ramify.service.ports import ServedModel
 from ramify.service.prepare import SearchPreparer
 
 pytestmark = pytest.mark.vllm
@@ -22,10 +20,7 @@ pytestmark = pytest.mark.vllm
 @pytest.fixture
 def backend(live_engines: LiveEngines) -> LocalBackend:  # noqa: F811
     engines = live_engines.engines
-    model = ServedModel("countdown-tiny", "v000001", 0, task="countdown", action=Action(), max_tokens=64)
-    return LocalBackend(
-        Local(engines, SearchPreparer(model, engines.tokenizer, engines.max_model_len, UNLIMITED, time.time))
-    )
+    return LocalBackend(Local(engines, SearchPreparer(engines, UNLIMITED, time.time)))
 
 
 def test_the_frozen_methods_run_on_a_handful_of_problems(backend, live_engines):  # noqa: F811

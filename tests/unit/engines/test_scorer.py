@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ramify.engines import BadScores, EngineError
+from ramify.engines import BadScores, EngineError, Serving
 from ramify.engines.limiter import EngineLimiter
 from ramify.engines.recording import Recorder
 from ramify.engines.scorer import NoScorer, VllmScorer, chains, sigmoid
@@ -37,8 +37,14 @@ def law(tokens: Sequence[int]) -> float:
     return math.sin(sum((i + 1) * t for i, t in enumerate(tokens)))
 
 
-def score(engine: Logits, sequences: Sequence[Sequence[int]], **options: object) -> list[Score]:
-    scorer = VllmScorer(engine, EngineLimiter(8, 8), Recorder(), "v000001", **options)  # type: ignore[arg-type]
+def score(
+    engine: Logits,
+    sequences: Sequence[Sequence[int]],
+    calibration: tuple[float, float] = (1.0, 0.0),
+    **options: object,
+) -> list[Score]:
+    serving = Serving(release="v000001", calibration=calibration)
+    scorer = VllmScorer(engine, EngineLimiter(8, 8), Recorder(), lambda: serving, **options)  # type: ignore[arg-type]
     return asyncio.run(scorer.score(sequences))
 
 

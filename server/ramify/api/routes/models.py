@@ -28,4 +28,4 @@ async def model(name: Annotated[str, Path(max_length=200)], context: ContextDep)
     for model in context.names.listed(context.engines.max_model_len):
         if model.id == name:
             return model
-    raise unknown_model(name, context.model.name)
+    raise unknown_model(name, context.serving.name)

@@ -116,7 +116,7 @@ async def _plain(body: convert.Body, request: Request, context: Context, caller:
         stream = await unless_gone(request.receive, context.completions.stream(ask, caller))
         return streaming.EventStream(_plain_chunks(stream, _wants_usage(body), context), on_error=_broken_off)
     answer = await unless_gone(request.receive, context.completions.complete(ask, caller))
-    return _json(openai_answers.json_of(openai_answers.plain(answer, context.model)))
+    return _json(openai_answers.json_of(openai_answers.plain(answer, context.serving)))
 
 
 async def _plain_chunks(
@@ -124,7 +124,7 @@ async def _plain_chunks(
 ) -> AsyncIterator[bytes]:
     try:
         async for chunk in stream:
-            if sent := openai_answers.plain_chunk(chunk, context.model, wanted):
+            if sent := openai_answers.plain_chunk(chunk, context.serving, wanted):
                 yield sent
     finally:
         await stream.close()
@@ -196,7 +196,7 @@ def _reply(tree: Tree, body: convert.Body, context: Context) -> openai_answers.R
         raise problem
     if tree.answer is None:
         raise NoAnswer(f"the search of {tree.id} was ended before it had any answer")
-    return openai_answers.searched(tree, body, context.model, context.engines.tokenizer)
+    return openai_answers.searched(tree, body, context.serving, context.engines.tokenizer)
 
 
 def _parsed(kept: bytes, body: convert.Body) -> openai_answers.Reply:

@@ -47,7 +47,9 @@ async def health(context: ContextDep) -> wire.Health:
 @needs("open")
 async def version(context: ContextDep) -> wire.Version:
     """What runs here."""
-    return wire.Version(version=ramify.__version__, model=context.model.name, release=context.model.release)
+    return wire.Version(
+        version=ramify.__version__, model=context.serving.name, release=context.serving.release
+    )
 
 
 @router.get("/metrics", responses=METRICS)

@@ -95,4 +95,4 @@ async def _events(stream: CompletionStream, context: Context, request: str) -> A
 
 def _named(response: Mapping[str, Any], context: Context) -> dict[str, Any]:
     """A response under the served model's name; vLLM knows it by another."""
-    return {**response, "model": context.model.name}
+    return {**response, "model": context.serving.name}

@@ -95,7 +95,7 @@ async def state(search_id: Id, context: ContextDep, caller: CallerDep) -> wire.S
     """The state of a search: its best answer so far where it runs, its answer where it has ended."""
     running = context.searches.find(search_id, caller)
     if running is not None:
-        return convert.running_reply(running, context.model)
+        return convert.running_reply(running, context.serving)
     return _whole(await context.searches.finished(search_id, caller), context)
 
 
@@ -115,7 +115,7 @@ async def value(body: wire.ValueRequest, request: Request, context: ContextDep) 
         context.judge.value(context.names.served(body.model), body.prompt, body.continuations),
     )
     reply = wire.ValueReply(
-        model=context.model.name,
+        model=context.serving.name,
         release=judged.scores[0].release,
         values=[score.value for score in judged.scores],
         usage=wire.ValueUsage(
@@ -138,7 +138,7 @@ def once_of(
 
 
 def _render(tree: Tree, body: wire.SearchOptions, context: Context) -> bytes:
-    reply = convert.search_reply(tree, context.model, body.n)
+    reply = convert.search_reply(tree, context.serving, body.n)
     if body.include_tree:
         return large_answers.with_tree(
             reply.model_dump(exclude={"tree_document"}), "tree_document", tree_json(tree)
@@ -147,7 +147,7 @@ def _render(tree: Tree, body: wire.SearchOptions, context: Context) -> bytes:
 
 
 def _whole(tree: Tree, context: Context) -> wire.SearchReply:
-    return convert.search_reply(tree, context.model, wire.MOST_ANSWERS)
+    return convert.search_reply(tree, context.serving, wire.MOST_ANSWERS)
 
 
 def headers_of(begun: RunningSearch | ReplayedAnswer) -> dict[str, str]:
@@ -165,7 +165,7 @@ async def _events(
         yield streaming.event("search.completed", begun.body)
         return
     try:
-        yield streaming.event("search.started", convert.started_event(begun.tree, context.model))
+        yield streaming.event("search.started", convert.started_event(begun.tree, context.serving))
         nodes = body.stream_options is not None and body.stream_options.nodes
         async for chunk in _progress(begun, context, TreeDelta(begun.tree) if nodes else None):
             yield chunk

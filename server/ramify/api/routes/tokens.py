@@ -37,7 +37,7 @@ async def tokenize(body: wire.TokenizeRequest, context: ContextDep) -> wire.Toke
 async def detokenize(body: wire.DetokenizeRequest, context: ContextDep) -> wire.DetokenizeReply:
     """The text of token ids."""
     context.names.served(body.model)
-    last = context.model.vocabulary - 1
+    last = context.serving.vocabulary - 1
     if any(token > last for token in body.tokens):
         raise BadRequest(f"holds a token id outside 0 to {last}", param="tokens")
     most = context.settings.limits.prompt_chars
