@@ -1,13 +1,12 @@
-"""What parts two evaluations of the same problems, such as those of a release and of its parent: method by method, the
-second less the first, paired by problem.
+"""Compare two evaluations of the same problems, such as those of a release and of its parent.
 
-    python scripts/paired.py runs/eval/base runs/eval/new
-
-The arguments are folders that `ramify eval --out` has filled. Points, with 95 % bootstrap intervals over problems.
+One table in Markdown: method by method the second less the first, paired by problem, in points with 95 % bootstrap
+intervals over problems.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +15,11 @@ from ramify.evaluation.rows import Row, read_rows
 from ramify.evaluation.statistics import paired_difference
 
 PROBLEMS = ("data", "problems", "data_seed")
-"""What must be the same for rows to be of the same problems."""
+"""Settings that must be the same for rows to be of the same problems."""
 
 
 def main(first: Path, second: Path) -> Iterator[str]:
-    """A table in Markdown. Raises `SystemExit` where the two are not of the same problems."""
+    """Yield the lines of the table. Raises `SystemExit` if the two are not of the same problems."""
     (one, theirs), (other, ours) = read_rows(first), read_rows(second)
     for key in PROBLEMS:
         if one[key] != other[key]:
@@ -51,6 +50,8 @@ def _compared(before: dict[str, float], after: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        raise SystemExit("usage: python scripts/paired.py FIRST SECOND")
-    sys.stdout.writelines(f"{line}\n" for line in main(Path(sys.argv[1]), Path(sys.argv[2])))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("first", type=Path, help="a folder that `ramify eval --out` has filled")
+    parser.add_argument("second", type=Path, help="another")
+    folders = parser.parse_args()
+    sys.stdout.writelines(f"{line}\n" for line in main(folders.first, folders.second))

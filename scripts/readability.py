@@ -1,16 +1,14 @@
 """Measure how the code reads: sizes of modules and functions, number of classes, import cycles, and the English.
 
-    python scripts/readability.py [FOLDER, by default the repository]
-
 One table in Markdown, a column a package. Lines are those of files, blank ones and comments included.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 import statistics
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,4 +166,15 @@ def table(root: Path) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(table(Path(sys.argv[1]) if sys.argv[1:] else Path(__file__).parents[1])))  # noqa: T201
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=Path(__file__).parents[1],
+        help="a checkout; by default this one",
+    )
+    folder = parser.parse_args().folder
+    if missing := [name for name in PACKAGES.values() if not (folder / name).is_dir()]:
+        parser.error(f"{folder} is no checkout: {missing[0]} is missing")
+    print("\n".join(table(folder)))  # noqa: T201

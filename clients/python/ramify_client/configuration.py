@@ -59,11 +59,11 @@ def _address(url: str) -> str:
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise ValueError(f"base_url is no address: {error}") from error
+        raise ValueError(f"not the address of a server: {error}") from error
     if parsed.userinfo:
-        raise ValueError("base_url holds a user name or password; give the key as api_key")
+        raise ValueError("the server's address holds a user name or password; give the API key apart from it")
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ValueError(f"base_url is {url!r}; give one such as {DEFAULT_URL}")
+        raise ValueError(f"not the address of a server: {url!r}; give one such as {DEFAULT_URL}")
     return url.rstrip("/")
 
 

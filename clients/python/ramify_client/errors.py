@@ -121,7 +121,7 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes) -> ResponseEr
     kind = _BY_STATUS.get(status, ServerError if status >= 500 else ResponseError)
     message = _text(said.get("message")) or body[:LONGEST].decode("utf-8", "replace") or "no message"
     if 300 <= status < 400:
-        message = f"redirected to {headers.get('location', 'nowhere')}; give the address that it leads to as base_url"
+        message = f"redirected to {headers.get('location', 'nowhere')}; give the address that it leads to"
     return kind(
         f"{status}: {message[:LONGEST]}",
         status=status,

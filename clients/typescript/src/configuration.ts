@@ -59,10 +59,10 @@ function checked(given: ClientOptions, url: string, key: string | undefined): Co
 function address(url: string): string {
   const parsed = URL.canParse(url) ? new URL(url) : null;
   if (parsed?.username || parsed?.password) {
-    throw new TypeError("baseUrl holds a user name or password; give the key as apiKey");
+    throw new TypeError("the server's address holds a user name or password; give the API key apart from it");
   }
   if (parsed === null || !["http:", "https:"].includes(parsed.protocol)) {
-    throw new TypeError(`baseUrl is ${JSON.stringify(url)}; give one such as ${DEFAULT_URL}`);
+    throw new TypeError(`not the address of a server: ${JSON.stringify(url)}; give one such as ${DEFAULT_URL}`);
   }
   return url.replace(/\/+$/, "");
 }

@@ -104,7 +104,7 @@ export function errorOf(status: number, headers: Headers, body: string): Respons
   const Kind = BY_STATUS[status] ?? (status >= 500 ? ServerError : ResponseError);
   const redirected = status === 0 || (status >= 300 && status < 400);
   const text = redirected
-    ? `redirected to ${headers.get("location") ?? "elsewhere"}; give the address that it leads to as baseUrl`
+    ? `redirected to ${headers.get("location") ?? "elsewhere"}; give the address that it leads to`
     : (message ?? (body || "no message"));
   return new Kind(`${status}: ${text.slice(0, LONGEST)}`, {
     ...said,

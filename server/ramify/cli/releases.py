@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ramify.cli import completion
-from ramify.cli.terminal import AsJson, console, fail, print_json
+from ramify.cli.terminal import AsJson, console, fail, print_json, refuse
 
 if TYPE_CHECKING:
     from ramify_client.results import Activation
@@ -38,6 +38,13 @@ Admin = Annotated[
 ]
 Key = Annotated[
     str | None, typer.Option(envvar="RAMIFY_ADMIN__KEY", help="The admin key, if the server has one.")
+]
+Server = Annotated[
+    str | None, typer.Option(help="Ask a server's public address, http://…, in place of its admin listener.")
+]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(envvar="RAMIFY_API_KEY", help="With --server: an API key with the scope `log`."),
 ]
 Deadline = Annotated[
     float,
@@ -161,14 +168,26 @@ def _path(release: str | None, root: Path | None) -> Path:
 
 
 @app.command()
-def status(admin: Admin = None, key: Key = None, as_json: AsJson = False) -> None:
+def status(
+    admin: Admin = None,
+    key: Key = None,
+    server: Server = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
     """What a running server serves, what it could serve, and what it has served."""
     from rich.table import Table
 
-    from ramify.cli.http import administering
+    from ramify.cli.http import administering, asking
 
-    with administering(admin, key) as client:
-        listing = client.releases()
+    if server is not None:
+        if admin is not None:
+            refuse("--server goes without --admin: each names the server to ask")
+        with asking(server, api_key, otherwise="releases list") as client:
+            listing = client.releases()
+    else:
+        with administering(admin, key) as operator:
+            listing = operator.releases()
     if as_json:
         print_json(listing.model_dump())
         return

@@ -47,10 +47,10 @@ def test_a_key_that_no_header_can_hold_is_refused_without_being_repeated(key: st
 
 
 def test_an_address_is_one_of_http_and_holds_no_password() -> None:
-    with pytest.raises(ValueError, match="base_url") as refused:
+    with pytest.raises(ValueError, match="address") as refused:
         Client("http://me:secret@server")
     assert "secret" not in str(refused.value)
-    with pytest.raises(ValueError, match="base_url"):
+    with pytest.raises(ValueError, match="address"):
         Client("server:8000")
 
 

@@ -170,6 +170,19 @@ async def test_trees_are_read_from_a_server_as_from_its_log(tmp_path):
     assert "--api-key" in refused.output
 
 
+async def test_the_releases_of_a_server_are_asked_for_at_its_public_address(tmp_path):
+    async with a_world(tmp_path, auth={"keys": KEYS}) as world, over_network(world) as http:
+        status = ("releases", "status")
+        shown = await asked(http, *status, "--api-key", KEYS[2]["key"])
+        listed = await asked(http, *status, "--json", "--api-key", KEYS[2]["key"])
+        refused = await asked(http, *status, RAMIFY_API_KEY="")
+        both = await asked(http, *status, "--admin", "http://127.0.0.1:1")
+    assert "a rollback goes to nothing" in shown.output
+    assert json.loads(listed.stdout)["active"] == "fake"
+    assert "--api-key" in refused.output
+    assert both.exit_code == 2
+
+
 async def test_every_algorithm_is_evaluated_by_its_name(tmp_path):
     methods = load_methods(names=get_args(Algorithm), tuned=False)
     found: list[Row] = []

@@ -60,7 +60,8 @@ def test_another_program_on_the_port_is_asked_about(ramify):
 def test_an_address_that_is_none_is_said_to_be_none(ramify):
     result = ramify("search", "1 2 to 3", "--server", "localhost")
     assert result.exit_code == 2
-    assert "'localhost'; give one such as http://127.0.0.1:8000" in result.output
+    assert "not the address of a server: 'localhost'; give one such as http://127.0.0.1:8000" in result.output
+    assert "base_url" not in result.output
 
 
 def test_a_taken_port_is_said_before_anything_starts(ramify):
