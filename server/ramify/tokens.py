@@ -68,6 +68,19 @@ def eos_ids(folder: Path, tokenizer: Any) -> frozenset[int]:
     return frozenset(found)
 
 
+def plain_token(tokenizer: Any) -> int:
+    """A token with a visible text, before which `TokenText` decodes other tokens to learn theirs."""
+
+    def visible(token: int) -> bool:
+        return bool(text_of(tokenizer, [token]).strip())
+
+    plain = [t for t in tokenizer("a 1", add_special_tokens=False).input_ids if visible(t)]
+    if plain:
+        return int(plain[-1])
+    special = set(tokenizer.all_special_ids)
+    return next((t for t in range(len(tokenizer)) if t not in special and visible(t)), 0)
+
+
 class TokenText:
     """The text that sampled tokens add, token by token.
 

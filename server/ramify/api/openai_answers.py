@@ -14,6 +14,7 @@ from ramify.api.convert_openai import Body, stops
 from ramify.api.openai_rules import without_effect
 from ramify.engines import Serving
 from ramify.search import records
+from ramify.search.cutting import first_stop
 from ramify.search.tree import Tree
 from ramify.service.answers import state_of
 from ramify.service.plain_ask import PREFIX
@@ -76,9 +77,8 @@ class _Chosen:
         self, tree: Tree, answer: records.Answer, ends: tuple[str, ...], tokenizer: Tokenizer
     ) -> None:
         node = tree.nodes[answer.node]
-        found = [at for end in ends if (at := answer.text.find(end)) >= 0]
-        stopped = node.terminal == "stop" and bool(found)
-        self.text = answer.text[: min(found)] if stopped else answer.text
+        stop = first_stop(answer.text, ends) if node.terminal == "stop" else None
+        self.text = answer.text[: stop[0]] if stop else answer.text
         self.finish: replies.FinishReason = "stop" if node.terminal in ("eos", "stop") else "length"
         self._path, self._prompt, self._tokenizer = tree.lineage(node), tree.prompt_tokens, tokenizer
 

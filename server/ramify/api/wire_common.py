@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ramify.engines.vllm import MOST_STOPS
+from ramify.search.cutting import MAX_STOP_CHARS, MAX_STOPS
 
 
 class Request(BaseModel):
@@ -27,8 +27,8 @@ Name = Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)]
 ModelName = Annotated[
     Name, Field(description="The one served, as /v1/models names it.", examples=["countdown-tiny"])
 ]
-StopString = Annotated[str, Field(min_length=1, max_length=128)]
-StopStrings = Annotated[list[StopString], Field(max_length=MOST_STOPS)]
+StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+StopStrings = Annotated[list[StopString], Field(max_length=MAX_STOPS)]
 TopK = Annotated[
     int, Field(ge=-1, le=1_000_000, description="Sample among as many likeliest tokens; 0 and -1 keep all.")
 ]

@@ -20,7 +20,8 @@ from ramify.api.wire_common import (
 from ramify.api.wire_tree import TreeDocument
 from ramify.rewards.registry import VERIFIABLE
 from ramify.search import records
-from ramify.search.params import BOUNDS, FIELDS, MAX_STOPS
+from ramify.search.cutting import MAX_STEP_STOPS
+from ramify.search.params import BOUNDS, FIELDS
 
 MOST_ANSWERS = 64
 """Distinct answers sent of one search."""
@@ -50,7 +51,7 @@ class Task(Request):
 
 class Action(Request):
     kind: records.ActionKind | None = None
-    stop: Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = Field(
+    stop: Annotated[list[StopString], Field(max_length=MAX_STEP_STOPS)] | None = Field(
         default=None, description="`step`: strings that end a step."
     )
     max_tokens: Annotated[int, within("action.max_tokens")] | None = Field(

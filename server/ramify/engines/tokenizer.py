@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ramify.engines.errors import BadModel
-from ramify.tokens import TokenText, chat_tokens, eos_ids, prompt_tokens, text_of
+from ramify.tokens import TokenText, chat_tokens, eos_ids, plain_token, prompt_tokens, text_of
 
 TEMPLATE_SWITCHES = {"add_generation_prompt", "continue_final_message"}
 """Arguments of a chat template, beside its own variables, that a request may set."""
@@ -30,20 +30,12 @@ class Tokenizer:
         except Exception as error:
             raise BadModel(f"{path} holds no tokenizer that transformers can read: {error}") from error
         self.eos_ids = eos_ids(path, self._hf)
-        self.a_token = self._anchor()
+        self.a_token = plain_token(self._hf)
         """Some ordinary token."""
         self.text = TokenText(self.decode, len(self._hf), self.a_token)
         self._not_variables = not_variables()
         self.stop_tokens = lru_cache(256)(lambda stops: stop_tokens(self.text, stops))
         """Stop tokens that stand for a tuple of stop strings; `None` where text must be matched."""
-
-    def _anchor(self) -> int:
-        """A token with a visible text, in front of which other tokens are decoded to learn theirs."""
-        plain = [t for t in self._hf("a 1", add_special_tokens=False).input_ids if self.decode([t]).strip()]
-        if plain:
-            return int(plain[-1])
-        special = set(self._hf.all_special_ids)
-        return next((t for t in range(len(self._hf)) if t not in special and self.decode([t]).strip()), 0)
 
     def encode(self, text: str) -> list[int]:
         """A prompt's token ids, the model's own leading special tokens included."""

@@ -76,7 +76,7 @@ class Budget:
         return None
 
     def fraction(self) -> float:
-        """The largest spent/limit over all limits, in [0, 1]. Spent are the simulations begun, but only the tokens
+        """The largest spent/limit over all limits, in [0, 1]. PlanCost are the simulations begun, but only the tokens
         generated, since most of what is set aside is refunded."""
         limits = self.limits
         shares = [self.simulations / limits.simulations]

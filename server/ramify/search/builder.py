@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from ramify.search.budget import Budget
-from ramify.search.plans import Plan, PlanResult, SampledAction
+from ramify.search.cutting import SampledAction
+from ramify.search.plans import Plan, PlanResult
 from ramify.search.selection import priors
 from ramify.search.tree import Completion, Node, Tree
 

@@ -1,48 +1,99 @@
-"""Where one action ends and the next begins, in a continuation that may hold several."""
+"""Cut a continuation into actions, and find the stop string that ends an answer.
+
+Delimiters and stop strings are looked for in decoded text and never in token ids, since a tokenizer may split or join
+them differently in context. `ends[i]` is always the number of characters of a text that are decoded once token i is in
+(`Continuation.ends`, `tokens.TokenText.spell`), so that the search, its OpenAI answers and the trainer's judge cut
+alike, whatever the tokenizer.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from ramify.search.records import Action, Continuation
+from ramify.search.records import Action, Continuation, Terminal
+
+MAX_STEP_STOPS = 8
+MAX_STOPS = 64
+"""Stop strings of one answer."""
+MAX_STOP_CHARS = 128
+"""Characters of one stop string, a step's or an answer's."""
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """One action cut from a continuation: its token ids, their log-probs, and the text that they add."""
+class SampledAction:
+    """One action that was drawn from the policy."""
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     text: str
+    release: str
+    """The release whose weights sampled it."""
+    terminal: Terminal | None = None
+    """Reason for which the answer ends here; `None` if it goes on."""
+    value: float | None = None
+    """The value model's estimate, in [0, 1]; `None` if it was not asked."""
+    outcome: float | None = None
+    """The verifier's verdict, in [0, 1]; `None` if it was not asked, or failed."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether it ends a complete answer; a truncated one is not complete."""
+        return self.terminal in ("eos", "stop")
+
+    @classmethod
+    def joined(cls, actions: Sequence[SampledAction]) -> SampledAction:
+        """Join actions in a row into one, judged as the last of them is."""
+        return replace(
+            actions[-1],
+            tokens=tuple(token for action in actions for token in action.tokens),
+            logprobs=tuple(logprob for action in actions for logprob in action.logprobs),
+            text="".join(action.text for action in actions),
+        )
 
 
-def cut(step: Continuation, action: Action) -> list[Piece]:
-    """Cut a continuation into actions.
-
-    A `step` ends with the token in whose text a delimiter is completed, or at the token cap. Delimiters are looked for
-    in the decoded text and never in token ids, since a tokenizer may split or join them differently in context; a
-    token that holds the delimiter and more belongs to the step that it ends. The end token alone is an action of
-    its own where the step before it had already ended.
-    """
-    pieces: list[Piece] = []
-    start = 0
-    while start < len(step.token_ids):
-        end = _end(step, start, action)
-        text = step.text[step.ends[start - 1] if start else 0 : step.ends[end - 1]]
-        pieces.append(Piece(step.token_ids[start:end], step.logprobs[start:end], text))
+def cut(continuation: Continuation, action: Action | None) -> list[SampledAction]:
+    """Cut a continuation into actions; into a single one if `action` is `None`."""
+    size = len(continuation.token_ids)
+    actions, start = [], 0
+    for end in [size] if action is None else action_ends(continuation.text, continuation.ends, action):
+        text = continuation.text[continuation.ends[start - 1] if start else 0 : continuation.ends[end - 1]]
+        tokens, logprobs = continuation.token_ids[start:end], continuation.logprobs[start:end]
+        actions.append(SampledAction(tokens, logprobs, text, continuation.release))
         start = end
-    return pieces
+    return actions
 
 
-def _end(step: Continuation, start: int, action: Action) -> int:
-    """Index after the last token of the action that begins at `start`."""
-    size = 1 if action.kind == "token" else action.max_tokens
-    limit = min(len(step.token_ids), start + size)
-    if action.kind != "step":
-        return limit
-    begin = step.ends[start - 1] if start else 0
-    found = [at + len(stop) for stop in action.stop if (at := step.text.find(stop, begin)) >= 0]
-    if not found:
-        return limit
-    closes = min(found)
-    return next((i + 1 for i in range(start, limit) if step.ends[i] >= closes), limit)
+def action_ends(text: str, ends: Sequence[int], action: Action) -> list[int]:
+    """Return the index after the last token of each action, in order.
+
+    A `step` ends with the token that completes a delimiter, or at the token cap. A token that holds the delimiter and
+    more belongs to the step that it ends. The end token alone is an action of its own if the step before it had
+    already ended."""
+    cap = 1 if action.kind == "token" else action.max_tokens
+    found: list[int] = []
+    start = 0
+    while start < len(ends):
+        end = min(len(ends), start + cap)
+        if action.kind == "step":
+            stop = first_stop(text, action.stop, begin=ends[start - 1] if start else 0)
+            if stop is not None:
+                end = next((i + 1 for i in range(start, end) if ends[i] >= stop[1]), end)
+        found.append(end)
+        start = end
+    return found
+
+
+def first_stop(text: str, stops: Sequence[str], *, begin: int = 0, seen: int = 0) -> tuple[int, int] | None:
+    """Return where the stop string that `text` completes first begins and ends, in characters; `None` if there is none.
+
+    begin: it must not begin before this character. seen: it must be completed after so many characters."""
+    spans = []
+    for stop in stops:
+        at = text.find(stop, max(begin, seen - len(stop) + 1))
+        if at >= 0:
+            spans.append((at + len(stop), at))
+    if not spans:
+        return None
+    end, at = min(spans)
+    return at, end

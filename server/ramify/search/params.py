@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from ramify.search import records
+from ramify.search.cutting import MAX_STEP_STOPS, MAX_STOP_CHARS, MAX_STOPS
 from ramify.search.records import Sampling, SearchParams
 
 
@@ -49,9 +50,6 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "budget.nodes": (1, 1_000_000),
 }
 """Inclusive."""
-
-MAX_STOPS = 8
-MAX_STOP_CHARS = 64
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "algorithm": get_args(records.Algorithm),
@@ -201,6 +199,7 @@ def repeats(params: SearchParams) -> bool:
 
 def check_sampling(params: SearchParams, sampling: Sampling) -> None:
     """Raise `ParamError` if the budget cannot pay for even one complete answer, or if all draws would be the same."""
+    _check_stops("sampling.stop", sampling.stop, MAX_STOPS)
     for name, value in (("temperature", 0), ("top_k", 1)):
         if getattr(sampling, name) == value and repeats(params):
             raise ParamError(
@@ -235,10 +234,14 @@ def _check_values(params: SearchParams) -> None:
             raise ParamError(name, f"{_short(value)} is neither true nor false")
     if params.action.kind == "step" and not params.action.stop:
         raise ParamError("action.stop", "a step needs at least one delimiter")
-    if len(params.action.stop) > MAX_STOPS:
-        raise ParamError("action.stop", f"has {len(params.action.stop)} strings; at most {MAX_STOPS}")
-    if any(not 0 < len(s) <= MAX_STOP_CHARS for s in params.action.stop):
-        raise ParamError("action.stop", f"each string must have 1 to {MAX_STOP_CHARS} characters")
+    _check_stops("action.stop", params.action.stop, MAX_STEP_STOPS)
+
+
+def _check_stops(name: str, stops: tuple[str, ...], most: int) -> None:
+    if len(stops) > most:
+        raise ParamError(name, f"has {len(stops)} strings; at most {most}")
+    if any(not 0 < len(stop) <= MAX_STOP_CHARS for stop in stops):
+        raise ParamError(name, f"each string must have 1 to {MAX_STOP_CHARS} characters")
 
 
 def _check_combinations(params: SearchParams) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ramify.search.records import Terminal
+from ramify.search.cutting import SampledAction
 from ramify.search.tree import Node
 
-Kind = Literal["step", "path", "token", "revisit"]
-"""`step`: draws of one action. `path`: draws to the end of the answer, kept as nodes. `token`: the likeliest next
-tokens. `revisit`: nothing; the simulation ended at a finished answer."""
+Kind = Literal["step", "path", "answer", "token", "revisit"]
+"""`step`: draws of one action. `path`: draws to the end of the answer, each of its steps a node. `answer`: the same,
+but the whole answer is one node. `token`: the likeliest next tokens. `revisit`: nothing; the simulation ended at a
+finished answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,34 +75,6 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class SampledAction:
-    """One action that came back, judged."""
-
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    text: str
-    terminal: Terminal | None
-    release: str
-    value: float | None = None
-    outcome: float | None = None
-
-    @property
-    def complete(self) -> bool:
-        """Whether it ends a complete answer; a truncated one is not complete."""
-        return self.terminal in ("eos", "stop")
-
-    @classmethod
-    def joined(cls, actions: Sequence[SampledAction]) -> SampledAction:
-        """Several actions in a row as one, judged as the last of them is."""
-        return replace(
-            actions[-1],
-            tokens=tuple(token for action in actions for token in action.tokens),
-            logprobs=tuple(logprob for action in actions for logprob in action.logprobs),
-            text="".join(action.text for action in actions),
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class PlanResult:
     """What came back for a plan."""
 
@@ -112,11 +84,11 @@ class PlanResult:
 
 
 @dataclass(slots=True)
-class Spent:
+class PlanCost:
     """What one plan has cost so far, however it ends."""
 
     tokens: int = 0
-    """Generated, those of aborted draws included."""
+    """Generated, aborted draws included."""
     scored: int = 0
     """Sequences judged by the value model."""
     grading_failures: int = 0

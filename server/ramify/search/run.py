@@ -19,10 +19,10 @@ from ramify.search.algorithms import ALGORITHMS
 from ramify.search.answers import EarlyStop
 from ramify.search.budget import Budget
 from ramify.search.builder import TreeBuilder
-from ramify.search.evaluator import Evaluator, JudgePolicy
+from ramify.search.evaluator import Evaluator
 from ramify.search.grouping import Grouping
 from ramify.search.params import check_sampling, search_params, without_cuts
-from ramify.search.plans import Plan, PlanResult, Spent
+from ramify.search.plans import Plan, PlanCost, PlanResult
 from ramify.search.protocols import EngineDead, Policy, Scorer, Task
 from ramify.search.records import Answer, Sampling, Status, StopReason, Usage
 from ramify.search.tree import Node, Tree, derive_seed
@@ -41,13 +41,6 @@ class Progress:
     nodes: int
     best: Answer | None
     """The best judged complete answer so far; its `votes` are not counted yet (0) and `final` is not derived (None)."""
-
-
-@dataclass(slots=True)
-class _InFlight:
-    plan: Plan
-    spent: Spent
-    task: asyncio.Task[PlanResult]
 
 
 class Search:
@@ -72,9 +65,8 @@ class Search:
         self.builder = TreeBuilder(tree, self.budget)
         kind = ALGORITHMS[tree.params.algorithm]
         self.algorithm = kind(self.builder, random.Random(derive_seed(tree.seed, "select")))
-        judge = JudgePolicy.of(tree.params, kind.judges_steps)
-        self.evaluator = Evaluator(tree, policy, scorer, task, judge, self.builder)
-        self._in_flight: dict[asyncio.Task[PlanResult], _InFlight] = {}
+        self.evaluator = Evaluator(self.builder, policy, scorer, task, judges_steps=kind.judges_steps)
+        self._in_flight: dict[asyncio.Task[PlanResult], tuple[Plan, PlanCost]] = {}
         self._ended: tuple[Status, StopReason] | None = None
         self._wake = asyncio.Event()
         self.over = asyncio.Event()
@@ -216,10 +208,10 @@ class Search:
         self.budget.simulations = max(self.budget.simulations, plan.simulation)
         expansion = plan.node.expansions
         self.algorithm.begin(plan)
-        spent = Spent()
-        task = asyncio.create_task(self.evaluator.evaluate(plan, expansion, spent))
-        task.add_done_callback(self._on_done)
-        self._in_flight[task] = _InFlight(plan, spent, task)
+        cost = PlanCost()
+        work = asyncio.create_task(self.evaluator.evaluate(plan, expansion, cost))
+        work.add_done_callback(self._on_done)
+        self._in_flight[work] = plan, cost
 
     def _on_done(self, _: asyncio.Task[PlanResult]) -> None:
         if self.tree.params.schedule == "continuous" or all(task.done() for task in self._in_flight):
@@ -227,28 +219,29 @@ class Search:
 
     def _land_done(self) -> None:
         """Land what is done, in the order in which it was started. Raises what an evaluation raised."""
-        done = [f for f in self._in_flight.values() if f.task.done()]
+        done = [work for work in self._in_flight if work.done()]
         if self.tree.params.schedule == "waves" and len(done) < len(self._in_flight):
             return
-        for flight in done:
-            if flight.task.cancelled():
+        for work in done:
+            if work.cancelled():
                 raise RuntimeError("the engine dropped a request that nobody had cancelled")
-            result = flight.task.result()
-            self._take_off(flight)
+            result = work.result()
+            plan = self._take_off(work)
             if self._final is not None:
-                self.builder.merge(flight.plan, result)
+                self.builder.merge(plan, result)
             else:
-                self._finished_simulations += self.algorithm.land(flight.plan, result)
+                self._finished_simulations += self.algorithm.land(plan, result)
             if self.observe is not None:
                 self.observe(self.progress())
 
-    def _take_off(self, flight: _InFlight) -> None:
+    def _take_off(self, work: asyncio.Task[PlanResult]) -> Plan:
         """Undo a plan's marks and settle its account, however it ended."""
-        del self._in_flight[flight.task]
-        self.builder.end(flight.plan)
-        self.budget.settle(flight.plan.cost, flight.spent.tokens, flight.plan.nodes)
-        self._scored += flight.spent.scored
-        self._grading_failures += flight.spent.grading_failures
+        plan, cost = self._in_flight.pop(work)
+        self.builder.end(plan)
+        self.budget.settle(plan.cost, cost.tokens, plan.nodes)
+        self._scored += cost.scored
+        self._grading_failures += cost.grading_failures
+        return plan
 
     async def _abandon_all(self) -> None:
         """Cancel what is in flight, wait until the engine has let go, and keep count of what it had generated."""
@@ -258,10 +251,10 @@ class Search:
             if self._in_flight:
                 await asyncio.wait(self._in_flight, timeout=LET_GO_SECONDS)
         finally:  # also where the search itself is cancelled while it waits
-            for flight in list(self._in_flight.values()):
-                if flight.task.done() and not flight.task.cancelled():
-                    flight.task.exception()  # seen: the search is over, and how it ended is known already
-                self._take_off(flight)
+            for work in list(self._in_flight):
+                if work.done() and not work.cancelled():
+                    work.exception()  # seen: the search is over, and how it ended is known already
+                self._take_off(work)
 
     async def _stop_early(self) -> None:
         if self.tree.params.early_stop == "off" or self._ended is not None or not self.tree.completions:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from fakes import FakePolicy, letters
 from ramify.search.budget import Budget
-from ramify.search.plans import Plan, SampledAction
+from ramify.search.cutting import SampledAction
+from ramify.search.plans import Plan
 from ramify.search.records import Action, BudgetLimits, Sampling
 from ramify.search.tree import Node
 from search_worlds import ONE_AT_A_TIME, TOKEN, check, ran, rule_for, sequence, variants, words
@@ -133,11 +134,11 @@ def test_a_plan_is_cut_to_the_draws_that_there_are_nodes_for(nodes: int, draws: 
 
 def test_actions_joined_are_one_action_judged_as_the_last():
     first, last = (
-        SampledAction((1, 2), (-0.1, -0.2), "ab", None, "r", 0.3),
-        SampledAction((3,), (-0.4,), "c", "eos", "r", 0.9, 1.0),
+        SampledAction((1, 2), (-0.1, -0.2), "ab", "r", None, 0.3),
+        SampledAction((3,), (-0.4,), "c", "r", "eos", 0.9, 1.0),
     )
     assert SampledAction.joined([first, last]) == SampledAction(
-        (1, 2, 3), (-0.1, -0.2, -0.4), "abc", "eos", "r", 0.9, 1.0
+        (1, 2, 3), (-0.1, -0.2, -0.4), "abc", "r", "eos", 0.9, 1.0
     )
 
 

@@ -12,7 +12,8 @@ import pytest
 from fakes import letters
 from ramify.search.budget import Budget
 from ramify.search.builder import TreeBuilder
-from ramify.search.plans import Plan, PlanResult, SampledAction
+from ramify.search.cutting import SampledAction
+from ramify.search.plans import Plan, PlanResult
 from ramify.search.records import BudgetLimits, Sampling
 from ramify.search.selection import Arm, arms
 from ramify.search.tree import Node
@@ -27,7 +28,7 @@ def new_builder(**tree: Any) -> TreeBuilder:
 def step(text: str, probability: float, *, ends: bool = False) -> SampledAction:
     """One action of this probability; its first token has all the choice in it."""
     logprobs = (math.log(probability), *(0.0 for _ in text[1:]))
-    return SampledAction(encode(text), logprobs, text, "eos" if ends else None, "fake", 0.5)
+    return SampledAction(encode(text), logprobs, text, "fake", "eos" if ends else None, 0.5)
 
 
 def draw(builder: TreeBuilder, *actions: SampledAction) -> list[Node]:
@@ -77,7 +78,7 @@ def test_a_node_whose_unseen_continuations_hold_more_than_1_percent_stays_open(k
 def test_the_probability_of_an_action_is_that_of_all_its_tokens():
     # 0.999 · 0.9 = 0.8991 leaves more than 1 %, the first token by itself would not; with 0.1 it is 0.9991
     builder = new_builder()
-    long = SampledAction(encode("xy"), (math.log(0.999), math.log(0.9)), "xy", "eos", "fake", 0.5)
+    long = SampledAction(encode("xy"), (math.log(0.999), math.log(0.9)), "xy", "fake", "eos", 0.5)
     draw(builder, long)
     assert builder.tree.root.id not in closed(builder)
     draw(builder, step("z", 0.1, ends=True))

@@ -10,7 +10,8 @@ import pytest
 from fakes import FakePolicy, letters
 from ramify.search.budget import Budget
 from ramify.search.builder import RARE, TreeBuilder
-from ramify.search.plans import Plan, PlanResult, SampledAction
+from ramify.search.cutting import SampledAction
+from ramify.search.plans import Plan, PlanResult
 from ramify.search.records import BudgetLimits, Continuation, Sampling
 from ramify.search.tree import Node
 from search_worlds import ONE_AT_A_TIME, check, new_tree, ran, replaced
@@ -62,7 +63,7 @@ def draw(builder: TreeBuilder, text: str) -> None:
     plan = Plan(1, (builder.tree.root,), "path", 1, 100)
     builder.begin(plan)
     builder.end(plan)
-    action = SampledAction(tuple(map(ord, text)), (-1.0,) * len(text), text, "eos", "fake", 0.5)
+    action = SampledAction(tuple(map(ord, text)), (-1.0,) * len(text), text, "fake", "eos", 0.5)
     builder.merge(plan, PlanResult([[action]]))
 
 

@@ -54,12 +54,12 @@ class Giving(FakeScorer):
 @pytest.mark.parametrize(
     ("scores", "said"),
     [
-        ([], "BadScores: the scorer gave 0 values for"),
-        ([0.5] * 99, "BadScores: the scorer gave 99 values for"),
-        ([math.nan] * 4, "BadScores: the scorer gave the value nan, which is outside [0, 1]"),
-        ([1.5] * 4, "BadScores: the scorer gave the value 1.5"),
-        ([-0.1] * 4, "BadScores: the scorer gave the value -0.1"),
-        ([math.inf] * 4, "BadScores: the scorer gave the value inf"),
+        ([], "RuntimeError: the scorer gave 0 values for"),
+        ([0.5] * 99, "RuntimeError: the scorer gave 99 values for"),
+        ([math.nan] * 4, "RuntimeError: the scorer gave the value nan, which is outside [0, 1]"),
+        ([1.5] * 4, "RuntimeError: the scorer gave the value 1.5"),
+        ([-0.1] * 4, "RuntimeError: the scorer gave the value -0.1"),
+        ([math.inf] * 4, "RuntimeError: the scorer gave the value inf"),
     ],
 )
 async def test_a_scorer_that_gives_the_wrong_values_is_an_error_and_never_a_0(scores: list[float], said: str):
@@ -96,10 +96,10 @@ class Spoiling(FakePolicy):
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("too few", "3 continuations where 4 were asked for"),
-        ("too many", "5 continuations where 4 were asked for"),
-        ("too long", "a continuation of 65 tokens where 1 to 64 were asked for"),
-        ("empty", "a continuation of 0 tokens where 1 to 64 were asked for"),
+        ("too few", "3 continuations in place of 4"),
+        ("too many", "5 continuations in place of 4"),
+        ("too long", "a continuation of 65 tokens in place of 1 to 64"),
+        ("empty", "a continuation of 0 tokens in place of 1 to 64"),
         ("no log-prob", "6 log-probs and 7 ends for 7 tokens"),
     ],
 )
@@ -109,7 +109,7 @@ async def test_a_policy_that_gives_what_was_not_asked_for_fails_the_search(how: 
     found = world(policy=policy, budget=BudgetLimits(tokens=1000))
     await found.run()
     assert found.tree.status == "failed"
-    assert found.tree.error == f"BadSteps: the policy gave {said}"
+    assert found.tree.error == f"RuntimeError: the policy gave {said}"
     assert all(node.in_flight == node.expanding == 0 for node in found.tree.nodes)
     assert found.tree.usage.completion_tokens > 0 or how == "empty"
 

@@ -115,7 +115,7 @@ def test_a_parameter_without_effect_beside_the_others_says_what_it_needs(
         ("early_stop", {"early_stop": "posterior", "answer": "most_visited"}),
         ("action.stop", {"action": Action("step", ())}),
         ("action.stop", {"action": Action("step", ("",))}),
-        ("action.stop", {"action": Action("step", ("x" * 65,))}),
+        ("action.stop", {"action": Action("step", ("x" * 129,))}),
         ("action.stop", {"action": Action("step", ("x",) * 9)}),
         ("widen", {"expand": "step", "widen": "no"}),
         *[("answer", {"algorithm": name, "answer": "most_visited"})
@@ -124,6 +124,13 @@ def test_a_parameter_without_effect_beside_the_others_says_what_it_needs(
 )  # fmt: skip
 def test_what_cannot_be_together_is_refused(field: str, given: dict[str, Any]):
     assert refusal(**given)[0] == field
+
+
+@pytest.mark.parametrize("stops", [("",), ("x" * 129,), ("x",) * 65], ids=["empty", "too long", "too many"])
+def test_the_stop_strings_of_an_answer_have_bounds(stops: tuple[str, ...]):
+    check_sampling(search_params(), Sampling(stop=("x" * 128,) * 64))
+    with pytest.raises(ParamError, match=r"sampling\.stop"):
+        check_sampling(search_params(), Sampling(stop=stops))
 
 
 def beside(name: str) -> dict[str, Any]:

@@ -11,10 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from ramify.search import records
+from ramify.search.cutting import cut
+from ramify.tokens import TokenText
 from ramify.weights import load_release, shipped
+from ramify.weights.manifest import Action
 from ramify_trainer.gating import Comparison, PolicyScores, SampledAnswer, decide
 from ramify_trainer.learning.judging import values
-from ramify_trainer.loop.judge import judged, pool_answers
+from ramify_trainer.loop.judge import _places, judged, pool_answers
 from ramify_trainer.valuing import ValuePredictions, compared
 
 PROBLEMS = 100
@@ -102,3 +106,26 @@ def test_one_pass_an_answer_gives_the_value_at_every_step_and_at_the_end() -> No
     model = AutoModelForSequenceClassification.from_pretrained(base.value_path, dtype=torch.float32).eval()
     texts = [[*prompt, *tokens[: end + 1]] for end in (*ends, len(tokens) - 1, ends[0])]
     assert found.value.tolist() == pytest.approx(values(model, texts, (2.0, 0.5)), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("stop", "pieces", "steps"),
+    [
+        ("\n", ["x = 1", "\n    ", "y = 2", "\n    ", "y = 2", "\n", "z", "z", "z"], [1, 3, 5]),
+        ("\n\n", ["x = 1", "\n", "\n", "y = 2", "\n", "\n", "z", "z", "z"], [2, 5]),
+        ("\n", ["a", "b", "c", "d", "e", "\n", "z", "z", "z"], [3, 5]),
+    ],
+    ids=["a delimiter inside a token", "a delimiter of two tokens", "a step at its cap"],
+)
+def test_the_gate_judges_at_the_ends_of_the_steps_that_the_search_cuts(
+    stop: str, pieces: list[str], steps: list[int]
+) -> None:
+    words = sorted({*pieces, "?"})
+    tokens = tuple(words.index(piece) for piece in pieces)
+    text = TokenText(lambda ids: "".join(words[i] for i in ids), len(words), words.index("?"))
+    written, ends = text.spell((0,), tokens)
+    drawn = records.Continuation(tokens, written, (0.0,) * len(tokens), ends, "eos", "r")
+    searched = [len(action.tokens) for action in cut(drawn, records.Action("step", (stop,), 4))]
+    assert [sum(searched[: i + 1]) - 1 for i in range(len(searched) - 1)] == steps
+    judged_at = _places(SampledAnswer((0,), tokens, True, 1.0), text, Action(stop=(stop,), max_tokens=4))
+    assert judged_at == [*(1 + step for step in steps), len(tokens)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from ramify.search import records
+from ramify.search.cutting import action_ends
+from ramify.tokens import TokenText, plain_token, text_of
 from ramify.weights.manifest import Action
 from ramify_trainer.gating import PolicyScores, SampledAnswer
 from ramify_trainer.valuing import ValuePredictions
@@ -43,9 +47,10 @@ def judged(
     model: Any = AutoModelForSequenceClassification.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, num_labels=1
     ).eval()
-    ends = _step_ends(AutoTokenizer.from_pretrained(folder), action)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    text = TokenText(partial(text_of, tokenizer), len(tokenizer), plain_token(tokenizer))
     answers = [(i, answer) for i, group in enumerate(pool.values()) for answer in group]
-    places = [_places(answer, ends) for _, answer in answers]
+    places = [_places(answer, text, action) for _, answer in answers]
     values: list[list[float]] = [[] for _ in answers]
     for group in _groups([len(a.prompt) + len(a.tokens) for _, a in answers]):
         check()
@@ -68,26 +73,18 @@ def judged(
     )
 
 
-def _places(answer: SampledAnswer, ends: Callable[[int], bool]) -> list[int]:
-    """Where the value is asked for, in prompt and answer: the last token of every step, and that of a finished answer.
+def _places(answer: SampledAnswer, text: TokenText, action: Action) -> list[int]:
+    """The tokens of prompt and answer at which the value is asked for: the last one of every step, cut as the search
+    cuts them, and that of a finished answer.
 
     The end of the last step says of the answer what the answer's own end does, so it is left out."""
     start = len(answer.prompt)
-    steps = [start + i for i, token in enumerate(answer.tokens[:-2]) if ends(token)]
+    steps: list[int] = []
+    if action.kind == "step":
+        written, ends = text.spell(answer.prompt, answer.tokens)
+        step = records.Action(action.kind, action.stop, action.max_tokens)
+        steps = [start + end - 1 for end in action_ends(written, ends, step) if end <= len(answer.tokens) - 2]
     return [*steps, start + len(answer.tokens) - 1] if answer.finished else steps
-
-
-def _step_ends(tokenizer: Any, action: Action) -> Callable[[int], bool]:
-    """Whether a token ends a step."""
-    known: dict[int, bool] = {}
-
-    def ends(token: int) -> bool:
-        if token not in known:
-            text = tokenizer.decode([token])
-            known[token] = action.kind == "step" and any(text.endswith(stop) for stop in action.stop)
-        return known[token]
-
-    return ends
 
 
 def _groups(lengths: Sequence[int]) -> list[list[int]]:

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ramify.search.cutting import MAX_STOPS
+
 RUN_FOLDER = "RAMIFY_ENGINE_RUN_FOLDER"
 """The folder of the engines' sockets; it goes when the server goes."""
 SERVER = "RAMIFY_ENGINE_SERVER"
 """Process id of the server, which its engines do not outlive."""
-MOST_STOPS = 64
-"""Strings that end an answer, of one request; vLLM's own default is 4."""
 
 
 def prepare_vllm(log_level: str, start_timeout: float, cache_dir: Path | None = None) -> None:
@@ -30,7 +30,7 @@ def prepare_vllm(log_level: str, start_timeout: float, cache_dir: Path | None = 
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         "VLLM_ENGINE_READY_TIMEOUT_S": str(math.ceil(start_timeout)),
         "TOKENIZERS_PARALLELISM": "false",
-        "VLLM_MAX_STOP_STRINGS": str(MOST_STOPS),
+        "VLLM_MAX_STOP_STRINGS": str(MAX_STOPS),  # vLLM's own default is 4
     }.items():
         os.environ.setdefault(name, value)
 

@@ -6,8 +6,12 @@ simulation is greedy decoding. The two differ in their answer rule: the outcome 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from ramify.search.algorithms.base import Algorithm
 from ramify.search.plans import Plan, PlanResult
+from ramify.search.tree import Node
 
 
 class Flat(Algorithm):
@@ -16,6 +20,9 @@ class Flat(Algorithm):
 
     def select(self, may_begin: bool) -> Plan | None:
         return self.to_end([self.tree.root], 1) if may_begin else None
+
+    def to_end(self, path: Sequence[Node], n: int) -> Plan:
+        return replace(super().to_end(path, n), kind="answer")
 
     def land(self, plan: Plan, result: PlanResult) -> bool:
         for line in self.builder.merge(plan, result):
