@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from ramify.api.admin import admin_routes
 from ramify.api.app import routes
 from ramify.api.documentation import document
-from ramify.api.wire_tree import LoggedTree
+from ramify.api.wire_trees import LoggedTree
 
 CLIENT = Path(__file__).resolve().parents[1] / "clients" / "typescript"
 PYTHON_TREE = CLIENT.parent / "python" / "ramify_client" / "tree.py"

@@ -26,9 +26,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 import ramify_trainer
-from ramify.api.openai_fields import FIELDS, MESSAGES, STREAM_OPTIONS, responses_table
-from ramify.api.openai_fields import table as fields_table
-from ramify.api.wire_tree import CorruptRecord, LoggedTree, OutcomeRecord, TreeRecord, described
+from ramify.api.openai.fields import FIELDS, MESSAGES, STREAM_OPTIONS, responses_table
+from ramify.api.openai.fields import table as fields_table
+from ramify.api.wire_trees import CorruptRecord, LoggedTree, OutcomeRecord, TreeRecord, described
 from ramify.cli import app as server_app
 from ramify.settings.page import document
 from ramify_trainer.cli import app as trainer_app

@@ -12,6 +12,7 @@
 | `streaming` | work that ends when its client leaves; Server-Sent Events |
 | `json_body` | bodies, read as JSON at one place |
 | `large_answers` | answers that hold whole trees, made off the event loop |
+| `openai/` | the routes that OpenAI's clients know |
 | `wire_search`, `wire_trees`, `wire_common` | wire models |
 | `convert` | wire models to what the service takes, and what it gives to wire models |
 | `dot` | a tree for Graphviz |

@@ -20,9 +20,9 @@ import ramify
 from ramify.api import errors
 from ramify.api import wire_releases as wire
 from ramify.api.context import Context, ContextDep
-from ramify.api.convert_releases import activated_of, list_of, release_of
 from ramify.api.middleware import BodyLimit, HostGuard, OriginGuard, RequestIds
 from ramify.api.scopes import StrictRoute
+from ramify.api.wire_releases import activated_of, list_of, release_of
 from ramify.service.errors import Unauthorized
 
 LARGEST_BODY = 1 << 17

@@ -9,19 +9,8 @@ import ramify
 from ramify.api import errors
 from ramify.api.context import Context
 from ramify.api.middleware import BodyLimit, HostGuard, OriginGuard, RequestIds
-from ramify.api.routes import (
-    branch,
-    consumers,
-    models,
-    openai,
-    operations,
-    pages,
-    releases,
-    responses,
-    search,
-    tokens,
-    trees,
-)
+from ramify.api.openai import completions, responses, tokens
+from ramify.api.routes import consumers, operations, pages, search, trees
 
 DESCRIPTION = "Tree search for language models: the best answer of a tree, and every tree in a durable log."
 
@@ -40,14 +29,11 @@ def routes() -> FastAPI:
     errors.install(app)
     for module in (
         search,
-        openai,
+        completions,
         responses,
         tokens,
-        branch,
         trees,
         consumers,
-        models,
-        releases,
         operations,
         pages,
     ):

@@ -8,7 +8,6 @@ from typing import Any
 from pydantic import BaseModel
 
 from ramify.api import wire_search as wire
-from ramify.api import wire_trees
 from ramify.engines import Serving
 from ramify.search import records
 from ramify.search.run import Progress
@@ -17,7 +16,6 @@ from ramify.service.answers import state_of
 from ramify.service.ask import Branch, Message, SearchSpec
 from ramify.service.ids import search_id
 from ramify.service.searches import RunningSearch
-from ramify.treelog import Consumer, Feedback, Summary
 
 
 def ask_of(request: wire.SearchRequest) -> SearchSpec:
@@ -190,62 +188,6 @@ def growing_node(node: Node) -> wire.GrowingNode:
         outcome=node.outcome,
         pruned=node.pruned,
         simulation=node.simulation,
-    )
-
-
-def summary_of(summary: Summary) -> wire_trees.TreeSummary:
-    return wire_trees.TreeSummary(
-        seq=summary.seq,
-        id=summary.tree_id,
-        created=summary.created_at,
-        status=summary.status,
-        model=summary.model,
-        release=summary.release,
-        algorithm=summary.algorithm,
-        task=summary.task,
-        nodes=summary.n_nodes,
-        tokens=summary.n_tokens,
-        value=summary.best_value,
-        outcome=summary.outcome,
-        outcome_source=summary.outcome_source,
-        key=summary.key_id,
-        train=summary.train,
-        prompt=summary.prompt,
-        answer=summary.answer,
-    )
-
-
-def feedback_of(feedback: Feedback) -> wire_trees.LaterVerdict:
-    return wire_trees.LaterVerdict(
-        seq=feedback.seq,
-        id=feedback.outcome_id,
-        node=feedback.node,
-        answer=feedback.answer,
-        outcome=feedback.outcome,
-        source=feedback.source,
-        key=feedback.key_id,
-        comment=feedback.comment,
-        train=feedback.train,
-        created=feedback.created_at,
-    )
-
-
-def consumer_of(consumer: Consumer, high_water: int) -> wire_trees.ConsumerReply:
-    return wire_trees.ConsumerReply(
-        name=consumer.name,
-        cursor=consumer.cursor,
-        version=consumer.version,
-        owner=consumer.owner,
-        key=consumer.key_id,
-        lease_expires=consumer.lease_expires,
-        updated=consumer.updated_at,
-        high_water=high_water,
-    )
-
-
-def model_of(serving: Serving, max_model_len: int) -> wire_trees.Model:
-    return wire_trees.Model(
-        id=serving.name, created=serving.created, root=serving.release, max_model_len=max_model_len
     )
 
 

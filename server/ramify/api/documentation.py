@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from fastapi import FastAPI
@@ -11,7 +12,7 @@ from pydantic import BaseModel
 from ramify.api.scopes import ScopedRoute
 from ramify.api.wire_common import ErrorBody
 from ramify.api.wire_search import Progressed, Started
-from ramify.api.wire_tree import LogRecord
+from ramify.api.wire_trees import LogRecord
 
 Responses = dict[int | str, dict[str, Any]]
 TEXT = {"schema": {"type": "string"}}
@@ -157,6 +158,12 @@ BY_PATH: dict[tuple[str, str], tuple[int, ...]] = {
     ("/metrics", "get"): (),
 }
 """The errors of each route beside those of its key."""
+COMPONENTS = {
+    "ramify__api__openai__requests__": "ramify__api__wire_openai__",
+    "ramify__api__openai__replies__": "ramify__api__wire_openai_replies__",
+}
+"""How the names of schemas begin that FastAPI tells apart by their module, and what is published: clients' generated
+types carry these names, so they do not change when a module moves."""
 UNROUTED: dict[str, tuple[type[BaseModel], ...]] = {
     "/v1/search": (Started, Progressed),
     "/v1/trees": (LogRecord,),
@@ -166,9 +173,12 @@ UNROUTED: dict[str, tuple[type[BaseModel], ...]] = {
 
 def document(app: FastAPI) -> dict[str, Any]:
     """The OpenAPI document of the application."""
-    content = get_openapi(
-        title=app.title, version=app.version, description=app.description, routes=app.routes
+    text = json.dumps(
+        get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     )
+    for module, published in COMPONENTS.items():
+        text = text.replace(module, published)
+    content: dict[str, Any] = json.loads(text)
     schemas = content["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)

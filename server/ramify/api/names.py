@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Header
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from ramify.api import convert, errors, wire_search, wire_trees
-from ramify.api import wire_openai as wire
+from ramify.api import convert, errors, wire_search
+from ramify.api.openai import requests as wire
+from ramify.api.wire_common import Reply
+from ramify.engines import Serving
 from ramify.rewards import registry
 from ramify.search.params import FIELDS, ParamError, search_params
 from ramify.service.errors import BadRequest
@@ -34,6 +36,28 @@ SearchHeader = Annotated[
     ),
 ]
 Body = TypeVar("Body", wire.CompletionRequest, wire.ChatRequest)
+
+
+class Model(Reply):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: Literal["ramify"] = "ramify"
+    root: str = Field(description="The release that is served.")
+    parent: str | None = Field(default=None, description="The model that a name for a search searches with.")
+    search: dict[str, Any] | None = Field(
+        default=None, description="The search that the name stands for; null for the model itself."
+    )
+    max_model_len: int = Field(description="Tokens of prompt and answer together.")
+
+
+class ModelList(Reply):
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+def model_of(serving: Serving, max_model_len: int) -> Model:
+    return Model(id=serving.name, created=serving.created, root=serving.release, max_model_len=max_model_len)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +108,9 @@ class ModelNames:
         self._named(name)
         return self.engines.serving.name
 
-    def listed(self, max_model_len: int) -> Iterator[wire_trees.Model]:
+    def listed(self, max_model_len: int) -> Iterator[Model]:
         """The served model, then every name that stands for a search with it."""
-        model = convert.model_of(self.engines.serving, max_model_len)
+        model = model_of(self.engines.serving, max_model_len)
         yield model
         for algorithm in FIELDS:
             if self.engines.serving.judged or not needs_judging(search_params(algorithm)):
@@ -95,7 +119,7 @@ class ModelNames:
             yield self._listed(model, name, search.model_dump(exclude_unset=True))
 
     @staticmethod
-    def _listed(model: wire_trees.Model, name: str, search: dict[str, Any]) -> wire_trees.Model:
+    def _listed(model: Model, name: str, search: dict[str, Any]) -> Model:
         return model.model_copy(update={"id": name, "parent": model.id, "search": search})
 
     def _resolved(self, model: str | None, header: str | None, body: Any) -> tuple[str | None, Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from ramify.api.wire_common import PLAIN, Reply, Request
+from ramify.service.catalogue import ReleaseEntry
 from ramify.service.errors import DRAINED
+from ramify.service.releases import ActivationResult, ReleaseListing
 
 MOST_FIGURES = 64 << 10
 """Bytes of a release's figures, as JSON."""
@@ -102,3 +105,42 @@ class Drained(Reply):
     drained: bool = True
     message: str = Field(default=DRAINED, description="What ends the drain.")
     seconds: float
+
+
+MOST_ACTIVATIONS = 100
+
+
+def release_of(row: ReleaseEntry, active: str) -> Release:
+    manifest = row.manifest
+    return Release(
+        id=row.id,
+        state=row.state,
+        active=row.id == active,
+        parent=manifest.parent if manifest else None,
+        created=int(manifest.created_at.timestamp()) if manifest else None,
+        training_step=manifest.training_step if manifest else None,
+        metrics=manifest.metrics if manifest else {},
+        figures=row.figures,
+        on_disk=manifest is not None,
+    )
+
+
+def list_of(listing: ReleaseListing) -> ReleaseList:
+    return ReleaseList(
+        active=listing.active,
+        previous=listing.previous,
+        data=[release_of(row, listing.active) for row in listing.rows],
+        activations=[
+            Activation(release=row.release_id, at=row.activated_at, note=row.note, kind=row.kind)
+            for row in listing.activations[:MOST_ACTIVATIONS]
+        ],
+    )
+
+
+def activated_of(done: ActivationResult) -> Activated:
+    return Activated(
+        release=done.release,
+        previous=done.previous,
+        canary=Canary(**asdict(done.finding)),
+        seconds=Seconds(**asdict(done.seconds)),
+    )

@@ -17,7 +17,7 @@ from ramify.api.wire_common import (
     StopStrings,
     TopK,
 )
-from ramify.api.wire_tree import TreeDocument
+from ramify.api.wire_trees import TreeDocument
 from ramify.rewards.registry import VERIFIABLE
 from ramify.search import records
 from ramify.search.cutting import MAX_STEP_STOPS

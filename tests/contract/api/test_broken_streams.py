@@ -74,7 +74,7 @@ async def test_an_openai_stream_that_breaks_off_ends_with_an_error_frame(
     world: World, monkeypatch: pytest.MonkeyPatch, search: Any
 ) -> None:
     for name in ("plain_chunk", "chunks"):
-        monkeypatch.setattr(f"ramify.api.openai_answers.{name}", breaking)
+        monkeypatch.setattr(f"ramify.api.openai.replies.{name}", breaking)
     body = {"prompt": PROMPT, "max_tokens": 4, "stream": True} | ({"search": search} if search else {})
     reply = await world.http.post("/v1/completions", json=body)
     frames = [line.removeprefix("data: ") for line in reply.text.splitlines() if line.startswith("data: ")]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fakes import encode
-from ramify.api.openai_fields import FIELDS, Route, Row
+from ramify.api.openai.fields import FIELDS, Route, Row
 
 from .openai_asks import BOTH, ask, content, frames
 from .world import PROMPT, World

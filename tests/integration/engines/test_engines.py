@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from fixtures_engines import LiveEngines, until
-from ramify.api.openai_fields import to_vllm
+from ramify.api.openai.fields import to_vllm
 from ramify.engines import BadModel, Engines
 from ramify.engines.recording import Recorder
 from ramify.search.records import Draw

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from ramify.api import wire_openai as wire
-from ramify.api.openai_fields import FIELDS, MESSAGES, RESPONSES, STREAM_OPTIONS, Route, Row, asks
-from ramify.api.wire_openai_replies import Searched
-from ramify.api.wire_responses import ResponsesRequest
+from ramify.api.openai import requests as wire
+from ramify.api.openai.fields import FIELDS, MESSAGES, RESPONSES, STREAM_OPTIONS, Route, Row, asks
+from ramify.api.openai.replies import Searched
+from ramify.api.openai.responses import ResponsesRequest
 
 PAGE = (Path(__file__).parents[3] / "docs" / "openai.md").read_text()
 NAMED = {name.partition(".")[0] for name in re.findall(r"`([a-z_.]+)[`:]", PAGE)}

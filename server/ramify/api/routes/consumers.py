@@ -7,7 +7,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Response
 
-from ramify.api import convert
 from ramify.api import wire_trees as wire
 from ramify.api.context import CallerDep, ContextDep
 from ramify.api.scopes import ScopedRoute, needs
@@ -29,7 +28,7 @@ IfMatch = Annotated[
 async def consumers(context: ContextDep) -> wire.ConsumerList:
     """Every registered reader, by name. Retention deletes nothing that one of them has still to read."""
     high_water = await context.log.high_water()
-    return wire.ConsumerList(data=[convert.consumer_of(c, high_water) for c in await context.log.consumers()])
+    return wire.ConsumerList(data=[wire.consumer_of(c, high_water) for c in await context.log.consumers()])
 
 
 @router.get("/v1/consumers/{name}", response_model=wire.ConsumerReply)
@@ -40,7 +39,7 @@ async def consumer(name: Name, context: ContextDep, response: Response) -> wire.
     if found is None:
         raise NotFound(f"no consumer {name!r}; PUT registers it", param="name")
     response.headers["ETag"] = f'"{found.version}"'
-    return convert.consumer_of(found, await context.log.high_water())
+    return wire.consumer_of(found, await context.log.high_water())
 
 
 @router.put("/v1/consumers/{name}", response_model=wire.ConsumerReply)
@@ -72,7 +71,7 @@ async def put(
     except BadCursor as error:
         raise BadRequest(str(error), param="cursor") from error
     response.headers["ETag"] = f'"{found.version}"'
-    return convert.consumer_of(found, await context.log.high_water())
+    return wire.consumer_of(found, await context.log.high_water())
 
 
 @router.delete("/v1/consumers/{name}", response_model=wire.ConsumerDeleted)

@@ -1,58 +1,71 @@
-"""For operators and orchestrators: liveness, readiness, version, metrics, the OpenAPI document. No key is needed."""
+"""For operators and clients: what is served, whether it lives, its figures, and this API described."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 import ramify
-from ramify.api import wire_trees as wire
+from ramify.api import wire_releases
 from ramify.api.context import ContextDep
 from ramify.api.documentation import METRICS, document
+from ramify.api.names import Model, ModelList
 from ramify.api.scopes import ScopedRoute, needs
+from ramify.api.wire_common import Reply
+from ramify.api.wire_releases import list_of
 from ramify.service.errors import EngineUnavailable
+from ramify.service.prepare import unknown_model
 
-router = APIRouter(route_class=ScopedRoute, tags=["operations"])
+
+class Health(Reply):
+    status: str
 
 
-@router.get("/livez", response_model=wire.Health)
+class Version(Reply):
+    version: str
+    model: str
+    release: str
+
+
+router = APIRouter(route_class=ScopedRoute)
+
+
+@router.get("/livez", tags=["operations"], response_model=Health)
 @needs("open")
-async def livez() -> wire.Health:
+async def livez() -> Health:
     """Whether the process runs. It says nothing of the engines: a server whose engine has died ends by itself."""
-    return wire.Health(status="ok")
+    return Health(status="ok")
 
 
-@router.get("/readyz", response_model=wire.Health)
+@router.get("/readyz", tags=["operations"], response_model=Health)
 @needs("open")
-async def readyz(context: ContextDep) -> wire.Health:
+async def readyz(context: ContextDep) -> Health:
     """Whether it can search: both engines answered a small request lately, and the log takes writes."""
     problem = await context.readiness.problem()
     if problem is not None:
         raise EngineUnavailable(f"not ready: {problem}", retry_after=5)
     await context.searches.spool.check()
-    return wire.Health(status="ready")
+    return Health(status="ready")
 
 
-@router.get("/health", response_model=wire.Health)
+@router.get("/health", tags=["operations"], response_model=Health)
 @needs("open")
-async def health(context: ContextDep) -> wire.Health:
+async def health(context: ContextDep) -> Health:
     """The same as /readyz, by the name that vLLM uses."""
     return await readyz(context)
 
 
-@router.get("/version", response_model=wire.Version)
+@router.get("/version", tags=["operations"], response_model=Version)
 @needs("open")
-async def version(context: ContextDep) -> wire.Version:
+async def version(context: ContextDep) -> Version:
     """What runs here."""
-    return wire.Version(
-        version=ramify.__version__, model=context.serving.name, release=context.serving.release
-    )
+    return Version(version=ramify.__version__, model=context.serving.name, release=context.serving.release)
 
 
-@router.get("/metrics", responses=METRICS)
+@router.get("/metrics", tags=["operations"], responses=METRICS)
 @needs("open")
 async def metrics(context: ContextDep) -> Response:
     """Figures for Prometheus."""
@@ -66,3 +79,27 @@ async def openapi(request: Request) -> Response:
     """This API, described."""
     content: dict[str, Any] = document(request.app)
     return JSONResponse(content)
+
+
+@router.get("/v1/models", tags=["models"], response_model=ModelList)
+@needs("any")
+async def models(context: ContextDep) -> ModelList:
+    """What is served: the model, and every name that stands for a search with it."""
+    return ModelList(data=list(context.names.listed(context.engines.max_model_len)))
+
+
+@router.get("/v1/models/{name:path}", tags=["models"], response_model=Model)
+@needs("any")
+async def model(name: Annotated[str, Path(max_length=200)], context: ContextDep) -> Model:
+    """One model, or one name for a search."""
+    for model in context.names.listed(context.engines.max_model_len):
+        if model.id == name:
+            return model
+    raise unknown_model(name, context.serving.name)
+
+
+@router.get("/v1/releases", tags=["releases"], response_model=wire_releases.ReleaseList)
+@needs("log")
+async def releases(context: ContextDep) -> wire_releases.ReleaseList:
+    """Every release, which one is active, and which were before."""
+    return list_of(await context.releases.listing())

@@ -9,11 +9,12 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from ramify.api import convert, large_answers
+from ramify.api import convert, large_answers, wire_search
 from ramify.api import wire_trees as wire
 from ramify.api.context import CallerDep, Context, ContextDep
-from ramify.api.documentation import DOT, NDJSON
+from ramify.api.documentation import DOT, NDJSON, STREAM
 from ramify.api.dot import dot
+from ramify.api.routes.search import Key, answered, once_of
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.api.wire_common import PLAIN
 from ramify.service.errors import BadRequest, NotFound
@@ -97,7 +98,7 @@ async def one(
     entry = await _entry(context, caller, tree)
     if form == "dot":
         return await large_answers.answer(request, lambda: dot(entry.tree()).encode(), media_type=GRAPHVIZ)
-    feedback = [convert.feedback_of(one) for one in await context.log.feedback(entry.tree_id)]
+    feedback = [wire.feedback_of(one) for one in await context.log.feedback(entry.tree_id)]
     head = {
         "object": "tree",
         "id": entry.tree_id,
@@ -148,7 +149,7 @@ async def feedback(
         comment=body.comment,
         train=caller.train_feedback,
     )
-    return convert.feedback_of(added)
+    return wire.feedback_of(added)
 
 
 async def _page(
@@ -164,7 +165,7 @@ async def _page(
             return wire.TreeList(data=[], has_more=False, next_before=None)
         filters = Filters(**{name: getattr(filters, name) for name in Filters.__slots__} | {"key_id": owner})
     found = await context.log.list(before=before, limit=limit + 1, filters=filters)
-    page = [convert.summary_of(summary) for summary in found[:limit]]
+    page = [wire.summary_of(summary) for summary in found[:limit]]
     more = len(found) > limit
     return wire.TreeList(data=page, has_more=more, next_before=page[-1].seq if more else None)
 
@@ -180,3 +181,27 @@ async def _entry(context: Context, caller: Caller, tree: str) -> Entry:
 async def _lines(context: Context, after: int, high_water: int, limit: int | None) -> AsyncIterator[bytes]:
     async for record in context.log.read(after, up_to=high_water, limit=limit):
         yield json_line(record)
+
+
+@router.post("/v1/trees/{tree}/branch", response_model=wire_search.SearchReply, responses=STREAM)
+@needs("search")
+async def branch(
+    tree: Id,
+    body: wire_search.BranchRequest,
+    request: Request,
+    context: ContextDep,
+    caller: CallerDep,
+    idempotency_key: Key = None,
+) -> Response:
+    """Search on from a node of a logged tree: a new tree, whose prompt is the old one and its answer up to the node.
+
+    Answers are whole, from the first prompt of all, and are judged so; the budget counts new tokens. The new tree names
+    its `parent_tree`, and the node in `origin`. Answered, streamed and replayed as POST /v1/search is.
+    """
+    known = tree_id(tree)
+    entry = await context.log.get(known) if known else None
+    if entry is None or not context.searches.visible(entry.key_id, caller):
+        raise NotFound(f"no tree {tree[:60]!r}", param="tree")
+    once = once_of(body, idempotency_key, context, about=f"branch of {entry.tree_id}: ")
+    ask = convert.branch_of(body, await asyncio.to_thread(entry.tree))
+    return await answered(ask, body, request, context, caller, once)

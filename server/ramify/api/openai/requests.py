@@ -1,7 +1,7 @@
 """What POST /v1/completions and /v1/chat/completions take: OpenAI's fields, a few of vLLM's, and `search`.
 
 The fields that are honoured stand here with their types; those that are only taken if they ask for nothing come from
-the table in `openai_fields`. An unknown field is an error.
+the table in `fields`. An unknown field is an error.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, GetCoreSchemaHandler, ValidationError, create_model, model_validator
+from pydantic import BaseModel, Field, GetCoreSchemaHandler, ValidationError, create_model, model_validator
 from pydantic_core import core_schema
 
 from ramify.api import wire_search
-from ramify.api.openai_fields import FIELDS, MESSAGES, Route, Row, asks, unhonoured
+from ramify.api.openai.fields import FIELDS, MESSAGES, Route, Row, asks, unhonoured
 from ramify.api.wire_common import (
     PLAIN,
     ChatTemplate,
@@ -25,7 +25,106 @@ from ramify.api.wire_common import (
     StopStrings,
     TopK,
 )
-from ramify.api.wire_openai_tools import ResponseFormat, StructuredOutputs, ToolCalls, ToolChoice, Tools
+from ramify.api.wire_search import MOST_ANSWERS
+from ramify.service.errors import BadRequest
+
+ToolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+Described = Annotated[str, Field(max_length=100_000)]
+Schema = dict[str, Any]
+Constraint = Annotated[str, Field(min_length=1, max_length=20_000)]
+"""A regular expression, a grammar or a schema as text. xgrammar compiles counted repetitions without unrolling them."""
+
+
+class Function(Request):
+    name: ToolName
+    description: Described | None = None
+    parameters: Schema | None = Field(default=None, description="JSON schema of the arguments.")
+    strict: bool | None = None
+
+
+class Tool(Request):
+    type: Literal["function"]
+    function: Function
+
+
+Tools = Annotated[list[Tool], Field(max_length=128)]
+
+
+class NamedFunction(Request):
+    name: ToolName
+
+
+class NamedTool(Request):
+    """The one function to call."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+ToolChoice = Literal["none", "auto", "required"] | NamedTool
+
+
+class CalledFunction(Request):
+    name: ToolName
+    arguments: Annotated[str, Field(max_length=1_000_000)] = Field(description="JSON, as the model wrote it.")
+
+
+class ToolCall(Request):
+    """A call that the model made earlier in the conversation."""
+
+    id: Annotated[str, Field(max_length=200)]
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+ToolCalls = Annotated[list[ToolCall], Field(max_length=128)]
+
+
+class JsonSchema(Request):
+    name: ToolName
+    description: Described | None = None
+    strict: bool | None = None
+    json_schema: Schema | None = Field(default=None, alias="schema")
+
+
+class ResponseFormat(Request):
+    """The form of the answer."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = Field(default=None, description="With type `json_schema`.")
+
+    @model_validator(mode="after")
+    def schema_of_its_type(self) -> ResponseFormat:
+        if (self.json_schema is not None) != (self.type == "json_schema"):
+            raise ValueError("json_schema goes with type 'json_schema', and that type with it")
+        return self
+
+
+class StructuredOutputs(Request):
+    """vLLM's constraints; one of them."""
+
+    json_: Schema | Constraint | None = Field(default=None, alias="json", description="A JSON schema.")
+    json_object: bool | None = None
+    regex: Constraint | None = None
+    choice: (
+        Annotated[
+            list[Annotated[str, Field(min_length=1, max_length=1000)]], Field(min_length=1, max_length=1000)
+        ]
+        | None
+    ) = None
+    grammar: Constraint | None = Field(default=None, description="EBNF.")
+    structural_tag: Constraint | None = None
+    disable_any_whitespace: bool | None = None
+    disable_additional_properties: bool | None = None
+    whitespace_pattern: Constraint | None = None
+
+    @model_validator(mode="after")
+    def one_constraint(self) -> StructuredOutputs:
+        kinds = (self.json_, self.json_object, self.regex, self.choice, self.grammar, self.structural_tag)
+        if sum(kind is not None for kind in kinds) != 1:
+            raise ValueError("give one of json, json_object, regex, choice, grammar and structural_tag")
+        return self
+
 
 MOST_PROMPTS = 1024
 """Prompts of one request."""
@@ -252,3 +351,70 @@ class ChatRequest(GenerationRequest, ChatNeutral):  # type: ignore[misc, valid-t
     )
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
+
+
+# -- fields that depend on each other and on `search` ----------------------------------------------------------
+
+
+def check(body: CompletionRequest | ChatRequest) -> None:
+    """Raises `BadRequest`, naming the field."""
+    if body.stream_options is not None and not body.stream:
+        raise BadRequest("makes sense with stream only", param="stream_options")
+    if isinstance(body, ChatRequest):
+        _check_chat(body)
+    else:
+        _check_completion(body)
+    if body.search is not None:
+        _check_search(body)
+
+
+def without_effect(body: CompletionRequest | ChatRequest) -> list[str]:
+    """The fields that ask for something and have no effect on a search, for its reply to name."""
+    return [
+        name for name, row in FIELDS.items() if row.search == "told" and asks(row, getattr(body, name, None))
+    ]
+
+
+def _check_completion(body: CompletionRequest) -> None:
+    if body.best_of is not None and body.best_of != (body.n or 1):
+        raise BadRequest(
+            'must equal n; the best of more answers is {"search": {"algorithm": "best_of_n"}}',
+            param="best_of",
+        )
+
+
+def _check_chat(body: ChatRequest) -> None:
+    if body.top_logprobs and not body.logprobs:
+        raise BadRequest("makes sense with logprobs only", param="top_logprobs")
+    if body.max_tokens is not None and body.max_completion_tokens not in (None, body.max_tokens):
+        raise BadRequest("is max_completion_tokens by its older name: give one of them", param="max_tokens")
+    if body.continue_final_message and body.add_generation_prompt:
+        raise BadRequest(
+            "would begin another turn: continue_final_message goes on with the last one",
+            param="add_generation_prompt",
+        )
+
+
+def _check_neutral(model: BaseModel, fields: Mapping[str, Row], where: str = "") -> None:
+    """Refuse what only a request without `search` may ask for."""
+    for name, row in fields.items():
+        value = getattr(model, name, None)
+        given = value.model_dump(exclude_none=True, by_alias=True) if isinstance(value, BaseModel) else value
+        if row.search == "neutral" and asks(row, given):
+            raise BadRequest("has no effect on a search: leave it out", param=where + name)
+
+
+def _check_search(body: CompletionRequest | ChatRequest) -> None:
+    _check_neutral(body, FIELDS)
+    for i, message in enumerate(body.messages if isinstance(body, ChatRequest) else ()):
+        _check_neutral(message, MESSAGES, f"messages.{i}.")
+    if (body.n or 1) > MOST_ANSWERS:
+        raise BadRequest(f"is {body.n}; a search gives at most {MOST_ANSWERS} answers", param="n")
+    if isinstance(body, ChatRequest):
+        return
+    if body.logprobs:
+        raise BadRequest("only drawn tokens are in a search's tree: must be 0", param="logprobs")
+    if body.max_tokens == 0:
+        raise BadRequest("must be at least 1 with search", param="max_tokens")
+    if isinstance(body.prompt, list) and not isinstance(body.prompt[0], int) and len(body.prompt) > 1:
+        raise BadRequest(f"holds {len(body.prompt)} prompts; a search takes one", param="prompt")

@@ -1,17 +1,17 @@
-"""Answers in OpenAI's shapes: of a searched tree, and of the policy alone, whose answers come in vLLM's shape."""
+"""What POST /v1/completions and /v1/chat/completions send, in OpenAI's shapes, with `ramify` beside it for a search."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from ramify.api import convert, streaming
-from ramify.api import wire_openai as wire
-from ramify.api import wire_openai_replies as replies
-from ramify.api.convert_openai import Body, stops
-from ramify.api.openai_rules import without_effect
+from ramify.api.openai.convert import Body, stops
+from ramify.api.openai.requests import ChatRequest, without_effect
+from ramify.api.wire_common import Reply
+from ramify.api.wire_search import TreeLink
 from ramify.engines import Serving
 from ramify.search import records
 from ramify.search.cutting import first_stop
@@ -20,14 +20,136 @@ from ramify.service.answers import state_of
 from ramify.service.plain_ask import PREFIX
 from ramify.service.ports import Tokenizer
 
-Reply = replies.Completion | replies.ChatCompletion
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+def absent(value: object) -> bool:
+    """Whether a field is left out of the answer."""
+    return value is None
+
+
+class CompletionDetails(Reply):
+    reasoning_tokens: int | None = None
+
+
+class Usage(Reply):
+    prompt_tokens: int
+    completion_tokens: int = Field(description="Every generated token; of a search, those of its whole tree.")
+    total_tokens: int
+    completion_tokens_details: CompletionDetails | None = Field(
+        default=None, exclude_if=absent, description="With a reasoning parser."
+    )
+
+
+class Searched(Reply):
+    """The search behind the choices."""
+
+    tree: TreeLink
+    search_id: str
+    status: records.Status
+    stop_reason: records.StopReason | None
+    release: str
+    temperature: float = Field(
+        description="Of its draws; the default if 0 was sent, at which a search would find nothing new."
+    )
+    truncated_answers: int = Field(
+        description="Draws cut by `max_tokens` or `search.max_depth` before the answer's end; worth 0."
+    )
+    without_effect: list[str] = Field(
+        description="Fields of the request that a search does not heed, such as `ignore_eos`."
+    )
+
+
+class CompletionReply(Reply):
+    """What both answers share."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str = Field(description="Id of the release that wrote it.")
+    usage: Usage
+    ramify: Searched | None = Field(default=None, description="With `search` only.")
+
+
+class CompletionLogprobs(Reply):
+    tokens: list[str]
+    token_logprobs: list[float | None] = Field(description="Null for the first token of an echoed prompt.")
+    top_logprobs: list[dict[str, float] | None] | None = Field(
+        description="Null where `search` was asked for."
+    )
+    text_offset: list[int]
+
+
+class CompletionChoice(Reply):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: FinishReason
+
+
+class Completion(CompletionReply):
+    object: Literal["text_completion"] = "text_completion"
+    choices: list[CompletionChoice]
+
+
+class TokenLogprob(Reply):
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class ContentLogprob(TokenLogprob):
+    top_logprobs: list[TokenLogprob]
+
+
+class ChatLogprobs(Reply):
+    content: list[ContentLogprob]
+    refusal: None = None
+
+
+class CalledFunction(Reply):
+    name: str
+    arguments: str = Field(description="JSON, as the model wrote it.")
+
+
+class ToolCall(Reply):
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class ChatAnswer(Reply):
+    role: str = "assistant"
+    content: str | None
+    refusal: None = None
+    reasoning: str | None = Field(
+        default=None, exclude_if=absent, description="With a reasoning parser: what the model thought first."
+    )
+    tool_calls: list[ToolCall] | None = Field(
+        default=None, exclude_if=absent, description="With a tool parser: what the client is asked to call."
+    )
+
+
+class ChatChoice(Reply):
+    index: int
+    message: ChatAnswer
+    logprobs: ChatLogprobs | None
+    finish_reason: FinishReason
+
+
+class ChatCompletion(CompletionReply):
+    object: Literal["chat.completion"] = "chat.completion"
+    choices: list[ChatChoice]
+
+
+AnyCompletion = Completion | ChatCompletion
 Json = dict[str, Any]
 UsageWanted = Literal["never", "end", "always"]
 """Whether a stream tells its usage: in a chunk at its end, or in every chunk too."""
 DONE = b"data: [DONE]\n\n"
 
 
-def json_of(reply: Reply) -> bytes:
+def json_of(reply: AnyCompletion) -> bytes:
     """`ramify` is left out where there is none."""
     return reply.model_dump_json(exclude=None if reply.ramify else {"ramify"}).encode()
 
@@ -35,21 +157,21 @@ def json_of(reply: Reply) -> bytes:
 # -- of a tree ---------------------------------------------------------------------------------------------------
 
 
-def searched(tree: Tree, body: Body, serving: Serving, tokenizer: Tokenizer) -> Reply:
+def searched(tree: Tree, body: Body, serving: Serving, tokenizer: Tokenizer) -> AnyCompletion:
     """The best `n` answers of an ended search as choices. `usage` is the whole tree's."""
     state, usage = state_of(tree, serving.release), tree.usage
-    chat = isinstance(body, wire.ChatRequest)
+    chat = isinstance(body, ChatRequest)
     fields: Json = {
         "id": PREFIX["chat" if chat else "completion"] + tree.id.removeprefix("tree_"),
         "created": int(tree.created_at),
         "model": tree.model,
         "system_fingerprint": state.release,
-        "usage": replies.Usage(
+        "usage": Usage(
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             total_tokens=usage.prompt_tokens + usage.completion_tokens,
         ),
-        "ramify": replies.Searched(
+        "ramify": Searched(
             tree=convert.link_of(tree.id),
             search_id=state.id,
             status=state.status,
@@ -62,10 +184,10 @@ def searched(tree: Tree, body: Body, serving: Serving, tokenizer: Tokenizer) -> 
     }
     chosen = [_Chosen(tree, answer, stops(body), tokenizer) for answer in tree.candidates[: body.n or 1]]
     if chat:
-        return replies.ChatCompletion(
+        return ChatCompletion(
             **fields, choices=[c.chat(i, bool(body.logprobs)) for i, c in enumerate(chosen)]
         )
-    return replies.Completion(
+    return Completion(
         **fields, choices=[c.completion(i, body.logprobs is not None) for i, c in enumerate(chosen)]
     )
 
@@ -79,34 +201,32 @@ class _Chosen:
         node = tree.nodes[answer.node]
         stop = first_stop(answer.text, ends) if node.terminal == "stop" else None
         self.text = answer.text[: stop[0]] if stop else answer.text
-        self.finish: replies.FinishReason = "stop" if node.terminal in ("eos", "stop") else "length"
+        self.finish: FinishReason = "stop" if node.terminal in ("eos", "stop") else "length"
         self._path, self._prompt, self._tokenizer = tree.lineage(node), tree.prompt_tokens, tokenizer
 
-    def completion(self, index: int, logprobs: bool) -> replies.CompletionChoice:
+    def completion(self, index: int, logprobs: bool) -> CompletionChoice:
         told = None
         if logprobs:
             tokens = list(self._tokens())
-            told = replies.CompletionLogprobs(
+            told = CompletionLogprobs(
                 tokens=[text for text, _, _ in tokens],
                 token_logprobs=[logprob for _, logprob, _ in tokens],
                 top_logprobs=None,
                 text_offset=[offset for _, _, offset in tokens],
             )
-        return replies.CompletionChoice(index=index, text=self.text, logprobs=told, finish_reason=self.finish)
+        return CompletionChoice(index=index, text=self.text, logprobs=told, finish_reason=self.finish)
 
-    def chat(self, index: int, logprobs: bool) -> replies.ChatChoice:
+    def chat(self, index: int, logprobs: bool) -> ChatChoice:
         told = None
         if logprobs:
-            told = replies.ChatLogprobs(
+            told = ChatLogprobs(
                 content=[
-                    replies.ContentLogprob(
-                        token=text, logprob=logprob, bytes=list(text.encode()), top_logprobs=[]
-                    )
+                    ContentLogprob(token=text, logprob=logprob, bytes=list(text.encode()), top_logprobs=[])
                     for text, logprob, _ in self._tokens()
                 ]
             )
-        message = replies.ChatAnswer(content=self.text)
-        return replies.ChatChoice(index=index, message=message, logprobs=told, finish_reason=self.finish)
+        message = ChatAnswer(content=self.text)
+        return ChatChoice(index=index, message=message, logprobs=told, finish_reason=self.finish)
 
     def _tokens(self) -> Iterator[tuple[str, float, int]]:
         """Text, behaviour log-probability and offset of each token that is not cut off."""
@@ -121,12 +241,12 @@ class _Chosen:
             start = end
 
 
-def chunks(reply: Reply, wanted: UsageWanted) -> Iterator[bytes]:
+def chunks(reply: AnyCompletion, wanted: UsageWanted) -> Iterator[bytes]:
     """A searched answer as a stream: for each choice its text, then why it ended; then the usage."""
     whole = reply.model_dump(exclude=None if reply.ramify else {"ramify"})
     usage, choices = whole.pop("usage"), whole.pop("choices")
     head = whole if wanted == "never" else {**whole, "usage": usage if wanted == "always" else None}
-    if isinstance(reply, replies.ChatCompletion):
+    if isinstance(reply, ChatCompletion):
         head["object"] = "chat.completion.chunk"
     for choice in choices:
         for part in _parts(choice):
@@ -154,7 +274,7 @@ def _parts(choice: Json) -> Iterator[Json]:
 # -- of the policy alone -----------------------------------------------------------------------------------------
 
 
-def plain(answer: Mapping[str, Any], serving: Serving) -> Reply:
+def plain(answer: Mapping[str, Any], serving: Serving) -> AnyCompletion:
     """vLLM's whole answer, less what only vLLM knows."""
     usage = answer["usage"]
     fields: Json = {
@@ -165,12 +285,12 @@ def plain(answer: Mapping[str, Any], serving: Serving) -> Reply:
         "usage": usage_of(usage),
     }
     if answer["object"] == "text_completion":
-        return replies.Completion(**fields, choices=[_completion_choice(c) for c in answer["choices"]])
-    return replies.ChatCompletion(**fields, choices=[_chat_choice(c) for c in answer["choices"]])
+        return Completion(**fields, choices=[_completion_choice(c) for c in answer["choices"]])
+    return ChatCompletion(**fields, choices=[_chat_choice(c) for c in answer["choices"]])
 
 
-def _completion_choice(choice: Mapping[str, Any]) -> replies.CompletionChoice:
-    return replies.CompletionChoice(
+def _completion_choice(choice: Mapping[str, Any]) -> CompletionChoice:
+    return CompletionChoice(
         index=choice["index"],
         text=choice["text"],
         logprobs=choice["logprobs"],
@@ -178,10 +298,10 @@ def _completion_choice(choice: Mapping[str, Any]) -> replies.CompletionChoice:
     )
 
 
-def _chat_choice(choice: Mapping[str, Any]) -> replies.ChatChoice:
-    return replies.ChatChoice(
+def _chat_choice(choice: Mapping[str, Any]) -> ChatChoice:
+    return ChatChoice(
         index=choice["index"],
-        message=replies.ChatAnswer(**{"content": None, **_kept(choice["message"], replies.ChatAnswer)}),
+        message=ChatAnswer(**{"content": None, **_kept(choice["message"], ChatAnswer)}),
         logprobs=choice["logprobs"],
         finish_reason=choice["finish_reason"],
     )
@@ -205,14 +325,13 @@ def plain_chunk(chunk: Mapping[str, Any], serving: Serving, wanted: UsageWanted)
     return streaming.event(None, content)
 
 
-def usage_of(usage: Mapping[str, Any]) -> replies.Usage:
+def usage_of(usage: Mapping[str, Any]) -> Usage:
     """vLLM's usage, less what only vLLM counts."""
-    kept = _kept(usage, replies.Usage)
+    kept = _kept(usage, Usage)
     details = kept.pop("completion_tokens_details", None)
-    return replies.Usage(
+    return Usage(
         **kept,
-        completion_tokens_details=details
-        and replies.CompletionDetails(**_kept(details, replies.CompletionDetails)),
+        completion_tokens_details=details and CompletionDetails(**_kept(details, CompletionDetails)),
     )
 
 

@@ -13,14 +13,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
-from ramify.api import convert_openai as convert
-from ramify.api import openai_answers, openai_rules, streaming
-from ramify.api import wire_openai as wire
-from ramify.api import wire_openai_replies as replies
+from ramify.api import streaming
 from ramify.api.context import CallerDep, Context, ContextDep
 from ramify.api.documentation import CHAT_EXAMPLES, COMPLETION_EXAMPLES, STREAM
 from ramify.api.middleware import request_id
 from ramify.api.names import SearchHeader
+from ramify.api.openai import convert, replies
+from ramify.api.openai import requests as wire
 from ramify.api.routes.search import headers_of, logged_tree
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.api.streaming import unless_gone
@@ -87,7 +86,7 @@ async def chat(
 async def _answer(
     body: convert.Body, request: Request, context: Context, caller: Caller, key: str | None
 ) -> Response:
-    openai_rules.check(body)
+    wire.check(body)
     if body.search is not None:
         return await _searched(body, request, context, caller, key)
     if key is not None:
@@ -104,7 +103,7 @@ def not_kept() -> BadRequest:
 
 def _broken_off(error: ErrorBody) -> bytes:
     """The end of a stream that an error has broken off, as OpenAI's clients read it."""
-    return streaming.event(None, error) + openai_answers.DONE
+    return streaming.event(None, error) + replies.DONE
 
 
 # -- the policy alone --------------------------------------------------------------------------------------------
@@ -116,19 +115,19 @@ async def _plain(body: convert.Body, request: Request, context: Context, caller:
         stream = await unless_gone(request.receive, context.completions.stream(ask, caller))
         return streaming.EventStream(_plain_chunks(stream, _wants_usage(body), context), on_error=_broken_off)
     answer = await unless_gone(request.receive, context.completions.complete(ask, caller))
-    return _json(openai_answers.json_of(openai_answers.plain(answer, context.serving)))
+    return _json(replies.json_of(replies.plain(answer, context.serving)))
 
 
 async def _plain_chunks(
-    stream: CompletionStream, wanted: openai_answers.UsageWanted, context: Context
+    stream: CompletionStream, wanted: replies.UsageWanted, context: Context
 ) -> AsyncIterator[bytes]:
     try:
         async for chunk in stream:
-            if sent := openai_answers.plain_chunk(chunk, context.serving, wanted):
+            if sent := replies.plain_chunk(chunk, context.serving, wanted):
                 yield sent
     finally:
         await stream.close()
-    yield openai_answers.DONE
+    yield replies.DONE
 
 
 # -- a search ----------------------------------------------------------------------------------------------------
@@ -150,7 +149,7 @@ async def _searched(
     if isinstance(begun, ReplayedAnswer):
         return _json(begun.body, headers)
     tree = await logged_tree(begun, request)
-    return _json(openai_answers.json_of(_reply(tree, body, context)), headers)
+    return _json(replies.json_of(_reply(tree, body, context)), headers)
 
 
 async def _search_chunks(
@@ -164,12 +163,12 @@ async def _search_chunks(
             async for ping in _pings(begun, context.settings.stream.ping_seconds):
                 yield ping
             reply = _reply(await begun.logged(), body, context)
-        for chunk in openai_answers.chunks(reply, _wants_usage(body)):
+        for chunk in replies.chunks(reply, _wants_usage(body)):
             yield chunk
     finally:
         if isinstance(begun, RunningSearch):
             begun.stop("cancelled", "disconnect")  # without effect on one that has ended
-    yield openai_answers.DONE
+    yield replies.DONE
 
 
 async def _pings(running: RunningSearch, seconds: float) -> AsyncIterator[bytes]:
@@ -185,26 +184,24 @@ def _once(body: convert.Body, key: str | None, context: Context) -> IdempotencyK
         return None
     asked = type(body).__name__ + body.model_dump_json(exclude_unset=True)
     digest = hashlib.sha256(asked.encode()).hexdigest()
-    return IdempotencyKey(
-        key, digest, render=lambda tree: openai_answers.json_of(_reply(tree, body, context))
-    )
+    return IdempotencyKey(key, digest, render=lambda tree: replies.json_of(_reply(tree, body, context)))
 
 
-def _reply(tree: Tree, body: convert.Body, context: Context) -> openai_answers.Reply:
+def _reply(tree: Tree, body: convert.Body, context: Context) -> replies.AnyCompletion:
     """The answer of an ended search. Raises `ServiceError` where there is none: a choice is what clients read."""
     if problem := failure(tree):
         raise problem
     if tree.answer is None:
         raise NoAnswer(f"the search of {tree.id} was ended before it had any answer")
-    return openai_answers.searched(tree, body, context.serving, context.engines.tokenizer)
+    return replies.searched(tree, body, context.serving, context.engines.tokenizer)
 
 
-def _parsed(kept: bytes, body: convert.Body) -> openai_answers.Reply:
+def _parsed(kept: bytes, body: convert.Body) -> replies.AnyCompletion:
     kind = replies.ChatCompletion if isinstance(body, wire.ChatRequest) else replies.Completion
     return kind.model_validate_json(kept)
 
 
-def _wants_usage(body: convert.Body) -> openai_answers.UsageWanted:
+def _wants_usage(body: convert.Body) -> replies.UsageWanted:
     options = body.stream_options
     if options is None or not options.include_usage:
         return "never"

@@ -8,9 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from ramify.api import convert
-from ramify.api import wire_openai as wire
-from ramify.api.openai_fields import Route, to_vllm
-from ramify.api.wire_responses import ResponsesRequest
+from ramify.api.openai import requests as wire
+from ramify.api.openai.fields import Route, to_vllm
 from ramify.service.ask import Message, SearchSpec
 from ramify.service.errors import BadRequest
 from ramify.service.plain_ask import CompletionSpec
@@ -35,19 +34,6 @@ def plain_ask(body: Body, request_id: str = "") -> CompletionSpec:
         max_tokens_field=cap_field(body),
         echo=isinstance(body, wire.CompletionRequest) and bool(body.echo),
         fields=fields,
-        request_id=request_id,
-    )
-
-
-def response_ask(body: ResponsesRequest, model: str | None, request_id: str = "") -> CompletionSpec:
-    """A request to POST /v1/responses."""
-    fields = for_vllm(body, "responses")
-    return CompletionSpec(
-        model,
-        input=fields.pop("input"),
-        max_tokens=body.max_output_tokens,
-        max_tokens_field="max_output_tokens",
-        fields={**fields, "store": False},
         request_id=request_id,
     )
 
@@ -139,7 +125,7 @@ def _prompts(body: wire.CompletionRequest) -> tuple[str | tuple[int, ...], ...]:
 
 
 def _prompt(body: Body) -> str | tuple[int, ...] | None:
-    """The one prompt that `openai_rules` lets through."""
+    """The one prompt that `requests.check` lets through."""
     if isinstance(body, wire.ChatRequest):
         return None
     (prompt,) = _prompts(body)
