@@ -26,9 +26,9 @@ from typing import Any
 from ramify.weights import Action, Details, publish
 from ramify_client import Client
 from ramify_trainer.cli import log_to_stderr
-from ramify_trainer.loop.config import LoopConfig
+from ramify_trainer.config import LoopConfig
 from ramify_trainer.loop.demo import run, running_server
-from ramify_trainer.loop.owner import alone
+from ramify_trainer.loop.state import alone
 
 NAME = "real"
 ASKED = "What is {} + {}? Answer with the number only."

@@ -13,9 +13,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
@@ -25,13 +23,13 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-import ramify_trainer
 from ramify.api.openai.fields import FIELDS, MESSAGES, STREAM_OPTIONS, responses_table
 from ramify.api.openai.fields import table as fields_table
 from ramify.api.wire_trees import CorruptRecord, LoggedTree, OutcomeRecord, TreeRecord, described
 from ramify.cli import app as server_app
 from ramify.settings.page import document
 from ramify_trainer.cli import app as trainer_app
+from ramify_trainer.config import LoopConfig
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -187,27 +185,13 @@ def trainer_configuration() -> str:
         "# The trainer's files",
         "",
         "Each command of `ramify-trainer` that takes `--config` reads one TOML file. An unknown key is an error. This",
-        "page is made from the models of these files by `make docs`; `trainer/ramify_trainer/configs/` has the demo's.",
+        "page is made from the file's models by `make docs`; `trainer/ramify_trainer/configs/loop.toml` is the demo's.",
         "",
     ]
-    for module, model in trainer_models():
-        lines += [f"## `{module}`", "", _doc(model), ""]
-        for table, section in _sections(model, ""):
-            title = [f"### `[{table}]`", "", _doc(section), ""] if table else []
-            lines += title + _table(section)
+    for table, section in _sections(LoopConfig, ""):
+        lines += [f"## `[{table}]`", ""] if table else []
+        lines += [_doc(section), "", *_table(section)]
     return "\n".join(lines)
-
-
-def trainer_models() -> list[tuple[str, type[BaseModel]]]:
-    """The root model of each kind of file: whatever in a `config` module of the trainer can read one."""
-    found = []
-    for info in pkgutil.iter_modules(ramify_trainer.__path__):
-        name = f"{ramify_trainer.__name__}.{info.name}.config"
-        if info.ispkg and importlib.util.find_spec(name):
-            kinds = vars(importlib.import_module(name)).values()
-            models = (kind for kind in kinds if inspect.isclass(kind) and kind.__module__ == name)
-            found += [(info.name, model) for model in models if hasattr(model, "read")]
-    return found
 
 
 def _sections(model: type[BaseModel], table: str) -> Iterator[tuple[str, type[BaseModel]]]:

@@ -36,9 +36,9 @@ from ramify.service.catalogue import at_start
 from ramify.settings import Settings
 from ramify.treelog import TreeLog
 from ramify.weights import Details, Release, load_release, publish
-from ramify_trainer.learning.judging import values
-from ramify_trainer.learning.labelled import LabelledTree
-from ramify_trainer.loop.config import LoopConfig
+from ramify_trainer.config import LoopConfig
+from ramify_trainer.gate.value_scores import values
+from ramify_trainer.learning.labels import LabelledTree
 
 SIZE = 128
 """Of the vocabulary: one token a character."""

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ramify_client import AsyncAdmin, AsyncClient
-from ramify_trainer.loop.config import LoopConfig
-from ramify_trainer.loop.owner import alone
+from ramify_trainer.config import LoopConfig
 from ramify_trainer.loop.rounds import Loop
-from ramify_trainer.service.run import run
+from ramify_trainer.loop.state import alone
+from ramify_trainer.service import run
 
 STEPS = {"searched": "collect", "trained": "train"}
 children = get_context("forkserver")

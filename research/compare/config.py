@@ -9,10 +9,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ramify_trainer.collecting import CollectConfig
-from ramify_trainer.from_base import FromBase
+from ramify_trainer.config import CollectConfig, FromBase, GateConfig, HeldOutConfig, LoopConfig
 from ramify_trainer.learning.config import LearningConfig
-from ramify_trainer.loop.config import GateConfig, HeldOutConfig, LoopConfig
 
 __all__ = ["Arm", "ArmRun", "CompareConfig", "SearchedConfig"]
 

@@ -10,8 +10,7 @@ from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
 
-from ramify_trainer.gating import PolicyScores
-from ramify_trainer.loop.measure import read_scores
+from ramify_trainer.gate.policy_scores import PolicyScores, read_scores
 from ramify_trainer.loop.report import difference
 from ramify_trainer.loop.state import State
 from research.compare.config import ArmRun, CompareConfig

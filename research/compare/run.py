@@ -12,10 +12,9 @@ from ramify.search.protocols import GradingFailed
 from ramify_client import AsyncAdmin, AsyncClient
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.loop.demo import running_server
-from ramify_trainer.loop.owner import alone
 from ramify_trainer.loop.rounds import Loop, PhaseProgress
-from ramify_trainer.loop.state import RoundRecord
-from ramify_trainer.loop.team import require_one_process
+from ramify_trainer.loop.state import RoundRecord, alone
+from ramify_trainer.loop.training import require_one_process
 from research.compare.config import ArmRun, CompareConfig, SearchedConfig
 from research.compare.points import Point, keep, read
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import ramify, ramify_client, ramify_trainer
 from ramify.weights import load_release, shipped
 from ramify_trainer.cli import DEMO_LOOP
-from ramify_trainer.loop.config import LoopConfig
+from ramify_trainer.config import LoopConfig
 for package in (ramify, ramify_client, ramify_trainer):
     print(Path(package.__file__).parent.parent)
 for release in (shipped(), Path(LoopConfig.read(DEMO_LOOP).base)):

@@ -57,8 +57,8 @@ def run_command(
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds, in place of the file's.")] = None,
 ) -> None:
     """Train a running server on its own trees, round after round, until stopped; a run that was stopped goes on."""
-    from ramify_trainer.loop.config import LoopConfig
-    from ramify_trainer.service.run import run
+    from ramify_trainer.config import LoopConfig
+    from ramify_trainer.service import run
 
     log_to_stderr()
     with refusing("run"):
@@ -74,8 +74,8 @@ def collect_command(
     round_: Annotated[int, typer.Option("--round", min=1, help="Whose problems are searched.")] = 1,
 ) -> None:
     """Have a running server search a round's training problems, and nothing more; none is searched twice."""
-    from ramify_trainer.loop.config import LoopConfig
-    from ramify_trainer.loop.only_collect import collect_once
+    from ramify_trainer.config import LoopConfig
+    from ramify_trainer.loop.collection import collect_once
 
     with refusing("collect"), Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as bar:
         settings = LoopConfig.read(config)
@@ -98,8 +98,8 @@ def gate_power_command(
     trials: Annotated[int, typer.Option(min=1, help="Simulated rounds an effect.")] = 400,
 ) -> None:
     """Simulate how often the gate of a run promotes a candidate that is truly better, as good, or worse."""
-    from ramify_trainer.gate_power import EFFECTS, GateSize, promoted_share
-    from ramify_trainer.loop.config import GateConfig, LoopConfig
+    from ramify_trainer.config import GateConfig, LoopConfig
+    from ramify_trainer.gate.power import EFFECTS, GateSize, promoted_share
 
     with refusing("gate-power"):
         gate = LoopConfig.read(config).gate if config else GateConfig()
@@ -119,7 +119,7 @@ def loop_command(
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds, in place of the file's.")] = None,
 ) -> None:
     """Serve a release and train it on its own searches, round after round; each gated, published and reloaded live."""
-    from ramify_trainer.loop.config import LoopConfig
+    from ramify_trainer.config import LoopConfig
     from ramify_trainer.loop.demo import demo
 
     folder = out or Path("runs/loop") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")

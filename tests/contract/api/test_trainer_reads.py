@@ -15,9 +15,10 @@ from pydantic import TypeAdapter
 from ramify.api.app import application
 from ramify_client import AsyncClient, ConnectionFailed
 from ramify_client.results import LogRecord
-from ramify_trainer.collecting import CollectConfig, collect, problems_of
+from ramify_trainer.config import CollectConfig
 from ramify_trainer.errors import CollectionFailed, LeaseTaken
-from ramify_trainer.pulling import Puller
+from ramify_trainer.loop.collection import collect, problems_of
+from ramify_trainer.loop.puller import Puller
 
 from .client_servers import served
 from .world import KEYS, PROMPT, World, a_world

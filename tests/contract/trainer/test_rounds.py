@@ -15,10 +15,10 @@ from ramify.weights import load_release
 from ramify.weights.tensors import tensors_of
 from ramify_client import AsyncAdmin, AsyncClient
 from ramify_trainer.errors import TrainerError
-from ramify_trainer.gating import Comparison, GateDecision
+from ramify_trainer.gate.decision import Comparison, GateDecision
+from ramify_trainer.learning.labels import OutcomeWeights
 from ramify_trainer.learning.learner import Learner
-from ramify_trainer.learning.outcomes import OutcomeWeights
-from ramify_trainer.loop.batch import frozen, labelled
+from ramify_trainer.loop.round_trees import frozen, labelled
 from ramify_trainer.loop.rounds import Loop
 
 pytestmark = pytest.mark.anyio
@@ -176,7 +176,7 @@ async def test_the_trees_of_a_rejected_round_are_learned_from_until_a_candidate_
 ) -> None:
     async with a_site(tmp_path) as site, a_loop(tmp_path, site, collect={"problems": 0}, rounds=5) as loop:
         ids = [await searched(loop.client) for _ in range(3)]
-        monkeypatch.setattr("ramify_trainer.loop.gate.decide", lambda *_: GateDecision(False, (HARM,)))
+        monkeypatch.setattr("ramify_trainer.gate.candidate.decide", lambda *_: GateDecision(False, (HARM,)))
         first = await loop.round()
         await loop.client.trees.feedback(ids[0], 0.25)
         ids.append(await searched(loop.client))
@@ -203,7 +203,7 @@ async def test_trees_are_carried_for_so_many_rounds_and_no_longer(
         a_site(tmp_path) as site,
         a_loop(tmp_path, site, collect={"problems": 0}, rounds=5, **learning) as loop,
     ):
-        monkeypatch.setattr("ramify_trainer.loop.gate.decide", lambda *_: GateDecision(False, (HARM,)))
+        monkeypatch.setattr("ramify_trainer.gate.candidate.decide", lambda *_: GateDecision(False, (HARM,)))
         counts = []
         for _ in range(3):
             await searched(loop.client)

@@ -18,10 +18,10 @@ from contract.api.world import until
 from fakes_training import PROMPT, Site, TrainedEngines, a_site, small
 from ramify_client import AsyncAdmin, AsyncClient
 from ramify_trainer.errors import LeaseTaken, TrainerError
-from ramify_trainer.loop.owner import alone
+from ramify_trainer.loop.puller import Puller
 from ramify_trainer.loop.rounds import Loop, PhaseProgress
-from ramify_trainer.pulling import Puller
-from ramify_trainer.service.run import FAILED, INTERRUPTED, STOPPED, Service
+from ramify_trainer.loop.state import alone
+from ramify_trainer.service import FAILED, INTERRUPTED, STOPPED, Service
 from training_driver import a_hanging_service, run_rounds
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]

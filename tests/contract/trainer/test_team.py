@@ -10,7 +10,7 @@ import pytest
 
 from fakes_training import as_one_of_two, free_port
 from ramify_trainer.errors import TrainerError
-from ramify_trainer.loop.team import Team
+from ramify_trainer.loop.training import Team
 
 LONGEST = 120.0
 """Seconds that a process may take on a busy machine."""

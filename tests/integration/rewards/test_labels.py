@@ -9,9 +9,9 @@ import pytest
 
 from ramify.rewards.mathematics import close_default_pool
 from ramify.search.tree import Completion, Tree
-from ramify_trainer.learning.outcomes import OutcomeWeights
-from ramify_trainer.loop.batch import freeze, labelled, solved_share
-from ramify_trainer.pulling import TrainingRecord
+from ramify_trainer.learning.labels import OutcomeWeights
+from ramify_trainer.loop.puller import TrainingRecord
+from ramify_trainer.loop.round_trees import freeze, labelled, solved_share
 from search_worlds import new_tree
 
 pytestmark = pytest.mark.anyio

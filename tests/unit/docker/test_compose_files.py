@@ -13,7 +13,7 @@ import yaml
 
 from ramify.settings import load
 from ramify.settings.top import variables
-from ramify_trainer.loop.config import LoopConfig
+from ramify_trainer.config import LoopConfig
 
 ROOT = Path(__file__).parents[3]
 COMPOSE = ["compose.yaml", "docker/compose.gpu.yaml"]

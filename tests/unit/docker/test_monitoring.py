@@ -14,11 +14,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from ramify.service.metrics import Metrics as ServerMetrics
 from ramify.settings import Settings
 from ramify_client import AsyncAdmin, AsyncClient
-from ramify_trainer.loop.config import LoopConfig
+from ramify_trainer.config import LoopConfig
 from ramify_trainer.loop.rounds import Loop
 from ramify_trainer.loop.state import RoundRecord, State
-from ramify_trainer.service.health import Health
-from ramify_trainer.service.metrics import Metrics as TrainerMetrics
+from ramify_trainer.probes import Health
+from ramify_trainer.probes import Metrics as TrainerMetrics
 
 DOCKER = Path(__file__).parents[3] / "docker"
 DASHBOARD: dict[str, Any] = json.loads((DOCKER / "grafana/dashboards/ramify.json").read_text())

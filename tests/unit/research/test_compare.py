@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from ramify_trainer.gating import PolicyScores
-from ramify_trainer.loop.config import LoopConfig
+from ramify_trainer.config import LoopConfig
+from ramify_trainer.gate.policy_scores import PolicyScores
 from ramify_trainer.loop.state import RoundRecord, State
 from research.compare.config import Arm, CompareConfig
 from research.compare.points import Point, keep, means, read, steps_to_reach

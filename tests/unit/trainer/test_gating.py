@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ramify_trainer.gate_power import GateSize, promoted_share
-from ramify_trainer.gating import PolicyScores, decide
-from ramify_trainer.loop.config import GateConfig
+from ramify_trainer.config import GateConfig
+from ramify_trainer.gate.decision import decide
+from ramify_trainer.gate.policy_scores import PolicyScores
+from ramify_trainer.gate.power import GateSize, promoted_share
 
 PROBLEMS = [f"p{i}" for i in range(200)]
 

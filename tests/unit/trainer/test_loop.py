@@ -12,13 +12,13 @@ from pydantic import ValidationError
 from ramify import weights
 from ramify.rewards.countdown import prompt
 from ramify.search.tree import Completion, Tree
-from ramify_trainer.gating import PolicyScores
-from ramify_trainer.learning.outcomes import OutcomeWeights
-from ramify_trainer.loop.batch import freeze, labelled, solved_share
-from ramify_trainer.loop.config import LoopConfig
+from ramify_trainer.config import LoopConfig
+from ramify_trainer.gate.policy_scores import PolicyScores
+from ramify_trainer.learning.labels import OutcomeWeights
+from ramify_trainer.loop.puller import TrainingRecord
 from ramify_trainer.loop.report import markdown, write
+from ramify_trainer.loop.round_trees import freeze, labelled, solved_share
 from ramify_trainer.loop.state import RoundRecord, State
-from ramify_trainer.pulling import TrainingRecord
 from search_worlds import new_tree
 
 CONFIGS = Path(__file__).resolve().parents[3] / "trainer" / "ramify_trainer" / "configs"

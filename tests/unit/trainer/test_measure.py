@@ -9,9 +9,9 @@ import pytest
 
 from models import write_chat_policy
 from ramify.engines.tokenizer import Tokenizer
-from ramify_trainer.loop.config import MeasureConfig
-from ramify_trainer.loop.measure import measured, require_askable
-from ramify_trainer.loop.worker import ComputeThread
+from ramify_trainer.config import MeasureConfig
+from ramify_trainer.gate.policy_scores import measured, require_askable
+from ramify_trainer.loop.progress import ComputeThread
 
 pytestmark = pytest.mark.anyio
 TURNS = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "3 + 4 = ?"}]

@@ -16,10 +16,9 @@ from ramify.search.cutting import cut
 from ramify.tokens import TokenText
 from ramify.weights import load_release, shipped
 from ramify.weights.manifest import Action
-from ramify_trainer.gating import Comparison, PolicyScores, SampledAnswer, decide
-from ramify_trainer.learning.judging import values
-from ramify_trainer.loop.judge import _places, judged, pool_answers
-from ramify_trainer.valuing import ValuePredictions, compared
+from ramify_trainer.gate.decision import Comparison, decide
+from ramify_trainer.gate.policy_scores import PolicyScores, SampledAnswer
+from ramify_trainer.gate.value_scores import ValuePredictions, _places, compared, judged, pool_answers, values
 
 PROBLEMS = 100
 

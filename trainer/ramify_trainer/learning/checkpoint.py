@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ramify_trainer.learning.exporting import export, flush
+from ramify_trainer.learning.export import export, flush
 
 __all__ = ["LearnerState", "read_facts", "read_state", "settled", "write"]
 

@@ -23,21 +23,20 @@ from torch import Tensor
 from ramify_trainer.learning import checkpoint, metrics
 from ramify_trainer.learning.batches import Batch, plan
 from ramify_trainer.learning.config import LearningConfig
-from ramify_trainer.learning.eligible import policy_refusal
-from ramify_trainer.learning.exporting import export
-from ramify_trainer.learning.labelled import LabelledTree
+from ramify_trainer.learning.export import export
+from ramify_trainer.learning.labels import LabelledTree, policy_refusal
 from ramify_trainer.learning.losses import Loss, imitation_loss, policy_loss, token_logprobs, value_loss
-from ramify_trainer.learning.material import policy_pieces, value_pieces
 from ramify_trainer.learning.metrics import RoundMetrics
 from ramify_trainer.learning.networks import (
+    Reader,
     base_weights,
     load_policy,
     load_value,
     merged_weights,
 )
 from ramify_trainer.learning.packing import Piece
-from ramify_trainer.learning.probing import longest_path, policy_fault, value_fault
-from ramify_trainer.learning.reading import Reader
+from ramify_trainer.learning.packing_probe import longest_path, policy_fault, value_fault
+from ramify_trainer.learning.pieces import policy_pieces, value_pieces
 from ramify_trainer.learning.trainee import LossOf, Trainee
 
 __all__ = ["Learner", "torch_settings"]

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from ramify_trainer.learning.batches import Batch, collate, idle, share, total_weight
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.losses import Loss
-from ramify_trainer.learning.networks import Network
+from ramify_trainer.learning.networks import Network, Reader
 from ramify_trainer.learning.packing import Piece
-from ramify_trainer.learning.reading import Reader
 
 __all__ = ["Trainee", "add_sums"]
 

@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ramify_client import AsyncAdmin, AsyncClient
+from ramify_trainer.config import LoopConfig, key_in
 from ramify_trainer.errors import TrainerError
-from ramify_trainer.gating import PolicyScores
-from ramify_trainer.loop.config import LoopConfig, key_in
-from ramify_trainer.loop.owner import alone
+from ramify_trainer.gate.policy_scores import PolicyScores
 from ramify_trainer.loop.report import write
 from ramify_trainer.loop.rounds import Loop, PhaseProgress
-from ramify_trainer.loop.state import RoundRecord, unserved
-from ramify_trainer.loop.team import require_one_process
+from ramify_trainer.loop.state import RoundRecord, alone, unserved
+from ramify_trainer.loop.training import require_one_process
 
 START_SECONDS = 600.0
 STOP_SECONDS = 60.0

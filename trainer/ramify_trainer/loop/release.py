@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from ramify.search.tree import Tree
 from ramify.weights import Probe, Release, load_release, publish, shipped
 from ramify.weights.manifest import Details
-from ramify_trainer.learning.judging import values
+from ramify_trainer.gate.value_scores import values
 
 PROBES = 8
 TEXTS = 128

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ramify_trainer.gating import PolicyScores, Scores
+from ramify_trainer.gate.policy_scores import PolicyScores, Scores
 from ramify_trainer.loop.state import RoundRecord
 
 RESAMPLES = 4_000

@@ -17,20 +17,17 @@ from typing import Any
 
 from ramify import weights
 from ramify_client import AsyncAdmin, AsyncClient, Conflict
-from ramify_trainer.collecting import collect
+from ramify_trainer.config import LoopConfig
 from ramify_trainer.errors import TrainerError
-from ramify_trainer.gating import PolicyScores
-from ramify_trainer.loop.batch import freeze, frozen, labelled, solved_share, unlearned
-from ramify_trainer.loop.config import LoopConfig
-from ramify_trainer.loop.gate import Gate
-from ramify_trainer.loop.measure import measured, require_askable
-from ramify_trainer.loop.owner import lease_owner
+from ramify_trainer.gate.candidate import Gate
+from ramify_trainer.gate.policy_scores import PolicyScores, measured, require_askable
+from ramify_trainer.loop.collection import collect
+from ramify_trainer.loop.progress import ComputeThread, RunProgress
+from ramify_trainer.loop.puller import Puller
 from ramify_trainer.loop.release import published, seeded
-from ramify_trainer.loop.state import RoundRecord, State, folder, plain
-from ramify_trainer.loop.team import Team
-from ramify_trainer.loop.watch import RunProgress
-from ramify_trainer.loop.worker import ComputeThread
-from ramify_trainer.pulling import Puller
+from ramify_trainer.loop.round_trees import freeze, frozen, labelled, solved_share, unlearned
+from ramify_trainer.loop.state import RoundRecord, State, folder, lease_owner, plain
+from ramify_trainer.loop.training import Team
 
 logger = logging.getLogger(__name__)
 PhaseSummary = dict[str, Any]

@@ -1,18 +1,23 @@
-"""Where a run stands, in one file that is replaced whole: killed at any point, a run goes on from its phase.
+"""The state of a run, in one file that is replaced whole: killed at any point, a run goes on from its phase.
 
 Every phase may be done again from its beginning: collection by its Idempotency-Keys, training from the learner that the
-round began with on the trees that the round froze, publication by the id that was chosen for it.
+round began with on the trees that the round froze, publication by the id that was chosen for it. A folder of state
+belongs to one process at a time, and gives the lease on the log's cursor its owner's name.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from ramify_trainer.errors import TrainerError
 
 Phase = Literal["collect", "pull", "train", "gate", "publish", "activate", "advance"]
 RoundResult = Literal["promoted", "rejected", "refused", "nothing"]
@@ -150,3 +155,26 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 def plain(figures: dict[str, Any]) -> dict[str, float]:
     """Only the numbers that JSON can hold."""
     return {k: float(v) for k, v in figures.items() if v == v and abs(v) != float("inf")}
+
+
+def lease_owner(folder: Path, run: str) -> str:
+    """The lease's owner for the run that keeps its state in `folder`."""
+    path = folder / "owner"
+    if not path.exists():
+        replace(path, f"trainer-{run}-{uuid.uuid4().hex[:12]}".encode())
+    return path.read_text(encoding="utf-8").strip()
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes out of `folder`. Raises `TrainerError` where one is there. The lock ends with the process,
+    however that ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainerError(
+                f"another trainer runs in {folder}: stop it, or give this one another state folder"
+            ) from None
+        yield

@@ -14,8 +14,7 @@ from ramify.weights import shipped
 from ramify_trainer.learning.advantages import gae, tree_advantages
 from ramify_trainer.learning.batches import collate
 from ramify_trainer.learning.config import LearningConfig
-from ramify_trainer.learning.eligible import policy_refusal
-from ramify_trainer.learning.labelled import LabelledTree
+from ramify_trainer.learning.labels import LabelledTree, policy_refusal
 from ramify_trainer.learning.losses import policy_loss, token_logprobs
 from ramify_trainer.learning.networks import PolicyNetwork
 from ramify_trainer.learning.packing import pack_policy

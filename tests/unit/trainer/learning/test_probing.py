@@ -13,9 +13,8 @@ from architectures import OTHER, PLAIN, UNTIED, Architecture
 from fakes_training import TREES, with_logprobs_of
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.learner import Learner
-from ramify_trainer.learning.networks import load_policy, load_value
-from ramify_trainer.learning.probing import longest_path, policy_fault, value_fault
-from ramify_trainer.learning.reading import Reader
+from ramify_trainer.learning.networks import Reader, load_policy, load_value
+from ramify_trainer.learning.packing_probe import longest_path, policy_fault, value_fault
 
 CONFIG = LearningConfig(
     steps_per_round=1, tokens_per_batch=64, kl_beta=0.1, warmup_steps=0, threads=1, tracker="none"

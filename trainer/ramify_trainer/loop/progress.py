@@ -1,12 +1,16 @@
-"""What a run is doing, since when, and how long its phases took: for people, probes and metrics."""
+"""How far a run is, for people, probes and metrics; and the one thread that computes, which can be told to halt."""
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 
 @dataclass
@@ -53,3 +57,39 @@ class RunProgress:
     def idle(self) -> float:
         """Seconds without progress."""
         return self.clock() - self.moved
+
+
+Done = TypeVar("Done")
+
+
+class WorkCancelled(Exception):
+    """Whoever waited for the work has gone."""
+
+
+class ComputeThread:
+    """Work that is cancelled ends at its next `check`."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "ramify-trainer")
+        self._halt = threading.Event()
+
+    async def run(self, work: Callable[..., Done], *arguments: Any) -> Done:
+        """What `work` returns. Cancelled, it tells the work to halt and waits until it has: two never run at once."""
+        future = asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            self._halt.set()
+            await asyncio.wait({future})
+            self._halt.clear()
+            future.exception()
+            raise
+
+    def check(self) -> None:
+        """Called by the work between two steps. Raises `WorkCancelled`."""
+        if self._halt.is_set():
+            raise WorkCancelled
+
+    def close(self) -> None:
+        """End the thread once its work has ended."""
+        self._pool.shutdown(wait=False)

@@ -1,4 +1,4 @@
-"""Several processes that train together: the first runs the loop, and calls the others to the optimizer steps.
+"""The train phase, by one process or by several: from the learner that a round begins with to two model directories.
 
 Started by `torchrun`, every process is told its rank. Only rank 0 has the lock, the lease, the port and the server; it
 sends each round's training to the others, which are idle otherwise. What it sends goes over a group of its own, on
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -20,12 +21,50 @@ from typing import Any
 from ramify.weights import Release
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.learning.config import LearningConfig
-from ramify_trainer.learning.labelled import LabelledTree
+from ramify_trainer.learning.labels import LabelledTree
+from ramify_trainer.learning.learner import Learner
 from ramify_trainer.learning.metrics import RoundMetrics
-from ramify_trainer.loop.learn import learn
-from ramify_trainer.loop.worker import WorkCancelled
+from ramify_trainer.loop.progress import WorkCancelled
 
-__all__ = ["Team", "require_one_process"]
+
+def learn(
+    config: LearningConfig,
+    begun: Path | None,
+    reference: Release,
+    trees: Sequence[LabelledTree],
+    folder: Path,
+    seeds: tuple[int, int],
+    progress: Callable[[int, int], None],
+) -> tuple[RoundMetrics, int]:
+    """Train, and leave `learner/`, `policy/` and `value/` in `folder`. The round's figures, and the steps of the run.
+
+    begun: a saved learner; None: one at step 0 from `reference`, which `kl_beta` holds to in any case. seeds: the
+    run's and the round's. Raises `FloatingPointError` where a gradient is not finite; nothing is left then."""
+    for part in ("policy", "value"):
+        shutil.rmtree(folder / part, ignore_errors=True)  # of a training that was cut short after its export
+    learner = _learner(config, begun, reference, seeds[0])
+    try:
+        found = learner.round(trees, seed=seeds[1], progress=progress)
+        learner.save(folder / "learner")
+        learner.export(folder, reference.path)
+        return found, learner.steps
+    finally:
+        learner.close()
+
+
+def _learner(config: LearningConfig, begun: Path | None, reference: Release, seed: int) -> Learner:
+    if begun is not None:
+        return Learner.resume(config, begun, reference.policy_path)
+    calibration = reference.manifest.calibration
+    return Learner.start(
+        config,
+        reference.policy_path,
+        reference.value_path,
+        reference.policy_path,
+        calibration=(calibration.a, calibration.b),
+        seed=seed,
+    )
+
 
 logger = logging.getLogger(__name__)
 LONGEST_WAIT = timedelta(days=365)

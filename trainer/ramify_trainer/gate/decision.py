@@ -14,50 +14,13 @@ models comes from `valuing`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ramify_trainer.gate.policy_scores import PolicyScores, Scores
+
 RESAMPLES = 2_000
-
-Scores = Mapping[str, float]
-"""Problem id to score in [0, 1]: 0 or 1 greedily, the share of right answers for mean@k."""
-
-
-@dataclass(frozen=True, slots=True)
-class SampledAnswer:
-    """An answer to a dev problem."""
-
-    prompt: tuple[int, ...]
-    """Token ids."""
-    tokens: tuple[int, ...]
-    finished: bool
-    """Whether it came to its end; else it was cut and counts as wrong."""
-    outcome: float
-    """1 where it is right, else 0."""
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyScores:
-    """A policy on the dev problems, without search."""
-
-    greedy: Scores
-    mean: Scores
-    """mean@k."""
-    answers: Mapping[str, Sequence[SampledAnswer]] = field(default_factory=dict)
-    """Some of the sampled answers by problem, for value models to judge."""
-
-    @property
-    def level(self) -> float:
-        """Greedy accuracy and mean@k, averaged: what makes a release the best so far. [0, 1]"""
-        return sum(self.figures().values()) / 2
-
-    def figures(self) -> dict[str, float]:
-        """Means over the problems, [0, 1]."""
-        return {
-            "greedy": sum(self.greedy.values()) / len(self.greedy),
-            "mean_at_k": sum(self.mean.values()) / len(self.mean),
-        }
 
 
 @dataclass(frozen=True, slots=True)

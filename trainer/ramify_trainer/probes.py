@@ -1,20 +1,66 @@
-"""The trainer's figures for Prometheus, read from the run's state when they are asked for.
+"""/livez, /readyz and /metrics of `ramify-trainer run`: three GETs without bodies or secrets.
 
 What is counted over rounds comes from the state file, so that it goes on where it was after a restart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import get_args
+import json
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from ramify.connections import ConnectionLimits
+from ramify_trainer.errors import TrainerError
+from ramify_trainer.loop.rounds import Loop
 from ramify_trainer.loop.state import RoundResult, State
-from ramify_trainer.service.health import Health
+
+
+@dataclass
+class Health:
+    """Written by the service."""
+
+    loop: Loop
+    stall_seconds: float
+    away: str | None = "it was not asked yet"
+    """Why the server does not count as there; None where it does."""
+
+    @property
+    def leased(self) -> bool:
+        return self.loop.puller.leased
+
+    @property
+    def reason(self) -> str | None:
+        """Why the trainer is not ready; None where it is."""
+        watch = self.loop.watch
+        if self.away is not None:
+            return f"the server at {self.loop.config.server.url} is away: {self.away}"
+        if not self.leased:
+            return f"the lease of the consumer {self.loop.config.name} is not held"
+        if watch.idle > self.stall_seconds:
+            return f"the phase {watch.phase} has not moved for {watch.idle:.0f} s"
+        return None
+
+    def report(self) -> dict[str, object]:
+        """For people."""
+        watch, state = self.loop.watch, getattr(self.loop, "state", None)
+        return {
+            "ready": self.reason is None,
+            "reason": self.reason,
+            "round": None if state is None else state.round,
+            "phase": watch.phase,
+            "done": watch.done,
+            "total": watch.total,
+            "idle_seconds": round(watch.idle, 1),
+            "release": None if state is None else state.incumbent,
+        }
+
 
 PREFIX = "ramify_trainer"
 
@@ -114,3 +160,74 @@ def _labelled(
     for key, value in dict(values).items():
         family.add_metric([key], float(value))
     return family
+
+
+LIMITS = ConnectionLimits(open=32, head_bytes=8 << 10, head_seconds=5, body_seconds=5, idle_seconds=5)
+"""Enough for a prober, and no more."""
+GRACE = 1
+"""Seconds that answers may take to leave when the trainer ends."""
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+Message = MutableMapping[str, Any]
+Reply = tuple[int, str, bytes]
+
+
+class Routes:
+    """The ASGI application."""
+
+    def __init__(self, health: Health, metrics: Metrics) -> None:
+        self.health, self.metrics = health, metrics
+
+    async def __call__(
+        self,
+        scope: Message,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        if scope["type"] != "http":
+            return
+        status, kind, body = self.answer(scope["method"], scope["path"])
+        headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
+        headers += [(b"cache-control", b"no-store"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    def answer(self, method: str, path: str) -> Reply:
+        """Status, content type and body."""
+        if path not in ("/livez", "/readyz", "/metrics"):
+            return _json(404, {"error": "there are /livez, /readyz and /metrics"})
+        if method not in ("GET", "HEAD"):
+            return _json(405, {"error": "GET only"})
+        if path == "/livez":
+            return _json(200, {"live": True})
+        if path == "/metrics":
+            return 200, METRICS_TYPE, self.metrics.text()
+        return _json(200 if self.health.reason is None else 503, self.health.report())
+
+
+def _json(status: int, content: object) -> Reply:
+    return status, "application/json", json.dumps(content).encode() + b"\n"
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises `TrainerError`."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise TrainerError(f"service.host: cannot listen on {host}: {error.strerror or error}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise TrainerError(
+            f"service.host, service.port: cannot listen on {host}:{port}: {error.strerror or error}"
+        ) from error
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """Where it is reached on this machine."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{host}:{port}"

@@ -10,11 +10,10 @@ from torch import Tensor
 from ramify_trainer.learning.advantages import champion
 from ramify_trainer.learning.batches import Batch
 from ramify_trainer.learning.config import LearningConfig
-from ramify_trainer.learning.eligible import policy_refusal, refusal
-from ramify_trainer.learning.labelled import LabelledTree
+from ramify_trainer.learning.labels import LabelledTree, policy_refusal, refusal
 from ramify_trainer.learning.losses import token_logprobs
+from ramify_trainer.learning.networks import Reader
 from ramify_trainer.learning.packing import Piece, pack_policy, pack_values
-from ramify_trainer.learning.reading import Reader
 from ramify_trainer.learning.targets import policy_targets, value_targets
 
 __all__ = ["policy_pieces", "value_pieces"]

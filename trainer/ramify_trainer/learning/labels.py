@@ -1,8 +1,8 @@
-"""Label the ends of a tree's answers: verifier first, then people, then, if configured, the outcome model.
+"""Outcomes of a tree's answers: verifier first, then people, then, if configured, the outcome model.
 
-Pure: nothing is graded here, and what the log holds is read, never overwritten. Where several sources know an answer,
-its outcome is their mean by the configured weights; where none does, the answer stays unlabelled: a verifier that
-failed says nothing, and nothing is not 0.
+Pure: nothing is graded here, and what the log holds is read, never overwritten. If several sources know an answer, its
+outcome is their mean by the configured weights; if none does, the answer stays unlabelled: a verifier that failed says
+nothing, and nothing is not 0.
 
 A decision that could have gone otherwise (2026-11-24): a `truncated` end is no answer, so nobody need be asked and its
 outcome is 0. (The server backs it up as 0 for the same reason.) A policy that rambles past the cap would otherwise go
@@ -19,8 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ramify.search.records import Verdict
 from ramify.search.tree import Node, Tree
-
-__all__ = ["Feedback", "OutcomeWeights", "answer_ends", "label_answers"]
+from ramify_trainer.learning.config import LearningConfig
 
 
 class OutcomeWeights(BaseModel):
@@ -115,3 +114,47 @@ def _mean(known: Mapping[str, float | None], weights: OutcomeWeights) -> float |
     pairs = [(getattr(weights, source), value) for source, value in known.items() if value is not None]
     total = sum(weight for weight, _ in pairs)
     return sum(w * value for w, value in pairs) / total if total > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledTree:
+    """What a round learns from. The tree itself is as it was logged."""
+
+    tree: Tree
+    outcomes: Mapping[int, float]
+    """Node id of an answer's end → outcome in [0, 1]; absent where nobody could tell."""
+    staleness: int = 0
+    """Releases between the oldest one that wrote a node of the tree and the served one; 0 for the served one."""
+
+
+REFUSALS = ("not_allowed", "greedy", "truncated_sampling", "enumerated", "stale", "unlabelled")
+"""Every reason: the asker forbade training; sampled at temperature 0; with top_p or top_k; tokens enumerated, not
+drawn; older than `max_staleness`; no answer is labelled."""
+
+
+def refusal(labelled: LabelledTree) -> str | None:
+    """Why a tree serves nothing at all; `None` where it serves."""
+    if not labelled.tree.train:
+        return "not_allowed"
+    return None if labelled.outcomes else "unlabelled"
+
+
+def policy_refusal(labelled: LabelledTree, config: LearningConfig) -> str | None:
+    """Why a tree does not serve the policy under the configured objective; `None` where it does.
+
+    The ratio π/μ means something only where the logged log-probs are those of the policy at a known temperature: so
+    temperature > 0, top_p = 1 and top_k = 0. `visits` and `sft` imitate, whatever it was drawn from; `visits` needs
+    no label."""
+    tree = labelled.tree
+    reason = refusal(labelled)
+    if reason is not None:
+        return None if reason == "unlabelled" and config.objective == "visits" else reason
+    if not config.needs_ratio:
+        return None
+    if tree.sampling.temperature <= 0:
+        return "greedy"
+    if tree.sampling.top_p < 1 or tree.sampling.top_k > 0:
+        return "truncated_sampling"
+    if config.objective == "tree_ppo" and tree.params.action.kind == "token":
+        return "enumerated"
+    return "stale" if labelled.staleness > config.max_staleness else None

@@ -1,16 +1,35 @@
-"""Everything a run of the loop can be told, from one TOML file. Unknown keys are refused."""
+"""Settings of a run, from one TOML file. Unknown keys are refused."""
 
 from __future__ import annotations
 
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ramify_trainer.collecting import CollectConfig
 from ramify_trainer.errors import TrainerError
-from ramify_trainer.from_base import FromBase
 from ramify_trainer.learning.config import LearningConfig
-from ramify_trainer.learning.outcomes import OutcomeWeights
+from ramify_trainer.learning.labels import OutcomeWeights
+
+
+class FromBase(BaseModel):
+    """A TOML file about training from a base."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base: str = "shipped"
+    """The release that training starts from: `shipped`, or a directory."""
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """A `base` that is a relative path is relative to the file. Raises `pydantic.ValidationError` for unknown or
+        wrong keys, `tomllib.TOMLDecodeError`, `OSError`."""
+        found = cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        if found.base == "shipped":
+            return found
+        return found.model_copy(update={"base": str(path.parent / found.base)})
 
 
 class _Section(BaseModel):
@@ -29,6 +48,23 @@ class ServerConfig(_Section):
     """That running searches may go on when new weights are loaded."""
     lease_seconds: float = Field(default=300.0, ge=1, le=86_400)
     """That the log's cursor is kept for this trainer; renewed every third of it."""
+
+
+class CollectConfig(_Section):
+    """What a round searches."""
+
+    data: str = "countdown:train?numbers=4,5,6"
+    """Data set, as `ramify eval --data` takes it."""
+    problems: int = Field(default=256, ge=0)
+    """A round; 0: it learns from other people's searches alone."""
+    search: Mapping[str, Any] = Field(default={"algorithm": "mcts", "budget": {"tokens": 500}})
+    """The `search` object of `POST /v1/search`. Its `early_stop` is `off` unless given."""
+    sampling: Mapping[str, Any] = Field(default={})
+    """Its `sampling` object."""
+    concurrency: int = Field(default=32, ge=1, le=1024)
+    """Searches at once."""
+    timeout: float = Field(default=600.0, gt=0)
+    """Seconds for one search, waiting for a busy server included."""
 
 
 class MeasureConfig(_Section):

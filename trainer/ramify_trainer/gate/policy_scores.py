@@ -1,11 +1,11 @@
-"""A policy on held-out problems, without search: greedily, and the mean of k answers."""
+"""Scores of a policy on held-out problems, without search: greedily, and the mean of k answers."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,49 @@ from ramify.rewards import datasets, registry
 from ramify.rewards.examples import Example
 from ramify.search.protocols import GradingFailed
 from ramify.tokens import chat_tokens, eos_ids, prompt_tokens, text_of
-from ramify_trainer.gating import PolicyScores, SampledAnswer
-from ramify_trainer.learning.sampling import sample
-from ramify_trainer.loop.config import MeasureConfig
+from ramify_trainer.config import MeasureConfig
+from ramify_trainer.gate.sampling import sample
+from ramify_trainer.loop.progress import ComputeThread
 from ramify_trainer.loop.state import replace
-from ramify_trainer.loop.worker import ComputeThread
+
+Scores = Mapping[str, float]
+"""Problem id to score in [0, 1]: 0 or 1 greedily, the share of right answers for mean@k."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampledAnswer:
+    """An answer to a dev problem."""
+
+    prompt: tuple[int, ...]
+    """Token ids."""
+    tokens: tuple[int, ...]
+    finished: bool
+    """Whether it came to its end; else it was cut and counts as wrong."""
+    outcome: float
+    """1 where it is right, else 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyScores:
+    """A policy on the dev problems, without search."""
+
+    greedy: Scores
+    mean: Scores
+    """mean@k."""
+    answers: Mapping[str, Sequence[SampledAnswer]] = field(default_factory=dict)
+    """Some of the sampled answers by problem, for value models to judge."""
+
+    @property
+    def level(self) -> float:
+        """Greedy accuracy and mean@k, averaged: what makes a release the best so far. [0, 1]"""
+        return sum(self.figures().values()) / 2
+
+    def figures(self) -> dict[str, float]:
+        """Means over the problems, [0, 1]."""
+        return {
+            "greedy": sum(self.greedy.values()) / len(self.greedy),
+            "mean_at_k": sum(self.mean.values()) / len(self.mean),
+        }
 
 
 async def measured(

@@ -6,12 +6,11 @@ import shutil
 from pathlib import Path
 
 from ramify.weights import Release
-from ramify_trainer.gating import Comparison, GateDecision, PolicyScores, decide
-from ramify_trainer.loop.config import GateConfig
-from ramify_trainer.loop.judge import AnswerPool, judged, pool_answers
-from ramify_trainer.loop.measure import measured
-from ramify_trainer.loop.worker import ComputeThread
-from ramify_trainer.valuing import ValuePredictions, compared
+from ramify_trainer.config import GateConfig
+from ramify_trainer.gate.decision import Comparison, GateDecision, decide
+from ramify_trainer.gate.policy_scores import PolicyScores, measured
+from ramify_trainer.gate.value_scores import AnswerPool, ValuePredictions, compared, judged, pool_answers
+from ramify_trainer.loop.progress import ComputeThread
 
 
 class Gate:

@@ -17,10 +17,9 @@ from ramify.search.codec import tree_from_dict, tree_to_dict
 from ramify.search.protocols import GradingFailed
 from ramify.search.records import Verdict
 from ramify.search.tree import Tree
-from ramify_trainer.learning.labelled import LabelledTree
-from ramify_trainer.learning.outcomes import Feedback, OutcomeWeights, answer_ends, label_answers
+from ramify_trainer.learning.labels import Feedback, LabelledTree, OutcomeWeights, answer_ends, label_answers
+from ramify_trainer.loop.puller import TrainingRecord
 from ramify_trainer.loop.state import replacing
-from ramify_trainer.pulling import TrainingRecord
 
 FetchTree = Callable[[str], Awaitable[tuple[Tree, Sequence[TrainingRecord]] | None]]
 """A logged tree and the verdicts on it; None if it is gone."""

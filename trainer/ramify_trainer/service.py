@@ -18,17 +18,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from ramify.connections import Listener
-from ramify_client import AsyncAdmin, AsyncClient, RamifyError
-from ramify_trainer.errors import TrainerError
-from ramify_trainer.loop.config import LoopConfig, key_in
-from ramify_trainer.loop.owner import alone
+from ramify_client import (
+    AsyncAdmin,
+    AsyncClient,
+    Conflict,
+    ConnectionFailed,
+    RamifyError,
+    RateLimited,
+    RequestTimeout,
+    ServerError,
+)
+from ramify_trainer.config import LoopConfig, key_in
+from ramify_trainer.errors import CollectionFailed, TrainerError
 from ramify_trainer.loop.rounds import Loop, PhaseProgress
-from ramify_trainer.loop.state import unserved
-from ramify_trainer.loop.team import Team
-from ramify_trainer.service.away import passing, waits
-from ramify_trainer.service.health import Health
-from ramify_trainer.service.http import GRACE, LIMITS, Routes, address_of, bind
-from ramify_trainer.service.metrics import Metrics
+from ramify_trainer.loop.state import alone, unserved
+from ramify_trainer.loop.training import Team
+from ramify_trainer.probes import GRACE, LIMITS, Health, Metrics, Routes, address_of, bind
 
 logger = logging.getLogger(__name__)
 STOPPED, FAILED, INTERRUPTED = 0, 1, 130
@@ -202,3 +207,25 @@ def _leave(code: int) -> None:
     """End the process now, whatever its threads do; the state on disk is whole at any time."""
     sys.stderr.flush()
     os._exit(code)
+
+
+AWAY = (ConnectionFailed, RequestTimeout, ServerError, RateLimited)
+FIRST_WAIT = 1.0
+"""Seconds."""
+
+
+def passing(error: BaseException) -> bool:
+    """Whether the same may succeed later without anybody changing anything here."""
+    if isinstance(error, CollectionFailed):
+        return error.__cause__ is not None and passing(error.__cause__)
+    if isinstance(error, Conflict):
+        return error.code == "activation_in_progress"
+    return isinstance(error, AWAY)
+
+
+def waits(longest: float) -> Iterator[float]:
+    """Seconds between tries: they double up to `longest`."""
+    wait = min(FIRST_WAIT, longest)
+    while True:
+        yield wait
+        wait = min(2 * wait, longest)

@@ -9,37 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from ramify.rewards import datasets
 from ramify.rewards.examples import Example
 from ramify_client import AsyncClient, RamifyError
 from ramify_client.results import SearchResult
+from ramify_trainer.config import CollectConfig, LoopConfig, key_in
 from ramify_trainer.errors import CollectionFailed
 
 Progress = Callable[[int, int], None]
 """Told searches done, and of how many."""
-
-
-class CollectConfig(BaseModel):
-    """What a round searches."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    data: str = "countdown:train?numbers=4,5,6"
-    """Data set, as `ramify eval --data` takes it."""
-    problems: int = Field(default=256, ge=0)
-    """A round; 0: it learns from other people's searches alone."""
-    search: Mapping[str, Any] = Field(default={"algorithm": "mcts", "budget": {"tokens": 500}})
-    """The `search` object of `POST /v1/search`. Its `early_stop` is `off` unless given."""
-    sampling: Mapping[str, Any] = Field(default={})
-    """Its `sampling` object."""
-    concurrency: int = Field(default=32, ge=1, le=1024)
-    """Searches at once."""
-    timeout: float = Field(default=600.0, gt=0)
-    """Seconds for one search, waiting for a busy server included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +85,13 @@ async def _search(
 
 def _by_status(found: Sequence[SearchResult]) -> dict[str, int]:
     return {status: sum(r.status == status for r in found) for status in sorted({r.status for r in found})}
+
+
+def collect_once(config: LoopConfig, round_: int, progress: Progress) -> CollectionResult:
+    """Have the problems of a round searched, under the keys that the loop would use. Raises `CollectionFailed`."""
+    return asyncio.run(_collect(config, round_, progress))
+
+
+async def _collect(config: LoopConfig, round_: int, progress: Progress) -> CollectionResult:
+    async with AsyncClient(config.server.url, key_in(config.server.key_file), max_retries=100) as client:
+        return await collect(client, config.collect, config.name, round_, config.seed, progress)

@@ -20,10 +20,10 @@ from ramify.search.params import search_params
 from ramify.search.records import Sampling
 from ramify.search.tree import Node, Tree
 from ramify_trainer.learning.batches import Batch, collate
-from ramify_trainer.learning.labelled import LabelledTree
+from ramify_trainer.learning.labels import LabelledTree
 from ramify_trainer.learning.losses import token_logprobs
+from ramify_trainer.learning.networks import Reader
 from ramify_trainer.learning.packing import Piece, pack_policy, pack_values
-from ramify_trainer.learning.reading import Reader
 from ramify_trainer.learning.targets import PolicyTargets
 
 __all__ = ["longest_path", "policy_fault", "value_fault"]

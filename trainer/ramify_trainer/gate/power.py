@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ramify_trainer.gating import PolicyScores, decide
+from ramify_trainer.gate.decision import decide
+from ramify_trainer.gate.policy_scores import PolicyScores
 
 __all__ = ["EFFECTS", "GateSize", "promoted_share"]
 

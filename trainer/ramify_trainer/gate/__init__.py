@@ -1,0 +1,11 @@
+"""The gate: whether a candidate is served.
+
+| module | what it does |
+|---|---|
+| `sampling` | answers of weights that are not served |
+| `policy_scores` | a policy on held-out problems, without search |
+| `value_scores` | a value model on sampled answers, and two compared |
+| `decision` | the harm test: candidate against incumbent and best |
+| `candidate` | the gate phase: measure and decide |
+| `power` | how often a gate of some size decides rightly, simulated |
+"""
