@@ -35,8 +35,9 @@ OUT ?= runs/compare
 compare: setup
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m research.compare --out $(OUT)
 
+# Shared out between processes as tests/conftest.py says.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 check: setup
 	$(BIN)/ruff format --check .
