@@ -23,7 +23,7 @@ from ramify.api.context import Context, ContextDep
 from ramify.api.middleware import BodyLimit, HostGuard, OriginGuard, RequestIds
 from ramify.api.scopes import StrictRoute
 from ramify.api.wire_releases import activated_of, list_of, release_of
-from ramify.service.errors import Unauthorized
+from ramify.service.errors import ServiceError
 
 LARGEST_BODY = 1 << 17
 """Bytes: a gate's figures, and room to spare."""
@@ -82,7 +82,7 @@ class AdminKey:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not self._known(Headers(scope=scope).get("authorization", "")):
-            refusal = Unauthorized("send the admin key: Authorization: Bearer <key>")
+            refusal = ServiceError("invalid_api_key", "send the admin key: Authorization: Bearer <key>")
             await errors.service_response(refusal)(scope, receive, send)
             return
         await self.app(scope, receive, send)

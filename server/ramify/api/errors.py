@@ -37,27 +37,30 @@ CLIENT_GONE = 499
 _BRANCH = re.compile(r"\[|^(constrained-)?(str|int|float|list)$")
 """How pydantic names a branch of a union in a path."""
 
-STATUS: Mapping[type[e.ServiceError], int] = {
-    e.BadRequest: 400,
-    e.Unauthorized: 401,
-    e.Forbidden: 403,
-    e.NotFound: 404,
-    e.Conflict: 409,
-    e.OtherBody: 422,
-    e.KeyBusy: 429,
-    e.ServerBusy: 503,
-    e.EngineUnavailable: 503,
-    e.LogUnavailable: 503,
-    e.NoAnswer: 504,
-    e.SearchFailed: 500,
-    e.GenerationFailed: 500,
+STATUS: Mapping[e.Code, int] = {
+    "invalid_value": 400,
+    "invalid_api_key": 401,
+    "forbidden": 403,
+    "not_found": 404,
+    "model_not_found": 404,
+    "conflict": 409,
+    "lease_held": 409,
+    "stale_version": 409,
+    "activation_in_progress": 409,
+    "release_rejected": 409,
+    "activation_failed": 409,
+    "cancelled": 409,
+    "idempotency_key_reused": 422,
+    "key_over_share": 429,
+    "search_failed": 500,
+    "generation_failed": 500,
+    "server_full": 503,
+    "engine_unavailable": 503,
+    "log_unavailable": 503,
+    "no_answer": 504,
 }
-NO_RETRY = (e.NoAnswer, e.SearchFailed, e.GenerationFailed, e.Cancelled)
+NO_RETRY: frozenset[e.Code] = frozenset({"no_answer", "search_failed", "generation_failed", "cancelled"})
 """Errors after which trying the same again would only cost the same again."""
-
-
-def status_of(error: e.ServiceError) -> int:
-    return next(status for kind, status in STATUS.items() if isinstance(error, kind))
 
 
 def error_type(status: int) -> str:
@@ -73,7 +76,7 @@ def body(status: int, message: str, param: str | None = None, code: str | None =
 
 def body_of(error: e.ServiceError) -> ErrorBody:
     where = f"{error.param}: " if error.param and isinstance(error, e.BadRequest) else ""
-    return body(status_of(error), where + error.message, error.param, error.code)
+    return body(STATUS[error.code], where + error.message, error.param, error.code)
 
 
 def response(
@@ -91,11 +94,11 @@ def service_response(error: e.ServiceError) -> Response:
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
-    if isinstance(error, NO_RETRY):
+    if error.code in NO_RETRY:
         headers["x-should-retry"] = "false"
-    if isinstance(error, e.Unauthorized):
+    if error.code == "invalid_api_key":
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(body_of(error).model_dump(), status_of(error), headers)
+    return JSONResponse(body_of(error).model_dump(), STATUS[error.code], headers)
 
 
 def log_response(error: LogError) -> Response:

@@ -18,7 +18,7 @@ from fastapi.routing import APIRoute
 
 from ramify.api import json_body
 from ramify.api.context import context_of
-from ramify.service.errors import BadRequest, Forbidden
+from ramify.service.errors import BadRequest, ServiceError
 from ramify.service.keys import Caller
 from ramify.settings import Scope
 
@@ -104,7 +104,7 @@ def unknown_parameter(name: str, known: Sequence[str]) -> BadRequest:
 
 
 def check(caller: Caller, scopes: tuple[Need, ...]) -> None:
-    """Raises `Forbidden`."""
+    """Raise `ServiceError` (`forbidden`) if it does not."""
     if "any" not in scopes and not caller.scopes.intersection(scopes):
         named = " or ".join(repr(scope) for scope in scopes)
-        raise Forbidden(f"this API key lacks the scope {named}")
+        raise ServiceError("forbidden", f"this API key lacks the scope {named}")

@@ -69,6 +69,8 @@ class Search:
         self._in_flight: dict[asyncio.Task[PlanResult], tuple[Plan, PlanCost]] = {}
         self._ended: tuple[Status, StopReason] | None = None
         self._wake = asyncio.Event()
+        self.failure: Exception | None = None
+        """The exception that ended the search, if one did."""
         self.over = asyncio.Event()
         """Set once the search must answer: it was stopped, or its seconds are up."""
         self._grouping = Grouping(tree, task)
@@ -282,7 +284,7 @@ class Search:
 
     async def _fail(self, status: Status, error: Exception) -> None:
         """Close with an error, giving the best answer that the tree holds by what is grouped already."""
-        self._ended = (status, "error")
+        self._ended, self.failure = (status, "error"), error
         self.tree.error = f"{type(error).__name__}: {error}"[:500]
         await self._abandon_all()
         self._choose()

@@ -9,8 +9,8 @@ while nothing of it waits. The one whose turn it is waits until it fits, so that
 starve a large one. (2026-11-28; deficit round robin gives the same shares with two more numbers to choose.)
 
 The places are shared alike: if all are taken, the key that has most of them loses its newest to a newcomer of another
-key. Whoever holds or waits for more than an equal share is refused with `KeyBusy` (429), and so is a key over its own
-limit; everyone else with `ServerBusy` (503), which says that the server itself is full.
+key. Whoever holds or waits for more than an equal share is refused with `key_over_share` (429), and so is a
+key over its own limit; everyone else with `server_full` (503), which says that the server itself is full.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ramify.service.errors import DRAINED, Busy, KeyBusy, ServerBusy
+from ramify.service.errors import DRAINED, ServiceError
 from ramify.settings import AdmissionSettings
 
 LONGEST_RETRY = 120
@@ -130,7 +130,7 @@ class Admission:
         self.rate = Rate(self.clock)
 
     def check(self, key_id: str, tokens: int = 1) -> None:
-        """Raise the `Busy` with which a request of at least `tokens` would be refused at once."""
+        """Raise the `ServiceError` with which a request of at least `tokens` would be refused at once, if it would."""
         if self.closed:
             raise self._refuse(key_id, tokens, "draining")
         if self._over_limit(key_id, tokens):
@@ -139,7 +139,7 @@ class Admission:
             raise self._refuse(key_id, tokens, "full")
 
     async def enter(self, key_id: str, tokens: int, patience: float = math.inf) -> Ticket:
-        """Reserve `tokens`, waiting `patience` seconds at most. Raises `Busy`; cancelled, it leaves the queue.
+        """Reserve `tokens`, waiting `patience` seconds at most. Raises `ServiceError`; cancelled, it leaves the queue.
 
         A request larger than the server, or than its key's limit, counts as all of it, and so runs alone."""
         ticket = Ticket(key_id, min(tokens, self.settings.tokens_in_flight, self._limit()))
@@ -261,7 +261,7 @@ class Admission:
         self.waiting -= 1
         self.wanted -= ticket.tokens
 
-    def _send_away(self, ticket: Ticket, refusal: Busy) -> None:
+    def _send_away(self, ticket: Ticket, refusal: ServiceError) -> None:
         self._unqueue(ticket)
         if ticket.granted is not None and not ticket.granted.done():
             ticket.granted.set_exception(refusal)
@@ -280,7 +280,7 @@ class Admission:
             newest = next(reversed(most.waiting))
             after = self.retry_after(newest.key_id, newest.tokens)
             self.refused("key")
-            self._send_away(newest, KeyBusy(DISPLACED, retry_after=after))
+            self._send_away(newest, ServiceError("key_over_share", DISPLACED, retry_after=after))
 
     # -- refusals ------------------------------------------------------------------------------------------------
 
@@ -298,24 +298,31 @@ class Admission:
         active = sum(1 for queue in self.keys.values() if queue.demand)
         return key_id in self.keys and self.keys[key_id].demand * active > self.reserved + self.wanted
 
-    def _refuse(self, key_id: str, tokens: int, reason: str) -> Busy:
+    def _refuse(self, key_id: str, tokens: int, reason: str) -> ServiceError:
         after = self.retry_after(key_id, tokens)
         if self.paused and reason in ("full", "timeout"):
             self.refused("reloading")
-            return ServerBusy(
-                "a release is being activated, and the queue is full", retry_after=UNKNOWN_RETRY
+            return ServiceError(
+                "server_full",
+                "a release is being activated, and the queue is full",
+                retry_after=UNKNOWN_RETRY,
             )
         if reason == "key" or (reason != "draining" and self._over_share(key_id)):
             self.refused("key")
-            return KeyBusy(
+            return ServiceError(
+                "key_over_share",
                 "this API key's own requests, running and waiting, fill its share of the server",
                 retry_after=after,
             )
         self.refused(reason)
         if reason == "draining":
-            return ServerBusy(DRAINED, retry_after=after)
+            return ServiceError("server_full", DRAINED, retry_after=after)
         if reason == "timeout":
-            return ServerBusy("the server is full: no place came free in time", retry_after=after)
-        return ServerBusy(
-            f"the server is full: {len(self.running)} requests run and {self.waiting} wait", retry_after=after
+            return ServiceError(
+                "server_full", "the server is full: no place came free in time", retry_after=after
+            )
+        return ServiceError(
+            "server_full",
+            f"the server is full: {len(self.running)} requests run and {self.waiting} wait",
+            retry_after=after,
         )

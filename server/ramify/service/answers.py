@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ramify.engines.errors import EngineBusy
 from ramify.search.records import Answer, Status, StopReason, Usage
 from ramify.search.tree import Tree
-from ramify.service.errors import EngineUnavailable, NoAnswer, SearchFailed, ServerBusy, ServiceError
+from ramify.service.errors import SearchFailed, ServiceError, from_engine
 from ramify.service.ids import search_id
 
 
@@ -48,17 +47,20 @@ def state_of(tree: Tree, release: str) -> SearchState:
     )
 
 
-def failure(tree: Tree) -> ServiceError | None:
-    """Why an ended search has nothing to send; `None` where it has an answer, or its asker wanted it ended."""
+def failure(tree: Tree, cause: Exception | None) -> ServiceError | None:
+    """Why an ended search has nothing to send; `None` if it has an answer, or if its asker ended it.
+
+    cause: the exception that ended it, if one did (`Search.failure`)."""
     if tree.answer is not None or tree.status in ("complete", "cancelled"):
         return None
-    where = f"the search {search_id(tree.id)}"
+    name = f"the search {search_id(tree.id)}"
     if tree.status == "deadline":
-        return NoAnswer(f"{where} met its deadline before it had any answer")
-    if tree.status == "engine_dead":
-        return EngineUnavailable(f"{where} ended without an answer: an engine died", retry_after=30)
+        return ServiceError("no_answer", f"{name} met its deadline before it had any answer")
     if tree.status == "drained":
-        return ServerBusy(f"{where} ended without an answer: the server is shutting down", retry_after=30)
-    if (tree.error or "").startswith(EngineBusy.__name__):
-        return ServerBusy(f"{where} ended without an answer: the engine's queue is full", retry_after=5)
-    return SearchFailed(f"{where} failed: {(tree.error or 'the reason is in the server log')[:200]}")
+        return ServiceError(
+            "server_full", f"{name} ended without an answer: the server is shutting down", retry_after=30
+        )
+    if refusal := from_engine(cause):
+        refusal.message = f"{name} ended without an answer: {refusal.message}"
+        return refusal
+    return SearchFailed(f"{name} failed: {(tree.error or 'the reason is in the server log')[:200]}")

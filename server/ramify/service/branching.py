@@ -12,11 +12,11 @@ from dataclasses import replace
 from ramify.engines import Serving
 from ramify.search.records import Origin
 from ramify.service.ask import Branch, SearchSpec
-from ramify.service.errors import BadRequest, Conflict
+from ramify.service.errors import BadRequest, ServiceError
 
 
 def inherited(ask: SearchSpec, branch: Branch, serving: Serving) -> SearchSpec:
-    """The ask with the parent's task and problem. Raises `BadRequest` and `Conflict`."""
+    """The ask with the parent's task and problem. Raises `ServiceError`."""
     tree, node = branch.tree, branch.node
     if node >= len(tree.nodes):
         raise BadRequest(f"is {node}; the tree has nodes 0 to {len(tree.nodes) - 1}", param="node")
@@ -25,7 +25,8 @@ def inherited(ask: SearchSpec, branch: Branch, serving: Serving) -> SearchSpec:
             f"is {node}, where the answer is finished: branch from a node above it", param="node"
         )
     if tree.model != serving.name:
-        raise Conflict(
+        raise ServiceError(
+            "conflict",
             f"the tree was searched with the model {tree.model[:100]!r} and this server has {serving.name!r}: "
             "token ids of one mean nothing to the other",
             param="tree",

@@ -1,39 +1,55 @@
-"""Every refusal and failure that a caller can meet.
+"""Every refusal and failure that a caller can meet: one class with a code, and a subclass for each that is caught here.
 
 ServiceError
-├── BadRequest          a field is wrong: which, and what is allowed
-├── Unauthorized        no API key, or an unknown one
-├── Forbidden           the key lacks a scope, or the host is not ours
-├── NotFound            no such model, search, tree or consumer, or not the asker's
-├── Conflict            the state of things forbids it now
-│   ├── ActivationInProgress   one release at a time
-│   ├── ReleaseRejected        its gate has said no
-│   ├── ActivationFailed       it was not taken; the release before is served
-│   └── Cancelled              its own asker ended it
-├── OtherBody           an Idempotency-Key was used before with another body
-├── Busy                too much runs at once; `retry_after` says when to try again
-│   ├── KeyBusy         this key's own searches fill the server
-│   └── ServerBusy      everyone's do, or the server is draining
-├── EngineUnavailable   an engine is dead or does not answer
-├── LogUnavailable      the log takes no writes: full, or away
-├── NoAnswer            the deadline came before any answer existed
-├── SearchFailed        the search or the log failed in a way that is ours to mend
-└── GenerationFailed    a plain completion did
+├── BadRequest          a field is wrong: which one, and what is allowed
+├── KeyTaken            an Idempotency-Key belongs to a running search, or to another body
+├── ActivationFailed    a release was not taken; the one before is served
+└── SearchFailed        the search or its log failed in a way that is ours to mend
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
+from ramify.engines.errors import EngineBusy, RequestRefused
+from ramify.search.protocols import EngineDead
+
 DRAINED = "the server is shutting down or drained (POST /admin/drain): no more work until it is started again"
-"""What is said of a drain, and what ends it."""
+"""Says that the server is drained, and what ends that."""
+ENGINE_DIED = "an engine has died; the server is about to restart"
+
+Code = Literal[
+    "invalid_value",  # a field is wrong
+    "invalid_api_key",  # no API key, or an unknown one
+    "forbidden",  # the key lacks a scope
+    "not_found",  # no such search, tree, release or consumer, or not the caller's
+    "model_not_found",
+    "conflict",  # the present state forbids it
+    "lease_held",  # another process reads for this consumer
+    "stale_version",  # the consumer has changed since it was read
+    "activation_in_progress",  # one release at a time
+    "release_rejected",  # its gate has said no
+    "activation_failed",
+    "cancelled",  # the caller ended it
+    "idempotency_key_reused",  # with another body
+    "key_over_share",  # this key's own requests fill the server
+    "server_full",  # everyone's do, or the server is draining
+    "engine_unavailable",  # an engine is dead or does not answer
+    "log_unavailable",  # the log takes no writes: full, or away
+    "no_answer",  # the deadline came before any answer existed
+    "search_failed",
+    "generation_failed",  # a plain completion or a judgement failed
+]
 
 
 class ServiceError(Exception):
-    """`message` is for people; `code` is for programs and never changes."""
+    """A refusal or a failure. `message` is for people; `code` is for programs and never changes."""
 
-    code: str = "error"
-
-    def __init__(self, message: str, *, param: str | None = None, retry_after: int | None = None) -> None:
+    def __init__(
+        self, code: Code, message: str, *, param: str | None = None, retry_after: int | None = None
+    ) -> None:
         super().__init__(message)
+        self.code = code
         self.message = message
         self.param = param
         """Path of the field at fault, such as `search.budget.tokens`."""
@@ -42,72 +58,35 @@ class ServiceError(Exception):
 
 
 class BadRequest(ServiceError):
-    code = "invalid_value"
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__("invalid_value", message, param=param)
 
 
-class Unauthorized(ServiceError):
-    code = "invalid_api_key"
+class KeyTaken(ServiceError):
+    pass
 
 
-class Forbidden(ServiceError):
-    code = "forbidden"
-
-
-class NotFound(ServiceError):
-    code = "not_found"
-
-
-class Conflict(ServiceError):
-    code = "conflict"
-
-
-class ActivationInProgress(Conflict):
-    code = "activation_in_progress"
-
-
-class ReleaseRejected(Conflict):
-    code = "release_rejected"
-
-
-class ActivationFailed(Conflict):
-    code = "activation_failed"
-
-
-class Cancelled(Conflict):
-    code = "cancelled"
-
-
-class OtherBody(ServiceError):
-    code = "idempotency_key_reused"
-
-
-class Busy(ServiceError):
-    code = "busy"
-
-
-class KeyBusy(Busy):
-    code = "key_over_share"
-
-
-class ServerBusy(Busy):
-    code = "server_full"
-
-
-class EngineUnavailable(ServiceError):
-    code = "engine_unavailable"
-
-
-class LogUnavailable(ServiceError):
-    code = "log_unavailable"
-
-
-class NoAnswer(ServiceError):
-    code = "no_answer"
+class ActivationFailed(ServiceError):
+    def __init__(self, message: str) -> None:
+        super().__init__("activation_failed", message)
 
 
 class SearchFailed(ServiceError):
-    code = "search_failed"
+    def __init__(self, message: str) -> None:
+        super().__init__("search_failed", message)
 
 
-class GenerationFailed(ServiceError):
-    code = "generation_failed"
+def from_engine(
+    error: Exception | None, engine: Literal["policy", "value"] | None = None, param: str | None = None
+) -> ServiceError | None:
+    """Translate an engine's error into what every route answers for it; `None` if the error is another.
+
+    engine: the one that was asked, if that is known. param: the field at fault unless the engine names one."""
+    name = f"the {engine} engine" if engine else "an engine"
+    if isinstance(error, EngineDead):
+        return ServiceError("engine_unavailable", f"{name} has died", retry_after=30)
+    if isinstance(error, EngineBusy):
+        return ServiceError("server_full", f"{name}'s queue is full", retry_after=2)
+    if isinstance(error, RequestRefused):
+        return BadRequest(str(error)[:500], param=error.param or param)
+    return None

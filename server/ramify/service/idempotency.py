@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ramify.search.tree import Tree
-from ramify.service.errors import Conflict, OtherBody
+from ramify.service.errors import KeyTaken
 from ramify.treelog import TreeLog
 from ramify.treelog import records as log_records
 
@@ -45,16 +45,22 @@ class ReplayedAnswer:
 async def claim(
     log: TreeLog, key_id: str, once: IdempotencyKey, search_id: str, seconds: float
 ) -> ReplayedAnswer | None:
-    """The kept answer, or `None`: the search is ours to run. Raises `Conflict` and `OtherBody`."""
+    """The kept answer, or `None`: the search is ours to run. Raises `KeyTaken`."""
     found = await log.claim(key_id, once.key, once.body_hash, search_id, seconds=seconds + 60)
     if isinstance(found, log_records.Replay):
         return ReplayedAnswer(found.search_id, found.body)
     if isinstance(found, log_records.Running):
-        raise Conflict(
-            f"the search of this Idempotency-Key, {found.search_id}, is running", retry_after=RETRY_AFTER
+        raise KeyTaken(
+            "conflict",
+            f"the search of this Idempotency-Key, {found.search_id}, is running",
+            retry_after=RETRY_AFTER,
         )
     if isinstance(found, log_records.Conflict):
-        raise OtherBody("this Idempotency-Key was used with another body", param="Idempotency-Key")
+        raise KeyTaken(
+            "idempotency_key_reused",
+            "this Idempotency-Key was used with another body",
+            param="Idempotency-Key",
+        )
     return None
 
 

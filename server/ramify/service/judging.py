@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ramify.engines.errors import EngineBusy, RequestRefused
+from ramify.engines.errors import EngineError
 from ramify.search.protocols import EngineDead
 from ramify.search.records import Score
-from ramify.service.errors import BadRequest, EngineUnavailable, NoAnswer, ServerBusy
+from ramify.service.errors import BadRequest, ServiceError, from_engine
 from ramify.service.ports import Engines
 from ramify.service.prepare import no_value_model, unknown_model
 from ramify.settings import RequestCaps
@@ -32,8 +32,7 @@ class ValueJudge:
     limits: RequestCaps
 
     async def value(self, model: str | None, prompt: Text, continuations: Sequence[Text]) -> ValueResult:
-        """One score for each continuation of the prompt, in order. Raises `BadRequest`, `ServerBusy`,
-        `EngineUnavailable`, `NoAnswer`."""
+        """One score for each continuation of the prompt, in order. Raises `ServiceError`."""
         if model is not None and model != self.engines.serving.name:
             raise unknown_model(model, self.engines.serving.name)
         if not self.engines.serving.judged:
@@ -53,15 +52,10 @@ class ValueJudge:
             async with asyncio.timeout(self.limits.deadline_seconds):
                 scores = await self.engines.scorer.score(sequences)
         except TimeoutError as error:
-            raise NoAnswer("the deadline came before the values were computed") from error
-        except EngineDead as error:
-            raise EngineUnavailable("the value engine has died", retry_after=30) from error
-        except EngineBusy as error:
-            raise ServerBusy("the value engine's queue is full", retry_after=2) from error
-        except RequestRefused as error:
-            raise BadRequest(
-                f"the value model refuses it: {str(error)[:200]}", param="continuations"
-            ) from error
+            raise ServiceError("no_answer", "the deadline came before the values were computed") from error
+        except (EngineDead, EngineError) as error:
+            refusal = from_engine(error, "value", "continuations")
+            raise refusal or ServiceError("generation_failed", str(error)[:500]) from error
         return ValueResult(scores, len(head), sum(map(len, sequences)))
 
     def _continued(self, text: Text) -> list[int]:

@@ -7,7 +7,7 @@ import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ramify.service.errors import Forbidden, Unauthorized
+from ramify.service.errors import ServiceError
 from ramify.settings import ApiKey, Scope
 
 
@@ -25,7 +25,7 @@ class Caller:
 
     def require(self, scope: Scope) -> None:
         if scope not in self.scopes:
-            raise Forbidden(f"this API key lacks the scope {scope!r}")
+            raise ServiceError("forbidden", f"this API key lacks the scope {scope!r}")
 
     def owner_filter(self) -> str | None:
         """The only key whose trees the caller may see; `None`: everyone's."""
@@ -51,17 +51,17 @@ class Keyring:
         return not self._callers
 
     def caller(self, authorization: str | None) -> Caller:
-        """Who sent this Authorization header. Raises `Unauthorized`."""
+        """Who sent this Authorization header. Raises `ServiceError`."""
         if self.open:
             return ANONYMOUS
         scheme, _, secret = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not secret:
-            raise Unauthorized("send an API key: Authorization: Bearer <key>")
+            raise ServiceError("invalid_api_key", "send an API key: Authorization: Bearer <key>")
         digest = hashlib.sha256(secret.strip().encode()).digest()
         found = None
         for known, caller in self._callers:  # all of them, so that time does not tell which one matched
             if hmac.compare_digest(known, digest):
                 found = caller
         if found is None:
-            raise Unauthorized("this API key is not known here")
+            raise ServiceError("invalid_api_key", "this API key is not known here")
         return found

@@ -11,20 +11,10 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ramify.engines.errors import EngineBusy, EngineError, RequestRefused
+from ramify.engines.errors import EngineError
 from ramify.search.protocols import EngineDead
 from ramify.service.admission import Admission, Ticket
-from ramify.service.errors import (
-    DRAINED,
-    BadRequest,
-    Cancelled,
-    EngineUnavailable,
-    GenerationFailed,
-    NoAnswer,
-    NotFound,
-    ServerBusy,
-    ServiceError,
-)
+from ramify.service.errors import DRAINED, ENGINE_DIED, ServiceError, from_engine
 from ramify.service.keys import Caller
 from ramify.service.metrics import Metrics
 from ramify.service.plain_ask import Chunk, CompletionPreparer, CompletionRequest, CompletionSpec
@@ -173,9 +163,9 @@ class Completions:
     async def _prepared(self, ask: CompletionSpec, caller: Caller) -> CompletionRequest:
         """What cannot be taken now is refused before any work for it."""
         if self.draining():
-            raise ServerBusy(DRAINED, retry_after=30)
+            raise ServiceError("server_full", DRAINED, retry_after=30)
         if self.engines.dead.is_set():
-            raise EngineUnavailable("an engine has died; the server is about to restart", retry_after=30)
+            raise ServiceError("engine_unavailable", ENGINE_DIED, retry_after=30)
         self.admission.check(caller.key_id)
         with _translated():
             return await self.preparer.prepare(ask)
@@ -196,26 +186,28 @@ class Completions:
     def cancel(self, name: str, caller: Caller) -> int:
         """End what the caller asked for under an answer's id or an `x-request-id`; how many there were.
 
-        Raises `NotFound`, also if they are another key's."""
+        Raises `ServiceError` (`not_found`), also if they are another key's."""
         here: list[QueuedCompletion | RunningCompletion] = [*self.queued, *self.running]
         theirs = [one for one in here if one.key_id == caller.key_id and name in one.names]
         if not theirs:
-            raise NotFound(f"nothing runs under {name[:60]!r}: it has ended, or is not yours", param="id")
+            raise ServiceError(
+                "not_found", f"nothing runs under {name[:60]!r}: it has ended, or is not yours", param="id"
+            )
         for one in theirs:
-            one.stop(Cancelled(CANCELLED))
+            one.stop(ServiceError("cancelled", CANCELLED))
         return len(theirs)
 
     async def _entered(self, work: CompletionRequest, caller: Caller, patience: float) -> Ticket:
         """A place among what runs, after `patience` seconds at most.
 
-        Raises `Busy`, and `Cancelled` if the wait for it is cancelled by id."""
+        Raises `ServiceError`, `cancelled` if the wait is cancelled by id."""
         queued = QueuedCompletion(caller.key_id, work.names, asyncio.timeout(None))
         self.queued.add(queued)
         try:
             async with queued.alarm:
                 return await self.admission.enter(caller.key_id, work.tokens, patience)
         except TimeoutError:
-            raise Cancelled(CANCELLED) from None
+            raise ServiceError("cancelled", CANCELLED) from None
         finally:
             self.queued.discard(queued)
 
@@ -244,7 +236,11 @@ class Completions:
     def stop_all(self) -> None:
         """End everything that runs."""
         for generation in self.running:
-            generation.stop(ServerBusy("the server ends what runs: it shuts down or reloads", retry_after=5))
+            generation.stop(
+                ServiceError(
+                    "server_full", "the server ends what runs: it shuts down or reloads", retry_after=5
+                )
+            )
 
     async def _until_idle(self, seconds: float) -> None:
         while self.running:
@@ -293,19 +289,13 @@ def _translated(generation: RunningCompletion | None = None) -> Iterator[None]:
 
 
 def _problem(error: Exception, generation: RunningCompletion | None) -> ServiceError:
-    if isinstance(error, EngineDead):
-        return EngineUnavailable("the policy engine has died", retry_after=30)
-    if isinstance(error, EngineBusy):
-        return ServerBusy("the policy engine's queue is full", retry_after=2)
-    if isinstance(error, RequestRefused):
-        return BadRequest(str(error)[:500], param=error.param)
     if isinstance(error, TimeoutError):
         stopped = generation and generation.stopped
-        return stopped or NoAnswer("the deadline came before the answer was complete")
-    return GenerationFailed(str(error)[:500])
+        return stopped or ServiceError("no_answer", "the deadline came before the answer was complete")
+    return from_engine(error, "policy") or ServiceError("generation_failed", str(error)[:500])
 
 
 def _check_finished(reply: Chunk) -> None:
-    """Raises `ServerBusy` where the engine threw an answer away, as it does where its weights are exchanged."""
+    """Raise `ServiceError` if the engine threw the answer away, as it does when its weights are replaced."""
     if any(choice.get("finish_reason") not in FINISHED for choice in reply.get("choices", ())):
-        raise ServerBusy("the engine gave the answer up unfinished", retry_after=1)
+        raise ServiceError("server_full", "the engine gave the answer up unfinished", retry_after=1)

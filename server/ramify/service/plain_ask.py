@@ -83,7 +83,7 @@ class CompletionPreparer:
     """Whether the engine can read tool calls in what the model writes."""
 
     async def prepare(self, ask: CompletionSpec) -> CompletionRequest:
-        """Raises `BadRequest` and `NotFound`, naming the field, and an `EngineError` or `EngineDead`."""
+        """Raises `ServiceError` naming the field, and an `EngineError` or `EngineDead`."""
         if ask.model is not None and ask.model != self.engines.serving.name:
             raise unknown_model(ask.model, self.engines.serving.name)
         self._check_ids(ask)

@@ -27,7 +27,7 @@ from ramify.search.records import Action, BudgetLimits, Sampling, SearchParams
 from ramify.search.tree import Tree
 from ramify.service import branching
 from ramify.service.ask import SearchSpec
-from ramify.service.errors import BadRequest, NotFound
+from ramify.service.errors import BadRequest, ServiceError
 from ramify.service.ids import TREE, uuid7
 from ramify.service.ports import Engines
 from ramify.settings import RequestCaps
@@ -57,7 +57,7 @@ class SearchPreparer:
     """Unix seconds."""
 
     def prepare(self, ask: SearchSpec) -> PreparedSearch:
-        """Raises `BadRequest` and `NotFound`, naming the field."""
+        """Raises `ServiceError` naming the field."""
         if ask.model is not None and ask.model != self.engines.serving.name:
             raise unknown_model(ask.model, self.engines.serving.name)
         if ask.branch is not None:
@@ -259,7 +259,6 @@ def no_value_model(param: str) -> BadRequest:
     )
 
 
-def unknown_model(asked: str, served: str) -> NotFound:
-    error = NotFound(f"no model {asked[:100]!r} here; this server has {served!r}", param="model")
-    error.code = "model_not_found"
-    return error
+def unknown_model(asked: str, served: str) -> ServiceError:
+    message = f"no model {asked[:100]!r} here; this server has {served!r}"
+    return ServiceError("model_not_found", message, param="model")

@@ -26,16 +26,7 @@ from ramify.engines import Measurement, Serving, Text, long_text
 from ramify.search.protocols import EngineDead
 from ramify.service import canary
 from ramify.service.catalogue import ReleaseEntry, catalogue, lineage, resolve
-from ramify.service.errors import (
-    DRAINED,
-    ActivationFailed,
-    ActivationInProgress,
-    Conflict,
-    EngineUnavailable,
-    NotFound,
-    ReleaseRejected,
-    ServerBusy,
-)
+from ramify.service.errors import DRAINED, ActivationFailed, ServiceError
 from ramify.service.metrics import Metrics
 from ramify.service.ports import Engines
 from ramify.service.searches import Searches
@@ -122,7 +113,7 @@ class Releases:
         return ReleaseListing(self.engines.serving.release, self._before(history, rejected), rows, history)
 
     async def record(self, release_id: str, state: str, figures: dict[str, Any]) -> ReleaseEntry:
-        """Record a gate's verdict. Raises `NotFound` for a release that is neither on disk nor on record."""
+        """Record a gate's decision. Raises `not_found` for a release that is neither on disk nor on record."""
         known = {row.id: row for row in (await self.listing()).rows}
         if release_id not in known:
             raise unknown(release_id)
@@ -133,15 +124,17 @@ class Releases:
         self, release_id: str, grace: float, note: str = "", kind: ActivationKind = "activate"
     ) -> ActivationResult:
         """Serve another release. `grace`: seconds that running searches may go on. Cancelling the call leaves the
-        activation alone. Raises `NotFound`, `ActivationInProgress`, `ReleaseRejected`, `ActivationFailed`,
-        `ServerBusy`, `EngineUnavailable`."""
+        activation alone. Raises `ServiceError`, and its `ActivationFailed` if the release before
+        is served again."""
         if self.busy:
-            raise ActivationInProgress("another release is being activated", retry_after=5)
+            raise ServiceError("activation_in_progress", "another release is being activated", retry_after=5)
         if self.searches.draining:
-            raise ServerBusy(DRAINED, retry_after=30)
+            raise ServiceError("server_full", DRAINED, retry_after=30)
         before = self.engines.serving.source
         if before is None:
-            raise Conflict("this server serves models that are no release, so it cannot activate one")
+            raise ServiceError(
+                "conflict", "this server serves models that are no release, so it cannot activate one"
+            )
         self._task = asyncio.create_task(
             self._activate(release_id, before, grace, note, kind), name=f"activate-{release_id[:10]}"
         )
@@ -149,10 +142,10 @@ class Releases:
         return await asyncio.shield(self._task)
 
     async def rollback(self, grace: float, note: str = "") -> ActivationResult:
-        """Serve the release that was active before. Raises as `activate` does, `Conflict` where there is none."""
+        """Serve the release that was active before. Raises as `activate` does, and `conflict` if there is none."""
         previous = (await self.listing()).previous
         if previous is None:
-            raise Conflict("no release was active before this one")
+            raise ServiceError("conflict", "no release was active before this one")
         return await self.activate(previous, grace, note, "rollback")
 
     async def settle(self, seconds: float) -> None:
@@ -169,7 +162,9 @@ class Releases:
         recorded = {row.release_id: row for row in await self.log.releases()}
         mine = recorded.get(release_id)
         if mine is not None and mine.state == "rejected":
-            raise ReleaseRejected(f"the gate has rejected {release_id}: record another verdict first")
+            raise ServiceError(
+                "release_rejected", f"the gate has rejected {release_id}: record another verdict first"
+            )
         if release_id == before.id:
             await self._as_recorded(before, note, kind)
             previous = (await self.listing()).previous
@@ -181,7 +176,9 @@ class Releases:
         try:
             finding, seconds = await self._swap(release, before, mine, grace, note, kind)
         except EngineDead as error:
-            raise EngineUnavailable("an engine died during the activation", retry_after=30) from error
+            raise ServiceError(
+                "engine_unavailable", "an engine died during the activation", retry_after=30
+            ) from error
         except ActivationFailed as error:
             await self._failed(release_id, mine, error.message)
             raise
@@ -372,8 +369,8 @@ class Releases:
         return line[-1] if line else None
 
 
-def unknown(release_id: str) -> NotFound:
-    return NotFound(f"no release {release_id[:40]!r} here", param="release")
+def unknown(release_id: str) -> ServiceError:
+    return ServiceError("not_found", f"no release {release_id[:40]!r} here", param="release")
 
 
 def said(error: BaseException) -> str:

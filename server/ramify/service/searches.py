@@ -18,16 +18,9 @@ from ramify.search.records import Status, StopReason
 from ramify.search.run import Progress, Search
 from ramify.search.tree import Tree
 from ramify.service.admission import Admission, Ticket
+from ramify.service.answers import failure
 from ramify.service.ask import SearchSpec
-from ramify.service.errors import (
-    DRAINED,
-    Conflict,
-    EngineUnavailable,
-    NotFound,
-    OtherBody,
-    SearchFailed,
-    ServerBusy,
-)
+from ramify.service.errors import DRAINED, ENGINE_DIED, KeyTaken, SearchFailed, ServiceError
 from ramify.service.idempotency import IdempotencyKey, ReplayedAnswer, claim, kept
 from ramify.service.ids import search_id, tree_id
 from ramify.service.keys import Caller
@@ -84,6 +77,13 @@ class RunningSearch:
         assert self.life is not None
         return await asyncio.shield(self.life)
 
+    async def answered(self) -> Tree:
+        """The tree, once it is in the log. Raises `ServiceError`, also if the search has nothing to send."""
+        tree = await self.logged()
+        if problem := failure(tree, self.search.failure):
+            raise problem
+        return tree
+
 
 @dataclass(eq=False, slots=True)
 class Searches:
@@ -111,14 +111,13 @@ class Searches:
     ) -> RunningSearch | ReplayedAnswer:
         """Admit a search and start it. Cancelled while it waits, nothing was started and nothing is logged.
 
-        Raises `ServiceError`: `BadRequest`, `NotFound`, `Busy`, `Conflict`, `OtherBody`, `EngineUnavailable`,
-        `LogUnavailable`.
+        Raises `ServiceError`.
         """
         arrived = self.clock()
         if self.draining:
-            raise ServerBusy(DRAINED, retry_after=30)
+            raise ServiceError("server_full", DRAINED, retry_after=30)
         if self.engines.dead.is_set():
-            raise EngineUnavailable("an engine has died; the server is about to restart", retry_after=30)
+            raise ServiceError("engine_unavailable", ENGINE_DIED, retry_after=30)
         if once is None:  # an answer that was kept needs no room
             self.admission.check(caller.key_id)
         prepared = self.preparer.prepare(ask if caller.train else replace(ask, train=False))
@@ -128,7 +127,7 @@ class Searches:
         try:
             replayed = await claim(self.log, caller.key_id, once, search, prepared.deadline)
             return replayed or await self._admit(prepared, caller, once, arrived)
-        except (Conflict, OtherBody):
+        except KeyTaken:
             raise
         except BaseException:  # also if the client left while the claim was being written
             await asyncio.shield(once.abandon(self.log, caller.key_id, search))
@@ -253,16 +252,16 @@ class Searches:
         return found if found is not None and self.visible(found.key_id, caller) else None
 
     async def finished(self, given: str, caller: Caller) -> Tree:
-        """The logged tree of this id. Raises `NotFound`, also if it is another key's, and `LogUnavailable` if it is
+        """The logged tree of this id. Raises `not_found`, also if it is another key's, and `log_unavailable` if it is
         not yet in the log."""
         known = tree_id(given)
         if known is None:
-            raise NotFound(f"{given[:60]!r} is no id of a search or tree", param="search_id")
+            raise ServiceError("not_found", f"{given[:60]!r} is no id of a search or tree", param="search_id")
         if self.spool.holds(known):
             raise self.spool.unlogged(known)
         entry = await self.log.get(known)
         if entry is None or not self.visible(entry.key_id, caller):
-            raise NotFound(f"no search or tree {given[:60]!r}", param="search_id")
+            raise ServiceError("not_found", f"no search or tree {given[:60]!r}", param="search_id")
         return await asyncio.to_thread(entry.tree)
 
     @staticmethod

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ramify.search.tree import Tree
-from ramify.service.errors import LogUnavailable, SearchFailed
+from ramify.service.errors import SearchFailed, ServiceError
 from ramify.service.ids import search_id
 from ramify.settings import SpoolSettings
 from ramify.treelog import (
@@ -68,7 +68,7 @@ class Spool:
     async def append(self, tree: Tree, key_id: str, response: Response | None = None) -> None:
         """Return once the tree is in the log.
 
-        Raises `LogUnavailable` when it is not there after `wait_seconds`: the spool then goes on trying. Raises
+        Raises `log_unavailable` when it is not there after `wait_seconds`: the spool then goes on trying. Raises
         `SearchFailed` when the tree cannot be logged or the spool has no room.
         """
         try:
@@ -90,9 +90,10 @@ class Spool:
         return tree_id in self._writing
 
     @staticmethod
-    def unlogged(tree_id: str) -> LogUnavailable:
+    def unlogged(tree_id: str) -> ServiceError:
         """The answer for a search that `holds` is true of."""
-        return LogUnavailable(
+        return ServiceError(
+            "log_unavailable",
             f"the search {search_id(tree_id)} has ended and waits for the log, which takes no writes; "
             "ask for it again later",
             retry_after=RETRY_AFTER,
@@ -108,9 +109,9 @@ class Spool:
         return self._known_problem()
 
     async def check(self) -> None:
-        """Raise `LogUnavailable` unless a search that starts now could be logged."""
+        """Raise `ServiceError` unless a search that starts now could be logged."""
         if problem := await self.problem():
-            raise LogUnavailable(f"no search is taken: {problem}", retry_after=RETRY_AFTER)
+            raise ServiceError("log_unavailable", f"no search is taken: {problem}", retry_after=RETRY_AFTER)
 
     @property
     def writing(self) -> set[asyncio.Task[None]]:

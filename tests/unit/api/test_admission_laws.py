@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ramify.service.admission import Admission, Ticket
-from ramify.service.errors import Busy
+from ramify.service.errors import ServiceError
 from ramify.settings import AdmissionSettings
 
 TOKENS, SEARCHES, QUEUE, SECONDS, LIMIT = 20, 3, 5, 10.0, 18
@@ -91,7 +91,7 @@ class Model:
         held, waiting = [a for a in self.asked if a.ticket], [a for a in self.asked if a.waits]
         for asked in self.asked:
             if asked.task.done() and not asked.task.cancelled():
-                assert isinstance(asked.task.exception(), Busy | None)
+                assert isinstance(asked.task.exception(), ServiceError | None)
         assert door.reserved == sum(a.tokens for a in held) <= TOKENS
         assert set(door.running) == {a.ticket for a in held}
         assert len(held) <= SEARCHES

@@ -20,13 +20,12 @@ from ramify.api.middleware import request_id
 from ramify.api.names import SearchHeader
 from ramify.api.openai import convert, replies
 from ramify.api.openai import requests as wire
-from ramify.api.routes.search import headers_of, logged_tree
+from ramify.api.routes.search import answered_tree, headers_of
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.api.streaming import unless_gone
 from ramify.api.wire_common import ErrorBody
 from ramify.search.tree import Tree
-from ramify.service.answers import failure
-from ramify.service.errors import BadRequest, NoAnswer
+from ramify.service.errors import BadRequest, ServiceError
 from ramify.service.idempotency import IdempotencyKey, ReplayedAnswer
 from ramify.service.keys import Caller
 from ramify.service.plain import CompletionStream
@@ -148,7 +147,7 @@ async def _searched(
         return streaming.EventStream(_search_chunks(begun, body, context), headers, _broken_off)
     if isinstance(begun, ReplayedAnswer):
         return _json(begun.body, headers)
-    tree = await logged_tree(begun, request)
+    tree = await answered_tree(begun, request)
     return _json(replies.json_of(_reply(tree, body, context)), headers)
 
 
@@ -162,7 +161,7 @@ async def _search_chunks(
             yield streaming.comment(f"search {begun.id}")
             async for ping in _pings(begun, context.settings.stream.ping_seconds):
                 yield ping
-            reply = _reply(await begun.logged(), body, context)
+            reply = _reply(await begun.answered(), body, context)
         for chunk in replies.chunks(reply, _wants_usage(body)):
             yield chunk
     finally:
@@ -189,10 +188,8 @@ def _once(body: convert.Body, key: str | None, context: Context) -> IdempotencyK
 
 def _reply(tree: Tree, body: convert.Body, context: Context) -> replies.AnyCompletion:
     """The answer of an ended search. Raises `ServiceError` where there is none: a choice is what clients read."""
-    if problem := failure(tree):
-        raise problem
     if tree.answer is None:
-        raise NoAnswer(f"the search of {tree.id} was ended before it had any answer")
+        raise ServiceError("no_answer", f"the search of {tree.id} was ended before it had any answer")
     return replies.searched(tree, body, context.serving, context.engines.tokenizer)
 
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Path, Response
 from ramify.api import wire_trees as wire
 from ramify.api.context import CallerDep, ContextDep
 from ramify.api.scopes import ScopedRoute, needs
-from ramify.service.errors import BadRequest, Conflict, NotFound
+from ramify.service.errors import BadRequest, ServiceError
 from ramify.treelog import BadCursor, LeaseHeld, StaleVersion
 
 router = APIRouter(route_class=ScopedRoute, tags=["consumers"])
@@ -37,7 +37,7 @@ async def consumer(name: Name, context: ContextDep, response: Response) -> wire.
     """A reader's cursor and lease; the ETag is what PUT wants in `If-Match`."""
     found = await context.log.get_consumer(name)
     if found is None:
-        raise NotFound(f"no consumer {name!r}; PUT registers it", param="name")
+        raise ServiceError("not_found", f"no consumer {name!r}; PUT registers it", param="name")
     response.headers["ETag"] = f'"{found.version}"'
     return wire.consumer_of(found, await context.log.high_water())
 
@@ -65,9 +65,9 @@ async def put(
             key_id=caller.key_id,
         )
     except StaleVersion as error:
-        raise _conflict(str(error), "stale_version") from error
+        raise ServiceError("stale_version", str(error)) from error
     except LeaseHeld as error:
-        raise _conflict(str(error), "lease_held") from error
+        raise ServiceError("lease_held", str(error)) from error
     except BadCursor as error:
         raise BadRequest(str(error), param="cursor") from error
     response.headers["ETag"] = f'"{found.version}"'
@@ -81,9 +81,9 @@ async def delete(name: Name, context: ContextDep) -> wire.ConsumerDeleted:
     try:
         known = await context.log.delete_consumer(name)
     except LeaseHeld as error:
-        raise _conflict(str(error), "lease_held") from error
+        raise ServiceError("lease_held", str(error)) from error
     if not known:
-        raise NotFound(f"no consumer {name!r}", param="name")
+        raise ServiceError("not_found", f"no consumer {name!r}", param="name")
     return wire.ConsumerDeleted(name=name)
 
 
@@ -94,9 +94,3 @@ def _version(if_match: str | None) -> int | None:
     if tag is None:
         raise BadRequest('must be an ETag as GET sends it, such as "3"', param="If-Match")
     return int(tag[1])
-
-
-def _conflict(message: str, code: str) -> Conflict:
-    error = Conflict(message)
-    error.code = code
-    return error

@@ -16,7 +16,7 @@ from ramify.api.names import Model, ModelList
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.api.wire_common import Reply
 from ramify.api.wire_releases import list_of
-from ramify.service.errors import EngineUnavailable
+from ramify.service.errors import ServiceError
 from ramify.service.prepare import unknown_model
 
 
@@ -46,7 +46,7 @@ async def readyz(context: ContextDep) -> Health:
     """Whether it can search: both engines answered a small request lately, and the log takes writes."""
     problem = await context.readiness.problem()
     if problem is not None:
-        raise EngineUnavailable(f"not ready: {problem}", retry_after=5)
+        raise ServiceError("engine_unavailable", f"not ready: {problem}", retry_after=5)
     await context.searches.spool.check()
     return Health(status="ready")
 

@@ -17,7 +17,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Response
 
 from ramify.api.scopes import ScopedRoute, needs
-from ramify.service.errors import NotFound
+from ramify.service.errors import ServiceError
 
 
 class PageRoute(ScopedRoute):
@@ -72,10 +72,10 @@ def _below(folder: Traversable, prefix: str) -> Iterator[tuple[str, StaticFile]]
 
 
 def served(name: str, seen: str | None) -> Response:
-    """The file, or 304 where the reader has it already. Raises `NotFound`."""
+    """The file, or 304 where the reader has it already. Raises `ServiceError`."""
     file = static_files().get(name)
     if file is None:
-        raise NotFound(f"no file {name[:100]!r}")
+        raise ServiceError("not_found", f"no file {name[:100]!r}")
     headers = SECURITY | {"ETag": file.etag}
     if seen == file.etag:
         return Response(status_code=304, headers=headers)

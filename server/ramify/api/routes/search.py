@@ -19,7 +19,6 @@ from ramify.api.names import SearchHeader
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.api.streaming import unless_gone
 from ramify.search.tree import Tree
-from ramify.service.answers import failure
 from ramify.service.ask import SearchSpec
 from ramify.service.growing import TreeDelta
 from ramify.service.idempotency import IdempotencyKey, ReplayedAnswer
@@ -73,17 +72,15 @@ async def answered(
         return streaming.EventStream(_events(begun, body, context), headers)
     if isinstance(begun, ReplayedAnswer):
         return await large_answers.answer(request, lambda: begun.body, headers=headers)
-    tree = await logged_tree(begun, request)
-    if problem := failure(tree):
-        raise problem
+    tree = await answered_tree(begun, request)
     return await large_answers.answer(request, lambda: _render(tree, body, context), headers=headers)
 
 
-async def logged_tree(running: RunningSearch, request: Request) -> Tree:
+async def answered_tree(running: RunningSearch, request: Request) -> Tree:
     """Wait until a search has ended and its tree is logged. If the client leaves first, stop the search and raise
     `ClientDisconnect`."""
     try:
-        return await unless_gone(request.receive, running.logged())
+        return await unless_gone(request.receive, running.answered())
     except ClientDisconnect:
         running.stop("cancelled", "disconnect")
         raise
@@ -169,9 +166,7 @@ async def _events(
         nodes = body.stream_options is not None and body.stream_options.nodes
         async for chunk in _progress(begun, context, TreeDelta(begun.tree) if nodes else None):
             yield chunk
-        tree = await begun.logged()
-        if problem := failure(tree):
-            raise problem
+        tree = await begun.answered()
         yield streaming.event("search.completed", await asyncio.to_thread(_render, tree, body, context))
     finally:
         begun.stop("cancelled", "disconnect")  # without effect on one that has ended

@@ -17,7 +17,7 @@ from ramify.api.dot import dot
 from ramify.api.routes.search import Key, answered, once_of
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.api.wire_common import PLAIN
-from ramify.service.errors import BadRequest, NotFound
+from ramify.service.errors import BadRequest, ServiceError
 from ramify.service.ids import tree_id
 from ramify.service.keys import Caller
 from ramify.treelog import Entry, Filters, json_line
@@ -118,7 +118,7 @@ async def delete(tree: Id, context: ContextDep) -> wire.Deleted:
     """Forget a tree, the verdicts on it, and the kept answer of its Idempotency-Key."""
     known = tree_id(tree)
     if known is None or not await context.log.delete(known):
-        raise NotFound(f"no tree {tree[:60]!r}", param="tree")
+        raise ServiceError("not_found", f"no tree {tree[:60]!r}", param="tree")
     return wire.Deleted(id=known)
 
 
@@ -174,7 +174,7 @@ async def _entry(context: Context, caller: Caller, tree: str) -> Entry:
     known = tree_id(tree)
     entry = await context.log.get(known) if known else None
     if entry is None or not context.searches.visible(entry.key_id, caller):
-        raise NotFound(f"no tree {tree[:60]!r}", param="tree")
+        raise ServiceError("not_found", f"no tree {tree[:60]!r}", param="tree")
     return entry
 
 
@@ -201,7 +201,7 @@ async def branch(
     known = tree_id(tree)
     entry = await context.log.get(known) if known else None
     if entry is None or not context.searches.visible(entry.key_id, caller):
-        raise NotFound(f"no tree {tree[:60]!r}", param="tree")
+        raise ServiceError("not_found", f"no tree {tree[:60]!r}", param="tree")
     once = once_of(body, idempotency_key, context, about=f"branch of {entry.tree_id}: ")
     ask = convert.branch_of(body, await asyncio.to_thread(entry.tree))
     return await answered(ask, body, request, context, caller, once)
