@@ -3640,12 +3640,12 @@ export interface components {
             tree_id: string;
             /**
              * Node
-             * @description The node that ends the answer; `null` where only its text was given.
+             * @description The node that ends the answer; `null` if only its text was given.
              */
             node: number | null;
             /**
              * Answer
-             * @description The answer's text, where given.
+             * @description The answer's text, if given.
              */
             answer: string | null;
             /**
@@ -3666,7 +3666,7 @@ export interface components {
             key_id: string;
             /**
              * Comment
-             * @description What whoever gave it wrote beside it.
+             * @description A remark of whoever gave it.
              */
             comment: string;
             /**

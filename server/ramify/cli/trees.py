@@ -179,7 +179,7 @@ def expire(
     rules = {"older_than": None if days is None else days * DAY, "keep_bytes": size}
     if yes:
         done = _run(_expire(log_url(log, config), rules))
-        console.print(f"deleted {done.trees} trees and {done.outcomes} verdicts on them", highlight=False)
+        console.print(f"deleted {done.trees} trees and {done.feedback} verdicts on them", highlight=False)
         return
     found, waiting = _run(_expirable(log_url(log, config), rules))
     console.print(f"{found.trees} trees, {found.bytes} bytes; --yes deletes them", highlight=False)

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from ramify.search.tree import Tree
 from ramify.service.errors import KeyTaken
-from ramify.treelog import TreeLog
-from ramify.treelog import records as log_records
+from ramify.treelog import KeptAnswer, TreeLog
 
 RETRY_AFTER = 2
 """Seconds after which asking again for the answer of a running search makes sense."""
@@ -46,16 +45,16 @@ async def claim(
     log: TreeLog, key_id: str, once: IdempotencyKey, search_id: str, seconds: float
 ) -> ReplayedAnswer | None:
     """The kept answer, or `None`: the search is ours to run. Raises `KeyTaken`."""
-    found = await log.claim(key_id, once.key, once.body_hash, search_id, seconds=seconds + 60)
-    if isinstance(found, log_records.Replay):
-        return ReplayedAnswer(found.search_id, found.body)
-    if isinstance(found, log_records.Running):
+    claimed = await log.claim(key_id, once.key, once.body_hash, search_id, seconds=seconds + 60)
+    if claimed.state == "answered":
+        return ReplayedAnswer(claimed.search_id, claimed.body)
+    if claimed.state == "running":
         raise KeyTaken(
             "conflict",
-            f"the search of this Idempotency-Key, {found.search_id}, is running",
+            f"the search of this Idempotency-Key, {claimed.search_id}, is running",
             retry_after=RETRY_AFTER,
         )
-    if isinstance(found, log_records.Conflict):
+    if claimed.state == "other_body":
         raise KeyTaken(
             "idempotency_key_reused",
             "this Idempotency-Key was used with another body",
@@ -64,9 +63,9 @@ async def claim(
     return None
 
 
-def kept(once: IdempotencyKey | None, tree: Tree, key_id: str) -> log_records.Response | None:
+def kept(once: IdempotencyKey | None, tree: Tree, key_id: str) -> KeptAnswer | None:
     """The answer to keep with the tree, if it is one to keep."""
     if once is None or tree.answer is None or tree.status not in ("complete", "deadline"):
         return None
     search_id = "srch_" + tree.id.removeprefix("tree_")
-    return log_records.Response(key_id, once.key, search_id, 200, once.render(tree))
+    return KeptAnswer(key_id, once.key, search_id, once.render(tree))

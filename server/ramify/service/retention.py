@@ -45,8 +45,8 @@ class Retention:
             done = await self.log.expire(older_than=None if days is None else days * DAY, keep_bytes=most)
             if done.trees:
                 self.expired(done.trees)
-                logger.info("expired %d trees and %d verdicts on them", done.trees, done.outcomes)
-        self.figures = await self.log.figures()
+                logger.info("expired %d trees and %d verdicts on them", done.trees, done.feedback)
+        self.figures = await self.log.size()
 
     @property
     def oldest_seconds(self) -> float:

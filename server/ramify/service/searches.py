@@ -29,7 +29,7 @@ from ramify.service.ports import Engines
 from ramify.service.prepare import PreparedSearch, SearchPreparer
 from ramify.service.spool import Spool
 from ramify.service.tasks import CountedTask, judge
-from ramify.treelog import LogError, Response, TreeLog
+from ramify.treelog import KeptAnswer, LogError, TreeLog
 
 logger = logging.getLogger(__name__)
 LET_GO = 10.0
@@ -207,7 +207,7 @@ class Searches:
             *(tree.usage.completion_tokens, len(tree.nodes), tree.usage.seconds),
         )
 
-    def _kept(self, running: RunningSearch) -> Response | None:
+    def _kept(self, running: RunningSearch) -> KeptAnswer | None:
         """The answer to replay under the search's Idempotency-Key, or `None` if there is none to keep."""
         try:
             return kept(running.once, running.tree, running.key_id)

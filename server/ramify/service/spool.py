@@ -22,17 +22,13 @@ from ramify.service.ids import search_id
 from ramify.settings import SpoolSettings
 from ramify.treelog import (
     EncodedTree,
-    LogDeadline,
+    KeptAnswer,
     LogError,
-    LogFull,
-    Response,
     StoreError,
     TreeLog,
 )
 
 logger = logging.getLogger(__name__)
-PASSING = (StoreError, LogFull, LogDeadline)
-"""Errors of the store, not of the tree: trying again later may succeed."""
 FIRST_DELAY, LONGEST_DELAY = 0.1, 2.0
 """Seconds before a tree is tried again; doubled each time."""
 FRESH = 1.0
@@ -65,14 +61,14 @@ class Spool:
         """Trees that wait for the log."""
         return len(self._waiting)
 
-    async def append(self, tree: Tree, key_id: str, response: Response | None = None) -> None:
+    async def append(self, tree: Tree, key_id: str, answer: KeptAnswer | None = None) -> None:
         """Return once the tree is in the log.
 
         Raises `log_unavailable` when it is not there after `wait_seconds`: the spool then goes on trying. Raises
         `SearchFailed` when the tree cannot be logged or the spool has no room.
         """
         try:
-            encoded = await self.log.encode(tree, key_id, response)
+            encoded = await self.log.encode(tree, key_id, answer)
         except LogError as error:
             raise _lost(tree.id, error) from error
         writing = asyncio.create_task(self._write(tree.id, encoded), name=f"spool-{tree.id}")
@@ -162,7 +158,7 @@ class Spool:
         while True:
             try:
                 await self.log.append_encoded(encoded)
-            except PASSING as error:
+            except StoreError as error:  # not the tree's fault: trying again later may succeed
                 self._heard(error)
                 self._keep(tree_id, encoded, error)
             except LogError as error:

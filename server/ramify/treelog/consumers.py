@@ -1,132 +1,108 @@
 """Registered readers: a cursor each, moved by compare-and-set, and a lease that keeps a second reader off.
 
 A lease is its owner's and its API key's, and runs by a clock that nobody's wall clock can move: PostgreSQL's own, which
-all servers on one log share, or this process's steady one, since SQLite has one writer.
+all servers on one log share, or this process's steady one, since SQLite has one writer. `steady` is that clock, in
+seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from ramify.treelog.errors import BadCursor, LeaseHeld, LogError, StaleVersion
+from ramify.treelog.errors import BadCursor, ConsumerConflict
 from ramify.treelog.records import Consumer
 from ramify.treelog.schema import consumers
-from ramify.treelog.transaction import Transaction
+from ramify.treelog.writer import Transaction
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
-    """A change to a consumer; see `TreeLog.put_consumer`."""
-
-    name: str
-    version: int | None
-    cursor: int | None
-    owner: str | None
-    lease_seconds: float | None
-    rewind: bool
-    key_id: str
-    clock: Callable[[], float]
-    """Steady; see `lease_time`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Removal:
-    """A consumer to forget."""
-
-    name: str
-    clock: Callable[[], float]
-    """As in `Put`."""
-
-
-async def put(tx: Transaction, items: Sequence[Put]) -> list[Consumer | LogError]:
-    return [await _put(tx, item) for item in items]
-
-
-async def _put(tx: Transaction, item: Put) -> Consumer | LogError:
-    now = await lease_time(tx.conn, item.clock)
-    found = await _read(tx.conn, item.name, now)
-    if refusal := _refusal(item, found, tx.last):
-        return refusal
-    before = found or Consumer(item.name, 0, 0, None, None, now, item.key_id)
+async def put(
+    tx: Transaction,
+    name: str,
+    *,
+    version: int | None,
+    cursor: int | None,
+    owner: str | None,
+    lease_seconds: float | None,
+    rewind: bool,
+    key_id: str,
+    steady: Callable[[], float],
+) -> Consumer:
+    """Register or change a consumer; see `TreeLog.put_consumer`."""
+    now = await lease_time(tx.conn, steady)
+    known = await _read(tx.conn, name, now)
+    _check_version(name, known, version)
+    if known and (known.owner != owner or known.key_id != key_id):
+        _check_free(known)
+    if cursor is not None:
+        _check_cursor(known, cursor, tx.last, rewind)
+    before = known or Consumer(name, 0, 0, None, None, now, key_id)
     after = replace(
         before,
-        cursor=before.cursor if item.cursor is None else item.cursor,
+        cursor=before.cursor if cursor is None else cursor,
         version=before.version + 1,
-        owner=item.owner if item.lease_seconds else None,
-        lease_expires=now + item.lease_seconds if item.owner and item.lease_seconds else None,
+        owner=owner if lease_seconds else None,
+        lease_expires=now + lease_seconds if owner and lease_seconds else None,
         updated_at=now,
-        key_id=item.key_id,
+        key_id=key_id,
     )
-    values = {name: getattr(after, name) for name in Consumer.__slots__}
-    if found is None:
-        await tx.conn.execute(insert(consumers).values(values))
-    else:
-        await tx.conn.execute(update(consumers).where(consumers.c.name == item.name).values(values))
+    write = update(consumers).where(consumers.c.name == name) if known else insert(consumers)
+    await tx.conn.execute(write.values(asdict(after)))
     return after
 
 
-def _refusal(item: Put, found: Consumer | None, high_water: int) -> LogError | None:
-    version = found.version if found else None
-    if item.version != version:
-        has = "is not registered" if version is None else f"is at version {version}"
-        given = "no version" if item.version is None else f"version {item.version}"
-        return StaleVersion(f"consumer {item.name} {has}, {given} was given: read it again", version)
-    if found and (found.owner != item.owner or found.key_id != item.key_id) and (held := _held(found)):
-        return held
-    if item.cursor is None:
-        return None
-    if not 0 <= item.cursor <= high_water:
-        return BadCursor(f"the log holds 0 to {high_water}, got cursor {item.cursor}")
-    if found and item.cursor < found.cursor and not item.rewind:
-        return BadCursor(
-            f"consumer {item.name} is at {found.cursor}; going back to {item.cursor} needs `rewind`"
-        )
-    return None
+def _check_version(name: str, known: Consumer | None, version: int | None) -> None:
+    present = known.version if known else None
+    if version != present:
+        has = "is not registered" if present is None else f"is at version {present}"
+        given = "no version" if version is None else f"version {version}"
+        raise ConsumerConflict(f"consumer {name} {has}, {given} was given: read it again", "stale_version")
 
 
-def _held(found: Consumer) -> LeaseHeld | None:
-    if not found.owner or not found.lease_expires:
-        return None
-    by = f"{found.owner} (API key {found.key_id})" if found.key_id else found.owner
-    message = f"consumer {found.name} is leased to {by} until {found.lease_expires:.0f}"
-    return LeaseHeld(message, found.owner, found.lease_expires)
+def _check_free(known: Consumer) -> None:
+    if known.owner and known.lease_expires:
+        by = f"{known.owner} (API key {known.key_id})" if known.key_id else known.owner
+        message = f"consumer {known.name} is leased to {by} until {known.lease_expires:.0f}"
+        raise ConsumerConflict(message, "lease_held")
+
+
+def _check_cursor(known: Consumer | None, cursor: int, high_water: int, rewind: bool) -> None:
+    if not 0 <= cursor <= high_water:
+        raise BadCursor(f"the log holds 0 to {high_water}, got cursor {cursor}")
+    if known and cursor < known.cursor and not rewind:
+        raise BadCursor(f"consumer {known.name} is at {known.cursor}; going back to {cursor} needs `rewind`")
 
 
 async def lease_time(conn: AsyncConnection, steady: Callable[[], float]) -> float:
-    """The time that leases run by, in Unix seconds."""
+    """Return the time that leases run by, in Unix seconds."""
     if conn.dialect.name == "postgresql":
         clock = select(func.extract("epoch", func.clock_timestamp()))
         return float((await conn.execute(clock)).scalar_one())
     return steady()
 
 
-async def remove(tx: Transaction, items: Sequence[Removal]) -> list[bool | LogError]:
-    return [await _remove(tx, item) for item in items]
-
-
-async def _remove(tx: Transaction, item: Removal) -> bool | LogError:
-    found = await _read(tx.conn, item.name, await lease_time(tx.conn, item.clock))
-    if found is None:
+async def remove(tx: Transaction, name: str, steady: Callable[[], float]) -> bool:
+    """Forget a consumer; False if there is none. Raises `ConsumerConflict` while it is leased."""
+    known = await _read(tx.conn, name, await lease_time(tx.conn, steady))
+    if known is None:
         return False
-    if held := _held(found):
-        return held
-    await tx.conn.execute(delete(consumers).where(consumers.c.name == item.name))
+    _check_free(known)
+    await tx.conn.execute(delete(consumers).where(consumers.c.name == name))
     return True
 
 
-async def get(engine: AsyncEngine, name: str, clock: Callable[[], float]) -> Consumer | None:
+async def get(engine: AsyncEngine, name: str, steady: Callable[[], float]) -> Consumer | None:
     async with engine.connect() as conn:
-        return await _read(conn, name, await lease_time(conn, clock))
+        return await _read(conn, name, await lease_time(conn, steady))
 
 
-async def every(engine: AsyncEngine, clock: Callable[[], float]) -> list[Consumer]:
-    """By name."""
+async def every(engine: AsyncEngine, steady: Callable[[], float]) -> list[Consumer]:
+    """Return all consumers by name."""
     async with engine.connect() as conn:
-        now = await lease_time(conn, clock)
+        now = await lease_time(conn, steady)
         rows = (await conn.execute(select(consumers).order_by(consumers.c.name))).mappings()
         return [_lapsed(Consumer(**row), now) for row in rows]
 
@@ -137,7 +113,7 @@ async def _read(conn: AsyncConnection, name: str, now: float) -> Consumer | None
 
 
 def _lapsed(consumer: Consumer, now: float) -> Consumer:
-    """A lease that has run out is no lease."""
+    """Return the consumer without its lease if that has run out."""
     if consumer.lease_expires is None or consumer.lease_expires > now:
         return consumer
     return replace(consumer, owner=None, lease_expires=None)

@@ -1,4 +1,4 @@
-"""The log as files. Memory holds one row group, however long the log is."""
+"""Export of the log to files. Memory holds one row group, however long the log is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from ramify.treelog.records import Record
+from ramify.treelog.records import Entry, Record
 from ramify.treelog.rows import json_line
 
 Target = str | os.PathLike[str] | IO[bytes]
@@ -24,7 +24,7 @@ _BYTES = 32 << 20
 async def export_ndjson(
     records: AsyncIterable[Record], target: Target, progress: Progress | None = None
 ) -> int:
-    """One JSON object a line, as `rows.json_line` writes them. Returns the number of records.
+    """Write one JSON object a line, as `rows.json_line` does. Returns the number of records.
 
     A path appears whole or not at all: the file is written beside it and renamed.
     """
@@ -41,7 +41,7 @@ async def export_ndjson(
 async def export_parquet(
     records: AsyncIterable[Record], target: Target, progress: Progress | None = None
 ) -> int:
-    """One row a record: `kind`, the columns of trees, outcomes and corrupt rows (null if they do not apply), and
+    """Write one row a record: `kind`, the columns of trees, feedback and corrupt rows (null if they do not apply), and
     `body`, the tree's JSON. Returns the number of records; a path appears whole or not at all.
     """
     import pyarrow as pa  # half a second to import, and only needed here
@@ -90,11 +90,8 @@ _COLUMNS = {
 
 
 def _flat(record: Record) -> dict[str, Any]:
-    if record.entry is not None:
-        return {"kind": "tree", **asdict(record.entry), "body": record.entry.body.decode("ascii")}
-    content = record.outcome or record.corrupt
-    assert content is not None
-    return {"kind": record.kind, **asdict(content)}
+    flat = {"kind": record.kind, **asdict(record)}
+    return flat | {"body": record.body.decode("ascii")} if isinstance(record, Entry) else flat
 
 
 async def _groups(records: AsyncIterable[Record]) -> AsyncIterator[list[Record]]:
@@ -102,7 +99,7 @@ async def _groups(records: AsyncIterable[Record]) -> AsyncIterator[list[Record]]
     size = 0
     async for record in records:
         group.append(record)
-        size += len(record.entry.body) if record.entry else 0
+        size += len(record.body) if isinstance(record, Entry) else 0
         if len(group) >= _ROWS or size >= _BYTES:
             yield group
             group, size = [], 0

@@ -14,10 +14,8 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ramify.search.tree import Tree
-from ramify.treelog import consumers, idempotency, migrate, releases, retention, trees
-from ramify.treelog.engine import reader_engine, translated, writer_engine
-from ramify.treelog.errors import BadEntry, LogClosed, ReadOnlyLog, SchemaMismatch, StoreError
-from ramify.treelog.filelock import FileLock
+from ramify.treelog import consumers, idempotency, releases, schema, trees, upkeep
+from ramify.treelog.errors import LogError, StoreError
 from ramify.treelog.records import (
     Activation,
     ActivationKind,
@@ -27,33 +25,31 @@ from ramify.treelog.records import (
     ExpiryCounts,
     Feedback,
     Filters,
+    KeptAnswer,
     LogSize,
     Record,
     Release,
-    Response,
     Source,
     Summary,
     VerifyReport,
 )
-from ramify.treelog.rows import entry_of, record_of, row_of
-from ramify.treelog.transaction import touch
+from ramify.treelog.rows import entry_of, feedback_problem, record_of, row_of
+from ramify.treelog.schema import plain
+from ramify.treelog.store import FileLock, Store, parse_url, reader_engine, translated, writer_engine
 from ramify.treelog.trees import EncodedTree
-from ramify.treelog.urls import Store, parse
-from ramify.treelog.verify import Progress, verify
-from ramify.treelog.writer import Item, Result, Write, Writer
+from ramify.treelog.upkeep import Progress
+from ramify.treelog.writer import Item, Result, Write, Writer, one_by_one, touch
 
 _ANY = Filters()
 
 
 class TreeLog:
-    """An open log. Make one with `open`; it belongs to the event loop that opened it. Raises `LogError`
-    only.
-    """
+    """An open log. Make one with `open`; it belongs to the event loop that opened it. Raises `LogError` only."""
 
     def __init__(
         self, store: Store, clock: Callable[[], float], boot_id: str, steady: Callable[[], float]
     ) -> None:
-        """Internal: use `open`."""
+        """Use `open` instead."""
         self.store = store
         self.boot_id = boot_id
         self._clock = clock
@@ -85,9 +81,10 @@ class TreeLog:
         process in idempotency claims; random if not given.
         max_pending: writes that may wait; more wait for room. max_batch: writes in one transaction.
         deadline: seconds that one write may take, waiting included.
-        Raises `BadUrl`, `StoreLocked`, `SchemaMismatch`, `StoreError`.
+        Raises `LogError` for a URL of no store, a SQLite file that another process writes, or a schema that is not this
+        build's, and `StoreError`.
         """
-        log = cls(parse(url), clock, boot_id or uuid.uuid4().hex, steady)
+        log = cls(parse_url(url), clock, boot_id or uuid.uuid4().hex, steady)
         try:
             with translated(log.store):
                 if read_only:
@@ -102,8 +99,8 @@ class TreeLog:
     async def _open_read_only(self) -> None:
         self._refuse_folder()
         if self.store.path and not self.store.path.exists():
-            raise SchemaMismatch(f"there is no log at {self.store}")
-        await migrate.check(self._reads)
+            raise LogError(f"there is no log at {self.store}")
+        await schema.check(self._reads)
 
     async def _open(self, *, max_pending: int, max_batch: int, deadline: float) -> None:
         self._refuse_folder()
@@ -111,7 +108,7 @@ class TreeLog:
             self.store.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.store.path)
         self._writes = writer_engine(self.store)
-        await migrate.upgrade(self._writes)
+        await schema.upgrade(self._writes)
         self._writer = Writer(
             self._writes,
             self.store,
@@ -121,7 +118,7 @@ class TreeLog:
             deadline=deadline,
         )
         if self.store.kind == "sqlite":  # its one writer is this process: all other claims are of dead ones
-            await self._write(idempotency.release_other_boots, self.boot_id)
+            await self._write(lambda tx: idempotency.release_other_boots(tx, self.boot_id))
 
     def _refuse_folder(self) -> None:
         if self.store.path and self.store.path.is_dir():
@@ -158,35 +155,33 @@ class TreeLog:
         """Writes that wait for their commit."""
         return self._writer.pending if self._writer else 0
 
-    # Trees and verdicts
+    # Trees and feedback
 
-    async def append(self, tree: Tree, key_id: str = "", *, response: Response | None = None) -> int:
-        """Log a finished tree; returns its `seq` once that is durable.
+    async def append(self, tree: Tree, key_id: str = "", *, answer: KeptAnswer | None = None) -> int:
+        """Log a finished tree; return its `seq` once that is durable.
 
-        The tree must not change meanwhile. `response` is kept for its idempotency key in the same
-        transaction. The same tree again returns the same `seq`. A caller cancelled while the tree is being
-        encoded has written nothing; cancelled later, the tree is still written. Raises `BadEntry`,
-        `DuplicateTree`, `LogFull`, `LogDeadline`, `StoreError`.
+        The tree must not change meanwhile. `answer` is kept for its idempotency key in the same transaction. The same
+        tree again returns the same `seq`. A caller cancelled while the tree is being encoded has written nothing;
+        cancelled later, the tree is still written. Raises `LogError` for a tree that cannot be logged or another one
+        under a logged id, and `StoreError`.
         """
+        return await self._writing().submit(trees.append, lambda: self._encode(tree, key_id, answer))
 
-        return await self._writing().submit(trees.append, lambda: self._encode(tree, key_id, response))
-
-    async def encode(self, tree: Tree, key_id: str = "", response: Response | None = None) -> EncodedTree:
-        """A finished tree as it will be stored: for who may have to append it more than once. Raises `BadEntry`,
-        `LogClosed`."""
+    async def encode(self, tree: Tree, key_id: str = "", answer: KeptAnswer | None = None) -> EncodedTree:
+        """Return a finished tree as it will be stored, for callers that may have to append it more than once."""
         self._writing()
-        return await self._encode(tree, key_id, response)
+        return await self._encode(tree, key_id, answer)
 
-    async def _encode(self, tree: Tree, key_id: str, response: Response | None) -> EncodedTree:
+    async def _encode(self, tree: Tree, key_id: str, answer: KeptAnswer | None) -> EncodedTree:
         loop = asyncio.get_running_loop()
-        return EncodedTree(await loop.run_in_executor(self._encoder, row_of, tree, key_id), response)
+        return EncodedTree(await loop.run_in_executor(self._encoder, row_of, tree, key_id), answer)
 
     async def append_encoded(self, encoded: EncodedTree) -> int:
-        """`append`, of a tree that is encoded already."""
-        return await self._write(trees.append, encoded)
+        """Log a tree that is encoded already; see `append`."""
+        return await self._writing().submit(trees.append, lambda: _ready(encoded))
 
     async def get(self, tree_id: str) -> Entry | None:
-        """Raises `CorruptTree` if the stored body is not what was written."""
+        """Return a tree, `None` if it is not there. Raises `CorruptTree` if its body is not what was written."""
         with self._reading():
             row = await trees.fetch(self._reads, tree_id)
         return None if row is None else await asyncio.to_thread(entry_of, row)
@@ -194,22 +189,22 @@ class TreeLog:
     async def list(
         self, *, before: int | None = None, limit: int = 50, filters: Filters = _ANY
     ) -> Sequence[Summary]:
-        """Newest first; the next page is `before` the last one's `seq`."""
+        """Return trees, newest first; the next page is `before` the last one's `seq`."""
         with self._reading():
             return await trees.newest(self._reads, before, limit, filters)
 
     async def high_water(self) -> int:
-        """The last committed `seq`; 0 in an empty log."""
+        """Return the last committed `seq`; 0 in an empty log."""
         with self._reading():
             return await trees.high_water(self._reads)
 
     async def read(
         self, after: int = 0, *, up_to: int | None = None, limit: int | None = None
     ) -> AsyncIterator[Record]:
-        """Trees and verdicts with after < seq ≤ up_to in the order of `seq`, at most `limit` of them.
+        """Yield trees and feedback with after < seq ≤ up_to in the order of `seq`, at most `limit` of them.
 
         up_to: the high-water mark at the start, if not given. No transaction is held between pages.
-        A row that is not what was written comes as a `corrupt` record, and reading goes on.
+        A row that is not what was written comes as a `CorruptRow`, and reading goes on.
         """
         last = await self.high_water() if up_to is None else min(up_to, await self.high_water())
         left = limit
@@ -224,8 +219,8 @@ class TreeLog:
                         return
 
     async def delete(self, tree_id: str) -> bool:
-        """Remove a tree, its verdicts and the kept response of its search; False where there is none."""
-        return await self._write(trees.remove, tree_id)
+        """Remove a tree, its verdicts and the kept answer of its search; False if there is none."""
+        return await self._write(lambda tx: trees.remove(tx, tree_id))
 
     async def add_feedback(
         self,
@@ -241,25 +236,29 @@ class TreeLog:
     ) -> Feedback:
         """Add a later verdict (in [0, 1]) on the answer that ends at `node`, or whose text is `answer`.
 
-        train: whether the trainer may learn from it. Raises `UnknownTree`, `BadEntry`.
+        train: whether the trainer may learn from it. Raises `LogError` for an unknown tree or a senseless verdict.
         """
-        row = trees.feedback_row(
-            f"out_{uuid.uuid4().hex}",
-            tree_id,
-            outcome,
-            source=source,
-            key_id=key_id,
+        given = Feedback(
+            seq=0,  # the transaction gives it its place and time
+            outcome_id=f"out_{uuid.uuid4().hex}",
+            tree_id=tree_id,
             node=node,
-            answer=answer,
-            comment=comment,
+            answer=None if answer is None else plain(answer),
+            outcome=float(outcome),
+            source=source,
+            key_id=plain(key_id),
+            comment=plain(comment),
             train=train,
+            created_at=0.0,
         )
-        return await self._write(trees.add_feedback, row)
+        if problem := feedback_problem(given):
+            raise LogError(f"no verdict: {problem}")
+        return await self._write(lambda tx: trees.add_feedback(tx, given))
 
     async def feedback(self, tree_id: str) -> Sequence[Feedback]:
-        """A tree's later verdicts, oldest first; those whose row is corrupt are left out."""
+        """Return a tree's later verdicts, oldest first; those whose row is corrupt are left out."""
         with self._reading():
-            return await trees.feedback_of_tree(self._reads, tree_id)
+            return await trees.feedback_on(self._reads, tree_id)
 
     # Consumers
 
@@ -287,16 +286,28 @@ class TreeLog:
         cursor: None leaves it (0 at first). owner with lease_seconds takes or renews the lease; without
         lease_seconds the lease ends. rewind allows a lower cursor. key_id: the API key that asks; a lease is held
         against every other key, whatever owner it names.
-        Raises `StaleVersion`, `LeaseHeld` (by another owner or key), `BadCursor` (backwards, or beyond the log).
+        Raises `ConsumerConflict` if the version is not the present one or another owner or key holds the lease, and
+        `BadCursor` for one that is backwards or beyond the log.
         """
         return await self._write(
-            consumers.put,
-            consumers.Put(name, version, cursor, owner, lease_seconds, rewind, key_id, self._steady),
+            lambda tx: consumers.put(
+                tx,
+                name,
+                version=version,
+                cursor=cursor,
+                owner=owner,
+                lease_seconds=lease_seconds,
+                rewind=rewind,
+                key_id=key_id,
+                steady=self._steady,
+            )
         )
 
     async def delete_consumer(self, name: str) -> bool:
-        """Forget a consumer, so that retention waits for it no longer. Raises `LeaseHeld` while it is leased."""
-        return await self._write(consumers.remove, consumers.Removal(name, self._steady))
+        """Forget a consumer, so that expiry waits for it no longer. Raises `ConsumerConflict` while it is leased."""
+        return await self._write(lambda tx: consumers.remove(tx, name, self._steady))
+
+    # Expiry
 
     async def expire(
         self,
@@ -309,16 +320,16 @@ class TreeLog:
 
         older_than: those of at least this many seconds go. keep_bytes: the oldest go until the rest takes no more,
         compressed. keep_newest: so many trees stay in any case; alone, all others go.
-        Also drops idempotency keys that have run out. Raises `BadEntry` if nothing is given.
+        Also drops idempotency keys that have run out. Raises `LogError` if nothing is given.
         """
-        keep = await self._keep(older_than, keep_newest, keep_bytes)
+        conditions = await self._expirable(older_than, keep_newest, keep_bytes)
         total = ExpiryCounts(0, 0, 0)
         while True:
-            done = await self._write(retention.expire, keep)
+            done = await self._write(lambda tx: upkeep.expire(tx, conditions))
             total = ExpiryCounts(
-                total.trees + done.trees, total.outcomes + done.outcomes, total.claims + done.claims
+                total.trees + done.trees, total.feedback + done.feedback, total.claims + done.claims
             )
-            if done.trees < retention.CHUNK:
+            if done.trees < upkeep.CHUNK:
                 return total
 
     async def expirable(
@@ -329,23 +340,24 @@ class TreeLog:
         keep_bytes: int | None = None,
     ) -> LogSize:
         """Count and measure what `expire` would delete now."""
-        keep = await self._keep(older_than, keep_newest, keep_bytes)
+        conditions = await self._expirable(older_than, keep_newest, keep_bytes)
         with self._reading():
-            return await retention.expirable(self._reads, keep, self._clock())
+            return await upkeep.size(self._reads, conditions)
 
-    async def _keep(
+    async def _expirable(
         self, older_than: float | None, keep_newest: int | None, keep_bytes: int | None
-    ) -> retention.Keep:
+    ) -> upkeep.Conditions:
         if older_than is None and keep_newest is None and keep_bytes is None:
-            raise BadEntry("say what to keep: older_than, keep_newest or keep_bytes")
+            raise LogError("say what to keep: older_than, keep_newest or keep_bytes")
         with self._reading():
-            beyond = None if keep_bytes is None else await retention.beyond(self._reads, keep_bytes)
-        return retention.Keep(older_than, keep_newest, beyond)
+            last = None if keep_bytes is None else await upkeep.last_beyond(self._reads, keep_bytes)
+        made_before = None if older_than is None else self._clock() - older_than
+        return upkeep.expirable(made_before, keep_newest, last)
 
-    async def figures(self) -> LogSize:
+    async def size(self) -> LogSize:
         """Count and measure all trees; looks at every row."""
         with self._reading():
-            return await retention.figures(self._reads)
+            return await upkeep.size(self._reads)
 
     # Idempotency
 
@@ -356,17 +368,18 @@ class TreeLog:
 
         seconds: after which an unfinished claim counts as dead; more than the longest search takes.
         """
+        boot = self.boot_id
         return await self._write(
-            idempotency.claim, idempotency.Ask(key_id, key, body_hash, search_id, self.boot_id, seconds)
+            lambda tx: idempotency.claim(tx, key_id, key, body_hash, search_id, boot_id=boot, seconds=seconds)
         )
 
-    async def finish(self, response: Response) -> bool:
-        """Keep the answer of a claim, where no tree is appended with it. False where the claim is gone."""
-        return await self._write(idempotency.finish, response)
+    async def finish(self, answer: KeptAnswer) -> bool:
+        """Keep the answer of a claim without a tree. False if the claim is gone."""
+        return await self._write(lambda tx: idempotency.finish(tx, answer))
 
     async def abandon(self, key_id: str, key: str, search_id: str) -> bool:
         """Free a claimed key, its search having failed before any answer."""
-        return await self._write(idempotency.abandon, (key_id, key, search_id))
+        return await self._write(lambda tx: idempotency.abandon(tx, key_id, key, search_id))
 
     # Releases
 
@@ -374,12 +387,11 @@ class TreeLog:
         self, release_id: str, state: str, figures: Mapping[str, Any] | None = None
     ) -> None:
         """Record a release's state and figures, replacing what was recorded."""
-        await self._write(
-            releases.record, releases.Put(release_id, state, releases.figures_json(figures or {}))
-        )
+        text = releases.figures_json(figures or {})
+        await self._write(lambda tx: releases.record(tx, release_id, state, text))
 
     async def releases(self) -> Sequence[Release]:
-        """By id."""
+        """Return all recorded releases by id."""
         with self._reading():
             return await releases.every(self._reads)
 
@@ -389,45 +401,44 @@ class TreeLog:
     async def activate(
         self, release_id: str, note: str = "", kind: ActivationKind = "activate"
     ) -> Activation:
-        """Make a recorded release the active one. Raises `UnknownRelease`."""
-        return await self._write(releases.activate, (release_id, note, kind))
+        """Make a recorded release the active one. Raises `LogError` for an unknown one."""
+        return await self._write(lambda tx: releases.activate(tx, release_id, note, kind))
 
     async def activations(self) -> Sequence[Activation]:
-        """Newest first."""
+        """Return all activations, newest first."""
         with self._reading():
             return await releases.activations_of(self._reads)
 
-    # Upkeep
+    # Health
 
     async def probe(self) -> None:
         """Commit a write that changes nothing. Raises `LogError` if the log takes no writes."""
-        await self._write(touch, None)
+        await self._write(touch)
 
     def free_bytes(self) -> int | None:
-        """Free space on the disk that holds the log; `None` if the log is not a file of this machine."""
+        """Return the free space on the disk that holds the log; `None` if the log is not a file of this machine."""
         return shutil.disk_usage(self.store.path.parent).free if self.store.path else None
 
     async def verify(self, progress: Progress | None = None) -> VerifyReport:
-        """Derive every hash again, read every tree, compare every column with its body; see
-        `verify.verify`.
-        """
+        """Derive every hash again, read every tree, compare every column with its body."""
         with self._reading():
-            return await verify(self._reads, progress)
+            return await upkeep.verify(self._reads, progress)
 
     def _writing(self) -> Writer:
         if self._closed:
-            raise LogClosed("the log is closed")
+            raise LogError("the log is closed")
         if self._writer is None:
-            raise ReadOnlyLog("this log was opened read-only")
+            raise LogError("this log was opened read-only")
         return self._writer
 
     def _reading(self) -> AbstractContextManager[None]:
         if self._closed:
-            raise LogClosed("the log is closed")
+            raise LogError("the log is closed")
         return translated(self.store)
 
-    async def _write(self, write: Write[Item, Result], item: Item) -> Result:
-        async def prepare() -> Item:
-            return item
+    async def _write(self, write: Write[Result]) -> Result:
+        return await self._writing().submit(one_by_one, lambda: _ready(write))
 
-        return await self._writing().submit(write, prepare)
+
+async def _ready(item: Item) -> Item:
+    return item

@@ -1,11 +1,11 @@
-"""What goes into the log and comes out of it. Everything here is frozen; times are Unix seconds."""
+"""The records that go into the log and come out of it. All are frozen; times are Unix seconds."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ramify.search.codec import BadTree, tree_from_dict
 from ramify.search.tree import Tree
@@ -17,56 +17,18 @@ ActivationKind = Literal["activate", "rollback", "automatic"]
 """Asked for; asked to go back; done by the server itself, because a release failed or none was recorded."""
 
 
-def _parsed(text: str) -> dict[str, Any]:
-    """An object as `json.loads` reads it, the items of its lists one by one.
-
-    `json.loads` holds the interpreter for as long as it takes, a second for a large tree, and every other thread waits.
-    Raises `ValueError`, `RecursionError`.
-    """
-    try:
-        document = _in_pieces(text)
-    except json.JSONDecodeError:
-        document = None
-    if document is None:  # not as the log writes it: with spaces, or broken
-        document = json.loads(text)
-    return document
-
-
-def _in_pieces(text: str) -> dict[str, Any] | None:
-    """An object without spaces between its parts; `None` or an error if it is anything else."""
-    value, at = _DECODER.raw_decode, 0
-    document: dict[str, Any] = {}
-    while text[at : at + 2] == (',"' if document else '{"'):
-        name, at = value(text, at + 1)
-        if text.startswith(":[", at) and not text.startswith(":[]", at):
-            items: list[Any] = []
-            at += 1
-            while text[at : at + 1] == ("," if items else "["):
-                item, at = value(text, at + 1)
-                items.append(item)
-            if not text.startswith("]", at):
-                return None
-            document[name], at = items, at + 1
-        elif text.startswith(":", at):
-            document[name], at = value(text, at + 1)
-    return document if text[at:] == "}" else None
-
-
-_DECODER = json.JSONDecoder()
-
-
 @dataclass(frozen=True, slots=True)
 class Summary:
     """A logged tree without its body. Texts that SQL cannot hold have U+FFFD in their place."""
 
     seq: int
-    """Its place in the log, from 1, shared with outcomes; the order of commits."""
+    """Its place in the log, from 1, shared with feedback; the order of commits."""
     tree_id: str
     created_at: float
     status: str
     model: str
     release: str
-    """The release that wrote its first node; empty where there is none."""
+    """The release that wrote its first node; empty if there is none."""
     algorithm: str
     task: str | None
     n_nodes: int
@@ -80,7 +42,7 @@ class Summary:
     outcome_source: Source | None
     """Who gave it; `None` if there is none."""
     key_id: str
-    """The API key that asked; empty where none was needed."""
+    """The API key that asked; empty if none was needed."""
     train: bool
     prompt: str
     """Its first 200 characters."""
@@ -92,22 +54,22 @@ class Summary:
 class Entry(Summary):
     """A logged tree."""
 
+    kind: ClassVar[Literal["tree"]] = "tree"
     schema_version: int
     sha256: str
-    """Of `body`, hexadecimal; checked on reading."""
+    """Hash of `body`, hexadecimal; checked on reading."""
     body: bytes
     """The tree's JSON, ASCII."""
 
     def document(self) -> dict[str, Any]:
-        """The tree as JSON holds it. Raises `CorruptTree` if the body is not JSON."""
+        """Return the tree as JSON holds it. Raises `CorruptTree` if the body is not JSON."""
         try:
-            document = _parsed(self.body.decode("ascii"))
+            return parse_json(self.body.decode("ascii"))
         except (ValueError, RecursionError) as error:
             raise CorruptTree(self.tree_id, f"the body is not JSON: {error}") from error
-        return document
 
     def tree(self) -> Tree:
-        """Raises `CorruptTree` if the body is not a tree of this schema."""
+        """Return the tree. Raises `CorruptTree` if the body is not a tree of this schema."""
         try:
             return tree_from_dict(self.document())
         except BadTree as error:
@@ -118,6 +80,7 @@ class Entry(Summary):
 class Feedback:
     """A later verdict on an answer of a logged tree."""
 
+    kind: ClassVar[Literal["outcome"]] = "outcome"
     seq: int
     """Its place in the log, shared with trees."""
     outcome_id: str
@@ -125,9 +88,9 @@ class Feedback:
     tree_id: str
     """The tree that it is on."""
     node: int | None
-    """The node that ends the answer; `None` where only its text was given."""
+    """The node that ends the answer; `None` if only its text was given."""
     answer: str | None
-    """The answer's text, where given."""
+    """The answer's text, if given."""
     outcome: float
     """In [0, 1]; 1 is right."""
     source: Source
@@ -135,7 +98,7 @@ class Feedback:
     key_id: str
     """The API key that gave it; empty if none was needed."""
     comment: str
-    """What whoever gave it wrote beside it."""
+    """A remark of whoever gave it."""
     train: bool
     """Whether the key may feed training."""
     created_at: float
@@ -146,6 +109,7 @@ class Feedback:
 class CorruptRow:
     """A row that is not what was written. Readers count it and go on."""
 
+    kind: ClassVar[Literal["corrupt"]] = "corrupt"
     seq: int
     """Its place in the log."""
     tree_id: str
@@ -154,29 +118,16 @@ class CorruptRow:
     """One line for people."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One place of the log, as consumers read it."""
-
-    seq: int
-    kind: Literal["tree", "outcome", "corrupt"]
-    entry: Entry | None = None
-    outcome: Feedback | None = None
-    corrupt: CorruptRow | None = None
-
-    @property
-    def tree_id(self) -> str:
-        content = self.entry or self.outcome or self.corrupt
-        assert content is not None
-        return content.tree_id
+Record = Entry | Feedback | CorruptRow
+"""One place of the log, as consumers read it; `kind` is its name in lines of NDJSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which trees a listing shows; `None` asks for nothing. Texts match exactly but for `tree_id` and `text`."""
+    """Conditions on the trees of a listing; `None` sets none. Texts match exactly but for `tree_id` and `text`."""
 
     tree_id: str | None = None
-    """How its id starts."""
+    """The start of its id."""
     status: str | None = None
     model: str | None = None
     release: str | None = None
@@ -203,7 +154,7 @@ class Consumer:
     version: int
     """From 1, rising with every change: the ETag."""
     owner: str | None
-    """Who holds the lease; `None` where nobody does, or it has run out."""
+    """The holder of the lease; `None` if nobody holds it, or it has run out."""
     lease_expires: float | None
     updated_at: float
     key_id: str = ""
@@ -211,61 +162,42 @@ class Consumer:
 
 
 @dataclass(frozen=True, slots=True)
-class New:
-    """The key was free and is now claimed: run the search."""
+class Claim:
+    """The answer to a claim on an idempotency key."""
 
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """The search of this key is still running."""
-
+    state: Literal["new", "running", "answered", "other_body"]
+    """`new`: the key was free and is now claimed, so run the search. `running`: its search has not ended yet.
+    `answered`: its answer is `body`. `other_body`: the key was used with another request."""
     search_id: str
+    """The search that holds the key."""
+    body: bytes = b""
+    """The kept answer, if `answered`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Replay:
-    """The search of this key has answered."""
-
-    search_id: str
-    status: int
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """The key was used with another body."""
-
-    search_id: str
-
-
-Claim = New | Running | Replay | Conflict
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """The answer to keep for an idempotency key."""
+class KeptAnswer:
+    """An answer to keep for an idempotency key."""
 
     key_id: str
     key: str
     search_id: str
-    """That of the claim: an answer is kept only while its claim stands."""
-    status: int
+    """The claim's search: an answer is kept only while its claim stands."""
     body: bytes
     keep_seconds: float = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What the store knows of a release; its files are on disk."""
+    """A release as the log knows it; its files are on disk."""
 
     release_id: str
     state: str
     figures: Mapping[str, Any]
-    """The gate's and the canary's, JSON-ready."""
+    """Figures of the gate and the canary, JSON-ready."""
     created_at: float
     updated_at: float
     activated_at: float | None
-    """When it was last made the active one; `None` if never."""
+    """Unix seconds at which it was last made the active one; `None` if never."""
     active: bool
 
 
@@ -282,16 +214,16 @@ class Activation:
 
 @dataclass(frozen=True, slots=True)
 class ExpiryCounts:
-    """What retention removed."""
+    """Numbers of rows that expiry deleted."""
 
     trees: int
-    outcomes: int
+    feedback: int
     claims: int
 
 
 @dataclass(frozen=True, slots=True)
 class LogSize:
-    """Trees of the log, or a part of them."""
+    """Number and size of the log's trees, or of some of them."""
 
     trees: int
     bytes: int
@@ -302,6 +234,8 @@ class LogSize:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
+    """A row that `verify` rejects."""
+
     seq: int
     tree_id: str
     problem: str
@@ -309,7 +243,7 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What `verify` found."""
+    """The result of `verify`."""
 
     trees: int
     outcomes: int
@@ -320,3 +254,41 @@ class VerifyReport:
     @property
     def ok(self) -> bool:
         return not self.bad
+
+
+def parse_json(text: str) -> dict[str, Any]:
+    """Read an object as `json.loads` does, the items of its lists one by one.
+
+    `json.loads` holds the interpreter for as long as it takes, a second for a large tree, and every other thread waits.
+    Raises `ValueError`, `RecursionError`.
+    """
+    try:
+        document = _in_pieces(text)
+    except json.JSONDecodeError:
+        document = None
+    if document is None:  # not as the log writes it: with spaces, or broken
+        document = json.loads(text)
+    return document
+
+
+def _in_pieces(text: str) -> dict[str, Any] | None:
+    """Read an object without spaces between its parts; return `None` or raise for anything else."""
+    value, at = _DECODER.raw_decode, 0
+    document: dict[str, Any] = {}
+    while text[at : at + 2] == (',"' if document else '{"'):
+        name, at = value(text, at + 1)
+        if text.startswith(":[", at) and not text.startswith(":[]", at):
+            items: list[Any] = []
+            at += 1
+            while text[at : at + 1] == ("," if items else "["):
+                item, at = value(text, at + 1)
+                items.append(item)
+            if not text.startswith("]", at):
+                return None
+            document[name], at = items, at + 1
+        elif text.startswith(":", at):
+            document[name], at = value(text, at + 1)
+    return document if text[at:] == "}" else None
+
+
+_DECODER = json.JSONDecoder()

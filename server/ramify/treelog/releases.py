@@ -1,69 +1,51 @@
-"""Which releases there are, what their gates said, and which one is active."""
+"""Releases that the log knows, the figures of their gates, and the history of which one was active."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from ramify.treelog.errors import BadEntry, LogError, UnknownRelease
+from ramify.treelog.errors import LogError
 from ramify.treelog.records import Activation, ActivationKind, Release
 from ramify.treelog.schema import activations, releases
-from ramify.treelog.transaction import Transaction
-
-
-@dataclass(frozen=True, slots=True)
-class Put:
-    """A release's state and figures, as they replace what is recorded."""
-
-    release_id: str
-    state: str
-    figures: str
+from ramify.treelog.writer import Transaction
 
 
 def figures_json(figures: Mapping[str, Any]) -> str:
+    """Write a release's figures. Raises `LogError` if they are not JSON."""
     try:
         return json.dumps(figures, allow_nan=False, sort_keys=True)
     except (TypeError, ValueError) as error:
-        raise BadEntry(f"a release's figures must be JSON: {error}") from error
+        raise LogError(f"a release's figures must be JSON: {error}") from error
 
 
-async def record(tx: Transaction, items: Sequence[Put]) -> list[LogError | None]:
-    for item in items:
-        values = {"state": item.state, "figures": item.figures, "updated_at": tx.now}
-        known = update(releases).where(releases.c.release_id == item.release_id).values(values)
-        if not (await tx.conn.execute(known)).rowcount:
-            new = {"release_id": item.release_id, "created_at": tx.now}
-            await tx.conn.execute(insert(releases).values(values | new))
-    return [None for _ in items]
+async def record(tx: Transaction, release_id: str, state: str, figures: str) -> None:
+    """Record a release, replacing the state and figures that were recorded."""
+    values = {"state": state, "figures": figures, "updated_at": tx.now}
+    known = update(releases).where(releases.c.release_id == release_id).values(values)
+    if not (await tx.conn.execute(known)).rowcount:
+        new = {"release_id": release_id, "created_at": tx.now}
+        await tx.conn.execute(insert(releases).values(values | new))
 
 
-async def activate(
-    tx: Transaction, items: Sequence[tuple[str, str, ActivationKind]]
-) -> list[Activation | LogError]:
-    """Append activations (release id, note, kind)."""
-    return [await _activate(tx, *item) for item in items]
-
-
-async def _activate(
-    tx: Transaction, release_id: str, note: str, kind: ActivationKind
-) -> Activation | LogError:
+async def activate(tx: Transaction, release_id: str, note: str, kind: ActivationKind) -> Activation:
+    """Append an activation. Raises `LogError` for a release that is not recorded."""
     known = select(releases.c.release_id).where(releases.c.release_id == release_id)
     if (await tx.conn.execute(known)).first() is None:
-        return UnknownRelease(f"no release {release_id} is recorded")
+        raise LogError(f"no release {release_id} is recorded")
     last = (await tx.conn.execute(select(func.max(activations.c.id)))).scalar_one()
     activation = Activation((last or 0) + 1, release_id, note, tx.now, kind)
-    values = {name: getattr(activation, name) for name in Activation.__slots__}
-    await tx.conn.execute(insert(activations).values(values))
+    await tx.conn.execute(insert(activations).values(asdict(activation)))
     return activation
 
 
 async def every(engine: AsyncEngine) -> list[Release]:
-    """By id."""
+    """Return all releases by id."""
     async with engine.connect() as conn:
         history = await _history(conn)
         rows = (await conn.execute(select(releases).order_by(releases.c.release_id))).mappings().all()
@@ -80,7 +62,7 @@ async def every(engine: AsyncEngine) -> list[Release]:
 
 
 async def activations_of(engine: AsyncEngine) -> list[Activation]:
-    """Newest first."""
+    """Return all activations, newest first."""
     async with engine.connect() as conn:
         return await _history(conn)
 

@@ -1,14 +1,23 @@
-"""The tables as they are now. Migrations spell out how they came to be and never import this."""
+"""The tables as they are now, and the migrations that bring a store to them.
+
+Migrations only append and never import this module; there is no way back but a backup.
+"""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Connection,
     Double,
     Index,
     Integer,
@@ -18,31 +27,29 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    text,
 )
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ramify.treelog.errors import LogError
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def plain(text: str) -> str:
-    """Text that both stores hold: PostgreSQL refuses NUL, neither takes half a surrogate pair. Same length."""
+    """Replace each character that a store cannot hold by one that it can: PostgreSQL refuses NUL, neither store takes
+    half a surrogate pair."""
     return _UNSTORABLE.sub("\ufffd", text)
 
 
-class PlainString(TypeDecorator[str]):
-    """Text made `plain` on its way in, also where it is only compared with."""
+class PlainText(TypeDecorator[str]):
+    """Text made `plain` on its way in, also if it is only compared with."""
 
-    impl = String
+    impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Any) -> str | None:
         return None if value is None else plain(value)
-
-
-class PlainText(PlainString):
-    """The same, long."""
-
-    impl = Text
-    cache_ok = True
 
 
 metadata = MetaData()
@@ -56,24 +63,24 @@ counter = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("last", Big, nullable=False),
 )
-"""One row: the last `seq` given out. Locking it is what makes a writer the only one."""
+"""One row: the last `seq` given out. A writer that holds its lock is the only one."""
 
 trees = Table(
     "trees",
     metadata,
     Column("seq", Big, primary_key=True, autoincrement=False),
-    Column("tree_id", PlainString, nullable=False, unique=True),
+    Column("tree_id", PlainText, nullable=False, unique=True),
     Column("created_at", Double, nullable=False),
-    Column("status", PlainString, nullable=False),
-    Column("model", PlainString, nullable=False),
-    Column("release", PlainString, nullable=False),
-    Column("algorithm", PlainString, nullable=False),
-    Column("task", PlainString),
+    Column("status", PlainText, nullable=False),
+    Column("model", PlainText, nullable=False),
+    Column("release", PlainText, nullable=False),
+    Column("algorithm", PlainText, nullable=False),
+    Column("task", PlainText),
     Column("n_nodes", Big, nullable=False),
     Column("n_tokens", Big, nullable=False),
     Column("best_value", Double),
     Column("outcome", Double),
-    Column("key_id", PlainString, nullable=False),
+    Column("key_id", PlainText, nullable=False),
     Column("train", Boolean, nullable=False),
     Column("prompt", PlainText, nullable=False),
     Column("answer", PlainText),
@@ -89,47 +96,46 @@ trees = Table(
 SUMMARY = [
     c for c in trees.c if c.name not in ("body", "sha256", "schema_version", "answer_node", "verdict_seq")
 ]
-"""What a listing shows: everything but the body."""
+"""The columns that a listing shows."""
 
-outcomes = Table(
-    "outcomes",
+feedback = Table(
+    "feedback",
     metadata,
     Column("seq", Big, primary_key=True, autoincrement=False),
-    Column("outcome_id", PlainString, nullable=False, unique=True),
-    Column("tree_id", PlainString, nullable=False),
+    Column("outcome_id", PlainText, nullable=False, unique=True),
+    Column("tree_id", PlainText, nullable=False),
     Column("node", Big),
     Column("answer", PlainText),
     Column("outcome", Double, nullable=False),
-    Column("source", PlainString, nullable=False),
-    Column("key_id", PlainString, nullable=False),
+    Column("source", PlainText, nullable=False),
+    Column("key_id", PlainText, nullable=False),
     Column("comment", PlainText, nullable=False),
     Column("train", Boolean, nullable=False),
     Column("created_at", Double, nullable=False),
-    Index("ix_outcomes_tree_id", "tree_id"),
+    Index("ix_feedback_tree_id", "tree_id"),
 )
 
 consumers = Table(
     "consumers",
     metadata,
-    Column("name", PlainString, primary_key=True),
+    Column("name", PlainText, primary_key=True),
     Column("cursor", Big, nullable=False),
     Column("version", Big, nullable=False),
-    Column("owner", PlainString),
+    Column("owner", PlainText),
     Column("lease_expires", Double),
     Column("updated_at", Double, nullable=False),
-    Column("key_id", PlainString, nullable=False, server_default=""),
+    Column("key_id", PlainText, nullable=False),
 )
 
 idempotency = Table(
     "idempotency",
     metadata,
-    Column("key_id", PlainString, primary_key=True),
-    Column("key", PlainString, primary_key=True),
-    Column("body_hash", PlainString, nullable=False),
-    Column("search_id", PlainString, nullable=False),
-    Column("state", PlainString, nullable=False),
-    Column("boot_id", PlainString, nullable=False),
-    Column("status", Integer),
+    Column("key_id", PlainText, primary_key=True),
+    Column("key", PlainText, primary_key=True),
+    Column("body_hash", PlainText, nullable=False),
+    Column("search_id", PlainText, nullable=False),
+    Column("state", PlainText, nullable=False),
+    Column("boot_id", PlainText, nullable=False),
     Column("body", LargeBinary),
     Column("expires_at", Double, nullable=False),
     Index("ix_idempotency_expires_at", "expires_at"),
@@ -138,8 +144,8 @@ idempotency = Table(
 releases = Table(
     "releases",
     metadata,
-    Column("release_id", PlainString, primary_key=True),
-    Column("state", PlainString, nullable=False),
+    Column("release_id", PlainText, primary_key=True),
+    Column("state", PlainText, nullable=False),
     Column("figures", PlainText, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
@@ -149,9 +155,57 @@ activations = Table(
     "activations",
     metadata,
     Column("id", Big, primary_key=True, autoincrement=False),
-    Column("release_id", PlainString, nullable=False),
+    Column("release_id", PlainText, nullable=False),
     Column("note", PlainText, nullable=False),
     Column("activated_at", Double, nullable=False),
-    Column("kind", PlainString, nullable=False, server_default="activate"),
+    Column("kind", PlainText, nullable=False),
 )
 """Append-only; the newest row names the active release."""
+
+
+SCRIPTS = Path(__file__).with_name("migrations")
+_LOCK = 0x72616D696679  # "ramify": the PostgreSQL advisory lock that one migration at a time holds
+
+
+async def upgrade(engine: AsyncEngine) -> None:
+    """Migrate to the newest schema in one transaction: a kill leaves the schema as it was."""
+    async with engine.begin() as conn:
+        if engine.dialect.name == "postgresql":
+            await conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        await conn.run_sync(_upgrade)
+
+
+async def check(engine: AsyncEngine) -> None:
+    """Raise `LogError` unless the store has exactly this build's schema."""
+    async with engine.connect() as conn:
+        revision = await conn.run_sync(_revision)
+    if revision != _newest():
+        raise LogError(
+            f"the log's schema is {revision or 'missing'} and this Ramify reads {_newest()}; "
+            "`ramify serve` with this version migrates an older one"
+        )
+
+
+def _newest() -> str:
+    head = ScriptDirectory(str(SCRIPTS)).get_current_head()
+    assert head is not None
+    return head
+
+
+def _revision(conn: Connection) -> str | None:
+    return MigrationContext.configure(conn).get_current_revision()
+
+
+def _upgrade(conn: Connection) -> None:
+    revision = _revision(conn)
+    if revision == _newest():
+        return
+    known = {script.revision for script in ScriptDirectory(str(SCRIPTS)).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise LogError(
+            f"the log's schema {revision} was written by a newer Ramify; this one knows {_newest()}"
+        )
+    config = Config()
+    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
+    config.attributes["connection"] = conn
+    command.upgrade(config, "head")

@@ -1,38 +1,91 @@
 """Group commit: writes that arrive while one transaction commits share the next.
 
-Nothing waits for company: a lone write is committed at once, and the batch grows only as fast as the disk
-is slow. A write is a function of a transaction and a list of items, called once for each run of items that
-are queued together; it gives back, for each item, a result or the `LogError` that its caller shall get. An
-exception instead rolls the batch back, and every item is tried again by itself, so that one bad record
-fails alone.
+Nothing waits for company: a lone write is committed at once, and the batch grows only as fast as the disk is slow. A
+write is a function of a transaction. It raises `LogError` before it has changed anything, and then its caller alone
+hears of it. Any other exception rolls the batch back, and each write is tried again by itself, so that one bad record
+fails alone. Appended trees go to one function as a list, which needs three statements however many they are.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeVar
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from ramify.treelog.engine import connection_lost, foreign, store_error
-from ramify.treelog.errors import LogClosed, LogDeadline, LogError, LogFull
-from ramify.treelog.transaction import Transaction, write_transaction
-from ramify.treelog.urls import Store
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-Write = Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Result | LogError]]]
+from ramify.treelog.errors import LogError, StoreError
+from ramify.treelog.schema import counter
+from ramify.treelog.store import Store, connection_lost, foreign, log_error
 
 RECONNECT = (0.0, 0.1, 0.5, 1.0)
 """Seconds before each new attempt of a batch whose connection broke. A longer outage is the caller's to wait for."""
 
 
+@dataclass(slots=True)
+class Transaction:
+    """The one open write transaction of the store, whoever else writes there, and the counter of every `seq`."""
+
+    conn: AsyncConnection
+    now: float
+    """Unix seconds, as of holding the lock."""
+    last: int
+    """The last `seq` given out: the high-water mark that this transaction will leave."""
+
+    def draw(self) -> int:
+        """Take the next `seq`. A rolled-back one is drawn again, a committed one never, even once deleted."""
+        self.last += 1
+        return self.last
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Write = Callable[[Transaction], Awaitable[Result]]
+"""One write. It may run twice, after a rollback or a lost connection."""
+BatchWrite = Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Result | LogError]]]
+"""Many writes at once: for each item its result, or the error that its caller shall get."""
+
+
+@asynccontextmanager
+async def write_transaction(engine: AsyncEngine, clock: Callable[[], float]) -> AsyncIterator[Transaction]:
+    """Commit durably on leaving; roll back on any error.
+
+    The lock on the counter's row (on SQLite, BEGIN IMMEDIATE) is held from the first statement to the commit: numbers
+    are drawn in the order in which they become visible, so no reader can pass a number that is still to come.
+    """
+    async with engine.begin() as conn:
+        before = (await conn.execute(select(counter.c.last).with_for_update())).scalar_one()
+        transaction = Transaction(conn, clock(), before)
+        yield transaction
+        if transaction.last != before:
+            await conn.execute(update(counter).values(last=transaction.last))
+
+
+async def touch(tx: Transaction) -> None:
+    """Write the counter as it is, so that the commit proves that the store takes writes."""
+    await tx.conn.execute(update(counter).values(last=tx.last))
+
+
+async def one_by_one(tx: Transaction, writes: Sequence[Write[Result]]) -> list[Result | LogError]:
+    """Run each write; a refusal is its own."""
+    results: list[Result | LogError] = []
+    for write in writes:
+        try:
+            results.append(await write(tx))
+        except LogError as refusal:
+            results.append(refusal)
+    return results
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
-    write: Write[Any, Any]
+    """A queued item, and the future that its caller awaits."""
+
+    write: BatchWrite[Any, Any]
     item: Any
     done: asyncio.Future[Any]
 
@@ -67,15 +120,15 @@ class Writer:
         """Writes that wait for their commit."""
         self._task = asyncio.create_task(self._run(), name="ramify-treelog-writer")
 
-    async def submit(self, write: Write[Item, Result], prepare: Callable[[], Awaitable[Item]]) -> Result:
-        """Queue what `prepare` gives and return its result once that is committed.
+    async def submit(self, write: BatchWrite[Item, Result], prepare: Callable[[], Awaitable[Item]]) -> Result:
+        """Queue the item that `prepare` returns, and return its result once that is committed.
 
-        A caller cancelled while its item is being prepared has written nothing; cancelled later, or timed
-        out with `LogDeadline`, its item is still written whole. `LogFull`: no room before the deadline,
-        nothing written.
+        A caller cancelled while its item is being prepared has written nothing; cancelled or late after that, its item
+        is still written whole. Raises `StoreError` if there is no room before the deadline, so that nothing was
+        written, or no commit before it.
         """
         if self._closing:
-            raise LogClosed("the log is closed")
+            raise LogError("the log is closed")
         due = asyncio.get_running_loop().time() + self._deadline
         self._open += 1
         self._idle.clear()
@@ -88,17 +141,17 @@ class Writer:
             async with asyncio.timeout_at(due):
                 result: Result = await asyncio.shield(job.done)
         except TimeoutError as error:
-            raise LogDeadline(f"not committed within {self._deadline:g} s; it may still be") from error
+            raise StoreError(f"not committed within {self._deadline:g} s; it may still be") from error
         return result
 
     async def _enqueue(
-        self, write: Write[Item, Result], prepare: Callable[[], Awaitable[Item]], due: float
+        self, write: BatchWrite[Item, Result], prepare: Callable[[], Awaitable[Item]], due: float
     ) -> _Job:
         try:
             async with asyncio.timeout_at(due):
                 await self._slots.acquire()
         except TimeoutError as error:
-            raise LogFull(
+            raise StoreError(
                 f"no room in the queue of writes for {self._deadline:g} s; nothing was written"
             ) from error
         try:
@@ -113,7 +166,7 @@ class Writer:
 
     def _landed(self, done: asyncio.Future[Any]) -> None:
         self.pending -= 1
-        done.exception()  # seen, even where its caller is gone
+        done.exception()  # seen, even if its caller is gone
         self._slots.release()
         self._settled()
 
@@ -148,11 +201,11 @@ class Writer:
     async def _recover(self, batch: Sequence[_Job], error: Exception, delays: Sequence[float]) -> None:
         lost = connection_lost(error)
         if lost and delays:
-            # Should the lost commit have landed, each write knows its own traces and is not done twice.
+            # Should the lost commit have landed: a tree or verdict that is there already is not written twice.
             await asyncio.sleep(delays[0])
             await self._commit(batch, delays[1:])
         elif lost or len(batch) == 1:
-            _fail(batch, store_error(self._store, error) if foreign(error) else error, error)
+            _fail(batch, log_error(self._store, error) if foreign(error) else error, error)
         else:
             for job in batch:
                 await self._commit([job], delays)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from ramify.api.large_answers import accepted
 from ramify.search.tree import Tree
-from ramify.treelog.records import _parsed
+from ramify.treelog.records import parse_json
 
 from .world import PROMPT, World
 
@@ -143,7 +143,7 @@ JSON = st.recursive(
 @given(st.dictionaries(st.text(), JSON), st.booleans(), st.integers(0, 200))
 def test_a_body_read_in_pieces_is_what_it_is_read_whole(value: Any, compact: bool, cut: int) -> None:
     text = json.dumps(value, separators=(",", ":") if compact else None)
-    assert _parsed(text) == json.loads(text)
+    assert parse_json(text) == json.loads(text)
     if 0 < cut < len(text):
         with pytest.raises(json.JSONDecodeError):
-            _parsed(text[:cut])
+            parse_json(text[:cut])

@@ -57,7 +57,7 @@ async def test_a_leased_consumer_is_not_deleted(world: World) -> None:
 async def test_a_log_that_is_to_stay_small_loses_its_oldest(tmp_path: Path) -> None:
     async with a_world(tmp_path) as world:
         made = await filled(world, 6)
-        most = (await world.log.figures()).bytes * 7 // 12  # three and a half of six
+        most = (await world.log.size()).bytes * 7 // 12  # three and a half of six
         assert (await world.log.expirable(keep_bytes=most)).trees == 3
     async with a_world(tmp_path, retention={"bytes": most}) as world:
         await world.context.retention.once()

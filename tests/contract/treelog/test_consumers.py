@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ramify.treelog import BadCursor, BadEntry, Consumer, ExpiryCounts, LeaseHeld, StaleVersion, TreeLog
+from ramify.treelog import BadCursor, Consumer, ConsumerConflict, ExpiryCounts, LogError, TreeLog
 from treelog_trees import make_tree
 
 pytestmark = pytest.mark.anyio
@@ -23,7 +23,7 @@ async def test_a_consumer_is_registered_once_and_starts_at_the_beginning(log: Tr
     made = await log.put_consumer("trainer", version=None)
     assert (made.cursor, made.version, made.owner) == (0, 1, None)
     assert await log.get_consumer("trainer") == made
-    with pytest.raises(StaleVersion, match="is at version 1, no version was given"):
+    with pytest.raises(ConsumerConflict, match="is at version 1, no version was given"):
         await log.put_consumer("trainer", version=None)
     assert await log.consumers() == [made]
 
@@ -33,10 +33,10 @@ async def test_a_cursor_moves_only_from_the_version_last_seen(log: TreeLog) -> N
     await log.put_consumer("trainer", version=None)
     moved = await log.put_consumer("trainer", version=1, cursor=2)
     assert (moved.cursor, moved.version) == (2, 2)
-    with pytest.raises(StaleVersion) as stale:
+    with pytest.raises(ConsumerConflict) as stale:
         await log.put_consumer("trainer", version=1, cursor=3)
-    assert stale.value.version == 2
-    with pytest.raises(StaleVersion, match="not registered"):
+    assert stale.value.code == "stale_version"
+    with pytest.raises(ConsumerConflict, match="not registered"):
         await log.put_consumer("other", version=1)
 
 
@@ -45,7 +45,7 @@ async def test_two_trainers_cannot_both_advance_one_cursor(log: TreeLog) -> None
     await log.put_consumer("trainer", version=None)
     moves = (log.put_consumer("trainer", version=1, cursor=i) for i in range(1, 9))
     results = await asyncio.gather(*moves, return_exceptions=True)
-    assert [type(r) for r in results] == [Consumer] + [StaleVersion] * 7
+    assert [type(r) for r in results] == [Consumer] + [ConsumerConflict] * 7
 
 
 async def test_a_cursor_is_never_beyond_the_log_and_goes_back_only_when_told(log: TreeLog) -> None:
@@ -64,12 +64,13 @@ async def test_a_lease_keeps_others_off_until_it_runs_out(log: TreeLog) -> None:
     await _fill(log, 1)
     held = await log.put_consumer("trainer", version=None, owner="a", lease_seconds=0.5)
     assert held.owner == "a"
-    with pytest.raises(LeaseHeld) as refused:
+    with pytest.raises(ConsumerConflict) as refused:
         await log.put_consumer("trainer", version=1, cursor=1, owner="b", lease_seconds=60)
-    assert (refused.value.owner, refused.value.expires) == ("a", held.lease_expires)
-    with pytest.raises(LeaseHeld):
+    assert refused.value.code == "lease_held"
+    assert f"leased to a until {held.lease_expires:.0f}" in str(refused.value)
+    with pytest.raises(ConsumerConflict, match="is leased"):
         await log.put_consumer("trainer", version=1, cursor=1)
-    with pytest.raises(LeaseHeld):
+    with pytest.raises(ConsumerConflict, match="is leased"):
         await log.delete_consumer("trainer")
     renewed = await log.put_consumer("trainer", version=1, cursor=1, owner="a", lease_seconds=0.5)
     assert (renewed.lease_expires or 0) > (held.lease_expires or 0)
@@ -87,7 +88,7 @@ async def test_no_step_of_the_wall_clock_ends_or_prolongs_a_lease(
     clock.advance(step)
     seen = await log.get_consumer("trainer")
     assert seen == held
-    with pytest.raises(LeaseHeld):
+    with pytest.raises(ConsumerConflict, match="is leased"):
         await log.put_consumer("trainer", version=1, owner="b", lease_seconds=60)
     renewed = await log.put_consumer("trainer", version=1, owner="a", lease_seconds=60)
     assert 0 <= (renewed.lease_expires or 0) - (held.lease_expires or 0) < 30
@@ -96,7 +97,7 @@ async def test_no_step_of_the_wall_clock_ends_or_prolongs_a_lease(
 async def test_a_lease_is_its_api_keys_whatever_owner_another_key_names(log: TreeLog) -> None:
     await _fill(log, 1)
     await log.put_consumer("trainer", version=None, owner="a", lease_seconds=60, key_id="alice")
-    with pytest.raises(LeaseHeld, match="alice"):
+    with pytest.raises(ConsumerConflict, match="alice"):
         await log.put_consumer("trainer", version=1, cursor=1, owner="a", lease_seconds=60, key_id="bob")
     moved = await log.put_consumer(
         "trainer", version=1, cursor=1, owner="a", lease_seconds=60, key_id="alice"
@@ -138,7 +139,7 @@ async def test_retention_keeps_the_young(log: TreeLog, clock: Any) -> None:
     await _fill(log, 2, created_at=clock.now - 10)
     assert await log.expire(older_than=50) == ExpiryCounts(3, 0, 0)
     assert await log.expire(older_than=50, keep_newest=0) == ExpiryCounts(0, 0, 0)
-    with pytest.raises(BadEntry, match="say what to keep"):
+    with pytest.raises(LogError, match="say what to keep"):
         await log.expire()
 
 
@@ -150,12 +151,12 @@ async def test_retention_of_a_long_log_goes_in_chunks_to_the_end(log: TreeLog) -
 async def test_retention_by_size_and_age_deletes_what_either_names(log: TreeLog, clock: Any) -> None:
     old = await _fill(log, 2, created_at=clock.now - 100)
     young = await _fill(log, 4, created_at=clock.now - 10)
-    figures = await log.figures()
-    assert (figures.trees, figures.oldest) == (6, clock.now - 100)
-    most = figures.bytes * 7 // 12  # three and a half of six
+    size = await log.size()
+    assert (size.trees, size.oldest) == (6, clock.now - 100)
+    most = size.bytes * 7 // 12  # three and a half of six
     rules = {"older_than": 50.0, "keep_bytes": most}
     assert (await log.expirable(**rules)).trees == 3
     assert (await log.expire(**rules)).trees == 3
     assert [r.tree_id async for r in log.read()] == [*old, *young][3:]
-    assert (await log.figures()).bytes <= most
+    assert (await log.size()).bytes <= most
     assert await log.expire(keep_bytes=0, keep_newest=1) == ExpiryCounts(2, 0, 0)

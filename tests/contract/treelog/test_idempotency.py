@@ -5,87 +5,91 @@ from typing import Any
 
 import pytest
 
-from ramify.treelog import Conflict, New, Replay, Response, Running, TreeLog
+from ramify.treelog import Claim, KeptAnswer, TreeLog
 from treelog_trees import make_tree
 
 pytestmark = pytest.mark.anyio
 
 
-def _response(search_id: str = "srch_1", **fields: Any) -> Response:
-    return Response("alice", "round-1", search_id, 200, b'{"answer":"24"}', **fields)
+def _answer(search_id: str = "srch_1", **fields: Any) -> KeptAnswer:
+    return KeptAnswer("alice", "round-1", search_id, b'{"answer":"24"}', **fields)
 
 
 async def test_a_key_is_claimed_once_and_replays_its_answer(log: TreeLog) -> None:
-    assert await log.claim("alice", "round-1", "hash", "srch_1") == New()
-    assert await log.claim("alice", "round-1", "hash", "srch_2") == Running("srch_1")
-    assert await log.finish(_response())
-    assert await log.claim("alice", "round-1", "hash", "srch_3") == Replay("srch_1", 200, b'{"answer":"24"}')
+    assert await log.claim("alice", "round-1", "hash", "srch_1") == Claim("new", "srch_1")
+    assert await log.claim("alice", "round-1", "hash", "srch_2") == Claim("running", "srch_1")
+    assert await log.finish(_answer())
+    assert await log.claim("alice", "round-1", "hash", "srch_3") == Claim(
+        "answered", "srch_1", b'{"answer":"24"}'
+    )
 
 
 async def test_of_many_claims_at_once_one_is_new(log: TreeLog) -> None:
     claims = await asyncio.gather(*(log.claim("alice", "k", "hash", f"srch_{i}") for i in range(20)))
-    assert claims == [New()] + [Running("srch_0")] * 19
+    assert claims == [Claim("new", "srch_0")] + [Claim("running", "srch_0")] * 19
 
 
 async def test_another_body_under_a_used_key_conflicts(log: TreeLog) -> None:
     await log.claim("alice", "round-1", "hash", "srch_1")
-    assert await log.claim("alice", "round-1", "other", "srch_2") == Conflict("srch_1")
-    await log.finish(_response())
-    assert await log.claim("alice", "round-1", "other", "srch_2") == Conflict("srch_1")
+    assert await log.claim("alice", "round-1", "other", "srch_2") == Claim("other_body", "srch_1")
+    await log.finish(_answer())
+    assert await log.claim("alice", "round-1", "other", "srch_2") == Claim("other_body", "srch_1")
 
 
 async def test_keys_of_different_callers_do_not_meet(log: TreeLog) -> None:
     await log.claim("alice", "round-1", "hash", "srch_1")
-    assert await log.claim("bob", "round-1", "hash", "srch_2") == New()
+    assert await log.claim("bob", "round-1", "hash", "srch_2") == Claim("new", "srch_2")
 
 
 async def test_an_abandoned_key_is_free_and_an_answered_one_is_not_abandoned(log: TreeLog) -> None:
     await log.claim("alice", "round-1", "hash", "srch_1")
     assert not await log.abandon("alice", "round-1", "srch_2")
     assert await log.abandon("alice", "round-1", "srch_1")
-    assert await log.claim("alice", "round-1", "hash", "srch_2") == New()
-    await log.finish(_response("srch_2"))
+    assert await log.claim("alice", "round-1", "hash", "srch_2") == Claim("new", "srch_2")
+    await log.finish(_answer("srch_2"))
     assert not await log.abandon("alice", "round-1", "srch_2")
 
 
 async def test_a_claim_runs_out_and_its_late_search_no_longer_answers(log: TreeLog, clock: Any) -> None:
     await log.claim("alice", "round-1", "hash", "srch_1", seconds=60)
     clock.advance(60)
-    assert await log.claim("alice", "round-1", "hash", "srch_2") == New()
-    assert not await log.finish(_response("srch_1"))
-    assert await log.claim("alice", "round-1", "hash", "srch_3") == Running("srch_2")
+    assert await log.claim("alice", "round-1", "hash", "srch_2") == Claim("new", "srch_2")
+    assert not await log.finish(_answer("srch_1"))
+    assert await log.claim("alice", "round-1", "hash", "srch_3") == Claim("running", "srch_2")
 
 
 async def test_a_kept_answer_runs_out(log: TreeLog, clock: Any) -> None:
     await log.claim("alice", "round-1", "hash", "srch_1")
-    await log.finish(_response(keep_seconds=100))
+    await log.finish(_answer(keep_seconds=100))
     clock.advance(100)
     assert (await log.expire(keep_newest=10)).claims == 1
-    assert await log.claim("alice", "round-1", "hash", "srch_2") == New()
+    assert await log.claim("alice", "round-1", "hash", "srch_2") == Claim("new", "srch_2")
 
 
 async def test_an_answer_is_kept_with_its_tree_or_not_at_all(log: TreeLog) -> None:
     await log.claim("alice", "round-1", "hash", "srch_1")
     tree = make_tree(id="tree_1")
-    await log.append(tree, "alice", response=_response())
-    assert await log.claim("alice", "round-1", "hash", "srch_2") == Replay("srch_1", 200, b'{"answer":"24"}')
+    await log.append(tree, "alice", answer=_answer())
+    assert await log.claim("alice", "round-1", "hash", "srch_2") == Claim(
+        "answered", "srch_1", b'{"answer":"24"}'
+    )
 
 
 async def test_deleting_a_tree_deletes_the_answer_kept_of_it(log: TreeLog) -> None:
     await log.claim("alice", "round-1", "hash", "srch_1")
-    await log.append(make_tree(id="tree_1"), "alice", response=_response())
+    await log.append(make_tree(id="tree_1"), "alice", answer=_answer())
     await log.delete("tree_1")
-    assert await log.claim("alice", "round-1", "hash", "srch_2") == New()
+    assert await log.claim("alice", "round-1", "hash", "srch_2") == Claim("new", "srch_2")
 
 
 async def test_a_claim_of_a_dead_process_does_not_block_its_key_for_ever(url: str, clock: Any) -> None:
     async with await TreeLog.open(url, clock=clock) as log:
         await log.claim("alice", "running", "hash", "srch_1", seconds=60)
         await log.claim("alice", "round-1", "hash", "srch_1")
-        await log.finish(_response())
+        await log.finish(_answer())
     async with await TreeLog.open(url, clock=clock) as log:
         if log.store.kind == "postgresql":  # another server may be alive: there a claim has to run out
-            assert await log.claim("alice", "running", "hash", "srch_2") == Running("srch_1")
+            assert await log.claim("alice", "running", "hash", "srch_2") == Claim("running", "srch_1")
             clock.advance(60)
-        assert await log.claim("alice", "running", "hash", "srch_2") == New()
-        assert isinstance(await log.claim("alice", "round-1", "hash", "srch_2"), Replay)
+        assert await log.claim("alice", "running", "hash", "srch_2") == Claim("new", "srch_2")
+        assert (await log.claim("alice", "round-1", "hash", "srch_2")).state == "answered"

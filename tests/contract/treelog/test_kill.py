@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ramify.treelog import StoreLocked, TreeLog
+from ramify.treelog import LogError, TreeLog
 from treelog_trees import make_tree
 
 pytestmark = pytest.mark.anyio
@@ -47,7 +47,7 @@ async def test_every_acknowledged_tree_survives_kill_9_and_nothing_needs_repair(
 async def test_a_second_writer_on_one_sqlite_file_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/log.db"
     async with await TreeLog.open(url):
-        with pytest.raises(StoreLocked, match=f"process {os.getpid()} is writing {tmp_path}/log.db"):
+        with pytest.raises(LogError, match=f"process {os.getpid()} is writing {tmp_path}/log.db"):
             await TreeLog.open(f"sqlite:///{tmp_path}/../{tmp_path.name}/log.db")
     async with await TreeLog.open(url) as log:
         await log.append(make_tree())

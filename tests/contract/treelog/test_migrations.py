@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from ramify.treelog import StoreLocked, TreeLog
-from ramify.treelog.engine import reader_engine
+from ramify.treelog import LogError, TreeLog, schema
 from ramify.treelog.schema import metadata
+from ramify.treelog.store import reader_engine
 from treelog_trees import make_tree
 
 pytestmark = pytest.mark.anyio
@@ -28,29 +30,42 @@ async def test_opens_at_once_migrate_once(url: str) -> None:
     opened = await asyncio.gather(*(TreeLog.open(url) for _ in range(6)), return_exceptions=True)
     logs = [log for log in opened if isinstance(log, TreeLog)]
     refused = [type(error) for error in opened if not isinstance(error, TreeLog)]
-    assert refused == ([StoreLocked] * 5 if url.startswith("sqlite") else [])
+    assert refused == ([LogError] * 5 if url.startswith("sqlite") else [])
     seqs = await asyncio.gather(*(log.append(make_tree()) for log in logs))
     assert sorted(seqs) == list(range(1, len(logs) + 1))
     for log in logs:
         await log.close()
 
 
-async def test_an_older_log_learns_which_answer_was_chosen_and_what_was_said_of_it_last(url: str) -> None:
-    tree, other = make_tree(), make_tree()
+NEXT = """
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+
+
+def upgrade() -> None:
+    op.add_column("trees", sa.Column("colour", sa.Text))
+"""
+
+
+async def test_a_log_is_brought_to_the_next_schema_and_its_trees_stay(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = tmp_path / "migrations"
+    shutil.copytree(schema.SCRIPTS, newer)
+    (newer / "versions" / "v0002_next.py").write_text(NEXT)
     async with await TreeLog.open(url) as log:
-        for made in (tree, other):
-            await log.append(made)
-        await log.add_feedback(tree.id, 1.0, node=3)
-        await log.add_feedback(other.id, 1.0, node=1)
-        assert log._writes is not None
-        async with log._writes.begin() as conn:
-            for table, column in (
-                ("trees", "answer_node"),
-                ("trees", "verdict_seq"),
-                ("consumers", "key_id"),
-            ):
-                await conn.exec_driver_sql(f"ALTER TABLE {table} DROP COLUMN {column}")
-            await conn.exec_driver_sql("UPDATE alembic_version SET version_num = '0002'")
-    async with await TreeLog.open(url) as log:
-        assert [(row.tree_id, row.outcome) for row in await log.list()] == [(other.id, None), (tree.id, 1.0)]
-        assert (await log.verify()).ok
+        await log.append(make_tree())
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "SCRIPTS", newer)
+        with pytest.raises(LogError, match="schema is 0001 and this Ramify reads 0002"):
+            await TreeLog.open(url, read_only=True)
+        for _ in range(2):  # the second finds nothing left to do
+            async with await TreeLog.open(url) as log:
+                assert (await log.verify()).ok
+                assert await log.high_water() == 1
+                async with log._reads.connect() as conn:
+                    assert (await conn.exec_driver_sql("SELECT colour FROM trees")).scalars().all() == [None]
+    with pytest.raises(LogError, match="schema 0002 was written by a newer Ramify"):
+        await TreeLog.open(url)

@@ -1,4 +1,4 @@
-"""Pitfall 35: a reader that remembers one number must miss nothing, whoever commits when."""
+"""A reader that remembers one number misses nothing, whoever commits when."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ramify.treelog import TreeLog
-from ramify.treelog.engine import reader_engine, writer_engine
 from ramify.treelog.rows import row_of
 from ramify.treelog.schema import trees
-from ramify.treelog.transaction import write_transaction
-from ramify.treelog.urls import parse
+from ramify.treelog.store import parse_url, reader_engine, writer_engine
+from ramify.treelog.writer import write_transaction
 from treelog_trees import make_tree
 
 pytestmark = pytest.mark.anyio
@@ -50,7 +49,7 @@ async def test_readers_that_race_the_writers_skip_nothing(url: str) -> None:
 @pytest.mark.postgres
 async def test_a_number_drawn_first_but_committed_late_holds_the_others_back(postgres_server: object) -> None:
     url: str = postgres_server.database()  # type: ignore[attr-defined]
-    engine, watch = writer_engine(parse(url)), reader_engine(parse(url))
+    engine, watch = writer_engine(parse_url(url)), reader_engine(parse_url(url))
     async with await TreeLog.open(url) as log:
         async with write_transaction(engine, time.time) as slow:
             early = row_of(make_tree(), "")
@@ -77,7 +76,7 @@ async def _someone_waits_for_a_lock(engine: AsyncEngine) -> None:
 @pytest.mark.postgres
 async def test_a_lost_connection_costs_no_append(postgres_server: object) -> None:
     url: str = postgres_server.database()  # type: ignore[attr-defined]
-    killer = writer_engine(parse(url))
+    killer = writer_engine(parse_url(url))
     kill = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid != pg_backend_pid() "
                 "AND datname = current_database()")  # fmt: skip
     async with await TreeLog.open(url) as log:

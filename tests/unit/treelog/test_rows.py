@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ramify.search.tree import Tree
-from ramify.treelog.errors import BadEntry, CorruptTree
-from ramify.treelog.records import _parsed
+from ramify.treelog.errors import CorruptTree, LogError
+from ramify.treelog.records import parse_json
 from ramify.treelog.rows import MAX_BODY, columns_of, compress, decompress, entry_of, row_of
 from ramify.treelog.schema import plain
 from treelog_trees import make_tree, trees
@@ -58,7 +58,7 @@ def test_a_body_that_claims_to_be_huge_is_not_unpacked() -> None:
 
 
 def test_a_running_search_is_not_logged() -> None:
-    with pytest.raises(BadEntry, match="still running"):
+    with pytest.raises(LogError, match="still running"):
         row_of(make_tree(status="running"), "")
 
 
@@ -67,4 +67,4 @@ def test_a_running_search_is_not_logged() -> None:
 )
 def test_broken_json_is_refused_although_it_is_read_in_pieces(text: str) -> None:
     with pytest.raises(ValueError):
-        _parsed(text)
+        parse_json(text)

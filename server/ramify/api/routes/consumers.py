@@ -11,7 +11,7 @@ from ramify.api import wire_trees as wire
 from ramify.api.context import CallerDep, ContextDep
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.service.errors import BadRequest, ServiceError
-from ramify.treelog import BadCursor, LeaseHeld, StaleVersion
+from ramify.treelog import BadCursor, ConsumerConflict
 
 router = APIRouter(route_class=ScopedRoute, tags=["consumers"])
 Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
@@ -64,10 +64,8 @@ async def put(
             rewind=body.rewind,
             key_id=caller.key_id,
         )
-    except StaleVersion as error:
-        raise ServiceError("stale_version", str(error)) from error
-    except LeaseHeld as error:
-        raise ServiceError("lease_held", str(error)) from error
+    except ConsumerConflict as error:
+        raise ServiceError(error.code, str(error)) from error
     except BadCursor as error:
         raise BadRequest(str(error), param="cursor") from error
     response.headers["ETag"] = f'"{found.version}"'
@@ -80,8 +78,8 @@ async def delete(name: Name, context: ContextDep) -> wire.ConsumerDeleted:
     """Forget a reader that is gone, so that retention waits for it no longer. 409 while it is leased."""
     try:
         known = await context.log.delete_consumer(name)
-    except LeaseHeld as error:
-        raise ServiceError("lease_held", str(error)) from error
+    except ConsumerConflict as error:
+        raise ServiceError(error.code, str(error)) from error
     if not known:
         raise ServiceError("not_found", f"no consumer {name!r}", param="name")
     return wire.ConsumerDeleted(name=name)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ramify.treelog import BadUrl, StoreError, TreeLog
-from ramify.treelog.urls import parse
+from ramify.treelog import LogError, StoreError, TreeLog
+from ramify.treelog.store import parse_url
 
 
 @pytest.fixture
@@ -16,19 +16,19 @@ def anyio_backend() -> str:
 
 def test_a_sqlite_url_names_a_file_by_its_real_path(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
-    assert parse(f"sqlite:///{tmp_path}/link/../{tmp_path.name}/log.db").path == tmp_path / "log.db"
-    assert parse("sqlite:///data/log.db").path == Path.cwd() / "data/log.db"
+    assert parse_url(f"sqlite:///{tmp_path}/link/../{tmp_path.name}/log.db").path == tmp_path / "log.db"
+    assert parse_url("sqlite:///data/log.db").path == Path.cwd() / "data/log.db"
 
 
 @pytest.mark.parametrize(
     "url", ["postgres://u:p@h/db", "postgresql://u:p@h/db", "postgresql+asyncpg://u:p@h/db"]
 )
 def test_every_way_to_write_a_postgresql_url_means_the_same(url: str) -> None:
-    assert parse(url).url.render_as_string(hide_password=False) == "postgresql+asyncpg://u:p@h/db"
+    assert parse_url(url).url.render_as_string(hide_password=False) == "postgresql+asyncpg://u:p@h/db"
 
 
 def test_libpqs_sslmode_is_understood() -> None:
-    assert parse("postgresql://h/db?sslmode=require").url.query == {"ssl": "require"}
+    assert parse_url("postgresql://h/db?sslmode=require").url.query == {"ssl": "require"}
 
 
 @pytest.mark.parametrize(
@@ -44,8 +44,8 @@ def test_libpqs_sslmode_is_understood() -> None:
     ],
 )
 def test_a_url_that_means_no_store_is_refused_without_its_password(url: str, said: str) -> None:
-    with pytest.raises(BadUrl) as refused:
-        parse(url)
+    with pytest.raises(LogError) as refused:
+        parse_url(url)
     assert said in str(refused.value)
     assert "hunter2" not in str(refused.value)
     assert refused.value.__cause__ is None
@@ -53,8 +53,8 @@ def test_a_url_that_means_no_store_is_refused_without_its_password(url: str, sai
 
 def test_postgresql_without_its_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "asyncpg", None)
-    with pytest.raises(BadUrl, match=r"pip install '\.\[postgres\]' in a checkout"):
-        parse("postgresql://h/db")
+    with pytest.raises(LogError, match=r"pip install '\.\[postgres\]' in a checkout"):
+        parse_url("postgresql://h/db")
 
 
 @pytest.mark.anyio
