@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -284,17 +285,18 @@ async def _listening(app: Any, port: int) -> AsyncIterator[str]:
         sock.close()
 
 
-def free_port() -> int:
-    """A port for processes that find each other."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+children = get_context("forkserver")
+"""Processes of tests start as copies of one that has loaded torch and transformers already."""
+children.set_forkserver_preload(["ramify_trainer.loop.rounds", "transformers.models.llama.modeling_llama"])
 
 
-def as_one_of_two(rank: int, port: int, longest: float) -> None:
-    """Make this process one of two that are told of each other as by `accelerate launch` or `torchrun`. One that has
-    not ended after `longest` seconds says where it hangs, and ends with 1."""
+def as_one_of_two(rank: int, meeting: Path, longest: float) -> None:
+    """Make this process one of two that train together, told of each other as by `accelerate launch` or `torchrun`.
+
+    They meet at the file `meeting`. (They met at a free port before, which another program could take before they used
+    it: 2026-11-28.) One that has not ended after `longest` seconds says where it hangs, and ends with 1."""
     faulthandler.dump_traceback_later(longest, exit=True, file=sys.__stderr__)
-    world = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+    world = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
     os.environ |= {name: str(value) for name, value in world.items()}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo"}
+    os.environ |= {"ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo"}
+    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)

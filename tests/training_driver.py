@@ -14,12 +14,12 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, NoReturn
 
+from fakes_training import children
 from ramify_client import AsyncAdmin, AsyncClient
 from ramify_trainer.config import LoopConfig
 from ramify_trainer.loop.rounds import Loop
@@ -27,8 +27,6 @@ from ramify_trainer.loop.state import alone
 from ramify_trainer.service import run
 
 STEPS = {"searched": "collect", "trained": "train"}
-children = get_context("forkserver")
-children.set_forkserver_preload(["ramify_trainer.loop.rounds", "transformers.models.llama.modeling_llama"])
 
 
 class Doomed(Loop):

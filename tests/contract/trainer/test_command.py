@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -70,10 +71,12 @@ def configured(folder: Path, site: Site) -> Path:
 
 async def trainer(*arguments: str, starter: Sequence[str] = ("-m",), **environment: str) -> tuple[int, str]:
     """Exit code and what it said."""
+    return await python(*starter, "ramify_trainer", *arguments, **environment)
+
+
+async def python(*arguments: str, **environment: str) -> tuple[int, str]:
     child = await asyncio.create_subprocess_exec(
         sys.executable,
-        *starter,
-        "ramify_trainer",
         *arguments,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -102,60 +105,61 @@ async def test_run_trains_with_keys_from_files_and_collects_nothing_that_collect
         assert not any(key in said for key in KEYS.values())
 
 
+REFUSALS = """
+import json, sys
+from typer.testing import CliRunner
+from ramify_trainer.cli import app
+replies = [CliRunner().invoke(app, command, env=world) for command, world in json.loads(sys.argv[1])]
+print(json.dumps([(reply.exit_code, reply.output) for reply in replies]))
+"""
+
+
 async def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:
-    async with a_site(tmp_path, **SERVER) as site:
-        config = configured(tmp_path, site)
-        (tmp_path / "trainer.key").unlink()
-        code, said = await trainer("run", "--config", str(config))
-        told = f"ramify-trainer run: the key file {tmp_path}/trainer.key cannot be read: No such file or directory"
-        assert (code, said.splitlines()) == (1, [told])
-
-
-async def test_a_settings_file_that_is_not_there_is_said_in_a_line(tmp_path: Path) -> None:
-    code, said = await trainer("loop", "--config", str(tmp_path / "absent.toml"))
-    assert code == 1
-    assert [line.partition(": ")[0] for line in said.splitlines()] == ["ramify-trainer loop"]
-    assert "absent.toml" in said
+    site = Site("http://127.0.0.1:9", "http://127.0.0.1:9", *[None] * 3)  # type: ignore[arg-type]
+    config, absent = configured(tmp_path, site), tmp_path / "absent.toml"
+    (tmp_path / "trainer.key").unlink()
+    commands = [
+        (["run", "--config", str(config)], {}),
+        (["loop", "--config", str(absent)], {}),
+        (["loop", "--rounds", "1"], {"WORLD_SIZE": "2", "RANK": "0"}),
+    ]
+    code, said = await python("-c", REFUSALS, json.dumps(commands))
+    assert code == 0, said
+    key, file, processes = json.loads(said.splitlines()[-1])
+    told = (
+        f"ramify-trainer run: the key file {tmp_path}/trainer.key cannot be read: No such file or directory\n"
+    )
+    assert key == [1, told]
+    assert file[0] == 1
+    assert [line.partition(": ")[0] for line in file[1].splitlines()] == ["ramify-trainer loop"]
+    assert "absent.toml" in file[1]
+    assert processes[0] == 1
+    assert "loop runs on one process" in processes[1]
 
 
 async def test_threads_that_wait_do_not_spin_since_that_is_set_before_torch_is_loaded() -> None:
     code = (
-        "import os, sys; from ramify_trainer.cli import app, main; early = 'torch' not in sys.modules; "
-        "main(); import torch; print(early, os.environ['OMP_WAIT_POLICY'])"
+        "import os, sys; del os.environ['OMP_WAIT_POLICY']; from ramify_trainer.cli import main; main(); "
+        "print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, env=environment
-    )
-    said, _ = await asyncio.wait_for(child.communicate(), 120)
-    assert said.decode().split() == ["True", "PASSIVE"]
+    assert await python("-c", code, OMP_WAIT_POLICY="ACTIVE") == (0, "False PASSIVE\n")
 
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
 ON_CPUS = {"ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
 
 
-@pytest.mark.parametrize("sharding", ["none", "fsdp2"])
-async def test_two_processes_train_together_and_the_first_runs_the_service(
-    tmp_path: Path, sharding: str
-) -> None:
+async def test_two_processes_train_together_and_the_first_runs_the_service(tmp_path: Path) -> None:
+    """With sharded weights; that whole copies learn the same is shown of the learner."""
     async with a_site(tmp_path, **SERVER) as site:
         config = configured(tmp_path, site)
-        config.write_text(config.read_text().replace("[learning]", f'[learning]\nsharding = "{sharding}"'))
+        config.write_text(config.read_text().replace("[learning]", '[learning]\nsharding = "fsdp2"'))
         code, said = await trainer("run", "--config", str(config), starter=TORCHRUN, **ON_CPUS)
         assert (code, await site.searches(), site.context.serving.release) == (0, 4, "v000002"), said
         assert said.count(" round 1 train ") == 1, "one of them runs the loop"
         assert said.count("answers /livez") == 1
 
 
-async def test_what_starts_a_server_of_its_own_runs_on_one_process() -> None:
-    code, said = await trainer("loop", "--rounds", "1", WORLD_SIZE="2", RANK="0")
-    assert (code, "loop runs on one process" in said) == (1, True), said
-
-
 async def test_the_command_s_module_is_the_command() -> None:
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "ramify_trainer.cli", "--help", stdout=asyncio.subprocess.PIPE
-    )
-    said, _ = await asyncio.wait_for(child.communicate(), 120)
-    assert (child.returncode, b"gate-power" in said) == (0, True)
+    code, said = await python("-m", "ramify_trainer.cli", "--help")
+    assert (code, "gate-power" in said) == (0, True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fakes_training import TREES, as_one_of_two, free_port, with_logprobs_of, write_release
+from fakes_training import TREES, as_one_of_two, children, with_logprobs_of, write_release
 from ramify.weights import Release
 from ramify_trainer.learning.config import LearningConfig, LoraConfig
 from ramify_trainer.learning.learner import Learner
@@ -29,10 +28,6 @@ SMALL = LearningConfig(
     tracker="none",
 )
 LORA = SMALL.model_copy(update={"lora": LoraConfig(rank=4, alpha=8)})
-children = get_context("forkserver")
-children.set_forkserver_preload(
-    ["ramify_trainer.learning.learner", "transformers.models.llama.modeling_llama"]
-)
 
 
 @pytest.fixture(scope="module", name="base")
@@ -144,17 +139,15 @@ LONGEST = 200.0
 """Seconds that one of several processes may take on a busy machine; one that hangs then says where, and ends."""
 
 
+SHARDINGS = ("fsdp2", "none")
+
+
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("sharding", ["fsdp2", "none"])
-def test_two_processes_learn_what_one_does(base: Release, tmp_path: Path, sharding: str) -> None:
-    config = SMALL.model_copy(update={"sharding": sharding})
-    one = started(base, config)
-    expected = losses(one.round(TREES, seed=1))
-    port = free_port()
+def test_two_processes_learn_what_one_does(base: Release, tmp_path: Path) -> None:
+    """With sharded weights, and with a whole copy in each."""
     answers = children.Queue()
     processes = [
-        children.Process(target=_spread, args=(rank, port, config, base.path, tmp_path / "two", answers))
-        for rank in range(2)
+        children.Process(target=_spread, args=(rank, tmp_path, base.path, answers)) for rank in range(2)
     ]
     for process in processes:
         process.start()
@@ -167,27 +160,31 @@ def test_two_processes_learn_what_one_does(base: Release, tmp_path: Path, shardi
             process.kill()
     assert [process.exitcode for process in processes] == [0, 0]
     assert found[0] == found[1]
-    assert found[0] == pytest.approx(expected, rel=1e-4, abs=1e-5)
-    weights, alone = (
-        load_file(tmp_path / "two/policy/model.safetensors"),
-        exported(one, tmp_path / "one", base),
-    )
-    assert all(torch.allclose(weights[name], alone[f"policy/{name}"], atol=1e-4) for name in weights)
+    one = started(base, SMALL)
+    expected = losses(one.round(TREES, seed=1))
+    alone = exported(one, tmp_path / "one", base)
+    for sharding in SHARDINGS:
+        assert found[0][sharding] == pytest.approx(expected, rel=1e-4, abs=1e-5), sharding
+        weights = load_file(tmp_path / sharding / "policy" / "model.safetensors")
+        assert all(torch.allclose(weights[name], alone[f"policy/{name}"], atol=1e-4) for name in weights)
 
 
 def losses(found: RoundMetrics) -> dict[str, float]:
-    """What does not depend on time."""
+    """The figures that do not depend on time."""
     return {name: x for name, x in found.figures().items() if name != "seconds"}
 
 
-def _spread(rank: int, port: int, config: LearningConfig, base: Path, folder: Path, answers: Any) -> None:
+def _spread(rank: int, folder: Path, base: Path, answers: Any) -> None:
     """One of two processes."""
-    as_one_of_two(rank, port, LONGEST)
-    learner = Learner.start(config, base / "policy", base / "value", base / "policy", seed=3)
-    assert learner._accelerator.num_processes == 2
-    found = losses(learner.round(TREES, seed=1))
-    folder.mkdir(exist_ok=True)
-    learner.export(folder, base)
+    as_one_of_two(rank, folder / "meeting", LONGEST)
+    found = {}
+    for sharding in SHARDINGS:
+        config = SMALL.model_copy(update={"sharding": sharding})
+        learner = Learner.start(config, base / "policy", base / "value", base / "policy", seed=3)
+        assert learner._accelerator.num_processes == 2
+        found[sharding] = losses(learner.round(TREES, seed=1))
+        (folder / sharding).mkdir(exist_ok=True)
+        learner.export(folder / sharding, base)
     answers.put(found)
     answers.close()
     answers.join_thread()
