@@ -13,18 +13,18 @@ import ramify
 from ramify.api.names import ModelNames, aliases_of
 from ramify.engines import Serving
 from ramify.service.admission import Admission
+from ramify.service.completion_spec import CompletionPreparer
+from ramify.service.completions import Completions
 from ramify.service.judging import ValueJudge
 from ramify.service.keys import Caller, Keyring
 from ramify.service.metrics import Metrics
-from ramify.service.plain import Completions
-from ramify.service.plain_ask import CompletionPreparer
 from ramify.service.ports import Engines
-from ramify.service.prepare import SearchPreparer
 from ramify.service.readiness import Readiness
 from ramify.service.releases import Releases
 from ramify.service.retention import Retention
+from ramify.service.search_preparation import SearchPreparer
 from ramify.service.searches import Searches
-from ramify.service.served import serving_of
+from ramify.service.serving import serving_of
 from ramify.service.spool import Spool
 from ramify.settings import Settings
 from ramify.treelog import TreeLog

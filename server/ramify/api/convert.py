@@ -12,9 +12,9 @@ from ramify.engines import Serving
 from ramify.search import records
 from ramify.search.run import Progress
 from ramify.search.tree import Node, Tree
-from ramify.service.answers import state_of
-from ramify.service.ask import Branch, Message, SearchSpec
 from ramify.service.ids import search_id
+from ramify.service.search_spec import Branch, Message, SearchSpec
+from ramify.service.search_state import state_of
 from ramify.service.searches import RunningSearch
 
 

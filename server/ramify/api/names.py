@@ -22,7 +22,7 @@ from ramify.rewards import registry
 from ramify.search.params import FIELDS, ParamError, search_params
 from ramify.service.errors import BadRequest
 from ramify.service.ports import Engines
-from ramify.service.prepare import needs_judging, unknown_model
+from ramify.service.search_preparation import needs_judging, unknown_model
 from ramify.settings import BadSettings, Settings
 
 HEADER = "x-ramify-search"

@@ -35,7 +35,7 @@ from ramify.rewards.mathematics import close_default_pool
 from ramify.search.protocols import EngineDead
 from ramify.service import ports
 from ramify.service.catalogue import at_start
-from ramify.service.served import engine_config, release_config
+from ramify.service.serving import engine_config, release_config
 from ramify.settings import BadSettings, ConnectionSettings, Settings, is_loopback
 from ramify.treelog import LogError, TreeLog
 from ramify.weights import WeightsError

@@ -23,7 +23,7 @@ from ramify.cli.terminal import AsJson, ended_as_interrupted, errors, fail, prin
 if TYPE_CHECKING:
     from ramify.search.run import Progress
     from ramify.search.tree import Tree
-    from ramify.service.ask import SearchSpec
+    from ramify.service.search_spec import SearchSpec
 
 DEFAULT_TOKENS = 1000
 EVERY = 0.1
@@ -201,7 +201,7 @@ async def _searched(release: Path | None, body: Mapping[str, Any]) -> Tree:
 
 def _spec(body: Mapping[str, Any]) -> SearchSpec:
     """A request's body as the service takes it."""
-    from ramify.service.ask import Message, SearchSpec
+    from ramify.service.search_spec import Message, SearchSpec
 
     return SearchSpec(
         prompt=body.get("prompt"),

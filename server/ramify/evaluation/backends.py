@@ -21,8 +21,8 @@ from ramify.search.protocols import GradingFailed, Task
 from ramify.search.records import Verdict
 from ramify.search.run import Search
 from ramify.search.tree import Tree
-from ramify.service.ask import Message, SearchSpec
 from ramify.service.errors import ServiceError
+from ramify.service.search_spec import Message, SearchSpec
 
 ATTEMPTS = 20
 """Times that a search is offered to a busy server before the run gives up."""

@@ -14,8 +14,8 @@ from typing import Any
 from ramify.engines import Engines
 from ramify.engines.progress import StartUp
 from ramify.engines.vllm import preload
-from ramify.service.prepare import SearchPreparer
-from ramify.service.served import release_config
+from ramify.service.search_preparation import SearchPreparer
+from ramify.service.serving import release_config
 from ramify.settings import RequestCaps, load
 from ramify.weights import load_release, shipped
 

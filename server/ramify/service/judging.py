@@ -11,7 +11,7 @@ from ramify.search.protocols import EngineDead
 from ramify.search.records import Score
 from ramify.service.errors import BadRequest, ServiceError, from_engine
 from ramify.service.ports import Engines
-from ramify.service.prepare import no_value_model, unknown_model
+from ramify.service.search_preparation import no_value_model, unknown_model
 from ramify.settings import RequestCaps
 
 Text = str | Sequence[int]

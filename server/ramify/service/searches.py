@@ -18,17 +18,17 @@ from ramify.search.records import Status, StopReason
 from ramify.search.run import Progress, Search
 from ramify.search.tree import Tree
 from ramify.service.admission import Admission, Ticket
-from ramify.service.answers import failure
-from ramify.service.ask import SearchSpec
 from ramify.service.errors import DRAINED, ENGINE_DIED, KeyTaken, SearchFailed, ServiceError
+from ramify.service.grading import CountedTask, judge
 from ramify.service.idempotency import IdempotencyKey, ReplayedAnswer, claim, kept
 from ramify.service.ids import search_id, tree_id
 from ramify.service.keys import Caller
 from ramify.service.metrics import Metrics
 from ramify.service.ports import Engines
-from ramify.service.prepare import PreparedSearch, SearchPreparer
+from ramify.service.search_preparation import PreparedSearch, SearchPreparer
+from ramify.service.search_spec import SearchSpec
+from ramify.service.search_state import failure
 from ramify.service.spool import Spool
-from ramify.service.tasks import CountedTask, judge
 from ramify.treelog import KeptAnswer, LogError, TreeLog
 
 logger = logging.getLogger(__name__)

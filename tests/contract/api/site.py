@@ -14,7 +14,7 @@ from fakes_releases import ReloadingEngines, number, stamped, write_release
 from ramify.api.admin import admin_application
 from ramify.api.context import assemble
 from ramify.service.catalogue import at_start
-from ramify.service.served import serving_of
+from ramify.service.serving import serving_of
 from ramify.settings import Settings
 from ramify.treelog import TreeLog
 from ramify.weights import load_release

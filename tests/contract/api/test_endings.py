@@ -10,9 +10,9 @@ import pytest
 
 from fakes import FakePolicy
 from ramify.search.tree import Tree
-from ramify.service.ask import SearchSpec
 from ramify.service.idempotency import IdempotencyKey
 from ramify.service.keys import ANONYMOUS
+from ramify.service.search_spec import SearchSpec
 from ramify.service.searches import RunningSearch
 
 from .world import ALPHABET, PROMPT, FakeEngines, World, a_world, events, hold, over_network, release, until

@@ -30,7 +30,7 @@ from ramify.api.server import (
 from ramify.engines import EngineConfig
 from ramify.engines.errors import EngineHeld
 from ramify.service.readiness import Readiness
-from ramify.service.served import engine_config, vocabulary
+from ramify.service.serving import engine_config, vocabulary
 from ramify.settings import ProbeSettings, Settings, load
 from ramify.treelog import TreeLog
 

@@ -11,7 +11,7 @@ import pytest
 from ramify.search.codec import tree_from_dict
 from ramify.search.protocols import GradingFailed
 from ramify.search.records import Verdict
-from ramify.service.tasks import judge
+from ramify.service.grading import judge
 from ramify.treelog import TreeLog
 from treelog_trees import make_tree
 

@@ -12,7 +12,7 @@ from ramify.evaluation.methods import load_methods
 from ramify.evaluation.problems import problems
 from ramify.evaluation.runner import jobs, run
 from ramify.evaluation.summary import summarise
-from ramify.service.prepare import SearchPreparer
+from ramify.service.search_preparation import SearchPreparer
 
 pytestmark = pytest.mark.vllm
 

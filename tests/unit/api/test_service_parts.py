@@ -16,9 +16,9 @@ from ramify.search.records import BudgetLimits, Sampling, SearchParams, Verdict
 from ramify.search.tree import Tree
 from ramify.service import ids
 from ramify.service.errors import ServiceError
+from ramify.service.grading import CountedTask
 from ramify.service.keys import ANONYMOUS, Keyring
-from ramify.service.prepare import worst_case
-from ramify.service.tasks import CountedTask
+from ramify.service.search_preparation import worst_case
 from ramify.settings import ApiKey
 from search_worlds import STEP, TOKEN, described, ran, rule_for, variants
 

@@ -25,10 +25,10 @@ from ramify.api.scopes import ScopedRoute, needs
 from ramify.api.streaming import unless_gone
 from ramify.api.wire_common import ErrorBody
 from ramify.search.tree import Tree
+from ramify.service.completions import CompletionStream
 from ramify.service.errors import BadRequest, ServiceError
 from ramify.service.idempotency import IdempotencyKey, ReplayedAnswer
 from ramify.service.keys import Caller
-from ramify.service.plain import CompletionStream
 from ramify.service.searches import RunningSearch
 
 router = APIRouter(route_class=ScopedRoute, tags=["openai"])

@@ -16,9 +16,9 @@ from ramify.engines import Serving
 from ramify.search import records
 from ramify.search.cutting import first_stop
 from ramify.search.tree import Tree
-from ramify.service.answers import state_of
-from ramify.service.plain_ask import PREFIX
+from ramify.service.completion_spec import PREFIX
 from ramify.service.ports import Tokenizer
+from ramify.service.search_state import state_of
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 

@@ -29,9 +29,9 @@ from ramify.api.openai.requests import (
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.api.streaming import unless_gone
 from ramify.api.wire_common import ChatTemplate, ModelName, Reply, Request, TopK
+from ramify.service.completion_spec import CompletionSpec
+from ramify.service.completions import CompletionStream
 from ramify.service.errors import BadRequest
-from ramify.service.plain import CompletionStream
-from ramify.service.plain_ask import CompletionSpec
 
 Text = Annotated[str, Field(min_length=1, max_length=1_000_000)]
 Item = Annotated[dict[str, Any], Field(max_length=32)]

@@ -19,11 +19,11 @@ from ramify.api.names import SearchHeader
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.api.streaming import unless_gone
 from ramify.search.tree import Tree
-from ramify.service.ask import SearchSpec
-from ramify.service.growing import TreeDelta
 from ramify.service.idempotency import IdempotencyKey, ReplayedAnswer
 from ramify.service.ids import tree_id
 from ramify.service.keys import Caller
+from ramify.service.search_spec import SearchSpec
+from ramify.service.search_state import TreeDelta
 from ramify.service.searches import RunningSearch
 from ramify.treelog import tree_json
 

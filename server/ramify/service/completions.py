@@ -14,10 +14,10 @@ from typing import Any
 from ramify.engines.errors import EngineError
 from ramify.search.protocols import EngineDead
 from ramify.service.admission import Admission, Ticket
+from ramify.service.completion_spec import Chunk, CompletionPreparer, CompletionRequest, CompletionSpec
 from ramify.service.errors import DRAINED, ENGINE_DIED, ServiceError, from_engine
 from ramify.service.keys import Caller
 from ramify.service.metrics import Metrics
-from ramify.service.plain_ask import Chunk, CompletionPreparer, CompletionRequest, CompletionSpec
 from ramify.service.ports import Engines
 from ramify.settings import RequestCaps
 

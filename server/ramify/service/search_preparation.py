@@ -1,7 +1,12 @@
-"""An ask made into a tree to grow and the task that judges it: the model's defaults filled in, limits checked.
+"""Turn a search's specification into a tree to grow and the task that judges it: fill in defaults, check limits.
 
 A search that names no token budget gets the most that its other limits could cost, within the server's cap, so that
 admission always knows what a running search may still spend.
+
+A branch searches on from a node of a logged tree. Its prompt is the old one and the answer as far as the node, token
+for token as it was sampled, never written again from text. The task judges whole answers, so the new tree remembers the
+text that its prompt already holds (`Origin`); its budget counts new tokens only. What the parent may not teach, its
+branches may not teach either.
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ramify.engines import Serving
 from ramify.rewards import registry
 from ramify.rewards.errors import BadProblem, UnknownTask
 from ramify.search.params import (
@@ -23,13 +29,12 @@ from ramify.search.params import (
     without_cuts,
 )
 from ramify.search.protocols import Task
-from ramify.search.records import Action, BudgetLimits, Sampling, SearchParams
+from ramify.search.records import Action, BudgetLimits, Origin, Sampling, SearchParams
 from ramify.search.tree import Tree
-from ramify.service import branching
-from ramify.service.ask import SearchSpec
 from ramify.service.errors import BadRequest, ServiceError
 from ramify.service.ids import TREE, uuid7
 from ramify.service.ports import Engines
+from ramify.service.search_spec import Branch, SearchSpec
 from ramify.settings import RequestCaps
 
 DEFAULT_MAX_TOKENS = Sampling().max_tokens
@@ -61,7 +66,7 @@ class SearchPreparer:
         if ask.model is not None and ask.model != self.engines.serving.name:
             raise unknown_model(ask.model, self.engines.serving.name)
         if ask.branch is not None:
-            ask = branching.inherited(ask, ask.branch, self.engines.serving)
+            ask = inherited(ask, ask.branch, self.engines.serving)
         name, problem, task, ask = self._task(ask)
         prompt, tokens = self._prompt(ask)
         sampling = self._sampling(ask, len(tokens))
@@ -87,13 +92,13 @@ class SearchPreparer:
             problem=problem,
             train=ask.train,
             parent_tree=ask.branch.tree.id if ask.branch else None,
-            origin=branching.origin(ask.branch) if ask.branch else None,
+            origin=branch_origin(ask.branch) if ask.branch else None,
         )
         return PreparedSearch(tree, task, self._deadline(ask))
 
     def _prompt(self, ask: SearchSpec) -> tuple[str, list[int]]:
         if ask.branch is not None:
-            return branching.prompt(ask.branch, self.engines.max_model_len)
+            return branch_prompt(ask.branch, self.engines.max_model_len)
         length = len(ask.prompt or "") + sum(len(m.content) for m in ask.messages)
         where = "messages" if ask.prompt is None else "prompt"
         if length > self.caps.prompt_chars:
@@ -262,3 +267,46 @@ def no_value_model(param: str) -> BadRequest:
 def unknown_model(asked: str, served: str) -> ServiceError:
     message = f"no model {asked[:100]!r} here; this server has {served!r}"
     return ServiceError("model_not_found", message, param="model")
+
+
+# -- searching on from a node of a logged tree ------------------------------------------------------------------
+
+
+def inherited(ask: SearchSpec, branch: Branch, serving: Serving) -> SearchSpec:
+    """The ask with the parent's task and problem. Raises `ServiceError`."""
+    tree, node = branch.tree, branch.node
+    if node >= len(tree.nodes):
+        raise BadRequest(f"is {node}; the tree has nodes 0 to {len(tree.nodes) - 1}", param="node")
+    if tree.nodes[node].terminal in ("eos", "stop"):
+        raise BadRequest(
+            f"is {node}, where the answer is finished: branch from a node above it", param="node"
+        )
+    if tree.model != serving.name:
+        raise ServiceError(
+            "conflict",
+            f"the tree was searched with the model {tree.model[:100]!r} and this server has {serving.name!r}: "
+            "token ids of one mean nothing to the other",
+            param="tree",
+        )
+    problem = tree.problem if tree.task not in (None, "none") else None
+    return replace(ask, task=tree.task or "none", problem=problem, train=ask.train and tree.train)
+
+
+def branch_prompt(branch: Branch, max_model_len: int) -> tuple[str, list[int]]:
+    """The new tree's prompt, as text and as token ids. Raises `BadRequest`."""
+    tree = branch.tree
+    lineage = tree.lineage(tree.nodes[branch.node])
+    tokens = tree.sequence(lineage[-1])
+    if len(tokens) >= max_model_len:
+        raise BadRequest(
+            f"has {len(tokens)} tokens up to it; the model takes {max_model_len}, the answer included",
+            param="node",
+        )
+    return tree.prompt + "".join(node.text for node in lineage), list(tokens)
+
+
+def branch_origin(branch: Branch) -> Origin:
+    tree = branch.tree
+    node = tree.nodes[branch.node]
+    before = tree.origin.tokens if tree.origin else 0
+    return Origin(branch.node, tree.text(node), before + len(tree.answer_tokens(node)))

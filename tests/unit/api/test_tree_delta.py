@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ramify.service.growing import TreeDelta
+from ramify.service.search_state import TreeDelta
 from treelog_trees import make_tree
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ramify.engines.errors import RequestRefused
 from ramify.service.errors import BadRequest
 from ramify.service.ports import Engines
-from ramify.service.prepare import over, unknown_model
+from ramify.service.search_preparation import over, unknown_model
 from ramify.settings import RequestCaps
 
 Chunk = Mapping[str, Any]
