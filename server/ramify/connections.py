@@ -1,4 +1,4 @@
-"""An HTTP listener whose connections cannot be held for nothing.
+"""An HTTP listener: its address, and connections that cannot be held for nothing.
 
 uvicorn bounds neither how many connections are open nor how long a client may take over its request, and asyncio writes
 a traceback for every connection that it cannot accept. So 1,010 idle sockets took a server with 1,024 descriptors off
@@ -18,12 +18,13 @@ what it waits for. It costs about 0.2 ms of CPU a request more; a search takes h
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import resource
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -62,13 +63,50 @@ class ConnectionLimits:
     """Without a request after an answer, or with an answer of which the client reads nothing."""
 
 
+class ListenError(Exception):
+    """An address cannot be listened on; the message says what to change."""
+
+
+def bind(host: str, port: int, *, settings: str = "host, port", choose: str = "--port") -> socket.socket:
+    """Return a bound socket, on which nobody is answered yet. Raises `ListenError`.
+
+    settings: names of the settings of the address. choose: what sets another port, such as a flag."""
+    failure = f"cannot listen on {host}:{port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ListenError(f"{failure}: {reason} (setting: {settings.partition(',')[0]})") from error
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        taken = f"; another program has it: end that one, or choose a free port with {choose} (0 finds one)"
+        advice = taken if error.errno == errno.EADDRINUSE else ""
+        raise ListenError(f"{failure}: {error.strerror or error}{advice} (settings: {settings})") from error
+    return bound
+
+
+def address_of(listening: socket.socket) -> str:
+    """URL at which a client on this machine reaches a bound socket."""
+    host, port = listening.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{host}:{port}"
+
+
 class Listener(uvicorn.Server):
     """uvicorn with limits, and without its signal handling: whoever serves has their own."""
 
-    def __init__(self, app: Any, limits: ConnectionLimits, *, grace: int) -> None:
-        """app: the ASGI application. grace: seconds that answers may take to leave once the listener ends."""
+    def __init__(
+        self, app: Any, limits: ConnectionLimits, *, grace: int, ready: Callable[[], None] | None = None
+    ) -> None:
+        """app: the ASGI application. grace: seconds that answers may take to leave once the listener ends. ready:
+        called once it listens."""
         super().__init__(_Config(app, limits, grace))
         self.limits = limits
+        self._ready = ready
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -78,9 +116,15 @@ class Listener(uvicorn.Server):
         _say_seldom_what_is_not_accepted(asyncio.get_running_loop())
         assert isinstance(self.config, _Config)
         self.config.most = room_for(self.limits.open)
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except OSError as error:  # bound by two programs, and the other was faster to listen
+            addresses = ", ".join(map(address_of, sockets or ()))
+            raise ListenError(f"cannot listen on {addresses}: {error.strerror or error}") from error
         for listening in sockets or ():
             listening.listen(QUEUE)  # uvicorn gives the kernel the number that asyncio accepts in one turn
+        if self.started and self._ready is not None:
+            self._ready()
 
     async def on_tick(self, counter: int) -> bool:
         if counter % 5 == 0:  # twice a second

@@ -6,7 +6,6 @@ What is counted over rounds comes from the state file, so that it goes on where 
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -17,7 +16,6 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from ramify.connections import ConnectionLimits
-from ramify_trainer.errors import TrainerError
 from ramify_trainer.loop.rounds import Loop
 from ramify_trainer.loop.state import RoundResult, State
 
@@ -206,28 +204,3 @@ class Routes:
 
 def _json(status: int, content: object) -> Reply:
     return status, "application/json", json.dumps(content).encode() + b"\n"
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises `TrainerError`."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise TrainerError(f"service.host: cannot listen on {host}: {error.strerror or error}") from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        raise TrainerError(
-            f"service.host, service.port: cannot listen on {host}:{port}: {error.strerror or error}"
-        ) from error
-    return listener
-
-
-def address_of(listener: socket.socket) -> str:
-    """Where it is reached on this machine."""
-    host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{host}:{port}"

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from ramify.connections import Listener
+from ramify.connections import Listener, ListenError, address_of, bind
 from ramify_client import (
     AsyncAdmin,
     AsyncClient,
@@ -33,7 +33,7 @@ from ramify_trainer.errors import CollectionFailed, TrainerError
 from ramify_trainer.loop.rounds import Loop, PhaseProgress
 from ramify_trainer.loop.state import alone, unserved
 from ramify_trainer.loop.training import Team
-from ramify_trainer.probes import GRACE, LIMITS, Health, Metrics, Routes, address_of, bind
+from ramify_trainer.probes import GRACE, LIMITS, Health, Metrics, Routes
 
 logger = logging.getLogger(__name__)
 STOPPED, FAILED, INTERRUPTED = 0, 1, 130
@@ -81,7 +81,15 @@ class Service:
 
     async def run(self) -> int:
         """Until all rounds are done, or a signal."""
-        listener = bind(self.settings.host, self.settings.port)
+        try:
+            listener = bind(
+                self.settings.host,
+                self.settings.port,
+                settings="service.host, service.port",
+                choose="service.port",
+            )
+        except ListenError as error:
+            raise TrainerError(str(error)) from error
         self.url = address_of(listener)
         http = Listener(Routes(self.health, self.metrics), LIMITS, grace=GRACE)
         with self._signals():

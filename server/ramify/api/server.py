@@ -10,7 +10,6 @@ a new one: a half-dead server would only look alive.
 from __future__ import annotations
 
 import asyncio
-import errno
 import gc
 import logging
 import signal
@@ -26,7 +25,7 @@ from ramify.api.admin import admin_application
 from ramify.api.app import application
 from ramify.api.context import Context, assemble
 from ramify.api.names import aliases_of
-from ramify.connections import ConnectionLimits, Listener
+from ramify.connections import ConnectionLimits, Listener, ListenError, address_of, bind
 from ramify.engines import EngineConfig, EngineError, Engines
 from ramify.engines.progress import StartUp
 from ramify.logs import log_to_stderr
@@ -36,7 +35,7 @@ from ramify.search.protocols import EngineDead
 from ramify.service import ports
 from ramify.service.catalogue import at_start
 from ramify.service.serving import engine_config, release_config
-from ramify.settings import BadSettings, ConnectionSettings, Settings, is_loopback
+from ramify.settings import BadSettings, Settings, is_loopback
 from ramify.treelog import LogError, TreeLog
 from ramify.weights import WeightsError
 
@@ -70,7 +69,7 @@ def serve(settings: Settings) -> int:
             startup.tell("verifying the release")
             config = engine_config(settings)
             return asyncio.run(_Server(settings, config, listener, admin=admin, startup=startup).run())
-    except (StartupError, BadSettings, WeightsError, LogError) as error:
+    except (StartupError, ListenError, BadSettings, WeightsError, LogError) as error:
         sys.stderr.write(f"ramify serve: {error}\n")
         return REFUSED
     except (EngineError, EngineDead) as error:
@@ -81,7 +80,7 @@ def serve(settings: Settings) -> int:
 
 
 def preflight(settings: Settings) -> socket.socket:
-    """Check who may reach the server, and take its address. Raises `StartupError`, `BadSettings`."""
+    """Check who may reach the server, and take its address. Raises `StartupError`, `ListenError`, `BadSettings`."""
     if not settings.auth.all_keys() and not settings.loopback:
         raise StartupError(
             f"without an API key only loopback addresses are served, not {settings.host}: "
@@ -94,39 +93,18 @@ def preflight(settings: Settings) -> socket.socket:
 
 
 def admin_listener(settings: Settings) -> socket.socket:
-    """The admin listener's address, taken. Raises `StartupError`, `BadSettings`."""
+    """The admin listener's address, taken. Raises `StartupError`, `ListenError`, `BadSettings`."""
     if settings.admin.digest() is None and not is_loopback(settings.admin.host):
         raise StartupError(
             f"without an admin key only loopback addresses are administered, not {settings.admin.host}: "
             "set admin.key_file, or admin.host to 127.0.0.1"
         )
-    return bind(settings.admin.host, settings.admin_port, ADMIN_ADDRESS)
-
-
-ADDRESS = "host, port"
-ADMIN_ADDRESS = "admin.host, admin.port; admin.enabled = false does without"
-
-
-def bind(host: str, port: int, names: str = ADDRESS) -> socket.socket:
-    """A bound socket, on which nobody is answered yet. `names`: the settings to change. Raises `StartupError`."""
-    where = f"cannot listen on {host}:{port}"
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise StartupError(
-            f"{where}: {error.strerror or error} (setting: {names.partition(',')[0]})"
-        ) from error
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        flag = "--port" if names == ADDRESS else "--admin-port"
-        taken = f"; another program has it: end that one, or choose a free port with {flag} (0 finds one)"
-        advice = taken if error.errno == errno.EADDRINUSE else ""
-        raise StartupError(f"{where}: {error.strerror or error}{advice} (settings: {names})") from error
-    return listener
+    return bind(
+        settings.admin.host,
+        settings.admin_port,
+        settings="admin.host, admin.port; admin.enabled = false does without",
+        choose="--admin-port",
+    )
 
 
 @dataclass(eq=False)
@@ -183,12 +161,8 @@ class _Server:
             yield
             return
         ready = asyncio.Event()
-        http = _HttpListener(
-            admin_application(context, self.settings.admin.digest()),
-            self.settings.connections.model_copy(update={"open": ADMIN_CONNECTIONS}),
-            ready.set,
-            "admin.host, admin.port",
-        )
+        app = admin_application(context, self.settings.admin.digest())
+        http = self._http(app, ready.set, open=ADMIN_CONNECTIONS)
         serving = asyncio.create_task(http.serve(sockets=[self.admin]))
         up = asyncio.create_task(ready.wait())
         try:
@@ -204,11 +178,7 @@ class _Server:
             await asyncio.gather(serving, up, return_exceptions=True)
 
     async def _serve_public(self, context: Context) -> int:
-        http = _HttpListener(
-            application(context),
-            self.settings.connections,
-            lambda: self._up(context),
-        )
+        http = self._http(application(context), lambda: self._up(context))
         serving = asyncio.create_task(http.serve(sockets=[self.listener]))
         told = asyncio.create_task(self.told.wait())
         died = asyncio.create_task(context.engines.dead.wait())
@@ -224,6 +194,11 @@ class _Server:
             await asyncio.gather(serving, told, died, watching, return_exceptions=True)
         logger.info("stopped code=%d", code)
         return code
+
+    def _http(self, app: Any, ready: Callable[[], None], **other: int) -> Listener:
+        """A listener with the settings' limits, but for `other`."""
+        limits = ConnectionLimits(**{**dict(self.settings.connections), **other})
+        return Listener(app, limits, grace=int(LAST_WORDS), ready=ready)
 
     def _up(self, context: Context) -> None:
         self.startup.end()
@@ -282,39 +257,6 @@ class _Server:
             task.cancel()
             told.cancel()
             await asyncio.gather(task, told, return_exceptions=True)
-
-
-class _HttpListener(Listener):
-    """A listener that tells when it is up, and names the settings of its address."""
-
-    def __init__(
-        self,
-        app: Any,
-        connections: ConnectionSettings,
-        ready: Callable[[], None],
-        names: str = "host, port",
-    ) -> None:
-        """ready: called once it listens. names: the settings of its address."""
-        super().__init__(app, ConnectionLimits(**dict(connections)), grace=int(LAST_WORDS))
-        self._ready = ready
-        self._names = names
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        try:
-            await super().startup(sockets)
-        except OSError as error:  # bound by two, and the other was faster to listen
-            raise StartupError(
-                f"cannot listen: {error.strerror or error} (settings: {self._names})"
-            ) from error
-        if self.started:
-            self._ready()
-
-
-def address_of(listener: socket.socket) -> str:
-    """Where a client on this machine finds it."""
-    host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{host}:{port}"
 
 
 def banner(context: Context, listener: socket.socket, admin: socket.socket | None) -> None:

@@ -23,10 +23,10 @@ from ramify.api.server import (
     StartupError,
     _Server,
     admin_listener,
-    bind,
     preflight,
     serve,
 )
+from ramify.connections import ListenError, bind
 from ramify.engines import EngineConfig
 from ramify.engines.errors import EngineHeld
 from ramify.service.readiness import Readiness
@@ -165,7 +165,7 @@ def test_an_admin_port_in_use_is_refused_naming_the_setting() -> None:
     with bind("127.0.0.1", 0) as taken:
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(StartupError, match=rf"127.0.0.1:{port}.*admin.port"):
+        with pytest.raises(ListenError, match=rf"127.0.0.1:{port}.*admin.port"):
             admin_listener(Settings(admin={"port": port}))
 
 
@@ -188,7 +188,7 @@ def test_a_port_in_use_is_refused_naming_the_settings(capsys: pytest.CaptureFixt
     with bind("127.0.0.1", 0) as taken:
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(StartupError, match=rf"127.0.0.1:{port}.*settings: host, port"):
+        with pytest.raises(ListenError, match=rf"127.0.0.1:{port}.*settings: host, port"):
             bind("127.0.0.1", port)
         assert serve(Settings(port=port)) == REFUSED
     assert str(port) in capsys.readouterr().err
@@ -202,7 +202,7 @@ async def test_of_two_servers_that_start_at_once_the_slower_is_refused(tmp_path:
     with bind("127.0.0.1", 0) as first, bind("127.0.0.1", first.getsockname()[1]) as second:
         first.listen()
         settings = Settings(log=f"{tmp_path}/trees.db")
-        with pytest.raises(StartupError, match="settings: host, port"):
+        with pytest.raises(ListenError, match="Address already in use"):
             await _Server(settings, EngineConfig(tmp_path), second, start).run()
 
 
