@@ -29,15 +29,25 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": {"extensions"},
     "connections": set(),
     "logs": set(),
+    "launcher": set(),
     "service": PARTS | {"settings"},
     "api": PARTS | {"settings", "service", "connections", "logs"},
     "evaluation": PARTS | {"settings", "service"},
     "bench": PARTS | {"settings", "service", "evaluation"},
-    "cli": PARTS | {"settings", "service", "evaluation", "bench", "api"},
+    "cli": PARTS | {"settings", "service", "evaluation", "bench", "api", "launcher"},
     "__main__": {"cli"},
 }
 """What each part of `ramify` may import of the others; itself and the version in `ramify` it always may."""
-TRAINER_MAY_IMPORT = {"search", "tokens", "extensions", "rewards", "weights", "connections", "logs"}
+TRAINER_MAY_IMPORT = {
+    "search",
+    "tokens",
+    "extensions",
+    "rewards",
+    "weights",
+    "connections",
+    "logs",
+    "launcher",
+}
 
 ONLY_IN = {
     "fastapi": {"ramify.api"},

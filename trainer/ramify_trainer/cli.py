@@ -9,7 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import typer
+try:
+    import typer
+except ModuleNotFoundError as missing:
+    raise SystemExit(
+        "the ramify-trainer command needs the extras train and cpu or gpu: pip install '.[cpu,train]' in a checkout, "
+        "or a wheel with [cpu,train] behind its name (README.md)"
+    ) from missing
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import MofNCompleteColumn, Progress

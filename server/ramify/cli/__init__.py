@@ -11,10 +11,9 @@ from typing import Annotated
 try:
     import typer
 except ModuleNotFoundError as missing:
-    if missing.name not in ("typer", "rich"):
-        raise
     raise SystemExit(
-        "the ramify command needs the extra cpu or gpu: pip install '.[cpu]' in a checkout (README.md)"
+        "the ramify command needs the extra cpu or gpu: pip install '.[cpu]' in a checkout, "
+        "or a wheel with [cpu] behind its name (README.md)"
     ) from missing
 
 from ramify import __version__

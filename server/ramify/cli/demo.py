@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ramify.cli.terminal import console, errors, fail
+from ramify.cli.terminal import console, ended_as_interrupted, errors, fail
 
 if TYPE_CHECKING:
     from ramify.evaluation.problems import Problem
@@ -41,8 +41,9 @@ def demo(
     ] = None,
 ) -> None:
     """Serve the demo model, solve held-out Countdown problems by it, and say how to go on. Two or three minutes."""
-    from ramify.cli.child import NotServing, serving
+    from ramify.engines.progress import SAID
     from ramify.evaluation.local import is_shipped
+    from ramify.launcher import NotServing, launched
 
     folder = out or Path("runs/demo") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,8 +53,14 @@ def demo(
         "them,\nand tree search decides where to look further.\n"
     )
     try:
-        with serving(flags, folder / "server.log", errors) as address:
-            summary, tree = asyncio.run(_measure(address, problems, folder, tuned=is_shipped(release)))
+        with ended_as_interrupted(), errors.status("starting the server …") as status:
+
+            def tell(seconds: float, line: str) -> None:
+                status.update(line if line.startswith(SAID) else f"starting the server … {seconds:.0f} s")
+
+            with launched(flags, folder / "server.log", tell) as (address, _):
+                status.stop()
+                summary, tree = asyncio.run(_measure(address, problems, folder, tuned=is_shipped(release)))
     except NotServing as error:
         fail(error, f"the whole of it is in {folder / 'server.log'}")
     except KeyboardInterrupt:

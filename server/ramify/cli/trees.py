@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from ramify.treelog import Consumer, ExpiryCounts, LogSize, Record
     from ramify_client.results import TreeSummary
 
-app = typer.Typer(help="The log of searched trees: list, show, verify, export, dot.", no_args_is_help=True)
+app = typer.Typer(
+    help="The log of searched trees: list, show, dot, verify, export, expire.", no_args_is_help=True
+)
 
 Log = Annotated[
     str | None, typer.Option(help="The log: a file, or a PostgreSQL URL; none: the settings' own.")

@@ -9,7 +9,6 @@ import threading
 import pytest
 
 from ramify import __version__
-from ramify.cli.child import free_port
 
 
 def test_the_version_is_printed(ramify):
@@ -20,6 +19,15 @@ def test_python_m_ramify_is_the_command():
     words = [sys.executable, "-m", "ramify", "--version"]
     said = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
     assert said.strip() == f"ramify {__version__}"
+
+
+@pytest.mark.parametrize("command", ["ramify", "ramify-trainer"])
+def test_a_command_that_is_installed_without_its_extras_names_them(command):
+    """As after `pip install ramify`, which brings the client alone."""
+    script = f"import sys; sys.modules['typer'] = None; import {command.replace('-', '_')}.cli"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"the {command} command needs the extra")
 
 
 def test_without_a_command_there_is_help(ramify):
@@ -41,7 +49,9 @@ def test_a_wrong_algorithm_is_answered_with_the_nearest(ramify):
 
 
 def test_no_server_is_answered_with_how_to_start_one(ramify):
-    result = ramify("search", "1 2 to 3", "--server", f"http://127.0.0.1:{free_port()}")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        result = ramify("search", "1 2 to 3", "--server", f"http://127.0.0.1:{silent.getsockname()[1]}")
     assert result.exit_code == 1
     assert "no server answers" in result.output
     assert "serve" in result.output

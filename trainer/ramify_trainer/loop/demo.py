@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ramify.launcher import NotServing, launched
 from ramify_client import AsyncAdmin, AsyncClient
 from ramify_trainer.config import LoopConfig, key_in
 from ramify_trainer.errors import TrainerError
@@ -20,50 +17,20 @@ from ramify_trainer.loop.rounds import Loop, PhaseProgress
 from ramify_trainer.loop.state import RoundRecord, alone, unserved
 from ramify_trainer.loop.training import require_one_process
 
-START_SECONDS = 600.0
-STOP_SECONDS = 60.0
-READY = "  ask  "
-"""In the last line of what the server says once it is ready."""
-
 
 @contextmanager
 def running_server(folder: Path, weights: Path, base: str) -> Iterator[tuple[str, str]]:
-    """A server on free ports of this machine, its public and admin addresses. It ends with the block."""
+    """A server of its own whose releases are those in `weights`; its public and its admin address.
+
+    Raises `TrainerError` if it does not start."""
     weights.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "ramify", "serve", "--port", "0", "--admin-port", "0"]
-    command += ["--log", f"{folder}/trees.db", "--weights", str(weights)]
-    command += [] if base == "shipped" else ["--release", base]
-    with (folder / "server.log").open("a") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+    flags = ["--log", f"{folder}/trees.db", "--weights", str(weights)]
+    flags += [] if base == "shipped" else ["--release", base]
     try:
-        said = _said(process)
-        found = [re.search(pattern, said) for pattern in (r"at (http://\S+)", r"admin\s+(http://\S+)")]
-        if not all(found):
-            raise TrainerError(f"the server did not start; see {folder / 'server.log'}")
-        yield tuple(match[1] for match in found if match)  # type: ignore[misc]
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-def _said(process: subprocess.Popen[str]) -> str:
-    """Its banner; it ends early where the server does."""
-    assert process.stdout is not None
-    too_late = threading.Timer(START_SECONDS, process.kill)
-    too_late.start()
-    said = ""
-    for line in process.stdout:
-        said += line
-        if READY in line:
-            break
-    too_late.cancel()
-    return said
+        with launched(flags, folder / "server.log") as addresses:
+            yield addresses
+    except NotServing as error:
+        raise TrainerError(f"{error}\nthe whole of it is in {folder / 'server.log'}") from error
 
 
 async def run(
