@@ -27,7 +27,8 @@ from ramify.api.openai.fields import FIELDS, MESSAGES, STREAM_OPTIONS, responses
 from ramify.api.openai.fields import table as fields_table
 from ramify.api.wire_trees import CorruptRecord, LoggedTree, OutcomeRecord, TreeRecord, described
 from ramify.cli import app as server_app
-from ramify.settings.page import document
+from ramify.settings.groups import ApiKey, SearchAlias, SettingsGroup
+from ramify.settings.loading import Settings, variables
 from ramify_trainer.cli import app as trainer_app
 from ramify_trainer.config import LoopConfig
 
@@ -37,12 +38,61 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 def pages() -> dict[str, str]:
     """File name in docs/ -> what it must hold."""
     return {
-        "configuration.md": document(),
+        "configuration.md": configuration(),
         "trainer-configuration.md": trainer_configuration(),
         "cli.md": commands(),
         "tree.md": logged_tree(),
         "openai.md": openai_fields(),
     }
+
+
+# -- the server's settings -----------------------------------------------------------------------------------------
+
+
+def configuration() -> str:
+    lines = [
+        "# Configuration",
+        "",
+        "Defaults, then the TOML file of `--config`, then variables, then flags; the later wins. An unknown key is an",
+        'error. A list or table in a variable is JSON: `RAMIFY_AUTH__KEYS=\'[{"name": "me", "sha256": "…"}]\'`.',
+        "This page is made from the settings' descriptions by `make docs`.",
+        "",
+    ]
+    lines += _settings_table(
+        "Top level", [(v, n, f) for v, n, f in variables() if "." not in n and not _is_settings_group(f)]
+    )
+    for name, field in Settings.model_fields.items():
+        if _is_settings_group(field):
+            rows = [(v, n, f) for v, n, f in variables() if n.startswith(name + ".")]
+            lines += _settings_table(f"`[{name}]`", rows, (field.annotation.__doc__ or "").strip())
+    keys = [("", f"auth.keys[].{name}", field) for name, field in ApiKey.model_fields.items()]
+    lines += _settings_table("`[[auth.keys]]`", keys, (ApiKey.__doc__ or "").strip())
+    aliases = [("", f"aliases.NAME.{name}", field) for name, field in SearchAlias.model_fields.items()]
+    return "\n".join(
+        lines + _settings_table("`[aliases.NAME]`", aliases, (SearchAlias.__doc__ or "").strip())
+    )
+
+
+def _is_settings_group(field: Any) -> bool:
+    return isinstance(field.annotation, type) and issubclass(field.annotation, SettingsGroup)
+
+
+def _settings_table(title: str, rows: list[tuple[str, str, Any]], text: str = "") -> list[str]:
+    lines = [f"## {title}", "", *([text, ""] if text else [])]
+    lines += ["| setting | variable | default | meaning |", "|---|---|---|---|"]
+    for variable, name, field in rows:
+        default = "required" if field.is_required() else f"`{_shown_default(field.default)}`"
+        meaning = (field.description or "").replace("|", "\\|")
+        lines.append(f"| `{name}` | {f'`{variable}`' if variable else ''} | {default} | {meaning} |")
+    return [*lines, ""]
+
+
+def _shown_default(default: Any) -> str:
+    if default is None:
+        return "none"
+    if isinstance(default, tuple):
+        return "[" + ", ".join(f'"{item}"' for item in default) + "]"
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 # -- the fields of OpenAI's routes --------------------------------------------------------------------------------

@@ -1,25 +1,25 @@
-"""Every setting of the server, in one typed tree.
+"""Every setting of the server, in one typed tree::
 
-Sources, the later winning: the defaults below, a TOML file, ``RAMIFY_…`` variables (``RAMIFY_PORT=9000``,
-``RAMIFY_LIMITS__BUDGET_TOKENS=5000``), flags. An unknown key is an error in each of them. `docs/configuration.md`
-is made from the field descriptions by ``python -m ramify.settings``.
+    settings = load(Path("ramify.toml"), port=9000, limits={"page": 5})
+    settings.admission.tokens_in_flight
+
+Sources, the later winning: the defaults, a TOML file, ``RAMIFY_…`` variables (``RAMIFY_PORT=9000``,
+``RAMIFY_LIMITS__BUDGET_TOKENS=5000``), flags. An unknown key is an error in each of them. `make docs` makes
+docs/configuration.md from the fields' descriptions.
 
 | module | what it holds |
 |---|---|
-| `groups` | the groups of settings, one class a TOML table |
-| `top` | `Settings`, all of them together |
-| `loading` | `load`: one `Settings` from every source |
 | `placeholders` | secrets that nobody has chosen |
-| `files` | TOML files, and what is wrong with them in one line |
-| `page` | the page of documentation |
+| `groups` | the groups of settings, one class a TOML table, and the reading of TOML files |
+| `loading` | `Settings`, all of them together, and `load`, which makes one from every source |
 """
 
-from ramify.settings.files import BadSettings
 from ramify.settings.groups import (
     AdminSettings,
     AdmissionSettings,
     ApiKey,
     AuthSettings,
+    BadSettings,
     ConnectionSettings,
     EngineSettings,
     ProbeSettings,
@@ -31,8 +31,7 @@ from ramify.settings.groups import (
     StreamSettings,
     is_loopback,
 )
-from ramify.settings.loading import load
-from ramify.settings.top import Settings
+from ramify.settings.loading import Settings, load
 
 __all__ = [
     "AdminSettings",

@@ -1,20 +1,24 @@
-"""The groups of settings, one class a TOML table."""
+"""The groups of settings, one class a TOML table, and the reading of TOML files."""
 
 from __future__ import annotations
 
 import hashlib
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from ramify.extensions import NAME, PATH
-from ramify.settings.files import BadSettings, explain, read_toml
 from ramify.settings.placeholders import unusable
 
 Scope = Literal["search", "log", "feedback"]
 ExtensionName = Annotated[str, Field(pattern=rf"^{NAME.pattern}$")]
 ObjectPath = Annotated[str, Field(pattern=rf"^{PATH.pattern}$")]
+
+
+class BadSettings(ValueError):
+    """Settings that cannot be used; the message names each and says what is wrong with it."""
 
 
 class SettingsGroup(BaseModel):
@@ -390,3 +394,22 @@ def _keys_of(path: Path) -> tuple[ApiKey, ...]:
         return tuple(ApiKey.model_validate(key) for key in content.get("keys", ()))
     except ValidationError as error:
         raise BadSettings(f"{path}: {explain(error)}") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadSettings(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadSettings(f"{path} is no TOML: {error}") from error
+
+
+def explain(error: ValidationError) -> str:
+    """One line a mistake; the value given is left out, as it may be a secret."""
+    lines = []
+    for item in error.errors(include_url=False, include_context=False, include_input=False):
+        name = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        lines.append(f"{name}: {message}" if name else message)
+    return "; ".join(lines)

@@ -1,15 +1,177 @@
-"""One `Settings` from every source."""
+"""`Settings`, all of them together, and `load`, which makes one from every source."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from ramify.settings.files import BadSettings, explain, read_toml
-from ramify.settings.top import PREFIX, Settings, file_content, variables
+from ramify.settings.groups import (
+    AdminSettings,
+    AdmissionSettings,
+    AuthSettings,
+    BadSettings,
+    ConnectionSettings,
+    EngineSettings,
+    ExtensionSettings,
+    ProbeSettings,
+    RequestCaps,
+    RetentionSettings,
+    SearchAlias,
+    SettingsGroup,
+    SpoolSettings,
+    StreamSettings,
+    explain,
+    is_loopback,
+    read_toml,
+)
+
+PREFIX = "RAMIFY_"
+ADMIN_PORT = 8001
+AliasName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+
+class Settings(BaseSettings):
+    """The server's settings."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+        allow_inf_nan=False,
+    )
+
+    host: str = Field(
+        default="127.0.0.1", description="Address to listen on. Other than loopback needs an API key."
+    )
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    release: Path | None = Field(
+        default=None,
+        description="Directory of the release to serve; none: the shipped one. With `weights`, the one served until "
+        "another is activated.",
+    )
+    weights: Path | None = Field(
+        default=None,
+        description="Folder of releases that may be activated, by id. The server only reads it.",
+    )
+    policy: str | None = Field(
+        default=None,
+        description="Directory of a causal language model to serve in place of a release.",
+    )
+    value: str | None = Field(
+        default=None,
+        description="Directory of a one-label sequence classifier, the value model of `policy`; without it only "
+        "what needs no value model can be asked for.",
+    )
+    model_name: str | None = Field(
+        default=None, description="Name under which the model is served; none: the release's own."
+    )
+    task: str | None = Field(
+        default=None,
+        description="Task of requests that name none: a name, or the path of a verifier, `package.module:Name`; none: "
+        "the release's own.",
+    )
+    log: str = Field(
+        default="sqlite:///runs/trees.db",
+        description="Where searched trees are kept: a file, which is SQLite's (also `sqlite:///file`), or "
+        "`postgresql://user@host/database`.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe line logged."
+    )
+    drain_seconds: float = Field(
+        default=20.0,
+        ge=0,
+        description="On SIGTERM, how long running searches may go on before they are stopped and answered.",
+    )
+    aliases: Annotated[dict[AliasName, SearchAlias], Field(max_length=100)] = Field(
+        default={}, description="Searches that are asked for by a model's name, as tables `[aliases.NAME]`."
+    )
+    extensions: ExtensionSettings = Field(
+        default=ExtensionSettings(), description="Tasks, algorithms and a scorer of other packages."
+    )
+    engine: EngineSettings = Field(default=EngineSettings(), description="The vLLM engines.")
+    auth: AuthSettings = Field(default=AuthSettings(), description="API keys.")
+    admin: AdminSettings = Field(default=AdminSettings(), description="The operators' listener.")
+    limits: RequestCaps = Field(default=RequestCaps(), description="The largest request taken.")
+    connections: ConnectionSettings = Field(
+        default=ConnectionSettings(), description="What the listeners take from whoever connects."
+    )
+    admission: AdmissionSettings = Field(default=AdmissionSettings(), description="How much runs at once.")
+    stream: StreamSettings = Field(default=StreamSettings(), description="Server-Sent Events.")
+    probe: ProbeSettings = Field(default=ProbeSettings(), description="Readiness.")
+    retention: RetentionSettings = Field(default=RetentionSettings(), description="How long trees are kept.")
+    spool: SpoolSettings = Field(
+        default=SpoolSettings(), description="Finished searches on their way into the log."
+    )
+
+    @field_validator("host")
+    @classmethod
+    def host_is_named(cls, host: str) -> str:
+        if not host:
+            raise ValueError("name an address; 0.0.0.0 listens on all of them")
+        return host
+
+    @field_validator("log")
+    @classmethod
+    def log_is_url(cls, log: str) -> str:
+        return log if "://" in log else f"sqlite:///{log}"
+
+    @model_validator(mode="after")
+    def one_model(self) -> Settings:
+        if self.policy is None and self.value is not None:
+            raise ValueError("value is the value model of a policy: give policy too, or a release")
+        if self.policy is not None and self.release is not None:
+            raise ValueError("give either a release or policy and value")
+        if self.policy is not None and self.weights is not None:
+            raise ValueError(
+                "weights is a folder of releases, and policy serves a model that is none: give one of them"
+            )
+        return self
+
+    @property
+    def admin_port(self) -> int:
+        """Where the admin listener is; 0 takes a free port."""
+        if self.admin.port is not None:
+            return self.admin.port
+        return ADMIN_PORT if self.port else 0
+
+    @property
+    def loopback(self) -> bool:
+        return is_loopback(self.host)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings, InitSettingsSource(settings_cls, dict(file_content.get())))
+
+
+file_content: ContextVar[Mapping[str, Any]] = ContextVar("file_content", default=MappingProxyType({}))
+"""The parsed TOML file, for the length of one `load`."""
+
+
+def variables() -> Iterator[tuple[str, str, Any]]:
+    """(variable, dotted name, field) of every setting, groups included."""
+    for name, field in Settings.model_fields.items():
+        yield PREFIX + name.upper(), name, field
+        if isinstance(field.annotation, type) and issubclass(field.annotation, SettingsGroup):
+            for inner, inner_field in field.annotation.model_fields.items():
+                yield f"{PREFIX}{name.upper()}__{inner.upper()}", f"{name}.{inner}", inner_field
+
 
 OTHERS = (
     "RAMIFY_TRAINER_",

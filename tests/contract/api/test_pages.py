@@ -38,7 +38,14 @@ async def test_pages_and_files_let_nothing_in_from_elsewhere(world: World, path:
 
 @pytest.mark.parametrize(
     "path",
-    ["../settings/top.py", "..%2fsettings%2ftop.py", "/etc/passwd", "vendor/", "vendor/versions.txt", ""],
+    [
+        "../settings/loading.py",
+        "..%2fsettings%2floading.py",
+        "/etc/passwd",
+        "vendor/",
+        "vendor/versions.txt",
+        "",
+    ],
 )
 async def test_only_files_of_the_table_are_served(world: World, path: str) -> None:
     answer = await world.http.get(f"/static/{path}")

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ramify.settings import BadSettings, Settings, load
-from ramify.settings.page import document
+from ramify.settings.loading import variables
 from ramify.settings.placeholders import unusable
-from ramify.settings.top import variables
 
 KEY = "0123456789abcdef"
 
@@ -147,11 +146,6 @@ def test_a_log_may_be_named_by_its_file() -> None:
 
 def test_every_setting_is_described() -> None:
     assert not [name for _, name, field in variables() if not field.description]
-
-
-def test_the_page_of_settings_is_up_to_date() -> None:
-    page = Path(__file__).parents[3] / "docs" / "configuration.md"
-    assert page.read_text() == document(), "run: python -m ramify.settings > docs/configuration.md"
 
 
 def test_the_engines_take_every_engine_setting() -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from ramify.settings import load
-from ramify.settings.top import variables
+from ramify.settings.loading import variables
 from ramify_trainer.config import LoopConfig
 
 ROOT = Path(__file__).parents[3]
