@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ramify.evaluation.rows import Row, read_rows
-from ramify.evaluation.statistics import paired_difference
+from ramify.statistics import paired_difference
 
 PROBLEMS = ("data", "problems", "data_seed")
 """Settings that must be the same for rows to be of the same problems."""
@@ -46,7 +46,7 @@ def _scores(rows: list[Row]) -> dict[tuple[str, int], dict[str, float]]:
 def _compared(before: dict[str, float], after: dict[str, float]) -> str:
     gain = paired_difference(after, before)
     percent = " | ".join(f"{100 * sum(s.values()) / len(s):.1f}" for s in (before, after))
-    return f"{percent} | {100 * gain.mean:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+    return f"{percent} | {gain.percent(signed=True)}"
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
 
+from ramify.statistics import paired_difference
 from ramify_trainer.gate.policy_scores import PolicyScores, read_scores
-from ramify_trainer.loop.report import difference
 from ramify_trainer.loop.state import State
 from research.compare.config import ArmRun, CompareConfig
 from research.compare.points import Figure, Mean, Point, means, steps_to_reach
@@ -148,7 +148,10 @@ def differences(config: CompareConfig, folder: Path) -> list[str]:
     ends = [(run, scores) for run in config.runs() if (scores := _ended(folder / run.name, config.rounds))]
     for (earlier, theirs), (later, ours) in combinations(ends, 2):
         if earlier.seed == later.seed:
-            mean, greedy = difference(ours.mean, theirs.mean), difference(ours.greedy, theirs.greedy)
+            mean, greedy = (
+                paired_difference(getattr(ours, figure), getattr(theirs, figure)).percent(signed=True)
+                for figure in ("mean", "greedy")
+            )
             lines.append(f"| {later.arm.label} less {earlier.arm.label} | {later.seed} | {mean} | {greedy} |")
     return lines
 

@@ -20,6 +20,7 @@ BASE = {"search"}
 PARTS = BASE | {"extensions", "rewards", "weights", "treelog", "engines"}
 MAY_IMPORT: dict[str, set[str]] = {
     "search": set(),
+    "statistics": set(),
     "tokens": set(),
     "extensions": set(),
     "rewards": BASE | {"extensions"},
@@ -32,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "launcher": set(),
     "service": PARTS | {"settings"},
     "api": PARTS | {"settings", "service", "connections", "logs"},
-    "evaluation": PARTS | {"settings", "service"},
+    "evaluation": PARTS | {"settings", "service", "statistics"},
     "bench": PARTS | {"settings", "service", "evaluation"},
     "cli": PARTS | {"settings", "service", "evaluation", "bench", "api", "launcher"},
     "__main__": {"cli"},
@@ -40,6 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 """What each part of `ramify` may import of the others; itself and the version in `ramify` it always may."""
 TRAINER_MAY_IMPORT = {
     "search",
+    "statistics",
     "tokens",
     "extensions",
     "rewards",

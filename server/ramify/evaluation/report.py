@@ -12,16 +12,9 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from ramify.evaluation.statistics import Estimate
 from ramify.evaluation.summary import BudgetGain, Difference, Summary
 
 Lines = list[list[str]]
-
-
-def percent(estimate: Estimate, *, signed: bool = False) -> str:
-    """``58.3 [55.1, 61.4]``, in percent (points, where it is a difference)."""
-    form = "{:+.1f} [{:+.1f}, {:+.1f}]" if signed else "{:.1f} [{:.1f}, {:.1f}]"
-    return form.format(*(100 * x for x in (estimate.mean, estimate.low, estimate.high)))
 
 
 def accuracy_table(summary: Summary, group: str) -> Lines:
@@ -33,7 +26,7 @@ def accuracy_table(summary: Summary, group: str) -> Lines:
         lines.append(
             [
                 method,
-                *(percent(f.accuracy) if f else "" for f in figures),
+                *(f.accuracy.percent() if f else "" for f in figures),
                 *(f"{100 * f.any_correct.mean:.1f}" if f else "" for f in figures),
             ]
         )
@@ -69,7 +62,7 @@ def difference_table(summary: Summary, group: str) -> Lines:
             rows.setdefault((d.method, d.baseline), {})[d.budget] = d
     lines = [["method", "minus", *(f"{b} tokens" for b in summary.budgets)]]
     for (method, baseline), row in sorted(rows.items(), key=lambda kv: summary.methods.index(kv[0][0])):
-        cells = (percent(row[b].estimate, signed=True) if b in row else "" for b in summary.budgets)
+        cells = (row[b].estimate.percent(signed=True) if b in row else "" for b in summary.budgets)
         lines.append([method, baseline, *cells])
     return lines
 
@@ -82,7 +75,7 @@ def step_table(summary: Summary, group: str) -> Lines:
             rows.setdefault(s.method, []).append(s)
     budgets = summary.budgets
     lines = [["method", *(f"{a} → {b}" for a, b in itertools.pairwise(budgets))]]
-    lines += [[m, *(percent(s.estimate, signed=True) for s in steps)] for m, steps in rows.items()]
+    lines += [[m, *(s.estimate.percent(signed=True) for s in steps)] for m, steps in rows.items()]
     return lines
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ramify.evaluation.rows import Row
-from ramify.evaluation.statistics import Estimate, bootstrap, paired_difference
+from ramify.statistics import Estimate, bootstrap, paired_difference
 
 ALL = "all"
 

@@ -15,12 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
-import numpy as np
-
+from ramify.statistics import upper_bound
 from ramify_trainer.gate.policy_scores import PolicyScores, Scores
-
-RESAMPLES = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +99,5 @@ def _against(
 def _compare(against: str, figure: str, ours: Scores, theirs: Scores, margin: float, seed: int) -> Comparison:
     if not ours or ours.keys() != theirs.keys():
         raise ValueError(f"{figure}: the candidate and the {against} were not measured on the same problems")
-    differences = np.array([ours[key] - theirs[key] for key in sorted(ours)])
-    high = _upper_bound(differences, seed)
-    return Comparison(against, figure, float(differences.mean()), high, margin)
-
-
-def _upper_bound(differences: np.ndarray, seed: int) -> float:
-    """95th percentile of the means of resampled problems."""
-    values, counts = np.unique(differences, return_counts=True)
-    n = int(counts.sum())
-    draws = np.random.default_rng(seed).multinomial(n, counts / n, size=RESAMPLES)
-    return float(np.percentile(draws @ values / n, 95))
+    differences = [ours[key] - theirs[key] for key in sorted(ours)]
+    return Comparison(against, figure, fmean(differences), upper_bound(differences, seed), margin)

@@ -8,7 +8,7 @@ under the same weights, so the comparison is paired.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,14 +21,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from ramify.search import records
 from ramify.search.cutting import action_ends
+from ramify.statistics import resampled_weights
 from ramify.tokens import TokenText, plain_token, text_of
 from ramify.weights.manifest import Action
 from ramify_trainer.gate.decision import Comparison
 from ramify_trainer.gate.policy_scores import PolicyScores, SampledAnswer
 
-RESAMPLES = 1_000
-CHUNK = 100
-"""Resamples at once: memory."""
 BINS = 10
 Floats = NDArray[np.float64]
 
@@ -83,17 +81,10 @@ def compared(
         whole = np.ones((1, problems))
         difference = float((of(ours, whole) - of(theirs, whole))[0])
         if np.isfinite(difference):
-            differences = [of(ours, w) - of(theirs, w) for w in _resamples(problems, seed)]
+            differences = [of(ours, w) - of(theirs, w) for w in resampled_weights(problems, seed)]
             high = float(np.nanpercentile(np.concatenate(differences), 95))
             found.append(Comparison(against, figure, difference, high, margin))
     return found
-
-
-def _resamples(problems: int, seed: int) -> Iterator[Floats]:
-    """Weights [CHUNK, problems], several times."""
-    random = np.random.default_rng(seed)
-    for _ in range(RESAMPLES // CHUNK):
-        yield random.multinomial(problems, np.full(problems, 1 / problems), size=CHUNK).astype(float)
 
 
 def _auc(judged: ValuePredictions, weights: Floats, chosen: NDArray[np.bool_]) -> Floats:

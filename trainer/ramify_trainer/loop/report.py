@@ -6,12 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from ramify_trainer.gate.policy_scores import PolicyScores, Scores
+from ramify.statistics import paired_difference
+from ramify_trainer.gate.policy_scores import PolicyScores
 from ramify_trainer.loop.state import RoundRecord
-
-RESAMPLES = 4_000
 
 
 def markdown(history: Sequence[RoundRecord], held_out: Mapping[str, PolicyScores]) -> str:
@@ -36,17 +33,9 @@ def _gained(served: Sequence[PolicyScores]) -> str:
     if len(served) < 2:
         return ""
     first, last = served[0], served[-1]
-    greedy = difference(last.greedy, first.greedy)
-    mean = difference(last.mean, first.mean)
+    greedy = paired_difference(last.greedy, first.greedy).percent(signed=True)
+    mean = paired_difference(last.mean, first.mean).percent(signed=True)
     return f"\nThe last release served less the base, points [95 %]: greedy {greedy}, mean@k {mean}.\n"
-
-
-def difference(ours: Scores, theirs: Scores) -> str:
-    """Ours less theirs, paired by problem: points, with the 95 % bootstrap interval over problems."""
-    each = 100 * np.array([ours[problem] - theirs[problem] for problem in sorted(ours)])
-    resampled = np.random.default_rng(0).choice(each, size=(RESAMPLES, len(each))).mean(axis=1)
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return f"{each.mean():+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def _pair(found: PolicyScores | None) -> str:

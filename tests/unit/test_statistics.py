@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ramify.evaluation.statistics import bootstrap, paired_difference
+from ramify.statistics import bootstrap, paired_difference, resampled_weights, upper_bound
 
 
 def test_the_mean_is_the_mean_and_the_interval_is_the_binomial_one():
@@ -48,3 +48,23 @@ def test_pairing_cancels_what_makes_a_problem_hard_for_both():
     assert difference.mean == pytest.approx(0.03)
     assert difference.low > 0
     assert bootstrap(list(better.values())).low < bootstrap(list(hard.values())).mean
+
+
+def test_the_one_sided_bound_is_the_95th_percentile_of_the_same_means():
+    # Resampled counts are Binomial(100, 0.3), whose 95th percentile is 38.
+    assert upper_bound([1.0] * 30 + [0.0] * 70, resamples=40_000) == pytest.approx(0.38)
+
+
+def test_weights_are_how_often_each_problem_appears():
+    weights = np.concatenate(list(resampled_weights(7, resamples=250)))
+    assert weights.shape == (250, 7)
+    assert set(weights.sum(axis=1)) == {7.0}
+    scores = np.random.default_rng(0).random(40)
+    means = np.concatenate([w @ scores / 40 for w in resampled_weights(40, resamples=20_000)])
+    ours = bootstrap(list(scores), resamples=20_000)
+    assert (ours.low, ours.high) == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])), abs=0.01)
+
+
+def test_an_estimate_is_written_in_percent_and_a_difference_with_its_sign():
+    assert bootstrap([1.0] * 4).percent() == "100.0 [100.0, 100.0]"
+    assert paired_difference({"a": 1.0}, {"a": 0.5}).percent(signed=True) == "+50.0 [+50.0, +50.0]"
