@@ -32,7 +32,7 @@ def rows(name: str, items: Iterable[Mapping[str, Any]], plain: bool) -> Iterator
 
 
 def countdown(about: Mapping[str, Any]) -> dict[str, Any] | None:
-    """As Ramify words it; `None` where a number is too large for it."""
+    """Word the problem as Ramify does; `None` if a number is too large for it."""
     numbers, target = sorted(about["numbers"]), about["target"]
     if target > LARGEST or max(numbers) > LARGEST:
         return None
@@ -41,7 +41,7 @@ def countdown(about: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def exact(item: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The question, with what ends an answer; `None` where the answer is not one line."""
+    """The question, with what ends an answer; `None` if the answer is not one line."""
     answer = str(item["answer"]).strip()
     if not answer or len(answer.splitlines()) > 1:
         return None

@@ -2,7 +2,7 @@
 `admin_schema.ts` of the admin listener's, and Python's `tree.py` of the logged tree. No engine is started.
 
 Run by `make client-types`. An argument names another package folder than `clients/typescript`, whose `src` takes the
-files. The pinned development packages are installed into it where they are missing.
+files. The pinned development packages are installed into it if they are missing.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ ASKED = "What is {} + {}? Answer with the number only."
 
 
 def main(model: Path, out: Path) -> str | None:
-    """What is wrong; None if the round's release is served."""
+    """Run the round; return what is wrong, or None if its release is served."""
     began = time.monotonic()
     base = made_release(model, out)
     config = configured(base, out)

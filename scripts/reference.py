@@ -279,7 +279,7 @@ def _attribute_docstrings(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _values(field: FieldInfo) -> str:
-    """What may be given: choices, or the kind with its bounds."""
+    """The values that may be given: choices, or the kind with its bounds."""
     kinds = get_args(field.annotation) if _is_union(field.annotation) else (field.annotation,)
     shown = []
     for kind in kinds:

@@ -31,7 +31,7 @@ ELSEWHERE = {
     ("GET", "/metrics"),
 }
 GIVEN: dict[str, Any] = {"figures": {}, "filters": {}}
-"""What a call's parameter takes where it is no text."""
+"""Arguments for a call's parameters that are no text."""
 
 
 def served() -> set[tuple[str, str]]:

@@ -24,7 +24,7 @@ Text = str | Sequence[int]
 
 
 class BranchOptions(TypedDict, total=False):
-    """How to search and how to answer. What is absent, or `None`, is the server's to choose."""
+    """Options of a search. The server chooses what is absent or `None`, and its errors name the field."""
 
     search: Mapping[str, Any] | None
     """`algorithm`, `budget`, `width` and so on."""
@@ -36,22 +36,22 @@ class BranchOptions(TypedDict, total=False):
     include_tree: bool | None
     """Send the whole tree with the answer."""
     train: bool | None
-    """Whether the trainer may learn from this search."""
+    """False: the trainer must not learn from this search."""
     deadline: float | None
     """Seconds from the request's arrival after which the server sends its best answer so far."""
     stream_options: Mapping[str, Any] | None
-    """Of `stream` only; `{"nodes": True}` has every `progress` carry what has grown."""
+    """For streams only; with `{"nodes": True}` every `progress` carries what has grown."""
     idempotency_key: str | None
     """One search for one key; absent, the client makes one up, so that a retry never searches twice."""
 
 
 class SearchOptions(BranchOptions, total=False):
-    """And of what prompt."""
+    """Options of a search that names its prompt: those of a branch, and these."""
 
     messages: Sequence[Message] | None
-    """In place of `prompt`: a conversation."""
+    """A conversation, in place of `prompt`."""
     chat_template_kwargs: Mapping[str, Any] | None
-    """With `messages`: variables of the model's chat template, such as `enable_thinking`."""
+    """Variables of the model's chat template, such as `enable_thinking`; `messages` only."""
     task: Mapping[str, Any] | None
     """`name` and `problem`: what answers are judged by."""
     model: str | None
@@ -68,7 +68,7 @@ class Call(Generic[Parsed]):
     params: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool = True
-    """Whether sending it twice does what sending it once does; only then is it tried again."""
+    """True if sending it twice does what sending it once does; only then is it tried again."""
 
 
 def read(shape: type[Shape]) -> Callable[[bytes], Shape]:
@@ -94,7 +94,7 @@ _LOG_RECORD: TypeAdapter[results.LogRecord] = TypeAdapter(results.LogRecord)
 def search(
     prompt: str | None, *, stream: bool = False, **options: Unpack[SearchOptions]
 ) -> Call[results.SearchResult]:
-    """A search. Without a key of the caller's it gets one, so that a retry never searches twice."""
+    """Search. A call without an Idempotency-Key gets one, so that a retry never searches twice."""
     messages = options.pop("messages", None)
     said = _given(prompt=prompt, messages=messages and [dict(message) for message in messages])
     return _searching("/v1/search", said, stream, options)
@@ -103,7 +103,7 @@ def search(
 def branch(
     tree_id: str, node: int, *, stream: bool = False, **options: Unpack[BranchOptions]
 ) -> Call[results.SearchResult]:
-    """A search from a node of a logged tree."""
+    """Search from a node of a logged tree."""
     return _searching(f"/v1/trees/{_part(tree_id)}/branch", {"node": node}, stream, options)
 
 
@@ -135,7 +135,7 @@ def list_trees(before: int | None, limit: int, filters: Mapping[str, Any]) -> Ca
 
 
 def read_trees(after: int, limit: int | None) -> Call[results.LogRecord]:
-    """One line of the answer at a time."""
+    """Read the log; the parser takes one line of the answer."""
     parse = _parser(_LOG_RECORD.validate_json, "log record")
     return Call("GET", "/v1/trees", parse, params=_given(after=after, limit=limit))
 
@@ -171,7 +171,7 @@ def delete_consumer(name: str) -> Call[None]:
 
 
 def put_consumer(name: str, version: int | None, **changes: Any) -> Call[results.Consumer]:
-    """Not repeated: the first try may have moved the version on."""
+    """Register or change a reader. Not repeated: the first try may have moved the version on."""
     headers = {} if version is None else {"If-Match": f'"{version}"'}
     path = f"/v1/consumers/{_part(name)}"
     return Call("PUT", path, read(results.Consumer), _given(**changes), headers=headers, repeatable=False)
@@ -202,19 +202,19 @@ def releases() -> Call[results.Releases]:
 
 
 def record_release(release: str, state: str, figures: Mapping[str, Any]) -> Call[None]:
-    """Recording the same again changes nothing."""
+    """Record a gate's decision. Repeatable: recording the same again changes nothing."""
     body = {"state": state, "figures": dict(figures)}
     return Call("PUT", f"/admin/releases/{_part(release)}", _nothing, body)
 
 
 def activate(release: str, deadline_seconds: float, note: str) -> Call[results.Activation]:
-    """The active one stays active, so this may be repeated."""
+    """Activate a release. Repeatable: the active one stays active."""
     body = {"deadline_seconds": deadline_seconds, "note": note}
     return Call("POST", f"/admin/releases/{_part(release)}/activate", read(results.Activation), body)
 
 
 def rollback(deadline_seconds: float, note: str) -> Call[results.Activation]:
-    """Twice would go back and forth."""
+    """Roll back. Not repeated: twice would go back and forth."""
     body = {"deadline_seconds": deadline_seconds, "note": note}
     return Call("POST", "/admin/releases/rollback", read(results.Activation), body, repeatable=False)
 
@@ -224,12 +224,12 @@ def drain(deadline_seconds: float) -> Call[None]:
 
 
 def _given(**fields: Any) -> dict[str, Any]:
-    """Only what the caller has given: the rest is the server's to choose."""
+    """Leave out what the caller has not given: the server chooses it."""
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def _part(name: str) -> str:
-    """One segment of a path, whatever it holds."""
+    """Quote one segment of a path, whatever it holds."""
     return quote(name, safe="")
 
 

@@ -28,10 +28,10 @@ Done = TypeVar("Done")
 class Client:
     """A Ramify server.
 
-    base_url, api_key: `RAMIFY_BASE_URL` and `RAMIFY_API_KEY` where they are not given. timeout: seconds that one call
-    may take, retries and waits included. max_retries: further tries of calls that may be repeated; a search may, since
-    it carries an Idempotency-Key. configuration: in place of all four. All methods raise `RamifyError` only, but for
-    arguments that no request can be made of (`ValueError`, `TypeError`).
+    base_url, api_key: by default `RAMIFY_BASE_URL` and `RAMIFY_API_KEY`. timeout: seconds that one call may take,
+    retries and waits included. max_retries: further tries of calls that may be repeated; a search may, since it carries
+    an Idempotency-Key. configuration: in place of all four. All methods raise `RamifyError` only, except for arguments
+    that no request can be made of (`ValueError`, `TypeError`).
     """
 
     def __init__(
@@ -64,51 +64,51 @@ class Client:
     def search(
         self, prompt: str | None = None, *, timeout: float | None = None, **options: Unpack[SearchOptions]
     ) -> results.SearchResult:
-        """The best answer of a tree, for a `prompt` or for `messages`."""
+        """Search, for a `prompt` or for `messages`, and return the best answer of the tree."""
         return self.send(calls.search(prompt, **options), timeout)
 
     @contextmanager
     def stream(
         self, prompt: str | None = None, *, timeout: float | None = None, **options: Unpack[SearchOptions]
     ) -> Iterator[SearchStream]:
-        """The same, as events while it runs; the last one is `completed`. Leaving the block before that ends the
-        search on the server. Tried again until it is accepted, and then no more."""
+        """Search, and yield the events while it runs; the last one is `completed`. Leaving the block before that ends
+        the search on the server. Tried again until the server has accepted it, and then no more."""
         call = calls.search(prompt, stream=True, **options)
         with self._streaming(call, timeout) as events:
             yield events
 
     def get_search(self, search_id: str) -> results.SearchResult:
-        """A search's state: its best answer so far, or how it ended."""
+        """Return a search's state: its best answer so far, or how it ended."""
         return self.send(calls.get_search(search_id))
 
     def cancel(self, search_id: str) -> results.SearchResult:
-        """End a search now; its best answer so far."""
+        """End a search now; return its best answer so far."""
         return self.send(calls.cancel(search_id))
 
     def value(
         self, prompt: Text, continuations: Sequence[Text], *, model: str | None = None
     ) -> results.Values:
-        """The value model's judgement of answers, finished or not."""
+        """Score answers, finished or not, by the value model."""
         return self.send(calls.value(prompt, continuations, model))
 
     def models(self) -> results.Listing[results.Model]:
-        """What is served."""
+        """List the models that are served."""
         return self.send(calls.models())
 
     def model(self, name: str) -> results.Model:
-        """One model of those served."""
+        """Return one model of those served."""
         return self.send(calls.model(name))
 
     def releases(self) -> results.Releases:
-        """Every release, and which one is active; the key needs the scope `log`."""
+        """List the releases, and which one is active; the key needs the scope `log`."""
         return self.send(calls.public_releases())
 
     def version(self) -> results.Version:
-        """The server's version, model and release."""
+        """Return the server's version, model and release."""
         return self.send(calls.version())
 
     def ready(self) -> bool:
-        """Whether the server can search now; False also where nobody listens."""
+        """Tell whether the server can search now; False also if nobody listens."""
         try:
             self.send(calls.ready(), timeout=30.0)
         except RamifyError:
@@ -118,7 +118,7 @@ class Client:
     # How a call is sent
 
     def send(self, call: Call[Parsed], timeout: float | None = None) -> Parsed:
-        """Send a call, again where that may help, and read its answer."""
+        """Send a call, again if that may help, and read its answer."""
         return self._trying(call, timeout, self._answered)
 
     def _trying(
@@ -146,7 +146,7 @@ class Client:
             response.close()
 
     def _opened(self, call: Call[Any], attempts: Attempts) -> httpx.Response:
-        """The answer to a call, its body still to be read. Raises the error that its status stands for."""
+        """Return the answer to a call, its body still to be read. Raises the error that its status stands for."""
         with translating(self.configuration.base_url):
             request = self._http.build_request(
                 call.method,
@@ -184,7 +184,7 @@ class SearchStream:
     def __init__(self, client: Client, response: httpx.Response, attempts: Attempts) -> None:
         self._client, self._response, self._attempts = client, response, attempts
         self.id: str | None = None
-        """Of the search; None before its first event."""
+        """The search's id; None before its first event."""
 
     def __iter__(self) -> Iterator[results.SearchEvent]:
         return self._events()
@@ -225,22 +225,22 @@ def _body(response: httpx.Response, attempts: Attempts) -> bytes:
 
 
 class Trees:
-    """The log."""
+    """The log of searched trees."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
     def list(self, *, before: int | None = None, limit: int = 50, **filters: Any) -> results.TreePage:
-        """Newest first. filters: `id` (how it starts), `status`, `model`, `release`, `algorithm`, `task`, `key`,
-        `min_value`, `text`, `min_nodes`, `outcome`."""
+        """List trees, newest first. filters: `id` (how it starts), `status`, `model`, `release`, `algorithm`, `task`,
+        `key`, `min_value`, `text`, `min_nodes`, `outcome`."""
         return self._client.send(calls.list_trees(before, limit, filters))
 
     def get(self, tree_id: str) -> results.LoggedTree:
         return self._client.send(calls.get_tree(tree_id))
 
     def read(self, after: int = 0, *, limit: int | None = None) -> Iterator[results.LogRecord]:
-        """Trees and later verdicts with a greater `seq`, in order, to the log's end as it is now. Where the connection
-        breaks it goes on after the last whole record. The client's `timeout` is for each wait for the server."""
+        """Yield the records with a `seq` above `after`, in order, to the log's end as it is now. If the connection
+        breaks, go on after the last whole record. The client's `timeout` is for each wait for the server."""
         reader = LogReader(after, limit, self._client.configuration.max_retries)
         while not reader.full:
             try:
@@ -265,28 +265,28 @@ class Trees:
     def branch(
         self, tree_id: str, node: int, *, timeout: float | None = None, **options: Unpack[BranchOptions]
     ) -> results.SearchResult:
-        """Search on from a node of a logged tree; the answer is a new tree's."""
+        """Search on from a node of a logged tree; the result is a new tree's."""
         return self._client.send(calls.branch(tree_id, node, **options), timeout)
 
     @contextmanager
     def stream_branch(
         self, tree_id: str, node: int, *, timeout: float | None = None, **options: Unpack[BranchOptions]
     ) -> Iterator[SearchStream]:
-        """The same, as `stream` gives a search."""
+        """Search on from a node, and yield the events as `stream` does."""
         call = calls.branch(tree_id, node, stream=True, **options)
         with self._client._streaming(call, timeout) as events:
             yield events
 
     def dot(self, tree_id: str) -> str:
-        """The tree for Graphviz."""
+        """Return the tree as a graph for Graphviz."""
         return self._client.send(calls.dot(tree_id))
 
     def delete(self, tree_id: str) -> None:
         self._client.send(calls.delete_tree(tree_id))
 
     def feedback(self, tree_id: str, outcome: float, **options: Any) -> results.Feedback:
-        """A verdict in [0, 1] on an answer: the chosen one, or that of `node` or `answer`. options: also `source`,
-        `comment`."""
+        """Give a verdict in [0, 1] on an answer: the chosen one, or that of `node` or `answer`. options: also
+        `source`, `comment`."""
         return self._client.send(calls.feedback(tree_id, outcome, **options))
 
 
@@ -297,7 +297,7 @@ class Consumers:
         self._client = client
 
     def list(self) -> list[results.Consumer]:
-        """Every registered reader, by name."""
+        """List the registered readers, by name."""
         return (self._client.send(calls.list_consumers())).data
 
     def delete(self, name: str) -> None:
@@ -318,15 +318,15 @@ class Consumers:
         rewind: bool | None = None,
     ) -> results.Consumer:
         """Register a reader, or change the one last seen at `version`; `rewind` lets its cursor go back. Raises
-        `Conflict` where somebody else was faster or holds the lease."""
+        `Conflict` if somebody else was faster or holds the lease."""
         changes = {"cursor": cursor, "owner": owner, "lease_seconds": lease_seconds, "rewind": rewind}
         call = calls.put_consumer(name, version, **changes)
         return self._client.send(call)
 
 
 class Admin:
-    """A server's admin listener: its releases. base_url, key: `RAMIFY_ADMIN_URL` and `RAMIFY_ADMIN__KEY` where they are
-    not given."""
+    """A server's admin listener: its releases. base_url, key: by default `RAMIFY_ADMIN_URL` and
+    `RAMIFY_ADMIN__KEY`."""
 
     def __init__(
         self,
@@ -351,15 +351,15 @@ class Admin:
         self.close()
 
     def releases(self) -> results.Releases:
-        """Every release, and which one is active."""
+        """List the releases, and which one is active."""
         return self._client.send(calls.releases())
 
     def record(self, release: str, state: str, figures: Mapping[str, Any]) -> None:
-        """Keep a gate's verdict: `candidate`, `promoted` or `rejected`, with its figures."""
+        """Record a gate's decision: `candidate`, `promoted` or `rejected`, with its figures."""
         self._client.send(calls.record_release(release, state, figures))
 
     def activate(self, release: str, *, deadline_seconds: float = 30.0, note: str = "") -> results.Activation:
-        """Serve a release from now on. Raises `Conflict` where it was refused or its canary failed; the one before is
+        """Serve a release from now on. Raises `Conflict` if it was refused or its canary failed; the one before stays
         served then."""
         return self._client.send(calls.activate(release, deadline_seconds, note))
 

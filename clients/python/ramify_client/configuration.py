@@ -1,4 +1,4 @@
-"""What a client is told once: where the server is, the key, and how long to wait."""
+"""Configuration of a client: the server's address, the key, and how long to wait."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ LARGEST_ANSWER = 256 << 20
 
 @dataclass(frozen=True)
 class Configuration:
+    """Checked when it is made: `of` and `of_admin` raise `ValueError`."""
+
     base_url: str
     api_key: str | None = field(repr=False)
     timeout: float
@@ -26,7 +28,7 @@ class Configuration:
 
     @classmethod
     def of(cls, base_url: str | None, api_key: str | None, timeout: float, max_retries: int) -> Configuration:
-        """`RAMIFY_BASE_URL` and `RAMIFY_API_KEY` stand in for what is not given."""
+        """Read `RAMIFY_BASE_URL` and `RAMIFY_API_KEY` for what is not given."""
         url = base_url or os.environ.get("RAMIFY_BASE_URL") or DEFAULT_URL
         return cls._checked(url, api_key or os.environ.get("RAMIFY_API_KEY"), timeout, max_retries)
 
@@ -34,7 +36,7 @@ class Configuration:
     def of_admin(
         cls, base_url: str | None, key: str | None, timeout: float, max_retries: int
     ) -> Configuration:
-        """`RAMIFY_ADMIN_URL` and `RAMIFY_ADMIN__KEY` stand in for what is not given; the public key never does."""
+        """Read `RAMIFY_ADMIN_URL` and `RAMIFY_ADMIN__KEY` for what is not given; never the public key."""
         url = base_url or os.environ.get("RAMIFY_ADMIN_URL") or DEFAULT_ADMIN_URL
         return cls._checked(url, key or os.environ.get("RAMIFY_ADMIN__KEY"), timeout, max_retries)
 

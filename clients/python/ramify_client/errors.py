@@ -1,4 +1,4 @@
-"""What can go wrong, as one family::
+"""The errors of the client, one family::
 
 RamifyError
 ├── ConnectionFailed        no connection, or it broke before the answer was whole
@@ -28,7 +28,7 @@ import httpx
 LONGEST = 500
 """Characters of a foreign text that an error repeats."""
 FOREIGN = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, httpx.CookieConflict)
-"""What httpx raises."""
+"""The errors that httpx raises."""
 
 
 class RamifyError(Exception):
@@ -77,7 +77,7 @@ class ResponseError(RamifyError):
         self.request_id = request_id
         """For the server's operator."""
         self.retry_after = retry_after
-        """Seconds after which to try again; None where the server does not say."""
+        """Seconds after which to try again; None if the server does not say."""
         self.should_retry = should_retry
         """The server's `x-should-retry`."""
 
@@ -116,7 +116,7 @@ _BY_STATUS: Mapping[int, type[ResponseError]] = {
 
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes) -> ResponseError:
-    """The exception for an error response, whatever its body holds."""
+    """Return the exception for an error response, whatever its body holds."""
     said = _error_object(body)
     kind = _BY_STATUS.get(status, ServerError if status >= 500 else ResponseError)
     message = _text(said.get("message")) or body[:LONGEST].decode("utf-8", "replace") or "no message"
@@ -135,7 +135,7 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes) -> ResponseEr
 
 
 def search_error(body: bytes) -> SearchError:
-    """The exception for a stream's `error` event."""
+    """Return the exception for a stream's `error` event."""
     said = _error_object(body)
     message = _text(said.get("message")) or "the search failed"
     return SearchError(message, _text(said.get("type")), _text(said.get("param")), _text(said.get("code")))
@@ -143,9 +143,9 @@ def search_error(body: bytes) -> SearchError:
 
 @contextmanager
 def translating(server: str = "its address") -> Iterator[None]:
-    """The one edge at which httpx's errors become ours, chained. Nothing of httpx's leaves this package.
+    """Raise httpx's errors as ours, chained: the one edge at which they are translated.
 
-    server: where nobody answers, if nobody does."""
+    server: the address to name if nobody answers."""
     try:
         yield
     except httpx.TimeoutException as error:

@@ -1,4 +1,4 @@
-"""What the server answers, typed and frozen. Fields that a newer server adds are kept, and reached by name."""
+"""The server's answers, typed and frozen. Fields that a newer server adds are kept, and reached by name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Listing(Result, Generic[Item]):
 class Answer(Result):
     text: str
     final: str | None = None
-    """The task's canonical form; None where the text holds no answer."""
+    """The task's canonical form; None if the text holds no answer."""
     value: float | None = None
     """The outcome model's estimate, [0, 1]."""
     visits: int = 0
@@ -86,7 +86,7 @@ class SearchResult(Result):
     usage: Usage
     error: str | None = None
     tree_document: Tree | None = None
-    """With `include_tree`."""
+    """Present if `include_tree` asked for it."""
 
 
 class SearchEvent(Result):
@@ -101,7 +101,7 @@ class SearchEvent(Result):
     answer: Answer | None = None
     """The best so far."""
     result: SearchResult | None = None
-    """With `completed`."""
+    """Present in `completed` only."""
 
 
 class Values(Result):
@@ -191,7 +191,7 @@ class FeedbackRecord(Result):
     """Who says so: human or verifier."""
     comment: str = ""
     train: bool = False
-    """Whether the trainer may learn from it."""
+    """True if the trainer may learn from it."""
     created_at: float
     """Unix seconds."""
 
@@ -203,7 +203,7 @@ class CorruptRecord(Result):
     kind: Literal["corrupt"]
     tree_id: str
     reason: str
-    """What is wrong with the row."""
+    """The fault of the row, in words."""
 
 
 LogRecord = Annotated[TreeRecord | FeedbackRecord | CorruptRecord, Field(discriminator="kind")]
@@ -215,7 +215,7 @@ class Consumer(Result):
     cursor: int
     """The last `seq` that it is done with."""
     version: int
-    """What the next change has to name."""
+    """The version that the next change has to name."""
     owner: str | None
     key: str = ""
     """The API key that changed it last, and holds the lease if there is one."""
@@ -257,7 +257,7 @@ class PastActivation(Result):
 class Releases(Result):
     active: str
     previous: str | None
-    """What a rollback would go back to."""
+    """The release that a rollback would go back to."""
     data: list[Release]
     activations: list[PastActivation] = []
     """Newest first."""

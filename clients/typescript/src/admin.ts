@@ -15,18 +15,18 @@ export class Admin {
     this.#transport = new Transport(configuredAdmin(options));
   }
 
-  /** Every release, and which one is active. */
+  /** List the releases, and which one is active. */
   releases(how?: CallOptions): Promise<Releases> {
     return this.#transport.send(calls.releases(), how);
   }
 
-  /** Keep a gate's verdict: `candidate`, `promoted` or `rejected`, with its figures. */
+  /** Record a gate's decision: `candidate`, `promoted` or `rejected`, with its figures. */
   record(release: string, verdict: Verdict, how?: CallOptions): Promise<Release> {
     return this.#transport.send(calls.recordRelease(release, verdict), how);
   }
 
   /**
-   * Serve a release from now on. Fails with `Conflict` where it was refused or its canary failed; the one before is
+   * Serve a release from now on. Fails with `Conflict` if it was refused or its canary failed; the one before stays
    * served then.
    */
   activate(release: string, asked: ActivateRequest = {}, how?: CallOptions): Promise<Activation> {

@@ -47,35 +47,35 @@ export class Client {
     this.consumers = new Consumers(this.#transport);
   }
 
-  /** The best answer of a tree, for a `prompt` or for `messages`. */
+  /** Search, for a `prompt` or for `messages`, and return the best answer of the tree. */
   search(asked: SearchRequest, how: SearchOptions = {}): Promise<SearchResult> {
     return this.#transport.send(calls.search(asked, how.idempotencyKey), how);
   }
 
   /**
-   * The same, as events while it runs; the last one is `completed`. Leaving the loop over them before that ends the
-   * search on the server. Tried again until it is accepted, and then no more.
+   * Search, and return the events while it runs; the last one is `completed`. Leaving the loop over them before that
+   * ends the search on the server. Tried again until the server has accepted it, and then no more.
    */
   stream(asked: StreamRequest, how: SearchOptions = {}): Promise<SearchStream> {
     return openStream(this.#transport, calls.search(asked, how.idempotencyKey, true), how);
   }
 
-  /** A search's state: its best answer so far, or how it ended. */
+  /** Return a search's state: its best answer so far, or how it ended. */
   getSearch(id: string, how?: CallOptions): Promise<SearchResult> {
     return this.#transport.send(calls.getSearch(id), how);
   }
 
-  /** End a search now; its best answer so far. */
+  /** End a search now; return its best answer so far. */
   cancel(id: string, how?: CallOptions): Promise<SearchResult> {
     return this.#transport.send(calls.cancel(id), how);
   }
 
-  /** The value model's judgement of answers, finished or not. */
+  /** Score answers, finished or not, by the value model. */
   value(asked: ValueRequest, how?: CallOptions): Promise<Values> {
     return this.#transport.send(calls.value(asked), how);
   }
 
-  /** What is served. */
+  /** List the models that are served. */
   models(how?: CallOptions): Promise<Models> {
     return this.#transport.send(calls.models(), how);
   }
@@ -84,17 +84,17 @@ export class Client {
     return this.#transport.send(calls.model(name), how);
   }
 
-  /** Every release, and which one is active; the key needs the scope `log`. */
+  /** List the releases, and which one is active; the key needs the scope `log`. */
   releases(how?: CallOptions): Promise<Releases> {
     return this.#transport.send(calls.publicReleases(), how);
   }
 
-  /** The server's version, model and release. */
+  /** Return the server's version, model and release. */
   version(how?: CallOptions): Promise<Version> {
     return this.#transport.send(calls.version(), how);
   }
 
-  /** Whether the server can search now; false also where nobody listens. */
+  /** Tell whether the server can search now; false also if nobody listens. */
   async ready(how: CallOptions = {}): Promise<boolean> {
     try {
       await this.#transport.send(calls.ready(), { timeoutMs: READY_TIMEOUT_MS, ...how });
@@ -106,7 +106,7 @@ export class Client {
   }
 }
 
-/** The log. */
+/** The log of searched trees. */
 export class Trees {
   readonly #transport: Transport;
 
@@ -114,7 +114,7 @@ export class Trees {
     this.#transport = transport;
   }
 
-  /** Newest first, a page at a time. */
+  /** List trees, newest first, a page at a time. */
   list(filters: TreeFilters = {}, how?: CallOptions): Promise<TreePage> {
     return this.#transport.send(calls.listTrees(filters), how);
   }
@@ -124,19 +124,19 @@ export class Trees {
   }
 
   /**
-   * Trees and later verdicts with a greater `seq` than `after`, in order, to the log's end as it is now. Where the
-   * connection breaks it goes on after the last whole record. `timeoutMs` is for each wait for the server.
+   * Yield the records with a `seq` above `after`, in order, to the log's end as it is now. If the
+   * connection breaks, go on after the last whole record. `timeoutMs` is for each wait for the server.
    */
   read(from: ReadOptions = {}): AsyncGenerator<LogRecord> {
     return readLog(this.#transport, from);
   }
 
-  /** Search on from a node of a logged tree; the answer is a new tree's. */
+  /** Search on from a node of a logged tree; the result is a new tree's. */
   branch(tree: string, node: number, asked: BranchRequest = {}, how: SearchOptions = {}): Promise<SearchResult> {
     return this.#transport.send(calls.branch(tree, node, asked, how.idempotencyKey), how);
   }
 
-  /** The same, as `stream` gives a search. */
+  /** Search on from a node, and return the events as `stream` does. */
   streamBranch(
     tree: string,
     node: number,
@@ -146,7 +146,7 @@ export class Trees {
     return openStream(this.#transport, calls.branch(tree, node, asked, how.idempotencyKey, true), how);
   }
 
-  /** The tree for Graphviz. */
+  /** Return the tree as a graph for Graphviz. */
   dot(tree: string, how?: CallOptions): Promise<string> {
     return this.#transport.send(calls.dot(tree), how);
   }
@@ -155,7 +155,7 @@ export class Trees {
     await this.#transport.send(calls.deleteTree(tree), how);
   }
 
-  /** A verdict in [0, 1] on an answer: the chosen one, or that of `node` or `answer`. */
+  /** Give a verdict in [0, 1] on an answer: the chosen one, or that of `node` or `answer`. */
   feedback(tree: string, verdict: FeedbackRequest, how?: CallOptions): Promise<Feedback> {
     return this.#transport.send(calls.feedback(tree, verdict), how);
   }
@@ -169,7 +169,7 @@ export class Consumers {
     this.#transport = transport;
   }
 
-  /** Every registered reader, by name. */
+  /** List the registered readers, by name. */
   async list(how?: CallOptions): Promise<Consumer[]> {
     return (await this.#transport.send(calls.listConsumers(), how)).data;
   }
@@ -184,7 +184,7 @@ export class Consumers {
   }
 
   /**
-   * Register a reader, or change the one last seen at `version`. Fails with `Conflict` where somebody else was faster
+   * Register a reader, or change the one last seen at `version`. Fails with `Conflict` if somebody else was faster
    * or holds the lease.
    */
   put(name: string, change: ConsumerChange = {}, how?: CallOptions): Promise<Consumer> {

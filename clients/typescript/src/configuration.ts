@@ -1,4 +1,4 @@
-/** What a client is told once: where the server is, the key, and how long to wait. */
+/** Configuration of a client: the server's address, the key, and how long to wait. */
 
 export const DEFAULT_URL = "http://127.0.0.1:8000";
 export const DEFAULT_ADMIN_URL = "http://127.0.0.1:8001";
@@ -6,9 +6,9 @@ export const DEFAULT_TIMEOUT_MS = 600_000;
 export const DEFAULT_RETRIES = 2;
 
 export interface ClientOptions {
-  /** Absent: `RAMIFY_BASE_URL` where there is an environment, else `http://127.0.0.1:8000`. */
+  /** Absent: `RAMIFY_BASE_URL` if there is an environment, else `http://127.0.0.1:8000`. */
   baseUrl?: string;
-  /** Absent: `RAMIFY_API_KEY` where there is an environment. */
+  /** Absent: `RAMIFY_API_KEY` if there is an environment. */
   apiKey?: string;
   /** Milliseconds that one call may take, retries and waits included. */
   timeoutMs?: number;

@@ -1,5 +1,5 @@
 /**
- * What can go wrong, as one family:
+ * The errors of the client, one family:
  *
  *     RamifyError
  *     ├── ConnectionFailed        no connection, or it broke before the answer was whole
@@ -56,7 +56,7 @@ export interface ResponseDetails extends Said {
   readonly status: number;
   /** For the server's operator. */
   readonly requestId: string | null;
-  /** Seconds after which to try again; null where the server does not say. */
+  /** Seconds after which to try again; null if the server does not say. */
   readonly retryAfter: number | null;
   /** The server's `x-should-retry`. */
   readonly shouldRetry: boolean | null;
@@ -98,7 +98,7 @@ const BY_STATUS: Readonly<Record<number, typeof ResponseError>> = {
   429: RateLimited,
 };
 
-/** The error that a response's status stands for, whatever its body holds. */
+/** Return the error that a response's status stands for, whatever its body holds. */
 export function errorOf(status: number, headers: Headers, body: string): ResponseError {
   const { message, ...said } = errorObject(body);
   const Kind = BY_STATUS[status] ?? (status >= 500 ? ServerError : ResponseError);
@@ -115,7 +115,7 @@ export function errorOf(status: number, headers: Headers, body: string): Respons
   });
 }
 
-/** The error that a stream's `error` event stands for. */
+/** Return the error that a stream's `error` event stands for. */
 export function searchError(body: string): SearchError {
   const { message, ...said } = errorObject(body);
   return new SearchError((message ?? "the search failed").slice(0, LONGEST), said);

@@ -2,7 +2,7 @@
 
 import { InvalidAnswer } from "./errors.js";
 
-/** The object that a text holds. Throws `InvalidAnswer` where it holds none, or one without these fields. */
+/** Parse the object that a text holds. Throws `InvalidAnswer` if it holds none, or one without these fields. */
 export function object(text: string, what: string, fields: readonly string[]): Record<string, unknown> {
   let found: unknown;
   try {

@@ -61,7 +61,7 @@ export function joined(pieces: readonly Uint8Array[]): Uint8Array {
   return whole;
 }
 
-/** Throws `InvalidAnswer` where the bytes are not UTF-8. */
+/** Throws `InvalidAnswer` if the bytes are not UTF-8. */
 export function decoded(bytes: Uint8Array): string {
   try {
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);

@@ -14,7 +14,7 @@ export interface ReadOptions extends CallOptions {
   limit?: number;
 }
 
-/** Where a connection breaks it goes on after the last whole record. `timeoutMs` is for each wait for the server. */
+/** Yield the records. If a connection breaks, go on after the last whole record. `timeoutMs` is for each wait for the server. */
 export async function* readLog(transport: Transport, asked: ReadOptions): AsyncGenerator<LogRecord> {
   let { after = 0, limit: left = null }: { after?: number; limit?: number | null } = asked;
   const attempts = transport.attempts(asked);

@@ -3,12 +3,12 @@
 import { ConnectionFailed, RamifyError, RequestTimeout, ResponseError } from "./errors.js";
 
 const FIRST_WAIT_MS = 500;
-/** Where the server does not say. */
+/** The longest wait if the server does not say. */
 const LONGEST_WAIT_MS = 30_000;
 const AGAIN: ReadonlySet<number> = new Set([408, 409, 429, 500, 502, 503]);
 
 /**
- * Milliseconds to wait before the next try; null where there is to be none.
+ * Milliseconds to wait before the next try; null if there is to be none.
  *
  * tried: tries so far. most: tries after the first. left: milliseconds until the deadline of the whole call.
  */
@@ -92,7 +92,7 @@ export class Attempts {
     return new ConnectionFailed(typeof cause === "string" ? `${text}: ${cause}` : text, { cause: error });
   }
 
-  /** Resolves after `ms`. Rejects where the call ends before. */
+  /** Resolves after `ms`. Rejects if the call ends before. */
   pause(ms: number): Promise<void> {
     const { signal } = this;
     return new Promise((resolve, reject) => {

@@ -35,7 +35,7 @@ export class SearchStream implements AsyncIterable<SearchEvent> {
     this.#events = this.#read(response);
   }
 
-  /** Of the search; null before its first event. */
+  /** The search's id; null before its first event. */
   get id(): string | null {
     return this.#id;
   }
@@ -54,7 +54,7 @@ export class SearchStream implements AsyncIterable<SearchEvent> {
     return null;
   }
 
-  /** Close the connection, which ends the search on the server where it still runs. */
+  /** Close the connection, which ends the search on the server if it still runs. */
   close(): void {
     this.#attempts.end();
   }

@@ -1,4 +1,4 @@
-/** How a call is sent: tried again where that may help, ended by its deadline or its caller, read within bounds. */
+/** How a call is sent: tried again if that may help, ended by its deadline or its caller, read within bounds. */
 
 import type { Call } from "./calls.js";
 import type { Configuration } from "./configuration.js";
@@ -31,7 +31,7 @@ export class Transport {
     return new Attempts(how.timeoutMs ?? this.#configuration.timeoutMs, how.signal);
   }
 
-  /** Send a call, again where that may help, and read its answer. */
+  /** Send a call, again if that may help, and read its answer. */
   async send<Parsed>(call: Call<Parsed>, how: CallOptions = {}): Promise<Parsed> {
     const attempts = this.attempts(how);
     const once = async () => call.parse(decoded(await body(await this.open(call, attempts), attempts)));
@@ -78,7 +78,7 @@ export class Transport {
   }
 }
 
-/** The bytes of an answer as they come. Throws what their end means, where they end too soon. */
+/** The bytes of an answer as they come. If they end too soon, throws what that means. */
 export async function* chunks(response: Response, attempts: Attempts): AsyncGenerator<Uint8Array> {
   const reader = response.body?.getReader();
   if (reader === undefined) return;
@@ -87,7 +87,7 @@ export async function* chunks(response: Response, attempts: Attempts): AsyncGene
   } catch (error) {
     throw attempts.meaning(error);
   } finally {
-    // closes the connection where the caller has left; where it has failed, that is told already
+    // closes the connection if the caller has left; a failure is told already
     await reader.cancel().catch(() => undefined);
   }
 }

@@ -135,7 +135,7 @@ test("settings that cannot be are refused", () => {
   assert.throws(() => new Client({ maxRetries: -1 }), /maxRetries is -1/);
 });
 
-test("address and key come from the environment where they are not given", (t) => {
+test("address and key come from the environment if they are not given", (t) => {
   const before = { ...process.env };
   t.after(() => void (process.env = before));
   process.env.RAMIFY_BASE_URL = "http://server:1/";

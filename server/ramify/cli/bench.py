@@ -21,7 +21,7 @@ LADDER = (1, 4, 16, 32, 64)
 PARALLEL = 16
 """Simulations at once in one search: of 1,000 tokens, sixteen solve as many problems as two (docs/search.md)."""
 DEFAULTS = "defaults"
-"""In the place of a shipped method: `mcts` with what it has where a request says nothing."""
+"""Name, in place of a shipped method's, of `mcts` with the defaults of a request."""
 
 
 def bench(
@@ -37,7 +37,7 @@ def bench(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change a parameter: search.parallel=16.")
     ] = None,
-    data: Annotated[str, typer.Option(help="Where the problems come from.")] = "countdown:dev",
+    data: Annotated[str, typer.Option(help="Data set of the problems.")] = "countdown:dev",
     concurrency: Annotated[bool, typer.Option(help="Also time 1 to 64 searches at once.")] = True,
     scaling: Annotated[bool, typer.Option(help="Also time the search alone on growing trees.")] = True,
     release: Annotated[

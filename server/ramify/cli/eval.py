@@ -170,7 +170,7 @@ def _names(text: str) -> list[str]:
 def _head(
     methods: list[Method], budgets: list[int], data: str, count: int, data_seed: int, seed: int
 ) -> dict[str, Any]:
-    """What decides the rows: a run goes on only under the same."""
+    """The settings that decide the rows: a run goes on only under the same."""
     from dataclasses import asdict
 
     return {

@@ -16,7 +16,7 @@ from ramify_client import Admin, Client, ConnectionFailed, RamifyError, Response
 def asking(
     server: str | None, api_key: str | None, *, otherwise: str = 'search --local "…"'
 ) -> Iterator[Client]:
-    """A client of a server; leave with a message if the server cannot be reached or refuses.
+    """Open a client of a server; exit with a message if the server cannot be reached or refuses.
 
     server, api_key: `RAMIFY_BASE_URL` and `RAMIFY_API_KEY`, then the default address, stand in for None. otherwise: the
     command that does without a server.
@@ -34,9 +34,9 @@ def asking(
 
 @contextmanager
 def administering(address: str | None, key: str | None, timeout: float = 30.0) -> Iterator[Admin]:
-    """The same for an admin listener: `RAMIFY_ADMIN_URL` and `RAMIFY_ADMIN__KEY` stand in for None.
+    """Open a client of an admin listener; exit with a message if it cannot be reached or refuses.
 
-    timeout: seconds that one call may take.
+    address, key: by default `RAMIFY_ADMIN_URL` and `RAMIFY_ADMIN__KEY`. timeout: seconds that one call may take.
     """
     try:
         admin = Admin(address, key, timeout=timeout, max_retries=0)
@@ -50,7 +50,7 @@ def administering(address: str | None, key: str | None, timeout: float = 30.0) -
 
 
 def _leave(error: RamifyError, server: str, key_flag: str, otherwise: str | None) -> NoReturn:
-    """Say what went wrong and what to do about it. key_flag: how the server's key is given."""
+    """Exit with what went wrong and what to do about it. key_flag: the flag that gives the server's key."""
     if isinstance(error, ResponseError):
         if error.request_id is None:  # every answer of ours has one
             fail(

@@ -1,4 +1,4 @@
-"""A progress bar with the running accuracies under it; plain lines where there is no terminal."""
+"""A progress bar with the running accuracies under it; plain lines if there is no terminal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TENTHS = 10
 
 
 class Watch:
-    """Shows how far a run is and how the methods stand."""
+    """Shows how far a run has come and how the methods stand."""
 
     def __init__(self, jobs: int, methods: Sequence[Method], budgets: Sequence[int]) -> None:
         self._jobs, self._done = jobs, 0

@@ -57,7 +57,7 @@ LOADING = 900.0
 
 @app.command("list")
 def list_(root: Root = None, as_json: AsJson = False) -> None:
-    """The complete releases of a directory, oldest first. `releases status` lists those of a running server."""
+    """List the complete releases of a directory, oldest first. `releases status` lists those of a running server."""
     from rich.table import Table
 
     from ramify.weights import WeightsError, list_releases, load_release
@@ -113,7 +113,7 @@ def _described(path: Path) -> dict[str, Any]:
 
 @app.command()
 def show(release: Named = None, root: Root = None, as_json: AsJson = False) -> None:
-    """One release's manifest."""
+    """Print a release's manifest."""
     from ramify.weights import WeightsError, load_release
 
     try:
@@ -129,7 +129,7 @@ def show(release: Named = None, root: Root = None, as_json: AsJson = False) -> N
 
 @app.command()
 def verify(release: Named = None, root: Root = None) -> None:
-    """Derive every hash of a release again; of all releases where none is named."""
+    """Check a release's files against the hashes that it was published with; without a name, of all releases."""
     from ramify.weights import WeightsError, list_releases, load_release
 
     folder = _root(root)
@@ -175,7 +175,7 @@ def status(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """What a running server serves, what it could serve, and what it has served."""
+    """Show the release that a running server serves, those it could serve, and those it has served."""
     from rich.table import Table
 
     from ramify.cli.http import administering, asking

@@ -1,4 +1,4 @@
-"""Where the reading commands find trees: a log opened beside the server, or a running server."""
+"""The two sources of trees that the reading commands know: a log opened beside the server, or a running server."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TreeSource(Protocol):
 def source(
     log: str | None, config: Path | None, server: str | None, api_key: str | None
 ) -> Iterator[TreeSource]:
-    """The log that the flags name. Leaves with a message if it cannot be read."""
+    """Open the log that the flags name. Exits with a message if it cannot be read."""
     if server is not None:
         from ramify.cli.http import asking
 
@@ -61,7 +61,7 @@ def log_url(log: str | None, config: Path | None) -> str:
 
 
 def retention_of(config: Path | None) -> RetentionSettings:
-    """How long the settings keep trees."""
+    """The settings' rules for keeping trees."""
     return _settings(config).retention
 
 
@@ -83,7 +83,7 @@ def log_advice() -> tuple[str, ...]:
 
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[TreeLog]:
-    """The log, read only: a server may be writing it."""
+    """Open the log read only: a server may be writing it."""
     from ramify.treelog import TreeLog
 
     async with await TreeLog.open(url, read_only=True) as log:
@@ -135,9 +135,9 @@ class ServedTrees:
 
 
 def resolve(trees: TreeSource, name: str) -> str:
-    """The id of the tree that `name` means: `last`, a seq, or the start of its id or of its search's.
+    """Return the id of the tree that `name` means: `last`, a seq, or the start of its id or of its search's.
 
-    Leaves with a message if there is none, or more than one.
+    Exits with a message if there is none, or more than one.
     """
     if name == "last":
         rows = trees.newest(limit=1)

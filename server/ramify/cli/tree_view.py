@@ -40,10 +40,10 @@ def show(tree: Tree, branches: int, outcome: float | None = None) -> None:
 
 
 def draw(tree: Tree, right: Collection[int] | None = None, branches: int = 3, lines: int = 40) -> Drawing:
-    """The tree's most visited branches, at most `branches` a node and about `lines` in all.
+    """Draw the tree's most visited branches, at most `branches` a node and about `lines` in all.
 
-    `right`: the nodes that end a right answer, where a verifier has said; every other complete answer is marked
-    wrong. The chosen answer's path is always drawn, and starred at its end.
+    right: the nodes that end a right answer, if a verifier has judged; every other complete answer is marked wrong.
+    The chosen answer's path is always drawn, and starred at its end.
     """
     chosen = {node.id for node in tree.lineage(tree.nodes[tree.answer.node])} if tree.answer else set()
     shown = _most_visited(tree, chosen, branches, lines)
@@ -63,7 +63,7 @@ def draw(tree: Tree, right: Collection[int] | None = None, branches: int = 3, li
 
 
 def _most_visited(tree: Tree, chosen: set[int], branches: int, lines: int) -> set[int]:
-    """Ids to draw: the chosen path, and then node by node where most visits went."""
+    """Choose the ids to draw: the chosen path, and then node by node the most visited."""
     shown = {0} | chosen
     candidates = [tree.nodes[i] for i in shown]
     while candidates and len(shown) < lines:

@@ -57,7 +57,7 @@ def list_(
     text: Annotated[str | None, typer.Option(help="With this in prompt or answer.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The newest trees. `trees show` and `trees dot` take a tree's seq or the start of its id."""
+    """List the newest trees. `trees show` and `trees dot` take a tree's seq or the start of its id."""
     with source(log, config, server, api_key) as trees:
         rows = trees.newest(limit, algorithm=algorithm, release=release, text=text)
     if as_json:
@@ -111,7 +111,7 @@ def show(
     branches: Annotated[int, typer.Option(min=1, help="Branches shown at each node.")] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """One tree, drawn: its most visited branches, what the search thought of them, what came of them."""
+    """Draw one tree: its most visited branches, what the search thought of them, what came of them."""
     from ramify.cli.tree_view import show as draw
     from ramify.search.codec import tree_from_dict
 
@@ -127,7 +127,7 @@ def show(
 def dot(
     tree: TreeId, log: Log = None, config: Config = None, server: Server = None, api_key: ApiKey = None
 ) -> None:
-    """One tree for Graphviz:  ramify trees dot last | dot -Tsvg > tree.svg"""
+    """Print one tree for Graphviz:  ramify trees dot last | dot -Tsvg > tree.svg"""
     from ramify.api.dot import dot as written
     from ramify.search.codec import tree_from_dict
 
@@ -138,7 +138,7 @@ def dot(
 
 @app.command()
 def verify(log: Log = None, config: Config = None, as_json: AsJson = False) -> None:
-    """Derive every hash again, read every tree, compare every column with its body."""
+    """Check the log: derive every hash again, read every tree, compare every column with its body."""
     report = _run(_verify(log_url(log, config)))
     if as_json:
         print_json(asdict(report))
@@ -199,7 +199,7 @@ def export(
         Literal["ndjson", "parquet"] | None, typer.Option("--format", help="None: by the file's ending.")
     ] = None,
 ) -> None:
-    """Trees and later verdicts as a file."""
+    """Write trees and later verdicts to a file."""
     chosen = form or target.suffix.removeprefix(".")
     if chosen not in ("ndjson", "parquet"):
         refuse(f"{target} ends in neither .ndjson nor .parquet", "say which with --format")

@@ -26,7 +26,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a reader of the page would be, with a model of his own."""
+    """The folder of a reader of the page, with a model of their own."""
     folder = tmp_path_factory.mktemp("own")
     models = write_tiny_models(folder / "made")
     models.policy.rename(folder / "my-policy")

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.vllm
 
 @pytest.fixture
 def release(tmp_path):
-    """The shipped release where there is one, else tiny random models."""
+    """The shipped release if there is one, else tiny random models."""
     try:
         return load_release(shipped(), verify=False).path
     except WeightsError:

@@ -126,7 +126,7 @@ async def test_an_empty_standard_input_is_no_prompt(tmp_path):
 
 
 SEPARATORS = "\u2028\u2029\x85\x1c\x1d\x1e\x0b\x0c"
-"""Where Python's `splitlines` ends a line, and Server-Sent Events do not."""
+"""Characters at which Python's `splitlines` ends a line, and Server-Sent Events do not."""
 
 
 @pytest.mark.parametrize("escaped", [True, False])

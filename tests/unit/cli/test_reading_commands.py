@@ -48,7 +48,7 @@ def test_trees_are_listed_newest_first(ramify, log):
 
 @pytest.mark.parametrize("columns", [60, 80, 119, 200])
 def test_a_listing_names_every_tree_whole_at_any_width(ramify, log, monkeypatch, columns):
-    """By its seq; by its id too, where there is room for it."""
+    """By its seq; by its id too, if there is room for it."""
     monkeypatch.setattr("ramify.cli.terminal.console.width", columns)
     ids = [row["id"] for row in json.loads(ramify("trees", "list", "--log", log, "--json").output)]
     lines = ramify("trees", "list", "--log", log).output.splitlines()
