@@ -7,6 +7,7 @@
 | cli.md | the commands `ramify` and `ramify-trainer` |
 | tree.md | the records that are logged |
 | openai.md | its tables: the fields of OpenAI's routes |
+| search.md | its tables: the parameters of a search |
 
 `tests/unit/test_reference_pages.py` finds out a page that is out of date.
 """
@@ -14,7 +15,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -27,6 +29,10 @@ from ramify.api.openai.fields import FIELDS, MESSAGES, STREAM_OPTIONS, responses
 from ramify.api.openai.fields import table as fields_table
 from ramify.api.wire_trees import CorruptRecord, LoggedTree, OutcomeRecord, TreeRecord, described
 from ramify.cli import app as server_app
+from ramify.search.algorithms import ALGORITHMS
+from ramify.search.cutting import MAX_STEP_STOPS
+from ramify.search.params import PARAMS, bounds, choices
+from ramify.search.records import Action, BudgetLimits, SearchParams
 from ramify.settings.groups import ApiKey, SearchAlias, SettingsGroup
 from ramify.settings.loading import Settings, variables
 from ramify_trainer.cli import app as trainer_app
@@ -42,7 +48,8 @@ def pages() -> dict[str, str]:
         "trainer-configuration.md": trainer_configuration(),
         "cli.md": commands(),
         "tree.md": logged_tree(),
-        "openai.md": openai_fields(),
+        "openai.md": with_tables("openai.md", OPENAI_TABLES),
+        "search.md": with_tables("search.md", parameter_tables()),
     }
 
 
@@ -95,13 +102,13 @@ def _shown_default(default: Any) -> str:
     return str(default).lower() if isinstance(default, bool) else str(default)
 
 
-# -- the fields of OpenAI's routes --------------------------------------------------------------------------------
+# -- tables inside pages ------------------------------------------------------------------------------------------
 
 
-def openai_fields() -> str:
-    """The page as it is, with its tables made anew."""
-    page = (DOCS / "openai.md").read_text(encoding="utf-8")
-    for name, rows in TABLES.items():
+def with_tables(name: str, tables: Mapping[str, Sequence[str]]) -> str:
+    """A page as it is, with its tables made anew."""
+    page = (DOCS / name).read_text(encoding="utf-8")
+    for name, rows in tables.items():
         begin, end = f"<!-- {name}: made by `make docs` -->\n", "<!-- end -->"
         head, _, rest = page.partition(begin)
         page = head + begin + "\n".join(rows) + "\n" + end + rest.partition(end)[2]
@@ -109,12 +116,65 @@ def openai_fields() -> str:
 
 
 FOUR = ["| field | completions | chat | beside `search` |", "|---|---|---|---|"]
-TABLES = {
+OPENAI_TABLES = {
     "fields": [*FOUR, *fields_table(FIELDS)],
     "messages": [*FOUR, *fields_table(MESSAGES)],
     "stream_options": [*FOUR, *fields_table(STREAM_OPTIONS)],
     "responses": ["| field | taken |", "|---|---|", *responses_table()],
 }
+
+
+# -- the parameters of a search -----------------------------------------------------------------------------------
+
+GROWING = ("algorithm", "width", "parallel", "max_depth", "action", "expand", "widen", "schedule")
+ENDING = ("grader", "answer", "early_stop", "early_stop_threshold", "budget")
+DERIVED = {
+    "max_depth": "as deep as answers can be",
+    "early_stop": "`off`; `grader: verifier` `verified`",
+    "budget.simulations": "`64`; none beside another limit",
+}
+"""Defaults that follow from other parameters."""
+
+
+def parameter_tables() -> dict[str, list[str]]:
+    """The tables of docs/search.md: each parameter as its record declares it. One in neither list is of `selecting`."""
+    groups: dict[str, list[str]] = {"growing": [], "selecting": [], "ending": []}
+    for name in PARAMS:
+        top = name.partition(".")[0]
+        group = "growing" if top in GROWING else "ending" if top in ENDING else "selecting"
+        if name not in ("action", "budget"):
+            groups[group].append(parameter_row(name))
+    head = ["| parameter | values | default | algorithms | meaning |", "|---|---|---|---|---|"]
+    return {group: [*head, *rows] for group, rows in groups.items()}
+
+
+def parameter_row(name: str) -> str:
+    field, kind = PARAMS[name]
+    record = {"action": Action, "budget": BudgetLimits}.get(name.rpartition(".")[0], SearchParams)
+    if choices(name):
+        values = ", ".join(f"`{choice}`" for choice in choices(name))
+    elif limits := bounds(name):
+        values = f"{limits[0]:g} to {limits[1]:,.10g}"
+    else:
+        values = "true, false" if kind is bool else f"1 to {MAX_STEP_STOPS} strings"
+    having = [a for a, own in ALGORITHMS.items() if name.partition(".")[0] in own.parameters]
+    lacking = [a for a in ALGORITHMS if a not in having]
+    listed = having if len(having) <= len(lacking) else lacking
+    algorithms = ("" if listed is having else "not ") + ", ".join(f"`{a}`" for a in listed)
+    own = [f"`{a}` {literal(ALGORITHMS[a].defaults[name])}" for a in having if name in ALGORITHMS[a].defaults]
+    default = DERIVED.get(name) or "; ".join([literal(field.default), *own])
+    said = described(record)[field.name].replace("`None`", "none")
+    needs = field.metadata.get("needs")
+    beside = f"With {' or '.join(f'`{needs[0]}: {value}`' for value in needs[1])}. " if needs else ""
+    return f"| `{name}` | {values} | {default} | {algorithms if lacking else 'all'} | {beside}{said} |"
+
+
+def literal(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, tuple):
+        return f"`{json.dumps(value)}`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{str(value).lower()}`"
 
 
 # -- the commands -------------------------------------------------------------------------------------------------

@@ -11,11 +11,11 @@ class Action(TypedDict):
     """What one edge of the tree is."""
 
     kind: Literal["step", "token", "chunk"]
-    """A step up to a delimiter, one token, or a chunk of so many tokens."""
+    """A step up to a delimiter, one token (with `expand: step` only), or a chunk of so many tokens."""
     stop: list[str]
-    """`step` only: strings that end a step, matched on decoded text."""
+    """`step`: strings that end a step, each of 1 to 128 characters, matched on decoded text."""
     max_tokens: int
-    """`step`: cap on one step's tokens. `chunk`: its exact size. `token`: ignored (always 1)."""
+    """`step`: cap on the tokens of one step. `chunk`: its exact size. `token`: ignored (always 1)."""
 
 
 class Answer(TypedDict):
@@ -65,10 +65,10 @@ class Limits(TypedDict):
     """The budget: whichever limit is met first ends the search. `None` means no such limit."""
 
     simulations: int
-    """At least 1. Left out (0), it is 64 if nothing else limits the search, else `MOST_SIMULATIONS`: every
-    search has a cap on them, but one that nobody named cuts no search short that has another limit."""
+    """Simulations; answers, for flat algorithms. Left out, 64 if nothing else limits the search, else as many
+    as there may be: one that nobody named cuts no search short that has another limit."""
     tokens: int | None
-    """Generated tokens, merged duplicates and aborted draws included."""
+    """Generated tokens, merged duplicates and aborted draws included; at least `sampling.max_tokens`."""
     seconds: float | None
     """Seconds from the search's own start."""
     nodes: int | None
@@ -166,69 +166,72 @@ class SearchParams(TypedDict):
     algorithm: Literal["mcts", "gumbel", "rap", "beam", "dvts", "dfs", "particle", "best_of_n", "self_consistency"]
     """The search algorithm."""
     width: int
-    """Draws at one expansion: children under `step` (k of the top-k under `token`); under `path` the complete
-    answers drawn by simulation 1, every later expansion drawing one."""
+    """Draws of one expansion; of `token` actions, the likeliest. Under `expand: path` the first simulation
+    draws as many answers, each later expansion draws one. `gumbel`: with `expand: step` only."""
     parallel: int
     """Simulations in flight in this tree."""
     max_depth: int
-    """Edges below the prompt; a deeper unfinished answer is `truncated`."""
+    """Edges below the prompt; a deeper unfinished answer is `truncated`, with value 0. Left out of a request,
+    it is `sampling.max_tokens`, since a step may be one token; of chunks, as many as such an answer has."""
     action: Action
     expand: Literal["step", "path"]
-    """One expansion draws one step, or a path to the end of an answer."""
+    """Extent of one draw: one step, or a path to the end of the answer."""
     widen: bool
-    """`expand: step`: "draw afresh here" is an arm at every node, as it always is under `path`."""
+    """"Draw afresh here" is an arm at every node, as it always is under `expand: path`."""
     select: Literal["puct", "thompson"]
     """Rule that chooses the next child."""
     prior: Literal["count", "mean_logprob", "sum_logprob"]
-    """Source of P: draws, or mean or summed log-probabilities."""
+    """P of a child from how often it was drawn (unbiased), or a softmax of mean or summed log-probabilities.
+    Not with `token` actions, whose exact probabilities are P."""
     prior_temperature: float
-    """P is raised to 1 / this and normalised; above 1 is flatter."""
+    """Temperature of that softmax; above 1 is flatter."""
     leaf: Literal["value", "rollout", "mixed"]
     """Value that a new leaf backs up: the model's, a rollout's, or both mixed."""
     rollout_weight: float
-    """`leaf: mixed` backs up rollout_weight · rollout + (1 - rollout_weight) · value."""
+    """Share of the rollout: rollout_weight · rollout + (1 - rollout_weight) · value is backed up."""
     grader: Literal["model", "verifier"]
-    """Who judges complete answers: the outcome model, or the task's verifier."""
+    """Judge of complete answers: the outcome model, or the task's verifier."""
     answer: Literal["majority", "orm_max", "orm_vote", "most_visited"]
-    """Rule that chooses the final answer."""
+    """Rule that chooses the final answer; `most_visited` with `mcts`, `gumbel` and `rap` only."""
     schedule: Literal["continuous", "waves"]
-    """Whether simulations land as they come or in waves, which is deterministic."""
+    """Simulations land as they come, or in waves, which makes a search repeatable."""
     commit: Literal["root", "step"]
-    """Whether the search stays at the root or commits to one step after another."""
+    """The search stays at the root, or commits to one step after another."""
     early_stop: Literal["off", "unbeatable", "posterior", "verified"]
-    """When a settled search ends before its budget."""
+    """When a settled search ends before its budget: `unbeatable` and `posterior` need an answer rule that
+    counts votes, `verified` needs `grader: verifier`."""
     early_stop_threshold: float
-    """Probability at which `posterior` calls the answer settled. [0, 1]"""
+    """Probability at which the answer is settled."""
     c_init: float
     """PUCT exploration constant (AlphaZero pseudocode's pb_c_init)."""
     c_base: float
     """PUCT exploration growth (AlphaZero pseudocode's pb_c_base)."""
     kappa: float
-    """Thompson: pseudo-visits that an arm's model value counts for; with `kappa_growth`, two steps before the
-    end."""
+    """Pseudo-visits that an arm's model value counts for; with `kappa_growth`, two steps before the end."""
     kappa_growth: NotRequired[float | None]
-    """Thompson: how much more the value counts for with each step that is left; None: the same everywhere."""
+    """How much more the model value counts for with each step that is left to the end: nothing one step
+    before it, `kappa` two steps before it. None: the same everywhere."""
     abandon: NotRequired[bool]
-    """Thompson over paths: a draw is judged after every step, and given up where the tokens that it still
-    needs would bring more if they began another."""
+    """A path is judged after every step, and given up if the tokens that it still needs would bring more if
+    they began another."""
     tau: float
-    """`commit: step`: a step is drawn with probability ~ N^(1/tau); 0 takes the most visited."""
+    """A step is drawn with probability ~ N^(1/tau); 0 takes the most visited."""
     dirichlet_alpha: float
-    """Concentration of the root's Dirichlet noise."""
+    """Concentration of the root's Dirichlet noise; needs a `dirichlet_fraction` above 0."""
     dirichlet_fraction: float
-    """Share of Dirichlet noise in the root's priors; 0 is none. For data generation."""
+    """Share of Dirichlet noise in the root's priors, for collecting data; 0 is none."""
     considered: int
-    """`gumbel`: m, root actions that Sequential Halving starts from."""
+    """m, root actions that Sequential Halving starts from."""
     c_visit: float
-    """`gumbel`: see `c_scale`."""
+    """See `c_scale`."""
     c_scale: float
-    """`gumbel`: sigma(q) = (c_visit + max N) · c_scale · q."""
+    """σ(q) = (c_visit + max N) · c_scale · q."""
     gumbel_scale: float
-    """`gumbel`: scale of the root's Gumbel noise; 0 when serving, 1 when collecting."""
+    """Scale of the root's Gumbel noise: 0 when serving, 1 when collecting."""
     beam_width: int
     """`beam`: nodes kept at each depth. `dvts`: independent subtrees. `particle`: particles."""
     threshold: float
-    """`dfs`: children whose value is below it are pruned. [0, 1]"""
+    """Children whose value is below it are pruned."""
     budget: Limits
     """Limits that end the search."""
 

@@ -581,18 +581,24 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** Action */
+        /**
+         * Action
+         * @description What one edge of the tree is.
+         */
         Action: {
-            /** Kind */
+            /**
+             * Kind
+             * @description A step up to a delimiter, one token (with `expand: step` only), or a chunk of so many tokens.
+             */
             kind?: ("step" | "token" | "chunk") | null;
             /**
              * Stop
-             * @description `step`: strings that end a step.
+             * @description `step`: strings that end a step, each of 1 to 128 characters, matched on decoded text.
              */
             stop?: string[] | null;
             /**
              * Max Tokens
-             * @description `step`: cap on one step. `chunk`: its size.
+             * @description `step`: cap on the tokens of one step. `chunk`: its exact size. `token`: ignored (always 1).
              */
             max_tokens?: number | null;
         };
@@ -719,16 +725,25 @@ export interface components {
          * @description Whichever is met first ends the search.
          */
         Budget: {
-            /** Simulations */
+            /**
+             * Simulations
+             * @description Simulations; answers, for flat algorithms. Left out, 64 if nothing else limits the search, else as many as there may be: one that nobody named cuts no search short that has another limit.
+             */
             simulations?: number | null;
             /**
              * Tokens
-             * @description Generated tokens, merged duplicates included.
+             * @description Generated tokens, merged duplicates and aborted draws included; at least `sampling.max_tokens`.
              */
             tokens?: number | null;
-            /** Seconds */
+            /**
+             * Seconds
+             * @description Seconds from the search's own start.
+             */
             seconds?: number | null;
-            /** Nodes */
+            /**
+             * Nodes
+             * @description Nodes of the tree, the root left out.
+             */
             nodes?: number | null;
         };
         /** CalledFunction */
@@ -1761,18 +1776,18 @@ export interface components {
         LoggedAction: {
             /**
              * Kind
-             * @description A step up to a delimiter, one token, or a chunk of so many tokens.
+             * @description A step up to a delimiter, one token (with `expand: step` only), or a chunk of so many tokens.
              * @enum {string}
              */
             kind: "step" | "token" | "chunk";
             /**
              * Stop
-             * @description `step` only: strings that end a step, matched on decoded text.
+             * @description `step`: strings that end a step, each of 1 to 128 characters, matched on decoded text.
              */
             stop: string[];
             /**
              * Max Tokens
-             * @description `step`: cap on one step's tokens. `chunk`: its exact size. `token`: ignored (always 1).
+             * @description `step`: cap on the tokens of one step. `chunk`: its exact size. `token`: ignored (always 1).
              */
             max_tokens: number;
         };
@@ -1872,12 +1887,12 @@ export interface components {
         LoggedLimits: {
             /**
              * Simulations
-             * @description At least 1. Left out (0), it is 64 if nothing else limits the search, else `MOST_SIMULATIONS`: every search has a cap on them, but one that nobody named cuts no search short that has another limit.
+             * @description Simulations; answers, for flat algorithms. Left out, 64 if nothing else limits the search, else as many as there may be: one that nobody named cuts no search short that has another limit.
              */
             simulations: number;
             /**
              * Tokens
-             * @description Generated tokens, merged duplicates and aborted draws included.
+             * @description Generated tokens, merged duplicates and aborted draws included; at least `sampling.max_tokens`.
              */
             tokens: number | null;
             /**
@@ -2092,7 +2107,7 @@ export interface components {
             algorithm: "mcts" | "gumbel" | "rap" | "beam" | "dvts" | "dfs" | "particle" | "best_of_n" | "self_consistency";
             /**
              * Width
-             * @description Draws at one expansion: children under `step` (k of the top-k under `token`); under `path` the complete answers drawn by simulation 1, every later expansion drawing one.
+             * @description Draws of one expansion; of `token` actions, the likeliest. Under `expand: path` the first simulation draws as many answers, each later expansion draws one. `gumbel`: with `expand: step` only.
              */
             width: number;
             /**
@@ -2102,19 +2117,19 @@ export interface components {
             parallel: number;
             /**
              * Max Depth
-             * @description Edges below the prompt; a deeper unfinished answer is `truncated`.
+             * @description Edges below the prompt; a deeper unfinished answer is `truncated`, with value 0. Left out of a request, it is `sampling.max_tokens`, since a step may be one token; of chunks, as many as such an answer has.
              */
             max_depth: number;
             action: components["schemas"]["LoggedAction"];
             /**
              * Expand
-             * @description One expansion draws one step, or a path to the end of an answer.
+             * @description Extent of one draw: one step, or a path to the end of the answer.
              * @enum {string}
              */
             expand: "step" | "path";
             /**
              * Widen
-             * @description `expand: step`: "draw afresh here" is an arm at every node, as it always is under `path`.
+             * @description "Draw afresh here" is an arm at every node, as it always is under `expand: path`.
              */
             widen: boolean;
             /**
@@ -2125,13 +2140,13 @@ export interface components {
             select: "puct" | "thompson";
             /**
              * Prior
-             * @description Source of P: draws, or mean or summed log-probabilities.
+             * @description P of a child from how often it was drawn (unbiased), or a softmax of mean or summed log-probabilities. Not with `token` actions, whose exact probabilities are P.
              * @enum {string}
              */
             prior: "count" | "mean_logprob" | "sum_logprob";
             /**
              * Prior Temperature
-             * @description P is raised to 1 / this and normalised; above 1 is flatter.
+             * @description Temperature of that softmax; above 1 is flatter.
              */
             prior_temperature: number;
             /**
@@ -2142,42 +2157,42 @@ export interface components {
             leaf: "value" | "rollout" | "mixed";
             /**
              * Rollout Weight
-             * @description `leaf: mixed` backs up rollout_weight · rollout + (1 - rollout_weight) · value.
+             * @description Share of the rollout: rollout_weight · rollout + (1 - rollout_weight) · value is backed up.
              */
             rollout_weight: number;
             /**
              * Grader
-             * @description Who judges complete answers: the outcome model, or the task's verifier.
+             * @description Judge of complete answers: the outcome model, or the task's verifier.
              * @enum {string}
              */
             grader: "model" | "verifier";
             /**
              * Answer
-             * @description Rule that chooses the final answer.
+             * @description Rule that chooses the final answer; `most_visited` with `mcts`, `gumbel` and `rap` only.
              * @enum {string}
              */
             answer: "majority" | "orm_max" | "orm_vote" | "most_visited";
             /**
              * Schedule
-             * @description Whether simulations land as they come or in waves, which is deterministic.
+             * @description Simulations land as they come, or in waves, which makes a search repeatable.
              * @enum {string}
              */
             schedule: "continuous" | "waves";
             /**
              * Commit
-             * @description Whether the search stays at the root or commits to one step after another.
+             * @description The search stays at the root, or commits to one step after another.
              * @enum {string}
              */
             commit: "root" | "step";
             /**
              * Early Stop
-             * @description When a settled search ends before its budget.
+             * @description When a settled search ends before its budget: `unbeatable` and `posterior` need an answer rule that counts votes, `verified` needs `grader: verifier`.
              * @enum {string}
              */
             early_stop: "off" | "unbeatable" | "posterior" | "verified";
             /**
              * Early Stop Threshold
-             * @description Probability at which `posterior` calls the answer settled. [0, 1]
+             * @description Probability at which the answer is settled.
              */
             early_stop_threshold: number;
             /**
@@ -2192,54 +2207,54 @@ export interface components {
             c_base: number;
             /**
              * Kappa
-             * @description Thompson: pseudo-visits that an arm's model value counts for; with `kappa_growth`, two steps before the end.
+             * @description Pseudo-visits that an arm's model value counts for; with `kappa_growth`, two steps before the end.
              */
             kappa: number;
             /**
              * Kappa Growth
-             * @description Thompson: how much more the value counts for with each step that is left; `null`: the same everywhere.
+             * @description How much more the model value counts for with each step that is left to the end: nothing one step before it, `kappa` two steps before it. `null`: the same everywhere.
              * @default null
              */
             kappa_growth?: number | null;
             /**
              * Abandon
-             * @description Thompson over paths: a draw is judged after every step, and given up where the tokens that it still needs would bring more if they began another.
+             * @description A path is judged after every step, and given up if the tokens that it still needs would bring more if they began another.
              * @default false
              */
             abandon?: boolean;
             /**
              * Tau
-             * @description `commit: step`: a step is drawn with probability ~ N^(1/tau); 0 takes the most visited.
+             * @description A step is drawn with probability ~ N^(1/tau); 0 takes the most visited.
              */
             tau: number;
             /**
              * Dirichlet Alpha
-             * @description Concentration of the root's Dirichlet noise.
+             * @description Concentration of the root's Dirichlet noise; needs a `dirichlet_fraction` above 0.
              */
             dirichlet_alpha: number;
             /**
              * Dirichlet Fraction
-             * @description Share of Dirichlet noise in the root's priors; 0 is none. For data generation.
+             * @description Share of Dirichlet noise in the root's priors, for collecting data; 0 is none.
              */
             dirichlet_fraction: number;
             /**
              * Considered
-             * @description `gumbel`: m, root actions that Sequential Halving starts from.
+             * @description m, root actions that Sequential Halving starts from.
              */
             considered: number;
             /**
              * C Visit
-             * @description `gumbel`: see `c_scale`.
+             * @description See `c_scale`.
              */
             c_visit: number;
             /**
              * C Scale
-             * @description `gumbel`: sigma(q) = (c_visit + max N) · c_scale · q.
+             * @description σ(q) = (c_visit + max N) · c_scale · q.
              */
             c_scale: number;
             /**
              * Gumbel Scale
-             * @description `gumbel`: scale of the root's Gumbel noise; 0 when serving, 1 when collecting.
+             * @description Scale of the root's Gumbel noise: 0 when serving, 1 when collecting.
              */
             gumbel_scale: number;
             /**
@@ -2249,7 +2264,7 @@ export interface components {
             beam_width: number;
             /**
              * Threshold
-             * @description `dfs`: children whose value is below it are pruned. [0, 1]
+             * @description Children whose value is below it are pruned.
              */
             threshold: number;
             /** @description Limits that end the search. */
@@ -3262,69 +3277,164 @@ export interface components {
          * @description Turns search on: the same fields as `search` of POST /v1/search, and two that stand beside it there.
          */
         ramify__api__wire_openai__Search: {
-            /** Algorithm */
+            /**
+             * Algorithm
+             * @description The search algorithm.
+             */
             algorithm?: ("mcts" | "gumbel" | "rap" | "beam" | "dvts" | "dfs" | "particle" | "best_of_n" | "self_consistency") | null;
-            /** Width */
+            /**
+             * Width
+             * @description Draws of one expansion; of `token` actions, the likeliest. Under `expand: path` the first simulation draws as many answers, each later expansion draws one. `gumbel`: with `expand: step` only.
+             */
             width?: number | null;
-            /** Parallel */
+            /**
+             * Parallel
+             * @description Simulations in flight in this tree.
+             */
             parallel?: number | null;
-            /** Max Depth */
+            /**
+             * Max Depth
+             * @description Edges below the prompt; a deeper unfinished answer is `truncated`, with value 0. Left out of a request, it is `sampling.max_tokens`, since a step may be one token; of chunks, as many as such an answer has.
+             */
             max_depth?: number | null;
+            /** @description What one edge of the tree is. */
             action?: components["schemas"]["Action"] | null;
-            /** Expand */
+            /**
+             * Expand
+             * @description Extent of one draw: one step, or a path to the end of the answer.
+             */
             expand?: ("step" | "path") | null;
-            /** Widen */
+            /**
+             * Widen
+             * @description "Draw afresh here" is an arm at every node, as it always is under `expand: path`.
+             */
             widen?: boolean | null;
-            /** Select */
+            /**
+             * Select
+             * @description Rule that chooses the next child.
+             */
             select?: ("puct" | "thompson") | null;
-            /** Prior */
+            /**
+             * Prior
+             * @description P of a child from how often it was drawn (unbiased), or a softmax of mean or summed log-probabilities. Not with `token` actions, whose exact probabilities are P.
+             */
             prior?: ("count" | "mean_logprob" | "sum_logprob") | null;
-            /** Prior Temperature */
+            /**
+             * Prior Temperature
+             * @description Temperature of that softmax; above 1 is flatter.
+             */
             prior_temperature?: number | null;
-            /** Leaf */
+            /**
+             * Leaf
+             * @description Value that a new leaf backs up: the model's, a rollout's, or both mixed.
+             */
             leaf?: ("value" | "rollout" | "mixed") | null;
-            /** Rollout Weight */
+            /**
+             * Rollout Weight
+             * @description Share of the rollout: rollout_weight · rollout + (1 - rollout_weight) · value is backed up.
+             */
             rollout_weight?: number | null;
-            /** Grader */
+            /**
+             * Grader
+             * @description Judge of complete answers: the outcome model, or the task's verifier.
+             */
             grader?: ("model" | "verifier") | null;
-            /** Answer */
+            /**
+             * Answer
+             * @description Rule that chooses the final answer; `most_visited` with `mcts`, `gumbel` and `rap` only.
+             */
             answer?: ("majority" | "orm_max" | "orm_vote" | "most_visited") | null;
-            /** Schedule */
+            /**
+             * Schedule
+             * @description Simulations land as they come, or in waves, which makes a search repeatable.
+             */
             schedule?: ("continuous" | "waves") | null;
-            /** Commit */
+            /**
+             * Commit
+             * @description The search stays at the root, or commits to one step after another.
+             */
             commit?: ("root" | "step") | null;
-            /** Early Stop */
+            /**
+             * Early Stop
+             * @description When a settled search ends before its budget: `unbeatable` and `posterior` need an answer rule that counts votes, `verified` needs `grader: verifier`.
+             */
             early_stop?: ("off" | "unbeatable" | "posterior" | "verified") | null;
-            /** Early Stop Threshold */
+            /**
+             * Early Stop Threshold
+             * @description Probability at which the answer is settled.
+             */
             early_stop_threshold?: number | null;
-            /** C Init */
+            /**
+             * C Init
+             * @description PUCT exploration constant (AlphaZero pseudocode's pb_c_init).
+             */
             c_init?: number | null;
-            /** C Base */
+            /**
+             * C Base
+             * @description PUCT exploration growth (AlphaZero pseudocode's pb_c_base).
+             */
             c_base?: number | null;
-            /** Kappa */
+            /**
+             * Kappa
+             * @description Pseudo-visits that an arm's model value counts for; with `kappa_growth`, two steps before the end.
+             */
             kappa?: number | null;
-            /** Kappa Growth */
+            /**
+             * Kappa Growth
+             * @description How much more the model value counts for with each step that is left to the end: nothing one step before it, `kappa` two steps before it. `null`: the same everywhere.
+             */
             kappa_growth?: number | null;
-            /** Abandon */
+            /**
+             * Abandon
+             * @description A path is judged after every step, and given up if the tokens that it still needs would bring more if they began another.
+             */
             abandon?: boolean | null;
-            /** Tau */
+            /**
+             * Tau
+             * @description A step is drawn with probability ~ N^(1/tau); 0 takes the most visited.
+             */
             tau?: number | null;
-            /** Dirichlet Alpha */
+            /**
+             * Dirichlet Alpha
+             * @description Concentration of the root's Dirichlet noise; needs a `dirichlet_fraction` above 0.
+             */
             dirichlet_alpha?: number | null;
-            /** Dirichlet Fraction */
+            /**
+             * Dirichlet Fraction
+             * @description Share of Dirichlet noise in the root's priors, for collecting data; 0 is none.
+             */
             dirichlet_fraction?: number | null;
-            /** Considered */
+            /**
+             * Considered
+             * @description m, root actions that Sequential Halving starts from.
+             */
             considered?: number | null;
-            /** C Visit */
+            /**
+             * C Visit
+             * @description See `c_scale`.
+             */
             c_visit?: number | null;
-            /** C Scale */
+            /**
+             * C Scale
+             * @description σ(q) = (c_visit + max N) · c_scale · q.
+             */
             c_scale?: number | null;
-            /** Gumbel Scale */
+            /**
+             * Gumbel Scale
+             * @description Scale of the root's Gumbel noise: 0 when serving, 1 when collecting.
+             */
             gumbel_scale?: number | null;
-            /** Beam Width */
+            /**
+             * Beam Width
+             * @description `beam`: nodes kept at each depth. `dvts`: independent subtrees. `particle`: particles.
+             */
             beam_width?: number | null;
-            /** Threshold */
+            /**
+             * Threshold
+             * @description Children whose value is below it are pruned.
+             */
             threshold?: number | null;
+            /** @description Limits that end the search. */
             budget?: components["schemas"]["Budget"] | null;
             task?: components["schemas"]["Task"] | null;
             /**
@@ -3370,69 +3480,164 @@ export interface components {
          * @description How to search. A field that has no effect on the chosen algorithm is refused by name.
          */
         ramify__api__wire_search__Search: {
-            /** Algorithm */
+            /**
+             * Algorithm
+             * @description The search algorithm.
+             */
             algorithm?: ("mcts" | "gumbel" | "rap" | "beam" | "dvts" | "dfs" | "particle" | "best_of_n" | "self_consistency") | null;
-            /** Width */
+            /**
+             * Width
+             * @description Draws of one expansion; of `token` actions, the likeliest. Under `expand: path` the first simulation draws as many answers, each later expansion draws one. `gumbel`: with `expand: step` only.
+             */
             width?: number | null;
-            /** Parallel */
+            /**
+             * Parallel
+             * @description Simulations in flight in this tree.
+             */
             parallel?: number | null;
-            /** Max Depth */
+            /**
+             * Max Depth
+             * @description Edges below the prompt; a deeper unfinished answer is `truncated`, with value 0. Left out of a request, it is `sampling.max_tokens`, since a step may be one token; of chunks, as many as such an answer has.
+             */
             max_depth?: number | null;
+            /** @description What one edge of the tree is. */
             action?: components["schemas"]["Action"] | null;
-            /** Expand */
+            /**
+             * Expand
+             * @description Extent of one draw: one step, or a path to the end of the answer.
+             */
             expand?: ("step" | "path") | null;
-            /** Widen */
+            /**
+             * Widen
+             * @description "Draw afresh here" is an arm at every node, as it always is under `expand: path`.
+             */
             widen?: boolean | null;
-            /** Select */
+            /**
+             * Select
+             * @description Rule that chooses the next child.
+             */
             select?: ("puct" | "thompson") | null;
-            /** Prior */
+            /**
+             * Prior
+             * @description P of a child from how often it was drawn (unbiased), or a softmax of mean or summed log-probabilities. Not with `token` actions, whose exact probabilities are P.
+             */
             prior?: ("count" | "mean_logprob" | "sum_logprob") | null;
-            /** Prior Temperature */
+            /**
+             * Prior Temperature
+             * @description Temperature of that softmax; above 1 is flatter.
+             */
             prior_temperature?: number | null;
-            /** Leaf */
+            /**
+             * Leaf
+             * @description Value that a new leaf backs up: the model's, a rollout's, or both mixed.
+             */
             leaf?: ("value" | "rollout" | "mixed") | null;
-            /** Rollout Weight */
+            /**
+             * Rollout Weight
+             * @description Share of the rollout: rollout_weight · rollout + (1 - rollout_weight) · value is backed up.
+             */
             rollout_weight?: number | null;
-            /** Grader */
+            /**
+             * Grader
+             * @description Judge of complete answers: the outcome model, or the task's verifier.
+             */
             grader?: ("model" | "verifier") | null;
-            /** Answer */
+            /**
+             * Answer
+             * @description Rule that chooses the final answer; `most_visited` with `mcts`, `gumbel` and `rap` only.
+             */
             answer?: ("majority" | "orm_max" | "orm_vote" | "most_visited") | null;
-            /** Schedule */
+            /**
+             * Schedule
+             * @description Simulations land as they come, or in waves, which makes a search repeatable.
+             */
             schedule?: ("continuous" | "waves") | null;
-            /** Commit */
+            /**
+             * Commit
+             * @description The search stays at the root, or commits to one step after another.
+             */
             commit?: ("root" | "step") | null;
-            /** Early Stop */
+            /**
+             * Early Stop
+             * @description When a settled search ends before its budget: `unbeatable` and `posterior` need an answer rule that counts votes, `verified` needs `grader: verifier`.
+             */
             early_stop?: ("off" | "unbeatable" | "posterior" | "verified") | null;
-            /** Early Stop Threshold */
+            /**
+             * Early Stop Threshold
+             * @description Probability at which the answer is settled.
+             */
             early_stop_threshold?: number | null;
-            /** C Init */
+            /**
+             * C Init
+             * @description PUCT exploration constant (AlphaZero pseudocode's pb_c_init).
+             */
             c_init?: number | null;
-            /** C Base */
+            /**
+             * C Base
+             * @description PUCT exploration growth (AlphaZero pseudocode's pb_c_base).
+             */
             c_base?: number | null;
-            /** Kappa */
+            /**
+             * Kappa
+             * @description Pseudo-visits that an arm's model value counts for; with `kappa_growth`, two steps before the end.
+             */
             kappa?: number | null;
-            /** Kappa Growth */
+            /**
+             * Kappa Growth
+             * @description How much more the model value counts for with each step that is left to the end: nothing one step before it, `kappa` two steps before it. `null`: the same everywhere.
+             */
             kappa_growth?: number | null;
-            /** Abandon */
+            /**
+             * Abandon
+             * @description A path is judged after every step, and given up if the tokens that it still needs would bring more if they began another.
+             */
             abandon?: boolean | null;
-            /** Tau */
+            /**
+             * Tau
+             * @description A step is drawn with probability ~ N^(1/tau); 0 takes the most visited.
+             */
             tau?: number | null;
-            /** Dirichlet Alpha */
+            /**
+             * Dirichlet Alpha
+             * @description Concentration of the root's Dirichlet noise; needs a `dirichlet_fraction` above 0.
+             */
             dirichlet_alpha?: number | null;
-            /** Dirichlet Fraction */
+            /**
+             * Dirichlet Fraction
+             * @description Share of Dirichlet noise in the root's priors, for collecting data; 0 is none.
+             */
             dirichlet_fraction?: number | null;
-            /** Considered */
+            /**
+             * Considered
+             * @description m, root actions that Sequential Halving starts from.
+             */
             considered?: number | null;
-            /** C Visit */
+            /**
+             * C Visit
+             * @description See `c_scale`.
+             */
             c_visit?: number | null;
-            /** C Scale */
+            /**
+             * C Scale
+             * @description σ(q) = (c_visit + max N) · c_scale · q.
+             */
             c_scale?: number | null;
-            /** Gumbel Scale */
+            /**
+             * Gumbel Scale
+             * @description Scale of the root's Gumbel noise: 0 when serving, 1 when collecting.
+             */
             gumbel_scale?: number | null;
-            /** Beam Width */
+            /**
+             * Beam Width
+             * @description `beam`: nodes kept at each depth. `dvts`: independent subtrees. `particle`: particles.
+             */
             beam_width?: number | null;
-            /** Threshold */
+            /**
+             * Threshold
+             * @description Children whose value is below it are pruned.
+             */
             threshold?: number | null;
+            /** @description Limits that end the search. */
             budget?: components["schemas"]["Budget"] | null;
         };
         /** StreamOptions */

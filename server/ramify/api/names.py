@@ -19,7 +19,8 @@ from ramify.api.openai import requests as wire
 from ramify.api.wire_common import Reply
 from ramify.engines import Serving
 from ramify.rewards import registry
-from ramify.search.params import FIELDS, ParamError, search_params
+from ramify.search.algorithms import ALGORITHMS
+from ramify.search.params import ParamError, search_params
 from ramify.service.errors import BadRequest
 from ramify.service.ports import Engines
 from ramify.service.search_preparation import needs_judging, unknown_model
@@ -112,7 +113,7 @@ class ModelNames:
         """The served model, then every name that stands for a search with it."""
         model = model_of(self.engines.serving, max_model_len)
         yield model
-        for algorithm in FIELDS:
+        for algorithm in ALGORITHMS:
             if self.engines.serving.judged or not needs_judging(search_params(algorithm)):
                 yield self._listed(model, f"{model.id}:{spoken(algorithm)}", {"algorithm": algorithm})
         for name, search in self.aliases.items():
@@ -149,17 +150,20 @@ class ModelNames:
         if name in self.aliases:
             return self.aliases[name]
         algorithm = name.replace("-", "_")
-        return wire.Search.model_validate({"algorithm": algorithm}) if algorithm in FIELDS else None
+        if algorithm not in ALGORITHMS:
+            return None
+        return wire.Search(algorithm=algorithm)
 
     def _from_header(self, header: str) -> wire.Search:
         if header.lstrip().startswith("{"):
             try:
-                return wire.Search.model_validate_json(header)
+                given: wire.Search = wire.Search.model_validate_json(header)
             except ValidationError as error:
                 raise BadRequest(said(error), param=HEADER) from error
+            return given
         search = self._known(header.strip())
         if search is None:
-            known = ", ".join([*map(spoken, FIELDS), *self.aliases])
+            known = ", ".join([*map(spoken, ALGORITHMS), *self.aliases])
             raise BadRequest(f"is no JSON object and none of {known}", param=HEADER)
         return search
 
@@ -169,7 +173,7 @@ def aliases_of(settings: Settings) -> dict[str, wire.Search]:
     aliases = {}
     for name, alias in settings.aliases.items():
         where = f"aliases.{name}"
-        if name.replace("-", "_") in FIELDS:
+        if name.replace("-", "_") in ALGORITHMS:
             raise BadSettings(f"{where}: is the name of an algorithm, which has a name of its own already")
         try:
             search = aliases[name] = wire.Search.model_validate(alias.search)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from dataclasses import fields
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, create_model, model_validator
 
 from ramify.api.wire_common import (
     ChatTemplate,
@@ -17,20 +19,42 @@ from ramify.api.wire_common import (
     StopStrings,
     TopK,
 )
-from ramify.api.wire_trees import TreeDocument
+from ramify.api.wire_trees import AlgorithmName, TreeDocument, described
 from ramify.rewards.registry import VERIFIABLE
 from ramify.search import records
+from ramify.search.algorithms import ALGORITHMS
 from ramify.search.cutting import MAX_STEP_STOPS
-from ramify.search.params import BOUNDS, FIELDS
+from ramify.search.params import PARAMS, bounds
 
 MOST_ANSWERS = 64
 """Distinct answers sent of one search."""
 
 
-def within(parameter: str) -> Any:
-    """The bounds that the search itself holds a parameter to."""
-    low, high = BOUNDS[parameter]
-    return Field(ge=low, le=high)
+def options_of(record: type, prefix: str = "") -> type[Request]:
+    """The body that carries the parameters which a record declares: each may be absent, and has the type and bounds to
+    which the search itself holds it."""
+    said = described(record)
+    made: dict[str, Any] = {}
+    for field in fields(record):
+        about = Field(default=None, description=said[field.name].replace("`None`", "`null`"))
+        made[field.name] = (_option(prefix + field.name) | None, about)
+    return create_model(record.__name__, __base__=Request, **made)
+
+
+def _option(name: str) -> Any:
+    """The type of a parameter on the wire."""
+    kind = PARAMS[name][1]
+    if name == "algorithm":
+        return AlgorithmName
+    if kind == tuple[str, ...]:
+        return Annotated[list[StopString], Field(max_length=MAX_STEP_STOPS)]
+    if kind in (records.Action, records.BudgetLimits):
+        return {records.Action: Action, records.BudgetLimits: Budget}[kind]
+    limits = bounds(name)
+    if limits is None:
+        return kind
+    (number,) = [one for one in get_args(kind) or (kind,) if one is not NoneType]
+    return Annotated[number, Field(ge=limits[0], le=limits[1])]
 
 
 class Message(Request):
@@ -49,69 +73,22 @@ class Task(Request):
     )
 
 
-class Action(Request):
-    kind: records.ActionKind | None = None
-    stop: Annotated[list[StopString], Field(max_length=MAX_STEP_STOPS)] | None = Field(
-        default=None, description="`step`: strings that end a step."
-    )
-    max_tokens: Annotated[int, within("action.max_tokens")] | None = Field(
-        default=None, description="`step`: cap on one step. `chunk`: its size."
-    )
+class Action(options_of(records.Action, "action.")):  # type: ignore[misc]  # a model that is made of a record
+    """What one edge of the tree is."""
 
 
-class Budget(Request):
+class Budget(options_of(records.BudgetLimits, "budget.")):  # type: ignore[misc]
     """Whichever is met first ends the search."""
 
-    simulations: Annotated[int, within("budget.simulations")] | None = None
-    tokens: Annotated[int, within("budget.tokens")] | None = Field(
-        default=None, description="Generated tokens, merged duplicates included."
-    )
-    seconds: Annotated[float, within("budget.seconds")] | None = None
-    nodes: Annotated[int, within("budget.nodes")] | None = None
+
+def _show_algorithms(schema: dict[str, Any]) -> None:
+    schema["x-ramify-algorithms"] = {name: sorted(kind.parameters) for name, kind in ALGORITHMS.items()}
 
 
-class Search(Request):
+class Search(options_of(records.SearchParams)):  # type: ignore[misc]
     """How to search. A field that has no effect on the chosen algorithm is refused by name."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "x-ramify-algorithms": {name: [*sorted(fields)] for name, fields in FIELDS.items()}
-        }
-    )
-
-    algorithm: records.Algorithm | None = None
-    width: Annotated[int, within("width")] | None = None
-    parallel: Annotated[int, within("parallel")] | None = None
-    max_depth: Annotated[int, within("max_depth")] | None = None
-    action: Action | None = None
-    expand: records.Expand | None = None
-    widen: bool | None = None
-    select: records.Select | None = None
-    prior: records.Prior | None = None
-    prior_temperature: Annotated[float, within("prior_temperature")] | None = None
-    leaf: records.Leaf | None = None
-    rollout_weight: Annotated[float, within("rollout_weight")] | None = None
-    grader: records.Grader | None = None
-    answer: records.AnswerRule | None = None
-    schedule: records.Schedule | None = None
-    commit: records.Commit | None = None
-    early_stop: records.EarlyStop | None = None
-    early_stop_threshold: Annotated[float, within("early_stop_threshold")] | None = None
-    c_init: Annotated[float, within("c_init")] | None = None
-    c_base: Annotated[float, within("c_base")] | None = None
-    kappa: Annotated[float, within("kappa")] | None = None
-    kappa_growth: Annotated[float, within("kappa_growth")] | None = None
-    abandon: bool | None = None
-    tau: Annotated[float, within("tau")] | None = None
-    dirichlet_alpha: Annotated[float, within("dirichlet_alpha")] | None = None
-    dirichlet_fraction: Annotated[float, within("dirichlet_fraction")] | None = None
-    considered: Annotated[int, within("considered")] | None = None
-    c_visit: Annotated[float, within("c_visit")] | None = None
-    c_scale: Annotated[float, within("c_scale")] | None = None
-    gumbel_scale: Annotated[float, within("gumbel_scale")] | None = None
-    beam_width: Annotated[int, within("beam_width")] | None = None
-    threshold: Annotated[float, within("threshold")] | None = None
-    budget: Budget | None = None
+    model_config = ConfigDict(json_schema_extra=_show_algorithms)
 
 
 class Sampling(Request):

@@ -21,13 +21,16 @@ from pydantic.json_schema import JsonSchemaValue
 
 from ramify.api.wire_common import Name, Reply, Request
 from ramify.search import records
-from ramify.search.codec import LATE, LATE_PARAMS
+from ramify.search.algorithms import ALGORITHMS
+from ramify.search.codec import omitted_fields
 from ramify.search.records import BudgetLimits, SearchParams
 from ramify.search.tree import Tree
 from ramify.treelog import Consumer, CorruptRow, Feedback, Summary
 
-_LATE: Mapping[type, Mapping[str, Any]] = {Tree: LATE, SearchParams: LATE_PARAMS}
-"""Fields that are left out if they say nothing."""
+AlgorithmName = Annotated[
+    str,
+    Field(json_schema_extra=lambda schema: schema.update(enum=[*ALGORITHMS])),  # of those installed by then
+]
 _NAMES: Mapping[type, str] = {BudgetLimits: "LoggedLimits"}
 """Names of models that are not `Logged` and the record's."""
 
@@ -48,12 +51,13 @@ def described(record: type) -> dict[str, str]:
 @cache
 def model_of(record: type) -> type[Reply]:
     """The model of a dataclass, and of those inside it: the same fields, each required unless it may be left out."""
-    said, hints, late = described(record), get_type_hints(record), _LATE.get(record, {})
+    said, hints, late = described(record), get_type_hints(record), omitted_fields(record)
     made: dict[str, Any] = {}
     for field in fields(record):
         left_out = {"default": late[field.name]} if field.name in late else {}
         about = Field(description=said[field.name].replace("`None`", "`null`"), **left_out)
-        made[field.name] = (_wire_type(hints[field.name]), about)
+        known = record is SearchParams and field.name == "algorithm"
+        made[field.name] = (AlgorithmName if known else _wire_type(hints[field.name]), about)
     about_class = " ".join((record.__doc__ or "").split())
     name = _NAMES.get(record, f"Logged{record.__name__}")
     return create_model(name, __base__=Reply, __doc__=about_class, **made)

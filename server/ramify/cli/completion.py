@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import typer
 
@@ -20,9 +20,9 @@ NEWEST = 20
 
 
 def algorithms(incomplete: str) -> list[str]:
-    from ramify.search.records import Algorithm
+    from ramify.search.algorithms import ALGORITHMS
 
-    return _starting(incomplete, get_args(Algorithm))
+    return _starting(incomplete, ALGORITHMS)
 
 
 def tasks(incomplete: str) -> list[str]:

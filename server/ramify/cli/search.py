@@ -102,15 +102,14 @@ def search(
 
 def _algorithm(name: str) -> str:
     from difflib import get_close_matches
-    from typing import get_args
 
-    from ramify.search.records import Algorithm
+    from ramify.search.algorithms import ALGORITHMS
 
-    known = get_args(Algorithm)
-    if name not in known:
-        close = get_close_matches(name, known, n=1, cutoff=0.4)
+    if name not in ALGORITHMS:
+        close = get_close_matches(name, ALGORITHMS, n=1, cutoff=0.4)
         hint = f"did you mean {close[0]!r}?" if close else ""
-        refuse(f"no algorithm is called {name!r}", *([hint] if hint else []), f"there are {', '.join(known)}")
+        there = f"there are {', '.join(ALGORITHMS)}"
+        refuse(f"no algorithm is called {name!r}", *([hint] if hint else []), there)
     return name
 
 

@@ -17,8 +17,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
-from ramify.search.params import FLAT, ParamError, search_params
-from ramify.search.records import Action, Algorithm, AnswerRule, BudgetLimits, Sampling, SearchParams
+from ramify.search.algorithms import ALGORITHMS
+from ramify.search.params import ParamError, search_params
+from ramify.search.records import Action, AnswerRule, BudgetLimits, Sampling, SearchParams
 
 SHIPPED = "methods.toml"
 TUNABLE = ("search", "sampling")
@@ -34,7 +35,7 @@ class Method:
     """One line of the comparison."""
 
     name: str
-    algorithm: Algorithm
+    algorithm: str
     answer: AnswerRule = "orm_vote"
     search: Mapping[str, Any] = field(default_factory=dict)
     """Search parameters that differ from the algorithm's defaults; keys of `SearchParams`, `action` as a table."""
@@ -46,23 +47,18 @@ class Method:
     @property
     def flat(self) -> bool:
         """Whether it only draws complete answers from the prompt."""
-        return self.algorithm in FLAT
+        return ALGORITHMS[self.algorithm].flat
 
     @property
     def reads_off(self) -> bool:
         """Whether what it does with its first b tokens is the same under every budget of at least b.
 
-        True of flat draws and of paths grown from one root with no horizon. Not of Sequential Halving, of step
-        commits and of beams, which portion the budget out; of `expand: step`, which may have to finish an answer when
-        its tokens end; of `most_visited`, which needs the visits as they stood at b; or of an early stop.
+        It is if the algorithm says so of itself. Not with `most_visited`, which needs the visits as they stood at b,
+        nor with an early stop.
         """
-        paths = self.algorithm == "mcts" and self.search.get("expand", "path") == "path"
-        return (
-            (self.flat or paths)
-            and self.search.get("commit", "root") == "root"
-            and self.params(tokens=1).early_stop == "off"
-            and self.answer != "most_visited"
-        )
+        params = self.params(tokens=1)
+        same = ALGORITHMS[self.algorithm].reads_off(params)
+        return same and params.early_stop == "off" and self.answer != "most_visited"
 
     def request(self, tokens: int) -> dict[str, Any]:
         """The `search` object of a request with a budget of `tokens` generated tokens.
@@ -126,7 +122,7 @@ def load_methods(
         raise BadMethod(f"{path or SHIPPED} names two methods alike")
     if names is None:
         return list(methods.values())
-    plain = {a: Method(a, a, search_params(a).answer) for a in get_args(Algorithm) if a not in methods}
+    plain = {a: Method(a, a, search_params(a).answer) for a in ALGORITHMS if a not in methods}
     known = {**plain, **methods}
     return [known[name] if name in known else _unknown("method", name, known) for name in names]
 
@@ -140,8 +136,8 @@ def _method(table: Mapping[str, Any], tuned: bool) -> Method:
     for key in ("name", "algorithm"):
         if not isinstance(table.get(key), str):
             raise BadMethod(f"a method needs a {key!r}: {dict(table)}")
-    if table["algorithm"] not in get_args(Algorithm):
-        _unknown("algorithm", table["algorithm"], get_args(Algorithm))
+    if table["algorithm"] not in ALGORITHMS:
+        _unknown("algorithm", table["algorithm"], ALGORITHMS)
     if (answer := table.get("answer", "orm_vote")) not in get_args(AnswerRule):
         _unknown("answer rule", answer, get_args(AnswerRule))
     method = Method(**table)

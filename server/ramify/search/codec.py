@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from functools import cache
 from typing import Any
 
 from ramify.search.records import (
@@ -23,10 +24,6 @@ from ramify.search.records import (
 from ramify.search.tree import Completion, Node, Tree
 
 SCHEMA_VERSION = 1
-LATE = {"origin": None, "verdict": None, "ungrouped": 0}
-LATE_PARAMS = {"kappa_growth": None, "abandon": False}
-"""Fields of a tree and of its parameters that came later (2026-11-24), and their values where they say nothing: left
-out then, so that trees without them, in logs and goldens, are the same bytes as before."""
 
 
 class BadTree(ValueError):
@@ -36,21 +33,28 @@ class BadTree(ValueError):
 def tree_to_dict(tree: Tree) -> dict[str, Any]:
     """The tree as JSON-ready values; `tree_from_dict` is its inverse."""
     document = {"schema_version": SCHEMA_VERSION, **asdict(tree)}
-    return drop_late(document)
+    return compact(document)
 
 
-def drop_late(document: dict[str, Any]) -> dict[str, Any]:
-    """A tree's document, its `params` a mapping, without the fields that came later and say nothing."""
-    return {**_without(document, LATE), "params": _without(document["params"], LATE_PARAMS)}
+def compact(document: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of a tree's document, its `params` a mapping, the fields that are `OMITTED` at their defaults."""
+    return {**_compact(document, Tree), "params": _compact(document["params"], SearchParams)}
 
 
-def _without(document: Mapping[str, Any], late: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in document.items() if name not in late or value is not late[name]}
+def _compact(document: Mapping[str, Any], record: type) -> dict[str, Any]:
+    omitted = omitted_fields(record)
+    return {name: value for name, value in document.items() if value is not omitted.get(name, ...)}
+
+
+@cache
+def omitted_fields(record: type) -> Mapping[str, Any]:
+    """The fields of a record that are left out at their defaults, and these."""
+    return {f.name: f.default for f in fields(record) if f.metadata.get("omitted")}
 
 
 def tree_from_dict(document: Mapping[str, Any]) -> Tree:
     """Raises `BadTree` where the document is not a tree of this schema version, or its nodes do not form one."""
-    data = {**LATE, **document}
+    data = {**omitted_fields(Tree), **document}
     version = data.pop("schema_version", None)
     if version != SCHEMA_VERSION:
         raise BadTree(f"schema_version is {version!r}; this Ramify reads {SCHEMA_VERSION}")
@@ -116,7 +120,7 @@ def check_structure(tree: Tree) -> None:
 
 
 def _params(data: Mapping[str, Any]) -> SearchParams:
-    values: dict[str, Any] = {**LATE_PARAMS, **data}
+    values: dict[str, Any] = {**omitted_fields(SearchParams), **data}
     values["action"] = _record(Action, values["action"])
     values["budget"] = _record(BudgetLimits, values["budget"])
     params: SearchParams = _record(SearchParams, values)

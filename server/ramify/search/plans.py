@@ -44,6 +44,8 @@ class Plan:
     """Cap on each draw; 1 for `token`, 0 for `revisit`."""
     rollout_tokens: int = 0
     """Cap on one more draw, to the end of the answer, that `leaf: rollout` and `mixed` add; 0 is none."""
+    ends: bool = True
+    """Its landing ends its simulation; else the simulation goes on with another plan."""
     hurdle: Hurdle | None = None
     """`path` with one draw: what it must promise after each action to be written on; `None`: it goes to its end."""
 

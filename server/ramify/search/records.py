@@ -6,11 +6,8 @@ Everything here is frozen. Token ids are the engine's own; text is only ever rea
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-Algorithm = Literal[
-    "mcts", "gumbel", "rap", "beam", "dvts", "dfs", "particle", "best_of_n", "self_consistency"
-]
 ActionKind = Literal["step", "token", "chunk"]
 Expand = Literal["step", "path"]
 Select = Literal["puct", "thompson"]
@@ -45,6 +42,28 @@ StopReason = Literal[
 ]
 
 
+OMITTED = {"omitted": True}
+"""Metadata of a field that a logged tree leaves out at its default: it was added after trees had been logged, and those
+keep their bytes."""
+
+
+def param(
+    default: Any,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    needs: tuple[str, tuple[Any, ...]] | None = None,
+    omitted: bool = False,
+) -> Any:
+    """Declare a search parameter: default, inclusive bounds, and another parameter with the values beside which alone
+    it has an effect. Its type and docstring say the rest; `params`, the HTTP body, its schema and docs/search.md follow
+    from the declaration. An algorithm has it if its class lists it in `parameters`.
+
+    omitted: see `OMITTED`."""
+    bounds = None if low is None or high is None else (low, high)
+    return field(default=default, metadata={"bounds": bounds, "needs": needs, "omitted": omitted})
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How one answer is sampled."""
@@ -66,11 +85,11 @@ class Action:
     """What one edge of the tree is."""
 
     kind: ActionKind = "step"
-    """A step up to a delimiter, one token, or a chunk of so many tokens."""
+    """A step up to a delimiter, one token (with `expand: step` only), or a chunk of so many tokens."""
     stop: tuple[str, ...] = ("\n",)
-    """`step` only: strings that end a step, matched on decoded text."""
-    max_tokens: int = 16
-    """`step`: cap on one step's tokens. `chunk`: its exact size. `token`: ignored (always 1)."""
+    """`step`: strings that end a step, each of 1 to 128 characters, matched on decoded text."""
+    max_tokens: int = param(16, low=1, high=4096)
+    """`step`: cap on the tokens of one step. `chunk`: its exact size. `token`: ignored (always 1)."""
 
 
 MOST_SIMULATIONS = 100_000
@@ -80,14 +99,14 @@ MOST_SIMULATIONS = 100_000
 class BudgetLimits:
     """The budget: whichever limit is met first ends the search. `None` means no such limit."""
 
-    simulations: int = 0
-    """At least 1. Left out (0), it is 64 if nothing else limits the search, else `MOST_SIMULATIONS`: every search has a
-    cap on them, but one that nobody named cuts no search short that has another limit."""
-    tokens: int | None = None
-    """Generated tokens, merged duplicates and aborted draws included."""
-    seconds: float | None = None
+    simulations: int = param(0, low=1, high=MOST_SIMULATIONS)
+    """Simulations; answers, for flat algorithms. Left out, 64 if nothing else limits the search, else as many as there
+    may be: one that nobody named cuts no search short that has another limit."""
+    tokens: int | None = param(None, low=1, high=10_000_000)
+    """Generated tokens, merged duplicates and aborted draws included; at least `sampling.max_tokens`."""
+    seconds: float | None = param(None, low=0.001, high=86_400)
     """Seconds from the search's own start."""
-    nodes: int | None = None
+    nodes: int | None = param(None, low=1, high=1_000_000)
     """Nodes of the tree, the root left out."""
 
     def __post_init__(self) -> None:
@@ -100,72 +119,80 @@ class BudgetLimits:
 class SearchParams:
     """Every parameter of a search. `params.search_params` builds one with the algorithm's own defaults."""
 
-    algorithm: Algorithm = "mcts"
+    algorithm: str = "mcts"
     """The search algorithm."""
-    width: int = 4
-    """Draws at one expansion: children under `step` (k of the top-k under `token`); under `path` the complete
-    answers drawn by simulation 1, every later expansion drawing one."""
-    parallel: int = 8
+    width: int = param(4, low=1, high=64)
+    """Draws of one expansion; of `token` actions, the likeliest. Under `expand: path` the first simulation draws as
+    many answers, each later expansion draws one. `gumbel`: with `expand: step` only."""
+    parallel: int = param(8, low=1, high=256)
     """Simulations in flight in this tree."""
-    max_depth: int = 32
-    """Edges below the prompt; a deeper unfinished answer is `truncated`."""
+    max_depth: int = param(32, low=1, high=4096)
+    """Edges below the prompt; a deeper unfinished answer is `truncated`, with value 0. Left out of a request, it is
+    `sampling.max_tokens`, since a step may be one token; of chunks, as many as such an answer has."""
     action: Action = field(default_factory=Action)
     """What one edge of the tree is."""
     expand: Expand = "path"
-    """One expansion draws one step, or a path to the end of an answer."""
-    widen: bool = False
-    """`expand: step`: "draw afresh here" is an arm at every node, as it always is under `path`."""
+    """Extent of one draw: one step, or a path to the end of the answer."""
+    widen: bool = param(False, needs=("expand", ("step",)))
+    """"Draw afresh here" is an arm at every node, as it always is under `expand: path`."""
     select: Select = "thompson"
     """Rule that chooses the next child."""
-    prior: Prior = "count"
-    """Source of P: draws, or mean or summed log-probabilities."""
-    prior_temperature: float = 1.0
-    """P is raised to 1 / this and normalised; above 1 is flatter."""
-    leaf: Leaf = "value"
+    prior: Prior = param("count", needs=("select", ("puct",)))
+    """P of a child from how often it was drawn (unbiased), or a softmax of mean or summed log-probabilities. Not with
+    `token` actions, whose exact probabilities are P."""
+    prior_temperature: float = param(
+        1.0, low=0.01, high=100, needs=("prior", ("mean_logprob", "sum_logprob"))
+    )
+    """Temperature of that softmax; above 1 is flatter."""
+    leaf: Leaf = param("value", needs=("expand", ("step",)))
     """Value that a new leaf backs up: the model's, a rollout's, or both mixed."""
-    rollout_weight: float = 0.5
-    """`leaf: mixed` backs up rollout_weight · rollout + (1 - rollout_weight) · value."""
+    rollout_weight: float = param(0.5, low=0, high=1, needs=("leaf", ("mixed",)))
+    """Share of the rollout: rollout_weight · rollout + (1 - rollout_weight) · value is backed up."""
     grader: Grader = "model"
-    """Who judges complete answers: the outcome model, or the task's verifier."""
+    """Judge of complete answers: the outcome model, or the task's verifier."""
     answer: AnswerRule = "orm_vote"
-    """Rule that chooses the final answer."""
+    """Rule that chooses the final answer; `most_visited` with `mcts`, `gumbel` and `rap` only."""
     schedule: Schedule = "continuous"
-    """Whether simulations land as they come or in waves, which is deterministic."""
+    """Simulations land as they come, or in waves, which makes a search repeatable."""
     commit: Commit = "root"
-    """Whether the search stays at the root or commits to one step after another."""
+    """The search stays at the root, or commits to one step after another."""
     early_stop: EarlyStop = "off"
-    """When a settled search ends before its budget."""
-    early_stop_threshold: float = 0.95
-    """Probability at which `posterior` calls the answer settled. [0, 1]"""
-    c_init: float = 1.25
+    """When a settled search ends before its budget: `unbeatable` and `posterior` need an answer rule that counts votes,
+    `verified` needs `grader: verifier`."""
+    early_stop_threshold: float = param(0.95, low=0.5, high=1, needs=("early_stop", ("posterior",)))
+    """Probability at which the answer is settled."""
+    c_init: float = param(1.25, low=0, high=100, needs=("select", ("puct",)))
     """PUCT exploration constant (AlphaZero pseudocode's pb_c_init)."""
-    c_base: float = 19652.0
+    c_base: float = param(19652.0, low=1, high=1e9, needs=("select", ("puct",)))
     """PUCT exploration growth (AlphaZero pseudocode's pb_c_base)."""
-    kappa: float = 2.0
-    """Thompson: pseudo-visits that an arm's model value counts for; with `kappa_growth`, two steps before the end."""
-    kappa_growth: float | None = None
-    """Thompson: how much more the value counts for with each step that is left; `None`: the same everywhere."""
-    abandon: bool = False
-    """Thompson over paths: a draw is judged after every step, and given up where the tokens that it still needs would
-    bring more if they began another."""
-    tau: float = 0.0
-    """`commit: step`: a step is drawn with probability ~ N^(1/tau); 0 takes the most visited."""
-    dirichlet_alpha: float = 0.3
-    """Concentration of the root's Dirichlet noise."""
-    dirichlet_fraction: float = 0.0
-    """Share of Dirichlet noise in the root's priors; 0 is none. For data generation."""
-    considered: int = 8
-    """`gumbel`: m, root actions that Sequential Halving starts from."""
-    c_visit: float = 50.0
-    """`gumbel`: see `c_scale`."""
-    c_scale: float = 1.0
-    """`gumbel`: sigma(q) = (c_visit + max N) · c_scale · q."""
-    gumbel_scale: float = 0.0
-    """`gumbel`: scale of the root's Gumbel noise; 0 when serving, 1 when collecting."""
-    beam_width: int = 4
+    kappa: float = param(2.0, low=0.01, high=1000, needs=("select", ("thompson",)))
+    """Pseudo-visits that an arm's model value counts for; with `kappa_growth`, two steps before the end."""
+    kappa_growth: float | None = param(
+        None, low=1.01, high=100, needs=("select", ("thompson",)), omitted=True
+    )
+    """How much more the model value counts for with each step that is left to the end: nothing one step before it,
+    `kappa` two steps before it. `None`: the same everywhere."""
+    abandon: bool = param(False, needs=("select", ("thompson",)), omitted=True)
+    """A path is judged after every step, and given up if the tokens that it still needs would bring
+    more if they began another."""
+    tau: float = param(0.0, low=0, high=100, needs=("commit", ("step",)))
+    """A step is drawn with probability ~ N^(1/tau); 0 takes the most visited."""
+    dirichlet_alpha: float = param(0.3, low=0.001, high=100, needs=("select", ("puct",)))
+    """Concentration of the root's Dirichlet noise; needs a `dirichlet_fraction` above 0."""
+    dirichlet_fraction: float = param(0.0, low=0, high=1, needs=("select", ("puct",)))
+    """Share of Dirichlet noise in the root's priors, for collecting data; 0 is none."""
+    considered: int = param(8, low=1, high=256)
+    """m, root actions that Sequential Halving starts from."""
+    c_visit: float = param(50.0, low=0, high=10_000)
+    """See `c_scale`."""
+    c_scale: float = param(1.0, low=0, high=100)
+    """σ(q) = (c_visit + max N) · c_scale · q."""
+    gumbel_scale: float = param(0.0, low=0, high=100)
+    """Scale of the root's Gumbel noise: 0 when serving, 1 when collecting."""
+    beam_width: int = param(4, low=1, high=256)
     """`beam`: nodes kept at each depth. `dvts`: independent subtrees. `particle`: particles."""
-    threshold: float = 0.1
-    """`dfs`: children whose value is below it are pruned. [0, 1]"""
+    threshold: float = param(0.1, low=0, high=1)
+    """Children whose value is below it are pruned."""
     budget: BudgetLimits = field(default_factory=BudgetLimits)
     """Limits that end the search."""
 

@@ -65,7 +65,7 @@ class Search:
         self.builder = TreeBuilder(tree, self.budget)
         kind = ALGORITHMS[tree.params.algorithm]
         self.algorithm = kind(self.builder, random.Random(derive_seed(tree.seed, "select")))
-        self.evaluator = Evaluator(self.builder, policy, scorer, task, judges_steps=kind.judges_steps)
+        self.evaluator = Evaluator(self.builder, policy, scorer, task, judges_steps=not kind.flat)
         self._in_flight: dict[asyncio.Task[PlanResult], tuple[Plan, PlanCost]] = {}
         self._ended: tuple[Status, StopReason] | None = None
         self._wake = asyncio.Event()
@@ -169,7 +169,7 @@ class Search:
             over = self.budget.ended()
             if over not in (None, "budget.simulations"):
                 return over or "exhausted"
-            plan = self.algorithm.select(may_begin=over is None)
+            plan = self.algorithm.resume() or (self.algorithm.select() if over is None else None)
             if plan is None or self.builder.exhausted:
                 return over or "exhausted"
             paid = self._pay(plan)
@@ -232,7 +232,8 @@ class Search:
             if self._final is not None:
                 self.builder.merge(plan, result)
             else:
-                self._finished_simulations += self.algorithm.land(plan, result)
+                self.algorithm.land(plan, result)
+                self._finished_simulations += plan.ends
             if self.observe is not None:
                 self.observe(self.progress())
 

@@ -8,6 +8,7 @@ from hashlib import blake2b
 from typing import Any
 
 from ramify.search.records import (
+    OMITTED,
     Answer,
     AnswerVerdict,
     Origin,
@@ -141,14 +142,14 @@ class Tree:
     """The answer that the search gives; `None` if it drew no complete one."""
     candidates: list[Answer] = field(default_factory=list)
     """Distinct final answers, best first; `answer` is the first."""
-    ungrouped: int = 0
+    ungrouped: int = field(default=0, metadata=OMITTED)
     """Complete answers that vote by their text alone: the task could not tell in time which others they equal."""
-    verdict: AnswerVerdict | None = None
+    verdict: AnswerVerdict | None = field(default=None, metadata=OMITTED)
     """The verifier's word on `answer`, given after the search; `None` if the task has no verifier or there is no
     answer. Labels for training are made from verifiers and people, never from a model's values."""
     parent_tree: str | None = None
     """The tree that this one was branched from."""
-    origin: Origin | None = None
+    origin: Origin | None = field(default=None, metadata=OMITTED)
     """Where in it; `None` exactly where `parent_tree` is."""
 
     @property

@@ -19,11 +19,10 @@ from typing import Any
 from ramify.engines import Serving
 from ramify.rewards import registry
 from ramify.rewards.errors import BadProblem, UnknownTask
+from ramify.search.algorithms import ALGORITHMS
 from ramify.search.params import (
-    FLAT,
     ParamError,
     check_sampling,
-    most_draws,
     repeats,
     search_params,
     without_cuts,
@@ -237,19 +236,14 @@ class SearchPreparer:
 
 
 def needs_judging(params: SearchParams) -> bool:
-    """Whether a search asks the value model: every tree does, of flat ones those whose answer rule weighs."""
-    return params.algorithm not in FLAT or (params.grader == "model" and params.answer != "majority")
+    """Tell whether a search asks the value model: every tree does, of flat ones those whose answer rule weighs."""
+    flat = ALGORITHMS[params.algorithm].flat
+    return not flat or (params.grader == "model" and params.answer != "majority")
 
 
 def worst_case(params: SearchParams, sampling: Sampling) -> int:
-    """Generated tokens that a search can cost before its simulations end, the final answer's included."""
-    simulations, answer, draws = params.budget.simulations, sampling.max_tokens, most_draws(params)
-    if params.expand == "path":  # the first simulation makes all its draws, each later one a single one
-        return (simulations - 1 + draws + 1) * answer
-    step = 1 if params.action.kind == "token" else draws * min(params.action.max_tokens, answer)
-    steps = min(params.max_depth, answer) if params.algorithm == "rap" else 1
-    rollout = answer if params.leaf != "value" else 0
-    return simulations * (steps * step + rollout) + answer
+    """Return the most tokens that a search can generate before its simulations end, the final answer's included."""
+    return ALGORITHMS[params.algorithm].worst_case(params, sampling) + sampling.max_tokens
 
 
 def over(param: str, value: float, cap: float) -> BadRequest:

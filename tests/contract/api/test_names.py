@@ -12,7 +12,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from ramify.api.names import aliases_of
-from ramify.search.params import FIELDS
+from ramify.search.algorithms import ALGORITHMS
 from ramify.settings import BadSettings, Settings
 
 from .openai_asks import BOTH, ask, frames
@@ -36,7 +36,7 @@ async def newest(world: World) -> dict[str, Any]:
     return tree["tree"]  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("algorithm", FIELDS)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 async def test_a_models_name_with_an_algorithm_searches(world: World, algorithm: str) -> None:
     for spelling in {algorithm, algorithm.replace("_", "-")}:
         reply = await ask(world, model=f"letters:{spelling}", max_tokens=3)
@@ -123,7 +123,7 @@ async def test_every_name_is_listed_and_found(named: World) -> None:
     models = (await named.http.get("/v1/models")).json()["data"]
     assert [m["id"] for m in models[:2]] == ["letters", "letters:mcts"]
     assert {m["id"] for m in models} >= {"letters:best-of-n", "letters:self-consistency", "deep", "judged"}
-    assert len(models) == 1 + len(FIELDS) + len(ALIASES)
+    assert len(models) == 1 + len(ALGORITHMS) + len(ALIASES)
     for model in models:
         assert (await named.http.get(f"/v1/models/{model['id']}")).json() == model
         assert model["parent"] == (None if model["id"] == "letters" else "letters")

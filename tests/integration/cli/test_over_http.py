@@ -4,7 +4,6 @@ import asyncio
 import json
 import sys
 from dataclasses import replace
-from typing import get_args
 
 import pytest
 from typer.testing import CliRunner
@@ -18,8 +17,8 @@ from ramify.evaluation.methods import Method, load_methods
 from ramify.evaluation.problems import Problem
 from ramify.evaluation.rows import Row
 from ramify.evaluation.runner import SearchFailed, jobs, run
+from ramify.search.algorithms import ALGORITHMS
 from ramify.search.params import search_params
-from ramify.search.records import Algorithm
 
 pytestmark = pytest.mark.anyio
 
@@ -184,12 +183,12 @@ async def test_the_releases_of_a_server_are_asked_for_at_its_public_address(tmp_
 
 
 async def test_every_algorithm_is_evaluated_by_its_name(tmp_path):
-    methods = load_methods(names=get_args(Algorithm), tuned=False)
+    methods = load_methods(names=list(ALGORITHMS), tuned=False)
     found: list[Row] = []
     async with a_world(tmp_path) as world:
         local = LocalBackend(Local(world.engines, world.context.searches.preparer))
         await run(local, jobs(PROBLEMS[:1], methods, [40]), seed=1, concurrency=1, observe=found.extend)
-    assert {row.method for row in found} == set(get_args(Algorithm))
+    assert {row.method for row in found} == set(ALGORITHMS)
 
 
 async def test_another_model_than_the_demo_is_evaluated_with_plain_defaults(tmp_path):

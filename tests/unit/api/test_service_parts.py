@@ -10,7 +10,8 @@ from ramify.api.dot import dot
 from ramify.api.middleware import names_this_machine
 from ramify.api.wire_search import Search
 from ramify.rewards.errors import CallFailed
-from ramify.search.params import FIELDS, search_params
+from ramify.search.algorithms import ALGORITHMS
+from ramify.search.params import search_params
 from ramify.search.protocols import GradingFailed
 from ramify.search.records import BudgetLimits, Sampling, SearchParams, Verdict
 from ramify.search.tree import Tree
@@ -50,7 +51,7 @@ def test_a_search_and_its_tree_share_one_id() -> None:
 
 
 def test_the_wire_has_every_search_parameter_and_no_other() -> None:
-    assert set(Search.model_fields) == {"algorithm"}.union(*FIELDS.values())
+    assert set(Search.model_fields) == {"algorithm"}.union(*(kind.parameters for kind in ALGORITHMS.values()))
 
 
 def test_a_keyring_knows_its_keys_alone() -> None:

@@ -112,8 +112,8 @@ def test_a_plan_that_was_not_sent_is_offered_again(params: dict[str, Any]) -> No
     )
     select = found.search.algorithm.select
 
-    def twice(may_begin: bool) -> Plan | None:
-        first, second = select(may_begin), select(may_begin)
+    def twice() -> Plan | None:
+        first, second = select(), select()
         assert wanted(first) == wanted(second)
         return second
 

@@ -233,7 +233,7 @@ def test_a_search_that_committed_itself_to_the_end_of_an_answer_is_over():
     builder.search_root = grow(builder, tree.root, "a", terminal="eos", value=0.9, visits=3, value_sum=2.7)
     grow(builder, tree.root, "b", value=0.5)
     builder.open = 1
-    assert mcts.select(may_begin=True) is None
+    assert mcts.select() is None
 
 
 def test_dirichlet_noise_moves_the_roots_priors_and_only_there():

@@ -2,24 +2,44 @@
 
 An algorithm is synchronous and owns no engine. `run.Search` asks it for plans, has them carried out (several at
 once, if it may) and hands the results back; so concurrency, budget and cancellation are written once, elsewhere.
+What others must know of an algorithm stands on its class: its parameters and their defaults, its answer rules, the most
+that it can cost. Nothing outside compares algorithms by name.
 """
 
 from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from ramify.search.budget import Budget
 from ramify.search.builder import TreeBuilder
 from ramify.search.plans import Plan, PlanResult
+from ramify.search.records import AnswerRule, Sampling, SearchParams
 from ramify.search.selection import softmax
 from ramify.search.tree import Node, Tree
 
+COMMON = frozenset(
+    {"algorithm", "parallel", "grader", "answer", "schedule", "early_stop", "early_stop_threshold", "budget"}
+)
+"""The parameters of every algorithm."""
+STEPWISE = COMMON | {"action", "width", "max_depth"}
+"""And of those that grow a tree step by step."""
+PUCT = frozenset({"prior", "prior_temperature", "c_init", "c_base"})
+
 
 class Algorithm(ABC):
-    judges_steps = True
-    """Whether the value model judges unfinished steps."""
+    parameters: ClassVar[frozenset[str]] = STEPWISE
+    """The fields of `SearchParams` that it heeds. One that it lacks is refused by name."""
+    defaults: ClassVar[Mapping[str, Any]] = {"expand": "step"}
+    """Its defaults, if they differ from those of `SearchParams`."""
+    needs: ClassVar[Mapping[str, tuple[str, tuple[Any, ...]]]] = {}
+    """Parameters that have an effect only beside certain values of another one, if only here: see `records.param`."""
+    answer_rules: ClassVar[tuple[AnswerRule, ...]] = ("majority", "orm_max", "orm_vote")
+    """The rules by which it can choose its answer."""
+    flat: ClassVar[bool] = False
+    """It draws whole answers from the prompt and has no steps to judge."""
 
     def __init__(self, builder: TreeBuilder, rng: random.Random) -> None:
         self.builder, self.rng = builder, rng
@@ -27,48 +47,77 @@ class Algorithm(ABC):
         self.budget: Budget = builder.budget
         self.params = builder.tree.params
 
-    @abstractmethod
-    def select(self, may_begin: bool) -> Plan | None:
-        """The next plan, no statistics changed, since it may be found too dear and never sent; `None` where nothing
-        can be done until something in flight lands, or, with nothing in flight, ever. Unless `may_begin`, only
-        simulations begun before may go on."""
+    # -- what it can cost ----------------------------------------------------------------------------------------
 
-    @abstractmethod
-    def land(self, plan: Plan, result: PlanResult) -> bool:
-        """Merge a plan's result into the tree; True where that ends the plan's simulation."""
+    @classmethod
+    def most_draws(cls, params: SearchParams) -> int:
+        """Return the most draws of one expansion."""
+        return params.width
 
-    def begin(self, plan: Plan) -> None:
-        """A selected plan is paid for and goes out."""
-        self.builder.begin(plan)
+    @classmethod
+    def worst_case(cls, params: SearchParams, sampling: Sampling) -> int:
+        """Return the most tokens that its simulations can generate."""
+        simulations, answer, draws = params.budget.simulations, sampling.max_tokens, cls.most_draws(params)
+        if params.expand == "path":  # the first simulation makes all its draws, each later one a single one
+            return (simulations - 1 + draws) * answer
+        step = 1 if params.action.kind == "token" else draws * min(params.action.max_tokens, answer)
+        return simulations * (step + (answer if params.leaf != "value" else 0))
+
+    @classmethod
+    def reads_off(cls, params: SearchParams) -> bool:
+        """Tell whether what it does with its first b tokens is the same under every budget of at least b tokens."""
+        return False
 
     @property
     def answers_per_simulation(self) -> int:
         """The most complete answers that one simulation after the first can bring."""
         return self.params.width
 
+    # -- the search ----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def select(self) -> Plan | None:
+        """Return the plan of a new simulation, without changing any statistics: the caller drops it if the budget
+        cannot pay for it. Return `None` if nothing can be done until something in flight lands; with nothing in flight,
+        the search is exhausted."""
+
+    def resume(self) -> Plan | None:
+        """Return a plan with which a simulation goes on that has begun before; `None` if there is none."""
+        return None
+
+    def begin(self, plan: Plan) -> None:
+        """Send a plan out that is paid for."""
+        self.builder.begin(plan)
+
+    @abstractmethod
+    def land(self, plan: Plan, result: PlanResult) -> None:
+        """Merge a plan's result into the tree and back its value up."""
+
+    # -- shared by the algorithms --------------------------------------------------------------------------------
+
     @property
     def next_simulation(self) -> int:
         return self.budget.simulations + 1
 
-    def one_step(self, path: Sequence[Node], n: int, simulation: int | None = None) -> Plan:
-        """A plan to draw n actions at the end of `path` (under `token`: the n likeliest)."""
+    def one_step(self, path: Sequence[Node], n: int) -> Plan:
+        """Plan to draw n actions at the end of `path` (under `token`: the n likeliest)."""
         action, node = self.params.action, path[-1]
-        left = self.tree.sampling.max_tokens - node.length
-        simulation = simulation or self.next_simulation
         if action.kind == "token":
-            return Plan(simulation, tuple(path), "token", n, 1)
-        return Plan(simulation, tuple(path), "step", n, min(action.max_tokens, left))
+            return Plan(self.next_simulation, tuple(path), "token", n, 1)
+        left = self.tree.sampling.max_tokens - node.length
+        return Plan(self.next_simulation, tuple(path), "step", n, min(action.max_tokens, left))
 
     def to_end(self, path: Sequence[Node], n: int) -> Plan:
-        """A plan to draw n continuations to the end of the answer."""
+        """Plan to draw n continuations of `path` to the end of the answer."""
         left = self.tree.sampling.max_tokens - path[-1].length
         return Plan(self.next_simulation, tuple(path), "path", n, left)
 
-    def revisit(self, path: Sequence[Node], simulation: int | None = None) -> Plan:
-        return Plan(simulation or self.next_simulation, tuple(path), "revisit", 0, 0)
+    def revisit(self, path: Sequence[Node]) -> Plan:
+        """Plan to end at a finished answer, drawing nothing."""
+        return Plan(self.next_simulation, tuple(path), "revisit", 0, 0)
 
     def land_step(self, plan: Plan, result: PlanResult) -> list[Node]:
-        """Merge an expansion by one action, back its value up; the children drawn, each once."""
+        """Merge an expansion by one action and back its value up. Returns the children drawn, each once."""
         lines = self.builder.merge(plan, result)
         self.builder.set_priors(plan.node)
         children = [line[0] for line in lines[: len(result.samples)] if line]
@@ -77,9 +126,15 @@ class Algorithm(ABC):
             self.builder.back_up(plan.path, value, fresh=(plan.node,))
         return list({child.id: child for child in children}.values())
 
+    def land_revisit(self, plan: Plan) -> None:
+        """Back the value of a finished answer up once more."""
+        value = self.tree.leaf_value(plan.node)
+        if value is not None:
+            self.builder.back_up(plan.path, value)
+
     def mean_value(self, draws: Sequence[Node]) -> float | None:
-        """The mean leaf value of draws, a child drawn twice counting twice: Σ m·v/Σ m. Enumerated token actions
-        count by their exact probabilities. `None` where no draw could be judged."""
+        """Return the mean leaf value of draws, a child drawn twice counting twice: Σ m·v/Σ m. Enumerated token actions
+        count by their exact probabilities. `None` if no draw could be judged."""
         valued = [(self.tree.leaf_value(c), c) for c in draws]
         known = [(v, c) for v, c in valued if v is not None]
         if not known:

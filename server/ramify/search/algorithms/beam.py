@@ -7,23 +7,21 @@ from __future__ import annotations
 
 import random
 
-from ramify.search.algorithms.base import Algorithm
+from ramify.search.algorithms.base import STEPWISE, Algorithm
 from ramify.search.builder import TreeBuilder
 from ramify.search.plans import Plan, PlanResult
 from ramify.search.tree import Node
 
 
 class Beam(Algorithm):
+    parameters = STEPWISE | {"beam_width"}
+
     def __init__(self, builder: TreeBuilder, rng: random.Random) -> None:
         super().__init__(builder, rng)
         self._level: list[Node] = [self.tree.root]
         """Nodes to expand before the next cut."""
 
-    def select(self, may_begin: bool) -> Plan | None:
-        if not any(node.expanding for node in self._level) and all(node.expanded for node in self._level):
-            self._next_level()
-        if not may_begin:
-            return None
+    def select(self) -> Plan | None:
         for node in self._level:
             if not node.expanded and not node.expanding:
                 return self.one_step(self.tree.lineage(node), self.params.width)
@@ -36,6 +34,7 @@ class Beam(Algorithm):
             loser.pruned = True
         self._level = below[: self.params.beam_width]
 
-    def land(self, plan: Plan, result: PlanResult) -> bool:
+    def land(self, plan: Plan, result: PlanResult) -> None:
         self.land_step(plan, result)
-        return True
+        if all(node.expanded for node in self._level):
+            self._next_level()

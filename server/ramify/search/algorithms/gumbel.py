@@ -11,14 +11,18 @@ import math
 import random
 from collections.abc import Sequence
 
-from ramify.search.algorithms.mcts import Mcts
+from ramify.search.algorithms.mcts import TREE, Mcts
 from ramify.search.builder import TreeBuilder
 from ramify.search.plans import Plan
+from ramify.search.records import SearchParams
 from ramify.search.selection import Arm, best, softmax
 from ramify.search.tree import Node, derive_seed
 
 
 class Gumbel(Mcts):
+    parameters = (TREE - {"c_init", "c_base"}) | {"considered", "c_visit", "c_scale", "gumbel_scale"}
+    needs = {"width": ("expand", ("step",))}
+
     def __init__(self, builder: TreeBuilder, rng: random.Random) -> None:
         super().__init__(builder, rng)
         self.candidates: list[Node] | None = None
@@ -26,13 +30,22 @@ class Gumbel(Mcts):
         self.phase = self.phases = 0
         """Phases that have ended, and all of them."""
 
+    @classmethod
+    def most_draws(cls, params: SearchParams) -> int:
+        return params.considered if params.expand == "path" else max(params.width, params.considered)
+
+    @classmethod
+    def reads_off(cls, params: SearchParams) -> bool:
+        """Sequential Halving portions the budget out."""
+        return False
+
     @property
     def needs_priors(self) -> bool:
         return True
 
-    def select(self, may_begin: bool) -> Plan | None:
+    def select(self) -> Plan | None:
         root = self.tree.root
-        if not may_begin or (not self.widens and not self.builder.open):
+        if not self.widens and not self.builder.open:
             return None
         if not root.expanded:
             return None if root.expanding else self._expand([root], self.params.considered)

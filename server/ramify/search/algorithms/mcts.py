@@ -13,12 +13,14 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ramify.search.algorithms.base import Algorithm
+from ramify.search.algorithms.base import PUCT, STEPWISE, Algorithm
 from ramify.search.builder import TreeBuilder
 from ramify.search.plans import Hurdle, Plan, PlanResult
+from ramify.search.records import SearchParams
 from ramify.search.selection import Arm, arms, best, pseudo_visits, puct_scores, thompson_scores
 from ramify.search.tree import Node, derive_seed
 
+TREE = STEPWISE | PUCT | {"expand", "widen", "leaf", "rollout_weight"}
 UNKNOWN_END = 32
 """Depth at which answers are taken to end, if they may be as long, before any has."""
 
@@ -26,6 +28,14 @@ UNKNOWN_END = 32
 class Mcts(Algorithm):
     """`commit: root` spends everything from the root (TS-LLM's MCTS-Rollout); `commit: step` fixes one step after
     another by visits, the budget spread evenly over the depth that remains (its MCTS-α)."""
+
+    parameters = (
+        TREE
+        | {"select", "kappa", "kappa_growth", "abandon"}
+        | {"commit", "tau", "dirichlet_alpha", "dirichlet_fraction"}
+    )
+    defaults = {}
+    answer_rules = (*Algorithm.answer_rules, "most_visited")
 
     def __init__(self, builder: TreeBuilder, rng: random.Random) -> None:
         super().__init__(builder, rng)
@@ -35,8 +45,14 @@ class Mcts(Algorithm):
         """Depth of the deepest complete answer among the first `_looked_at` drawn."""
         self._looked_at = 0
 
-    def select(self, may_begin: bool) -> Plan | None:
-        if not may_begin or (not self.widens and not self.builder.open):
+    @classmethod
+    def reads_off(cls, params: SearchParams) -> bool:
+        """True of paths grown from one root. Not of step commits, which portion the budget out; nor of `expand: step`,
+        which may have to finish an answer when its tokens end."""
+        return params.expand == "path" and params.commit == "root"
+
+    def select(self) -> Plan | None:
+        if not self.widens and not self.builder.open:
             return None
         if self.params.commit == "step":
             self._commit()
@@ -134,18 +150,15 @@ class Mcts(Algorithm):
         left = self.tree.sampling.max_tokens - path[-1].length
         return replace(plan, rollout_tokens=left)
 
-    def land(self, plan: Plan, result: PlanResult) -> bool:
+    def land(self, plan: Plan, result: PlanResult) -> None:
         if plan.kind == "revisit":
-            value = self.tree.leaf_value(plan.node)
-            if value is not None:
-                self.builder.back_up(plan.path, value)
+            self.land_revisit(plan)
         elif plan.kind == "path":
             self._land_paths(plan, result)
         elif plan.rollout_tokens:
             self._land_rollout(plan, result)
         else:
             self.land_step(plan, result)
-        return True
 
     def _land_paths(self, plan: Plan, result: PlanResult) -> None:
         """Every draw passes through the nodes that it wrote, so it counts as a fresh draw at each of them too."""

@@ -11,9 +11,10 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from ramify.search.algorithms.base import Algorithm
+from ramify.search.algorithms.base import STEPWISE, Algorithm
 from ramify.search.builder import TreeBuilder
 from ramify.search.plans import Plan, PlanResult
+from ramify.search.records import SearchParams
 from ramify.search.tree import Node
 
 _FLOOR = 1e-6
@@ -21,6 +22,9 @@ _FLOOR = 1e-6
 
 
 class Particle(Algorithm):
+    parameters = (STEPWISE | {"beam_width"}) - {"width"}
+    defaults = {"expand": "step", "beam_width": 16}
+
     def __init__(self, builder: TreeBuilder, rng: random.Random) -> None:
         super().__init__(builder, rng)
         self._at: Counter[int] = Counter({0: self.params.beam_width})
@@ -28,18 +32,18 @@ class Particle(Algorithm):
         self._moved: list[tuple[Node, float]] = []
         """Each particle that has, and its incremental weight."""
 
-    def select(self, may_begin: bool) -> Plan | None:
-        if not self._at and self._moved:
-            self._resample()
-        if not may_begin:
-            return None
+    @classmethod
+    def most_draws(cls, params: SearchParams) -> int:
+        return params.beam_width
+
+    def select(self) -> Plan | None:
         for at, count in self._at.items():
             node = self.tree.nodes[at]
             if node.terminal is None and not node.expanding:
                 return self.one_step(self.tree.lineage(node), count)
         return None
 
-    def land(self, plan: Plan, result: PlanResult) -> bool:
+    def land(self, plan: Plan, result: PlanResult) -> None:
         self.land_step(plan, result)
         for sample in result.samples:
             child = self.builder.known(plan.node, sample[0].tokens)
@@ -50,7 +54,7 @@ class Particle(Algorithm):
         if all(self.tree.nodes[at].terminal for at in self._at):
             self._moved += [(self.tree.nodes[at], 1.0) for at in self._at.elements()]
             self._at.clear()
-        return True
+            self._resample()
 
     @property
     def answers_per_simulation(self) -> int:
