@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ramify.rewards import datasets, registry
-from ramify.rewards.examples import Example
+from ramify.rewards.verifier import Example
 from ramify.search.protocols import GradingFailed
 from ramify_client import AsyncAdmin, AsyncClient
 from ramify_trainer.errors import TrainerError

@@ -202,8 +202,8 @@ def _check(search: wire.Search) -> None:
     """Raises `ParamError` if no request could ask for `search`."""
     fields = dict(convert.given(search))
     task, _ = fields.pop("task", {}), fields.pop("train", None)
-    if task and task["name"] not in registry.NAMES:
-        raise ParamError("task.name", f"there are {', '.join(registry.NAMES)}")
+    if task and task["name"] not in registry.names():
+        raise ParamError("task.name", f"there are {', '.join(registry.names())}")
     algorithm = fields.pop("algorithm", "mcts")
     defaults = search_params(algorithm)
     for name in fields.keys() & {"action", "budget"}:

@@ -30,7 +30,7 @@ from ramify.engines import EngineConfig, EngineError, Engines
 from ramify.engines.progress import StartUp
 from ramify.logs import log_to_stderr
 from ramify.rewards import registry
-from ramify.rewards.mathematics import close_default_pool
+from ramify.rewards.grading import close_pools
 from ramify.search.protocols import EngineDead
 from ramify.service import ports
 from ramify.service.catalogue import at_start
@@ -86,8 +86,8 @@ def preflight(settings: Settings) -> socket.socket:
             f"without an API key only loopback addresses are served, not {settings.host}: "
             "configure auth.keys, or set host to 127.0.0.1"
         )
-    if settings.task is not None and settings.task not in registry.NAMES:
-        raise StartupError(f"task is {settings.task[:50]!r}; there are {', '.join(registry.NAMES)}")
+    if settings.task is not None and settings.task not in registry.names():
+        raise StartupError(f"task is {settings.task[:50]!r}; there are {', '.join(registry.names())}")
     aliases_of(settings)
     return bind(settings.host, settings.port)
 
@@ -129,7 +129,7 @@ class _Server:
                 self.startup.tell("opening the log")
                 log = await TreeLog.open(self.settings.log)
                 stack.push_async_callback(log.close)
-                stack.push_async_callback(close_default_pool)
+                stack.push_async_callback(close_pools)
                 config = await self._active(log)
                 logger.info("engines starting release=%s log=%s", config.serving.release, log.store)
                 engines = await self._unless_told(self.start(config, self.startup.tell))

@@ -20,7 +20,7 @@ from ramify.api.wire_common import (
     TopK,
 )
 from ramify.api.wire_trees import AlgorithmName, TreeDocument, described
-from ramify.rewards.registry import VERIFIABLE
+from ramify.rewards.registry import gradable
 from ramify.search import records
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.cutting import MAX_STEP_STOPS
@@ -62,8 +62,13 @@ class Message(Request):
     content: Annotated[str, Field(max_length=1_000_000)]
 
 
+def _with_tasks(schema: dict[str, Any]) -> None:
+    """Tell clients the tasks there are, when the document is made: other packages may have added some."""
+    schema["x-ramify-tasks"] = [*gradable(), "none"]
+
+
 class Task(Request):
-    model_config = ConfigDict(json_schema_extra={"x-ramify-tasks": [*VERIFIABLE, "none"]})
+    model_config = ConfigDict(json_schema_extra=_with_tasks)
 
     name: Name = Field(description="`countdown`, `exact`, `math` or `none`.")
     problem: dict[str, Any] | None = Field(

@@ -26,9 +26,9 @@ def algorithms(incomplete: str) -> list[str]:
 
 
 def tasks(incomplete: str) -> list[str]:
-    from ramify.rewards.registry import VERIFIABLE
+    from ramify.rewards.registry import gradable
 
-    return _starting(incomplete, VERIFIABLE)
+    return _starting(incomplete, gradable())
 
 
 def methods(incomplete: str) -> list[str]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ramify.rewards.datasets import Message, load
+from ramify.rewards.datasets import load
+from ramify.rewards.verifier import Message
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from ramify.evaluation.reading import graded
 from ramify.rewards.errors import BadProblem
-from ramify.rewards.registry import VERIFIABLE, task
+from ramify.rewards.registry import gradable, task
 from ramify.search.tree import Tree
 
 
 async def right_nodes(tree: Tree) -> frozenset[int] | None:
     """The nodes that end right answers; `None` where the tree's task has no verifier."""
-    if tree.task not in VERIFIABLE:
+    if tree.task not in gradable():
         return None
     try:
         rules = task(tree.task, tree.problem or {})

@@ -1,15 +1,23 @@
 """Tasks, their verifiers and their data sets: the one place that says whether an answer is right.
 
-| module | what it holds |
-|---|---|
-| `registry` | `task(name, problem)`: a problem bound to its rules; what other packages use |
-| `datasets`, `jsonl` | `load(spec, count, seed)`: examples for evaluation; one's own files |
-| `errors` | what can be wrong with a problem, a data set or a grading |
-| `schemas` | the shape of each task's problem |
-| `countdown`, `countdown_data` | Countdown: its arithmetic, grading, generator and splits |
-| `tasks` | the tasks that judge in this process: `countdown`, `exact`, `none` |
-| `mathematics`, `math_reading`, `math_numbers` | the `math` task, and the structure of its answers |
-| `answer_text` | the final answer of a text, and one spelling for it |
-| `pool`, `worker` | killable processes, and what runs in each |
-| `math_equality` | formulas, compared inside such a process |
+A task of your own is a subclass of `Verifier`, registered by an entry point or in settings: see docs/extending.md.
+
+The modules, in the order in which to read them; each imports only from those above it:
+
+`errors`: what can be wrong with a problem, a data set or a grading.
+`verifier`: `Verifier`, the base of every task, and `Example`, a row of a data set.
+`worker`, `pool`: the inside of a killable process, and the processes.
+`grading`: a verifier as the `Task` of a search, on the event loop or in such processes.
+`registry`: `task(name, problem)`, a problem bound to its rules; what other packages use.
+`jsonl`, `datasets`: `load(spec, count, seed)`, examples for evaluation and training.
+`answer_text`: the final answer of a text, and one spelling for it.
+`math_numbers`, `math_reading`, `math_equality`: the structure of a mathematical answer, and when two are equal.
+`countdown`, `countdown_data`: Countdown's arithmetic and grading; its generator, splits and solver.
+`tasks`: the shipped tasks, `countdown`, `exact`, `math` and `none`.
 """
+
+from ramify.rewards.verifier import Example, Message, Verifier
+from ramify.search.protocols import GradingFailed
+from ramify.search.records import Verdict
+
+__all__ = ["Example", "GradingFailed", "Message", "Verdict", "Verifier"]

@@ -10,13 +10,13 @@ import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import Literal
 
 from ramify.rewards.countdown import MAX_RESULT, Operation, Operator, Problem, apply
 
-__all__ = ["COUNTS", "NUMBERS", "TARGETS", "Solver", "Split", "problems", "solve", "split_of", "walk"]
-
 Split = Literal["train", "dev", "test"]
+SPLITS: dict[str, Split] = {"train": "train", "dev": "dev", "test": "test"}
 
 COUNTS = (4, 5, 6)
 """How many numbers a generated problem has."""
@@ -54,10 +54,10 @@ class Solver:
         """Return every value in 0..199 that uses each number of ``mask`` exactly once."""
         known = self._values.get(mask)
         if known is None:
-            found: set[int] = set()
+            reached: set[int] = set()
             for left, right in _splits(mask):
-                found.update(_combinations(self.values(left), self.values(right)))
-            known = self._values[mask] = frozenset(found)
+                reached.update(_combinations(self.values(left), self.values(right)))
+            known = self._values[mask] = frozenset(reached)
         return known
 
     def solve(self, target: int, rng: random.Random | None = None) -> list[Operation] | None:
@@ -137,22 +137,25 @@ def walk(numbers: Sequence[int], rng: random.Random) -> list[Operation]:
 
 
 def problems(split: Split, count: int, seed: int, counts: Sequence[int] = COUNTS) -> list[Problem]:
-    """Return ``count`` distinct solvable problems of a split, the same for the same arguments.
+    """Return the first ``count`` problems of :func:`generate`."""
+    return list(islice(generate(split, seed, counts), count))
 
-    Numbers are drawn uniformly; the target is where a random legal walk (:func:`walk`) over them ends, so there is
-    a solution. A draw outside the split or the targets' range, or seen before, is dropped. The number counts take
+
+def generate(split: Split, seed: int, counts: Sequence[int] = COUNTS) -> Iterator[Problem]:
+    """Yield distinct solvable problems of a split without end, the same for the same arguments.
+
+    Numbers are drawn uniformly; the target is the end of a random legal walk (:func:`walk`) over them, so there is a
+    solution. A draw outside the split or the targets' range, or seen before, is dropped. The number counts take
     turns, so they are equally frequent. No two problems share multiset and target.
     """
     rng = random.Random(f"countdown {split} {seed} {list(counts)}")
     seen: set[tuple[tuple[int, ...], int]] = set()
-    found: list[Problem] = []
-    while len(found) < count:
-        numbers = sorted(rng.choice(NUMBERS) for _ in range(counts[len(found) % len(counts)]))
+    while True:
+        numbers = sorted(rng.choice(NUMBERS) for _ in range(counts[len(seen) % len(counts)]))
         if split_of(numbers) != split:
             continue
         target = walk(numbers, rng)[-1].c
         key = (tuple(numbers), target)
         if target in TARGETS and key not in seen:
             seen.add(key)
-            found.append({"numbers": numbers, "target": target})
-    return found
+            yield {"numbers": numbers, "target": target}

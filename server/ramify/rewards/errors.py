@@ -1,12 +1,12 @@
 """What can go wrong around a reward.
 
 ```
-RewardsError(ValueError)      what a caller sent cannot be used
+ValueError
 ├── BadProblem                a problem does not fit its task's schema
-│   └── UnknownTask           there is no task of that name
-└── BadDataset                a data set cannot be read: file, line, field
+│   └── UnknownTask           no task has that name
+├── BadDataset                a data set cannot be read: file, line, field
+└── BadExtension              (ramify.extensions) a task of another package cannot be registered
 GradingFailed                 (ramify.search) nothing is known about the answer
-├── NoVerifier                the task `none` cannot grade
 └── CallFailed                a verifier's worker gave no result: deadline, crash, error or overload
 ```
 """
@@ -22,11 +22,7 @@ FailureKind = Literal["deadline", "crash", "error", "overload"]
 `error`: the function raised. `overload`: the call was never started, for want of a free worker."""
 
 
-class RewardsError(ValueError):
-    """What a caller sent cannot be used; the message says what, where and what is allowed."""
-
-
-class BadProblem(RewardsError):
+class BadProblem(ValueError):
     """A problem does not fit its task's schema."""
 
     def __init__(self, field: str, message: str) -> None:
@@ -34,14 +30,14 @@ class BadProblem(RewardsError):
         self.field = field
         """Dotted path inside the problem, such as `numbers.2`; `problem` for the whole of it."""
         self.message = message
-        """What is wrong and what is allowed, without the field."""
+        """The fault and what is allowed, without the field."""
 
 
 class UnknownTask(BadProblem):
     """No task has that name."""
 
 
-class BadDataset(RewardsError):
+class BadDataset(ValueError):
     """A data set's name or one of its lines cannot be read."""
 
     def __init__(self, source: str, line: int | None, field: str | None, message: str) -> None:
@@ -50,14 +46,10 @@ class BadDataset(RewardsError):
         self.source = source
         """The file, or the name that was asked for."""
         self.line = line
-        """From 1; `None` where no single line is at fault."""
+        """From 1; `None` if no single line is at fault."""
         self.field = field
         """Dotted path inside the line's object; `None` for the whole of it."""
         self.message = message
-
-
-class NoVerifier(GradingFailed):
-    """The task has no rules to grade by."""
 
 
 class CallFailed(GradingFailed):

@@ -1,11 +1,12 @@
-"""One's own data set: a file of JSON objects, one a line.
+"""A data set of your own: a file of JSON objects, one a line.
 
     {"prompt": "What is 1/4 + 1/4?", "answer": "1/2", "verifier": "math"}
     {"messages": [{"role": "user", "content": "…"}], "task": "exact", "problem": {"answer": "Paris"}, "group":
     "geo"}
 
-`prompt` or `messages`; then `answer` with `verifier` (`exact` or `math`), or `task` with `problem`. `id`
-(default: the file's name and the line) and `group` (default: the task) are optional. Blank lines are skipped.
+`prompt` or `messages`; then `answer` with `verifier` (`exact`, `math` or another task whose problem has an `answer`),
+or `task` with `problem`. `id` (default: the file's name and the line) and `group` (default: the task) are optional.
+Blank lines are skipped.
 The file is read line by line; every line is checked, also those that are not drawn.
 """
 
@@ -15,14 +16,14 @@ import hashlib
 import heapq
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from ramify.rewards import registry
 from ramify.rewards.errors import BadDataset, BadProblem
-from ramify.rewards.examples import Example, Message, Role
+from ramify.rewards.verifier import Example, Message, Role
 
 MAX_LINE_BYTES = 1 << 20
 MAX_ROWS = 200_000
@@ -34,7 +35,6 @@ MAX_DIGITS = 1_000
 MAX_LABEL = 200
 """Characters of an `id` or a `group`."""
 
-VERIFIERS = ("exact", "math")
 FIELDS = ("prompt", "messages", "answer", "verifier", "task", "problem", "id", "group")
 
 
@@ -149,13 +149,16 @@ class _Row:
         if short == ("task" in self._row or "problem" in self._row):
             raise self.bad("task", "give either 'answer' and 'verifier', or 'task' and 'problem'")
         if short:
+            verifiers = [
+                name for name in registry.gradable() if "answer" in registry.verifier_of(name).model_fields
+            ]
             return self._checked(
-                self._choice("verifier", VERIFIERS), {"answer": self._row.get("answer")}, inside=""
+                self._choice("verifier", verifiers), {"answer": self._row.get("answer")}, inside=""
             )
         problem = self._row.get("problem", {})
         if not isinstance(problem, dict):
             raise self.bad("problem", "must be an object")
-        return self._checked(self._choice("task", registry.NAMES), problem, inside="problem.")
+        return self._checked(self._choice("task", registry.names()), problem, inside="problem.")
 
     def _checked(self, task: str, problem: dict[str, Any], inside: str) -> tuple[str, dict[str, Any]]:
         try:
@@ -164,7 +167,7 @@ class _Row:
             raise self.bad(f"{inside}{error.field}", error.message) from error
         return task, problem
 
-    def _choice(self, field: str, names: tuple[str, ...]) -> str:
+    def _choice(self, field: str, names: Sequence[str]) -> str:
         name = self._row.get(field)
         if name not in names:
             raise self.bad(field, f"must be one of {', '.join(names)}")

@@ -54,7 +54,7 @@ POINTS = tuple(
 
 
 def extract(text: str) -> str | None:
-    """The final answer of a text, in one spelling; `None` if there is none.
+    """Return the final answer of a text, in one spelling; `None` if there is none.
 
     A formula is computed, for nothing but to fail here and now if it is one over which sympy takes for ever; once
     others are compared with it, they would fail for it.
@@ -66,21 +66,18 @@ def extract(text: str) -> str | None:
     return tidy(answer) or None
 
 
-def grade(reference: str, text: str) -> dict[str, Any]:
-    """Compare a text's answer with the reference: `{"final": str | None, "equal": bool}`. Raises `Unreadable`."""
+def compare(reference: str, text: str) -> tuple[str | None, bool]:
+    """Return a text's answer in one spelling, and whether it equals the reference. Raises `Unreadable`."""
     gold, answer = _gold(reference), final(text)
     if answer is None:
-        return {"final": None, "equal": False}
-    return {"final": tidy(answer) or None, "equal": _same(gold, _reading(answer), strict=False)}
+        return None, False
+    return tidy(answer) or None, _same(gold, _reading(answer), strict=False)
 
 
 def match(text: str, others: Sequence[str]) -> int | None:
-    """The index of the first of `others` whose answer equals the text's, or `None`."""
+    """Return the index of the first of `others` whose answer equals the text's, or `None`."""
     answers = [_reading(final(one) or "") for one in (text, *others)]
     return next((i for i, other in enumerate(answers[1:]) if _same(other, answers[0], strict=True)), None)
-
-
-FUNCTIONS = {"extract": extract, "grade": grade, "match": match}
 
 
 def _gold(answer: str) -> Reading:
@@ -344,6 +341,6 @@ def _close(a: Any, b: Any, half: Fraction | None, rounded: bool) -> bool:
     return bool(abs(a - b) <= size * (ROUNDED if rounded else AGREEMENT))
 
 
-grade(
+compare(
     "\\sqrt{2}", "\\boxed{\\frac{x}{\\sqrt{2}}}"
 )  # builds the grammar before the first call's deadline runs

@@ -63,10 +63,11 @@ class _Job:
 
 
 class Pool:
-    """Worker processes for the `FUNCTIONS` (name → function) of the module named `functions`.
+    """Worker processes for named functions.
 
-    Processes start when the first call needs them. `close` ends them; so does the end of this process,
-    however it comes.
+    `functions` is the path `package.module:name` of what returns them, name → function; each worker calls it as it
+    starts, so that what is slow to import is imported there. Processes start when the first call needs them. `close`
+    ends them; so does the end of this process, however it comes.
     """
 
     def __init__(self, functions: str, limits: PoolLimits | None = None) -> None:

@@ -6,64 +6,129 @@
 | `exact` | `{"answer": "Paris", "ignore_case": true}` | see `tasks.answer_line` | equal text, whole |
 | `math` | `{"answer": "\\\\frac{1}{2}"}` | see `answer_text.final` | one value |
 | `none` | `{}` | the stripped text | never graded |
+
+Those of other packages stand beside them under the names of their entry points in the group `ramify.tasks`, or under
+those that settings gave to `register`. All of them, ours too, come in by the same door.
 """
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
-from ramify.rewards import countdown, schemas
+from ramify.extensions import BadExtension, announced, check_name, load
+from ramify.rewards import grading
 from ramify.rewards.errors import UnknownTask
-from ramify.rewards.mathematics import MathTask, default_pool
 from ramify.rewards.pool import Pool
-from ramify.rewards.tasks import CountdownTask, ExactTask, FreeTask
+from ramify.rewards.verifier import Verifier
 from ramify.search.protocols import Task
 
-NAMES = ("countdown", "exact", "math", "none")
-"""Every task."""
-VERIFIABLE = ("countdown", "exact", "math")
-"""The tasks that can grade."""
-
-_SCHEMAS = {
-    "countdown": schemas.countdown_problem,
-    "exact": schemas.exact_problem,
-    "math": schemas.math_problem,
-    "none": schemas.no_problem,
+SHIPPED = {
+    "countdown": "ramify.rewards.tasks:Countdown",
+    "exact": "ramify.rewards.tasks:Exact",
+    "math": "ramify.rewards.tasks:Math",
+    "none": "ramify.rewards.tasks:Free",
 }
+GROUP = "ramify.tasks"
 
 
-def check(name: str, problem: Mapping[str, object]) -> Any:
-    """The problem as its task's frozen record (`None` for the task `none`).
+def names() -> tuple[str, ...]:
+    """Return the name of every task."""
+    return tuple(_verifiers())
 
-    Raises `UnknownTask`, or `BadProblem` naming the field and its limit.
-    """
-    if name not in _SCHEMAS:
-        raise UnknownTask("name", f"no task is named {str(name)[:50]!r}; there are {', '.join(NAMES)}")
-    return _SCHEMAS[name](problem)
+
+def gradable() -> tuple[str, ...]:
+    """Return the names of the tasks that can grade."""
+    return tuple(name for name, verifier in _verifiers().items() if verifier.can_grade())
+
+
+def verifier_of(name: str) -> type[Verifier]:
+    """Return a task's class. Raises `UnknownTask`, also for the path of one: only names are known here."""
+    if name not in _verifiers():
+        raise UnknownTask("name", f"unknown task {str(name)[:50]!r}; there are {', '.join(names())}")
+    return _verifiers()[name]
+
+
+def check(name: str, problem: Mapping[str, object]) -> Verifier:
+    """Bind a problem to its task's class. Raises `UnknownTask`, or `BadProblem` naming the field and its limit."""
+    return verifier_of(name).of(problem)
 
 
 def stated(name: str, prompt: str) -> tuple[dict[str, Any], str] | None:
-    """The problem that a bare prompt states, and the prompt as the task words it; `None` where it states none.
+    """Return the problem that a bare prompt states, and the prompt as the task words it; `None` if it states none.
 
-    Only Countdown's prompts say the whole problem. Raises nothing, also for unknown names.
+    Raises nothing, also for unknown names.
     """
-    problem = countdown.parse_prompt(prompt) if name == "countdown" else None
-    return None if problem is None else ({**problem}, countdown.prompt(problem))
+    verifier = _verifiers().get(name)
+    read = verifier.read_prompt(prompt) if verifier is not None else None
+    return None if read is None else ({**read[0]}, read[1])
 
 
 def task(name: str, problem: Mapping[str, object], pool: Pool | None = None) -> Task:
     """Bind a problem to its task's rules.
 
-    `pool` is the pool of math-verify workers that `math` uses; `None` takes the process's shared one, which
-    starts with the first call and is ended by `mathematics.close_default_pool`. Cheap: no process starts
-    here. Raises `UnknownTask`, or `BadProblem` naming the field and its limit.
+    `pool` is the pool of workers that a task which is not judged in this process uses; `None` takes the process's
+    shared one, which starts with the first call and is ended by `grading.close_pools`. Cheap: no process starts here.
+    Raises `UnknownTask`, or `BadProblem` naming the field and its limit.
     """
-    checked = check(name, problem)
-    if name == "countdown":
-        return CountdownTask(checked)
-    if name == "exact":
-        return ExactTask(checked)
-    if name == "math":
-        return MathTask(checked, pool or default_pool())
-    return FreeTask()
+    return grading.bound(check(name, problem), pool)
+
+
+# -- registration -----------------------------------------------------------------------------------------------------
+
+
+def register(name: str, path: str) -> None:
+    """Add the verifier at `path` (`package.module:Name`) as the task `name`: for trusted settings, never for requests.
+
+    Raises `BadExtension` if it cannot be imported, is no `Verifier`, or if the name is another's.
+    """
+    _add(_verifiers(), name, path)
+
+
+def register_default(task: str) -> str:
+    """Return the name of a task that settings name, registering it first if they give the path of its verifier.
+
+    Such a task is called by its class: `package.module:SortedList` is `sorted_list`. Raises `BadExtension`.
+    """
+    if ":" not in task:
+        return task
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", task.rpartition(":")[2].rpartition(".")[2]).lower()
+    register(name, task)
+    return name
+
+
+@cache
+def _verifiers() -> dict[str, type[Verifier]]:
+    """Every task's class by name. Raises `BadExtension` if an entry point's cannot be used."""
+    verifiers: dict[str, type[Verifier]] = {}
+    for name, path in (*SHIPPED.items(), *announced(GROUP)):
+        _add(verifiers, name, path)
+    return verifiers
+
+
+def _add(verifiers: dict[str, type[Verifier]], name: str, path: str) -> None:
+    try:
+        check_name(name)
+        verifier = load(path)
+        _check_shape(verifier, path)
+    except BadExtension as error:
+        raise BadExtension(f"task {name[:50]!r}: {error}") from error
+    if verifiers.setdefault(name, verifier) is not verifier:
+        other = grading.functions_path(verifiers[name]).removesuffix(".functions")
+        raise BadExtension(f"task {name!r}: {path} cannot have this name, which is taken by {other}")
+
+
+def _check_shape(verifier: object, path: str) -> None:
+    if not (isinstance(verifier, type) and issubclass(verifier, Verifier)):
+        raise BadExtension(f"{path} is not a subclass of ramify.rewards.Verifier")
+    for method in ("final", "grade", "match"):
+        if inspect.iscoroutinefunction(getattr(verifier, method)):
+            raise BadExtension(f"{path}: {method} must be a plain function: it runs in a worker process")
+    if verifier.splits and verifier.examples.__func__ is Verifier.examples.__func__:  # type: ignore[attr-defined]
+        raise BadExtension(f"{path} has splits, but no examples()")
+    here = grading.functions_path(verifier).removesuffix(".functions")
+    if "<locals>" in here or load(here) is not verifier:
+        raise BadExtension(f"{path}: a worker process cannot import it as {here}")

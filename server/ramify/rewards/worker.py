@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib
 import json
 import logging
 import os
@@ -27,10 +26,12 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
+
+from ramify.extensions import load
 
 GRACE = 1.0
 """Seconds after a call's deadline at which the kernel ends a worker that the parent has not killed."""
@@ -42,7 +43,7 @@ WORN = 0.35
 """Share of the memory limit from which a process is replaced after its call."""
 PR_SET_PDEATHSIG = 1
 
-Functions = dict[str, Callable[..., Any]]
+Functions = Mapping[str, Callable[..., Any]]
 
 
 def main(config: dict[str, Any]) -> None:
@@ -59,7 +60,7 @@ def main(config: dict[str, Any]) -> None:
 
     # Imports may be slow and may fail; both happen before the first call's deadline runs.
     try:
-        functions: Functions = importlib.import_module(config["functions"]).FUNCTIONS
+        functions: Functions = load(config["functions"])()
     except Exception as error:
         _write(channel, {"failure": "crash", "message": _line(error), "last": True})
         return

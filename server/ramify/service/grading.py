@@ -38,7 +38,7 @@ async def judge(tree: Tree, task: Task, seconds: float, over: asyncio.Event) -> 
     """Write what the task's verifier says of the chosen answer into `tree.verdict`, within `seconds`, and at once when
     `over` is set. Raises nothing: a verifier that fails leaves the outcome empty and its reason says so."""
     answer = tree.answer
-    if answer is None or tree.task not in registry.VERIFIABLE:
+    if answer is None or tree.task not in registry.gradable():
         return
     if answer.outcome is not None and answer.outcome_source == "verifier":
         tree.verdict = AnswerVerdict(answer.outcome, "graded during the search")

@@ -72,9 +72,9 @@ class SearchPreparer:
         params, sampling = self._params(ask, sampling)
         if not self.engines.serving.judged and needs_judging(params):
             raise no_value_model("search.algorithm")
-        if params.grader == "verifier" and name not in registry.VERIFIABLE:
+        if params.grader == "verifier" and name not in registry.gradable():
             raise BadRequest(
-                f"grader 'verifier' needs a task that can grade: {', '.join(registry.VERIFIABLE)}",
+                f"grader 'verifier' needs a task that can grade: {', '.join(registry.gradable())}",
                 param="search.grader",
             )
         now = self.now()

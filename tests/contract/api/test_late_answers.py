@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fakes import FakePolicy, letters
-from ramify.rewards.mathematics import close_default_pool
+from ramify.rewards.grading import close_pools
 
 from .world import FakeEngines, World, a_world, until
 
@@ -25,7 +25,7 @@ async def towers(tmp_path: Path) -> AsyncIterator[World]:
     engines = FakeEngines(policy=FakePolicy(letters(TOWERS, 1)), max_model_len=512)
     async with a_world(tmp_path, engines) as world:
         yield world
-    await close_default_pool()
+    await close_pools()
 
 
 async def ask(world: World, seconds: float | None = None, **body: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 
@@ -93,9 +94,10 @@ def unserialisable() -> object:
 
 
 _held: list[bytearray] = []
-FUNCTIONS = {
-    function.__name__: function
-    for function in (
+
+
+def functions() -> dict[str, Callable[..., Any]]:
+    all_of_them = (
         echo,
         hang,
         hang_in_c,
@@ -111,4 +113,4 @@ FUNCTIONS = {
         in_main_thread,
         unserialisable,
     )
-}
+    return {function.__name__: function for function in all_of_them}

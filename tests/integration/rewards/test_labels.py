@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ramify.rewards.mathematics import close_default_pool
+from ramify.rewards.grading import close_pools
 from ramify.search.tree import Completion, Tree
 from ramify_trainer.learning.labels import OutcomeWeights
 from ramify_trainer.loop.puller import TrainingRecord
@@ -23,7 +23,7 @@ NO_MATHEMATICS = "\\foo{3}"
 @pytest.fixture(autouse=True)
 async def _closed() -> AsyncIterator[None]:
     yield
-    await close_default_pool()
+    await close_pools()
 
 
 def answered(problem: Mapping[str, str], *texts: str, seed: int) -> TrainingRecord:

@@ -13,8 +13,9 @@ import pytest
 
 from ramify.rewards import registry
 from ramify.rewards.errors import CallFailed
-from ramify.rewards.mathematics import FUNCTIONS, close_default_pool, default_pool, math_pool
+from ramify.rewards.grading import close_pools, functions_path, shared_pool
 from ramify.rewards.pool import Pool, PoolLimits
+from ramify.rewards.tasks import Math
 from ramify.search.protocols import GradingFailed, Task
 
 pytestmark = pytest.mark.anyio
@@ -34,12 +35,12 @@ class CountedPool(Pool):
 
 @pytest.fixture(scope="module")
 def shared() -> CountedPool:
-    return CountedPool(FUNCTIONS, PoolLimits(workers=2, deadline=20))
+    return CountedPool(functions_path(Math), PoolLimits(workers=2, deadline=20))
 
 
 @pytest.fixture(scope="module")
 def strict() -> Pool:
-    return math_pool(PoolLimits(workers=1, deadline=1.0))
+    return Pool(functions_path(Math), PoolLimits(workers=1, deadline=1.0))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -334,15 +335,15 @@ async def test_one_answer_that_cannot_be_compared_does_not_spoil_the_others(shar
 
 @pytest.fixture
 async def fresh_default() -> AsyncIterator[None]:
-    await close_default_pool()
+    await close_pools()
     yield
-    await close_default_pool()
+    await close_pools()
 
 
 @pytest.mark.usefixtures("fresh_default")
 async def test_the_shared_pool_starts_when_first_needed_and_again_after_it_was_closed() -> None:
     task = registry.task("math", {"answer": "2"})
-    assert default_pool().pids == []
+    assert shared_pool(Math).pids == []
     assert (await task.grade("\\boxed{2}")).outcome == 1.0
-    await close_default_pool()
+    await close_pools()
     assert (await registry.task("math", {"answer": "2"}).grade("\\boxed{2}")).outcome == 1.0

@@ -20,7 +20,7 @@ from ramify.search.protocols import GradingFailed
 
 pytestmark = pytest.mark.anyio
 
-FUNCTIONS = "integration.rewards.hostile_functions"
+FUNCTIONS = "integration.rewards.hostile_functions:functions"
 LONG = 60.0
 """Seconds that no test waits for."""
 
@@ -161,7 +161,7 @@ async def test_secrets_do_not_reach_a_worker(pool: Pool, monkeypatch: pytest.Mon
 
 
 async def test_a_module_that_does_not_import_fails_every_call_with_its_error() -> None:
-    pool = Pool("no_such_module", PoolLimits(workers=1))
+    pool = Pool("no_such_module:functions", PoolLimits(workers=1))
     try:
         for _ in range(2):
             with pytest.raises(CallFailed, match=r"did not start.*no_such_module") as failed:

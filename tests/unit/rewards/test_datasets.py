@@ -10,9 +10,10 @@ import pytest
 
 from ramify.rewards import jsonl
 from ramify.rewards.countdown_data import split_of
-from ramify.rewards.datasets import Message, load
-from ramify.rewards.errors import BadDataset, RewardsError
+from ramify.rewards.datasets import load
+from ramify.rewards.errors import BadDataset
 from ramify.rewards.registry import task
+from ramify.rewards.verifier import Message
 
 SIMPLE: dict[str, Any] = {"prompt": "1/4 + 1/4?", "answer": "1/2", "verifier": "math"}
 FULL: dict[str, Any] = {
@@ -58,14 +59,12 @@ def test_the_same_arguments_give_the_same_examples() -> None:
 @pytest.mark.parametrize(
     ("spec", "count", "message"),
     [
-        ("countdown:valid", 5, "no split 'valid'"),
+        ("countdown:valid", 5, "unknown split 'valid'; there are train, dev, test"),
         ("countdown:test?numbers=3", 5, "numbers"),
         ("countdown:test?numbers=", 5, "numbers"),
         ("countdown:test?numbers=4,4", 5, "numbers"),
         ("countdown:test?size=4", 5, "numbers"),
-        ("countdown:test?numbers=4&numbers=5", 5, "numbers"),
-        ("countdown:test", None, "how many"),
-        ("countdown:test?numbers=4", 5001, "at most 5000"),
+        ("countdown:test?numbers=4&numbers=5", 5, "twice"),
         ("countdown:test", 0, "at least 1"),
         ("no/such/file.jsonl", 5, "no such file"),
     ],
@@ -120,7 +119,11 @@ def test_a_sample_keeps_the_files_order_and_a_larger_one_holds_the_smaller(tmp_p
         ({**FULL, "task": ["exact"]}, "task", "one of"),
         ({**FULL, "problem": "Paris"}, "problem", "object"),
         ({**FULL, "problem": {"answer": ""}}, "problem.answer", "blank"),
-        ({**FULL, "task": "countdown", "problem": {"numbers": [0], "target": 1}}, "problem.numbers.0", "199"),
+        (
+            {**FULL, "task": "countdown", "problem": {"numbers": [0], "target": 1}},
+            "problem.numbers.0",
+            "equal to 1",
+        ),
         ({**FULL, "messages": []}, "messages", "1 to 64"),
         ({**FULL, "messages": [{"role": "user"}]}, "messages.0", "content"),
         ({**FULL, "messages": [{"role": "tool", "content": "x"}]}, "messages.0.role", "assistant"),
@@ -158,7 +161,6 @@ def test_a_bad_row_is_refused_by_file_line_and_field(
     assert message in error.message
     assert f"{path}, line 3" in str(error)
     assert len(str(error)) < 500
-    assert isinstance(error, RewardsError)
 
 
 def test_bytes_that_are_no_text_are_refused_by_line(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ramify.rewards import registry
-from ramify.rewards.errors import BadProblem, RewardsError, UnknownTask
+from ramify.rewards.errors import BadProblem, UnknownTask
 
 
 @pytest.mark.parametrize(
@@ -32,28 +32,28 @@ def test_a_problem_that_fits_its_schema_is_bound(name: str, problem: dict[str, A
     [
         ("countdown", {"target": 24}, "numbers", "missing"),
         ("countdown", {"numbers": [3, 5]}, "target", "missing"),
-        ("countdown", {"numbers": [], "target": 24}, "numbers", "1 to 8"),
-        ("countdown", {"numbers": [1] * 9, "target": 24}, "numbers", "1 to 8"),
-        ("countdown", {"numbers": "3 5 7 8", "target": 24}, "numbers", "list"),
-        ("countdown", {"numbers": [3, 0], "target": 24}, "numbers.1", "1 to 199"),
-        ("countdown", {"numbers": [3, 200], "target": 24}, "numbers.1", "1 to 199"),
+        ("countdown", {"numbers": [], "target": 24}, "numbers", "at least 1"),
+        ("countdown", {"numbers": [1] * 9, "target": 24}, "numbers", "at most 8"),
+        ("countdown", {"numbers": "3 5 7 8", "target": 24}, "numbers", "array"),
+        ("countdown", {"numbers": [3, 0], "target": 24}, "numbers.1", "equal to 1"),
+        ("countdown", {"numbers": [3, 200], "target": 24}, "numbers.1", "equal to 199"),
         ("countdown", {"numbers": [True], "target": 24}, "numbers.0", "integer"),
         ("countdown", {"numbers": [3.0], "target": 24}, "numbers.0", "integer"),
         ("countdown", {"numbers": ["3"], "target": 24}, "numbers.0", "integer"),
-        ("countdown", {"numbers": [3], "target": 200}, "target", "0 to 199"),
-        ("countdown", {"numbers": [3], "target": -1}, "target", "0 to 199"),
+        ("countdown", {"numbers": [3], "target": 200}, "target", "equal to 199"),
+        ("countdown", {"numbers": [3], "target": -1}, "target", "equal to 0"),
         ("countdown", {"numbers": [3], "target": 3, "hint": 1}, "hint", "unknown"),
         ("exact", {}, "answer", "missing"),
         ("exact", {"answer": 3}, "answer", "string"),
         ("exact", {"answer": " \n"}, "answer", "blank"),
         ("exact", {"answer": "x" * 1001}, "answer", "1000"),
         ("exact", {"answer": "two\nlines"}, "answer", "one line"),
-        ("exact", {"answer": "x", "ignore_case": "yes"}, "ignore_case", "true or false"),
+        ("exact", {"answer": "x", "ignore_case": "yes"}, "ignore_case", "boolean"),
         ("exact", {"answer": "x", "pattern": "(a+)+"}, "pattern", "unknown"),
         ("math", {"answer": "x" * 1001}, "answer", "1000"),
         ("math", {"answer": None}, "answer", "string"),
         ("math", [1], "problem", "object"),
-        ("none", {"answer": "x"}, "problem", "empty"),
+        ("none", {"answer": "x"}, "answer", "no fields"),
     ],
 )
 def test_a_bad_problem_is_refused_by_field_and_limit(name: str, problem: Any, field: str, limit: str) -> None:
@@ -61,7 +61,6 @@ def test_a_bad_problem_is_refused_by_field_and_limit(name: str, problem: Any, fi
         registry.task(name, problem)
     assert refused.value.field == field
     assert limit in refused.value.message
-    assert isinstance(refused.value, RewardsError)
 
 
 def test_an_error_does_not_repeat_megabytes_of_input() -> None:

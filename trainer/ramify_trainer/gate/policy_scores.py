@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ramify.rewards import datasets, registry
-from ramify.rewards.examples import Example
+from ramify.rewards.verifier import Example
 from ramify.search.protocols import GradingFailed
 from ramify.tokens import chat_tokens, eos_ids, prompt_tokens, text_of
 from ramify_trainer.config import MeasureConfig

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ramify.rewards import datasets
-from ramify.rewards.examples import Example
+from ramify.rewards.verifier import Example
 from ramify_client import AsyncClient, RamifyError
 from ramify_client.results import SearchResult
 from ramify_trainer.config import CollectConfig, LoopConfig, key_in

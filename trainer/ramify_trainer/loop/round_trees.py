@@ -127,7 +127,7 @@ def frozen(path: Path) -> tuple[list[Tree], dict[str, list[Feedback]]]:
 async def _graded(tree: Tree) -> dict[int, Verdict | None]:
     """What the task's verifier says of every finished answer; None where it failed, nothing where there is no task."""
     await asyncio.sleep(0)  # others may go on between two trees
-    if tree.task not in registry.VERIFIABLE or tree.problem is None:
+    if tree.task not in registry.gradable() or tree.problem is None:
         return {}
     task = registry.task(tree.task, tree.problem)
     graded: dict[int, Verdict | None] = {}
