@@ -133,7 +133,8 @@ class Verifier(BaseModel):
 
     @classmethod
     def _bad(cls, invalid: ValidationError) -> BadProblem:
-        error = invalid.errors(include_url=False, include_input=False)[0]
+        errors = invalid.errors(include_url=False, include_input=False)
+        error = min(errors, key=lambda one: one["type"] != "extra_forbidden")  # a misspelt field is missing, too
         field = ".".join(str(part)[:MAX_FIELD] for part in error["loc"]) or "problem"
         if error["type"] == "missing":
             return BadProblem(field, "is missing")
@@ -142,7 +143,7 @@ class Verifier(BaseModel):
         if error["type"] == "value_error":
             return BadProblem(field, str(error["ctx"]["error"]))
         _, should, rest = error["msg"].partition(" should ")
-        return BadProblem(field, f"must {rest}" if should else error["msg"])
+        return BadProblem(field, f"must {rest.partition(' after validation')[0]}" if should else error["msg"])
 
     @classmethod
     def _fields(cls) -> str:

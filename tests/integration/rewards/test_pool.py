@@ -139,7 +139,7 @@ async def test_memory_that_a_function_swallowed_the_lack_of_is_a_failure() -> No
 async def test_a_worker_that_holds_much_memory_is_replaced_without_a_failure() -> None:
     pool = Pool(FUNCTIONS, PoolLimits(workers=1, deadline=LONG, memory=1 << 30))
     try:
-        first = await pool.call("hold", {"size": 400 << 20})
+        first = await pool.call("hold", {"size": 340 << 20})
         assert await pool.call("pid", {}) != first
     finally:
         await pool.close()
