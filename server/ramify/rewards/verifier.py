@@ -134,7 +134,9 @@ class Verifier(BaseModel):
     @classmethod
     def _bad(cls, invalid: ValidationError) -> BadProblem:
         errors = invalid.errors(include_url=False, include_input=False)
-        error = min(errors, key=lambda one: one["type"] != "extra_forbidden")  # a misspelt field is missing, too
+        error = min(
+            errors, key=lambda one: one["type"] != "extra_forbidden"
+        )  # a misspelt field is missing, too
         field = ".".join(str(part)[:MAX_FIELD] for part in error["loc"]) or "problem"
         if error["type"] == "missing":
             return BadProblem(field, "is missing")
