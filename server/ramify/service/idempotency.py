@@ -1,36 +1,47 @@
 """One search for one Idempotency-Key, scoped to the API key.
 
 The key is claimed before the search is admitted. Only an answer (200) of a search that ran to its own end is kept for
-replay, in the transaction that logs the tree; where a search was refused, failed, was cancelled or lost its client,
-the key is free again, so that trying again searches again.
+replay, in the transaction that logs the tree. If a search was refused, failed, was cancelled or lost its client, the
+key is free again, so that trying again searches again.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ramify.search.tree import Tree
+from ramify.service import ids
 from ramify.service.errors import KeyTaken
-from ramify.treelog import KeptAnswer, TreeLog
+from ramify.treelog import KeptAnswer, LogError, TreeLog
 
+logger = logging.getLogger(__name__)
+ABANDON_SECONDS = 1.0
+"""Seconds that freeing a key may take. What failed is often the log, and then this fails too."""
 RETRY_AFTER = 2
 """Seconds after which asking again for the answer of a running search makes sense."""
 
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """What an Idempotency-Key stands for."""
+    """An Idempotency-Key and the request that it stands for."""
 
     key: str
     body_hash: str
-    """Of the request's body: another one under the same key is refused."""
+    """Hash of the request's body; another body under the same key is refused."""
     render: Callable[[Tree], bytes]
-    """The answer's bytes, as they will be replayed."""
+    """Writes the answer's bytes, as they will be replayed."""
 
     async def abandon(self, log: TreeLog, key_id: str, search_id: str) -> None:
-        """Free the key again."""
-        await log.abandon(key_id, self.key, search_id)
+        """Free the key again. If the log fails or is late, the key's claim runs out by itself."""
+        try:
+            async with asyncio.timeout(ABANDON_SECONDS):
+                await log.abandon(key_id, self.key, search_id)
+        except (LogError, TimeoutError) as error:
+            reason = error or "no answer in time"
+            logger.warning("the Idempotency-Key of search %s could not be freed: %s", search_id, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +55,7 @@ class ReplayedAnswer:
 async def claim(
     log: TreeLog, key_id: str, once: IdempotencyKey, search_id: str, seconds: float
 ) -> ReplayedAnswer | None:
-    """The kept answer, or `None`: the search is ours to run. Raises `KeyTaken`."""
+    """Claim the key: return the answer kept under it, or `None` if the search is ours to run. Raises `KeyTaken`."""
     claimed = await log.claim(key_id, once.key, once.body_hash, search_id, seconds=seconds + 60)
     if claimed.state == "answered":
         return ReplayedAnswer(claimed.search_id, claimed.body)
@@ -64,8 +75,7 @@ async def claim(
 
 
 def kept(once: IdempotencyKey | None, tree: Tree, key_id: str) -> KeptAnswer | None:
-    """The answer to keep with the tree, if it is one to keep."""
+    """The answer to keep with the tree; `None` if there is no key, or no answer of a search that ran to its end."""
     if once is None or tree.answer is None or tree.status not in ("complete", "deadline"):
         return None
-    search_id = "srch_" + tree.id.removeprefix("tree_")
-    return KeptAnswer(key_id, once.key, search_id, once.render(tree))
+    return KeptAnswer(key_id, once.key, ids.search_id(tree.id), once.render(tree))

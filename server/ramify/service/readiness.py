@@ -3,7 +3,8 @@
 One probe's result is used again for about a second, and whoever asks while a probe is under way shares it.
 
 A server asks its engines all the while, whether or not anybody asks it: one that makes no step for `hang_seconds`
-counts as dead, so that searches end and whatever supervises the server starts another.
+counts as dead, so that searches end and whatever supervises the server starts another. It is asked twice: a server that
+was frozen with its engines and resumed finds the first deadline passed, and nothing wrong.
 """
 
 from __future__ import annotations
@@ -57,18 +58,25 @@ class Readiness:
         return DRAINED if self.draining() else None
 
     async def watch(self) -> None:
-        """Give the engines up once one hangs for `hang_seconds`; returns when they are dead.
+        """Give the engines up once one makes no step for `hang_seconds` twice in a row; return when they are dead.
 
         An engine whose weights are being replaced does not hang: an activation has deadlines of its own.
         """
-        seconds = self.settings.hang_seconds
+        seconds, stuck = self.settings.hang_seconds, False
         while not self.engines.dead.is_set():
             try:
                 await self.engines.probe(seconds)
+                stuck = False
             except EngineHeld:
+                stuck = False
                 continue
             except TimeoutError as error:
-                self.engines.give_up(f"an engine made no progress for {seconds:g} s: {error}")
+                if stuck:
+                    self.engines.give_up(
+                        f"an engine made no progress for {seconds:g} s, asked twice: {error}"
+                    )
+                stuck = True
+                continue
             except Exception as error:  # for readiness to report
                 logger.warning("the engines' watch: a probe failed: %s", type(error).__name__)
             with suppress(TimeoutError):

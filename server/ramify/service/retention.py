@@ -36,6 +36,8 @@ class Retention:
                 await self.once()
             except LogError as error:
                 logger.warning("old trees could not be expired: %s", error)
+            except Exception:  # a mistake of ours must not end the upkeep for good
+                logger.exception("old trees could not be expired")
             await asyncio.sleep(self.settings.every_seconds)
 
     async def once(self) -> None:

@@ -29,7 +29,7 @@ from ramify.service.search_preparation import PreparedSearch, SearchPreparer
 from ramify.service.search_spec import SearchSpec
 from ramify.service.search_state import failure
 from ramify.service.spool import Spool
-from ramify.treelog import KeptAnswer, LogError, TreeLog
+from ramify.treelog import KeptAnswer, TreeLog
 
 logger = logging.getLogger(__name__)
 LET_GO = 10.0
@@ -200,7 +200,7 @@ class Searches:
             raise
         finally:
             if once is not None and answer is None:
-                await self._free(once, running)
+                await once.abandon(self.log, running.key_id, running.id)
         logger.info(
             "search %s key=%s algorithm=%s status=%s reason=%s tokens=%d nodes=%d seconds=%.3f",
             *(running.id, running.key_id or "-", tree.params.algorithm, tree.status, tree.stop_reason),
@@ -214,12 +214,6 @@ class Searches:
         except Exception:  # an answer that cannot be written is no reason to lose its tree
             logger.exception("the answer of search %s cannot be kept", running.id)
             return None
-
-    async def _free(self, once: IdempotencyKey, running: RunningSearch) -> None:
-        try:
-            await once.abandon(self.log, running.key_id, running.id)
-        except LogError as error:  # its key's claim runs out by itself
-            logger.warning("the Idempotency-Key of search %s could not be freed: %s", running.id, error)
 
     def _let_go(self, running: RunningSearch, alarm: asyncio.TimerHandle) -> None:
         """Give back all that an ended search holds. A step that fails is logged, and the next one is taken."""
@@ -257,7 +251,8 @@ class Searches:
         known = tree_id(given)
         if known is None:
             raise ServiceError("not_found", f"{given[:60]!r} is no id of a search or tree", param="search_id")
-        if self.spool.holds(known):
+        waiting = self.spool.owner(known)
+        if waiting is not None and self.visible(waiting, caller):
             raise self.spool.unlogged(known)
         entry = await self.log.get(known)
         if entry is None or not self.visible(entry.key_id, caller):

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 FIRST_DELAY, LONGEST_DELAY = 0.1, 2.0
 """Seconds before a tree is tried again; doubled each time."""
 FRESH = 1.0
-"""Seconds for which a committed write proves that the log takes writes."""
+"""Seconds for which a committed write proves that the log takes writes, and a look at its disk that it has room."""
 RETRY_AFTER = 5
 NOT_LOGGED = "the search {} could not be logged, so it is not answered"
 
@@ -51,8 +51,14 @@ class Spool:
     """Trees whose first try failed, by id."""
     _writing: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     """One task a tree, until it is written or given up."""
+    _owners: dict[str, str] = field(default_factory=dict)
+    """Name of the API key of each of these trees."""
     _wrote: float | None = None
     """Time of the last committed write."""
+    _looked: float | None = None
+    """Time of the last look at the disk."""
+    _free: int | None = None
+    """Bytes that the log's disk had free at that time; `None`: it is not a disk of this machine."""
     _failed: bool = False
     """Whether the last write failed."""
     _probe: asyncio.Task[None] | None = None
@@ -72,7 +78,7 @@ class Spool:
         except LogError as error:
             raise _lost(tree.id, error) from error
         writing = asyncio.create_task(self._write(tree.id, encoded), name=f"spool-{tree.id}")
-        self._writing[tree.id] = writing
+        self._writing[tree.id], self._owners[tree.id] = writing, key_id
         writing.add_done_callback(lambda task: self._settled(tree.id, task))
         done, _ = await asyncio.wait((writing,), timeout=self.settings.wait_seconds)
         if not done:
@@ -81,13 +87,13 @@ class Spool:
             raise SearchFailed(NOT_LOGGED.format(search_id(tree.id)))
         writing.result()
 
-    def holds(self, tree_id: str) -> bool:
-        """Whether the tree has ended and is not yet in the log."""
-        return tree_id in self._writing
+    def owner(self, tree_id: str) -> str | None:
+        """Name of the API key of a tree that has ended and is not yet in the log; `None` for any other."""
+        return self._owners.get(tree_id)
 
     @staticmethod
     def unlogged(tree_id: str) -> ServiceError:
-        """The answer for a search that `holds` is true of."""
+        """The answer for a search that has an `owner`."""
         return ServiceError(
             "log_unavailable",
             f"the search {search_id(tree_id)} has ended and waits for the log, which takes no writes; "
@@ -96,13 +102,16 @@ class Spool:
         )
 
     async def problem(self) -> str | None:
-        """Why the log takes no more searches; `None` if it does. Waits at most `deadline_seconds`, for a probe."""
+        """Why the log takes no more searches; `None` if it does. Waits at most `deadline_seconds`, for a look at it."""
         if known := self._known_problem():
             self._look()
             return known
-        if self._wrote is None or self.clock() - self._wrote > FRESH:
+        if not self._fresh(self._looked):
             await asyncio.wait((self._look(),))
         return self._known_problem()
+
+    def _fresh(self, at: float | None) -> bool:
+        return at is not None and self.clock() - at <= FRESH
 
     async def check(self) -> None:
         """Raise `ServiceError` unless a search that starts now could be logged."""
@@ -123,7 +132,7 @@ class Spool:
                 )
 
     def _known_problem(self) -> str | None:
-        free = self.log.free_bytes()
+        free = self._free
         if free is not None and free < self.settings.free_bytes:
             return f"the log's disk has {free >> 20} MiB free, and {self.settings.free_bytes >> 20} MiB must stay free"
         if self._waiting:
@@ -131,7 +140,7 @@ class Spool:
         return "the log takes no writes" if self._failed else None
 
     def _look(self) -> asyncio.Task[None]:
-        """The probe under way, or a new one."""
+        """The look that is under way, or a new one."""
         if self._probe is None or self._probe.done():
             self._probe = asyncio.create_task(self._ask(), name="log-probe")
         return self._probe
@@ -139,11 +148,14 @@ class Spool:
     async def _ask(self) -> None:
         try:
             async with asyncio.timeout(self.settings.deadline_seconds):
-                await self.log.probe()
-        except (LogError, TimeoutError) as error:
+                # In a thread: a disk that is away may answer late, or raise because the folder has vanished.
+                self._free = await asyncio.to_thread(self.log.free_bytes)
+                self._looked = self.clock()
+                if self._failed or not self._fresh(self._wrote):
+                    await self.log.probe()
+                    self._heard(None)
+        except (LogError, OSError) as error:  # among them TimeoutError
             self._heard(error)
-        else:
-            self._heard(None)
 
     def _heard(self, error: Exception | None) -> None:
         """Note how a write ended."""
@@ -179,7 +191,7 @@ class Spool:
         self.bytes += encoded.size
 
     def _settled(self, tree_id: str, task: asyncio.Task[None]) -> None:
-        del self._writing[tree_id]
+        del self._writing[tree_id], self._owners[tree_id]
         if encoded := self._waiting.pop(tree_id, None):
             self.bytes -= encoded.size
             if not task.cancelled() and task.exception() is None:

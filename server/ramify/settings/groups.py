@@ -249,8 +249,8 @@ class ProbeSettings(SettingsGroup):
     hang_seconds: float = Field(
         default=60.0,
         gt=0,
-        description="An engine that makes no step for longer, though asked, counts as dead: running searches are "
-        "answered with their best so far and logged, and the server ends with 3.",
+        description="An engine that makes no step for so long, though asked twice, counts as dead: running searches "
+        "are answered with their best so far and logged, and the server ends with 3.",
     )
     cache_seconds: float = Field(default=1.0, ge=0, description="How long one probe's result is used again.")
 

@@ -11,14 +11,14 @@ import httpx
 import pytest
 
 from fixtures_postgres import PostgresServer, postgres_server  # noqa: F401  (a fixture)
-from ramify.treelog import TreeLog
+from ramify.treelog import StoreError, TreeLog
 
-from .world import PROMPT, World, a_world, hold, release, until
+from .world import KEYS, PROMPT, World, a_world, hold, release, until
 
 pytestmark = pytest.mark.anyio
 LARGE = {"budget": {"simulations": 300}}
 """A tree of several of SQLite's pages."""
-SHORT = {"spool": {"wait_seconds": 0.1}}
+SHORT = {"spool": {"wait_seconds": 0.3}}
 
 
 async def limit_pages(log: TreeLog, extra: int) -> None:
@@ -95,9 +95,49 @@ async def test_a_disk_below_its_floor_takes_no_search(tmp_path: Path) -> None:
 async def test_a_kept_answer_is_given_again_while_no_search_is_taken(world: World, monkeypatch: Any) -> None:
     key = {"Idempotency-Key": "kept"}
     first = await world.search(headers=key)
-    monkeypatch.setattr(world.context.searches.spool.log, "free_bytes", lambda: 0)
+    monkeypatch.setattr("ramify.service.spool.FRESH", 0)  # so that the next search looks at the disk
+    monkeypatch.setattr(world.log, "free_bytes", lambda: 0)
     refused(await world.search(headers={"Idempotency-Key": "new"}))
     assert (await world.search(headers=key)).content == first.content
+
+
+async def test_a_search_that_waits_for_the_log_is_hidden_from_other_keys(tmp_path: Path) -> None:
+    async with a_world(tmp_path, auth={"keys": KEYS}, **SHORT) as world:
+        hold(world.engines)
+        asked = asyncio.create_task(world.search(search=LARGE, headers=world.as_key("bob")))
+        await until(lambda: world.engines.policy.running)
+        await limit_pages(world.log, 0)
+        release(world.engines)
+        search = next(word for word in refused(await asked).split() if word.startswith("srch_"))
+        path = f"/v1/search/{search}"
+        assert (await world.http.get(path, headers=world.as_key("alice"))).status_code == 404
+        refused(await world.http.get(path, headers=world.as_key("bob")))
+        refused(await world.http.get(path, headers=world.as_key("trainer")))
+        await limit_pages(world.log, 100_000)
+
+
+async def test_a_log_whose_folder_has_vanished_takes_no_search(world: World, monkeypatch: Any) -> None:
+    def vanished() -> int:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(world.log, "free_bytes", vanished)
+    assert "takes no writes" in refused(await world.search())
+    assert "takes no writes" in refused(await world.http.get("/readyz"))
+
+
+async def test_a_key_that_a_failing_log_does_not_free_is_not_waited_for(
+    world: World, monkeypatch: Any
+) -> None:
+    async def fails(*_: object, **__: object) -> None:
+        raise StoreError("the store is away")
+
+    async def hangs(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("ramify.service.idempotency.ABANDON_SECONDS", 0.01)
+    monkeypatch.setattr(world.log, "claim", fails)
+    monkeypatch.setattr(world.log, "abandon", hangs)
+    refused(await asyncio.wait_for(world.search(headers={"Idempotency-Key": "any"}), 10))
 
 
 async def test_a_tree_that_no_database_holds_refuses_nobody_else(small: World) -> None:

@@ -10,10 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from ramify.cli import app
+from ramify.service.retention import Retention
+from ramify.settings import RetentionSettings
 from ramify.treelog import TreeLog
+from ramify.treelog.records import LogSize
 from treelog_trees import make_tree
 
-from .world import World, a_world
+from .world import World, a_world, until
 
 pytestmark = pytest.mark.anyio
 
@@ -46,6 +49,26 @@ async def test_the_server_expires_what_its_settings_say_and_consumers_have_read(
         text = world.context.metrics.text().decode()
         assert "ramify_log_trees 1.0" in text
         assert "ramify_log_expired_trees_total 4.0" in text
+
+
+async def test_upkeep_goes_on_after_a_mistake_of_ours() -> None:
+    class Mistaken:
+        """A log whose first answer is a mistake."""
+
+        sizes = 0
+
+        async def size(self) -> LogSize:
+            self.sizes += 1
+            if self.sizes == 1:
+                raise KeyError("a column")
+            return LogSize(3, 100, None)
+
+    log: Any = Mistaken()
+    at_once = RetentionSettings.model_construct(days=None, bytes=None, every_seconds=0)
+    retention = Retention(log, at_once, expired=lambda _: None, now=lambda: 0.0)
+    upkeep = asyncio.create_task(retention.run())
+    await until(lambda: retention.figures.trees == 3)
+    upkeep.cancel()
 
 
 async def test_a_leased_consumer_is_not_deleted(world: World) -> None:

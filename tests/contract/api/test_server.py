@@ -28,7 +28,7 @@ from ramify.api.server import (
 )
 from ramify.connections import ListenError, bind
 from ramify.engines import EngineConfig
-from ramify.engines.errors import EngineHeld
+from ramify.engines.errors import EngineHeld, EngineStuck
 from ramify.service.readiness import Readiness
 from ramify.service.serving import engine_config, vocabulary
 from ramify.settings import ProbeSettings, Settings, load
@@ -265,7 +265,7 @@ async def test_an_engine_that_hangs_longer_than_the_setting_ends_searches_with_t
     assert reply["status"] == "engine_dead"
     assert reply["answer"] is not None
     assert await rows(tmp_path) == ["engine_dead"]
-    assert "no progress for 0.3 s" in str(engines.dead_reason)
+    assert "no progress for 0.3 s, asked twice" in str(engines.dead_reason)
 
 
 @pytest.mark.anyio
@@ -281,6 +281,26 @@ async def test_an_engine_whose_weights_are_being_replaced_does_not_hang(tmp_path
         Readiness(engines, ProbeSettings(hang_seconds=0.01), time.monotonic, lambda: False).watch()
     )
     await until(lambda: engines.probes > 20)
+    assert not engines.dead.is_set()
+    watching.cancel()
+
+
+@pytest.mark.anyio
+async def test_one_probe_that_finds_no_step_is_asked_again_before_the_engines_are_given_up() -> None:
+    class Resumed(FakeEngines):
+        """Frozen and resumed with the server: every other probe finds its deadline passed."""
+
+        async def probe(self, deadline: float) -> None:
+            self.probes += 1
+            await asyncio.sleep(0)
+            if self.probes % 2:
+                raise EngineStuck("its deadline has passed")
+
+    engines = Resumed()
+    watching = asyncio.create_task(
+        Readiness(engines, ProbeSettings(hang_seconds=0.01), time.monotonic, lambda: False).watch()
+    )
+    await until(lambda: engines.probes > 6)
     assert not engines.dead.is_set()
     watching.cancel()
 
