@@ -7,7 +7,8 @@ import pytest
 
 from server_process import ServerProcess, model_flags, start
 
-KEY = "sdk-suite-sdk-suite"
+from .sdk_requests import KEY
+
 CONFIG = f"""
 [[auth.keys]]
 name = "sdk"

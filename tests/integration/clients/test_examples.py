@@ -15,7 +15,7 @@ import pytest
 from node import NODE, NPM, TYPESCRIPT_CLIENT, install, node, typescript_client
 from server_process import ServerProcess
 
-from .conftest import KEY
+from .sdk_requests import KEY
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[3]

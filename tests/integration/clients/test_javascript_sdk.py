@@ -10,7 +10,7 @@ import pytest
 from node import install, node
 from server_process import ServerProcess
 
-from .conftest import KEY
+from .sdk_requests import KEY
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 SUITE = Path(__file__).parent / "js"
