@@ -115,9 +115,12 @@ async def test_20_the_cursor_moves_only_when_told_and_nothing_is_read_twice_afte
         reader = puller(client, tmp_path)
         await reader.open()
         read = [pulled async for pulled in reader.read()]
-        assert [(p.tree is not None, p.outcome) for p in read] == [(True, None), (False, 0.0)]
+        assert [(p.tree is not None, p.feedback and p.feedback.outcome) for p in read] == [
+            (True, None),
+            (False, 0.0),
+        ]
         assert found.answer is not None
-        assert read[1].node == found.answer.node
+        assert read[1].feedback.node == found.answer.node
         assert (reader.backlog, reader.cursor) == (2, 0)
         assert len([p async for p in reader.read()]) == 2
         await reader.advance(read[-1].seq)
@@ -136,8 +139,8 @@ async def test_only_verdicts_of_keys_that_may_teach_are_learned_from(tmp_path: P
             reader = puller(client, tmp_path)
             await reader.open()
             read = [pulled async for pulled in reader.read()]
-        assert [p.source for p in read if p.outcome is not None] == ["human"]
-        assert [p.tree_id for p in read if p.outcome is not None] == [found.tree.id]
+        assert [p.feedback.source for p in read if p.feedback] == ["human"]
+        assert [p.tree_id for p in read if p.feedback] == [found.tree.id]
         assert reader.quarantined == 0
 
 
@@ -212,7 +215,7 @@ async def test_what_is_no_tree_is_set_aside_and_counted(tmp_path: Path, record: 
     async with served(tmp_path) as (client, _):
         reader = puller(client, tmp_path)
         line: LogRecord = TypeAdapter(LogRecord).validate_python({"seq": 3, "tree_id": "tree_x", **record})
-        assert reader._pulled(line) is None
+        assert reader._readable(line) is None
         assert reader.quarantined == 1
         (kept,) = (tmp_path / "quarantine").iterdir()
         assert json.loads(kept.read_text())["record"]["seq"] == 3
@@ -228,7 +231,7 @@ async def test_a_corrupt_row_is_said_counted_and_passed_by_every_reader(tmp_path
         assert (reader.quarantined, reader.last_read) == (1, 3)
         (kept,) = (tmp_path / "quarantine").iterdir()
         assert "corrupt in the log" in json.loads(kept.read_text())["error"]
-        assert await reader.verdicts_on(ids[1]) is None
+        assert await reader.tree_with_feedback(ids[1]) == []
         lines = [json.loads(line) for line in (await world.http.get("/v1/trees?after=0")).text.splitlines()]
         assert [line["kind"] for line in lines] == ["tree", "corrupt", "tree"]
         assert set(lines[1]) == {"seq", "kind", "tree_id", "reason"}

@@ -18,7 +18,7 @@ from ramify_trainer.errors import TrainerError
 from ramify_trainer.gate.decision import Comparison, GateDecision
 from ramify_trainer.learning.labels import OutcomeWeights
 from ramify_trainer.learning.learner import Learner
-from ramify_trainer.loop.round_trees import frozen, labelled
+from ramify_trainer.loop.round_trees import label_trees, read_trees
 from ramify_trainer.loop.rounds import Loop
 
 pytestmark = pytest.mark.anyio
@@ -110,7 +110,7 @@ async def test_a_verdict_on_a_tree_of_an_earlier_round_is_learned_from_once(tmp_
         ]
         assert (second.steps > first.steps, third.result) == (True, "nothing")
         people = OutcomeWeights(verifier=0.0)
-        (again,) = await labelled(
+        (again,) = await label_trees(
             tmp_path / "state" / "round-0002" / "trees.ndjson", people, loop.state.staleness
         )
         assert (again.tree.id, set(again.outcomes.values())) == (trees[1], {0.25})
@@ -126,7 +126,7 @@ async def test_a_verdict_on_a_tree_that_is_gone_is_passed_over(tmp_path: Path) -
         await anext(reader)
         await reader.aclose()
         await loop.client.trees.delete(tree)
-        assert await loop.puller.verdicts_on(tree) is None
+        assert await loop.puller.tree_with_feedback(tree) == []
 
 
 async def searched(client: AsyncClient) -> str:
@@ -190,7 +190,7 @@ async def test_the_trees_of_a_rejected_round_are_learned_from_until_a_candidate_
             ("promoted", 4, 4, 0),
             ("nothing", 0, 0, 0),
         ]
-        trees, verdicts = frozen(tmp_path / "state" / "round-0003" / "trees.ndjson")
+        trees, verdicts = read_trees(tmp_path / "state" / "round-0003" / "trees.ndjson")
         assert ([tree.id for tree in trees], [f.outcome for f in verdicts[ids[0]]]) == (ids, [0.25])
         assert loop.puller.cursor == 5
 

@@ -11,13 +11,14 @@ from pydantic import ValidationError
 
 from ramify import weights
 from ramify.rewards.countdown import prompt
+from ramify.search.codec import tree_to_dict
 from ramify.search.tree import Completion, Tree
 from ramify_trainer.config import LoopConfig
 from ramify_trainer.gate.policy_scores import PolicyScores
-from ramify_trainer.learning.labels import OutcomeWeights
+from ramify_trainer.learning.labels import Feedback, OutcomeWeights
 from ramify_trainer.loop.puller import TrainingRecord
 from ramify_trainer.loop.report import markdown, write
-from ramify_trainer.loop.round_trees import freeze, labelled, solved_share
+from ramify_trainer.loop.round_trees import freeze, label_trees, solved_share
 from ramify_trainer.loop.state import RoundRecord, State
 from search_worlds import new_tree
 
@@ -83,8 +84,8 @@ def test_a_round_learns_from_frozen_trees_graded_anew(tmp_path: Path):
 
     async def scenario() -> None:
         tree = answered(WRONG, RIGHT)
-        await freeze(pulled(TrainingRecord(4, tree.id, tree)), path)
-        (found,) = await labelled(path, OutcomeWeights(), state.staleness)
+        await freeze(pulled(TrainingRecord(4, tree.id, tree_to_dict(tree))), path)
+        (found,) = await label_trees(path, OutcomeWeights(), state.staleness)
         assert found.outcomes == {1: 0.0, 2: 1.0}
         assert found.staleness == 1
         assert solved_share([found]) == 1.0
@@ -97,9 +98,9 @@ def test_a_later_verdict_speaks_where_the_verifier_weighs_nothing(tmp_path: Path
 
     async def scenario() -> None:
         tree = answered(RIGHT)
-        verdict = TrainingRecord(5, tree.id, outcome=0.25, node=1, source="human")
-        await freeze(pulled(TrainingRecord(4, tree.id, tree), verdict), path)
-        (found,) = await labelled(path, OutcomeWeights(verifier=0.0), lambda _: 0)
+        verdict = TrainingRecord(5, tree.id, feedback=Feedback(1, None, 0.25))
+        await freeze(pulled(TrainingRecord(4, tree.id, tree_to_dict(tree)), verdict), path)
+        (found,) = await label_trees(path, OutcomeWeights(verifier=0.0), lambda _: 0)
         assert found.outcomes == {1: 0.25}
 
     asyncio.run(scenario())
@@ -110,8 +111,8 @@ def test_what_is_not_to_be_trained_on_is_read_past(tmp_path: Path):
 
     async def scenario() -> None:
         tree = answered(RIGHT, train=False)
-        await freeze(pulled(TrainingRecord(9, tree.id, tree)), path)
-        assert await labelled(path, OutcomeWeights(), lambda _: 0) == []
+        await freeze(pulled(TrainingRecord(9, tree.id, tree_to_dict(tree))), path)
+        assert await label_trees(path, OutcomeWeights(), lambda _: 0) == []
 
     asyncio.run(scenario())
 

@@ -1,11 +1,10 @@
-"""Read the log from the server's cursor, at least once, and move the cursor only when what was read is trained on.
+"""The reader of the server's log: at least once, from a cursor that moves only when what was read is trained on.
 
 A pull holds the consumer's lease, so two trainers cannot move one cursor: every change names the version last seen
 (If-Match), and the lease keeps the other from registering in between. `holding` renews the lease while work goes on,
-and stops the work where it is lost. A change whose answer was lost may or may not have been made; so what the server
-holds is read again before the next one. A record that is no tree, or that the log calls corrupt, is kept in a
-quarantine folder, counted, and passed over. A later verdict from a key that may not teach (`train_feedback`) is passed
-over too.
+and stops the work if it is lost. A change whose answer was lost may or may not have been made, so the server's version
+is read again before the next one. A record that is no tree, or that the log calls corrupt, is kept in a quarantine
+folder, counted, and passed over. Feedback from a key that may not teach (`train_feedback`) is passed over too.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from ramify.search.codec import BadTree, tree_from_dict
-from ramify.search.tree import Tree
-from ramify_client import AsyncClient, Conflict, NotFound, RamifyError, ServerError
-from ramify_client.results import Consumer, CorruptRecord, Feedback, FeedbackRecord, LogRecord, TreeRecord
+from ramify_client import AsyncClient, Conflict, NotFound, RamifyError, ServerError, results
+from ramify_client.results import Consumer, CorruptRecord, FeedbackRecord, LogRecord, TreeRecord
 from ramify_trainer.errors import LeaseTaken
+from ramify_trainer.learning.labels import Feedback
 
 logger = logging.getLogger(__name__)
 Done = TypeVar("Done")
@@ -31,46 +30,41 @@ Done = TypeVar("Done")
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecord:
-    """One record: a tree, or a later verdict on one."""
+    """A record of the log that training reads: a tree, or feedback on one."""
 
     seq: int
     tree_id: str
-    tree: Tree | None = None
-    outcome: float | None = None
-    """A later verdict, [0, 1]."""
-    node: int | None = None
-    """Where the verdict is on: the node that ends the answer; None where it names the answer's text."""
-    answer: str | None = None
-    source: Literal["human", "verifier"] = "human"
-    """Who gave the verdict."""
+    tree: Mapping[str, Any] | None = None
+    """The tree as it was logged, which `tree_from_dict` can read; None in a record of feedback."""
+    feedback: Feedback | None = None
 
 
 @dataclass(slots=True)
 class Puller:
-    """One reader of the log. `open` it first."""
+    """A consumer of the log with its lease. `open` it first."""
 
     client: AsyncClient
     name: str
     owner: str
-    """Who holds the lease; another owner is kept off while it lasts."""
+    """Name under which the lease is held; another owner is kept off while it lasts."""
     quarantine: Path
     lease_seconds: float = 300.0
     consumer: Consumer | None = None
-    """As last seen."""
+    """The consumer as last seen."""
     quarantined: int = field(default=0)
-    """Records that were no trees."""
+    """Records set aside so far."""
     last_read: int = 0
     """The last `seq` read, of whatever kind; 0 before any."""
     clock: Callable[[], float] = time.monotonic
     """Seconds."""
     _renewed: float = field(default=0.0)
     _unsure: bool = field(default=False)
-    """Whether a change may have been made whose answer never came."""
+    """True if a change may have been made whose answer never came."""
     _one: asyncio.Lock = field(default_factory=asyncio.Lock)
     """One change at a time: each names the version that the one before made."""
 
     async def open(self) -> Consumer:
-        """Register where need be, and take the lease. Raises `LeaseTaken`."""
+        """Register if the consumer is unknown, and take the lease. Raises `LeaseTaken`."""
         async with self._one:
             try:
                 self.consumer = await self.client.consumers.get(self.name)
@@ -81,7 +75,7 @@ class Puller:
 
     @property
     def leased(self) -> bool:
-        """Whether the lease is held, as far as is known here."""
+        """True while the lease is held, as far as is known here."""
         return self.consumer is not None and self.clock() < self._renewed + self.lease_seconds
 
     @property
@@ -95,7 +89,7 @@ class Puller:
         return 0 if self.consumer is None else self.consumer.high_water - self.consumer.cursor
 
     async def oldest(self, client: AsyncClient) -> float | None:
-        """When the oldest record beyond the cursor was made, in Unix seconds; None where there is none."""
+        """Return the Unix time of the oldest record beyond the cursor; None if there is none."""
         async for record in client.trees.read(after=self.cursor, limit=1):
             if isinstance(record, CorruptRecord):
                 return None
@@ -104,27 +98,32 @@ class Puller:
         return None
 
     async def read(self, most: int | None = None) -> AsyncIterator[TrainingRecord]:
-        """What the log holds beyond the cursor, to its end as it is now; at most so many records."""
+        """Yield what the log holds beyond the cursor, to its present end; of at most `most` records."""
         async for record in self.client.trees.read(after=self.cursor, limit=most):
             self.last_read = record.seq
-            pulled = self._pulled(record)
-            if pulled is not None:
-                yield pulled
+            readable = self._readable(record)
+            if readable is not None:
+                yield readable
 
-    async def verdicts_on(self, tree_id: str) -> tuple[Tree, list[TrainingRecord]] | None:
-        """A logged tree of whatever age, and the verdicts on it up to the last record read, oldest first. None where
-        it is gone, corrupt or no tree."""
+    async def tree_with_feedback(self, tree_id: str) -> list[TrainingRecord]:
+        """Return a logged tree of whatever age, then the feedback on it up to the last record read, oldest first.
+
+        Nothing if the tree is gone, corrupt or no tree."""
         try:
             logged = await self.client.trees.get(tree_id)
-            tree = tree_from_dict(logged.tree)
+            tree_from_dict(logged.tree)
         except (NotFound, BadTree):
-            return None
+            return []
         except ServerError as error:
             if error.code != "tree_corrupt":
                 raise
-            logger.warning("%s is corrupt in the log; its verdicts are passed over", tree_id)
-            return None
-        return tree, [_verdict(f, tree_id) for f in logged.feedback if f.seq <= self.last_read and f.train]
+            logger.warning("%s is corrupt in the log; the feedback on it is passed over", tree_id)
+            return []
+        given = [f for f in logged.feedback if f.seq <= self.last_read and f.train]
+        return [
+            TrainingRecord(logged.seq, tree_id, tree=logged.tree),
+            *(TrainingRecord(f.seq, tree_id, feedback=_feedback(f)) for f in given),
+        ]
 
     async def renew(self) -> None:
         """Keep the lease. Raises `LeaseTaken`."""
@@ -132,13 +131,15 @@ class Puller:
             await self._put(None)
 
     async def advance(self, cursor: int) -> None:
-        """Be done with everything up to `cursor`. Raises `LeaseTaken`."""
+        """Move the cursor: everything up to it is done with. Raises `LeaseTaken`."""
         async with self._one:
             await self._put(cursor)
 
     async def holding(self, work: Coroutine[Any, Any, Done]) -> Done:
-        """Do `work` with the lease renewed every third of its length. Where it is lost the work is cancelled and
-        `LeaseTaken` raised; a server that is away is asked again a third later."""
+        """Do `work`, and renew the lease every third of its length meanwhile.
+
+        If the lease is lost, the work is cancelled and `LeaseTaken` raised; a server that is away is asked again a
+        third later."""
         working, renewing = asyncio.create_task(work), asyncio.create_task(self._renewing())
         try:
             await asyncio.wait((working, renewing), return_when=asyncio.FIRST_COMPLETED)
@@ -179,7 +180,7 @@ class Puller:
         return self.consumer
 
     async def _look_again(self) -> None:
-        """What became of a change whose answer was lost. Raises `LeaseTaken` where somebody else has made one."""
+        """Find out what became of a change whose answer was lost. Raises `LeaseTaken` if somebody else made one."""
         before = self.consumer
         try:
             found = await self.client.consumers.get(self.name)
@@ -203,13 +204,16 @@ class Puller:
             raise RuntimeError("open the puller first")
         return self.consumer
 
-    def _pulled(self, record: LogRecord) -> TrainingRecord | None:
+    def _readable(self, record: LogRecord) -> TrainingRecord | None:
+        """Return what training reads of a record: None if it is set aside, or feedback that may not be learned from."""
         try:
             if isinstance(record, CorruptRecord):
                 raise BadTree(f"corrupt in the log: {record.reason}")
             if isinstance(record, FeedbackRecord):
-                return _checked(record)
-            return TrainingRecord(record.seq, record.tree_id, tree_from_dict(record.tree))
+                feedback = _feedback(record)
+                return TrainingRecord(record.seq, record.tree_id, feedback=feedback) if record.train else None
+            tree_from_dict(record.tree)
+            return TrainingRecord(record.seq, record.tree_id, tree=record.tree)
         except BadTree as error:
             self._set_aside(record, error)
             return None
@@ -223,15 +227,12 @@ class Puller:
         path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
-def _checked(record: FeedbackRecord) -> TrainingRecord | None:
-    """Return the verdict; None if whoever gave it may not feed training. Raises `BadTree`."""
-    if not 0 <= record.outcome <= 1:
-        raise BadTree(f"a verdict of {record.outcome}, which is outside [0, 1]")
-    if record.source not in ("human", "verifier"):
-        raise BadTree(f"a verdict of the source {record.source!r}")
-    return _verdict(record, record.tree_id) if record.train else None
-
-
-def _verdict(given: Feedback | FeedbackRecord, tree_id: str) -> TrainingRecord:
-    source: Literal["human", "verifier"] = "verifier" if given.source == "verifier" else "human"
-    return TrainingRecord(given.seq, tree_id, None, given.outcome, given.node, given.answer, source)
+def _feedback(given: results.Feedback | FeedbackRecord) -> Feedback:
+    """Raises `BadTree` if it is none that can be learned from."""
+    if not 0 <= given.outcome <= 1:
+        raise BadTree(f"feedback of {given.outcome}, which is outside [0, 1]")
+    if given.source not in ("human", "verifier"):
+        raise BadTree(f"feedback of the source {given.source!r}")
+    return Feedback(
+        given.node, given.answer, given.outcome, "verifier" if given.source == "verifier" else "human"
+    )

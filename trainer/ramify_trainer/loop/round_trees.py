@@ -9,30 +9,37 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ramify.rewards import registry
-from ramify.search.codec import tree_from_dict, tree_to_dict
+from ramify.search.codec import tree_from_dict
 from ramify.search.protocols import GradingFailed
 from ramify.search.records import Verdict
 from ramify.search.tree import Tree
-from ramify_trainer.learning.labels import Feedback, LabelledTree, OutcomeWeights, answer_ends, label_answers
+from ramify_trainer.learning.labels import (
+    Feedback,
+    LabelledTree,
+    OutcomeWeights,
+    answer_ends,
+    label_answers,
+)
 from ramify_trainer.loop.puller import TrainingRecord
 from ramify_trainer.loop.state import replacing
 
-FetchTree = Callable[[str], Awaitable[tuple[Tree, Sequence[TrainingRecord]] | None]]
-"""A logged tree and the verdicts on it; None if it is gone."""
+FetchTree = Callable[[str], Awaitable[Sequence[TrainingRecord]]]
+"""Give a logged tree and the feedback on it; nothing if it is gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class PullCounts:
-    """What a round has pulled."""
+    """Numbers of what a round has pulled."""
 
     records: int
     verdicts: int
+    """Records that are feedback."""
     revisited: int
-    """Trees of earlier rounds that are there again for their new verdicts."""
+    """Trees of earlier rounds that are there again for new feedback on them."""
     carried: int
     """Trees of the rounds before that taught nothing that stayed."""
 
@@ -40,39 +47,42 @@ class PullCounts:
 async def freeze(
     records: AsyncIterator[TrainingRecord],
     path: Path,
-    earlier: FetchTree | None = None,
+    fetch_tree: FetchTree | None = None,
     *,
     round_: int = 1,
     carried: Sequence[bytes] = (),
 ) -> PullCounts:
     """Keep what was pulled, one JSON object a line; trees that are not to be trained on are left out.
 
-    A verdict on a tree that is not among the records brings that tree with it, and every verdict on it so far. carried:
-    the lines that `unlearned` gave of the round before; they come first."""
-    seen = {line["tree_id"] for line in map(json.loads, carried) if line["tree"] is not None}
-    known = len(seen)
-    late: dict[str, None] = {}
+    Feedback on a tree that is not among the records brings that tree with it, and all feedback on it so far.
+    carried: the lines that `unlearned` gave of the round before; they come first."""
+    in_file = {line["tree_id"] for line in map(json.loads, carried) if line["tree"] is not None}
+    carried_trees = len(in_file)
+    elsewhere: dict[str, None] = {}
     count = verdicts = revisited = 0
     with replacing(path) as file:
         file.writelines(carried)
         async for record in records:
-            count, verdicts = count + 1, verdicts + (record.tree is None)
+            count += 1
             if record.tree is not None:
-                seen.add(record.tree_id)
-            if record.tree is not None or record.tree_id in seen:
+                in_file.add(record.tree_id)
+            else:
+                verdicts += 1
+            if record.tree_id in in_file:
                 file.write(_line(record, round_))
             else:
-                late[record.tree_id] = None
-        for tree_id in late:
-            found = None if earlier is None else await earlier(tree_id)
-            if found is not None and found[0].train:
+                elsewhere[record.tree_id] = None
+        # Feedback on a tree that an earlier round has read: the tree is learned from again.
+        for tree_id in elsewhere:
+            logged = [] if fetch_tree is None else await fetch_tree(tree_id)
+            if logged and _is_trained_on(logged[0]):
                 revisited += 1
-                file.writelines(_line(r, round_) for r in (TrainingRecord(0, tree_id, found[0]), *found[1]))
-    return PullCounts(count, verdicts, revisited, known)
+                file.writelines(_line(each, round_) for each in logged)
+    return PullCounts(count, verdicts, revisited, carried_trees)
 
 
 def unlearned(path: Path, since: int) -> list[bytes]:
-    """The lines of a round's file that were first pulled in the round `since` or later; none if there is no file."""
+    """Return the lines of a round's file that were first pulled in the round `since` or later; none without a file."""
     if not path.exists():
         return []
     with path.open("rb") as lines:
@@ -80,52 +90,49 @@ def unlearned(path: Path, since: int) -> list[bytes]:
 
 
 def _line(record: TrainingRecord, round_: int) -> bytes:
-    """One line of the file; empty for a tree that is not to be trained on. round_: the one that has pulled it."""
-    if record.tree is not None and not record.tree.train:
+    """Return a line of the file; empty for a tree that is not to be trained on. round_: the round that pulled it."""
+    if record.tree is not None and not _is_trained_on(record):
         return b""
-    said = {
-        "round": round_,
-        "tree_id": record.tree_id,
-        "tree": None if record.tree is None else tree_to_dict(record.tree),
-        "outcome": record.outcome,
-        "node": record.node,
-        "answer": record.answer,
-        "source": record.source,
-    }
-    return json.dumps(said).encode() + b"\n"
+    feedback = None if record.feedback is None else asdict(record.feedback)
+    kept = {"round": round_, "tree_id": record.tree_id, "tree": record.tree, "feedback": feedback}
+    return json.dumps(kept).encode() + b"\n"
 
 
-async def labelled(
+def _is_trained_on(record: TrainingRecord) -> bool:
+    return record.tree is not None and bool(record.tree.get("train", True))
+
+
+async def label_trees(
     path: Path, weights: OutcomeWeights, staleness: Callable[[str], int]
 ) -> list[LabelledTree]:
-    """The frozen trees with what is known of their answers: the task's verifier asked anew, and later verdicts."""
-    trees, verdicts = await asyncio.to_thread(frozen, path)
+    """Return the frozen trees with what is known of their answers: the task's verifier asked anew, and feedback."""
+    trees, feedback = await asyncio.to_thread(read_trees, path)
     return [
         LabelledTree(
             tree,
-            label_answers(tree, verdicts.get(tree.id, ()), await _graded(tree), weights),
+            label_answers(tree, feedback.get(tree.id, ()), await _grade(tree), weights),
             max((staleness(node.release) for node in tree.nodes[1:]), default=0),
         )
         for tree in trees
     ]
 
 
-def frozen(path: Path) -> tuple[list[Tree], dict[str, list[Feedback]]]:
-    """The trees of a round in their order, and the verdicts by tree, oldest first."""
+def read_trees(path: Path) -> tuple[list[Tree], dict[str, list[Feedback]]]:
+    """Return the trees of a round in their order, and the feedback by tree id, oldest first."""
     trees: list[Tree] = []
-    verdicts: dict[str, list[Feedback]] = {}
+    feedback: dict[str, list[Feedback]] = {}
     with path.open(encoding="utf-8") as lines:
         for record in map(json.loads, lines):
             if record["tree"] is not None:
                 trees.append(tree_from_dict(record["tree"]))
             else:
-                said = Feedback(record["node"], record["answer"], record["outcome"], record["source"])
-                verdicts.setdefault(record["tree_id"], []).append(said)
-    return trees, verdicts
+                feedback.setdefault(record["tree_id"], []).append(Feedback(**record["feedback"]))
+    return trees, feedback
 
 
-async def _graded(tree: Tree) -> dict[int, Verdict | None]:
-    """What the task's verifier says of every finished answer; None where it failed, nothing where there is no task."""
+async def _grade(tree: Tree) -> dict[int, Verdict | None]:
+    """Return the task's verdict on every finished answer, by node id: None if the verifier failed on it; nothing at
+    all if no task can be verified."""
     await asyncio.sleep(0)  # others may go on between two trees
     if tree.task not in registry.gradable() or tree.problem is None:
         return {}
@@ -142,5 +149,5 @@ async def _graded(tree: Tree) -> dict[int, Verdict | None]:
 
 
 def solved_share(trees: Sequence[LabelledTree]) -> float:
-    """The share of trees that hold a right answer."""
+    """Return the share of trees that hold a right answer."""
     return sum(1.0 in t.outcomes.values() for t in trees) / len(trees) if trees else 0.0

@@ -25,7 +25,7 @@ from ramify_trainer.loop.collection import collect
 from ramify_trainer.loop.progress import ComputeThread, RunProgress
 from ramify_trainer.loop.puller import Puller
 from ramify_trainer.loop.release import published, seeded
-from ramify_trainer.loop.round_trees import freeze, frozen, labelled, solved_share, unlearned
+from ramify_trainer.loop.round_trees import freeze, label_trees, read_trees, solved_share, unlearned
 from ramify_trainer.loop.state import RoundRecord, State, folder, lease_owner, plain
 from ramify_trainer.loop.training import Team
 
@@ -153,7 +153,7 @@ class Loop:
         records, current = self.puller.read(self.config.most_records), self.state.current
         carried = await asyncio.to_thread(self._carried)
         found = await freeze(
-            records, self._trees, self.puller.verdicts_on, round_=current.round, carried=carried
+            records, self._trees, self.puller.tree_with_feedback, round_=current.round, carried=carried
         )
         current.records, current.verdicts = found.records, found.verdicts
         current.revisited, current.carried = found.revisited, found.carried
@@ -171,7 +171,7 @@ class Loop:
 
     async def _train(self) -> PhaseSummary:
         state, config, record = self.state, self.config, self.state.current
-        trees = await labelled(self._trees, config.outcomes, state.staleness)
+        trees = await label_trees(self._trees, config.outcomes, state.staleness)
         record.trees, record.steps = len(trees), 0
         if not trees:
             record.reason = "nothing to learn from: the log held no tree since the last round"
@@ -218,7 +218,7 @@ class Loop:
         assert record.release is not None
         facts = {"training_step": record.steps, "metrics": record.gate, "log_cursor": state.upto}
         parts, parent = (self._here / "policy", self._here / "value"), self._release(state.incumbent)
-        trees, _ = await self.worker.run(frozen, self._trees)
+        trees, _ = await self.worker.run(read_trees, self._trees)
         await self.worker.run(published, self.config.weights, record.release, parts, parent, trees, facts)
         await self._record("promoted" if record.promoted else "rejected")
         return {"release": record.release}
