@@ -38,7 +38,7 @@ from ramify.settings import Settings
 from ramify.treelog import TreeLog
 from ramify.weights import Details, Release, load_release, publish
 from ramify_trainer.config import LoopConfig
-from ramify_trainer.gate.value_scores import values
+from ramify_trainer.gate.value_scores import end_values
 from ramify_trainer.learning.labels import LabelledTree
 
 SIZE = 128
@@ -204,7 +204,7 @@ class TrainedEngines(FakeEngines):
         ids = torch.tensor([text.whole])
         logprobs = policy(ids).logits[0].log_softmax(-1)[len(text.prompt) - 1 : -1]
         own = logprobs.gather(1, torch.tensor(text.continuation)[:, None])[:, 0].tolist()
-        return Measurement(tuple(own), (False,) * len(own), values(value, [text.whole])[0])
+        return Measurement(tuple(own), (False,) * len(own), end_values(value, [text.whole])[0])
 
     def give_up(self, reason: str) -> None:
         self.dead_reason = reason

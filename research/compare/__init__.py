@@ -3,10 +3,7 @@
 | module | what it does |
 |---|---|
 | `config` | the arms, and the loop that each of them is |
-| `searched` | accuracy with search, asked of the server |
-| `record` | what an arm had come to after a round, kept on disk |
+| `points` | what an arm had come to after a round, kept on disk; means over seeds |
 | `run` | one arm after another, each against a server of its own |
-| `summary` | means over seeds, and the steps that an arm needs for another's accuracy |
-| `paired` | where every run ended, and what parts any two of one seed |
-| `report` | the table, the same as JSON, and the curves |
+| `report` | the tables, the same as JSON, and the curves |
 """

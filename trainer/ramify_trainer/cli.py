@@ -33,13 +33,13 @@ app = typer.Typer(no_args_is_help=True, help="Train what a tree search found bac
 def main() -> None:
     """Train what a tree search found back into the weights."""
     # OpenMP reads it when torch is loaded. Threads that spin while they wait take the cores from whoever else needs
-    # them, the server's engines first: on a busy machine training with two threads was 15 times slower so.
+    # them, the server's engines first: on a busy machine this made training with two threads 15 times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @contextmanager
 def refusing(command: str) -> Iterator[None]:
-    """What cannot be done is said in one line."""
+    """Say in one line what cannot be done, and exit with 1."""
     try:
         yield
     except (TrainerError, RamifyError, weights.WeightsError, BadDataset, OSError, ValueError) as error:
@@ -50,7 +50,7 @@ def refusing(command: str) -> Iterator[None]:
 
 
 def log_to_stderr() -> None:
-    """One line an event, times in UTC, and no bars of other people's."""
+    """Log one line an event, times in UTC, without the progress bars of libraries."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()

@@ -14,53 +14,55 @@ from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import OutcomeWeights
 
 
-class FromBase(BaseModel):
-    """A TOML file about training from a base."""
-
+class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+
+class FromBase(_Section):
+    """A TOML file about training from a base."""
+
     base: str = "shipped"
-    """The release that training starts from: `shipped`, or a directory."""
+    """Release that training starts from: `shipped`, or a directory."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """A `base` that is a relative path is relative to the file. Raises `pydantic.ValidationError` for unknown or
-        wrong keys, `tomllib.TOMLDecodeError`, `OSError`."""
-        found = cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-        if found.base == "shipped":
-            return found
-        return found.model_copy(update={"base": str(path.parent / found.base)})
+        """Read a file. A `base` that is a relative path is relative to the file.
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+        Raises `pydantic.ValidationError` for unknown or wrong keys, `tomllib.TOMLDecodeError`, `OSError`."""
+        settings = cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        if settings.base == "shipped":
+            return settings
+        return settings.model_copy(update={"base": str(path.parent / settings.base)})
 
 
 class ServerConfig(_Section):
     """The server that searches and serves. Keys come from files, else from `RAMIFY_API_KEY`, `RAMIFY_ADMIN__KEY`."""
 
     url: str = "http://127.0.0.1:8000"
+    """Address of the API."""
     admin_url: str = "http://127.0.0.1:8001"
+    """Address of the admin API."""
     key_file: Path | None = None
-    """Scopes search and log."""
+    """File with an API key of the scopes search and log."""
     admin_key_file: Path | None = None
+    """File with the admin key."""
     activate_seconds: float = Field(default=30.0, gt=0)
-    """That running searches may go on when new weights are loaded."""
+    """Seconds that running searches may go on when new weights are to be loaded."""
     lease_seconds: float = Field(default=300.0, ge=1, le=86_400)
-    """That the log's cursor is kept for this trainer; renewed every third of it."""
+    """Seconds that the log's cursor is kept for this trainer; renewed every third of them."""
 
 
 class CollectConfig(_Section):
-    """What a round searches."""
+    """The searches of a round."""
 
     data: str = "countdown:train?numbers=4,5,6"
     """Data set, as `ramify eval --data` takes it."""
     problems: int = Field(default=256, ge=0)
-    """A round; 0: it learns from other people's searches alone."""
+    """Problems a round; 0: it learns from other people's searches alone."""
     search: Mapping[str, Any] = Field(default={"algorithm": "mcts", "budget": {"tokens": 500}})
     """The `search` object of `POST /v1/search`. Its `early_stop` is `off` unless given."""
     sampling: Mapping[str, Any] = Field(default={})
-    """Its `sampling` object."""
+    """The `sampling` object of `POST /v1/search`."""
     concurrency: int = Field(default=32, ge=1, le=1024)
     """Searches at once."""
     timeout: float = Field(default=600.0, gt=0)
@@ -71,54 +73,61 @@ class MeasureConfig(_Section):
     """Held-out problems, answered without search."""
 
     data: str
+    """Data set, as `ramify eval --data` takes it."""
     problems: int = Field(default=200, ge=1)
+    """Problems drawn from it."""
     answers: int = Field(default=16, ge=1)
     """k of mean@k: answers to each problem at temperature 1."""
     max_tokens: int = Field(default=40, ge=1)
-    """Of one answer."""
+    """Longest answer, in tokens."""
 
 
 class GateConfig(MeasureConfig):
-    """Limits of the harm, shown with 95 % confidence on the dev split, that rejects a candidate. `ramify-trainer
-    gate-power` simulates how often which harm is found."""
+    """The harm that rejects a candidate, if it is shown with 95 % confidence on the dev split.
+
+    `ramify-trainer gate-power` simulates how often which harm is noticed."""
 
     data: str = "countdown:dev?numbers=4,5,6"
+    """Data set, as `ramify eval --data` takes it."""
     margin: float = Field(default=0.01, ge=0, le=1)
-    """How much worse the policy's mean@k may be shown to be, in accuracy; 1 lets everything pass."""
+    """Largest loss of mean@k, in accuracy, that still passes; 1 lets everything pass."""
     greedy_margin: float = Field(default=0.05, ge=0, le=1)
-    """The same of its greedy accuracy, which is noisier."""
+    """The same of greedy accuracy, which is noisier."""
     value_answers: int = Field(default=4, ge=0)
     """Sampled answers to each problem, of the candidate and of the incumbent, that the value models judge; 0 leaves
     the value model out of the gate."""
     value_margin: float | None = Field(default=None, ge=0, le=1)
-    """How much worse the value model may be shown to be, in AUC and in Brier score; none: `margin`."""
+    """The same of the value model's AUC and Brier score; none: `margin`."""
 
 
 class HeldOutConfig(MeasureConfig):
-    """What the report shows; never used to decide anything."""
+    """The problems of the report; never used to decide anything."""
 
     data: str = "countdown:test?numbers=4,5,6"
+    """Data set, as `ramify eval --data` takes it."""
     problems: int = Field(default=300, ge=1)
+    """Problems drawn from it."""
 
 
 class ServiceConfig(_Section):
-    """`ramify-trainer run`: when a round begins, and where the trainer answers /livez, /readyz and /metrics."""
+    """`ramify-trainer run`: when a round begins, and the address of /livez, /readyz and /metrics."""
 
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = Field(default=8002, ge=0, le=65_535)
-    """0 takes a free one."""
+    """Port to listen on; 0 takes a free one, which the log names."""
     pause_seconds: float = Field(default=0.0, ge=0)
-    """Between the end of a round and the next."""
+    """Seconds between the end of a round and the next."""
     min_backlog: int = Field(default=0, ge=0)
-    """Records of the log, trees and later verdicts, that must wait before a round begins."""
+    """Records of the log, trees and feedback, that must wait before a round begins."""
     poll_seconds: float = Field(default=5.0, gt=0)
-    """Between two looks at the server and at the backlog."""
+    """Seconds between two looks at the server and at the backlog."""
     stall_seconds: float = Field(default=900.0, gt=0)
-    """Without progress, after which /readyz is 503."""
+    """Seconds without progress after which /readyz is 503."""
     stop_seconds: float = Field(default=30.0, ge=0)
-    """That SIGTERM leaves the present step; what it cannot end then is done again after the next start."""
+    """Seconds that SIGTERM leaves the present step; what has not ended then is done again after the next start."""
     longest_wait_seconds: float = Field(default=60.0, gt=0)
-    """Between two tries while the server is away; the waits begin at 1 s and double."""
+    """Longest wait between two tries while the server is away; the waits begin at 1 s and double."""
 
 
 class LoopConfig(FromBase):
@@ -127,14 +136,15 @@ class LoopConfig(FromBase):
     name: str = Field(default="loop", pattern=r"^[A-Za-z0-9_.-]{1,40}$")
     """Part of every Idempotency-Key: another run searches anew. Also the log's consumer."""
     seed: int = Field(default=0, ge=0)
+    """Seed of problems, searches, training and measurements."""
     rounds: int | None = Field(default=None, ge=1)
-    """Of the run; none: until it is stopped."""
+    """Rounds of the run; none: until it is stopped."""
     weights: Path = Path("runs/weights")
     """Folder of releases, the server's `weights`. The base is copied into it."""
     state: Path = Path("runs/loop")
-    """Where the run keeps what it needs to go on."""
+    """Folder for everything that the run needs to go on."""
     most_records: int = Field(default=10_000, ge=1, le=10_000)
-    """That a round reads of the log; the rest waits for the next one."""
+    """Records of the log that a round reads at most; the rest waits for the next one."""
     server: ServerConfig = ServerConfig()
     service: ServiceConfig = ServiceConfig()
     collect: CollectConfig = CollectConfig()
@@ -145,7 +155,7 @@ class LoopConfig(FromBase):
 
 
 def key_in(path: Path | None) -> str | None:
-    """An API key in a file. Raises `TrainerError`."""
+    """Return the API key in a file. Raises `TrainerError`."""
     try:
         return None if path is None else path.read_text(encoding="utf-8").strip()
     except OSError as error:

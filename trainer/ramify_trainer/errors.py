@@ -1,10 +1,10 @@
-"""What a trainer refuses or cannot do; the message says what to change."""
+"""Errors of a trainer; the message says what to change."""
 
 from __future__ import annotations
 
 
 class TrainerError(Exception):
-    """Any of them."""
+    """Any error of the trainer's own."""
 
 
 class LeaseTaken(TrainerError):

@@ -1,6 +1,6 @@
 """/livez, /readyz and /metrics of `ramify-trainer run`: three GETs without bodies or secrets.
 
-What is counted over rounds comes from the state file, so that it goes on where it was after a restart.
+Counts over rounds come from the state file, so that they go on after a restart.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ramify_trainer.loop.state import RoundResult, State
 
 @dataclass
 class Health:
-    """Written by the service."""
+    """The readiness of the trainer, kept by the service: the server answers, the lease is held, the phase gets on."""
 
     loop: Loop
     stall_seconds: float
     away: str | None = "it was not asked yet"
-    """Why the server does not count as there; None where it does."""
+    """Reason why the server counts as away; None if it is there."""
 
     @property
     def leased(self) -> bool:
@@ -35,7 +35,7 @@ class Health:
 
     @property
     def reason(self) -> str | None:
-        """Why the trainer is not ready; None where it is."""
+        """Reason why the trainer is not ready; None if it is."""
         watch = self.loop.watch
         if self.away is not None:
             return f"the server at {self.loop.config.server.url} is away: {self.away}"

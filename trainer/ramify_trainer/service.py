@@ -1,8 +1,8 @@
-"""Rounds until it is told to stop, whatever the server does meanwhile.
+"""`ramify-trainer run`: rounds until it is told to stop, whatever the server does meanwhile.
 
 The server may go away at any time: the phase is tried again, after waits that double up to a bound, until it is back;
 every phase may be done again from its beginning, so nothing of the round is lost. SIGTERM or SIGINT ends the present
-step, within `stop_seconds`; what has not ended then is left where it is, as by a kill, and done again after the next
+step, within `stop_seconds`; what has not ended then is left as it is, as by a kill, and done again after the next
 start. A second signal ends the process at once. A lost lease ends it too: whoever holds it moves the cursor now.
 """
 
@@ -40,11 +40,12 @@ STOPPED, FAILED, INTERRUPTED = 0, 1, 130
 """Exit codes: done, or stopped by a signal; something that waiting does not mend, or a run of which the server took no
 release; a second signal."""
 PROBE_SECONDS = 10.0
-"""That the server has to answer whether it is there."""
+"""Seconds that the server has to answer whether it is there."""
 
 
 def run(config: LoopConfig, tell: PhaseProgress) -> int:
-    """The process's exit code. Under `torchrun` the first process runs the service, and the others train with it.
+    """Return the process's exit code. Under `torchrun` the first process runs the service, and the others train with
+    it.
 
     Raises `TrainerError`, `WeightsError` and `RamifyError` that waiting does not mend."""
     team = Team.joined()
@@ -76,11 +77,11 @@ class Service:
         self.health = Health(loop, self.settings.stall_seconds)
         self.metrics = Metrics(self.health)
         self.url: str | None = None
-        """Where it answers; None before it does."""
+        """Address at which it answers; None before it does."""
         self._told = asyncio.Event()
 
     async def run(self) -> int:
-        """Until all rounds are done, or a signal."""
+        """Serve until all rounds are done, or a signal comes."""
         try:
             listener = bind(
                 self.settings.host,
@@ -126,7 +127,7 @@ class Service:
         return STOPPED
 
     async def _end(self, working: asyncio.Task[None]) -> None:
-        """Have the present step end; where it takes too long, the process ends instead."""
+        """Have the present step end; if it takes too long, the process ends instead."""
         seconds, phase = self.settings.stop_seconds, self.loop.watch.phase
         logger.info("stopping: %s has %g s to end its step", phase, seconds)
         working.cancel()
@@ -136,7 +137,7 @@ class Service:
             _leave(STOPPED)
 
     async def _work(self) -> None:
-        """All rounds, started again whenever the server was away."""
+        """Do all rounds, started again whenever the server was away."""
         longest, watch = self.settings.longest_wait_seconds, self.loop.watch
         pauses, before = waits(longest), 0
         while True:
@@ -170,7 +171,7 @@ class Service:
             watch.progressed(0, 0)
 
     async def _wait(self) -> None:
-        """Until there is enough to read, where a round is about to begin."""
+        """Wait until there is enough to read, if a round is about to begin."""
         wanted, puller = self.settings.min_backlog, self.loop.puller
         if self.loop.state.phase != "collect" or not wanted:
             return
@@ -223,7 +224,7 @@ FIRST_WAIT = 1.0
 
 
 def passing(error: BaseException) -> bool:
-    """Whether the same may succeed later without anybody changing anything here."""
+    """Return True if the same may succeed later without anybody changing anything here."""
     if isinstance(error, CollectionFailed):
         return error.__cause__ is not None and passing(error.__cause__)
     if isinstance(error, Conflict):
@@ -232,7 +233,7 @@ def passing(error: BaseException) -> bool:
 
 
 def waits(longest: float) -> Iterator[float]:
-    """Seconds between tries: they double up to `longest`."""
+    """Yield seconds between tries: they double up to `longest`."""
     wait = min(FIRST_WAIT, longest)
     while True:
         yield wait

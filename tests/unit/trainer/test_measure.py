@@ -10,7 +10,7 @@ import pytest
 from models import write_chat_policy
 from ramify.engines.tokenizer import Tokenizer
 from ramify_trainer.config import MeasureConfig
-from ramify_trainer.gate.policy_scores import measured, require_askable
+from ramify_trainer.gate.policy_scores import require_askable, score_policy
 from ramify_trainer.loop.progress import ComputeThread
 
 pytestmark = pytest.mark.anyio
@@ -39,7 +39,7 @@ async def test_the_gate_asks_in_the_very_tokens_that_the_server_gives_the_model(
     policy = write_chat_policy(tmp_path / "policy")
     config, server = MeasureConfig(data=data, problems=2, answers=2, max_tokens=4), Tokenizer(policy)
     require_askable(policy, config, 0)
-    found = await measured(policy, config, 0, tmp_path / "kept.json", ComputeThread(), keep=1)
+    found = await score_policy(policy, config, 0, tmp_path / "kept.json", ComputeThread(), keep=1)
     assert {name: list(answers[0].prompt) for name, answers in found.answers.items()} == {
         "chat": server.encode_chat(TURNS),
         "text": server.encode("3 + 4 ="),

@@ -18,7 +18,14 @@ from ramify.weights import load_release, shipped
 from ramify.weights.manifest import Action
 from ramify_trainer.gate.decision import Comparison, decide
 from ramify_trainer.gate.policy_scores import PolicyScores, SampledAnswer
-from ramify_trainer.gate.value_scores import ValuePredictions, _places, compared, judged, pool_answers, values
+from ramify_trainer.gate.value_scores import (
+    ValuePredictions,
+    _places,
+    compare_values,
+    end_values,
+    pool_answers,
+    predict_values,
+)
 
 PROBLEMS = 100
 
@@ -57,25 +64,25 @@ def test_errors_by_hand() -> None:
 
 
 def test_the_same_model_is_no_worse_and_a_clearly_worse_one_is_found() -> None:
-    assert {c.high for c in compared("best", noisy(0.4), noisy(0.4), 0.02, 0)} == {0.0}
-    worse = compared("incumbent", noisy(1.5), noisy(0.4), 0.02, 0)
+    assert {c.high for c in compare_values("best", noisy(0.4), noisy(0.4), 0.02, 0)} == {0.0}
+    worse = compare_values("incumbent", noisy(1.5), noisy(0.4), 0.02, 0)
     assert [c.figure for c in worse] == ["value_auc", "value_brier"]
     assert all(c.difference < c.high < -0.05 and not c.passed for c in worse)
-    better = compared("incumbent", noisy(0.4), noisy(1.5), 0.02, 0)
+    better = compare_values("incumbent", noisy(0.4), noisy(1.5), 0.02, 0)
     assert all(0 < c.difference < c.high and c.passed for c in better)
 
 
 def test_what_cannot_be_told_is_left_out() -> None:
     right = of(np.array([0.5, 0.6]), np.array([1, 1]))
-    assert [c.figure for c in compared("best", right, right, 0.0, 0)] == ["value_brier"]
+    assert [c.figure for c in compare_values("best", right, right, 0.0, 0)] == ["value_brier"]
     nothing = of(np.array([]), np.array([]))
-    assert compared("best", nothing, nothing, 0.0, 0) == []
+    assert compare_values("best", nothing, nothing, 0.0, 0) == []
     assert nothing.figures() == {}
 
 
 def test_judgements_of_other_texts_are_refused() -> None:
     with pytest.raises(ValueError, match="judged other texts"):
-        compared("best", noisy(0.4), of(np.array([0.5]), np.array([1])), 0.0, 0)
+        compare_values("best", noisy(0.4), of(np.array([0.5]), np.array([1])), 0.0, 0)
 
 
 def test_a_value_model_that_falls_is_enough_to_reject() -> None:
@@ -98,13 +105,13 @@ def test_one_pass_an_answer_gives_the_value_at_every_step_and_at_the_end() -> No
         PolicyScores({"p": 0.0}, {}, {"p": [SampledAnswer(prompt, tokens, True, 1.0)]}),
         PolicyScores({"p": 0.0}, {}, {"p": [SampledAnswer(prompt, cut, False, 0.0)]}),
     )
-    found = judged(base.value_path, (2.0, 0.5), pool, base.manifest.default_action, lambda: None)
+    found = predict_values(base.value_path, (2.0, 0.5), pool, base.manifest.default_action, lambda: None)
     ends = [i for i, t in enumerate(tokens) if tokenizer.decode([t]) == "\n"]
     assert found.finished.tolist() == [False, False, True, False]
     assert found.outcome.tolist() == [1.0, 1.0, 1.0, 0.0]
     model = AutoModelForSequenceClassification.from_pretrained(base.value_path, dtype=torch.float32).eval()
     texts = [[*prompt, *tokens[: end + 1]] for end in (*ends, len(tokens) - 1, ends[0])]
-    assert found.value.tolist() == pytest.approx(values(model, texts, (2.0, 0.5)), abs=1e-6)
+    assert found.value.tolist() == pytest.approx(end_values(model, texts, (2.0, 0.5)), abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The gate phase: a candidate measured, and held against the incumbent and the best release so far."""
+"""The gate phase: measure a candidate, and hold it against the incumbent and the best release so far."""
 
 from __future__ import annotations
 
@@ -8,61 +8,70 @@ from pathlib import Path
 from ramify.weights import Release
 from ramify_trainer.config import GateConfig
 from ramify_trainer.gate.decision import Comparison, GateDecision, decide
-from ramify_trainer.gate.policy_scores import PolicyScores, measured
-from ramify_trainer.gate.value_scores import AnswerPool, ValuePredictions, compared, judged, pool_answers
+from ramify_trainer.gate.policy_scores import PolicyScores, score_policy
+from ramify_trainer.gate.value_scores import (
+    AnswerPool,
+    ValuePredictions,
+    compare_values,
+    pool_answers,
+    predict_values,
+)
 from ramify_trainer.loop.progress import ComputeThread
 
 
 class Gate:
-    """`folder` keeps what releases were measured at."""
+    """The gate of a run. `folder` keeps the scores of releases."""
 
     def __init__(self, config: GateConfig, seed: int, folder: Path, worker: ComputeThread) -> None:
         self.config, self.seed, self.folder, self.worker = config, seed, folder, worker
 
-    async def measured(self, policy: Path, kept: Path) -> PolicyScores:
-        """A policy on the gate's problems; from `kept` where it was measured before."""
-        return await measured(policy, self.config, self.seed, kept, self.worker, self.config.value_answers)
+    async def scores_of(self, release: Release) -> PolicyScores:
+        """Return the scores of a release that is or was served."""
+        return await self._scores(release.policy_path, self.folder / f"{release.id}.json")
 
-    async def of(self, release: Release) -> PolicyScores:
-        """A release that is or was served."""
-        return await self.measured(release.policy_path, self.folder / f"{release.id}.json")
-
-    def keep(self, kept: Path, release: str) -> None:
-        """What a candidate was measured at is what the release is measured at."""
+    def keep(self, scores: Path, release: str) -> None:
+        """Keep a candidate's scores as those of the release that it has become."""
         self.folder.mkdir(exist_ok=True)
-        shutil.copyfile(kept, self.folder / f"{release}.json")
+        shutil.copyfile(scores, self.folder / f"{release}.json")
 
     async def decide(
-        self, here: Path, incumbent: Release, best: Release
+        self, candidate: Path, incumbent: Release, best: Release
     ) -> tuple[GateDecision, dict[str, float]]:
-        """On the candidate in `here`, whose policy is measured into `here/gate.json`; and all figures."""
-        policy = await self.measured(here / "policy", here / "gate.json")
-        before, top = await self.of(incumbent), await self.of(best)
+        """Decide on the candidate in a round's folder, and keep its scores there as `gate.json`; also all figures."""
+        policy = await self._scores(candidate / "policy", candidate / "gate.json")
+        before, top = await self.scores_of(incumbent), await self.scores_of(best)
         figures = policy.figures()
-        also: list[Comparison] = []
+        value_comparisons: list[Comparison] = []
         if self.config.value_answers:
-            found, also = await self._values(here / "value", pool_answers(before, policy), incumbent, best)
-            figures |= found.figures()
+            pool = pool_answers(before, policy)
+            predictions, value_comparisons = await self._values(candidate / "value", pool, incumbent, best)
+            figures |= predictions.figures()
         margins = self.config.margin, self.config.greedy_margin
-        decision = decide(policy, before, top, margins[0], self.seed, also, margins[1])
+        decision = decide(policy, before, top, margins[0], self.seed, value_comparisons, margins[1])
         return decision, {**figures, **decision.figures()}
+
+    async def _scores(self, policy: Path, kept: Path) -> PolicyScores:
+        return await score_policy(
+            policy, self.config, self.seed, kept, self.worker, self.config.value_answers
+        )
 
     async def _values(
         self, candidate: Path, pool: AnswerPool, incumbent: Release, best: Release
     ) -> tuple[ValuePredictions, list[Comparison]]:
-        """The value models on the same answers: those of the policies before and after."""
-        ours = await self._judged(candidate, incumbent, pool)
+        """Compare the value models on the same answers: those of the policies before and after."""
+        ours = await self._predict(candidate, incumbent, pool)
         margin = self.config.margin if self.config.value_margin is None else self.config.value_margin
-        also: list[Comparison] = []
+        comparisons: list[Comparison] = []
+        theirs = ours
         for against, release in {"incumbent": incumbent, "best": best}.items():
             if against == "incumbent" or release.id != incumbent.id:
-                theirs = await self._judged(release.value_path, release, pool)
-            also += compared(against, ours, theirs, margin, self.seed)
-        return ours, also
+                theirs = await self._predict(release.value_path, release, pool)
+            comparisons += compare_values(against, ours, theirs, margin, self.seed)
+        return ours, comparisons
 
-    async def _judged(self, value: Path, of: Release, pool: AnswerPool) -> ValuePredictions:
-        """`of` says how the value is calibrated and what a step is: a candidate inherits both."""
-        calibration, action = of.manifest.calibration, of.manifest.default_action
+    async def _predict(self, value: Path, like: Release, pool: AnswerPool) -> ValuePredictions:
+        """`like` says how the value is calibrated and what a step is: a candidate inherits both."""
+        calibration, action = like.manifest.calibration, like.manifest.default_action
         return await self.worker.run(
-            judged, value, (calibration.a, calibration.b), pool, action, self.worker.check
+            predict_values, value, (calibration.a, calibration.b), pool, action, self.worker.check
         )

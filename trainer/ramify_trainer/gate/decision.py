@@ -2,13 +2,13 @@
 
 A harm test: a candidate is rejected if the upper end of a one-sided 95 % interval of some figure's difference lies
 below minus the margin, that is if it is worse by more than the margin with 95 % confidence. Noise alone then seldom
-rejects one, and a small gate rejects less instead of rejecting what it cannot measure; `gate_power` says how much.
+rejects one, and a small gate rejects less instead of rejecting what it cannot measure; `power` says how much.
 (2026-11-28: the lower end had to lie above minus the margin, which threw away most rounds that were truly better.)
 
 Both comparisons are paired by problem, on the dev split, without search. Comparing with the best so far as well keeps a
 margin from ratcheting down: a series of candidates each a little worse than the last would otherwise all pass. Greedy
-accuracy is one answer a problem, the noisiest figure, and has a wider margin of its own. What is compared of the value
-models comes from `valuing`.
+accuracy is one answer a problem, the noisiest figure, and has a wider margin of its own. The comparisons of the value
+models come from `value_scores`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Comparison:
     high: float
     """Upper end of the one-sided 95 % bootstrap interval: with 95 % confidence the candidate is no better than that."""
     margin: float
-    """How much worse it may be shown to be; at 1 anything passes, since nothing is worse by more."""
+    """Largest loss that still passes; at 1 anything passes, since nothing is worse by more."""
 
     @property
     def passed(self) -> bool:
@@ -43,12 +43,14 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class GateDecision:
+    """The gate's ruling on a candidate, and the comparisons that it rests on."""
+
     promoted: bool
     comparisons: tuple[Comparison, ...]
 
     @property
     def reason(self) -> str:
-        """One line for people."""
+        """The decision in one line, for people."""
         worst = min(self.comparisons, key=lambda c: c.high + c.margin)
         verdict = "promoted" if self.promoted else "rejected"
         return (
@@ -57,13 +59,13 @@ class GateDecision:
         )
 
     def figures(self) -> dict[str, float]:
-        """For the record."""
-        found = {"promoted": float(self.promoted)}
+        """Return the decision and its comparisons as numbers, for the record."""
+        figures = {"promoted": float(self.promoted)}
         for c in self.comparisons:
-            found[f"{c.figure}_margin"] = c.margin
-            found[f"{c.figure}_against_{c.against}"] = c.difference
-            found[f"{c.figure}_against_{c.against}_high"] = c.high
-        return found
+            figures[f"{c.figure}_margin"] = c.margin
+            figures[f"{c.figure}_against_{c.against}"] = c.difference
+            figures[f"{c.figure}_against_{c.against}_high"] = c.high
+        return figures
 
 
 def decide(
@@ -75,16 +77,17 @@ def decide(
     also: Sequence[Comparison] = (),
     greedy_margin: float = 1.0,
 ) -> GateDecision:
-    """Promoted unless a comparison shows harm. margin: of mean@k; `also`: comparisons of the value models.
+    """Promote the candidate unless a comparison shows harm.
 
-    Raises `ValueError` if problems differ."""
+    margin: of mean@k; also: comparisons of the value models. Raises `ValueError` if problems differ."""
     margins = {"greedy": greedy_margin, "mean": margin}
-    found = _against("incumbent", candidate, incumbent, margins, seed)
+    comparisons = _against("incumbent", candidate, incumbent, margins, seed)
     if best == incumbent:
-        found += [replace(one, against="best") for one in found]
+        comparisons += [replace(one, against="best") for one in comparisons]
     else:
-        found += _against("best", candidate, best, margins, seed)
-    return GateDecision(all(c.passed for c in (*found, *also)), (*found, *also))
+        comparisons += _against("best", candidate, best, margins, seed)
+    every = (*comparisons, *also)
+    return GateDecision(all(c.passed for c in every), every)
 
 
 def _against(

@@ -33,53 +33,53 @@ class SampledAnswer:
     """Token ids."""
     tokens: tuple[int, ...]
     finished: bool
-    """Whether it came to its end; else it was cut and counts as wrong."""
+    """False: it was cut before its end and counts as wrong."""
     outcome: float
-    """1 where it is right, else 0."""
+    """1 if it is right, else 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyScores:
-    """A policy on the dev problems, without search."""
+    """Scores of a policy on held-out problems, without search."""
 
     greedy: Scores
     mean: Scores
-    """mean@k."""
+    """mean@k, by problem."""
     answers: Mapping[str, Sequence[SampledAnswer]] = field(default_factory=dict)
     """Some of the sampled answers by problem, for value models to judge."""
 
     @property
     def level(self) -> float:
-        """Greedy accuracy and mean@k, averaged: what makes a release the best so far. [0, 1]"""
+        """The average of greedy accuracy and mean@k, [0, 1]: the release with the highest is the best so far."""
         return sum(self.figures().values()) / 2
 
     def figures(self) -> dict[str, float]:
-        """Means over the problems, [0, 1]."""
+        """Return the means over the problems, [0, 1]."""
         return {
             "greedy": sum(self.greedy.values()) / len(self.greedy),
             "mean_at_k": sum(self.mean.values()) / len(self.mean),
         }
 
 
-async def measured(
+async def score_policy(
     policy: Path, config: MeasureConfig, seed: int, kept: Path, worker: ComputeThread, keep: int = 0
 ) -> PolicyScores:
-    """The policy in a Hugging Face directory; what was measured before is read from `kept`.
+    """Score the policy in a Hugging Face directory, and keep its scores in the file `kept`; read them if it is there.
 
     keep: sampled answers to each problem that stay with the scores. An answer on which the verifier itself fails
     counts as wrong."""
-    known = read_scores(kept)
-    if known is not None:
-        return known
+    scores = read_scores(kept)
+    if scores is not None:
+        return scores
     examples = datasets.load(config.data, config.problems, seed=seed)
     drawn = await worker.run(_draw, policy, examples, config, seed, worker.check)
-    found = await _graded(examples, drawn, keep)
+    found = await _grade(examples, drawn, keep)
     _keep(found, kept)
     return found
 
 
 def require_askable(policy: Path, config: MeasureConfig, seed: int) -> None:
-    """See to it, before anything is paid for, that `measured` can ask this model these problems.
+    """Make sure, before anything is paid for, that `score_policy` can ask this model these problems.
 
     Raises `ramify.rewards.errors.BadDataset`, or `ValueError` naming the problem that the model cannot be asked."""
     tokenizer = AutoTokenizer.from_pretrained(policy)
@@ -93,17 +93,17 @@ def _keep(found: PolicyScores, kept: Path) -> None:
 
 
 def read_scores(kept: Path) -> PolicyScores | None:
-    """What was measured before; None where nothing was."""
+    """Return the scores in a file; None if there is none."""
     if not kept.exists():
         return None
-    found = json.loads(kept.read_text(encoding="utf-8"))
+    scores = json.loads(kept.read_text(encoding="utf-8"))
     answers = {
         problem: [
             SampledAnswer(tuple(a["prompt"]), tuple(a["tokens"]), a["finished"], a["outcome"]) for a in group
         ]
-        for problem, group in found.get("answers", {}).items()
+        for problem, group in scores.get("answers", {}).items()
     }
-    return PolicyScores(found["greedy"], found["mean"], answers)
+    return PolicyScores(scores["greedy"], scores["mean"], answers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class _Drawn:
 
     prompts: list[list[int]]
     greedy: list[list[str]]
-    """Texts; of a cut answer none, which is wrong."""
+    """Texts; an empty one, which is wrong, for a cut answer."""
     texts: list[list[str]]
     tokens: list[list[list[int]]]
 
@@ -146,7 +146,7 @@ def _draw(
     return _Drawn(prompts, greedy, texts(sampled), sampled)
 
 
-async def _graded(examples: Sequence[Example], drawn: _Drawn, keep: int) -> PolicyScores:
+async def _grade(examples: Sequence[Example], drawn: _Drawn, keep: int) -> PolicyScores:
     greedy, mean, answers = {}, {}, {}
     for i, example in enumerate(examples):
         known = await _outcomes(example, {*drawn.greedy[i], *drawn.texts[i]})
@@ -161,7 +161,8 @@ async def _graded(examples: Sequence[Example], drawn: _Drawn, keep: int) -> Poli
 
 
 def _tokens(tokenizer: Any, example: Example) -> list[int]:
-    """The prompt as the server would read it. Raises `ValueError` naming the problem that the model cannot be asked."""
+    """Return the prompt as the server would read it. Raises `ValueError` that names the problem if the model cannot be
+    asked it."""
     try:
         if example.messages:
             return chat_tokens(tokenizer, [{"role": m.role, "content": m.content} for m in example.messages])
@@ -171,7 +172,7 @@ def _tokens(tokenizer: Any, example: Example) -> list[int]:
 
 
 async def _outcomes(example: Example, texts: set[str]) -> dict[str, float]:
-    """1 for a right text, 0 for a wrong one or for none."""
+    """Return 1 for a right text, 0 for a wrong one or for an empty one."""
     await asyncio.sleep(0)  # others may go on between two problems
     task = registry.task(example.task, example.problem)
     known: dict[str, float] = {"": 0.0}

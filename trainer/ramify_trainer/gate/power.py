@@ -41,7 +41,7 @@ class GateSize:
 
 
 def promoted_share(size: GateSize, effect: float, trials: int, seed: int = 0) -> float:
-    """The share of `trials` rounds that are promoted, of candidates that are better by `effect` (in accuracy, may be
+    """Return the share of `trials` rounds that are promoted, if candidates are better by `effect` (in accuracy, may be
     negative) than an incumbent that is the best so far as well."""
     random = np.random.default_rng(seed)
     promoted = 0
@@ -55,7 +55,7 @@ def promoted_share(size: GateSize, effect: float, trials: int, seed: int = 0) ->
 
 
 def _round(size: GateSize, effect: float, random: np.random.Generator) -> tuple[PolicyScores, PolicyScores]:
-    """The incumbent and the candidate, measured."""
+    """Return the scores of the incumbent and of the candidate."""
     n = size.problems
     before, luck = random.beta(0.5, 1.5, n), random.random(n)
     changed = random.random(n) < size.churn
@@ -65,7 +65,7 @@ def _round(size: GateSize, effect: float, random: np.random.Generator) -> tuple[
 
 
 def _moved(chance: Floats, effect: float) -> Floats:
-    """Chances whose expected mean is moved by `effect`, still in [0, 1]."""
+    """Return chances whose expected mean is moved by `effect`, still in [0, 1]."""
     if effect >= 0:
         return chance + effect * (1 - chance) / (1 - LEVEL)
     return chance * (1 + effect / LEVEL)

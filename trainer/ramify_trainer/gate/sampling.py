@@ -1,4 +1,4 @@
-"""Batched sampling from any Hugging Face causal language model, for measuring weights that are not served."""
+"""Batched sampling from any Hugging Face causal language model, to measure weights that are not served."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def sample(
 ) -> list[list[list[int]]]:
     """Draw `n` answers of at most `max_tokens` tokens to each prompt, in the order of the prompts.
 
-    An answer ends with its end token, where it has one. Temperature 0 takes the likeliest token (n copies of one
+    An answer ends with its end token, if it came to one. Temperature 0 takes the likeliest token (n copies of one
     answer). The same generator state, on the same machine, gives the same answers. Prompts of one length are read
     together, once each, whatever `n`; so no padding is needed."""
     if n < 1 or max_tokens < 1 or temperature < 0:
@@ -47,7 +47,7 @@ def sample(
 
 
 def _groups(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Indices of prompts of one length, at most `size` together."""
+    """Return the indices of prompts of one length, at most `size` together."""
     if 0 in lengths:
         raise ValueError("a prompt has no tokens")
     by_length: dict[int, list[int]] = {}
@@ -65,7 +65,7 @@ def _write(
     eos_ids: Collection[int],
     generator: torch.Generator | None,
 ) -> list[list[list[int]]]:
-    """Answers to prompts [P, T]. Rows that have ended leave the batch once they are a quarter of it."""
+    """Return answers to prompts [P, T]. Rows that have ended leave the batch once they are a quarter of it."""
     out = model(input_ids=prompts, use_cache=True, logits_to_keep=1)
     cache, logits = out.past_key_values, out.logits[:, -1].repeat_interleave(n, dim=0)
     cache.batch_repeat_interleave(n)
@@ -90,7 +90,7 @@ def _write(
 
 
 def _draw(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
-    """One token [R] for logits [R, V]."""
+    """Return one token [R] for logits [R, V]."""
     if not temperature:
         return logits.argmax(dim=-1)
     probabilities = torch.softmax(logits.float() / temperature, dim=-1)

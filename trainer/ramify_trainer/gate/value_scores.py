@@ -28,12 +28,16 @@ from ramify_trainer.gate.decision import Comparison
 from ramify_trainer.gate.policy_scores import PolicyScores, SampledAnswer
 
 BINS = 10
+TOKENS = 16_384
+"""Tokens of one forward pass at most, padding included."""
 Floats = NDArray[np.float64]
+AnswerPool = Mapping[str, Sequence[SampledAnswer]]
+"""Answers by problem."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ValuePredictions:
-    """What a value model says of n texts."""
+    """Values that a value model gives n texts, and what became of the texts."""
 
     problem: NDArray[np.int64]
     """[n], numbered from 0."""
@@ -42,22 +46,22 @@ class ValuePredictions:
     outcome: Floats
     """[n], of the answer that the text became; 0 or 1."""
     finished: NDArray[np.bool_]
-    """[n], whether the text is a whole answer, else one up to the end of a step."""
+    """[n]: True for a whole answer, False for one up to the end of a step."""
 
     def figures(self) -> dict[str, float]:
-        """`value_auc` and `value_brier` (mean square error), and `value_calibration_error` over ten bins, of finished
-        answers; `value_auc_steps`. An AUC is left out where all answers are right, or all wrong."""
+        """Return `value_auc`, `value_brier` (mean square error) and `value_calibration_error` (over ten bins) of
+        finished answers, and `value_auc_steps`. An AUC is left out if all answers are right, or all wrong."""
         one = np.ones((1, int(self.problem.max(initial=0)) + 1))
-        found = {
+        figures = {
             "value_auc": _auc(self, one, self.finished)[0],
             "value_auc_steps": _auc(self, one, ~self.finished)[0],
             "value_brier": _brier(self, one)[0],
             "value_calibration_error": self._calibration_error(),
         }
-        return {name: float(x) for name, x in found.items() if np.isfinite(x)}
+        return {name: float(x) for name, x in figures.items() if np.isfinite(x)}
 
     def _calibration_error(self) -> float:
-        """Mean distance of value and outcome over equally wide bins, weighted by their size."""
+        """Return the mean distance of value and outcome over equally wide bins, weighted by their size."""
         value, outcome = self.value[self.finished], self.outcome[self.finished]
         if not len(value):
             return float("nan")
@@ -66,85 +70,28 @@ class ValuePredictions:
         return float(np.abs(gaps).sum() / len(value))
 
 
-def compared(
-    against: str, ours: ValuePredictions, theirs: ValuePredictions, margin: float, seed: int
-) -> list[Comparison]:
-    """How much better `ours` is than `theirs`: AUC of finished answers, AUC after steps, and how much lower the Brier
-    score is. A figure that cannot be told (no right answer, or no wrong one) is left out.
-
-    Raises `ValueError` where the two judged other texts."""
-    if not (np.array_equal(ours.problem, theirs.problem) and np.array_equal(ours.finished, theirs.finished)):
-        raise ValueError(f"the candidate's value model and that of the {against} judged other texts")
-    problems = int(ours.problem.max(initial=0)) + 1
-    found = []
-    for figure, of in GATED.items():
-        whole = np.ones((1, problems))
-        difference = float((of(ours, whole) - of(theirs, whole))[0])
-        if np.isfinite(difference):
-            differences = [of(ours, w) - of(theirs, w) for w in resampled_weights(problems, seed)]
-            high = float(np.nanpercentile(np.concatenate(differences), 95))
-            found.append(Comparison(against, figure, difference, high, margin))
-    return found
+# Predictions
 
 
-def _auc(judged: ValuePredictions, weights: Floats, chosen: NDArray[np.bool_]) -> Floats:
-    """[R], the chance that a right text is valued above a wrong one, ties half, under weights [R, problems]; NaN where
-    there are none of either."""
-    by_text, value = weights[:, judged.problem[chosen]], judged.value[chosen]
-    right = judged.outcome[chosen] > 0.5
-    good, bad = np.flatnonzero(right), np.flatnonzero(~right)
-    bad = bad[np.argsort(value[bad], kind="stable")]
-    below = np.pad(np.cumsum(by_text[:, bad], axis=1), ((0, 0), (1, 0)))
-    first, last = (np.searchsorted(value[bad], value[good], side=side) for side in ("left", "right"))
-    won = by_text[:, good] * (below[:, first] + below[:, last]) / 2
-    with np.errstate(invalid="ignore"):
-        found: Floats = won.sum(axis=1) / (by_text[:, good].sum(axis=1) * below[:, -1])
-    return found
-
-
-def _brier(judged: ValuePredictions, weights: Floats) -> Floats:
-    """[R], mean squared error of finished answers; NaN where there are none."""
-    by_text = weights[:, judged.problem[judged.finished]]
-    errors = (judged.value - judged.outcome)[judged.finished] ** 2
-    with np.errstate(invalid="ignore"):
-        found: Floats = (by_text * errors).sum(axis=1) / by_text.sum(axis=1)
-    return found
-
-
-GATED: Mapping[str, Callable[[ValuePredictions, Floats], Floats]] = {
-    "value_auc": lambda judged, weights: _auc(judged, weights, judged.finished),
-    "value_auc_steps": lambda judged, weights: _auc(judged, weights, ~judged.finished),
-    "value_brier": lambda judged, weights: -_brier(judged, weights),
-}
-"""What is compared: more is better."""
-
-
-TOKENS = 16_384
-"""Of one forward pass, padding included."""
-AnswerPool = Mapping[str, Sequence[SampledAnswer]]
-"""Answers by problem."""
-
-
-def pool_answers(*measured: PolicyScores) -> dict[str, list[SampledAnswer]]:
-    """The answers of several policies to the same problems."""
+def pool_answers(*policies: PolicyScores) -> dict[str, list[SampledAnswer]]:
+    """Return the answers of several policies to the same problems, by problem."""
     return {
-        problem: [answer for each in measured for answer in each.answers.get(problem, ())]
-        for problem in sorted(measured[0].greedy)
+        problem: [answer for each in policies for answer in each.answers.get(problem, ())]
+        for problem in sorted(policies[0].greedy)
     }
 
 
-@torch.inference_mode()
-def judged(
+def predict_values(
     folder: Path,
     calibration: tuple[float, float],
     pool: AnswerPool,
     action: Action,
     check: Callable[[], None],
 ) -> ValuePredictions:
-    """The value model in a Hugging Face directory on every answer of `pool`. `action` says what a step is: with steps
-    of another kind than text up to a delimiter, whole answers alone are judged. `check` is called between passes.
+    """Ask the value model in a Hugging Face directory about every answer of `pool`.
 
-    One pass an answer: the trunk is causal, so the logit at a step's last token is that of the text up to there."""
+    action: says what a step is; if it is not text up to a delimiter, whole answers alone are judged. check: called
+    between two passes."""
     model: Any = AutoModelForSequenceClassification.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, num_labels=1
     ).eval()
@@ -152,31 +99,25 @@ def judged(
     text = TokenText(partial(text_of, tokenizer), len(tokenizer), plain_token(tokenizer))
     answers = [(i, answer) for i, group in enumerate(pool.values()) for answer in group]
     places = [_places(answer, text, action) for _, answer in answers]
-    values: list[list[float]] = [[] for _ in answers]
-    for group in _groups([len(a.prompt) + len(a.tokens) for _, a in answers]):
-        check()
-        rows = [(*answers[i][1].prompt, *answers[i][1].tokens) for i in group]
-        logits = _logits(model, rows)
-        a, b = calibration
-        for i, own in zip(group, logits, strict=True):
-            values[i] = torch.sigmoid(a * own[places[i]] + b).tolist()
-    whole = [
-        [p + 1 == len(a.prompt) + len(a.tokens) for p in at]
-        for (_, a), at in zip(answers, places, strict=True)
+    sequences = [(*answer.prompt, *answer.tokens) for _, answer in answers]
+    values = values_at(model, sequences, places, calibration, check)
+    rows = [  # problem, value, outcome and whether the text is whole, for each place of each answer
+        (i, value, answer.outcome, place + 1 == len(sequence))
+        for (i, answer), sequence, at, own in zip(answers, sequences, places, values, strict=True)
+        for place, value in zip(at, own, strict=True)
     ]
+    columns = list(zip(*rows, strict=True)) or [()] * 4
     return ValuePredictions(
-        np.array([i for (i, _), at in zip(answers, places, strict=True) for _ in at], dtype=np.int64),
-        np.array([v for own in values for v in own], dtype=np.float64),
-        np.array(
-            [a.outcome for (_, a), at in zip(answers, places, strict=True) for _ in at], dtype=np.float64
-        ),
-        np.array([w for own in whole for w in own], dtype=np.bool_),
+        np.array(columns[0], dtype=np.int64),
+        np.array(columns[1], dtype=np.float64),
+        np.array(columns[2], dtype=np.float64),
+        np.array(columns[3], dtype=np.bool_),
     )
 
 
 def _places(answer: SampledAnswer, text: TokenText, action: Action) -> list[int]:
-    """The tokens of prompt and answer at which the value is asked for: the last one of every step, cut as the search
-    cuts them, and that of a finished answer.
+    """Return the tokens of prompt and answer at which the value is asked for: the last one of every step, cut as the
+    search cuts them, and that of a finished answer.
 
     The end of the last step says of the answer what the answer's own end does, so it is left out."""
     start = len(answer.prompt)
@@ -188,8 +129,44 @@ def _places(answer: SampledAnswer, text: TokenText, action: Action) -> list[int]
     return [*steps, start + len(answer.tokens) - 1] if answer.finished else steps
 
 
+def end_values(
+    model: Any, sequences: Sequence[Sequence[int]], calibration: tuple[float, float] = (1.0, 0.0)
+) -> list[float]:
+    """Return the value at the end of every sequence (prompt and answer so far), as `values_at` does."""
+    if not all(sequences):
+        raise ValueError("a sequence has no tokens")
+    return [value for (value,) in values_at(model, sequences, [[len(s) - 1] for s in sequences], calibration)]
+
+
+@torch.inference_mode()
+def values_at(
+    model: Any,
+    sequences: Sequence[Sequence[int]],
+    places: Sequence[Sequence[int]],
+    calibration: tuple[float, float],
+    check: Callable[[], None] = lambda: None,
+) -> list[list[float]]:
+    """Return sigmoid(a·logit + b) at the places of every sequence, in their order.
+
+    `model` is a one-label sequence classifier over a causal trunk, so the logit at a token is that of the text up to
+    there: one pass a sequence. Sequences of about one length run together, padded on the right, where a causal trunk's
+    earlier positions cannot see it. check: called before every pass."""
+    a, b = calibration
+    values: list[list[float]] = [[] for _ in sequences]
+    for group in _groups([len(sequence) for sequence in sequences]):
+        check()
+        width = max(len(sequences[i]) for i in group)
+        padded = [[*sequences[i], *[0] * (width - len(sequences[i]))] for i in group]
+        tokens = torch.tensor(padded, device=model.device)
+        hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+        logits = model.score(hidden)[..., 0].float()  # [R, T]
+        for i, own in zip(group, logits, strict=True):
+            values[i] = torch.sigmoid(a * own[list(places[i])] + b).tolist()
+    return values
+
+
 def _groups(lengths: Sequence[int]) -> list[list[int]]:
-    """Answers of about one length together."""
+    """Return the indices of sequences of about one length together, `TOKENS` at most."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     groups = []
     while order:
@@ -199,37 +176,58 @@ def _groups(lengths: Sequence[int]) -> list[list[int]]:
     return groups
 
 
-def _logits(model: Any, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-    """[R, T], the logit at every token; padded on the right, where a causal trunk does not look."""
-    width = max(map(len, rows))
-    padded = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=model.device)
-    hidden = model.base_model(input_ids=padded, use_cache=False).last_hidden_state
-    logits: torch.Tensor = model.score(hidden)[..., 0].float()
-    return logits
+# Comparison
 
 
-@torch.inference_mode()
-def values(
-    model: Any, sequences: Sequence[Sequence[int]], calibration: tuple[float, float] = (1.0, 0.0)
-) -> list[float]:
-    """sigmoid(a·logit + b) at the end of every sequence (prompt and answer so far), in their order.
+def compare_values(
+    against: str, ours: ValuePredictions, theirs: ValuePredictions, margin: float, seed: int
+) -> list[Comparison]:
+    """Compare AUC of finished answers, AUC after steps, and Brier score, its sign turned so that more is better.
 
-    `model` is a one-label sequence classifier over a causal trunk. Sequences of about one length run together, padded
-    on the right, where a causal trunk's earlier positions cannot see it; the last real token is taken by its place, so
-    that neither padding nor a pad token inside a sequence matters."""
-    a, b = calibration
-    if not all(sequences):
-        raise ValueError("a sequence has no tokens")
-    found = [0.0] * len(sequences)
-    order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
-    while order:
-        length = len(sequences[order[0]])
-        group, order = order[: max(1, TOKENS // length)], order[max(1, TOKENS // length) :]
-        lasts = torch.tensor([len(sequences[i]) - 1 for i in group], device=model.device)
-        rows = [[*sequences[i], *[0] * (length - len(sequences[i]))] for i in group]
-        out = model.base_model(input_ids=torch.tensor(rows, device=model.device), use_cache=False)
-        hidden = out.last_hidden_state[torch.arange(len(group), device=model.device), lasts]
-        judged = torch.sigmoid(a * model.score(hidden)[:, 0].float() + b).tolist()
-        for i, value in zip(group, judged, strict=True):
-            found[i] = value
-    return found
+    A figure that cannot be told (no right answer, or no wrong one) is left out. Raises `ValueError` if the two are of
+    other texts."""
+    if not (np.array_equal(ours.problem, theirs.problem) and np.array_equal(ours.finished, theirs.finished)):
+        raise ValueError(f"the candidate's value model and that of the {against} judged other texts")
+    problems = int(ours.problem.max(initial=0)) + 1
+    comparisons = []
+    for figure, of in COMPARED.items():
+        whole = np.ones((1, problems))
+        difference = float((of(ours, whole) - of(theirs, whole))[0])
+        if np.isfinite(difference):
+            differences = [of(ours, w) - of(theirs, w) for w in resampled_weights(problems, seed)]
+            high = float(np.nanpercentile(np.concatenate(differences), 95))
+            comparisons.append(Comparison(against, figure, difference, high, margin))
+    return comparisons
+
+
+def _auc(predictions: ValuePredictions, weights: Floats, chosen: NDArray[np.bool_]) -> Floats:
+    """Return [R], the chance that a right text is valued above a wrong one, ties half, under weights [R, problems]; NaN
+    if there are none of either."""
+    by_text, value = weights[:, predictions.problem[chosen]], predictions.value[chosen]
+    right = predictions.outcome[chosen] > 0.5
+    good, bad = np.flatnonzero(right), np.flatnonzero(~right)
+    bad = bad[np.argsort(value[bad], kind="stable")]
+    below = np.pad(np.cumsum(by_text[:, bad], axis=1), ((0, 0), (1, 0)))
+    first, last = (np.searchsorted(value[bad], value[good], side=side) for side in ("left", "right"))
+    won = by_text[:, good] * (below[:, first] + below[:, last]) / 2
+    with np.errstate(invalid="ignore"):
+        auc: Floats = won.sum(axis=1) / (by_text[:, good].sum(axis=1) * below[:, -1])
+    return auc
+
+
+def _brier(predictions: ValuePredictions, weights: Floats) -> Floats:
+    """Return [R], the mean squared error of finished answers; NaN if there are none."""
+    finished = predictions.finished
+    by_text = weights[:, predictions.problem[finished]]
+    errors = (predictions.value - predictions.outcome)[finished] ** 2
+    with np.errstate(invalid="ignore"):
+        brier: Floats = (by_text * errors).sum(axis=1) / by_text.sum(axis=1)
+    return brier
+
+
+COMPARED: Mapping[str, Callable[[ValuePredictions, Floats], Floats]] = {
+    "value_auc": lambda predictions, weights: _auc(predictions, weights, predictions.finished),
+    "value_auc_steps": lambda predictions, weights: _auc(predictions, weights, ~predictions.finished),
+    "value_brier": lambda predictions, weights: -_brier(predictions, weights),
+}
+"""Figures of a comparison; more is better."""

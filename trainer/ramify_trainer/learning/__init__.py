@@ -3,17 +3,19 @@
 | module | what it holds |
 |---|---|
 | `config` | the settings |
-| `labelled`, `outcomes` | which answers are right, by whom; a tree with that knowledge |
+| `labels` | outcomes of a tree's answers; which trees may serve which objective |
 | `returns` | values of a tree's nodes: V, and the λ-return G |
-| `advantages`, `imitation` | what each objective says of each node |
+| `advantages` | comparisons of a tree's nodes with what the policy reaches without them |
 | `targets` | a tree's nodes with weights and targets, by the configured objective |
-| `eligible` | which trees may serve which objective |
-| `packing`, `batches` | trees as packed sequences, prompt and shared prefixes once; several in a batch |
+| `packing` | trees as packed sequences, prompt and shared prefixes once |
+| `batches` | the optimizer steps of a round; several sequences in a batch |
 | `losses` | the objectives on token log-probabilities |
-| `networks` | policy and value model of any Hugging Face directory: load, read, export, adapters |
+| `networks` | policy and value model of any Hugging Face directory: loaded, read, adapted |
 | `trainee` | one network in training: optimizer, steps |
+| `pieces` | a round's trees as sequences to train on |
+| `packing_probe` | networks that cannot read packed trees, found out before a round |
+| `export` | weights as a Hugging Face directory |
 | `checkpoint` | everything that a resumed run needs, on disk |
 | `metrics` | a round in figures |
 | `learner` | one round, from labelled trees to weights |
-| `sampling`, `judging` | answers and values of weights that are not served, for the gate |
 """

@@ -2,14 +2,14 @@
 
 `tree_ppo` compares a child with what the policy reaches without it. With V as in `returns`, n = Σ m the draws at s:
 
-- `siblings`: A(c) = V(c) - V(s), as design.md §8 has it. A lone child has none: along a rollout that nothing else
+- `siblings`: A(c) = V(c) - V(s). A lone child has none: along a rollout that nothing else
   branched from, only the first step learns.
 - `ancestors`: A(c) = V(c) - b(c) with b(c) = (κ·B(s) + n·V(s) - V(c)) / (κ + n - 1): the other draws at s (one of c's
-  own is left out, as in RLOO, arXiv 2402.14740), and B(s) as κ further draws, where B(s) is what s itself was
+  own is left out, as in RLOO, arXiv 2402.14740), and B(s) as κ further draws: B(s) is what s itself was
   compared with, b(s); at the root there is no B. So a lone child inherits its parent's baseline, a single rollout
-  learns along its whole length as a flat sample does, and where the tree branched the branches decide. (TreeRL, arXiv
+  learns along its whole length as a flat sample does, and at a fork the branches decide. (TreeRL, arXiv
   2506.11902, adds the two comparisons up instead.)
-- `value`: the same with B(s) = v(s), the value model's logged estimate, where there is one.
+- `value`: the same with B(s) = v(s), the value model's logged estimate, if there is one.
 
 b(c) does not depend on what happened below the draw that it judges, so it is a baseline and adds no bias; V(s), which
 contains V(c), shrinks A by (n-1)/n. (Decided 2026-11-24; `siblings` stays a setting.)

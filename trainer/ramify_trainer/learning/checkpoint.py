@@ -1,11 +1,11 @@
-"""Everything that a resumed run needs, in one folder: models, optimizers, step, random state. No pickle.
+"""A checkpoint: everything that a resumed run needs, in one folder: models, optimizers, step, random state. No pickle.
 
     policy/, value/     Hugging Face directories in float32 (under adapters: of the weights below them)
     state.safetensors   the optimizers' moments, adapters, torch's random state
     learner.json        step, seed, calibration; written last
 
 The folder is swapped in whole. A process killed between the two renames of a swap leaves the old one under
-`.<name>.previous`, where `settled` finds it.
+`.<name>.previous`; `settled` finds it there.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FORMAT = 2
 
 @dataclass(frozen=True, slots=True)
 class LearnerState:
-    """What is small."""
+    """The small facts of a learner."""
 
     steps: int
     """Optimizer steps so far."""
@@ -84,7 +84,7 @@ def _previous(folder: Path) -> Path:
 
 
 def settled(folder: Path) -> Path:
-    """The checkpoint at `folder`, after an interrupted swap the one before. Raises `FileNotFoundError`."""
+    """Return the checkpoint at `folder`, after an interrupted swap the one before. Raises `FileNotFoundError`."""
     for path in (folder, _previous(folder)):
         if (path / "learner.json").exists():
             return path
@@ -92,7 +92,7 @@ def settled(folder: Path) -> Path:
 
 
 def read_facts(folder: Path) -> LearnerState:
-    """Raises `ValueError` where the checkpoint is of another format."""
+    """Read `learner.json`. Raises `ValueError` if the checkpoint is of another format."""
     data = json.loads((folder / "learner.json").read_text(encoding="utf-8"))
     if data.get("format") != FORMAT:
         raise ValueError(f"{folder} is of format {data.get('format')}; this Ramify reads {FORMAT}")

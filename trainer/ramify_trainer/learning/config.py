@@ -27,6 +27,7 @@ class LoraConfig(_Section):
     """Low-rank adapters in place of all weights (needs `peft`); they are merged when a release is exported."""
 
     rank: PositiveInt = 16
+    """Rank of the adapters' matrices."""
     alpha: PositiveInt = 32
     """The adapters' output is scaled by alpha / rank."""
     targets: str | tuple[str, ...] = "all-linear"
@@ -34,11 +35,15 @@ class LoraConfig(_Section):
 
 
 class LearningConfig(_Section):
-    """How one round's trees become new weights."""
+    """Learning from one round's trees."""
 
     objective: Objective = "tree_ppo"
+    """Lesson of a tree: advantages of all its nodes (`tree_ppo`) or of the path to its answer (`path_ppo`), imitation
+    of the siblings' visits (`visits`), or of right answers (`sft`)."""
     train_policy: bool = True
+    """Train the policy."""
     train_value: bool = True
+    """Train the value model."""
 
     ratio: Literal["ppo", "cispo"] = "ppo"
     """The surrogate of the ratio objectives: PPO's clipped one, or CISPO's (arXiv 2506.13585), under which every
@@ -57,7 +62,8 @@ class LearningConfig(_Section):
     """Weight of the policy's entropy, as a bonus."""
 
     baseline: Literal["siblings", "ancestors", "value"] = "ancestors"
-    """What a child is compared with under `tree_ppo`: see `advantages`."""
+    """`tree_ppo`: a child is compared with its siblings alone, or also with its ancestors' draws or the value model's
+    estimate, which gives lone children something to be compared with."""
     baseline_weight: PositiveFloat = 1.0
     """Draws that the baseline from outside counts for (`ancestors`, `value`)."""
     normalise: bool = False
@@ -78,12 +84,18 @@ class LearningConfig(_Section):
     lambda_return: float = Field(default=1.0, ge=0, le=1)
     """λ of the value's targets; 1 is Monte Carlo."""
     value_loss: Literal["bce", "mse"] = "bce"
+    """Cross-entropy, or squared error, of the value to its target."""
 
     policy_learning_rate: PositiveFloat = 3e-4
+    """AdamW's learning rate of the policy."""
     value_learning_rate: PositiveFloat = 3e-4
+    """AdamW's learning rate of the value model."""
     weight_decay: NonNegativeFloat = 0.0
+    """AdamW's weight decay."""
     adam_beta2: float = Field(default=0.99, gt=0, lt=1)
+    """AdamW's β₂; β₁ is 0.9."""
     max_grad_norm: PositiveFloat = 1.0
+    """Norm above which a gradient is scaled down to it."""
     warmup_steps: NonNegativeInt = 10
     """Optimizer steps of the whole run over which the learning rate rises."""
     steps_per_round: PositiveInt = 40
@@ -101,17 +113,18 @@ class LearningConfig(_Section):
     precision: Literal["fp32", "bf16"] = "fp32"
     """`bf16` computes in bfloat16; the weights that are trained stay in float32."""
     attention: Literal["sdpa", "eager"] = "sdpa"
-    """How transformers computes attention. A model for which it has no `sdpa` needs `eager`."""
+    """Attention as transformers computes it. A model for which it has no `sdpa` needs `eager`."""
     sharding: Literal["none", "fsdp2"] = "none"
     """With several processes: a whole copy in each (data parallel), or sharded weights."""
     lora: LoraConfig | None = None
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "tensorboard"
+    """Program that the figures of every round are sent to."""
     tracker_folder: str | None = None
-    """Where a tracker writes; nothing is tracked without it."""
+    """Folder that a tracker writes to; without it nothing is tracked."""
     threads: PositiveInt | None = None
-    """CPU threads of torch; `None` leaves torch's choice."""
+    """CPU threads of torch; none: torch's own choice."""
 
     @property
     def needs_ratio(self) -> bool:
-        """Whether the objective compares with the logged behaviour log-probs."""
+        """True if the objective compares with the logged behaviour log-probs."""
         return self.objective in ("tree_ppo", "path_ppo")

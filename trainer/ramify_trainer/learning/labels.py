@@ -23,48 +23,50 @@ from ramify_trainer.learning.config import LearningConfig
 
 
 class OutcomeWeights(BaseModel):
-    """How much each source counts where it knows an answer. 0 leaves the source out."""
+    """Weight of each source that knows an answer. 0 leaves the source out."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     verifier: float = Field(default=1.0, ge=0)
+    """The task's verifier, asked by the trainer or by the server, and programs that posted feedback."""
     human: float = Field(default=1.0, ge=0)
+    """People who posted feedback."""
     model: float = Field(default=0.0, ge=0)
     """The outcome model's own guess. Above 0 the trainer learns from what its model believes: off by default, and
-    then only used where neither a verifier nor a person has spoken."""
+    then only used if neither a verifier nor a person has spoken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """A later verdict on an answer, as the log's `outcome` records hold it."""
+    """Feedback on an answer, as the log's records of it hold it. (A verdict is a verifier's.)"""
 
     node: int | None
-    """The node that ends the answer; `None` where only its text was given."""
+    """The node that ends the answer; None if only its text was given."""
     answer: str | None
     """The answer's text."""
     outcome: float
-    """In [0, 1]."""
+    """The judgement, in [0, 1]."""
     source: Literal["human", "verifier"] = "human"
     train: bool = True
-    """Whether whoever gave it may feed training."""
+    """False: whoever gave it may not feed training."""
 
 
 def answer_ends(tree: Tree) -> list[Node]:
-    """The nodes that can be labelled: ends of complete answers, and of truncated ones."""
+    """Return the nodes that can be labelled: ends of complete answers, and of truncated ones."""
     return [node for node in tree.nodes if node.terminal is not None]
 
 
 def label_answers(
     tree: Tree,
-    verdicts: Sequence[Feedback],
+    feedback: Sequence[Feedback],
     graded: Mapping[int, Verdict | None],
     weights: OutcomeWeights,
 ) -> dict[int, float]:
-    """Node id → outcome in [0, 1], of every answer that anybody could judge.
+    """Return the outcome in [0, 1] of every answer that anybody could judge, by the id of the node that ends it.
 
-    `verdicts` are the tree's later verdicts, oldest first: of one source the last on a node counts. `graded` holds what
-    the trainer's own verifier said of a node, `None` where it failed."""
-    later = _later(tree, verdicts)
+    feedback: on the tree, oldest first; the last of a source on a node counts. graded: the verdicts of the trainer's
+    own verifier by node id, None if it failed."""
+    later = _latest(tree, feedback)
     labels = {}
     for node in answer_ends(tree):
         if node.terminal == "truncated":
@@ -82,25 +84,24 @@ def label_answers(
     return labels
 
 
-def _later(tree: Tree, verdicts: Sequence[Feedback]) -> dict[tuple[int, str], float]:
-    """The last verdict of each source on each node. One on a text counts for every answer of that text."""
-    found: dict[tuple[int, str], float] = {}
-    for verdict in verdicts:
-        if not verdict.train:
+def _latest(tree: Tree, feedback: Sequence[Feedback]) -> dict[tuple[int, str], float]:
+    """Return the last outcome of each source on each node. Feedback on a text counts for every answer of that text."""
+    latest: dict[tuple[int, str], float] = {}
+    for given in feedback:
+        if not given.train:
             continue
-        if not 0 <= verdict.outcome <= 1:
-            raise ValueError(f"a verdict on {tree.id} is {verdict.outcome}, outside [0, 1]")
-        if verdict.node is not None:
-            named = [verdict.node]
+        if not 0 <= given.outcome <= 1:
+            raise ValueError(f"feedback on {tree.id} is {given.outcome}, outside [0, 1]")
+        if given.node is not None:
+            nodes = [given.node]
         else:
-            named = [n.id for n in tree.complete() if tree.text(n).strip() == (verdict.answer or "").strip()]
-        for node in named:
-            found[node, verdict.source] = verdict.outcome
-    return found
+            nodes = [n.id for n in tree.complete() if tree.text(n).strip() == (given.answer or "").strip()]
+        latest |= {(node, given.source): given.outcome for node in nodes}
+    return latest
 
 
 def _verified(node: Node, graded: Mapping[int, Verdict | None], later: float | None) -> float | None:
-    """The trainer's own verifier, else a program's later verdict, else what the server's verifier logged."""
+    """Return the outcome by the trainer's own verifier, else by a program's feedback, else by the server's verifier."""
     verdict = graded.get(node.id)
     if verdict is not None:
         return verdict.outcome
@@ -110,7 +111,7 @@ def _verified(node: Node, graded: Mapping[int, Verdict | None], later: float | N
 
 
 def _mean(known: Mapping[str, float | None], weights: OutcomeWeights) -> float | None:
-    """Σ w·outcome / Σ w over the sources that know one."""
+    """Return Σ w·outcome / Σ w over the sources that know one; None if none does."""
     pairs = [(getattr(weights, source), value) for source, value in known.items() if value is not None]
     total = sum(weight for weight, _ in pairs)
     return sum(w * value for w, value in pairs) / total if total > 0 else None
@@ -118,33 +119,33 @@ def _mean(known: Mapping[str, float | None], weights: OutcomeWeights) -> float |
 
 @dataclass(frozen=True, slots=True)
 class LabelledTree:
-    """What a round learns from. The tree itself is as it was logged."""
+    """A tree as it was logged, and the outcomes of its answers: what a round learns from."""
 
     tree: Tree
     outcomes: Mapping[int, float]
-    """Node id of an answer's end → outcome in [0, 1]; absent where nobody could tell."""
+    """Outcome in [0, 1] by the id of the node that ends an answer; absent if nobody could tell."""
     staleness: int = 0
     """Releases between the oldest one that wrote a node of the tree and the served one; 0 for the served one."""
 
 
 REFUSALS = ("not_allowed", "greedy", "truncated_sampling", "enumerated", "stale", "unlabelled")
-"""Every reason: the asker forbade training; sampled at temperature 0; with top_p or top_k; tokens enumerated, not
+"""Reasons: the asker forbade training; sampled at temperature 0; with top_p or top_k; tokens enumerated, not
 drawn; older than `max_staleness`; no answer is labelled."""
 
 
 def refusal(labelled: LabelledTree) -> str | None:
-    """Why a tree serves nothing at all; `None` where it serves."""
+    """Return why a tree cannot be learned from at all; None if it can."""
     if not labelled.tree.train:
         return "not_allowed"
     return None if labelled.outcomes else "unlabelled"
 
 
 def policy_refusal(labelled: LabelledTree, config: LearningConfig) -> str | None:
-    """Why a tree does not serve the policy under the configured objective; `None` where it does.
+    """Return why the policy cannot learn from a tree under the configured objective; None if it can.
 
-    The ratio π/μ means something only where the logged log-probs are those of the policy at a known temperature: so
-    temperature > 0, top_p = 1 and top_k = 0. `visits` and `sft` imitate, whatever it was drawn from; `visits` needs
-    no label."""
+    The ratio π/μ means something only if the logged log-probs are those of the policy at a known temperature: so
+    temperature > 0, top_p = 1 and top_k = 0. `visits` and `sft` imitate, whatever a tree was drawn from; `visits`
+    needs no label."""
     tree = labelled.tree
     reason = refusal(labelled)
     if reason is not None:

@@ -44,7 +44,7 @@ __all__ = ["Learner", "torch_settings"]
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
-"""Told (steps done, steps of this round)."""
+"""Called after a step with (steps done, steps of this round)."""
 
 
 class Learner:
@@ -133,7 +133,7 @@ class Learner:
         """Take up to `steps_per_round` optimizer steps on `trees`. Trees that may not serve an objective are left out
         and counted. With several processes each must be given the same trees and seed.
 
-        Raises `FloatingPointError` where a gradient is not finite; the weights are then those before that step."""
+        Raises `FloatingPointError` if a gradient is not finite; the weights are then those before that step."""
         with torch_settings(self.config.threads):
             began = time.perf_counter()
             refused = Counter(

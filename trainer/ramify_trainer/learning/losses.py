@@ -21,7 +21,7 @@ __all__ = ["Loss", "imitation_loss", "policy_loss", "token_logprobs", "value_los
 MAX_LOG_RATIO = 20.0
 """Log-ratios beyond ± this are cut before they are exponentiated: exp(20) is 5e8."""
 BINS = 10
-"""Of the calibration error."""
+"""Bins of the calibration error."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ __all__ = ["RoundMetrics", "policy_figures", "value_figures"]
 
 @dataclass(frozen=True, slots=True)
 class RoundMetrics:
-    """What a round did. Figures of a network are means over the tokens (policy) or step ends (value) that it was
-    trained on, by weight, each taken before the step that it led to."""
+    """The figures of one round's training. Those of a network are means over the tokens (policy) or step ends (value)
+    that it was trained on, by weight, each taken before the step that it led to."""
 
     trees: int
     steps: int
@@ -29,12 +29,12 @@ class RoundMetrics:
     refused: Mapping[str, int] = field(default_factory=dict)
     """Trees that did not serve the policy, by reason (`eligible.REFUSALS`)."""
     policy: Mapping[str, float] = field(default_factory=dict)
-    """Empty where no tree served it. See `policy_figures`."""
+    """See `policy_figures`; empty if no tree served the policy."""
     value: Mapping[str, float] = field(default_factory=dict)
-    """The same of the value model. See `value_figures`."""
+    """See `value_figures`; empty if no tree served the value model."""
 
     def figures(self) -> dict[str, float]:
-        """All of it, flat: `policy/kl`, `refused/stale`, ..."""
+        """Return all of it, flat: `policy/kl`, `refused/stale`, ..."""
         plain = {"trees", "steps", "seconds", "staleness", "masked_share", "packed"}
         figures = {name: float(getattr(self, name)) for name in sorted(plain)}
         for group in ("refused", "policy", "value"):
@@ -83,6 +83,6 @@ def value_figures(sums: Mapping[str, Tensor], norms: list[float]) -> dict[str, f
 
 
 def merged(sums: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The sums of several steps in one."""
+    """Return the sums of several steps in one."""
     names = {name: None for each in sums for name in each}
     return {name: torch.stack([each[name] for each in sums if name in each]).sum(dim=0) for name in names}

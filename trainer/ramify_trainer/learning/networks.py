@@ -41,7 +41,8 @@ class Network(nn.Module):
         return {"position_ids": positions, "attention_mask": self._added(mask), "use_cache": False}
 
     def _added(self, mask: Tensor) -> Tensor:
-        """What is added to the attention scores, [R, 1, L, L]: 0, or the least number where nothing is to be seen."""
+        """Return what is added to the attention scores, [R, 1, L, L]: 0, or the least number for what must not be
+        seen."""
         kind = (
             torch.get_autocast_dtype(mask.device.type)
             if torch.is_autocast_enabled(mask.device.type)
@@ -85,7 +86,7 @@ def load_policy(folder: Path, config: LearningConfig, *, trained: bool = True) -
 
 
 def load_value(folder: Path, config: LearningConfig, *, trained: bool = True) -> ValueNetwork:
-    """The classifier in `folder`. Raises `ValueError` where it has more labels than one, or no head on a trunk."""
+    """Return the classifier in `folder`. Raises `ValueError` if it has more than one label, or no head on a trunk."""
     model = AutoModelForSequenceClassification.from_pretrained(folder, **_options(config))
     if model.config.num_labels != 1:
         raise ValueError(f"{folder}: a value model has 1 label, not {model.config.num_labels}")
@@ -187,7 +188,7 @@ class Reader:
 
     def __init__(self, network: Network, config: LearningConfig, accelerator: Accelerator) -> None:
         self.network = network
-        """The plain network; where it trains, its parameters are those in training."""
+        """The plain network, whose parameters are those in training."""
         self.config = config
         self.packs = True
         """True: trees are packed; else they are read path by path."""

@@ -68,7 +68,7 @@ def pack_policy(tree: Tree, targets: PolicyTargets, limit: int | None) -> list[P
     """Pieces of at most `limit` tokens if single paths allow it, read before every token of a node with a weight.
     limit: None makes each path a piece of its own.
 
-    Columns: `weight`, `advantage` (1 where imitated), `logprob` (μ's, logged), `temperature`."""
+    Columns: `weight`, `advantage` (1 if imitated), `logprob` (μ's, logged), `temperature`."""
     return [_policy_piece(tree, layout, targets) for layout in _layouts(tree, targets.weights, limit)]
 
 
@@ -142,9 +142,9 @@ class _Packed:
     owner: Ints
     sees: NDArray[np.bool_]
     starts: Sequence[int]
-    """Where each node's tokens begin."""
+    """Places at which each node's tokens begin."""
     lasts: Sequence[int]
-    """Where the last token at or above each node stands."""
+    """Place of the last token at or above each node."""
 
 
 def _pack(tree: Tree, layout: _Layout) -> _Packed:

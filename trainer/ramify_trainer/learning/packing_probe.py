@@ -38,7 +38,7 @@ STEPS = 8
 
 
 def longest_path(trees: Sequence[LabelledTree]) -> tuple[int, ...]:
-    """The tokens of the longest path of any tree, its prompt included; none if there is no tree."""
+    """Return the tokens of the longest path of any tree, its prompt included; none if there is no tree."""
     ends = [
         (len(t.tree.prompt_tokens) + n.length, i, n.id) for i, t in enumerate(trees) for n in t.tree.nodes
     ]
@@ -49,7 +49,7 @@ def longest_path(trees: Sequence[LabelledTree]) -> tuple[int, ...]:
 
 
 def policy_fault(policy: Reader, path: Sequence[int]) -> str | None:
-    """Why trees with a path of these tokens must not be packed for this policy; None if they may be."""
+    """Return why trees with a path of these tokens must not be packed for this policy; None if they may be."""
     tree = _fork(path)
     targets = PolicyTargets({node.id: 1.0 for node in tree.nodes[1:]})
 
@@ -64,7 +64,8 @@ def policy_fault(policy: Reader, path: Sequence[int]) -> str | None:
 
 
 def value_fault(value: Reader, path: Sequence[int]) -> str | None:
-    """The same for a value model. One that gives every text the same value cannot be told, and must not be packed."""
+    """Return the same for a value model. One that gives every text the same value cannot be told, and must not be
+    packed."""
     tree = _fork(path)
     targets = {node.id: (0.0, 1.0) for node in tree.nodes}
     found = _compared(value, lambda limit: pack_values(tree, targets, limit), lambda logits, _: logits)
@@ -81,7 +82,8 @@ def value_fault(value: Reader, path: Sequence[int]) -> str | None:
 
 
 def _fork(path: Sequence[int]) -> Tree:
-    """A quarter of the path as the prompt; below it a short branch of the path's last tokens, then the path's rest."""
+    """Return a tree with a quarter of the path as the prompt; below it a short branch of the path's last tokens, then
+    the path's rest."""
     start = max(1, len(path) // 4)
     tree = Tree(prompt_tokens=tuple(path[:start]), params=search_params("mcts"), sampling=Sampling(), seed=0)
     _grow(tree, tree.root, path[-BRANCH:])
@@ -100,7 +102,7 @@ def _grow(tree: Tree, parent: Node, tokens: Sequence[int]) -> Node:
 def _compared(
     reader: Reader, pieces: Callable[[int | None], list[Piece]], of: Callable[[Tensor, Batch], Tensor]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | str:
-    """The same numbers of the packed tree and of its paths, in float32 whatever the training's precision; or why
+    """Return the same numbers of the packed tree and of its paths, in float32 whatever the training's precision; or why
     packing fails."""
     apart = _numbers(reader, pieces(None), of, packed=False)
     try:

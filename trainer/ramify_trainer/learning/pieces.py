@@ -27,8 +27,8 @@ def policy_pieces(
     calibration: tuple[float, float],
     reference: Reader | None,
 ) -> list[Piece]:
-    """The pieces of the trees that may serve `policy`; with the column `reference`, the reference policy's
-    log-probs, where there is one. `value` judges the champion paths of `path_ppo`."""
+    """Return the pieces of the trees that may serve `policy`; if there is a reference policy, its log-probs are the
+    column `reference`. `value` judges the champion paths of `path_ppo`."""
     fit = [tree for tree in trees if policy_refusal(tree, config) is None]
     values: Sequence[Mapping[int, float]] = [{}] * len(fit)
     if config.objective == "path_ppo":
@@ -42,7 +42,7 @@ def policy_pieces(
 
 
 def value_pieces(trees: Sequence[LabelledTree], config: LearningConfig, value: Reader) -> list[Piece]:
-    """The pieces of the trees that may serve `value`."""
+    """Return the pieces of the trees that may serve `value`."""
     pieces: list[Piece] = []
     for labelled in trees:
         if refusal(labelled) is None:
@@ -54,7 +54,7 @@ def value_pieces(trees: Sequence[LabelledTree], config: LearningConfig, value: R
 def _champion_values(
     trees: Sequence[LabelledTree], config: LearningConfig, value: Reader, calibration: tuple[float, float]
 ) -> list[dict[int, float]]:
-    """The value model's estimates along each tree's champion path, before this round, by node id."""
+    """Return the value model's estimates along each tree's champion path, before this round, by node id."""
     a, b = calibration
     asked: list[tuple[int, Piece]] = []
     for i, labelled in enumerate(trees):

@@ -1,6 +1,6 @@
-"""What a tree's nodes turned out to be worth.
+"""Values and returns of a tree's nodes, backed up from its answers' outcomes.
 
-With m a child's multiplicity, z an answer's outcome and v the value model's logged estimate (design.md §8):
+With m a child's multiplicity, z an answer's outcome and v the value model's logged estimate:
 
     V(end) = z    V(unexpanded) = v    V(s) = Σ m_c V(c) / Σ m_c
     G(end) = z    G(unexpanded) = v    G(s) = Σ m_c [(1-λ) v(c) + λ G(c)] / Σ m_c
@@ -20,7 +20,7 @@ __all__ = ["lambda_returns", "leaf_counts", "tree_values"]
 
 
 def tree_values(tree: Tree, outcomes: Mapping[int, float]) -> dict[int, float]:
-    """V of every node that has one, by node id, in [0, 1]."""
+    """Return V of every node that has one, by node id, in [0, 1]."""
     values: dict[int, float] = {}
     for node in reversed(tree.nodes):  # children come after their parents
         value = _backed_up(tree, node, values) if node.children else _at_leaf(node, outcomes)
@@ -30,8 +30,8 @@ def tree_values(tree: Tree, outcomes: Mapping[int, float]) -> dict[int, float]:
 
 
 def lambda_returns(tree: Tree, outcomes: Mapping[int, float], lam: float) -> dict[int, float]:
-    """G of every node with a labelled answer below or at it, by node id, in [0, 1]. λ = 1 is Monte Carlo; on a single
-    path this is TD(λ). A child whose v is not known counts by its G alone."""
+    """Return G of every node with a labelled answer below or at it, by node id, in [0, 1]. λ = 1 is Monte Carlo; on a
+    single path this is TD(λ). A child whose v is not known counts by its G alone."""
     returns: dict[int, float] = {}
     for node in reversed(tree.nodes):
         if not node.children:
@@ -50,7 +50,7 @@ def lambda_returns(tree: Tree, outcomes: Mapping[int, float], lam: float) -> dic
 
 
 def leaf_counts(tree: Tree, outcomes: Mapping[int, float]) -> list[int]:
-    """How many distinct labelled answers end at or below each node, by node id."""
+    """Return the number of distinct labelled answers at or below each node, by node id."""
     counts = [int(node.terminal is not None and node.id in outcomes) for node in tree.nodes]
     for node in reversed(tree.nodes):
         if node.parent is not None:

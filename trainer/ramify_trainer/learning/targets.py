@@ -16,12 +16,12 @@ from ramify_trainer.learning.returns import lambda_returns, leaf_counts, tree_va
 
 @dataclass(frozen=True, slots=True)
 class PolicyTargets:
-    """What a tree teaches the policy. Nodes without a weight teach nothing."""
+    """Weights and advantages that a tree teaches the policy. Nodes without a weight teach nothing."""
 
     weights: Mapping[int, float]
-    """Node id → weight of each of its tokens, above 0."""
+    """Weight of each of a node's tokens, above 0, by node id."""
     advantages: Mapping[int, float] = field(default_factory=dict)
-    """Node id → A of each of its tokens; empty where nodes are imitated."""
+    """A of each of a node's tokens, by node id; empty if nodes are imitated."""
 
 
 def policy_targets(
@@ -30,7 +30,7 @@ def policy_targets(
     known: set[tuple[int, ...]],
     values: Mapping[int, float] | None = None,
 ) -> PolicyTargets:
-    """A tree's targets under `config.objective`.
+    """Return a tree's targets under `config.objective`.
 
     `known` are the right answers met before (`sft`, which adds to it). `values` are the value model's of the states on
     the champion path, by node id (`path_ppo` alone)."""
@@ -73,15 +73,15 @@ def _path_ppo(labelled: LabelledTree, config: LearningConfig, values: Mapping[in
 
 
 def child_weight(multiplicity: int, leaves: int, kind: str) -> float:
-    """m·√(labelled leaves below), m, or 1. A shared prefix is computed once, and yet speaks for all its leaves; TreeRL
-    (arXiv 2506.11902) damps what it would count for by the square root."""
+    """Return m·√(labelled leaves below), m, or 1. A shared prefix is computed once, and yet speaks for all its
+    leaves; TreeRL (arXiv 2506.11902) damps what it would count for by the square root."""
     if kind == "one":
         return 1.0
     return multiplicity * (math.sqrt(leaves) if kind == "sqrt_leaves" else 1.0)
 
 
 def value_targets(tree: Tree, outcomes: Mapping[int, float], lam: float) -> dict[int, tuple[float, float]]:
-    """Node id → (G, weight) at the end of every step and of the prompt, where an answer below is labelled.
+    """Return (G, weight) by node id, at the end of the prompt and of every step with a labelled answer below it.
 
     The weight is the number of draws that took the step: the objective is an expectation over the policy's paths. The
     prompt counts once."""
@@ -94,7 +94,7 @@ def value_targets(tree: Tree, outcomes: Mapping[int, float], lam: float) -> dict
 def sibling_distribution(
     tree: Tree, node: Node, target: str, c_visit: float = 50.0, c_scale: float = 0.1
 ) -> dict[int, float]:
-    """What the policy at `node` should be, by child id; empty where fewer than two children compete.
+    """Return what the policy at `node` should be, by child id; empty if fewer than two children compete.
 
     `visits`: ∝ N (AlphaZero). `completed_q`: softmax(ln(m/Σm) + σ(q)), σ(q) = (c_visit + max N)·c_scale·q, with q the
     search's mean, and the model's own value for a child never visited (Danihelka et al. 2022, eq. 11)."""
@@ -111,7 +111,7 @@ def sibling_distribution(
 
 
 def visit_weights(tree: Tree, target: str, c_visit: float = 50.0, c_scale: float = 0.1) -> dict[int, float]:
-    """The weight of -log π(child), summing to 1 at every node where children compete."""
+    """Return the weights of -log π(child), which sum to 1 at every node whose children compete."""
     weights: dict[int, float] = {}
     for node in tree.nodes:
         weights |= sibling_distribution(tree, node, target, c_visit, c_scale)
@@ -121,7 +121,7 @@ def visit_weights(tree: Tree, target: str, c_visit: float = 50.0, c_scale: float
 def correct_paths(
     tree: Tree, outcomes: Mapping[int, float], least: float, known: set[tuple[int, ...]]
 ) -> dict[int, float]:
-    """TS-LLM's D⁺: by node id, how many distinct right answers pass through it.
+    """Return TS-LLM's D⁺: by node id, how many distinct right answers pass through it.
 
     An answer counts once, however often it was drawn; `known` holds the sequences (prompt and answer) that were met
     before, in other trees, and is added to."""

@@ -44,16 +44,16 @@ class Trainee(Reader):
         )
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """Those in training, by name, in the optimizer's order."""
+        """Return the parameters in training, by name, in the optimizer's order."""
         return [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
 
     def weights(self) -> dict[str, Tensor]:
-        """Every weight, whole and on the CPU, by its name in the network. All processes must ask at once."""
+        """Return every weight, whole and on the CPU, by its name in the network. All processes must ask at once."""
         return {name: whole(tensor) for name, tensor in self.network.state_dict().items()}
 
     def step(self, pieces: Sequence[Piece], loss_of: LossOf, steps: int) -> tuple[dict[str, Tensor], float]:
-        """One optimizer step on `pieces`; `steps` were taken before. The sums of the loss over this process's share,
-        and the norm of the whole gradient before clipping."""
+        """Take one optimizer step on `pieces`; `steps` were taken before. Return the sums of the loss over this
+        process's share, and the norm of the whole gradient before clipping."""
         shares = share(pieces, self.config.accumulation * self.accelerator.num_processes)
         mine = shares[self.accelerator.process_index :: self.accelerator.num_processes]
         if self.accelerator.num_processes == 1:
@@ -87,7 +87,7 @@ class Trainee(Reader):
         return norm
 
     def state(self) -> dict[str, Tensor]:
-        """What the optimizer remembers, by `<moment>/<parameter>`. All processes must ask at once."""
+        """Return what the optimizer remembers, by `<moment>/<parameter>`. All processes must ask at once."""
         return {
             f"{moment}/{name}": whole(value)
             for name, parameter in self.parameters()
@@ -103,7 +103,7 @@ class Trainee(Reader):
             own[name].copy_(placed_like(weight, own[name]))
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take up what `state` gave. Raises `ValueError` where it is another network's."""
+        """Take up what `state` gave. Raises `ValueError` if it is another network's."""
         own = dict(self.parameters())
         for key, value in state.items():
             moment, _, name = key.partition("/")
@@ -121,13 +121,13 @@ def add_sums(sums: dict[str, Tensor], more: dict[str, Tensor]) -> None:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The tensor itself, gathered where it is sharded, on the CPU; a copy nobody else changes."""
+    """Return a copy of the tensor on the CPU, gathered from all processes if it is sharded."""
     full = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return full.detach().to("cpu", copy=True)
 
 
 def placed_like(value: Tensor, parameter: Tensor) -> Tensor:
-    """A copy of `value` on the parameter's device, sharded as the parameter is."""
+    """Return a copy of `value` on the parameter's device, sharded as the parameter is."""
     if not hasattr(parameter, "device_mesh"):
         return value.to(parameter.device, copy=True)
     from torch.distributed.tensor import distribute_tensor

@@ -18,12 +18,12 @@ from ramify_trainer.config import CollectConfig, LoopConfig, key_in
 from ramify_trainer.errors import CollectionFailed
 
 Progress = Callable[[int, int], None]
-"""Told searches done, and of how many."""
+"""Called with searches done, and of how many."""
 
 
 @dataclass(frozen=True, slots=True)
 class CollectionResult:
-    """What a round's searches came to."""
+    """Numbers of a round's searches."""
 
     searches: int
     tokens: int

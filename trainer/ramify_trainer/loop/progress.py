@@ -1,4 +1,4 @@
-"""How far a run is, for people, probes and metrics; and the one thread that computes, which can be told to halt."""
+"""The progress of a run, for people, probes and metrics; and the one thread that computes, which can be halted."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from typing import Any, TypeVar
 
 @dataclass
 class RunProgress:
-    """Written by the loop, read by whoever asks."""
+    """The phase that a run is in, and the time of its phases: written by the loop, read by whoever asks."""
 
     clock: Callable[[], float] = time.monotonic
     """Seconds."""
     phase: str = "starting"
     done: int = 0
-    """Of the phase, in searches or optimizer steps."""
+    """Progress in the phase, in searches or optimizer steps."""
     total: int = 0
     moved: float = 0.0
     """When something last progressed."""
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """Of each phase, since this process began."""
+    """Seconds in each phase, since this process began."""
     times: Counter[str] = field(default_factory=Counter)
-    """That each phase was done to its end."""
+    """Number of times that each phase was done to its end."""
 
     def __post_init__(self) -> None:
         self.moved = self.clock()
@@ -63,7 +63,7 @@ Done = TypeVar("Done")
 
 
 class WorkCancelled(Exception):
-    """Whoever waited for the work has gone."""
+    """The work was cancelled by whoever waited for it."""
 
 
 class ComputeThread:
@@ -74,7 +74,8 @@ class ComputeThread:
         self._halt = threading.Event()
 
     async def run(self, work: Callable[..., Done], *arguments: Any) -> Done:
-        """What `work` returns. Cancelled, it tells the work to halt and waits until it has: two never run at once."""
+        """Return what `work` returns. If cancelled, tell the work to halt and wait until it has: two never run at
+        once."""
         future = asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
         try:
             return await asyncio.shield(future)

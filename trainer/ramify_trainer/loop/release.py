@@ -13,14 +13,14 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from ramify.search.tree import Tree
 from ramify.weights import Probe, Release, load_release, publish, shipped
 from ramify.weights.manifest import Details
-from ramify_trainer.gate.value_scores import values
+from ramify_trainer.gate.value_scores import end_values
 
 PROBES = 8
 TEXTS = 128
 """Answers that probes are chosen from."""
 STEADY = 0.04
-"""How far rounding to bfloat16 may move a probe's log-probabilities, in units of max(1, |ln p|): well within what a
-server that computes in it is allowed to be off."""
+"""Largest change of a probe's log-probability by rounding to bfloat16, in units of max(1, |ln p|): well within what the
+server's canary allows."""
 
 
 def seeded(base: str, root: Path) -> str:
@@ -43,8 +43,8 @@ def published(
     trees: Sequence[Tree],
     facts: Mapping[str, Any],
 ) -> Release:
-    """The release of this id, published unless it is there already. parts: the policy's and the value's directories;
-    trees: whose answers may become probes; facts: what else the manifest says."""
+    """Return the release of this id, published unless it is there already. parts: the policy's and the value's
+    directories; trees: whose answers may become probes; facts: what else the manifest says."""
     if (root / release_id / "READY").exists():
         return load_release(root / release_id)
     inherited = parent.manifest.model_dump(
@@ -57,10 +57,10 @@ def published(
 
 @torch.inference_mode()
 def probes(policy: Path, value: Path, parent: Release, trees: Sequence[Tree]) -> tuple[Probe, ...]:
-    """Of the round's own answers those whose log-probabilities moved the most between the parent and the candidate, all
-    their tokens together, as the server's canary adds them up. An answer is probed up to its first token that rounding
-    alone would move: a model in bfloat16 moves some token of nearly every long answer, and one such token would have
-    the server refuse the release."""
+    """Choose those of the round's own answers whose log-probabilities moved the most between the parent and the
+    candidate, all their tokens together, as the server's canary adds them up. An answer is probed up to its first
+    token that rounding alone would move: a model in bfloat16 moves some token of nearly every long answer, and one
+    such token would have the server refuse the release."""
     new, old, coarse = _policy(policy), _policy(parent.policy_path), _policy(policy, torch.bfloat16)
     moved: dict[tuple[int, ...], tuple[float, list[int], list[int], list[float]]] = {}
     for prompt, answer in _answers(trees):
@@ -75,7 +75,9 @@ def probes(policy: Path, value: Path, parent: Release, trees: Sequence[Tree]) ->
         value, dtype=torch.float32, use_safetensors=True, num_labels=1
     ).eval()
     calibration = parent.manifest.calibration
-    judged = values(judge, [[*p, *a] for p, a, _ in chosen], (calibration.a, calibration.b)) if chosen else []
+    judged = (
+        end_values(judge, [[*p, *a] for p, a, _ in chosen], (calibration.a, calibration.b)) if chosen else []
+    )
     return tuple(
         Probe(
             prompt=tuple(prompt),
@@ -88,7 +90,7 @@ def probes(policy: Path, value: Path, parent: Release, trees: Sequence[Tree]) ->
 
 
 def _answers(trees: Sequence[Tree]) -> list[tuple[list[int], list[int]]]:
-    """Prompt and answer of different answers: the first of every tree before the second of any."""
+    """Return prompt and answer of different answers: the first of every tree before the second of any."""
     found: dict[tuple[int, ...], tuple[list[int], list[int]]] = {}
     for i in range(max((len(tree.completions) for tree in trees), default=0)):
         for tree in trees:
@@ -100,12 +102,12 @@ def _answers(trees: Sequence[Tree]) -> list[tuple[list[int], list[int]]]:
 
 
 def _steady(rounding: Sequence[float]) -> int:
-    """Tokens before the first that rounding moves."""
+    """Return the number of tokens before the first that rounding moves."""
     return next((i for i, off in enumerate(rounding) if abs(off) > STEADY), len(rounding))
 
 
 def _apart(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Differences of log-probabilities in units of max(1, |ln p|), as the server's canary counts them."""
+    """Return differences of log-probabilities in units of max(1, |ln p|), as the server's canary counts them."""
     return [(a - b) / max(1.0, abs(a)) for a, b in zip(ours, theirs, strict=True)]
 
 

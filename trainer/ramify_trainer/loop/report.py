@@ -1,4 +1,4 @@
-"""What a run has come to: a table, the same as JSON, and the curve."""
+"""The report of a run: a table, the same as JSON, and the curve."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ramify_trainer.loop.state import RoundRecord
 
 
 def markdown(history: Sequence[RoundRecord], held_out: Mapping[str, PolicyScores]) -> str:
-    """One line a round; held-out figures of the releases that were served."""
+    """Return a table of one line a round; held-out figures of the releases that were served."""
     lines = [
         "| round | release | trees | steps | tokens | gate | served | held-out greedy | held-out mean@k |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -29,7 +29,7 @@ def markdown(history: Sequence[RoundRecord], held_out: Mapping[str, PolicyScores
 
 
 def _gained(served: Sequence[PolicyScores]) -> str:
-    """What was gained from the first release served to the last, paired by problem, with 95 % bootstrap intervals."""
+    """Return the gain from the first release served to the last, paired by problem, with 95 % bootstrap intervals."""
     if len(served) < 2:
         return ""
     first, last = served[0], served[-1]
@@ -51,7 +51,7 @@ def write(
     held_out: Mapping[str, PolicyScores],
     head: Mapping[str, object],
 ) -> None:
-    """`results.md`, `results.json`, `curve.png` and `curve.svg` in `folder`."""
+    """Write `results.md`, `results.json`, `curve.png` and `curve.svg` in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     figures = {release: found.figures() for release, found in held_out.items()}
     whole = {**head, "rounds": [r.model_dump() for r in history], "held_out": figures}

@@ -20,7 +20,7 @@ from ramify_client import AsyncAdmin, AsyncClient, Conflict
 from ramify_trainer.config import LoopConfig
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.gate.candidate import Gate
-from ramify_trainer.gate.policy_scores import PolicyScores, measured, require_askable
+from ramify_trainer.gate.policy_scores import PolicyScores, require_askable, score_policy
 from ramify_trainer.loop.collection import collect
 from ramify_trainer.loop.progress import ComputeThread, RunProgress
 from ramify_trainer.loop.puller import Puller
@@ -31,9 +31,9 @@ from ramify_trainer.loop.training import Team
 
 logger = logging.getLogger(__name__)
 PhaseSummary = dict[str, Any]
-"""What a phase came to, for the log."""
+"""Figures of a phase, for the log."""
 PhaseProgress = Callable[[str, int, int], None]
-"""Told a phase, how much of it is done, and of how much."""
+"""Called with a phase, how much of it is done, and of how much."""
 SHOWN = (
     "policy/kl",
     "policy/clip_share",
@@ -42,7 +42,7 @@ SHOWN = (
     "staleness",
     "solved",
 )
-"""Of the training figures, in the log."""
+"""Training figures that the log shows."""
 NEEDS_A_CANDIDATE = ("gate", "publish", "activate")
 
 
@@ -127,7 +127,7 @@ class Loop:
     async def held_out(self, release: str) -> PolicyScores:
         """A release on the held-out problems, without search. For the report only."""
         kept = self.folder / "held_out" / f"{release}.json"
-        return await measured(
+        return await score_policy(
             self._release(release).policy_path, self.config.held_out, self.config.seed, kept, self.worker
         )
 
@@ -238,11 +238,11 @@ class Loop:
             await self._record("rejected")
             return {"served": state.incumbent, "refused": error}
         if state.incumbent != record.release:
-            best = await self.gate.of(self._release(state.best))
+            best = await self.gate.scores_of(self._release(state.best))
             state.incumbent, state.learner = record.release, f"{self._here.name}/learner"
             state.served.append(record.release)
             self.gate.keep(self._here / "gate.json", record.release)
-            if (await self.gate.of(self._release(record.release))).level > best.level:
+            if (await self.gate.scores_of(self._release(record.release))).level > best.level:
                 state.best = record.release
         return {"served": record.release}
 
@@ -260,7 +260,7 @@ class Loop:
         await self.admin.record(str(record.release), verdict, figures)
 
     async def _catch_up(self) -> None:
-        """Where the log has forgotten the cursor, move it to what was learned from already; another log begins anew."""
+        """If the log has forgotten the cursor, move it to what was learned from already; another log begins anew."""
         state, consumer = self.state, self.puller.consumer
         if consumer is None or state.phase not in ("collect", "pull") or consumer.cursor >= state.upto:
             return

@@ -25,7 +25,7 @@ RoundResult = Literal["promoted", "rejected", "refused", "nothing"]
 
 
 class RoundRecord(BaseModel):
-    """What became of a round."""
+    """The record of a round."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -53,11 +53,11 @@ class RoundRecord(BaseModel):
     training: dict[str, float] = {}
     gate: dict[str, float] = {}
     seconds: dict[str, float] = {}
-    """Of each phase, the last time that it was done."""
+    """Seconds of each phase, the last time that it was done."""
 
     @property
     def result(self) -> RoundResult:
-        """What the round came to."""
+        """The result of the round."""
         if self.release is None:
             return "nothing"
         if self.refused:
@@ -100,11 +100,11 @@ class State(BaseModel):
 
     @classmethod
     def load(cls, path: Path) -> State | None:
-        """None where there is no run yet."""
+        """Return the state in a file; None if there is no run yet."""
         return cls.model_validate_json(path.read_bytes()) if path.exists() else None
 
     def save(self, path: Path) -> None:
-        """Durably, all or nothing."""
+        """Write the state durably, all or nothing."""
         replace(path, self.model_dump_json(indent=1).encode())
 
     def end_round(self) -> None:
@@ -120,13 +120,13 @@ class State(BaseModel):
         self.learner = known.get(release)
 
     def staleness(self, release: str) -> int:
-        """Served releases since `release`; more than any limit for one that was never served."""
+        """Return the number of served releases since `release`; more than any limit for one that was never served."""
         known = {id_: i for i, id_ in enumerate(reversed(self.served))}
         return known.get(release, 1_000_000)
 
 
 def folder(round_: int) -> str:
-    """Of a round, in the run's."""
+    """Return the name of a round's folder, in the run's."""
     return f"round-{round_:04d}"
 
 
@@ -138,7 +138,7 @@ def replace(path: Path, data: bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of `path` when the block ends, and never where it raises."""
+    """Yield a file that takes the place of `path` when the block ends, and never if it raises."""
     draft = path.with_name(f".{path.name}.draft")
     with draft.open("wb") as file:
         yield file
@@ -153,12 +153,12 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def plain(figures: dict[str, Any]) -> dict[str, float]:
-    """Only the numbers that JSON can hold."""
+    """Return only the numbers that JSON can hold."""
     return {k: float(v) for k, v in figures.items() if v == v and abs(v) != float("inf")}
 
 
 def lease_owner(folder: Path, run: str) -> str:
-    """The lease's owner for the run that keeps its state in `folder`."""
+    """Return the lease's owner for the run that keeps its state in `folder`."""
     path = folder / "owner"
     if not path.exists():
         replace(path, f"trainer-{run}-{uuid.uuid4().hex[:12]}".encode())
@@ -167,7 +167,7 @@ def lease_owner(folder: Path, run: str) -> str:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep other processes out of `folder`. Raises `TrainerError` where one is there. The lock ends with the process,
+    """Keep other processes out of `folder`. Raises `TrainerError` if one is there. The lock ends with the process,
     however that ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:

@@ -36,10 +36,10 @@ def learn(
     seeds: tuple[int, int],
     progress: Callable[[int, int], None],
 ) -> tuple[RoundMetrics, int]:
-    """Train, and leave `learner/`, `policy/` and `value/` in `folder`. The round's figures, and the steps of the run.
+    """Train, and leave `learner/`, `policy/` and `value/` in `folder`. Return the round's figures and the run's steps.
 
     begun: a saved learner; None: one at step 0 from `reference`, which `kl_beta` holds to in any case. seeds: the
-    run's and the round's. Raises `FloatingPointError` where a gradient is not finite; nothing is left then."""
+    run's and the round's. Raises `FloatingPointError` if a gradient is not finite; nothing is left then."""
     for part in ("policy", "value"):
         shutil.rmtree(folder / part, ignore_errors=True)  # of a training that was cut short after its export
     learner = _learner(config, begun, reference, seeds[0])
