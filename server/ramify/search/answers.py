@@ -1,7 +1,7 @@
-"""Which answer a tree gives: the rules over its complete leaves, each counted as often as it was drawn.
+"""Which answer a tree gives, and when it is settled.
 
-With f_j the final answer of draw j and r(y_j) its judgement (the verifier's outcome where a verifier grades, else the
-outcome model's value):
+The rules go over the complete leaves, each counted as often as it was drawn. With f_j the final answer of draw j and
+r(y_j) its leaf value (the verifier's outcome if a verifier grades, else the outcome model's value):
 
 - `majority`      argmax_f Σ_j 1[f_j = f]
 - `orm_max`       the answer of argmax_j r(y_j)
@@ -15,68 +15,63 @@ would give a lone candidate, or equal ones, weight 0.
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from heapq import nlargest
-from itertools import takewhile
 
-from ramify.search.grouping import Grouping
+from ramify.search.builder import TreeBuilder
 from ramify.search.records import Answer, AnswerRule
 from ramify.search.tree import Node, Tree
-
-
-@dataclass(slots=True)
-class _Class:
-    """Draws with one and the same final answer."""
-
-    final: str | None
-    leaves: Counter[int] = field(default_factory=Counter)
-    """Node id to draws."""
 
 
 def rank(
     tree: Tree, finals: Mapping[int, str | None], rule: AnswerRule, at_tokens: int | None = None
 ) -> list[Answer]:
-    """The distinct final answers, best first; empty where no answer was complete.
+    """Return the distinct final answers, best first; empty if no answer was complete.
 
-    `at_tokens` leaves out every draw that landed after the search had generated more tokens than that: the answer
-    that the search would have given then. Texts that hold no answer get no votes, and come last.
-    Of equals the more often drawn, then the better judged, then the earlier is first; `majority` asks no judge.
-    """
-    classes: dict[str | None, _Class] = {}
+    finals: the final answer by the id of the node that ends it. at_tokens: leave out every draw that landed after the
+    search had generated more tokens than that, for the answer that it would have given then.
+    Texts that hold no answer get no votes, and come last. Of equals the more often drawn, then the better judged, then
+    the earlier is first; `majority` asks no judge."""
+    groups: dict[str | None, Counter[int]] = {}
     for completion in tree.completions:
         if at_tokens is None or completion.tokens <= at_tokens:
-            final = finals.get(completion.node)
-            classes.setdefault(final, _Class(final)).leaves[completion.node] += 1
-    weights = {c.final: _weight(tree, c, rule) for c in classes.values()}
+            groups.setdefault(finals.get(completion.node), Counter())[completion.node] += 1
+    weights = {
+        final: 0.0 if final is None else _weight(tree, leaves, rule) for final, leaves in groups.items()
+    }
+    best = {final: _best(tree, leaves) for final, leaves in groups.items()}
     champion = _champion(tree).id if rule == "most_visited" else None
     total = sum(weights.values())
     ranked = sorted(
-        classes.values(),
-        key=lambda c: (
-            c.final is None,
-            champion not in c.leaves,
-            -weights[c.final],
-            -c.leaves.total(),
-            -(tree.leaf_value(_representative(tree, c)) or 0.0) if rule != "majority" else 0.0,
-            min(c.leaves),
+        groups,
+        key=lambda final: (
+            final is None,
+            champion not in groups[final],
+            -weights[final],
+            -groups[final].total(),
+            -(tree.leaf_value(best[final]) or 0.0) if rule != "majority" else 0.0,
+            min(groups[final]),
         ),
     )
-    return [_answer(tree, c, weights[c.final] / total if total else 0.0) for c in ranked]
+    return [answer_at(tree, best[f], f, weights[f] / total if total else 0.0) for f in ranked]
 
 
-def _weight(tree: Tree, group: _Class, rule: AnswerRule) -> float:
-    if group.final is None:
-        return 0.0
-    leaves = [(tree.nodes[i], m) for i, m in group.leaves.items()]
+def _weight(tree: Tree, leaves: Counter[int], rule: AnswerRule) -> float:
+    """The weight of one final answer. leaves: draws by the node that ends them."""
+    values = [(tree.leaf_value(tree.nodes[i]) or 0.0, m) for i, m in leaves.items()]
     if rule == "majority":
-        return float(sum(m for _, m in leaves))
+        return float(leaves.total())
     if rule == "orm_vote":
-        return sum(m * (tree.leaf_value(leaf) or 0.0) for leaf, m in leaves)
+        return sum(m * value for value, m in values)
     if rule == "orm_max":
-        return max((tree.leaf_value(leaf) or 0.0) for leaf, _ in leaves)
-    return float(sum(leaf.visits for leaf, _ in leaves))
+        return max(value for value, _ in values)
+    return float(sum(tree.nodes[i].visits for i in leaves))
+
+
+def _best(tree: Tree, leaves: Counter[int]) -> Node:
+    """The leaf whose text stands for a final answer: the best judged, then the earliest."""
+    return max((tree.nodes[i] for i in leaves), key=lambda leaf: (tree.leaf_value(leaf) or 0.0, -leaf.id))
 
 
 def _champion(tree: Tree) -> Node:
@@ -85,18 +80,6 @@ def _champion(tree: Tree) -> Node:
     while children := tree.children(node):
         node = max(children, key=lambda c: (c.id in committed, c.visits, c.mean or 0.0, -c.id))
     return node
-
-
-def _representative(tree: Tree, group: _Class) -> Node:
-    """The leaf that the answer's text is taken from: the best judged, then the earliest."""
-    return max(
-        (tree.nodes[i] for i in group.leaves), key=lambda leaf: ((tree.leaf_value(leaf) or 0.0), -leaf.id)
-    )
-
-
-def _answer(tree: Tree, group: _Class, votes: float) -> Answer:
-    leaf = _representative(tree, group)
-    return answer_at(tree, leaf, group.final, votes)
 
 
 def answer_at(tree: Tree, leaf: Node, final: str | None, votes: float) -> Answer:
@@ -112,44 +95,21 @@ def answer_at(tree: Tree, leaf: Node, final: str | None, votes: float) -> Answer
     )
 
 
-class EarlyStop:
-    """Votes for each final answer, counted draw by draw as the answer rule counts them, and whether they settle it.
+def settled(builder: TreeBuilder, votes: Mapping[str, float], left: int) -> bool:
+    """Tell whether `early_stop` lets the leading answer be given now.
+
+    votes: of each final answer, draw by draw (`Grouping.votes`). left: the most answers that may still be drawn.
 
     `verified`: a verifier has accepted an answer. `unbeatable`: even if every answer that may still be drawn were one
     full vote for the second, it would stay behind. `posterior`: the leader is the commoner of the two with a
-    probability above the threshold (Aggarwal et al. 2023, "adaptive consistency", the Beta criterion).
-    """
-
-    def __init__(self, tree: Tree, grouping: Grouping) -> None:
-        self.tree, self.grouping = tree, grouping
-        self.votes: defaultdict[str, float] = defaultdict(float)
-        """Draws under `majority`, the sum of their judgements under `orm_vote`. Texts without an answer have none."""
-        self._counted = 0
-
-    def settled(self, left: int) -> bool:
-        """Whether the leading answer may be given now, with at most `left` more answers to come. Only answers that are
-        grouped by now have a vote."""
-        kind, finals = self.tree.params.early_stop, self.grouping.finals
-        drawn = self.tree.completions[self._counted :]
-        if kind != "verified":
-            drawn = list(takewhile(lambda completion: completion.node in finals, drawn))
-        self._counted += len(drawn)
-        new = [self.tree.nodes[completion.node] for completion in drawn]
-        if kind == "verified":
-            return any(node.outcome == 1.0 for node in new)
-        self._count(new)
-        first, second, *_ = *nlargest(2, self.votes.values()), 0.0, 0.0
-        if kind == "unbeatable":
-            return first - second > left
-        return bool(self.votes) and leads(first, second) > self.tree.params.early_stop_threshold
-
-    def _count(self, draws: list[Node]) -> None:
-        for node in draws:
-            final = self.grouping.finals[node.id]
-            if final is not None:
-                self.votes[final] += (
-                    (self.tree.leaf_value(node) or 0.0) if self.tree.params.answer == "orm_vote" else 1
-                )
+    probability above the threshold (Aggarwal et al. 2023, "adaptive consistency", the Beta criterion)."""
+    params = builder.tree.params
+    if params.early_stop == "verified":
+        return builder.best is not None and builder.best.outcome == 1.0
+    first, second, *_ = *nlargest(2, votes.values()), 0.0, 0.0
+    if params.early_stop == "unbeatable":
+        return first - second > left
+    return bool(votes) and leads(first, second) > params.early_stop_threshold
 
 
 def leads(first: float, second: float) -> float:

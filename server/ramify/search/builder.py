@@ -27,9 +27,13 @@ class TreeBuilder:
         """Where simulations start; moves down under `commit: step`."""
         self.open = sum(n.terminal is None and not n.expanded for n in tree.nodes)
         """Nodes that can still be expanded for the first time."""
-        ends = [tree.nodes[c.node] for c in tree.completions]
-        self._end_depths = sum(end.depth for end in ends)
-        self._end_lengths = sum(end.length for end in ends)
+        self.best: Node | None = None
+        """The end of the complete answer of the highest leaf value, the earliest drawn of equals."""
+        self.deepest = 0
+        """Depth of the deepest complete answer."""
+        self._end_depths = self._end_lengths = 0
+        for completion in tree.completions:
+            self._complete(tree.nodes[completion.node])
         self._seen: dict[int, float] = {}
         """By id, the policy's probability of the finished answers that are known below a node, [0, 1]."""
         self._ended = 0
@@ -144,10 +148,18 @@ class TreeBuilder:
         if nodes and nodes[-1].terminal in ("eos", "stop"):
             spent = self.budget.tokens
             self.tree.completions.append(Completion(nodes[-1].id, plan.simulation, spent))
-            self._end_depths += nodes[-1].depth
-            self._end_lengths += nodes[-1].length
+            self._complete(nodes[-1])
             self.budget.release_final()
         return nodes
+
+    def _complete(self, end: Node) -> None:
+        """Count one more complete answer."""
+        self._end_depths += end.depth
+        self._end_lengths += end.length
+        self.deepest = max(self.deepest, end.depth)
+        value = self.tree.leaf_value
+        if self.best is None or (value(end) or 0.0) > (value(self.best) or 0.0):
+            self.best = end
 
     def unseen(self, node: Node) -> float:
         """The policy's probability that a draw below `node` ends in an answer that is not yet known, [0, 1]; 0 where

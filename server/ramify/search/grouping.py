@@ -10,6 +10,7 @@ to 20 s late.)
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from typing import Any
 
 from ramify.search.protocols import GradingFailed, Task
@@ -30,7 +31,10 @@ class Grouping:
         self.tree, self.task = tree, task
         self.finals: dict[int, str | None] = {}
         """By the id of the node that ends the answer; equal answers are equal strings, and `None` is no answer."""
-        self._looked_at = 0
+        self.votes: defaultdict[str, float] = defaultdict(float)
+        """By final answer: its draws so far, each counted by its leaf value under `orm_vote`. Texts without an answer
+        have none."""
+        self._grouped = 0
         """Completions whose answers are grouped."""
         self._ungrouped: set[int] = set()
         self._work: asyncio.Task[None] | None = None
@@ -39,7 +43,7 @@ class Grouping:
         """Group what has landed since, in the background, unless the task has failed."""
         if self._work is not None and (not self._work.done() or self._work.exception()):
             return
-        if self._looked_at < len(self.tree.completions):
+        if self._grouped < len(self.tree.completions):
             self._work = asyncio.create_task(self._group(), name=f"grouping-{self.tree.id}")
 
     async def caught_up(self, over: asyncio.Event) -> None:
@@ -58,14 +62,21 @@ class Grouping:
         self.tree.ungrouped = len(self._ungrouped)
 
     async def _group(self) -> None:
-        while self._looked_at < len(self.tree.completions):
-            node = self.tree.completions[self._looked_at].node
+        while self._grouped < len(self.tree.completions):
+            node = self.tree.completions[self._grouped].node
             if node not in self.finals:
                 try:
                     (self.finals[node],) = await self.task.finals([self._text(node)])
                 except GradingFailed:
                     self._alone(node)
-            self._looked_at += 1
+            self._grouped += 1
+            self._vote(node)
+
+    def _vote(self, node: int) -> None:
+        final = self.finals[node]
+        if final is not None:
+            weighs = self.tree.params.answer == "orm_vote"
+            self.votes[final] += (self.tree.leaf_value(self.tree.nodes[node]) or 0.0) if weighs else 1
 
     def _text(self, node: int) -> str:
         return self.tree.text(self.tree.nodes[node])

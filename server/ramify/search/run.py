@@ -16,7 +16,6 @@ from typing import Any
 
 from ramify.search import answers
 from ramify.search.algorithms import ALGORITHMS
-from ramify.search.answers import EarlyStop
 from ramify.search.budget import Budget
 from ramify.search.builder import TreeBuilder
 from ramify.search.evaluator import Evaluator
@@ -74,10 +73,6 @@ class Search:
         self.over = asyncio.Event()
         """Set once the search must answer: it was stopped, or its seconds are up."""
         self._grouping = Grouping(tree, task)
-        self._early = EarlyStop(tree, self._grouping)
-        self._best: Node | None = None
-        """The best judged complete leaf among the first `_looked_at` answers drawn, the earlier of equals."""
-        self._looked_at = 0
         self._finished_simulations = 0
         self._scored = 0
         self._grading_failures = 0
@@ -126,13 +121,8 @@ class Search:
             self._wake.set()
 
     def progress(self) -> Progress:
-        value = self.tree.leaf_value
-        for completion in self.tree.completions[self._looked_at :]:
-            leaf = self.tree.nodes[completion.node]
-            if self._best is None or (value(leaf) or 0.0) > (value(self._best) or 0.0):
-                self._best = leaf
-        self._looked_at = len(self.tree.completions)
-        best = None if self._best is None else answers.answer_at(self.tree, self._best, None, 0.0)
+        leaf = self.builder.best
+        best = None if leaf is None else answers.answer_at(self.tree, leaf, None, 0.0)
         return Progress(
             self._finished_simulations, self.budget.tokens, self.budget.seconds, len(self.tree.nodes), best
         )
@@ -268,7 +258,7 @@ class Search:
             left = min(left, limits.tokens - self.budget.tokens)  # no answer is written for less than a token
         if self.tree.params.early_stop != "verified":
             await self._grouping.caught_up(self.over)
-        if self._early.settled(left):
+        if answers.settled(self.builder, self._grouping.votes, left):
             self._end("complete", "early")
 
     def _choose(self) -> None:

@@ -7,7 +7,10 @@ import asyncio
 import pytest
 
 from fakes import FakeTask, letters
-from ramify.search.answers import EarlyStop, leads
+from ramify.search import answers
+from ramify.search.answers import leads
+from ramify.search.budget import Budget
+from ramify.search.builder import TreeBuilder
 from ramify.search.grouping import Grouping
 from ramify.search.records import BudgetLimits, Sampling
 from ramify.search.tree import Completion, Tree
@@ -26,7 +29,8 @@ def settled(tree: Tree, left: int) -> bool:
     async def after_grouping() -> bool:
         grouping = Grouping(tree, FakeTask())
         await grouping.caught_up(asyncio.Event())
-        return EarlyStop(tree, grouping).settled(left)
+        builder = TreeBuilder(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
+        return answers.settled(builder, grouping.votes, left)
 
     return asyncio.run(after_grouping())
 
@@ -125,6 +129,6 @@ def test_verified_stops_at_the_first_accepted_answer_only():
 def test_votes_counted_draw_by_draw_are_the_votes_of_the_final_ranking():
     found = ran(letters({"a": 0.5, "b": 0.3, "c": 0.2}, 1), algorithm="mcts", early_stop="posterior",
                 early_stop_threshold=1.0, answer="orm_vote", budget=BudgetLimits(simulations=40))  # fmt: skip
-    votes = found.search._early.votes
+    votes = found.search._grouping.votes
     total = sum(votes.values())
     assert {a.final: pytest.approx(a.votes * total) for a in found.tree.candidates} == votes

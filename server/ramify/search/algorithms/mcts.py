@@ -41,9 +41,6 @@ class Mcts(Algorithm):
         super().__init__(builder, rng)
         self._begun = 0.0
         """The fraction of the budget that was spent when the present root was committed."""
-        self._deepest = 0
-        """Depth of the deepest complete answer among the first `_looked_at` drawn."""
-        self._looked_at = 0
 
     @classmethod
     def reads_off(cls, params: SearchParams) -> bool:
@@ -201,12 +198,7 @@ class Mcts(Algorithm):
 
     def _end_depth(self) -> int:
         """How deep answers end: as deep as any complete one that the tree holds."""
-        drawn = self.tree.completions
-        self._deepest = max(
-            [self._deepest, *(self.tree.nodes[c.node].depth for c in drawn[self._looked_at :])]
-        )
-        self._looked_at = len(drawn)
-        return self._deepest or min(self.params.max_depth, UNKNOWN_END)
+        return self.builder.deepest or min(self.params.max_depth, UNKNOWN_END)
 
     def _committed(self, visited: Sequence[Node]) -> Node:
         if self.params.tau == 0:
