@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from ramify_trainer.loop.state import replace
+from ramify.files import replace
 
 
 class Point(BaseModel):

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from ramify.connections import Listener, ListenError, address_of, bind
+from ramify.races import first_of
 from ramify_client import (
     AsyncAdmin,
     AsyncClient,
@@ -108,16 +109,11 @@ class Service:
 
     async def _until_told(self) -> int:
         working, told = asyncio.create_task(self._work()), asyncio.create_task(self._told.wait())
-        try:
-            await asyncio.wait((working, told), return_when=asyncio.FIRST_COMPLETED)
+        async with first_of(working, told):
             if not working.done():
                 await self._end(working)
             with suppress(asyncio.CancelledError):
                 await working
-        finally:
-            for task in (working, told):
-                task.cancel()
-            await asyncio.gather(working, told, return_exceptions=True)
         state = getattr(self.loop, "state", None)
         fault = None if state is None else unserved(state.history)
         if fault is not None:

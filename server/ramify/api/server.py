@@ -29,6 +29,7 @@ from ramify.connections import ConnectionLimits, Listener, ListenError, address_
 from ramify.engines import EngineConfig, EngineError, Engines
 from ramify.engines.progress import StartUp
 from ramify.logs import log_to_stderr
+from ramify.races import beside, first_of
 from ramify.rewards import registry
 from ramify.rewards.grading import close_pools
 from ramify.search.protocols import EngineDead
@@ -147,12 +148,8 @@ class _Server:
 
     async def _serve(self, context: Context) -> int:
         upkeep = asyncio.create_task(context.retention.run(), name="retention")
-        try:
-            async with self._administered(context):
-                return await self._serve_public(context)
-        finally:
-            upkeep.cancel()
-            await asyncio.gather(upkeep, return_exceptions=True)
+        async with beside(upkeep), self._administered(context):
+            return await self._serve_public(context)
 
     @asynccontextmanager
     async def _administered(self, context: Context) -> AsyncIterator[None]:
@@ -164,18 +161,12 @@ class _Server:
         app = admin_application(context, self.settings.admin.digest())
         http = self._http(app, ready.set, open=ADMIN_CONNECTIONS)
         serving = asyncio.create_task(http.serve(sockets=[self.admin]))
-        up = asyncio.create_task(ready.wait())
-        try:
-            await asyncio.wait((serving, up), return_when=asyncio.FIRST_COMPLETED)
+        async with first_of(serving, asyncio.create_task(ready.wait())):
             if serving.done():
                 serving.result()
             yield
             http.should_exit = True
             await serving
-        finally:
-            for task in (serving, up):
-                task.cancel()
-            await asyncio.gather(serving, up, return_exceptions=True)
 
     async def _serve_public(self, context: Context) -> int:
         http = self._http(application(context), lambda: self._up(context))
@@ -183,15 +174,10 @@ class _Server:
         told = asyncio.create_task(self.told.wait())
         died = asyncio.create_task(context.engines.dead.wait())
         watching = asyncio.create_task(context.readiness.watch(), name="hang-watch")
-        try:
-            await asyncio.wait((serving, told, died), return_when=asyncio.FIRST_COMPLETED)
+        async with beside(watching), first_of(serving, told, died):
             code = await self._end(context, engine_died=died.done())
             http.should_exit = True
             await serving
-        finally:
-            for task in (serving, told, died, watching):
-                task.cancel()
-            await asyncio.gather(serving, told, died, watching, return_exceptions=True)
         logger.info("stopped code=%d", code)
         return code
 
@@ -248,15 +234,10 @@ class _Server:
     async def _unless_told(self, work: Coroutine[Any, Any, Result]) -> Result:
         """The result of `work`; where a signal comes first it is cancelled. Raises `StopRequested`."""
         task, told = asyncio.create_task(work), asyncio.create_task(self.told.wait())
-        try:
-            await asyncio.wait((task, told), return_when=asyncio.FIRST_COMPLETED)
+        async with first_of(task, told):
             if not task.done():
                 raise StopRequested
             return task.result()
-        finally:
-            task.cancel()
-            told.cancel()
-            await asyncio.gather(task, told, return_exceptions=True)
 
 
 def banner(context: Context, listener: socket.socket, admin: socket.socket | None) -> None:

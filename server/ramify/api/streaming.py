@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from ramify.api import errors
 from ramify.api.wire_common import ErrorBody
+from ramify.races import first_of
 
 Result = TypeVar("Result")
 PING = b": ping\n\n"
@@ -25,15 +26,10 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Re
     The request's body must have been read: what `receive` gives next is the disconnect.
     """
     task, gone = asyncio.create_task(work), asyncio.create_task(_left(receive))
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+    async with first_of(task, gone):
         if not task.done():
             raise ClientDisconnect
         return task.result()
-    finally:
-        for unfinished in (task, gone):
-            unfinished.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
 
 
 async def _left(receive: Receive) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ramify.engines.errors import EngineError
+from ramify.races import cancel
 from ramify.search.protocols import EngineDead
 from ramify.service.admission import Admission, Ticket
 from ramify.service.completion_spec import Chunk, CompletionPreparer, CompletionRequest, CompletionSpec
@@ -117,8 +118,7 @@ class CompletionStream:
     async def close(self) -> None:
         """Abort what is left."""
         assert self.life is not None
-        self.life.cancel()
-        await asyncio.gather(self.life, return_exceptions=True)
+        await cancel(self.life)
 
 
 @dataclass(eq=False, slots=True)

@@ -1,17 +1,17 @@
 """Writing releases, so that a reader sees a whole one or none, whatever happens to the writer.
 
-The files are copied to a temporary directory beside the releases and fsynced, then the manifest, then ``READY``;
-the rename that makes the release visible comes last.
+The files are copied to a temporary directory beside the releases, then come the manifest, then ``READY``. The rename
+that makes the release visible comes last, once all of them are on the disk (`ramify.files`).
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ramify.files import move
 from ramify.weights.errors import ReleaseExists, UnsafeRelease
 from ramify.weights.manifest import Details, Manifest
 from ramify.weights.release import MANIFEST, PARTS, READY, Release, digest, load_release, release_path
@@ -70,25 +70,13 @@ def _write(draft: Path, sources: dict[str, Path], details: Details, created_at: 
     files = {path.relative_to(draft).as_posix(): digest(path) for path in sorted(draft.glob("*/*"))}
     manifest = Manifest(**dict(details), id=draft.name, created_at=created_at, files=files)
     (draft / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    for path in (*draft.glob("*/*"), draft / MANIFEST, *(draft / part for part in PARTS)):
-        _sync(path)
     (draft / READY).touch()
-    _sync(draft / READY)
-    _sync(draft)
 
 
 def _rename(draft: Path, target: Path) -> None:
     try:
-        draft.rename(target)
+        move(draft, target)
     except OSError as error:
+        if not target.exists():
+            raise
         raise ReleaseExists(f"{target} is already there; releases are never overwritten") from error
-    _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    """Flush a file or directory to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

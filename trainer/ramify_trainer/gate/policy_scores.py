@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ramify.files import replace
 from ramify.rewards import datasets, registry
 from ramify.rewards.verifier import Example
 from ramify.search.protocols import GradingFailed
@@ -19,7 +20,6 @@ from ramify.tokens import chat_tokens, eos_ids, prompt_tokens, text_of
 from ramify_trainer.config import MeasureConfig
 from ramify_trainer.gate.sampling import sample
 from ramify_trainer.loop.progress import ComputeThread
-from ramify_trainer.loop.state import replace
 
 Scores = Mapping[str, float]
 """Problem id to score in [0, 1]: 0 or 1 greedily, the share of right answers for mean@k."""

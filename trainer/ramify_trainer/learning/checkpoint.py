@@ -21,7 +21,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ramify_trainer.learning.export import export, flush
+from ramify.files import move
+from ramify_trainer.learning.export import export
 
 __all__ = ["LearnerState", "read_facts", "read_state", "settled", "write"]
 
@@ -55,7 +56,6 @@ def write(
         export(model, weights, source, draft / name, torch.float32)
     save_file(dict(state), draft / "state.safetensors")
     (draft / "learner.json").write_text(json.dumps(asdict(facts), indent=2) + "\n", encoding="utf-8")
-    flush(draft)
     _swap(draft, folder)
 
 
@@ -64,19 +64,8 @@ def _swap(draft: Path, folder: Path) -> None:
     shutil.rmtree(previous, ignore_errors=True)
     if folder.exists():
         folder.rename(previous)
-    draft.rename(folder)
+    move(draft, folder)
     shutil.rmtree(previous, ignore_errors=True)
-    flush_names(folder.parent)
-
-
-def flush_names(folder: Path) -> None:
-    import os
-
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _previous(folder: Path) -> Path:

@@ -9,7 +9,6 @@ model does not hold at all (old buffers) is copied from there.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,10 +20,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers.core_model_loading import revert_weight_conversion
 
+from ramify.files import move
 from ramify.weights.tensors import Tensor as Stored
 from ramify.weights.tensors import tensors_of
 
-__all__ = ["export", "flush"]
+__all__ = ["export"]
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth")
 """Files of a model directory that hold weights, and are not copied."""
@@ -49,8 +49,7 @@ def export(
     save_file(tensors, draft / "model.safetensors", metadata={"format": "pt"})
     for path in draft.iterdir():
         path.chmod(0o644)
-    flush(draft)
-    draft.rename(folder)
+    move(draft, folder)
 
 
 def _laid_out(
@@ -113,13 +112,3 @@ def _require_all_placed(model: Any, own: Mapping[str, Tensor], placed: set[str],
 
 def _same(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.equal(one, other)
-
-
-def flush(folder: Path) -> None:
-    """See to it that every file below `folder`, and `folder` itself, is on the disk."""
-    for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

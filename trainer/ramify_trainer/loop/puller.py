@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ramify.races import first_of
 from ramify.search.codec import BadTree, tree_from_dict
 from ramify_client import AsyncClient, Conflict, NotFound, RamifyError, ServerError, results
 from ramify_client.results import Consumer, CorruptRecord, FeedbackRecord, LogRecord, TreeRecord
@@ -141,15 +142,10 @@ class Puller:
         If the lease is lost, the work is cancelled and `LeaseTaken` raised; a server that is away is asked again a
         third later."""
         working, renewing = asyncio.create_task(work), asyncio.create_task(self._renewing())
-        try:
-            await asyncio.wait((working, renewing), return_when=asyncio.FIRST_COMPLETED)
-            if renewing.done() and not working.done():
+        async with first_of(working, renewing):
+            if not working.done():
                 renewing.result()
             return await working
-        finally:
-            for task in (working, renewing):
-                task.cancel()
-            await asyncio.gather(working, renewing, return_exceptions=True)
 
     async def _renewing(self) -> None:
         while True:

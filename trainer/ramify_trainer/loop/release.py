@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from ramify.files import move
 from ramify.search.tree import Tree
 from ramify.weights import Probe, Release, load_release, publish, shipped
 from ramify.weights.manifest import Details
@@ -31,7 +32,7 @@ def seeded(base: str, root: Path) -> str:
         draft = root / f".seeding-{found.id}"
         shutil.rmtree(draft, ignore_errors=True)
         shutil.copytree(found.path, draft)
-        draft.rename(root / found.id)
+        move(draft, root / found.id)
     return found.id
 
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ramify.files import replacing
 from ramify.rewards import registry
 from ramify.search.codec import tree_from_dict
 from ramify.search.protocols import GradingFailed
@@ -25,7 +26,6 @@ from ramify_trainer.learning.labels import (
     label_answers,
 )
 from ramify_trainer.loop.puller import TrainingRecord
-from ramify_trainer.loop.state import replacing
 
 FetchTree = Callable[[str], Awaitable[Sequence[TrainingRecord]]]
 """Give a logged tree and the feedback on it; nothing if it is gone."""

@@ -8,15 +8,15 @@ belongs to one process at a time, and gives the lease on the log's cursor its ow
 from __future__ import annotations
 
 import fcntl
-import os
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from ramify.files import replace
 from ramify_trainer.errors import TrainerError
 
 Phase = Literal["collect", "pull", "train", "gate", "publish", "activate", "advance"]
@@ -128,28 +128,6 @@ class State(BaseModel):
 def folder(round_: int) -> str:
     """Return the name of a round's folder, in the run's."""
     return f"round-{round_:04d}"
-
-
-def replace(path: Path, data: bytes) -> None:
-    """Write a file whole: a reader sees the old one or the new one, also after a power failure."""
-    with replacing(path) as file:
-        file.write(data)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a file that takes the place of `path` when the block ends, and never if it raises."""
-    draft = path.with_name(f".{path.name}.draft")
-    with draft.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def plain(figures: dict[str, Any]) -> dict[str, float]:

@@ -1,0 +1,58 @@
+"""Files and folders that a reader sees whole or not at all, whatever happens to the writer, a power failure included.
+
+The new content is written beside its place and flushed to the disk; the rename that puts it there comes last, and then
+the names of the folder around it are flushed too. Server and trainer stand on it, so it knows nothing of either.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that takes the place of `path` when the block ends; if the block raises, `path` stays as it was."""
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        with draft.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    flush(path.parent)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write a file in place of `path`: a reader sees the old one or the new one."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+def move(draft: Path, folder: Path) -> None:
+    """Flush a folder that was written as `draft` and rename it. Raises `OSError` if `folder` is there and not empty."""
+    flush_all(draft)
+    draft.rename(folder)
+    flush(folder.parent)
+
+
+def flush_all(folder: Path) -> None:
+    """Flush every file below `folder`, and the folder itself, to the disk."""
+    for path in folder.rglob("*"):
+        flush(path)
+    flush(folder)
+
+
+def flush(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,46 @@
+"""A reader sees a file or a folder whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ramify.files import move, replace, replacing
+
+
+def test_a_file_is_replaced_when_its_writing_has_ended(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    path.write_text("old")
+    with replacing(path) as file:
+        file.write(b"new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    replace(path, b"newer")
+    assert path.read_text() == "newer"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writing_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    path.write_text("old")
+
+    def fail() -> None:
+        with replacing(path) as file:
+            file.write(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_moved_with_all_that_is_in_it_and_over_none(tmp_path: Path) -> None:
+    for name in ("draft", "there"):
+        (tmp_path / name / "policy").mkdir(parents=True)
+        (tmp_path / name / "policy" / "weights").write_text(name)
+    move(tmp_path / "draft", tmp_path / "v000001")
+    assert (tmp_path / "v000001" / "policy" / "weights").read_text() == "draft"
+    with pytest.raises(OSError, match="not empty"):
+        move(tmp_path / "there", tmp_path / "v000001")
