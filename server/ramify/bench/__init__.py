@@ -1,5 +1,9 @@
-"""How near the engines' own limit searching comes, and what the search itself costs.
+"""How near the engines' own limit searching comes, and what the search itself costs: `ramify bench`.
 
-`record` (every engine request of many searches), `replay` (the same work with nothing to wait for), `scaling` (the
-search alone, on an engine that takes no time), `report` and `plot`.
+| module | what it is |
+|---|---|
+| `recording` | the engine calls of searches, and the same work with nothing to wait for |
+| `throughput` | runs of searches, each compared with its replay |
+| `scaling` | the search alone, on engines that take no time |
+| `report` | the figures as tables, JSON and a picture |
 """

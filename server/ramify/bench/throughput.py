@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import median
+from dataclasses import dataclass, replace
 
 import psutil
 
+from ramify.bench.recording import Recording, recorded, replay, steps_of
 from ramify.engines import Engines
 from ramify.evaluation.backends import LocalBackend
 from ramify.evaluation.methods import Method
@@ -18,8 +18,8 @@ from ramify.evaluation.runner import SearchFailed, seed_of
 
 
 @dataclass(frozen=True, slots=True)
-class SearchRun:
-    """Searches run through a number of slots."""
+class BenchRun:
+    """Searches run `slots` at a time, or the replay of their engine calls: then times and steps are the replay's."""
 
     slots: int
     searches: int
@@ -30,33 +30,23 @@ class SearchRun:
     tokens: int
     """Generated."""
     scored: int
+    """Sequences judged."""
     requests: int
-    """Engine requests."""
+    """Calls of the engines."""
     steps: Mapping[str, int]
     """Steps that each engine took, by its role."""
 
 
 @dataclass(frozen=True, slots=True)
-class ReplayRun:
-    """The same engine requests, all at once."""
-
-    seconds: float
-    cpu_seconds: float
-    tokens: int
-    scored: int
-    requests: int
-    steps: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
 class Pair:
-    """One run of the searches and the replay of its requests."""
+    """One run of the searches and the replay of its engine calls."""
 
-    searched: SearchRun
-    replayed: ReplayRun
+    searched: BenchRun
+    replayed: BenchRun
 
     @property
     def ratio(self) -> float:
+        """Search time over replay time."""
         return self.searched.seconds / self.replayed.seconds
 
     @property
@@ -66,24 +56,8 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Throughput:
-    """Several pairs, interleaved."""
-
-    pairs: tuple[Pair, ...]
-
-    @property
-    def ratio(self) -> float:
-        """Median of search time over replay time."""
-        return median(pair.ratio for pair in self.pairs)
-
-    @property
-    def own_cpu(self) -> float:
-        return median(pair.own_cpu for pair in self.pairs)
-
-
-@dataclass(frozen=True, slots=True)
 class Load:
-    """What is searched."""
+    """The searches of a run."""
 
     problems: Sequence[Problem]
     method: Method
@@ -94,87 +68,73 @@ class Load:
 
 async def throughput(
     backend: LocalBackend, load: Load, pairs: int, tell: Callable[[str], None]
-) -> Throughput:
+) -> list[Pair]:
     """`pairs` times: search and record, then replay; prefix caches are cleared before each."""
     tell("warming up")
-    await searched(backend, Load(load.problems[: load.slots], load.method, load.tokens, load.slots), seed=-1)
-    found = []
+    await searched(backend, replace(load, problems=load.problems[: load.slots]), seed=-1)
+    done = []
     for i in range(pairs):
         tell(f"pair {i + 1} of {pairs}: searching")
-        run = await searched(backend, load, seed=i)
+        run, recording = await searched(backend, load, seed=i)
         tell(f"pair {i + 1} of {pairs}: replaying")
-        found.append(Pair(run, await replayed(backend)))
-        tell(f"pair {i + 1} of {pairs}: ratio {found[-1].ratio:.3f}")
-    return Throughput(tuple(found))
+        done.append(Pair(run, await replayed(backend, run, recording)))
+        tell(f"pair {i + 1} of {pairs}: ratio {done[-1].ratio:.3f}")
+    return done
 
 
-async def searched(backend: LocalBackend, load: Load, seed: int) -> SearchRun:
-    """Run the load's searches; their engine requests stay with the engines' recorder. Raises `SearchFailed`."""
+async def searched(backend: LocalBackend, load: Load, seed: int) -> tuple[BenchRun, Recording]:
+    """Run the load's searches and record their engine calls. Raises `SearchFailed`."""
     engines = backend.local.engines
     await engines.reset_prefix_caches()
-    engines.recorder.take()
-    engines.recorder.on = True
     before = steps_of(engines)
     started, cpu = time.perf_counter(), own_cpu_seconds()
-    simulations = await _through_slots(backend, load, seed)
-    seconds, cpu = time.perf_counter() - started, own_cpu_seconds() - cpu
-    engines.recorder.on = False
-    requests = engines.recorder.requests
-    return SearchRun(
+    with recorded(engines) as recording:
+        simulations, scored = await _through_slots(backend, load, seed)
+    run = BenchRun(
         slots=load.slots,
         searches=len(load.problems),
-        seconds=seconds,
-        cpu_seconds=cpu,
+        seconds=time.perf_counter() - started,
+        cpu_seconds=own_cpu_seconds() - cpu,
         simulations=simulations,
-        tokens=sum(request.tokens for request in requests),
-        scored=sum(sum(request.judges) for request in requests if request.kind == "score"),
-        requests=len(requests),
-        steps=steps_since(before, engines),
+        tokens=recording.tokens,
+        scored=scored,
+        requests=recording.calls,
+        steps=_steps_since(before, engines),
     )
+    return run, recording
 
 
-async def replayed(backend: LocalBackend) -> ReplayRun:
-    """Send what was recorded again, all at once."""
+async def replayed(backend: LocalBackend, run: BenchRun, recording: Recording) -> BenchRun:
+    """Send the engine calls of a run again, all at once."""
     engines = backend.local.engines
     await engines.reset_prefix_caches()
     cpu, before = own_cpu_seconds(), steps_of(engines)
-    result = await engines.replay(engines.recorder.take())
-    return ReplayRun(
-        seconds=result.seconds,
-        cpu_seconds=own_cpu_seconds() - cpu,
-        tokens=result.generated_tokens,
-        scored=result.scored_sequences,
-        requests=result.requests,
-        steps=steps_since(before, engines),
-    )
+    seconds = await replay(recording, engines)
+    cpu = own_cpu_seconds() - cpu
+    return replace(run, seconds=seconds, cpu_seconds=cpu, steps=_steps_since(before, engines))
 
 
-async def _through_slots(backend: LocalBackend, load: Load, seed: int) -> int:
-    """Simulations of all searches."""
-    done = 0
+async def _through_slots(backend: LocalBackend, load: Load, seed: int) -> tuple[int, int]:
+    """Simulations and judged sequences of all searches."""
+    simulations = scored = 0
     left: Iterable[Problem] = iter(load.problems)
 
     async def slot() -> None:
-        nonlocal done
+        nonlocal simulations, scored
         for problem in left:
             tree = await backend.grow(problem, load.method, load.tokens, seed_of(problem, seed))
             if tree.status != "complete":
                 raise SearchFailed(f"the search of {problem.id!r} ended {tree.status}: {tree.error}")
-            done += tree.usage.simulations
+            simulations += tree.usage.simulations
+            scored += tree.usage.scored_sequences
 
     async with asyncio.TaskGroup() as group:
         for _ in range(load.slots):
             group.create_task(slot())
-    return done
+    return simulations, scored
 
 
-def steps_of(engines: Engines) -> dict[str, int]:
-    """Steps of each engine until now."""
-    figures = engines.stats()
-    return {name[: -len("_steps")]: int(figures[name]) for name in figures if name.endswith("_steps")}
-
-
-def steps_since(before: Mapping[str, int], engines: Engines) -> dict[str, int]:
+def _steps_since(before: Mapping[str, int], engines: Engines) -> dict[str, int]:
     return {role: steps - before[role] for role, steps in steps_of(engines).items()}
 
 

@@ -101,16 +101,16 @@ async def _measure(
 
     grown = await _scaling() if scaling else []
     if not pairs and not ladder:
-        return BenchResults(None, grown, [])
+        return BenchResults(growth=grown)
     async with start(release) as backend:
-        ratio = await throughput(backend, load, pairs, _tell) if pairs else None
+        compared = await throughput(backend, load, pairs, _tell) if pairs else []
         runs = []
         for slots in ladder:
             some = load.problems[: max(8, min(len(load.problems), 2 * slots))]
             _tell(f"{slots} searches at once")
-            runs.append(await searched(backend, Load(some, load.method, load.tokens, slots), seed=0))
-            backend.local.engines.recorder.take()
-    return BenchResults(ratio, grown, runs)
+            run, _ = await searched(backend, Load(some, load.method, load.tokens, slots), seed=0)
+            runs.append(run)
+    return BenchResults(compared, grown, runs)
 
 
 async def _scaling() -> list[SizeScaling]:

@@ -8,10 +8,10 @@
 | `start` | from a configuration to running engines, side by side, and their end if the start is given up |
 | `progress` | what a start waits for, on standard error |
 | `tokenizer` | prompts to token ids, token ids to text, stop strings to stop tokens |
+| `ports` | one running engine, as everything but `vllm/` sees it |
 | `limiter` | bounded concurrency in front of an engine |
 | `policy`, `scorer` | the two Protocols of `ramify.search` |
 | `measurement` | log-probabilities and values of given texts, for the canary of a reload |
-| `recording`, `replay` | engine requests kept and sent again, for `ramify bench` |
 | `engines` | `Engines`: all of it together |
 | `vllm/` | the only door to vLLM |
 
@@ -31,7 +31,7 @@ from ramify.engines.errors import (
     RequestRefused,
 )
 from ramify.engines.measurement import Measurement, Text, long_text
-from ramify.engines.recording import EngineRequest, Replay
+from ramify.engines.ports import RawSample, SampleParams, SampleRequest
 from ramify.engines.tokenizer import Tokenizer
 
 __all__ = [
@@ -40,14 +40,15 @@ __all__ = [
     "EngineBusy",
     "EngineConfig",
     "EngineError",
-    "EngineRequest",
     "EngineStartFailed",
     "EngineStuck",
     "Engines",
     "Measurement",
+    "RawSample",
     "ReloadFailed",
-    "Replay",
     "RequestRefused",
+    "SampleParams",
+    "SampleRequest",
     "Serving",
     "Text",
     "Tokenizer",

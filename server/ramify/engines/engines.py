@@ -20,16 +20,21 @@ from ramify.engines.errors import EngineBusy, EngineHeld, EngineStuck, ReloadFai
 from ramify.engines.limiter import EngineLimiter
 from ramify.engines.measurement import TOLERANCE, Measurement, Text, measure
 from ramify.engines.policy import VllmPolicy
+from ramify.engines.ports import Engine
 from ramify.engines.progress import kv_bytes, phases
-from ramify.engines.recording import EngineRequest, Recorder, Replay
-from ramify.engines.replay import replay
 from ramify.engines.scorer import NoScorer, VllmScorer
-from ramify.engines.start import Launch, at_once, build_all, launches
+from ramify.engines.start import Launch, Role, at_once, build_all, launches
 from ramify.engines.tokenizer import Tokenizer
-from ramify.engines.vllm import engine_environment, prepare_vllm
+from ramify.engines.vllm import (
+    check_parsers,
+    engine_environment,
+    on_cpu,
+    openai_serving,
+    prepare_vllm,
+    start_engine,
+)
 
 if TYPE_CHECKING:
-    from ramify.engines.vllm.engine import Backend
     from ramify.engines.vllm.openai_serving import OpenAIServing
 
 IN_ENGINE = 2
@@ -73,43 +78,37 @@ class _Models:
 class Engines:
     """A running policy and scorer. Make one with `await Engines.start(config)`; end it with `close`."""
 
-    def __init__(
-        self, config: EngineConfig, prepared: _Models, backends: Sequence[Backend], folder: str
-    ) -> None:
+    def __init__(self, config: EngineConfig, models: _Models, engines: Sequence[Engine], folder: str) -> None:
         self.config = config
         self.serving = config.serving
         """Assigned anew when another release is activated, inside `exclusive`; policy and scorer read it."""
-        self.tokenizer = prepared.tokenizer
+        self.tokenizer = models.tokenizer
         self.dead = asyncio.Event()
         """Set once an engine is gone for good; `dead_reason` says which and how."""
         self.dead_reason: str | None = None
-        self.recorder = Recorder()
-        self._backends = {backend.launch.role: backend for backend in backends}
+        self.by_role: Mapping[Role, Engine] = {engine.launch.role: engine for engine in engines}
         self._folder = folder
-        self._slots = {
-            role: EngineLimiter(IN_ENGINE * config.max_num_seqs, config.max_waiting)
-            for role in self._backends
+        self._limiters = {
+            role: EngineLimiter(IN_ENGINE * config.max_num_seqs, config.max_waiting) for role in self.by_role
         }
         self.policy = VllmPolicy(
-            self._backends["policy"],
+            self.by_role["policy"],
             self.tokenizer,
-            self._slots["policy"],
-            self.recorder,
+            self._limiters["policy"],
             lambda: self.serving,
             config.seeded,
         )
         self.scorer: VllmScorer | NoScorer = NoScorer()
-        if "value" in self._backends:
+        if "value" in self.by_role:
             self.scorer = VllmScorer(
-                self._backends["value"],
-                self._slots["value"],
-                self.recorder,
+                self.by_role["value"],
+                self._limiters["value"],
                 lambda: self.serving,
-                _translation(prepared),
+                _translation(models),
             )
         self._plain: OpenAIServing | None = None
-        for backend in backends:
-            backend.attach(self._died)
+        for engine in engines:
+            engine.attach(self._died)
 
     @classmethod
     async def start(cls, config: EngineConfig, tell: Callable[[str], None] | None = None) -> Engines:
@@ -123,8 +122,8 @@ class Engines:
         folder = tempfile.mkdtemp(prefix="ramify-engines-")
         try:
             with warnings.catch_warnings(action="ignore"):  # of vLLM's and torch's own making, dozens of them
-                prepared = await asyncio.to_thread(_prepare, config)
-                plans = await asyncio.to_thread(_plan, config, prepared)
+                models = await asyncio.to_thread(_prepare, config)
+                plans = await asyncio.to_thread(_plan, config, models)
                 roles = [plan.role for plan in plans]
 
                 def look() -> None:
@@ -132,19 +131,17 @@ class Engines:
                         tell(phases(Path(folder), roles))
 
                 with engine_environment(plans[0].threads, folder):
-                    backends = await build_all(plans, at_once(plans, cpu=plans[0].cpu), look=look)
+                    engines = await build_all(plans, at_once(plans, cpu=plans[0].cpu), start_engine, look)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        return cls(config, prepared, backends, folder)
+        return cls(config, models, engines, folder)
 
     @property
     def plain(self) -> OpenAIServing:
         """The policy alone, in OpenAI's shapes; made at its first use, which takes a quarter of a second."""
         if self._plain is None:
-            from ramify.engines.vllm.openai_serving import OpenAIServing
-
-            self._plain = OpenAIServing(self._backends["policy"], self._slots["policy"])
+            self._plain = openai_serving(self.by_role["policy"], self._limiters["policy"])
         return self._plain
 
     @property
@@ -155,55 +152,55 @@ class Engines:
     @property
     def max_model_len(self) -> int:
         """Tokens of prompt and answer together that both models take."""
-        return min(backend.max_model_len for backend in self._backends.values())
+        return min(engine.max_model_len for engine in self.by_role.values())
 
     @property
     def pids(self) -> list[int]:
         """Process ids of the engines."""
-        return [pid for backend in self._backends.values() for pid in backend.pids]
+        return [pid for engine in self.by_role.values() for pid in engine.pids]
 
     def stats(self) -> Mapping[str, float]:
         """Figures of each engine by name: `policy_running`, `policy_waiting` (sequences, ours and the engine's queue
         together), `policy_kv_usage` (share of the KV cache, [0, 1]), `policy_steps`, and the same for `value`."""
         figures: dict[str, float] = {}
-        for role, backend in self._backends.items():
-            busy = backend.unfinished > 0
-            queued = self._slots[role].waiting
-            running = min(backend.stats.running, backend.unfinished)
+        for role, engine in self.by_role.items():
+            busy = engine.unfinished > 0
+            queued = self._limiters[role].waiting
+            running = min(engine.stats.running, engine.unfinished)
             figures[f"{role}_running"] = running
-            figures[f"{role}_waiting"] = queued + backend.unfinished - running
-            figures[f"{role}_kv_usage"] = backend.stats.kv_usage if busy else 0.0
-            figures[f"{role}_steps"] = backend.stats.steps
+            figures[f"{role}_waiting"] = queued + engine.unfinished - running
+            figures[f"{role}_kv_usage"] = engine.stats.kv_usage if busy else 0.0
+            figures[f"{role}_steps"] = engine.stats.steps
         return figures
 
     def memory(self) -> list[Memory]:
         """Each engine's memory."""
-        return [self._memory(backend) for backend in self._backends.values()]
+        return [self._memory(engine) for engine in self.by_role.values()]
 
-    def _memory(self, backend: Backend) -> Memory:
+    def _memory(self, engine: Engine) -> Memory:
         resident = 0
-        for pid in backend.pids:
+        for pid in engine.pids:
             with suppress(psutil.Error):
                 resident += psutil.Process(pid).memory_info().rss
-        role = backend.launch.role
-        weights = sum(file.stat().st_size for file in backend.launch.path.glob("*.safetensors"))
-        return Memory(role, weights, kv_bytes(Path(self._folder), role), backend.kv_tokens, resident)
+        role = engine.launch.role
+        weights = sum(file.stat().st_size for file in engine.launch.path.glob("*.safetensors"))
+        return Memory(role, weights, kv_bytes(Path(self._folder), role), engine.kv_tokens, resident)
 
     async def probe(self, deadline: float) -> None:
         """Make sure that both engines move: one small request each, or any step of theirs, within `deadline` seconds.
 
         A probe behind a long queue is answered by the progress of the queue. Raises `EngineStuck` or `EngineDead`."""
-        await asyncio.gather(*(self._probe(backend, deadline) for backend in self._backends.values()))
+        await asyncio.gather(*(self._probe(engine, deadline) for engine in self.by_role.values()))
 
-    async def _probe(self, backend: Backend, deadline: float) -> None:
-        steps, held = backend.stats.steps, backend.held
+    async def _probe(self, engine: Engine, deadline: float) -> None:
+        steps, held = engine.stats.steps, engine.held
         try:
             async with asyncio.timeout(deadline):
-                await backend.ping(self.tokenizer.a_token)
+                await engine.ping(self.tokenizer.a_token)
         except TimeoutError:
-            if backend.stats.steps == steps:
-                kind = EngineHeld if held or backend.held else EngineStuck
-                raise kind(f"the {backend.launch.role} engine made no step within {deadline:g} s") from None
+            if engine.stats.steps == steps:
+                kind = EngineHeld if held or engine.held else EngineStuck
+                raise kind(f"the {engine.launch.role} engine made no step within {deadline:g} s") from None
 
     @asynccontextmanager
     async def exclusive(self, seconds: float) -> AsyncIterator[None]:
@@ -211,20 +208,20 @@ class Engines:
 
         Entered once what was under way has ended. Raises `EngineBusy` where that takes longer than `seconds`, and
         `EngineDead`."""
-        backends = self._backends.values()
+        engines = self.by_role.values()
         try:
-            for backend in backends:
-                backend.shut()
+            for engine in engines:
+                engine.shut()
             try:
                 async with asyncio.timeout(seconds):
-                    for backend in backends:
-                        await backend.idle()
+                    for engine in engines:
+                        await engine.idle()
             except TimeoutError:
                 raise EngineBusy(f"the engines were not idle after {seconds:g} s") from None
             yield
         finally:
-            for backend in backends:
-                backend.reopen()
+            for engine in engines:
+                engine.reopen()
 
     async def reload(self, policy: Path, value: Path | None) -> None:
         """Put other weights of the same network and tokenizer into both engines and forget every cached prefix.
@@ -233,40 +230,36 @@ class Engines:
         `ReloadFailed`, after which the engines may hold anything: load a release that is known to be good. Raises
         `EngineDead`. Cancelled, it leaves them in the same doubt."""
         paths = {"policy": policy} | ({"value": value} if value is not None else {})
-        if paths.keys() != self._backends.keys():
+        if paths.keys() != self.by_role.keys():
             raise ReloadFailed(f"{policy} and what is served do not both have a value model")
-        for role, backend in self._backends.items():
-            await backend.reload(paths[role])
+        for role, engine in self.by_role.items():
+            await engine.reload(paths[role])
 
     @property
     def tolerance(self) -> float:
         """How far two computations of the same log-probability or value may lie apart here, relative to what is
         compared where that is above 1: by the precision that the engines compute in."""
-        return max(TOLERANCE[backend.launch.dtype] for backend in self._backends.values())
+        return max(TOLERANCE[engine.launch.dtype] for engine in self.by_role.values())
 
     async def measure(self, texts: Sequence[Text], calibration: tuple[float, float]) -> list[Measurement]:
         """The figures of texts under the weights that are loaded and a calibration of the values, through the prefix
         cache as searches go; see `measurement`."""
         scorer = self.scorer if isinstance(self.scorer, VllmScorer) else None
-        return await measure(self._backends["policy"], scorer, texts, calibration, self.tokenizer.text.size)
+        return await measure(self.by_role["policy"], scorer, texts, calibration, self.tokenizer.text.size)
 
     def give_up(self, reason: str) -> None:
         """Count the engines as dead, those who wait for them included: what they hold is unknown."""
-        for backend in self._backends.values():
-            backend.give_up(reason)
+        for engine in self.by_role.values():
+            engine.give_up(reason)
         self._died(reason)
 
     async def reset_prefix_caches(self) -> None:
         """Forget every cached prefix of both engines; no request may be running."""
-        await asyncio.gather(*(backend.reset_prefix_cache() for backend in self._backends.values()))
-
-    async def replay(self, requests: Sequence[EngineRequest]) -> Replay:
-        """Send recorded requests straight to the engines, all at once, their lengths fixed to those recorded."""
-        return await replay(requests, self._backends["policy"], self._backends.get("value"))
+        await asyncio.gather(*(engine.reset_prefix_cache() for engine in self.by_role.values()))
 
     async def close(self) -> None:
         """End both engines and their processes."""
-        await asyncio.gather(*(backend.close() for backend in self._backends.values()))
+        await asyncio.gather(*(engine.close() for engine in self.by_role.values()))
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     async def __aenter__(self) -> Engines:
@@ -288,22 +281,17 @@ def _prepare(config: EngineConfig) -> _Models:
     return _Models(policy, value, tokenizer, other if other and not tokenizer.same_as(other) else None)
 
 
-def _plan(config: EngineConfig, prepared: _Models) -> list[Launch]:
-    from ramify.engines.vllm.starting import on_cpu
-
+def _plan(config: EngineConfig, models: _Models) -> list[Launch]:
     cpu = on_cpu()
-    if config.tool_parser is not None or config.reasoning_parser is not None:
-        from ramify.engines.vllm.openai_serving import check_parsers
-
-        check_parsers(config.tool_parser, config.reasoning_parser, prepared.tokenizer._hf)
+    check_parsers(config.tool_parser, config.reasoning_parser, models.tokenizer._hf)
     if cpu:
-        for checkpoint in filter(None, (prepared.policy, prepared.value)):
+        for checkpoint in filter(None, (models.policy, models.value)):
             check_cpu(checkpoint)
-    return launches(config, prepared.policy, prepared.value, cpu)
+    return launches(config, models.policy, models.value, cpu)
 
 
-def _translation(prepared: _Models) -> Any:
-    other = prepared.value_tokenizer
+def _translation(models: _Models) -> Any:
+    other = models.value_tokenizer
     if other is None:
         return None
-    return lambda tokens: other.encode(prepared.tokenizer.decode(tokens))
+    return lambda tokens: other.encode(models.tokenizer.decode(tokens))

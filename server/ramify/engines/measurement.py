@@ -15,13 +15,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from ramify.engines.ports import Engine, RawSample, SampleParams, SampleRequest
+from ramify.engines.scorer import VllmScorer
 from ramify.search.protocols import SampleAborted
-
-if TYPE_CHECKING:
-    from ramify.engines.scorer import VllmScorer
-    from ramify.engines.vllm.engine import Backend, RawSample
 
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 """How far two computations of one figure may lie apart, relative to it where it is above 1 (docs/releases.md)."""
@@ -58,7 +55,7 @@ class Measurement:
 
 
 async def measure(
-    backend: Backend,
+    engine: Engine,
     scorer: VllmScorer | None,
     texts: Sequence[Text],
     calibration: tuple[float, float],
@@ -67,14 +64,14 @@ async def measure(
     """The figures of `texts`, in order. calibration: (a, b) of the values. vocabulary: how many tokens there are.
 
     Raises what the engines raise."""
-    params = backend.sampling(max_tokens=1, temperature=1.0, top=min(vocabulary, MOST_TOKENS))
+    params = SampleParams(max_tokens=1, temperature=1.0, top=min(vocabulary, MOST_TOKENS))
     requests = [
-        ([*text.prompt, *text.continuation[:i]], backend.with_seed(params, i))
+        SampleRequest([*text.prompt, *text.continuation[:i]], params, seed=i)
         for text in texts
         for i in range(len(text.continuation))
     ]
     try:
-        drawn = iter(await backend.generate(requests))
+        drawn = iter(await engine.generate(requests))
     except SampleAborted:
         raise asyncio.CancelledError from None
     found = []

@@ -1,21 +1,17 @@
-"""The policy of a search, on a vLLM engine."""
+"""The policy of a search on an engine."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
 
+from ramify.engines.config import Serving
 from ramify.engines.limiter import EngineLimiter
-from ramify.engines.recording import EngineRequest, Recorder
+from ramify.engines.ports import Engine, RawSample, SampleParams, SampleRequest
 from ramify.engines.tokenizer import Tokenizer
 from ramify.search.protocols import SampleAborted
 from ramify.search.records import Continuation, Draw, Finish
-
-if TYPE_CHECKING:
-    from ramify.engines.config import Serving
-    from ramify.engines.vllm.engine import Backend, RawSample
 
 
 class VllmPolicy:
@@ -33,25 +29,23 @@ class VllmPolicy:
     together and on what the prefix cache holds, so under other load a draw may take another turn where two tokens
     were nearly level: same search, same tree is then likely, not promised. A seed costs the engine 5 µs a token.
 
-    Stop strings become stop tokens where that is exact (`stops`), and are matched on text by vLLM where it is not.
+    Stop strings become stop tokens if that is exact (`tokenizer.stop_tokens`); else vLLM matches them on text.
     """
 
     def __init__(
         self,
-        backend: Backend,
+        engine: Engine,
         tokenizer: Tokenizer,
-        slots: EngineLimiter,
-        recorder: Recorder,
+        limiter: EngineLimiter,
         serving: Callable[[], Serving],
         seeded: bool,
     ) -> None:
         """serving: what the engine serves at that moment. seeded: whether each draw follows its own seed."""
         self.seeded = seeded
         self._serving = serving
-        self._backend = backend
+        self._engine = engine
         self._tokenizer = tokenizer
-        self._slots = slots
-        self._recorder = recorder
+        self._limiter = limiter
         self._params = lru_cache(1024)(self._make_params)
 
     async def sample(self, prefix: Sequence[int], draw: Draw, seeds: Sequence[int]) -> list[Continuation]:
@@ -62,40 +56,35 @@ class VllmPolicy:
             raise ValueError(f"{draw.n} draws need as many seeds, not {len(seeds)}")
         prompt = list(prefix)
         params = self._params(draw)
-        used = tuple(seeds) if self.seeded and draw.temperature > 0 else ()
-        requests = [(prompt, self._backend.with_seed(params, seed)) for seed in used]
-        requests = requests or [(prompt, params)] * draw.n
+        if self.seeded and draw.temperature > 0:
+            requests = [SampleRequest(prompt, params, seed) for seed in seeds]
+        else:
+            requests = [SampleRequest(prompt, params)] * draw.n
         try:
-            taken = await self._slots.acquire(draw.n)
+            taken = await self._limiter.acquire(draw.n)
         except asyncio.CancelledError:
             raise SampleAborted(0) from None
         try:
-            drawn = await self._backend.generate(requests)
+            drawn = await self._engine.generate(requests)
             # Weights change only while no request is under way: these are the ones that it ran on.
             release = self._serving().release
         finally:
-            self._slots.release(taken)
-        if self._recorder.on:
-            lengths = tuple(len(one.token_ids) for one in drawn)
-            self._recorder.add(EngineRequest("sample", (tuple(prompt),), lengths, draw, used))
+            self._limiter.release(taken)
         return [self._step(prefix, one, release) for one in drawn]
 
     async def next_tokens(self, prefix: Sequence[int], k: int, temperature: float) -> list[Continuation]:
         """The k likeliest next tokens with their exact log-probabilities, likeliest first.
 
         At temperature 0 the log-probabilities are those of temperature 1."""
-        prompt = list(prefix)
-        params = self._backend.sampling(max_tokens=1, temperature=temperature, top=k)
-        taken = await self._slots.acquire(1)
+        params = SampleParams(max_tokens=1, temperature=temperature, top=k)
+        taken = await self._limiter.acquire(1)
         try:
-            (drawn,) = await self._backend.generate([(prompt, params)])
+            (drawn,) = await self._engine.generate([SampleRequest(list(prefix), params)])
             release = self._serving().release
         except SampleAborted:
             raise asyncio.CancelledError from None
         finally:
-            self._slots.release(taken)
-        if self._recorder.on:
-            self._recorder.add(EngineRequest("next", (tuple(prompt),), (1,), Draw(n=1, max_tokens=1), k=k))
+            self._limiter.release(taken)
         steps = []
         for token, logprob in drawn.top[:k]:
             text, ends = self._tokenizer.spell(prefix, [token])
@@ -111,13 +100,13 @@ class VllmPolicy:
             finish = "eos" if tokens[-1] in self._tokenizer.eos_ids else "stop"
         return Continuation(tokens, text, tuple(drawn.logprobs), ends, finish, release)
 
-    def _make_params(self, draw: Draw) -> Any:
+    def _make_params(self, draw: Draw) -> SampleParams:
         tokens = self._tokenizer.stop_tokens(draw.stop)
-        return self._backend.sampling(
+        return SampleParams(
             max_tokens=draw.max_tokens,
             temperature=draw.temperature,
             top_p=draw.top_p,
             top_k=draw.top_k,
             stop=draw.stop if tokens is None else (),
-            stop_token_ids=tokens or (),
+            stop_tokens=tokens or (),
         )

@@ -12,16 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
+from ramify.engines.config import Serving
 from ramify.engines.errors import BadScores, EngineError
 from ramify.engines.limiter import EngineLimiter
-from ramify.engines.recording import EngineRequest, Recorder
-from ramify.search.records import Draw, Score
-
-if TYPE_CHECKING:
-    from ramify.engines.config import Serving
-    from ramify.engines.vllm.engine import Backend
+from ramify.engines.ports import Engine
+from ramify.search.records import Score
 
 BLOCK = 32
 """Tokens that a separate request computes afresh at least, about: the end of its prefix that fills no KV block, and
@@ -43,17 +39,15 @@ class VllmScorer:
 
     def __init__(
         self,
-        backend: Backend,
-        slots: EngineLimiter,
-        recorder: Recorder,
+        engine: Engine,
+        limiter: EngineLimiter,
         serving: Callable[[], Serving],
         translate: Translate | None = None,
     ) -> None:
         """serving: what the engine serves at that moment."""
         self._serving = serving
-        self._backend = backend
-        self._slots = slots
-        self._recorder = recorder
+        self._engine = engine
+        self._limiter = limiter
         self._translate = translate
 
     async def score(self, sequences: Sequence[Sequence[int]]) -> list[Score]:
@@ -76,21 +70,17 @@ class VllmScorer:
             return [], self._serving()
         prompts = [self._translate(s) if self._translate else list(s) for s in sequences]
         jobs = self._jobs(prompts)
-        taken = await self._slots.acquire(len(jobs))
+        taken = await self._limiter.acquire(len(jobs))
         try:
-            judged = await self._backend.classify([(prompts[job[0]], len(job) > 1) for job in jobs])
+            judged = await self._engine.classify([(prompts[job[0]], len(job) > 1) for job in jobs])
             serving = self._serving()  # weights change only while no request is under way
         finally:
-            self._slots.release(taken)
-        if self._recorder.on:
-            sent = tuple(tuple(prompts[job[0]]) for job in jobs)
-            judges = tuple(map(len, jobs))
-            self._recorder.add(EngineRequest("score", sent, (), Draw(n=1, max_tokens=0), judges=judges))
+            self._limiter.release(taken)
         return logits_of(prompts, jobs, judged), serving
 
     def _jobs(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
         """Indices of the sequences of each engine request, the one that is sent first."""
-        if not self._backend.causal:
+        if not self._engine.causal:
             return [[i] for i in range(len(prompts))]
         jobs: list[list[int]] = []
         for chain in chains(prompts):

@@ -25,14 +25,12 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from ramify.engines.checkpoints import Checkpoint
 from ramify.engines.config import EngineConfig, default_kv_bytes, default_threads
 from ramify.engines.errors import EngineStartFailed
-
-if TYPE_CHECKING:
-    from ramify.engines.vllm.engine import Backend
+from ramify.engines.ports import Engine
 
 Role = Literal["policy", "value"]
 CPU_BLOCK = 32
@@ -113,20 +111,16 @@ def at_once(plans: Sequence[Launch], cpu: bool) -> int:
 async def build_all(
     plans: Sequence[Launch],
     side_by_side: int,
-    build: Callable[[Launch], Backend] | None = None,
+    build: Callable[[Launch], Engine],
     look: Callable[[], None] | None = None,
-) -> list[Backend]:
+) -> list[Engine]:
     """Start engines in the order of their plans, each in a thread, `side_by_side` of them at a time. If one fails, or
     this is cancelled, none is left. `look` is called every now and then while they start."""
-    if build is None:
-        from ramify.engines.vllm.engine import Backend
-
-        build = Backend.build
     others = _engine_processes()
     pool = ThreadPoolExecutor(side_by_side, "engine-start")
     failed = threading.Event()
 
-    def start(plan: Launch) -> Backend:
+    def start(plan: Launch) -> Engine:
         if failed.is_set():
             raise EngineStartFailed(f"the {plan.role} engine was not started: another did not start")
         try:
@@ -148,18 +142,18 @@ async def build_all(
         await asyncio.shield(asyncio.to_thread(_give_up, jobs, others))
         raise
     failures = [error for one in waiting if (error := one.exception())]
-    backends = [one.result() for one in waiting if not one.exception()]
+    engines = [one.result() for one in waiting if not one.exception()]
     if failures:
-        await asyncio.gather(*(backend.close() for backend in backends))
+        await asyncio.gather(*(engine.close() for engine in engines))
         raise failures[0]
-    return backends
+    return engines
 
 
 def _engine_processes() -> set[BaseProcess]:
     return {process for process in multiprocessing.active_children() if process.name.startswith(ENGINE_NAME)}
 
 
-def _give_up(jobs: Sequence[Future[Backend]], others: set[BaseProcess]) -> None:
+def _give_up(jobs: Sequence[Future[Engine]], others: set[BaseProcess]) -> None:
     """End every start and the engine processes it has brought about, which are not among `others`. Blocks until the
     threads are done."""
     while wait(jobs, timeout=LOOK_EVERY).not_done:

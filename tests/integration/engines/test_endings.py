@@ -19,7 +19,15 @@ import psutil
 import pytest
 
 from fixtures_engines import model_paths, until
-from ramify.engines import BadModel, EngineConfig, EngineError, Engines, EngineStartFailed
+from ramify.engines import (
+    BadModel,
+    EngineConfig,
+    EngineError,
+    Engines,
+    EngineStartFailed,
+    SampleParams,
+    SampleRequest,
+)
 from ramify.engines.errors import EngineStuck
 from ramify.search.protocols import EngineDead, SampleAborted
 from ramify.search.records import Draw
@@ -168,11 +176,12 @@ def test_the_death_of_an_engine_reaches_those_who_wait_and_those_who_come_later(
         engines = await Engines.start(EngineConfig(*paths, compile=False))
         async with engines:
             prompt = engines.tokenizer.encode("3 5 7 8 to 24\n")
-            long = engines.policy._backend.sampling(max_tokens=300, temperature=1.0, ignore_eos=True)
+            params = SampleParams(max_tokens=300, temperature=1.0, ignore_eos=True)
+            long = SampleRequest(prompt, params)
 
             async def ever_again() -> None:
                 while True:
-                    await engines.policy._backend.generate([(prompt, long)] * 8)
+                    await engines.by_role["policy"].generate([long] * 8)
 
             waiting = asyncio.create_task(ever_again())
             await until(lambda: engines.stats()["policy_running"])
@@ -207,16 +216,16 @@ def test_an_engine_that_hangs_fails_its_probe(paths: tuple[Path, Path], scratch:
                     await engines.probe(1.0)
                 with pytest.raises(TimeoutError, match="policy engine made no step within 1 s"):
                     await engines.probe(1.0)
-                backend = engines.policy._backend
-                left = backend.unfinished
+                engine = engines.by_role["policy"]
+                left = engine.unfinished
                 waiting = asyncio.create_task(engines.policy.sample([1], Draw(n=2, max_tokens=4), [1, 2]))
-                await until(lambda: backend.unfinished == left + 2)
+                await until(lambda: engine.unfinished == left + 2)
                 waiting.cancel()
                 await asyncio.sleep(0)
                 waiting.cancel()  # the second time it waits no longer for the engine's word
                 with pytest.raises(SampleAborted):
                     await asyncio.wait_for(waiting, 1)
-                assert backend.unfinished == left == 0, "what was given up is forgotten"
+                assert engine.unfinished == left == 0, "what was given up is forgotten"
             finally:
                 os.kill(engines.pids[0], signal.SIGCONT)
             await engines.probe(30.0)

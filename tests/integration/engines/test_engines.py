@@ -6,9 +6,9 @@ import pytest
 
 from fixtures_engines import LiveEngines, until
 from ramify.api.openai.fields import to_vllm
-from ramify.engines import BadModel, Engines
-from ramify.engines.recording import Recorder
-from ramify.search.records import Draw
+from ramify.bench.recording import recorded, replay
+from ramify.engines import BadModel, Engines, SampleParams, SampleRequest
+from ramify.search.records import Continuation, Draw
 
 PROMPT = "3 5 7 8 to 24\n"
 
@@ -23,13 +23,13 @@ def test_a_probe_behind_a_queue_is_answered_by_the_queue_s_progress(
     live_engines: LiveEngines, engines: Engines
 ) -> None:
     prefix = engines.tokenizer.encode(PROMPT)
-    backend = engines.policy._backend
-    params = backend.sampling(max_tokens=100, temperature=1.0, ignore_eos=True)
+    engine = engines.by_role["policy"]
+    long = SampleRequest(prefix, SampleParams(max_tokens=100, temperature=1.0, ignore_eos=True))
 
     async def go() -> None:
-        crowd = asyncio.create_task(backend.generate([(prefix, params)] * 3 * engines.config.max_num_seqs))
-        await until(lambda: backend.stats.running)
-        await engines._probe(backend, 1.0)
+        crowd = asyncio.create_task(engine.generate([long] * 3 * engines.config.max_num_seqs))
+        await until(lambda: engine.stats.running)
+        await engines._probe(engine, 1.0)
         assert not crowd.done()
         crowd.cancel()
         await asyncio.wait([crowd])
@@ -37,27 +37,24 @@ def test_a_probe_behind_a_queue_is_answered_by_the_queue_s_progress(
     live_engines.run(go())
 
 
-def test_recorded_requests_are_replayed_with_their_lengths(
-    live_engines: LiveEngines, engines: Engines
-) -> None:
+def test_recorded_calls_are_replayed_with_their_lengths(live_engines: LiveEngines, engines: Engines) -> None:
     prefix = engines.tokenizer.encode(PROMPT)
-    recorder: Recorder = engines.recorder
 
-    async def go() -> None:
-        recorder.on = True
+    async def work() -> list[Continuation]:
         drawn = await engines.policy.sample(prefix, Draw(n=3, max_tokens=20, stop=("\n",)), [1, 2, 3])
         await engines.policy.next_tokens(prefix, 4, 1.0)
         await engines.scorer.score([prefix, [*prefix, *drawn[0].token_ids]])
-        recorder.on = False
-        requests = recorder.take()
-        assert [request.kind for request in requests] == ["sample", "next", "score"]
-        assert requests[0].lengths == tuple(len(step.token_ids) for step in drawn)
+        return drawn
+
+    async def go() -> None:
+        with recorded(engines) as searched:
+            drawn = await work()
+        assert (searched.calls, len(searched.judgements)) == (3, 1)
+        assert searched.samples[0][1] == [len(one.token_ids) for one in drawn]
         await engines.reset_prefix_caches()
-        replayed = await engines.replay(requests)
-        assert replayed.requests == 3
-        assert replayed.generated_tokens == sum(len(step.token_ids) for step in drawn) + 1
-        assert replayed.scored_sequences == 2
-        assert replayed.seconds > 0
+        with recorded(engines) as replayed:
+            assert await replay(searched, engines) > 0
+        assert (replayed.calls, replayed.tokens) == (searched.calls, searched.tokens)
 
     live_engines.run(go())
 

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from fixtures_engines import LiveEngines, until
-from ramify.engines import Engines, RequestRefused
+from ramify.engines import Engines, RequestRefused, SampleParams, SampleRequest
 from ramify.search.protocols import SampleAborted
 from ramify.search.records import Continuation, Draw
 
@@ -140,10 +140,10 @@ def test_stop_tokens_and_matching_on_text_end_draws_alike(
 ) -> None:
     draw = Draw(n=16, max_tokens=60, stop=("\n",))
     by_token = sample(live_engines, draw, list(range(16)))
-    backend = engines.policy._backend
-    text = backend.sampling(max_tokens=60, temperature=1.0, stop=("\n",))
+    text = SampleParams(max_tokens=60, temperature=1.0, stop=("\n",))
     prefix = engines.tokenizer.encode(PROMPT)
-    by_text = live_engines.run(backend.generate([(prefix, backend.with_seed(text, i)) for i in range(16)]))
+    requests = [SampleRequest(prefix, text, seed) for seed in range(16)]
+    by_text = live_engines.run(engines.by_role["policy"].generate(requests))
     assert [list(step.token_ids) for step in by_token] == [drawn.token_ids for drawn in by_text]
     assert [step.finish == "length" for step in by_token] == [not drawn.stopped for drawn in by_text]
 
@@ -164,22 +164,23 @@ def test_a_cancelled_draw_frees_the_engine_within_a_second_and_says_what_it_had_
 ) -> None:
     """Three of four draws run on for ever; the fourth, of another call, is not disturbed."""
     prefix = engines.tokenizer.encode(PROMPT)
-    backend = engines.policy._backend
-    forever = backend.sampling(max_tokens=engines.max_model_len, temperature=1.0, ignore_eos=True)
+    engine = engines.by_role["policy"]
+    params = SampleParams(max_tokens=engines.max_model_len, temperature=1.0, ignore_eos=True)
+    forever = SampleRequest(prefix, params)
 
     async def go() -> tuple[int, float, list[Continuation]]:
         loop = asyncio.get_running_loop()
-        doomed = asyncio.create_task(backend.generate([(prefix, forever)] * 3))
+        doomed = asyncio.create_task(engine.generate([forever] * 3))
         bystander = asyncio.create_task(engines.policy.sample(prefix, Draw(n=1, max_tokens=40), [1]))
-        begun = backend.stats.steps
-        await until(lambda: backend.stats.steps >= begun + 20)
+        begun = engine.stats.steps
+        await until(lambda: engine.stats.steps >= begun + 20)
         began = loop.time()
         doomed.cancel()
         with pytest.raises(SampleAborted) as aborted:
             await doomed
         result = await bystander
-        while backend.unfinished or backend.stats.running or backend.stats.kv_usage:
-            await backend.ping(engines.tokenizer.a_token)
+        while engine.unfinished or engine.stats.running or engine.stats.kv_usage:
+            await engine.ping(engines.tokenizer.a_token)
             await asyncio.sleep(0.001)
         return aborted.value.tokens, loop.time() - began, result
 

@@ -41,7 +41,7 @@ class GivenSteps:
 
 @pytest.fixture
 def scheduler() -> Any:
-    from ramify.engines.vllm.scheduling import for_searches
+    from ramify.engines.vllm.scheduler import for_searches
 
     return for_searches(GivenSteps)()
 
@@ -149,7 +149,7 @@ def test_a_judgement_after_a_pause_goes_at_once_and_a_sooner_one_waits_longer_th
     from vllm.v1.engine import EngineCoreOutput
     from vllm.v1.request import RequestStatus
 
-    from ramify.engines.vllm.scheduling import FULL_GROUP, GROUP_SECONDS
+    from ramify.engines.vllm.scheduler import FULL_GROUP, GROUP_SECONDS
 
     def taken(name: str) -> float:
         began = time.monotonic()
@@ -168,7 +168,7 @@ def test_judgements_asked_for_one_by_one_share_the_engines_steps(
     live_engines: LiveEngines, engines: Engines
 ) -> None:
     prompt = engines.tokenizer.encode(PROMPT)
-    stats = engines._backends["value"].stats
+    stats = engines.by_role["value"].stats
 
     async def go() -> int:
         before = stats.steps

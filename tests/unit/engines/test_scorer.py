@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from ramify.engines import BadScores, EngineError, Serving
 from ramify.engines.limiter import EngineLimiter
-from ramify.engines.recording import Recorder
 from ramify.engines.scorer import NoScorer, VllmScorer, chains, sigmoid
 from ramify.search.records import Score
 
@@ -44,7 +43,7 @@ def score(
     **options: object,
 ) -> list[Score]:
     serving = Serving(release="v000001", calibration=calibration)
-    scorer = VllmScorer(engine, EngineLimiter(8, 8), Recorder(), lambda: serving, **options)  # type: ignore[arg-type]
+    scorer = VllmScorer(engine, EngineLimiter(8, 8), lambda: serving, **options)  # type: ignore[arg-type]
     return asyncio.run(scorer.score(sequences))
 
 

@@ -1,4 +1,16 @@
-"""Environment variables that steer vLLM: its own settings, and what its engine processes start with."""
+"""The only door to vLLM: nothing outside this package imports it. `docs/vllm.md` lists every internal that it leans on.
+
+| module | what it is |
+|---|---|
+| `start` | from a launch to a running `AsyncLLM` |
+| `engine` | `VllmEngine`, the port of `engines.ports` on an `AsyncLLM` |
+| `openai_serving` | plain completions by vLLM's own OpenAI serving classes |
+| `core_process` | what runs inside the engine processes: executors, progress, their end with the server |
+| `scheduler` | vLLM's scheduler made for searches |
+
+Importing vLLM takes seconds and reads its settings from the environment. So this module imports none of the above until
+one of its functions is called: first `prepare_vllm`, then the others, off the event loop.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +21,27 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ramify.engines.limiter import EngineLimiter
+from ramify.engines.ports import Engine
+
+if TYPE_CHECKING:
+    from ramify.engines.start import Launch
+    from ramify.engines.vllm.openai_serving import OpenAIServing
 
 from ramify.search.cutting import MAX_STOPS
 
 RUN_FOLDER = "RAMIFY_ENGINE_RUN_FOLDER"
-"""The folder of the engines' sockets; it goes when the server goes."""
+"""Variable with the folder of the engines' sockets; it goes when the server goes."""
 SERVER = "RAMIFY_ENGINE_SERVER"
-"""Process id of the server, which its engines do not outlive."""
+"""Variable with the process id of the server, which its engines do not outlive."""
 
 
 def prepare_vllm(log_level: str, start_timeout: float, cache_dir: Path | None = None) -> None:
-    """Settings read when vLLM is first imported in this process. What is set already stays, unless `cache_dir` is
-    given."""
+    """Set the variables that vLLM reads when it is first imported in this process.
+
+    What is set already stays, except for the cache's folder if `cache_dir` is given."""
     if cache_dir is not None:
         os.environ["VLLM_CACHE_ROOT"] = str(cache_dir.absolute())
     for name, value in {
@@ -37,7 +58,7 @@ def prepare_vllm(log_level: str, start_timeout: float, cache_dir: Path | None = 
 
 def preload(log_level: str, start_timeout: float, cache_dir: Path | None = None) -> None:
     """Import vLLM, which takes seconds, on this thread. For commands, whose event loop has nothing else to do: a signal
-    ends an import here, and cannot end the one that `Engines.start` would have in a thread."""
+    ends an import here, and cannot end the one that `Engines.start` would run in a thread."""
     prepare_vllm(log_level, start_timeout, cache_dir)
     with warnings.catch_warnings(action="ignore"):
         importlib.import_module("ramify.engines.vllm.engine")
@@ -45,8 +66,8 @@ def preload(log_level: str, start_timeout: float, cache_dir: Path | None = None)
 
 @contextmanager
 def engine_environment(threads: int, folder: str) -> Iterator[None]:
-    """What engine processes are started under. vLLM itself adds preloaded libraries for them; afterwards this
-    process's own environment is as before, so that other children inherit none of it."""
+    """Set the variables that engine processes start under. vLLM itself adds preloaded libraries for them; afterwards
+    this process's own environment is as before, so that other children inherit none of it."""
     before = dict(os.environ)
     os.environ |= {
         RUN_FOLDER: folder,
@@ -61,3 +82,37 @@ def engine_environment(threads: int, folder: str) -> Iterator[None]:
         for name in set(os.environ) - set(before):
             del os.environ[name]
         os.environ |= before
+
+
+def on_cpu() -> bool:
+    """Whether the installed vLLM computes on the CPU."""
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
+
+
+def start_engine(launch: Launch) -> Engine:
+    """Start an engine and wait until it is ready: seconds to minutes. Blocks; run it in a thread.
+
+    Raises `EngineStartFailed`."""
+    from ramify.engines.vllm.engine import VllmEngine
+    from ramify.engines.vllm.start import start_llm
+
+    return VllmEngine(launch, *start_llm(launch))
+
+
+def check_parsers(tool_parser: str | None, reasoning_parser: str | None, tokenizer: Any) -> None:
+    """Make sure that vLLM knows the parsers and that they work with the Hugging Face tokenizer. Raises `BadModel`."""
+    if tool_parser is not None or reasoning_parser is not None:
+        from ramify.engines.vllm import openai_serving
+
+        openai_serving.check_parsers(tool_parser, reasoning_parser, tokenizer)
+
+
+def openai_serving(engine: Engine, limiter: EngineLimiter) -> OpenAIServing:
+    """Plain completions on a policy's engine; the first call takes a quarter of a second."""
+    from ramify.engines.vllm.engine import VllmEngine
+    from ramify.engines.vllm.openai_serving import OpenAIServing
+
+    assert isinstance(engine, VllmEngine)
+    return OpenAIServing(engine, limiter)

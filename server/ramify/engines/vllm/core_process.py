@@ -29,7 +29,7 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from ramify.engines.progress import KV_BYTES, PHASE
 from ramify.engines.vllm import RUN_FOLDER, SERVER
-from ramify.engines.vllm.scheduling import for_searches
+from ramify.engines.vllm.scheduler import for_searches
 
 ROLE = "ramify_role"
 """Key in vLLM's `additional_config`: `policy` or `value`."""

@@ -1,11 +1,9 @@
-"""One running vLLM engine: token ids in, plain values out. Nothing of vLLM's is seen beyond this module.
+"""`VllmEngine`: one running vLLM engine behind the port `engines.ports.Engine`.
 
-vLLM 0.32 is pinned. Beside its documented interface this leans on five internals of it: `AsyncLLM.add_request` and
+Beside its documented interface this leans on internals of vLLM (docs/vllm.md has the list): `AsyncLLM.add_request` and
 its collectors (they hand over what an aborted request had generated, which `generate` throws away), the engine client's
-own abort (the engine then has the last word, by `scheduling`), the engine core's process handles (their end is the
-earliest sign of death), and the statistics hook, of which the per-token part is switched off.
-
-Import it only after `environment.prepare_vllm`, and off the event loop: importing vLLM takes seconds.
+own abort (the engine then has the last word, by `scheduler`), and the engine core's process handles (their end is the
+earliest sign of death).
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
-from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,43 +24,31 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from ramify.engines.errors import ReloadFailed, RequestRefused
+from ramify.engines.ports import Engine, EngineListener, EngineStats, RawSample, SampleParams, SampleRequest
 from ramify.engines.start import Launch
-from ramify.engines.vllm.starting import EngineStats, start_llm
 from ramify.search.protocols import EngineDead, SampleAborted
 
 _AT_END = PoolingParams(task="classify", use_activation=False)
 _EVERYWHERE = PoolingParams(task="token_classify", use_activation=False)
 CLOSE_SECONDS = 2.0
-"""That closing sockets may take."""
+"""Longest time that closing sockets may take."""
 LOOK_EVERY = 0.005
 """Seconds between two looks at whether an engine has become idle, or its end is accounted for."""
 LAST_WORD_SECONDS = 2.0
-"""That an engine may take to say what an aborted request had generated: a step or two."""
+"""Longest time that an engine may take to say what an aborted request had generated: a step or two."""
 STALLED_SECONDS = 0.5
-"""Without a step, after which nothing more is waited for: a deadline must not be late for an engine that hangs."""
+"""Time without a step after which nothing more is waited for: a deadline must not be late for an engine that hangs."""
 EXIT_CODE_LOOKS = 400
 """How often to look for the exit code of a process that has ended before its end is reported without."""
 
 
-@dataclass(frozen=True, slots=True)
-class RawSample:
-    """One finished or aborted request of the policy."""
-
-    token_ids: list[int]
-    logprobs: list[float]
-    """Of the sampled tokens, one each."""
-    stopped: bool
-    """By the end token, a stop token or a stop string; not by the cap."""
-    top: list[tuple[int, float]] = field(default_factory=list)
-    """Of the first position: the likeliest tokens and their log-probabilities, likeliest first."""
-
-
-class Backend:
+class VllmEngine(Engine):
     """One running vLLM engine."""
 
     def __init__(self, launch: Launch, llm: Any, stats: EngineStats) -> None:
         self.launch = launch
         self.stats = stats
+        self.listener: EngineListener | None = None
         self.dead_reason: str | None = None
         self._llm = llm
         self._ids = itertools.count()
@@ -73,15 +59,9 @@ class Backend:
         """Clear while weights are replaced: requests wait before they reach the engine."""
         self._open.set()
         self._holder: asyncio.Task[Any] | None = None
-        """The task that replaces them, whose own requests pass."""
+        """The task that replaces the weights; its own requests pass."""
         self._inside = 0
         """Calls that have passed the gate and not ended."""
-
-    @classmethod
-    def build(cls, launch: Launch) -> Backend:
-        """Start the engine and wait until it is ready: seconds to minutes. Blocks; run it in a thread."""
-        llm, stats = start_llm(launch)
-        return cls(launch, llm, stats)
 
     @property
     def client(self) -> Any:
@@ -89,26 +69,31 @@ class Backend:
         return self._llm
 
     @property
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._processes]
+
+    @property
     def max_model_len(self) -> int:
         return int(self._llm.model_config.max_model_len)
 
     @property
     def kv_tokens(self) -> int:
-        """Tokens that the KV cache has room for."""
         cache = self._llm.vllm_config.cache_config
         return int((cache.num_gpu_blocks or 0) * cache.block_size)
 
     @property
     def unfinished(self) -> int:
-        """Requests handed to vLLM and not ended."""
         return int(self._llm.get_num_unfinished_requests())
 
     @property
-    def pids(self) -> list[int]:
-        return [process.pid for process in self._processes]
+    def causal(self) -> bool:
+        config = self._llm.model_config
+        pooling = (config.pooler_config.seq_pooling_type, config.pooler_config.tok_pooling_type)
+        return bool(config.attn_type == "decoder" and pooling == ("LAST", "ALL"))
+
+    # -- life ---------------------------------------------------------------------------------------------------------
 
     def attach(self, on_death: Callable[[str], None]) -> None:
-        """Bind to the running event loop, and call `on_death` with a reason once an engine process has ended."""
         self._llm._run_output_handler()
         loop = asyncio.get_running_loop()
         for process in self._processes:
@@ -130,7 +115,6 @@ class Backend:
         on_death(reason)
 
     def give_up(self, reason: str) -> None:
-        """Count the engine as dead, whatever its process does: everyone who waits for it gets `EngineDead`."""
         self.dead_reason = self.dead_reason or reason
         self._llm.engine_core.resources.engine_dead = True
         self._llm.output_processor.propagate_error(EngineDeadError())
@@ -142,16 +126,18 @@ class Backend:
         self._watched.clear()
 
     async def close(self) -> None:
-        """End the engine's processes. They hold nothing that needs saving, so they are not asked twice."""
+        # First let nobody take the end for a failure: neither our watch nor vLLM's own.
         self._unwatch()
         if self._obituary is not None:
             self._obituary.cancel()
         self.dead_reason = self.dead_reason or f"the {self.launch.role} engine was closed"
         if self._llm.output_handler is not None:
-            self._llm.output_handler.cancel()  # or it reports the end of the process as a failure
+            self._llm.output_handler.cancel()
+        # Then fail whoever still waits, and end the processes. They hold nothing that needs saving.
         self._llm.output_processor.propagate_error(EngineDeadError())
         await asyncio.to_thread(self.kill)
-        await asyncio.sleep(0)  # vLLM closes its sockets by a callback of the loop
+        # Last the sockets, which vLLM closes by a callback of the loop.
+        await asyncio.sleep(0)
         await asyncio.wait_for(
             asyncio.to_thread(self._llm.engine_core.resources.ctx.destroy, 0), CLOSE_SECONDS
         )
@@ -164,18 +150,9 @@ class Backend:
         self._llm.shutdown(timeout=1.0)
         self._llm.shutdown = _nothing  # or its destructor calls it again, at the interpreter's end in vain
 
-    async def reset_prefix_cache(self) -> None:
-        """Forget every cached prefix. Raises `RuntimeError` where blocks are in use."""
-        with self.translating():
-            if not await self._llm.reset_prefix_cache():
-                raise RuntimeError(
-                    f"the {self.launch.role} engine's prefix cache is in use; wait for its requests"
-                )
-
-    # -- weights -----
+    # -- weights ------------------------------------------------------------------------------------------------------
 
     def shut(self) -> None:
-        """Let no further request in but those of the task that calls this; the others wait until `reopen`."""
         self._holder = asyncio.current_task()
         self._open.clear()
 
@@ -185,21 +162,16 @@ class Backend:
 
     @property
     def held(self) -> bool:
-        """Whether requests wait for weights to be replaced."""
         return not self._open.is_set()
 
     async def idle(self) -> None:
-        """Wait until nothing that was let in is left. Only after `shut`; put a deadline around it."""
         while self._inside or self.unfinished:
             if self.dead_reason:
                 raise EngineDead(self.dead_reason)
             await asyncio.sleep(LOOK_EVERY)
 
     async def reload(self, path: Path) -> None:
-        """Replace the weights by those in `path`, and forget every cached prefix.
-
-        vLLM only warns of tensors that it misses and cannot take a half-done load back: check the files before, and
-        what is served after. Raises `ReloadFailed` where the engine refuses or holds on to cached prefixes."""
+        # vLLM only warns of tensors that it misses, so the caller checks the files before and what is served after.
         with self.translating():
             try:
                 await self._llm.pause_generation(mode="wait", clear_cache=True)
@@ -213,78 +185,42 @@ class Backend:
                 await self._llm.resume_generation()
                 raise ReloadFailed(f"the {self.launch.role} engine did not load {path}: {error}") from error
 
-    # -- requests ------------------------------------------------------------------------------------------------
+    async def reset_prefix_cache(self) -> None:
+        with self.translating():
+            if not await self._llm.reset_prefix_cache():
+                raise RuntimeError(
+                    f"the {self.launch.role} engine's prefix cache is in use; wait for its requests"
+                )
 
-    async def generate(self, prompts: Iterable[tuple[list[int], Any]]) -> list[RawSample]:
-        """Run requests (prompt token ids, sampling parameters); one draw for each, in order.
+    # -- requests -----------------------------------------------------------------------------------------------------
 
-        Cancelled, it aborts them in the engine and raises `SampleAborted` with what they had generated."""
-        return [_sampled(output.outputs[0]) for output in await self._run(prompts)]
+    async def generate(self, requests: Sequence[SampleRequest]) -> list[RawSample]:
+        outputs = await self._run((request.prompt, _with_seed(request)) for request in requests)
+        samples = [_sample(output.outputs[0]) for output in outputs]
+        if self.listener is not None:
+            self.listener.sampled(requests, samples)
+        return samples
 
     async def classify(self, requests: Iterable[tuple[Sequence[int], bool]]) -> list[list[list[float]]]:
-        """Raw logits of each label, for each (prompt, everywhere): at the prompt's end, or at every position."""
+        requests = list(requests)
         with plain_cancellation():
             outputs = await self._run(
-                (list(p), _EVERYWHERE if everywhere else _AT_END) for p, everywhere in requests
+                (prompt, _EVERYWHERE if everywhere else _AT_END) for prompt, everywhere in requests
             )
-        return [
-            data if isinstance(data[0], list) else [data]
-            for data in (o.outputs.data.tolist() for o in outputs)
-        ]
-
-    @property
-    def causal(self) -> bool:
-        """Whether a judgement depends only on the tokens up to its position, and can be had at every position."""
-        config = self._llm.model_config
-        pooling = (config.pooler_config.seq_pooling_type, config.pooler_config.tok_pooling_type)
-        return bool(config.attn_type == "decoder" and pooling == ("LAST", "ALL"))
+        if self.listener is not None:
+            self.listener.classified(requests)
+        logits = (output.outputs.data.tolist() for output in outputs)
+        return [data if isinstance(data[0], list) else [data] for data in logits]
 
     async def ping(self, token: int) -> None:
-        """The smallest request there is."""
         if self.launch.role == "policy":
             with plain_cancellation():
-                await self.generate([([token], self.sampling(max_tokens=1, temperature=0.0))])
+                await self.generate([SampleRequest([token], SampleParams(max_tokens=1, temperature=0.0))])
         else:
             await self.classify([([token], False)])
 
-    def sampling(
-        self,
-        *,
-        max_tokens: int,
-        temperature: float,
-        top_p: float = 1.0,
-        top_k: int = 0,
-        top: int = 0,
-        stop: Sequence[str] = (),
-        stop_token_ids: Sequence[int] = (),
-        ignore_eos: bool = False,
-    ) -> Any:
-        """vLLM's sampling parameters, checked once and then only copied."""
-
-        return SamplingParams(
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            logprobs=top,
-            flat_logprobs=True,
-            stop=list(stop),
-            stop_token_ids=list(stop_token_ids),
-            include_stop_str_in_output=True,
-            detokenize=bool(stop),
-            ignore_eos=ignore_eos,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-            skip_clone=True,
-        )
-
-    @staticmethod
-    def with_seed(params: Any, seed: int) -> Any:
-        """A copy of sampling parameters under a seed."""
-        own = copy(params)
-        own.seed = seed & (1 << 63) - 1
-        return own
-
-    async def _run(self, prompts: Iterable[tuple[list[int], Any]]) -> list[Any]:
+    async def _run(self, prompts: Iterable[tuple[Sequence[int], Any]]) -> list[Any]:
+        """Run requests (prompt, vLLM's parameters) once weights are not being replaced; vLLM's outputs, in order."""
         while not self._open.is_set() and asyncio.current_task() is not self._holder:
             await self._open.wait()
         self._inside += 1
@@ -293,7 +229,7 @@ class Backend:
         finally:
             self._inside -= 1
 
-    async def _run_inside(self, prompts: Iterable[tuple[list[int], Any]]) -> list[Any]:
+    async def _run_inside(self, prompts: Iterable[tuple[Sequence[int], Any]]) -> list[Any]:
         llm = self._llm
         began = time.monotonic()
         names: list[str] = []
@@ -301,11 +237,13 @@ class Backend:
         outputs: list[Any] = []
         with self.translating():
             try:
+                # Send everything first: the engine then has the whole call in one batch.
                 for prompt, params in prompts:
                     names.append(f"r{next(self._ids)}")
-                    tokens = {"type": "token", "prompt_token_ids": prompt}
+                    tokens = {"type": "token", "prompt_token_ids": list(prompt)}
                     collectors.append(await llm.add_request(names[-1], tokens, params))
-                for collector in collectors:  # what has landed stays in `outputs` when this is cancelled
+                # Then collect, in order; what has landed stays in `outputs` if this is cancelled.
+                for collector in collectors:
                     outputs.append(collector.get_nowait() or await collector.get())  # noqa: PERF401
                 return outputs
             except asyncio.CancelledError:
@@ -317,9 +255,10 @@ class Backend:
                 raise
 
     async def _abort(self, names: Sequence[str], collectors: Sequence[Any], began: float) -> list[Any]:
-        """Abort requests; of draws, give what they had generated, by the engine's own word (`scheduling`) where it
-        comes in time, else what had reached this process. The last names may have no collector yet. `began`: when they
-        were sent."""
+        """Abort requests sent at `began`, and return what the draws among them had generated.
+
+        The engine's own word (`scheduler`) counts if it comes in time, else what had reached this process. The last
+        names may have no collector yet."""
         last: list[Any] = []
         if self.dead_reason:
             return last
@@ -351,8 +290,7 @@ class Backend:
 
     @contextmanager
     def translating(self) -> Iterator[None]:
-        """vLLM's errors as ours."""
-
+        """Raise vLLM's errors as ours."""
         if self.dead_reason:
             raise EngineDead(self.dead_reason)
         try:
@@ -368,18 +306,48 @@ class Backend:
 
 @contextmanager
 def plain_cancellation() -> Iterator[None]:
-    """`CancelledError` in place of `SampleAborted`, where nobody counts tokens: asyncio.timeout knows no subclasses."""
+    """Raise `CancelledError` in place of `SampleAborted`, whose tokens nobody counts: asyncio.timeout knows no
+    subclasses."""
     try:
         yield
     except SampleAborted:
         raise asyncio.CancelledError from None
 
 
+@lru_cache(1024)
+def _sampling_params(params: SampleParams) -> SamplingParams:
+    """vLLM's parameters, checked once and then only copied."""
+    return SamplingParams(
+        max_tokens=params.max_tokens,
+        temperature=params.temperature,
+        top_p=params.top_p,
+        top_k=params.top_k,
+        logprobs=params.top,
+        flat_logprobs=True,
+        stop=list(params.stop),
+        stop_token_ids=list(params.stop_tokens),
+        include_stop_str_in_output=True,
+        detokenize=bool(params.stop),
+        ignore_eos=params.ignore_eos,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        skip_clone=True,
+    )
+
+
+def _with_seed(request: SampleRequest) -> Any:
+    shared = _sampling_params(request.params)
+    if request.seed is None:
+        return shared
+    own = copy(shared)
+    own.seed = request.seed & (1 << 63) - 1
+    return own
+
+
 def _nothing(timeout: float | None = None) -> None:
-    """In place of a shutdown that has been."""
+    """Stand in for a shutdown that has been."""
 
 
-def _sampled(completion: Any) -> RawSample:
+def _sample(completion: Any) -> RawSample:
     tokens, flat = list(completion.token_ids), completion.logprobs
     stopped = completion.finish_reason == "stop"
     if len(flat.logprobs) == len(tokens):

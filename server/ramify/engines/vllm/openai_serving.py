@@ -1,12 +1,10 @@
 """Plain completions by vLLM's own OpenAI serving classes, on the policy's engine: OpenAI's fields in, its shapes out.
 
-These classes are internal to vLLM 0.32, which is pinned; no other module of ours knows them. What is leant on beside
-their constructors: `create_completion`, `create_chat_completion` and `create_responses` give an `ErrorResponse`, a
-response or an iterator (of `data: …` frames, the last one of events); they take a cancelled wait for a client that left
-and return as if nothing had happened; ids of engine requests begin with the request's own id. Names of models, limits
-and admission are the service's business. vLLM's store of responses is left off: it never forgets, and knows no keys.
-
-Import it only where `backend` may be imported.
+These classes are internal to vLLM, whose version is pinned. Beside their constructors this leans on three habits:
+`create_completion`, `create_chat_completion` and `create_responses` give an `ErrorResponse`, a response or an iterator
+(of `data: …` frames; that of responses gives events); they take a cancelled wait for a client that left and return as
+if nothing had happened; ids of engine requests begin with the request's own id. Names of models, limits and admission
+are the service's business. vLLM's store of responses is left off: it never forgets, and knows no keys.
 """
 
 from __future__ import annotations
@@ -43,7 +41,7 @@ from vllm.tool_parsers import ToolParserManager
 from ramify.engines.errors import BadModel, EngineError, RequestRefused
 from ramify.engines.limiter import EngineLimiter
 from ramify.engines.tokenizer import not_variables
-from ramify.engines.vllm.engine import Backend
+from ramify.engines.vllm.engine import VllmEngine
 from ramify.search.protocols import EngineDead
 
 COUNTED = {"include_usage": True, "continuous_usage_stats": True}
@@ -55,9 +53,9 @@ FILES = ("name_or_path", "tokenizer_file", "vocab_file", "merges_file")
 class OpenAIServing:
     """Plain completions on a running policy engine."""
 
-    def __init__(self, backend: Backend, slots: EngineLimiter) -> None:
-        self._backend, self._slots = backend, slots
-        llm, launch = backend.client, backend.launch
+    def __init__(self, engine: VllmEngine, limiter: EngineLimiter) -> None:
+        self._engine, self._limiter = engine, limiter
+        llm, launch = engine.client, engine.launch
         models = OpenAIServingModels(llm, [BaseModelPath(name="policy", model_path=str(launch.path))])
         template: dict[str, Any] = {"chat_template": None, "chat_template_content_format": "auto"}
         parsing: dict[str, Any] = {
@@ -80,7 +78,7 @@ class OpenAIServing:
         """Tokens of the prompt of a chat or of a response, chat template included.
 
         Raises `RequestRefused` if no prompt can be made of it."""
-        with self._backend.translating():
+        with self._engine.translating():
             request = self._request(body)
             try:
                 if isinstance(request, ResponsesRequest):
@@ -97,13 +95,13 @@ class OpenAIServing:
     async def tokenize(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """vLLM's answer to POST /tokenize. Raises `RequestRefused`."""
         kind = TokenizeChatRequest if "messages" in body else TokenizeCompletionRequest
-        with self._backend.translating():
+        with self._engine.translating():
             reply = await self._tokenization.create_tokenize(self._validated(kind, body), None)
         return dict(self._check(reply).model_dump())
 
     async def detokenize(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """vLLM's answer to POST /detokenize. Raises `RequestRefused`."""
-        with self._backend.translating():
+        with self._engine.translating():
             request = self._validated(DetokenizeRequest, body)
             reply = await self._tokenization.create_detokenize(request, None)
         return dict(self._check(reply).model_dump())
@@ -149,9 +147,9 @@ class OpenAIServing:
     @asynccontextmanager
     async def _work(self, body: Mapping[str, Any], sequences: int) -> AsyncIterator[Any]:
         """A place in the engine and the request made for it; whatever is left of it in the end is aborted."""
-        taken = await self._slots.acquire(sequences)
+        taken = await self._limiter.acquire(sequences)
         try:
-            with self._backend.translating():
+            with self._engine.translating():
                 request = self._request(body)
                 try:
                     yield request
@@ -159,7 +157,7 @@ class OpenAIServing:
                     await self._abort(request)
                     raise
         finally:
-            self._slots.release(taken)
+            self._limiter.release(taken)
 
     async def _create(self, request: Any) -> Any:
         if isinstance(request, ChatCompletionRequest):
@@ -182,7 +180,7 @@ class OpenAIServing:
 
     def _failed(self, error: Mapping[str, Any]) -> Exception:
         """vLLM's error as ours."""
-        if reason := self._backend.dead_reason:
+        if reason := self._engine.dead_reason:
             return EngineDead(reason)
         message = str(error.get("message", ""))
         if int(error.get("code") or 500) < 500:
@@ -190,7 +188,7 @@ class OpenAIServing:
         return EngineError(f"the engine failed: {message}")
 
     async def _abort(self, request: Any) -> None:
-        if self._backend.dead_reason:
+        if self._engine.dead_reason:
             return
         if isinstance(request, ChatCompletionRequest):
             names = [f"chatcmpl-{request.request_id}"]
@@ -200,7 +198,7 @@ class OpenAIServing:
             prompts = request.prompt
             count = len(prompts) if isinstance(prompts, list) and not isinstance(prompts[0], int) else 1
             names = [f"cmpl-{request.request_id}-{i}" for i in range(count)]
-        await self._backend.client.abort(names)
+        await self._engine.client.abort(names)
 
     def _request(self, body: Mapping[str, Any]) -> Any:
         if "messages" in body:

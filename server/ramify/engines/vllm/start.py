@@ -1,45 +1,21 @@
-"""From a launch to a running `AsyncLLM`.
-
-Import it, and `backend`, only after `environment.prepare_vllm` and off the event loop: importing vLLM takes seconds.
-"""
+"""From a launch to a running `AsyncLLM`."""
 
 from __future__ import annotations
 
 import gc
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from vllm.config import StructuredOutputsConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
-from vllm.platforms import current_platform
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.metrics.loggers import PrometheusStatLogger
 
 from ramify.engines.errors import EngineStartFailed
+from ramify.engines.ports import EngineStats
 from ramify.engines.start import Launch
 from ramify.engines.vllm.core_process import ROLE, THREADS, executor
-
-
-@dataclass(slots=True)
-class EngineStats:
-    """What an engine last said of itself."""
-
-    steps: int = 0
-    """Engine steps seen."""
-    at: float = 0.0
-    """`time.monotonic()` of the last."""
-    running: int = 0
-    waiting: int = 0
-    kv_usage: float = 0.0
-    """Share of the KV cache in use, [0, 1]."""
-
-
-def on_cpu() -> bool:
-    """Whether the installed vLLM computes on the CPU."""
-
-    return bool(current_platform.is_cpu())
 
 
 def start_llm(launch: Launch) -> tuple[AsyncLLM, EngineStats]:

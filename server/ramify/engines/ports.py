@@ -1,0 +1,166 @@
+"""One running engine, as everything but `vllm/` sees it: token ids in, plain values out.
+
+`vllm.engine.VllmEngine` is the one implementation; tests have fakes of the parts that they need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from ramify.engines.start import Launch
+
+
+@dataclass(slots=True)
+class EngineStats:
+    """The newest figures that an engine reported of itself."""
+
+    steps: int = 0
+    """Engine steps since its start."""
+    at: float = 0.0
+    """`time.monotonic()` of the last step."""
+    running: int = 0
+    """Sequences in the running batch."""
+    waiting: int = 0
+    """Sequences in the engine's own queue."""
+    kv_usage: float = 0.0
+    """Share of the KV cache in use, [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleParams:
+    """How one continuation is drawn."""
+
+    max_tokens: int
+    temperature: float
+    """0 is greedy."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 keeps every token."""
+    stop: tuple[str, ...] = ()
+    """Strings that end the continuation; the engine matches text."""
+    stop_tokens: tuple[int, ...] = ()
+    """Token ids that end it."""
+    top: int = 0
+    """How many of the likeliest next tokens are reported at every position."""
+    ignore_eos: bool = False
+    """Whether the model's end tokens end nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """One continuation to draw."""
+
+    prompt: Sequence[int]
+    """Token ids."""
+    params: SampleParams
+    seed: int | None = None
+    """`None` draws from the engine's shared random stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawSample:
+    """One finished or aborted continuation, as the engine gave it."""
+
+    token_ids: list[int]
+    logprobs: list[float]
+    """Natural log-probability of each sampled token."""
+    stopped: bool
+    """Whether an end token, a stop token or a stop string ended it, rather than `max_tokens`."""
+    top: list[tuple[int, float]] = field(default_factory=list)
+    """At the first position: the likeliest tokens and their log-probabilities, likeliest first."""
+
+
+class EngineListener(Protocol):
+    """Hears of every call that an engine has carried out; aborted and failed ones are left out."""
+
+    def sampled(self, requests: Sequence[SampleRequest], samples: Sequence[RawSample]) -> None: ...
+
+    def classified(self, requests: Sequence[tuple[Sequence[int], bool]]) -> None: ...
+
+
+class Engine(Protocol):
+    """A running policy or value model."""
+
+    launch: Launch
+    """How it was started."""
+    stats: EngineStats
+    listener: EngineListener | None
+    dead_reason: str | None
+    """How it died; `None` while it lives."""
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the engine."""
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of prompt and continuation together."""
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens that the KV cache has room for."""
+
+    @property
+    def unfinished(self) -> int:
+        """Requests handed to the engine and not ended."""
+
+    @property
+    def causal(self) -> bool:
+        """Whether a judgement depends only on the tokens up to its position, and can be had at every position."""
+
+    # -- requests -----
+
+    async def generate(self, requests: Sequence[SampleRequest]) -> list[RawSample]:
+        """Draw a continuation for each request, in order.
+
+        If cancelled, abort them in the engine and raise `SampleAborted` with what they had generated. Raises
+        `RequestRefused`, `EngineDead`."""
+
+    async def classify(self, requests: Iterable[tuple[Sequence[int], bool]]) -> list[list[list[float]]]:
+        """Return the raw logits of each label for each (prompt, everywhere): at the prompt's end (one position), or at
+        every position. Raises `RequestRefused`, `EngineDead`."""
+
+    async def ping(self, token: int) -> None:
+        """Carry out the smallest request there is, of the given token."""
+
+    async def reset_prefix_cache(self) -> None:
+        """Forget every cached prefix. Raises `RuntimeError` if blocks are in use."""
+
+    # -- weights -----
+
+    def shut(self) -> None:
+        """Let no further request in, except from the task that calls this; others wait until `reopen`."""
+
+    def reopen(self) -> None:
+        """Let requests in again."""
+
+    @property
+    def held(self) -> bool:
+        """Whether requests wait for weights to be replaced."""
+
+    async def idle(self) -> None:
+        """Wait until nothing that was let in is left. Only after `shut`; put a deadline around it."""
+
+    async def reload(self, path: Path) -> None:
+        """Replace the weights by those in `path`, and forget every cached prefix.
+
+        Check the files before and what is served after: a load that failed half-way cannot be taken back. Raises
+        `ReloadFailed` if the engine refuses or holds on to cached prefixes."""
+
+    # -- life -----
+
+    def attach(self, on_death: Callable[[str], None]) -> None:
+        """Bind to the running event loop, and call `on_death` with a reason once an engine process has ended."""
+
+    def give_up(self, reason: str) -> None:
+        """Count the engine as dead, whatever its process does: everyone who waits for it gets `EngineDead`."""
+
+    async def close(self) -> None:
+        """End the engine's processes."""
+
+    def kill(self) -> None:
+        """End the engine's processes from a thread that has no event loop."""
