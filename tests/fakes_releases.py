@@ -19,7 +19,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from contract.api.world import FakeEngines
-from ramify.engines import EngineBusy, Measurement, ReloadFailed, Text
+from ramify.engines import EngineBusy, EngineError, Measurement, Text
 from ramify.search.records import Continuation, Score
 from ramify.weights import Details, Probe, Release, publish
 
@@ -93,7 +93,7 @@ class ReloadingEngines(FakeEngines):
         if self.loading is not None:
             await self.loading.wait()
         if release in self.broken:
-            raise ReloadFailed(f"{release} was told to fail")
+            raise EngineError(f"{release} was told to fail")
         if not self.deaf:
             self._cached = self._cached if self.stale else None
             self.held = (number(policy), number(value))

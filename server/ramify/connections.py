@@ -49,18 +49,18 @@ ACCEPT_ERRORS_EVERY = 10.0
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """What a listener takes from its clients."""
+    """Limits on what a listener takes from its clients."""
 
     open: int
     """Connections."""
     head_bytes: int
     """Request line and headers together."""
     head_seconds: float
-    """From the connection, or from a later request's first byte, to the end of the head."""
+    """Longest time from the connection, or from a later request's first byte, to the end of the head."""
     body_seconds: float
-    """From the end of the head to the end of the body."""
+    """Longest time from the end of the head to the end of the body."""
     idle_seconds: int
-    """Without a request after an answer, or with an answer of which the client reads nothing."""
+    """Longest time without a request after an answer, or with an answer of which the client reads nothing."""
 
 
 class ListenError(Exception):
@@ -169,7 +169,7 @@ class _Config(uvicorn.Config):
         )
         self.limits = limits
         self.most = limits.open
-        """Connections that may be open; fewer than `limits.open` where the process has too few descriptors."""
+        """Connections that may be open; fewer than `limits.open` if the process has too few descriptors."""
 
 
 class Connection(H11Protocol):
@@ -183,7 +183,7 @@ class Connection(H11Protocol):
     _since = 0.0
     """On the event loop's clock: when the present wait began."""
     _wait: tuple[str, object, int] = ("head", None, 0)
-    """What is waited for (`head`, `body`, `reader`, or nothing), after which request, and bytes not yet sent."""
+    """The present wait: for `head`, `body`, `reader` or nothing; after which request; bytes not yet sent."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._since = self.loop.time()
@@ -204,7 +204,7 @@ class Connection(H11Protocol):
 
     @property
     def unused(self) -> bool:
-        """Whether no request is in progress."""
+        """True while no request is in progress."""
         return self.cycle is None or self.cycle.response_complete
 
     def data_received(self, data: bytes) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 BROKEN = "\ufffd"
-"""What an incomplete character decodes to."""
+"""The text of an incomplete character."""
 CONTEXT = 32
 """Tokens of the prefix that a step-by-step decode looks back on."""
 
@@ -104,7 +104,7 @@ class TokenText:
         self.concatenative = self._is_concatenative(anchor, head, trials)
 
     def alone(self, token: int) -> str:
-        """What one token decodes to by itself, incomplete characters as U+FFFD."""
+        """Return the text of one token by itself, incomplete characters as U+FFFD."""
         return self._decode([token])
 
     def _is_concatenative(self, anchor: int, head: str, trials: int) -> bool:

@@ -1,4 +1,4 @@
-"""How near the engines' own limit searching comes, and what the search itself costs: `ramify bench`.
+"""`ramify bench`: searches timed against the engines' own limit, and the cost of the search itself.
 
 | module | what it is |
 |---|---|

@@ -1,4 +1,4 @@
-"""What a search costs by itself: trees of growing size on engines that take no time."""
+"""The cost of a search by itself: trees of growing size on engines that take no time."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TreeCost:
 
 @dataclass(frozen=True, slots=True)
 class SizeScaling:
-    """How a search's cost grows with the tree."""
+    """The growth of a search's cost with its tree."""
 
     search: str
     exponent: float

@@ -21,13 +21,10 @@ Importing this package imports neither vLLM nor torch.
 from ramify.engines.config import EngineConfig, Serving
 from ramify.engines.engines import Engines
 from ramify.engines.errors import (
-    BadModel,
-    BadScores,
     EngineBusy,
     EngineError,
     EngineStartFailed,
     EngineStuck,
-    ReloadFailed,
     RequestRefused,
 )
 from ramify.engines.measurement import Measurement, Text, long_text
@@ -35,8 +32,6 @@ from ramify.engines.ports import RawSample, SampleParams, SampleRequest
 from ramify.engines.tokenizer import Tokenizer
 
 __all__ = [
-    "BadModel",
-    "BadScores",
     "EngineBusy",
     "EngineConfig",
     "EngineError",
@@ -45,7 +40,6 @@ __all__ = [
     "Engines",
     "Measurement",
     "RawSample",
-    "ReloadFailed",
     "RequestRefused",
     "SampleParams",
     "SampleRequest",

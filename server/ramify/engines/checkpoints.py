@@ -1,4 +1,4 @@
-"""Whether a checkpoint can be served at all, found out from its files before anything is started."""
+"""Checks of a checkpoint's files before anything is started: can it be served at all?"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ramify.engines.errors import BadModel
+from ramify.engines.errors import EngineStartFailed
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
@@ -15,7 +15,7 @@ CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What the files say of a model."""
+    """Facts about a model from its files."""
 
     path: Path
     max_len: int
@@ -26,14 +26,14 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path, role: str) -> Checkpoint:
-    """Check one model directory; `role` is "policy" or "value model", for the messages. Raises `BadModel`."""
+    """Check one model directory; `role` is "policy" or "value model", for the messages. Raises `EngineStartFailed`."""
     if not path.is_dir():
-        raise BadModel(
+        raise EngineStartFailed(
             f"the {role} directory {path} does not exist; a model of a hub is fetched first: "
             "hf download NAME --local-dir DIR"
         )
     if not (path / "config.json").is_file():
-        raise BadModel(f"the {role} directory {path} holds no config.json: not a Hugging Face model")
+        raise EngineStartFailed(f"the {role} directory {path} holds no config.json: not a Hugging Face model")
     if not list(path.glob("*.safetensors")):
         pickled = [file.name for pattern in PICKLES for file in path.glob(pattern)]
         kind = (
@@ -41,21 +41,21 @@ def read_checkpoint(path: Path, role: str) -> Checkpoint:
             if pickled
             else "no weights"
         )
-        raise BadModel(f"the {role} directory {path} holds {kind}: safetensors files are needed")
+        raise EngineStartFailed(f"the {role} directory {path} holds {kind}: safetensors files are needed")
     config = _config(path, role)
     architectures: list[str] = config.architectures or []
     wanted = "ForCausalLM" if role == "policy" else "ForSequenceClassification"
     if role == "policy" and any(name.endswith("ForSequenceClassification") for name in architectures):
-        raise BadModel(
+        raise EngineStartFailed(
             f"the policy {path} is a classifier ({architectures[0]}); a causal language model is needed"
         )
     if role != "policy" and not any(name.endswith(wanted) for name in architectures):
-        raise BadModel(
+        raise EngineStartFailed(
             f"the value model {path} is {' '.join(architectures) or 'of no architecture'}; a model for sequence "
             "classification with one label is needed"
         )
     if role != "policy" and config.num_labels != 1:
-        raise BadModel(f"the value model {path} has {config.num_labels} labels; one is needed")
+        raise EngineStartFailed(f"the value model {path} has {config.num_labels} labels; one is needed")
     text = config.get_text_config()
     heads = getattr(text, "num_attention_heads", None)
     hidden = getattr(text, "hidden_size", None)
@@ -65,9 +65,9 @@ def read_checkpoint(path: Path, role: str) -> Checkpoint:
 
 
 def check_cpu(checkpoint: Checkpoint) -> None:
-    """Refuse a model whose attention has no CPU kernel. Raises `BadModel`."""
+    """Refuse a model whose attention has no CPU kernel. Raises `EngineStartFailed`."""
     if checkpoint.head_size is not None and checkpoint.head_size not in CPU_HEAD_SIZES:
-        raise BadModel(
+        raise EngineStartFailed(
             f"{checkpoint.path} has attention heads of size {checkpoint.head_size}; on a CPU vLLM serves sizes "
             f"{', '.join(map(str, CPU_HEAD_SIZES))}"
         )
@@ -79,6 +79,6 @@ def _config(path: Path, role: str) -> Any:
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # transformers raises ValueError, KeyError, OSError by turns
-        raise BadModel(
+        raise EngineStartFailed(
             f"the {role} {path} is of no architecture that this transformers version knows: {error}"
         ) from error

@@ -1,4 +1,4 @@
-"""What engines are started with."""
+"""The settings of the engines, and the release that they serve."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Serving:
     """Token ids below it exist in both models. An engine given another one dies, so none gets past the service; with 0
     no token ids are taken from outside."""
     judged: bool = True
-    """Whether there is a value model."""
+    """True with a value model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +85,17 @@ class EngineConfig:
     """CPU: threads of each engine."""
     compile: bool | None = None
     """Compile the models at start-up (cached on disk): slower to start the first time, faster after. `None`: yes on a
-    GPU, and on a CPU where a C++ compiler is found."""
+    GPU, and on a CPU if a C++ compiler is found."""
     tool_parser: str | None = None
     """vLLM's parser of tool calls in the policy's text; `None`: no tool can be called."""
     tool_strict_level: str = "auto"
-    """How far tool calls are constrained, by vLLM's name."""
+    """Degree to which tool calls are constrained, by vLLM's name."""
     reasoning_parser: str | None = None
     """vLLM's parser of reasoning in the policy's text; `None`: reasoning is part of the answer."""
     structured_outputs: str = "auto"
     """vLLM's backend of constrained output."""
     cache_dir: Path | None = None
-    """Where compiled models are kept between starts; `None`: vLLM's own place, `~/.cache/vllm`."""
+    """Folder of compiled models, kept between starts; `None`: vLLM's own place, `~/.cache/vllm`."""
     log_level: str = "ERROR"
     """Level of vLLM's own log."""
     start_timeout: float = 900.0
@@ -111,7 +111,7 @@ def default_kv_bytes() -> int:
 def default_threads(engines: int) -> int:
     """An equal share of the cores that this process may use, one of them kept for the server; at least 1.
 
-    Threads beyond the free cores do not help a little, they hurt much: every layer waits for the slowest, and on a
-    busy machine two threads on two cores were 10 times slower than one."""
+    More threads than free cores is much slower, not slightly faster: every layer waits for the slowest thread, and on
+    a busy machine two threads on two cores were 10 times slower than one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, (cores - 1 + engines // 2) // engines)

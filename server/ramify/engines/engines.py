@@ -16,7 +16,7 @@ import psutil
 
 from ramify.engines.checkpoints import Checkpoint, check_cpu, read_checkpoint
 from ramify.engines.config import EngineConfig
-from ramify.engines.errors import EngineBusy, EngineHeld, EngineStuck, ReloadFailed
+from ramify.engines.errors import EngineBusy, EngineError, EngineHeld, EngineStuck
 from ramify.engines.limiter import EngineLimiter
 from ramify.engines.measurement import TOLERANCE, Measurement, Text, measure
 from ramify.engines.policy import VllmPolicy
@@ -72,7 +72,7 @@ class _Models:
     value: Checkpoint | None
     tokenizer: Tokenizer
     value_tokenizer: Tokenizer | None
-    """Only where it differs from the policy's."""
+    """`None` if it is the same as the policy's."""
 
 
 class Engines:
@@ -115,7 +115,7 @@ class Engines:
         """Check the models, then start the engines and wait until they are ready (20 s on a CPU). `tell` hears
         what they are doing.
 
-        Raises `BadModel` within a second or two where the files cannot be served, `EngineStartFailed` later."""
+        Raises `EngineStartFailed`: within a second or two if the files cannot be served, later if a process ends."""
         prepare_vllm(config.log_level, config.start_timeout, config.cache_dir)
         if tell is not None:
             tell("loading vLLM and reading the models")
@@ -204,10 +204,10 @@ class Engines:
 
     @asynccontextmanager
     async def exclusive(self, seconds: float) -> AsyncIterator[None]:
-        """For as long as the block runs, only requests of this very task reach the engines; all others wait.
+        """Hold everybody's requests except this task's for as long as the block runs.
 
-        Entered once what was under way has ended. Raises `EngineBusy` where that takes longer than `seconds`, and
-        `EngineDead`."""
+        The block is entered once requests under way have ended. Raises `EngineBusy` if that takes longer than
+        `seconds`, and `EngineDead`."""
         engines = self.by_role.values()
         try:
             for engine in engines:
@@ -227,18 +227,18 @@ class Engines:
         """Put other weights of the same network and tokenizer into both engines and forget every cached prefix.
 
         Only inside `exclusive`, so that each request is served by one release; `serving` stays as it is. Raises
-        `ReloadFailed`, after which the engines may hold anything: load a release that is known to be good. Raises
+        `EngineError`, after which the engines may hold anything: load a release that is known to be good. Raises
         `EngineDead`. Cancelled, it leaves them in the same doubt."""
         paths = {"policy": policy} | ({"value": value} if value is not None else {})
         if paths.keys() != self.by_role.keys():
-            raise ReloadFailed(f"{policy} and what is served do not both have a value model")
+            raise EngineError(f"{policy} and what is served do not both have a value model")
         for role, engine in self.by_role.items():
             await engine.reload(paths[role])
 
     @property
     def tolerance(self) -> float:
-        """How far two computations of the same log-probability or value may lie apart here, relative to what is
-        compared where that is above 1: by the precision that the engines compute in."""
+        """Largest difference between two computations of the same log-probability or value, relative to the figure if
+        it is above 1; it follows from the precision that the engines compute in."""
         return max(TOLERANCE[engine.launch.dtype] for engine in self.by_role.values())
 
     async def measure(self, texts: Sequence[Text], calibration: tuple[float, float]) -> list[Measurement]:

@@ -21,7 +21,7 @@ from ramify.engines.scorer import VllmScorer
 from ramify.search.protocols import SampleAborted
 
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
-"""How far two computations of one figure may lie apart, relative to it where it is above 1 (docs/releases.md)."""
+"""Largest difference between two computations of one figure, relative to it if it is above 1 (docs/releases.md)."""
 MOST_TOKENS = 4096
 """Next tokens asked for; the log-probability of a token beyond them is at most that of the last."""
 SHORT = 64
@@ -47,9 +47,9 @@ class Measurement:
     """The figures of one text."""
 
     logprobs: tuple[float, ...]
-    """Of each token of the continuation: natural, temperature 1, no truncation."""
+    """Log-probability of each token of the continuation: natural, temperature 1, no truncation."""
     bounds: tuple[bool, ...]
-    """Whether a token was not among the likeliest that were asked for: its log-probability is at most the figure."""
+    """True for a token that was not among the likeliest asked for: its log-probability is at most the figure."""
     value: float | None
     """The value model's calibrated judgement of the whole text, [0, 1]; `None` without a value model."""
 

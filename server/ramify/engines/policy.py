@@ -26,7 +26,7 @@ class VllmPolicy:
     What is repeatable on vLLM 0.32's CPU backend: a draw depends on its seed, the weights and the prefix alone as
     far as the logits do. In float32 that held for every draw tried, also in batches that mix greedy, seeded and
     truncated requests (vllm#51226 is not seen). In bfloat16 a logit's last bits depend on how many rows are computed
-    together and on what the prefix cache holds, so under other load a draw may take another turn where two tokens
+    together and on what the prefix cache holds, so under other load a draw may take another turn if two tokens
     were nearly level: same search, same tree is then likely, not promised. A seed costs the engine 5 µs a token.
 
     Stop strings become stop tokens if that is exact (`tokenizer.stop_tokens`); else vLLM matches them on text.

@@ -32,7 +32,7 @@ class EngineStats:
 
 @dataclass(frozen=True, slots=True)
 class SampleParams:
-    """How one continuation is drawn."""
+    """Parameters of one draw."""
 
     max_tokens: int
     temperature: float
@@ -45,9 +45,9 @@ class SampleParams:
     stop_tokens: tuple[int, ...] = ()
     """Token ids that end it."""
     top: int = 0
-    """How many of the likeliest next tokens are reported at every position."""
+    """Likeliest next tokens to report at every position."""
     ignore_eos: bool = False
-    """Whether the model's end tokens end nothing."""
+    """True draws on past the model's end tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class RawSample:
     logprobs: list[float]
     """Natural log-probability of each sampled token."""
     stopped: bool
-    """Whether an end token, a stop token or a stop string ended it, rather than `max_tokens`."""
+    """True if an end token, a stop token or a stop string ended it; False at `max_tokens`."""
     top: list[tuple[int, float]] = field(default_factory=list)
     """At the first position: the likeliest tokens and their log-probabilities, likeliest first."""
 
@@ -86,11 +86,11 @@ class Engine(Protocol):
     """A running policy or value model."""
 
     launch: Launch
-    """How it was started."""
+    """The settings that it was started with."""
     stats: EngineStats
     listener: EngineListener | None
     dead_reason: str | None
-    """How it died; `None` while it lives."""
+    """The reason of its death; `None` while it lives."""
 
     @property
     def pids(self) -> list[int]:
@@ -110,7 +110,7 @@ class Engine(Protocol):
 
     @property
     def causal(self) -> bool:
-        """Whether a judgement depends only on the tokens up to its position, and can be had at every position."""
+        """True if a judgement depends only on the tokens up to its position, and can be had at every position."""
 
     # -- requests -----
 
@@ -140,7 +140,7 @@ class Engine(Protocol):
 
     @property
     def held(self) -> bool:
-        """Whether requests wait for weights to be replaced."""
+        """True while requests wait for weights to be replaced."""
 
     async def idle(self) -> None:
         """Wait until nothing that was let in is left. Only after `shut`; put a deadline around it."""
@@ -149,7 +149,7 @@ class Engine(Protocol):
         """Replace the weights by those in `path`, and forget every cached prefix.
 
         Check the files before and what is served after: a load that failed half-way cannot be taken back. Raises
-        `ReloadFailed` if the engine refuses or holds on to cached prefixes."""
+        `EngineError` if the engine refuses or holds on to cached prefixes."""
 
     # -- life -----
 

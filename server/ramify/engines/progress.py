@@ -1,4 +1,4 @@
-"""What a start waits for, said on standard error: engines take seconds, or minutes if they compile.
+"""Progress of a start on standard error: engines take seconds, or minutes if they compile.
 
 On a terminal one line is kept up to date; elsewhere (a log, a pipe) a line is written for every new phase, and at least
 one every ten seconds: a silent start is a hung one.
@@ -18,7 +18,7 @@ EVERY = 10.0
 TICK = 0.25
 """Seconds between two looks."""
 SAID = "ramify: starting, "
-"""How every line begins."""
+"""Beginning of every line."""
 CLEAR = "\r\x1b[K"
 PHASE = ".phase"
 """Ending of the file in the engines' run folder in which an engine keeps what it is doing."""
@@ -28,7 +28,7 @@ KV_BYTES = ".kv"
 
 
 class StartUp:
-    """Says the newest phase with the seconds since the start, for the length of a `with`."""
+    """Writer of the newest phase with the seconds since the start, for the length of a `with`."""
 
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         """stream: `None` is standard error."""
@@ -42,12 +42,12 @@ class StartUp:
         self._ticking = threading.Thread(target=self._tick, name="start-up", daemon=True)
 
     def tell(self, phase: str) -> None:
-        """From now on the start waits for this. May be called from any thread, as often as one likes."""
+        """Name what the start waits for from now on. May be called from any thread, as often as one likes."""
         self._phase = phase
         self.look()
 
     def look(self) -> None:
-        """Write what there is to say by now."""
+        """Write the present phase if it is due."""
         with self._lock:
             now = self._clock()
             if not self._phase or self._ended.is_set():
@@ -72,7 +72,7 @@ class StartUp:
         return self
 
     def end(self) -> None:
-        """Say nothing more, and leave a terminal's line empty. May be repeated."""
+        """Write nothing more, and leave a terminal's line empty. May be repeated."""
         with self._lock:
             if self._phase and self._stream.isatty() and not self._ended.is_set():
                 self._write(CLEAR)
@@ -84,7 +84,7 @@ class StartUp:
 
 
 def phases(folder: Path, roles: Sequence[str]) -> str:
-    """What each engine says that it is doing."""
+    """Return what each engine reports that it is doing, as one line."""
     return ", ".join(
         f"{role} engine {_read(folder / f'{role}{PHASE}') or 'starting its process'}" for role in roles
     )

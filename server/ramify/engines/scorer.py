@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from ramify.engines.config import Serving
-from ramify.engines.errors import BadScores, EngineError
+from ramify.engines.errors import EngineError
 from ramify.engines.limiter import EngineLimiter
 from ramify.engines.ports import Engine
 from ramify.search.records import Score
@@ -31,9 +31,9 @@ class VllmScorer:
     The engine is asked for the raw logit (whether vLLM would apply an activation depends on the checkpoint), and the
     sigmoid is applied here, once.
 
-    Sequences that begin one another are judged in one pass where the model is causal (`chains`).
+    Sequences that begin one another are judged in one pass if the model is causal (`chains`).
 
-    `translate` turns the policy's token ids into the value model's where the two have different tokenizers: the text
+    `translate` turns the policy's token ids into the value model's if the two have different tokenizers: the text
     without special tokens, encoded afresh. `None` hands the ids through.
     """
 
@@ -51,7 +51,7 @@ class VllmScorer:
         self._translate = translate
 
     async def score(self, sequences: Sequence[Sequence[int]]) -> list[Score]:
-        """Judge whole sequences, all sent at once. Raises `BadScores`, `EngineDead` or another `EngineError`."""
+        """Judge whole sequences, all sent at once. Raises `EngineDead` or an `EngineError`."""
         logits, serving = await self._logits(sequences)
         a, b = serving.calibration
         return [Score(sigmoid(a * logit + b), serving.release) for logit in logits]
@@ -89,7 +89,7 @@ class VllmScorer:
 
 
 class NoScorer:
-    """Stands where no value model was configured."""
+    """The scorer of a server without a value model: it refuses."""
 
     async def score(self, sequences: Sequence[Sequence[int]]) -> list[Score]:
         raise EngineError(
@@ -104,22 +104,22 @@ def logits_of(
     judged: Sequence[Sequence[Sequence[float]]],
 ) -> list[float]:
     """One finite logit for each prompt, out of what came back for each job: the labels' logits at the end of its
-    sequence, or at each of its positions. Raises `BadScores`."""
+    sequence, or at each of its positions. Raises `EngineError`."""
     if len(judged) != len(jobs):
-        raise BadScores(
+        raise EngineError(
             f"{len(jobs)} sequences were sent to the value model and {len(judged)} judgements came back"
         )
     logits = [0.0] * len(prompts)
     for job, positions in zip(jobs, judged, strict=True):
         expected = len(prompts[job[0]]) if len(job) > 1 else 1
         if len(positions) != expected:
-            raise BadScores(f"the value model judged {len(positions)} positions in place of {expected}")
+            raise EngineError(f"the value model judged {len(positions)} positions in place of {expected}")
         for index in job:
             values = positions[len(prompts[index]) - 1] if len(job) > 1 else positions[0]
             if len(values) != 1:
-                raise BadScores(f"the value model gave {len(values)} values for one sequence")
+                raise EngineError(f"the value model gave {len(values)} values for one sequence")
             if not math.isfinite(values[0]):
-                raise BadScores(f"the value model gave {values[0]} for a sequence")
+                raise EngineError(f"the value model gave {values[0]} for a sequence")
             logits[index] = values[0]
     return logits
 
@@ -131,7 +131,7 @@ def sigmoid(x: float) -> float:
 
 
 def chains(sequences: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Indices grouped so that every sequence of a group begins the group's first, which is its longest.
+    """Return indices grouped so that every sequence of a group begins the group's first, which is its longest.
 
     Each index stands in exactly one group; equal sequences share one."""
     keys = [tuple(sequence) for sequence in sequences]
@@ -146,5 +146,5 @@ def chains(sequences: Sequence[Sequence[int]]) -> list[list[int]]:
 
 
 def worth_it(longest: int, members: int) -> bool:
-    """Whether one pass over `longest` tokens is cheaper than `members` requests that find most of theirs cached."""
+    """Return whether one pass over `longest` tokens is cheaper than `members` requests that find most tokens cached."""
     return members > 1 and longest <= BLOCK * members

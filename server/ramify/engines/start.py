@@ -38,12 +38,12 @@ CPU_BLOCK = 32
 LOOK_EVERY = 0.1
 """Seconds between two looks at how engines start, or for processes to kill: one may still be on its way."""
 ENGINE_NAME = "EngineCore"
-"""How vLLM names the processes of its engines, data-parallel ones with a suffix."""
+"""Beginning of the names that vLLM gives to the processes of its engines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How one engine is started."""
+    """Everything that one engine is started with."""
 
     role: Role
     path: Path
@@ -67,7 +67,7 @@ class Launch:
 
 
 def launches(config: EngineConfig, policy: Checkpoint, value: Checkpoint | None, cpu: bool) -> list[Launch]:
-    """One for the policy, and one for the value model where there is one."""
+    """Return a launch for the policy, then one for the value model if there is one."""
     parts: list[tuple[Role, Checkpoint, int | None, float]] = [
         ("policy", policy, config.policy_kv_bytes, config.policy_gpu_fraction)
     ]
@@ -97,14 +97,14 @@ def launches(config: EngineConfig, policy: Checkpoint, value: Checkpoint | None,
 
 
 def can_compile(cpu: bool) -> bool:
-    """Whether torch can compile models here: on a CPU it calls a C++ compiler, with Python's own headers."""
+    """Return whether torch can compile models here: on a CPU it calls a C++ compiler, with Python's own headers."""
     compilers = filter(None, (os.environ.get("CXX"), "g++", "clang++"))
     headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
     return not cpu or (any(map(shutil.which, compilers)) and headers.is_file())
 
 
 def at_once(plans: Sequence[Launch], cpu: bool) -> int:
-    """How many engines may start at the same time."""
+    """Return how many engines may start at the same time."""
     return len(plans) if cpu or all(plan.kv_bytes is not None for plan in plans) else 1
 
 
@@ -114,8 +114,10 @@ async def build_all(
     build: Callable[[Launch], Engine],
     look: Callable[[], None] | None = None,
 ) -> list[Engine]:
-    """Start engines in the order of their plans, each in a thread, `side_by_side` of them at a time. If one fails, or
-    this is cancelled, none is left. `look` is called every now and then while they start."""
+    """Start engines in the order of their plans, each in a thread, `side_by_side` of them at a time.
+
+    If one fails, or this is cancelled, none is left. build: starts one engine and blocks until it is ready. look:
+    called every now and then while they start."""
     others = _engine_processes()
     pool = ThreadPoolExecutor(side_by_side, "engine-start")
     failed = threading.Event()

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ramify.engines.errors import BadModel
+from ramify.engines.errors import EngineStartFailed
 from ramify.tokens import TokenText, chat_tokens, eos_ids, plain_token, prompt_tokens, text_of
 
 TEMPLATE_SWITCHES = {"add_generation_prompt", "continue_final_message"}
@@ -28,14 +28,16 @@ class Tokenizer:
         try:
             self._hf: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         except Exception as error:
-            raise BadModel(f"{path} holds no tokenizer that transformers can read: {error}") from error
+            raise EngineStartFailed(
+                f"{path} holds no tokenizer that transformers can read: {error}"
+            ) from error
         self.eos_ids = eos_ids(path, self._hf)
         self.a_token = plain_token(self._hf)
         """Some ordinary token."""
         self.text = TokenText(self.decode, len(self._hf), self.a_token)
         self._not_variables = not_variables()
         self.stop_tokens = lru_cache(256)(lambda stops: stop_tokens(self.text, stops))
-        """Stop tokens that stand for a tuple of stop strings; `None` where text must be matched."""
+        """Stop tokens that stand for a tuple of stop strings; `None` if text must be matched."""
 
     def encode(self, text: str) -> list[int]:
         """A prompt's token ids, the model's own leading special tokens included."""
@@ -66,7 +68,7 @@ class Tokenizer:
         return self.text.spell(prefix, tokens)
 
     def same_as(self, other: Tokenizer) -> bool:
-        """Whether both give every token the same id and the same role."""
+        """Return whether both give every token the same id and the same role."""
         return bool(
             self._hf.get_vocab() == other._hf.get_vocab()
             and self._hf.all_special_ids == other._hf.all_special_ids

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from ramify.engines.errors import BadScores, EngineBusy, RequestRefused
+from ramify.engines.errors import EngineBusy, EngineError, RequestRefused
 from ramify.search.protocols import EngineDead
 
 from .world import PROMPT, FakeEngines, a_world
@@ -52,7 +52,7 @@ async def test_an_engines_error_is_the_same_at_every_route(
 
 
 async def test_scores_that_are_no_values_are_a_failure_with_a_message(tmp_path: Path) -> None:
-    async with a_world(tmp_path, refusing(BadScores("the value model gave nan"))) as world:
+    async with a_world(tmp_path, refusing(EngineError("the value model gave nan"))) as world:
         answer = await world.http.post("/v1/value", json=ROUTES["/v1/value"])
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "generation_failed")
     assert answer.json()["error"]["message"] == "the value model gave nan"

@@ -20,7 +20,6 @@ import pytest
 
 from fixtures_engines import model_paths, until
 from ramify.engines import (
-    BadModel,
     EngineConfig,
     EngineError,
     Engines,
@@ -237,7 +236,7 @@ def test_a_model_that_cannot_be_served_is_named_before_anything_starts(
     paths: tuple[Path, Path], tmp_path: Path, scratch: Path
 ) -> None:
     before = {child.pid for child in psutil.Process().children()}
-    with pytest.raises(BadModel, match=r"value model directory .*nowhere does not exist"):
+    with pytest.raises(EngineStartFailed, match=r"value model directory .*nowhere does not exist"):
         asyncio.run(Engines.start(EngineConfig(paths[0], tmp_path / "nowhere")))
     assert {child.pid for child in psutil.Process().children()} <= before
 

@@ -7,7 +7,7 @@ import pytest
 from fixtures_engines import LiveEngines, until
 from ramify.api.openai.fields import to_vllm
 from ramify.bench.recording import recorded, replay
-from ramify.engines import BadModel, Engines, SampleParams, SampleRequest
+from ramify.engines import Engines, EngineStartFailed, SampleParams, SampleRequest
 from ramify.search.records import Continuation, Draw
 
 PROMPT = "3 5 7 8 to 24\n"
@@ -91,9 +91,9 @@ def test_a_parser_that_vllm_does_not_know_is_refused_with_those_that_there_are(e
     from ramify.engines.vllm.openai_serving import check_parsers
 
     check_parsers("hermes", "qwen3", engines.tokenizer._hf)
-    with pytest.raises(BadModel, match=r"engine.tool_parser is 'chess'; vLLM has .*hermes"):
+    with pytest.raises(EngineStartFailed, match=r"engine.tool_parser is 'chess'; vLLM has .*hermes"):
         check_parsers("chess", None, engines.tokenizer._hf)
-    with pytest.raises(BadModel, match=r"engine.reasoning_parser is 'chess'; vLLM has .*qwen3"):
+    with pytest.raises(EngineStartFailed, match=r"engine.reasoning_parser is 'chess'; vLLM has .*qwen3"):
         check_parsers(None, "chess", engines.tokenizer._hf)
-    with pytest.raises(BadModel, match="deepseek_v3"):
+    with pytest.raises(EngineStartFailed, match="deepseek_v3"):
         check_parsers("deepseek_v3", None, engines.tokenizer._hf)  # whose tokens this tokenizer has not

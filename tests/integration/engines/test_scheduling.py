@@ -41,9 +41,9 @@ class GivenSteps:
 
 @pytest.fixture
 def scheduler() -> Any:
-    from ramify.engines.vllm.scheduler import for_searches
+    from ramify.engines.vllm.scheduler import search_scheduler
 
-    return for_searches(GivenSteps)()
+    return search_scheduler(GivenSteps)()
 
 
 def draw(name: str, kind: str = "FINAL_ONLY", *, detokenize: bool = False) -> Any:

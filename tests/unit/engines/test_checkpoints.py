@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from models import TinyModels, write_tiny_models
-from ramify.engines import BadModel
+from ramify.engines import EngineStartFailed
 from ramify.engines.checkpoints import check_cpu, read_checkpoint
 
 
@@ -23,32 +23,32 @@ def test_a_policy_and_a_value_model_pass(tiny: TinyModels) -> None:
 
 
 def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadModel, match="nowhere does not exist"):
+    with pytest.raises(EngineStartFailed, match="nowhere does not exist"):
         read_checkpoint(tmp_path / "nowhere", "policy")
 
 
 def test_a_directory_that_holds_no_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadModel, match=r"no config\.json"):
+    with pytest.raises(EngineStartFailed, match=r"no config\.json"):
         read_checkpoint(tmp_path, "policy")
 
 
 def test_pickled_weights_are_refused(tiny: TinyModels, tmp_path: Path) -> None:
     shutil.copy(tiny.policy / "config.json", tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(BadModel, match=r"only pytorch_model\.bin, which can run code"):
+    with pytest.raises(EngineStartFailed, match=r"only pytorch_model\.bin, which can run code"):
         read_checkpoint(tmp_path, "policy")
 
 
 def test_a_classifier_of_several_labels_is_refused(tmp_path: Path) -> None:
     tiny = write_tiny_models(tmp_path, hidden=64, layers=1, heads=2, labels=3)
-    with pytest.raises(BadModel, match="has 3 labels; one is needed"):
+    with pytest.raises(EngineStartFailed, match="has 3 labels; one is needed"):
         read_checkpoint(tiny.value, "value model")
 
 
 def test_the_two_roles_are_not_interchangeable(tiny: TinyModels) -> None:
-    with pytest.raises(BadModel, match="is a classifier"):
+    with pytest.raises(EngineStartFailed, match="is a classifier"):
         read_checkpoint(tiny.value, "policy")
-    with pytest.raises(BadModel, match="is LlamaForCausalLM; a model for sequence classification"):
+    with pytest.raises(EngineStartFailed, match="is LlamaForCausalLM; a model for sequence classification"):
         read_checkpoint(tiny.policy, "value model")
 
 
@@ -57,11 +57,11 @@ def test_an_unknown_architecture_is_refused(tiny: TinyModels, tmp_path: Path) ->
     (tmp_path / "config.json").write_text(
         '{"model_type": "perceptron-1958", "architectures": ["Perceptron"]}'
     )
-    with pytest.raises(BadModel, match="no architecture that this transformers version knows"):
+    with pytest.raises(EngineStartFailed, match="no architecture that this transformers version knows"):
         read_checkpoint(tmp_path, "policy")
 
 
 def test_a_head_size_without_a_cpu_kernel_is_refused(tmp_path: Path) -> None:
     tiny = write_tiny_models(tmp_path, hidden=96, layers=1, heads=2)
-    with pytest.raises(BadModel, match="heads of size 48"):
+    with pytest.raises(EngineStartFailed, match="heads of size 48"):
         check_cpu(read_checkpoint(tiny.policy, "policy"))

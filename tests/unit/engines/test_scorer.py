@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ramify.engines import BadScores, EngineError, Serving
+from ramify.engines import EngineError, Serving
 from ramify.engines.limiter import EngineLimiter
 from ramify.engines.scorer import NoScorer, VllmScorer, chains, sigmoid
 from ramify.search.records import Score
@@ -57,18 +57,18 @@ def test_sigmoid_holds_at_the_far_ends() -> None:
 
 
 def test_a_wrong_number_of_values_is_an_error() -> None:
-    with pytest.raises(BadScores, match="2 sequences were sent to the value model and 1 judgements"):
+    with pytest.raises(EngineError, match="2 sequences were sent to the value model and 1 judgements"):
         score(Logits([0.0]), [[1], [2]])
 
 
 def test_several_values_for_one_sequence_are_an_error() -> None:
-    with pytest.raises(BadScores, match="3 values for one sequence"):
+    with pytest.raises(EngineError, match="3 values for one sequence"):
         score(Logits([0.0, 1.0, 2.0]), [[1]])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_value_that_is_no_number_is_an_error(bad: float) -> None:
-    with pytest.raises(BadScores, match=r"gave .* for a sequence"):
+    with pytest.raises(EngineError, match=r"gave .* for a sequence"):
         score(Logits([bad]), [[1]])
 
 
@@ -119,7 +119,7 @@ def test_a_long_cached_prompt_is_not_computed_afresh_for_a_few_steps() -> None:
 
 
 def test_a_wrong_number_of_positions_is_an_error() -> None:
-    with pytest.raises(BadScores, match="judged 1 positions in place of 3"):
+    with pytest.raises(EngineError, match="judged 1 positions in place of 3"):
         score(Logits([0.0], causal=True), [[1, 2], [1, 2, 3]])
 
 

@@ -85,7 +85,7 @@ def engine_environment(threads: int, folder: str) -> Iterator[None]:
 
 
 def on_cpu() -> bool:
-    """Whether the installed vLLM computes on the CPU."""
+    """Return whether the installed vLLM computes on the CPU."""
     from vllm.platforms import current_platform
 
     return bool(current_platform.is_cpu())
@@ -102,7 +102,9 @@ def start_engine(launch: Launch) -> Engine:
 
 
 def check_parsers(tool_parser: str | None, reasoning_parser: str | None, tokenizer: Any) -> None:
-    """Make sure that vLLM knows the parsers and that they work with the Hugging Face tokenizer. Raises `BadModel`."""
+    """Make sure that vLLM knows the parsers and that they work with the Hugging Face tokenizer.
+
+    Raises `EngineStartFailed`."""
     if tool_parser is not None or reasoning_parser is not None:
         from ramify.engines.vllm import openai_serving
 

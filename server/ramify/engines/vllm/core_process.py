@@ -29,7 +29,7 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from ramify.engines.progress import KV_BYTES, PHASE
 from ramify.engines.vllm import RUN_FOLDER, SERVER
-from ramify.engines.vllm.scheduler import for_searches
+from ramify.engines.vllm.scheduler import search_scheduler
 
 ROLE = "ramify_role"
 """Key in vLLM's `additional_config`: `policy` or `value`."""
@@ -61,25 +61,26 @@ if multiprocessing.current_process().name.startswith("EngineCore") and SERVER in
 
 
 class ProgressReporter:
-    """Keeps in a file what the engine is doing while it starts, and how large its KV cache is, for `progress`."""
+    """A mix-in for executors: keep in a file what the engine is doing while it starts, and how large its KV cache is,
+    for `progress`."""
 
     vllm_config: Any
 
     def determine_available_memory(self) -> Any:
-        self._say("compiling and measuring memory")
+        self._report("compiling and measuring memory")
         return super().determine_available_memory()  # type: ignore[misc]
 
     def initialize_from_config(self, kv_cache_configs: Any) -> Any:
-        self._say("making its KV cache")
+        self._report("making its KV cache")
         size = sum(tensor.size for config in kv_cache_configs for tensor in config.kv_cache_tensors)
         self._keep(KV_BYTES, str(size))
         return super().initialize_from_config(kv_cache_configs)  # type: ignore[misc]
 
     def compile_or_warm_up_model(self) -> Any:
-        self._say("compiling and warming up")
+        self._report("compiling and warming up")
         return super().compile_or_warm_up_model()  # type: ignore[misc]
 
-    def _say(self, phase: str) -> None:
+    def _report(self, phase: str) -> None:
         self._keep(PHASE, phase)
 
     def _keep(self, ending: str, text: str) -> None:
@@ -98,19 +99,19 @@ class InProcessExecutor(ProgressReporter, UniProcExecutor):  # type: ignore[misc
 
     def _init_executor(self) -> None:
         _take_threads(self.vllm_config)
-        _compile_nothing_where_not_asked_to(self.vllm_config)
-        self._say("loading weights")
+        _compile_nothing_unasked(self.vllm_config)
+        self._report("loading weights")
         super()._init_executor()
-        _schedule_for_searches(self.vllm_config)
+        _schedule_search_scheduler(self.vllm_config)
 
 
 class ManyProcessExecutor(ProgressReporter, MultiprocExecutor):  # type: ignore[misc]
     """Spreads the model over several devices."""
 
     def _init_executor(self) -> None:
-        self._say("loading weights")
+        self._report("loading weights")
         super()._init_executor()
-        _schedule_for_searches(self.vllm_config)
+        _schedule_search_scheduler(self.vllm_config)
 
 
 def executor(tensor_parallel: int) -> type[Executor]:
@@ -125,17 +126,17 @@ def _take_threads(vllm_config: Any) -> None:
         torch.set_num_threads(threads)
 
 
-def _compile_nothing_where_not_asked_to(vllm_config: Any) -> None:
+def _compile_nothing_unasked(vllm_config: Any) -> None:
     """`enforce_eager` leaves vLLM's small compiled functions, such as the ranks of log-probabilities, as they are: the
-    first search would call a C++ compiler, and end the engine where there is none."""
+    first search would call a C++ compiler, and end the engine if there is none."""
     import torch
 
     if vllm_config.model_config.enforce_eager:
         torch._dynamo.config.disable = True
 
 
-def _schedule_for_searches(vllm_config: Any) -> None:
+def _schedule_search_scheduler(vllm_config: Any) -> None:
     """The core makes its scheduler after its executor: here is the last word on which class it will be. (After the
     workers have started, which need not know it.)"""
     config = vllm_config.scheduler_config
-    config.scheduler_cls = for_searches(config.get_scheduler_cls())
+    config.scheduler_cls = search_scheduler(config.get_scheduler_cls())

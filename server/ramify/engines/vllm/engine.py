@@ -23,7 +23,7 @@ from vllm.pooling_params import PoolingParams
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from ramify.engines.errors import ReloadFailed, RequestRefused
+from ramify.engines.errors import EngineError, RequestRefused
 from ramify.engines.ports import Engine, EngineListener, EngineStats, RawSample, SampleParams, SampleRequest
 from ramify.engines.start import Launch
 from ramify.search.protocols import EngineDead, SampleAborted
@@ -39,7 +39,7 @@ LAST_WORD_SECONDS = 2.0
 STALLED_SECONDS = 0.5
 """Time without a step after which nothing more is waited for: a deadline must not be late for an engine that hangs."""
 EXIT_CODE_LOOKS = 400
-"""How often to look for the exit code of a process that has ended before its end is reported without."""
+"""Looks for the exit code of a process that has ended, before its end is reported without one."""
 
 
 class VllmEngine(Engine):
@@ -177,13 +177,13 @@ class VllmEngine(Engine):
                 await self._llm.pause_generation(mode="wait", clear_cache=True)
                 await self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(path)})
                 if not await self._llm.reset_prefix_cache():
-                    raise ReloadFailed(f"the {self.launch.role} engine did not clear its prefix cache")
+                    raise EngineError(f"the {self.launch.role} engine did not clear its prefix cache")
                 await self._llm.resume_generation()
-            except (EngineDeadError, asyncio.CancelledError, ReloadFailed):
+            except (EngineDeadError, asyncio.CancelledError, EngineError):
                 raise
             except Exception as error:  # vLLM passes on what its worker raised, as a bare Exception
                 await self._llm.resume_generation()
-                raise ReloadFailed(f"the {self.launch.role} engine did not load {path}: {error}") from error
+                raise EngineError(f"the {self.launch.role} engine did not load {path}: {error}") from error
 
     async def reset_prefix_cache(self) -> None:
         with self.translating():
@@ -360,7 +360,7 @@ def _sample(completion: Any) -> RawSample:
 
 
 def _taken(collector: Any) -> Any:
-    """What has come for a request, if anything."""
+    """Return what has come for a request, if anything."""
     with suppress(Exception):  # what an engine that died left in its place
         return collector.get_nowait()
     return None

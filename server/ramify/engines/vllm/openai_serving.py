@@ -38,7 +38,7 @@ from vllm.reasoning import ReasoningParserManager
 from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.tool_parsers import ToolParserManager
 
-from ramify.engines.errors import BadModel, EngineError, RequestRefused
+from ramify.engines.errors import EngineError, EngineStartFailed, RequestRefused
 from ramify.engines.limiter import EngineLimiter
 from ramify.engines.tokenizer import not_variables
 from ramify.engines.vllm.engine import VllmEngine
@@ -47,7 +47,7 @@ from ramify.search.protocols import EngineDead
 COUNTED = {"include_usage": True, "continuous_usage_stats": True}
 """Every chunk says how many tokens its choice has by now."""
 FILES = ("name_or_path", "tokenizer_file", "vocab_file", "merges_file")
-"""What a tokenizer's configuration says of this machine's files, which is nobody's business."""
+"""Fields of a tokenizer's configuration that name this machine's files, which is nobody's business."""
 
 
 class OpenAIServing:
@@ -218,7 +218,7 @@ class OpenAIServing:
 
 
 def check_parsers(tool_parser: str | None, reasoning_parser: str | None, tokenizer: Any) -> None:
-    """Make sure that vLLM knows the parsers and that they can work with the tokenizer. Raises `BadModel`."""
+    """Make sure that vLLM knows the parsers and that they can work with the tokenizer. Raises `EngineStartFailed`."""
     known = {
         "engine.tool_parser": (tool_parser, ToolParserManager),
         "engine.reasoning_parser": (reasoning_parser, ReasoningParserManager),
@@ -226,7 +226,7 @@ def check_parsers(tool_parser: str | None, reasoning_parser: str | None, tokeniz
     for setting, (name, manager) in known.items():
         names = manager.list_registered()
         if name is not None and name not in names:
-            raise BadModel(f"{setting} is {name[:50]!r}; vLLM has {', '.join(names)}")
+            raise EngineStartFailed(f"{setting} is {name[:50]!r}; vLLM has {', '.join(names)}")
     try:
         ParserManager.get_parser(
             tool_parser_name=tool_parser,
@@ -235,4 +235,4 @@ def check_parsers(tool_parser: str | None, reasoning_parser: str | None, tokeniz
             tokenizer=tokenizer,
         )
     except Exception as error:  # parsers raise what they like of a tokenizer
-        raise BadModel(f"engine.tool_parser, engine.reasoning_parser: {error}") from error
+        raise EngineStartFailed(f"engine.tool_parser, engine.reasoning_parser: {error}") from error

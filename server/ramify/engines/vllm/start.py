@@ -1,4 +1,4 @@
-"""From a launch to a running `AsyncLLM`."""
+"""The start of one engine: from a launch to a running `AsyncLLM`."""
 
 from __future__ import annotations
 
