@@ -8,6 +8,7 @@ split, are dropped.
 from __future__ import annotations
 
 import itertools
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,12 @@ def prompt_tokens(numbers: Ints, targets: Ints) -> Ints:
     )
 
 
+@cache
+def split_table(count: int, split: Split) -> SplitTable:
+    """Return the table of a number count and split, made once a process."""
+    return SplitTable(count, split)
+
+
 class SplitTable:
     """Looks up the split of many multisets of ``count`` numbers at once."""
 
@@ -89,7 +96,7 @@ class Walks:
     def __init__(self, count: int, split: Split, rng: np.random.Generator) -> None:
         self.count = count
         self._rng = rng
-        self._in_split = SplitTable(count, split) if count in COUNTS else None
+        self._in_split = split_table(count, split) if count in COUNTS else None
         self._pool: tuple[Ints, Ints] = self._draw(1)
 
     def take(self, rows: int) -> tuple[Ints, Ints]:

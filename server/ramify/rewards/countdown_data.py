@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import islice
 from typing import Literal
 
@@ -106,16 +106,21 @@ def _combinations(left: frozenset[int], right: frozenset[int]) -> Iterator[int]:
 
 def _decompositions(target: int, rng: random.Random | None) -> list[Operation]:
     """Return every legal step whose result is ``target``."""
-    if target not in _STEPS_TO:
-        pairs = ((a, b) for a in range(MAX_RESULT + 1) for b in range(a + 1))
-        _STEPS_TO[target] = [
-            Operation(a, op, b, target) for a, b in pairs for op in _OPERATORS if apply(a, op, b) == target
-        ]
-    steps = _STEPS_TO[target]
+    steps = _steps_by_result()[target]
     return steps if rng is None else rng.sample(steps, len(steps))
 
 
-_STEPS_TO: dict[int, list[Operation]] = {}
+@cache
+def _steps_by_result() -> dict[int, list[Operation]]:
+    """Return all legal steps by their results."""
+    steps: dict[int, list[Operation]] = {result: [] for result in range(MAX_RESULT + 1)}
+    for a in range(MAX_RESULT + 1):
+        for b in range(a + 1):
+            for op in _OPERATORS:
+                result = apply(a, op, b)
+                if result is not None:
+                    steps[result].append(Operation(a, op, b, result))
+    return steps
 
 
 def solve(problem: Problem, rng: random.Random | None = None) -> str | None:
