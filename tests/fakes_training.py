@@ -26,8 +26,7 @@ import uvicorn
 from contract.api.world import PROMPT, FakeEngines
 from fakes import FakePolicy, FakeScorer, letters
 from fakes_releases import stamped
-from ramify.api.admin import admin_application
-from ramify.api.app import application
+from ramify.api.app import admin_application, application
 from ramify.api.context import Context, assemble, serving_of
 from ramify.engines import Measurement, Text
 from ramify.search.params import search_params

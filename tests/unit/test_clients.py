@@ -10,8 +10,7 @@ from typing import Any
 
 from fastapi.routing import APIRoute
 
-from ramify.api.admin import admin_routes
-from ramify.api.app import routes
+from ramify.api.app import admin_routes, routes
 from ramify_client import RamifyError, calls
 
 ROOT = Path(__file__).parents[2]

@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from fastapi import Request
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
 from ramify.service.errors import BadRequest
 
+NOT_JSON = "send JSON, with the header Content-Type: application/json"
 DEEPEST = 100
 """Lists and objects within each other."""
 LONGEST_PATH = 300
@@ -26,11 +28,6 @@ SUSPECT = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]|[eE]\+?\d{3}|\d{300}|Na
 """Finds every text that may hold half a surrogate pair or a number that is not finite."""
 Path = tuple["Path", object] | None
 """The innermost key or index last."""
-
-
-class NotJson(HTTPException):
-    def __init__(self) -> None:
-        super().__init__(415, "send JSON, with the header Content-Type: application/json")
 
 
 class JsonRequest(Request):
@@ -42,24 +39,19 @@ class JsonRequest(Request):
         return self.content
 
 
-async def read(request: Request, *, always: bool = False) -> Request:
-    """The request with its body parsed.
-
-    always: whether a request without a body must say that it sends JSON too; no page of another site can have a browser
-    say so unasked. Raises `NotJson`, `BadRequest`.
-    """
+async def read(request: Request) -> Request:
+    """Return the request with its body parsed. Raise `HTTPException` (415) or `BadRequest`."""
     reading = JsonRequest(request.scope, request.receive)
-    body = b"" if always and not is_json(request) else await reading.body()
-    if (body or always) and not is_json(request):
-        raise NotJson
-    if body:
+    if body := await reading.body():
+        if not is_json(request.headers):
+            raise HTTPException(415, NOT_JSON)
         reading.content = parsed(body)
     return reading
 
 
-def is_json(request: Request) -> bool:
-    """Whether the request says that its body is JSON."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+def is_json(headers: Headers) -> bool:
+    """Return whether a request's headers say that its body is JSON."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import logging
 import re
 import secrets
 import time
+from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ramify.api import errors
+from ramify.api.json_body import NOT_JSON, is_json
+from ramify.service.errors import ServiceError
 from ramify.service.metrics import Metrics
 from ramify.settings import is_loopback
 
@@ -71,9 +76,9 @@ class RequestIds:
         logger.log(level, "%s %s status=%d seconds=%.3f request=%s", method, path, status, seconds, number)
 
 
-class TooLarge(HTTPException):
-    def __init__(self, limit: int) -> None:
-        super().__init__(413, f"the body is larger than the {limit} bytes taken here (limits.body_bytes)")
+def too_large(limit: int) -> HTTPException:
+    """Build the refusal of a body that is longer than `limit` bytes."""
+    return HTTPException(413, f"the body is larger than the {limit} bytes taken here (limits.body_bytes)")
 
 
 class BodyLimit:
@@ -88,7 +93,7 @@ class BodyLimit:
             return
         length = Headers(scope=scope).get("content-length", "0")
         if length.isdecimal() and (len(length) > 18 or int(length) > self.limit):
-            answer = errors.response(413, TooLarge(self.limit).detail, code="body_too_large")
+            answer = errors.response(413, too_large(self.limit).detail, code="body_too_large")
             await answer(scope, receive, send)
             return
         received = 0
@@ -99,48 +104,71 @@ class BodyLimit:
             if message["type"] == "http.request":
                 received += len(message.get("body", b""))
                 if received > self.limit:
-                    raise TooLarge(self.limit)
+                    raise too_large(self.limit)
             return message
 
         await self.app(scope, counted, send)
 
 
-class HostGuard:
-    """Without API keys, answers only to names of this machine, so that no web page can reach the server by making its
-    own name point here (DNS rebinding)."""
+class Guard:
+    """Lets a request pass only if a check of its method and headers finds nothing to refuse."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, refusal: Callable[[str, Headers], Response | None]) -> None:
+        """refusal: returns the answer to a request that may not pass, and None for one that may."""
+        self.app, self.refusal = app, refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not names_this_machine(Headers(scope=scope).get("host", "")):
-            message = "without API keys this server answers to localhost, 127.0.0.1 and [::1] only"
-            await errors.response(403, message, code="host_not_allowed")(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
+        refused = self.refusal(scope["method"], Headers(scope=scope)) if scope["type"] == "http" else None
+        await (refused or self.app)(scope, receive, send)
 
 
-class OriginGuard:
-    """Refuses requests that change something and that a browser sends for another site's page.
+def host_refusal(_: str, headers: Headers) -> Response | None:
+    """Refuse every name but this machine's own.
+
+    Without API keys, no web page may reach the server by making its own name point here (DNS rebinding).
+    """
+    if names_this_machine(headers.get("host", "")):
+        return None
+    message = "without API keys this server answers to localhost, 127.0.0.1 and [::1] only"
+    return errors.response(403, message, code="host_not_allowed")
+
+
+def origin_refusal(method: str, headers: Headers) -> Response | None:
+    """Refuse requests that change something and that a browser sends for another site's page.
 
     A listener without keys trusts whoever is on this machine, and any page that is open in a browser there is. The
     page can read no answer, but a plain POST of its form or script would be carried out. Browsers say whose page asks,
     in `Sec-Fetch-Site`, or the older ones in `Origin`; other programs send neither.
     """
+    if method in SAFE_METHODS or not cross_site(headers):
+        return None
+    message = "a page of another site may not change anything here (Origin, Sec-Fetch-Site)"
+    return errors.response(403, message, code="cross_site")
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (
-            scope["type"] == "http"
-            and scope["method"] not in SAFE_METHODS
-            and cross_site(Headers(scope=scope))
-        ):
-            message = "a page of another site may not change anything here (Origin, Sec-Fetch-Site)"
-            await errors.response(403, message, code="cross_site")(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
+def admin_refusal(digest: bytes) -> Callable[[str, Headers], Response | None]:
+    """Make the check that refuses whoever does not send the admin key. digest: the key's sha256."""
+
+    def refusal(_: str, headers: Headers) -> Response | None:
+        scheme, _, secret = headers.get("authorization", "").partition(" ")
+        given = hashlib.sha256(secret.strip().encode()).digest()
+        if scheme.lower() == "bearer" and hmac.compare_digest(given, digest):
+            return None
+        return errors.service_response(
+            ServiceError("invalid_api_key", "send the admin key: Authorization: Bearer <key>")
+        )
+
+    return refusal
+
+
+def json_refusal(method: str, headers: Headers) -> Response | None:
+    """Refuse requests that may change something and do not say that they send JSON, even if they have no body.
+
+    No page of another site can have a browser say so unasked.
+    """
+    if method in SAFE_METHODS or is_json(headers):
+        return None
+    return errors.response(415, NOT_JSON, code="unsupported_media_type")
 
 
 def cross_site(headers: Headers) -> bool:

@@ -25,14 +25,18 @@ from ramify.settings import Scope
 Need = Scope | Literal["open", "any"]
 """`open`: no key is asked for. `any`: any known key."""
 Function = TypeVar("Function", bound=Callable[..., Any])
-_MARK = "__ramify_scopes__"
+_SCOPES, _ANY_QUERY = "__ramify_scopes__", "__ramify_any_query__"
 
 
-def needs(*scopes: Need) -> Callable[[Function], Function]:
-    """Declare that a route takes callers with any one of `scopes`."""
+def needs(*scopes: Need, any_query: bool = False) -> Callable[[Function], Function]:
+    """Declare that a route takes callers with any one of `scopes`.
+
+    any_query: the route takes every query parameter, as a page does whose own script reads them.
+    """
 
     def mark(function: Function) -> Function:
-        setattr(function, _MARK, scopes)
+        setattr(function, _SCOPES, scopes)
+        setattr(function, _ANY_QUERY, any_query)
         return function
 
     return mark
@@ -42,18 +46,9 @@ class StrictRoute(APIRoute):
     """A route that refuses query parameters that it does not know, as bodies refuse unknown fields, and a header of its
     own that is given twice."""
 
-    any_query = False
-    """Whether it takes every parameter, as a page does whose own script reads them."""
-    only_json = False
-    """Whether a request that could carry a body must say that it sends JSON, even where it is empty."""
-
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handler, takes_body, only_json = (
-            super().get_route_handler(),
-            self.body_field is not None,
-            self.only_json,
-        )
-        if self.any_query:
+        handler = super().get_route_handler()
+        if getattr(self.endpoint, _ANY_QUERY, False):
             return handler
         asked = get_flat_dependant(self.dependant)
         known = [field.alias for field in asked.query_params]
@@ -66,8 +61,8 @@ class StrictRoute(APIRoute):
             for name in headers:
                 if (times := len(request.headers.getlist(name))) > 1:
                     raise BadRequest(f"is given {times} times; give it once", param=name)
-            if takes_body:
-                request = await json_body.read(request, always=only_json)
+            if self.body_field is not None:
+                request = await json_body.read(request)
             return await handler(request)
 
         return strict
@@ -77,7 +72,7 @@ class ScopedRoute(StrictRoute):
     """A strict route that checks its declared scopes first."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **rest: Any) -> None:
-        scopes: tuple[Need, ...] | None = getattr(endpoint, _MARK, None)
+        scopes: tuple[Need, ...] | None = getattr(endpoint, _SCOPES, None)
         if not scopes:
             raise TypeError(f"the route {path} declares no scope: mark {endpoint.__name__} with @needs(...)")
         self.scopes = scopes

@@ -21,8 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import ramify
-from ramify.api.admin import admin_application
-from ramify.api.app import application
+from ramify.api.app import admin_application, application
 from ramify.api.context import Context, assemble
 from ramify.api.names import aliases_of
 from ramify.connections import ConnectionLimits, Listener, ListenError, address_of, bind

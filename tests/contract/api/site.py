@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from fakes_releases import ReloadingEngines, number, stamped, write_release
-from ramify.api.admin import admin_application
+from ramify.api.app import admin_application
 from ramify.api.context import assemble
 from ramify.service.catalogue import at_start
 from ramify.service.serving import serving_of

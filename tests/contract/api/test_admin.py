@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ramify.api.admin import admin_application, router
+from ramify.api.app import admin_application, router
 
 from . import world as worlds
 from .site import Site, a_site

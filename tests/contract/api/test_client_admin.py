@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ramify.api.admin import admin_application
+from ramify.api.app import admin_application
 from ramify_client import AsyncAdmin, Conflict, NotFound, Unauthorized
 
 from .site import Site, a_site

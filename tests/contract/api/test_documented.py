@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from starlette.routing import BaseRoute, Route
 
-from ramify.api.admin import router as admin
+from ramify.api.app import router as admin
 from ramify.api.app import routes
 
 from .world import PROMPT, World

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from node import NPM, TYPESCRIPT_CLIENT, node, typescript_client
-from ramify.api.admin import admin_application
-from ramify.api.app import application
+from ramify.api.app import admin_application, application
 
 from .site import a_site
 from .world import PROMPT, serving

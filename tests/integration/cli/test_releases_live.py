@@ -8,7 +8,7 @@ import uvicorn
 
 from contract.api.site import a_site
 from integration.cli.test_over_http import command
-from ramify.api.admin import admin_application
+from ramify.api.app import admin_application
 
 pytestmark = pytest.mark.anyio
 

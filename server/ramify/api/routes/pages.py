@@ -19,12 +19,7 @@ from fastapi import APIRouter, Header, Response
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.service.errors import ServiceError
 
-
-class PageRoute(ScopedRoute):
-    any_query = True
-
-
-router = APIRouter(route_class=PageRoute, include_in_schema=False)
+router = APIRouter(route_class=ScopedRoute, include_in_schema=False)
 Seen = Annotated[str | None, Header(alias="If-None-Match", max_length=200)]
 
 
@@ -83,31 +78,31 @@ def served(name: str, seen: str | None) -> Response:
 
 
 @router.get("/")
-@needs("open")
+@needs("open", any_query=True)
 async def trees_page(seen: Seen = None) -> Response:
     return served("trees.html", seen)
 
 
 @router.get("/trees/{tree}")
-@needs("open")
+@needs("open", any_query=True)
 async def tree_page(tree: str, seen: Seen = None) -> Response:
     """The same page for every tree, known or not: who may see which is decided where the data is asked for."""
     return served("tree.html", seen)
 
 
 @router.get("/search")
-@needs("open")
+@needs("open", any_query=True)
 async def search_page(seen: Seen = None) -> Response:
     return served("search.html", seen)
 
 
 @router.get("/training")
-@needs("open")
+@needs("open", any_query=True)
 async def training_page(seen: Seen = None) -> Response:
     return served("training.html", seen)
 
 
 @router.get("/static/{name:path}")
-@needs("open")
+@needs("open", any_query=True)
 async def static(name: str, seen: Seen = None) -> Response:
     return served(name, seen)
