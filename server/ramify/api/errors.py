@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, get_args
 
@@ -34,6 +34,8 @@ LONGEST_INPUT = 200
 LONGEST_MESSAGE = 2000
 CLIENT_GONE = 499
 """nginx's status for a client that has left; it is seen in our own log only."""
+NO_OBJECT = ("model_type", "model_attributes_type")
+"""Pydantic's problems with what should be an object and is none."""
 _BRANCH = re.compile(r"\[|^(constrained-)?(str|int|float|list)$")
 """How pydantic names a branch of a union in a path."""
 
@@ -135,21 +137,43 @@ def stream_error(error: Exception, number: str) -> ErrorBody:
 def validation_response(
     problems: Sequence[Mapping[str, Any]], taken: type[BaseModel] | None = None
 ) -> Response:
-    """The first ten problems in one message; `param` is the first one's field. taken: the body that the route takes."""
-    lines = [explain(problem, taken) for problem in problems[:MOST_ERRORS]]
-    if len(problems) > MOST_ERRORS:
-        lines.append(f"and {len(problems) - MOST_ERRORS} more")
-    first = path_of(problems[0]["loc"]) or None
-    return response(400, "; ".join(lines), param=first, code="invalid_value")
+    """Answer 400 with what is wrong; `param` is the first field. taken: the model of the body that the route takes."""
+    param = field_of(most_specific(problems)[0]) or None
+    return response(400, summary(problems, taken), param=param, code="invalid_value")
+
+
+def summary(problems: Sequence[Mapping[str, Any]], taken: type[BaseModel] | None = None) -> str:
+    """Say in one line what pydantic finds wrong with a value: at most ten faults."""
+    faults = most_specific(problems)
+    lines = list(dict.fromkeys(explain(fault, taken) for fault in faults[:MOST_ERRORS]))
+    if len(faults) > MOST_ERRORS:
+        lines.append(f"and {len(faults) - MOST_ERRORS} more")
+    return "; ".join(lines)
+
+
+def most_specific(problems: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Leave out what the branches of a union say for which a value was not meant.
+
+    Pydantic tells what every branch finds. For a field that takes a string or a list, `""` is a string that is too
+    short; that it is no list is no second fault. So a wrong type is left out if another branch takes the value's type
+    and finds something wrong in it.
+    """
+    typed: set[str] = set()
+    for problem in problems:
+        if not problem["type"].endswith("_type"):
+            path = field_of(problem)
+            typed.update(path[: at.start()] for at in re.finditer(r"\.|$", path))
+    return [p for p in problems if not (p["type"].endswith("_type") and field_of(p) in typed)]
 
 
 def explain(problem: Mapping[str, Any], taken: type[BaseModel] | None = None) -> str:
-    field, given = path_of(problem["loc"]), problem.get("input")
+    """Say what is wrong with one field."""
+    field, given = field_of(problem), problem.get("input")
     if problem["type"] == "extra_forbidden":
         instead = " or ".join(suggestions(taken, field)) if taken else ""
-        return f"{field}: there is no such field" + (f"; did you mean {instead}?" if instead else "")
+        return f"{field}: unknown field" + (f"; did you mean {instead}?" if instead else "")
     message = str(problem["msg"]).removeprefix("Value error, ")
-    if problem["type"] == "model_attributes_type":
+    if problem["type"] in NO_OBJECT:
         message = "must be a JSON object" if field else "the body must be a JSON object"
     shown = f" (got {short(given)})" if isinstance(given, str | int | float | bool) else ""
     return f"{field}: {message}{shown}" if field else f"{message}{shown}"
@@ -162,11 +186,15 @@ def short(given: object) -> str:
     return shown if len(shown) <= LONGEST_INPUT else shown[:LONGEST_INPUT] + "…"
 
 
-def path_of(location: Iterable[object]) -> str:
-    """`search.budget.tokens` of pydantic's location; what names a union's branch is left out."""
-    parts = [str(part)[:100] for part in location]
-    parts = parts[1:] if parts and parts[0] in ("body", "query", "path", "header") else parts
-    return ".".join(part for part in parts if not _BRANCH.search(part))
+def field_of(problem: Mapping[str, Any]) -> str:
+    """Return the field of one of pydantic's problems, such as `search.budget.tokens`; "" for the body itself."""
+    location = [str(part)[:100] for part in problem["loc"]]
+    if location and location[0] in ("body", "query", "path", "header"):
+        location = location[1:]
+    # what names the branch of a union is no field: a type, or the class of a model
+    if problem["type"] in NO_OBJECT and location and location[-1][:1].isupper():
+        location = location[:-1]
+    return ".".join(part for part in location if not _BRANCH.search(part))
 
 
 def body_model(request: Request) -> type[BaseModel] | None:

@@ -192,10 +192,10 @@ def spoken(algorithm: str) -> str:
 
 def said(error: ValidationError) -> str:
     """What is wrong with a search object, in one line."""
-    problems = error.errors(include_url=False)[: errors.MOST_ERRORS]
+    problems = error.errors(include_url=False)
     if problems[0]["type"] == "json_invalid":
-        return f"is no valid JSON: {problems[0]['ctx']['error']}"
-    return "; ".join(errors.explain(problem, wire.Search) for problem in problems)
+        return f"is not valid JSON: {problems[0]['ctx']['error']}"
+    return errors.summary(problems, wire.Search)
 
 
 def _check(search: wire.Search) -> None:

@@ -49,18 +49,22 @@ def described(record: type) -> dict[str, str]:
 
 
 @cache
-def model_of(record: type) -> type[Reply]:
-    """The model of a dataclass, and of those inside it: the same fields, each required unless it may be left out."""
+def model_of(record: type, name: str | None = None, about: str | None = None, **more: Any) -> type[Reply]:
+    """Make the model of a dataclass, and of those inside it: the same fields, each required unless it may be left out.
+
+    name, about: the model's, if they are not `Logged` with the record's name, and its docstring. more: the types of
+    fields that the record does not have.
+    """
     said, hints, late = described(record), get_type_hints(record), omitted_fields(record)
     made: dict[str, Any] = {}
     for field in fields(record):
         left_out = {"default": late[field.name]} if field.name in late else {}
-        about = Field(description=said[field.name].replace("`None`", "`null`"), **left_out)
+        described_field = Field(description=said[field.name].replace("`None`", "`null`"), **left_out)
         known = record is SearchParams and field.name == "algorithm"
-        made[field.name] = (AlgorithmName if known else _wire_type(hints[field.name]), about)
-    about_class = " ".join((record.__doc__ or "").split())
-    name = _NAMES.get(record, f"Logged{record.__name__}")
-    return create_model(name, __base__=Reply, __doc__=about_class, **made)
+        made[field.name] = (AlgorithmName if known else _wire_type(hints[field.name]), described_field)
+    name = name or _NAMES.get(record, f"Logged{record.__name__}")
+    about = about or " ".join((record.__doc__ or "").split())
+    return create_model(name, __base__=Reply, __doc__=about, __module__=__name__, **made, **more)
 
 
 def _wire_type(kind: Any) -> Any:
@@ -75,22 +79,27 @@ def _wire_type(kind: Any) -> Any:
     return dict[str, Any] if origin is Mapping else kind
 
 
-class LoggedTree(model_of(Tree)):  # type: ignore[misc]  # a model that is made of a record
-    """A search and its result: what was asked, what grew, what was spent, how it ended."""
+LoggedTree = model_of(
+    Tree,
+    "LoggedTree",
+    "A search and its result: what was asked, what grew, what was spent, how it ended.",
+    schema_version=Annotated[
+        Literal[1],
+        Field(
+            description="Version of this schema; raised by any change other than a field that may be left out."
+        ),
+    ],
+)
 
-    schema_version: Literal[1] = Field(
-        description="Version of this schema; raised by any change other than a field that may be left out."
-    )
 
-
-class _Described:
-    """Shows a plain JSON object as what it holds."""
+class _LoggedTreeSchema:
+    """Describes a plain JSON object as the logged tree that it holds."""
 
     def __get_pydantic_json_schema__(self, _: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return handler(LoggedTree.__pydantic_core_schema__)
 
 
-TreeDocument = Annotated[dict[str, Any], _Described()]
+TreeDocument = Annotated[dict[str, Any], _LoggedTreeSchema()]
 """A logged tree as it is sent: not read into models on its way."""
 
 
@@ -104,20 +113,22 @@ class TreeRecord(Reply):
     tree: TreeDocument
 
 
-class OutcomeRecord(model_of(Feedback)):  # type: ignore[misc]  # a model that is made of a record
-    """A line of the log: a later verdict on an answer of a tree."""
-
-    kind: Literal["outcome"]
-
-
-class CorruptRecord(model_of(CorruptRow)):  # type: ignore[misc]  # a model that is made of a record
-    """A line of the log: a row that is not what was written. Count it and go on."""
-
-    kind: Literal["corrupt"]
+OutcomeRecord = model_of(
+    Feedback,
+    "OutcomeRecord",
+    "A line of the log: a later verdict on an answer of a tree.",
+    kind=Literal["outcome"],
+)
+CorruptRecord = model_of(
+    CorruptRow,
+    "CorruptRecord",
+    "A line of the log: a row that is not what was written. Count it and go on.",
+    kind=Literal["corrupt"],
+)
 
 
 class LogRecord(
-    RootModel[Annotated[TreeRecord | OutcomeRecord | CorruptRecord, Field(discriminator="kind")]]
+    RootModel[Annotated[TreeRecord | OutcomeRecord | CorruptRecord, Field(discriminator="kind")]]  # type: ignore[valid-type]
 ):
     """One line of `GET /v1/trees?after=`."""
 

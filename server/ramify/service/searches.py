@@ -254,8 +254,8 @@ class Searches:
         waiting = self.spool.owner(known)
         if waiting is not None and self.visible(waiting, caller):
             raise self.spool.unlogged(known)
-        entry = await self.log.get(known)
-        if entry is None or not self.visible(entry.key_id, caller):
+        entry = await self.log.get(known, key_id=caller.owner_filter())
+        if entry is None:
             raise ServiceError("not_found", f"no search or tree {given[:60]!r}", param="search_id")
         return await asyncio.to_thread(entry.tree)
 

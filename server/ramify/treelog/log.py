@@ -180,11 +180,17 @@ class TreeLog:
         """Log a tree that is encoded already; see `append`."""
         return await self._writing().submit(trees.append, lambda: _ready(encoded))
 
-    async def get(self, tree_id: str) -> Entry | None:
-        """Return a tree, `None` if it is not there. Raises `CorruptTree` if its body is not what was written."""
+    async def get(self, tree_id: str, *, key_id: str | None = None) -> Entry | None:
+        """Return a tree, or None if there is none, or none of this API key's.
+
+        key_id: the only API key whose tree is returned; None: anybody's. Raise `CorruptTree` if the stored body is not
+        what was written.
+        """
         with self._reading():
             row = await trees.fetch(self._reads, tree_id)
-        return None if row is None else await asyncio.to_thread(entry_of, row)
+        if row is None or key_id not in (None, row["key_id"]):
+            return None
+        return await asyncio.to_thread(entry_of, row)
 
     async def list(
         self, *, before: int | None = None, limit: int = 50, filters: Filters = _ANY

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from ramify.api.app import admin_application, router
+from ramify.api.app import admin_application
+from ramify.api.routes.admin import router
 
 from . import world as worlds
 from .site import Site, a_site

@@ -140,7 +140,7 @@ async def test_30_an_error_never_echoes_much_of_its_input(world: World, body: An
 
 async def test_30_at_most_ten_errors_are_told(world: World) -> None:
     found = error(await world.search(search={f"field{i}": 1 for i in range(15)}), 400)
-    assert found["message"].count("there is no such field") == 10
+    assert found["message"].count("unknown field") == 10
     assert "and 5 more" in found["message"]
 
 
@@ -214,7 +214,31 @@ async def test_a_field_that_there_is_not_is_answered_with_the_one_that_was_meant
 
 
 async def test_a_field_that_is_like_no_other_is_answered_without_a_guess(world: World) -> None:
-    assert error(await world.search(zzz=1), 400)["message"] == "zzz: there is no such field"
+    assert error(await world.search(zzz=1), 400)["message"] == "zzz: unknown field"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        (
+            "completions",
+            {"prompt": "a", "stop": ""},
+            "stop: String should have at least 1 character (got '')",
+        ),
+        ("completions", {"prompt": ""}, "prompt: String should have at least 1 character (got '')"),
+        ("completions", {"prompt": [""]}, "prompt.0: String should have at least 1 character (got '')"),
+        ("responses", {"input": ""}, "input: String should have at least 1 character (got '')"),
+        (
+            "chat/completions",
+            {"messages": [{"role": "user", "content": "a"}], "tool_choice": "b"},
+            "tool_choice: Input should be 'none', 'auto' or 'required' (got 'b')",
+        ),
+    ],
+)
+async def test_one_fault_in_a_field_of_several_types_is_told_once(
+    world: World, path: str, body: dict[str, Any], message: str
+) -> None:
+    assert error(await world.http.post(f"/v1/{path}", json=body), 400)["message"] == message
 
 
 async def test_what_should_be_an_object_is_said_to_be_none_with_what_came(world: World) -> None:

@@ -147,7 +147,7 @@ async def test_a_name_that_nobody_gave_is_an_unknown_model(world: World, name: s
 @pytest.mark.parametrize(
     ("search", "said"),
     [
-        ({"widht": 2}, r"aliases.deep.search: widht: there is no such field; did you mean width\?"),
+        ({"widht": 2}, r"aliases.deep.search: widht: unknown field; did you mean width\?"),
         ({"width": 2.5}, "width"),
         ({"algorithm": "best_of_n", "width": 2}, "width: has no effect with algorithm 'best_of_n'"),
         ({"budget": {"tokens": 0}}, "budget.tokens"),

@@ -244,6 +244,17 @@ async def test_a_corrupt_row_is_said_counted_and_passed_by_every_reader(tmp_path
         assert (await world.http.delete(f"/v1/trees/{ids[1]}")).status_code == 200
 
 
+async def test_a_corrupt_tree_of_another_key_is_not_found_like_any_other_of_its_trees(keyed: World) -> None:
+    tree = (await keyed.search(headers=keyed.as_key("alice"))).json()["tree"]["id"]
+    await flip_a_bit(keyed, tree)
+    for name, status in (("bob", 404), ("alice", 500), ("trainer", 500)):
+        for path in (f"/v1/trees/{tree}", f"/v1/search/{tree}"):
+            assert (await keyed.http.get(path, headers=keyed.as_key(name))).status_code == status
+    for action, body in (("branch", {"node": 0}), ("feedback", {"outcome": 1})):
+        answer = await keyed.http.post(f"/v1/trees/{tree}/{action}", json=body, headers=keyed.as_key("bob"))
+        assert answer.status_code == 404
+
+
 async def flip_a_bit(world: World, tree_id: str) -> None:
     """In the middle of a tree's stored body, behind the log's back."""
     with sqlite3.connect(world.log.store.path or "") as conn:

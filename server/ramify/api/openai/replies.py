@@ -15,7 +15,7 @@ from ramify.api.wire_search import TreeLink
 from ramify.engines import Serving
 from ramify.search import records
 from ramify.search.cutting import first_stop
-from ramify.search.tree import Tree
+from ramify.search.tree import Node, Tree
 from ramify.service.completion_spec import PREFIX
 from ramify.service.ports import Tokenizer
 from ramify.service.search_state import state_of
@@ -182,63 +182,69 @@ def searched(tree: Tree, body: Body, serving: Serving, tokenizer: Tokenizer) -> 
             without_effect=without_effect(body),
         ),
     }
-    chosen = [_Chosen(tree, answer, stops(body), tokenizer) for answer in tree.candidates[: body.n or 1]]
-    if chat:
-        return ChatCompletion(
-            **fields, choices=[c.chat(i, bool(body.logprobs)) for i, c in enumerate(chosen)]
+    fields["choices"] = [
+        _choice(index, tree, answer, body, tokenizer)
+        for index, answer in enumerate(tree.candidates[: body.n or 1])
+    ]
+    return ChatCompletion(**fields) if chat else Completion(**fields)
+
+
+def _choice(
+    index: int, tree: Tree, answer: records.Answer, body: Body, tokenizer: Tokenizer
+) -> ChatChoice | CompletionChoice:
+    """One answer of a tree, cut before the string that ended it."""
+    node = tree.nodes[answer.node]
+    stop = first_stop(answer.text, stops(body)) if node.terminal == "stop" else None
+    text = answer.text[: stop[0]] if stop else answer.text
+    finish: FinishReason = "stop" if node.terminal in ("eos", "stop") else "length"
+    if isinstance(body, ChatRequest):
+        tokens = list(_spelled(tree, node, len(text), tokenizer)) if body.logprobs else None
+        return ChatChoice(
+            index=index,
+            message=ChatAnswer(content=text),
+            logprobs=None if tokens is None else _chat_logprobs(tokens),
+            finish_reason=finish,
         )
-    return Completion(
-        **fields, choices=[c.completion(i, body.logprobs is not None) for i, c in enumerate(chosen)]
+    tokens = None if body.logprobs is None else list(_spelled(tree, node, len(text), tokenizer))
+    return CompletionChoice(
+        index=index,
+        text=text,
+        logprobs=None if tokens is None else _completion_logprobs(tokens),
+        finish_reason=finish,
     )
 
 
-class _Chosen:
-    """One answer of a tree. What follows the string that ended it is cut off, and the string with it."""
+def _chat_logprobs(tokens: list[tuple[str, float, int]]) -> ChatLogprobs:
+    return ChatLogprobs(
+        content=[
+            ContentLogprob(token=text, logprob=logprob, bytes=list(text.encode()), top_logprobs=[])
+            for text, logprob, _ in tokens
+        ]
+    )
 
-    def __init__(
-        self, tree: Tree, answer: records.Answer, ends: tuple[str, ...], tokenizer: Tokenizer
-    ) -> None:
-        node = tree.nodes[answer.node]
-        stop = first_stop(answer.text, ends) if node.terminal == "stop" else None
-        self.text = answer.text[: stop[0]] if stop else answer.text
-        self.finish: FinishReason = "stop" if node.terminal in ("eos", "stop") else "length"
-        self._path, self._prompt, self._tokenizer = tree.lineage(node), tree.prompt_tokens, tokenizer
 
-    def completion(self, index: int, logprobs: bool) -> CompletionChoice:
-        told = None
-        if logprobs:
-            tokens = list(self._tokens())
-            told = CompletionLogprobs(
-                tokens=[text for text, _, _ in tokens],
-                token_logprobs=[logprob for _, logprob, _ in tokens],
-                top_logprobs=None,
-                text_offset=[offset for _, _, offset in tokens],
-            )
-        return CompletionChoice(index=index, text=self.text, logprobs=told, finish_reason=self.finish)
+def _completion_logprobs(tokens: list[tuple[str, float, int]]) -> CompletionLogprobs:
+    return CompletionLogprobs(
+        tokens=[text for text, _, _ in tokens],
+        token_logprobs=[logprob for _, logprob, _ in tokens],
+        top_logprobs=None,
+        text_offset=[offset for _, _, offset in tokens],
+    )
 
-    def chat(self, index: int, logprobs: bool) -> ChatChoice:
-        told = None
-        if logprobs:
-            told = ChatLogprobs(
-                content=[
-                    ContentLogprob(token=text, logprob=logprob, bytes=list(text.encode()), top_logprobs=[])
-                    for text, logprob, _ in self._tokens()
-                ]
-            )
-        message = ChatAnswer(content=self.text)
-        return ChatChoice(index=index, message=message, logprobs=told, finish_reason=self.finish)
 
-    def _tokens(self) -> Iterator[tuple[str, float, int]]:
-        """Text, behaviour log-probability and offset of each token that is not cut off."""
-        tokens = [token for node in self._path for token in node.tokens]
-        logprobs = [logprob for node in self._path for logprob in node.logprobs]
-        text, ends = self._tokenizer.spell(self._prompt, tokens)
-        start = 0
-        for logprob, end in zip(logprobs, ends, strict=True):
-            if start >= len(self.text) and end > start:
-                return
-            yield text[start:end], logprob, start
-            start = end
+def _spelled(tree: Tree, node: Node, length: int, tokenizer: Tokenizer) -> Iterator[tuple[str, float, int]]:
+    """Text, behaviour log-probability and offset of each token of a node's answer, of which `length` characters are
+    sent."""
+    path = tree.lineage(node)
+    tokens = [token for at in path for token in at.tokens]
+    logprobs = [logprob for at in path for logprob in at.logprobs]
+    text, ends = tokenizer.spell(tree.prompt_tokens, tokens)
+    start = 0
+    for logprob, end in zip(logprobs, ends, strict=True):
+        if start >= length and end > start:
+            return
+        yield text[start:end], logprob, start
+        start = end
 
 
 def chunks(reply: AnyCompletion, wanted: UsageWanted) -> Iterator[bytes]:

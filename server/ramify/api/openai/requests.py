@@ -7,11 +7,19 @@ the table in `fields`. An unknown field is an error.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, GetCoreSchemaHandler, ValidationError, create_model, model_validator
-from pydantic_core import core_schema
+from pydantic import (
+    BaseModel,
+    Field,
+    PlainValidator,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+    create_model,
+    model_validator,
+)
 
 from ramify.api import wire_search
 from ramify.api.openai.fields import FIELDS, MESSAGES, Route, Row, asks, unhonoured
@@ -130,48 +138,33 @@ MOST_PROMPTS = 1024
 """Prompts of one request."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Marks a field that is known and not served: any value but those of its type is refused with `reason`."""
+def refused(reason: str) -> WrapValidator:
+    """Make the check of a field that is known and not served: values of other types are refused with `reason`."""
 
-    reason: str
+    def check(value: Any, inner: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return inner(value)
+        except ValidationError:
+            raise ValueError(reason) from None
 
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        def check(value: Any, inner: core_schema.ValidatorFunctionWrapHandler) -> Any:
-            try:
-                return inner(value)
-            except ValidationError:
-                raise ValueError(self.reason) from None
-
-        return core_schema.no_info_wrap_validator_function(check, handler(source))
+    return WrapValidator(check)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Neutral:
-    """Marks a field that nobody honours: only null and the neutral values of its row are taken."""
+def neutral(row: Row) -> Any:
+    """Make the type of a field that nobody honours: only null and the neutral values of its row are taken."""
 
-    row: Row
+    def check(value: Any) -> Any:
+        if asks(row, value):
+            raise ValueError(row.reason)
+        return value
 
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        def check(value: Any) -> Any:
-            if asks(self.row, value):
-                raise ValueError(self.row.reason)
-            return value
-
-        return core_schema.no_info_plain_validator_function(check)
-
-    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
-        return {"enum": [*self.row.neutral, None]}
+    return Annotated[Any, PlainValidator(check), WithJsonSchema({"enum": [*row.neutral, None]})]
 
 
 def neutral_fields(name: str, route: Route, fields: Mapping[str, Row]) -> type[Request]:
     """A model of the fields that a route takes only if they ask for nothing."""
     taken: dict[str, Any] = {
-        field: (Annotated[Any, Neutral(row)], Field(default=None, description=f"Not served: {row.reason}."))
+        field: (neutral(row), Field(default=None, description=f"Not served: {row.reason}."))
         for field, row in unhonoured(route, fields)
     }
     return create_model(name, __base__=Request, __module__=__name__, **taken)
@@ -284,7 +277,7 @@ class CompletionRequest(GenerationRequest, CompletionNeutral):  # type: ignore[m
 
 
 class TextPart(Request):
-    type: Annotated[Literal["text"], Refused("only parts of type 'text' are read here")]
+    type: Annotated[Literal["text"], refused("only parts of type 'text' are read here")]
     text: Annotated[str, Field(max_length=1_000_000)]
 
 

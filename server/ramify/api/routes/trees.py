@@ -172,8 +172,8 @@ async def _page(
 
 async def _entry(context: Context, caller: Caller, tree: str) -> Entry:
     known = tree_id(tree)
-    entry = await context.log.get(known) if known else None
-    if entry is None or not context.searches.visible(entry.key_id, caller):
+    entry = await context.log.get(known, key_id=caller.owner_filter()) if known else None
+    if entry is None:
         raise ServiceError("not_found", f"no tree {tree[:60]!r}", param="tree")
     return entry
 
@@ -198,10 +198,7 @@ async def branch(
     Answers are whole, from the first prompt of all, and are judged so; the budget counts new tokens. The new tree names
     its `parent_tree`, and the node in `origin`. Answered, streamed and replayed as POST /v1/search is.
     """
-    known = tree_id(tree)
-    entry = await context.log.get(known) if known else None
-    if entry is None or not context.searches.visible(entry.key_id, caller):
-        raise ServiceError("not_found", f"no tree {tree[:60]!r}", param="tree")
+    entry = await _entry(context, caller, tree)
     once = once_of(body, idempotency_key, context, about=f"branch of {entry.tree_id}: ")
     ask = convert.branch_of(body, await asyncio.to_thread(entry.tree))
     return await answered(ask, body, request, context, caller, once)
