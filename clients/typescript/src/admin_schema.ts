@@ -112,7 +112,7 @@ export interface components {
         Activate: {
             /**
              * Deadline Seconds
-             * @description That running searches may go on before they are stopped and answered.
+             * @description Seconds that running searches may go on before they are stopped and answered.
              * @default 30
              */
             deadline_seconds?: number;
@@ -172,7 +172,7 @@ export interface components {
         Drain: {
             /**
              * Deadline Seconds
-             * @description That running searches may go on before they are stopped and answered.
+             * @description Seconds that running searches may go on before they are stopped and answered.
              * @default 20
              */
             deadline_seconds?: number;
@@ -192,7 +192,7 @@ export interface components {
             drained?: boolean;
             /**
              * Message
-             * @description What ends the drain.
+             * @description How the drain is ended.
              * @default the server is shutting down or drained (POST /admin/drain): no more work until it is started again
              */
             message?: string;
@@ -216,7 +216,7 @@ export interface components {
             state: string;
             /**
              * Active
-             * @description Whether it is what this server serves.
+             * @description True for the release that this server serves.
              */
             active: boolean;
             /**
@@ -226,7 +226,7 @@ export interface components {
             parent: string | null;
             /**
              * Created
-             * @description Unix seconds of its publication; null where its files are gone.
+             * @description Unix seconds of its publication; null if its files are gone.
              */
             created: number | null;
             /** Training Step */
@@ -260,7 +260,7 @@ export interface components {
             active: string;
             /**
              * Previous
-             * @description What a rollback would go back to.
+             * @description The release that a rollback would go back to.
              */
             previous: string | null;
             /**

@@ -18,7 +18,7 @@ export interface paths {
          * @description Search a tree for the best answer.
          *
          *     The answer comes as JSON, or with `stream` as events: `search.started`, any number of `search.progress`, and
-         *     `search.completed` with the same object, or `error`. Where the client leaves, the search is stopped and logged as
+         *     `search.completed` with the same object, or `error`. If the client leaves, the search is stopped and logged as
          *     `cancelled`. With `Idempotency-Key`, the answer of a search that ran to its end is replayed for 24 hours to the
          *     same API key; another body under the same key is refused with 422, asking while it runs with 409.
          */
@@ -38,7 +38,7 @@ export interface paths {
         };
         /**
          * State
-         * @description The state of a search: its best answer so far where it runs, its answer where it has ended.
+         * @description The state of a search: its best answer so far while it runs, its answer once it has ended.
          */
         get: operations["state_v1_search__search_id__get"];
         put?: never;
@@ -80,7 +80,7 @@ export interface paths {
         put?: never;
         /**
          * Value
-         * @description What the value model thinks of answers, finished or not: the expected outcome of each, in [0, 1].
+         * @description Judge answers, finished or not, with the value model: the expected outcome of each, in [0, 1].
          */
         post: operations["value_v1_value_post"];
         delete?: never;
@@ -102,7 +102,7 @@ export interface paths {
          * Completions
          * @description OpenAI's completions: the policy alone, or with `search` the best answers of a tree.
          *
-         *     With `stream`, chunks and `[DONE]`. Where the client leaves, the work is ended.
+         *     With `stream`, chunks and `[DONE]`. If the client leaves, the work is ended.
          */
         post: operations["completions_v1_completions_post"];
         delete?: never;
@@ -164,7 +164,7 @@ export interface paths {
         put?: never;
         /**
          * Cancel Completion
-         * @description End a completion of the policy alone that this API key asked for; who waits for it gets 409 `cancelled`.
+         * @description End a completion of the policy alone that this API key asked for; whoever waits for it gets 409 `cancelled`.
          *
          *     A search is ended by POST /v1/search/{search_id}/cancel.
          */
@@ -226,7 +226,7 @@ export interface paths {
         put?: never;
         /**
          * Tokenize
-         * @description Token ids of a text, or of a conversation through the chat template.
+         * @description Return the token ids of a text, or of a conversation through the chat template.
          */
         post: operations["tokenize_tokenize_post"];
         delete?: never;
@@ -246,7 +246,7 @@ export interface paths {
         put?: never;
         /**
          * Detokenize
-         * @description The text of token ids.
+         * @description Return the text of token ids.
          */
         post: operations["detokenize_detokenize_post"];
         delete?: never;
@@ -264,7 +264,7 @@ export interface paths {
         };
         /**
          * Tokenizer Info
-         * @description The tokenizer's configuration: its special tokens, its chat template.
+         * @description Return the tokenizer's configuration: its special tokens, its chat template.
          */
         get: operations["tokenizer_info_tokenizer_info_get"];
         put?: never;
@@ -402,7 +402,7 @@ export interface paths {
         get: operations["consumer_v1_consumers__name__get"];
         /**
          * Put
-         * @description Register a reader, move its cursor, take, renew or give back its lease. 409 where somebody else was faster or
+         * @description Register a reader, move its cursor, take, renew or give back its lease. 409 if somebody else was faster or
          *     holds the lease, which is its owner's and its API key's.
          */
         put: operations["put_v1_consumers__name__put"];
@@ -426,7 +426,7 @@ export interface paths {
         };
         /**
          * Livez
-         * @description Whether the process runs. It says nothing of the engines: a server whose engine has died ends by itself.
+         * @description Tell that the process runs. It says nothing of the engines: a server whose engine has died ends by itself.
          */
         get: operations["livez_livez_get"];
         put?: never;
@@ -446,7 +446,7 @@ export interface paths {
         };
         /**
          * Readyz
-         * @description Whether it can search: both engines answered a small request lately, and the log takes writes.
+         * @description Tell whether it can search: both engines answered a small request lately, and the log takes writes.
          */
         get: operations["readyz_readyz_get"];
         put?: never;
@@ -486,7 +486,7 @@ export interface paths {
         };
         /**
          * Version
-         * @description What runs here.
+         * @description Tell the versions of what runs here.
          */
         get: operations["version_version_get"];
         put?: never;
@@ -526,7 +526,7 @@ export interface paths {
         };
         /**
          * Models
-         * @description What is served: the model, and every name that stands for a search with it.
+         * @description List the served model, and every name that stands for a search with it.
          */
         get: operations["models_v1_models_get"];
         put?: never;
@@ -625,7 +625,7 @@ export interface components {
             text: string;
             /**
              * Final
-             * @description The task's canonical form; null where the text holds no answer.
+             * @description The task's canonical form; null if the text holds no answer.
              */
             final: string | null;
             /**
@@ -705,7 +705,7 @@ export interface components {
             include_tree?: boolean;
             /**
              * Train
-             * @description Whether the trainer may learn from this search.
+             * @description Let the trainer learn from this search.
              * @default true
              */
             train?: boolean;
@@ -1295,7 +1295,7 @@ export interface components {
             token_logprobs: (number | null)[];
             /**
              * Top Logprobs
-             * @description Null where `search` was asked for.
+             * @description Null beside `search`.
              */
             top_logprobs: ({
                 [key: string]: number;
@@ -2541,7 +2541,7 @@ export interface components {
             state: string;
             /**
              * Active
-             * @description Whether it is what this server serves.
+             * @description True for the release that this server serves.
              */
             active: boolean;
             /**
@@ -2551,7 +2551,7 @@ export interface components {
             parent: string | null;
             /**
              * Created
-             * @description Unix seconds of its publication; null where its files are gone.
+             * @description Unix seconds of its publication; null if its files are gone.
              */
             created: number | null;
             /** Training Step */
@@ -2585,7 +2585,7 @@ export interface components {
             active: string;
             /**
              * Previous
-             * @description What a rollback would go back to.
+             * @description The release that a rollback would go back to.
              */
             previous: string | null;
             /**
@@ -2748,7 +2748,7 @@ export interface components {
             stream?: boolean | null;
             /**
              * Tools
-             * @description Of type `function`.
+             * @description Tools of type `function`.
              */
             tools?: {
                 [key: string]: unknown;
@@ -2843,7 +2843,7 @@ export interface components {
             answer: components["schemas"]["Answer"] | null;
             /** Candidates */
             candidates: components["schemas"]["Answer"][];
-            /** @description On the answer; null while it runs, and where the task has no verifier. */
+            /** @description On the answer; null while it runs, and if the task has no verifier. */
             verdict?: components["schemas"]["AnswerVerdict"] | null;
             tree: components["schemas"]["TreeLink"];
             /** Release */
@@ -2851,7 +2851,7 @@ export interface components {
             usage: components["schemas"]["ramify__api__wire_search__Usage"];
             /**
              * Error
-             * @description What went wrong, where the search did not end well.
+             * @description The error, if the search did not end well.
              */
             error?: string | null;
             /**
@@ -2891,7 +2891,7 @@ export interface components {
             include_tree?: boolean;
             /**
              * Train
-             * @description Whether the trainer may learn from this search.
+             * @description Let the trainer learn from this search.
              * @default true
              */
             train?: boolean;
@@ -2940,7 +2940,7 @@ export interface components {
             release: string;
             /**
              * Temperature
-             * @description Of its draws; the default if 0 was sent, at which a search would find nothing new.
+             * @description Temperature of its draws; the default if 0 was sent, at which a search would find nothing new.
              */
             temperature: number;
             /**
@@ -2995,7 +2995,7 @@ export interface components {
             name: string;
             /**
              * Problem
-             * @description What the task judges by; absent, a Countdown prompt states its own.
+             * @description The data that the task judges by; absent, a Countdown prompt states its own.
              */
             problem?: {
                 [key: string]: unknown;
@@ -3453,7 +3453,7 @@ export interface components {
             task?: components["schemas"]["Task"] | null;
             /**
              * Train
-             * @description Whether the trainer may learn from this search; absent: yes.
+             * @description Let the trainer learn from this search; absent: yes.
              */
             train?: boolean | null;
         };
@@ -3738,7 +3738,7 @@ export interface components {
             depth: number;
             /**
              * Text
-             * @description What it adds; cut after 200 characters while the search runs.
+             * @description The text that it adds; cut after 200 characters while the search runs.
              */
             text: string;
             /**
@@ -3909,7 +3909,7 @@ export interface components {
             tree_id: string;
             /**
              * Key Id
-             * @description The API key that asked; empty where none was needed.
+             * @description The API key that asked; empty if none was needed.
              */
             key_id: string;
             /** Tree */
@@ -4066,7 +4066,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description Of the search (`srch_…`) or of its tree (`tree_…`). */
+                /** @description Id of the search (`srch_…`) or of its tree (`tree_…`). */
                 search_id: string;
             };
             cookie?: never;
@@ -4143,7 +4143,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description Of the search (`srch_…`) or of its tree (`tree_…`). */
+                /** @description Id of the search (`srch_…`) or of its tree (`tree_…`). */
                 search_id: string;
             };
             cookie?: never;
@@ -4694,7 +4694,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description Of the answer, or the `x-request-id` that the request was sent with. */
+                /** @description The answer's id, or the `x-request-id` that the request was sent with. */
                 id: string;
             };
             cookie?: never;
@@ -4762,7 +4762,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description Of the answer, or the `x-request-id` that the request was sent with. */
+                /** @description The answer's id, or the `x-request-id` that the request was sent with. */
                 id: string;
             };
             cookie?: never;
@@ -4830,7 +4830,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description Of the answer, or the `x-request-id` that the request was sent with. */
+                /** @description The answer's id, or the `x-request-id` that the request was sent with. */
                 id: string;
             };
             cookie?: never;
@@ -5213,7 +5213,7 @@ export interface operations {
             };
             header?: never;
             path: {
-                /** @description Of the tree (`tree_…`) or of its search (`srch_…`). */
+                /** @description Id of the tree (`tree_…`) or of its search (`srch_…`). */
                 tree: string;
             };
             cookie?: never;
@@ -5291,7 +5291,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description Of the tree (`tree_…`) or of its search (`srch_…`). */
+                /** @description Id of the tree (`tree_…`) or of its search (`srch_…`). */
                 tree: string;
             };
             cookie?: never;
@@ -5368,7 +5368,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description Of the tree (`tree_…`) or of its search (`srch_…`). */
+                /** @description Id of the tree (`tree_…`) or of its search (`srch_…`). */
                 tree: string;
             };
             cookie?: never;
@@ -5461,7 +5461,7 @@ export interface operations {
                 "Idempotency-Key"?: string | null;
             };
             path: {
-                /** @description Of the tree (`tree_…`) or of its search (`srch_…`). */
+                /** @description Id of the tree (`tree_…`) or of its search (`srch_…`). */
                 tree: string;
             };
             cookie?: never;

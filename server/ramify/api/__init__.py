@@ -1,21 +1,32 @@
-"""The HTTP door: routes, wire models, errors, authorisation. The only place that knows FastAPI.
+"""The HTTP door: applications, routes, wire models, errors. The only package that knows FastAPI.
 
-| module | what it holds |
-|---|---|
-| `admin` | the operators' application, on a listener of its own |
-| `server` | `serve(settings)`: engines, log and uvicorn together, from the first check to the last drained search |
-| `app` | the ASGI application, made of a `Context` |
-| `context` | the context that every route may use, put together of the server's parts |
-| `scopes` | which scope a route needs; a route without one cannot be made |
-| `errors` | every error in OpenAI's shape, with suggestions for unknown fields |
-| `middleware` | request ids, body limit, Host and origin checks, access log: plain ASGI |
-| `streaming` | work that ends when its client leaves; Server-Sent Events |
-| `json_body` | bodies, read as JSON at one place |
-| `large_answers` | answers that hold whole trees, made off the event loop |
-| `openai/` | the routes that OpenAI's clients know |
-| `wire_search`, `wire_trees`, `wire_common` | wire models |
-| `convert` | wire models to what the service takes, and what it gives to wire models |
-| `dot` | a tree for Graphviz |
-| `documentation` | the OpenAPI document |
-| `routes/` | thin routes |
+A request passes `middleware`, then the route class of `scopes`, then a thin route, which calls the service.
+
+What serves:
+
+`server`: `serve(settings)`, from the first check to the last drained search
+`app`: the public application and the operators'
+`context`: the context that every route may use, put together of the server's parts
+`middleware`: request ids, the body limit, the guards of Host, Origin and admin key, the access log
+
+What every route uses:
+
+`scopes`: the scope that a route needs, and its query parameters; a route without a scope cannot be made
+`json_body`: bodies, read as JSON at one place
+`names`: models, and searches that are asked for by name
+`errors`: every error in OpenAI's shape, with suggestions for unknown fields
+`streaming`: work that ends when its client leaves; Server-Sent Events
+`large_answers`: answers that hold whole trees, made off the event loop
+
+The routes and their wire models:
+
+`routes`: thin routes: read the request, call the service, write the answer
+`openai`: the routes that OpenAI's clients know, with their wire models
+`wire_common`: parts that wire models share
+`wire_search`: searches and values
+`convert`: searches between wire models and the service
+`wire_trees`: logged trees, feedback and consumers
+`wire_releases`: releases and activations
+`dot`: a tree for Graphviz
+`documentation`: the OpenAPI document
 """

@@ -66,7 +66,7 @@ NO_RETRY: frozenset[e.Code] = frozenset({"no_answer", "search_failed", "generati
 
 
 def error_type(status: int) -> str:
-    """OpenAI's family of errors."""
+    """Return OpenAI's family of errors for a status."""
     named = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     return named.get(status, "server_error" if status >= 500 else "invalid_request_error")
 
@@ -110,7 +110,7 @@ def log_response(error: LogError) -> Response:
 
 
 def log_failure(error: LogError) -> tuple[int, ErrorBody]:
-    """The status of what the log cannot do, and what is said of it."""
+    """Return the status and the body for what the log cannot do."""
     logger.error("the tree log failed: %s", error)
     if isinstance(error, CorruptTree):
         message = f"the row of {error.tree_id} in the log is not what was written: {error.problem}"
@@ -119,13 +119,13 @@ def log_failure(error: LogError) -> tuple[int, ErrorBody]:
 
 
 def internal_error(number: str) -> ErrorBody:
-    """An error of ours, whose traceback is in the log under the request's number."""
-    message = f"internal error; quote {number}: the server's log has it under that"
+    """Describe an error of ours, whose traceback is in the server's log under the request's id."""
+    message = f"internal error; quote {number}, under which the server's log has it"
     return body(500, message, code="internal_error")
 
 
 def stream_error(error: Exception, number: str) -> ErrorBody:
-    """What is said of an error that ends an answer whose beginning was sent. number: the request's id."""
+    """Describe an error that broke off an answer whose beginning was sent. number: the request's id."""
     if isinstance(error, e.ServiceError):
         return body_of(error)
     if isinstance(error, LogError):
@@ -180,7 +180,7 @@ def explain(problem: Mapping[str, Any], taken: type[BaseModel] | None = None) ->
 
 
 def short(given: object) -> str:
-    """At most about 200 characters of what was sent."""
+    """Show at most about 200 characters of what was sent."""
     text = given[: LONGEST_INPUT + 1] if isinstance(given, str) else given
     shown = repr(text) if not isinstance(given, int) or abs(given) < 10**18 else "a number of many digits"
     return shown if len(shown) <= LONGEST_INPUT else shown[:LONGEST_INPUT] + "…"
@@ -198,14 +198,14 @@ def field_of(problem: Mapping[str, Any]) -> str:
 
 
 def body_model(request: Request) -> type[BaseModel] | None:
-    """The wire model of the body that the request's route takes; `None` where it takes none."""
+    """Return the wire model of the body that the request's route takes; None if it takes none."""
     field = getattr(request.scope.get("route"), "body_field", None)
     kind = field and field.field_info.annotation
     return kind if is_model(kind) else None
 
 
 def methods_of(app: FastAPI, request: Request) -> list[str]:
-    """The methods taken at the request's path. Starlette itself names those of the first route there only."""
+    """List the methods taken at the request's path. Starlette names those of the first route there only."""
     routes = [route for route in app.routes if isinstance(route, Route)]
     return sorted(
         {m for route in routes if route.matches(request.scope)[0] != Match.NONE for m in route.methods or ()}
@@ -213,7 +213,7 @@ def methods_of(app: FastAPI, request: Request) -> list[str]:
 
 
 def install(app: FastAPI) -> None:
-    """Have the application answer every error in the one shape."""
+    """Make the application answer every error in the one shape."""
 
     async def service(_: Request, error: Exception) -> Response:
         assert isinstance(error, e.ServiceError)
@@ -231,7 +231,7 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         message, code, headers = str(error.detail), None, dict(error.headers or {})
         if error.status_code == 404:
-            message, code = f"there is no route {request.scope['path'][:LONGEST_INPUT]!r}", "unknown_route"
+            message, code = f"unknown route {request.scope['path'][:LONGEST_INPUT]!r}", "unknown_route"
         elif error.status_code == 405:
             allowed = headers["Allow"] = ", ".join(methods_of(app, request))
             message = f"{request.method[:20]} is not allowed on this route; it takes {allowed}"
@@ -259,9 +259,9 @@ def install(app: FastAPI) -> None:
 
 
 def suggestions(body: type[BaseModel], path: str) -> list[str]:
-    """The paths of `body`'s fields that `path`, which is none of them, may stand for; the likeliest first.
+    """Return the paths of `body`'s fields that the unknown `path` was probably meant for, the likeliest first.
 
-    Beside the field itself before elsewhere: `search.kapa` is `search.kappa`; `tokens` is `search.budget.tokens`.
+    Fields beside it come before fields elsewhere: `search.kapa` is `search.kappa`; `tokens` is `search.budget.tokens`.
     """
     parent, _, name = path.rpartition(".")
     known: dict[str, list[str]] = {}
@@ -275,7 +275,7 @@ def suggestions(body: type[BaseModel], path: str) -> list[str]:
 
 
 def paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """The dotted path of every field, objects and what is in them. Lists are not looked into."""
+    """Yield the dotted path of every field, objects included, and of what is in them. Lists are not looked into."""
     for name, field in model.model_fields.items():
         yield prefix + (field.alias or name)
         for kind in (field.annotation, *get_args(field.annotation)):

@@ -1,8 +1,8 @@
-"""Bodies: read as JSON at one place, for every route.
+"""The one place that reads bodies as JSON, for every route.
 
 JSON can write what nothing behind it can hold: half a surrogate pair is a string that cannot be sent, 1e999 is a number
-that cannot be written again, and a thousand nested lists overflow the stack of whatever writes them. Such a value got
-into a tree, and the tree could not be read ever after. So they are refused here, whatever the field may be.
+that cannot be written again, and a thousand nested lists overflow the stack of whatever writes them. Such a value once
+got into a tree, and the tree could never be read again. So these values are refused here, in every field.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def is_json(headers: Headers) -> bool:
 
 
 def parsed(body: bytes) -> Any:
-    """The value of a JSON text. Raises `BadRequest`, naming the field where there is one."""
+    """Parse a JSON text. Raise `BadRequest`, which names the field if there is one."""
     try:
         text = body.decode("utf-8-sig")
         value = json.loads(text)
@@ -74,7 +74,7 @@ def parsed(body: bytes) -> Any:
 
 
 def check(value: Any) -> None:
-    """Refuse what could not be written again. Raises `BadRequest`, naming the field."""
+    """Raise `BadRequest`, naming the field, for a value that could not be written again."""
     waiting: list[tuple[Any, Path, int]] = [(value, None, 0)]
     while waiting:
         item, path, depth = waiting.pop()
@@ -99,7 +99,7 @@ def _members(item: dict[str, Any] | list[Any], path: Path) -> Iterator[tuple[obj
 
 
 def is_text(text: str) -> bool:
-    """Whether it can be written as UTF-8."""
+    """Return whether a text can be written as UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -112,7 +112,7 @@ def too_deep(param: str | None) -> BadRequest:
 
 
 def written(path: Path) -> str | None:
-    """`messages.0.content` of a path; `None` of the body itself."""
+    """Write a path as `messages.0.content`; None for the body itself."""
     parts: list[str] = []
     while path is not None:
         path, part = path

@@ -1,7 +1,7 @@
 """Answers that hold whole trees: megabytes, so they are made and compressed in a thread, never on the event loop.
 
 A thread alone does not keep the loop free: one call into C, such as `json.loads` of a whole tree, holds the interpreter
-to its end. So a logged tree is sent as the very bytes that were logged, and parsed piece by piece where it must be.
+to its end. So a logged tree is sent as the very bytes that were logged, and parsed piece by piece if it must be parsed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What happens around every request, as plain ASGI: it must see each byte in, each byte out, and every disconnect."""
+"""Middleware around every request, as plain ASGI: it must see each byte in, each byte out, and every disconnect."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ QUIET_PATHS = ("/livez", "/readyz", "/health", "/metrics")
 
 
 def request_id(request: Request) -> str:
-    """The request's id, as `RequestIds` gave it."""
+    """Return the request's id, as `RequestIds` gave it."""
     return str(request.scope.get("ramify_request_id", ""))
 
 
 class RequestIds:
-    """Gives each request an id (the caller's own, where it is sane), sends it back, logs and counts the answer."""
+    """Gives each request an id (the caller's own if it is sane), sends it back, logs and counts the answer."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app, self.metrics = app, metrics
@@ -172,7 +172,7 @@ def json_refusal(method: str, headers: Headers) -> Response | None:
 
 
 def cross_site(headers: Headers) -> bool:
-    """Whether a browser sends this for a page that is not the server's own."""
+    """Return whether a browser sends this for a page that is not the server's own."""
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site is not None:
         return site not in ("same-origin", "none")
@@ -180,7 +180,7 @@ def cross_site(headers: Headers) -> bool:
 
 
 def names_this_machine(host: str) -> bool:
-    """Whether a Host header names this machine by a loopback name."""
+    """Return whether a Host header names this machine by a loopback name."""
     name = re.sub(r":\d+$", "", host).lower()
     return (
         name == "[::1]"

@@ -70,16 +70,16 @@ class ModelNames:
     """The operator's, by name."""
 
     def asked(self, body: Body, header: str | None) -> Body:
-        """A request as if it had named the served model and said how to search in its body.
+        """Return the request as if it had named the served model and said how to search in its body.
 
-        Raises `NotFound` for an unknown model, `BadRequest` for a bad header and for a search that is given twice."""
+        Raise `NotFound` for an unknown model, `BadRequest` for a bad header and for a search that is given twice."""
         model, search = self._resolved(body.model, header, body.search)
         return body.model_copy(update={"model": model, "search": search})
 
     def asked_natively(
         self, body: wire_search.SearchRequest, header: str | None
     ) -> wire_search.SearchRequest:
-        """The same for POST /v1/search, whose task and `train` stand beside `search` and win over a name's."""
+        """Do the same for POST /v1/search, whose task and `train` stand beside `search` and win over a name's."""
         model, search = self._resolved(body.model, header, body.search)
         if search is None or search is body.search:
             return body.model_copy(update={"model": model})
@@ -94,7 +94,7 @@ class ModelNames:
         return body.model_copy(update={"model": model, "search": own, **beside})
 
     def plainly(self, model: str | None, header: str | None) -> str | None:
-        """The served model's name, for a route that does not search. Raises `BadRequest` for a search by name."""
+        """Return the served model's name, for a route that does not search. Raise `BadRequest` for a search by name."""
         if header is not None or (model is not None and self._named(model) is not None):
             raise BadRequest(
                 "asks for a search, which this route does not do: POST /v1/chat/completions does",
@@ -103,14 +103,14 @@ class ModelNames:
         return model
 
     def served(self, name: str | None) -> str | None:
-        """The served model's name, whatever it was called; `None` as it is. Raises `NotFound`."""
+        """Return the served model's name for any name of it, and None for None. Raise `NotFound`."""
         if name is None:
             return None
         self._named(name)
         return self.engines.serving.name
 
     def listed(self, max_model_len: int) -> Iterator[Model]:
-        """The served model, then every name that stands for a search with it."""
+        """Yield the served model, then every name that stands for a search with it."""
         model = model_of(self.engines.serving, max_model_len)
         yield model
         for algorithm in ALGORITHMS:
@@ -135,7 +135,7 @@ class ModelNames:
         return None if model is None else self.engines.serving.name, given[said[0]] if said else None
 
     def _named(self, name: str) -> wire.Search | None:
-        """The search that a model's name stands for. Raises `NotFound`."""
+        """Return the search that a model's name stands for; None for the model itself. Raise `NotFound`."""
         if name == self.engines.serving.name:
             return None
         if name in self.aliases:
@@ -164,17 +164,17 @@ class ModelNames:
         search = self._known(header.strip())
         if search is None:
             known = ", ".join([*map(spoken, ALGORITHMS), *self.aliases])
-            raise BadRequest(f"is no JSON object and none of {known}", param=HEADER)
+            raise BadRequest(f"is neither a JSON object nor one of {known}", param=HEADER)
         return search
 
 
 def aliases_of(settings: Settings) -> dict[str, wire.Search]:
-    """The operator's aliases, checked as a request's `search` would be. Raises `BadSettings`."""
+    """Return the operator's aliases, checked as a request's `search` would be. Raise `BadSettings`."""
     aliases = {}
     for name, alias in settings.aliases.items():
         where = f"aliases.{name}"
         if name.replace("-", "_") in ALGORITHMS:
-            raise BadSettings(f"{where}: is the name of an algorithm, which has a name of its own already")
+            raise BadSettings(f"{where}: is the name of an algorithm: choose another")
         try:
             search = aliases[name] = wire.Search.model_validate(alias.search)
             _check(search)
@@ -186,12 +186,12 @@ def aliases_of(settings: Settings) -> dict[str, wire.Search]:
 
 
 def spoken(algorithm: str) -> str:
-    """An algorithm as it is called in a model's name."""
+    """Return an algorithm's name as it stands in a model's name."""
     return algorithm.replace("_", "-")
 
 
 def said(error: ValidationError) -> str:
-    """What is wrong with a search object, in one line."""
+    """Say in one line what is wrong with a search object."""
     problems = error.errors(include_url=False)
     if problems[0]["type"] == "json_invalid":
         return f"is not valid JSON: {problems[0]['ctx']['error']}"
@@ -199,7 +199,7 @@ def said(error: ValidationError) -> str:
 
 
 def _check(search: wire.Search) -> None:
-    """Raises `ParamError` if no request could ask for `search`."""
+    """Raise `ParamError` if no request could ask for `search`."""
     fields = dict(convert.given(search))
     task, _ = fields.pop("task", {}), fields.pop("train", None)
     if task and task["name"] not in registry.names():

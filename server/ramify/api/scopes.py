@@ -1,5 +1,4 @@
-"""What a request must hold before its route is entered: a key with the scope that the route needs, and no query
-parameter that the route does not know.
+"""Checks before a route is entered: a key with the scope that the route needs, and no unknown query parameter.
 
 Denied by default: a route whose function declares no scope cannot be made. The checks run inside the matched route,
 before its body is read, so they go by the very path that was routed; nothing is decided on a URL rebuilt from the Host
@@ -23,7 +22,7 @@ from ramify.service.keys import Caller
 from ramify.settings import Scope
 
 Need = Scope | Literal["open", "any"]
-"""`open`: no key is asked for. `any`: any known key."""
+"""Scope that a route needs. `open`: no key is asked for. `any`: any known key."""
 Function = TypeVar("Function", bound=Callable[..., Any])
 _SCOPES, _ANY_QUERY = "__ramify_scopes__", "__ramify_any_query__"
 
@@ -99,7 +98,7 @@ def unknown_parameter(name: str, known: Sequence[str]) -> BadRequest:
 
 
 def check(caller: Caller, scopes: tuple[Need, ...]) -> None:
-    """Raise `ServiceError` (`forbidden`) if it does not."""
+    """Raise `ServiceError` (`forbidden`) if a caller has none of the scopes."""
     if "any" not in scopes and not caller.scopes.intersection(scopes):
         named = " or ".join(repr(scope) for scope in scopes)
         raise ServiceError("forbidden", f"this API key lacks the scope {named}")

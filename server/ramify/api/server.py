@@ -2,7 +2,7 @@
 
 What can be wrong is found out before the engines start, which takes 20 seconds: the address is bound first,
 then the release is verified, then the log opened. On SIGTERM or SIGINT new searches are refused, running ones get
-`drain_seconds`, then they are stopped, logged and answered; a second signal stops them at once. Where an engine dies,
+`drain_seconds`, then they are stopped, logged and answered; a second signal stops them at once. If an engine dies,
 running searches are logged and answered and the process ends with `ENGINE_DIED`, so that whatever supervises it starts
 a new one: a half-dead server would only look alive.
 """
@@ -119,7 +119,7 @@ class _Server:
     told: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by the first signal."""
     admin: socket.socket | None = None
-    """Where operators are answered; `None`: nowhere."""
+    """Socket of the admin listener; None: there is none."""
     startup: StartUp = field(default_factory=StartUp)
     """Hears what a start waits for, until the server listens."""
 
@@ -231,7 +231,7 @@ class _Server:
                 loop.remove_signal_handler(number)
 
     async def _unless_told(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """The result of `work`; where a signal comes first it is cancelled. Raises `StopRequested`."""
+        """Return the result of `work`; if a signal comes first, cancel it and raise `StopRequested`."""
         task, told = asyncio.create_task(work), asyncio.create_task(self.told.wait())
         async with first_of(task, told):
             if not task.done():
@@ -240,7 +240,7 @@ class _Server:
 
 
 def banner(context: Context, listener: socket.socket, admin: socket.socket | None) -> None:
-    """Say where the server is and how to ask it something."""
+    """Tell the server's address and how to ask it something."""
     url = address_of(listener)
     key = "" if context.keyring.open else ' -H "Authorization: Bearer $RAMIFY_API_KEY"'
     prompt = "3 5 7 8 to 24" if context.serving.task == "countdown" else "Once"

@@ -1,4 +1,4 @@
-"""What every wire model shares: strictness, bounds, the error body."""
+"""Parts that wire models share: strictness, bounds, the error body."""
 
 from __future__ import annotations
 

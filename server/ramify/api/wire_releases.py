@@ -25,9 +25,9 @@ class Release(Reply):
     state: str = Field(
         description="`available` (nothing recorded), `candidate`, `promoted`, `rejected`, `failed`."
     )
-    active: bool = Field(description="Whether it is what this server serves.")
+    active: bool = Field(description="True for the release that this server serves.")
     parent: str | None = Field(description="The release that it was trained from.")
-    created: int | None = Field(description="Unix seconds of its publication; null where its files are gone.")
+    created: int | None = Field(description="Unix seconds of its publication; null if its files are gone.")
     training_step: int | None
     metrics: dict[str, float] = Field(description="Measured at its publication.")
     figures: dict[str, Any] = Field(description="Its gate's, as recorded.")
@@ -44,7 +44,7 @@ class Activation(Reply):
 class ReleaseList(Reply):
     object: Literal["list"] = "list"
     active: str
-    previous: str | None = Field(description="What a rollback would go back to.")
+    previous: str | None = Field(description="The release that a rollback would go back to.")
     data: list[Release] = Field(description="By id.")
     activations: list[Activation] = Field(description="Newest first, at most 100.")
 
@@ -67,7 +67,8 @@ class Verdict(Request):
 
 class Activate(Request):
     deadline_seconds: Deadline = Field(
-        default=30.0, description="That running searches may go on before they are stopped and answered."
+        default=30.0,
+        description="Seconds that running searches may go on before they are stopped and answered.",
     )
     note: Note = ""
 
@@ -96,14 +97,15 @@ class Activated(Reply):
 
 class Drain(Request):
     deadline_seconds: Deadline = Field(
-        default=20.0, description="That running searches may go on before they are stopped and answered."
+        default=20.0,
+        description="Seconds that running searches may go on before they are stopped and answered.",
     )
 
 
 class Drained(Reply):
     object: Literal["drain"] = "drain"
     drained: bool = True
-    message: str = Field(default=DRAINED, description="What ends the drain.")
+    message: str = Field(default=DRAINED, description="How the drain is ended.")
     seconds: float
 
 

@@ -74,7 +74,7 @@ class Task(Request):
     problem: dict[str, Any] | None = Field(
         default=None,
         max_length=16,
-        description="What the task judges by; absent, a Countdown prompt states its own.",
+        description="The data that the task judges by; absent, a Countdown prompt states its own.",
     )
 
 
@@ -127,7 +127,7 @@ class SearchOptions(Request):
     stream: bool = Field(default=False, description="Answer with Server-Sent Events.")
     stream_options: StreamOptions | None = Field(default=None, description="Only with `stream`.")
     include_tree: bool = Field(default=False, description="Send the whole tree with the answer.")
-    train: bool = Field(default=True, description="Whether the trainer may learn from this search.")
+    train: bool = Field(default=True, description="Let the trainer learn from this search.")
     deadline: Annotated[float, Field(gt=0, le=86_400)] | None = Field(
         default=None,
         description="Seconds from the request's arrival, waiting included, after which the best answer so far is sent "
@@ -138,7 +138,7 @@ class SearchOptions(Request):
     @model_validator(mode="after")
     def options_of_a_stream(self) -> SearchOptions:
         if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options means nothing without stream")
+            raise ValueError("stream_options requires stream")
         return self
 
 
@@ -170,13 +170,13 @@ class SearchRequest(SearchOptions):
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("give either prompt or messages")
         if self.chat_template_kwargs is not None and self.messages is None:
-            raise ValueError("chat_template_kwargs means nothing without messages")
+            raise ValueError("chat_template_kwargs requires messages")
         return self
 
 
 class Answer(Reply):
     text: str
-    final: str | None = Field(description="The task's canonical form; null where the text holds no answer.")
+    final: str | None = Field(description="The task's canonical form; null if the text holds no answer.")
     value: float | None = Field(description="The outcome model's estimate, in [0, 1].")
     visits: int
     votes: float = Field(description="Share of the answer rule's weight, in [0, 1].")
@@ -221,12 +221,12 @@ class SearchReply(Reply):
     answer: Answer | None
     candidates: list[Answer]
     verdict: AnswerVerdict | None = Field(
-        default=None, description="On the answer; null while it runs, and where the task has no verifier."
+        default=None, description="On the answer; null while it runs, and if the task has no verifier."
     )
     tree: TreeLink
     release: str
     usage: Usage
-    error: str | None = Field(default=None, description="What went wrong, where the search did not end well.")
+    error: str | None = Field(default=None, description="The error, if the search did not end well.")
     tree_document: TreeDocument | None = Field(
         default=None, description="With `include_tree`: the whole tree."
     )
@@ -249,7 +249,7 @@ class GrowingNode(Reply):
     id: int
     parent: int | None
     depth: int
-    text: str = Field(description="What it adds; cut after 200 characters while the search runs.")
+    text: str = Field(description="The text that it adds; cut after 200 characters while the search runs.")
     value: float | None = Field(description="The value model's estimate.")
     visits: int
     mean: float | None = Field(description="Q: mean of what was backed up; before any visit, the value.")

@@ -109,7 +109,7 @@ class TreeRecord(Reply):
     seq: int = Field(description="Its place in the log.")
     kind: Literal["tree"]
     tree_id: str
-    key_id: str = Field(description="The API key that asked; empty where none was needed.")
+    key_id: str = Field(description="The API key that asked; empty if none was needed.")
     tree: TreeDocument
 
 

@@ -97,6 +97,14 @@ async def test_what_a_branch_cannot_start_from_is_refused_by_name(world: World) 
     assert (await branch(world, "nonsense", node=0)).status_code == 404
 
 
+async def test_the_header_that_says_how_to_search_is_refused_by_name(world: World) -> None:
+    parent = (await world.search()).json()["tree"]["id"]
+    headers = {"x-ramify-search": "beam"}
+    refused = await world.http.post(f"/v1/trees/{parent}/branch", json={"node": 0}, headers=headers)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "x-ramify-search")
+    assert len(await world.logged()) == 1
+
+
 async def test_a_tree_of_another_model_is_no_ground_to_branch_from(world: World) -> None:
     parent = await a_tree(world)
     other = replace(parent, id="tree_" + "f" * 32, model="another")

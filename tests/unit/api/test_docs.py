@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import ModuleType
 
+import pytest
+
+import ramify.api.openai
 from ramify.api import documentation
 from ramify.api.errors import STATUS
 
@@ -23,3 +27,12 @@ def test_every_status_and_code_of_an_error_is_on_the_api_page() -> None:
     for code, status in STATUS.items():
         row = next((line for line in PAGE.splitlines() if line.startswith(f"| {status} |")), "")
         assert f"`{code}`" in row, code
+
+
+@pytest.mark.parametrize("package", [ramify.api, ramify.api.openai])
+def test_the_map_of_a_package_names_every_module_once(package: ModuleType) -> None:
+    """As `ramify.search` does, in lines that begin with the module's name."""
+    named = re.findall(r"^`(\w+)`:", package.__doc__ or "", re.MULTILINE)
+    assert package.__file__
+    there = {path.stem for path in Path(package.__file__).parent.glob("[!_]*")}
+    assert sorted(named) == sorted(there)

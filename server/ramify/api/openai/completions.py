@@ -58,7 +58,7 @@ async def completions(
 ) -> Response:
     """OpenAI's completions: the policy alone, or with `search` the best answers of a tree.
 
-    With `stream`, chunks and `[DONE]`. Where the client leaves, the work is ended.
+    With `stream`, chunks and `[DONE]`. If the client leaves, the work is ended.
     """
     return await _answer(context.names.asked(body, search), request, context, caller, idempotency_key)
 
@@ -94,14 +94,12 @@ async def _answer(
 
 
 def not_kept() -> BadRequest:
-    """The refusal of a key under which nothing would be kept."""
-    return BadRequest(
-        "only searches are kept to be replayed: leave it out without search", param="Idempotency-Key"
-    )
+    """Build the refusal of a key under which nothing would be kept."""
+    return BadRequest("requires search: only searches are replayed", param="Idempotency-Key")
 
 
 def _broken_off(error: ErrorBody) -> bytes:
-    """The end of a stream that an error has broken off, as OpenAI's clients read it."""
+    """Write the end of a stream that an error has broken off, as OpenAI's clients read it."""
     return streaming.event(None, error) + replies.DONE
 
 
@@ -171,14 +169,14 @@ async def _search_chunks(
 
 
 async def _pings(running: RunningSearch, seconds: float) -> AsyncIterator[bytes]:
-    """A comment every so often until the search has ended."""
+    """Yield a comment every so often until the search has ended."""
     assert running.life is not None
     while not (await asyncio.wait((running.life,), timeout=seconds))[0]:
         yield streaming.comment(f"{running.spent} tokens")
 
 
 def _once(body: convert.Body, key: str | None, context: Context) -> IdempotencyKey | None:
-    """The key together with the route and with what the body asks for, however its JSON was written."""
+    """Bind the key to the route and to what the body asks for, however its JSON was written."""
     if key is None:
         return None
     asked = type(body).__name__ + body.model_dump_json(exclude_unset=True)
@@ -187,7 +185,7 @@ def _once(body: convert.Body, key: str | None, context: Context) -> IdempotencyK
 
 
 def _reply(tree: Tree, body: convert.Body, context: Context) -> replies.AnyCompletion:
-    """The answer of an ended search. Raises `ServiceError` where there is none: a choice is what clients read."""
+    """Make the reply of an ended search. Raise `ServiceError` if it has no answer: clients read the first choice."""
     if tree.answer is None:
         raise ServiceError("no_answer", f"the search of {tree.id} was ended before it had any answer")
     return replies.searched(tree, body, context.serving, context.engines.tokenizer)

@@ -1,4 +1,4 @@
-"""From OpenAI's wire models to what the service is asked."""
+"""Convert OpenAI's wire models to what the service is asked."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ramify.service.search_spec import Message, SearchSpec
 Body = wire.CompletionRequest | wire.ChatRequest
 
 SEED_BITS = 62
-"""Of a seed: vLLM adds the index of the choice to it, and it must stay a signed 64-bit number."""
+"""Bits of a seed that are kept: vLLM adds the index of the choice, and the sum must be a signed 64-bit number."""
 
 
 def plain_ask(body: Body, request_id: str = "") -> CompletionSpec:
-    """A request without `search`."""
+    """Convert a request without `search`."""
     fields = for_vllm(body, "chat" if isinstance(body, wire.ChatRequest) else "completions")
     if fields.get("continue_final_message"):
         fields["add_generation_prompt"] = False
@@ -39,7 +39,7 @@ def plain_ask(body: Body, request_id: str = "") -> CompletionSpec:
 
 
 def for_vllm(body: BaseModel, route: Route) -> dict[str, Any]:
-    """The fields that vLLM honours, by its names; `seed` too, which it adds a choice's index to."""
+    """Return the fields that vLLM honours, under its names, and `seed`, to which it adds a choice's index."""
     names = {*to_vllm(route), "seed"}
     fields = body.model_dump(exclude_unset=True, exclude_none=True, by_alias=True, include=names)
     if "seed" in fields:
@@ -50,7 +50,7 @@ def for_vllm(body: BaseModel, route: Route) -> dict[str, Any]:
 
 
 def chat_messages(messages: Sequence[wire.ChatMessage]) -> tuple[dict[str, Any], ...]:
-    """A conversation in vLLM's fields."""
+    """Convert a conversation to vLLM's fields."""
     known = {"role", "name", "tool_calls", "tool_call_id", "reasoning", "reasoning_content"}
     return tuple(
         {
@@ -62,7 +62,7 @@ def chat_messages(messages: Sequence[wire.ChatMessage]) -> tuple[dict[str, Any],
 
 
 def search_ask(body: Body) -> SearchSpec:
-    """A request with `search`. `max_tokens` and `stop` are those of one answer; `search.action` has its own."""
+    """Convert a request with `search`. `max_tokens` and `stop` hold for one answer; `search.action` has its own."""
     search = dict(convert.given(body.search))
     task, train = search.pop("task", {}), search.pop("train", True)
     sampling = {
@@ -88,26 +88,26 @@ def search_ask(body: Body) -> SearchSpec:
 
 
 def renamed(error: BadRequest, body: Body) -> BadRequest:
-    """The same refusal, its field called as OpenAI calls it."""
-    where, own = error.param or "", cap_field(body)
+    """Return the same refusal with its field under OpenAI's name."""
+    field, own = error.param or "", cap_field(body)
     message = error.message.replace("sampling.max_tokens", own)
-    if where == "sampling.max_tokens":
-        where = own
-    elif where.startswith("sampling."):
-        where = where.removeprefix("sampling.")
-    elif where.startswith("task"):
-        where = f"search.{where}"
-    return BadRequest(message, param=where or None)
+    if field == "sampling.max_tokens":
+        field = own
+    elif field.startswith("sampling."):
+        field = field.removeprefix("sampling.")
+    elif field.startswith("task"):
+        field = f"search.{field}"
+    return BadRequest(message, param=field or None)
 
 
 def cap_field(body: Body) -> str:
-    """What the body calls the cap on one answer."""
+    """Return the body's name for the cap on one answer."""
     chat = isinstance(body, wire.ChatRequest) and body.max_tokens is None
     return "max_completion_tokens" if chat else "max_tokens"
 
 
 def stops(body: Body) -> tuple[str, ...]:
-    """The strings that end an answer."""
+    """Return the strings that end an answer."""
     return (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
 
 
@@ -125,7 +125,7 @@ def _prompts(body: wire.CompletionRequest) -> tuple[str | tuple[int, ...], ...]:
 
 
 def _prompt(body: Body) -> str | tuple[int, ...] | None:
-    """The one prompt that `requests.check` lets through."""
+    """Return the one prompt that `requests.check` lets through."""
     if isinstance(body, wire.ChatRequest):
         return None
     (prompt,) = _prompts(body)
@@ -139,7 +139,7 @@ def _messages(body: Body) -> tuple[Message, ...]:
 
 
 def _template(body: Body) -> dict[str, Any]:
-    """What the chat template is told beside the messages; what vLLM tells it for the same request."""
+    """Return what the chat template is told beside the messages, as vLLM tells it for the same request."""
     if isinstance(body, wire.CompletionRequest):
         return {}
     told: dict[str, Any] = {}

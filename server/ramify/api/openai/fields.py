@@ -3,7 +3,7 @@
 One row decides what the wire takes of a field that nobody honours, which fields go to vLLM, what is refused beside
 `search`, and what the table in docs/openai.md says. Clients and routers add fields that mean nothing as they stand
 (`no_stop_trim: false`); those are taken. A field that asks for something is honoured or refused by its name, never
-dropped: a parameter that is dropped in silence gives an answer to another question than was asked.
+dropped: a parameter that is dropped in silence leads to the answer to another question.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Cell:
 
     use: Use
     takes: str = ""
-    """Values, for the documentation; empty if `use` says it all."""
+    """Values taken, for the documentation; empty if `use` says it all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,11 @@ class Row:
     completions: Cell | None
     chat: Cell | None
     search: Use
-    """How it is taken beside `search`."""
+    """How the field is taken beside `search`."""
     neutral: tuple[Any, ...] = ()
     """Values that ask for nothing; null and absence always do."""
     reason: str = "has no effect here"
-    """Said when another value is refused where nobody honours the field."""
+    """Why another value is refused on a route that does not honour the field."""
     search_takes: str = ""
     """Values beside `search`, for the documentation."""
     responses: Cell | None = None
@@ -135,7 +135,7 @@ FIELDS: Mapping[str, Row] = {
     "continue_final_message": _chat(_vllm("turns `add_generation_prompt` off"), "service"),
     "reasoning_effort": Row(
         _NEUTRAL,
-        _vllm("`none` to `max`; `none` turns thinking off where the template can"),
+        _vllm("`none` to `max`; `none` turns thinking off if the template can"),
         "service",
         ("none",),
         "a completion goes through no chat template",
@@ -274,7 +274,7 @@ RESPONSES: Mapping[str, Row] = {
 
 
 def unhonoured(route: Route, fields: Mapping[str, Row] = FIELDS) -> Iterator[tuple[str, Row]]:
-    """The fields that a route takes only if they ask for nothing."""
+    """Yield the fields that a route takes only if they ask for nothing."""
     for name, row in fields.items():
         cell = row.cell(route)
         if cell is not None and cell.use == "neutral":
@@ -282,18 +282,18 @@ def unhonoured(route: Route, fields: Mapping[str, Row] = FIELDS) -> Iterator[tup
 
 
 def to_vllm(route: Route) -> frozenset[str]:
-    """The fields that go to vLLM under their own names."""
+    """Return the fields that go to vLLM under their own names."""
     cells = ((name, row.cell(route)) for name, row in (RESPONSES if route == "responses" else FIELDS).items())
     return frozenset(name for name, cell in cells if cell is not None and cell.use == "vllm")
 
 
 def asks(row: Row, value: Any) -> bool:
-    """Whether a value asks for something."""
+    """Return whether a value asks for something."""
     return value is not None and not any(value == neutral for neutral in row.neutral)
 
 
 def table(fields: Mapping[str, Row]) -> list[str]:
-    """The rows of a Markdown table: field, completions, chat, beside `search`."""
+    """Write the rows of a Markdown table: field, completions, chat, beside `search`."""
     lines = []
     for name, row in fields.items():
         plain = [
@@ -309,7 +309,7 @@ def table(fields: Mapping[str, Row]) -> list[str]:
 
 
 def responses_table() -> list[str]:
-    """The rows of a Markdown table of POST /v1/responses: field, what is taken."""
+    """Write the rows of a Markdown table of POST /v1/responses: field, what is taken."""
     return [
         f"| `{name}` | {row.responses.takes or _said(row, row.responses.use)} |"
         for name, row in RESPONSES.items()

@@ -1,4 +1,7 @@
-"""What POST /v1/completions and /v1/chat/completions send, in OpenAI's shapes, with `ramify` beside it for a search."""
+"""Replies of POST /v1/completions and /v1/chat/completions in OpenAI's shapes, with `ramify` beside for a search.
+
+They are made of a searched tree, or of what the policy alone wrote, which comes in vLLM's shape.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 def absent(value: object) -> bool:
-    """Whether a field is left out of the answer."""
+    """Return whether a field is left out of the answer."""
     return value is None
 
 
@@ -50,7 +53,7 @@ class Searched(Reply):
     stop_reason: records.StopReason | None
     release: str
     temperature: float = Field(
-        description="Of its draws; the default if 0 was sent, at which a search would find nothing new."
+        description="Temperature of its draws; the default if 0 was sent, at which a search would find nothing new."
     )
     truncated_answers: int = Field(
         description="Draws cut by `max_tokens` or `search.max_depth` before the answer's end; worth 0."
@@ -61,7 +64,7 @@ class Searched(Reply):
 
 
 class CompletionReply(Reply):
-    """What both answers share."""
+    """The fields that both answers share."""
 
     id: str
     created: int
@@ -74,9 +77,7 @@ class CompletionReply(Reply):
 class CompletionLogprobs(Reply):
     tokens: list[str]
     token_logprobs: list[float | None] = Field(description="Null for the first token of an echoed prompt.")
-    top_logprobs: list[dict[str, float] | None] | None = Field(
-        description="Null where `search` was asked for."
-    )
+    top_logprobs: list[dict[str, float] | None] | None = Field(description="Null beside `search`.")
     text_offset: list[int]
 
 
@@ -145,12 +146,12 @@ class ChatCompletion(CompletionReply):
 AnyCompletion = Completion | ChatCompletion
 Json = dict[str, Any]
 UsageWanted = Literal["never", "end", "always"]
-"""Whether a stream tells its usage: in a chunk at its end, or in every chunk too."""
+"""When a stream tells its usage: never, in a chunk at its end, or in every chunk too."""
 DONE = b"data: [DONE]\n\n"
 
 
 def json_of(reply: AnyCompletion) -> bytes:
-    """`ramify` is left out where there is none."""
+    """Write a reply as JSON, without `ramify` if no search was asked for."""
     return reply.model_dump_json(exclude=None if reply.ramify else {"ramify"}).encode()
 
 
@@ -158,7 +159,7 @@ def json_of(reply: AnyCompletion) -> bytes:
 
 
 def searched(tree: Tree, body: Body, serving: Serving, tokenizer: Tokenizer) -> AnyCompletion:
-    """The best `n` answers of an ended search as choices. `usage` is the whole tree's."""
+    """Make a reply whose choices are the best `n` answers of an ended search. `usage` is the whole tree's."""
     state, usage = state_of(tree, serving.release), tree.usage
     chat = isinstance(body, ChatRequest)
     fields: Json = {
@@ -192,7 +193,7 @@ def searched(tree: Tree, body: Body, serving: Serving, tokenizer: Tokenizer) -> 
 def _choice(
     index: int, tree: Tree, answer: records.Answer, body: Body, tokenizer: Tokenizer
 ) -> ChatChoice | CompletionChoice:
-    """One answer of a tree, cut before the string that ended it."""
+    """Make a choice of one answer of a tree, cut before the string that ended it."""
     node = tree.nodes[answer.node]
     stop = first_stop(answer.text, stops(body)) if node.terminal == "stop" else None
     text = answer.text[: stop[0]] if stop else answer.text
@@ -233,8 +234,7 @@ def _completion_logprobs(tokens: list[tuple[str, float, int]]) -> CompletionLogp
 
 
 def _spelled(tree: Tree, node: Node, length: int, tokenizer: Tokenizer) -> Iterator[tuple[str, float, int]]:
-    """Text, behaviour log-probability and offset of each token of a node's answer, of which `length` characters are
-    sent."""
+    """Yield text, behaviour log-probability and offset of each token in the first `length` characters of an answer."""
     path = tree.lineage(node)
     tokens = [token for at in path for token in at.tokens]
     logprobs = [logprob for at in path for logprob in at.logprobs]
@@ -248,7 +248,7 @@ def _spelled(tree: Tree, node: Node, length: int, tokenizer: Tokenizer) -> Itera
 
 
 def chunks(reply: AnyCompletion, wanted: UsageWanted) -> Iterator[bytes]:
-    """A searched answer as a stream: for each choice its text, then why it ended; then the usage."""
+    """Write a searched answer as a stream: for each choice its text, then why it ended; then the usage."""
     whole = reply.model_dump(exclude=None if reply.ramify else {"ramify"})
     usage, choices = whole.pop("usage"), whole.pop("choices")
     head = whole if wanted == "never" else {**whole, "usage": usage if wanted == "always" else None}
@@ -281,7 +281,7 @@ def _parts(choice: Json) -> Iterator[Json]:
 
 
 def plain(answer: Mapping[str, Any], serving: Serving) -> AnyCompletion:
-    """vLLM's whole answer, less what only vLLM knows."""
+    """Make a reply of vLLM's whole answer, without what only vLLM knows."""
     usage = answer["usage"]
     fields: Json = {
         "id": answer["id"],
@@ -314,7 +314,7 @@ def _chat_choice(choice: Mapping[str, Any]) -> ChatChoice:
 
 
 def plain_chunk(chunk: Mapping[str, Any], serving: Serving, wanted: UsageWanted) -> bytes | None:
-    """One of vLLM's chunks as sent; `None` for the usage where nobody asked for it."""
+    """Write one of vLLM's chunks; return None for the usage if nobody asked for it."""
     if not chunk["choices"] and wanted == "never":
         return None
     content: Json = {
@@ -332,7 +332,7 @@ def plain_chunk(chunk: Mapping[str, Any], serving: Serving, wanted: UsageWanted)
 
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
-    """vLLM's usage, less what only vLLM counts."""
+    """Return vLLM's usage without what only vLLM counts."""
     kept = _kept(usage, Usage)
     details = kept.pop("completion_tokens_details", None)
     return Usage(
@@ -342,7 +342,7 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
 
 
 def _kept(given: Mapping[str, Any], model: type[BaseModel]) -> Json:
-    """The fields that a reply of ours has."""
+    """Return the fields that a reply of ours has."""
     return {name: given[name] for name in model.model_fields if given.get(name) is not None}
 
 

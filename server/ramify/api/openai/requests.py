@@ -1,4 +1,4 @@
-"""What POST /v1/completions and /v1/chat/completions take: OpenAI's fields, a few of vLLM's, and `search`.
+"""Requests to POST /v1/completions and /v1/chat/completions: OpenAI's fields, a few of vLLM's, and `search`.
 
 The fields that are honoured stand here with their types; those that are only taken if they ask for nothing come from
 the table in `fields`. An unknown field is an error.
@@ -162,7 +162,7 @@ def neutral(row: Row) -> Any:
 
 
 def neutral_fields(name: str, route: Route, fields: Mapping[str, Row]) -> type[Request]:
-    """A model of the fields that a route takes only if they ask for nothing."""
+    """Make a model of the fields that a route takes only if they ask for nothing."""
     taken: dict[str, Any] = {
         field: (neutral(row), Field(default=None, description=f"Not served: {row.reason}."))
         for field, row in unhonoured(route, fields)
@@ -193,7 +193,7 @@ class Search(wire_search.Search):
 
     task: wire_search.Task | None = None
     train: bool | None = Field(
-        default=None, description="Whether the trainer may learn from this search; absent: yes."
+        default=None, description="Let the trainer learn from this search; absent: yes."
     )
 
 
@@ -211,7 +211,7 @@ class StreamOptions(Request):
 
 
 class GenerationRequest(Request):
-    """What both routes share."""
+    """The fields that both routes share."""
 
     model: ModelName | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = Field(
@@ -350,9 +350,9 @@ class ChatRequest(GenerationRequest, ChatNeutral):  # type: ignore[misc, valid-t
 
 
 def check(body: CompletionRequest | ChatRequest) -> None:
-    """Raises `BadRequest`, naming the field."""
+    """Raise `BadRequest`, naming the field, for a request whose fields do not go together."""
     if body.stream_options is not None and not body.stream:
-        raise BadRequest("makes sense with stream only", param="stream_options")
+        raise BadRequest("requires stream", param="stream_options")
     if isinstance(body, ChatRequest):
         _check_chat(body)
     else:
@@ -362,7 +362,7 @@ def check(body: CompletionRequest | ChatRequest) -> None:
 
 
 def without_effect(body: CompletionRequest | ChatRequest) -> list[str]:
-    """The fields that ask for something and have no effect on a search, for its reply to name."""
+    """List the fields that ask for something and have no effect on a search, for its reply to name."""
     return [
         name for name, row in FIELDS.items() if row.search == "told" and asks(row, getattr(body, name, None))
     ]
@@ -378,7 +378,7 @@ def _check_completion(body: CompletionRequest) -> None:
 
 def _check_chat(body: ChatRequest) -> None:
     if body.top_logprobs and not body.logprobs:
-        raise BadRequest("makes sense with logprobs only", param="top_logprobs")
+        raise BadRequest("requires logprobs", param="top_logprobs")
     if body.max_tokens is not None and body.max_completion_tokens not in (None, body.max_tokens):
         raise BadRequest("is max_completion_tokens by its older name: give one of them", param="max_tokens")
     if body.continue_final_message and body.add_generation_prompt:
@@ -388,13 +388,13 @@ def _check_chat(body: ChatRequest) -> None:
         )
 
 
-def _check_neutral(model: BaseModel, fields: Mapping[str, Row], where: str = "") -> None:
-    """Refuse what only a request without `search` may ask for."""
+def _check_neutral(model: BaseModel, fields: Mapping[str, Row], prefix: str = "") -> None:
+    """Raise `BadRequest` for a field that only a request without `search` may use."""
     for name, row in fields.items():
         value = getattr(model, name, None)
         given = value.model_dump(exclude_none=True, by_alias=True) if isinstance(value, BaseModel) else value
         if row.search == "neutral" and asks(row, given):
-            raise BadRequest("has no effect on a search: leave it out", param=where + name)
+            raise BadRequest("has no effect on a search: leave it out", param=prefix + name)
 
 
 def _check_search(body: CompletionRequest | ChatRequest) -> None:
@@ -402,11 +402,11 @@ def _check_search(body: CompletionRequest | ChatRequest) -> None:
     for i, message in enumerate(body.messages if isinstance(body, ChatRequest) else ()):
         _check_neutral(message, MESSAGES, f"messages.{i}.")
     if (body.n or 1) > MOST_ANSWERS:
-        raise BadRequest(f"is {body.n}; a search gives at most {MOST_ANSWERS} answers", param="n")
+        raise BadRequest(f"too large with search: {body.n} > {MOST_ANSWERS}", param="n")
     if isinstance(body, ChatRequest):
         return
     if body.logprobs:
-        raise BadRequest("only drawn tokens are in a search's tree: must be 0", param="logprobs")
+        raise BadRequest("must be 0 with search: a tree holds drawn tokens only", param="logprobs")
     if body.max_tokens == 0:
         raise BadRequest("must be at least 1 with search", param="max_tokens")
     if isinstance(body.prompt, list) and not isinstance(body.prompt[0], int) and len(body.prompt) > 1:

@@ -69,7 +69,7 @@ class ResponsesRequest(ResponsesNeutral):  # type: ignore[misc, valid-type]
     ignore_eos: bool | None = None
     stream: bool | None = None
     tools: Annotated[list[Item], Field(max_length=128)] | None = Field(
-        default=None, description="Of type `function`."
+        default=None, description="Tools of type `function`."
     )
     tool_choice: Literal["none", "auto", "required"] | Item | None = None
     parallel_tool_calls: bool | None = None
@@ -117,18 +117,18 @@ PARTS = ("input_text", "output_text", "reasoning_text", "summary_text", "refusal
 """Parts of a message that hold text. An image or a file would be fetched from wherever its address says."""
 FORMATS = ("text", "json_object", "json_schema")
 INCLUDED = ("message.output_text.logprobs", "reasoning.encrypted_content")
-"""What clients ask to be included; reasoning is never encrypted here, so there is nothing to add."""
+"""Parts of the output that clients may ask for; reasoning is never encrypted here, so there is nothing to add."""
 
 
 def check(body: ResponsesRequest) -> None:
-    """Raises `BadRequest`, naming the field."""
-    for where, kind, known in _kinds(body):
+    """Raise `BadRequest`, naming the field, for items, tools and formats that are not served."""
+    for field, kind, known in _kinds(body):
         if kind not in known:
-            raise BadRequest(f"is {str(kind)[:50]!r}; there are {', '.join(known)}", param=where)
+            raise BadRequest(f"unknown: {str(kind)[:50]!r}; known are {', '.join(known)}", param=field)
 
 
 def _kinds(body: ResponsesRequest) -> Iterator[tuple[str, Any, tuple[str, ...]]]:
-    """Every place that names a kind, the kind, and the kinds that are served there."""
+    """Yield every field that names a kind, the kind, and the kinds that are served there."""
     for i, item in enumerate(body.input if isinstance(body.input, list) else ()):
         yield f"input.{i}.type", item.get("type", "message"), ITEMS
         for name in ("content", "output", "summary"):
@@ -144,15 +144,17 @@ def _kinds(body: ResponsesRequest) -> Iterator[tuple[str, Any, tuple[str, ...]]]
         yield f"include.{i}", name, INCLUDED
 
 
-def _parts(where: str, content: Any) -> Iterator[tuple[str, Any, tuple[str, ...]]]:
+def _parts(field: str, content: Any) -> Iterator[tuple[str, Any, tuple[str, ...]]]:
     for i, part in enumerate(content if isinstance(content, list) else ()):
-        yield f"{where}.{i}.type", part.get("type") if isinstance(part, Mapping) else part, PARTS
+        yield f"{field}.{i}.type", part.get("type") if isinstance(part, Mapping) else part, PARTS
 
 
 router = APIRouter(route_class=ScopedRoute, tags=["openai"])
 Id = Annotated[
     str,
-    Path(max_length=128, description="Of the answer, or the `x-request-id` that the request was sent with."),
+    Path(
+        max_length=128, description="The answer's id, or the `x-request-id` that the request was sent with."
+    ),
 ]
 
 
@@ -186,7 +188,7 @@ async def create(
 @router.post("/v1/completions/{id}/cancel", response_model=CancelReply)
 @needs("search")
 async def cancel_completion(id: Id, context: ContextDep, caller: CallerDep) -> CancelReply:  # noqa: A002
-    """End a completion of the policy alone that this API key asked for; who waits for it gets 409 `cancelled`.
+    """End a completion of the policy alone that this API key asked for; whoever waits for it gets 409 `cancelled`.
 
     A search is ended by POST /v1/search/{search_id}/cancel.
     """
@@ -208,7 +210,7 @@ async def cancel_response(id: Id, context: ContextDep, caller: CallerDep) -> Can
 
 
 def response_ask(body: ResponsesRequest, model: str | None, request_id: str = "") -> CompletionSpec:
-    """A request to POST /v1/responses."""
+    """Convert a request to POST /v1/responses."""
     fields = convert.for_vllm(body, "responses")
     return CompletionSpec(
         model,
@@ -237,5 +239,5 @@ async def _events(stream: CompletionStream, context: Context, request: str) -> A
 
 
 def _named(response: Mapping[str, Any], context: Context) -> dict[str, Any]:
-    """A response under the served model's name; vLLM knows it by another."""
+    """Return a response under the served model's name; vLLM knows it by another."""
     return {**response, "model": context.serving.name}

@@ -38,7 +38,7 @@ class TokenizeRequest(Request):
             raise ValueError("give either prompt or messages")
         of_a_chat = ("add_generation_prompt", "continue_final_message", "chat_template_kwargs", "tools")
         if self.messages is None and any(getattr(self, name) is not None for name in of_a_chat):
-            raise ValueError(f"{', '.join(of_a_chat)} mean nothing without messages")
+            raise ValueError(f"{', '.join(of_a_chat)} require messages")
         return self
 
 
@@ -72,7 +72,7 @@ router = APIRouter(route_class=ScopedRoute, tags=["openai"])
 @router.post("/tokenize", response_model=TokenizeReply)
 @needs("search")
 async def tokenize(body: TokenizeRequest, context: ContextDep) -> TokenizeReply:
-    """Token ids of a text, or of a conversation through the chat template."""
+    """Return the token ids of a text, or of a conversation through the chat template."""
     context.names.served(body.model)
     fields = body.model_dump(exclude_unset=True, exclude_none=True, exclude={"model", "messages"})
     length = len(body.prompt or "")
@@ -81,29 +81,29 @@ async def tokenize(body: TokenizeRequest, context: ContextDep) -> TokenizeReply:
         length = sum(len(message.get("content", "")) for message in fields["messages"])
     if fields.get("continue_final_message"):
         fields["add_generation_prompt"] = False
-    where = "prompt" if body.messages is None else "messages"
-    if length > context.settings.limits.prompt_chars:
-        most = context.settings.limits.prompt_chars
-        raise BadRequest(f"has {length} characters; at most {most} are taken", param=where)
+    most = context.settings.limits.prompt_chars
+    if length > most:
+        field = "prompt" if body.messages is None else "messages"
+        raise BadRequest(f"too long: {length} > {most} characters", param=field)
     return TokenizeReply(**await context.completions.tokenize(fields))
 
 
 @router.post("/detokenize", response_model=DetokenizeReply)
 @needs("search")
 async def detokenize(body: DetokenizeRequest, context: ContextDep) -> DetokenizeReply:
-    """The text of token ids."""
+    """Return the text of token ids."""
     context.names.served(body.model)
     last = context.serving.vocabulary - 1
     if any(token > last for token in body.tokens):
         raise BadRequest(f"holds a token id outside 0 to {last}", param="tokens")
     most = context.settings.limits.prompt_chars
     if len(body.tokens) > most:
-        raise BadRequest(f"has {len(body.tokens)} token ids; at most {most} are taken", param="tokens")
+        raise BadRequest(f"too long: {len(body.tokens)} > {most} token ids", param="tokens")
     return DetokenizeReply(**await context.completions.detokenize({"tokens": body.tokens}))
 
 
 @router.get("/tokenizer_info", response_model=TokenizerInfo)
 @needs("search")
 async def tokenizer_info(context: ContextDep) -> TokenizerInfo:
-    """The tokenizer's configuration: its special tokens, its chat template."""
+    """Return the tokenizer's configuration: its special tokens, its chat template."""
     return TokenizerInfo(**await context.completions.tokenizer_info())

@@ -52,7 +52,7 @@ async def put(
     response: Response,
     if_match: IfMatch = None,
 ) -> wire.ConsumerReply:
-    """Register a reader, move its cursor, take, renew or give back its lease. 409 where somebody else was faster or
+    """Register a reader, move its cursor, take, renew or give back its lease. 409 if somebody else was faster or
     holds the lease, which is its owner's and its API key's."""
     try:
         found = await context.log.put_consumer(

@@ -36,14 +36,14 @@ router = APIRouter(route_class=ScopedRoute)
 @router.get("/livez", tags=["operations"], response_model=Health)
 @needs("open")
 async def livez() -> Health:
-    """Whether the process runs. It says nothing of the engines: a server whose engine has died ends by itself."""
+    """Tell that the process runs. It says nothing of the engines: a server whose engine has died ends by itself."""
     return Health(status="ok")
 
 
 @router.get("/readyz", tags=["operations"], response_model=Health)
 @needs("open")
 async def readyz(context: ContextDep) -> Health:
-    """Whether it can search: both engines answered a small request lately, and the log takes writes."""
+    """Tell whether it can search: both engines answered a small request lately, and the log takes writes."""
     problem = await context.readiness.problem()
     if problem is not None:
         raise ServiceError("engine_unavailable", f"not ready: {problem}", retry_after=5)
@@ -61,7 +61,7 @@ async def health(context: ContextDep) -> Health:
 @router.get("/version", tags=["operations"], response_model=Version)
 @needs("open")
 async def version(context: ContextDep) -> Version:
-    """What runs here."""
+    """Tell the versions of what runs here."""
     return Version(version=ramify.__version__, model=context.serving.name, release=context.serving.release)
 
 
@@ -84,7 +84,7 @@ async def openapi(request: Request) -> Response:
 @router.get("/v1/models", tags=["models"], response_model=ModelList)
 @needs("any")
 async def models(context: ContextDep) -> ModelList:
-    """What is served: the model, and every name that stands for a search with it."""
+    """List the served model, and every name that stands for a search with it."""
     return ModelList(data=list(context.names.listed(context.engines.max_model_len)))
 
 

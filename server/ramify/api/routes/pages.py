@@ -52,7 +52,7 @@ class StaticFile:
 
 @lru_cache(1)
 def static_files() -> Mapping[str, StaticFile]:
-    """Every file that is served, by its path below `web`, such as `vendor/d3-zoom.js`."""
+    """Read every file that is served, by its path below `web`, such as `vendor/d3-zoom.js`."""
     return dict(_below(files("ramify") / "web", ""))
 
 
@@ -67,7 +67,7 @@ def _below(folder: Traversable, prefix: str) -> Iterator[tuple[str, StaticFile]]
 
 
 def served(name: str, seen: str | None) -> Response:
-    """The file, or 304 where the reader has it already. Raises `ServiceError`."""
+    """Answer with the file, or 304 if the reader has it already. Raise `ServiceError`."""
     file = static_files().get(name)
     if file is None:
         raise ServiceError("not_found", f"no file {name[:100]!r}")
@@ -86,7 +86,7 @@ async def trees_page(seen: Seen = None) -> Response:
 @router.get("/trees/{tree}")
 @needs("open", any_query=True)
 async def tree_page(tree: str, seen: Seen = None) -> Response:
-    """The same page for every tree, known or not: who may see which is decided where the data is asked for."""
+    """Send the same page for every tree, known or not: the routes of its data decide who may see it."""
     return served("tree.html", seen)
 
 

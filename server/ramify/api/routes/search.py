@@ -28,7 +28,7 @@ from ramify.service.searches import RunningSearch
 from ramify.treelog import tree_json
 
 router = APIRouter(route_class=ScopedRoute, tags=["search"])
-Id = Annotated[str, Path(max_length=64, description="Of the search (`srch_…`) or of its tree (`tree_…`).")]
+Id = Annotated[str, Path(max_length=64, description="Id of the search (`srch_…`) or of its tree (`tree_…`).")]
 Key = Annotated[
     str | None,
     Header(alias="Idempotency-Key", min_length=1, max_length=200, description="One search for one key."),
@@ -48,7 +48,7 @@ async def search(
     """Search a tree for the best answer.
 
     The answer comes as JSON, or with `stream` as events: `search.started`, any number of `search.progress`, and
-    `search.completed` with the same object, or `error`. Where the client leaves, the search is stopped and logged as
+    `search.completed` with the same object, or `error`. If the client leaves, the search is stopped and logged as
     `cancelled`. With `Idempotency-Key`, the answer of a search that ran to its end is replayed for 24 hours to the
     same API key; another body under the same key is refused with 422, asking while it runs with 409.
     """
@@ -65,7 +65,7 @@ async def answered(
     caller: Caller,
     once: IdempotencyKey | None,
 ) -> Response:
-    """Search, and answer as JSON or as a stream; stop where the client leaves."""
+    """Search, and answer as JSON or as a stream; stop if the client leaves."""
     begun = await unless_gone(request.receive, context.searches.start(ask, caller, once))
     headers = headers_of(begun)
     if body.stream:
@@ -89,7 +89,7 @@ async def answered_tree(running: RunningSearch, request: Request) -> Tree:
 @router.get("/v1/search/{search_id}", response_model=wire.SearchReply)
 @needs("search", "log")
 async def state(search_id: Id, context: ContextDep, caller: CallerDep) -> wire.SearchReply:
-    """The state of a search: its best answer so far where it runs, its answer where it has ended."""
+    """The state of a search: its best answer so far while it runs, its answer once it has ended."""
     running = context.searches.find(search_id, caller)
     if running is not None:
         return convert.running_reply(running, context.serving)
@@ -106,7 +106,7 @@ async def cancel(search_id: Id, context: ContextDep, caller: CallerDep) -> wire.
 @router.post("/v1/value", response_model=wire.ValueReply)
 @needs("search")
 async def value(body: wire.ValueRequest, request: Request, context: ContextDep) -> Response:
-    """What the value model thinks of answers, finished or not: the expected outcome of each, in [0, 1]."""
+    """Judge answers, finished or not, with the value model: the expected outcome of each, in [0, 1]."""
     judged = await unless_gone(
         request.receive,
         context.judge.value(context.names.served(body.model), body.prompt, body.continuations),
@@ -127,7 +127,7 @@ async def value(body: wire.ValueRequest, request: Request, context: ContextDep) 
 def once_of(
     body: wire.SearchOptions, key: str | None, context: Context, about: str = ""
 ) -> IdempotencyKey | None:
-    """The key together with what the body asks for, however its JSON was written, and what the path is about."""
+    """Bind the key to what the body asks for, however its JSON was written. about: what the path says beside it."""
     if key is None:
         return None
     digest = hashlib.sha256((about + body.model_dump_json(exclude_unset=True)).encode()).hexdigest()
@@ -148,7 +148,7 @@ def _whole(tree: Tree, context: Context) -> wire.SearchReply:
 
 
 def headers_of(begun: RunningSearch | ReplayedAnswer) -> dict[str, str]:
-    """The search and its tree, for clients that show no field of the body that OpenAI's has not."""
+    """Name the search and its tree, for clients that show only OpenAI's fields of the body."""
     search = begun.id if isinstance(begun, RunningSearch) else begun.search_id
     return {"x-ramify-search-id": search, "x-ramify-tree": tree_id(search) or ""}
 
@@ -175,7 +175,7 @@ async def _events(
 async def _progress(
     running: RunningSearch, context: Context, growing: TreeDelta | None
 ) -> AsyncIterator[bytes]:
-    """Progress, no oftener than the setting says, and pings where there is none."""
+    """Yield progress no oftener than the setting says, and pings while there is none."""
     settings, loop = context.settings.stream, asyncio.get_running_loop()
     assert running.life is not None
     shown, sent = -1, loop.time()

@@ -14,6 +14,7 @@ from ramify.api import wire_trees as wire
 from ramify.api.context import CallerDep, Context, ContextDep
 from ramify.api.documentation import DOT, NDJSON, STREAM
 from ramify.api.dot import dot
+from ramify.api.names import HEADER
 from ramify.api.routes.search import Key, answered, once_of
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.api.wire_common import PLAIN
@@ -28,7 +29,7 @@ Seq = Annotated[int | None, Query(ge=0, le=(1 << 63) - 1)]
 Text = Annotated[str | None, Query(min_length=1, max_length=200, pattern=PLAIN)]
 START = "^tree_[0-9a-f]{0,32}$"
 Form = Annotated[Literal["json", "dot"], Query(alias="format")]
-Id = Annotated[str, Path(max_length=64, description="Of the tree (`tree_…`) or of its search (`srch_…`).")]
+Id = Annotated[str, Path(max_length=64, description="Id of the tree (`tree_…`) or of its search (`srch_…`).")]
 
 
 @router.get("/v1/trees", response_model=wire.TreeList, responses=NDJSON)
@@ -198,6 +199,8 @@ async def branch(
     Answers are whole, from the first prompt of all, and are judged so; the budget counts new tokens. The new tree names
     its `parent_tree`, and the node in `origin`. Answered, streamed and replayed as POST /v1/search is.
     """
+    if HEADER in request.headers:
+        raise BadRequest("is not read on this route: put search into the body", param=HEADER)
     entry = await _entry(context, caller, tree)
     once = once_of(body, idempotency_key, context, about=f"branch of {entry.tree_id}: ")
     ask = convert.branch_of(body, await asyncio.to_thread(entry.tree))
