@@ -72,7 +72,7 @@ class ModelNames:
     def asked(self, body: Body, header: str | None) -> Body:
         """Return the request as if it had named the served model and said how to search in its body.
 
-        Raise `NotFound` for an unknown model, `BadRequest` for a bad header and for a search that is given twice."""
+        Raise `ServiceError` (`model_not_found`) for an unknown model, `BadRequest` for a bad header and for a search that is given twice."""
         model, search = self._resolved(body.model, header, body.search)
         return body.model_copy(update={"model": model, "search": search})
 
@@ -103,7 +103,7 @@ class ModelNames:
         return model
 
     def served(self, name: str | None) -> str | None:
-        """Return the served model's name for any name of it, and None for None. Raise `NotFound`."""
+        """Return the served model's name for any name of it, and None for None. Raise `ServiceError` (`model_not_found`)."""
         if name is None:
             return None
         self._named(name)
@@ -135,7 +135,7 @@ class ModelNames:
         return None if model is None else self.engines.serving.name, given[said[0]] if said else None
 
     def _named(self, name: str) -> wire.Search | None:
-        """Return the search that a model's name stands for; None for the model itself. Raise `NotFound`."""
+        """Return the search that a model's name stands for; None for the model itself."""
         if name == self.engines.serving.name:
             return None
         if name in self.aliases:
