@@ -72,7 +72,7 @@ class ModelNames:
     def asked(self, body: Body, header: str | None) -> Body:
         """Return the request as if it had named the served model and said how to search in its body.
 
-        Raise `ServiceError` (`model_not_found`) for an unknown model, `BadRequest` for a bad header and for a search that is given twice."""
+        Raise `ServiceError` for an unknown model, a bad header, and a search that is given twice."""
         model, search = self._resolved(body.model, header, body.search)
         return body.model_copy(update={"model": model, "search": search})
 
@@ -103,7 +103,7 @@ class ModelNames:
         return model
 
     def served(self, name: str | None) -> str | None:
-        """Return the served model's name for any name of it, and None for None. Raise `ServiceError` (`model_not_found`)."""
+        """Return the served model's name for any name of it, and None for None. Raise `ServiceError` for an unknown one."""
         if name is None:
             return None
         self._named(name)
