@@ -103,7 +103,7 @@ class ModelNames:
         return model
 
     def served(self, name: str | None) -> str | None:
-        """Return the served model's name for any name of it, and None for None. Raise `ServiceError` for an unknown one."""
+        """Return the served model's name for any name of it, and None for None. Raise `ServiceError` if unknown."""
         if name is None:
             return None
         self._named(name)
