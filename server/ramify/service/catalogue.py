@@ -59,8 +59,7 @@ def catalogue(
 
 
 def resolve(root: Path | None, base: Release | None, release_id: str) -> Path:
-    """Where a release lies: in the folder, else the base where its id is meant. Raises `InvalidReleaseId`,
-    `ReleaseNotFound`."""
+    """Return where a release lies: in the folder, else at the base if that has the id. Raises `ReleaseNotFound`."""
     if root is not None:
         path = release_path(root, release_id)
         if path.is_symlink() or path.exists() or base is None or base.id != release_id:

@@ -34,7 +34,6 @@ from ramify.treelog import LogError, TreeLog
 from ramify.treelog.records import Activation, ActivationKind
 from ramify.treelog.records import Release as ReleaseRecord
 from ramify.weights import (
-    InvalidReleaseId,
     Release,
     ReleaseNotFound,
     WeightsError,
@@ -203,7 +202,7 @@ class Releases:
     async def _checked(self, release_id: str, before: Release, mine: ReleaseRecord | None) -> Release:
         try:
             return await asyncio.to_thread(self._check, release_id, before)
-        except (ReleaseNotFound, InvalidReleaseId):
+        except ReleaseNotFound:
             raise unknown(release_id) from None
         except (WeightsError, OSError) as error:
             message = f"{release_id} was not activated, {before.id} is served as before: {error}"

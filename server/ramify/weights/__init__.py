@@ -1,41 +1,41 @@
-"""Releases on disk: a policy and a value model that belong together, verified before anything loads them.
+"""Releases on disk: a policy and a value model that belong together, verified before anything loads them::
 
-``manifest`` describes a release, ``release`` finds and checks it, ``publish`` writes it, ``alike`` says whether one can
-take another's place (``tensors`` reads what safetensors hold), ``errors`` is the exception family.
+    release = publish(Path("weights"), policy, value, Details(name="my-model"))
+    load_release(Path("weights/v000001")).policy_path
+
+| module | what it holds |
+|---|---|
+| `manifest` | what a release says of itself, and the exceptions of this package |
+| `release` | finding and checking a release |
+| `publish` | writing one, so that a reader sees a whole one or none |
+| `tensors` | the headers of safetensors files |
+| `alike` | the check that one release can take another's place in running engines |
 """
 
 from ramify.weights.alike import require_alike
-from ramify.weights.errors import (
-    CorruptRelease,
-    IncompatibleRelease,
-    InvalidManifest,
-    InvalidReleaseId,
-    ReleaseExists,
-    ReleaseIncomplete,
+from ramify.weights.manifest import (
+    Action,
+    Calibration,
+    Details,
+    FileDigest,
+    Manifest,
+    Probe,
     ReleaseNotFound,
-    UnsafeRelease,
     WeightsError,
+    check_id,
 )
-from ramify.weights.manifest import Action, Calibration, Details, FileDigest, Manifest, Probe, check_id
 from ramify.weights.publish import next_id, publish
 from ramify.weights.release import Release, list_releases, load_release, release_path, shipped
 
 __all__ = [
     "Action",
     "Calibration",
-    "CorruptRelease",
     "Details",
     "FileDigest",
-    "IncompatibleRelease",
-    "InvalidManifest",
-    "InvalidReleaseId",
     "Manifest",
     "Probe",
     "Release",
-    "ReleaseExists",
-    "ReleaseIncomplete",
     "ReleaseNotFound",
-    "UnsafeRelease",
     "WeightsError",
     "check_id",
     "list_releases",

@@ -1,4 +1,4 @@
-"""Whether one release can take another's place in engines that run: same network, same tokens, sound numbers.
+"""Check that one release can take another's place in running engines: same network, same tokens, sound numbers.
 
 vLLM's reload only warns of tensors that are missing and does not look at their shapes, so everything is compared
 before an engine is touched: what the configurations say of the network, the tokenizers' files, and name, shape and
@@ -10,14 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ramify.weights.errors import CorruptRelease, IncompatibleRelease
+from ramify.weights.manifest import WeightsError
 from ramify.weights.release import PARTS
 from ramify.weights.tensors import Tensor, json_object, require_finite, require_index, tensors_of
 
 __all__ = ["require_alike"]
 
 NO_MATTER = frozenset({"_name_or_path", "transformers_version", "use_cache", "torch_dtype", "dtype"})
-"""Keys of config.json that say nothing of the network; the types of the weights are compared tensor by tensor."""
+"""Keys of config.json that do not describe the network; the types of the weights are compared tensor by tensor."""
 MUST_MATCH = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 OTHERS = ("vocab.json", "merges.txt", "added_tokens.json", "tokenizer.model", "generation_config.json")
 LISTED = 3
@@ -25,7 +25,7 @@ LISTED = 3
 
 
 def require_alike(running: Path, new: Path) -> None:
-    """Raise `IncompatibleRelease` or `CorruptRelease` if what `new` holds must not be loaded in place of `running`.
+    """Raise `WeightsError` if what `new` holds must not be loaded in place of `running`.
 
     Both are directories with a `policy` and a `value`: releases, or a candidate that is none yet.
 
@@ -46,8 +46,8 @@ def _same_network(before: Path, after: Path) -> None:
     for key in sorted((ours.keys() | theirs.keys()) - NO_MATTER):
         if ours.get(key) != theirs.get(key):
             shown = f"{str(theirs.get(key))[:80]}, not {str(ours.get(key))[:80]}"
-            raise IncompatibleRelease(
-                f"{after / 'config.json'}: {key} is {shown} as in what is served: start a server of its own for it"
+            raise WeightsError(
+                f"{after / 'config.json'}: {key} is {shown} as in the release served: start another server for it"
             )
 
 
@@ -56,16 +56,14 @@ def _config(folder: Path) -> dict[str, Any]:
     try:
         return json_object(path.read_bytes(), path)
     except OSError as error:
-        raise CorruptRelease(f"{path} cannot be read: {error}") from error
+        raise WeightsError(f"{path} cannot be read: {error}") from error
 
 
 def _same_file(before: Path, after: Path) -> None:
     if before.is_file() != after.is_file():
-        raise IncompatibleRelease(f"{after} is {'missing' if before.is_file() else 'not in what is served'}")
+        raise WeightsError(f"{after} is {'missing' if before.is_file() else 'not in the release served'}")
     if before.is_file() and before.read_bytes() != after.read_bytes():
-        raise IncompatibleRelease(
-            f"{after} differs from that of what is served: tokens would mean other things"
-        )
+        raise WeightsError(f"{after} differs from that of the release served: tokens would mean other things")
 
 
 def _same_tensors(ours: dict[str, Tensor], theirs: dict[str, Tensor], after: Path) -> None:
@@ -75,9 +73,9 @@ def _same_tensors(ours: dict[str, Tensor], theirs: dict[str, Tensor], after: Pat
     ):
         if names:
             shown = ", ".join(sorted(names)[:LISTED])
-            raise IncompatibleRelease(f"{after} {what} {len(names)} tensors: {shown}")
+            raise WeightsError(f"{after} {what} {len(names)} tensors: {shown}")
     for name, tensor in theirs.items():
         if tensor.shape != ours[name].shape:
-            raise IncompatibleRelease(f"{after}: {name} has the shape {tensor.shape}, not {ours[name].shape}")
+            raise WeightsError(f"{after}: {name} has the shape {tensor.shape}, not {ours[name].shape}")
         if tensor.dtype != ours[name].dtype:
-            raise IncompatibleRelease(f"{after}: {name} is of type {tensor.dtype}, not {ours[name].dtype}")
+            raise WeightsError(f"{after}: {name} is of type {tensor.dtype}, not {ours[name].dtype}")

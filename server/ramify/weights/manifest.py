@@ -1,4 +1,7 @@
-"""The manifest of a release: what it is, how it is meant to be used, and how to tell that it is really served."""
+"""The manifest of a release: its model, how it is meant to be used, and how to tell that it is really served.
+
+The two exceptions of this package stand here too: `WeightsError`, and `ReleaseNotFound` for what is simply not there.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,27 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ramify.weights.errors import InvalidManifest, InvalidReleaseId
+__all__ = [
+    "Action",
+    "Calibration",
+    "Details",
+    "FileDigest",
+    "Manifest",
+    "Probe",
+    "ReleaseNotFound",
+    "WeightsError",
+    "check_id",
+    "read_manifest",
+]
 
-__all__ = ["Action", "Calibration", "Details", "FileDigest", "Manifest", "Probe", "check_id", "read_manifest"]
+
+class WeightsError(Exception):
+    """Something is wrong with a release on disk; the message says what, and what to do."""
+
+
+class ReleaseNotFound(WeightsError):
+    """No release has this id, or the id is not v and six digits."""
+
 
 _ID = re.compile(r"v[0-9]{6}")
 
@@ -20,11 +41,9 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def check_id(release_id: str) -> str:
-    """Return ``release_id`` if it is v and six digits, else raise :class:`InvalidReleaseId`."""
+    """Return ``release_id`` if it is v and six digits, else raise :class:`ReleaseNotFound`."""
     if not _ID.fullmatch(release_id):
-        raise InvalidReleaseId(
-            f"a release id is 'v' and six digits, such as v000001, not {release_id[:40]!r}"
-        )
+        raise ReleaseNotFound(f"a release id is 'v' and six digits, such as v000001, not {release_id[:40]!r}")
     return release_id
 
 
@@ -118,11 +137,11 @@ class Manifest(Details):
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Return the manifest in a file, or raise :class:`InvalidManifest` saying what is wrong with it."""
+    """Return the manifest in a file, or raise :class:`WeightsError` saying what is wrong with it."""
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise InvalidManifest(f"{path} is missing") from None
+        raise WeightsError(f"{path} is missing") from None
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
-        raise InvalidManifest(f"{path} is no valid manifest: {faults}") from error
+        raise WeightsError(f"{path} is no valid manifest: {faults}") from error

@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ramify.files import move
-from ramify.weights.errors import ReleaseExists, UnsafeRelease
-from ramify.weights.manifest import Details, Manifest
+from ramify.weights.manifest import Details, Manifest, WeightsError
 from ramify.weights.release import MANIFEST, PARTS, READY, Release, digest, load_release, release_path
 
 __all__ = ["next_id", "publish"]
@@ -37,14 +36,13 @@ def publish(
     """Copy two Hugging Face directories into a new release under ``root`` and return it, verified.
 
     ``release_id`` is the next free one unless given; ``created_at`` is now. Raises
-    :class:`~ramify.weights.errors.ReleaseExists` if the id is taken and
-    :class:`~ramify.weights.errors.UnsafeRelease` for files that no release may hold; nothing is left behind then.
+    `WeightsError` if the id is taken, or for files that no release may hold; nothing is left behind then.
     """
     root = Path(root).absolute()
     root.mkdir(parents=True, exist_ok=True)
     target = release_path(root, release_id or next_id(root))
     if target.exists():
-        raise ReleaseExists(f"{target} is already there; releases are never overwritten")
+        raise WeightsError(f"{target} is already there; releases are never overwritten")
     # the last component is the id, so that the checks of a release hold before it is visible
     staging = Path(tempfile.mkdtemp(prefix=".publishing-", dir=root))
     try:
@@ -65,7 +63,7 @@ def publish(
 def _write(draft: Path, sources: dict[str, Path], details: Details, created_at: datetime) -> None:
     for part in PARTS:
         if any(entry.is_symlink() for entry in sources[part].rglob("*")):
-            raise UnsafeRelease(f"{sources[part]} holds symbolic links; a release holds plain files")
+            raise WeightsError(f"{sources[part]} holds symbolic links; a release holds plain files")
         shutil.copytree(sources[part], draft / part)
     files = {path.relative_to(draft).as_posix(): digest(path) for path in sorted(draft.glob("*/*"))}
     manifest = Manifest(**dict(details), id=draft.name, created_at=created_at, files=files)
@@ -79,4 +77,4 @@ def _rename(draft: Path, target: Path) -> None:
     except OSError as error:
         if not target.exists():
             raise
-        raise ReleaseExists(f"{target} is already there; releases are never overwritten") from error
+        raise WeightsError(f"{target} is already there; releases are never overwritten") from error

@@ -11,14 +11,14 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ramify.weights.errors import (
-    CorruptRelease,
-    InvalidManifest,
-    ReleaseIncomplete,
+from ramify.weights.manifest import (
+    FileDigest,
+    Manifest,
     ReleaseNotFound,
-    UnsafeRelease,
+    WeightsError,
+    check_id,
+    read_manifest,
 )
-from ramify.weights.manifest import FileDigest, Manifest, check_id, read_manifest
 
 __all__ = [
     "MANIFEST",
@@ -86,43 +86,41 @@ def load_release(path: Path, verify: bool = True) -> Release:
     """Return the release in a directory after checking it.
 
     ``verify=False`` leaves out the hashes (not the other checks), for a release verified a moment ago. Raises a
-    :class:`~ramify.weights.errors.WeightsError`.
+    `WeightsError`.
     """
     path = Path(path).absolute()
     if path.is_symlink():
-        raise UnsafeRelease(f"{path} is a symbolic link; give the directory itself")
+        raise WeightsError(f"{path} is a symbolic link; give the directory itself")
     if not path.is_dir():
         raise ReleaseNotFound(
             f"there is no release at {path}: give the directory of one, such as weights/v000001"
         )
     check_id(path.name)
     if not (path / READY).is_file():
-        raise ReleaseIncomplete(
+        raise WeightsError(
             f"{path} has no {READY} marker: it is still being written, or its writing was cut short"
         )
     found = _files(path)
     manifest = read_manifest(path / MANIFEST)
     if manifest.id != path.name:
-        raise InvalidManifest(f"{path / MANIFEST} is of release {manifest.id}, not {path.name}")
+        raise WeightsError(f"{path / MANIFEST} is of release {manifest.id}, not {path.name}")
     _compare(path, found, manifest, verify)
     return Release(path, manifest)
 
 
 def _files(path: Path) -> set[str]:
-    """Return the relative paths of the release's files; raise :class:`UnsafeRelease` for any that may not be there."""
+    """Return the relative paths of the release's files; raise `WeightsError` for any that may not be there."""
     found = set()
     for entry in sorted(path.rglob("*")):
         name = entry.relative_to(path).as_posix()
         if entry.is_symlink():
-            raise UnsafeRelease(f"{entry} is a symbolic link; a release holds plain files")
+            raise WeightsError(f"{entry} is a symbolic link; a release holds plain files")
         if (entry.is_dir() and name in PARTS) or name in (MANIFEST, READY):
             continue
         if not entry.is_file():
-            raise UnsafeRelease(f"{entry} is neither a plain file nor one of {', '.join(PARTS)}")
+            raise WeightsError(f"{entry} is neither a plain file nor one of {', '.join(PARTS)}")
         if entry.suffix not in _SAFE_SUFFIXES:
-            raise UnsafeRelease(
-                f"{entry} is not allowed: weights are safetensors, and nothing may carry code"
-            )
+            raise WeightsError(f"{entry} is not allowed: weights are safetensors, and nothing may carry code")
         found.add(name)
     return found
 
@@ -131,19 +129,17 @@ def _compare(path: Path, found: set[str], manifest: Manifest, verify: bool) -> N
     listed = set(manifest.files)
     if found != listed:
         missing, extra = sorted(listed - found), sorted(found - listed)
-        raise CorruptRelease(f"{path}: missing files {missing}, files not in the manifest {extra}")
+        raise WeightsError(f"{path}: missing files {missing}, files not in the manifest {extra}")
     for part in PARTS:
         if f"{part}/config.json" not in listed or not any(
             n.endswith(".safetensors") for n in _of(part, listed)
         ):
-            raise CorruptRelease(f"{path / part} lacks config.json or safetensors weights")
+            raise WeightsError(f"{path / part} lacks config.json or safetensors weights")
     for name, expected in manifest.files.items():
         if (path / name).stat().st_size != expected.size:
-            raise CorruptRelease(
-                f"{path / name} has {(path / name).stat().st_size} bytes, not {expected.size}"
-            )
+            raise WeightsError(f"{path / name} has {(path / name).stat().st_size} bytes, not {expected.size}")
         if verify and digest(path / name) != expected:
-            raise CorruptRelease(f"{path / name} does not have the sha256 that the manifest lists")
+            raise WeightsError(f"{path / name} does not have the sha256 that the manifest lists")
 
 
 def _of(part: str, names: set[str]) -> list[str]:

@@ -1,8 +1,8 @@
-"""What safetensors files hold, read from their headers, and whether every number in them is one.
+"""Read the headers of safetensors files, and check that every number in the files is finite.
 
 A file is 8 bytes (the header's length, little-endian), a JSON header (name → dtype, shape, place) and the raw data,
 which the tensors fill from its first byte to its last, without gaps. Several files have an index beside them, which
-says where each tensor is.
+says in which file each tensor is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ramify.weights.errors import CorruptRelease
+from ramify.weights.manifest import WeightsError
 
 __all__ = ["Tensor", "json_object", "require_finite", "require_index", "tensors_of"]
 
@@ -61,18 +61,18 @@ class Tensor:
 
 
 def tensors_of(folder: Path) -> dict[str, Tensor]:
-    """Every tensor of a model directory by name. Raises `CorruptRelease` for files that are no whole safetensors."""
+    """Every tensor of a model directory by name. Raises `WeightsError` for files that are no whole safetensors."""
     found: dict[str, Tensor] = {}
     for file in sorted(Path(folder).glob("*.safetensors")):
         for name, tensor in _header(file).items():
             if name in found:
-                raise CorruptRelease(f"{folder} holds the tensor {name} twice")
+                raise WeightsError(f"{folder} holds the tensor {name} twice")
             found[name] = tensor
     return found
 
 
 def json_object(content: bytes, what: object) -> dict[str, Any]:
-    """The JSON object that a file holds. Raises `CorruptRelease`: another value, a key given twice, too deep."""
+    """The JSON object that a file holds. Raises `WeightsError`: another value, a key given twice, too deep."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -83,26 +83,26 @@ def json_object(content: bytes, what: object) -> dict[str, Any]:
     try:
         value = json.loads(content, object_pairs_hook=once)
     except RecursionError:
-        raise CorruptRelease(f"{what} cannot be read: its JSON is nested too deep") from None
+        raise WeightsError(f"{what} cannot be read: its JSON is nested too deep") from None
     except ValueError as error:
-        raise CorruptRelease(f"{what} cannot be read: {error}") from error
+        raise WeightsError(f"{what} cannot be read: {error}") from error
     if not isinstance(value, dict):
-        raise CorruptRelease(f"{what} cannot be read: it holds no JSON object")
+        raise WeightsError(f"{what} cannot be read: it holds no JSON object")
     return value
 
 
 def require_index(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Raise `CorruptRelease` if the index of a model directory says other than its files do; there may be none."""
+    """Raise `WeightsError` if a model directory has an index that contradicts its files."""
     path = Path(folder) / INDEX
     if not path.is_file():
         return
     where = json_object(path.read_bytes(), path).get("weight_map")
     if not isinstance(where, dict):
-        raise CorruptRelease(f"{path} has no weight_map")
+        raise WeightsError(f"{path} has no weight_map")
     held = {name: tensor.file.name for name, tensor in tensors.items()}
     for name in sorted(where.keys() | held.keys()):
         if where.get(name) != held.get(name):
-            raise CorruptRelease(
+            raise WeightsError(
                 f"{path}: the tensor {name[:100]} is in {held.get(name, 'no file')}; "
                 f"weight_map says {str(where.get(name, 'no file'))[:100]}"
             )
@@ -113,21 +113,21 @@ def _header(file: Path) -> dict[str, Tensor]:
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         if length > min(LARGEST_HEADER, size - 8):
-            raise CorruptRelease(f"{file} is no safetensors file, or only the beginning of one")
+            raise WeightsError(f"{file} is no safetensors file, or only the beginning of one")
         header = json_object(opened.read(length), f"the header of {file}")
     header.pop("__metadata__", None)
     tensors = {name: _tensor(file, 8 + length, name, entry) for name, entry in header.items()}
     at = 8 + length
     for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
         if tensor.end > size:
-            raise CorruptRelease(f"{file} ends before its tensor {name} does")
+            raise WeightsError(f"{file} ends before its tensor {name} does")
         if tensor.start != at:
-            raise CorruptRelease(
+            raise WeightsError(
                 f"{file}: the tensor {name} begins at byte {tensor.start}, not at {at}, where the one before it ends"
             )
         at = tensor.end
     if at != size:
-        raise CorruptRelease(f"{file} has {size - at} bytes that belong to no tensor")
+        raise WeightsError(f"{file} has {size - at} bytes that belong to no tensor")
     return tensors
 
 
@@ -139,19 +139,19 @@ def _tensor(file: Path, data: int, name: str, entry: Any) -> Tensor:
         if not all(type(count) is int and count >= 0 for count in counts) or dtype not in _BITS:
             raise ValueError("not the type, shape and place of a tensor")
     except (ValueError, KeyError, TypeError) as error:
-        raise CorruptRelease(f"{file}: its header says nothing that can be read of {name[:100]}") from error
+        raise WeightsError(f"{file}: its header says nothing that can be read of {name[:100]}") from error
     if (end - start) * 8 != math.prod(shape) * _BITS[dtype]:
-        raise CorruptRelease(
+        raise WeightsError(
             f"{file}: the tensor {name[:100]} of shape {shape} and type {dtype} cannot have {end - start} bytes"
         )
     return Tensor(dtype, shape, file, data + start, data + end)
 
 
 def require_finite(tensors: dict[str, Tensor]) -> None:
-    """Raise `CorruptRelease` naming the first tensor that holds NaN or an infinity."""
+    """Raise `WeightsError` naming the first tensor that holds NaN or an infinity."""
     for name, tensor in tensors.items():
         if tensor.dtype in _EXPONENT and not _finite(tensor):
-            raise CorruptRelease(f"{tensor.file}: the tensor {name} holds NaN or infinite numbers")
+            raise WeightsError(f"{tensor.file}: the tensor {name} holds NaN or infinite numbers")
 
 
 def _finite(tensor: Tensor) -> bool:
