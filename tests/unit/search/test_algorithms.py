@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
+
+import pytest
 
 from fakes import letters
+from ramify.search.algorithms import ALGORITHMS, install
 from ramify.search.algorithms.particle import Particle
 from ramify.search.budget import Budget
 from ramify.search.builder import TreeBuilder
+from ramify.search.params import ParamError, search_params
 from ramify.search.records import Action, BudgetLimits, Sampling
 from search_worlds import (
     ONE_AT_A_TIME,
@@ -124,3 +129,45 @@ def test_greedy_decoding_is_one_flat_simulation_at_temperature_0():
     assert found.tree.answer.text == "a\na\na\n"
     assert len(found.policy.requests) == 1
     assert [node.depth for node in found.tree.nodes] == [0, 1]
+
+
+OWN = """
+from ramify.search.algorithms.pruning import Beam
+
+class Own(Beam):
+    parameters = Beam.parameters - {"width"}
+"""
+
+
+@pytest.fixture
+def own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed package with an algorithm, and the registry as it was once the test is over."""
+    (tmp_path / "own_search.py").write_text(OWN)
+    info = tmp_path / "own_search-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: own_search\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[ramify.algorithms]\ninstalled = own_search:Own\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("ramify.search.algorithms.ALGORITHMS", before := dict(ALGORITHMS))
+    monkeypatch.setattr("ramify.search.params.ALGORITHMS", before)
+
+
+@pytest.mark.usefixtures("own_package")
+def test_an_algorithm_of_another_package_is_known_by_its_name() -> None:
+    install({"named": "own_search:Own"})
+    assert search_params("installed").algorithm == "installed"
+    with pytest.raises(ParamError, match="width: has no effect with algorithm 'named'"):
+        search_params("named", width=2)
+
+
+@pytest.mark.usefixtures("own_package")
+@pytest.mark.parametrize(
+    ("name", "path", "said"),
+    [
+        ("mcts", "own_search:Own", "there is an algorithm 'mcts' already"),
+        ("named", "random:Random", "is no subclass of ramify.search.algorithms.base.Algorithm"),
+    ],
+)
+def test_what_cannot_be_an_algorithm_is_refused_at_start(name: str, path: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        install({name: path})

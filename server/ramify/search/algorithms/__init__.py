@@ -11,13 +11,11 @@ from importlib.metadata import entry_points
 from pkgutil import resolve_name
 
 from ramify.search.algorithms.base import Algorithm
-from ramify.search.algorithms.beam import Beam
-from ramify.search.algorithms.dfs import Dfs
-from ramify.search.algorithms.dvts import Dvts
 from ramify.search.algorithms.flat import BestOfN, SelfConsistency
 from ramify.search.algorithms.gumbel import Gumbel
 from ramify.search.algorithms.mcts import Mcts
 from ramify.search.algorithms.particle import Particle
+from ramify.search.algorithms.pruning import Beam, Dfs, Dvts
 from ramify.search.algorithms.rap import Rap
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
