@@ -1,19 +1,22 @@
 """The policy and the scorer of a search on vLLM engines.
 
+From the bottom up; a module imports only those above it:
+
 | module | what it is |
 |---|---|
 | `errors` | the exception family |
-| `config` | `EngineConfig`: what engines are started with |
+| `config` | `EngineConfig`: what engines are started with; `Serving`: the release that they serve |
 | `checkpoints` | checks of a model's files before anything starts |
-| `start` | from a configuration to running engines, side by side, and their end if the start is given up |
-| `progress` | what a start waits for, on standard error |
-| `tokenizer` | prompts to token ids, token ids to text, stop strings to stop tokens |
-| `ports` | one running engine, as everything but `vllm/` sees it |
+| `ports` | `Engine`: one running engine, as everything but `vllm` sees it |
 | `limiter` | bounded concurrency in front of an engine |
-| `policy`, `scorer` | the two Protocols of `ramify.search` |
+| `tokenizer` | prompts to token ids, token ids to text, stop strings to stop tokens |
+| `policy` | `search.protocols.Policy` on an engine |
+| `scorer` | `search.protocols.Scorer` on an engine |
 | `measurement` | log-probabilities and values of given texts, for the canary of a reload |
+| `progress` | what a start waits for, on standard error |
+| `start` | from a configuration to running engines, side by side, and their end if the start is given up |
+| `vllm` | the only door to vLLM |
 | `engines` | `Engines`: all of it together |
-| `vllm/` | the only door to vLLM |
 
 Importing this package imports neither vLLM nor torch.
 """

@@ -2,11 +2,11 @@
 
 | module | what it is |
 |---|---|
-| `start` | from a launch to a running `AsyncLLM` |
-| `engine` | `VllmEngine`, the port of `engines.ports` on an `AsyncLLM` |
-| `openai_serving` | plain completions by vLLM's own OpenAI serving classes |
-| `core_process` | what runs inside the engine processes: executors, progress, their end with the server |
 | `scheduler` | vLLM's scheduler made for searches |
+| `core_process` | what runs inside the engine processes: executors, progress, their end with the server |
+| `start` | the start of one engine |
+| `engine` | `VllmEngine`, the port of `engines.ports` on a running `AsyncLLM` |
+| `openai_serving` | plain completions by vLLM's own OpenAI serving classes |
 
 Importing vLLM takes seconds and reads its settings from the environment. So this module imports none of the above until
 one of its functions is called: first `prepare_vllm`, then the others, off the event loop.
