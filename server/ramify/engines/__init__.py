@@ -27,7 +27,6 @@ from ramify.engines.errors import (
     EngineBusy,
     EngineError,
     EngineStartFailed,
-    EngineStuck,
     RequestRefused,
 )
 from ramify.engines.measurement import Measurement, Text, long_text
@@ -39,7 +38,6 @@ __all__ = [
     "EngineConfig",
     "EngineError",
     "EngineStartFailed",
-    "EngineStuck",
     "Engines",
     "Measurement",
     "RawSample",

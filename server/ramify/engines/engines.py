@@ -8,21 +8,20 @@ import tempfile
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 
-from ramify.engines.checkpoints import Checkpoint, check_cpu, read_checkpoint
+from ramify.engines.checkpoints import check_cpu, read_checkpoint
 from ramify.engines.config import EngineConfig
-from ramify.engines.errors import EngineBusy, EngineError, EngineHeld, EngineStuck
+from ramify.engines.errors import EngineBusy, EngineError, EngineHeld
 from ramify.engines.limiter import EngineLimiter
 from ramify.engines.measurement import TOLERANCE, Measurement, Text, measure
 from ramify.engines.policy import VllmPolicy
 from ramify.engines.ports import Engine
 from ramify.engines.progress import kv_bytes, phases
-from ramify.engines.scorer import NoScorer, VllmScorer
+from ramify.engines.scorer import NoScorer, Translate, VllmScorer
 from ramify.engines.start import Launch, Role, at_once, build_all, launches
 from ramify.engines.tokenizer import Tokenizer
 from ramify.engines.vllm import (
@@ -41,48 +40,23 @@ IN_ENGINE = 2
 """Sequences handed to an engine, as a multiple of what it runs at once: its own queue never runs dry."""
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Memory that one engine holds, in bytes."""
-
-    role: str
-    weights: int
-    """Size of the checkpoint's files."""
-    kv: int | None
-    """Size of the KV cache; `None`: unknown."""
-    kv_tokens: int
-    """Tokens that the KV cache has room for."""
-    resident: int
-    """Main memory of the engine's process, the KV cache in it on a CPU as far as it has been used."""
-
-    def __str__(self) -> str:
-        room = f"{self.kv_tokens:,} tokens" + (f" ({_mebibytes(self.kv)})" if self.kv else "")
-        return f"{self.role}: weights {_mebibytes(self.weights)}, KV cache {room}, resident {_mebibytes(self.resident)}"
-
-
-def _mebibytes(count: int) -> str:
-    return f"{count / (1 << 20):,.0f} MiB"
-
-
-@dataclass(frozen=True, slots=True)
-class _Models:
-    """All that is known of the models before the engines start."""
-
-    policy: Checkpoint
-    value: Checkpoint | None
-    tokenizer: Tokenizer
-    value_tokenizer: Tokenizer | None
-    """`None` if it is the same as the policy's."""
-
-
 class Engines:
     """A running policy and scorer. Make one with `await Engines.start(config)`; end it with `close`."""
 
-    def __init__(self, config: EngineConfig, models: _Models, engines: Sequence[Engine], folder: str) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        engines: Sequence[Engine],
+        tokenizer: Tokenizer,
+        translate: Translate | None,
+        folder: str,
+    ) -> None:
+        """tokenizer: the policy's. translate: from its token ids to the value model's, if they differ. folder: of the
+        engines' sockets and progress; removed by `close`."""
         self.config = config
         self.serving = config.serving
         """Assigned anew when another release is activated, inside `exclusive`; policy and scorer read it."""
-        self.tokenizer = models.tokenizer
+        self.tokenizer = tokenizer
         self.dead = asyncio.Event()
         """Set once an engine is gone for good; `dead_reason` says which and how."""
         self.dead_reason: str | None = None
@@ -104,7 +78,7 @@ class Engines:
                 self.by_role["value"],
                 self._limiters["value"],
                 lambda: self.serving,
-                _translation(models),
+                translate,
             )
         self._plain: OpenAIServing | None = None
         for engine in engines:
@@ -122,8 +96,7 @@ class Engines:
         folder = tempfile.mkdtemp(prefix="ramify-engines-")
         try:
             with warnings.catch_warnings(action="ignore"):  # of vLLM's and torch's own making, dozens of them
-                models = await asyncio.to_thread(_prepare, config)
-                plans = await asyncio.to_thread(_plan, config, models)
+                plans, tokenizer, translate = await asyncio.to_thread(_prepare, config)
                 roles = [plan.role for plan in plans]
 
                 def look() -> None:
@@ -135,7 +108,7 @@ class Engines:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        return cls(config, models, engines, folder)
+        return cls(config, engines, tokenizer, translate, folder)
 
     @property
     def plain(self) -> OpenAIServing:
@@ -173,23 +146,27 @@ class Engines:
             figures[f"{role}_steps"] = engine.stats.steps
         return figures
 
-    def memory(self) -> list[Memory]:
-        """Each engine's memory."""
+    def memory(self) -> list[str]:
+        """Return a line on each engine's memory: size of the weights' files, room of the KV cache, and main memory of
+        the engine's processes (on a CPU the KV cache is in it as far as it has been used)."""
         return [self._memory(engine) for engine in self.by_role.values()]
 
-    def _memory(self, engine: Engine) -> Memory:
+    def _memory(self, engine: Engine) -> str:
         resident = 0
         for pid in engine.pids:
             with suppress(psutil.Error):
                 resident += psutil.Process(pid).memory_info().rss
         role = engine.launch.role
         weights = sum(file.stat().st_size for file in engine.launch.path.glob("*.safetensors"))
-        return Memory(role, weights, kv_bytes(Path(self._folder), role), engine.kv_tokens, resident)
+        kv = kv_bytes(Path(self._folder), role)
+        room = f"{engine.kv_tokens:,} tokens" + (f" ({_mebibytes(kv)})" if kv else "")
+        return f"{role}: weights {_mebibytes(weights)}, KV cache {room}, resident {_mebibytes(resident)}"
 
     async def probe(self, deadline: float) -> None:
         """Make sure that both engines move: one small request each, or any step of theirs, within `deadline` seconds.
 
-        A probe behind a long queue is answered by the progress of the queue. Raises `EngineStuck` or `EngineDead`."""
+        A probe behind a long queue is answered by the progress of the queue. Raises `TimeoutError`
+        (`EngineHeld` if weights were being replaced) or `EngineDead`."""
         await asyncio.gather(*(self._probe(engine, deadline) for engine in self.by_role.values()))
 
     async def _probe(self, engine: Engine, deadline: float) -> None:
@@ -199,7 +176,7 @@ class Engines:
                 await engine.ping(self.tokenizer.a_token)
         except TimeoutError:
             if engine.stats.steps == steps:
-                kind = EngineHeld if held or engine.held else EngineStuck
+                kind = EngineHeld if held or engine.held else TimeoutError
                 raise kind(f"the {engine.launch.role} engine made no step within {deadline:g} s") from None
 
     @asynccontextmanager
@@ -273,25 +250,23 @@ class Engines:
         self.dead.set()
 
 
-def _prepare(config: EngineConfig) -> _Models:
+def _prepare(config: EngineConfig) -> tuple[list[Launch], Tokenizer, Translate | None]:
+    """Check the models, the quickest checks first, and return what each engine is started with, the policy's tokenizer
+    and a translation of its token ids if the value model has another one."""
     policy = read_checkpoint(config.policy, "policy")
     value = read_checkpoint(config.value, "value model") if config.value else None
     tokenizer = Tokenizer(config.policy)
     other = Tokenizer(config.value) if config.value else None
-    return _Models(policy, value, tokenizer, other if other and not tokenizer.same_as(other) else None)
-
-
-def _plan(config: EngineConfig, models: _Models) -> list[Launch]:
+    check_parsers(config.tool_parser, config.reasoning_parser, tokenizer._hf)
     cpu = on_cpu()
-    check_parsers(config.tool_parser, config.reasoning_parser, models.tokenizer._hf)
     if cpu:
-        for checkpoint in filter(None, (models.policy, models.value)):
+        for checkpoint in filter(None, (policy, value)):
             check_cpu(checkpoint)
-    return launches(config, models.policy, models.value, cpu)
+    plans = launches(config, policy, value, cpu)
+    if other is None or tokenizer.same_as(other):
+        return plans, tokenizer, None
+    return plans, tokenizer, lambda tokens: other.encode(tokenizer.decode(tokens))
 
 
-def _translation(models: _Models) -> Any:
-    other = models.value_tokenizer
-    if other is None:
-        return None
-    return lambda tokens: other.encode(models.tokenizer.decode(tokens))
+def _mebibytes(count: int) -> str:
+    return f"{count / (1 << 20):,.0f} MiB"

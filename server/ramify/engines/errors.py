@@ -5,8 +5,7 @@
     EngineError                other weights were not taken, or a judgement is none; the message says which
     ├── EngineStartFailed      a model that cannot be served, or an engine process that ended before it was ready
     ├── EngineBusy             the queue in front of an engine is full
-    ├── EngineStuck            no progress within a probe's deadline
-    │   └── EngineHeld         none was possible: its weights are being replaced
+    ├── EngineHeld             no progress within a probe's deadline, for weights are being replaced
     └── RequestRefused         the engine refuses this request: a prompt that is too long, a token that does not exist
 
     search.protocols.EngineDead   an engine is gone for good (the search knows this one, so it lives there)
@@ -27,12 +26,8 @@ class EngineBusy(EngineError):
     """The queue in front of an engine is full."""
 
 
-class EngineStuck(EngineError, TimeoutError):
-    """An engine made no progress within a deadline."""
-
-
-class EngineHeld(EngineStuck):
-    """Requests wait while an engine's weights are replaced."""
+class EngineHeld(EngineError, TimeoutError):
+    """An engine made no progress within a deadline, since requests wait while its weights are replaced."""
 
 
 class RequestRefused(EngineError, ValueError):

@@ -97,7 +97,7 @@ class Engines(Protocol):
         """Set once an engine is gone for good."""
         ...
 
-    def memory(self) -> Sequence[object]:
+    def memory(self) -> Sequence[str]:
         """What each engine holds, a line each."""
         ...
 
@@ -107,7 +107,7 @@ class Engines(Protocol):
 
     async def probe(self, deadline: float) -> None:
         """One small request to each engine; raises if one fails or makes no step within `deadline` seconds
-        (`EngineStuck`; `EngineHeld` if none was possible)."""
+        (`TimeoutError`; `EngineHeld` if none was possible)."""
         ...
 
     async def close(self) -> None: ...

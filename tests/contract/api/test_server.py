@@ -28,7 +28,7 @@ from ramify.api.server import (
 )
 from ramify.connections import ListenError, bind
 from ramify.engines import EngineConfig
-from ramify.engines.errors import EngineHeld, EngineStuck
+from ramify.engines.errors import EngineHeld
 from ramify.service.readiness import Readiness
 from ramify.service.serving import engine_config, vocabulary
 from ramify.settings import ProbeSettings, Settings, load
@@ -294,7 +294,7 @@ async def test_one_probe_that_finds_no_step_is_asked_again_before_the_engines_ar
             self.probes += 1
             await asyncio.sleep(0)
             if self.probes % 2:
-                raise EngineStuck("its deadline has passed")
+                raise TimeoutError("its deadline has passed")
 
     engines = Resumed()
     watching = asyncio.create_task(

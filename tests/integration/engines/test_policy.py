@@ -196,15 +196,15 @@ def test_a_draw_cancelled_while_it_waits_has_generated_nothing(
     prefix = engines.tokenizer.encode(PROMPT)
 
     async def go() -> int:
-        slots = engines.policy._slots
-        taken = await slots.acquire(slots.limit)
+        limiter = engines.policy._limiter
+        taken = await limiter.acquire(limiter.limit)
         waiting = asyncio.create_task(engines.policy.sample(prefix, Draw(n=2, max_tokens=4), [1, 2]))
-        await until(lambda: slots.waiting)
+        await until(lambda: limiter.waiting)
         waiting.cancel()
         with pytest.raises(SampleAborted) as aborted:
             await waiting
-        slots.release(taken)
-        assert (slots.taken, slots.waiting) == (0, 0)
+        limiter.release(taken)
+        assert (limiter.taken, limiter.waiting) == (0, 0)
         return aborted.value.tokens
 
     assert live_engines.run(go()) == 0
