@@ -30,15 +30,18 @@ MOST_ANSWERS = 64
 """Distinct answers sent of one search."""
 
 
-def options_of(record: type, prefix: str = "") -> type[Request]:
-    """The body that carries the parameters which a record declares: each may be absent, and has the type and bounds to
-    which the search itself holds it."""
+def options_of(record: type, name: str, about: str, prefix: str = "") -> type[Request]:
+    """Make the body that carries the parameters which a record declares.
+
+    Each may be absent, and has the type and bounds to which the search itself holds it. prefix: how the names of the
+    record's parameters begin.
+    """
     said = described(record)
     made: dict[str, Any] = {}
     for field in fields(record):
-        about = Field(default=None, description=said[field.name].replace("`None`", "`null`"))
-        made[field.name] = (_option(prefix + field.name) | None, about)
-    return create_model(record.__name__, __base__=Request, **made)
+        described_field = Field(default=None, description=said[field.name].replace("`None`", "`null`"))
+        made[field.name] = (_option(prefix + field.name) | None, described_field)
+    return create_model(name, __base__=Request, __doc__=about, __module__=__name__, **made)
 
 
 def _option(name: str) -> Any:
@@ -78,19 +81,17 @@ class Task(Request):
     )
 
 
-class Action(options_of(records.Action, "action.")):  # type: ignore[misc]  # a model that is made of a record
-    """What one edge of the tree is."""
-
-
-class Budget(options_of(records.BudgetLimits, "budget.")):  # type: ignore[misc]
-    """Whichever is met first ends the search."""
+Action = options_of(records.Action, "Action", "One edge of the tree.", "action.")
+Budget = options_of(
+    records.BudgetLimits, "Budget", "Limits, of which the first to be met ends the search.", "budget."
+)
 
 
 def _show_algorithms(schema: dict[str, Any]) -> None:
     schema["x-ramify-algorithms"] = {name: sorted(kind.parameters) for name, kind in ALGORITHMS.items()}
 
 
-class Search(options_of(records.SearchParams)):  # type: ignore[misc]
+class Search(options_of(records.SearchParams, "SearchParams", "")):  # type: ignore[misc]
     """How to search. A field that has no effect on the chosen algorithm is refused by name."""
 
     model_config = ConfigDict(json_schema_extra=_show_algorithms)
