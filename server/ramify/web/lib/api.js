@@ -7,8 +7,8 @@ export const key = {
   set: (secret) => (secret ? sessionStorage.setItem(SLOT, secret) : sessionStorage.removeItem(SLOT)),
 };
 
-/** What the server said no to: its own message, which names the field and the limit. */
-export class Refused extends Error {
+/** A refusal by the server, with its own message, which names the field and the limit. */
+export class Refusal extends Error {
   constructor(status, error) {
     super(error?.message ?? `the server answered ${status}`);
     this.status = status;
@@ -26,17 +26,17 @@ async function send(path, { method = "GET", body, signal } = {}) {
     response = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refused(0, { message: "the server does not answer: is `ramify serve` running?" });
+    throw new Refusal(0, { message: "the server does not answer: is `ramify serve` running?" });
   }
   if (response.ok) return response;
   const said = await response.json().catch(() => null);
-  throw new Refused(response.status, said?.error);
+  throw new Refusal(response.status, said?.error);
 }
 
 export const get = async (path, signal) => (await send(path, { signal })).json();
 export const post = async (path, body, signal) => (await send(path, { method: "POST", body, signal })).json();
 
-/** Events of an answer that is streamed, as [name, data]; ends with the stream. */
+/** Yield the events of a streamed answer as [name, data]. */
 export async function* stream(path, body, signal) {
   const response = await send(path, { method: "POST", body, signal });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();

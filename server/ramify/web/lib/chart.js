@@ -40,7 +40,7 @@ function line(points, i, rounds, x, y) {
   ];
 }
 
-/** Each line's name at its end, moved down where names would overlap. */
+/** Each line's name at its end, moved down if names would overlap. */
 function names(series, y) {
   const placed = series.map(({ name, points }, i) => ({ name: name.length > 24 ? `${name.slice(0, 23)}…` : name, i, at: y(points.at(-1).mean) + 4 })).sort((a, b) => a.at - b.at);
   placed.forEach((name, i) => {

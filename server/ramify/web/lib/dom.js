@@ -2,7 +2,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** An element; `on…` properties are listeners, `class`, `data-…` and `aria-…` are attributes, false leaves one out. */
+/** Make an element: `on…` properties are listeners, `class`, `data-…` and `aria-…` are attributes, false omits one. */
 export function el(tag, properties = {}, ...children) {
   return filled(document.createElement(tag), properties, children);
 }
@@ -63,12 +63,12 @@ export function icon(name) {
   );
 }
 
-/** A button that shows an icon and says what it does to those who do not see it. */
+/** A button that shows an icon and has a label for screen readers. */
 export function iconButton(name, label, onclick, more = {}) {
   return el("button", { type: "button", class: "icon-button", "aria-label": label, title: label, onclick, ...more }, icon(name));
 }
 
-/** Offer a file that was made here. */
+/** Offer a file made by the page as a download. */
 export function download(name, type, text) {
   const url = URL.createObjectURL(new Blob([text], { type }));
   el("a", { href: url, download: name }).click();

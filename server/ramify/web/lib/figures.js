@@ -1,10 +1,10 @@
-// Accuracies out of a release's figures, whatever its gate called them.
+// Accuracies among a release's figures, whatever its gate called them.
 
 const ACCURACY = /greedy|mean_at|mean@|pass_at|pass@|accuracy|searched/i;
-const COMPARED = /against|margin/i; // differences, which are no accuracies
+const COMPARED = /against|margin/i; // differences are not accuracies
 const inUnit = (x) => typeof x === "number" && x >= 0 && x <= 1;
 
-/** [{name, mean, low, high}] of every accuracy in [0, 1]; low and high are null where no interval was given. */
+/** [{name, mean, low, high}] of every accuracy in [0, 1]; low and high are null if no interval was given. */
 export function accuracies(figures, path = []) {
   const found = [];
   for (const [name, value] of Object.entries(figures ?? {})) {

@@ -1,6 +1,6 @@
-// What every page has: the bar, the theme, the API key, the help, and where things go wrong.
+// Parts of every page: the bar, the theme, the API key, the help, and the message when something goes wrong.
 
-import { Refused, get, key } from "./api.js";
+import { Refusal, get, key } from "./api.js";
 import { el, icon, iconButton, replace } from "./dom.js";
 
 const PAGES = [
@@ -9,7 +9,7 @@ const PAGES = [
   ["training", "/training", "Training"],
 ];
 
-/** Build the page's frame; `help` lists its keys as [keys, what they do]. Returns where the page's own content goes. */
+/** Build the page's frame; `help` lists its keys as [keys, what they do]. Returns the element for the page's own content. */
 export function frame(help = []) {
   const here = document.body.dataset.page;
   const main = el("main", { id: "main", tabindex: "-1" });
@@ -35,13 +35,13 @@ export function frame(help = []) {
   return main;
 }
 
-/** Whether a key press is text going into a field, and so no command. */
+/** True if a key press is text going into a field, and so no command. */
 export function typing(event) {
   const at = event.target;
   return event.ctrlKey || event.metaKey || event.altKey || at.isContentEditable || (at.matches?.("input:not([type=range]), textarea, select") ?? false);
 }
 
-/** Say something to those who listen rather than look. */
+/** Announce something to screen readers. */
 export function say(text) {
   const region = document.getElementById("said");
   if (region) region.textContent = text;
@@ -109,9 +109,9 @@ function showHelp(help) {
   ])));
 }
 
-/** What went wrong, and the way on. */
+/** Show an error and the way on. */
 export function failure(error) {
-  if (!(error instanceof Refused)) console.error(error);
+  if (!(error instanceof Refusal)) console.error(error);
   const keyed = error.status === 401 || error.status === 403;
   return el("div", { class: "failure", role: "alert" },
     el("strong", {}, keyed ? "This server wants an API key" : error.status === 404 ? "Not found" : "That did not work"),

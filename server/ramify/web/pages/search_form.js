@@ -1,5 +1,5 @@
 // The form of a search, made from the server's own OpenAPI document: its parameters, choices and bounds, which of them
-// each algorithm has, and the tasks. Only what was filled in is sent: every other default is the server's.
+// each algorithm has, and the tasks. Only fields that were filled in are sent: every other default is the server's.
 
 import { el, icon } from "../lib/dom.js";
 
@@ -80,7 +80,7 @@ export function askForm(api, parent, submit) {
   return form;
 }
 
-/** A schema without its references and without null, which only says that a field may be left out. */
+/** Resolve a schema's references and drop null, which only says that a field may be omitted. */
 function shape(api, schema) {
   if (schema.$ref) return shape(api, api.components.schemas[schema.$ref.split("/").pop()]);
   const [only] = (schema.anyOf ?? []).filter((one) => one.type !== "null");
@@ -91,7 +91,7 @@ function inputsOf(api, schema, without = []) {
   return Object.entries(schema.properties).filter(([name]) => !without.includes(name)).map(([name, property]) => inputOf(name, shape(api, property)));
 }
 
-/** {name, element, enable(whether), value()} for one property; value() is undefined where nothing was filled in. */
+/** {name, element, enable(whether), value()} for one property; value() is undefined if nothing was filled in. */
 function inputOf(name, schema) {
   const [control, read] = controlOf(schema);
   const element = field(spoken(name), control, schema.description);

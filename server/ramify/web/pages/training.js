@@ -1,4 +1,4 @@
-// Releases: which is served, what their gates said, how accuracy went from round to round.
+// Releases: the served one, the figures of their gates, and accuracy from round to round.
 
 import { get } from "../lib/api.js";
 import { chart } from "../lib/chart.js";

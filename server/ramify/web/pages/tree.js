@@ -77,7 +77,7 @@ function open(reply) {
   goTo();
 }
 
-/** #node=12&simulation=30: what is selected, and how far the replay is. */
+/** #node=12&simulation=30: the selected node, and the place of the replay. */
 function fromAddress(view, model, slider) {
   const wanted = new URLSearchParams(location.hash.slice(1));
   if (wanted.has("simulation")) slider.go(Number(wanted.get("simulation")));

@@ -1,18 +1,19 @@
-// What selection makes of a node's arms, recomputed from the log by design.md §3.
+// The scores that selection gives a node's arms, recomputed from the logged tree as server/ramify/search/selection.py
+// computes them while it searches.
 //
 // PUCT (AlphaZero's pseudocode): with n(a) = N(a) + O(a), score(a) = Q(a) + c(s)·P(a)·√max(1, Σn) / (1 + n(a)),
 // c(s) = c_init + ln((Σn + c_base + 1) / c_base). In a logged tree nothing is in flight: O = 0 and n = N.
-// Thompson: Beta(κq + w, κ(1 − q) + n − w), q the arm's model value, n its visits, w the sum of their values; a draw of it
-// counts by the policy's probability that the arm brings an answer not yet known (server/ramify/search/selection.py).
+// Thompson: Beta(κq + w, κ(1 − q) + n − w), with q the arm's model value, n its visits and w the sum of their values; a
+// draw from it is multiplied by the policy's probability that the arm brings an answer not yet known.
 
 const NOTHING_NEW = 0.01;
 const FLOOR = 1e-3;
 
-/** Whether "draw afresh here" is an arm beside the children. */
+/** True if "draw afresh here" is an arm beside the children. */
 export const widens = (params) =>
   params.algorithm === "mcts" || params.algorithm === "gumbel" ? params.expand === "path" || params.widen : false;
 
-/** By node id: the policy's probability that a draw below it ends in an answer that is not yet known; 0 below 1 %. */
+/** Compute, by node id, the policy's probability that a draw below it ends in a new answer; 0 if that is below 1 %. */
 export function unseenBelow(model) {
   const seen = new Float64Array(model.nodes.length);
   for (let id = model.nodes.length - 1; id >= 0; id--) {
@@ -27,7 +28,7 @@ export function unseenBelow(model) {
 
 const modelValue = (node, parent) => node.value ?? node.outcome ?? parent.value ?? 0.5;
 
-/** The model's value of a node; of one that was not judged, as a prompt is not, the mean of what was drawn from there. */
+/** The model's value of a node; if it was not judged, as a prompt is not, the mean of what was drawn from it. */
 function freshValue(node, children) {
   const judged = children.filter((child) => child.value != null);
   if (node.value != null || !judged.length) return modelValue(node, node);
@@ -35,7 +36,7 @@ function freshValue(node, children) {
   return judged.reduce((sum, child) => sum + child.multiplicity * child.value, 0) / drawn;
 }
 
-/** Every child and, where the search widens, the fresh arm (node null); `open` says whether selection may take it. */
+/** List every child and, if the search widens, the fresh arm (node null); `open` arms are those selection may take. */
 export function armsAt(model, node, unseen) {
   const fresh = widens(model.params);
   const children = node.children.map((id) => model.nodes[id]);
@@ -67,7 +68,7 @@ export function armsAt(model, node, unseen) {
   return arms;
 }
 
-/** The terms of every open arm's PUCT score; `arms` are those that selection compares. */
+/** Compute the terms of every arm's PUCT score; `arms` are those that selection compares. */
 export function puct(arms, { c_init, c_base }) {
   const total = arms.reduce((sum, arm) => sum + arm.n, 0);
   const c = c_init + Math.log((total + c_base + 1) / c_base);
@@ -79,7 +80,8 @@ export function puct(arms, { c_init, c_base }) {
   });
 }
 
-/** Node to κ, the visits that its model value counts for: steps are left to where the complete answers end, on average. */
+/** Return the function from a node to κ, the visits that its model value counts for. It grows with the steps that are
+ * left until the mean depth of complete answers. */
 function kappaAt({ params, nodes, completions }) {
   const { kappa, kappa_growth: growth } = params;
   if (!growth) return () => kappa;
@@ -88,7 +90,7 @@ function kappaAt({ params, nodes, completions }) {
   return (node) => (kappa * (growth ** Math.min(100, Math.max(0, end - node.depth - 1)) - 1)) / (growth - 1);
 }
 
-/** The Beta that Thompson sampling draws an arm's value from. */
+/** Compute the Beta distribution that Thompson sampling draws an arm's value from. */
 export function beta({ kappa, model, n, w }) {
   const a = Math.max(FLOOR, kappa * model + w);
   const b = Math.max(FLOOR, kappa * (1 - model) + n - w);

@@ -1,6 +1,6 @@
-// Where each node stands: depth runs to the right, one column a depth, siblings below one another (d3-hierarchy's tidy
-// tree, 5 ms for 2,000 nodes). A column is as wide as its labels need, within bounds;
-// of many the longest twentieth is shortened, so that one odd text does not narrow every other column.
+// Places of the nodes: depth runs to the right, one column a depth, siblings below one another (d3-hierarchy's tidy
+// tree, 5 ms for 2,000 nodes). A column is as wide as its labels need, within bounds; of many labels the longest
+// twentieth is shortened, so that one odd text does not narrow every other column.
 
 import { hierarchy, tree } from "../vendor/d3-hierarchy.js";
 

@@ -1,4 +1,4 @@
-// What colours, shapes and widths mean; only shapes that the tree has.
+// The meaning of colours, shapes and widths; only shapes that the tree has.
 
 import { el, replace, svg } from "../lib/dom.js";
 import { KINDS, kindOf } from "./model.js";

@@ -1,8 +1,8 @@
-// A tree as the page needs it: the logged document, and what can be told from it.
+// A tree as the page needs it: the logged document, and figures derived from it.
 
 import { oneLine } from "../lib/format.js";
 
-/** What a node is, for its shape: one word, told from its record alone. */
+/** The kind of a node, for its shape: one word, from its record alone. */
 export function kindOf(node) {
   if (node.outcome !== null) return node.outcome >= 1 ? "right" : "wrong";
   if (node.terminal === "truncated") return "truncated";
@@ -82,7 +82,7 @@ export class Model {
   }
 }
 
-/** Take what a `search.progress` event tells into a growing tree. */
+/** Merge the nodes of a `search.progress` event into a growing tree. */
 export function grow(nodes, news) {
   for (const told of news) {
     const known = nodes[told.id];

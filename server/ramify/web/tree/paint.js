@@ -1,6 +1,6 @@
 // One frame of the tree on a canvas. What lies outside is not drawn; edges of a kind are one path; nodes become bars
-// where shapes would not fit; a label is drawn where no label of more visits is in its way, without its
-// figures where only those would be, and shortened where it would reach the next column.
+// if shapes would not fit. A label is drawn if no label of more visits is in its way, without its figures if only those
+// are in the way, and shortened if it would reach the next column.
 
 import { unit, whole } from "../lib/format.js";
 import { kindOf, meanOf } from "./model.js";
@@ -11,8 +11,8 @@ const FONT = 12.5;
 const SMALL = 11;
 const CELL = 4;
 
-/** scene: {model, laid, camera, palette, colour, born, time, visits, selected, hits, hit}; returns what was labelled
- * and where, for pointing at: [{placed, x, y, width, height}]. */
+/** scene: {model, laid, camera, palette, colour, born, time, visits, selected, hits, hit}; returns the labels
+ * and their places, for pointing at: [{placed, x, y, width, height}]. */
 export function paint(context, scene) {
   const { camera, palette } = scene;
   context.fillStyle = palette.canvas;
@@ -89,7 +89,7 @@ function edges(context, scene) {
   context.stroke(chosen);
 }
 
-/** The colour of a node: the figure that was asked for, as it was at this time where that is known. */
+/** The colour of a node: the chosen figure, as it was at this time if that is known. */
 export function figureOf(scene, node) {
   if (scene.colour === "prior") return node.parent === null ? null : (node.prior ?? null);
   return scene.colour === "mean" ? meanOf(node) : (node.value ?? node.outcome);
@@ -177,7 +177,7 @@ function placeLabels(scene, shown) {
   return found;
 }
 
-/** Take the rows that a label of this height needs around y, if all of them are free; whether they were. */
+/** Take the rows that a label of this height needs around y if all of them are free, and return whether they were. */
 function take(rows, y, height) {
   const from = Math.max(0, Math.floor((y - height / 2) / CELL) + 8);
   const to = Math.floor((y + height / 2) / CELL) + 8;
@@ -192,7 +192,7 @@ export function shortened(text, characters) {
 
 const hiddenLine = (at) => `+${whole(at.hidden)} hidden`;
 
-/** A label in one line; of a collapsed node, how much it hides comes before its text does. */
+/** A label in one line. For a collapsed node, the count of hidden nodes comes before its text. */
 function oneLineLabel(scene, { placed, characters }) {
   const text = scene.model.label(placed.node);
   if (!placed.hidden) return shortened(text, characters);

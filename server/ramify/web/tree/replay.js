@@ -1,9 +1,9 @@
 // The tree as it was after a simulation.
 //
-// The log says of each node which simulation made it, and of each complete answer which simulation drew it. Visits over
-// time are not logged. They follow from the answers where every backup ended at one (`expand: path`, best-of-n) or from
-// the expansions where each simulation expanded one node (`expand: step`). Whether they do in this tree is not assumed:
-// the count at the end is compared with the logged visits of every node, and only where all agree is it shown as visits.
+// The log has the simulation that made each node, and the one that drew each complete answer. Visits over time are not
+// logged. They follow from the answers if every backup ended at one (`expand: path`, best-of-n), or from the expansions
+// if each simulation expanded one node (`expand: step`). This is not assumed of a tree: the counts at the end are
+// compared with the logged visits of every node, and are shown as visits only if all agree.
 
 /** {last, exact, visits(t): array by node id or null, made(t): array of booleans}. Time is a simulation's number;
  * `last` + 1 is the end, when a final rollout (simulation 0) is there too. */

@@ -1,4 +1,4 @@
-// The shape of a node by what it is, so that nothing hangs on colour alone. One description for canvas and SVG: a path
+// The shape of a node by its kind, so that nothing depends on colour alone. One description for canvas and SVG: a path
 // around (0, 0) of radius 1, whether it is filled, and the sign drawn over it.
 
 const SQUARE = "M-.9-.9H.9V.9H-.9Z";

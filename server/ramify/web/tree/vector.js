@@ -1,4 +1,4 @@
-// The tree as an SVG file: all of what is shown, at its own size, in the colours of the page.
+// The tree as an SVG file: everything that is shown, at its own size, in the colours of the page.
 
 import { svg } from "../lib/dom.js";
 import { kindOf } from "./model.js";

@@ -1,4 +1,4 @@
-// The drawing that one can hold: pan, zoom, point, walk by keys, collapse, replay.
+// The interactive drawing: pan, zoom, point, walk by keys, collapse, replay.
 
 import { select } from "../vendor/d3-selection.js";
 import { zoom, zoomIdentity } from "../vendor/d3-zoom.js";
@@ -214,7 +214,7 @@ export class TreeView {
     event.preventDefault();
   }
 
-  /** The node that a key leads to; undefined where it leads nowhere. */
+  /** The node that a key leads to; undefined if it leads nowhere. */
   #step(key) {
     const { by, placed } = this.scene.laid;
     const selected = this.scene.selected;
