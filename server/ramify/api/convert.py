@@ -14,7 +14,7 @@ from ramify.search.run import Progress
 from ramify.search.tree import Node, Tree
 from ramify.service.ids import search_id
 from ramify.service.search_spec import Branch, Message, SearchSpec
-from ramify.service.search_state import state_of
+from ramify.service.search_state import release_of
 from ramify.service.searches import RunningSearch
 
 
@@ -107,20 +107,19 @@ def link_of(tree_id: str) -> wire.TreeLink:
 
 def search_reply(tree: Tree, serving: Serving, n: int) -> wire.SearchReply:
     """An ended search."""
-    state = state_of(tree, serving.release)
     return wire.SearchReply(
-        id=state.id,
-        created=int(state.created_at),
-        model=state.model,
-        status=state.status,
-        stop_reason=state.stop_reason,
-        answer=answer_of(state.answer) if state.answer else None,
-        candidates=[answer_of(a) for a in state.candidates[:n]],
+        id=search_id(tree.id),
+        created=int(tree.created_at),
+        model=tree.model,
+        status=tree.status,
+        stop_reason=tree.stop_reason,
+        answer=answer_of(tree.answer) if tree.answer else None,
+        candidates=[answer_of(a) for a in tree.candidates[:n]],
         verdict=answer_verdict_of(tree.verdict) if tree.verdict else None,
-        tree=link_of(state.tree_id),
-        release=state.release,
+        tree=link_of(tree.id),
+        release=release_of(tree, serving),
         usage=usage_of(tree),
-        error=state.error,
+        error=tree.error,
     )
 
 

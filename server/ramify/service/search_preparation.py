@@ -41,6 +41,8 @@ DEFAULT_MAX_TOKENS = Sampling().max_tokens
 
 @dataclass(frozen=True, slots=True)
 class PreparedSearch:
+    """A tree that has only its root, and what it takes to grow it."""
+
     tree: Tree
     task: Task
     deadline: float
@@ -48,28 +50,31 @@ class PreparedSearch:
 
     @property
     def tokens(self) -> int:
-        """Generated tokens that it may cost."""
+        """Tokens that the search may generate."""
         assert self.tree.params.budget.tokens is not None
         return self.tree.params.budget.tokens
 
 
 @dataclass(frozen=True, slots=True)
 class SearchPreparer:
+    """Prepares searches for the model that is served, within the server's caps."""
+
     engines: Engines
     caps: RequestCaps
     now: Callable[[], float]
     """Unix seconds."""
 
-    def prepare(self, ask: SearchSpec) -> PreparedSearch:
-        """Raises `ServiceError` naming the field."""
-        if ask.model is not None and ask.model != self.engines.serving.name:
-            raise unknown_model(ask.model, self.engines.serving.name)
-        if ask.branch is not None:
-            ask = inherited(ask, ask.branch, self.engines.serving)
-        name, problem, task, ask = self._task(ask)
-        prompt, tokens = self._prompt(ask)
-        sampling = self._sampling(ask, len(tokens))
-        params, sampling = self._params(ask, sampling)
+    def prepare(self, spec: SearchSpec) -> PreparedSearch:
+        """Check a search and fill in its defaults. Raises `ServiceError` that names the field at fault."""
+        if spec.model is not None and spec.model != self.engines.serving.name:
+            raise unknown_model(spec.model, self.engines.serving.name)
+        if spec.branch is not None:
+            spec = inherited(spec, spec.branch, self.engines.serving)
+        name, problem, task, spec = self._task(spec)
+        prompt, tokens = self._prompt(spec)
+        budget = self._limits(spec.search.get("budget", {}))
+        sampling = self._sampling(spec, budget, len(tokens))
+        params, sampling = self._params(spec, budget, sampling)
         if not self.engines.serving.judged and needs_judging(params):
             raise no_value_model("search.algorithm")
         if params.grader == "verifier" and name not in registry.gradable():
@@ -86,35 +91,35 @@ class SearchPreparer:
             prompt_tokens=tuple(tokens),
             params=params,
             sampling=sampling,
-            seed=secrets.randbits(53) if ask.seed is None else ask.seed,
+            seed=secrets.randbits(53) if spec.seed is None else spec.seed,
             task=name,
             problem=problem,
-            train=ask.train,
-            parent_tree=ask.branch.tree.id if ask.branch else None,
-            origin=branch_origin(ask.branch) if ask.branch else None,
+            train=spec.train,
+            parent_tree=spec.branch.tree.id if spec.branch else None,
+            origin=branch_origin(spec.branch) if spec.branch else None,
         )
-        return PreparedSearch(tree, task, self._deadline(ask))
+        return PreparedSearch(tree, task, self._deadline(spec))
 
-    def _prompt(self, ask: SearchSpec) -> tuple[str, list[int]]:
-        if ask.branch is not None:
-            return branch_prompt(ask.branch, self.engines.max_model_len)
-        length = len(ask.prompt or "") + sum(len(m.content) for m in ask.messages)
-        where = "messages" if ask.prompt is None else "prompt"
+    def _prompt(self, spec: SearchSpec) -> tuple[str, list[int]]:
+        if spec.branch is not None:
+            return branch_prompt(spec.branch, self.engines.max_model_len)
+        length = len(spec.prompt or "") + sum(len(m.content) for m in spec.messages)
+        field = "messages" if spec.prompt is None else "prompt"
         if length > self.caps.prompt_chars:
             raise BadRequest(
-                f"has {length} characters; at most {self.caps.prompt_chars} are taken", param=where
+                f"has {length} characters; at most {self.caps.prompt_chars} are taken", param=field
             )
-        if isinstance(ask.prompt, str):
-            text, tokens = ask.prompt, self.engines.tokenizer.encode(ask.prompt)
+        if isinstance(spec.prompt, str):
+            text, tokens = spec.prompt, self.engines.tokenizer.encode(spec.prompt)
         else:
-            tokens = self._ids(ask.prompt) if ask.prompt is not None else self._chat(ask, where)
+            tokens = self._ids(spec.prompt) if spec.prompt is not None else self._chat(spec, field)
             text = self.engines.tokenizer.decode(tokens)
         if not tokens:
-            raise BadRequest("must not be empty", param=where)
+            raise BadRequest("must not be empty", param=field)
         if len(tokens) >= self.engines.max_model_len:
             raise BadRequest(
                 f"has {len(tokens)} tokens; the model takes {self.engines.max_model_len}, the answer included",
-                param=where,
+                param=field,
             )
         return text, tokens
 
@@ -125,21 +130,21 @@ class SearchPreparer:
             )
         return list(prompt)
 
-    def _chat(self, ask: SearchSpec, where: str) -> list[int]:
+    def _chat(self, spec: SearchSpec, field: str) -> list[int]:
         try:
-            return self.engines.tokenizer.encode_chat([m.fields() for m in ask.messages], ask.template)
+            return self.engines.tokenizer.encode_chat([m.fields() for m in spec.messages], spec.template)
         except ValueError as error:
             raise BadRequest(
-                f"cannot be put through the chat template: {str(error)[:200]}", param=where
+                f"cannot be put through the chat template: {str(error)[:200]}", param=field
             ) from error
 
-    def _sampling(self, ask: SearchSpec, prompt_tokens: int) -> Sampling:
+    def _sampling(self, spec: SearchSpec, budget: BudgetLimits, prompt_tokens: int) -> Sampling:
         room = self.engines.max_model_len - prompt_tokens
-        budget = ask.search.get("budget", {}).get("tokens", self.caps.budget_tokens)
+        most = budget.tokens or self.caps.budget_tokens
         default = min(
-            self.engines.serving.max_tokens or DEFAULT_MAX_TOKENS, room, budget, self.caps.answer_tokens
+            self.engines.serving.max_tokens or DEFAULT_MAX_TOKENS, room, most, self.caps.answer_tokens
         )
-        sampling = Sampling(**{"max_tokens": default, **ask.sampling})
+        sampling = Sampling(**{"max_tokens": default, **spec.sampling})
         if sampling.max_tokens > self.caps.answer_tokens:
             raise over("sampling.max_tokens", sampling.max_tokens, self.caps.answer_tokens)
         if sampling.max_tokens > room:
@@ -150,31 +155,32 @@ class SearchPreparer:
             )
         return sampling
 
-    def _params(self, ask: SearchSpec, sampling: Sampling) -> tuple[SearchParams, Sampling]:
-        """How to search, and how to draw for it."""
-        fields = dict(ask.search)
+    def _params(
+        self, spec: SearchSpec, budget: BudgetLimits, sampling: Sampling
+    ) -> tuple[SearchParams, Sampling]:
+        """Return the search's parameters, and the sampling that goes with them."""
+        fields = {**spec.search, "budget": budget}
         algorithm = fields.pop("algorithm", SearchParams().algorithm)
         try:
             defaults = search_params(algorithm)
             if "action" in fields:
                 fields["action"] = self._action(fields["action"], defaults.action)
-            fields["budget"] = self._limits(fields.get("budget", {}))
             params = search_params(algorithm, **fields)
             if "action" not in fields and self.engines.serving.action is not None:
                 params = replace(params, action=self.engines.serving.action)
             if "max_depth" not in fields:
                 params = without_cuts(params, sampling)
             params = replace(params, budget=self._budget(params, sampling))
-            if ask.greedy_by_habit and sampling.temperature == 0 and repeats(params):
+            if spec.greedy_by_habit and sampling.temperature == 0 and repeats(params):
                 sampling = replace(sampling, temperature=Sampling().temperature)
             check_sampling(params, sampling)
         except ParamError as error:
-            where = error.field if error.field.startswith("sampling.") else f"search.{error.field}"
-            raise BadRequest(str(error.message), param=where) from error
+            param = error.field if error.field.startswith("sampling.") else f"search.{error.field}"
+            raise BadRequest(error.message, param=param) from error
         return params, sampling
 
     def _limits(self, given: Mapping[str, Any]) -> BudgetLimits:
-        """Simulations that nobody asked for are never more than the server takes."""
+        """Return the budget asked for. Simulations that nobody named are never more than the server takes."""
         limits = BudgetLimits(**given)
         if "simulations" in given:
             return limits
@@ -204,34 +210,36 @@ class SearchPreparer:
             nodes=budget.nodes or caps.budget_nodes,
         )
 
-    def _deadline(self, ask: SearchSpec) -> float:
-        if ask.deadline is not None and ask.deadline > self.caps.deadline_seconds:
-            raise over("deadline", ask.deadline, self.caps.deadline_seconds)
-        return ask.deadline or self.caps.deadline_seconds
+    def _deadline(self, spec: SearchSpec) -> float:
+        if spec.deadline is not None and spec.deadline > self.caps.deadline_seconds:
+            raise over("deadline", spec.deadline, self.caps.deadline_seconds)
+        return spec.deadline or self.caps.deadline_seconds
 
-    def _said(self, ask: SearchSpec) -> str:
-        """The text of the prompt; none of a conversation, or if it holds token ids that do not exist."""
-        if isinstance(ask.prompt, tuple):
-            known = all(0 <= token < self.engines.serving.vocabulary for token in ask.prompt)
-            return self.engines.tokenizer.decode(ask.prompt) if known else ""
-        return ask.prompt or ""
+    def _said(self, spec: SearchSpec) -> str:
+        """Return the text of the prompt; an empty one for a conversation and for token ids that do not exist."""
+        if isinstance(spec.prompt, tuple):
+            known = all(0 <= token < self.engines.serving.vocabulary for token in spec.prompt)
+            return self.engines.tokenizer.decode(spec.prompt) if known else ""
+        return spec.prompt or ""
 
-    def _task(self, ask: SearchSpec) -> tuple[str, Mapping[str, Any], Task, SearchSpec]:
-        """The task, and the ask with its prompt in the task's own form where it stated its problem."""
-        name = ask.task or self.engines.serving.task or "none"
-        problem = ask.problem
-        if problem is None and (stated := registry.stated(name, self._said(ask))):
+    def _task(self, spec: SearchSpec) -> tuple[str, Mapping[str, Any], Task, SearchSpec]:
+        """Return the task's name and problem, the task itself, and the spec.
+
+        If the prompt states a problem of the task, the spec's prompt is in the task's own words."""
+        name = spec.task or self.engines.serving.task or "none"
+        problem = spec.problem
+        if problem is None and (stated := registry.stated(name, self._said(spec))):
             problem, prompt = stated
-            if isinstance(ask.prompt, str):
-                ask = replace(ask, prompt=prompt)  # worded as the model was trained on it
-        if problem is None and ask.task is None:
+            if isinstance(spec.prompt, str):
+                spec = replace(spec, prompt=prompt)  # worded as the model was trained on it
+        if problem is None and spec.task is None:
             name = "none"  # the model's own task, but this prompt is no problem of it
         try:
-            return name, problem or {}, registry.task(name, problem or {}), ask
+            return name, problem or {}, registry.task(name, problem or {}), spec
         except UnknownTask as error:
             raise BadRequest(error.message, param="task.name") from error
         except BadProblem as error:
-            field = "" if ask.problem is None or error.field == "problem" else f".{error.field}"
+            field = "" if spec.problem is None or error.field == "problem" else f".{error.field}"
             raise BadRequest(error.message, param=f"task.problem{field}") from error
 
 
@@ -247,6 +255,7 @@ def worst_case(params: SearchParams, sampling: Sampling) -> int:
 
 
 def over(param: str, value: float, cap: float) -> BadRequest:
+    """Refuse a value above the server's cap."""
     return BadRequest(f"is {value:g}; this server takes at most {cap:g}", param=param)
 
 
@@ -266,14 +275,14 @@ def unknown_model(asked: str, served: str) -> ServiceError:
 # -- searching on from a node of a logged tree ------------------------------------------------------------------
 
 
-def inherited(ask: SearchSpec, branch: Branch, serving: Serving) -> SearchSpec:
-    """The ask with the parent's task and problem. Raises `ServiceError`."""
+def inherited(spec: SearchSpec, branch: Branch, serving: Serving) -> SearchSpec:
+    """Give a branch the task and the problem of its parent. Raises `ServiceError`."""
     tree, node = branch.tree, branch.node
     if node >= len(tree.nodes):
         raise BadRequest(f"is {node}; the tree has nodes 0 to {len(tree.nodes) - 1}", param="node")
     if tree.nodes[node].terminal in ("eos", "stop"):
         raise BadRequest(
-            f"is {node}, where the answer is finished: branch from a node above it", param="node"
+            f"is {node}, at which the answer is finished: branch from a node above it", param="node"
         )
     if tree.model != serving.name:
         raise ServiceError(
@@ -283,11 +292,11 @@ def inherited(ask: SearchSpec, branch: Branch, serving: Serving) -> SearchSpec:
             param="tree",
         )
     problem = tree.problem if tree.task not in (None, "none") else None
-    return replace(ask, task=tree.task or "none", problem=problem, train=ask.train and tree.train)
+    return replace(spec, task=tree.task or "none", problem=problem, train=spec.train and tree.train)
 
 
 def branch_prompt(branch: Branch, max_model_len: int) -> tuple[str, list[int]]:
-    """The new tree's prompt, as text and as token ids. Raises `BadRequest`."""
+    """Return a branch's prompt, as text and as token ids. Raises `BadRequest`."""
     tree = branch.tree
     lineage = tree.lineage(tree.nodes[branch.node])
     tokens = tree.sequence(lineage[-1])
@@ -300,6 +309,7 @@ def branch_prompt(branch: Branch, max_model_len: int) -> tuple[str, list[int]]:
 
 
 def branch_origin(branch: Branch) -> Origin:
+    """Return what a branch's prompt already holds of the answer."""
     tree = branch.tree
     node = tree.nodes[branch.node]
     before = tree.origin.tokens if tree.origin else 0

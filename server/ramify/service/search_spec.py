@@ -1,4 +1,4 @@
-"""A search as it was asked for: only what the asker said, each value already within its bounds."""
+"""A search as it was asked for: only what the caller said, each value already within its bounds."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Message:
     role: str
     content: str
     name: str | None = None
-    """Who speaks, for templates that say it."""
+    """Name of the speaker, for templates that show it."""
 
     def fields(self) -> dict[str, str]:
-        """As a chat template reads it."""
+        """Return the message as a chat template reads it."""
         named = {} if self.name is None else {"name": self.name}
         return {"role": self.role, "content": self.content, **named}
 
@@ -34,6 +34,8 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class SearchSpec:
+    """Everything that a caller may say about one search."""
+
     prompt: str | tuple[int, ...] | None = None
     """Text or token ids to continue; `None` if `messages` or a `branch` are given."""
     messages: tuple[Message, ...] = ()
@@ -41,17 +43,19 @@ class SearchSpec:
     template: Mapping[str, Any] = field(default_factory=dict)
     """Variables of the chat template."""
     branch: Branch | None = None
-    """In place of a prompt; the task and its problem are then the tree's own."""
+    """Stands in place of a prompt; the task and its problem are then the tree's own."""
     model: str | None = None
     task: str | None = None
     problem: Mapping[str, Any] | None = None
     search: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `SearchParams` that were given; `action` and `budget` are mappings of the same kind."""
+    """Fields of `SearchParams` that were given; `action` and `budget` are mappings of the same kind. Fields left out
+    take the defaults of algorithm, model and server, which are known only when the search is prepared."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Sampling` that were given."""
     greedy_by_habit: bool = False
-    """A temperature of 0 is what the client always sends: a search that could find nothing at it takes the default."""
+    """True if the client sends a temperature of 0 without meaning it: a search that finds nothing new at 0 then takes
+    the default."""
     seed: int | None = None
     train: bool = True
     deadline: float | None = None
-    """Seconds from the request's arrival, waiting included; `None`: the server's own."""
+    """Seconds from the request's arrival, waiting included; `None`: the server's default."""

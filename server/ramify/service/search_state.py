@@ -1,55 +1,22 @@
-"""How a search looks to its asker: its state, why it has no answer, and which nodes have changed."""
+"""How a search looks to its caller: its release, the failure in place of an answer, and the nodes that changed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import islice
 
-from ramify.search.records import Answer, Status, StopReason, Usage
+from ramify.engines import Serving
 from ramify.search.tree import Node, Tree
 from ramify.service.errors import SearchFailed, ServiceError, from_engine
 from ramify.service.ids import search_id
 
 
-@dataclass(frozen=True, slots=True)
-class SearchState:
-    """A search, running or ended, as its asker sees it."""
-
-    id: str
-    tree_id: str
-    created_at: float
-    model: str
-    release: str
-    status: Status
-    stop_reason: StopReason | None
-    answer: Answer | None
-    """The best so far, where it runs."""
-    candidates: tuple[Answer, ...]
-    usage: Usage
-    error: str | None
-    tree: Tree
-
-
-def state_of(tree: Tree, release: str) -> SearchState:
-    """The state of an ended search. `release` is said where no node says which one wrote it."""
-    return SearchState(
-        id=search_id(tree.id),
-        tree_id=tree.id,
-        created_at=tree.created_at,
-        model=tree.model,
-        release=tree.releases[0] if tree.releases else release,
-        status=tree.status,
-        stop_reason=tree.stop_reason,
-        answer=tree.answer,
-        candidates=tuple(tree.candidates),
-        usage=tree.usage,
-        error=tree.error,
-        tree=tree,
-    )
+def release_of(tree: Tree, serving: Serving) -> str:
+    """Return the release that wrote a tree; if no node says so, the one that is served."""
+    return tree.releases[0] if tree.releases else serving.release
 
 
 def failure(tree: Tree, cause: Exception | None) -> ServiceError | None:
-    """Why an ended search has nothing to send; `None` if it has an answer, or if its asker ended it.
+    """Return why an ended search has nothing to send; `None` if it has an answer, or if its caller ended it.
 
     cause: the exception that ended it, if one did (`Search.failure`)."""
     if tree.answer is not None or tree.status in ("complete", "cancelled"):
@@ -68,21 +35,21 @@ def failure(tree: Tree, cause: Exception | None) -> ServiceError | None:
 
 
 MOST_NODES = 500
-"""Nodes told at once."""
+"""Nodes in one message."""
 
 _Seen = tuple[int, int, float | None, float | None, bool]
 
 
 class TreeDelta:
-    """What one listener has been told of one tree."""
+    """The nodes of a growing tree that are new to one listener, or have changed since it was told of them."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._told: list[_Seen] = []
-        """By node id; nodes are told in the order of their ids, so parents come before their children."""
+        """State of each node when it was told, by id. Nodes go in the order of their ids, parents before children."""
 
     def news(self, most: int = MOST_NODES) -> list[Node]:
-        """At most `most` nodes to tell: new ones first, then those that changed. They count as told from here on."""
+        """Return at most `most` nodes, new ones first, then those that changed. They count as told from here on."""
         nodes = self._tree.nodes
         known = len(self._told)
         new = nodes[known : known + most]

@@ -107,7 +107,7 @@ class Searches:
     _lives: set[asyncio.Task[Tree]] = field(default_factory=set)
 
     async def start(
-        self, ask: SearchSpec, caller: Caller, once: IdempotencyKey | None = None
+        self, spec: SearchSpec, caller: Caller, once: IdempotencyKey | None = None
     ) -> RunningSearch | ReplayedAnswer:
         """Admit a search and start it. Cancelled while it waits, nothing was started and nothing is logged.
 
@@ -120,7 +120,7 @@ class Searches:
             raise ServiceError("engine_unavailable", ENGINE_DIED, retry_after=30)
         if once is None:  # an answer that was kept needs no room
             self.admission.check(caller.key_id)
-        prepared = self.preparer.prepare(ask if caller.train else replace(ask, train=False))
+        prepared = self.preparer.prepare(spec if caller.train else replace(spec, train=False))
         if once is None:
             return await self._admit(prepared, caller, None, arrived)
         search = search_id(prepared.tree.id)

@@ -20,8 +20,9 @@ from ramify.search import records
 from ramify.search.cutting import first_stop
 from ramify.search.tree import Node, Tree
 from ramify.service.completion_spec import PREFIX
+from ramify.service.ids import search_id
 from ramify.service.ports import Tokenizer
-from ramify.service.search_state import state_of
+from ramify.service.search_state import release_of
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -160,13 +161,13 @@ def json_of(reply: AnyCompletion) -> bytes:
 
 def searched(tree: Tree, body: Body, serving: Serving, tokenizer: Tokenizer) -> AnyCompletion:
     """Make a reply whose choices are the best `n` answers of an ended search. `usage` is the whole tree's."""
-    state, usage = state_of(tree, serving.release), tree.usage
+    release, usage = release_of(tree, serving), tree.usage
     chat = isinstance(body, ChatRequest)
     fields: Json = {
         "id": PREFIX["chat" if chat else "completion"] + tree.id.removeprefix("tree_"),
         "created": int(tree.created_at),
         "model": tree.model,
-        "system_fingerprint": state.release,
+        "system_fingerprint": release,
         "usage": Usage(
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
@@ -174,10 +175,10 @@ def searched(tree: Tree, body: Body, serving: Serving, tokenizer: Tokenizer) -> 
         ),
         "ramify": Searched(
             tree=convert.link_of(tree.id),
-            search_id=state.id,
-            status=state.status,
-            stop_reason=state.stop_reason,
-            release=state.release,
+            search_id=search_id(tree.id),
+            status=tree.status,
+            stop_reason=tree.stop_reason,
+            release=release,
             temperature=tree.sampling.temperature,
             truncated_answers=tree.truncated,
             without_effect=without_effect(body),
