@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from fakes import FakePolicy, FakeScorer, FakeTask, encode, letters
 from ramify.evaluation.methods import Method
-from ramify.evaluation.problems import Problem
 from ramify.evaluation.runner import ProblemRefused
+from ramify.rewards.verifier import Example
 from ramify.search.records import Sampling
 from ramify.search.run import Search
 from ramify.search.tree import Tree
@@ -39,11 +39,9 @@ async def grow(method: Method, tokens: int, seed: int = 0) -> Tree:
     return tree
 
 
-def problem(index: int, answer: str = "b") -> Problem:
+def problem(index: int, answer: str = "b") -> Example:
     """Right where the last line is `answer`."""
-    return Problem(
-        index, f"p{index}", PROMPT, (), "exact", {"answer": answer}, "even" if index % 2 == 0 else "odd"
-    )
+    return Example(f"p{index}", PROMPT, (), "exact", {"answer": answer}, "even" if index % 2 == 0 else "odd")
 
 
 @dataclass
@@ -58,14 +56,15 @@ class FakeBackend:
     refuse: int | None = None
     """Index of the problem that is refused."""
 
-    async def grow(self, problem: Problem, method: Method, tokens: int, seed: int) -> Tree:
-        self.asked.append((problem.index, method.name, tokens, seed))
-        if problem.index == self.refuse:
+    async def grow(self, problem: Example, method: Method, tokens: int, seed: int) -> Tree:
+        index = int(problem.id[1:])
+        self.asked.append((index, method.name, tokens, seed))
+        if index == self.refuse:
             raise ProblemRefused("prompt: too long")
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         tree = await grow(method, tokens, seed)
         self.running -= 1
-        if problem.index == self.fail_on:
+        if index == self.fail_on:
             tree.status, tree.error = "failed", "told to"
         return tree

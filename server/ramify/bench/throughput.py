@@ -13,8 +13,8 @@ from ramify.bench.recording import Recording, recorded, replay, steps_of
 from ramify.engines import Engines
 from ramify.evaluation.backends import LocalBackend
 from ramify.evaluation.methods import Method
-from ramify.evaluation.problems import Problem
 from ramify.evaluation.runner import SearchFailed, seed_of
+from ramify.rewards.verifier import Example
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Pair:
 class Load:
     """The searches of a run."""
 
-    problems: Sequence[Problem]
+    problems: Sequence[Example]
     method: Method
     tokens: int
     """Budget of one search."""
@@ -84,7 +84,7 @@ async def throughput(
 
 async def searched(backend: LocalBackend, load: Load, seed: int) -> tuple[BenchRun, Recording]:
     """Run the load's searches and record their engine calls. Raises `SearchFailed`."""
-    engines = backend.local.engines
+    engines = backend.engines
     await engines.reset_prefix_caches()
     before = steps_of(engines)
     started, cpu = time.perf_counter(), own_cpu_seconds()
@@ -106,7 +106,7 @@ async def searched(backend: LocalBackend, load: Load, seed: int) -> tuple[BenchR
 
 async def replayed(backend: LocalBackend, run: BenchRun, recording: Recording) -> BenchRun:
     """Send the engine calls of a run again, all at once."""
-    engines = backend.local.engines
+    engines = backend.engines
     await engines.reset_prefix_caches()
     cpu, before = own_cpu_seconds(), steps_of(engines)
     seconds = await replay(recording, engines)
@@ -117,7 +117,7 @@ async def replayed(backend: LocalBackend, run: BenchRun, recording: Recording) -
 async def _through_slots(backend: LocalBackend, load: Load, seed: int) -> tuple[int, int]:
     """Simulations and judged sequences of all searches."""
     simulations = scored = 0
-    left: Iterable[Problem] = iter(load.problems)
+    left: Iterable[Example] = iter(load.problems)
 
     async def slot() -> None:
         nonlocal simulations, scored

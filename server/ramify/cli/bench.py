@@ -49,11 +49,10 @@ def bench(
     from ramify.bench.report import rich_tables, write
     from ramify.bench.throughput import Load
     from ramify.engines.errors import EngineError
-    from ramify.evaluation import machine
-    from ramify.evaluation.local import identity, is_shipped
     from ramify.evaluation.methods import BadMethod, Method, load_methods, override
-    from ramify.evaluation.problems import problems
+    from ramify.evaluation.provenance import identity, is_shipped, machine, versions
     from ramify.evaluation.runner import SearchFailed
+    from ramify.rewards.datasets import load as load_examples
     from ramify.rewards.errors import BadDataset
     from ramify.weights import WeightsError
 
@@ -64,7 +63,7 @@ def bench(
             else load_methods(names=[method], tuned=is_shipped(release))
         )
         (chosen,) = override(methods, [f"search.parallel={parallel}", *(set_ or [])])
-        asked = problems(data, max(searches, 2 * max(LADDER)), seed=0)
+        asked = load_examples(data, max(searches, 2 * max(LADDER)), seed=0)
     except (BadMethod, BadDataset) as error:
         refuse(error)
     except WeightsError as error:
@@ -76,8 +75,8 @@ def bench(
             "release": identity(release) if pairs or concurrency else None,
             "search": chosen.request(tokens),
             "data": data,
-            "machine": machine.machine(),
-            "versions": machine.versions(),
+            "machine": machine(),
+            "versions": versions(),
         }
         with ended_as_interrupted():
             found = asyncio.run(_measure(release, load, pairs, LADDER if concurrency else (), scaling))

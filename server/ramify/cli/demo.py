@@ -13,9 +13,9 @@ import typer
 from ramify.cli.terminal import console, ended_as_interrupted, errors, fail
 
 if TYPE_CHECKING:
-    from ramify.evaluation.problems import Problem
     from ramify.evaluation.rows import Row
     from ramify.evaluation.summary import Summary
+    from ramify.rewards.verifier import Example
     from ramify.search.tree import Tree
 
 METHODS = ["greedy", "self_consistency", "best_of_n", "mcts"]
@@ -42,7 +42,7 @@ def demo(
 ) -> None:
     """Serve the demo model, solve held-out Countdown problems by it, and say how to go on. Two or three minutes."""
     from ramify.engines.progress import SAID
-    from ramify.evaluation.local import is_shipped
+    from ramify.evaluation.provenance import is_shipped
     from ramify.launcher import NotServing, launched
 
     folder = out or Path("runs/demo") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
@@ -73,13 +73,13 @@ async def _measure(address: str, count: int, folder: Path, *, tuned: bool) -> tu
     from ramify.evaluation.backends import connect
     from ramify.evaluation.methods import load_methods
     from ramify.evaluation.plot import plot
-    from ramify.evaluation.problems import problems
     from ramify.evaluation.report import write
     from ramify.evaluation.runner import jobs, run, seed_of
     from ramify.evaluation.summary import summarise
+    from ramify.rewards.datasets import load
 
     methods = load_methods(names=METHODS, tuned=tuned)
-    asked = problems(DATA, count, seed=0)
+    asked = load(DATA, count, seed=0)
     work = list(jobs(asked, methods, BUDGETS))
     rows: list[Row] = []
     async with connect(address, None) as backend:
@@ -103,11 +103,11 @@ async def _measure(address: str, count: int, folder: Path, *, tuned: bool) -> tu
     return summary, tree
 
 
-def _telling(asked: Sequence[Problem], rows: Sequence[Row]) -> Problem:
+def _telling(asked: Sequence[Example], rows: Sequence[Row]) -> Example:
     """A problem that search solved and greedy decoding did not, if there is one."""
     right = {(row.problem, row.method) for row in rows if row.correct and row.budget == min(BUDGETS)}
-    for problem in asked:
-        if (problem.index, METHODS[-1]) in right and (problem.index, METHODS[0]) not in right:
+    for index, problem in enumerate(asked):
+        if (index, METHODS[-1]) in right and (index, METHODS[0]) not in right:
             return problem
     return asked[0]
 

@@ -15,9 +15,9 @@ from ramify.cli.terminal import console, ended_as_interrupted, errors, fail, ref
 
 if TYPE_CHECKING:
     from ramify.evaluation.methods import Method
-    from ramify.evaluation.problems import Problem
     from ramify.evaluation.rows import RowFile
     from ramify.evaluation.summary import Summary
+    from ramify.rewards.verifier import Example
 
 UNTUNED = "the methods run with plain defaults: the tuned values are the demo release's (--methods-file takes others)"
 BASELINES = "greedy,best_of_n,best_of_n_vote,self_consistency"
@@ -72,12 +72,12 @@ def evaluate(
     Correctness is the task's verifier's, asked after each search; only methods with `grader = "verifier"` are told.
     """
     from ramify.engines.errors import EngineError
-    from ramify.evaluation import machine
     from ramify.evaluation.methods import BadMethod, load_methods, override
     from ramify.evaluation.methods import sweep as swept
-    from ramify.evaluation.problems import problems as take
-    from ramify.evaluation.rows import OtherRun, RowFile
+    from ramify.evaluation.provenance import machine, versions
+    from ramify.evaluation.rows import RowFile
     from ramify.evaluation.runner import SearchFailed
+    from ramify.rewards.datasets import load as load_examples
     from ramify.rewards.errors import BadDataset
     from ramify.weights import WeightsError
 
@@ -95,21 +95,21 @@ def evaluate(
     except BadMethod as error:
         refuse(error)
     try:
-        asked = take(data, problems, data_seed)
+        asked = load_examples(data, problems, data_seed)
     except BadDataset as error:
         refuse(error)
     folder = out or Path("runs/eval") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     head = _head(chosen, ladder, data, len(asked), data_seed, seed) | {"release": evaluated}
     try:
         rows = RowFile(folder, head, resume=resume)
-    except OtherRun as error:
+    except FileExistsError as error:
         refuse(error)
     about = {
         "command": "ramify " + " ".join(sys.argv[1:]),
         "concurrency": concurrency,
         "tuned": tuned,
-        "machine": machine.machine(),
-        "versions": machine.versions(),
+        "machine": machine(),
+        "versions": versions(),
     }
     if not tuned:
         errors.print(UNTUNED, soft_wrap=True)
@@ -144,7 +144,7 @@ def evaluate(
 def _release(server: str | None, api_key: str | None, release: Path | None) -> tuple[dict[str, Any], bool]:
     """Say what is evaluated, and whether it is the shipped release. Raises `WeightsError`."""
     from ramify.cli.http import asking
-    from ramify.evaluation.local import identity, is_shipped, serves_shipped
+    from ramify.evaluation.provenance import identity, is_shipped, serves_shipped
 
     if server is None:
         return identity(release), is_shipped(release)
@@ -185,7 +185,7 @@ def _head(
 
 async def _run(
     rows: RowFile,
-    problems: list[Problem],
+    problems: list[Example],
     methods: list[Method],
     budgets: list[int],
     seed: int,

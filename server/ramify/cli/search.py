@@ -168,11 +168,11 @@ def search_here(release: Path | None, body: Mapping[str, Any]) -> Tree:
 
 
 async def _searched(release: Path | None, body: Mapping[str, Any]) -> Tree:
-    from ramify.evaluation.local import open_release
+    from ramify.evaluation.backends import start
     from ramify.search.run import Search
     from ramify.service.errors import ServiceError
 
-    async with open_release(release) as local:
+    async with start(release) as local:
         try:
             prepared = local.preparer.prepare(_spec(body))
         except ServiceError as error:

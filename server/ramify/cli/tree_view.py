@@ -16,7 +16,7 @@ RIGHT, WRONG, CUT = "[bold green]✓[/]", "[red]✗[/]", "[yellow]…[/]"
 
 def show(tree: Tree, branches: int, outcome: float | None = None) -> None:
     """Print the tree, its answer, and what it cost. outcome: the latest verdict on the answer; None: the tree's own."""
-    from ramify.evaluation.verdicts import right_nodes
+    from ramify.evaluation.reading import right_nodes
 
     right = asyncio.run(right_nodes(tree))
     console.print(draw(tree, right, branches))

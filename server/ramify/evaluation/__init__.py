@@ -1,6 +1,15 @@
 """Methods against one another at equal generated tokens: run, read off, compare, report.
 
-Read from the bottom up: `methods` (what is compared), `reading` (a tree's answers at each budget), `backends` (who
-grows the trees), `rows` (results on disk as they come), `runner` (many problems at once), `statistics` (intervals and
-paired differences), `summary` (rows to figures), `report` and `plot` (figures to tables and pictures).
+| module | what it is |
+|---|---|
+| `methods` | the configurations that are compared, from TOML, `--set` and `--sweep` |
+| `rows` | results on disk as they come |
+| `reading` | a tree's answers at each budget, judged by the task's verifier |
+| `runner` | many problems at once, every method on each |
+| `backends` | engines in this process, or a running server |
+| `summary` | rows to figures: accuracies and paired differences with their intervals |
+| `report`, `plot` | figures to tables, files and pictures |
+| `provenance` | the release, the machine and the versions that figures were measured with |
+
+`ramify.statistics` has the bootstrap.
 """

@@ -1,35 +1,51 @@
-"""Who grows the trees of an evaluation: engines in this process, or a running server. Both ask for the same thing."""
+"""Backends that grow the trees of an evaluation: engines in this process, or a running server.
+
+Both take the same request, and both refuse it in the same two ways.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from ramify.evaluation.local import Local, open_release
+from ramify.engines import Engines
+from ramify.engines.progress import StartUp
+from ramify.engines.vllm import preload
 from ramify.evaluation.methods import Method
-from ramify.evaluation.problems import Problem
-from ramify.evaluation.runner import SearchFailed, refusal
+from ramify.evaluation.runner import ProblemRefused, SearchFailed
+from ramify.rewards.verifier import Example
 from ramify.search.codec import tree_from_dict
 from ramify.search.protocols import GradingFailed, Task
 from ramify.search.records import Verdict
 from ramify.search.run import Search
 from ramify.search.tree import Tree
 from ramify.service.errors import ServiceError
+from ramify.service.search_preparation import SearchPreparer
 from ramify.service.search_spec import Message, SearchSpec
+from ramify.service.serving import release_config
+from ramify.settings import RequestCaps, load
+from ramify.weights import load_release, shipped
+from ramify_client import AsyncClient, RamifyError, ResponseError
 
-ATTEMPTS = 20
-"""Times that a search is offered to a busy server before the run gives up."""
+MANY = 1_000_000
+UNLIMITED = RequestCaps(
+    budget_tokens=MANY, budget_nodes=MANY, budget_simulations=100_000, deadline_seconds=86_400.0
+)
+"""An evaluation is its own and only client."""
+RETRIES, PATIENCE = 20, 3600.0
+"""Further tries of one search on a busy server, and the seconds that all of them may take."""
+REFUSED = (400, 413, 422)
+"""Statuses of a request that is wrong, not of a server that cannot answer."""
 
 
 class HiddenVerifier:
-    """A task that will not say what is right: what an evaluated search is given, so that it cannot have looked."""
+    """A task that does not grade: an evaluated search is given it, so that it cannot have looked."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -43,15 +59,16 @@ class HiddenVerifier:
         )
 
 
+@dataclass(frozen=True, slots=True)
 class LocalBackend:
-    """Engines in this process."""
+    """Engines in this process, and the preparation of a search that a server would do."""
 
-    def __init__(self, local: Local) -> None:
-        self.local = local
+    engines: Engines
+    preparer: SearchPreparer
 
-    async def grow(self, problem: Problem, method: Method, tokens: int, seed: int) -> Tree:
+    async def grow(self, problem: Example, method: Method, tokens: int, seed: int) -> Tree:
         """Search one problem. Raises `SearchFailed`, `ProblemRefused`."""
-        ask = SearchSpec(
+        spec = SearchSpec(
             prompt=None if problem.messages else problem.prompt,
             messages=tuple(Message(m.role, m.content) for m in problem.messages),
             task=problem.task,
@@ -62,86 +79,87 @@ class LocalBackend:
             train=False,
         )
         try:
-            prepared = self.local.preparer.prepare(ask)
+            prepared = self.preparer.prepare(spec)
         except ServiceError as error:
             raise refusal(f"method {method.name!r}: {error.message}", error.param) from error
         tree = prepared.tree
         task = prepared.task if tree.params.grader == "verifier" else HiddenVerifier(prepared.task)
-        await Search(
-            tree, self.local.engines.policy, self.local.engines.scorer, task, clock=time.monotonic
-        ).run()
+        await Search(tree, self.engines.policy, self.engines.scorer, task, clock=time.monotonic).run()
         return tree
 
 
+class ServerBackend:
+    """A running server, asked over HTTP; a busy one is asked again."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def grow(self, problem: Example, method: Method, tokens: int, seed: int) -> Tree:
+        """Search one problem. Raises `SearchFailed`, `ProblemRefused`."""
+        try:
+            result = await self._client.search(
+                None if problem.messages else problem.prompt,
+                messages=[asdict(message) for message in problem.messages] or None,
+                task={"name": problem.task, "problem": dict(problem.problem)},
+                search=method.request(tokens),
+                sampling=dict(method.sampling),
+                seed=seed,
+                include_tree=True,
+                train=False,
+            )
+        except ResponseError as error:
+            message = f"method {method.name!r}: the server answers {error}"
+            if error.status not in REFUSED:
+                raise SearchFailed(message) from error
+            # Only the prompt can make a request too large as a whole.
+            raise refusal(message, "prompt" if error.status == 413 else error.param) from error
+        except RamifyError as error:
+            raise SearchFailed(f"method {method.name!r}: {error}") from error
+        if result.tree_document is None:
+            raise SearchFailed(f"method {method.name!r}: the server's answer is without its tree")
+        return tree_from_dict(result.tree_document)
+
+
+def refusal(message: str, param: str | None) -> Exception:
+    """Turn a refused request into an error: the end of the run if the method's own fields are at fault, else of
+    this one problem."""
+    ours = (param or "search").partition(".")[0] in ("search", "sampling", "seed", "model")
+    text = f"{param}: {message}" if param else message
+    return SearchFailed(text) if ours else ProblemRefused(text)
+
+
 def _tupled(table: Any) -> Any:
-    """Lists as tuples, at any depth, as the records hold them."""
+    """Turn lists into tuples, at any depth, as the records hold them."""
     if isinstance(table, dict):
         return {key: _tupled(value) for key, value in table.items()}
     return tuple(table) if isinstance(table, list) else table
 
 
-class ServerBackend:
-    """A running server, asked over HTTP."""
-
-    def __init__(self, http: httpx.AsyncClient) -> None:
-        self._http = http
-
-    async def grow(self, problem: Problem, method: Method, tokens: int, seed: int) -> Tree:
-        """Search one problem; waits while the server is busy. Raises `SearchFailed`, `ProblemRefused`."""
-        body = {
-            **_asked(problem),
-            "task": {"name": problem.task, "problem": dict(problem.problem)},
-            "search": method.request(tokens),
-            "sampling": dict(method.sampling),
-            "seed": seed,
-            "include_tree": True,
-            "train": False,
-        }
-        for _ in range(ATTEMPTS):
-            try:
-                response = await self._http.post("/v1/search", json=body)
-            except httpx.HTTPError as error:
-                raise SearchFailed(f"the connection to the server broke: {error!r}") from error
-            if response.status_code not in (429, 503):
-                break
-            await asyncio.sleep(float(response.headers.get("retry-after", 1)))
-        if response.status_code in (400, 413, 422):
-            raise refusal(f"method {method.name!r}: the server answers {response.text}", _param(response))
-        if response.is_error:
-            raise SearchFailed(
-                f"method {method.name!r}: the server answers {response.status_code}: {response.text}"
-            )
-        return tree_from_dict(response.json()["tree_document"])
-
-
-def _param(response: httpx.Response) -> str | None:
-    """The field that the server refuses; the prompt, if what was sent is too large as a whole."""
-    if response.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
-        return "prompt"
-    try:
-        param = response.json()["error"]["param"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return param if isinstance(param, str) else None
-
-
-def _asked(problem: Problem) -> dict[str, Any]:
-    if problem.messages:
-        return {"messages": [asdict(message) for message in problem.messages]}
-    return {"prompt": problem.prompt}
-
-
 @asynccontextmanager
 async def start(release: Path | None) -> AsyncIterator[LocalBackend]:
-    """Engines for a release (the shipped one by default), for the length of a `with`."""
-    async with open_release(release) as local:
-        yield LocalBackend(local)
+    """Start the engines of a release (the shipped one by default), for the length of a `with`.
+
+    Settings come from ``RAMIFY_…`` variables, as the server's do. Raises `BadSettings`,
+    `ramify.weights.WeightsError` and `ramify.engines.EngineError`.
+    """
+    with StartUp() as startup:
+        startup.tell("verifying the release")
+        config = release_config(load_release(release or shipped()), load())
+        startup.tell("loading vLLM")
+        preload(config.log_level, config.start_timeout, config.cache_dir)
+        engines = await Engines.start(config, startup.tell)
+    try:
+        yield LocalBackend(engines, SearchPreparer(engines, UNLIMITED, time.time))
+    finally:
+        await engines.close()
 
 
 @asynccontextmanager
 async def connect(server: str, api_key: str | None) -> AsyncIterator[ServerBackend]:
-    """A server, for the length of a `with`."""
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=server, headers=headers, timeout=600.0, limits=limits) as http:
-        yield ServerBackend(http)
+    """Connect to a server, for the length of a `with`."""
+    # As many connections as searches: `--concurrency` is the limit.
+    transport = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=None))
+    async with AsyncClient(
+        server, api_key, timeout=PATIENCE, max_retries=RETRIES, transport=transport
+    ) as client:
+        yield ServerBackend(client)

@@ -1,7 +1,7 @@
 """Read a finished tree off: what it would have answered at each budget, and whether that is right.
 
-At b tokens only the complete answers that had landed by then count; where there was none, the answer is wrong. The
-verifier is asked here, after the search, and of every complete answer, so that a row also says what a perfect judge
+At b tokens only the complete answers that had landed by then count; if there was none, the answer is wrong. The
+verifier is asked here, after the search, about every complete answer, so that a row also says what a perfect judge
 would have scored.
 """
 
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from ramify.evaluation.methods import Method
 from ramify.evaluation.rows import Row
+from ramify.rewards.errors import BadProblem
+from ramify.rewards.registry import gradable, task
 from ramify.search.answers import rank
 from ramify.search.grouping import finals
 from ramify.search.protocols import GradingFailed, Task
@@ -21,7 +23,7 @@ from ramify.search.tree import Tree
 
 @dataclass(frozen=True, slots=True)
 class AnswerGrades:
-    """What the verifier said of a tree's complete answers."""
+    """The verifier's judgement of a tree's complete answers."""
 
     finals: dict[int, str | None]
     """Node → canonical final answer."""
@@ -31,20 +33,31 @@ class AnswerGrades:
     """Answers that the verifier could not judge; they count as wrong."""
 
 
-async def graded(tree: Tree, task: Task) -> AnswerGrades:
-    """Ask the verifier of every complete answer of a tree."""
+async def graded(tree: Tree, rules: Task) -> AnswerGrades:
+    """Ask the verifier about every complete answer of a tree."""
     nodes = tree.complete()
-    verdicts = await asyncio.gather(*(_right(task, tree.text(node)) for node in nodes))
+    verdicts = await asyncio.gather(*(_right(rules, tree.text(node)) for node in nodes))
     return AnswerGrades(
-        finals=await finals(tree, task),
+        finals=await finals(tree, rules),
         right=frozenset(node.id for node, right in zip(nodes, verdicts, strict=True) if right),
         failed=sum(right is None for right in verdicts),
     )
 
 
-async def _right(task: Task, text: str) -> bool | None:
+async def right_nodes(tree: Tree) -> frozenset[int] | None:
+    """Return the nodes that end right answers, for people who look at the tree; `None` if its task has no verifier."""
+    if tree.task not in gradable():
+        return None
     try:
-        return (await task.grade(text)).outcome >= 1
+        rules = task(tree.task, tree.problem or {})
+    except BadProblem:
+        return None
+    return (await graded(tree, rules)).right
+
+
+async def _right(rules: Task, text: str) -> bool | None:
+    try:
+        return (await rules.grade(text)).outcome >= 1
     except GradingFailed:
         return None
 
@@ -52,7 +65,7 @@ async def _right(task: Task, text: str) -> bool | None:
 def read_off(
     tree: Tree, verdicts: AnswerGrades, method: Method, budget: int, *, problem: int, group: str, longer: bool
 ) -> Row:
-    """One method's row at one budget.
+    """Return one method's row at one budget.
 
     `longer`: the tree grew under a larger budget than this one, and is cut back to its first `budget` tokens.
     """
@@ -92,7 +105,7 @@ def rows_of(
     problem: int,
     group: str,
 ) -> list[Row]:
-    """The rows of all methods that share this tree, which grew under the largest of `budgets`."""
+    """Return the rows of all methods that share this tree, which grew under the largest of `budgets`."""
     largest = max(budgets)
     return [
         read_off(tree, verdicts, method, budget, problem=problem, group=group, longer=budget < largest)

@@ -14,10 +14,6 @@ from typing import IO, Any
 NAME = "rows.ndjson"
 
 
-class OtherRun(ValueError):
-    """The folder holds results of something else, or would be overwritten."""
-
-
 @dataclass(frozen=True, slots=True)
 class Row:
     """What one method answered to one problem within one budget, and what that cost."""
@@ -80,13 +76,13 @@ class RowFile:
     """`rows.ndjson` of one run, opened for more."""
 
     def __init__(self, folder: Path, head: Mapping[str, Any], *, resume: bool) -> None:
-        """Raises `OtherRun` where there are rows and `resume` is false, or their head is another."""
+        """Raise `FileExistsError` if there are rows and `resume` is false, or their head is another."""
         self.path = folder / NAME
         self.rows: list[Row] = []
         folder.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             if not resume:
-                raise OtherRun(
+                raise FileExistsError(
                     f"{self.path} has results: --resume goes on with them, --out DIR starts elsewhere"
                 )
             self._read(head)
@@ -101,7 +97,9 @@ class RowFile:
             changed = sorted(
                 k for k, v in dict(head).items() if json.loads(first).get(k) != json.loads(json.dumps(v))
             )
-            raise OtherRun(f"{self.path} is of another run ({', '.join(changed)} differ): use another --out")
+            raise FileExistsError(
+                f"{self.path} is of another run ({', '.join(changed)} differ): use another --out"
+            )
         self.rows = [row_from_dict(json.loads(line)) for line in lines]
         self.path.write_text("".join(f"{line}\n" for line in [first or json.dumps(dict(head)), *lines]))
 

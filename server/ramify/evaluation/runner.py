@@ -13,10 +13,10 @@ from itertools import groupby
 from typing import Protocol
 
 from ramify.evaluation.methods import Method
-from ramify.evaluation.problems import Problem
 from ramify.evaluation.reading import graded, rows_of
 from ramify.evaluation.rows import Row, refused_row
 from ramify.rewards.registry import task
+from ramify.rewards.verifier import Example
 from ramify.search.tree import Tree, derive_seed
 
 
@@ -28,18 +28,10 @@ class ProblemRefused(Exception):
     """A problem cannot be asked: it is too long, say. The others can."""
 
 
-def refusal(message: str, param: str | None) -> Exception:
-    """Turn a refused request into an error: the end of the run if the method's own fields are at fault, else of
-    this one problem."""
-    ours = (param or "search").partition(".")[0] in ("search", "sampling", "seed", "model")
-    text = f"{param}: {message}" if param else message
-    return SearchFailed(text) if ours else ProblemRefused(text)
-
-
 class Backend(Protocol):
-    """Who grows the trees: engines in this process, or a server."""
+    """Grows trees."""
 
-    async def grow(self, problem: Problem, method: Method, tokens: int, seed: int) -> Tree:
+    async def grow(self, problem: Example, method: Method, tokens: int, seed: int) -> Tree:
         """Search one problem under a budget of `tokens` generated tokens. Raises `SearchFailed`, `ProblemRefused`."""
         ...
 
@@ -48,7 +40,9 @@ class Backend(Protocol):
 class Job:
     """One tree to grow, and every row to be read off it."""
 
-    problem: Problem
+    index: int
+    """The problem's place in the run, from 0; rows name problems by it."""
+    problem: Example
     methods: tuple[Method, ...]
     """They all grow this tree and choose from it by different rules."""
     budgets: tuple[int, ...]
@@ -56,29 +50,32 @@ class Job:
 
     @property
     def rows(self) -> set[tuple[int, str, int]]:
-        return {(self.problem.index, m.name, b) for m in self.methods for b in self.budgets}
+        return {(self.index, m.name, b) for m in self.methods for b in self.budgets}
 
 
 def jobs(
-    problems: Sequence[Problem],
+    problems: Sequence[Example],
     methods: Sequence[Method],
     budgets: Sequence[int],
     done: frozenset[tuple[int, str, int]] = frozenset(),
 ) -> Iterator[Job]:
-    """Every tree that is still to be grown, problem by problem; `done` has (problem, method, budget) of rows there."""
+    """Yield every tree still to be grown, problem by problem; `done`: (problem, method, budget) of rows there."""
     shared = [tuple(g) for _, g in groupby(sorted(methods, key=lambda m: m.growth), key=lambda m: m.growth)]
     ladder = tuple(sorted(set(budgets)))
-    for problem in problems:
+    for index, problem in enumerate(problems):
         for growth in shared:
             for reach in [ladder] if growth[0].reads_off else [(b,) for b in ladder]:
-                job = Job(problem, growth, reach)
+                job = Job(index, problem, growth, reach)
                 if not job.rows <= done:
                     yield job
 
 
-def seed_of(problem: Problem, seed: int) -> int:
-    """A problem's own search seed. It depends on what the problem is, not on its place, the method or the budget:
-    methods that begin with the same draws get the same draws, which pairs them the better. 53 bits, as in requests."""
+def seed_of(problem: Example, seed: int) -> int:
+    """Return a problem's own search seed, of 53 bits as in requests.
+
+    It depends on the problem itself, not on its place, the method or the budget: methods that begin with the same draws
+    get the same draws, which pairs them the better.
+    """
     return derive_seed(seed, "problem", problem.id) >> 10
 
 
@@ -121,7 +118,7 @@ async def _rows(backend: Backend, job: Job, seed: int) -> list[Row]:
             f"the search of {problem.id!r} ended {tree.status}: {tree.error or tree.stop_reason}"
         )
     verdicts = await graded(tree, task(problem.task, problem.problem))
-    return rows_of(tree, verdicts, job.methods, job.budgets, problem=problem.index, group=problem.group)
+    return rows_of(tree, verdicts, job.methods, job.budgets, problem=job.index, group=problem.group)
 
 
 class Tally:

@@ -6,12 +6,11 @@ import pytest
 
 from fixtures_engines import LiveEngines, live_engines  # noqa: F401
 from ramify.bench.throughput import Load, throughput
-from ramify.evaluation.backends import LocalBackend
-from ramify.evaluation.local import UNLIMITED, Local
+from ramify.evaluation.backends import UNLIMITED, LocalBackend
 from ramify.evaluation.methods import load_methods
-from ramify.evaluation.problems import problems
 from ramify.evaluation.runner import jobs, run
 from ramify.evaluation.summary import summarise
+from ramify.rewards.datasets import load
 from ramify.service.search_preparation import SearchPreparer
 
 pytestmark = pytest.mark.vllm
@@ -20,11 +19,11 @@ pytestmark = pytest.mark.vllm
 @pytest.fixture
 def backend(live_engines: LiveEngines) -> LocalBackend:  # noqa: F811
     engines = live_engines.engines
-    return LocalBackend(Local(engines, SearchPreparer(engines, UNLIMITED, time.time)))
+    return LocalBackend(engines, SearchPreparer(engines, UNLIMITED, time.time))
 
 
 def test_the_frozen_methods_run_on_a_handful_of_problems(backend, live_engines):  # noqa: F811
-    methods, asked, rows = load_methods(), problems("countdown:dev", 3, 0), []
+    methods, asked, rows = load_methods(), load("countdown:dev", 3, 0), []
     work = jobs(asked, methods, [100, 200])
     live_engines.run(run(backend, work, seed=0, concurrency=3, observe=rows.extend), timeout=170)
     assert len(rows) == len(methods) * 2 * 3
@@ -35,8 +34,8 @@ def test_the_frozen_methods_run_on_a_handful_of_problems(backend, live_engines):
 
 def test_searches_are_timed_against_a_replay_of_their_engine_calls(backend, live_engines):  # noqa: F811
     (method,) = load_methods(names=["mcts"])
-    load = Load(problems("countdown:dev", 4, 0), method, tokens=150, slots=2)
-    (pair,) = live_engines.run(throughput(backend, load, 1, lambda line: None), timeout=170)
+    work = Load(load("countdown:dev", 4, 0), method, tokens=150, slots=2)
+    (pair,) = live_engines.run(throughput(backend, work, 1, lambda line: None), timeout=170)
     assert pair.searched.requests > 4
     assert pair.searched.tokens > 0
     assert pair.ratio > 0

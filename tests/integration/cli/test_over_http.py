@@ -5,20 +5,22 @@ import json
 import sys
 from dataclasses import replace
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
 from contract.api.world import KEYS, PROMPT, a_world, hold, over_network, release, serving
+from ramify.api.app import application
 from ramify.cli import app
 from ramify.cli.search import search_there
-from ramify.evaluation.backends import LocalBackend, ServerBackend
-from ramify.evaluation.local import Local
+from ramify.evaluation.backends import RETRIES, LocalBackend, ServerBackend
 from ramify.evaluation.methods import Method, load_methods
-from ramify.evaluation.problems import Problem
 from ramify.evaluation.rows import Row
 from ramify.evaluation.runner import SearchFailed, jobs, run
+from ramify.rewards.verifier import Example
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.params import search_params
+from ramify_client import AsyncClient
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +32,13 @@ METHODS = [
     Method("told", "mcts", "orm_max", search={**WAVES, "grader": "verifier"}),
     Method("gumbel", "gumbel", "orm_vote", search=WAVES),
 ]
-PROBLEMS = [Problem(i, f"p{i}", PROMPT, (), "exact", {"answer": "b"}, "all") for i in range(4)]
+PROBLEMS = [Example(f"p{i}", PROMPT, (), "exact", {"answer": "b"}, "all") for i in range(4)]
+
+
+def client_of(world, transport=httpx.ASGITransport):
+    return AsyncClient(
+        "http://127.0.0.1", max_retries=RETRIES, transport=transport(application(world.context))
+    )
 
 
 async def rows(backend):
@@ -43,8 +51,8 @@ async def rows(backend):
 
 async def test_a_server_and_engines_in_process_give_the_same_rows(tmp_path):
     async with a_world(tmp_path) as world:
-        local = LocalBackend(Local(world.engines, world.context.searches.preparer))
-        served, own = await rows(ServerBackend(world.http)), await rows(local)
+        local = LocalBackend(world.engines, world.context.searches.preparer)
+        served, own = await rows(ServerBackend(client_of(world))), await rows(local)
     assert served == own
     assert {row["correct"] for row in served} == {True, False}
 
@@ -53,13 +61,15 @@ async def test_a_busy_server_is_waited_for(tmp_path):
     """One search at a time and no queue: the second is refused, and comes again."""
     refused = asyncio.Event()
 
-    async def note(response) -> None:
-        if response.status_code in (429, 503):
-            refused.set()
+    class Noting(httpx.ASGITransport):
+        async def handle_async_request(self, request):
+            response = await super().handle_async_request(request)
+            if response.status_code in (429, 503):
+                refused.set()
+            return response
 
     async with asyncio.timeout(120), a_world(tmp_path, admission={"searches": 1, "queue": 0}) as world:
-        world.http.event_hooks["response"].append(note)
-        backend = ServerBackend(world.http)
+        backend = ServerBackend(client_of(world, Noting))
         hold(world.engines)
         searches = [asyncio.create_task(backend.grow(p, METHODS[0], 40, 1)) for p in PROBLEMS[:2]]
         await refused.wait()
@@ -70,12 +80,12 @@ async def test_a_busy_server_is_waited_for(tmp_path):
 async def test_what_the_server_refuses_is_said(tmp_path):
     async with a_world(tmp_path, auth={"keys": KEYS}) as world:
         with pytest.raises(SearchFailed, match="401"):
-            await ServerBackend(world.http).grow(PROBLEMS[0], METHODS[0], 40, 1)
+            await ServerBackend(client_of(world)).grow(PROBLEMS[0], METHODS[0], 40, 1)
 
 
 async def test_an_evaluated_search_is_not_told_what_is_right(tmp_path):
     async with a_world(tmp_path) as world:
-        local = LocalBackend(Local(world.engines, world.context.searches.preparer))
+        local = LocalBackend(world.engines, world.context.searches.preparer)
         blind = await local.grow(PROBLEMS[0], METHODS[2], 80, 1)
         told = await local.grow(PROBLEMS[0], METHODS[3], 80, 1)
     assert all(node.outcome is None for node in blind.nodes)
@@ -186,7 +196,7 @@ async def test_every_algorithm_is_evaluated_by_its_name(tmp_path):
     methods = load_methods(names=list(ALGORITHMS), tuned=False)
     found: list[Row] = []
     async with a_world(tmp_path) as world:
-        local = LocalBackend(Local(world.engines, world.context.searches.preparer))
+        local = LocalBackend(world.engines, world.context.searches.preparer)
         await run(local, jobs(PROBLEMS[:1], methods, [40]), seed=1, concurrency=1, observe=found.extend)
     assert {row.method for row in found} == set(ALGORITHMS)
 

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from ramify.evaluation.rows import OtherRun, Row, RowFile, read_rows
+from ramify.evaluation.rows import Row, RowFile, read_rows
 
 ROW = Row(
     problem=3,
@@ -53,11 +53,11 @@ def test_a_run_stopped_before_its_first_row_goes_on(tmp_path):
 
 def test_results_are_never_overwritten_unasked(tmp_path):
     RowFile(tmp_path, HEAD, resume=False).close()
-    with pytest.raises(OtherRun, match="--resume"):
+    with pytest.raises(FileExistsError, match="--resume"):
         RowFile(tmp_path, HEAD, resume=False)
 
 
 def test_another_configuration_cannot_go_on_with_the_same_rows(tmp_path):
     RowFile(tmp_path, HEAD, resume=False).close()
-    with pytest.raises(OtherRun, match=r"seed differ"):
+    with pytest.raises(FileExistsError, match=r"seed differ"):
         RowFile(tmp_path, {**HEAD, "seed": 2}, resume=True)

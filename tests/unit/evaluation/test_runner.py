@@ -1,9 +1,10 @@
 import pytest
 
 from fakes_evaluation import FakeBackend, problem
+from ramify.evaluation.backends import refusal
 from ramify.evaluation.methods import Method
 from ramify.evaluation.report import markdown
-from ramify.evaluation.runner import ProblemRefused, SearchFailed, Tally, jobs, refusal, run, seed_of
+from ramify.evaluation.runner import ProblemRefused, SearchFailed, Tally, jobs, run, seed_of
 from ramify.evaluation.summary import summarise
 
 pytestmark = pytest.mark.anyio
