@@ -1,4 +1,4 @@
-"""What the server does, without any web framework: admit, search, log, answer.
+"""The server without its web framework: it admits searches, runs them, logs them and answers.
 
 | module | what it holds |
 |---|---|
@@ -19,9 +19,9 @@
 | `completions` | completions without a search |
 | `judging` | the value model's judgement of partial answers |
 | `catalogue` | the releases that there are, and which of them led to the one that is served |
-| `canary` | whether the weights that answer are those that were published |
+| `canary` | the check that the weights that answer are those that were published |
 | `releases` | which release is served: activation, rollback, history |
-| `readiness` | whether the engines make progress |
+| `readiness` | whether the engines make progress, asked all the while |
 | `retention` | how long trees are kept; how large the log is |
 | `metrics` | figures for Prometheus |
 """

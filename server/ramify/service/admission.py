@@ -1,4 +1,4 @@
-"""How much runs at once, counted in generated tokens that running requests may still spend, and who is next.
+"""Decide how much runs at once, counted in tokens that running requests may still generate, and who is next.
 
 A search reserves its whole token budget before it starts and gives it back when it ends; so does a plain completion.
 What does not fit waits, for a bounded time and in a bounded number of places.
@@ -26,7 +26,7 @@ from ramify.settings import AdmissionSettings
 LONGEST_RETRY = 120
 """Seconds; OpenAI's client ignores a longer Retry-After."""
 UNKNOWN_RETRY = 5
-"""Seconds to wait if nothing has ended lately by which to tell."""
+"""Seconds to wait if nothing has ended from which to tell."""
 WINDOW = 30.0
 """Seconds over which the rate of ends is measured: an end that long ago counts for 1/e."""
 
@@ -42,12 +42,12 @@ class Ticket:
     tokens: int
     """Generated tokens that the request may spend."""
     granted: asyncio.Future[None] | None = None
-    """Resolved when it is the turn of a ticket that waits."""
+    """Resolved at the turn of a ticket that waits."""
 
 
 @dataclass(slots=True)
 class Rate:
-    """How much ends in a second of work, lately: each end counts for less the longer ago it was."""
+    """The recent rate at which requests end: each end counts for less the longer ago it was."""
 
     clock: Callable[[], float]
     began: float = 0.0
@@ -57,7 +57,7 @@ class Rate:
     requests: float = 0.0
 
     def go_on(self) -> None:
-        """Work begins after there was none: the time between does not count."""
+        """Leave out the time since the last end: there was no work in it."""
         idle = self.clock() - self.at
         self.began, self.at = self.began + idle, self.at + idle
 
@@ -68,7 +68,7 @@ class Rate:
         self.requests += 1
 
     def seconds(self, tokens: float, requests: float) -> float | None:
-        """How long it takes until so much has ended, or `None` if nothing ever has."""
+        """Return the time until so much has ended, at this rate; `None` if nothing ever has."""
         self._fade()
         if not self.requests:
             return None
@@ -83,15 +83,15 @@ class Rate:
 
 @dataclass(eq=False, slots=True)
 class KeyQueue:
-    """What one API key holds and waits for."""
+    """The reservations of one API key, held and waited for."""
 
     rate: Rate
     waiting: dict[Ticket, None] = field(default_factory=dict)
-    """First come, first served."""
+    """Tickets that wait, first come, first served."""
     held: int = 0
-    """Tokens reserved by its running requests."""
+    """Tokens reserved by the key's running requests."""
     wanted: int = 0
-    """Tokens of its waiting ones."""
+    """Tokens of the key's waiting requests."""
     let_in: int = 0
     """Tokens let in so far, on the scale of `Admission.turn`."""
 
@@ -108,22 +108,22 @@ class Admission:
     clock: Callable[[], float]
     """Seconds, monotonic."""
     refused: Callable[[str], None] = lambda reason: None
-    """Told the reason of every refusal: `key`, `full`, `timeout`, `reloading` or `draining`."""
+    """Hears the reason of every refusal: `key`, `full`, `timeout`, `reloading` or `draining`."""
     running: dict[Ticket, None] = field(default_factory=dict)
-    """In the order in which they were let in."""
+    """Tickets held, in the order in which they were let in."""
     keys: dict[str, KeyQueue] = field(default_factory=dict)
     """Every key that has asked for something."""
     reserved: int = 0
     """Tokens of everything that runs."""
     waiting: int = 0
-    """Tickets that wait."""
+    """Number of tickets that wait."""
     wanted: int = 0
-    """Their tokens."""
+    """Tokens of the tickets that wait."""
     turn: int = 0
-    """`let_in` of the key that was let in last, as it was then. A key of which nothing waits is set no further back."""
+    """`let_in` of the key that was let in last, as it was then. No key whose queue is empty falls behind it."""
     closed: bool = False
     paused: bool = False
-    """While it lasts nobody is let in; the queue goes on, within its bounds."""
+    """True while nobody is let in; the queue goes on, within its bounds."""
     rate: Rate = field(init=False)
 
     def __post_init__(self) -> None:
@@ -164,7 +164,7 @@ class Admission:
         self._admit()
 
     def close(self) -> None:
-        """Admit nobody any more and send those who wait away."""
+        """Admit nobody any more, and refuse those who wait."""
         self.closed = True
         for queue in list(self.keys.values()):
             for ticket in list(queue.waiting):
@@ -267,7 +267,7 @@ class Admission:
             ticket.granted.set_exception(refusal)
 
     def _no_place(self, key_id: str) -> bool:
-        """Whether no place is free, and no other key has so many that one of them is this key's due."""
+        """Tell whether no place is free, and no other key has so many that one of them is this key's due."""
         if self.waiting < self.settings.queue:
             return False
         mine = len(self.keys[key_id].waiting) if key_id in self.keys else 0
@@ -294,7 +294,7 @@ class Admission:
         return self.keys[key_id].demand + tokens > self._limit()
 
     def _over_share(self, key_id: str) -> bool:
-        """Whether the key holds and waits for more than an equal share of all that is held and waited for."""
+        """Tell whether the key holds and waits for more than an equal share of all that is held and waited for."""
         active = sum(1 for queue in self.keys.values() if queue.demand)
         return key_id in self.keys and self.keys[key_id].demand * active > self.reserved + self.wanted
 

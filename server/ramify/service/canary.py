@@ -1,13 +1,13 @@
-"""Whether the weights that answer are those that were published.
+"""Check that the weights that answer are those that were published.
 
 A release comes with probes: texts, and the log-probabilities and values that its weights give them. Engines that
 report a finished reload may still hold the old weights, half of the new ones, or the old weights' cached prefixes, so
-only the figures are believed. A probe *tells the two apart* where the figures published with the new release differ
-from those that the running one gave by at least `CLEAR` times the engine's tolerance, all figures together (the root of
-the sum of squares); where none does, agreeing proves little and the activation says so. The long text needs no
+only the figures are believed. A probe *tells the two apart* if the figures published with the new release differ from
+those that the running one gave by at least `CLEAR` times the engine's tolerance, all figures together (the root of
+the sum of squares). If no probe does, agreement proves little, and the activation says so. The long text needs no
 published figure: read through the prefix cache and then with the cache emptied, the same weights must give the same.
 
-2026-11-24: all figures of a probe together, where the largest one counted before. An optimizer step moves many tokens
+2026-11-24: all figures of a probe count together; before, the largest one did. An optimizer step moves many tokens
 a little, so in bfloat16, whose tolerance is 0.1, hardly a round of training had a single token that moved by 1. Figures
 that agree within the tolerance still differ by a share of it, which many of them add up: that share is taken off, and a
 probe that tells apart must also lie nearer to what was published than to what the release before gave.
@@ -25,16 +25,12 @@ from ramify.weights import Probe
 CLEAR = 10.0
 """Tolerances by which two releases must differ on a probe for it to tell them apart."""
 NOISE = 1 / 3
-"""Of the tolerance: the usual distance of two computations of one figure, of which it is the largest."""
-
-
-class CanaryFailed(RuntimeError):
-    """What is served is not what was published."""
+"""Usual distance of two computations of one figure, as a share of the tolerance, which is the largest."""
 
 
 @dataclass(frozen=True, slots=True)
 class CanaryReport:
-    """What a canary has shown."""
+    """The result of a canary."""
 
     probes: int
     distinguishable: int
@@ -49,31 +45,31 @@ def texts_of(probes: Sequence[Probe]) -> list[Text]:
 
 
 def distance(figure: float, expected: float, *, bound: bool = False) -> float:
-    """How far a figure is from the expected one; not a number is infinitely far. A `bound` may lie above it."""
+    """Return how far a figure is from the expected one; NaN is infinitely far. A `bound` may lie above it."""
     if not math.isfinite(figure):
         return math.inf
     return max(0.0, expected - figure) if bound else abs(figure - expected)
 
 
 def apart(figure: float, expected: float, tolerance: float, *, bound: bool = False) -> float:
-    """The distance in tolerances, which grow with figures above 1."""
+    """Return the distance in tolerances, which grow with figures above 1."""
     return distance(figure, expected, bound=bound) / (tolerance * max(1.0, abs(expected)))
 
 
 def compare(probes: Sequence[Probe], measured: Sequence[Measurement], tolerance: float) -> list[float]:
-    """For each probe, how many tolerances its worst figure is off."""
+    """Return for each probe how many tolerances its worst figure is off."""
     return [max(_parts(probe, found, tolerance)) for probe, found in zip(probes, measured, strict=True)]
 
 
 def separation(probe: Probe, found: Measurement, tolerance: float) -> float:
-    """How many tolerances all figures together are off, beyond what the same weights would be."""
+    """Return how many tolerances all figures together are off, beyond what the same weights would be."""
     parts = _parts(probe, found, tolerance)
     return math.sqrt(max(0.0, sum(part**2 for part in parts) - len(parts) * NOISE**2))
 
 
 def _nearer_to_before(probe: Probe, found: Measurement, before: Measurement) -> bool:
-    """Whether a measurement lies nearer to the one before than to what was published; tokens of which only a bound is
-    known say nothing."""
+    """Tell whether a measurement is nearer to the one before than to the published figures. Tokens of which only a
+    bound is known do not count."""
     triples = [
         (figure, old, expected)
         for figure, old, expected, *bounds in zip(
@@ -101,20 +97,20 @@ def check(
     tolerance: float,
 ) -> CanaryReport:
     """Compare what was measured after a reload, in each of `rounds`, with what was published; `before` is what the
-    release before gave. Raises `CanaryFailed`."""
+    release before gave. Raises `RuntimeError` if they differ."""
     logprob, value = 0.0, 0.0
     clear = [separation(p, m, tolerance) >= CLEAR for p, m in zip(probes, before, strict=True)]
     for measured in rounds:
         off = compare(probes, measured, tolerance)
         worst = max(range(len(off)), key=off.__getitem__, default=None)
         if worst is not None and not off[worst] <= 1.0:
-            raise CanaryFailed(
+            raise RuntimeError(
                 f"probe {worst} of {len(probes)} is {off[worst]:.1f} times the tolerance of {tolerance:g} from its "
                 "published figures: these are not the weights that were published"
             )
         for i, (probe, found) in enumerate(zip(probes, measured, strict=True)):
             if clear[i] and _nearer_to_before(probe, found, before[i]):
-                raise CanaryFailed(
+                raise RuntimeError(
                     f"probe {i} of {len(probes)} is nearer to the figures of the weights before than to the published "
                     "ones: the weights before are still in use"
                 )
@@ -126,10 +122,10 @@ def check(
 
 
 def same(one: Sequence[Measurement], other: Sequence[Measurement], tolerance: float, what: str) -> None:
-    """Raise `CanaryFailed` unless both give the same figures."""
+    """Raise `RuntimeError` unless both give the same figures."""
     for left, right in zip(one, other, strict=True):
         pairs = [*zip(left.logprobs, right.logprobs, strict=True)]
         if left.value is not None and right.value is not None:
             pairs.append((left.value, right.value))
         if not all(apart(a, b, tolerance) <= 1.0 for a, b in pairs):
-            raise CanaryFailed(what)
+            raise RuntimeError(what)

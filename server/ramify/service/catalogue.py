@@ -1,4 +1,4 @@
-"""What releases there are, and which of them led to the one that is served."""
+"""The releases that there are, and those that led to the one that is served."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ReleaseEntry:
-    """All that is known of one release."""
+    """One release on disk or on record."""
 
     id: str
     state: str
     figures: dict[str, Any]
     manifest: Any
-    """`weights.Manifest`; `None` where the files are gone or cannot be read."""
+    """Its `weights.Manifest`; `None` if the files are gone or cannot be read."""
 
 
 def catalogue(
     root: Path | None, base: Release | None, recorded: Mapping[str, ReleaseRecord]
 ) -> list[ReleaseEntry]:
-    """Every release in the folder `root`, the base, and those on record, by id. Reads their manifests."""
+    """Return every release in the folder `root`, the base, and those on record, by id. Reads their manifests."""
     on_disk = set(list_releases(root)) if root is not None else set()
     if base is not None:
         on_disk.add(base.id)
@@ -70,7 +70,7 @@ def resolve(root: Path | None, base: Release | None, release_id: str) -> Path:
 
 
 def lineage(history: Iterable[Activation]) -> list[str]:
-    """The releases that led to the active one, which is the last. `history` is newest first."""
+    """Return the releases that led to the active one, which is the last. `history` is newest first."""
     line: list[str] = []
     for row in reversed(list(history)):
         if row.release_id in line and (row.kind != "activate" or line[-1] == row.release_id):
@@ -81,7 +81,7 @@ def lineage(history: Iterable[Activation]) -> list[str]:
 
 
 async def at_start(log: TreeLog, root: Path | None, base: Release) -> Release:
-    """The release to start with: the one that the log calls active, else `base`, and never that in silence."""
+    """Return the release that the log calls active; if it cannot be served, `base`, and never that in silence."""
     active = await log.active_release()
     if active is None or active.release_id == base.id:
         return base

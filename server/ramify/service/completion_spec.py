@@ -1,4 +1,4 @@
-"""What is asked of the policy alone, made into what the engine is asked: names, limits and caps checked."""
+"""A completion as it was asked for, and the checked request to the engine that is made of it."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class CompletionSpec:
     model: str | None
     prompts: tuple[str | tuple[int, ...], ...] = ()
     messages: tuple[Mapping[str, Any], ...] = ()
-    """In vLLM's fields, `content` as one text."""
+    """Messages in vLLM's fields, `content` as one text."""
     input: str | Sequence[Mapping[str, Any]] | None = None
-    """In vLLM's fields."""
+    """Input of a response, in vLLM's fields."""
     n: int = 1
     """Choices for each prompt."""
     max_tokens: int | None = None
     max_tokens_field: str = "max_tokens"
-    """What the asker called it."""
+    """Name of the field in which the caller gave it."""
     echo: bool = False
     fields: Mapping[str, Any] = field(default_factory=dict)
-    """Everything else, by the names that vLLM's OpenAI request knows."""
+    """All other fields, by the names of vLLM's OpenAI request."""
     request_id: str = ""
-    """The HTTP request's own, by which it may be cancelled."""
+    """Id of the HTTP request, by which it may be cancelled."""
 
     @property
     def route(self) -> Route:
@@ -51,20 +51,20 @@ class CompletionSpec:
 
 @dataclass(frozen=True, slots=True)
 class CompletionRequest:
-    """What is asked of the engine."""
+    """A checked request to the engine."""
 
     route: Route
     body: Mapping[str, Any]
     sequences: int
     tokens: int
-    """Generated tokens that it may cost."""
+    """Tokens that it may generate."""
     names: frozenset[str] = frozenset()
-    """The answer's id and the HTTP request's."""
+    """Ids under which it may be cancelled: the answer's and the HTTP request's."""
     scored_only: bool = False
-    """Whether nothing is to be written: only the log-probabilities of the prompt are wanted."""
+    """True if nothing is to be written: only the log-probabilities of the prompt are wanted."""
 
     def counted(self, reply: Chunk) -> Chunk:
-        """vLLM's reply with the usage that the asker sees: vLLM draws a token to score a prompt, and sends none."""
+        """Return vLLM's reply with the caller's usage: to score a prompt vLLM draws a token, and does not send it."""
         usage = reply.get("usage")
         if not self.scored_only or not usage:
             return reply
@@ -72,18 +72,20 @@ class CompletionRequest:
 
 
 PREFIX: Mapping[Route, str] = {"completion": "cmpl-", "chat": "chatcmpl-", "response": "resp_"}
-"""What an answer's id begins with."""
+"""Beginning of an answer's id."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompletionPreparer:
+    """Prepares completions for the model that is served, within the server's caps."""
+
     engines: Engines
     limits: RequestCaps
     tools: bool
-    """Whether the engine can read tool calls in what the model writes."""
+    """True if the engine can read tool calls in what the model writes."""
 
     async def prepare(self, ask: CompletionSpec) -> CompletionRequest:
-        """Raises `ServiceError` naming the field, and an `EngineError` or `EngineDead`."""
+        """Check a completion. Raises `ServiceError` naming the field at fault, `EngineError` and `EngineDead`."""
         if ask.model is not None and ask.model != self.engines.serving.name:
             raise unknown_model(ask.model, self.engines.serving.name)
         self._check_ids(ask)
@@ -111,7 +113,7 @@ class CompletionPreparer:
         )
 
     async def _capped(self, ask: CompletionSpec, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """Tokens of one answer, and the body with its prompt and that cap."""
+        """Return the cap on one answer's tokens, and the body with its prompt and that cap."""
         if ask.route == "completion":
             prompts = [self._prompt(prompt) for prompt in ask.prompts]
             cap = self._cap(ask, max(map(len, prompts)))
@@ -157,7 +159,7 @@ class CompletionPreparer:
         return tokens
 
     async def _rendered(self, ask: CompletionSpec, body: Mapping[str, Any]) -> int:
-        """Tokens of a conversation, by the very code that will make its prompt."""
+        """Count a conversation's tokens, by the very code that will make its prompt."""
         length = _characters([ask.messages, ask.input, ask.fields.get("instructions")])
         if length > self.limits.prompt_chars:
             raise BadRequest(
@@ -171,7 +173,7 @@ class CompletionPreparer:
             raise BadRequest(str(error)[:500], param=param) from error
 
     def _cap(self, ask: CompletionSpec, longest: int) -> int:
-        """Tokens of one answer."""
+        """Return the cap on one answer's tokens."""
         room, cap, name = self.engines.max_model_len - longest, ask.max_tokens, ask.max_tokens_field
         if room < 1:
             raise BadRequest(
@@ -181,7 +183,7 @@ class CompletionPreparer:
         if cap is None:
             return min(room, DEFAULT_TOKENS if ask.route == "completion" else self.limits.answer_tokens)
         if cap == 0 and not ask.echo:
-            raise BadRequest("is 0, which makes sense with echo only", param=name)
+            raise BadRequest("is 0, which requires echo", param=name)
         if cap > self.limits.answer_tokens:
             raise over(name, cap, self.limits.answer_tokens)
         if cap > room:
@@ -194,7 +196,7 @@ class CompletionPreparer:
 
 
 def _characters(value: Any) -> int:
-    """Characters of all texts in a JSON value."""
+    """Count the characters of all texts in a JSON value."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, Mapping):

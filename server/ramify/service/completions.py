@@ -1,6 +1,6 @@
 """Completions without a search: the policy alone, under the same admission, deadline and drain as searches.
 
-Nothing of them is logged: there is no tree.
+They are not logged: there is no tree.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ FINISHED = (None, "stop", "length", "tool_calls")
 
 @dataclass(eq=False, slots=True)
 class QueuedCompletion:
-    """One that waits to be admitted."""
+    """A completion that waits to be admitted."""
 
     key_id: str
     names: frozenset[str]
     alarm: asyncio.Timeout
 
     def stop(self, reason: ServiceError) -> None:
-        """Give its place in the queue up; only its own asker does."""
+        """Give up its place in the queue; only its own caller does."""
         self.alarm.reschedule(asyncio.get_running_loop().time())
 
 
 @dataclass(eq=False, slots=True)
 class RunningCompletion:
-    """One that was admitted and has not ended."""
+    """A completion that was admitted and has not ended."""
 
     ticket: Ticket
     work: CompletionRequest
     alarm: asyncio.Timeout
-    """Ends it; set to its deadline."""
+    """Timeout that ends it; set to its deadline."""
     counts: dict[int, int] = field(default_factory=dict)
-    """Tokens generated so far, by choice; known of streams only, until the end."""
+    """Tokens generated so far, by choice; before the end they are known of streams only."""
     stopped: ServiceError | None = None
-    """Why it was told to end before its deadline."""
+    """Reason for which it was told to end before its deadline."""
 
     @property
     def key_id(self) -> str:
@@ -67,12 +67,12 @@ class RunningCompletion:
         return sum(self.counts.values())
 
     def stop(self, reason: ServiceError) -> None:
-        """End it now; its asker is told the first reason."""
+        """End it now; its caller is told the first reason."""
         self.stopped = self.stopped or reason
         self.alarm.reschedule(asyncio.get_running_loop().time())
 
     def note(self, chunk: Chunk) -> None:
-        """Count what a chunk, an event or a whole answer says of what was written."""
+        """Count the tokens that a chunk, an event or a whole answer reports."""
         usage = chunk.get("usage") or chunk.get("response", {}).get("usage") or {}
         if "output_tokens" in usage:
             self.counts[0] = usage["output_tokens"]
@@ -84,13 +84,13 @@ class RunningCompletion:
             self.counts[choice["index"]] = usage.get("completion_tokens", 0)
 
     def finish(self, reply: Chunk) -> None:
-        """Count what a whole answer says."""
+        """Count the tokens that a whole answer reports."""
         usage = reply["usage"]
         self.counts = {0: usage.get("completion_tokens", usage.get("output_tokens", 0))}
 
 
 class CompletionStream:
-    """Chunks as they are written. The engine's own task fills the queue, which `max_tokens` bounds."""
+    """Chunks in the order in which they are written. The engine's task fills the queue, which `max_tokens` bounds."""
 
     def __init__(self) -> None:
         self.life: asyncio.Task[None] | None = None
@@ -98,14 +98,14 @@ class CompletionStream:
         self._ahead: list[Chunk] = []
 
     async def first(self) -> None:
-        """Wait for the first chunk, so that what is refused is refused before anything is sent."""
+        """Wait for the first chunk, so that a refusal comes before anything is sent."""
         self._ahead.append(await anext(self))
 
     def __aiter__(self) -> AsyncIterator[Chunk]:
         return self
 
     async def __anext__(self) -> Chunk:
-        """The next chunk. Raises `ServiceError` where the work failed."""
+        """Return the next chunk. Raises `ServiceError` if the work failed."""
         if self._ahead:
             return self._ahead.pop()
         chunk = await self.queue.get()
@@ -116,7 +116,7 @@ class CompletionStream:
         return chunk
 
     async def close(self) -> None:
-        """Abort what is left."""
+        """Abort the rest of the work."""
         assert self.life is not None
         await cancel(self.life)
 
@@ -138,7 +138,7 @@ class Completions:
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def complete(self, ask: CompletionSpec, caller: Caller) -> Chunk:
-        """The whole answer in vLLM's shape; cancelled, its engine work is aborted. Raises `ServiceError`."""
+        """Return the whole answer in vLLM's shape. Cancelled, abort the engine's work. Raises `ServiceError`."""
         arrived = self.clock()
         work = await self._prepared(ask, caller)
         async with self._admitted(work, caller, arrived) as generation:
@@ -148,7 +148,7 @@ class Completions:
         return reply
 
     async def stream(self, ask: CompletionSpec, caller: Caller) -> CompletionStream:
-        """The answer in chunks, once there is a first one. Close it in the end. Raises `ServiceError`."""
+        """Return the answer as a stream, once it has a first chunk; the caller closes it. Raises `ServiceError`."""
         arrived = self.clock()
         work = await self._prepared(ask, caller)
         stream = CompletionStream()
@@ -161,7 +161,7 @@ class Completions:
         return stream
 
     async def _prepared(self, ask: CompletionSpec, caller: Caller) -> CompletionRequest:
-        """What cannot be taken now is refused before any work for it."""
+        """Refuse what cannot be taken now before any work for it, then check it."""
         if self.draining():
             raise ServiceError("server_full", DRAINED, retry_after=30)
         if self.engines.dead.is_set():
@@ -171,7 +171,7 @@ class Completions:
             return await self.preparer.prepare(ask)
 
     async def tokenize(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """vLLM's answer to POST /tokenize. Raises `ServiceError`, as the two below do."""
+        """Return vLLM's answer to POST /tokenize. Raises `ServiceError`, as the two below do."""
         with _translated():
             return await self.engines.plain.tokenize(body)
 
@@ -184,7 +184,7 @@ class Completions:
             return await self.engines.plain.tokenizer_info()
 
     def cancel(self, name: str, caller: Caller) -> int:
-        """End what the caller asked for under an answer's id or an `x-request-id`; how many there were.
+        """End the caller's completions under an answer's id or an `x-request-id`, and return how many there were.
 
         Raises `ServiceError` (`not_found`), also if they are another key's."""
         here: list[QueuedCompletion | RunningCompletion] = [*self.queued, *self.running]
@@ -198,7 +198,7 @@ class Completions:
         return len(theirs)
 
     async def _entered(self, work: CompletionRequest, caller: Caller, patience: float) -> Ticket:
-        """A place among what runs, after `patience` seconds at most.
+        """Wait to be admitted, for `patience` seconds at most.
 
         Raises `ServiceError`, `cancelled` if the wait is cancelled by id."""
         queued = QueuedCompletion(caller.key_id, work.names, asyncio.timeout(None))
@@ -228,7 +228,7 @@ class Completions:
             stream.queue.put_nowait(None)
 
     async def drain(self, grace: float) -> None:
-        """Let what runs go on for `grace` seconds, then end it. Admission is closed by the searches' own drain."""
+        """Let completions run for `grace` seconds, then end them. The drain of searches closes admission."""
         await self._until_idle(grace)
         self.stop_all()
         await self._until_idle(LET_GO)
@@ -255,7 +255,7 @@ class Completions:
     async def _admitted(
         self, work: CompletionRequest, caller: Caller, arrived: float
     ) -> AsyncIterator[RunningCompletion]:
-        """The engine work of one request: its reservation, its deadline, its errors as the service's."""
+        """Surround one request's engine work with its reservation, its deadline and the translation of its errors."""
         due = arrived + self.limits.deadline_seconds
         ticket = await self._entered(work, caller, due - self.clock())
         generation = RunningCompletion(ticket, work, asyncio.timeout(max(0.0, due - self.clock())))
@@ -281,7 +281,7 @@ class Completions:
 
 @contextmanager
 def _translated(generation: RunningCompletion | None = None) -> Iterator[None]:
-    """Errors of engines and deadlines as the service's."""
+    """Translate errors of engines and deadlines into the service's."""
     try:
         yield
     except (EngineDead, EngineError, TimeoutError) as error:

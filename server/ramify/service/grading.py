@@ -1,4 +1,4 @@
-"""A task whose grading failures are counted, and its verdict on the answer of an ended search."""
+"""Grade the answer of an ended search with its task's verifier, and count the verifiers that fail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONGEST_REASON = 500
 
 
 class CountedTask:
-    """Passes everything on; tells the kind of each `GradingFailed`."""
+    """A task that passes everything on to another, and reports the kind of each `GradingFailed`."""
 
     def __init__(self, task: Task, failed: Callable[[str], None]) -> None:
         self._task, self._failed = task, failed

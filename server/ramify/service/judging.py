@@ -1,4 +1,4 @@
-"""The value model's judgement of partial answers, for POST /v1/value."""
+"""Judge partial answers with the value model, for POST /v1/value."""
 
 from __future__ import annotations
 
@@ -20,19 +20,23 @@ Text = str | Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class ValueResult:
+    """Scores of continuations, in their order."""
+
     scores: list[Score]
     prompt_tokens: int
     tokens: int
-    """Of all scored sequences together."""
+    """Tokens of all scored sequences together."""
 
 
 @dataclass(frozen=True, slots=True)
 class ValueJudge:
+    """Judges within the server's caps."""
+
     engines: Engines
     limits: RequestCaps
 
     async def value(self, model: str | None, prompt: Text, continuations: Sequence[Text]) -> ValueResult:
-        """One score for each continuation of the prompt, in order. Raises `ServiceError`."""
+        """Judge each continuation of the prompt, in order. Raises `ServiceError`."""
         if model is not None and model != self.engines.serving.name:
             raise unknown_model(model, self.engines.serving.name)
         if not self.engines.serving.judged:

@@ -13,22 +13,23 @@ from ramify.settings import ApiKey, Scope
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks."""
+    """The sender of a request, known by its API key."""
 
     key_id: str
-    """Name of the API key; empty where the server has none configured."""
+    """Name of the API key; empty if the server has no keys."""
     scopes: frozenset[Scope]
     train: bool
-    """Whether the trainer may learn from the caller's searches."""
+    """True if the trainer may learn from the caller's searches."""
     train_feedback: bool
-    """Whether the trainer may learn from the caller's verdicts."""
+    """True if the trainer may learn from the caller's verdicts."""
 
     def require(self, scope: Scope) -> None:
+        """Raise `ServiceError` (`forbidden`) if the key lacks a scope."""
         if scope not in self.scopes:
             raise ServiceError("forbidden", f"this API key lacks the scope {scope!r}")
 
     def owner_filter(self) -> str | None:
-        """The only key whose trees the caller may see; `None`: everyone's."""
+        """Return the only key whose trees the caller may see; `None` if it may see everyone's."""
         return None if "log" in self.scopes else self.key_id
 
 
@@ -47,21 +48,21 @@ class Keyring:
 
     @property
     def open(self) -> bool:
-        """Whether no key is configured, so that everyone on this machine may ask."""
+        """True if no key is configured, so that everyone on this machine may ask."""
         return not self._callers
 
     def caller(self, authorization: str | None) -> Caller:
-        """Who sent this Authorization header. Raises `ServiceError`."""
+        """Return the sender of an Authorization header. Raises `ServiceError` (`invalid_api_key`)."""
         if self.open:
             return ANONYMOUS
         scheme, _, secret = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not secret:
             raise ServiceError("invalid_api_key", "send an API key: Authorization: Bearer <key>")
         digest = hashlib.sha256(secret.strip().encode()).digest()
-        found = None
+        sender = None
         for known, caller in self._callers:  # all of them, so that time does not tell which one matched
             if hmac.compare_digest(known, digest):
-                found = caller
-        if found is None:
+                sender = caller
+        if sender is None:
             raise ServiceError("invalid_api_key", "this API key is not known here")
-        return found
+        return sender

@@ -1,4 +1,4 @@
-"""What the service needs of the engines, the tokenizer and a running search."""
+"""The protocols that the service asks of the engines and of the tokenizer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Tokenizer(Protocol):
 
 
 class Plain(Protocol):
-    """The policy alone, in OpenAI's fields and shapes."""
+    """Completions of the policy alone, in OpenAI's fields and shapes."""
 
     async def prompt_tokens(self, body: Mapping[str, Any]) -> int:
         """Tokens of the prompt of a chat or a response, chat template included.
@@ -98,15 +98,15 @@ class Engines(Protocol):
         ...
 
     def memory(self) -> Sequence[str]:
-        """What each engine holds, a line each."""
+        """Return what each engine holds, a line each."""
         ...
 
     def stats(self) -> Mapping[str, float]:
-        """Figures by name, for the metrics."""
+        """Return figures by name, for the metrics."""
         ...
 
     async def probe(self, deadline: float) -> None:
-        """One small request to each engine; raises if one fails or makes no step within `deadline` seconds
+        """Ask each engine one small thing; raise if one fails or makes no step within `deadline` seconds
         (`TimeoutError`; `EngineHeld` if none was possible)."""
         ...
 
@@ -114,7 +114,7 @@ class Engines(Protocol):
 
     @property
     def tolerance(self) -> float:
-        """How far two computations of one figure may lie apart, relative to it where it is above 1."""
+        """Distance that two computations of one figure may have, relative to the figure if it is above 1."""
         ...
 
     def exclusive(self, seconds: float) -> AbstractAsyncContextManager[None]:

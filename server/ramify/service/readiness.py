@@ -1,4 +1,4 @@
-"""Whether the server can search: engines that answer a real request in time, not merely a process that runs.
+"""Tell whether the server can search: its engines answer a real request in time, which is more than a running process.
 
 One probe's result is used again for about a second, and whoever asks while a probe is under way shares it.
 
@@ -29,16 +29,18 @@ WATCH_EVERY = 0.1
 
 @dataclass(eq=False, slots=True)
 class Readiness:
+    """Probes the engines when somebody asks, and all the while for hangs."""
+
     engines: Engines
     settings: ProbeSettings
     clock: Callable[[], float]
     draining: Callable[[], bool]
     _known: tuple[float, str | None] | None = None
-    """When the last probe ended, and what was wrong."""
+    """Time at which the last probe ended, and what was wrong."""
     _probe: asyncio.Task[str | None] | None = field(default=None)
 
     async def problem(self) -> str | None:
-        """Why the server is not ready; `None` if it is. A probe under way does not hide what else is known."""
+        """Return why the server is not ready; `None` if it is. A probe under way does not hide what else is known."""
         if known := self._known_problem():
             return known
         if self._known and self.clock() - self._known[0] <= self.settings.cache_seconds:

@@ -1,10 +1,10 @@
-"""Which release is served: activation, rollback, and what each of them leaves in the log.
+"""Change the release that is served: activation, rollback, and the row that each of them leaves in the log.
 
 An activation checks the files before anything is touched (hashes, same network and tokenizer, finite numbers, and
 that the way back is still on disk), lets no new search in, waits for the running ones, puts the weights into both
 engines, and believes only the canary. Its row is written last. Whatever goes wrong after the engines were touched,
-the release before is loaded back and held against its own figures; where even that fails the engines count as dead
-and the process ends, so that its supervisor starts it on the last active release. A crash at any point does the same.
+the release before is loaded back and held against its own figures. If even that fails, the engines count as dead and
+the process ends, so that its supervisor starts it on the last active release. A crash at any point does the same.
 
 An activation is a task of its own: a client that hangs up does not leave it half-way.
 
@@ -43,16 +43,16 @@ from ramify.weights import (
 
 logger = logging.getLogger(__name__)
 IDLE_SECONDS = 30.0
-"""That requests other than searches (values, probes) may take to end before an activation is given up."""
+"""Time for requests other than searches (values, probes) to end before an activation is given up."""
 RELOAD_SECONDS = 300.0
-"""That the engines may take to load weights and be checked."""
+"""Time for the engines to load weights and be checked."""
 ERROR = "activation_error"
-"""Key of a release's figures that says why its activation failed."""
+"""Key among a release's figures for the reason why its activation failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActivationSeconds:
-    """How long the parts of an activation took."""
+    """Duration of an activation and of its parts."""
 
     drain: float = 0.0
     reload: float = 0.0
@@ -72,9 +72,11 @@ class ActivationResult:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseListing:
+    """All releases, and the history of those that were served."""
+
     active: str
     previous: str | None
-    """What a rollback would go back to."""
+    """Release that a rollback would go back to; `None` if there is none."""
     rows: Sequence[ReleaseEntry]
     activations: Sequence[Activation]
     """Newest first."""
@@ -100,11 +102,11 @@ class Releases:
 
     @property
     def busy(self) -> bool:
-        """Whether an activation is under way."""
+        """True while an activation is under way."""
         return self._task is not None and not self._task.done()
 
     async def listing(self) -> ReleaseListing:
-        """Every release on disk or on record."""
+        """List every release on disk or on record."""
         recorded = {row.release_id: row for row in await self.log.releases()}
         history = await self.log.activations()
         rows = await asyncio.to_thread(catalogue, self.root, self.base, recorded)
@@ -318,7 +320,7 @@ class Releases:
         figures: Sequence[Measurement],
         error: Exception,
     ) -> None:
-        """Load the release before again. Raises `EngineDead` where that fails too: the engines may hold anything."""
+        """Load the release before again. Raises `EngineDead` if that fails too: the engines may hold anything."""
         logger.error("release=%s failed (%s): loading %s again", release.id, said(error), before.id)
         try:
             async with asyncio.timeout(RELOAD_SECONDS):
@@ -343,7 +345,7 @@ class Releases:
     async def _as_recorded(
         self, release: Release, note: str, kind: ActivationKind, *, always: bool = False
     ) -> None:
-        """Have the log name what is served; a row is written where it names another, or `always`."""
+        """Have the log name what is served: write a row if it names another release, or `always`."""
         active = await self.log.active_release()
         if active is not None and active.release_id == release.id and not always:
             return

@@ -1,4 +1,4 @@
-"""Keeps the log within its settings while the server runs, and knows its size for the metrics."""
+"""Keep the log within its settings while the server runs, and its size for the metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Retention:
     log: TreeLog
     settings: RetentionSettings
     expired: Callable[[int], None]
-    """Told how many trees were deleted."""
+    """Hears how many trees were deleted."""
     now: Callable[[], float]
     """Unix seconds."""
     figures: LogSize = field(default=LogSize(0, 0, None))

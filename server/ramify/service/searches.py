@@ -51,11 +51,11 @@ class RunningSearch:
     started: float
     """On the service's clock."""
     life: asyncio.Task[Tree] | None = None
-    """Resolved with the tree once that is logged."""
+    """Task of the search; its result is the tree, once that is logged."""
     counted: int = 0
     """Tokens already told to the metrics."""
     stopped: bool = False
-    """Whether it was told to stop; the first reason counts."""
+    """True once it was told to stop; the first reason counts."""
 
     @property
     def spent(self) -> int:
@@ -63,7 +63,7 @@ class RunningSearch:
         return self.search.budget.tokens
 
     def progress(self) -> Progress:
-        """How far it is; looks through the whole tree for the best answer."""
+        """Tell how far it is; looks through the whole tree for the best answer."""
         return self.search.progress()
 
     def stop(self, status: Status, reason: StopReason) -> None:
@@ -73,12 +73,12 @@ class RunningSearch:
             self.search.stop(status, reason)
 
     async def logged(self) -> Tree:
-        """The tree, once it is in the log. Cancelling the wait leaves the search alone. Raises `ServiceError`."""
+        """Return the tree once it is in the log. Cancelling the wait leaves the search alone. Raises `ServiceError`."""
         assert self.life is not None
         return await asyncio.shield(self.life)
 
     async def answered(self) -> Tree:
-        """The tree, once it is in the log. Raises `ServiceError`, also if the search has nothing to send."""
+        """Return the tree as `logged` does. Raises `ServiceError` also if the search has nothing to send."""
         tree = await self.logged()
         if problem := failure(tree, self.search.failure):
             raise problem
@@ -96,14 +96,14 @@ class Searches:
     metrics: Metrics
     spool: Spool
     verdict_seconds: float
-    """Seconds that the verifier may look at the answer of an ended search."""
+    """Seconds that the verifier may take over the answer of an ended search."""
     clock: Callable[[], float]
     """Seconds, monotonic."""
     running: dict[str, RunningSearch] = field(default_factory=dict)
-    """By the id of the tree."""
+    """Running searches by the id of their tree."""
     draining: bool = False
     stop_others: list[Callable[[], None]] = field(default_factory=list)
-    """End what was admitted beside the searches, where nothing may run on."""
+    """Called when nothing may run on: each ends other work that was admitted, such as plain completions."""
     _lives: set[asyncio.Task[Tree]] = field(default_factory=set)
 
     async def start(
@@ -265,7 +265,7 @@ class Searches:
         return owner is None or owner == key_id
 
     async def cancel(self, given: str, caller: Caller) -> Tree:
-        """End a search; its best answer so far. One that has ended already is left as it is."""
+        """End a search and return its tree with the best answer so far. One that has ended is left as it is."""
         running = self.find(given, caller)
         if running is None:
             return await self.finished(given, caller)
@@ -287,7 +287,7 @@ class Searches:
     async def quiesce(self, grace: float) -> None:
         """With admission paused: let the running searches go on for `grace` seconds, then stop, log and answer them.
 
-        Raises `EngineBusy` where what was admitted has not let go `LET_GO` seconds after that."""
+        Raises `EngineBusy` if admitted work has not let go `LET_GO` seconds after that."""
         deadline = self.clock() + grace
         while self.admission.running:
             over = self.clock() - deadline

@@ -37,11 +37,11 @@ def release_config(release: Release, settings: Settings) -> EngineConfig:
 
 
 def _one_of_each_id(release: Release, weights: Path | None) -> None:
-    """Trees say by which release they were made, so one id must not stand for two."""
+    """Refuse two releases of one id: a tree names the release that made it. Raises `BadSettings`."""
     if weights is None:
         return
     if not weights.is_dir():
-        raise BadSettings(f"weights: there is no folder {weights}")
+        raise BadSettings(f"weights: no such folder: {weights}")
     other = release_path(weights, release.id)
     if other.exists() and load_release(other, verify=False).manifest.files != release.manifest.files:
         raise BadSettings(
@@ -68,7 +68,7 @@ def serving_of(release: Release, settings: Settings) -> Serving:
 
 
 def vocabulary(*models: Path | None) -> int:
-    """Token ids below it exist in every one of `models`; 0 where a model does not say."""
+    """Return the number below which token ids exist in every one of `models`; 0 if a model does not say."""
     return min(_embeddings(path) for path in models if path is not None)
 
 

@@ -1,7 +1,7 @@
-"""Finished searches on their way into the log, and whether the log takes them.
+"""The way of finished searches into the log, and whether the log takes any.
 
 A finished tree that the log cannot take (disk full, database away) is kept here, compressed, and tried again until it
-is written: once, since the log knows a tree by its id. Its asker is answered when it is in the log, or told after
+is written: once, since the log knows a tree by its id. Its caller is answered when it is in the log, or told after
 `wait_seconds` that it is not there yet. While a tree waits, while the last write failed, and while the disk has less
 than its floor, `problem` says so: readiness follows it, and new searches are refused before they cost anything.
 
@@ -60,11 +60,11 @@ class Spool:
     _free: int | None = None
     """Bytes that the log's disk had free at that time; `None`: it is not a disk of this machine."""
     _failed: bool = False
-    """Whether the last write failed."""
+    """True if the last write failed."""
     _probe: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
-        """Trees that wait for the log."""
+        """Number of trees that wait for the log."""
         return len(self._waiting)
 
     async def append(self, tree: Tree, key_id: str, answer: KeptAnswer | None = None) -> None:
@@ -88,12 +88,12 @@ class Spool:
         writing.result()
 
     def owner(self, tree_id: str) -> str | None:
-        """Name of the API key of a tree that has ended and is not yet in the log; `None` for any other."""
+        """Return the API key of a tree that has ended and is not yet in the log; `None` for any other tree."""
         return self._owners.get(tree_id)
 
     @staticmethod
     def unlogged(tree_id: str) -> ServiceError:
-        """The answer for a search that has an `owner`."""
+        """Make the answer for a search that has an `owner`."""
         return ServiceError(
             "log_unavailable",
             f"the search {search_id(tree_id)} has ended and waits for the log, which takes no writes; "
@@ -102,7 +102,7 @@ class Spool:
         )
 
     async def problem(self) -> str | None:
-        """Why the log takes no more searches; `None` if it does. Waits at most `deadline_seconds`, for a look at it."""
+        """Return why the log takes no more searches; `None` if it does. Takes `deadline_seconds` at most."""
         if known := self._known_problem():
             self._look()
             return known

@@ -96,7 +96,7 @@ class AdminSettings(SettingsGroup):
         default=None,
         ge=0,
         le=65535,
-        description="Port; 0 takes a free one. None: 8001, or a free one where `port` is 0.",
+        description="Port; 0 takes a free one. None: 8001, or a free one if `port` is 0.",
     )
     key: SecretStr | None = Field(
         default=None, description="The admin key, at least 16 characters. None: anybody on this machine."
@@ -117,7 +117,7 @@ class AdminSettings(SettingsGroup):
         return self
 
     def digest(self) -> bytes | None:
-        """sha256 of the key; `None` where there is none. Raises `BadSettings` for a key file that cannot be used."""
+        """sha256 of the key; `None` if there is none. Raises `BadSettings` for a key file that cannot be used."""
         if self.sha256 is not None:
             return bytes.fromhex(self.sha256)
         secret = self.key.get_secret_value() if self.key is not None else None
@@ -155,7 +155,7 @@ class RequestCaps(SettingsGroup):
     deadline_seconds: float = Field(
         default=300.0,
         gt=0,
-        description="A request's deadline in seconds, waiting included, where it names none; and the largest "
+        description="Deadline in seconds, waiting included, of a request that names none; and the largest "
         "`deadline` and `search.budget.seconds`. At the deadline the best answer so far is sent.",
     )
     verdict_seconds: float = Field(
@@ -170,7 +170,7 @@ class RequestCaps(SettingsGroup):
 
 
 class ConnectionSettings(SettingsGroup):
-    """What the listeners take from whoever connects, key or none. A connection that waits longer is closed."""
+    """Limits on connections, with a key or without. A connection that takes longer is closed."""
 
     open: int = Field(
         default=2048,

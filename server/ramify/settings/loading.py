@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     )
     log: str = Field(
         default="sqlite:///runs/trees.db",
-        description="Where searched trees are kept: a file, which is SQLite's (also `sqlite:///file`), or "
+        description="The log of searched trees: a file, which is SQLite's (also `sqlite:///file`), or "
         "`postgresql://user@host/database`.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -139,7 +139,7 @@ class Settings(BaseSettings):
 
     @property
     def admin_port(self) -> int:
-        """Where the admin listener is; 0 takes a free port."""
+        """Port of the admin listener; 0 takes a free one."""
         if self.admin.port is not None:
             return self.admin.port
         return ADMIN_PORT if self.port else 0

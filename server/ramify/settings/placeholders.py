@@ -1,4 +1,4 @@
-"""Secrets that nobody has chosen: what example files and tutorials hold where a secret belongs.
+"""Secrets that nobody has chosen: what example files and tutorials hold in place of one.
 
 Standard library only: `docker/make_secrets.py` uses this file by itself.
 """
@@ -19,12 +19,12 @@ LEAST_DIFFERENT = 4
 
 
 def is_placeholder(secret: str) -> bool:
-    """Whether `secret` stands where one should be chosen."""
+    """Tell whether `secret` only marks the place of one."""
     return bool(MARKS.search(secret)) or len(set(secret)) < LEAST_DIFFERENT
 
 
 def unusable(secret: str) -> str | None:
-    """What is wrong with a secret, in words that do not show it; `None`: nothing."""
+    """Return what is wrong with a secret, in words that do not show it; `None` if nothing is."""
     if is_placeholder(secret):
         return "this is a placeholder, which anybody can guess; make a real one: openssl rand -hex 32"
     if len(secret) < LEAST:

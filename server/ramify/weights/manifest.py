@@ -52,7 +52,7 @@ class _Model(BaseModel):
 
 
 class FileDigest(_Model):
-    """What one file of the release must be."""
+    """Size and hash of one file of the release."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     size: int = Field(ge=0)
@@ -67,7 +67,7 @@ class Calibration(_Model):
 
 
 class Action(_Model):
-    """What one action of a search is, unless a request says otherwise."""
+    """One action of a search, unless a request says otherwise."""
 
     kind: Literal["step", "token", "chunk"] = "step"
     stop: tuple[str, ...] = ("\n",)
@@ -80,7 +80,7 @@ class Probe(_Model):
     """A text whose figures under these weights are known: a canary for what is really being served."""
 
     prompt: tuple[int, ...] = Field(min_length=1)
-    """Token ids, the beginning-of-text token included where the model uses one."""
+    """Token ids, the beginning-of-text token included if the model uses one."""
     continuation: tuple[int, ...] = Field(min_length=1)
     """Token ids that follow the prompt."""
     logprobs: tuple[Finite, ...] = Field(min_length=1)
@@ -96,7 +96,7 @@ class Probe(_Model):
 
 
 class Details(_Model):
-    """What a publisher says about a release; the rest of the manifest follows from the files."""
+    """The part of the manifest that a publisher writes; the rest follows from the files."""
 
     name: str = Field(min_length=1, max_length=128)
     """The name under which the model is served."""

@@ -69,7 +69,7 @@ def shipped() -> Path:
 
 
 def release_path(root: Path, release_id: str) -> Path:
-    """Return where the release of an id lies under ``root``; ids that are no ids never become paths."""
+    """Return the path of a release under ``root``. Raises `ReleaseNotFound` for an id that is none."""
     return Path(root) / check_id(release_id)
 
 

@@ -56,7 +56,7 @@ class Tensor:
     shape: tuple[int, ...]
     file: Path
     start: int
-    """Bytes into the file at which its data begins; `end` is where it ends."""
+    """Bytes into the file at which its data begins; `end` is the end of it."""
     end: int
 
 
@@ -96,15 +96,15 @@ def require_index(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     path = Path(folder) / INDEX
     if not path.is_file():
         return
-    where = json_object(path.read_bytes(), path).get("weight_map")
-    if not isinstance(where, dict):
+    weight_map = json_object(path.read_bytes(), path).get("weight_map")
+    if not isinstance(weight_map, dict):
         raise WeightsError(f"{path} has no weight_map")
     held = {name: tensor.file.name for name, tensor in tensors.items()}
-    for name in sorted(where.keys() | held.keys()):
-        if where.get(name) != held.get(name):
+    for name in sorted(weight_map.keys() | held.keys()):
+        if weight_map.get(name) != held.get(name):
             raise WeightsError(
                 f"{path}: the tensor {name[:100]} is in {held.get(name, 'no file')}; "
-                f"weight_map says {str(where.get(name, 'no file'))[:100]}"
+                f"weight_map says {str(weight_map.get(name, 'no file'))[:100]}"
             )
 
 
@@ -123,7 +123,7 @@ def _header(file: Path) -> dict[str, Tensor]:
             raise WeightsError(f"{file} ends before its tensor {name} does")
         if tensor.start != at:
             raise WeightsError(
-                f"{file}: the tensor {name} begins at byte {tensor.start}, not at {at}, where the one before it ends"
+                f"{file}: the tensor {name} begins at byte {tensor.start}, not at {at}, the end of the one before it"
             )
         at = tensor.end
     if at != size:
