@@ -160,7 +160,7 @@ def check(found: World) -> None:
 
 
 def check_books(found: World) -> None:
-    """What was counted is what the fakes gave, within the budget."""
+    """Check that the counts are those of the fakes, within the budget."""
     tree, usage = found.tree, found.tree.usage
     assert found.policy.running == 0
     assert usage.completion_tokens == found.policy.generated
@@ -199,7 +199,7 @@ def check_nodes(tree: Tree) -> None:
 
 
 def check_visits(tree: Tree) -> None:
-    """Where the visits of a node come from: its children, under `step` the draws from the node itself, and under
+    """Check that the visits of a node come from its children, under `step` the draws from the node itself, and under
     `abandon` the draws that were given up there."""
     params = tree.params
     above = {n.id for i in tree.committed for n in tree.lineage(tree.nodes[i])[:-1]}

@@ -8,7 +8,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 
 class Action(TypedDict):
-    """What one edge of the tree is."""
+    """One edge of the tree."""
 
     kind: Literal["step", "token", "chunk"]
     """A step up to a delimiter, one token (with `expand: step` only), or a chunk of so many tokens."""
@@ -26,9 +26,9 @@ class Answer(TypedDict):
     text: str
     """The whole answer, the prompt left out."""
     final: str | None
-    """The task's canonical form; None where the text holds no answer."""
+    """The task's canonical form; None if the text holds no answer."""
     value: float | None
-    """The outcome model's estimate of this text, in [0, 1]; None where no model judged it."""
+    """The outcome model's estimate of this text, in [0, 1]; None if no model judged it."""
     visits: int
     """Backups through the node that ends it."""
     votes: float
@@ -97,7 +97,7 @@ class Node(TypedDict):
     multiplicity: int
     """m: how many policy draws at the parent took this action."""
     value: float | None
-    """v: the value model's estimate, in [0, 1]; None where it was not asked."""
+    """v: the value model's estimate, in [0, 1]; None if it was not asked."""
     visits: int
     """N: backups through here."""
     value_sum: float
@@ -105,7 +105,7 @@ class Node(TypedDict):
     in_flight: int
     """O: simulations now below here. 0 in a finished tree."""
     fresh_visits: int
-    """Policy draws from here to the end of an answer, or to where they were given up."""
+    """Policy draws from here to the end of an answer, or until they were given up."""
     fresh_value_sum: float
     """Sum of the values that they ended in."""
     expansions: int
@@ -113,7 +113,7 @@ class Node(TypedDict):
     expanding: int
     """Engine requests from here now in flight. 0 in a finished tree."""
     expanded: bool
-    """Whether any expansion from here has landed."""
+    """An expansion from here has landed."""
     pruned: bool
     """Given up by the algorithm (`beam`, `dvts`, `dfs`, `particle`)."""
     terminal: Literal["eos", "stop", "truncated"] | None
@@ -134,19 +134,19 @@ class Node(TypedDict):
 
 
 class Origin(TypedDict):
-    """Where in its parent tree a tree was branched off: its prompt is the parent's and the answer as far as a
-    node."""
+    """The place in its parent tree at which a tree was branched off: its prompt is the parent's and the
+    answer as far as a node."""
 
     node: int
     """The node of the parent tree that this one's root stands for."""
     text: str
     """The answer as far as that node, from the first prompt of all; it opens every answer of this tree."""
     tokens: int
-    """How many of this tree's prompt tokens are that answer's. They cost this search nothing."""
+    """Tokens of this tree's prompt that are that answer's. They cost this search nothing."""
 
 
 class Sampling(TypedDict):
-    """How one answer is sampled."""
+    """Parameters with which one answer is sampled."""
 
     temperature: float
     """0 is greedy; otherwise logits are divided by it. [0, 2]"""
@@ -174,6 +174,7 @@ class SearchParams(TypedDict):
     """Edges below the prompt; a deeper unfinished answer is `truncated`, with value 0. Left out of a request,
     it is `sampling.max_tokens`, since a step may be one token; of chunks, as many as such an answer has."""
     action: Action
+    """The kind and size of one edge of the tree."""
     expand: Literal["step", "path"]
     """Extent of one draw: one step, or a path to the end of the answer."""
     widen: bool
@@ -209,8 +210,8 @@ class SearchParams(TypedDict):
     kappa: float
     """Pseudo-visits that an arm's model value counts for; with `kappa_growth`, two steps before the end."""
     kappa_growth: NotRequired[float | None]
-    """How much more the model value counts for with each step that is left to the end: nothing one step
-    before it, `kappa` two steps before it. None: the same everywhere."""
+    """Factor by which the model value counts for more with each step that is left to the end: nothing one
+    step before it, `kappa` two steps before it. None: the same everywhere."""
     abandon: NotRequired[bool]
     """A path is judged after every step, and given up if the tokens that it still needs would bring more if
     they began another."""
@@ -237,7 +238,7 @@ class SearchParams(TypedDict):
 
 
 class Usage(TypedDict):
-    """What a search spent."""
+    """The cost of a search."""
 
     prompt_tokens: int
     """Tokens of the prompt, counted once."""
@@ -279,7 +280,7 @@ class Tree(TypedDict):
     problem: dict[str, Any] | None
     """The task's problem, in the task's own fields."""
     train: bool
-    """Whether the asker allows training on it."""
+    """The asker allows training on it."""
     nodes: list[Node]
     """By id; parents stand before their children."""
     completions: list[Completion]
@@ -307,6 +308,6 @@ class Tree(TypedDict):
     parent_tree: str | None
     """The tree that this one was branched from."""
     origin: NotRequired[Origin | None]
-    """Where in it; None exactly where `parent_tree` is."""
+    """The place in it; None exactly if `parent_tree` is."""
     schema_version: Literal[1]
     """Version of this schema; raised by any change other than a field that may be left out."""

@@ -583,7 +583,7 @@ export interface components {
     schemas: {
         /**
          * Action
-         * @description What one edge of the tree is.
+         * @description One edge of the tree.
          */
         Action: {
             /**
@@ -722,7 +722,7 @@ export interface components {
         };
         /**
          * Budget
-         * @description Whichever is met first ends the search.
+         * @description Limits, of which the first to be met ends the search.
          */
         Budget: {
             /**
@@ -1771,7 +1771,7 @@ export interface components {
         };
         /**
          * LoggedAction
-         * @description What one edge of the tree is.
+         * @description One edge of the tree.
          */
         LoggedAction: {
             /**
@@ -1808,12 +1808,12 @@ export interface components {
             text: string;
             /**
              * Final
-             * @description The task's canonical form; `null` where the text holds no answer.
+             * @description The task's canonical form; `null` if the text holds no answer.
              */
             final: string | null;
             /**
              * Value
-             * @description The outcome model's estimate of this text, in [0, 1]; `null` where no model judged it.
+             * @description The outcome model's estimate of this text, in [0, 1]; `null` if no model judged it.
              */
             value: number | null;
             /**
@@ -1958,7 +1958,7 @@ export interface components {
             multiplicity: number;
             /**
              * Value
-             * @description v: the value model's estimate, in [0, 1]; `null` where it was not asked.
+             * @description v: the value model's estimate, in [0, 1]; `null` if it was not asked.
              */
             value: number | null;
             /**
@@ -1978,7 +1978,7 @@ export interface components {
             in_flight: number;
             /**
              * Fresh Visits
-             * @description Policy draws from here to the end of an answer, or to where they were given up.
+             * @description Policy draws from here to the end of an answer, or until they were given up.
              */
             fresh_visits: number;
             /**
@@ -1998,7 +1998,7 @@ export interface components {
             expanding: number;
             /**
              * Expanded
-             * @description Whether any expansion from here has landed.
+             * @description An expansion from here has landed.
              */
             expanded: boolean;
             /**
@@ -2044,7 +2044,7 @@ export interface components {
         };
         /**
          * LoggedOrigin
-         * @description Where in its parent tree a tree was branched off: its prompt is the parent's and the answer as far as a node.
+         * @description The place in its parent tree at which a tree was branched off: its prompt is the parent's and the answer as far as a node.
          */
         LoggedOrigin: {
             /**
@@ -2059,13 +2059,13 @@ export interface components {
             text: string;
             /**
              * Tokens
-             * @description How many of this tree's prompt tokens are that answer's. They cost this search nothing.
+             * @description Tokens of this tree's prompt that are that answer's. They cost this search nothing.
              */
             tokens: number;
         };
         /**
          * LoggedSampling
-         * @description How one answer is sampled.
+         * @description Parameters with which one answer is sampled.
          */
         LoggedSampling: {
             /**
@@ -2120,6 +2120,7 @@ export interface components {
              * @description Edges below the prompt; a deeper unfinished answer is `truncated`, with value 0. Left out of a request, it is `sampling.max_tokens`, since a step may be one token; of chunks, as many as such an answer has.
              */
             max_depth: number;
+            /** @description The kind and size of one edge of the tree. */
             action: components["schemas"]["LoggedAction"];
             /**
              * Expand
@@ -2212,7 +2213,7 @@ export interface components {
             kappa: number;
             /**
              * Kappa Growth
-             * @description How much more the model value counts for with each step that is left to the end: nothing one step before it, `kappa` two steps before it. `null`: the same everywhere.
+             * @description Factor by which the model value counts for more with each step that is left to the end: nothing one step before it, `kappa` two steps before it. `null`: the same everywhere.
              * @default null
              */
             kappa_growth?: number | null;
@@ -2323,7 +2324,7 @@ export interface components {
             } | null;
             /**
              * Train
-             * @description Whether the asker allows training on it.
+             * @description The asker allows training on it.
              */
             train: boolean;
             /**
@@ -2383,7 +2384,7 @@ export interface components {
              */
             parent_tree: string | null;
             /**
-             * @description Where in it; `null` exactly where `parent_tree` is.
+             * @description The place in it; `null` exactly if `parent_tree` is.
              * @default null
              */
             origin?: components["schemas"]["LoggedOrigin"] | null;
@@ -2396,7 +2397,7 @@ export interface components {
         };
         /**
          * LoggedUsage
-         * @description What a search spent.
+         * @description The cost of a search.
          */
         LoggedUsage: {
             /**
@@ -3311,7 +3312,7 @@ export interface components {
              * @description Edges below the prompt; a deeper unfinished answer is `truncated`, with value 0. Left out of a request, it is `sampling.max_tokens`, since a step may be one token; of chunks, as many as such an answer has.
              */
             max_depth?: number | null;
-            /** @description What one edge of the tree is. */
+            /** @description The kind and size of one edge of the tree. */
             action?: components["schemas"]["Action"] | null;
             /**
              * Expand
@@ -3395,7 +3396,7 @@ export interface components {
             kappa?: number | null;
             /**
              * Kappa Growth
-             * @description How much more the model value counts for with each step that is left to the end: nothing one step before it, `kappa` two steps before it. `null`: the same everywhere.
+             * @description Factor by which the model value counts for more with each step that is left to the end: nothing one step before it, `kappa` two steps before it. `null`: the same everywhere.
              */
             kappa_growth?: number | null;
             /**
@@ -3477,7 +3478,7 @@ export interface components {
         };
         /**
          * Search
-         * @description How to search. A field that has no effect on the chosen algorithm is refused by name.
+         * @description The search to run. A field that has no effect on the chosen algorithm is refused by name.
          */
         ramify__api__wire_search__Search: {
             /**
@@ -3500,7 +3501,7 @@ export interface components {
              * @description Edges below the prompt; a deeper unfinished answer is `truncated`, with value 0. Left out of a request, it is `sampling.max_tokens`, since a step may be one token; of chunks, as many as such an answer has.
              */
             max_depth?: number | null;
-            /** @description What one edge of the tree is. */
+            /** @description The kind and size of one edge of the tree. */
             action?: components["schemas"]["Action"] | null;
             /**
              * Expand
@@ -3584,7 +3585,7 @@ export interface components {
             kappa?: number | null;
             /**
              * Kappa Growth
-             * @description How much more the model value counts for with each step that is left to the end: nothing one step before it, `kappa` two steps before it. `null`: the same everywhere.
+             * @description Factor by which the model value counts for more with each step that is left to the end: nothing one step before it, `kappa` two steps before it. `null`: the same everywhere.
              */
             kappa_growth?: number | null;
             /**

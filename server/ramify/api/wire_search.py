@@ -92,7 +92,7 @@ def _show_algorithms(schema: dict[str, Any]) -> None:
 
 
 class Search(options_of(records.SearchParams, "SearchParams", "")):  # type: ignore[misc]
-    """How to search. A field that has no effect on the chosen algorithm is refused by name."""
+    """The search to run. A field that has no effect on the chosen algorithm is refused by name."""
 
     model_config = ConfigDict(json_schema_extra=_show_algorithms)
 

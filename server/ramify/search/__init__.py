@@ -44,16 +44,31 @@ token ids, a scorer judges them, and a task tells answers apart::
 
     asyncio.run(main())
 
+A search in short. A *simulation* goes down the tree from the search's root and *selects* a node to draw at: by PUCT,
+by Thompson sampling, or by whatever rule its algorithm has. The policy draws *continuations* there, which are cut
+into *actions*, one a node; equal actions merge and count how often they were drawn. Whatever is new is judged, by the
+scorer or by the task's verifier, and its *leaf value* is *backed up*: every node on the path counts one more visit of
+that value. *Counted* against the budget are simulations, generated tokens (aborted and repeated draws too), seconds
+and nodes; tokens and nodes are reserved before a draw is sent. The search *ends* at the first limit, when it mostly
+comes back to what it has (it is exhausted), when its answer is settled, or when it is stopped; its complete answers
+then vote, each as often as it was drawn.
+
 The modules, in the order in which to read them; each imports only from those above it:
 
-`records`, `protocols`: what goes in and comes out, and the world that a search knows.
-`tree`, `budget`, `cutting`: nodes, statistics and random seeds; limits; a continuation cut into actions.
-`selection`: P; PUCT and Thompson sampling over children and "draw afresh here".
-`plans`, `builder`, `evaluator`: one simulation before and after the engine; the tree's only writer; a plan carried out.
-`algorithms`: where to draw next, one file each.
-`params`, `grouping`: defaults and bounds; which answers are equal, told beside the search.
+`records`: parameters that go in, samples and judgements that come back, answers that go out.
+`protocols`: the world that a search knows: `Policy`, `Scorer`, `Task`.
+`cutting`: a continuation cut into actions; the stop string that ends an answer.
+`tree`: nodes and their statistics; the leaf value; random seeds.
+`budget`: what was spent and reserved, and which limit is met.
+`selection`: P of the children; PUCT and Thompson sampling over them and "draw afresh here".
+`plans`: a request of one simulation, and the draws that come back for it.
+`builder`: the only hands that change a tree: merge, back up; when a search is exhausted.
+`evaluator`: a plan carried out: draw, cut, judge.
+`algorithms`: which plan comes next (`base`, then `mcts` and the others), and the registry.
+`params`: parameters checked: defaults, bounds, those without effect.
+`grouping`: which answers are equal, asked of the task beside the search; their votes.
 `answers`: which answer a tree gives, and when it is settled.
-`run`: keeps plans in flight, lands them, ends well whatever happens.
+`run`: plans kept in flight and landed; every way in which a search ends.
 `codec`: trees as JSON.
 """
 

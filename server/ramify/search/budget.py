@@ -1,4 +1,4 @@
-"""What a search may spend. Tokens and nodes are reserved before they are asked for, so no limit is ever exceeded."""
+"""The account of a search. Tokens and nodes are reserved before they are asked for, so no limit is ever exceeded."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Budget:
 
     @property
     def available(self) -> int | None:
-        """Tokens that can still be reserved; `None` where tokens are not limited."""
+        """Tokens that can still be reserved; `None` if tokens are not limited."""
         if self.limits.tokens is None:
             return None
         return self.limits.tokens - self.tokens - self._reserved - self._final

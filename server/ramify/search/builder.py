@@ -1,4 +1,4 @@
-"""Change the tree: mark what is in flight, merge what came back, back values up. No I/O, no choice of where to go."""
+"""Change the tree: mark what is in flight, merge what came back, back values up. No I/O, and no choice of a node."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TreeBuilder:
     def __init__(self, tree: Tree, budget: Budget) -> None:
         self.tree, self.budget = tree, budget
         self.search_root = tree.root
-        """Where simulations start; moves down under `commit: step`."""
+        """The node from which simulations start; moves down under `commit: step`."""
         self.open = sum(n.terminal is None and not n.expanded for n in tree.nodes)
         """Nodes that can still be expanded for the first time."""
         self.best: Node | None = None
@@ -84,9 +84,11 @@ class TreeBuilder:
         """Add what was drawn below the plan's node. Identical actions merge, and their multiplicity counts the draws.
 
         Returns the nodes along each draw; a rollout's come last."""
+        # Add the nodes, draw by draw. Each draw has one node for certain, so one with many is joined to fit.
         draws = [*result.samples, *([result.rollout] if result.rollout is not None else [])]
         lines = [self._merge_line(plan, self._fitting(plan, i, draws)) for i in range(len(draws))]
-        if plan.kind == "token":  # the likeliest tokens are read off one generated token
+        # The likeliest tokens are read off one generated token, which only the first of them is charged for.
+        if plan.kind == "token":
             for (node,) in lines[1 : len(result.samples)]:
                 node.tokens_spent -= 1
         if plan.kind != "revisit":
@@ -95,8 +97,8 @@ class TreeBuilder:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the search mostly comes back to what it has: of the later half of its plans, and of at least `RARE`,
-        fewer than one in `RARE` brought a new node."""
+        """The search mostly comes back to what it has: of the later half of its plans, and of at least `RARE`, fewer
+        than one in `RARE` brought a new node."""
         late = max(RARE, self._ended // 2)
         while self._fruitful and self._fruitful[0] <= self._ended - late:
             self._fruitful.popleft()
@@ -124,6 +126,7 @@ class TreeBuilder:
         node.expanded = True
 
     def _merge_line(self, plan: Plan, line: Sequence[SampledAction]) -> list[Node]:
+        # Walk down: an action that is there already counts once more, one that is not becomes a node.
         nodes: list[Node] = []
         at = plan.node
         for action in line:
@@ -143,6 +146,7 @@ class TreeBuilder:
             if node.terminal is not None:
                 break
             at = node
+        # Count the end: no later draw that repeats it is news, and it may be the answer.
         if nodes and nodes[-1].terminal is not None:
             self._see(nodes[-1])
         if nodes and nodes[-1].terminal in ("eos", "stop"):
@@ -162,8 +166,8 @@ class TreeBuilder:
             self.best = end
 
     def unseen(self, node: Node) -> float:
-        """The policy's probability that a draw below `node` ends in an answer that is not yet known, [0, 1]; 0 where
-        that is below `NOTHING_NEW`: the node is closed."""
+        """Return the policy's probability that a draw below `node` ends in an answer not yet known, in [0, 1]. Below
+        `NOTHING_NEW` it is 0: the node is closed."""
         left = 1.0 - self._seen.get(node.id, 0.0)
         return left if left >= NOTHING_NEW else 0.0
 
@@ -213,7 +217,7 @@ class TreeBuilder:
         """Add one visit of `value` to every node of `path` from the search's current root down, and one fresh draw to
         those of them that are in `fresh`: the nodes that it was drawn from.
 
-        Nothing above that root changes, nor anything where the path no longer passes through it."""
+        Nothing above that root changes, and nothing at all if the path no longer passes through it."""
         start = self.search_root.depth - path[0].depth
         if start >= len(path) or path[start].id != self.search_root.id:
             return

@@ -53,7 +53,7 @@ def omitted_fields(record: type) -> Mapping[str, Any]:
 
 
 def tree_from_dict(document: Mapping[str, Any]) -> Tree:
-    """Raises `BadTree` where the document is not a tree of this schema version, or its nodes do not form one."""
+    """Read a tree. Raises `BadTree` if the document is not one of this schema version, or its nodes do not form one."""
     data = {**omitted_fields(Tree), **document}
     version = data.pop("schema_version", None)
     if version != SCHEMA_VERSION:
@@ -131,7 +131,7 @@ _TUPLES = {"tokens", "logprobs", "prompt_tokens", "stop"}
 
 
 def _record(cls: type[Any], data: Mapping[str, Any]) -> Any:
-    """Build a dataclass from a mapping with exactly its fields; JSON arrays become tuples where records hold them."""
+    """Build a dataclass from a mapping with exactly its fields; JSON arrays become the tuples that records hold."""
     names = {f.name for f in fields(cls)}
     if unknown := set(data) - names:
         raise BadTree(f"{cls.__name__} has no field {sorted(unknown)[0]!r}")

@@ -38,7 +38,7 @@ class SampledAction:
 
     @property
     def complete(self) -> bool:
-        """Whether it ends a complete answer; a truncated one is not complete."""
+        """It ends a complete answer. A truncated one is not complete."""
         return self.terminal in ("eos", "stop")
 
     @classmethod
@@ -71,7 +71,7 @@ def action_ends(text: str, ends: Sequence[int], action: Action) -> list[int]:
     more belongs to the step that it ends. The end token alone is an action of its own if the step before it had
     already ended."""
     cap = 1 if action.kind == "token" else action.max_tokens
-    found: list[int] = []
+    stops: list[int] = []
     start = 0
     while start < len(ends):
         end = min(len(ends), start + cap)
@@ -79,13 +79,13 @@ def action_ends(text: str, ends: Sequence[int], action: Action) -> list[int]:
             stop = first_stop(text, action.stop, begin=ends[start - 1] if start else 0)
             if stop is not None:
                 end = next((i + 1 for i in range(start, end) if ends[i] >= stop[1]), end)
-        found.append(end)
+        stops.append(end)
         start = end
-    return found
+    return stops
 
 
 def first_stop(text: str, stops: Sequence[str], *, begin: int = 0, seen: int = 0) -> tuple[int, int] | None:
-    """Return where the stop string that `text` completes first begins and ends, in characters; `None` if there is none.
+    """Return begin and end, in characters, of the stop string that `text` completes first; `None` if there is none.
 
     begin: it must not begin before this character. seen: it must be completed after so many characters."""
     spans = []

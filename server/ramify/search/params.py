@@ -37,8 +37,8 @@ PARAMS = dict(_declared())
 
 def bounds(name: str) -> tuple[float, float] | None:
     """Return the inclusive bounds of a parameter; `None` if it is no number."""
-    found: tuple[float, float] | None = PARAMS[name][0].metadata.get("bounds")
-    return found
+    limits: tuple[float, float] | None = PARAMS[name][0].metadata.get("bounds")
+    return limits
 
 
 def choices(name: str) -> tuple[str, ...]:

@@ -16,9 +16,9 @@ finished answer."""
 
 @dataclass(frozen=True, slots=True)
 class Hurdle:
-    """What a draw must promise, wherever it stands, to be written on: what the tokens that it still needs would bring
-    to the search elsewhere. (The marginal value theorem: leave once the rate of gain here falls to the average rate;
-    Charnov 1976.)"""
+    """The value that a draw must promise, at any length, to be written on: what the tokens that it still needs would
+    bring if they began another. (The marginal value theorem: leave once the rate of gain here falls to the average
+    rate; Charnov 1976.)"""
 
     rate: float
     """Value of an answer drawn afresh, over the tokens that it takes."""
@@ -32,7 +32,7 @@ class Hurdle:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a simulation wants of the engine, decided without touching the tree."""
+    """One request of a simulation to the engine, decided without touching the tree."""
 
     simulation: int
     path: tuple[Node, ...]
@@ -78,7 +78,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class PlanResult:
-    """What came back for a plan."""
+    """The draws that came back for a plan."""
 
     samples: list[list[SampledAction]]
     """One list of actions, in order, for each draw. One of a plan with a hurdle may break off before its end."""
@@ -87,7 +87,7 @@ class PlanResult:
 
 @dataclass(slots=True)
 class PlanCost:
-    """What one plan has cost so far, however it ends."""
+    """The cost of one plan so far, however it ends."""
 
     tokens: int = 0
     """Generated, aborted draws included."""

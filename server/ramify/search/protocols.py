@@ -50,17 +50,17 @@ class Task(Protocol):
     """One problem and its rules, bound together."""
 
     async def finals(self, texts: Sequence[str]) -> list[str | None]:
-        """The final answer of each complete text in canonical form: equal answers get equal strings. `None` where a
-        text holds no answer.
+        """Return the final answer of each complete text in canonical form: equal answers get equal strings. `None` if
+        a text holds no answer.
 
         Raises `GradingFailed` if it cannot be told: the text then votes by itself. A search asks for one text at a
         time, while it grows, and gives up asking when it must answer."""
         ...
 
     async def grade(self, text: str) -> Verdict:
-        """Whether a complete text (the answer alone, without the prompt) is right.
+        """Judge whether a complete text (the answer alone, without the prompt) is right.
 
-        Raises `GradingFailed` where it cannot be told: a crash or a deadline, never a wrong answer."""
+        Raises `GradingFailed` if that cannot be told: after a crash or at a deadline, never for a wrong answer."""
         ...
 
 

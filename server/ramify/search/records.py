@@ -1,4 +1,4 @@
-"""What crosses the border of a search: parameters going in, samples and judgements coming back, answers out.
+"""Records that cross the border of a search: parameters go in, samples and judgements come back, answers go out.
 
 Everything here is frozen. Token ids are the engine's own; text is only ever read, never turned back into tokens.
 """
@@ -66,7 +66,7 @@ def param(
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How one answer is sampled."""
+    """Parameters with which one answer is sampled."""
 
     temperature: float = 1.0
     """0 is greedy; otherwise logits are divided by it. [0, 2]"""
@@ -82,7 +82,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What one edge of the tree is."""
+    """One edge of the tree."""
 
     kind: ActionKind = "step"
     """A step up to a delimiter, one token (with `expand: step` only), or a chunk of so many tokens."""
@@ -130,7 +130,7 @@ class SearchParams:
     """Edges below the prompt; a deeper unfinished answer is `truncated`, with value 0. Left out of a request, it is
     `sampling.max_tokens`, since a step may be one token; of chunks, as many as such an answer has."""
     action: Action = field(default_factory=Action)
-    """What one edge of the tree is."""
+    """The kind and size of one edge of the tree."""
     expand: Expand = "path"
     """Extent of one draw: one step, or a path to the end of the answer."""
     widen: bool = param(False, needs=("expand", ("step",)))
@@ -170,8 +170,8 @@ class SearchParams:
     kappa_growth: float | None = param(
         None, low=1.01, high=100, needs=("select", ("thompson",)), omitted=True
     )
-    """How much more the model value counts for with each step that is left to the end: nothing one step before it,
-    `kappa` two steps before it. `None`: the same everywhere."""
+    """Factor by which the model value counts for more with each step that is left to the end: nothing one step before
+    it, `kappa` two steps before it. `None`: the same everywhere."""
     abandon: bool = param(False, needs=("select", ("thompson",)), omitted=True)
     """A path is judged after every step, and given up if the tokens that it still needs would bring
     more if they began another."""
@@ -199,19 +199,20 @@ class SearchParams:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where in its parent tree a tree was branched off: its prompt is the parent's and the answer as far as a node."""
+    """The place in its parent tree at which a tree was branched off: its prompt is the parent's and the answer as far
+    as a node."""
 
     node: int
     """The node of the parent tree that this one's root stands for."""
     text: str
     """The answer as far as that node, from the first prompt of all; it opens every answer of this tree."""
     tokens: int
-    """How many of this tree's prompt tokens are that answer's. They cost this search nothing."""
+    """Tokens of this tree's prompt that are that answer's. They cost this search nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What is asked of the policy in one engine request."""
+    """One request to the policy."""
 
     n: int
     """Independent continuations."""
@@ -229,7 +230,7 @@ class Continuation:
     """One continuation sampled from the policy."""
 
     token_ids: tuple[int, ...]
-    """The end token included, where the model wrote it."""
+    """The end token included, if the model wrote it."""
     text: str
     """The decoded text that these tokens add to the prefix; the end token adds none."""
     logprobs: tuple[float, ...]
@@ -270,9 +271,9 @@ class Answer:
     text: str
     """The whole answer, the prompt left out."""
     final: str | None
-    """The task's canonical form; `None` where the text holds no answer."""
+    """The task's canonical form; `None` if the text holds no answer."""
     value: float | None
-    """The outcome model's estimate of this text, in [0, 1]; `None` where no model judged it."""
+    """The outcome model's estimate of this text, in [0, 1]; `None` if no model judged it."""
     visits: int
     """Backups through the node that ends it."""
     votes: float
@@ -297,7 +298,7 @@ class AnswerVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a search spent."""
+    """The cost of a search."""
 
     prompt_tokens: int = 0
     """Tokens of the prompt, counted once."""

@@ -1,8 +1,12 @@
 """Run one search: keep plans in flight, land what comes back, end well whatever happens.
 
-The algorithm says what to draw and the budget what may be spent; here is when. `schedule: continuous` lands each
-plan as it comes and starts the next; `schedule: waves` starts up to `parallel` plans, waits for all of them and lands
+The algorithm says what to draw, the budget what may be spent, and this module when. `schedule: continuous` lands each
+plan as it comes and starts the next. `schedule: waves` starts up to `parallel` plans, waits for all of them and lands
 them in the order in which they were selected, so that the same seed gives the same tree whatever the engine's timing.
+
+A search ends when a limit is met, when it is exhausted, when its answer is settled, when it is stopped or cancelled,
+or when an engine fails. Every end goes the same way: what is in flight is cancelled and counted, the answer is chosen
+from what has landed, and status, stop reason and usage are written on the tree.
 """
 
 from __future__ import annotations
@@ -27,12 +31,12 @@ from ramify.search.records import Answer, Sampling, Status, StopReason, Usage
 from ramify.search.tree import Node, Tree, derive_seed
 
 LET_GO_SECONDS = 5.0
-"""How long an engine may take to give up a cancelled request before the search ends without its word."""
+"""Seconds that an engine has to give up a cancelled request; then the search ends without its word."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a search has come."""
+    """The state of a running search."""
 
     simulations: int
     tokens: int
@@ -78,13 +82,13 @@ class Search:
         self._grading_failures = 0
         self._time_is_up = False
         self._final: tuple[Plan, StopReason] | None = None
-        """The rollout that completes an answer where the search has none, and why the search ended."""
+        """The rollout that completes an answer if the search has none, and the reason for which the search ended."""
 
     async def run(self) -> None:
         """Grow the tree to its end and fill in status, stop reason, usage and answer.
 
-        Engine and verifier failures end the search with a status and an error text and are not raised. Where the
-        task running this is cancelled, the engine's work is freed, the tree is closed as cancelled, and the
+        Failures of an engine or a verifier end the search with a status and an error text; they are not raised. If the
+        task that runs this is cancelled, the engine's work is freed, the tree is closed as cancelled, and the
         cancellation goes on.
         """
         seconds = self.tree.params.budget.seconds
@@ -101,9 +105,7 @@ class Search:
             raise
         except EngineDead as error:
             await self._fail("engine_dead", error)
-        except (
-            Exception
-        ) as error:  # whatever an engine, a scorer or a verifier raises: the tree must still be closed
+        except Exception as error:  # whatever a policy, a scorer or a task raises, the tree is closed
             await self._fail("failed", error)
         finally:
             if timer is not None:
@@ -134,21 +136,27 @@ class Search:
 
     async def _grow(self) -> None:
         while self._ended is None:
+            # Send out: as many plans as may be in flight. If none is, the search is at its end; without a complete
+            # answer it first writes its best path on.
             reason = self._start_plans()
             if not self._in_flight and not self._start_final(reason):
                 self._end("complete", reason)
                 break
+            # Wait: until a plan is done (a whole wave, under `waves`), the seconds are up or somebody stops the search.
             await self._wake.wait()
             self._wake.clear()
+            # Land: merge what is done into the tree, and let the task group the new answers beside the search.
             self._land_done()
             self._grouping.go_on()
+            # Look: is the time up, or the answer settled?
             if self._time_is_up and self._final is None:
                 await self._abandon_all()
             await self._stop_early()
+        # However it ended, nothing stays in flight.
         await self._abandon_all()
 
     def _start_plans(self) -> StopReason:
-        """Put as many plans in flight as may be. Returns why no more were, should none be in flight."""
+        """Put as many plans in flight as may be. Returns the reason for which the search ends if none is."""
         if self._final is not None:
             return self._final[1]
         if self._time_is_up:
@@ -156,12 +164,14 @@ class Search:
         if self.tree.params.schedule == "waves" and self._in_flight:
             return "exhausted"
         while len(self._in_flight) < self.tree.params.parallel:
+            # Once all simulations have begun, those that pause between two expansions still go on.
             over = self.budget.ended()
-            if over not in (None, "budget.simulations"):
-                return over or "exhausted"
+            if over is not None and over != "budget.simulations":
+                return over
             plan = self.algorithm.resume() or (self.algorithm.select() if over is None else None)
             if plan is None or self.builder.exhausted:
                 return over or "exhausted"
+            # The most that the plan can cost is set aside before it is sent.
             paid = self._pay(plan)
             if paid is None:
                 return "budget.tokens" if plan.within(self.budget.available) is None else "budget.nodes"
@@ -169,7 +179,8 @@ class Search:
         return "exhausted"
 
     def _start_final(self, reason: StopReason) -> bool:
-        """Write the best path to its end, on the tokens held back for it, where the search has no complete answer."""
+        """Write the best path to its end, on the tokens held back for it, if the search has no complete answer. Returns
+        whether that is under way."""
         if self._final is not None or self.tree.completions:
             return False
         node = self._deepest_best()
@@ -184,15 +195,15 @@ class Search:
         return True
 
     def _deepest_best(self) -> Node:
-        """Down from the search's root, to the most visited child and, unvisited, to that of the highest value. From
-        the prompt where the search has committed itself to a truncated answer."""
+        """Go down from the search's root to the most visited child and, among unvisited ones, to that of the highest
+        value. Start at the prompt if the search has committed itself to a truncated answer."""
         node = self.builder.search_root if self.builder.search_root.terminal is None else self.tree.root
         while unfinished := [c for c in self.tree.children(node) if c.terminal is None]:
             node = max(unfinished, key=lambda c: (c.visits, c.value or 0.0, -c.id))
         return node
 
     def _pay(self, plan: Plan) -> Plan | None:
-        """Reserve the most that a plan can cost, or that of as many of its draws as can be paid for."""
+        """Reserve the most that a plan can cost, with fewer draws if not all can be paid for."""
         fitting = plan.within(self.budget.available, self.budget.available_nodes)
         return fitting if fitting is not None and self.budget.reserve(fitting.cost, fitting.nodes) else None
 
@@ -243,7 +254,7 @@ class Search:
         try:
             if self._in_flight:
                 await asyncio.wait(self._in_flight, timeout=LET_GO_SECONDS)
-        finally:  # also where the search itself is cancelled while it waits
+        finally:  # even if the search itself is cancelled while it waits
             for work in list(self._in_flight):
                 if work.done() and not work.cancelled():
                     work.exception()  # seen: the search is over, and how it ended is known already

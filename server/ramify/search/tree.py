@@ -45,7 +45,7 @@ class Node:
     multiplicity: int = 1
     """m: how many policy draws at the parent took this action."""
     value: float | None = None
-    """v: the value model's estimate, in [0, 1]; `None` where it was not asked."""
+    """v: the value model's estimate, in [0, 1]; `None` if it was not asked."""
     visits: int = 0
     """N: backups through here."""
     value_sum: float = 0.0
@@ -53,7 +53,7 @@ class Node:
     in_flight: int = 0
     """O: simulations now below here. 0 in a finished tree."""
     fresh_visits: int = 0
-    """Policy draws from here to the end of an answer, or to where they were given up."""
+    """Policy draws from here to the end of an answer, or until they were given up."""
     fresh_value_sum: float = 0.0
     """Sum of the values that they ended in."""
     expansions: int = 0
@@ -61,7 +61,7 @@ class Node:
     expanding: int = 0
     """Engine requests from here now in flight. 0 in a finished tree."""
     expanded: bool = False
-    """Whether any expansion from here has landed."""
+    """An expansion from here has landed."""
     pruned: bool = False
     """Given up by the algorithm (`beam`, `dvts`, `dfs`, `particle`)."""
     terminal: Terminal | None = None
@@ -82,7 +82,7 @@ class Node:
 
     @property
     def mean(self) -> float | None:
-        """Q = W/N in [0, 1]; the model's value before the first visit; `None` where neither is known."""
+        """Q = W/N in [0, 1]; the model's value before the first visit; `None` if neither is known."""
         return self.value_sum / self.visits if self.visits else self.value
 
 
@@ -123,7 +123,7 @@ class Tree:
     problem: Mapping[str, Any] | None = None
     """The task's problem, in the task's own fields."""
     train: bool = True
-    """Whether the asker allows training on it."""
+    """The asker allows training on it."""
     nodes: list[Node] = field(default_factory=lambda: [Node(id=0, parent=None, depth=0)])
     """By id; parents stand before their children."""
     completions: list[Completion] = field(default_factory=list)
@@ -150,7 +150,7 @@ class Tree:
     parent_tree: str | None = None
     """The tree that this one was branched from."""
     origin: Origin | None = field(default=None, metadata=OMITTED)
-    """Where in it; `None` exactly where `parent_tree` is."""
+    """The place in it; `None` exactly if `parent_tree` is."""
 
     @property
     def root(self) -> Node:

@@ -1,4 +1,4 @@
-"""Draws given up where their tokens would bring more elsewhere: the hurdle by hand, and what becomes of them."""
+"""Draws given up once their tokens would bring more elsewhere: the hurdle by hand, and what becomes of them."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def closed(builder: TreeBuilder) -> set[int]:
 
 
 def arms_at(builder: TreeBuilder, node: Node) -> list[Arm]:
-    """What a search that widens can do at `node`."""
+    """The choices of a search that widens, at `node`."""
     return arms(node, builder.tree.children(node), fresh=True, revisit=False, unseen=builder.unseen)
 
 

@@ -1,4 +1,4 @@
-"""Where actions end: delimiters are matched on text, whatever the tokenizer made of them."""
+"""Ends of actions: delimiters are matched on text, whatever the tokenizer made of them."""
 
 from __future__ import annotations
 

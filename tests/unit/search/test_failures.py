@@ -1,4 +1,4 @@
-"""What fails around a search, and what becomes of it: engine, scorer, policy, verifier."""
+"""Failures around a search, and what becomes of it: engine, scorer, policy, verifier."""
 
 from __future__ import annotations
 

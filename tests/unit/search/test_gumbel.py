@@ -14,7 +14,7 @@ from ramify.search.records import Action, BudgetLimits, Sampling
 from search_worlds import ListingPolicy, World, grow, new_tree, ran
 
 LADDER = {"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.6, "e": 0.5, "f": 0.4, "g": 0.3, "h": 0.2}
-"""What an answer is worth, by its first letter and whatever comes after."""
+"""The value of an answer, by its first letter and whatever comes after."""
 ENDLESS = 200
 
 
@@ -92,7 +92,7 @@ def test_what_is_only_set_aside_ends_no_phase():
 
 
 def by_hand(a: float, b: float, *, a_visits: int, **params: float) -> tuple[Gumbel, str]:
-    """What is chosen below the root between `a`, worth `a` in `a_visits` visits, and `b`, never tried and by its own
+    """The choice below the root between `a`, worth `a` in `a_visits` visits, and `b`, never tried and by its own
     value worth `b`."""
     tree = new_tree(algorithm="gumbel", expand="step", **params)
     builder = TreeBuilder(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))

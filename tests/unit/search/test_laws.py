@@ -1,4 +1,4 @@
-"""What holds of every tree, whatever the algorithm, its parameters, and the way its search ends."""
+"""Laws of every tree, whatever the algorithm, its parameters, and the way its search ends."""
 
 from __future__ import annotations
 

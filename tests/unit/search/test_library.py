@@ -15,6 +15,7 @@ from fakes import FakePolicy, FakeScorer, FakeTask, encode, letters
 from ramify.search import Action, BudgetLimits, ParamError, search
 from search_worlds import PROMPT, check_nodes, parity
 
+FOLDER = Path(ramify.search.__file__).parent
 PAGE = Path(__file__).parents[3] / "docs" / "library.md"
 
 
@@ -34,10 +35,30 @@ def test_the_page_shows_the_same_example() -> None:
     assert f"```python\n{example()}```" in PAGE.read_text()
 
 
+def reading_order() -> list[str]:
+    """The modules in the order of the package's docstring."""
+    return re.findall(r"^`(\w+)`:", ramify.search.__doc__ or "", re.MULTILINE)
+
+
 def test_the_map_of_the_package_names_every_module_once() -> None:
-    named = re.findall(r"^`.*`:", ramify.search.__doc__ or "", re.MULTILINE)
-    there = {path.stem for path in Path(ramify.search.__file__).parent.glob("[!_]*")} - {"__pycache__"}
-    assert sorted(re.findall(r"`(\w+)`", "".join(named))) == sorted(there)
+    there = {path.stem for path in FOLDER.glob("[!_]*")} - {"__pycache__"}
+    assert sorted(reading_order()) == sorted(there)
+
+
+@pytest.mark.parametrize("module", reading_order())
+def test_a_module_is_read_after_all_that_it_imports(module: str) -> None:
+    path = FOLDER / module
+    sources = path.glob("*.py") if path.is_dir() else [path.with_suffix(".py")]
+    imported = {
+        name
+        for source in sources
+        for groups in re.findall(
+            r"^from ramify\.search(?:\.(\w+)\S*)? import (.+)", source.read_text(), re.MULTILINE
+        )
+        for name in (groups[0] or groups[1]).split(", ")
+    }
+    above = reading_order()[: reading_order().index(module) + 1]
+    assert imported <= set(above)
 
 
 @pytest.mark.anyio

@@ -1,4 +1,4 @@
-"""What every algorithm is: a rule that says where to draw next, and what to make of what came back.
+"""The base of every algorithm: a rule that says from which node to draw next, and what to make of the draws.
 
 An algorithm is synchronous and owns no engine. `run.Search` asks it for plans, has them carried out (several at
 once, if it may) and hands the results back; so concurrency, budget and cancellation are written once, elsewhere.

@@ -3,8 +3,8 @@
 `expand: step` grows one level at a leaf and backs up what the value model says of it. `expand: path` lets the
 policy write on to the end of an answer, keeps every step of it as a node, and backs the end's value up the whole way;
 the tree widens wherever "draw afresh here" beats going down a child, so a node may get a new child at any time. With
-`abandon` such a path breaks off where it is no longer worth its tokens, and what the value model said there is
-backed up.
+`abandon` such a path breaks off once it is no longer worth its tokens, and the value model's estimate there is backed
+up.
 """
 
 from __future__ import annotations
@@ -77,10 +77,14 @@ class Mcts(Algorithm):
         """Go down by the selection rule until there is something to draw."""
         while True:
             node = path[-1]
+            # The end of an answer: nothing can be drawn below. A search that cannot draw afresh elsewhere counts the
+            # visit again.
             if node.terminal is not None:
                 return None if self.widens else self.revisit(path)
+            # A leaf: expand it, unless that is under way.
             if not node.expanded and not node.visits:
                 return None if node.expanding else self._expand(path)
+            # An inner node: follow its best arm, or draw afresh here if that is the arm.
             arm = self.choose(node)
             if arm is None:
                 return None
@@ -103,14 +107,14 @@ class Mcts(Algorithm):
         return best(choices, puct_scores(choices, self.params.c_init, self.params.c_base))
 
     def _kappas(self, node: Node, choices: Sequence[Arm]) -> list[float]:
-        """Each arm's pseudo-visits; steps are left to where the complete answers so far end, on average."""
+        """Each arm's pseudo-visits. Steps are left until the mean depth at which the complete answers so far end."""
         kappa, growth = self.params.kappa, self.params.kappa_growth
         end = self.builder.mean_end or min(self.params.max_depth, UNKNOWN_END)
         return [pseudo_visits(kappa, growth, end - (a.node or node).depth) for a in choices]
 
     def _hurdle(self) -> Hurdle | None:
-        """What drawing afresh from the search's root brings, by the posterior mean that Thompson sampling has of it;
-        known once an answer is complete."""
+        """The gain of drawing afresh from the search's root, by the posterior mean that Thompson sampling has of it.
+        It is known once an answer is complete."""
         root, end = self.builder.search_root, self.builder.mean_length
         if not self.params.abandon or end <= root.length:
             return None
@@ -136,7 +140,7 @@ class Mcts(Algorithm):
         ]
 
     def _expand(self, path: list[Node], width: int | None = None) -> Plan:
-        """A plan to draw `width` times at the end of `path`; once, where answers were drawn from there before."""
+        """Plan to draw `width` times at the end of `path`; once, if answers were drawn from there before."""
         width = width or self.params.width
         if self.params.expand == "path":
             drawn_before = path[-1].expanded or path[-1].visits
@@ -197,7 +201,7 @@ class Mcts(Algorithm):
             self._begun = min(due, spent)
 
     def _end_depth(self) -> int:
-        """How deep answers end: as deep as any complete one that the tree holds."""
+        """The depth at which answers end: that of the deepest complete one that the tree holds."""
         return self.builder.deepest or min(self.params.max_depth, UNKNOWN_END)
 
     def _committed(self, visited: Sequence[Node]) -> Node:

@@ -18,7 +18,7 @@ from ramify.search.records import SearchParams
 from ramify.search.tree import Node
 
 _FLOOR = 1e-6
-"""Values are kept this far from 0, so that weights stay defined where the model rules everything out."""
+"""Values are kept this far from 0, so that weights stay defined if the model rules everything out."""
 
 
 class Particle(Algorithm):
@@ -49,7 +49,7 @@ class Particle(Algorithm):
             child = self.builder.known(plan.node, sample[0].tokens)
             if child is not None:
                 self._moved.append((child, self._weight(plan.node, child)))
-        self._at[plan.node.id] -= len(result.samples)  # fewer than stand there where the budget was short
+        self._at[plan.node.id] -= len(result.samples)  # fewer than stand there if the budget was short
         self._at += Counter()
         if all(self.tree.nodes[at].terminal for at in self._at):
             self._moved += [(self.tree.nodes[at], 1.0) for at in self._at.elements()]
@@ -61,7 +61,7 @@ class Particle(Algorithm):
         return self.params.beam_width
 
     def _weight(self, before: Node, after: Node) -> float:
-        """v(s')/v(s); 1 for v(s) at the prompt, and for the whole where the judge of s' failed."""
+        """v(s')/v(s), with 1 for v(s) at the prompt; 1 if the judge of s' failed."""
         reached = self.tree.leaf_value(after)
         if reached is None:
             return 1.0
