@@ -176,5 +176,5 @@ if __name__ == "__main__":
     )
     folder = parser.parse_args().folder
     if missing := [name for name in PACKAGES.values() if not (folder / name).is_dir()]:
-        parser.error(f"{folder} is no checkout: {missing[0]} is missing")
+        parser.error(f"{folder} is not a checkout: {missing[0]} is missing")
     print("\n".join(table(folder)))  # noqa: T201

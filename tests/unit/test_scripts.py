@@ -23,5 +23,5 @@ def test_a_folder_without_the_packages_is_refused_in_one_line(tmp_path: Path) ->
     words = [sys.executable, str(SCRIPTS / "readability.py"), str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert "no checkout" in done.stderr
+    assert "not a checkout" in done.stderr
     assert "Traceback" not in done.stderr

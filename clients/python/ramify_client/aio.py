@@ -345,8 +345,8 @@ class AsyncAdmin:
         max_retries: int = 2,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        found = Configuration.of_admin(base_url, key, timeout, max_retries)
-        self._client = AsyncClient(configuration=found, transport=transport)
+        configuration = Configuration.of_admin(base_url, key, timeout, max_retries)
+        self._client = AsyncClient(configuration=configuration, transport=transport)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -83,7 +83,7 @@ def _parser(validate: Callable[[bytes], Parsed], name: str) -> Callable[[bytes],
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"])) or "the body"
-            raise InvalidAnswer(f"the answer is no {name}: {field}: {first['msg']}") from error
+            raise InvalidAnswer(f"the answer is not a {name}: {field}: {first['msg']}") from error
 
     return parse
 
@@ -96,8 +96,8 @@ def search(
 ) -> Call[results.SearchResult]:
     """Search. A call without an Idempotency-Key gets one, so that a retry never searches twice."""
     messages = options.pop("messages", None)
-    said = _given(prompt=prompt, messages=messages and [dict(message) for message in messages])
-    return _searching("/v1/search", said, stream, options)
+    question = _given(prompt=prompt, messages=messages and [dict(message) for message in messages])
+    return _searching("/v1/search", question, stream, options)
 
 
 def branch(
@@ -108,11 +108,11 @@ def branch(
 
 
 def _searching(
-    path: str, said: dict[str, Any], stream: bool, options: BranchOptions
+    path: str, question: dict[str, Any], stream: bool, options: BranchOptions
 ) -> Call[results.SearchResult]:
     fields = _given(**options)
     key = fields.pop("idempotency_key", f"ramify-client-{uuid.uuid4().hex}")
-    body = {**said, **fields, **({"stream": True} if stream else {})}
+    body = {**question, **fields, **({"stream": True} if stream else {})}
     return Call("POST", path, read(results.SearchResult), body, headers={"Idempotency-Key": key})
 
 
@@ -237,7 +237,7 @@ def _text(body: bytes) -> str:
     try:
         return body.decode()
     except UnicodeDecodeError as error:
-        raise InvalidAnswer(f"the answer is no text: {error}") from error
+        raise InvalidAnswer(f"the answer is not UTF-8: {error}") from error
 
 
 def _nothing(_: bytes) -> None:

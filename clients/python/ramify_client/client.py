@@ -337,8 +337,8 @@ class Admin:
         max_retries: int = 2,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        found = Configuration.of_admin(base_url, key, timeout, max_retries)
-        self._client = Client(configuration=found, transport=transport)
+        configuration = Configuration.of_admin(base_url, key, timeout, max_retries)
+        self._client = Client(configuration=configuration, transport=transport)
 
     def close(self) -> None:
         """Close the connections."""

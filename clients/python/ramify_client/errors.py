@@ -117,17 +117,17 @@ _BY_STATUS: Mapping[int, type[ResponseError]] = {
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes) -> ResponseError:
     """Return the exception for an error response, whatever its body holds."""
-    said = _error_object(body)
+    details = _error_object(body)
     kind = _BY_STATUS.get(status, ServerError if status >= 500 else ResponseError)
-    message = _text(said.get("message")) or body[:LONGEST].decode("utf-8", "replace") or "no message"
+    message = _text(details.get("message")) or body[:LONGEST].decode("utf-8", "replace") or "no message"
     if 300 <= status < 400:
         message = f"redirected to {headers.get('location', 'nowhere')}; give the address that it leads to"
     return kind(
         f"{status}: {message[:LONGEST]}",
         status=status,
-        kind=_text(said.get("type")),
-        param=_text(said.get("param")),
-        code=_text(said.get("code")),
+        kind=_text(details.get("type")),
+        param=_text(details.get("param")),
+        code=_text(details.get("code")),
         request_id=headers.get("x-request-id"),
         retry_after=_seconds(headers.get("retry-after")),
         should_retry={"true": True, "false": False}.get(headers.get("x-should-retry", "")),
@@ -136,9 +136,11 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes) -> ResponseEr
 
 def search_error(body: bytes) -> SearchError:
     """Return the exception for a stream's `error` event."""
-    said = _error_object(body)
-    message = _text(said.get("message")) or "the search failed"
-    return SearchError(message, _text(said.get("type")), _text(said.get("param")), _text(said.get("code")))
+    details = _error_object(body)
+    message = _text(details.get("message")) or "the search failed"
+    return SearchError(
+        message, _text(details.get("type")), _text(details.get("param")), _text(details.get("code"))
+    )
 
 
 @contextmanager
@@ -158,10 +160,10 @@ def translating(server: str = "its address") -> Iterator[None]:
 
 def _error_object(body: bytes) -> Mapping[str, object]:
     try:
-        said = json.loads(body)["error"]
+        error = json.loads(body)["error"]
     except (ValueError, KeyError, TypeError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return error if isinstance(error, dict) else {}
 
 
 def _text(value: object) -> str | None:

@@ -103,12 +103,12 @@ class EventReader:
 
 def _parsed(kind: str, body: bytes) -> SearchEvent:
     try:
-        said = json.loads(body)
+        fields = json.loads(body)
         if kind == "completed":
-            said = {"id": said["id"], "answer": said["answer"], "result": said}
-        return SearchEvent.model_validate({**said, "kind": kind})
+            fields = {"id": fields["id"], "answer": fields["answer"], "result": fields}
+        return SearchEvent.model_validate({**fields, "kind": kind})
     except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise InvalidAnswer(f"an event is no search.{kind}: {error}"[:500]) from error
+        raise InvalidAnswer(f"not a search.{kind} event: {error}"[:500]) from error
 
 
 class LogReader:

@@ -19,7 +19,7 @@
 export const LONGEST = 500;
 
 /** The server's `error` object; `param` is the path of the field. */
-export interface Said {
+export interface ErrorDetails {
   readonly type: string | null;
   readonly param: string | null;
   readonly code: string | null;
@@ -44,7 +44,7 @@ export class SearchError extends RamifyError {
   readonly param: string | null;
   readonly code: string | null;
 
-  constructor(message: string, said: Said) {
+  constructor(message: string, said: ErrorDetails) {
     super(message);
     this.type = said.type;
     this.param = said.param;
@@ -52,7 +52,7 @@ export class SearchError extends RamifyError {
   }
 }
 
-export interface ResponseDetails extends Said {
+export interface ResponseDetails extends ErrorDetails {
   readonly status: number;
   /** For the server's operator. */
   readonly requestId: string | null;
@@ -121,7 +121,7 @@ export function searchError(body: string): SearchError {
   return new SearchError((message ?? "the search failed").slice(0, LONGEST), said);
 }
 
-function errorObject(body: string): Said & { message: string | null } {
+function errorObject(body: string): ErrorDetails & { message: string | null } {
   let said: Record<string, unknown> = {};
   try {
     said = Object(Object(JSON.parse(body)).error);

@@ -4,17 +4,17 @@ import { InvalidAnswer } from "./errors.js";
 
 /** Parse the object that a text holds. Throws `InvalidAnswer` if it holds none, or one without these fields. */
 export function object(text: string, what: string, fields: readonly string[]): Record<string, unknown> {
-  let found: unknown;
+  let value: unknown;
   try {
-    found = JSON.parse(text);
+    value = JSON.parse(text);
   } catch (error) {
-    throw new InvalidAnswer(`the answer is no ${what}: it is not JSON`, { cause: error });
+    throw new InvalidAnswer(`the answer is not a ${what}: not valid JSON`, { cause: error });
   }
-  if (typeof found !== "object" || found === null || Array.isArray(found)) {
-    throw new InvalidAnswer(`the answer is no ${what}: it is no object`);
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new InvalidAnswer(`the answer is not a ${what}: not a JSON object`);
   }
   for (const field of fields) {
-    if (!(field in found)) throw new InvalidAnswer(`the answer is no ${what}: ${field} is missing`);
+    if (!(field in value)) throw new InvalidAnswer(`the answer is not a ${what}: ${field} is missing`);
   }
-  return found as Record<string, unknown>;
+  return value as Record<string, unknown>;
 }

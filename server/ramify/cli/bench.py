@@ -63,12 +63,12 @@ def bench(
             else load_methods(names=[method], tuned=is_shipped(release))
         )
         (chosen,) = override(methods, [f"search.parallel={parallel}", *(set_ or [])])
-        asked = load_examples(data, max(searches, 2 * max(LADDER)), seed=0)
+        taken = load_examples(data, max(searches, 2 * max(LADDER)), seed=0)
     except (BadMethod, BadDataset) as error:
         refuse(error)
     except WeightsError as error:
         fail(error, "see what there is:  ramify releases list")
-    load = Load(asked[:searches], chosen, tokens, slots)
+    load = Load(taken[:searches], chosen, tokens, slots)
     try:
         head = {
             "command": "ramify " + " ".join(sys.argv[1:]),
@@ -79,15 +79,15 @@ def bench(
             "versions": versions(),
         }
         with ended_as_interrupted():
-            found = asyncio.run(_measure(release, load, pairs, LADDER if concurrency else (), scaling))
+            results = asyncio.run(_measure(release, load, pairs, LADDER if concurrency else (), scaling))
     except (WeightsError, EngineError, SearchFailed) as error:
         fail(error, "see what there is:  ramify releases list")
     except KeyboardInterrupt:
         fail("stopped", code=130)
     folder = out or Path("runs/bench") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True, exist_ok=True)
-    write(folder, found, head)
-    console.print(rich_tables(found))
+    write(folder, results, head)
+    console.print(rich_tables(results))
     console.print(f"results in {folder}: results.md, results.json, bench.png, bench.svg")
 
 
@@ -98,9 +98,9 @@ async def _measure(
     from ramify.bench.throughput import Load, searched, throughput
     from ramify.evaluation.backends import start
 
-    grown = await _scaling() if scaling else []
+    scalings = await _scaling() if scaling else []
     if not pairs and not ladder:
-        return BenchResults(growth=grown)
+        return BenchResults(growth=scalings)
     async with start(release) as backend:
         compared = await throughput(backend, load, pairs, _tell) if pairs else []
         runs = []
@@ -109,17 +109,17 @@ async def _measure(
             _tell(f"{slots} searches at once")
             run, _ = await searched(backend, Load(some, load.method, load.tokens, slots), seed=0)
             runs.append(run)
-    return BenchResults(compared, grown, runs)
+    return BenchResults(compared, scalings, runs)
 
 
 async def _scaling() -> list[SizeScaling]:
     from ramify.bench.scaling import SEARCHES, growth
 
-    found = []
+    scalings = []
     for name in SEARCHES:
         _tell(f"the search alone: {name}")
-        found.append(await growth(name))
-    return found
+        scalings.append(await growth(name))
+    return scalings
 
 
 def _tell(line: str) -> None:

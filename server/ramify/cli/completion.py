@@ -44,10 +44,10 @@ def trees(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """`last`, the newest seqs, and the ids that start so."""
     from ramify.cli.tree_source import source
 
-    said: dict[str, Any] = ctx.params
+    typed: dict[str, Any] = ctx.params
     rows = []
-    with _quietly(), source(*(said.get(name) for name in ("log", "config", "server", "api_key"))) as found:
-        rows = found.newest(NEWEST)
+    with _quietly(), source(*(typed.get(name) for name in ("log", "config", "server", "api_key"))) as log:
+        rows = log.newest(NEWEST)
     offered = [("last", "the newest"), *((str(row.seq), row.prompt.strip()) for row in rows)]
     if incomplete.startswith("tree_"):
         offered = [(row.id, row.prompt.strip()) for row in rows]

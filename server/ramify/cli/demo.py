@@ -79,8 +79,8 @@ async def _measure(address: str, count: int, folder: Path, *, tuned: bool) -> tu
     from ramify.rewards.datasets import load
 
     methods = load_methods(names=METHODS, tuned=tuned)
-    asked = load(DATA, count, seed=0)
-    work = list(jobs(asked, methods, BUDGETS))
+    taken = load(DATA, count, seed=0)
+    work = list(jobs(taken, methods, BUDGETS))
     rows: list[Row] = []
     async with connect(address, None) as backend:
         with Watch(len(work), methods, BUDGETS) as watch:
@@ -90,7 +90,7 @@ async def _measure(address: str, count: int, folder: Path, *, tuned: bool) -> tu
                 watch.add(new)
 
             await run(backend, iter(work), seed=0, concurrency=CONCURRENCY, observe=observe)
-        example = _telling(asked, rows)
+        example = _telling(taken, rows)
         tree = await backend.grow(example, methods[-1], BUDGETS[0], seed_of(example, 0))
     summary = summarise(rows, METHODS, METHODS[:-1])
     write(
@@ -103,13 +103,13 @@ async def _measure(address: str, count: int, folder: Path, *, tuned: bool) -> tu
     return summary, tree
 
 
-def _telling(asked: Sequence[Example], rows: Sequence[Row]) -> Example:
+def _telling(taken: Sequence[Example], rows: Sequence[Row]) -> Example:
     """A problem that search solved and greedy decoding did not, if there is one."""
     right = {(row.problem, row.method) for row in rows if row.correct and row.budget == min(BUDGETS)}
-    for index, problem in enumerate(asked):
+    for index, problem in enumerate(taken):
         if (index, METHODS[-1]) in right and (index, METHODS[0]) not in right:
             return problem
-    return asked[0]
+    return taken[0]
 
 
 def _show(summary: Summary, tree: Tree, folder: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,9 +17,9 @@ from ramify.cli.terminal import console, ended_as_interrupted, errors, fail, ref
 
 if TYPE_CHECKING:
     from ramify.evaluation.methods import Method
-    from ramify.evaluation.rows import RowFile
+    from ramify.evaluation.rows import Row, RowFile
+    from ramify.evaluation.runner import Backend, Job
     from ramify.evaluation.summary import Summary
-    from ramify.rewards.verifier import Example
 
 UNTUNED = "the methods run with plain defaults: the tuned values are the demo release's (--methods-file takes others)"
 BASELINES = "greedy,best_of_n,best_of_n_vote,self_consistency"
@@ -71,12 +73,9 @@ def evaluate(
 
     Correctness is the task's verifier's, asked after each search; only methods with `grader = "verifier"` are told.
     """
-    from ramify.engines.errors import EngineError
-    from ramify.evaluation.methods import BadMethod, load_methods, override
-    from ramify.evaluation.methods import sweep as swept
-    from ramify.evaluation.provenance import machine, versions
+    from ramify.evaluation.methods import BadMethod
     from ramify.evaluation.rows import RowFile
-    from ramify.evaluation.runner import SearchFailed
+    from ramify.evaluation.runner import jobs
     from ramify.rewards.datasets import load as load_examples
     from ramify.rewards.errors import BadDataset
     from ramify.weights import WeightsError
@@ -84,60 +83,41 @@ def evaluate(
     if resume and out is None:
         refuse("--resume needs --out DIR: the folder of the run to go on with")
     ladder = _numbers("--budgets", budgets)
+    folder = out or Path("runs/eval") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     try:
+        # All that can be wrong is found before anything starts.
         evaluated, shipped = _release(server, api_key, release)
+        tuned = shipped or methods_file is not None
+        chosen = _methods(methods_file, methods, set_ or [], sweep or [], tuned)
+        taken = load_examples(data, problems, data_seed)
+        head = _head(chosen, ladder, data, len(taken), data_seed, seed) | {"release": evaluated}
+        rows = RowFile(folder, head, resume=resume)
     except WeightsError as error:
         fail(error, "see what there is:  ramify releases list")
-    tuned = shipped or methods_file is not None
-    try:
-        chosen = load_methods(methods_file, _names(methods) if methods else None, tuned=tuned)
-        chosen = swept(override(chosen, set_ or []), sweep or [])
-    except BadMethod as error:
+    except (BadMethod, BadDataset, FileExistsError) as error:
         refuse(error)
-    try:
-        asked = load_examples(data, problems, data_seed)
-    except BadDataset as error:
-        refuse(error)
-    folder = out or Path("runs/eval") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    head = _head(chosen, ladder, data, len(asked), data_seed, seed) | {"release": evaluated}
-    try:
-        rows = RowFile(folder, head, resume=resume)
-    except FileExistsError as error:
-        refuse(error)
-    about = {
-        "command": "ramify " + " ".join(sys.argv[1:]),
-        "concurrency": concurrency,
-        "tuned": tuned,
-        "machine": machine(),
-        "versions": versions(),
-    }
     if not tuned:
         errors.print(UNTUNED, soft_wrap=True)
-    stopped = False
-    try:
-        with ended_as_interrupted():
-            asyncio.run(_run(rows, asked, chosen, ladder, seed, concurrency, server, api_key, release))
-    except KeyboardInterrupt:
-        stopped = True
-    except (WeightsError, EngineError, SearchFailed) as error:
-        fail(error, *([f"what was finished is kept:  --resume --out {folder}"] if rows.rows else []))
-    finally:
-        rows.close()
+
+    # Rows are kept as searches end, so that a run that is stopped reports what it has, and can go on.
+    done = frozenset((row.problem, row.method, row.budget) for row in rows.rows)
+    left = list(jobs(taken, chosen, ladder, done))
+    interrupted = _run(rows, left, chosen, ladder, seed, concurrency, _backend(server, api_key, release))
     if not rows.rows:
         fail("stopped before the first search had ended")
-    summary = _report(
-        folder, rows, chosen, _names(baselines), [_names(p) for p in pool or []], seed, about | head
-    )
+
+    about = _about(concurrency, tuned) | head
+    pools = [_names(names) for names in pool or []]
+    summary = _report(folder, rows, chosen, _names(baselines), pools, seed, about)
     _show(folder, summary)
-    if summary.refused and not stopped:
+    if interrupted:
+        advice = f"go on with: --resume --out {folder}"
+        fail("stopped; the figures are of what was finished", advice, code=130)
+    if summary.refused:
         fail(
-            f"{len(summary.refused)} of {len(asked)} problems were refused and are in no figure, the first: "
+            f"{len(summary.refused)} of {len(taken)} problems were refused and are in no figure, the first: "
             f"{next(iter(summary.refused.values()))}",
             f"see which in {folder}/results.md",
-        )
-    if stopped:
-        fail(
-            "stopped; the figures are of what was finished", f"go on with: --resume --out {folder}", code=130
         )
 
 
@@ -183,35 +163,76 @@ def _head(
     }
 
 
-async def _run(
+def _methods(
+    file: Path | None, names: str | None, changes: list[str], sweeps: list[str], tuned: bool
+) -> list[Method]:
+    """Load the methods, those of `names` if given, with the changes and sweeps asked for. Raises `BadMethod`."""
+    from ramify.evaluation.methods import load_methods, override, sweep
+
+    return sweep(override(load_methods(file, _names(names) if names else None, tuned=tuned), changes), sweeps)
+
+
+def _backend(
+    server: str | None, api_key: str | None, release: Path | None
+) -> AbstractAsyncContextManager[Backend]:
+    """A running server, or engines that start when it is entered."""
+    from ramify.evaluation.backends import connect, start
+
+    return connect(server, api_key) if server else start(release)
+
+
+def _about(concurrency: int, tuned: bool) -> dict[str, Any]:
+    """Describe the run for a reader of its results: command, machine, versions."""
+    from ramify.evaluation.provenance import machine, versions
+
+    return {
+        "command": "ramify " + " ".join(sys.argv[1:]),
+        "concurrency": concurrency,
+        "tuned": tuned,
+        "machine": machine(),
+        "versions": versions(),
+    }
+
+
+def _run(
     rows: RowFile,
-    problems: list[Example],
+    left: list[Job],
     methods: list[Method],
     budgets: list[int],
     seed: int,
     concurrency: int,
-    server: str | None,
-    api_key: str | None,
-    release: Path | None,
-) -> None:
+    opened: AbstractAsyncContextManager[Backend],
+) -> bool:
+    """Run the searches that are left, adding their rows. Returns True if it was interrupted."""
     from ramify.cli.progress import Watch
-    from ramify.evaluation.backends import connect, start
-    from ramify.evaluation.runner import jobs, run
+    from ramify.engines.errors import EngineError
+    from ramify.evaluation.runner import SearchFailed, run
+    from ramify.weights import WeightsError
 
-    done = frozenset((row.problem, row.method, row.budget) for row in rows.rows)
-    left = list(jobs(problems, methods, budgets, done))
-    if not left:
-        return
-    opened = connect(server, api_key) if server else start(release)
-    async with opened as backend:
-        with Watch(len(left), methods, budgets) as watch:
-            watch.add(rows.rows, jobs=0)
+    async def searches() -> None:
+        async with opened as backend:
+            with Watch(len(left), methods, budgets) as watch:
+                watch.add(rows.rows, jobs=0)
 
-            def observe(new: Any) -> None:
-                rows.add(new)
-                watch.add(new)
+                def observe(new: Sequence[Row]) -> None:
+                    rows.add(new)
+                    watch.add(new)
 
-            await run(backend, iter(left), seed=seed, concurrency=concurrency, observe=observe)
+                await run(backend, iter(left), seed=seed, concurrency=concurrency, observe=observe)
+
+    try:
+        with ended_as_interrupted():
+            if left:
+                asyncio.run(searches())
+    except KeyboardInterrupt:
+        return True
+    except (WeightsError, EngineError, SearchFailed) as error:
+        fail(
+            error, *([f"what was finished is kept:  --resume --out {rows.path.parent}"] if rows.rows else [])
+        )
+    finally:
+        rows.close()
+    return False
 
 
 def _report(

@@ -75,7 +75,7 @@ def search(
     if web and local:
         refuse("--web goes without --local: the viewer is a server's")
     if prompt == "-" and not (prompt := sys.stdin.read().removesuffix("\n")):
-        refuse("standard input is empty: there is no prompt")
+        refuse("standard input is empty: give it the prompt")
     parameters = {
         "algorithm": _algorithm(algorithm),
         "grader": grader,

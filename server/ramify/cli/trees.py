@@ -183,8 +183,8 @@ def expire(
         done = _run(_expire(log_url(log, config), rules))
         console.print(f"deleted {done.trees} trees and {done.feedback} verdicts on them", highlight=False)
         return
-    found, waiting = _run(_expirable(log_url(log, config), rules))
-    console.print(f"{found.trees} trees, {found.bytes} bytes; --yes deletes them", highlight=False)
+    expirable, waiting = _run(_expirable(log_url(log, config), rules))
+    console.print(f"{expirable.trees} trees, {expirable.bytes} bytes; --yes deletes them", highlight=False)
     for consumer in waiting:
         console.print(f"consumer {consumer.name} has read up to {consumer.cursor}", highlight=False)
 
@@ -204,7 +204,7 @@ def export(
     if chosen not in ("ndjson", "parquet"):
         refuse(f"{target} ends in neither .ndjson nor .parquet", "say which with --format")
     if not target.absolute().parent.is_dir():
-        refuse(f"there is no folder {target.parent}")
+        refuse(f"no such folder: {target.parent}")
     count, corrupt = _run(_export(log_url(log, config), target, chosen, after))
     console.print(f"{count} records in {target}", highlight=False)
     if corrupt:

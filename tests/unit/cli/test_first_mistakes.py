@@ -119,7 +119,7 @@ def test_a_release_needs_local(ramify, tmp_path):
         (["--set", "search.kapa=1"], "kapa"),
         (["--budgets", "many"], "300,1000,3000"),
         (["--budgets", "0"], "at least 1"),
-        (["--data", "countdown:tst"], "no split 'tst'"),
+        (["--data", "countdown:tst"], "unknown split 'tst'"),
         (["--data", "no/such/file.jsonl"], "no such file"),
         (["--resume"], "--out"),
     ],
