@@ -157,7 +157,7 @@ test("a redirect is not followed, and the error names the other address", async 
 test("an answer of another shape is an invalid answer", async (t) => {
   const server = await answering(t, says("<html>"), says("[]"), says('{"models": []}'), says("\xff", 200));
   const ramify = client(server);
-  for (const message of [/not JSON/, /no object/, /data is missing/, /not JSON/]) {
+  for (const message of [/not valid JSON/, /not a JSON object/, /data is missing/, /not valid JSON/]) {
     await assert.rejects(ramify.models(), { name: InvalidAnswer.name, message });
   }
 });
