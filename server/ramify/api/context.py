@@ -128,23 +128,42 @@ def assemble(
 
 
 def _watch(context: Context) -> None:
+    """Have the metrics read the parts' own figures."""
     metrics, searches, admission = context.metrics, context.searches, context.searches.admission
     metrics.serving(ramify.__version__, lambda: context.engines.serving)
-    metrics.gauge("ramify_searches_running", "Admitted, not yet logged.", lambda: len(searches.running))
+    metrics.gauge(
+        "ramify_searches_running",
+        "Searches that are admitted and not yet logged.",
+        lambda: len(searches.running),
+    )
     completions = context.completions
     metrics.gauge(
-        "ramify_completions_running", "Plain ones, admitted, not yet ended.", lambda: len(completions.running)
+        "ramify_completions_running",
+        "Plain completions that are admitted and have not ended.",
+        lambda: len(completions.running),
     )
-    metrics.gauge("ramify_searches_waiting", "Waiting to be admitted.", lambda: admission.waiting)
     metrics.gauge(
-        "ramify_reserved_tokens", "That running searches may still generate.", lambda: admission.reserved
+        "ramify_searches_waiting",
+        "Searches and completions that wait to be admitted.",
+        lambda: admission.waiting,
+    )
+    metrics.gauge(
+        "ramify_reserved_tokens",
+        "Tokens that running searches may still generate.",
+        lambda: admission.reserved,
     )
     metrics.gauge("ramify_log_queue_depth", "Writes that are not yet committed.", lambda: context.log.pending)
     metrics.gauge(
-        "ramify_log_spooled_searches", "Finished, waiting for the log.", lambda: len(searches.spool)
+        "ramify_log_spooled_searches", "Finished searches that wait for the log.", lambda: len(searches.spool)
     )
     retention = context.retention
-    metrics.gauge("ramify_log_trees", "In the log.", lambda: retention.figures.trees)
-    metrics.gauge("ramify_log_bytes", "Of their bodies, compressed.", lambda: retention.figures.bytes)
-    metrics.gauge("ramify_log_oldest_seconds", "Age of the oldest tree.", lambda: retention.oldest_seconds)
+    metrics.gauge("ramify_log_trees", "Trees in the log.", lambda: retention.figures.trees)
+    metrics.gauge(
+        "ramify_log_bytes",
+        "Bytes of the bodies of logged trees, compressed.",
+        lambda: retention.figures.bytes,
+    )
+    metrics.gauge(
+        "ramify_log_oldest_seconds", "Age of the oldest logged tree.", lambda: retention.oldest_seconds
+    )
     metrics.watch("ramify_engine", context.engines.stats)

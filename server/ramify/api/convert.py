@@ -18,7 +18,7 @@ from ramify.service.search_state import release_of
 from ramify.service.searches import RunningSearch
 
 
-def ask_of(request: wire.SearchRequest) -> SearchSpec:
+def search_spec(request: wire.SearchRequest) -> SearchSpec:
     return SearchSpec(
         prompt=request.prompt,
         messages=tuple(Message(m.role, m.content) for m in request.messages or ()),
@@ -34,7 +34,7 @@ def ask_of(request: wire.SearchRequest) -> SearchSpec:
     )
 
 
-def branch_of(request: wire.BranchRequest, tree: Tree) -> SearchSpec:
+def branch_spec(request: wire.BranchRequest, tree: Tree) -> SearchSpec:
     return SearchSpec(
         branch=Branch(tree, request.node),
         search=given(request.search),

@@ -69,14 +69,14 @@ class ModelNames:
     aliases: Mapping[str, wire.Search]
     """The operator's, by name."""
 
-    def asked(self, body: Body, header: str | None) -> Body:
+    def resolve(self, body: Body, header: str | None) -> Body:
         """Return the request as if it had named the served model and said how to search in its body.
 
         Raise `ServiceError` for an unknown model, a bad header, and a search that is given twice."""
         model, search = self._resolved(body.model, header, body.search)
         return body.model_copy(update={"model": model, "search": search})
 
-    def asked_natively(
+    def resolve_native(
         self, body: wire_search.SearchRequest, header: str | None
     ) -> wire_search.SearchRequest:
         """Do the same for POST /v1/search, whose task and `train` stand beside `search` and win over a name's."""
@@ -93,7 +93,7 @@ class ModelNames:
         own = wire_search.Search.model_validate(given)
         return body.model_copy(update={"model": model, "search": own, **beside})
 
-    def plainly(self, model: str | None, header: str | None) -> str | None:
+    def without_search(self, model: str | None, header: str | None) -> str | None:
         """Return the served model's name, for a route that does not search. Raise `BadRequest` for a search by name."""
         if header is not None or (model is not None and self._named(model) is not None):
             raise BadRequest(
@@ -102,7 +102,7 @@ class ModelNames:
             )
         return model
 
-    def served(self, name: str | None) -> str | None:
+    def served_name(self, name: str | None) -> str | None:
         """Return the served model's name for any name of it, and None for None. Raise `ServiceError` if unknown."""
         if name is None:
             return None
@@ -159,7 +159,7 @@ class ModelNames:
             try:
                 given: wire.Search = wire.Search.model_validate_json(header)
             except ValidationError as error:
-                raise BadRequest(said(error), param=HEADER) from error
+                raise BadRequest(problems_of(error), param=HEADER) from error
             return given
         search = self._known(header.strip())
         if search is None:
@@ -179,7 +179,7 @@ def aliases_of(settings: Settings) -> dict[str, wire.Search]:
             search = aliases[name] = wire.Search.model_validate(alias.search)
             _check(search)
         except ValidationError as error:
-            raise BadSettings(f"{where}.search: {said(error)}") from error
+            raise BadSettings(f"{where}.search: {problems_of(error)}") from error
         except ParamError as error:
             raise BadSettings(f"{where}.search: {error}") from error
     return aliases
@@ -190,7 +190,7 @@ def spoken(algorithm: str) -> str:
     return algorithm.replace("_", "-")
 
 
-def said(error: ValidationError) -> str:
+def problems_of(error: ValidationError) -> str:
     """Say in one line what is wrong with a search object."""
     problems = error.errors(include_url=False)
     if problems[0]["type"] == "json_invalid":

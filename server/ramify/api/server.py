@@ -1,7 +1,7 @@
 """`serve(settings)`: from the first check to the last drained search.
 
-What can be wrong is found out before the engines start, which takes 20 seconds: the address is bound first,
-then the release is verified, then the log opened. On SIGTERM or SIGINT new searches are refused, running ones get
+Everything that can be checked is checked before the engines start, which takes 20 seconds: the address is bound first,
+then the release is verified, then the log is opened. On SIGTERM or SIGINT new searches are refused, running ones get
 `drain_seconds`, then they are stopped, logged and answered; a second signal stops them at once. If an engine dies,
 running searches are logged and answered and the process ends with `ENGINE_DIED`, so that whatever supervises it starts
 a new one: a half-dead server would only look alive.
@@ -59,7 +59,7 @@ class StopRequested(Exception):
 
 
 def serve(settings: Settings) -> int:
-    """Serve until a signal; returns the process's exit code."""
+    """Serve until a signal; return the process's exit code."""
     log_to_stderr("ramify", settings.log_level)
     try:
         with ExitStack() as doors:
@@ -80,7 +80,7 @@ def serve(settings: Settings) -> int:
 
 
 def preflight(settings: Settings) -> socket.socket:
-    """Check who may reach the server, and take its address. Raises `StartupError`, `ListenError`, `BadSettings`."""
+    """Check who may reach the server, and bind its address. Raise `StartupError`, `ListenError` or `BadSettings`."""
     if not settings.auth.all_keys() and not settings.loopback:
         raise StartupError(
             f"without an API key only loopback addresses are served, not {settings.host}: "
@@ -93,7 +93,7 @@ def preflight(settings: Settings) -> socket.socket:
 
 
 def admin_listener(settings: Settings) -> socket.socket:
-    """The admin listener's address, taken. Raises `StartupError`, `ListenError`, `BadSettings`."""
+    """Bind the admin listener's address. Raise `StartupError`, `ListenError` or `BadSettings`."""
     if settings.admin.digest() is None and not is_loopback(settings.admin.host):
         raise StartupError(
             f"without an admin key only loopback addresses are administered, not {settings.admin.host}: "
@@ -116,12 +116,12 @@ class _Server:
     listener: socket.socket
     start: Callable[[EngineConfig, Callable[[str], None]], Coroutine[Any, Any, ports.Engines]] = Engines.start
     signals: list[int] = field(default_factory=list)
-    told: asyncio.Event = field(default_factory=asyncio.Event)
+    signalled: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by the first signal."""
     admin: socket.socket | None = None
     """Socket of the admin listener; None: there is none."""
     startup: StartUp = field(default_factory=StartUp)
-    """Hears what a start waits for, until the server listens."""
+    """Is told what the start waits for, until the server listens."""
 
     async def run(self) -> int:
         with self._signals():
@@ -132,7 +132,7 @@ class _Server:
                 stack.push_async_callback(close_pools)
                 config = await self._active(log)
                 logger.info("engines starting release=%s log=%s", config.serving.release, log.store)
-                engines = await self._unless_told(self.start(config, self.startup.tell))
+                engines = await self._unless_signalled(self.start(config, self.startup.tell))
                 stack.push_async_callback(engines.close)
                 context = assemble(self.settings, engines, log, base=self.config.serving.source)
                 gc.collect()
@@ -140,7 +140,7 @@ class _Server:
                 return await self._serve(context)
 
     async def _active(self, log: TreeLog) -> EngineConfig:
-        """The engines of the release that the log calls active if it can be served, else of what the settings name."""
+        """Return the engines of the release that the log calls active; of the settings' own if it is unusable."""
         base = self.config.serving.source
         active = base and await at_start(log, self.settings.weights, base)
         return self.config if active is None or active is base else release_config(active, self.settings)
@@ -152,7 +152,7 @@ class _Server:
 
     @asynccontextmanager
     async def _administered(self, context: Context) -> AsyncIterator[None]:
-        """The admin listener answers for as long as the block runs."""
+        """Have the admin listener answer for as long as the block runs."""
         if self.admin is None:
             yield
             return
@@ -170,10 +170,10 @@ class _Server:
     async def _serve_public(self, context: Context) -> int:
         http = self._http(application(context), lambda: self._up(context))
         serving = asyncio.create_task(http.serve(sockets=[self.listener]))
-        told = asyncio.create_task(self.told.wait())
+        signalled = asyncio.create_task(self.signalled.wait())
         died = asyncio.create_task(context.engines.dead.wait())
         watching = asyncio.create_task(context.readiness.watch(), name="hang-watch")
-        async with beside(watching), first_of(serving, told, died):
+        async with beside(watching), first_of(serving, signalled, died):
             code = await self._end(context, engine_died=died.done())
             http.should_exit = True
             await serving
@@ -181,7 +181,7 @@ class _Server:
         return code
 
     def _http(self, app: Any, ready: Callable[[], None], **other: int) -> Listener:
-        """A listener with the settings' limits, but for `other`."""
+        """Make a listener with the settings' limits, but for `other`."""
         limits = ConnectionLimits(**{**dict(self.settings.connections), **other})
         return Listener(app, limits, grace=int(LAST_WORDS), ready=ready)
 
@@ -190,7 +190,7 @@ class _Server:
         banner(context, self.listener, self.admin)
 
     async def _end(self, context: Context, *, engine_died: bool) -> int:
-        """Let the searches come to their end; returns the exit code."""
+        """Let the searches come to their end, and return the exit code."""
         if engine_died:
             reason = getattr(context.engines, "dead_reason", None)
             logger.error("an engine has died (%s): ending, so that the server is started anew", reason)
@@ -220,7 +220,7 @@ class _Server:
 
         def note(number: int) -> None:
             self.signals.append(number)
-            self.told.set()
+            self.signalled.set()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, note, number)
@@ -230,10 +230,10 @@ class _Server:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
 
-    async def _unless_told(self, work: Coroutine[Any, Any, Result]) -> Result:
+    async def _unless_signalled(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Return the result of `work`; if a signal comes first, cancel it and raise `StopRequested`."""
-        task, told = asyncio.create_task(work), asyncio.create_task(self.told.wait())
-        async with first_of(task, told):
+        task, signalled = asyncio.create_task(work), asyncio.create_task(self.signalled.wait())
+        async with first_of(task, signalled):
             if not task.done():
                 raise StopRequested
             return task.result()

@@ -7,7 +7,6 @@ alone, and its answer comes in proper chunks.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -20,14 +19,14 @@ from ramify.api.middleware import request_id
 from ramify.api.names import SearchHeader
 from ramify.api.openai import convert, replies
 from ramify.api.openai import requests as wire
-from ramify.api.routes.search import answered_tree, headers_of
+from ramify.api.routes.search import answered_tree, headers_of, idempotency
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.api.streaming import unless_gone
 from ramify.api.wire_common import ErrorBody
 from ramify.search.tree import Tree
 from ramify.service.completions import CompletionStream
 from ramify.service.errors import BadRequest, ServiceError
-from ramify.service.idempotency import IdempotencyKey, ReplayedAnswer
+from ramify.service.idempotency import ReplayedAnswer
 from ramify.service.keys import Caller
 from ramify.service.searches import RunningSearch
 
@@ -60,7 +59,7 @@ async def completions(
 
     With `stream`, chunks and `[DONE]`. If the client leaves, the work is ended.
     """
-    return await _answer(context.names.asked(body, search), request, context, caller, idempotency_key)
+    return await _answer(context.names.resolve(body, search), request, context, caller, idempotency_key)
 
 
 @router.post(
@@ -79,7 +78,7 @@ async def chat(
     search: SearchHeader = None,
 ) -> Response:
     """The same for a conversation, which goes through the model's chat template."""
-    return await _answer(context.names.asked(body, search), request, context, caller, idempotency_key)
+    return await _answer(context.names.resolve(body, search), request, context, caller, idempotency_key)
 
 
 async def _answer(
@@ -107,11 +106,11 @@ def _broken_off(error: ErrorBody) -> bytes:
 
 
 async def _plain(body: convert.Body, request: Request, context: Context, caller: Caller) -> Response:
-    ask = convert.plain_ask(body, request_id(request))
+    spec = convert.completion_spec(body, request_id(request))
     if body.stream:
-        stream = await unless_gone(request.receive, context.completions.stream(ask, caller))
+        stream = await unless_gone(request.receive, context.completions.stream(spec, caller))
         return streaming.EventStream(_plain_chunks(stream, _wants_usage(body), context), on_error=_broken_off)
-    answer = await unless_gone(request.receive, context.completions.complete(ask, caller))
+    answer = await unless_gone(request.receive, context.completions.complete(spec, caller))
     return _json(replies.json_of(replies.plain(answer, context.serving)))
 
 
@@ -133,38 +132,40 @@ async def _plain_chunks(
 async def _searched(
     body: convert.Body, request: Request, context: Context, caller: Caller, key: str | None
 ) -> Response:
+    kept = idempotency(
+        key, type(body).__name__, body, lambda tree: replies.json_of(_reply(tree, body, context))
+    )
     try:
-        begun = await unless_gone(
-            request.receive,
-            context.searches.start(convert.search_ask(body), caller, _once(body, key, context)),
+        search = await unless_gone(
+            request.receive, context.searches.start(convert.search_spec(body), caller, kept)
         )
     except BadRequest as error:
         raise convert.renamed(error, body) from error
-    headers = NO_RETRY | headers_of(begun)
+    headers = NO_RETRY | headers_of(search)
     if body.stream:
-        return streaming.EventStream(_search_chunks(begun, body, context), headers, _broken_off)
-    if isinstance(begun, ReplayedAnswer):
-        return _json(begun.body, headers)
-    tree = await answered_tree(begun, request)
+        return streaming.EventStream(_search_chunks(search, body, context), headers, _broken_off)
+    if isinstance(search, ReplayedAnswer):
+        return _json(search.body, headers)
+    tree = await answered_tree(search, request)
     return _json(replies.json_of(_reply(tree, body, context)), headers)
 
 
 async def _search_chunks(
-    begun: RunningSearch | ReplayedAnswer, body: convert.Body, context: Context
+    search: RunningSearch | ReplayedAnswer, body: convert.Body, context: Context
 ) -> AsyncIterator[bytes]:
     try:
-        if isinstance(begun, ReplayedAnswer):
-            reply = _parsed(begun.body, body)
+        if isinstance(search, ReplayedAnswer):
+            reply = _parsed(search.body, body)
         else:
-            yield streaming.comment(f"search {begun.id}")
-            async for ping in _pings(begun, context.settings.stream.ping_seconds):
+            yield streaming.comment(f"search {search.id}")
+            async for ping in _pings(search, context.settings.stream.ping_seconds):
                 yield ping
-            reply = _reply(await begun.answered(), body, context)
+            reply = _reply(await search.answered(), body, context)
         for chunk in replies.chunks(reply, _wants_usage(body)):
             yield chunk
     finally:
-        if isinstance(begun, RunningSearch):
-            begun.stop("cancelled", "disconnect")  # without effect on one that has ended
+        if isinstance(search, RunningSearch):
+            search.stop("cancelled", "disconnect")  # without effect on one that has ended
     yield replies.DONE
 
 
@@ -173,15 +174,6 @@ async def _pings(running: RunningSearch, seconds: float) -> AsyncIterator[bytes]
     assert running.life is not None
     while not (await asyncio.wait((running.life,), timeout=seconds))[0]:
         yield streaming.comment(f"{running.spent} tokens")
-
-
-def _once(body: convert.Body, key: str | None, context: Context) -> IdempotencyKey | None:
-    """Bind the key to the route and to what the body asks for, however its JSON was written."""
-    if key is None:
-        return None
-    asked = type(body).__name__ + body.model_dump_json(exclude_unset=True)
-    digest = hashlib.sha256(asked.encode()).hexdigest()
-    return IdempotencyKey(key, digest, render=lambda tree: replies.json_of(_reply(tree, body, context)))
 
 
 def _reply(tree: Tree, body: convert.Body, context: Context) -> replies.AnyCompletion:

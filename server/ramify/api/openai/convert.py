@@ -20,7 +20,7 @@ SEED_BITS = 62
 """Bits of a seed that are kept: vLLM adds the index of the choice, and the sum must be a signed 64-bit number."""
 
 
-def plain_ask(body: Body, request_id: str = "") -> CompletionSpec:
+def completion_spec(body: Body, request_id: str = "") -> CompletionSpec:
     """Convert a request without `search`."""
     fields = for_vllm(body, "chat" if isinstance(body, wire.ChatRequest) else "completions")
     if fields.get("continue_final_message"):
@@ -61,7 +61,7 @@ def chat_messages(messages: Sequence[wire.ChatMessage]) -> tuple[dict[str, Any],
     )
 
 
-def search_ask(body: Body) -> SearchSpec:
+def search_spec(body: Body) -> SearchSpec:
     """Convert a request with `search`. `max_tokens` and `stop` hold for one answer; `search.action` has its own."""
     search = dict(convert.given(body.search))
     task, train = search.pop("task", {}), search.pop("train", True)

@@ -175,12 +175,12 @@ async def create(
     check(body)
     if idempotency_key is not None:
         raise not_kept()
-    model = context.names.plainly(body.model, search)
-    ask = response_ask(body, model, request_id(request))
+    model = context.names.without_search(body.model, search)
+    spec = response_spec(body, model, request_id(request))
     if body.stream:
-        stream = await unless_gone(request.receive, context.completions.stream(ask, caller))
+        stream = await unless_gone(request.receive, context.completions.stream(spec, caller))
         return streaming.EventStream(_events(stream, context, request_id(request)))
-    answer = await unless_gone(request.receive, context.completions.complete(ask, caller))
+    answer = await unless_gone(request.receive, context.completions.complete(spec, caller))
     reply = ResponsesReply(**_named(answer, context))
     return Response(reply.model_dump_json().encode(), media_type="application/json")
 
@@ -209,7 +209,7 @@ async def cancel_response(id: Id, context: ContextDep, caller: CallerDep) -> Can
     return CancelReply(id=id, object="response", cancelled=context.completions.cancel(id, caller))
 
 
-def response_ask(body: ResponsesRequest, model: str | None, request_id: str = "") -> CompletionSpec:
+def response_spec(body: ResponsesRequest, model: str | None, request_id: str = "") -> CompletionSpec:
     """Convert a request to POST /v1/responses."""
     fields = convert.for_vllm(body, "responses")
     return CompletionSpec(

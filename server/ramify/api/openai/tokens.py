@@ -73,7 +73,7 @@ router = APIRouter(route_class=ScopedRoute, tags=["openai"])
 @needs("search")
 async def tokenize(body: TokenizeRequest, context: ContextDep) -> TokenizeReply:
     """Return the token ids of a text, or of a conversation through the chat template."""
-    context.names.served(body.model)
+    context.names.served_name(body.model)
     fields = body.model_dump(exclude_unset=True, exclude_none=True, exclude={"model", "messages"})
     length = len(body.prompt or "")
     if body.messages is not None:
@@ -92,7 +92,7 @@ async def tokenize(body: TokenizeRequest, context: ContextDep) -> TokenizeReply:
 @needs("search")
 async def detokenize(body: DetokenizeRequest, context: ContextDep) -> DetokenizeReply:
     """Return the text of token ids."""
-    context.names.served(body.model)
+    context.names.served_name(body.model)
     last = context.serving.vocabulary - 1
     if any(token > last for token in body.tokens):
         raise BadRequest(f"holds a token id outside 0 to {last}", param="tokens")

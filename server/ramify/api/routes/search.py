@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
 from ramify.api import convert, large_answers, streaming
@@ -52,28 +53,28 @@ async def search(
     `cancelled`. With `Idempotency-Key`, the answer of a search that ran to its end is replayed for 24 hours to the
     same API key; another body under the same key is refused with 422, asking while it runs with 409.
     """
-    body = context.names.asked_natively(body, search_header)
-    once = once_of(body, idempotency_key, context)
-    return await answered(convert.ask_of(body), body, request, context, caller, once)
+    body = context.names.resolve_native(body, search_header)
+    key = idempotency(idempotency_key, "", body, lambda tree: rendered(tree, body, context))
+    return await answered(convert.search_spec(body), body, request, context, caller, key)
 
 
 async def answered(
-    ask: SearchSpec,
+    spec: SearchSpec,
     body: wire.SearchOptions,
     request: Request,
     context: Context,
     caller: Caller,
-    once: IdempotencyKey | None,
+    key: IdempotencyKey | None,
 ) -> Response:
     """Search, and answer as JSON or as a stream; stop if the client leaves."""
-    begun = await unless_gone(request.receive, context.searches.start(ask, caller, once))
-    headers = headers_of(begun)
+    search = await unless_gone(request.receive, context.searches.start(spec, caller, key))
+    headers = headers_of(search)
     if body.stream:
-        return streaming.EventStream(_events(begun, body, context), headers)
-    if isinstance(begun, ReplayedAnswer):
-        return await large_answers.answer(request, lambda: begun.body, headers=headers)
-    tree = await answered_tree(begun, request)
-    return await large_answers.answer(request, lambda: _render(tree, body, context), headers=headers)
+        return streaming.EventStream(_events(search, body, context), headers)
+    if isinstance(search, ReplayedAnswer):
+        return await large_answers.answer(request, lambda: search.body, headers=headers)
+    tree = await answered_tree(search, request)
+    return await large_answers.answer(request, lambda: rendered(tree, body, context), headers=headers)
 
 
 async def answered_tree(running: RunningSearch, request: Request) -> Tree:
@@ -109,7 +110,7 @@ async def value(body: wire.ValueRequest, request: Request, context: ContextDep) 
     """Judge answers, finished or not, with the value model: the expected outcome of each, in [0, 1]."""
     judged = await unless_gone(
         request.receive,
-        context.judge.value(context.names.served(body.model), body.prompt, body.continuations),
+        context.judge.value(context.names.served_name(body.model), body.prompt, body.continuations),
     )
     reply = wire.ValueReply(
         model=context.serving.name,
@@ -124,17 +125,21 @@ async def value(body: wire.ValueRequest, request: Request, context: ContextDep) 
     return JSONResponse(reply.model_dump())
 
 
-def once_of(
-    body: wire.SearchOptions, key: str | None, context: Context, about: str = ""
+def idempotency(
+    key: str | None, about: str, body: BaseModel, render: Callable[[Tree], bytes]
 ) -> IdempotencyKey | None:
-    """Bind the key to what the body asks for, however its JSON was written. about: what the path says beside it."""
+    """Bind a key to what is asked for, however its JSON was written.
+
+    about: what is asked for beside the body, such as the route. render: writes the answer that is kept under the key.
+    """
     if key is None:
         return None
-    digest = hashlib.sha256((about + body.model_dump_json(exclude_unset=True)).encode()).hexdigest()
-    return IdempotencyKey(key, digest, render=lambda tree: _render(tree, body, context))
+    asked = about + body.model_dump_json(exclude_unset=True)
+    return IdempotencyKey(key, hashlib.sha256(asked.encode()).hexdigest(), render)
 
 
-def _render(tree: Tree, body: wire.SearchOptions, context: Context) -> bytes:
+def rendered(tree: Tree, body: wire.SearchOptions, context: Context) -> bytes:
+    """Write the answer of an ended search, with its tree if the request wants it."""
     reply = convert.search_reply(tree, context.serving, body.n)
     if body.include_tree:
         return large_answers.with_tree(
@@ -147,29 +152,29 @@ def _whole(tree: Tree, context: Context) -> wire.SearchReply:
     return convert.search_reply(tree, context.serving, wire.MOST_ANSWERS)
 
 
-def headers_of(begun: RunningSearch | ReplayedAnswer) -> dict[str, str]:
+def headers_of(search: RunningSearch | ReplayedAnswer) -> dict[str, str]:
     """Name the search and its tree, for clients that show only OpenAI's fields of the body."""
-    search = begun.id if isinstance(begun, RunningSearch) else begun.search_id
-    return {"x-ramify-search-id": search, "x-ramify-tree": tree_id(search) or ""}
+    number = search.id if isinstance(search, RunningSearch) else search.search_id
+    return {"x-ramify-search-id": number, "x-ramify-tree": tree_id(number) or ""}
 
 
 async def _events(
-    begun: RunningSearch | ReplayedAnswer, body: wire.SearchOptions, context: Context
+    search: RunningSearch | ReplayedAnswer, body: wire.SearchOptions, context: Context
 ) -> AsyncIterator[bytes]:
-    if isinstance(begun, ReplayedAnswer):
-        done = await asyncio.to_thread(wire.SearchReply.model_validate_json, begun.body)
+    if isinstance(search, ReplayedAnswer):
+        done = await asyncio.to_thread(wire.SearchReply.model_validate_json, search.body)
         yield streaming.event("search.started", convert.replayed_event(done))
-        yield streaming.event("search.completed", begun.body)
+        yield streaming.event("search.completed", search.body)
         return
     try:
-        yield streaming.event("search.started", convert.started_event(begun.tree, context.serving))
+        yield streaming.event("search.started", convert.started_event(search.tree, context.serving))
         nodes = body.stream_options is not None and body.stream_options.nodes
-        async for chunk in _progress(begun, context, TreeDelta(begun.tree) if nodes else None):
+        async for chunk in _progress(search, context, TreeDelta(search.tree) if nodes else None):
             yield chunk
-        tree = await begun.answered()
-        yield streaming.event("search.completed", await asyncio.to_thread(_render, tree, body, context))
+        tree = await search.answered()
+        yield streaming.event("search.completed", await asyncio.to_thread(rendered, tree, body, context))
     finally:
-        begun.stop("cancelled", "disconnect")  # without effect on one that has ended
+        search.stop("cancelled", "disconnect")  # without effect on one that has ended
 
 
 async def _progress(

@@ -15,7 +15,7 @@ from ramify.api.context import CallerDep, Context, ContextDep
 from ramify.api.documentation import DOT, NDJSON, STREAM
 from ramify.api.dot import dot
 from ramify.api.names import HEADER
-from ramify.api.routes.search import Key, answered, once_of
+from ramify.api.routes.search import Key, answered, idempotency, rendered
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.api.wire_common import PLAIN
 from ramify.service.errors import BadRequest, ServiceError
@@ -202,6 +202,7 @@ async def branch(
     if HEADER in request.headers:
         raise BadRequest("is not read on this route: put search into the body", param=HEADER)
     entry = await _entry(context, caller, tree)
-    once = once_of(body, idempotency_key, context, about=f"branch of {entry.tree_id}: ")
-    ask = convert.branch_of(body, await asyncio.to_thread(entry.tree))
-    return await answered(ask, body, request, context, caller, once)
+    about = f"branch of {entry.tree_id}: "
+    key = idempotency(idempotency_key, about, body, lambda tree: rendered(tree, body, context))
+    spec = convert.branch_spec(body, await asyncio.to_thread(entry.tree))
+    return await answered(spec, body, request, context, caller, key)
