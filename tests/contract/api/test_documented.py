@@ -10,8 +10,8 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from starlette.routing import BaseRoute, Route
 
-from ramify.api.app import router as admin
 from ramify.api.app import routes
+from ramify.api.routes.admin import router as admin
 
 from .world import PROMPT, World
 
