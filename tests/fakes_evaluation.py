@@ -41,7 +41,13 @@ async def grow(method: Method, tokens: int, seed: int = 0) -> Tree:
 
 def problem(index: int, answer: str = "b") -> Example:
     """Right where the last line is `answer`."""
-    return Example(f"p{index}", PROMPT, (), "exact", {"answer": answer}, "even" if index % 2 == 0 else "odd")
+    return Example(
+        prompt=PROMPT,
+        problem={"answer": answer},
+        group="even" if index % 2 == 0 else "odd",
+        id=f"p{index}",
+        task="exact",
+    )
 
 
 @dataclass

@@ -32,7 +32,9 @@ METHODS = [
     Method("told", "mcts", "orm_max", search={**WAVES, "grader": "verifier"}),
     Method("gumbel", "gumbel", "orm_vote", search=WAVES),
 ]
-PROBLEMS = [Example(f"p{i}", PROMPT, (), "exact", {"answer": "b"}, "all") for i in range(4)]
+PROBLEMS = [
+    Example(prompt=PROMPT, problem={"answer": "b"}, group="all", id=f"p{i}", task="exact") for i in range(4)
+]
 
 
 def client_of(world, transport=httpx.ASGITransport):
