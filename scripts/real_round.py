@@ -28,7 +28,7 @@ from ramify_client import Client
 from ramify_trainer.cli import log_to_stderr
 from ramify_trainer.config import LoopConfig
 from ramify_trainer.loop.demo import run, running_server
-from ramify_trainer.loop.state import alone
+from ramify_trainer.loop.state import folder_lock
 
 NAME = "real"
 ASKED = "What is {} + {}? Answer with the number only."
@@ -39,7 +39,7 @@ def main(model: Path, out: Path) -> str | None:
     began = time.monotonic()
     base = made_release(model, out)
     config = configured(base, out)
-    with alone(config.state), running_server(out, config.weights, config.base) as (url, admin_url):
+    with folder_lock(config.state), running_server(out, config.weights, config.base) as (url, admin_url):
         said(f"{time.monotonic() - began:.0f} s: serves {base.name} at {url}")
         history, held_out = asyncio.run(run(config, (url, admin_url), lambda *_: None))
         with Client(url) as client:

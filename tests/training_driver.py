@@ -23,7 +23,7 @@ from fakes_training import children
 from ramify_client import AsyncAdmin, AsyncClient
 from ramify_trainer.config import LoopConfig
 from ramify_trainer.loop.rounds import Loop
-from ramify_trainer.loop.state import alone
+from ramify_trainer.loop.state import folder_lock
 from ramify_trainer.service import run
 
 STEPS = {"searched": "collect", "trained": "train"}
@@ -39,10 +39,10 @@ class Doomed(Loop):
         if name == self.point:
             die()
 
-    async def _record(self, verdict: str) -> None:
+    async def _record(self, decision: str) -> None:
         if self.point == "publish:written":
             die()
-        await super()._record(verdict)
+        await super()._record(decision)
 
 
 def die() -> NoReturn:
@@ -70,7 +70,7 @@ async def _rounds(config: LoopConfig, rounds: int, point: str | None) -> None:
         if point == f"{STEPS.get(phase)}:{done}":
             die()
 
-    with alone(Path(config.state)):
+    with folder_lock(Path(config.state)):
         async with AsyncClient(config.server.url) as client, AsyncAdmin(config.server.admin_url) as admin:
             loop = Doomed(config, client, admin, tell)
             loop.point = point

@@ -13,7 +13,7 @@ from ramify_client import AsyncAdmin, AsyncClient
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.loop.demo import running_server
 from ramify_trainer.loop.rounds import Loop, PhaseProgress
-from ramify_trainer.loop.state import RoundRecord, alone
+from ramify_trainer.loop.state import RoundRecord, folder_lock
 from ramify_trainer.loop.training import require_one_process
 from research.compare.config import ArmRun, CompareConfig, SearchedConfig
 from research.compare.points import Point, keep, read
@@ -32,7 +32,10 @@ def compare(config: CompareConfig, out: Path, tell: PhaseProgress, only: Collect
         if (only and run.name not in only) or len(read(folder / POINTS)) > config.rounds:
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        with alone(folder / "state"), running_server(folder, folder / "weights", config.base) as addresses:
+        with (
+            folder_lock(folder / "state"),
+            running_server(folder, folder / "weights", config.base) as addresses,
+        ):
             asyncio.run(_arm(config, run, folder, addresses, tell))
     return [point for run in config.runs() for point in read(out / run.name / POINTS)]
 

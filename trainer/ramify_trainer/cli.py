@@ -86,11 +86,11 @@ def collect_command(
     with refusing("collect"), Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as bar:
         settings = LoopConfig.read(config)
         task = bar.add_task("searched", total=settings.collect.problems)
-        found = collect_once(
+        result = collect_once(
             settings, round_, lambda done, total: bar.update(task, completed=done, total=total)
         )
-    ended = ", ".join(f"{count} {status}" for status, count in found.ended.items())
-    Console().print(f"{found.searches} searches ({ended}), {found.tokens} tokens", highlight=False)
+    ended = ", ".join(f"{count} {status}" for status, count in result.ended.items())
+    Console().print(f"{result.searches} searches ({ended}), {result.tokens} tokens", highlight=False)
 
 
 @app.command("gate-power")

@@ -36,26 +36,26 @@ class Health:
     @property
     def reason(self) -> str | None:
         """Reason why the trainer is not ready; None if it is."""
-        watch = self.loop.watch
+        progress = self.loop.progress
         if self.away is not None:
             return f"the server at {self.loop.config.server.url} is away: {self.away}"
         if not self.leased:
             return f"the lease of the consumer {self.loop.config.name} is not held"
-        if watch.idle > self.stall_seconds:
-            return f"the phase {watch.phase} has not moved for {watch.idle:.0f} s"
+        if progress.idle > self.stall_seconds:
+            return f"the phase {progress.phase} has not moved for {progress.idle:.0f} s"
         return None
 
     def report(self) -> dict[str, object]:
         """For people."""
-        watch, state = self.loop.watch, getattr(self.loop, "state", None)
+        progress, state = self.loop.progress, getattr(self.loop, "state", None)
         return {
             "ready": self.reason is None,
             "reason": self.reason,
             "round": None if state is None else state.round,
-            "phase": watch.phase,
-            "done": watch.done,
-            "total": watch.total,
-            "idle_seconds": round(watch.idle, 1),
+            "phase": progress.phase,
+            "done": progress.done,
+            "total": progress.total,
+            "idle_seconds": round(progress.idle, 1),
             "release": None if state is None else state.incumbent,
         }
 
@@ -92,24 +92,24 @@ class Metrics(Collector):
 
     def _service(self) -> Iterator[Metric]:
         loop, health = self.health.loop, self.health
-        watch, puller = loop.watch, loop.puller
+        progress, puller = loop.progress, loop.puller
         yield _gauge("ready", "Whether /readyz is 200.", health.reason is None)
         yield _gauge("server_up", "Whether the server answered when last asked.", health.away is None)
         yield _gauge("lease_held", "Whether the log's cursor is this trainer's.", health.leased)
-        yield _gauge("idle_seconds", "Since the present phase last moved.", watch.idle)
+        yield _gauge("idle_seconds", "Since the present phase last moved.", progress.idle)
         yield _gauge("backlog", "Records beyond the cursor, when last looked at.", puller.backlog)
         yield _gauge("lag_seconds", "Age of the oldest of them.", self.lag_seconds)
         set_aside = sum(1 for _ in puller.quarantine.glob("*.json")) if puller.quarantine.exists() else 0
         yield _counter("quarantined_records", "Records that were no trees.", set_aside)
-        yield _labelled(GaugeMetricFamily, "phase", "The present phase is 1.", "phase", {watch.phase: 1.0})
+        yield _labelled(GaugeMetricFamily, "phase", "The present phase is 1.", "phase", {progress.phase: 1.0})
         yield _labelled(
             CounterMetricFamily,
             "phase_seconds",
             "Spent in each phase by this process.",
             "phase",
-            watch.seconds,
+            progress.seconds,
         )
-        yield _labelled(CounterMetricFamily, "phases", "Done by this process.", "phase", watch.times)
+        yield _labelled(CounterMetricFamily, "phases", "Done by this process.", "phase", progress.times)
 
 
 def _run(state: State) -> Iterator[Metric]:

@@ -32,7 +32,7 @@ from ramify_client import (
 from ramify_trainer.config import LoopConfig, key_in
 from ramify_trainer.errors import CollectionFailed, TrainerError
 from ramify_trainer.loop.rounds import Loop, PhaseProgress
-from ramify_trainer.loop.state import alone, unserved
+from ramify_trainer.loop.state import folder_lock, unserved
 from ramify_trainer.loop.training import Team
 from ramify_trainer.probes import GRACE, LIMITS, Health, Metrics, Routes
 
@@ -53,7 +53,7 @@ def run(config: LoopConfig, tell: PhaseProgress) -> int:
     if team.rank:
         team.follow()
         return STOPPED
-    with alone(config.state):
+    with folder_lock(config.state):
         code = asyncio.run(_run(config, tell, team))
     team.dismiss()
     return code
@@ -124,7 +124,7 @@ class Service:
 
     async def _end(self, working: asyncio.Task[None]) -> None:
         """Have the present step end; if it takes too long, the process ends instead."""
-        seconds, phase = self.settings.stop_seconds, self.loop.watch.phase
+        seconds, phase = self.settings.stop_seconds, self.loop.progress.phase
         logger.info("stopping: %s has %g s to end its step", phase, seconds)
         working.cancel()
         await asyncio.wait((working,), timeout=seconds)
@@ -134,7 +134,7 @@ class Service:
 
     async def _work(self) -> None:
         """Do all rounds, started again whenever the server was away."""
-        longest, watch = self.settings.longest_wait_seconds, self.loop.watch
+        longest, progress = self.settings.longest_wait_seconds, self.loop.progress
         pauses, before = waits(longest), 0
         while True:
             try:
@@ -144,10 +144,10 @@ class Service:
                 if not passing(error):
                     raise
                 self.health.away = str(error)
-                if watch.times.total() > before:
-                    pauses, before = waits(longest), watch.times.total()  # it got on in between
+                if progress.times.total() > before:
+                    pauses, before = waits(longest), progress.times.total()  # it got on in between
                 wait = next(pauses)
-                logger.warning("%s: %s; again in %g s", watch.phase, error, wait)
+                logger.warning("%s: %s; again in %g s", progress.phase, error, wait)
             await asyncio.sleep(wait)
 
     async def _rounds(self) -> None:
@@ -159,21 +159,21 @@ class Service:
                 await self._pause()
 
     async def _pause(self) -> None:
-        left, watch = self.settings.pause_seconds, self.loop.watch
-        watch.entered("pausing")
+        left, progress = self.settings.pause_seconds, self.loop.progress
+        progress.entered("pausing")
         while left > 0:
             await asyncio.sleep(min(left, self.settings.poll_seconds))
             left -= self.settings.poll_seconds
-            watch.progressed(0, 0)
+            progress.progressed(0, 0)
 
     async def _wait(self) -> None:
         """Wait until there is enough to read, if a round is about to begin."""
         wanted, puller = self.settings.min_backlog, self.loop.puller
         if self.loop.state.phase != "collect" or not wanted:
             return
-        self.loop.watch.entered("waiting")
+        self.loop.progress.entered("waiting")
         while puller.backlog < wanted:
-            self.loop.watch.progressed(puller.backlog, wanted)
+            self.loop.progress.progressed(puller.backlog, wanted)
             await asyncio.sleep(self.settings.poll_seconds)
             await puller.renew()
 

@@ -20,7 +20,7 @@ from ramify_client import AsyncAdmin, AsyncClient
 from ramify_trainer.errors import LeaseTaken, TrainerError
 from ramify_trainer.loop.puller import Puller
 from ramify_trainer.loop.rounds import Loop, PhaseProgress
-from ramify_trainer.loop.state import alone
+from ramify_trainer.loop.state import folder_lock
 from ramify_trainer.service import FAILED, INTERRUPTED, STOPPED, Service
 from training_driver import a_hanging_service, run_rounds
 
@@ -230,7 +230,7 @@ async def test_the_lease_is_kept_in_a_long_step_and_a_lost_one_ends_the_round_un
             halting.wait(LONG)
 
     async with a_site(tmp_path) as site:
-        server = {"url": site.url, "admin_url": site.admin_url, "lease_seconds": 1}
+        server = {"url": site.url, "admin_url": site.admin_url, "lease_seconds": 2}
         async with a_service(tmp_path, site, seen, server=server) as running:
             loop = running.service.loop
             await until(blocked.is_set, LONG)
@@ -239,7 +239,7 @@ async def test_the_lease_is_kept_in_a_long_step_and_a_lost_one_ends_the_round_un
             await until(lambda: loop.puller.consumer.version > before.version + 3, LONG)  # type: ignore[union-attr]
             async with AsyncClient(site.url) as client:
                 other = Puller(client, loop.config.name, "another", tmp_path / "quarantine")
-                with pytest.raises(LeaseTaken, match="lease_held"):
+                with pytest.raises(LeaseTaken, match="another trainer's"):
                     await other.open()
                 await site.forget(loop.config.name)
                 await other.open()
@@ -253,7 +253,11 @@ async def test_the_lease_is_kept_in_a_long_step_and_a_lost_one_ends_the_round_un
 
 
 async def test_two_trainers_cannot_share_a_folder(tmp_path: Path) -> None:
-    with alone(tmp_path), pytest.raises(TrainerError, match="another trainer runs in"), alone(tmp_path):
+    with (
+        folder_lock(tmp_path),
+        pytest.raises(TrainerError, match="another trainer runs in"),
+        folder_lock(tmp_path),
+    ):
         pass
 
 

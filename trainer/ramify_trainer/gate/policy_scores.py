@@ -73,9 +73,9 @@ async def score_policy(
         return scores
     examples = datasets.load(config.data, config.problems, seed=seed)
     drawn = await worker.run(_draw, policy, examples, config, seed, worker.check)
-    found = await _grade(examples, drawn, keep)
-    _keep(found, kept)
-    return found
+    scores = await _grade(examples, drawn, keep)
+    _keep(scores, kept)
+    return scores
 
 
 def require_askable(policy: Path, config: MeasureConfig, seed: int) -> None:
@@ -87,9 +87,9 @@ def require_askable(policy: Path, config: MeasureConfig, seed: int) -> None:
         _tokens(tokenizer, example)
 
 
-def _keep(found: PolicyScores, kept: Path) -> None:
+def _keep(scores: PolicyScores, kept: Path) -> None:
     kept.parent.mkdir(parents=True, exist_ok=True)
-    replace(kept, json.dumps(asdict(found)).encode())
+    replace(kept, json.dumps(asdict(scores)).encode())
 
 
 def read_scores(kept: Path) -> PolicyScores | None:

@@ -136,10 +136,13 @@ class Learner:
         Raises `FloatingPointError` if a gradient is not finite; the weights are then those before that step."""
         with torch_settings(self.config.threads):
             began = time.perf_counter()
+            # Which trees the policy cannot learn from, and which networks can read trees packed.
             refused = Counter(
                 reason for tree in trees if (reason := policy_refusal(tree, self.config)) is not None
             )
             self._settle_packing(longest_path(trees))
+            # Trees become sequences with targets. The reference's log-probs and, for `path_ppo`, the value model's
+            # estimates are taken here, before the first step changes anything.
             policy = self._policy_pieces(trees) if self.config.train_policy else []
             value = value_pieces(trees, self.config, self._value) if self.config.train_value else []
             jobs = {
@@ -147,7 +150,7 @@ class Learner:
                 "value": (self._value, value, self._value_loss),
             }
             sums, norms, steps = self._steps(jobs, seed, progress)
-            found = RoundMetrics(
+            result = RoundMetrics(
                 trees=len(trees),
                 steps=steps,
                 seconds=time.perf_counter() - began,
@@ -159,8 +162,8 @@ class Learner:
                 value=self._figures(sums["value"], norms["value"], metrics.value_figures),
             )
         if self._accelerator.trackers:
-            self._accelerator.log(found.figures(), step=self.steps)
-        return found
+            self._accelerator.log(result.figures(), step=self.steps)
+        return result
 
     def save(self, folder: Path) -> None:
         """Write everything that `resume` needs as `folder`, in place of what is there, all or nothing."""
@@ -210,8 +213,8 @@ class Learner:
             for name, (trainee, pieces, loss_of) in jobs.items():
                 if i < len(plans[name]):
                     chosen = [pieces[k] for k in plans[name][i]]
-                    found, norm = trainee.step(chosen, loss_of, self.steps)
-                    sums[name].append(found)
+                    step_sums, norm = trainee.step(chosen, loss_of, self.steps)
+                    sums[name].append(step_sums)
                     norms[name].append(norm)
             self._facts = replace(self._facts, steps=self.steps + 1)
             if progress:

@@ -170,7 +170,7 @@ class _Delta(nn.Module):
 def _learned(network: Network, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The sum that each adapter adds, by the name of the weight. peft knows how: experts and transposed layers
     (`Conv1D`) have formulas of their own."""
-    found = {}
+    merged = {}
     for name, module in network.named_modules():
         if hasattr(module, "lora_A") and hasattr(module, "get_delta_weight"):
             own = {
@@ -179,8 +179,8 @@ def _learned(network: Network, weights: Mapping[str, Tensor]) -> dict[str, Tenso
                 if key.startswith(f"{name}.lora_")
             }
             target = _own_name(f"{name}.base_layer.{getattr(module, 'parameter_name', 'weight')}")
-            found[target] = functional_call(_Delta(module), own, ())
-    return found
+            merged[target] = functional_call(_Delta(module), own, ())
+    return merged
 
 
 class Reader:
@@ -220,12 +220,12 @@ class Reader:
         self, pieces: Sequence[Piece], of: Callable[[Tensor, Batch], Tensor]
     ) -> list[NDArray[np.float32]]:
         """`of` the network's output at each piece's places, in their order: [k] numbers a piece."""
-        found: list[NDArray[np.float32]] = []
+        outputs: list[NDArray[np.float32]] = []
         for group in _groups(pieces, self.config.tokens_per_batch):
             batch = collate(group, self.packs).to(self.accelerator.device)
             numbers = of(self.read(batch), batch).float().cpu().numpy()
-            found += np.split(numbers, np.cumsum([len(p.at) for p in group])[:-1])
-        return found
+            outputs += np.split(numbers, np.cumsum([len(p.at) for p in group])[:-1])
+        return outputs
 
 
 def _groups(pieces: Sequence[Piece], tokens: int) -> list[list[Piece]]:

@@ -56,10 +56,10 @@ def policy_fault(policy: Reader, path: Sequence[int]) -> str | None:
     def logprobs(logits: Tensor, batch: Batch) -> Tensor:
         return token_logprobs(logits, batch.labels, batch.columns["temperature"], False)[0]
 
-    found = _compared(policy, lambda limit: pack_policy(tree, targets, limit), logprobs)
-    if isinstance(found, str):
-        return found
-    worst = float(np.abs(found[0] - found[1]).max(initial=0))
+    readings = _compared(policy, lambda limit: pack_policy(tree, targets, limit), logprobs)
+    if isinstance(readings, str):
+        return readings
+    worst = float(np.abs(readings[0] - readings[1]).max(initial=0))
     return None if worst <= TOLERANCE else f"a log-probability differs by {worst:.2g}"
 
 
@@ -68,10 +68,10 @@ def value_fault(value: Reader, path: Sequence[int]) -> str | None:
     packed."""
     tree = _fork(path)
     targets = {node.id: (0.0, 1.0) for node in tree.nodes}
-    found = _compared(value, lambda limit: pack_values(tree, targets, limit), lambda logits, _: logits)
-    if isinstance(found, str):
-        return found
-    worst, spread = float(np.abs(found[0] - found[1]).max()), float(found[1].std())
+    readings = _compared(value, lambda limit: pack_values(tree, targets, limit), lambda logits, _: logits)
+    if isinstance(readings, str):
+        return readings
+    worst, spread = float(np.abs(readings[0] - readings[1]).max()), float(readings[1].std())
     if not spread:
         return "every text has the same value, so that a difference would not show"
     return (
@@ -116,5 +116,5 @@ def _numbers(
 ) -> NDArray[np.float32]:
     batch = collate(pieces, packed).to(reader.accelerator.device)
     output = reader.wrapped(batch.tokens, batch.positions, batch.mask, batch.at)
-    found: NDArray[np.float32] = of(output, batch).float().cpu().numpy()
-    return found
+    numbers: NDArray[np.float32] = of(output, batch).float().cpu().numpy()
+    return numbers

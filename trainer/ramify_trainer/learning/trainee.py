@@ -54,6 +54,7 @@ class Trainee(Reader):
     def step(self, pieces: Sequence[Piece], loss_of: LossOf, steps: int) -> tuple[dict[str, Tensor], float]:
         """Take one optimizer step on `pieces`; `steps` were taken before. Return the sums of the loss over this
         process's share, and the norm of the whole gradient before clipping."""
+        # Every process holds all pieces and takes its share of them; none may skip a backward pass that others wait in.
         shares = share(pieces, self.config.accumulation * self.accelerator.num_processes)
         mine = shares[self.accelerator.process_index :: self.accelerator.num_processes]
         if self.accelerator.num_processes == 1:

@@ -45,12 +45,12 @@ async def collect(
     """Have every problem of the round searched. Raises `CollectionFailed`, the other searches then being stopped."""
     examples = problems_of(config, seed, round_)
     left = iter(enumerate(examples))
-    found: list[SearchResult] = []
+    results: list[SearchResult] = []
 
     async def slot() -> None:
         for i, example in left:
-            found.append(await _search(client, config, example, f"{run}:{round_}:{i}", seed + i))
-            progress(len(found), len(examples))
+            results.append(await _search(client, config, example, f"{run}:{round_}:{i}", seed + i))
+            progress(len(results), len(examples))
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -59,9 +59,11 @@ async def collect(
     except* RamifyError as errors:
         first = errors.exceptions[0]
         raise CollectionFailed(
-            f"round {round_}, {len(found)} of {len(examples)} searched: {first}"
+            f"round {round_}, {len(results)} of {len(examples)} searched: {first}"
         ) from first
-    return CollectionResult(len(found), sum(r.usage.completion_tokens for r in found), _by_status(found))
+    return CollectionResult(
+        len(results), sum(r.usage.completion_tokens for r in results), _by_status(results)
+    )
 
 
 async def _search(
@@ -83,8 +85,10 @@ async def _search(
     )
 
 
-def _by_status(found: Sequence[SearchResult]) -> dict[str, int]:
-    return {status: sum(r.status == status for r in found) for status in sorted({r.status for r in found})}
+def _by_status(results: Sequence[SearchResult]) -> dict[str, int]:
+    return {
+        status: sum(r.status == status for r in results) for status in sorted({r.status for r in results})
+    }
 
 
 def collect_once(config: LoopConfig, round_: int, progress: Progress) -> CollectionResult:

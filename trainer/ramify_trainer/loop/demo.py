@@ -14,7 +14,7 @@ from ramify_trainer.errors import TrainerError
 from ramify_trainer.gate.policy_scores import PolicyScores
 from ramify_trainer.loop.report import write
 from ramify_trainer.loop.rounds import Loop, PhaseProgress
-from ramify_trainer.loop.state import RoundRecord, alone, unserved
+from ramify_trainer.loop.state import RoundRecord, folder_lock, unserved
 from ramify_trainer.loop.training import require_one_process
 
 
@@ -63,7 +63,7 @@ def demo(config: LoopConfig, out: Path, tell: PhaseProgress) -> str:
     if config.rounds is None:
         raise TrainerError("rounds: say how many")
     placed = config.model_copy(update={"weights": out / "weights", "state": out / "state"})
-    with alone(placed.state), running_server(out, placed.weights, config.base) as addresses:
+    with folder_lock(placed.state), running_server(out, placed.weights, config.base) as addresses:
         history, held_out = asyncio.run(run(placed, addresses, tell))
     write(out, history, held_out, {"config": config.model_dump(mode="json")})
     if fault := unserved(history):

@@ -157,6 +157,7 @@ class Puller:
 
     async def _put(self, cursor: int | None) -> Consumer:
         try:
+            # After a change whose answer was lost, the version to name is the server's, not the last one seen.
             if self._unsure:
                 await self._look_again()
             asked = self.clock()

@@ -24,19 +24,19 @@ STEADY = 0.04
 server's canary allows."""
 
 
-def seeded(base: str, root: Path) -> str:
+def copy_base(base: str, root: Path) -> str:
     """Copy a run's base (`shipped`, or a directory) into the folder of releases, unless it is there; its id."""
-    found = load_release(shipped() if base == "shipped" else Path(base))
-    if not (root / found.id).exists():
+    release = load_release(shipped() if base == "shipped" else Path(base))
+    if not (root / release.id).exists():
         root.mkdir(parents=True, exist_ok=True)
-        draft = root / f".seeding-{found.id}"
+        draft = root / f".seeding-{release.id}"
         shutil.rmtree(draft, ignore_errors=True)
-        shutil.copytree(found.path, draft)
-        move(draft, root / found.id)
-    return found.id
+        shutil.copytree(release.path, draft)
+        move(draft, root / release.id)
+    return release.id
 
 
-def published(
+def publish_candidate(
     root: Path,
     release_id: str,
     parts: tuple[Path, Path],
@@ -92,14 +92,14 @@ def probes(policy: Path, value: Path, parent: Release, trees: Sequence[Tree]) ->
 
 def _answers(trees: Sequence[Tree]) -> list[tuple[list[int], list[int]]]:
     """Return prompt and answer of different answers: the first of every tree before the second of any."""
-    found: dict[tuple[int, ...], tuple[list[int], list[int]]] = {}
+    answers: dict[tuple[int, ...], tuple[list[int], list[int]]] = {}
     for i in range(max((len(tree.completions) for tree in trees), default=0)):
         for tree in trees:
-            if i < len(tree.completions) and len(found) < TEXTS:
+            if i < len(tree.completions) and len(answers) < TEXTS:
                 node = tree.nodes[tree.completions[i].node]
                 answer = [t for step in tree.lineage(node)[1:] for t in step.tokens]
-                found.setdefault((*tree.prompt_tokens, -1, *answer), (list(tree.prompt_tokens), answer))
-    return list(found.values())
+                answers.setdefault((*tree.prompt_tokens, -1, *answer), (list(tree.prompt_tokens), answer))
+    return list(answers.values())
 
 
 def _steady(rounding: Sequence[float]) -> int:

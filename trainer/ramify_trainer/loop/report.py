@@ -38,10 +38,10 @@ def _gained(served: Sequence[PolicyScores]) -> str:
     return f"\nThe last release served less the base, points [95 %]: greedy {greedy}, mean@k {mean}.\n"
 
 
-def _pair(found: PolicyScores | None) -> str:
-    if found is None:
+def _pair(scores: PolicyScores | None) -> str:
+    if scores is None:
         return " | "
-    figures = found.figures()
+    figures = scores.figures()
     return f"{100 * figures['greedy']:.1f} | {100 * figures['mean_at_k']:.1f}"
 
 
@@ -53,7 +53,7 @@ def write(
 ) -> None:
     """Write `results.md`, `results.json`, `curve.png` and `curve.svg` in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    figures = {release: found.figures() for release, found in held_out.items()}
+    figures = {release: scores.figures() for release, scores in held_out.items()}
     whole = {**head, "rounds": [r.model_dump() for r in history], "held_out": figures}
     (folder / "results.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     (folder / "results.md").write_text(markdown(history, held_out), encoding="utf-8")

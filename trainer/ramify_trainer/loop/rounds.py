@@ -24,9 +24,9 @@ from ramify_trainer.gate.policy_scores import PolicyScores, require_askable, sco
 from ramify_trainer.loop.collection import collect
 from ramify_trainer.loop.progress import ComputeThread, RunProgress
 from ramify_trainer.loop.puller import Puller
-from ramify_trainer.loop.release import published, seeded
+from ramify_trainer.loop.release import copy_base, publish_candidate
 from ramify_trainer.loop.round_trees import freeze, label_trees, read_trees, solved_share, unlearned
-from ramify_trainer.loop.state import RoundRecord, State, folder, lease_owner, plain
+from ramify_trainer.loop.state import RoundRecord, State, finite, lease_owner, round_folder
 from ramify_trainer.loop.training import Team
 
 logger = logging.getLogger(__name__)
@@ -55,11 +55,11 @@ class Loop:
         client: AsyncClient,
         admin: AsyncAdmin,
         tell: PhaseProgress,
-        watch: RunProgress | None = None,
+        progress: RunProgress | None = None,
         team: Team | None = None,
     ) -> None:
         self.config, self.client, self.admin, self.tell = config, client, admin, tell
-        self.watch, self.team = watch or RunProgress(), team or Team()
+        self.progress, self.team = progress or RunProgress(), team or Team()
         self.folder = config.state
         self.folder.mkdir(parents=True, exist_ok=True)
         self.worker = ComputeThread()
@@ -74,19 +74,21 @@ class Loop:
         self.state: State
 
     async def start(self) -> None:
-        """Take the lease, seed the folder of weights, and see to it that the incumbent is served.
+        """Take the lease, copy the base into the folder of weights, and make sure that the incumbent is served.
 
         Raises `TrainerError`, `ramify.weights.WeightsError`, `ramify_client.RamifyError`, and `BadDataset` or
         `ValueError` if the gate's problems cannot be read or asked."""
-        base = seeded(self.config.base, self.config.weights)
+        # Before anything is paid for: the base is there, and the gate can ask it its problems.
+        base = copy_base(self.config.base, self.config.weights)
         gate = self.config.gate
         await asyncio.to_thread(require_askable, self._release(base).policy_path, gate, self.config.seed)
-        found = State.load(self._state_path)
-        if found is not None and found.run != self.config.name:
+        # A run that was stopped goes on from its state, on the cursor and the release that the state knows.
+        state = State.load(self._state_path)
+        if state is not None and state.run != self.config.name:
             raise TrainerError(
-                f"{self.folder} is of the run {found.run!r}; give this one another state folder"
+                f"{self.folder} is of the run {state.run!r}; give this one another state folder"
             )
-        self.state = found or State.begin(self.config.name, base)
+        self.state = state or State.begin(self.config.name, base)
         await self.puller.open()
         await self._catch_up()
         await self._settle()
@@ -111,6 +113,7 @@ class Loop:
         names = list(phases)
         if state.phase == "collect":
             await self._settle()
+        # The state is written after every phase, so that a run that is killed goes on with the phase it was in.
         for name in names[names.index(state.phase) :]:
             if state.current.steps or name not in NEEDS_A_CANDIDATE:
                 await self._do(name, phases[name])
@@ -120,20 +123,21 @@ class Loop:
         record, here = state.current, self._here
         state.end_round()
         self._save()
+        # The weights are in the release now; the learner is needed again only if the release is served.
         for part in ("policy", "value") if record.promoted else ("policy", "value", "learner"):
-            shutil.rmtree(here / part, ignore_errors=True)  # released, or never needed again
+            shutil.rmtree(here / part, ignore_errors=True)
         return record
 
     async def held_out(self, release: str) -> PolicyScores:
-        """A release on the held-out problems, without search. For the report only."""
+        """Score a release on the held-out problems, without search. For the report only."""
         kept = self.folder / "held_out" / f"{release}.json"
         return await score_policy(
             self._release(release).policy_path, self.config.held_out, self.config.seed, kept, self.worker
         )
 
     async def _do(self, name: str, phase: Callable[[], Awaitable[PhaseSummary]]) -> None:
-        """One phase, under a lease that was renewed before it, with a line in the log."""
-        with self.watch.during(name) as seconds:
+        """Do one phase under a lease that was renewed before it, and log what came of it."""
+        with self.progress.during(name) as seconds:
             await self.puller.renew()
             said = await phase()
             self.state.current.seconds[name] = round(seconds(), 3)
@@ -143,56 +147,59 @@ class Loop:
     # The phases. Each may be done again from its beginning.
 
     async def _collect(self) -> PhaseSummary:
+        """Have the server search the round's problems."""
         c, state = self.config, self.state
-        found = await collect(self.client, c.collect, c.name, state.round, c.seed, self._told("searched"))
-        state.current.tokens = found.tokens
-        return {"searches": found.searches, "tokens": found.tokens, **found.ended}
+        result = await collect(self.client, c.collect, c.name, state.round, c.seed, self._told("searched"))
+        state.current.tokens = result.tokens
+        return {"searches": result.searches, "tokens": result.tokens, **result.ended}
 
     async def _pull(self) -> PhaseSummary:
+        """Read the log from the cursor on, and freeze the round's trees on disk."""
         self._here.mkdir(parents=True, exist_ok=True)
         records, current = self.puller.read(self.config.most_records), self.state.current
         carried = await asyncio.to_thread(self._carried)
-        found = await freeze(
+        counts = await freeze(
             records, self._trees, self.puller.tree_with_feedback, round_=current.round, carried=carried
         )
-        current.records, current.verdicts = found.records, found.verdicts
-        current.revisited, current.carried = found.revisited, found.carried
+        current.records, current.verdicts = counts.records, counts.verdicts
+        current.revisited, current.carried = counts.revisited, counts.carried
         self.state.upto = max(self.puller.cursor, self.puller.last_read)
-        return {**asdict(found), "quarantined": self.puller.quarantined}
+        return {**asdict(counts), "quarantined": self.puller.quarantined}
 
     def _carried(self) -> list[bytes]:
-        """Lines that the round before has learned in vain: its candidate was not served. Trees stay for `max_staleness`
-        rounds, so that rounds that fail one after another stay bounded."""
+        """Return the lines of trees that the round before learned from in vain: its candidate was not served.
+
+        Trees stay for `max_staleness` rounds, so that rounds that fail one after another stay bounded."""
         state = self.state
         if not state.history or state.history[-1].result not in ("rejected", "refused"):
             return []
-        before = self.folder / folder(state.round - 1) / self._trees.name
+        before = self.folder / round_folder(state.round - 1) / self._trees.name
         return unlearned(before, state.round - self.config.learning.max_staleness)
 
     async def _train(self) -> PhaseSummary:
+        """Label the trees, and learn from them if there is anything to learn."""
         state, config, record = self.state, self.config, self.state.current
         trees = await label_trees(self._trees, config.outcomes, state.staleness)
         record.trees, record.steps = len(trees), 0
         if not trees:
             record.reason = "nothing to learn from: the log held no tree since the last round"
             return {"trees": 0}
+        # Training goes on from the incumbent's learner; the first release served is the reference of the KL term.
         begun = None if state.learner is None else self.folder / state.learner
         seeds = config.seed, config.seed * 1_000_003 + state.round
         job = config.learning, begun, self._release(state.served[0]), trees, self._here, seeds
         try:
-            found, record.steps = await self.worker.run(self.team.learn, job, self._told("trained"))
+            metrics, steps = await self.worker.run(self.team.learn, job, self._told("trained"))
         except FloatingPointError as error:
             record.reason = f"not trained: {error}"
             return {"failed": str(error)}
-        if not found.steps:
-            record.steps, record.reason = (
-                0,
-                f"nothing to learn from: none of {len(trees)} trees serves an objective",
-            )
-        if record.steps:
+        if metrics.steps:
+            record.steps = steps
             await self._require_servable()
-        record.training = plain({**found.figures(), "solved": solved_share(trees)})
-        return {"trees": len(trees), "steps": found.steps} | {
+        else:
+            record.reason = f"nothing to learn from: none of {len(trees)} trees serves an objective"
+        record.training = finite({**metrics.figures(), "solved": solved_share(trees)})
+        return {"trees": len(trees), "steps": metrics.steps} | {
             k: v for k, v in record.training.items() if k in SHOWN
         }
 
@@ -206,37 +213,44 @@ class Loop:
             raise TrainerError(f"the server would refuse round {self.state.round}: {error}") from error
 
     async def _gate(self) -> PhaseSummary:
+        """Decide on the candidate, and choose the id that it is published under."""
         state, record = self.state, self.state.current
         incumbent, best = self._release(state.incumbent), self._release(state.best)
         decision, figures = await self.gate.decide(self._here, incumbent, best)
-        record.promoted, record.reason, record.gate = decision.promoted, decision.reason, plain(figures)
+        record.promoted, record.reason, record.gate = decision.promoted, decision.reason, finite(figures)
         record.release = record.release or weights.next_id(self.config.weights)
         return {"release": record.release, "decision": decision.reason}
 
     async def _publish(self) -> PhaseSummary:
+        """Make a release of the candidate, promoted or rejected, and have the server record the decision."""
         state, record = self.state, self.state.current
         assert record.release is not None
         facts = {"training_step": record.steps, "metrics": record.gate, "log_cursor": state.upto}
         parts, parent = (self._here / "policy", self._here / "value"), self._release(state.incumbent)
         trees, _ = await self.worker.run(read_trees, self._trees)
-        await self.worker.run(published, self.config.weights, record.release, parts, parent, trees, facts)
+        await self.worker.run(
+            publish_candidate, self.config.weights, record.release, parts, parent, trees, facts
+        )
         await self._record("promoted" if record.promoted else "rejected")
         return {"release": record.release}
 
     async def _serve(self) -> PhaseSummary:
+        """Have the server load a promoted candidate, which is the incumbent then."""
         state, record = self.state, self.state.current
         assert record.release is not None
         if not record.promoted:
             return {"served": state.incumbent}
+        # A server whose checks or canary fail has gone back to the incumbent by itself.
         try:
             await self._activate(record.release)
         except Conflict as error:
             if error.code not in ("activation_failed", "release_rejected"):
                 raise
-            record.promoted, record.refused = False, True  # the server has gone back by itself
+            record.promoted, record.refused = False, True
             record.reason = f"not served: {error}"
             await self._record("rejected")
             return {"served": state.incumbent, "refused": error}
+        # Done again after a kill, the candidate may be the incumbent already.
         if state.incumbent != record.release:
             best = await self.gate.scores_of(self._release(state.best))
             state.incumbent, state.learner = record.release, f"{self._here.name}/learner"
@@ -247,17 +261,18 @@ class Loop:
         return {"served": record.release}
 
     async def _advance(self) -> PhaseSummary:
+        """Move the log's cursor past what the round has read."""
         if self.puller.cursor < self.state.upto:
             await self.puller.advance(self.state.upto)
         return {"cursor": self.state.upto, "backlog": self.puller.backlog}
 
-    # What they stand on
+    # Steps of several phases
 
-    async def _record(self, verdict: str) -> None:
-        """Have the server keep the gate's verdict."""
+    async def _record(self, decision: str) -> None:
+        """Have the server keep the gate's decision."""
         record = self.state.current
         figures = {**record.gate, "round": record.round, "reason": record.reason}
-        await self.admin.record(str(record.release), verdict, figures)
+        await self.admin.record(str(record.release), decision, figures)
 
     async def _catch_up(self) -> None:
         """If the log has forgotten the cursor, move it to what was learned from already; another log begins anew."""
@@ -274,7 +289,7 @@ class Loop:
             state.upto = consumer.cursor
 
     async def _settle(self) -> None:
-        """See to it that the server serves the incumbent, or go on from what an operator has gone back to."""
+        """Make sure that the server serves the incumbent, or go on from what an operator has gone back to."""
         state, served = self.state, (await self.admin.releases()).active
         if served in (state.incumbent, state.current.release):
             return
@@ -298,14 +313,14 @@ class Loop:
     def _told(self, phase: str) -> Callable[[int, int], None]:
         def told(done: int, total: int) -> None:
             self.worker.check()
-            self.watch.progressed(done, total)
+            self.progress.progressed(done, total)
             self.tell(phase, done, total)
 
         return told
 
     @property
     def _here(self) -> Path:
-        return self.folder / folder(self.state.round)
+        return self.folder / round_folder(self.state.round)
 
     @property
     def _trees(self) -> Path:

@@ -116,7 +116,7 @@ class State(BaseModel):
     def adopt(self, release: str) -> None:
         """Go on from a release that was served before: an operator has gone back to it."""
         self.incumbent = release
-        known = {r.release: f"{folder(r.round)}/learner" for r in self.history if r.promoted}
+        known = {r.release: f"{round_folder(r.round)}/learner" for r in self.history if r.promoted}
         self.learner = known.get(release)
 
     def staleness(self, release: str) -> int:
@@ -125,12 +125,12 @@ class State(BaseModel):
         return known.get(release, 1_000_000)
 
 
-def folder(round_: int) -> str:
+def round_folder(round_: int) -> str:
     """Return the name of a round's folder, in the run's."""
     return f"round-{round_:04d}"
 
 
-def plain(figures: dict[str, Any]) -> dict[str, float]:
+def finite(figures: dict[str, Any]) -> dict[str, float]:
     """Return only the numbers that JSON can hold."""
     return {k: float(v) for k, v in figures.items() if v == v and abs(v) != float("inf")}
 
@@ -144,7 +144,7 @@ def lease_owner(folder: Path, run: str) -> str:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> Iterator[None]:
     """Keep other processes out of `folder`. Raises `TrainerError` if one is there. The lock ends with the process,
     however that ends."""
     folder.mkdir(parents=True, exist_ok=True)

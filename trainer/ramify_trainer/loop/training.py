@@ -40,14 +40,15 @@ def learn(
 
     begun: a saved learner; None: one at step 0 from `reference`, which `kl_beta` holds to in any case. seeds: the
     run's and the round's. Raises `FloatingPointError` if a gradient is not finite; nothing is left then."""
+    # What a training that was cut short after its export has left.
     for part in ("policy", "value"):
-        shutil.rmtree(folder / part, ignore_errors=True)  # of a training that was cut short after its export
+        shutil.rmtree(folder / part, ignore_errors=True)
     learner = _learner(config, begun, reference, seeds[0])
     try:
-        found = learner.round(trees, seed=seeds[1], progress=progress)
+        metrics = learner.round(trees, seed=seeds[1], progress=progress)
         learner.save(folder / "learner")
         learner.export(folder, reference.path)
-        return found, learner.steps
+        return metrics, learner.steps
     finally:
         learner.close()
 
