@@ -46,7 +46,7 @@ class Budget:
         return self.limits.nodes - self.nodes - self._reserved_nodes - self._final_nodes
 
     def reserve(self, tokens: int, nodes: int = 0) -> bool:
-        """Set `tokens` and `nodes` aside; False, and nothing changed, if they are not to be had."""
+        """Set `tokens` and `nodes` aside. Return False, and change nothing, if not both are available."""
         for wanted, available in ((tokens, self.available), (nodes, self.available_nodes)):
             if available is not None and wanted > available:
                 return False
@@ -55,17 +55,19 @@ class Budget:
         return True
 
     def settle(self, reserved: int, spent: int, nodes: int = 0) -> None:
-        """Turn reserved tokens into what was really generated and refund the rest; free reserved `nodes`, of which
-        those that are needed are now added."""
+        """Turn reserved tokens into the `spent` ones and refund the rest. Free reserved `nodes`: those that are needed
+        are added to the tree next, and counted there."""
         self._reserved -= reserved
         self._reserved_nodes -= nodes
         self.tokens += spent
 
     def release_final(self) -> None:
+        """Give the search the tokens and the node that were held back."""
         self._final = self._final_nodes = 0
 
     def ended(self) -> StopReason | None:
-        """The first limit that lets no further simulation begin, tokens left out (`reserve` tells those)."""
+        """Return the limit that lets no further simulation begin; `None` if there is none. Tokens are left out:
+        `reserve` tells whether they suffice."""
         limits = self.limits
         if self.simulations >= limits.simulations:
             return "budget.simulations"
@@ -76,8 +78,8 @@ class Budget:
         return None
 
     def fraction(self) -> float:
-        """The largest spent/limit over all limits, in [0, 1]. PlanCost are the simulations begun, but only the tokens
-        generated, since most of what is set aside is refunded."""
+        """Return the largest spent/limit over all limits, in [0, 1]. Simulations count once they have begun, but tokens
+        only once they are generated, since most of what is set aside is refunded."""
         limits = self.limits
         shares = [self.simulations / limits.simulations]
         if limits.tokens is not None:

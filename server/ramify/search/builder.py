@@ -33,7 +33,7 @@ class TreeBuilder:
         """Depth of the deepest complete answer."""
         self._end_depths = self._end_lengths = 0
         for completion in tree.completions:
-            self._complete(tree.nodes[completion.node])
+            self._count_answer(tree.nodes[completion.node])
         self._seen: dict[int, float] = {}
         """By id, the policy's probability of the finished answers that are known below a node, [0, 1]."""
         self._ended = 0
@@ -42,30 +42,10 @@ class TreeBuilder:
         """The numbers of those that brought a new node, as far back as `exhausted` looks."""
         self._index = {(n.parent, n.tokens): n for n in tree.nodes if n.parent is not None}
 
-    def commit(self, node: Node) -> None:
-        """Start simulations at `node` from now on. Whether that brings anything new is counted afresh."""
-        self.search_root = node
-        self.tree.committed.append(node.id)
-        self._ended = 0
-        self._fruitful.clear()
-
-    def known(self, node: Node, tokens: tuple[int, ...]) -> Node | None:
-        """The child of `node` that took these tokens."""
-        return self._index.get((node.id, tokens))
-
-    @property
-    def mean_end(self) -> float:
-        """The mean depth at which the complete answers drawn so far end; 0 before the first."""
-        drawn = len(self.tree.completions)
-        return self._end_depths / drawn if drawn else 0.0
-
-    @property
-    def mean_length(self) -> float:
-        """The mean length in tokens of the complete answers drawn so far; 0 before the first."""
-        drawn = len(self.tree.completions)
-        return self._end_lengths / drawn if drawn else 0.0
+    # -- plans in flight -----------------------------------------------------------------------------------------
 
     def begin(self, plan: Plan) -> None:
+        """Mark a plan's path as under way, so that other simulations avoid it."""
         for node in plan.path:
             node.in_flight += 1
         if plan.kind != "revisit":
@@ -80,6 +60,8 @@ class TreeBuilder:
         if plan.kind != "revisit":
             plan.node.expanding -= 1
 
+    # -- merging -------------------------------------------------------------------------------------------------
+
     def merge(self, plan: Plan, result: PlanResult) -> list[list[Node]]:
         """Add what was drawn below the plan's node. Identical actions merge, and their multiplicity counts the draws.
 
@@ -92,38 +74,8 @@ class TreeBuilder:
             for (node,) in lines[1 : len(result.samples)]:
                 node.tokens_spent -= 1
         if plan.kind != "revisit":
-            self._expanded(plan.node)
+            self._mark_expanded(plan.node)
         return lines
-
-    @property
-    def exhausted(self) -> bool:
-        """The search mostly comes back to what it has: of the later half of its plans, and of at least `RARE`, fewer
-        than one in `RARE` brought a new node."""
-        late = max(RARE, self._ended // 2)
-        while self._fruitful and self._fruitful[0] <= self._ended - late:
-            self._fruitful.popleft()
-        return self._ended >= late and RARE * len(self._fruitful) < late
-
-    def _fitting(
-        self, plan: Plan, i: int, draws: Sequence[Sequence[SampledAction]]
-    ) -> Sequence[SampledAction]:
-        """Draw `i` with its last actions joined into one, if its new nodes would leave none for a later draw: an answer
-        that is paid for is kept, and the limit on nodes too."""
-        line, room = draws[i], self.budget.available_nodes
-        if room is None:
-            return line
-        room -= len(draws) - 1 - i
-        at, known = plan.node, 0
-        while known < len(line) and (node := self.known(at, line[known].tokens)):
-            at, known = node, known + 1
-        if len(line) - known <= room:
-            return line
-        whole = known + room - 1
-        return [*line[:whole], SampledAction.joined(line[whole:])]
-
-    def _expanded(self, node: Node) -> None:
-        self.open -= not node.expanded
-        node.expanded = True
 
     def _merge_line(self, plan: Plan, line: Sequence[SampledAction]) -> list[Node]:
         # Walk down: an action that is there already counts once more, one that is not becomes a node.
@@ -141,7 +93,7 @@ class TreeBuilder:
                 if node.outcome is None and action.outcome is not None:
                     node.outcome, node.outcome_source = action.outcome, "verifier"
             if plan.kind == "path" and at is not plan.node:
-                self._expanded(at)
+                self._mark_expanded(at)
             nodes.append(node)
             if node.terminal is not None:
                 break
@@ -152,36 +104,26 @@ class TreeBuilder:
         if nodes and nodes[-1].terminal in ("eos", "stop"):
             spent = self.budget.tokens
             self.tree.completions.append(Completion(nodes[-1].id, plan.simulation, spent))
-            self._complete(nodes[-1])
+            self._count_answer(nodes[-1])
             self.budget.release_final()
         return nodes
 
-    def _complete(self, end: Node) -> None:
-        """Count one more complete answer."""
-        self._end_depths += end.depth
-        self._end_lengths += end.length
-        self.deepest = max(self.deepest, end.depth)
-        value = self.tree.leaf_value
-        if self.best is None or (value(end) or 0.0) > (value(self.best) or 0.0):
-            self.best = end
-
-    def unseen(self, node: Node) -> float:
-        """Return the policy's probability that a draw below `node` ends in an answer not yet known, in [0, 1]. Below
-        `NOTHING_NEW` it is 0: the node is closed."""
-        left = 1.0 - self._seen.get(node.id, 0.0)
-        return left if left >= NOTHING_NEW else 0.0
-
-    def _see(self, end: Node) -> None:
-        """Count a finished answer's probability, from every node above it, as seen."""
-        if end.id in self._seen:
-            return
-        self._seen[end.id], logprob, node = 1.0, 0.0, end
-        while (
-            node.parent is not None and self.tree.sampling.temperature
-        ):  # greedy log-probs are not the draw's own
-            logprob += sum(node.logprobs)
-            node = self.tree.nodes[node.parent]
-            self._seen[node.id] = self._seen.get(node.id, 0.0) + math.exp(logprob)
+    def _fitting(
+        self, plan: Plan, i: int, draws: Sequence[Sequence[SampledAction]]
+    ) -> Sequence[SampledAction]:
+        """Return draw `i`, with its last actions joined into one if its new nodes would leave none for a later draw: so
+        an answer that is paid for is kept, and so is the limit on nodes."""
+        line, room = draws[i], self.budget.available_nodes
+        if room is None:
+            return line
+        room -= len(draws) - 1 - i
+        at, known = plan.node, 0
+        while known < len(line) and (node := self.known(at, line[known].tokens)):
+            at, known = node, known + 1
+        if len(line) - known <= room:
+            return line
+        whole = known + room - 1
+        return [*line[:whole], SampledAction.joined(line[whole:])]
 
     def _add(self, parent: Node, action: SampledAction, simulation: int) -> Node:
         node = self.tree.add(
@@ -205,13 +147,20 @@ class TreeBuilder:
         self.open += node.terminal is None
         return node
 
-    def set_priors(self, node: Node) -> None:
-        """P over the children as they now are."""
-        params = self.tree.params
-        children = self.tree.children(node)
-        values = priors(children, params.prior, params.prior_temperature, params.action.kind)
-        for child, prior in zip(children, values, strict=True):
-            child.prior = prior
+    def _mark_expanded(self, node: Node) -> None:
+        self.open -= not node.expanded
+        node.expanded = True
+
+    def _count_answer(self, end: Node) -> None:
+        """Count one more complete answer."""
+        self._end_depths += end.depth
+        self._end_lengths += end.length
+        self.deepest = max(self.deepest, end.depth)
+        value = self.tree.leaf_value
+        if self.best is None or (value(end) or 0.0) > (value(self.best) or 0.0):
+            self.best = end
+
+    # -- backing up ----------------------------------------------------------------------------------------------
 
     def back_up(self, path: Sequence[Node], value: float, fresh: Sequence[Node] = ()) -> None:
         """Add one visit of `value` to every node of `path` from the search's current root down, and one fresh draw to
@@ -228,3 +177,62 @@ class TreeBuilder:
             if node.depth >= self.search_root.depth:
                 node.fresh_visits += 1
                 node.fresh_value_sum += value
+
+    def set_priors(self, node: Node) -> None:
+        """Set P of the children as they now are."""
+        params = self.tree.params
+        children = self.tree.children(node)
+        values = priors(children, params.prior, params.prior_temperature, params.action.kind)
+        for child, prior in zip(children, values, strict=True):
+            child.prior = prior
+
+    def commit(self, node: Node) -> None:
+        """Start simulations at `node` from now on. Whether that brings anything new is counted afresh."""
+        self.search_root = node
+        self.tree.committed.append(node.id)
+        self._ended = 0
+        self._fruitful.clear()
+
+    # -- what is known -------------------------------------------------------------------------------------------
+
+    def known(self, node: Node, tokens: tuple[int, ...]) -> Node | None:
+        """The child of `node` that took these tokens."""
+        return self._index.get((node.id, tokens))
+
+    @property
+    def mean_end(self) -> float:
+        """The mean depth at which the complete answers drawn so far end; 0 before the first."""
+        drawn = len(self.tree.completions)
+        return self._end_depths / drawn if drawn else 0.0
+
+    @property
+    def mean_length(self) -> float:
+        """The mean length in tokens of the complete answers drawn so far; 0 before the first."""
+        drawn = len(self.tree.completions)
+        return self._end_lengths / drawn if drawn else 0.0
+
+    def unseen(self, node: Node) -> float:
+        """Return the policy's probability that a draw below `node` ends in an answer not yet known, in [0, 1]. Below
+        `NOTHING_NEW` it is 0: the node is closed."""
+        left = 1.0 - self._seen.get(node.id, 0.0)
+        return left if left >= NOTHING_NEW else 0.0
+
+    def _see(self, end: Node) -> None:
+        """Count a finished answer's probability, from every node above it, as seen."""
+        if end.id in self._seen:
+            return
+        self._seen[end.id], logprob, node = 1.0, 0.0, end
+        greedy = not self.tree.sampling.temperature  # its log-probs are not the draw's own
+        while node.parent is not None and not greedy:
+            logprob += sum(node.logprobs)
+            node = self.tree.nodes[node.parent]
+            self._seen[node.id] = self._seen.get(node.id, 0.0) + math.exp(logprob)
+
+    @property
+    def exhausted(self) -> bool:
+        """The search mostly comes back to what it has: of the later half of its plans, and of at least `RARE`, fewer
+        than one in `RARE` brought a new node."""
+        late = max(RARE, self._ended // 2)
+        while self._fruitful and self._fruitful[0] <= self._ended - late:
+            self._fruitful.popleft()
+        return self._ended >= late and RARE * len(self._fruitful) < late

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from ramify.search.builder import TreeBuilder
 from ramify.search.cutting import SampledAction, cut, first_stop
-from ramify.search.plans import Hurdle, Kind, Plan, PlanCost, PlanResult
+from ramify.search.plans import Hurdle, Plan, PlanCost, PlanKind, PlanResult
 from ramify.search.protocols import GradingFailed, Policy, SampleAborted, Scorer, Task
 from ramify.search.records import Continuation, Draw, Terminal
 from ramify.search.tree import Node, derive_seed
@@ -47,13 +47,17 @@ class Evaluator:
         if plan.kind == "token":
             drawn = await self._next_tokens(plan, cost)
         elif plan.kind == "step":
-            drawn = await self._sample(plan.node, self._step(plan.n, plan.tokens), [*place, "step"], cost)
+            drawn = await self._sample(
+                plan.node, self._step_draw(plan.n, plan.tokens), [*place, "step"], cost
+            )
         else:
-            drawn = await self._sample(plan.node, self._end(plan.n, plan.tokens), [*place, "end"], cost)
+            drawn = await self._sample(plan.node, self._end_draw(plan.n, plan.tokens), [*place, "end"], cost)
         samples = [self._actions(plan.node, one, plan.kind) for one in drawn]
         rollout = None
         if plan.rollout_tokens:
-            (end,) = await self._sample(plan.node, self._end(1, plan.rollout_tokens), [*place, "end"], cost)
+            (end,) = await self._sample(
+                plan.node, self._end_draw(1, plan.rollout_tokens), [*place, "end"], cost
+            )
             rollout = self._actions(plan.node, end, "path")
         return await self._judge(plan.node, samples, rollout, cost)
 
@@ -64,7 +68,7 @@ class Evaluator:
         at, line = plan.node, list[SampledAction]()
         while True:
             left = plan.tokens - (at.length - plan.node.length)
-            step = self._step(1, min(self.tree.params.action.max_tokens, left))
+            step = self._step_draw(1, min(self.tree.params.action.max_tokens, left))
             (one,) = await self._sample(at, step, [*place, "on", len(line)], cost)
             line += self._actions(at, one, "step")
             result = await self._judge(plan.node, [line], None, cost)
@@ -96,13 +100,13 @@ class Evaluator:
 
     # -- drawing -------------------------------------------------------------------------------------------------
 
-    def _step(self, n: int, max_tokens: int) -> Draw:
+    def _step_draw(self, n: int, max_tokens: int) -> Draw:
         """`n` draws of one action."""
         action, sampling = self.tree.params.action, self.tree.sampling
         stops = (*action.stop, *sampling.stop) if action.kind == "step" else sampling.stop
-        return replace(self._end(n, max_tokens), stop=tuple(dict.fromkeys(stops)))
+        return replace(self._end_draw(n, max_tokens), stop=tuple(dict.fromkeys(stops)))
 
-    def _end(self, n: int, max_tokens: int) -> Draw:
+    def _end_draw(self, n: int, max_tokens: int) -> Draw:
         """`n` draws to the end of the answer."""
         s = self.tree.sampling
         stops = tuple(dict.fromkeys(s.stop))
@@ -138,7 +142,7 @@ class Evaluator:
 
     # -- cutting -------------------------------------------------------------------------------------------------
 
-    def _actions(self, node: Node, drawn: Continuation, kind: Kind) -> list[SampledAction]:
+    def _actions(self, node: Node, drawn: Continuation, kind: PlanKind) -> list[SampledAction]:
         """Cut a continuation of `node` into actions, and mark the one that ends the answer."""
         pieces = cut(drawn, self.tree.params.action if kind == "path" else None)
         actions: list[SampledAction] = []

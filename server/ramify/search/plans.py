@@ -8,7 +8,7 @@ from typing import Literal
 from ramify.search.cutting import SampledAction
 from ramify.search.tree import Node
 
-Kind = Literal["step", "path", "answer", "token", "revisit"]
+PlanKind = Literal["step", "path", "answer", "token", "revisit"]
 """`step`: draws of one action. `path`: draws to the end of the answer, each of its steps a node. `answer`: the same,
 but the whole answer is one node. `token`: the likeliest next tokens. `revisit`: nothing; the simulation ended at a
 finished answer."""
@@ -37,7 +37,7 @@ class Plan:
     simulation: int
     path: tuple[Node, ...]
     """From the search's root to the node to draw at, both included."""
-    kind: Kind
+    kind: PlanKind
     n: int
     """Draws."""
     tokens: int

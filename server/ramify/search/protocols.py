@@ -33,8 +33,8 @@ class Policy(Protocol):
         ...
 
     async def next_tokens(self, prefix: Sequence[int], k: int, temperature: float) -> list[Continuation]:
-        """The k most likely next tokens, likeliest first, as one-token steps with their exact log-probabilities
-        (before any truncation; log-softmax of logits/temperature). Costs one generated token."""
+        """Return the k most likely next tokens, likeliest first, each as a continuation of one token with their exact
+        log-probabilities (before any truncation; log-softmax of logits/temperature). Costs one generated token."""
         ...
 
 

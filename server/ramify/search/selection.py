@@ -15,7 +15,7 @@ from ramify.search.tree import Node
 
 
 def priors(children: Sequence[Node], kind: Prior, temperature: float, action: ActionKind) -> list[float]:
-    """P in [0, 1] for each child, summing to 1.
+    """Return P for each child, in [0, 1]; they sum to 1.
 
     `count`: P = m/Σm, the unbiased choice for actions that were sampled from the policy, since the draws already carry
     its probabilities (Sampled MuZero, arXiv 2104.06303, §3). `mean_logprob`, `sum_logprob`: softmax of the actions'
@@ -34,7 +34,7 @@ def priors(children: Sequence[Node], kind: Prior, temperature: float, action: Ac
 
 
 def softmax(logits: Sequence[float]) -> list[float]:
-    """exp(x)/Σexp, computed from the largest down so that nothing overflows."""
+    """Return exp(x)/Σexp, computed from the largest down so that nothing overflows."""
     if not logits:
         return []
     top = max(logits)
@@ -84,7 +84,7 @@ def arms(
     revisit: bool,
     unseen: Callable[[Node], float] = anything,
 ) -> list[Arm]:
-    """The arms at `node`: its children that are not pruned and, if `fresh`, "draw afresh here".
+    """Return the arms at `node`: its children that are not pruned and, if `fresh`, "draw afresh here".
 
     Finished answers are arms only if `revisit`: a search that can always draw afresh learns nothing by going back to
     one. Nor are, then, nodes below which nothing is `unseen`. The fresh arm's prior is that of one more draw,
@@ -115,7 +115,7 @@ def _fresh_value(node: Node, children: Sequence[Node]) -> float:
 
 
 def _model_value(node: Node, parent: Node) -> float:
-    """A model value, or the nearest thing to one: a verifier's outcome, the parent's value, ignorance."""
+    """Return a model value, or the nearest thing to one: a verifier's outcome, the parent's value, ignorance."""
     for value in (node.value, node.outcome, parent.value):
         if value is not None:
             return value
@@ -136,7 +136,7 @@ FARTHEST = 100.0
 
 
 def pseudo_visits(kappa: float, growth: float | None, steps_left: float) -> float:
-    """κ(s): the pseudo-visits that the model's value of a state counts for, `steps_left` steps before the end.
+    """Return κ(s), the pseudo-visits that the model's value of a state counts for, `steps_left` steps before the end.
 
     With a growth g, κ(s) = κ·(g^(r-1) - 1)/(g - 1): 0 one step before the end, κ two steps before it, κ(1 + g) three.
     A value is the mean outcome of all that may follow. Far from the end much may, and one failure says little; one step
@@ -151,8 +151,9 @@ def pseudo_visits(kappa: float, growth: float | None, steps_left: float) -> floa
 
 
 def thompson_scores(choices: Sequence[Arm], kappas: Sequence[float], rng: random.Random) -> list[float]:
-    """One draw for each arm from Beta(κq + w, κ(1-q) + n - w): the model's value q as κ pseudo-visits, then the visits
-    themselves (n with those in flight, w their values). After AB-MCTS (arXiv 2503.04412, §3.3). `kappas`: each arm's.
+    """Return one draw for each arm from Beta(κq + w, κ(1-q) + n - w): the model's value q as κ pseudo-visits, then the
+    visits themselves (n with those in flight, w their values). After AB-MCTS (arXiv 2503.04412, §3.3). `kappas`: each
+    arm's.
 
     The draw is of what an answer from there is worth; only one that is not yet known is worth anything, so it counts
     by the policy's probability of such a one. (2026-11-24: without this factor seven of ten draws of a search of 3,000
@@ -169,5 +170,5 @@ def thompson_scores(choices: Sequence[Arm], kappas: Sequence[float], rng: random
 
 
 def best(choices: Sequence[Arm], scores: Sequence[float]) -> Arm:
-    """The arm of the highest score; the earlier of equals."""
+    """Return the arm of the highest score; the earlier of equals."""
     return choices[max(range(len(choices)), key=scores.__getitem__)]

@@ -100,7 +100,7 @@ class Completion:
 
 @dataclass(slots=True, kw_only=True)
 class Tree:
-    """A search and its result: what was asked, what grew, what was spent, how it ended."""
+    """A search and its result: the request, the nodes, the cost, the end."""
 
     id: str = ""
     """`tree_` and a UUIDv7 in hex, when the tree is to be logged."""
@@ -165,7 +165,7 @@ class Tree:
         return [self.nodes[i] for i in node.children]
 
     def lineage(self, node: Node) -> list[Node]:
-        """From the root to `node`, both included."""
+        """Return the path from the root to `node`, both included."""
         path = [node]
         while (parent := path[-1].parent) is not None:
             path.append(self.nodes[parent])
@@ -175,12 +175,12 @@ class Tree:
         return tuple(t for n in self.lineage(node) for t in n.tokens)
 
     def sequence(self, node: Node) -> tuple[int, ...]:
-        """Prompt and answer so far, token ids."""
+        """Return the token ids of prompt and answer so far."""
         return self.prompt_tokens + self.answer_tokens(node)
 
     def text(self, node: Node) -> str:
-        """The answer so far, the prompt left out. In a branched tree the whole of it, from the first prompt of all,
-        since that is what a task judges."""
+        """Return the answer so far, without the prompt. In a branched tree the whole of it, from the first prompt of
+        all, since that is what a task judges."""
         opening = "" if self.origin is None else self.origin.text
         return opening + "".join(n.text for n in self.lineage(node))
 
@@ -204,7 +204,7 @@ class Tree:
         return sum(node.multiplicity for node in self.nodes if node.terminal == "truncated")
 
     def complete(self) -> list[Node]:
-        """Ends of complete answers; truncated ones are not complete."""
+        """Return the ends of complete answers; truncated ones are not complete."""
         return [node for node in self.nodes if node.terminal in ("eos", "stop")]
 
     def add(self, parent: Node, **fields: Any) -> Node:
@@ -215,6 +215,7 @@ class Tree:
 
 
 def derive_seed(seed: int, *place: int | str) -> int:
-    """A 63-bit seed for one place of a search: a hash of the search's seed and whatever names the place."""
+    """Return a 63-bit seed for one place of a search: a hash of the search's seed and whatever names the place. (An
+    engine that is given seed + index hands neighbours each other's random streams; a hash does not.)"""
     text = "/".join(map(str, (seed, *place)))
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) >> 1

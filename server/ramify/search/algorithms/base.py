@@ -30,6 +30,11 @@ PUCT = frozenset({"prior", "prior_temperature", "c_init", "c_base"})
 
 
 class Algorithm(ABC):
+    """One search's algorithm. An instance belongs to one tree.
+
+    A subclass implements `select` and `land`, and sets those of the class attributes that differ.
+    """
+
     parameters: ClassVar[frozenset[str]] = STEPWISE
     """The fields of `SearchParams` that it heeds. One that it lacks is refused by name."""
     defaults: ClassVar[Mapping[str, Any]] = {"expand": "step"}

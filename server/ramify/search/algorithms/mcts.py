@@ -127,12 +127,8 @@ class Mcts(Algorithm):
         """P' = (1 - ε)·P + ε·η with η ~ Dir(α) (AlphaZero). Each arm's gamma variate is a function of the seed and the
         arm, so that the noise stays as it is while the tree widens."""
         alpha, epsilon = self.params.dirichlet_alpha, self.params.dirichlet_fraction
-        gammas = [
-            random.Random(derive_seed(self.tree.seed, "dirichlet", a.node.id if a.node else -1)).gammavariate(
-                alpha, 1
-            )
-            for a in choices
-        ]
+        seeds = [derive_seed(self.tree.seed, "dirichlet", a.node.id if a.node else -1) for a in choices]
+        gammas = [random.Random(seed).gammavariate(alpha, 1) for seed in seeds]
         total = sum(gammas) or 1.0
         return [
             replace(a, prior=(1 - epsilon) * a.prior + epsilon * g / total)
@@ -192,10 +188,9 @@ class Mcts(Algorithm):
         while (root := self.builder.search_root).terminal is None and root.expanded:
             share = (1 - self._begun) / max(1, self._end_depth() - root.depth)
             due, spent = self._begun + share, self.budget.fraction()
+            spent_share = spent >= due - 1e-9  # as numbers, 1/3 + 1/3 is more than 2/3
             visited = [c for c in self.tree.children(root) if c.visits]
-            if not visited or (
-                spent < due - 1e-9 and not self.builder.exhausted
-            ):  # 1/3 + 1/3 is more than 2/3
+            if not visited or not (spent_share or self.builder.exhausted):
                 return
             self.builder.commit(self._committed(visited))
             self._begun = min(due, spent)
