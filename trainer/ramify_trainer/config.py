@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ramify.rewards import registry
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import OutcomeWeights
@@ -23,13 +24,18 @@ class FromBase(_Section):
 
     base: str = "shipped"
     """Release that training starts from: `shipped`, or a directory."""
+    tasks: Mapping[str, str] = Field(default={})
+    """Tasks of other packages by name, each `package.module:Name`, beside those that entry points announce."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a file. A `base` that is a relative path is relative to the file.
+        """Read a file and register its tasks. A `base` that is a relative path is relative to the file.
 
-        Raises `pydantic.ValidationError` for unknown or wrong keys, `tomllib.TOMLDecodeError`, `OSError`."""
+        Raises `pydantic.ValidationError` for unknown or wrong keys, `tomllib.TOMLDecodeError`, `OSError`, and
+        `BadExtension` for a task that cannot be registered."""
         settings = cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        for name, verifier in settings.tasks.items():
+            registry.register(name, verifier)
         if settings.base == "shipped":
             return settings
         return settings.model_copy(update={"base": str(path.parent / settings.base)})

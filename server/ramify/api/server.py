@@ -27,6 +27,7 @@ from ramify.api.names import aliases_of
 from ramify.connections import ConnectionLimits, Listener, ListenError, address_of, bind
 from ramify.engines import EngineConfig, EngineError, Engines
 from ramify.engines.progress import StartUp
+from ramify.extensions import BadExtension
 from ramify.logs import log_to_stderr
 from ramify.races import beside, first_of
 from ramify.rewards import registry
@@ -34,6 +35,7 @@ from ramify.rewards.grading import close_pools
 from ramify.search.protocols import EngineDead
 from ramify.service import ports
 from ramify.service.catalogue import at_start
+from ramify.service.extensions import install
 from ramify.service.serving import engine_config, release_config
 from ramify.settings import BadSettings, Settings, is_loopback
 from ramify.treelog import LogError, TreeLog
@@ -62,6 +64,7 @@ def serve(settings: Settings) -> int:
     """Serve until a signal; return the process's exit code."""
     log_to_stderr("ramify", settings.log_level)
     try:
+        settings = install(settings)
         with ExitStack() as doors:
             listener = doors.enter_context(preflight(settings))
             admin = doors.enter_context(admin_listener(settings)) if settings.admin.enabled else None
@@ -69,7 +72,7 @@ def serve(settings: Settings) -> int:
             startup.tell("verifying the release")
             config = engine_config(settings)
             return asyncio.run(_Server(settings, config, listener, admin=admin, startup=startup).run())
-    except (StartupError, ListenError, BadSettings, WeightsError, LogError) as error:
+    except (StartupError, ListenError, BadSettings, BadExtension, WeightsError, LogError) as error:
         sys.stderr.write(f"ramify serve: {error}\n")
         return REFUSED
     except (EngineError, EngineDead) as error:

@@ -27,7 +27,8 @@ BASELINES = "greedy,best_of_n,best_of_n_vote,self_consistency"
 
 def evaluate(
     data: Annotated[
-        str, typer.Option(help="Data set: `countdown:SPLIT?numbers=5,6`, or a JSONL file.")
+        str,
+        typer.Option(help="Data set: `countdown:SPLIT?numbers=5,6`, `TASK:SPLIT`, or a JSONL file."),
     ] = "countdown:test",
     problems: Annotated[int, typer.Option(min=1, help="How many problems of it.")] = 300,
     data_seed: Annotated[int, typer.Option(help="Which problems.")] = 0,
@@ -76,8 +77,11 @@ def evaluate(
     from ramify.evaluation.methods import BadMethod
     from ramify.evaluation.rows import RowFile
     from ramify.evaluation.runner import jobs
+    from ramify.extensions import BadExtension
     from ramify.rewards.datasets import load as load_examples
     from ramify.rewards.errors import BadDataset
+    from ramify.service.extensions import install
+    from ramify.settings import BadSettings, load
     from ramify.weights import WeightsError
 
     if resume and out is None:
@@ -86,6 +90,7 @@ def evaluate(
     folder = out or Path("runs/eval") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     try:
         # All that can be wrong is found before anything starts.
+        install(load())
         evaluated, shipped = _release(server, api_key, release)
         tuned = shipped or methods_file is not None
         chosen = _methods(methods_file, methods, set_ or [], sweep or [], tuned)
@@ -94,7 +99,7 @@ def evaluate(
         rows = RowFile(folder, head, resume=resume)
     except WeightsError as error:
         fail(error, "see what there is:  ramify releases list")
-    except (BadMethod, BadDataset, FileExistsError) as error:
+    except (BadMethod, BadDataset, BadExtension, BadSettings, FileExistsError) as error:
         refuse(error)
     if not tuned:
         errors.print(UNTUNED, soft_wrap=True)

@@ -31,6 +31,7 @@ from ramify.engines.errors import (
 )
 from ramify.engines.measurement import Measurement, Text, long_text
 from ramify.engines.ports import RawSample, SampleParams, SampleRequest
+from ramify.engines.scorer import ScorerFactory
 from ramify.engines.tokenizer import Tokenizer
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "RequestRefused",
     "SampleParams",
     "SampleRequest",
+    "ScorerFactory",
     "Serving",
     "Text",
     "Tokenizer",

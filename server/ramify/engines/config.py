@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from ramify.search.records import Action
 
 if TYPE_CHECKING:
+    from ramify.engines.scorer import ScorerFactory
     from ramify.weights import Release
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
@@ -44,7 +45,7 @@ class Serving:
     """Token ids below it exist in both models. An engine given another one dies, so none gets past the service; with 0
     no token ids are taken from outside."""
     judged: bool = True
-    """True with a value model."""
+    """True with a value model, or a scorer in its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class EngineConfig:
     whatever needs a judgement of the model fails with a message that says so."""
     serving: Serving = Serving()
     """The model and the release that the two directories hold."""
+    scorer: ScorerFactory | None = None
+    """The scorer of searches in place of the value model's; `None`: the value model's."""
     dtype: Dtype = "auto"
     """Precision of the weights; `auto` is the checkpoint's own (vLLM's own `auto` would halve float32 unasked)."""
     max_model_len: int | None = None

@@ -32,6 +32,7 @@ from ramify.engines.vllm import (
     prepare_vllm,
     start_engine,
 )
+from ramify.search.protocols import Scorer
 
 if TYPE_CHECKING:
     from ramify.engines.vllm.openai_serving import OpenAIServing
@@ -72,14 +73,17 @@ class Engines:
             lambda: self.serving,
             config.seeded,
         )
-        self.scorer: VllmScorer | NoScorer = NoScorer()
+        self._value: VllmScorer | None = None
         if "value" in self.by_role:
-            self.scorer = VllmScorer(
+            self._value = VllmScorer(
                 self.by_role["value"],
                 self._limiters["value"],
                 lambda: self.serving,
                 translate,
             )
+        self.scorer: Scorer = self._value or NoScorer()
+        if config.scorer is not None:
+            self.scorer = config.scorer(self.tokenizer, self._value)
         self._plain: OpenAIServing | None = None
         for engine in engines:
             engine.attach(self._died)
@@ -221,8 +225,9 @@ class Engines:
     async def measure(self, texts: Sequence[Text], calibration: tuple[float, float]) -> list[Measurement]:
         """The figures of texts under the weights that are loaded and a calibration of the values, through the prefix
         cache as searches go; see `measurement`."""
-        scorer = self.scorer if isinstance(self.scorer, VllmScorer) else None
-        return await measure(self.by_role["policy"], scorer, texts, calibration, self.tokenizer.text.size)
+        return await measure(
+            self.by_role["policy"], self._value, texts, calibration, self.tokenizer.text.size
+        )
 
     def give_up(self, reason: str) -> None:
         """Count the engines as dead, those who wait for them included: what they hold is unknown."""

@@ -17,12 +17,16 @@ from ramify.engines.config import Serving
 from ramify.engines.errors import EngineError
 from ramify.engines.limiter import EngineLimiter
 from ramify.engines.ports import Engine
+from ramify.engines.tokenizer import Tokenizer
+from ramify.search.protocols import Scorer
 from ramify.search.records import Score
 
 BLOCK = 32
 """Tokens that a separate request computes afresh at least, about: the end of its prefix that fills no KV block, and
 what a request costs beside its tokens."""
 Translate = Callable[[Sequence[int]], list[int]]
+ScorerFactory = Callable[[Tokenizer, Scorer | None], Scorer]
+"""Makes a scorer of the policy's tokenizer and the value model's scorer, `None` without a value model."""
 
 
 class VllmScorer:

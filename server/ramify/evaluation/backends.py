@@ -26,6 +26,7 @@ from ramify.search.records import Verdict
 from ramify.search.run import Search
 from ramify.search.tree import Tree
 from ramify.service.errors import ServiceError
+from ramify.service.extensions import install
 from ramify.service.search_preparation import SearchPreparer
 from ramify.service.search_spec import Message, SearchSpec
 from ramify.service.serving import release_config
@@ -144,7 +145,7 @@ async def start(release: Path | None) -> AsyncIterator[LocalBackend]:
     """
     with StartUp() as startup:
         startup.tell("verifying the release")
-        config = release_config(load_release(release or shipped()), load())
+        config = release_config(load_release(release or shipped()), install(load()))
         startup.tell("loading vLLM")
         preload(config.log_level, config.start_timeout, config.cache_dir)
         engines = await Engines.start(config, startup.tell)

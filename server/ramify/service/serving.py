@@ -8,12 +8,13 @@ from pathlib import Path
 
 from ramify.engines import EngineConfig, Serving
 from ramify.search.records import Action
+from ramify.service.extensions import scorer_factory
 from ramify.settings import BadSettings, Settings
 from ramify.weights import Release, load_release, release_path, shipped
 
 
 def engine_config(settings: Settings) -> EngineConfig:
-    """The engines of the model that the settings name. Raises `WeightsError`, `BadSettings`."""
+    """The engines of the model that the settings name. Raises `WeightsError`, `BadSettings`, `BadExtension`."""
     if settings.policy is not None:
         policy = Path(settings.policy)
         value = Path(settings.value) if settings.value else None
@@ -22,9 +23,9 @@ def engine_config(settings: Settings) -> EngineConfig:
             created=int(time.time()),
             task=settings.task,
             vocabulary=vocabulary(policy, value),
-            judged=value is not None,
+            judged=value is not None or settings.extensions.scorer is not None,
         )
-        return EngineConfig(policy, value, serving, **settings.engine.model_dump())
+        return EngineConfig(policy, value, serving, scorer_factory(settings), **settings.engine.model_dump())
     release = load_release(settings.release or shipped())
     _one_of_each_id(release, settings.weights)
     return release_config(release, settings)
@@ -33,7 +34,13 @@ def engine_config(settings: Settings) -> EngineConfig:
 def release_config(release: Release, settings: Settings) -> EngineConfig:
     """The engines of a release."""
     serving = serving_of(release, settings)
-    return EngineConfig(release.policy_path, release.value_path, serving, **settings.engine.model_dump())
+    return EngineConfig(
+        release.policy_path,
+        release.value_path,
+        serving,
+        scorer_factory(settings),
+        **settings.engine.model_dump(),
+    )
 
 
 def _one_of_each_id(release: Release, weights: Path | None) -> None:

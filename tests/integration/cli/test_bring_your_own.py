@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import subprocess
@@ -56,20 +55,10 @@ def test_the_commands_of_the_page_run_against_ones_own_models(server: ServerProc
 
 def test_the_release_and_the_value_model_of_the_page_are_made(folder: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(folder)
-    from_policy, _, publishing = blocks("python")
+    from_policy, publishing = blocks("python")
     exec(publishing, {})
     release = load_release(folder / "weights" / "v000001")
     assert (release.manifest.name, release.manifest.default_max_tokens) == ("my-model", 200)
     os.rename("my-value", "first-value")
     exec(from_policy, {})
     assert "LlamaForSequenceClassification" in (folder / "my-value" / "config.json").read_text()
-
-
-def test_the_verifier_of_the_page_tells_right_from_wrong() -> None:
-    names: dict[str, Any] = {"__name__": "page"}
-    sys.modules["page"] = type(sys)("page")
-    exec(blocks("python")[1], names)
-    task = names["SortedTask"]((3, 1, 2))
-    verdicts = [asyncio.run(task.grade(text)).outcome for text in ("so:\n1 2 3\n", "3 2 1", "")]
-    assert verdicts == [1.0, 0.0, 0.0]
-    assert asyncio.run(task.finals(["1  2 3", " "])) == ["1 2 3", None]

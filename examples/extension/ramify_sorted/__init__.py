@@ -1,0 +1,1 @@
+"""A task, an algorithm and a scorer for Ramify: docs/extending.md shows them."""
