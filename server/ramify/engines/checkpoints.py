@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ramify.engines.errors import EngineStartFailed
 
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+"""A path that may be meant as the name of a model on a hub."""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """Attention head sizes that vLLM 0.32 has CPU kernels for (v1/attention/backends/cpu_attn.py)."""
@@ -30,10 +33,12 @@ def read_checkpoint(path: Path, role: str) -> Checkpoint:
     if not path.is_dir():
         raise EngineStartFailed(
             f"the {role} directory {path} does not exist; a model of a hub is fetched first: "
-            "hf download NAME --local-dir DIR"
+            f"hf download {path if HUB_NAME.fullmatch(str(path)) else 'NAME'} --local-dir DIR"
         )
     if not (path / "config.json").is_file():
-        raise EngineStartFailed(f"the {role} directory {path} holds no config.json: not a Hugging Face model")
+        release = (path / "manifest.json").is_file()
+        kind = "it is a release, which --release serves" if release else "not a Hugging Face model"
+        raise EngineStartFailed(f"the {role} directory {path} holds no config.json: {kind}")
     if not list(path.glob("*.safetensors")):
         pickled = [file.name for pattern in PICKLES for file in path.glob(pattern)]
         kind = (

@@ -22,6 +22,7 @@ __all__ = [
     "ReleaseNotFound",
     "WeightsError",
     "check_id",
+    "is_id",
     "read_manifest",
 ]
 
@@ -40,9 +41,14 @@ ReleaseId = Annotated[str, Field(pattern=r"^v[0-9]{6}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
+def is_id(name: str) -> bool:
+    """Return whether a name is v and six digits."""
+    return bool(_ID.fullmatch(name))
+
+
 def check_id(release_id: str) -> str:
     """Return ``release_id`` if it is v and six digits, else raise :class:`ReleaseNotFound`."""
-    if not _ID.fullmatch(release_id):
+    if not is_id(release_id):
         raise ReleaseNotFound(f"a release id is 'v' and six digits, such as v000001, not {release_id[:40]!r}")
     return release_id
 

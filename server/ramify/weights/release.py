@@ -17,6 +17,7 @@ from ramify.weights.manifest import (
     ReleaseNotFound,
     WeightsError,
     check_id,
+    is_id,
     read_manifest,
 )
 
@@ -95,6 +96,8 @@ def load_release(path: Path, verify: bool = True) -> Release:
         raise ReleaseNotFound(
             f"there is no release at {path}: give the directory of one, such as weights/v000001"
         )
+    if not (path / MANIFEST).is_file() and not is_id(path.name):
+        raise ReleaseNotFound(f"{path} is no release: {_instead(path)}")
     check_id(path.name)
     if not (path / READY).is_file():
         raise WeightsError(
@@ -106,6 +109,18 @@ def load_release(path: Path, verify: bool = True) -> Release:
         raise WeightsError(f"{path / MANIFEST} is of release {manifest.id}, not {path.name}")
     _compare(path, found, manifest, verify)
     return Release(path, manifest)
+
+
+def _instead(path: Path) -> str:
+    """Say what a directory that is no release seems to be, and what to give instead."""
+    releases = sorted(manifest.parent for manifest in path.glob(f"*/{MANIFEST}"))
+    if releases:
+        return f"it holds some: give one of them, such as {releases[-1]}"
+    if (path / "config.json").is_file():
+        return (
+            "it is a Hugging Face model: --policy serves one, with its value model as --value if there is one"
+        )
+    return f"a release is a directory with a {MANIFEST}, such as weights/v000001"
 
 
 def _files(path: Path) -> set[str]:

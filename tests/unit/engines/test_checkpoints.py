@@ -32,6 +32,17 @@ def test_a_directory_that_holds_no_model_is_refused(tmp_path: Path) -> None:
         read_checkpoint(tmp_path, "policy")
 
 
+def test_a_name_of_a_hub_is_answered_with_the_command_that_fetches_it() -> None:
+    with pytest.raises(EngineStartFailed, match=r"hf download Qwen/Qwen3-0\.6B --local-dir"):
+        read_checkpoint(Path("Qwen/Qwen3-0.6B"), "policy")
+
+
+def test_a_release_given_as_a_model_is_told_from_one(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").touch()
+    with pytest.raises(EngineStartFailed, match="which --release serves"):
+        read_checkpoint(tmp_path, "policy")
+
+
 def test_pickled_weights_are_refused(tiny: TinyModels, tmp_path: Path) -> None:
     shutil.copy(tiny.policy / "config.json", tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"")

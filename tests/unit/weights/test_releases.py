@@ -83,6 +83,19 @@ def test_a_missing_release_is_not_found(tmp_path: Path) -> None:
         weights.load_release(tmp_path / "v000009")
 
 
+def test_a_directory_that_is_no_release_is_answered_with_what_to_give(
+    release: weights.Release, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for path, advice in (
+        (tmp_path / "empty", r"with a manifest\.json"),
+        (release.policy_path, "--policy serves one"),
+        (release.path.parent, f"such as .*{release.id}"),
+    ):
+        with pytest.raises(weights.ReleaseNotFound, match=advice):
+            weights.load_release(path)
+
+
 def test_a_release_without_its_marker_is_incomplete_and_unlisted(release: weights.Release) -> None:
     (release.path / "READY").unlink()
     with pytest.raises(weights.WeightsError, match="READY"):
