@@ -6,15 +6,16 @@
 | `ports` | what is needed of the engines and the tokenizer |
 | `keys` | API keys and their scopes |
 | `ids` | UUIDv7 |
+| `metrics` | figures for Prometheus |
 | `serving` | the model and the engines that the settings name |
 | `admission` | how much runs at once, who is next, and how long to wait before trying again |
 | `search_spec` | a search as it was asked for |
 | `search_preparation` | a search's specification made into a tree and its task, with the model's defaults |
+| `search_state` | how a search looks to its asker: state, failure, changed nodes |
 | `idempotency` | one search for one Idempotency-Key |
 | `grading` | the verifier's verdict on the answer of an ended search |
 | `spool` | finished searches on their way into the log; whether it takes them |
 | `searches` | searches from admission to the log: start, stop, drain |
-| `search_state` | how a search looks to its asker: state, failure, changed nodes |
 | `completion_spec` | a completion as it was asked for, made into a request to the engine |
 | `completions` | completions without a search |
 | `judging` | the value model's judgement of partial answers |
@@ -23,5 +24,4 @@
 | `releases` | which release is served: activation, rollback, history |
 | `readiness` | whether the engines make progress, asked all the while |
 | `retention` | how long trees are kept; how large the log is |
-| `metrics` | figures for Prometheus |
 """

@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = ["ramify.engines", "ramify.engines.vllm", "ramify.bench"]
+PACKAGES = [
+    "ramify.bench",
+    "ramify.engines",
+    "ramify.engines.vllm",
+    "ramify.service",
+    "ramify.settings",
+    "ramify.weights",
+]
 
 
 def listed(package: str) -> list[str]:
