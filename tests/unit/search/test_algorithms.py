@@ -45,7 +45,7 @@ def test_a_beam_keeps_the_best_at_each_level():
 
 
 def test_a_finished_answer_leaves_the_beam():
-    # pitfall 10: "x" is the best and ends at once; the beam of 2 goes on with two unfinished nodes, and nothing is
+    # "x" is the best and ends at once; the beam of 2 goes on with two unfinished nodes, and nothing is
     # written after "x"
     found = ran(value=lambda text: 1.0 if text.startswith("x") else last(text),
                 policy=ListingPolicy(lambda text: dict.fromkeys(("x\n", "a\n", "b\n", "c\n"), 0.25)), algorithm="beam",

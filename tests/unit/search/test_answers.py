@@ -88,14 +88,14 @@ def test_different_texts_of_one_final_answer_vote_together():
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_lone_answer_has_all_the_votes(rule: str):
-    # pitfall 6: min-max rescaling would give it none
+    # min-max rescaling would give it none
     tree = answered(("A", 0.2))
     tree.nodes[1].visits = 1
     assert [(a.final, a.votes) for a in ranked(tree, rule)] == [("A", 1.0)]
 
 
 def test_equal_answers_share_the_votes():
-    # pitfall 6: min-max rescaling of equal judgements would leave nothing to share
+    # min-max rescaling of equal judgements would leave nothing to share
     tree = answered(("A", 0.2), ("B", 0.2))
     for rule in ("majority", "orm_max", "orm_vote"):
         assert [(a.final, a.votes) for a in ranked(tree, rule)] == [("A", 0.5), ("B", 0.5)]

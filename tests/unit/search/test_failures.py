@@ -63,7 +63,7 @@ class Giving(FakeScorer):
     ],
 )
 async def test_a_scorer_that_gives_the_wrong_values_is_an_error_and_never_a_0(scores: list[float], said: str):
-    # pitfall 15: the first batch is the four nodes of one path
+    # the first batch is the four nodes of one path
     found = world(letters({"a": 1.0}, 3), width=1)
     await Search(found.tree, found.policy, Giving(scores), found.task, clock=lambda: 0.0).run()
     assert found.tree.status == "failed"

@@ -65,7 +65,6 @@ def test_an_unknown_algorithm_names_the_known_and_the_nearest():
 
 
 def test_an_error_does_not_echo_what_is_long():
-    # pitfall 30
     assert len(refusal(algorithm="m" * 10**6)[1]) < 400
     assert len(refusal(answer="m" * 10**6)[1]) < 400
 

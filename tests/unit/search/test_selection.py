@@ -83,7 +83,7 @@ def test_a_bandit_is_visited_as_often_as_puct_says():
 
 
 def test_visits_in_flight_count_as_lost_and_repel():
-    # pitfall 3: nothing landed. 1: a 0.8 + ½, b 0.7 + ½. Then a: (0 won of 1) + ½·1/2 = 0.25 against b 1.2.
+    # nothing landed. 1: a 0.8 + ½, b 0.7 + ½. Then a: (0 won of 1) + ½·1/2 = 0.25 against b 1.2.
     # Then Σn = 2: a and b both 0 + ½·1.414/2, c 0.1 + ½·1.414/1 would win: here a, the earlier of equals
     mcts, children = bandit({"a": 0.8, "b": 0.7})
     chosen = []
@@ -162,7 +162,7 @@ def siblings(*draws: tuple[int, tuple[float, ...]]) -> list[Node]:
 
 
 def test_the_prior_of_sampled_actions_is_how_often_they_were_drawn():
-    # pitfall 5: the policy's probabilities (here 1 to e⁻⁸) are in the draws already and are not applied again
+    # the policy's probabilities (here 1 to e⁻⁸) are in the draws already and are not applied again
     drawn = siblings((3, (-8.0,)), (1, (0.0,)))
     assert priors(drawn, "count", 1.0, "step") == [0.75, 0.25]
 
@@ -176,7 +176,7 @@ def test_summed_log_probs_favour_short_actions_and_mean_ones_do_not():
 
 @pytest.mark.parametrize("kind", ["mean_logprob", "sum_logprob"])
 def test_a_prior_temperature_changes_the_prior(kind: str):
-    # pitfall 4: log-odds of ln 9 over temperature 2 are ln 3
+    # log-odds of ln 9 over temperature 2 are ln 3
     drawn = siblings((1, (0.0,)), (1, (-2.1972245773362196,)))
     assert priors(drawn, kind, 1.0, "step") == pytest.approx([0.9, 0.1])  # type: ignore[arg-type]
     assert priors(drawn, kind, 2.0, "step") == pytest.approx([0.75, 0.25])  # type: ignore[arg-type]

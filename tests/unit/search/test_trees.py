@@ -46,13 +46,13 @@ def test_expanding_the_root_is_simulation_1():
     found = ran(policy=listing(3), **STEPS, budget=BudgetLimits(simulations=1))
     assert found.tree.usage.simulations == 1
     assert found.tree.root.visits == 1
-    # pitfall 9: one request of four draws, and the final completion; the root is not expanded twice
+    # one request of four draws, and the final completion; the root is not expanded twice
     assert [draw.n for _, draw in found.policy.requests] == [4, 1]
     assert {node.simulation for node in found.tree.children(found.tree.root)} == {1}
 
 
 def test_a_step_expansion_backs_up_the_mean_of_its_draws_once():
-    # pitfall 2: the mean over draws of v = 0.9, 0.6, 0.3, 0.05 is 0.4625, added to the root once
+    # the mean over draws of v = 0.9, 0.6, 0.3, 0.05 is 0.4625, added to the root once
     found = ran(value=last, policy=listing(3), **STEPS, budget=BudgetLimits(simulations=1))
     assert found.tree.root.value_sum == pytest.approx(0.4625)
     assert all(child.visits == 0 for child in found.tree.children(found.tree.root))
@@ -74,7 +74,7 @@ def test_the_second_simulation_expands_the_best_child_and_is_learned_at_the_root
 
 
 def test_a_path_backs_up_its_end_along_the_whole_path():
-    # pitfall 8: one request, three lines and the end; every node of it has the visit and the end's value
+    # one request, three lines and the end; every node of it has the visit and the end's value
     found = ran(
         value=last, policy=listing(3, "a"), algorithm="mcts", width=1, budget=BudgetLimits(simulations=1)
     )
@@ -89,11 +89,11 @@ def test_paths_share_the_prefixes_that_the_tree_holds():
     found = ran(letters({"a": 1.0}, 2), algorithm="mcts", width=4, budget=BudgetLimits(simulations=1))
     assert [node.multiplicity for node in found.tree.nodes[1:]] == [4, 4, 4]
     assert len(found.tree.completions) == 4
-    assert found.tree.usage.completion_tokens == 4 * 5  # pitfall 9: merged draws are paid for like any other
+    assert found.tree.usage.completion_tokens == 4 * 5  # merged draws are paid for like any other
 
 
 def test_what_backup_learned_steers_the_next_simulation():
-    # pitfall 8: the model has no opinion of unfinished steps; only what the ends were worth can favour `a`, below which
+    # the model has no opinion of unfinished steps; only what the ends were worth can favour `a`, below which
     # 256 answers are more than 40 draws use up
     found = ran(
         letters({"a": 0.5, "b": 0.5}, 9),
@@ -106,7 +106,7 @@ def test_what_backup_learned_steers_the_next_simulation():
 
 
 def test_nothing_grows_below_the_end_of_an_answer_and_its_value_is_not_read_twice():
-    # pitfall 2: all answers are one line; later simulations revisit them and send no request
+    # all answers are one line; later simulations revisit them and send no request
     found = ran(
         lambda text: {"a\n": 0.5, "b\n": 0.5} if not text else {"c\n": 1.0},
         value=first,
@@ -165,7 +165,6 @@ def test_an_answers_stop_string_may_straddle_two_steps():
 
 
 def test_a_backup_climbs_to_the_searchs_root_and_no_higher():
-    # pitfall 1
     tree = new_tree(algorithm="mcts", commit="step")
     builder = TreeBuilder(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
     a = grow(builder, tree.root, "a")
