@@ -15,7 +15,6 @@ from ramify.engines import Serving
 from ramify.service.admission import Admission
 from ramify.service.completion_spec import CompletionPreparer
 from ramify.service.completions import Completions
-from ramify.service.judging import ValueJudge
 from ramify.service.keys import Caller, Keyring
 from ramify.service.metrics import Metrics
 from ramify.service.ports import Engines
@@ -43,7 +42,6 @@ class Context:
     searches: Searches
     releases: Releases
     completions: Completions
-    judge: ValueJudge
     readiness: Readiness
     retention: Retention
     metrics: Metrics
@@ -118,7 +116,6 @@ def assemble(
             root=settings.weights,
             base=base,
         ),
-        judge=ValueJudge(engines, settings.limits),
         readiness=Readiness(engines, settings.probe, clock, lambda: searches.draining),
         retention=Retention(log, settings.retention, metrics.expired, now),
         metrics=metrics,

@@ -143,6 +143,6 @@ def activated_of(done: ActivationResult) -> Activated:
     return Activated(
         release=done.release,
         previous=done.previous,
-        canary=Canary(**asdict(done.finding)),
+        canary=Canary(**asdict(done.report)),
         seconds=Seconds(**asdict(done.seconds)),
     )

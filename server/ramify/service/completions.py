@@ -29,38 +29,17 @@ FINISHED = (None, "stop", "length", "tool_calls")
 
 
 @dataclass(eq=False, slots=True)
-class QueuedCompletion:
-    """A completion that waits to be admitted."""
+class RunningCompletion:
+    """A completion that waits to be admitted, or was admitted and has not ended."""
 
     key_id: str
-    names: frozenset[str]
-    alarm: asyncio.Timeout
-
-    def stop(self, reason: ServiceError) -> None:
-        """Give up its place in the queue; only its own caller does."""
-        self.alarm.reschedule(asyncio.get_running_loop().time())
-
-
-@dataclass(eq=False, slots=True)
-class RunningCompletion:
-    """A completion that was admitted and has not ended."""
-
-    ticket: Ticket
     work: CompletionRequest
     alarm: asyncio.Timeout
-    """Timeout that ends it; set to its deadline."""
+    """Timeout that ends it: never, while it waits, then its deadline. Stopping brings it forward."""
     counts: dict[int, int] = field(default_factory=dict)
     """Tokens generated so far, by choice; before the end they are known of streams only."""
     stopped: ServiceError | None = None
     """Reason for which it was told to end before its deadline."""
-
-    @property
-    def key_id(self) -> str:
-        return self.ticket.key_id
-
-    @property
-    def names(self) -> frozenset[str]:
-        return self.work.names
 
     @property
     def spent(self) -> int:
@@ -76,9 +55,8 @@ class RunningCompletion:
         usage = chunk.get("usage") or chunk.get("response", {}).get("usage") or {}
         if "output_tokens" in usage:
             self.counts[0] = usage["output_tokens"]
-        elif str(chunk.get("type", "")).endswith(
-            ".delta"
-        ):  # events say no number before the last: about a token each
+        elif str(chunk.get("type", "")).endswith(".delta"):
+            # Events before the last one give no number: each is about a token.
             self.counts[0] = self.counts.get(0, 0) + 1
         for choice in chunk.get("choices", ()):
             self.counts[choice["index"]] = usage.get("completion_tokens", 0)
@@ -134,7 +112,7 @@ class Completions:
     """Seconds, monotonic."""
     draining: Callable[[], bool]
     running: set[RunningCompletion] = field(default_factory=set)
-    queued: set[QueuedCompletion] = field(default_factory=set)
+    queued: set[RunningCompletion] = field(default_factory=set)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def complete(self, ask: CompletionSpec, caller: Caller) -> Chunk:
@@ -187,8 +165,8 @@ class Completions:
         """End the caller's completions under an answer's id or an `x-request-id`, and return how many there were.
 
         Raises `ServiceError` (`not_found`), also if they are another key's."""
-        here: list[QueuedCompletion | RunningCompletion] = [*self.queued, *self.running]
-        theirs = [one for one in here if one.key_id == caller.key_id and name in one.names]
+        here = [*self.queued, *self.running]
+        theirs = [one for one in here if one.key_id == caller.key_id and name in one.work.names]
         if not theirs:
             raise ServiceError(
                 "not_found", f"nothing runs under {name[:60]!r}: it has ended, or is not yours", param="id"
@@ -201,7 +179,7 @@ class Completions:
         """Wait to be admitted, for `patience` seconds at most.
 
         Raises `ServiceError`, `cancelled` if the wait is cancelled by id."""
-        queued = QueuedCompletion(caller.key_id, work.names, asyncio.timeout(None))
+        queued = RunningCompletion(caller.key_id, work, asyncio.timeout(None))
         self.queued.add(queued)
         try:
             async with queued.alarm:
@@ -258,7 +236,8 @@ class Completions:
         """Surround one request's engine work with its reservation, its deadline and the translation of its errors."""
         due = arrived + self.limits.deadline_seconds
         ticket = await self._entered(work, caller, due - self.clock())
-        generation = RunningCompletion(ticket, work, asyncio.timeout(max(0.0, due - self.clock())))
+        alarm = asyncio.timeout(max(0.0, due - self.clock()))
+        generation = RunningCompletion(caller.key_id, work, alarm)
         self.running.add(generation)
         outcome = "failed"
         try:

@@ -28,60 +28,53 @@ class ValueResult:
     """Tokens of all scored sequences together."""
 
 
-@dataclass(frozen=True, slots=True)
-class ValueJudge:
-    """Judges within the server's caps."""
-
-    engines: Engines
-    limits: RequestCaps
-
-    async def value(self, model: str | None, prompt: Text, continuations: Sequence[Text]) -> ValueResult:
-        """Judge each continuation of the prompt, in order. Raises `ServiceError`."""
-        if model is not None and model != self.engines.serving.name:
-            raise unknown_model(model, self.engines.serving.name)
-        if not self.engines.serving.judged:
-            raise no_value_model("continuations")
-        self._check_size(prompt, continuations)
-        head = self.engines.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        sequences = [head + self._continued(text) for text in continuations]
-        for i, sequence in enumerate(sequences):
-            if not sequence:
-                raise BadRequest("prompt and continuation are both empty", param=f"continuations.{i}")
-            if len(sequence) > self.engines.max_model_len:
-                raise BadRequest(
-                    f"has {len(sequence)} tokens with its prompt; the model takes {self.engines.max_model_len}",
-                    param=f"continuations.{i}",
-                )
-        try:
-            async with asyncio.timeout(self.limits.deadline_seconds):
-                scores = await self.engines.scorer.score(sequences)
-        except TimeoutError as error:
-            raise ServiceError("no_answer", "the deadline came before the values were computed") from error
-        except (EngineDead, EngineError) as error:
-            refusal = from_engine(error, "value", "continuations")
-            raise refusal or ServiceError("generation_failed", str(error)[:500]) from error
-        return ValueResult(scores, len(head), sum(map(len, sequences)))
-
-    def _continued(self, text: Text) -> list[int]:
-        return self.engines.tokenizer.encode_continuation(text) if isinstance(text, str) else list(text)
-
-    def _check_size(self, prompt: Text, continuations: Sequence[Text]) -> None:
-        if len(continuations) > self.limits.continuations:
+async def judge_continuations(
+    engines: Engines, caps: RequestCaps, model: str | None, prompt: Text, continuations: Sequence[Text]
+) -> ValueResult:
+    """Judge each continuation of the prompt, in order. Raises `ServiceError`."""
+    if model is not None and model != engines.serving.name:
+        raise unknown_model(model, engines.serving.name)
+    if not engines.serving.judged:
+        raise no_value_model("continuations")
+    _check_size(caps, engines.serving.vocabulary, prompt, continuations)
+    head = engines.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+    sequences = [head + _continued(engines, text) for text in continuations]
+    for i, sequence in enumerate(sequences):
+        if not sequence:
+            raise BadRequest("prompt and continuation are both empty", param=f"continuations.{i}")
+        if len(sequence) > engines.max_model_len:
             raise BadRequest(
-                f"has {len(continuations)} entries; at most {self.limits.continuations} are taken",
-                param="continuations",
+                f"has {len(sequence)} tokens with its prompt; the model takes {engines.max_model_len}",
+                param=f"continuations.{i}",
             )
-        for param, text in [
-            ("prompt", prompt),
-            *((f"continuations.{i}", t) for i, t in enumerate(continuations)),
-        ]:
-            if not isinstance(text, str) and not all(
-                0 <= token < self.engines.serving.vocabulary for token in text
-            ):
-                raise BadRequest(
-                    f"holds a token id outside 0 to {self.engines.serving.vocabulary - 1}", param=param
-                )
-            if len(text) > self.limits.prompt_chars:
-                raise BadRequest(
-                    f"has a length of {len(text)}; at most {self.limits.prompt_chars} is taken", param=param
-                )
+    try:
+        async with asyncio.timeout(caps.deadline_seconds):
+            scores = await engines.scorer.score(sequences)
+    except TimeoutError as error:
+        raise ServiceError("no_answer", "the deadline came before the values were computed") from error
+    except (EngineDead, EngineError) as error:
+        refusal = from_engine(error, "value", "continuations")
+        raise refusal or ServiceError("generation_failed", str(error)[:500]) from error
+    return ValueResult(scores, len(head), sum(map(len, sequences)))
+
+
+def _continued(engines: Engines, text: Text) -> list[int]:
+    return engines.tokenizer.encode_continuation(text) if isinstance(text, str) else list(text)
+
+
+def _check_size(caps: RequestCaps, vocabulary: int, prompt: Text, continuations: Sequence[Text]) -> None:
+    if len(continuations) > caps.continuations:
+        raise BadRequest(
+            f"has {len(continuations)} entries; at most {caps.continuations} are taken",
+            param="continuations",
+        )
+    for param, text in [
+        ("prompt", prompt),
+        *((f"continuations.{i}", t) for i, t in enumerate(continuations)),
+    ]:
+        if not isinstance(text, str) and not all(0 <= token < vocabulary for token in text):
+            raise BadRequest(f"holds a token id outside 0 to {vocabulary - 1}", param=param)
+        if len(text) > caps.prompt_chars:
+            raise BadRequest(
+                f"has a length of {len(text)}; at most {caps.prompt_chars} is taken", param=param
+            )

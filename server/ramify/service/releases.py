@@ -66,7 +66,7 @@ class ActivationResult:
 
     release: str
     previous: str | None
-    finding: canary.CanaryReport
+    report: canary.CanaryReport
     seconds: ActivationSeconds
 
 
@@ -91,7 +91,7 @@ class Releases:
     searches: Searches
     metrics: Metrics
     clock: Callable[[], float]
-    """ActivationSeconds, monotonic."""
+    """Seconds, monotonic."""
     serving_of: Callable[[Release], Serving]
     """A release as it is offered."""
     root: Path | None = None
@@ -161,8 +161,8 @@ class Releases:
     ) -> ActivationResult:
         began = self.clock()
         recorded = {row.release_id: row for row in await self.log.releases()}
-        mine = recorded.get(release_id)
-        if mine is not None and mine.state == "rejected":
+        record = recorded.get(release_id)
+        if record is not None and record.state == "rejected":
             raise ServiceError(
                 "release_rejected", f"the gate has rejected {release_id}: record another verdict first"
             )
@@ -172,36 +172,36 @@ class Releases:
             return ActivationResult(
                 release_id, previous, canary.CanaryReport(0, 0, 0.0, 0.0), ActivationSeconds()
             )
-        release = await self._checked(release_id, before, mine)
+        release = await self._checked(release_id, before, record)
         logger.info("activating release=%s previous=%s", release_id, before.id)
         try:
-            finding, seconds = await self._swap(release, before, mine, grace, note, kind)
+            report, seconds = await self._swap(release, before, record, grace, note, kind)
         except EngineDead as error:
             raise ServiceError(
                 "engine_unavailable", "an engine died during the activation", retry_after=30
             ) from error
         except ActivationFailed as error:
-            await self._failed(release_id, mine, error.message)
+            await self._failed(release_id, record, error.message)
             raise
         total = self.clock() - began
         self.metrics.activation("activated")
         logger.info(
             "activated release=%s previous=%s distinguishable=%d/%d drain=%.3f reload=%.3f canary=%.3f total=%.3f",
-            *(release.id, before.id, finding.distinguishable, finding.probes),
+            *(release.id, before.id, report.distinguishable, report.probes),
             *(seconds.drain, seconds.reload, seconds.canary, total),
         )
-        if not finding.distinguishable:
+        if not report.distinguishable:
             logger.warning("release=%s cannot be told from %s by its canary", release.id, before.id)
         return ActivationResult(
             release.id,
             before.id,
-            finding,
+            report,
             ActivationSeconds(seconds.drain, seconds.reload, seconds.canary, total),
         )
 
     # -- before anything is touched
 
-    async def _checked(self, release_id: str, before: Release, mine: ReleaseRecord | None) -> Release:
+    async def _checked(self, release_id: str, before: Release, record: ReleaseRecord | None) -> Release:
         try:
             return await asyncio.to_thread(self._check, release_id, before)
         except ReleaseNotFound:
@@ -209,7 +209,7 @@ class Releases:
         except (WeightsError, OSError) as error:
             message = f"{release_id} was not activated, {before.id} is served as before: {error}"
             self.metrics.activation("refused")
-            await self._failed(release_id, mine, message)
+            await self._failed(release_id, record, message)
             raise ActivationFailed(message) from error
 
     def _check(self, release_id: str, before: Release) -> Release:
@@ -227,12 +227,13 @@ class Releases:
         self,
         release: Release,
         before: Release,
-        mine: ReleaseRecord | None,
+        record: ReleaseRecord | None,
         grace: float,
         note: str,
         kind: ActivationKind,
     ) -> tuple[canary.CanaryReport, ActivationSeconds]:
         admission, began = self.searches.admission, self.clock()
+        # Drain: nobody is let in, what runs ends, and the engines are this task's alone.
         admission.pause()
         try:
             await self.searches.quiesce(grace)
@@ -240,21 +241,22 @@ class Releases:
                 drained = self.clock()
                 texts = self._texts(release)
                 calibration = self.engines.serving.calibration
+                # Measure the old weights, to tell the two apart; this warms every prefix, so that a stale one shows.
                 async with asyncio.timeout(RELOAD_SECONDS):
-                    # Measured before, to tell the releases apart; this warms every prefix, so that a stale one shows.
                     figures = await self.engines.measure(texts, calibration)
+                # Load, believe only the canary, commit. From here on a failure loads the release before again.
                 try:
                     async with asyncio.timeout(RELOAD_SECONDS):
                         loading = self.clock()
                         await self._load(release)
                         loaded = self.clock()
-                        finding = await self._canary(release, texts, figures)
+                        report = await self._canary(release, texts, figures)
                     checked = self.clock()
-                    await self._commit(release, before, mine, finding, note, kind)
+                    await self._commit(release, before, record, report, note, kind)
                 except EngineDead:
                     raise
                 except Exception as error:
-                    await self._back(release, before, texts, figures, error)
+                    await self._load_back(release, before, texts, figures, error)
                     raise ActivationFailed(
                         f"{release.id} was not activated, {before.id} is loaded again and served: {said(error)}"
                     ) from error
@@ -269,7 +271,7 @@ class Releases:
             if not self.engines.dead.is_set():  # else the server ends, and nobody may search what they hold
                 admission.resume()
         self.metrics.reloaded(loaded - loading)
-        return finding, ActivationSeconds(drained - began, loaded - loading, checked - loaded)
+        return report, ActivationSeconds(drained - began, loaded - loading, checked - loaded)
 
     def _texts(self, release: Release) -> list[Text]:
         texts = canary.texts_of(release.manifest.canary)
@@ -287,32 +289,30 @@ class Releases:
         first = await self.engines.measure(texts, calibration)
         await self.engines.reset_prefix_caches()
         second = await self.engines.measure(texts, calibration)
-        finding = canary.check(
+        report = canary.check(
             probes, before[: len(probes)], (first[: len(probes)], second[: len(probes)]), tolerance
         )
         canary.same(first, second, tolerance, "cached prefixes of the weights before are still in use")
-        return finding
+        return report
 
     async def _commit(
         self,
         release: Release,
         before: Release,
-        mine: ReleaseRecord | None,
-        finding: canary.CanaryReport,
+        record: ReleaseRecord | None,
+        report: canary.CanaryReport,
         note: str,
         kind: ActivationKind,
     ) -> None:
         await self._as_recorded(before, "served until now", "automatic")
-        if mine is None or mine.state == "failed":
-            kept = {k: v for k, v in (mine.figures if mine else {}).items() if k != ERROR}
+        if record is None or record.state == "failed":
+            kept = {k: v for k, v in (record.figures if record else {}).items() if k != ERROR}
             await self.log.record_release(release.id, "available", kept)
-        said = note or (
-            "" if finding.distinguishable else "its canary cannot tell it from the release before"
-        )
+        said = note or ("" if report.distinguishable else "its canary cannot tell it from the release before")
         await self.log.activate(release.id, said, kind)
         self.engines.serving = self.serving_of(release)
 
-    async def _back(
+    async def _load_back(
         self,
         release: Release,
         before: Release,
@@ -353,8 +353,8 @@ class Releases:
             await self.log.record_release(release.id, "available", {})
         await self.log.activate(release.id, note, kind)
 
-    async def _failed(self, release_id: str, mine: ReleaseRecord | None, message: str) -> None:
-        figures = {**(mine.figures if mine else {}), ERROR: message[:1000]}
+    async def _failed(self, release_id: str, record: ReleaseRecord | None, message: str) -> None:
+        figures = {**(record.figures if record else {}), ERROR: message[:1000]}
         logger.error("activation failed: %s", message)
         try:
             await self.log.record_release(release_id, "failed", figures)

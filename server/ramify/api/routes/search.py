@@ -22,6 +22,7 @@ from ramify.api.streaming import unless_gone
 from ramify.search.tree import Tree
 from ramify.service.idempotency import IdempotencyKey, ReplayedAnswer
 from ramify.service.ids import tree_id
+from ramify.service.judging import judge_continuations
 from ramify.service.keys import Caller
 from ramify.service.search_spec import SearchSpec
 from ramify.service.search_state import TreeDelta
@@ -110,7 +111,13 @@ async def value(body: wire.ValueRequest, request: Request, context: ContextDep) 
     """Judge answers, finished or not, with the value model: the expected outcome of each, in [0, 1]."""
     judged = await unless_gone(
         request.receive,
-        context.judge.value(context.names.served_name(body.model), body.prompt, body.continuations),
+        judge_continuations(
+            context.engines,
+            context.settings.limits,
+            context.names.served_name(body.model),
+            body.prompt,
+            body.continuations,
+        ),
     )
     reply = wire.ValueReply(
         model=context.serving.name,
