@@ -46,7 +46,7 @@ class Health:
         return None
 
     def report(self) -> dict[str, object]:
-        """For people."""
+        """Return the readiness, and how far the run is, for people."""
         progress, state = self.loop.progress, getattr(self.loop, "state", None)
         return {
             "ready": self.reason is None,
@@ -75,7 +75,7 @@ class Metrics(Collector):
         self.registry.register(self)
 
     def text(self) -> bytes:
-        """The exposition format."""
+        """Return the exposition format."""
         return generate_latest(self.registry)
 
     def describe(self) -> list[Metric]:
@@ -190,7 +190,7 @@ class Routes:
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
     def answer(self, method: str, path: str) -> Reply:
-        """Status, content type and body."""
+        """Return status, content type and body."""
         if path not in ("/livez", "/readyz", "/metrics"):
             return _json(404, {"error": "there are /livez, /readyz and /metrics"})
         if method not in ("GET", "HEAD"):

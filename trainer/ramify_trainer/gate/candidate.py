@@ -70,7 +70,7 @@ class Gate:
         return ours, comparisons
 
     async def _predict(self, value: Path, like: Release, pool: AnswerPool) -> ValuePredictions:
-        """`like` says how the value is calibrated and what a step is: a candidate inherits both."""
+        """Ask a value model; `like` says how it is calibrated and what a step is, which a candidate inherits."""
         calibration, action = like.manifest.calibration, like.manifest.default_action
         return await self.worker.run(
             predict_values, value, (calibration.a, calibration.b), pool, action, self.worker.check

@@ -36,7 +36,7 @@ def tree_advantages(
     weight: float = 1.0,
     normalise: bool = False,
 ) -> dict[int, float]:
-    """A of every child of a node with known values, by node id. `weight` is κ."""
+    """Return A of every child of a node with known values, by node id. `weight` is κ."""
     advantages: dict[int, float] = {}
     outside: dict[int, float] = {}
     for node in tree.nodes:
@@ -78,7 +78,8 @@ def _compared(
 def _normalised(
     advantages: Mapping[int, float], siblings: Sequence[Node], values: Mapping[int, float]
 ) -> dict[int, float]:
-    """Divided by the standard deviation of the siblings' V by multiplicity; lone children as they are."""
+    """Return the advantages divided by the standard deviation of the siblings' V by multiplicity; lone children as
+    they are."""
     draws = sum(c.multiplicity for c in siblings)
     if len(siblings) == 1:
         return dict(advantages)
@@ -91,7 +92,8 @@ def _normalised(
 
 
 def champion(tree: Tree) -> list[Node]:
-    """The path to the answer that the search gave, root included; without one, down the most visited children."""
+    """Return the path to the answer that the search gave, root included; without one, down the most visited
+    children."""
     if tree.answer is not None:
         return tree.lineage(tree.nodes[tree.answer.node])
     path = [tree.root]
@@ -101,9 +103,9 @@ def champion(tree: Tree) -> list[Node]:
 
 
 def gae(values: Sequence[float], reward: float, lam: float) -> list[float]:
-    """Generalised advantage estimates (Schulman et al. 2016, eq. 16, γ = 1) of a path's T steps, of which the last
-    earns `reward`: δ_t = r_t + v_{t+1} - v_t with v_T = 0, A_t = δ_t + λ·A_{t+1}. `values` are v_0, ..., v_{T-1}, of
-    the states that the steps were taken in."""
+    """Return generalised advantage estimates (Schulman et al. 2016, eq. 16, γ = 1) of a path's T steps, of which the
+    last earns `reward`: δ_t = r_t + v_{t+1} - v_t with v_T = 0, A_t = δ_t + λ·A_{t+1}. `values` are v_0, ...,
+    v_{T-1}, of the states that the steps were taken in."""
     advantages = [0.0] * len(values)
     after, following = 0.0, reward
     for t in reversed(range(len(values))):

@@ -39,8 +39,8 @@ class Batch:
 
 
 def plan(sizes: Sequence[int], tokens: int, steps: int, epochs: float, seed: int) -> list[list[int]]:
-    """The pieces of every optimizer step, as indices: each pass in a fresh order, cut into batches of about `tokens`
-    and of about one size; at most `steps` of them, and at most `epochs` passes (but one step at least)."""
+    """Return the pieces of every optimizer step, as indices: each pass in a fresh order, cut into batches of about
+    `tokens` and of about one size; at most `steps` of them, and at most `epochs` passes (but one step at least)."""
     if not sizes:
         return []
     order = np.random.default_rng(seed)
@@ -57,7 +57,7 @@ def plan(sizes: Sequence[int], tokens: int, steps: int, epochs: float, seed: int
 
 
 def share(pieces: Sequence[Piece], parts: int) -> list[list[Piece]]:
-    """`parts` groups of about as many tokens each; some may be empty."""
+    """Return `parts` groups of about as many tokens each; some may be empty."""
     groups: list[list[Piece]] = [[] for _ in range(parts)]
     sizes = [0] * parts
     for piece in sorted(pieces, key=len, reverse=True):
@@ -68,12 +68,12 @@ def share(pieces: Sequence[Piece], parts: int) -> list[list[Piece]]:
 
 
 def total_weight(pieces: Sequence[Piece]) -> float:
-    """The weighted count of the places that are read."""
+    """Return the weighted count of the places that are read."""
     return float(sum(piece.columns["weight"].sum(dtype=np.float64) for piece in pieces))
 
 
 def idle(piece: Piece) -> Piece:
-    """The same with no weight: what a process runs that has nothing to do while the others do."""
+    """Return the piece without weight, for a process that has nothing to do while the others have."""
     columns = {**piece.columns, "weight": np.zeros_like(piece.columns["weight"])}
     return Piece(piece.tokens, piece.positions, piece.owner, piece.sees, piece.at, piece.labels, columns)
 
@@ -111,7 +111,7 @@ def _mask(pieces: Sequence[Piece], placed: Sequence[tuple[int, int]], rows: int,
 
 
 def _place(sizes: Sequence[int], length: int) -> tuple[list[tuple[int, int]], int]:
-    """Row and first place of each piece, and the number of rows."""
+    """Return row and first place of each piece, and the number of rows."""
     used: list[int] = []
     places = [(0, 0)] * len(sizes)
     for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):

@@ -55,7 +55,7 @@ def export(
 def _laid_out(
     model: Any, weights: Mapping[str, Tensor], like: Path, dtype: torch.dtype | None
 ) -> dict[str, Tensor]:
-    """The tensors to write, by the names in `like`."""
+    """Return the tensors to write, by the names in `like`."""
     own = dict(revert_weight_conversion(model, dict(weights)))
     stored = tensors_of(like)
     names = {name: _own_name(name, own, model.base_model_prefix) for name in stored}
@@ -71,7 +71,7 @@ def _laid_out(
 
 
 def _own_name(name: str, own: Mapping[str, Tensor], prefix: str) -> str | None:
-    """The model's name for a stored tensor, which may be of the trunk alone; None if it holds no such tensor."""
+    """Return the model's name for a stored tensor, which may be of the trunk alone; None if it holds no such tensor."""
     known = (name, f"{prefix}.{name}", name.removeprefix(f"{prefix}."))
     return next((mine for mine in known if mine in own), None)
 

@@ -88,14 +88,15 @@ class Learner:
         calibration: tuple[float, float] = (1.0, 0.0),
         seed: int,
     ) -> Learner:
-        """A learner at step 0, from Hugging Face directories with safetensors.
+        """Return a learner at step 0, from Hugging Face directories with safetensors.
 
         `reference` is the policy that `kl_beta` holds to; `calibration` the served value's a and b."""
         return cls(config, policy, value, reference, checkpoint.LearnerState(0, seed, calibration))
 
     @classmethod
     def resume(cls, config: LearningConfig, folder: Path, reference: Path) -> Learner:
-        """The learner that `save` left in `folder`. Raises `FileNotFoundError`, or `ValueError` for another format."""
+        """Return the learner that `save` left in `folder`. Raises `FileNotFoundError`, or `ValueError` for another
+        format."""
         folder = checkpoint.settled(folder)
         facts, state = checkpoint.read_facts(folder), checkpoint.read_state(folder)
         learner = cls(config, folder / "policy", folder / "value", reference, facts)
@@ -266,7 +267,7 @@ class Learner:
         norms: list[float],
         figures: Callable[[Mapping[str, Tensor], list[float]], dict[str, float]],
     ) -> dict[str, float]:
-        """A network's figures over the steps of a round and over all processes."""
+        """Return a network's figures over the steps of a round and over all processes."""
         if not sums:
             return {}
         whole = metrics.merged(sums)

@@ -37,7 +37,7 @@ class Loss:
 def token_logprobs(
     logits: Tensor, labels: Tensor, temperature: Tensor, entropy: bool
 ) -> tuple[Tensor, Tensor]:
-    """ln π of each label [k] and π's entropy [k], of logits [k, V] divided by the temperature [k], in float32.
+    """Return ln π of each label [k] and π's entropy [k], of logits [k, V] divided by the temperature [k], in float32.
     The entropy carries a gradient only if `entropy` asks for one."""
     logprobs = torch.log_softmax(logits.float() / temperature[:, None], dim=-1)
     with torch.set_grad_enabled(entropy and torch.is_grad_enabled()):
@@ -52,7 +52,7 @@ def policy_loss(
     columns: Mapping[str, Tensor],
     config: LearningConfig,
 ) -> Loss:
-    """Clipped PPO or CISPO on ρ, + β·KL to the reference, - the entropy bonus; all arguments [k].
+    """Return clipped PPO or CISPO on ρ, + β·KL to the reference, - the entropy bonus; all arguments [k].
 
     PPO (Schulman et al. 2017, eq. 7): -min(ρ·A, clip(ρ, 1-ε_low, 1+ε_high)·A), ρ truncated at `ratio_cap`, beyond
     which it has no gradient (a negative advantage alone would let it grow without bound). CISPO (arXiv 2506.13585):
@@ -86,7 +86,7 @@ def imitation_loss(
     columns: Mapping[str, Tensor],
     config: LearningConfig,
 ) -> Loss:
-    """-ln π, weighted (`visits`, `sft`), + β·KL to the reference on these tokens, - the entropy bonus."""
+    """Return -ln π, weighted (`visits`, `sft`), + β·KL to the reference on these tokens, - the entropy bonus."""
     weight = columns["weight"]
     ones = torch.ones_like(weight)
     return _regularised(-(weight * logprobs).sum(), {}, logprobs, entropy, reference, weight, ones, config)
@@ -117,12 +117,12 @@ def _regularised(
 
 
 def _truncated_ratio(log_ratio: Tensor, cap: float) -> Tensor:
-    """min(exp(log ρ), cap)."""
+    """Return min(exp(log ρ), cap)."""
     return log_ratio.clamp(-MAX_LOG_RATIO, math.log(cap)).exp()
 
 
 def value_loss(logits: Tensor, columns: Mapping[str, Tensor], kind: str) -> Loss:
-    """Cross-entropy, or squared error of sigmoid(logit), to targets in [0, 1] at step ends [k]."""
+    """Return cross-entropy, or squared error of sigmoid(logit), to targets in [0, 1] at step ends [k]."""
     weight, target = columns["weight"], columns["target"]
     value = torch.sigmoid(logits)
     if kind == "bce":

@@ -43,7 +43,7 @@ class RoundMetrics:
 
 
 def policy_figures(sums: Mapping[str, Tensor], norms: list[float]) -> dict[str, float]:
-    """`loss`, `entropy` (nats), `kl` (to the reference), `tokens`, `grad_norm`; and of the ratio objectives
+    """Return `loss`, `entropy` (nats), `kl` (to the reference), `tokens`, `grad_norm`; and of the ratio objectives
     `ratio_mean`, `log_ratio_squared`, `clip_share` (of tokens whose gradient the clip stopped), `truncated_share`,
     `advantage_rms`."""
     weight = sums["weight"]
@@ -64,8 +64,8 @@ def policy_figures(sums: Mapping[str, Tensor], norms: list[float]) -> dict[str, 
 
 
 def value_figures(sums: Mapping[str, Tensor], norms: list[float]) -> dict[str, float]:
-    """`loss`, `error` (root mean square), `bias`, `explained_variance` 1 - Var(G - v)/Var(G), `calibration_error`
-    (expected, over ten bins), `places`, `grad_norm`."""
+    """Return `loss`, `error` (root mean square), `bias`, `explained_variance` 1 - Var(G - v)/Var(G),
+    `calibration_error` (expected, over ten bins), `places`, `grad_norm`."""
     weight = sums["weight"]
     error = sums["error"] / weight
     left = sums["error_squared"] / weight - error**2

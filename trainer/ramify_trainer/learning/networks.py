@@ -34,8 +34,8 @@ class Network(nn.Module):
         self.model = model
 
     def _layers(self, positions: Tensor, mask: Tensor | None) -> dict[str, Any]:
-        """The model's arguments beside the tokens. With rows of single paths there are none: the model does as it
-        always does, whatever its layers are."""
+        """Return the model's arguments beside the tokens. With rows of single paths there are none: the model does as
+        it always does, whatever its layers are."""
         if mask is None:
             return {"use_cache": False}
         return {"position_ids": positions, "attention_mask": self._added(mask), "use_cache": False}
@@ -80,7 +80,7 @@ class ValueNetwork(Network):
 
 
 def load_policy(folder: Path, config: LearningConfig, *, trained: bool = True) -> PolicyNetwork:
-    """The causal language model in `folder`, in float32 and without dropout; with adapters if so configured."""
+    """Return the causal language model in `folder`, in float32 and without dropout; with adapters if so configured."""
     model = AutoModelForCausalLM.from_pretrained(folder, **_options(config))
     return _finish(PolicyNetwork(model), config.lora if trained else None, trained)
 
@@ -136,8 +136,8 @@ def _add_adapters(network: Network, lora: LoraConfig) -> None:
 
 
 def merged_weights(network: Network, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The model's own weights by its own names, with what adapters learned added in. `weights` are the network's, whole
-    and on the CPU. The network is left as it is."""
+    """Return the model's own weights by its own names, with what adapters learned added in. `weights` are the
+    network's, whole and on the CPU. The network is left as it is."""
     learned = _learned(network, weights)
     return {
         name: weight + learned[name].to(weight) if name in learned else weight
@@ -146,12 +146,12 @@ def merged_weights(network: Network, weights: Mapping[str, Tensor]) -> dict[str,
 
 
 def base_weights(network: Network, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same without what the adapters learned."""
+    """Return the same without what the adapters learned."""
     return {_own_name(name): weight for name, weight in weights.items() if ".lora_" not in name}
 
 
 def _own_name(name: str) -> str:
-    """A weight's name in the Hugging Face model. Experts with two adapted weights lie two `base_layer`s deep."""
+    """Return a weight's name in the Hugging Face model. Experts with two adapted weights lie two `base_layer`s deep."""
     return name.replace(".base_layer", "").removeprefix("model.")
 
 
@@ -168,7 +168,7 @@ class _Delta(nn.Module):
 
 
 def _learned(network: Network, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The sum that each adapter adds, by the name of the weight. peft knows how: experts and transposed layers
+    """Return the sum that each adapter adds, by the name of the weight. peft knows how: experts and transposed layers
     (`Conv1D`) have formulas of their own."""
     merged = {}
     for name, module in network.named_modules():
@@ -207,7 +207,7 @@ class Reader:
         return self.config.max_pack_tokens if self.packs else None
 
     def read(self, batch: Batch) -> Tensor:
-        """The network's output at the places of a batch."""
+        """Return the network's output at the places of a batch."""
         device = self.accelerator.device
         half = self.config.precision == "bf16"
         batch = batch.to(device)
@@ -219,7 +219,7 @@ class Reader:
     def outputs(
         self, pieces: Sequence[Piece], of: Callable[[Tensor, Batch], Tensor]
     ) -> list[NDArray[np.float32]]:
-        """`of` the network's output at each piece's places, in their order: [k] numbers a piece."""
+        """Return `of` the network's output at each piece's places, in their order: [k] numbers a piece."""
         outputs: list[NDArray[np.float32]] = []
         for group in _groups(pieces, self.config.tokens_per_batch):
             batch = collate(group, self.packs).to(self.accelerator.device)
@@ -229,7 +229,7 @@ class Reader:
 
 
 def _groups(pieces: Sequence[Piece], tokens: int) -> list[list[Piece]]:
-    """Neighbours of about `tokens` together."""
+    """Return neighbours of about `tokens` together."""
     groups: list[list[Piece]] = []
     size = tokens
     for piece in pieces:

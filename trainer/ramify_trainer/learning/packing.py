@@ -50,7 +50,7 @@ class Piece:
         return len(self.tokens)
 
     def mask(self) -> NDArray[np.bool_]:
-        """[T, T], whether a token (row) attends to another (column)."""
+        """Return [T, T], whether a token (row) attends to another (column)."""
         allowed: NDArray[np.bool_] = self.sees[self.owner[:, None], self.owner[None, :]]
         order = np.arange(len(self))
         return allowed & (order[:, None] >= order[None, :])
@@ -65,16 +65,16 @@ class _Layout:
 
 
 def pack_policy(tree: Tree, targets: PolicyTargets, limit: int | None) -> list[Piece]:
-    """Pieces of at most `limit` tokens if single paths allow it, read before every token of a node with a weight.
-    limit: None makes each path a piece of its own.
+    """Return pieces of at most `limit` tokens if single paths allow it, read before every token of a node with a
+    weight. limit: None makes each path a piece of its own.
 
     Columns: `weight`, `advantage` (1 if imitated), `logprob` (μ's, logged), `temperature`."""
     return [_policy_piece(tree, layout, targets) for layout in _layouts(tree, targets.weights, limit)]
 
 
 def pack_values(tree: Tree, targets: Mapping[int, tuple[float, float]], limit: int | None) -> list[Piece]:
-    """The same, read at the last token of every node with a target. Columns: `weight`, `target`, `end` (1 at the ends
-    of answers, else 0)."""
+    """Return the same, read at the last token of every node with a target. Columns: `weight`, `target`, `end` (1 at
+    the ends of answers, else 0)."""
     return [_value_piece(tree, layout, targets) for layout in _layouts(tree, targets, limit)]
 
 
@@ -85,7 +85,7 @@ def _layouts(tree: Tree, taught: Mapping[int, object], limit: int | None) -> Ite
 
 
 def _paths(tree: Tree, taught: Mapping[int, object], needed: set[int]) -> Iterator[_Layout]:
-    """Every path to a last needed node."""
+    """Yield every path to a last needed node."""
     left = set(taught)
     for node in _depth_first(tree, needed):
         if needed.isdisjoint(node.children):
@@ -95,7 +95,7 @@ def _paths(tree: Tree, taught: Mapping[int, object], needed: set[int]) -> Iterat
 
 
 def _packs(tree: Tree, taught: Mapping[int, object], needed: set[int], limit: int) -> Iterator[_Layout]:
-    """Pieces of at most `limit` tokens."""
+    """Yield pieces of at most `limit` tokens."""
     nodes: dict[int, Node] = {}
     mine: set[int] = set()
     size = 0

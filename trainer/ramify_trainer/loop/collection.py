@@ -33,7 +33,7 @@ class CollectionResult:
 
 
 def problems_of(config: CollectConfig, seed: int, round_: int) -> list[Example]:
-    """The problems of a round: the same for the same arguments, others in another round."""
+    """Return the problems of a round: the same for the same arguments, others in another round."""
     return (
         datasets.load(config.data, config.problems, seed=seed * 1_000_003 + round_) if config.problems else []
     )

@@ -20,7 +20,7 @@ from ramify_trainer.loop.training import require_one_process
 
 @contextmanager
 def running_server(folder: Path, weights: Path, base: str) -> Iterator[tuple[str, str]]:
-    """A server of its own whose releases are those in `weights`; its public and its admin address.
+    """Start a server whose releases are those in `weights`; yield its public and its admin address.
 
     Raises `TrainerError` if it does not start."""
     weights.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,8 @@ def running_server(folder: Path, weights: Path, base: str) -> Iterator[tuple[str
 async def run(
     config: LoopConfig, addresses: tuple[str, str], tell: PhaseProgress
 ) -> tuple[list[RoundRecord], dict[str, PolicyScores]]:
-    """All rounds; their records, and the held-out figures of every release that was served, the base first."""
+    """Do all rounds; return their records, and the held-out figures of every release that was served, the base
+    first."""
     url, admin_url = addresses
     key, admin_key = (key_in(path) for path in (config.server.key_file, config.server.admin_key_file))
     async with (
@@ -57,8 +58,8 @@ async def _rounds(loop: Loop) -> tuple[list[RoundRecord], dict[str, PolicyScores
 
 
 def demo(config: LoopConfig, out: Path, tell: PhaseProgress) -> str:
-    """The whole of it in `out`; the table. Raises `TrainerError`, also if `rounds` says nothing, and if the server took
-    no release that passed the gate."""
+    """Serve, train and report in `out`; return the table. Raises `TrainerError`, also if `rounds` says nothing, and
+    if the server took no release that passed the gate."""
     require_one_process("loop")
     if config.rounds is None:
         raise TrainerError("rounds: say how many")

@@ -35,7 +35,7 @@ class RunProgress:
 
     @contextmanager
     def during(self, phase: str) -> Iterator[Callable[[], float]]:
-        """A phase that lasts as long as the block; yields the seconds so far."""
+        """Be in a phase as long as the block lasts; yield a function that returns the seconds so far."""
         began = self.clock()
         self.entered(phase)
         try:
@@ -45,7 +45,7 @@ class RunProgress:
         self.times[phase] += 1
 
     def entered(self, phase: str) -> None:
-        """Entering a phase again, after a failure, is no progress."""
+        """Begin a phase. Beginning the same one again, after a failure, is no progress."""
         if phase != self.phase:
             self.moved = self.clock()
         self.phase, self.done, self.total = phase, 0, 0

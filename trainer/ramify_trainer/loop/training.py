@@ -84,7 +84,7 @@ class Team:
 
     @classmethod
     def joined(cls) -> Team:
-        """The team that the environment speaks of."""
+        """Return the team that the environment speaks of."""
         team = cls()
         if team.size > 1:
             import torch.distributed
@@ -95,7 +95,7 @@ class Team:
         return team
 
     def learn(self, job: Job, progress: Told) -> tuple[RoundMetrics, int]:
-        """`loop.learn.learn` by all processes, called by the first with all its arguments but `progress`."""
+        """Run `learn` in all processes; called by the first, with all arguments but `progress`."""
         if self.size == 1:
             return learn(*job, progress)
         self._said(job)
