@@ -59,7 +59,7 @@ MAX_LINES = 50
 
 
 def final(text: str) -> str | None:
-    """The final answer as it is written; `None` if the text has none."""
+    """Return the final answer as it is written; `None` if the text has none."""
     text = scope(text)
     boxes = _boxes(text)
     if boxes is not None:
@@ -75,20 +75,20 @@ def final(text: str) -> str | None:
 
 
 def scope(text: str) -> str:
-    """The part of a text that may say its answer: its last `<answer>` element, else the text behind its thinking."""
+    """Return the part of a text that may say its answer: its last `<answer>` element, else the text behind its thinking."""
     text = END_TOKENS.sub("", text.rpartition("</think>")[2].rstrip()).rstrip()
     answers = ANSWER_ELEMENT.findall(text)
     return answers[-1] if answers else text
 
 
 def marked(text: str) -> list[str] | None:
-    """The lines after the last marker, from the rest of its own line; `None` if there is no marker."""
+    """Return the lines after the last marker, from the rest of its own line; `None` if there is no marker."""
     ends = [match.end() for match in MARKER.finditer(text)]
     return text[ends[-1] :].splitlines() if ends else None
 
 
 def _boxes(text: str) -> list[tuple[int, int, str]] | None:
-    """(start, end, content) of every box, in order; `None` if there is none. One that is never closed is blank."""
+    """Return (start, end, content) of every box, in order; `None` if there is none. One never closed is blank."""
     found, at = [], 0
     while match := BOX.search(text, at):
         start, at = match.span()
@@ -117,7 +117,7 @@ def _joined(text: str, boxes: list[tuple[int, int, str]]) -> str | None:
 
 
 def closing(text: str, start: int) -> int | None:
-    """The index of the brace that closes the one at `start`; `None` if it stays open."""
+    """Return the index of the brace that closes the one at `start`; `None` if it stays open."""
     depth, at = 0, start
     while at < len(text):
         if text[at] == "\\":
@@ -131,7 +131,7 @@ def closing(text: str, start: int) -> int | None:
 
 
 def _phrase(phrase: str) -> str | None:
-    """The answer in the words after a marker."""
+    """Return the answer in the words after a marker."""
     phrase = BECAUSE.sub("", phrase.strip()).strip()
     if NEGATED.search(MATHS.sub("", phrase)):
         return None
@@ -148,7 +148,7 @@ def _phrase(phrase: str) -> str | None:
 
 
 def _unmarked(line: str) -> str | None:
-    """The last mathematics of a line of prose."""
+    """Return the last mathematics of a line of prose."""
     line = line.strip().rstrip(".!*_ ")
     maths = list(MATHS.finditer(line))
     if maths:
@@ -177,7 +177,7 @@ def _unmarked(line: str) -> str | None:
 
 
 def _last_claim(line: str) -> str:
-    """A line from the beginning of the clause that holds its last number."""
+    """Return a line from the beginning of the clause that holds its last number."""
     last = max((number.start() for number in NUMBER.finditer(line)), default=0)
     return line[max((cut.end() for cut in CLAUSE.finditer(line, 0, last)), default=0) :]
 
@@ -272,8 +272,9 @@ _TEXT = re.compile(
 
 
 def tidy(answer: str) -> str:
-    """An answer with one spelling for signs, blanks, fractions, roots and wrappers, and without what is only layout.
-    Of a longer one, the first `MAX_ANSWER` characters."""
+    """Spell signs, blanks, fractions, roots and wrappers in one way and drop what is only layout.
+
+    Only the first `MAX_ANSWER` characters of an answer are kept."""
     answer = answer[:MAX_ANSWER]
     answer = unicodedata.normalize("NFC", answer)
     answer = _RAISED.sub(lambda match: f"^{{{match[0].translate(_SUPERSCRIPTS)}}}", answer)
@@ -302,8 +303,8 @@ def _spelled(character: str) -> str:
 
 
 def bare(line: str) -> str:
-    """An answer without what encloses it (Markdown, quotes) or ends it (`.`, `,`, `;`, `:`, `!`), blanks collapsed,
-    quotes straight, Unicode composed (NFC); a lone letter without its parentheses."""
+    """Drop what encloses an answer (Markdown, quotes) or ends it (`.`, `,`, `;`, `:`, `!`), collapse blanks, straighten
+    quotes, compose Unicode (NFC), and take a lone letter out of its parentheses."""
     line = " ".join(unicodedata.normalize("NFC", line).translate(_QUOTES).split())
     before = None
     while line != before:

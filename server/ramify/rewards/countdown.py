@@ -5,7 +5,7 @@ first, every result an integer from 0 to 199, division exact. This module reads 
 with one anchored pattern and does its own integer arithmetic, so the model's text is never evaluated. What
 generates problems and solves them lives in :mod:`ramify.rewards.countdown_data`.
 
-A decision that could have gone otherwise (2026-11-22): two answers count as the same final answer where their
+A decision that could have gone otherwise (2026-11-22): two answers count as the same final answer if their
 expressions agree up to commutativity and associativity (``a - (b - c)`` is ``a + c - b``), because equivalent
 expressions are right or wrong together; an expression with a miscomputed line keeps that line as an opaque
 atom, so that a slip never votes with the calculation that it resembles.
@@ -103,7 +103,7 @@ def parse_prompt(text: str) -> Problem | None:
 
 
 def apply(a: int, op: str, b: int) -> int | None:
-    """Return ``a op b``, or None where the rules forbid it.
+    """Return ``a op b``, or None if the rules forbid it.
 
     Forbidden are a smaller first operand, a result outside 0..199 and a division that is not exact.
     """

@@ -19,7 +19,7 @@ Split = Literal["train", "dev", "test"]
 SPLITS: dict[str, Split] = {"train": "train", "dev": "dev", "test": "test"}
 
 COUNTS = (4, 5, 6)
-"""How many numbers a generated problem has."""
+"""Numbers of a generated problem."""
 NUMBERS = range(1, 14)
 """The values that the given numbers are drawn from."""
 TARGETS = range(1, 101)
@@ -61,7 +61,7 @@ class Solver:
         return known
 
     def solve(self, target: int, rng: random.Random | None = None) -> list[Operation] | None:
-        """Return the steps of one solution, or None where there is none; with ``rng`` a random one."""
+        """Return the steps of one solution, or None if there is none; with ``rng`` a random one."""
         return self._trace(self.all, target, rng)
 
     def _trace(self, mask: int, target: int, rng: random.Random | None) -> list[Operation] | None:

@@ -1,4 +1,4 @@
-"""What can go wrong around a reward.
+"""The errors around a reward.
 
 ```
 ValueError

@@ -62,7 +62,7 @@ class DirectTask:
 class WorkerTask:
     """A verifier asked in worker processes. All that fails there is a `CallFailed`.
 
-    Where equality is pairwise (`Verifier.match`), `finals` keeps classes of equal answers for the life of the task: a
+    If equality is pairwise (`Verifier.match`), `finals` keeps classes of equal answers for the life of the task: a
     new answer is compared with the first of each class (the older answer stands as the reference) and takes that
     answer's text as its canonical form. Texts that are the same, and answers of one spelling, are not compared.
     """

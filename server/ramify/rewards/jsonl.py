@@ -39,8 +39,7 @@ FIELDS = ("prompt", "messages", "answer", "verifier", "task", "problem", "id", "
 
 
 def sample(path: Path, count: int | None, seed: int) -> list[Example]:
-    """`count` rows of a file drawn by `seed`, in the file's order; all of them for `None`. Raises
-    `BadDataset`."""
+    """Draw `count` rows of a file by `seed`, in the file's order; all of them for `None`. Raises `BadDataset`."""
     rows = enumerate(read(path))
     if count is None:
         return [example for _, example in rows]
@@ -49,7 +48,7 @@ def sample(path: Path, count: int | None, seed: int) -> list[Example]:
 
 
 def read(path: Path) -> Iterator[Example]:
-    """Every row of a file. Raises `BadDataset` naming file, line and field."""
+    """Yield every row of a file. Raises `BadDataset` naming file, line and field."""
     ids: set[str] = set()
     with path.open("rb") as file:
         for number in range(1, MAX_ROWS + 1):
@@ -77,11 +76,11 @@ class _Row:
         self._row = self._parsed(line)
 
     def bad(self, field: str | None, message: str) -> BadDataset:
-        """The error for a field of this line."""
+        """Return the error for a field of this line."""
         return BadDataset(self._source, self._number, field, message)
 
     def example(self) -> Example:
-        """The line as a checked example."""
+        """Return the line as a checked example."""
         for field in self._row:
             if field not in FIELDS:
                 raise self.bad(field[:50], f"is unknown; a row has some of {', '.join(FIELDS)}")
@@ -213,7 +212,7 @@ def _object(pairs: list[tuple[str, Any]]) -> object:
 
 
 def _flaw(value: object, place: str) -> tuple[str | None, str] | None:
-    """(field, what is wrong) of the first value that is refused; `None` if there is none."""
+    """Return the field and the fault of the first value that is refused; `None` if there is none."""
     if isinstance(value, _Flaw):
         return _inside(place, value.key)[:100] or None, value.message
     if isinstance(value, str) and not _is_text(value):

@@ -139,7 +139,7 @@ def _same(gold: Reading | None, answer: Reading | None, strict: bool) -> bool:
 
 
 def _end(reading: Reading, strict: bool) -> Reading | None:
-    """The last part of a chain whose parts are all equal; what is no chain as it is."""
+    """Return the last part of a chain whose parts are all equal, and anything else as it is."""
     if not isinstance(reading, Chain):
         return reading
     first, *others = reading.parts
@@ -238,7 +238,7 @@ def _expression(reading: Reading) -> Any:
 
 @lru_cache(maxsize=256)
 def _parsed(latex: str) -> Any:
-    """An expression of sympy's; `None` if math-verify's grammar does not know the formula."""
+    """Return an expression of sympy's; `None` if math-verify's grammar does not know the formula."""
     try:
         expression = latex2sympy(
             latex,
@@ -291,7 +291,7 @@ def _same_equations(left: Any, right: Any) -> bool:
 
 
 def _scaled(equation: Any) -> Any:
-    """Left less right side, as a multiple of what it is at one point."""
+    """Return left less right side, as a multiple of its value at one point."""
     difference = equation.lhs - equation.rhs
     point = dict(zip(_names(difference), POINTS[-1], strict=False))
     scale = difference.subs({symbol: point[symbol.name] for symbol in difference.free_symbols})
@@ -316,7 +316,7 @@ def _agree(left: Any, right: Any, half: Fraction | None) -> bool:
 
 
 def _computed(side: Any, point: dict[str, Any]) -> Any:
-    """The number that a formula is at a point; `None` if it is none."""
+    """Return the number that a formula is at a point; `None` if it is none."""
     try:
         value = side.subs({symbol: point[symbol.name] for symbol in side.free_symbols}).doit()
         value = value if value.is_Rational else value.evalf(DIGITS)

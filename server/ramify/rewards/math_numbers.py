@@ -135,7 +135,7 @@ def known_unit(unit: str) -> bool:
 
 
 def number_of(answer: str) -> Number | None:
-    """A number with what may stand around it; `None` if the text is another thing. Raises `Unreadable`."""
+    """Read a number with what may stand around it; `None` if the text is another thing. Raises `Unreadable`."""
     answer = re.sub(r"^([-+]?)\s*(?:\\\$|\$)\s*", r"\1", answer)
     match = _NUMBER.match(answer)
     if match is None:

@@ -87,7 +87,7 @@ def reference(answer: str) -> Reading:
 
 
 def read(answer: str) -> Reading:
-    """The structure of one answer as it is written. Raises `Unreadable`."""
+    """Read the structure of one answer as it is written. Raises `Unreadable`."""
     if len(answer) > MAX_ANSWER:
         raise Unreadable(f"it has more than {MAX_ANSWER} characters")
     return _read(_ANNOUNCED.sub("", tidy(answer)), 0)
@@ -148,14 +148,14 @@ def _balanced(answer: str) -> None:
 
 
 def _ungrouped(answer: str) -> str:
-    """Without the commas that group thousands, outside brackets."""
+    """Drop the commas that group thousands, outside brackets."""
     if answer[0] in "([" or answer.startswith("\\{"):
         return answer
     return _THOUSANDS.sub(lambda match: match[1].replace(",", ""), answer)
 
 
 def _split(answer: str, separator: re.Pattern[str]) -> list[str]:
-    """The parts between separators that stand outside every bracket."""
+    """Return the parts between separators that stand outside every bracket."""
     parts: list[str] = []
     depth, start, at = 0, 0, 0
     while at < len(answer):
@@ -230,7 +230,7 @@ def _relation(answer: str, depth: int) -> Reading:
 
 
 def _enclosed(answer: str) -> tuple[str, str, str] | None:
-    """(opening bracket, inside, closing bracket) if one pair encloses the whole answer."""
+    """Return opening bracket, inside and closing bracket if one pair encloses the whole answer."""
     if answer.startswith("\\langle") and answer.endswith("\\rangle"):
         return "(", answer[7:-7], ")"
     opening, inside, close = "", "", ""
@@ -332,5 +332,5 @@ def _leaf(answer: str) -> Reading:
 
 
 def _flat(words: str) -> str:
-    """Words without case, blanks or punctuation at the ends."""
+    """Return words without case, blanks or punctuation at the ends."""
     return re.sub(r"[\s{}]+", " ", words).strip(" .,;:'\"()").casefold()

@@ -88,7 +88,7 @@ class Pool:
         return await asyncio.wrap_future(self.submit(name, arguments, deadline))
 
     def submit(self, name: str, arguments: Mapping[str, Any], deadline: float | None = None) -> Future[Any]:
-        """`call` for code without an event loop: the future ends in a result or in `CallFailed`."""
+        """Do the same as `call` for code without an event loop: the future ends in a result or in `CallFailed`."""
         seconds = self.limits.deadline if deadline is None else deadline
         call = {"call": name, "arguments": dict(arguments), "deadline": seconds}
         job = _Job(call, seconds, time.monotonic() + self.limits.patience, Future())
@@ -109,7 +109,7 @@ class Pool:
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of the workers that live."""
+        """Return the process ids of the workers that live."""
         return [lane.worker.pid for lane in self._lanes if lane.worker is not None and lane.worker.alive()]
 
     async def close(self) -> None:
@@ -164,7 +164,7 @@ class Pool:
 
 
 class _Lane(threading.Thread):
-    """Drives one worker: takes a call, has it run, replaces the worker where it died."""
+    """Drives one worker: takes a call, has it run, replaces a worker that died."""
 
     def __init__(self, pool: Pool) -> None:
         super().__init__(name="verifier", daemon=True)
@@ -234,11 +234,11 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Return its process id."""
         return self._process.pid
 
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Tell whether it still runs."""
         return self._process.poll() is None
 
     def wait_ready(self, seconds: float) -> None:

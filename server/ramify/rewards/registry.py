@@ -102,7 +102,7 @@ def register_default(task: str) -> str:
 
 @cache
 def _verifiers() -> dict[str, type[Verifier]]:
-    """Every task's class by name. Raises `BadExtension` if an entry point's cannot be used."""
+    """Return every task's class by name. Raises `BadExtension` if an entry point's cannot be used."""
     verifiers: dict[str, type[Verifier]] = {}
     for name, path in (*SHIPPED.items(), *announced(GROUP)):
         _add(verifiers, name, path)
