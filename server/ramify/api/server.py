@@ -35,8 +35,7 @@ from ramify.rewards.grading import close_pools
 from ramify.search.protocols import EngineDead
 from ramify.service import ports
 from ramify.service.catalogue import at_start
-from ramify.service.extensions import install
-from ramify.service.serving import engine_config, release_config
+from ramify.service.serving import engine_config, install, release_config
 from ramify.settings import BadSettings, Settings, is_loopback
 from ramify.treelog import LogError, TreeLog
 from ramify.weights import WeightsError

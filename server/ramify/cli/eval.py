@@ -80,7 +80,7 @@ def evaluate(
     from ramify.extensions import BadExtension
     from ramify.rewards.datasets import load as load_examples
     from ramify.rewards.errors import BadDataset
-    from ramify.service.extensions import install
+    from ramify.service.serving import install
     from ramify.settings import BadSettings, load
     from ramify.weights import WeightsError
 

@@ -26,10 +26,9 @@ from ramify.search.records import Verdict
 from ramify.search.run import Search
 from ramify.search.tree import Tree
 from ramify.service.errors import ServiceError
-from ramify.service.extensions import install
 from ramify.service.search_preparation import SearchPreparer
 from ramify.service.search_spec import Message, SearchSpec
-from ramify.service.serving import release_config
+from ramify.service.serving import install, release_config
 from ramify.settings import RequestCaps, load
 from ramify.weights import load_release, shipped
 from ramify_client import AsyncClient, RamifyError, ResponseError

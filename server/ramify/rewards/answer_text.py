@@ -75,7 +75,7 @@ def final(text: str) -> str | None:
 
 
 def scope(text: str) -> str:
-    """Return the part of a text that may say its answer: its last `<answer>` element, else the text behind its thinking."""
+    """Return the part of a text that may hold its answer: its last `<answer>` element, else all after its thinking."""
     text = END_TOKENS.sub("", text.rpartition("</think>")[2].rstrip()).rstrip()
     answers = ANSWER_ELEMENT.findall(text)
     return answers[-1] if answers else text

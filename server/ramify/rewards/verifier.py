@@ -44,7 +44,7 @@ class Example:
     problem: Mapping[str, Any]
     """The task's problem, as a request carries it."""
     group: str = ""
-    """Name by which tables are broken down, such as `5 numbers`; empty: the task's name. (`datasets.load` fills it in.)"""
+    """Name by which tables are broken down, such as `5 numbers`; empty: the task's name, set by `datasets.load`."""
     id: str = ""
     """Unique in its data set; empty: made from prompt and problem by `datasets.load`."""
     task: str = ""

@@ -7,7 +7,7 @@
 | `keys` | API keys and their scopes |
 | `ids` | UUIDv7 |
 | `metrics` | figures for Prometheus |
-| `serving` | the model and the engines that the settings name |
+| `serving` | the model, the engines and the extensions that the settings name |
 | `admission` | how much runs at once, who is next, and how long to wait before trying again |
 | `search_spec` | a search as it was asked for |
 | `search_preparation` | a search's specification made into a tree and its task, with the model's defaults |

@@ -15,6 +15,7 @@ import pytest
 
 from contract.api.world import FakeEngines, a_world
 from fakes import FakePolicy
+from ramify.api.server import REFUSED, serve
 from ramify.evaluation.backends import UNLIMITED, LocalBackend
 from ramify.evaluation.methods import load_methods, override
 from ramify.evaluation.rows import Row
@@ -28,8 +29,8 @@ from ramify.search.algorithms import ALGORITHMS
 from ramify.search.codec import tree_to_dict
 from ramify.search.records import Action
 from ramify.search.tree import Completion
-from ramify.service.extensions import install, scorer_factory
 from ramify.service.search_preparation import SearchPreparer
+from ramify.service.serving import install, scorer_factory
 from ramify.settings import Settings
 from ramify_trainer.learning.labels import OutcomeWeights
 from ramify_trainer.loop.puller import TrainingRecord
@@ -191,3 +192,10 @@ def test_what_cannot_be_used_is_said_at_start(extensions: dict[str, Any], messag
     settings = Settings.model_validate({"extensions": extensions})
     with pytest.raises(BadExtension, match=message):
         scorer_factory(install(settings))
+
+
+def test_a_server_with_a_broken_extension_ends_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    absent = {"tasks": {"other": "ramify_absent:Task"}}
+    assert serve(Settings.model_validate({"extensions": absent})) == REFUSED
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("ramify serve: task 'other': ramify_absent:Task cannot be imported")
