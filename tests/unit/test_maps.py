@@ -14,8 +14,10 @@ PACKAGES = [
     "ramify.bench",
     "ramify.engines",
     "ramify.engines.vllm",
+    "ramify.evaluation",
     "ramify.service",
     "ramify.settings",
+    "ramify.treelog",
     "ramify.weights",
 ]
 

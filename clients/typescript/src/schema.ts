@@ -3861,7 +3861,7 @@ export interface components {
             outcome: number;
             /**
              * Source
-             * @description Who says so: a person, or a program that checked.
+             * @description Its author: a person, or a program that checked.
              * @enum {string}
              */
             source: "human" | "verifier";
@@ -3877,7 +3877,7 @@ export interface components {
             comment: string;
             /**
              * Train
-             * @description Whether the key may feed training.
+             * @description True if the trainer may learn from it.
              */
             train: boolean;
             /**

@@ -8,7 +8,8 @@
 | `runner` | many problems at once, every method on each |
 | `backends` | engines in this process, or a running server |
 | `summary` | rows to figures: accuracies and paired differences with their intervals |
-| `report`, `plot` | figures to tables, files and pictures |
+| `report` | tables for the terminal, Markdown and JSON |
+| `plot` | accuracy against tokens, drawn |
 | `provenance` | the release, the machine and the versions that figures were measured with |
 
 `ramify.statistics` has the bootstrap.

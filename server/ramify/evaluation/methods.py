@@ -1,4 +1,4 @@
-"""What is compared: named, frozen configurations of a search.
+"""Methods to compare: named, frozen configurations of a search.
 
 Two methods that grow the same tree and differ only in how they choose from it share one run: best-of-N and
 self-consistency at equal tokens are two readings of the same draws. A method whose growth does not look at the budget
@@ -40,28 +40,28 @@ class Method:
     search: Mapping[str, Any] = field(default_factory=dict)
     """Search parameters that differ from the algorithm's defaults; keys of `SearchParams`, `action` as a table."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
-    """What differs from the release's sampling; keys of `Sampling`."""
+    """Sampling parameters that differ from the release's; keys of `Sampling`."""
     simulations: int | None = None
     """Cap on simulations, whatever the token budget: 1 with temperature 0 is greedy decoding. `None`: none."""
 
     @property
     def flat(self) -> bool:
-        """Whether it only draws complete answers from the prompt."""
+        """True if it only draws complete answers from the prompt."""
         return ALGORITHMS[self.algorithm].flat
 
     @property
     def reads_off(self) -> bool:
-        """Whether what it does with its first b tokens is the same under every budget of at least b.
+        """True if it does the same with its first b tokens under every budget of at least b.
 
-        It is if the algorithm says so of itself. Not with `most_visited`, which needs the visits as they stood at b,
-        nor with an early stop.
+        The algorithm must say so of itself. `most_visited` needs the visits as they stood at b, and an early stop
+        ends the search by itself, so neither reads off.
         """
         params = self.params(tokens=1)
         same = ALGORITHMS[self.algorithm].reads_off(params)
         return same and params.early_stop == "off" and self.answer != "most_visited"
 
     def request(self, tokens: int) -> dict[str, Any]:
-        """The `search` object of a request with a budget of `tokens` generated tokens.
+        """Return the `search` object of a request with a budget of `tokens` generated tokens.
 
         A flat method asks for best-of-N with scores, whichever rule will read its draws.
         """
@@ -74,7 +74,7 @@ class Method:
         }
 
     def params(self, tokens: int) -> SearchParams:
-        """The same as the core knows it, before a release's own defaults. Raises `BadMethod`."""
+        """Return the core's parameters, before a release's own defaults. Raises `BadMethod`."""
         given = self.request(tokens)
         try:
             given["budget"] = BudgetLimits(**given["budget"])
@@ -86,15 +86,15 @@ class Method:
 
     @property
     def growth(self) -> str:
-        """Equal for two methods that grow the same tree, so that one run serves both."""
-        what = asdict(self)
-        del what["name"]
-        what["reads_off"] = self.reads_off
+        """A key that is equal for two methods that grow the same tree, so that one run serves both."""
+        key = asdict(self)
+        del key["name"]
+        key["reads_off"] = self.reads_off
         if self.params(tokens=1).early_stop == "off":
-            del what["answer"]
+            del key["answer"]
         if self.flat:
-            what["algorithm"] = "flat"
-        return json.dumps(what, sort_keys=True)
+            key["algorithm"] = "flat"
+        return json.dumps(key, sort_keys=True)
 
 
 def _tuple(value: Any) -> Any:
@@ -104,10 +104,10 @@ def _tuple(value: Any) -> Any:
 def load_methods(
     path: Path | None = None, names: Sequence[str] | None = None, *, tuned: bool = True
 ) -> list[Method]:
-    """The methods of a TOML file (the shipped, frozen one by default), or those named, in the order named.
+    """Read the methods of a TOML file (the shipped, frozen one by default), or those named, in the order named.
 
     names: an algorithm's name that is no method's stands for the algorithm with its own defaults. tuned: apply the
-    methods' tables `tuned`; those of the shipped file were found for the demo release, and mean nothing to any other.
+    methods' tables `tuned`; those of the shipped file are the demo release's, and mean nothing to any other.
     Raises `BadMethod` for an unknown name, an unknown key, or a parameter out of range.
     """
     source = path.read_text() if path else files("ramify.evaluation").joinpath(SHIPPED).read_text()
@@ -146,19 +146,19 @@ def _method(table: Mapping[str, Any], tuned: bool) -> Method:
 
 
 def _tuned(table: Mapping[str, Any], apply: bool) -> dict[str, Any]:
-    """A method's table with its `tuned` values over its own, or without them."""
+    """Return a method's table with its `tuned` values over its own, or without them."""
     rest = dict(table)
-    found = rest.pop("tuned", {})
-    for group in found:
+    tuned = rest.pop("tuned", {})
+    for group in tuned:
         if group not in TUNABLE:
             _unknown("key of a method's tuned", group, TUNABLE)
         if apply:
-            rest[group] = {**rest.get(group, {}), **found[group]}
+            rest[group] = {**rest.get(group, {}), **tuned[group]}
     return rest
 
 
 def check(method: Method) -> None:
-    """Raise `BadMethod` where the method could not run under any budget."""
+    """Raise `BadMethod` if the method could run under no budget."""
     method.params(tokens=1)
     for key in method.sampling:
         if key not in {f.name for f in fields(Sampling)}:
@@ -173,7 +173,7 @@ def _unknown(what: str, given: Any, known: Iterable[str]) -> Any:
 
 
 def override(methods: Sequence[Method], settings: Sequence[str]) -> list[Method]:
-    """The methods with `--set` changes such as ``search.kappa=3`` or ``mcts.search.kappa=3``.
+    """Return the methods with `--set` changes such as ``search.kappa=3`` or ``mcts.search.kappa=3``.
 
     Without a method's name, `search.*` changes the trees (a flat method has nothing to tune), anything else all.
     """
@@ -186,7 +186,7 @@ def override(methods: Sequence[Method], settings: Sequence[str]) -> list[Method]
 
 
 def sweep(methods: Sequence[Method], settings: Sequence[str]) -> list[Method]:
-    """Each method that a `--sweep` such as ``search.kappa=1,2,4`` touches, once for every combination of values.
+    """Copy each method that a `--sweep` such as ``search.kappa=1,2,4`` touches, once for every combination of values.
 
     The copies are named ``mcts[kappa=1]``, …; the other methods stay as they are.
     """
@@ -204,7 +204,7 @@ def sweep(methods: Sequence[Method], settings: Sequence[str]) -> list[Method]:
 
 
 def parse_value(text: str) -> Any:
-    """A TOML or JSON scalar or list; a bare word is a string."""
+    """Read a TOML or JSON scalar or list; a bare word is a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -212,8 +212,8 @@ def parse_value(text: str) -> Any:
 
 
 def _split(setting: str, methods: Sequence[Method]) -> tuple[str | None, str, str]:
-    path, found, text = setting.partition("=")
-    if not found:
+    path, equals, text = setting.partition("=")
+    if not equals:
         raise BadMethod(f"{setting!r} has no '=': write it like search.kappa=3")
     first, _, rest = path.strip().partition(".")
     names = {m.name for m in methods}

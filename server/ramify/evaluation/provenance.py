@@ -1,4 +1,4 @@
-"""What figures were measured with and on: the release, the machine, the packages. Nothing that names the machine."""
+"""Provenance of figures: the release, the machine and the packages behind them, and nothing that names the machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures as tables for the terminal and for Markdown, and as JSON with everything needed to run them again."""
+"""Report of an evaluation: tables for the terminal and for Markdown, and JSON with all that is needed to repeat it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Lines = list[list[str]]
 
 
 def accuracy_table(summary: Summary, group: str) -> Lines:
-    """Method by budget: right answers in percent with the interval, and what a perfect judge would have had."""
+    """Tabulate right answers by method and budget, in percent with the interval, beside those of a perfect judge."""
     head = ["method", *(f"{b} tokens" for b in summary.budgets), *(f"any @{b}" for b in summary.budgets)]
     lines = [head]
     for method in summary.methods:
@@ -34,7 +34,7 @@ def accuracy_table(summary: Summary, group: str) -> Lines:
 
 
 def cost_table(summary: Summary, group: str) -> Lines:
-    """Method by budget: what was spent, a problem."""
+    """Tabulate the cost of a problem by method and budget."""
     lines = [["method", "budget", "problems", "tokens", "answers", "scored", "seconds"]]
     for method in summary.methods:
         for budget in summary.budgets:
@@ -55,7 +55,7 @@ def cost_table(summary: Summary, group: str) -> Lines:
 
 
 def difference_table(summary: Summary, group: str) -> Lines:
-    """Method minus baseline by budget, in points, paired by problem."""
+    """Tabulate method minus baseline by budget, in points, paired by problem."""
     rows: dict[tuple[str, str], dict[int, Difference]] = {}
     for d in summary.differences:
         if d.group == group:
@@ -68,7 +68,7 @@ def difference_table(summary: Summary, group: str) -> Lines:
 
 
 def step_table(summary: Summary, group: str) -> Lines:
-    """What each larger budget brings a method, in points, paired by problem."""
+    """Tabulate the gain from each larger budget by method, in points, paired by problem."""
     rows: dict[str, list[BudgetGain]] = {}
     for s in summary.steps:
         if s.group == group:
@@ -80,7 +80,7 @@ def step_table(summary: Summary, group: str) -> Lines:
 
 
 def refused_table(summary: Summary) -> Lines:
-    """The problems that were refused, and why."""
+    """Tabulate the problems that were refused, with the reasons."""
     return [
         ["problem", "refused"],
         *([str(i), reason.replace("|", "/")] for i, reason in sorted(summary.refused.items())),
@@ -88,7 +88,7 @@ def refused_table(summary: Summary) -> Lines:
 
 
 def tables(summary: Summary) -> Iterator[tuple[str, Lines]]:
-    """Every table under its title, the widest pools last."""
+    """Yield every table under its title, the widest pools last."""
     for group in summary.groups:
         n = max((f.accuracy.n for f in summary.figures if f.group == group), default=0)
         yield f"{group}: right answers, % [95 %], {n} problems", accuracy_table(summary, group)
@@ -99,7 +99,7 @@ def tables(summary: Summary) -> Iterator[tuple[str, Lines]]:
 
 
 def rich_tables(summary: Summary) -> RenderableType:
-    """For a console: accuracy and differences of every group, the rest of the widest pool."""
+    """Return tables for a console: accuracy and differences of every group, the rest of the widest pool only."""
     shown = [
         rich_table(title, lines)
         for title, lines in tables(summary)
@@ -124,7 +124,7 @@ def markdown_table(lines: Lines) -> str:
 
 
 def markdown(summary: Summary, head: Mapping[str, Any]) -> str:
-    """The report as one Markdown page: what was run, then the tables."""
+    """Return the report as one Markdown page: the settings of the run, then the tables."""
     parts = ["# Evaluation\n", f"`{head.get('command', 'ramify eval')}`\n"]
     parts += [f"- {key}: {_plain(value)}" for key, value in head.items() if key not in ("command", "methods")]
     parts.append("")
@@ -141,12 +141,12 @@ def _plain(value: Any) -> str:
 
 
 def document(summary: Summary, head: Mapping[str, Any], problems: int) -> dict[str, Any]:
-    """The report as JSON-ready values: configuration, machine, every figure with its interval."""
+    """Return the report as JSON-ready values: configuration, machine, every figure with its interval."""
     return {**head, "problems_finished": problems, **asdict(summary)}
 
 
 def write(folder: Path, summary: Summary, head: Mapping[str, Any], problems: int) -> None:
-    """`results.json` and `results.md`."""
+    """Write `results.json` and `results.md`."""
     text = json.dumps(document(summary, head, problems), indent=1)
     (folder / "results.json").write_text(text + "\n")
     (folder / "results.md").write_text(markdown(summary, head))

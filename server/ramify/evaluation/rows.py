@@ -1,4 +1,4 @@
-"""Results on disk, as they come: one JSON line for each (problem, method, budget), under a head that says what was run.
+"""Results on disk, as they come: one JSON line for each (problem, method, budget), below the settings of the run.
 
 A run that was stopped anywhere can go on: a torn last line is dropped, and a problem's lines are written together.
 """
@@ -16,19 +16,19 @@ NAME = "rows.ndjson"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one method answered to one problem within one budget, and what that cost."""
+    """The answer of one method to one problem within one budget, and its cost."""
 
     problem: int
     """Index in the data set."""
     group: str
-    """What results are broken down by; for Countdown how many numbers there are."""
+    """The part of the results that it counts in; for Countdown the number of numbers."""
     method: str
     budget: int
     """Generated tokens allowed."""
     correct: bool
-    """Whether the task's verifier accepts the answer, asked after the search; no answer is wrong."""
+    """True if the task's verifier, asked after the search, accepts the answer; no answer is wrong."""
     any_correct: bool
-    """Whether any complete answer drawn within the budget was right: what a perfect judge would have scored."""
+    """True if any complete answer drawn within the budget was right: the score of a perfect judge."""
     final: str | None
     """The answer in the task's canonical form."""
     value: float | None
@@ -41,9 +41,9 @@ class Row:
     """Sequences that the value model judged."""
     simulations: int
     seconds: float | None
-    """Of the search, among the others running at its side; `None` where a longer search was read off."""
+    """Duration of the search, among the others at its side; `None` if a longer search was read off."""
     refused: str | None = None
-    """Why the problem was not asked; no figure counts such a row. `None`: it was."""
+    """The reason for which the problem was not asked; no figure counts such a row. `None`: it was asked."""
     ungraded: int = 0
     """Answers of the tree that the verifier failed to judge: a crash or a deadline. They count as wrong."""
 
@@ -53,7 +53,7 @@ MAX_REASON = 300
 
 
 def refused_row(problem: int, group: str, method: str, budget: int, reason: str) -> Row:
-    """The row of a problem that was not asked."""
+    """Return the row of a problem that was not asked."""
     return Row(
         problem=problem,
         group=group,
@@ -115,7 +115,7 @@ class RowFile:
 
 
 def row_from_dict(data: Mapping[str, Any]) -> Row:
-    """Raises `ValueError` where the mapping is no row."""
+    """Read a row. Raises `ValueError` for a mapping that is none."""
     names = {f.name for f in fields(Row)}
     if set(data) != names:
         raise ValueError(f"not a row: {sorted(set(data) ^ names)}")
@@ -123,6 +123,6 @@ def row_from_dict(data: Mapping[str, Any]) -> Row:
 
 
 def read_rows(folder: Path) -> tuple[dict[str, Any], list[Row]]:
-    """Head and rows of a finished or stopped run."""
+    """Return the head and the rows of a finished or stopped run."""
     first, *lines = (folder / NAME).read_text().rpartition("\n")[0].split("\n")
     return json.loads(first), [row_from_dict(json.loads(line)) for line in lines]

@@ -44,7 +44,7 @@ class Job:
     """The problem's place in the run, from 0; rows name problems by it."""
     problem: Example
     methods: tuple[Method, ...]
-    """They all grow this tree and choose from it by different rules."""
+    """Methods that all grow this tree and choose from it by different rules."""
     budgets: tuple[int, ...]
     """The tree grows under the largest."""
 

@@ -36,7 +36,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How much more often one method is right than another on the same problems."""
+    """The lead of one method over another in right answers, on the same problems."""
 
     group: str
     budget: int
@@ -47,7 +47,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class BudgetGain:
-    """What more tokens bring one method, on the same problems."""
+    """The gain of one method from more tokens, on the same problems."""
 
     group: str
     method: str
@@ -58,7 +58,7 @@ class BudgetGain:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Everything the report prints."""
+    """Everything that the report prints."""
 
     groups: list[str]
     methods: list[str]
@@ -82,10 +82,10 @@ def summarise(
     pools: Sequence[Sequence[str]] = (),
     seed: int = 0,
 ) -> Summary:
-    """Figures by group, by each pool of groups, and over all.
+    """Return figures by group, by each pool of groups, and over all.
 
     `methods` fixes the order; baselines that were not run are left out. Every other method is compared with each of
-    them (the baselines with one another, where nothing else was run) on the problems that both have finished.
+    them (the baselines with one another, if nothing else was run) on the problems that both have finished.
     """
     refused = {row.problem: row.refused for row in rows if row.refused is not None}
     rows = [row for row in rows if row.problem not in refused]
@@ -121,7 +121,7 @@ def summarise(
 
 
 def _groups(rows: Sequence[Row], pools: Sequence[Sequence[str]]) -> dict[str, set[str]]:
-    """Name → groups in it: each group by itself, the pools, and all (where that says something new)."""
+    """Map a name to the groups in it: each group by itself, the pools, and all if that is something new."""
     labels = sorted({row.group for row in rows})
     sets = {label: {label} for label in labels}
     for pool in pools:

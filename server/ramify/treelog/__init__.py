@@ -8,20 +8,20 @@
 | module | what it is |
 |---|---|
 | `errors` | the exception family |
-| `records` | what goes into the log and comes out of it |
-| `log` | `TreeLog`: an open log, and everything that can be asked of it |
-| `store` | SQLite or PostgreSQL: URLs, connections, the lock of the one writing process |
+| `records` | the records that go into the log and come out of it |
 | `schema` | the tables, and the migrations that make them |
-| `writer` | group commit, and the counter that every `seq` comes from |
+| `store` | SQLite or PostgreSQL: URLs, connections, the lock of the one writing process |
 | `rows` | rows to records and back |
+| `writer` | group commit, and the counter that every `seq` comes from |
+| `idempotency` | one search for one Idempotency-Key |
 | `trees` | trees and feedback: written, listed, read in order |
 | `consumers` | registered readers: cursors and leases |
-| `idempotency` | one search for one Idempotency-Key |
 | `releases` | releases and the history of the active one |
 | `upkeep` | expiry and verification |
+| `log` | `TreeLog`: an open log, and everything that can be asked of it |
 | `export` | NDJSON and Parquet files |
 
-**What it promises.** `append` returns after the tree is on disk, so an acknowledged search survives `kill -9`; there
+**Promises.** `append` returns after the tree is on disk, so an acknowledged search survives `kill -9`; there
 is nothing to repair on the next open. Every body carries the sha256 of its JSON and is checked on every read: a row
 that is not what was written reaches a consumer as a `CorruptRow`, and stops nobody. `seq` rises in the order in which
 commits become visible, trees and feedback sharing it, so a reader that remembers one number misses nothing. A number

@@ -40,7 +40,7 @@ class Summary:
     """The latest verdict on the chosen answer, in [0, 1]: the last `Feedback` that names its node, else the verifier's
     at the search's end."""
     outcome_source: Source | None
-    """Who gave it; `None` if there is none."""
+    """Its author; `None` if there is none."""
     key_id: str
     """The API key that asked; empty if none was needed."""
     train: bool
@@ -94,13 +94,13 @@ class Feedback:
     outcome: float
     """In [0, 1]; 1 is right."""
     source: Source
-    """Who says so: a person, or a program that checked."""
+    """Its author: a person, or a program that checked."""
     key_id: str
     """The API key that gave it; empty if none was needed."""
     comment: str
     """A remark of whoever gave it."""
     train: bool
-    """Whether the key may feed training."""
+    """True if the trainer may learn from it."""
     created_at: float
     """Unix seconds."""
 
