@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import openai
 import pytest
 
+from node import install
 from server_process import ServerProcess, model_flags, start
 
 from .sdk_requests import KEY
 
+SUITE = Path(__file__).parent / "js"
 CONFIG = f"""
 [[auth.keys]]
 name = "sdk"
@@ -36,6 +40,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     server = start(folder, model_flags(folder), "--config", str(config))
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="package")
+def javascript_sdk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """OpenAI's JavaScript SDK, installed once apart from the tree, with the suite beside it."""
+    folder = tmp_path_factory.mktemp("javascript") / "js"
+    shutil.copytree(SUITE, folder, ignore=shutil.ignore_patterns("node_modules"))
+    install(folder)
+    return folder
 
 
 @pytest.fixture

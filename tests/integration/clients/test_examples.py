@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from node import NODE, NPM, TYPESCRIPT_CLIENT, install, node, typescript_client
+from node import NODE, NPM, TYPESCRIPT_CLIENT, node, typescript_client
 from server_process import ServerProcess
 
 from .sdk_requests import KEY
@@ -97,10 +97,8 @@ def test_openais_python_sdk(server: ServerProcess) -> None:
     shows_openais_sdk(run(server, sys.executable, str(EXAMPLES / "openai_python.py")))
 
 
-def test_openais_javascript_sdk(server: ServerProcess, tmp_path: Path) -> None:
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(Path(__file__).parent / "js" / name, tmp_path)
-    install(tmp_path)
+def test_openais_javascript_sdk(server: ServerProcess, javascript_sdk: Path, tmp_path: Path) -> None:
+    (tmp_path / "node_modules").symlink_to(javascript_sdk / "node_modules")
     told = run(server, str(NODE / "bin" / "node"), copied(tmp_path, "openai_javascript.mjs"))
     shows_openais_sdk(told)
 
@@ -118,7 +116,17 @@ def shows_openais_sdk(told: str) -> None:
 def test_langchain(server: ServerProcess, tmp_path: Path) -> None:
     """With packages of its own: LangChain's would load a plugin into every test run."""
     pinned = str(ROOT / "requirements" / "langchain.lock")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path)]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-compile",
+        "--target",
+        str(tmp_path),
+    ]
     subprocess.run([*pip, "--requirement", pinned], check=True, timeout=300)
     example = str(EXAMPLES / "langchain_chat.py")
     told = run(
