@@ -15,7 +15,7 @@ from research.bootstrap.walks import Walks, prompt_tokens
 __all__ = ["collect", "planned_answers"]
 
 Counter = Callable[[int], None]
-"""Told how many answers have been written since the last call."""
+"""Called with the number of answers written since the last call."""
 
 
 def planned_answers(config: SamplingConfig) -> int:

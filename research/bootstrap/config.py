@@ -40,7 +40,7 @@ class PolicyStage(_Section):
 
     steps: PositiveInt
     count_weights: dict[int, float]
-    """How often each number count, 2 to 6, is drawn."""
+    """Weight with which each number count, 2 to 6, is drawn."""
     learning_rate: float = Field(default=1e-3, gt=0)
     batch: PositiveInt = 64
     """Solved problems a step; twice as many of two and three numbers."""
@@ -103,7 +103,8 @@ class ValueConfig(_Section):
     exact_from: int = Field(default=5, ge=0, le=5)
     """With at most so many numbers left the verification is told whether the target can be reached; 0 for never."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """``bf16`` computes in bfloat16, faster where the processor can; the weights in training stay in float32."""
+    """``bf16`` computes in bfloat16, faster on a processor with bfloat16 instructions, slower on others; the weights
+    in training stay in float32."""
     check_batch: PositiveInt = 96
     """Walks in a step of verification; twice as many of two and three numbers."""
 

@@ -24,7 +24,7 @@ from research.bootstrap.walks import Ints, Walks, answer_tokens, prompt_tokens
 __all__ = ["Progress", "new_policy", "optimizer_for", "shape_of", "step_optimizer", "train_policy"]
 
 Progress = Callable[[int, float], None]
-"""Told after each step: steps done, and the step's loss."""
+"""Called after each step with the steps done and the step's loss."""
 
 _PERIODS = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16, 20, 25, 32, 50, 64, 100, 128, 200, 400)
 
@@ -123,7 +123,7 @@ def _train_stage(
 
 
 def stated(steps: Ints, wrong_share: float) -> Ints:
-    """Return the targets [B] that the prompts of walks [B, n - 1, 4] state: where they end, but the first
+    """Return the targets [B] that the prompts of walks [B, n - 1, 4] state: those that they end at, but the first
     ``wrong_share`` of them their neighbour's."""
     targets = steps[:, -1, 3].copy()
     wrong = round(wrong_share * len(targets))

@@ -42,9 +42,9 @@ class Steps:
     b: Ints
     """The smaller one [N, M]."""
     result: Ints
-    """[N, M]; 0 where the step is illegal."""
+    """[N, M]; 0 if the step is illegal."""
     chance: Floats
-    """p(step | S), [N, M]: 0 where illegal, rows sum to 1."""
+    """p(step | S), [N, M]: 0 if illegal, rows sum to 1."""
     left: Ints
     """The numbers after the step [N, M, n - 1], the result last."""
 

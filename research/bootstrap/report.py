@@ -36,7 +36,7 @@ def pass_at_k(right: NDArray[np.int64], drawn: int, k: int) -> float:
 
 
 def auc(scores: NDArray[np.float32], labels: NDArray[np.float32]) -> float | None:
-    """Return the area under the ROC curve, ties counting half; None where all labels agree."""
+    """Return the area under the ROC curve, ties counting half; None if all labels agree."""
     values, inverse = np.unique(scores, return_inverse=True)
     counts = np.bincount(inverse, minlength=len(values))
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]

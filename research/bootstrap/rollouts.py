@@ -2,7 +2,7 @@
 
 The target of a state is the mean outcome of all answers of its group that pass through it: the Monte Carlo
 return (TD(λ) with λ = 1) on the tree of the group's answers, every answer counted once. States are the ends of
-steps, where the search asks for a value: the prompt's newline, every newline of an answer, and ``</s>``.
+steps, at which the search asks for a value: the prompt's newline, every newline of an answer, and ``</s>``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from research.bootstrap.walks import answer_length, prompt_length
 __all__ = ["Rollouts", "legal_states", "roll_out", "step_targets"]
 
 SPARE_TOKENS = 6
-"""How much longer than a regular answer, in tokens, a sampled one may get: one line."""
+"""Tokens by which a sampled answer may be longer than a regular one: one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Rollouts:
     outcomes: NDArray[np.float32]
     """1 for a right answer, else 0: [P, K]. An answer cut before its end is wrong."""
     count: int
-    """How many numbers the problems have."""
+    """Numbers of each problem."""
 
     def __len__(self) -> int:
         return len(self.prompts)

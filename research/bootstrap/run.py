@@ -1,6 +1,6 @@
 """The bootstrap from beginning to end: policy, samples, value model, report, release.
 
-Each stage leaves its result in the work directory and is skipped where that is already there, so a run that was
+Each stage leaves its result in the work directory and is skipped if that is already there, so a run that was
 stopped goes on from its last finished stage. The settings are kept beside them: other settings need another
 directory.
 """

@@ -1,6 +1,6 @@
-"""What the policy is taught: at each operand and operator the exact distribution over the steps that lead on.
+"""Targets of the policy: at each operand and operator the exact distribution over the steps that lead on.
 
-A solved walk is one sample of :mod:`posterior`'s distribution. Where few enough numbers are left, the whole
+A solved walk is one sample of :mod:`posterior`'s distribution. If few enough numbers are left, the whole
 distribution is the target instead, taken along the walk: the first operand over all steps, the operator given
 the operand, the second operand given both. ``=``, the result and the line's end are certain.
 """
@@ -44,7 +44,7 @@ class StepTargets:
 def step_targets(numbers: Ints, steps: Ints, exact_from: int) -> list[StepTargets | None]:
     """Return the targets of each line of walks: numbers [B, n], steps [B, n - 1, (a, op, b, c)].
 
-    None for lines where more than ``exact_from`` numbers are left: there the walk itself is the target.
+    None for lines with more than ``exact_from`` numbers left: there the walk itself is the target.
     """
     return [
         _targets(left, step, steps[:, -1, 3]) if left.shape[1] <= exact_from else None
@@ -94,7 +94,7 @@ def _distribution(values: Ints, weight: Floats, size: int) -> Tensor:
 
 
 def soft_cross_entropy(logits: Tensor, answers: Tensor, targets: list[StepTargets | None]) -> Tensor:
-    """Return the mean cross-entropy of answers [B, T] under logits [B, T, V], exact targets where there are any."""
+    """Return the mean cross-entropy of answers [B, T] under logits [B, T, V], exact targets if there are any."""
     logprobs = logits.log_softmax(dim=-1)
     losses = list((-logprobs.gather(-1, answers[..., None])[..., 0]).unbind(dim=1))
     for line, target in enumerate(targets):

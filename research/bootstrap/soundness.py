@@ -32,10 +32,10 @@ class Lines:
     sound: Bools
     """Operands that are there, larger first, and their legal result."""
     judged: Bools
-    """Where `sound` is meant: up to the first line whose operands are not there; what is left after it is anybody's
-    guess."""
+    """True for the lines that `sound` is meant for: up to the first line whose operands are not there; what is left
+    after it is anybody's guess."""
     results: Ints
-    """What a op b comes to; -1 where the rules forbid it."""
+    """Result of a op b; -1 if the rules forbid it."""
 
 
 def inspect(numbers: Ints, steps: Ints) -> Lines:

@@ -257,7 +257,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _causal_mask(length: int, past: int = 0) -> Tensor:
-    """Return [length, past + length] of 0 where a token may look and -inf where not."""
+    """Return [length, past + length] of 0 if a token may look and -inf if not."""
     return torch.full((length, past + length), float("-inf")).triu(past + 1)
 
 

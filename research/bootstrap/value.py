@@ -144,8 +144,8 @@ def value_loss(
     lines: Lines,
     rows: NDArray[np.int64],
 ) -> Tensor:
-    """Return the mean cross-entropy over the states of the chosen groups that lie where regular steps end, plus that to
-    what is known of each line."""
+    """Return the mean cross-entropy over the states of the chosen groups that lie at the ends of regular steps, plus
+    that to what is known of each line."""
     prompts, answers = (_tensor(array[rows]) for array in (part.prompts, part.answers))
     at_prompt, at_answer, at_end = (torch.from_numpy(array[rows]) for array in targets)
     at_answer, at_end = at_answer[..., 5::6], at_end[..., 5::6]

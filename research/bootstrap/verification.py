@@ -31,12 +31,12 @@ __all__ = ["ASKED", "OUTPUTS", "Checked", "lines_loss", "plant_faults", "verific
 
 _SLIP, _STRANGER, _SWAP, _INEXACT = 1, 2, 3, 4
 _FAULTS = np.array([0.4, 0.28, 0.2, 0.02, 0.1])
-"""How often a walk gets no fault, a wrong result, a number that is not there, its operands the wrong way round, a
+"""Shares of walks that get no fault, a wrong result, a number that is not there, its operands the wrong way round, a
 division that is not exact. What deceived the value model of 2026-11-22 was a last line that claims the target, its
 result off by two in most cases, or an inexact division; of the one after it, a number used twice (2026-11-24)."""
 _VALUE, _SOLVABLE, _SOUND, _RESULTS = 0, 1, 2, 3
 OUTPUTS = _RESULTS + MAX_RESULT + 1
-"""Of the network in training: value, solvable, sound, and one for each result; the first is shipped."""
+"""Outputs of the network in training: value, solvable, sound, and one for each result; the first is shipped."""
 _NEAR = 4
 """Half of the wrong results are off by at most that."""
 
@@ -54,11 +54,11 @@ class Checked:
     worth: NDArray[np.float32]
     """[B, n - 1]: 0 or 1 after each line."""
     known: NDArray[np.bool_]
-    """[B, n - 1]: where that is certain."""
+    """[B, n - 1]: True if that is certain."""
     solvable: NDArray[np.float32]
-    """[B, n]: 1 where the target can still be reached, at the prompt and after each line."""
+    """[B, n]: 1 if the target can still be reached, at the prompt and after each line."""
     decided: NDArray[np.bool_]
-    """[B, n]: where ``solvable`` was worked out: with few enough numbers left."""
+    """[B, n]: True if ``solvable`` was worked out, with few enough numbers left."""
     lines: Lines
     """[B, n - 1]: each line by itself."""
 
@@ -95,7 +95,8 @@ def plant_faults(numbers: Ints, steps: Ints, rng: np.random.Generator, exact_fro
 def _solvable(
     numbers: Ints, steps: Ints, targets: Ints, exact_from: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return whether the targets can be reached before the first and after each line, and where that was worked out."""
+    """Return whether the targets can be reached before the first and after each line, and for which of them that was
+    worked out."""
     rows, count = numbers.shape
     solvable, decided = np.ones((rows, count), dtype=np.float32), np.zeros((rows, count), dtype=bool)
     for at, left in enumerate(states(numbers, steps)):
@@ -105,7 +106,7 @@ def _solvable(
 
 
 def _plant(numbers: Ints, steps: Ints, kind: Ints, line: Ints, rng: np.random.Generator) -> None:
-    """Change ``steps`` in place: a fault of each row's ``kind`` in its ``line``, where there can be one."""
+    """Change ``steps`` in place: a fault of each row's ``kind`` in its ``line``, if there can be one."""
     at = np.arange(len(steps))
     a, op, b, c = steps[at, line].T
     near = rng.random(len(c)) < 0.5
@@ -128,7 +129,7 @@ def _plant(numbers: Ints, steps: Ints, kind: Ints, line: Ints, rng: np.random.Ge
 def _stranger(
     numbers: Ints, steps: Ints, line: Ints, rng: np.random.Generator
 ) -> tuple[Ints, NDArray[np.bool_]]:
-    """Return a number for each row, one used up before ``line`` where there is one, and whether it is not there."""
+    """Return a number for each row, one used up before ``line`` if there is one, and whether it is not there."""
     rows = len(steps)
     before = (np.arange(steps.shape[1]) < line[:, None])[..., None]
     spent = numbers[np.arange(rows), rng.integers(0, numbers.shape[1], rows)]
@@ -141,7 +142,7 @@ def _stranger(
 
 
 def _carry_on(steps: Ints, line: Ints, chosen: NDArray[np.bool_], result: Ints) -> None:
-    """Give ``line`` of the chosen rows another result, and work out the lines that use it, where they stay legal."""
+    """Give ``line`` of the chosen rows another result, and work out the lines that use it, if they stay legal."""
     rows = np.flatnonzero(chosen)
     old, new = steps[rows, line[rows], 3].copy(), result[rows].copy()
     steps[rows, line[rows], 3] = new
@@ -174,7 +175,7 @@ def verification_loss(model: TinyLlama, checked: Checked) -> Tensor:
 
 
 ASKED = (3, 5)
-"""Of a line's six tokens, where the network is asked: at `=` for the result, at the line's end for the rest."""
+"""Places in a line's six tokens at which the network is asked: `=` for the result, the line's end for the rest."""
 
 
 def lines_loss(outputs: Tensor, lines: Lines) -> Tensor:

@@ -120,7 +120,7 @@ class Walks:
     def _widen(self, numbers: Ints) -> Ints:
         """Return numbers with half of them replaced by ones from 0 to 199, small ones more often.
 
-        Two or three numbers stand for the end of a longer problem, where results of earlier steps are left.
+        Two or three numbers stand for the end of a longer problem, at which results of earlier steps are left.
         """
         wide = np.exp(self._rng.random(numbers.shape) * np.log(MAX_RESULT + 1)).astype(np.int64) - 1
         wide = np.where(self._rng.random(numbers.shape) < 0.02, 0, np.clip(wide + 1, 0, MAX_RESULT))
@@ -141,7 +141,7 @@ def _walk(numbers: Ints, rng: np.random.Generator) -> Ints:
         c = np.choose(op, [a + b, a - b, a * b, quotient])
         steps.append(np.stack([a, op, b, c], axis=1))
         left[at, i] = c
-        # the last place goes: j takes what it holds, which is the result where i is that place
+        # the last place goes: j takes what it holds, which is the result if i is that place
         left[at, j] = left[:, size - 1]
     return np.stack(steps, axis=1)
 

@@ -1,4 +1,5 @@
-"""What is compared, from one TOML file: arms that differ in their search and their objective, and in nothing else."""
+"""Settings of a comparison, from one TOML file: arms that differ in their search and their objective, and in nothing
+else."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from ramify_trainer.learning.config import LearningConfig
 __all__ = ["Arm", "ArmRun", "CompareConfig", "SearchedConfig"]
 
 OF_EVERY_ARM = ("budget", "steps_per_round", "tokens_per_batch")
-"""What no arm may set for itself: it is what makes them comparable."""
+"""Settings that no arm may have for itself: they make the arms comparable."""
 
 
 class _Section(BaseModel):
@@ -29,7 +30,7 @@ class Arm(_Section):
     label: str
     """For people."""
     search: Mapping[str, Any]
-    """How its training problems are searched; the budget is everybody's."""
+    """Its searches of training problems; the budget is everybody's."""
     learning: Mapping[str, Any]
     """Its objective and what belongs to it; the rest is everybody's."""
     seeds: int = Field(default=1, ge=1)
@@ -58,7 +59,7 @@ class CompareConfig(FromBase):
     name: str = Field(default="compare", pattern=r"^[A-Za-z0-9_.-]{1,12}$")
     rounds: int = Field(default=5, ge=1)
     budget: Mapping[str, int] = Field(default={"tokens": 300})
-    """Of one search."""
+    """Budget of one search."""
     collect: CollectConfig = CollectConfig()
     """Its search is the arm's."""
     learning: LearningConfig = LearningConfig()
@@ -108,5 +109,5 @@ class ArmRun:
 
     @property
     def name(self) -> str:
-        """Of its folder and of its part of the log."""
+        """Name of its folder and of its part of the log."""
         return f"{self.arm.name}-{self.seed}"

@@ -1,4 +1,4 @@
-"""What an arm had come to after each round, kept on disk as soon as it is known; means over seeds; steps to a level."""
+"""Points: figures of an arm after each round, kept on disk as soon as they are known; means over seeds."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ class Point(BaseModel):
     training: dict[str, float] = {}
     """The learner's figures of this round."""
     seconds: float = 0.0
-    """Of this round, without what was measured."""
+    """Seconds of this round, measurements left out."""
 
 
 _POINTS = TypeAdapter(list[Point])
 
 
 def read(path: Path) -> list[Point]:
-    """An arm's points, the base first; none where it has not begun."""
+    """Return an arm's points, the base first; none if it has not begun."""
     return _POINTS.validate_json(path.read_bytes()) if path.exists() else []
 
 
 def keep(points: list[Point], path: Path) -> None:
-    """Durably, all or nothing."""
+    """Write an arm's points durably, all or nothing."""
     replace(path, _POINTS.dump_json(points, indent=1))
 
 
@@ -65,7 +65,7 @@ class Mean:
     mean_at_k: float
     searched: float
     seconds: float
-    """Of all rounds so far."""
+    """Seconds of all rounds so far."""
 
 
 def means(points: Sequence[Point]) -> list[Mean]:
@@ -99,7 +99,7 @@ def _mean(arm: str, round_: int, points: Sequence[Point]) -> Mean:
 
 def steps_to_reach(curve: Sequence[Mean], figure: Figure, level: float) -> float | None:
     """The optimizer steps at which an arm's curve first comes to `level`, straight lines between its rounds; None
-    where it never does."""
+    if it never does."""
     before: Mean | None = None
     for point in curve:
         here: float = getattr(point, figure)

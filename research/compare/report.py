@@ -24,7 +24,7 @@ FIGURES: Mapping[Figure, str] = {
 
 
 def markdown(config: CompareConfig, points: Sequence[Point]) -> str:
-    """Where every arm ended, the way there, and the steps that each needed for the others' accuracy."""
+    """Return tables of every arm's end, its way there, and the steps that each needed for the others' accuracy."""
     found = means(points)
     return "\n".join([*_ends(config, found), "", *_ways(config, found), "", *_reached(config, found), ""])
 

@@ -22,7 +22,7 @@ POINTS = "points.json"
 
 
 def compare(config: CompareConfig, out: Path, tell: PhaseProgress, only: Collection[str] = ()) -> list[Point]:
-    """Run what is left of every arm (of those named in `only`, where it names any), in `out`. All points there are.
+    """Run what is left of every arm in `out`, of those named in `only` if it names any. Return all points there are.
 
     Raises `TrainerError`, `ramify.weights.WeightsError` and `ramify_client.RamifyError`."""
     require_one_process("compare")
@@ -78,7 +78,7 @@ async def _rounds(config: CompareConfig, run: ArmRun, path: Path, loop: Loop) ->
 async def _measured(
     config: CompareConfig, run: ArmRun, loop: Loop, record: RoundRecord, before: Point | None
 ) -> Point:
-    """Raises `TrainerError` where the round's release is not the one that is served."""
+    """Raises `TrainerError` if the round's release is not the one that is served."""
     if before is not None and not record.promoted:
         raise TrainerError(
             f"{run.name}: round {record.round} is not served, so it cannot be compared: {record.reason}"
@@ -99,7 +99,7 @@ async def _measured(
 
 
 SECONDS = 600.0
-"""That one search may wait and take."""
+"""Seconds that one search may wait and take."""
 
 
 async def searched(client: AsyncClient, config: SearchedConfig, seed: int) -> float:
