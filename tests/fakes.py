@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ramify.search.protocols import EngineDead, GradingFailed, SampleAborted
-from ramify.search.records import Continuation, Draw, Finish, Score, Verdict
+from ramify.search.records import Continuation, Finish, Sampling, Score, Verdict
 
 END = 0
 Rule = Callable[[str], Mapping[str, float]]
@@ -48,30 +48,32 @@ class FakePolicy:
     die_after: int | None = None
     gate: asyncio.Event | None = None
     """When given, no request ends before it is set."""
-    requests: list[tuple[str, Draw]] = field(default_factory=list)
+    requests: list[tuple[str, Sampling, int]] = field(default_factory=list)
+    """The text that was continued, how, and how often."""
     running: int = 0
     most_running: int = 0
     generated: int = 0
     aborted: int = 0
 
-    async def sample(self, prefix: Sequence[int], draw: Draw, seeds: Sequence[int]) -> list[Continuation]:
+    async def sample(
+        self, prefix: Sequence[int], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Continuation]:
         if self.die_after is not None and len(self.requests) >= self.die_after:
             raise EngineDead("the fake engine was told to die")
         text = decode(prefix)
         assert text.startswith(self.prompt)
-        assert len(seeds) == draw.n
-        self.requests.append((text, draw))
+        self.requests.append((text, sampling, len(seeds)))
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
             await self._take_time()
         except asyncio.CancelledError:
             self.aborted += 1
-            self.generated += draw.n
-            raise SampleAborted(draw.n) from None
+            self.generated += len(seeds)
+            raise SampleAborted(len(seeds)) from None
         finally:
             self.running -= 1
-        steps = [self._one(text.removeprefix(self.prompt), draw, random.Random(seed)) for seed in seeds]
+        steps = self._draws(text.removeprefix(self.prompt), sampling, seeds)
         self.generated += sum(len(s.token_ids) for s in steps)
         return steps
 
@@ -93,13 +95,16 @@ class FakePolicy:
         for _ in range(self.jitter.randrange(4) if self.jitter else 1):
             await asyncio.sleep(0)
 
-    def _one(self, text: str, draw: Draw, rng: random.Random) -> Continuation:
+    def _draws(self, text: str, sampling: Sampling, seeds: Sequence[int]) -> list[Continuation]:
+        return [self._one(text, sampling, random.Random(seed)) for seed in seeds]
+
+    def _one(self, text: str, sampling: Sampling, rng: random.Random) -> Continuation:
         tokens: list[int] = []
         logprobs: list[float] = []
         said, finish = "", None
         while finish is None:
             choices = self.rule(text + said)
-            if draw.temperature == 0:
+            if sampling.temperature == 0:
                 chosen = max(choices, key=lambda c: choices[c])
             else:
                 (chosen,) = rng.choices(list(choices), list(choices.values()))
@@ -107,7 +112,7 @@ class FakePolicy:
                 tokens.append(token)
                 logprobs.append(math.log(choices[chosen]) if i == 0 else 0.0)
                 said += chr(token) if token != END else ""
-                finish = self._finish(token, said, len(tokens), draw)
+                finish = self._finish(token, said, len(tokens), sampling)
                 if finish:
                     break
         ends, at = [], 0
@@ -117,12 +122,12 @@ class FakePolicy:
         return Continuation(tuple(tokens), said, tuple(logprobs), tuple(ends), finish, "fake")
 
     @staticmethod
-    def _finish(token: int, said: str, length: int, draw: Draw) -> Finish | None:
+    def _finish(token: int, said: str, length: int, sampling: Sampling) -> Finish | None:
         if token == END:
             return "eos"
-        if any(said.endswith(stop) for stop in draw.stop):
+        if any(said.endswith(stop) for stop in sampling.stop):
             return "stop"
-        return "length" if length >= draw.max_tokens else None
+        return "length" if length >= sampling.max_tokens else None
 
 
 @dataclass

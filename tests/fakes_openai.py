@@ -10,7 +10,7 @@ from typing import Any
 
 from fakes import FakePolicy, decode, encode
 from ramify.search.protocols import SampleAborted
-from ramify.search.records import Continuation, Draw
+from ramify.search.records import Continuation, Sampling
 
 
 @dataclass
@@ -96,13 +96,13 @@ class FakePlain:
         prompts = self._prompts(body)
         cap = body.get("max_completion_tokens", body.get("max_tokens", body.get("max_output_tokens")))
         assert cap is not None  # vLLM too draws a token to score a prompt
-        draw = Draw(n=body.get("n", 1), max_tokens=max(1, cap), temperature=body.get("temperature", 1.0))
+        sampling = Sampling(max_tokens=max(1, cap), temperature=body.get("temperature", 1.0))
         seeds = random.Random(body.get("seed"))
         steps: list[Continuation] = []
         for prompt in prompts:
-            own = [seeds.randrange(1 << 32) for _ in range(draw.n)]
+            own = [seeds.randrange(1 << 32) for _ in range(body.get("n", 1))]
             try:
-                steps += await self.policy.sample(prompt, draw, own)
+                steps += await self.policy.sample(prompt, sampling, own)
             except SampleAborted:
                 raise asyncio.CancelledError from None
         assert len(steps) == sequences

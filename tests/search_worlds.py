@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import itertools
 import json
 import math
 import random
@@ -17,7 +16,7 @@ from fakes import FakePolicy, FakeScorer, FakeTask, Rule, encode, letters
 from ramify.search.builder import TreeBuilder
 from ramify.search.codec import check_structure, tree_from_dict, tree_to_dict
 from ramify.search.params import search_params
-from ramify.search.records import Action, BudgetLimits, Continuation, Draw, Sampling
+from ramify.search.records import Action, BudgetLimits, Continuation, Sampling
 from ramify.search.run import Progress, Search
 from ramify.search.tree import Node, Tree
 
@@ -46,19 +45,15 @@ class ListingPolicy(FakePolicy):
     """Leaves nothing to chance: draw i of a request takes the i-th of the texts that its rule allows next, and after
     that always the first."""
 
-    def _one(self, text: str, draw: Draw, rng: random.Random) -> Continuation:
-        self._turn = getattr(self, "_turn", itertools.cycle(range(draw.n)))
-        if self._left == 0:
-            self._turn, self._left = iter(range(draw.n)), draw.n
-        self._left -= 1
-        first = list(self.rule(text))[next(self._turn) % len(self.rule(text))]
+    def _draws(self, text: str, sampling: Sampling, seeds: Sequence[int]) -> list[Continuation]:
+        choices = list(self.rule(text))
+        return [self._listed(text, choices[i % len(choices)], sampling) for i in range(len(seeds))]
 
+    def _listed(self, text: str, first: str, sampling: Sampling) -> Continuation:
         def listed(answer: str) -> Mapping[str, float]:
             return {first if answer == text else next(iter(self.rule(answer))): 1.0}
 
-        return FakePolicy(listed, self.prompt)._one(text, draw, rng)
-
-    _left = 0
+        return FakePolicy(listed, self.prompt)._one(text, sampling, random.Random(0))
 
 
 def new_tree(

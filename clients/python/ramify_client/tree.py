@@ -146,7 +146,7 @@ class Origin(TypedDict):
 
 
 class Sampling(TypedDict):
-    """Parameters with which one answer is sampled."""
+    """Parameters with which one answer is sampled, or one continuation of it."""
 
     temperature: float
     """0 is greedy; otherwise logits are divided by it. [0, 2]"""
@@ -155,9 +155,10 @@ class Sampling(TypedDict):
     top_k: int
     """Most likely tokens kept; 0 keeps all."""
     max_tokens: int
-    """Cap on the tokens of one whole answer, from the end of the prompt. At least 1."""
+    """Cap on the tokens of one whole answer, from the end of the prompt; of a continuation, on its own. At
+    least 1."""
     stop: list[str]
-    """Strings that end an answer (they stay in its text)."""
+    """Strings that end it, matched on decoded text; they stay in its text."""
 
 
 class SearchParams(TypedDict):

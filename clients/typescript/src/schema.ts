@@ -2065,7 +2065,7 @@ export interface components {
         };
         /**
          * LoggedSampling
-         * @description Parameters with which one answer is sampled.
+         * @description Parameters with which one answer is sampled, or one continuation of it.
          */
         LoggedSampling: {
             /**
@@ -2085,12 +2085,12 @@ export interface components {
             top_k: number;
             /**
              * Max Tokens
-             * @description Cap on the tokens of one whole answer, from the end of the prompt. At least 1.
+             * @description Cap on the tokens of one whole answer, from the end of the prompt; of a continuation, on its own. At least 1.
              */
             max_tokens: number;
             /**
              * Stop
-             * @description Strings that end an answer (they stay in its text).
+             * @description Strings that end it, matched on decoded text; they stay in its text.
              */
             stop: string[];
         };

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ramify.search.params import search_params
-from ramify.search.records import BudgetLimits, Continuation, Draw, Finish, Sampling, Score, Verdict
+from ramify.search.records import BudgetLimits, Continuation, Finish, Sampling, Score, Verdict
 from ramify.search.run import Search
 from ramify.search.tree import Tree
 
@@ -95,10 +95,12 @@ async def _grow(search: str, nodes: int, seed: int) -> TreeCost:
 class InstantWorld:
     """A policy, a scorer and a task that take no time: what is left is the search's own cost."""
 
-    async def sample(self, prefix: Sequence[int], draw: Draw, seeds: Sequence[int]) -> list[Continuation]:
+    async def sample(
+        self, prefix: Sequence[int], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Continuation]:
         """Write what is left of five lines of seven random tokens."""
         await asyncio.sleep(0)
-        return [_continuation(prefix, draw, random.Random(seed)) for seed in seeds]
+        return [_continuation(prefix, sampling, random.Random(seed)) for seed in seeds]
 
     async def next_tokens(self, prefix: Sequence[int], k: int, temperature: float) -> list[Continuation]:
         raise TypeError("the scaling bench draws steps and paths only")
@@ -116,13 +118,13 @@ class InstantWorld:
         return Verdict(0.0, "not asked")
 
 
-def _continuation(prefix: Sequence[int], draw: Draw, rng: random.Random) -> Continuation:
+def _continuation(prefix: Sequence[int], sampling: Sampling, rng: random.Random) -> Continuation:
     done = sum(token == DELIMITER for token in prefix)
     tokens: list[int] = []
     for _ in range(LINES - done):
         tokens += [10 + rng.randrange(BRANCHING), *([9] * (LINE - 2)), DELIMITER]
-    stopped = "\n" in draw.stop and done < LINES
-    tokens = (tokens[:LINE] if stopped else [*tokens, END])[: draw.max_tokens]
+    stopped = "\n" in sampling.stop and done < LINES
+    tokens = (tokens[:LINE] if stopped else [*tokens, END])[: sampling.max_tokens]
     text = "".join("\n" if t == DELIMITER else "" if t == END else chr(t + 60) for t in tokens)
     ends, at = [], 0
     for token in tokens:

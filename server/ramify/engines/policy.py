@@ -11,7 +11,7 @@ from ramify.engines.limiter import EngineLimiter
 from ramify.engines.ports import Engine, RawSample, SampleParams, SampleRequest
 from ramify.engines.tokenizer import Tokenizer
 from ramify.search.protocols import SampleAborted
-from ramify.search.records import Continuation, Draw, Finish
+from ramify.search.records import Continuation, Finish, Sampling
 
 
 class VllmPolicy:
@@ -48,20 +48,20 @@ class VllmPolicy:
         self._limiter = limiter
         self._params = lru_cache(1024)(self._make_params)
 
-    async def sample(self, prefix: Sequence[int], draw: Draw, seeds: Sequence[int]) -> list[Continuation]:
-        """Draw `draw.n` independent continuations. Raises `SampleAborted`, `EngineDead` or an `EngineError`.
+    async def sample(
+        self, prefix: Sequence[int], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Continuation]:
+        """Draw a continuation for each seed. Raises `SampleAborted`, `EngineDead` or an `EngineError`.
 
         The count of `SampleAborted` leaves out what the step computed in which the engine heard of it."""
-        if len(seeds) != draw.n:
-            raise ValueError(f"{draw.n} draws need as many seeds, not {len(seeds)}")
         prompt = list(prefix)
-        params = self._params(draw)
-        if self.seeded and draw.temperature > 0:
+        params = self._params(sampling)
+        if self.seeded and sampling.temperature > 0:
             requests = [SampleRequest(prompt, params, seed) for seed in seeds]
         else:
-            requests = [SampleRequest(prompt, params)] * draw.n
+            requests = [SampleRequest(prompt, params)] * len(seeds)
         try:
-            taken = await self._limiter.acquire(draw.n)
+            taken = await self._limiter.acquire(len(seeds))
         except asyncio.CancelledError:
             raise SampleAborted(0) from None
         try:
@@ -100,13 +100,13 @@ class VllmPolicy:
             finish = "eos" if tokens[-1] in self._tokenizer.eos_ids else "stop"
         return Continuation(tokens, text, tuple(drawn.logprobs), ends, finish, release)
 
-    def _make_params(self, draw: Draw) -> SampleParams:
-        tokens = self._tokenizer.stop_tokens(draw.stop)
+    def _make_params(self, sampling: Sampling) -> SampleParams:
+        tokens = self._tokenizer.stop_tokens(sampling.stop)
         return SampleParams(
-            max_tokens=draw.max_tokens,
-            temperature=draw.temperature,
-            top_p=draw.top_p,
-            top_k=draw.top_k,
-            stop=draw.stop if tokens is None else (),
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            stop=sampling.stop if tokens is None else (),
             stop_tokens=tokens or (),
         )

@@ -11,8 +11,8 @@ token ids, a scorer judges them, and a task tells answers apart::
 
 
     class Digits:  # the policy: it writes four random digits, a token each
-        async def sample(self, prefix, draw, seeds):
-            return [self.write(random.Random(seed), 5 - len(prefix), draw.max_tokens) for seed in seeds]
+        async def sample(self, prefix, sampling, seeds):
+            return [self.write(random.Random(seed), 5 - len(prefix), sampling.max_tokens) for seed in seeds]
 
         def write(self, rng, left, most):
             n = min(left, most)
@@ -79,7 +79,6 @@ from ramify.search.records import (
     Answer,
     BudgetLimits,
     Continuation,
-    Draw,
     Sampling,
     Score,
     SearchParams,
@@ -94,7 +93,6 @@ __all__ = [
     "Answer",
     "BudgetLimits",
     "Continuation",
-    "Draw",
     "EngineDead",
     "GradingFailed",
     "Node",

@@ -12,7 +12,7 @@ from ramify.search.builder import TreeBuilder
 from ramify.search.cutting import SampledAction, cut, first_stop
 from ramify.search.plans import Hurdle, Plan, PlanCost, PlanKind, PlanResult
 from ramify.search.protocols import GradingFailed, Policy, SampleAborted, Scorer, Task
-from ramify.search.records import Continuation, Draw, Terminal
+from ramify.search.records import Continuation, Sampling, Terminal
 from ramify.search.tree import Node, derive_seed
 
 
@@ -47,17 +47,16 @@ class Evaluator:
         if plan.kind == "token":
             drawn = await self._next_tokens(plan, cost)
         elif plan.kind == "step":
-            drawn = await self._sample(
-                plan.node, self._step_draw(plan.n, plan.tokens), [*place, "step"], cost
-            )
+            how = self._step_sampling(plan.tokens)
+            drawn = await self._sample(plan.node, plan.n, how, [*place, "step"], cost)
         else:
-            drawn = await self._sample(plan.node, self._end_draw(plan.n, plan.tokens), [*place, "end"], cost)
+            how = self._end_sampling(plan.tokens)
+            drawn = await self._sample(plan.node, plan.n, how, [*place, "end"], cost)
         samples = [self._actions(plan.node, one, plan.kind) for one in drawn]
         rollout = None
         if plan.rollout_tokens:
-            (end,) = await self._sample(
-                plan.node, self._end_draw(1, plan.rollout_tokens), [*place, "end"], cost
-            )
+            how = self._end_sampling(plan.rollout_tokens)
+            (end,) = await self._sample(plan.node, 1, how, [*place, "end"], cost)
             rollout = self._actions(plan.node, end, "path")
         return await self._judge(plan.node, samples, rollout, cost)
 
@@ -68,8 +67,8 @@ class Evaluator:
         at, line = plan.node, list[SampledAction]()
         while True:
             left = plan.tokens - (at.length - plan.node.length)
-            step = self._step_draw(1, min(self.tree.params.action.max_tokens, left))
-            (one,) = await self._sample(at, step, [*place, "on", len(line)], cost)
+            step = self._step_sampling(min(self.tree.params.action.max_tokens, left))
+            (one,) = await self._sample(at, 1, step, [*place, "on", len(line)], cost)
             line += self._actions(at, one, "step")
             result = await self._judge(plan.node, [line], None, cost)
             (line,) = result.samples
@@ -100,31 +99,31 @@ class Evaluator:
 
     # -- drawing -------------------------------------------------------------------------------------------------
 
-    def _step_draw(self, n: int, max_tokens: int) -> Draw:
-        """`n` draws of one action."""
+    def _step_sampling(self, max_tokens: int) -> Sampling:
+        """Sample one action."""
         action, sampling = self.tree.params.action, self.tree.sampling
         stops = (*action.stop, *sampling.stop) if action.kind == "step" else sampling.stop
-        return replace(self._end_draw(n, max_tokens), stop=tuple(dict.fromkeys(stops)))
+        return replace(sampling, max_tokens=max_tokens, stop=tuple(dict.fromkeys(stops)))
 
-    def _end_draw(self, n: int, max_tokens: int) -> Draw:
-        """`n` draws to the end of the answer."""
-        s = self.tree.sampling
-        stops = tuple(dict.fromkeys(s.stop))
-        return Draw(n, max_tokens, temperature=s.temperature, top_p=s.top_p, top_k=s.top_k, stop=stops)
+    def _end_sampling(self, max_tokens: int) -> Sampling:
+        """Sample to the end of the answer."""
+        sampling = self.tree.sampling
+        return replace(sampling, max_tokens=max_tokens, stop=tuple(dict.fromkeys(sampling.stop)))
 
     async def _sample(
-        self, at: Node, draw: Draw, place: Sequence[int | str], cost: PlanCost
+        self, at: Node, n: int, sampling: Sampling, place: Sequence[int | str], cost: PlanCost
     ) -> list[Continuation]:
-        seeds = [derive_seed(self.tree.seed, "draw", *place, i) for i in range(draw.n)]
+        """Draw `n` continuations of `at`."""
+        seeds = [derive_seed(self.tree.seed, "draw", *place, i) for i in range(n)]
         try:
-            drawn = await self.policy.sample(self.tree.sequence(at), draw, seeds)
+            drawn = await self.policy.sample(self.tree.sequence(at), sampling, seeds)
         except SampleAborted as aborted:
             cost.tokens += aborted.tokens
             raise
         cost.tokens += sum(len(one.token_ids) for one in drawn)
-        if len(drawn) != draw.n:
-            raise RuntimeError(f"the policy gave {len(drawn)} continuations in place of {draw.n}")
-        _check(drawn, draw.max_tokens)
+        if len(drawn) != n:
+            raise RuntimeError(f"the policy gave {len(drawn)} continuations in place of {n}")
+        _check(drawn, sampling.max_tokens)
         return drawn
 
     async def _next_tokens(self, plan: Plan, cost: PlanCost) -> list[Continuation]:

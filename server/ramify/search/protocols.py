@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from ramify.search.records import Continuation, Draw, Score, Verdict
+from ramify.search.records import Continuation, Sampling, Score, Verdict
 
 
 class EngineDead(RuntimeError):
@@ -27,9 +27,13 @@ class Policy(Protocol):
     Both calls free their engine work when cancelled and may raise `EngineDead`.
     """
 
-    async def sample(self, prefix: Sequence[int], draw: Draw, seeds: Sequence[int]) -> list[Continuation]:
-        """Draw `draw.n` independent continuations of `prefix` (token ids, prompt included); `seeds` has one
-        64-bit seed for each. Cancelled, it raises `SampleAborted` with the tokens it had generated."""
+    async def sample(
+        self, prefix: Sequence[int], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Continuation]:
+        """Draw one continuation of `prefix` (token ids, prompt included) for each of `seeds`, which have 64 bits. They
+        are independent, and each has at most `sampling.max_tokens` tokens.
+
+        Cancelled, it raises `SampleAborted` with the number of tokens that it had generated."""
         ...
 
     async def next_tokens(self, prefix: Sequence[int], k: int, temperature: float) -> list[Continuation]:

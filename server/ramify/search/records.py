@@ -66,7 +66,7 @@ def param(
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Parameters with which one answer is sampled."""
+    """Parameters with which one answer is sampled, or one continuation of it."""
 
     temperature: float = 1.0
     """0 is greedy; otherwise logits are divided by it. [0, 2]"""
@@ -75,9 +75,9 @@ class Sampling:
     top_k: int = 0
     """Most likely tokens kept; 0 keeps all."""
     max_tokens: int = 64
-    """Cap on the tokens of one whole answer, from the end of the prompt. At least 1."""
+    """Cap on the tokens of one whole answer, from the end of the prompt; of a continuation, on its own. At least 1."""
     stop: tuple[str, ...] = ()
-    """Strings that end an answer (they stay in its text)."""
+    """Strings that end it, matched on decoded text; they stay in its text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,21 +208,6 @@ class Origin:
     """The answer as far as that node, from the first prompt of all; it opens every answer of this tree."""
     tokens: int
     """Tokens of this tree's prompt that are that answer's. They cost this search nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """One request to the policy."""
-
-    n: int
-    """Independent continuations."""
-    max_tokens: int
-    """Cap on each."""
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    stop: tuple[str, ...] = ()
-    """Strings that end a continuation; matched on decoded text, kept in it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,6 +189,6 @@ async def test_28_parameters_of_requests_at_once_do_not_mix(world: World) -> Non
         assert len(reply["candidates"]) <= i + 1
 
     await asyncio.gather(*(asked(i) for i in range(8)))
-    assert {draw.temperature for _, draw in world.engines.policy.requests} == {
+    assert {sampling.temperature for _, sampling, _ in world.engines.policy.requests} == {
         0.1 * (i + 1) for i in range(8)
     }

@@ -67,7 +67,7 @@ async def test_a_search_at_temperature_0_is_refused_by_name_and_costs_nothing(wo
 async def test_one_greedy_answer_is_one_draw(world: World) -> None:
     search = {"algorithm": "best_of_n", "budget": {"simulations": 1}}
     reply = (await world.search(search=search, sampling={"temperature": 0})).json()
-    assert [(text, draw.n, draw.temperature) for text, draw in world.engines.policy.requests] == [
+    assert [(text, n, sampling.temperature) for text, sampling, n in world.engines.policy.requests] == [
         (PROMPT, 1, 0)
     ]
     assert reply["usage"]["completion_tokens"] == 7
@@ -79,7 +79,7 @@ async def test_openais_clients_send_0_by_habit_and_their_search_draws_at_the_def
 ) -> None:
     reply = (await ask(world, route, temperature=0, search={"budget": {"simulations": 20}})).json()
     assert reply["ramify"]["temperature"] == 1.0
-    assert {draw.temperature for _, draw in world.engines.policy.requests} == {1.0}
+    assert {sampling.temperature for _, sampling, _ in world.engines.policy.requests} == {1.0}
     (row,) = await world.logged()
     assert row.n_nodes > 20
 
@@ -89,7 +89,7 @@ async def test_a_search_that_is_greedy_in_itself_stays_so_on_openais_routes(worl
     search = {"algorithm": "best_of_n", "budget": {"simulations": 1}}
     reply = (await ask(world, route, temperature=0, search=search)).json()
     assert reply["ramify"]["temperature"] == 0
-    assert [draw.temperature for _, draw in world.engines.policy.requests] == [0]
+    assert [sampling.temperature for _, sampling, _ in world.engines.policy.requests] == [0]
 
 
 async def test_a_search_told_what_is_right_ends_with_the_first_right_answer(world: World) -> None:

@@ -7,17 +7,17 @@ import sys
 from pathlib import Path
 
 from ramify.engines import EngineConfig, Engines
-from ramify.search.records import Draw
+from ramify.search.records import Sampling
 
 
 async def serve(policy: str, value: str) -> None:
     engines = await Engines.start(EngineConfig(Path(policy), Path(value), compile=False))
     prompt = engines.tokenizer.encode("3 5 7 8 to 24\n")
-    draw = Draw(n=8, max_tokens=200)
+    sampling = Sampling(max_tokens=200)
     first = True
     while not engines.dead.is_set():
         await asyncio.gather(
-            engines.policy.sample(prompt, draw, range(8)), engines.scorer.score([prompt] * 8)
+            engines.policy.sample(prompt, sampling, range(8)), engines.scorer.score([prompt] * 8)
         )
         if first:
             print(*engines.pids, flush=True)

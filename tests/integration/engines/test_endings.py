@@ -28,7 +28,7 @@ from ramify.engines import (
     SampleRequest,
 )
 from ramify.search.protocols import EngineDead, SampleAborted
-from ramify.search.records import Draw
+from ramify.search.records import Sampling
 
 HOST = Path(__file__).with_name("host.py")
 
@@ -143,10 +143,10 @@ def test_a_hung_engine_keeps_no_deadline_waiting_and_counts_as_dead_once_it_is_g
         hung = psutil.Process(engines.pids[0])
         try:
             prompt = engines.tokenizer.encode("3 5 7 8 to 24\n")
-            await engines.policy.sample(prompt, Draw(n=1, max_tokens=4), [1])
+            await engines.policy.sample(prompt, Sampling(max_tokens=4), [1])
             hung.suspend()
             drawing = [
-                asyncio.create_task(engines.policy.sample(prompt, Draw(n=2, max_tokens=64), [i, 7]))
+                asyncio.create_task(engines.policy.sample(prompt, Sampling(max_tokens=64), [i, 7]))
                 for i in (2, 3)
             ]
             with pytest.raises(TimeoutError):
@@ -191,7 +191,7 @@ def test_the_death_of_an_engine_reaches_those_who_wait_and_those_who_come_later(
             assert "policy engine's process" in engines.dead_reason
             assert "code -9" in engines.dead_reason
             with pytest.raises(EngineDead, match="code -9"):
-                await engines.policy.sample(prompt, Draw(n=1, max_tokens=4), [1])
+                await engines.policy.sample(prompt, Sampling(max_tokens=4), [1])
             with pytest.raises(EngineDead):
                 await engines.probe(5.0)
             assert len(await engines.scorer.score([prompt])) == 1, "the other one still works"
@@ -216,7 +216,7 @@ def test_an_engine_that_hangs_fails_its_probe(paths: tuple[Path, Path], scratch:
                     await engines.probe(1.0)
                 engine = engines.by_role["policy"]
                 left = engine.unfinished
-                waiting = asyncio.create_task(engines.policy.sample([1], Draw(n=2, max_tokens=4), [1, 2]))
+                waiting = asyncio.create_task(engines.policy.sample([1], Sampling(max_tokens=4), [1, 2]))
                 await until(lambda: engine.unfinished == left + 2)
                 waiting.cancel()
                 await asyncio.sleep(0)

@@ -8,7 +8,7 @@ from fixtures_engines import LiveEngines, until
 from ramify.api.openai.fields import to_vllm
 from ramify.bench.recording import recorded, replay
 from ramify.engines import Engines, EngineStartFailed, SampleParams, SampleRequest
-from ramify.search.records import Continuation, Draw
+from ramify.search.records import Continuation, Sampling
 
 PROMPT = "3 5 7 8 to 24\n"
 
@@ -41,7 +41,7 @@ def test_recorded_calls_are_replayed_with_their_lengths(live_engines: LiveEngine
     prefix = engines.tokenizer.encode(PROMPT)
 
     async def work() -> list[Continuation]:
-        drawn = await engines.policy.sample(prefix, Draw(n=3, max_tokens=20, stop=("\n",)), [1, 2, 3])
+        drawn = await engines.policy.sample(prefix, Sampling(max_tokens=20, stop=("\n",)), [1, 2, 3])
         await engines.policy.next_tokens(prefix, 4, 1.0)
         await engines.scorer.score([prefix, [*prefix, *drawn[0].token_ids]])
         return drawn

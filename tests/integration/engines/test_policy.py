@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from fixtures_engines import LiveEngines, until
 from ramify.engines import Engines, RequestRefused, SampleParams, SampleRequest
 from ramify.search.protocols import SampleAborted
-from ramify.search.records import Continuation, Draw
+from ramify.search.records import Continuation, Sampling
 
 PROMPT = "3 5 7 8 to 24\n"
 TOLERANCE = 1e-4
@@ -34,8 +34,10 @@ def logprobs_of(scaled: torch.Tensor, tokens: tuple[int, ...]) -> list[float]:
     return [float(row[t]) for row, t in zip(scaled.log_softmax(-1), tokens, strict=True)]
 
 
-def sample(live: LiveEngines, draw: Draw, seeds: list[int], prompt: str = PROMPT) -> list[Continuation]:
-    return live.run(live.engines.policy.sample(live.engines.tokenizer.encode(prompt), draw, seeds))
+def sample(
+    live: LiveEngines, sampling: Sampling, seeds: list[int], prompt: str = PROMPT
+) -> list[Continuation]:
+    return live.run(live.engines.policy.sample(live.engines.tokenizer.encode(prompt), sampling, seeds))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6, 1.7])
@@ -43,7 +45,7 @@ def test_behaviour_log_probabilities_are_those_of_the_distribution_sampled_from(
     live_engines: LiveEngines, engines: Engines, reference: torch.nn.Module, temperature: float
 ) -> None:
     prefix = engines.tokenizer.encode(PROMPT)
-    for step in sample(live_engines, Draw(n=8, max_tokens=24, temperature=temperature), list(range(8))):
+    for step in sample(live_engines, Sampling(max_tokens=24, temperature=temperature), list(range(8))):
         expected = logprobs_of(logits(reference, prefix, step.token_ids) / temperature, step.token_ids)
         assert step.logprobs == pytest.approx(expected, abs=TOLERANCE / min(1, temperature))
         assert len(step.logprobs) == len(step.token_ids) == len(step.ends)
@@ -54,7 +56,7 @@ def test_truncation_is_part_of_that_distribution(
     live_engines: LiveEngines, engines: Engines, reference: torch.nn.Module
 ) -> None:
     prefix = engines.tokenizer.encode(PROMPT)
-    for step in sample(live_engines, Draw(n=8, max_tokens=16, top_k=3), list(range(8))):
+    for step in sample(live_engines, Sampling(max_tokens=16, top_k=3), list(range(8))):
         rows = logits(reference, prefix, step.token_ids)
         for row, token, logprob in zip(rows, step.token_ids, step.logprobs, strict=True):
             kept = row.topk(3)
@@ -63,7 +65,7 @@ def test_truncation_is_part_of_that_distribution(
 
 
 def test_a_nucleus_of_nothing_but_the_likeliest_has_probability_one(live_engines: LiveEngines) -> None:
-    (step,) = sample(live_engines, Draw(n=1, max_tokens=8, top_p=1e-6), [1])
+    (step,) = sample(live_engines, Sampling(max_tokens=8, top_p=1e-6), [1])
     assert step.logprobs == pytest.approx([0.0] * len(step.logprobs), abs=1e-6)
 
 
@@ -71,7 +73,7 @@ def test_greedy_draws_report_log_probabilities_of_temperature_one(
     live_engines: LiveEngines, engines: Engines, reference: torch.nn.Module
 ) -> None:
     prefix = engines.tokenizer.encode(PROMPT)
-    first, second = sample(live_engines, Draw(n=2, max_tokens=16, temperature=0.0), [1, 2])
+    first, second = sample(live_engines, Sampling(max_tokens=16, temperature=0.0), [1, 2])
     assert first == second
     rows = logits(reference, prefix, first.token_ids)
     assert first.logprobs == pytest.approx(logprobs_of(rows, first.token_ids), abs=TOLERANCE)
@@ -96,11 +98,11 @@ def test_next_tokens_are_the_likeliest_with_their_exact_log_probabilities(
 def test_each_draw_follows_its_own_seed_and_neighbouring_seeds_do_not_share_streams(
     live_engines: LiveEngines,
 ) -> None:
-    draw = Draw(n=4, max_tokens=16, temperature=1.5)
-    one = sample(live_engines, draw, [11, 12, 13, 11])
+    sampling = Sampling(max_tokens=16, temperature=1.5)
+    one = sample(live_engines, sampling, [11, 12, 13, 11])
     assert one[0] == one[3]
     assert len({step.token_ids for step in one}) == 3
-    two = sample(live_engines, draw, [12, 13, 14, 2**63 + 11])
+    two = sample(live_engines, sampling, [12, 13, 14, 2**63 + 11])
     assert [step.token_ids for step in two[:2]] == [step.token_ids for step in one[1:3]]
 
 
@@ -109,15 +111,15 @@ def test_seeds_hold_in_batches_that_mix_greedy_and_other_requests(
 ) -> None:
     """vllm#51226 said that they did not, on a CPU."""
     prefix = engines.tokenizer.encode(PROMPT)
-    draw = Draw(n=2, max_tokens=8)
-    alone = sample(live_engines, draw, [21, 22])
+    sampling = Sampling(max_tokens=8)
+    alone = sample(live_engines, sampling, [21, 22])
 
     async def crowded() -> list[Continuation]:
         others = [
-            engines.policy.sample(prefix, Draw(n=3, max_tokens=40, temperature=t, top_p=p), [1, 2, 3])
+            engines.policy.sample(prefix, Sampling(max_tokens=40, temperature=t, top_p=p), [1, 2, 3])
             for t, p in ((0.0, 1.0), (1.0, 1.0), (0.7, 0.9))
         ]
-        return (await asyncio.gather(engines.policy.sample(prefix, draw, [21, 22]), *others))[0]
+        return (await asyncio.gather(engines.policy.sample(prefix, sampling, [21, 22]), *others))[0]
 
     # bfloat16 sums depend on the batch's shape: a token may differ where two were nearly level, not more
     same = sum(
@@ -127,7 +129,7 @@ def test_seeds_hold_in_batches_that_mix_greedy_and_other_requests(
 
 
 def test_a_stop_string_ends_a_draw_and_stays_in_its_text(live_engines: LiveEngines) -> None:
-    stopped = sample(live_engines, Draw(n=16, max_tokens=60, stop=("\n",)), list(range(16)))
+    stopped = sample(live_engines, Sampling(max_tokens=60, stop=("\n",)), list(range(16)))
     for step in stopped:
         assert step.text.count("\n") == (step.finish == "stop")
         assert step.text.endswith("\n") == (step.finish == "stop")
@@ -138,8 +140,8 @@ def test_a_stop_string_ends_a_draw_and_stays_in_its_text(live_engines: LiveEngin
 def test_stop_tokens_and_matching_on_text_end_draws_alike(
     live_engines: LiveEngines, engines: Engines
 ) -> None:
-    draw = Draw(n=16, max_tokens=60, stop=("\n",))
-    by_token = sample(live_engines, draw, list(range(16)))
+    sampling = Sampling(max_tokens=60, stop=("\n",))
+    by_token = sample(live_engines, sampling, list(range(16)))
     text = SampleParams(max_tokens=60, temperature=1.0, stop=("\n",))
     prefix = engines.tokenizer.encode(PROMPT)
     requests = [SampleRequest(prefix, text, seed) for seed in range(16)]
@@ -151,12 +153,7 @@ def test_stop_tokens_and_matching_on_text_end_draws_alike(
 def test_a_prompt_that_is_too_long_is_refused_by_name(live_engines: LiveEngines, engines: Engines) -> None:
     prompt = [engines.tokenizer.a_token] * (engines.max_model_len + 1)
     with pytest.raises(RequestRefused, match="longer than the maximum model length"):
-        live_engines.run(engines.policy.sample(prompt, Draw(n=2, max_tokens=4), [1, 2]))
-
-
-def test_as_many_seeds_as_draws_are_asked_for(live_engines: LiveEngines) -> None:
-    with pytest.raises(ValueError, match="2 draws need as many seeds, not 1"):
-        sample(live_engines, Draw(n=2, max_tokens=4), [1])
+        live_engines.run(engines.policy.sample(prompt, Sampling(max_tokens=4), [1, 2]))
 
 
 def test_a_cancelled_draw_frees_the_engine_within_a_second_and_says_what_it_had_generated(
@@ -171,7 +168,7 @@ def test_a_cancelled_draw_frees_the_engine_within_a_second_and_says_what_it_had_
     async def go() -> tuple[int, float, list[Continuation]]:
         loop = asyncio.get_running_loop()
         doomed = asyncio.create_task(engine.generate([forever] * 3))
-        bystander = asyncio.create_task(engines.policy.sample(prefix, Draw(n=1, max_tokens=40), [1]))
+        bystander = asyncio.create_task(engines.policy.sample(prefix, Sampling(max_tokens=40), [1]))
         begun = engine.stats.steps
         await until(lambda: engine.stats.steps >= begun + 20)
         began = loop.time()
@@ -198,7 +195,7 @@ def test_a_draw_cancelled_while_it_waits_has_generated_nothing(
     async def go() -> int:
         limiter = engines.policy._limiter
         taken = await limiter.acquire(limiter.limit)
-        waiting = asyncio.create_task(engines.policy.sample(prefix, Draw(n=2, max_tokens=4), [1, 2]))
+        waiting = asyncio.create_task(engines.policy.sample(prefix, Sampling(max_tokens=4), [1, 2]))
         await until(lambda: limiter.waiting)
         waiting.cancel()
         with pytest.raises(SampleAborted) as aborted:
@@ -214,6 +211,6 @@ def test_draws_are_independent_of_what_else_runs(live_engines: LiveEngines, engi
     """Frequencies of the first token over many draws agree with its probabilities."""
     (likeliest, *_) = live_engines.run(engines.policy.next_tokens(engines.tokenizer.encode(PROMPT), 1, 1.0))
     p, n = math.exp(likeliest.logprobs[0]), 600
-    drawn = sample(live_engines, Draw(n=n, max_tokens=1), [7919 * i for i in range(n)])
+    drawn = sample(live_engines, Sampling(max_tokens=1), [7919 * i for i in range(n)])
     hits = sum(step.token_ids == likeliest.token_ids for step in drawn)
     assert abs(hits - n * p) <= 4 * math.sqrt(n * p * (1 - p)) + 1

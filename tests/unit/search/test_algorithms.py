@@ -52,7 +52,7 @@ def test_a_finished_answer_leaves_the_beam():
                 beam_width=2, sampling=Sampling(stop=("x\n",)), budget=BudgetLimits(simulations=3))  # fmt: skip
     assert texts([n for n in found.tree.children(found.tree.root) if n.expanded]) == ["a", "b"]
     assert not found.at("x\n").children
-    assert not any(text.endswith("x\n") for text, _ in found.policy.requests)
+    assert not any(text.endswith("x\n") for text, _, _ in found.policy.requests)
 
 
 def test_subtrees_of_dvts_never_compete():
@@ -60,7 +60,7 @@ def test_subtrees_of_dvts_never_compete():
     found = ran(
         value=first, policy=listing(9), algorithm="dvts", beam_width=2, budget=BudgetLimits(simulations=5)
     )
-    asked = [(text.removeprefix("?\n").replace("\n", ""), draw.n) for text, draw in found.policy.requests[:5]]
+    asked = [(text.removeprefix("?\n").replace("\n", ""), n) for text, _, n in found.policy.requests[:5]]
     assert asked == [("", 8), ("a", 4), ("b", 4), ("aa", 4), ("ba", 4)]
 
 
@@ -73,7 +73,7 @@ def test_dfs_goes_deep_first_and_prunes_below_the_threshold():
         action=Action(max_tokens=2),
         budget=BudgetLimits(simulations=7),
     )
-    order = [text.removeprefix("?\n").replace("\n", "") for text, _ in found.policy.requests]
+    order = [text.removeprefix("?\n").replace("\n", "") for text, _, _ in found.policy.requests]
     assert order == ["", "a", "aa", "ab", "ac", "b", "ba"]
     assert [n.pruned for n in found.tree.children(found.tree.root)] == [False, False, False, True]
 

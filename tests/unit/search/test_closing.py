@@ -160,7 +160,7 @@ def test_no_request_asks_for_a_last_step_that_is_certain_and_known():
     # every node at depth 1 has one continuation, known since the draw that brought it: all requests are the prompt's
     found = ran(one_letter, algorithm="mcts", width=2, budget=BudgetLimits(simulations=20), **ONE_AT_A_TIME)
     assert found.tree.stop_reason == "budget.simulations"
-    assert [text for text, _ in found.policy.requests] == ["?\n"] * 20
+    assert [text for text, _, _ in found.policy.requests] == ["?\n"] * 20
     check(found)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from fakes import FakePolicy, FakeScorer, FakeTask, letters
 from ramify.search.protocols import EngineDead
-from ramify.search.records import BudgetLimits, Continuation, Draw, Score
+from ramify.search.records import BudgetLimits, Continuation, Sampling, Score
 from ramify.search.run import Search
 from search_worlds import AB, check, replaced, world
 
@@ -77,18 +77,20 @@ class Spoiling(FakePolicy):
 
     how = ""
 
-    async def sample(self, prefix: Sequence[int], draw: Draw, seeds: Sequence[int]) -> list[Continuation]:
-        steps = await super().sample(prefix, draw, seeds)
+    async def sample(
+        self, prefix: Sequence[int], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Continuation]:
+        steps = await super().sample(prefix, sampling, seeds)
         if self.how == "too few":
             return steps[:-1]
         if self.how == "too many":
             return [*steps, steps[0]]
         if self.how == "too long":
-            size = draw.max_tokens + 1
+            size = sampling.max_tokens + 1
             long = replaced(steps[0], token_ids=(97,) * size, logprobs=(0.0,) * size, ends=(1,) * size)
-            return [long] * draw.n
+            return [long] * len(seeds)
         if self.how == "empty":
-            return [replaced(steps[0], token_ids=(), logprobs=(), ends=(), text="")] * draw.n
+            return [replaced(steps[0], token_ids=(), logprobs=(), ends=(), text="")] * len(seeds)
         return [replaced(step, logprobs=step.logprobs[:-1]) for step in steps]
 
 
@@ -117,7 +119,9 @@ async def test_a_policy_that_gives_what_was_not_asked_for_fails_the_search(how: 
 @pytest.mark.anyio
 async def test_a_request_dropped_by_the_engine_itself_is_an_error_and_no_cancellation():
     class Dropping(FakePolicy):
-        async def sample(self, prefix: Sequence[int], draw: Draw, seeds: Sequence[int]) -> list[Continuation]:
+        async def sample(
+            self, prefix: Sequence[int], sampling: Sampling, seeds: Sequence[int]
+        ) -> list[Continuation]:
             raise asyncio.CancelledError
 
     found = world(policy=Dropping(AB))

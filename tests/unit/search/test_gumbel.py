@@ -210,7 +210,7 @@ def test_gumbels_root_is_judged_by_a_rollout_where_rollouts_judge():
         budget=BudgetLimits(simulations=1),
     )
     step_draws, rollout = found.policy.requests
-    assert (step_draws[1].n, rollout[1].n) == (3, 1)
+    assert (step_draws[2], rollout[2]) == (3, 1)
     assert found.tree.root.visits == 1
     (completion,) = found.tree.completions
     assert found.tree.root.value_sum == found.tree.nodes[completion.node].value

@@ -219,7 +219,7 @@ def test_a_search_that_may_be_greedy_draws_nothing_twice(params: dict[str, Any])
     given = {"budget": BudgetLimits(simulations=12), **params}
     check_sampling(search_params(**given), Sampling(temperature=0))
     found = ran(rule_for(params), sampling=Sampling(temperature=0, max_tokens=12), **given, **ONE_AT_A_TIME)
-    drawn = [text for text, draw in found.policy.requests for _ in range(draw.n)]
+    drawn = [text for text, _, n in found.policy.requests for _ in range(n)]
     if (
         params.get("leaf") is None or params.get("action") is not TOKEN
     ):  # rollouts of two tokens may be written alike

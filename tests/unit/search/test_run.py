@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from fakes import FakePolicy, FakeScorer, FakeTask
-from ramify.search.records import BudgetLimits, Continuation, Draw, Sampling, Status, StopReason
+from ramify.search.records import BudgetLimits, Continuation, Sampling, Status, StopReason
 from ramify.search.run import Progress, Search
 from search_worlds import AB, World, check, new_tree, world
 
@@ -101,9 +101,11 @@ async def test_cancelling_the_task_frees_the_engine_closes_the_tree_and_goes_on(
 @pytest.mark.anyio
 async def test_a_second_cancellation_while_the_engine_lets_go_still_closes_the_tree():
     class Slow(FakePolicy):
-        async def sample(self, prefix: Sequence[int], draw: Draw, seeds: Sequence[int]) -> list[Continuation]:
+        async def sample(
+            self, prefix: Sequence[int], sampling: Sampling, seeds: Sequence[int]
+        ) -> list[Continuation]:
             try:
-                return await super().sample(prefix, draw, seeds)
+                return await super().sample(prefix, sampling, seeds)
             except asyncio.CancelledError:
                 await turns(20)
                 raise

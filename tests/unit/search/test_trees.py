@@ -47,7 +47,7 @@ def test_expanding_the_root_is_simulation_1():
     assert found.tree.usage.simulations == 1
     assert found.tree.root.visits == 1
     # one request of four draws, and the final completion; the root is not expanded twice
-    assert [draw.n for _, draw in found.policy.requests] == [4, 1]
+    assert [n for _, _, n in found.policy.requests] == [4, 1]
     assert {node.simulation for node in found.tree.children(found.tree.root)} == {1}
 
 
@@ -325,9 +325,9 @@ def test_every_draw_of_a_search_has_a_seed_of_its_own():
     seeds: list[int] = []
 
     class Noting(FakePolicy):
-        async def sample(self, prefix, draw, given):  # type: ignore[no-untyped-def]
+        async def sample(self, prefix, sampling, given):  # type: ignore[no-untyped-def]
             seeds.extend(given)
-            return await super().sample(prefix, draw, given)
+            return await super().sample(prefix, sampling, given)
 
     ran(
         policy=Noting(letters({"a": 0.5, "b": 0.5}, 8)), algorithm="mcts", budget=BudgetLimits(simulations=60)
