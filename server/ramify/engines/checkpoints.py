@@ -30,6 +30,19 @@ class Checkpoint:
 
 def read_checkpoint(path: Path, role: str) -> Checkpoint:
     """Check one model directory; `role` is "policy" or "value model", for the messages. Raises `EngineStartFailed`."""
+    _check_files(path, role)
+    config = _config(path, role)
+    _check_architecture(path, role, config)
+    text = config.get_text_config()
+    heads = getattr(text, "num_attention_heads", None)
+    hidden = getattr(text, "hidden_size", None)
+    size = getattr(text, "head_dim", None) or (hidden // heads if heads and hidden else None)
+    precision = str(config.dtype or text.dtype or "auto").removeprefix("torch.")
+    return Checkpoint(path, int(getattr(text, "max_position_embeddings", 0) or 0), size, precision)
+
+
+def _check_files(path: Path, role: str) -> None:
+    """Refuse a directory that lacks a configuration or safetensors."""
     if not path.is_dir():
         raise EngineStartFailed(
             f"the {role} directory {path} does not exist; a model of a hub is fetched first: "
@@ -40,33 +53,27 @@ def read_checkpoint(path: Path, role: str) -> Checkpoint:
         kind = "it is a release, which --release serves" if release else "not a Hugging Face model"
         raise EngineStartFailed(f"the {role} directory {path} holds no config.json: {kind}")
     if not list(path.glob("*.safetensors")):
-        pickled = [file.name for pattern in PICKLES for file in path.glob(pattern)]
-        kind = (
-            f"only {', '.join(sorted(pickled)[:3])}, which can run code when loaded"
-            if pickled
-            else "no weights"
-        )
+        pickled = sorted(file.name for pattern in PICKLES for file in path.glob(pattern))
+        kind = f"only {', '.join(pickled[:3])}, which can run code when loaded" if pickled else "no weights"
         raise EngineStartFailed(f"the {role} directory {path} holds {kind}: safetensors files are needed")
-    config = _config(path, role)
+
+
+def _check_architecture(path: Path, role: str, config: Any) -> None:
+    """Refuse a classifier as a policy, and anything but a classifier of one label as a value model."""
     architectures: list[str] = config.architectures or []
-    wanted = "ForCausalLM" if role == "policy" else "ForSequenceClassification"
-    if role == "policy" and any(name.endswith("ForSequenceClassification") for name in architectures):
-        raise EngineStartFailed(
-            f"the policy {path} is a classifier ({architectures[0]}); a causal language model is needed"
-        )
-    if role != "policy" and not any(name.endswith(wanted) for name in architectures):
+    classifies = any(name.endswith("ForSequenceClassification") for name in architectures)
+    if role == "policy":
+        if classifies:
+            raise EngineStartFailed(
+                f"the policy {path} is a classifier ({architectures[0]}); a causal language model is needed"
+            )
+    elif not classifies:
         raise EngineStartFailed(
             f"the value model {path} is {' '.join(architectures) or 'of no architecture'}; a model for sequence "
             "classification with one label is needed"
         )
-    if role != "policy" and config.num_labels != 1:
+    elif config.num_labels != 1:
         raise EngineStartFailed(f"the value model {path} has {config.num_labels} labels; one is needed")
-    text = config.get_text_config()
-    heads = getattr(text, "num_attention_heads", None)
-    hidden = getattr(text, "hidden_size", None)
-    size = getattr(text, "head_dim", None) or (hidden // heads if heads and hidden else None)
-    precision = str(config.dtype or text.dtype or "auto").removeprefix("torch.")
-    return Checkpoint(path, int(getattr(text, "max_position_embeddings", 0) or 0), size, precision)
 
 
 def check_cpu(checkpoint: Checkpoint) -> None:

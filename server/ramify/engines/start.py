@@ -131,6 +131,7 @@ async def build_all(
             failed.set()
             raise
 
+    # Start each in a thread, and look at them until all are done.
     jobs = [pool.submit(start, plan) for plan in plans]
     pool.shutdown(wait=False)
     waiting = [asyncio.wrap_future(job) for job in jobs]
@@ -138,11 +139,12 @@ async def build_all(
         while (await asyncio.wait(waiting, timeout=LOOK_EVERY))[1]:
             if look is not None:
                 look()
-    except asyncio.CancelledError:
+    except asyncio.CancelledError:  # the threads cannot be cancelled, so end what they wait for
         for one in waiting:
             one.cancel()
         await asyncio.shield(asyncio.to_thread(_give_up, jobs, others))
         raise
+    # One failure fails all: whoever is up already is closed again.
     failures = [error for one in waiting if (error := one.exception())]
     engines = [one.result() for one in waiting if not one.exception()]
     if failures:
