@@ -33,7 +33,7 @@ from ramify.search.algorithms import ALGORITHMS
 from ramify.search.cutting import MAX_STEP_STOPS
 from ramify.search.params import PARAMS, bounds, choices
 from ramify.search.records import Action, BudgetLimits, SearchParams
-from ramify.settings.groups import ApiKey, SearchAlias, SettingsGroup
+from ramify.settings.groups import ApiKey, SearchAlias
 from ramify.settings.loading import Settings, variables
 from ramify_trainer.cli import app as trainer_app
 from ramify_trainer.config import LoopConfig
@@ -81,7 +81,7 @@ def configuration() -> str:
 
 
 def _is_settings_group(field: Any) -> bool:
-    return isinstance(field.annotation, type) and issubclass(field.annotation, SettingsGroup)
+    return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
 
 
 def _settings_table(title: str, rows: list[tuple[str, str, Any]], text: str = "") -> list[str]:

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import pytest
 
 from models import write_tiny_models
-from ramify.engines import EngineConfig, Engines, Serving
+from ramify.engines import EngineConfig, EngineOptions, Engines, Serving
 from ramify.search.records import Action
 from ramify.weights import shipped
 
@@ -66,7 +66,9 @@ def model_paths(folder: Path) -> tuple[Path, Path]:
 @lru_cache(1)
 def the_engines() -> LiveEngines:
     policy, value = model_paths(Path(tempfile.mkdtemp(prefix="ramify-test-models-")))
-    return LiveEngines(EngineConfig(policy, value, SERVING, dtype="float32", compile=False))
+    return LiveEngines(
+        EngineConfig(policy, value, SERVING, options=EngineOptions(dtype="float32", compile=False))
+    )
 
 
 @pytest.fixture(scope="session")

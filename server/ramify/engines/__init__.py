@@ -21,6 +21,7 @@ From the bottom up; a module imports only those above it:
 Importing this package imports neither vLLM nor torch.
 """
 
+from ramify.engine_options import EngineOptions
 from ramify.engines.config import EngineConfig, Serving
 from ramify.engines.engines import Engines
 from ramify.engines.errors import (
@@ -38,6 +39,7 @@ __all__ = [
     "EngineBusy",
     "EngineConfig",
     "EngineError",
+    "EngineOptions",
     "EngineStartFailed",
     "Engines",
     "Measurement",

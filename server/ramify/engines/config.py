@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from ramify.engine_options import EngineOptions
 from ramify.search.records import Action
 
 if TYPE_CHECKING:
     from ramify.engines.scorer import ScorerFactory
     from ramify.weights import Release
 
-Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 GIB = 1 << 30
 
 
@@ -50,8 +50,7 @@ class Serving:
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """A policy, a value model, and how much of the machine they may take. `None` stands for a default computed from
-    the machine."""
+    """A policy, a value model, the release that they are, and how they run."""
 
     policy: Path
     """Hugging Face directory of a causal language model, safetensors."""
@@ -62,47 +61,8 @@ class EngineConfig:
     """The model and the release that the two directories hold."""
     scorer: ScorerFactory | None = None
     """The scorer of searches in place of the value model's; `None`: the value model's."""
-    dtype: Dtype = "auto"
-    """Precision of the weights; `auto` is the checkpoint's own (vLLM's own `auto` would halve float32 unasked)."""
-    max_model_len: int | None = None
-    """Tokens of prompt and answer together; `None`: the model's own limit."""
-    max_num_seqs: int = 256
-    """Sequences that each engine runs at once."""
-    max_waiting: int = 8192
-    """Sequences that may wait for an engine before further ones are refused with `EngineBusy`."""
-    seeded: bool = True
-    """Each draw follows its own seed. Off, draws share one random stream: a little faster, not repeatable."""
-    policy_kv_bytes: int | None = None
-    """Memory of the policy's KV cache, bytes. On a GPU `None` leaves it to `policy_gpu_fraction`."""
-    value_kv_bytes: int | None = None
-    """The same for the value model. GPU: with both given, the engines start side by side."""
-    policy_gpu_fraction: float = 0.55
-    """GPU: share of the card's memory for the policy, weights and KV cache, (0, 1)."""
-    value_gpu_fraction: float = 0.3
-    """GPU: the same for the value model. The two must leave some free."""
-    tensor_parallel: int = 1
-    """GPUs that the policy and the value model are each spread over."""
-    block_size: int | None = None
-    """Tokens of one KV block; `None`: 32 on a CPU, vLLM's own choice on a GPU."""
-    threads: int | None = None
-    """CPU: threads of each engine."""
-    compile: bool | None = None
-    """Compile the models at start-up (cached on disk): slower to start the first time, faster after. `None`: yes on a
-    GPU, and on a CPU if a C++ compiler is found."""
-    tool_parser: str | None = None
-    """vLLM's parser of tool calls in the policy's text; `None`: no tool can be called."""
-    tool_strict_level: str = "auto"
-    """Degree to which tool calls are constrained, by vLLM's name."""
-    reasoning_parser: str | None = None
-    """vLLM's parser of reasoning in the policy's text; `None`: reasoning is part of the answer."""
-    structured_outputs: str = "auto"
-    """vLLM's backend of constrained output."""
-    cache_dir: Path | None = None
-    """Folder of compiled models, kept between starts; `None`: vLLM's own place, `~/.cache/vllm`."""
-    log_level: str = "ERROR"
-    """Level of vLLM's own log."""
-    start_timeout: float = 900.0
-    """Seconds that an engine may take to become ready."""
+    options: EngineOptions = field(default_factory=EngineOptions)
+    """Everything else that the settings may say of the engines."""
 
 
 def default_kv_bytes() -> int:

@@ -64,14 +64,15 @@ class Engines:
         self.by_role: Mapping[Role, Engine] = {engine.launch.role: engine for engine in engines}
         self._folder = folder
         self._limiters = {
-            role: EngineLimiter(IN_ENGINE * config.max_num_seqs, config.max_waiting) for role in self.by_role
+            role: EngineLimiter(IN_ENGINE * config.options.max_num_seqs, config.options.max_waiting)
+            for role in self.by_role
         }
         self.policy = VllmPolicy(
             self.by_role["policy"],
             self.tokenizer,
             self._limiters["policy"],
             lambda: self.serving,
-            config.seeded,
+            config.options.seeded,
         )
         self._value: VllmScorer | None = None
         if "value" in self.by_role:
@@ -94,7 +95,7 @@ class Engines:
         what they are doing.
 
         Raises `EngineStartFailed`: within a second or two if the files cannot be served, later if a process ends."""
-        prepare_vllm(config.log_level, config.start_timeout, config.cache_dir)
+        prepare_vllm(config.options.log_level, config.options.start_timeout, config.options.cache_dir)
         if tell is not None:
             tell("loading vLLM and reading the models")
         folder = tempfile.mkdtemp(prefix="ramify-engines-")
@@ -262,7 +263,7 @@ def _prepare(config: EngineConfig) -> tuple[list[Launch], Tokenizer, Translate |
     value = read_checkpoint(config.value, "value model") if config.value else None
     tokenizer = Tokenizer(config.policy)
     other = Tokenizer(config.value) if config.value else None
-    check_parsers(config.tool_parser, config.reasoning_parser, tokenizer._hf)
+    check_parsers(config.options.tool_parser, config.options.reasoning_parser, tokenizer._hf)
     cpu = on_cpu()
     if cpu:
         for checkpoint in filter(None, (policy, value)):

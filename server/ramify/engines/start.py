@@ -69,28 +69,28 @@ class Launch:
 def launches(config: EngineConfig, policy: Checkpoint, value: Checkpoint | None, cpu: bool) -> list[Launch]:
     """Return a launch for the policy, then one for the value model if there is one."""
     parts: list[tuple[Role, Checkpoint, int | None, float]] = [
-        ("policy", policy, config.policy_kv_bytes, config.policy_gpu_fraction)
+        ("policy", policy, config.options.policy_kv_bytes, config.options.policy_gpu_fraction)
     ]
     if value is not None:
-        parts.append(("value", value, config.value_kv_bytes, config.value_gpu_fraction))
+        parts.append(("value", value, config.options.value_kv_bytes, config.options.value_gpu_fraction))
     return [
         Launch(
             role=role,
             path=checkpoint.path,
-            dtype=checkpoint.dtype if config.dtype == "auto" else config.dtype,
-            max_model_len=config.max_model_len,
-            max_num_seqs=config.max_num_seqs,
+            dtype=checkpoint.dtype if config.options.dtype == "auto" else config.options.dtype,
+            max_model_len=config.options.max_model_len,
+            max_num_seqs=config.options.max_num_seqs,
             cpu=cpu,
             kv_bytes=kv_bytes or (default_kv_bytes() if cpu else None),
             gpu_fraction=gpu_fraction,
-            tensor_parallel=config.tensor_parallel,
-            block_size=config.block_size or (CPU_BLOCK if cpu else None),
-            threads=config.threads or default_threads(len(parts)),
-            compile=can_compile(cpu) if config.compile is None else config.compile,
-            tool_parser=config.tool_parser,
-            tool_strict_level=config.tool_strict_level,
-            reasoning_parser=config.reasoning_parser,
-            structured_outputs=config.structured_outputs,
+            tensor_parallel=config.options.tensor_parallel,
+            block_size=config.options.block_size or (CPU_BLOCK if cpu else None),
+            threads=config.options.threads or default_threads(len(parts)),
+            compile=can_compile(cpu) if config.options.compile is None else config.options.compile,
+            tool_parser=config.options.tool_parser,
+            tool_strict_level=config.options.tool_strict_level,
+            reasoning_parser=config.options.reasoning_parser,
+            structured_outputs=config.options.structured_outputs,
         )
         for role, checkpoint, kv_bytes, gpu_fraction in parts
     ]

@@ -146,7 +146,7 @@ async def start(release: Path | None) -> AsyncIterator[LocalBackend]:
         startup.tell("verifying the release")
         config = release_config(load_release(release or shipped()), install(load()))
         startup.tell("loading vLLM")
-        preload(config.log_level, config.start_timeout, config.cache_dir)
+        preload(config.options.log_level, config.options.start_timeout, config.options.cache_dir)
         engines = await Engines.start(config, startup.tell)
     try:
         yield LocalBackend(engines, SearchPreparer(engines, UNLIMITED, time.time))

@@ -65,7 +65,7 @@ def engine_config(settings: Settings) -> EngineConfig:
             vocabulary=vocabulary(policy, value),
             judged=value is not None or settings.extensions.scorer is not None,
         )
-        return EngineConfig(policy, value, serving, scorer_factory(settings), **settings.engine.model_dump())
+        return EngineConfig(policy, value, serving, scorer_factory(settings), settings.engine)
     release = load_release(settings.release or shipped())
     _one_of_each_id(release, settings.weights)
     return release_config(release, settings)
@@ -79,7 +79,7 @@ def release_config(release: Release, settings: Settings) -> EngineConfig:
         release.value_path,
         serving,
         scorer_factory(settings),
-        **settings.engine.model_dump(),
+        settings.engine,
     )
 
 

@@ -9,22 +9,21 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from ramify.engine_options import EngineOptions
 from ramify.settings.groups import (
     AdminSettings,
     AdmissionSettings,
     AuthSettings,
     BadSettings,
     ConnectionSettings,
-    EngineSettings,
     ExtensionSettings,
     ProbeSettings,
     RequestCaps,
     RetentionSettings,
     SearchAlias,
-    SettingsGroup,
     SpoolSettings,
     StreamSettings,
     explain,
@@ -98,7 +97,7 @@ class Settings(BaseSettings):
     extensions: ExtensionSettings = Field(
         default=ExtensionSettings(), description="Tasks, algorithms and a scorer of other packages."
     )
-    engine: EngineSettings = Field(default=EngineSettings(), description="The vLLM engines.")
+    engine: EngineOptions = Field(default=EngineOptions(), description="The vLLM engines.")
     auth: AuthSettings = Field(default=AuthSettings(), description="API keys.")
     admin: AdminSettings = Field(default=AdminSettings(), description="The operators' listener.")
     limits: RequestCaps = Field(default=RequestCaps(), description="The largest request taken.")
@@ -168,7 +167,7 @@ def variables() -> Iterator[tuple[str, str, Any]]:
     """(variable, dotted name, field) of every setting, groups included."""
     for name, field in Settings.model_fields.items():
         yield PREFIX + name.upper(), name, field
-        if isinstance(field.annotation, type) and issubclass(field.annotation, SettingsGroup):
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             for inner, inner_field in field.annotation.model_fields.items():
                 yield f"{PREFIX}{name.upper()}__{inner.upper()}", f"{name}.{inner}", inner_field
 

@@ -150,7 +150,7 @@ async def test_a_tree_that_no_database_holds_refuses_nobody_else(small: World) -
 
 
 async def test_a_full_spool_says_that_the_search_is_lost(tmp_path: Path) -> None:
-    async with a_world(tmp_path, spool={"wait_seconds": 0.1, "searches": 1}) as world:
+    async with a_world(tmp_path, spool={"wait_seconds": 0.5, "searches": 1}) as world:
         hold(world.engines)
         asked = [asyncio.create_task(world.search(search=LARGE)) for _ in range(3)]
         await until(lambda: len(world.context.searches.running) == 3)

@@ -245,7 +245,7 @@ def test_models_by_path_are_served_under_their_folders_name(tmp_path: Path) -> N
     )
     serving = config.serving
     assert (serving.name, serving.release, serving.vocabulary) == ("my-model", "local", 90)
-    assert (config.policy, config.max_num_seqs) == (tmp_path / "my-model", 7)
+    assert (config.policy, config.options.max_num_seqs) == (tmp_path / "my-model", 7)
     (tmp_path / "judge" / "config.json").write_text("{}")
     assert vocabulary(tmp_path / "my-model", tmp_path / "judge") == 0
 

@@ -6,12 +6,14 @@ import asyncio
 import sys
 from pathlib import Path
 
-from ramify.engines import EngineConfig, Engines
+from ramify.engines import EngineConfig, EngineOptions, Engines
 from ramify.search.records import Sampling
 
 
 async def serve(policy: str, value: str) -> None:
-    engines = await Engines.start(EngineConfig(Path(policy), Path(value), compile=False))
+    engines = await Engines.start(
+        EngineConfig(Path(policy), Path(value), options=EngineOptions(compile=False))
+    )
     prompt = engines.tokenizer.encode("3 5 7 8 to 24\n")
     sampling = Sampling(max_tokens=200)
     first = True

@@ -22,6 +22,7 @@ from fixtures_engines import model_paths, until
 from ramify.engines import (
     EngineConfig,
     EngineError,
+    EngineOptions,
     Engines,
     EngineStartFailed,
     SampleParams,
@@ -111,7 +112,9 @@ def test_a_start_that_is_given_up_leaves_no_engine_and_keeps_nobody_waiting(
         return list(filter(is_engine, new))
 
     async def go() -> float:
-        starting = asyncio.create_task(Engines.start(EngineConfig(*paths, compile=False)))
+        starting = asyncio.create_task(
+            Engines.start(EngineConfig(*paths, options=EngineOptions(compile=False)))
+        )
         async with asyncio.timeout(500):
             await until(lambda: starting.done() or engines())
         for engine in engines():
@@ -139,7 +142,7 @@ def test_a_hung_engine_keeps_no_deadline_waiting_and_counts_as_dead_once_it_is_g
     paths: tuple[Path, Path], scratch: Path
 ) -> None:
     async def go() -> None:
-        engines = await Engines.start(EngineConfig(*paths, compile=False))
+        engines = await Engines.start(EngineConfig(*paths, options=EngineOptions(compile=False)))
         hung = psutil.Process(engines.pids[0])
         try:
             prompt = engines.tokenizer.encode("3 5 7 8 to 24\n")
@@ -171,7 +174,7 @@ def test_the_death_of_an_engine_reaches_those_who_wait_and_those_who_come_later(
     paths: tuple[Path, Path], scratch: Path
 ) -> None:
     async def go() -> None:
-        engines = await Engines.start(EngineConfig(*paths, compile=False))
+        engines = await Engines.start(EngineConfig(*paths, options=EngineOptions(compile=False)))
         async with engines:
             prompt = engines.tokenizer.encode("3 5 7 8 to 24\n")
             params = SampleParams(max_tokens=300, temperature=1.0, ignore_eos=True)
@@ -201,7 +204,7 @@ def test_the_death_of_an_engine_reaches_those_who_wait_and_those_who_come_later(
 
 def test_an_engine_that_hangs_fails_its_probe(paths: tuple[Path, Path], scratch: Path) -> None:
     async def go() -> None:
-        engines = await Engines.start(EngineConfig(paths[0], compile=False))
+        engines = await Engines.start(EngineConfig(paths[0], options=EngineOptions(compile=False)))
         async with engines:
             with pytest.raises(EngineError, match="no value model"):
                 await engines.scorer.score([[1]])
@@ -242,8 +245,9 @@ def test_a_model_that_cannot_be_served_is_named_before_anything_starts(
 
 def test_where_one_engine_fails_to_start_neither_is_left(paths: tuple[Path, Path], scratch: Path) -> None:
     ours = {child.pid for child in psutil.Process().children(recursive=True)}
+    tiny = EngineOptions(compile=False).model_copy(update={"value_kv_bytes": 1000})  # no room for a prompt
     with pytest.raises(EngineStartFailed, match=r"the value engine for .* did not start"):
-        asyncio.run(Engines.start(EngineConfig(*paths, compile=False, value_kv_bytes=1000)))
+        asyncio.run(Engines.start(EngineConfig(*paths, options=tiny)))
     new = [child for child in psutil.Process().children(recursive=True) if child.pid not in ours]
     psutil.wait_procs(new, timeout=10)
     assert [child.name() for child in new if child.is_running() and "EngineCore" in child.name()] == []

@@ -27,7 +27,7 @@ def test_a_probe_behind_a_queue_is_answered_by_the_queue_s_progress(
     long = SampleRequest(prefix, SampleParams(max_tokens=100, temperature=1.0, ignore_eos=True))
 
     async def go() -> None:
-        crowd = asyncio.create_task(engine.generate([long] * 3 * engines.config.max_num_seqs))
+        crowd = asyncio.create_task(engine.generate([long] * 3 * engines.config.options.max_num_seqs))
         await until(lambda: engine.stats.running)
         await engines._probe(engine, 1.0)
         assert not crowd.done()

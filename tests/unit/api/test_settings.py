@@ -146,15 +146,3 @@ def test_a_log_may_be_named_by_its_file() -> None:
 
 def test_every_setting_is_described() -> None:
     assert not [name for _, name, field in variables() if not field.description]
-
-
-def test_the_engines_take_every_engine_setting() -> None:
-    from dataclasses import fields
-
-    from ramify.engines import EngineConfig
-    from ramify.settings import EngineSettings
-
-    ours, theirs = set(EngineSettings.model_fields), {f.name: f.default for f in fields(EngineConfig)}
-    of_the_release = {"policy", "value", "serving"}
-    assert ours == set(theirs) - of_the_release
-    assert EngineSettings().model_dump() == {name: theirs[name] for name in ours}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ramify.engines import EngineConfig
+from ramify.engines import EngineConfig, EngineOptions
 from ramify.engines.checkpoints import Checkpoint
 from ramify.engines.config import GIB, default_kv_bytes, default_threads
 from ramify.engines.errors import EngineStartFailed
@@ -36,9 +36,11 @@ def test_kv_blocks_are_small_on_a_cpu_and_vllm_s_own_on_a_gpu() -> None:
 
 
 def test_given_figures_win_over_the_machine_s() -> None:
-    config = EngineConfig(Path("p"), Path("v"), policy_kv_bytes=7, threads=3, compile=False)
+    config = EngineConfig(
+        Path("p"), Path("v"), options=EngineOptions(policy_kv_bytes=7 << 20, threads=3, compile=False)
+    )
     policy, value = launches(config, POLICY_FILES, VALUE_FILES, cpu=True)
-    assert (policy.kv_bytes, policy.threads, policy.compile) == (7, 3, False)
+    assert (policy.kv_bytes, policy.threads, policy.compile) == (7 << 20, 3, False)
     assert value.kv_bytes == default_kv_bytes()
 
 
@@ -62,7 +64,7 @@ def test_weights_keep_their_precision_unless_another_is_asked_for() -> None:
         "float32",
         "bfloat16",
     ]
-    config = EngineConfig(Path("p"), Path("v"), dtype="float16")
+    config = EngineConfig(Path("p"), Path("v"), options=EngineOptions(dtype="float16"))
     assert [launch.dtype for launch in launches(config, POLICY_FILES, VALUE_FILES, cpu=True)] == [
         "float16"
     ] * 2
