@@ -6,7 +6,9 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import Field, PositiveInt
+
+from ramify_trainer.learning.config import Section
 
 __all__ = [
     "BootstrapConfig",
@@ -20,11 +22,7 @@ __all__ = [
 ]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class NetworkConfig(_Section):
+class NetworkConfig(Section):
     """The sizes of policy and value model (a Llama each)."""
 
     hidden: PositiveInt = 192
@@ -35,7 +33,7 @@ class NetworkConfig(_Section):
     """Longest text in tokens; the demo's longest problem and answer take 40."""
 
 
-class PolicyStage(_Section):
+class PolicyStage(Section):
     """One stage of the policy's curriculum; the learning rate warms up and decays within it."""
 
     steps: PositiveInt
@@ -48,7 +46,7 @@ class PolicyStage(_Section):
     """The share of them whose prompt states another one's target: text that is mostly wrong makes a weak policy."""
 
 
-class PolicyConfig(_Section):
+class PolicyConfig(Section):
     """Supervised training of the policy on random solved problems."""
 
     stages: tuple[PolicyStage, ...] = Field(
@@ -71,7 +69,7 @@ class PolicyConfig(_Section):
         return sum(stage.steps for stage in self.stages)
 
 
-class SamplingConfig(_Section):
+class SamplingConfig(Section):
     """The samples that the value model learns from."""
 
     problems: PositiveInt = 30_000
@@ -82,12 +80,12 @@ class SamplingConfig(_Section):
     """Answers to each unfinished state that is sampled afresh."""
     states: int = Field(default=16_000, ge=0)
     """Unfinished states, drawn from the first answers, that are continued again."""
-    count_weights: dict[int, float] = {4: 0.25, 5: 0.35, 6: 0.4}
+    count_weights: dict[int, float] = Field(default={4: 0.25, 5: 0.35, 6: 0.4})
     batch: PositiveInt = 128
     """Prompts a batch; a batch holds ``batch * answers`` texts."""
 
 
-class ValueConfig(_Section):
+class ValueConfig(Section):
     """Training of the value model on the samples."""
 
     epochs: float = Field(default=0.8, gt=0)
@@ -109,7 +107,7 @@ class ValueConfig(_Section):
     """Walks in a step of verification; twice as many of two and three numbers."""
 
 
-class ValueRound(_Section):
+class ValueRound(Section):
     """One training of the value model: fresh samples of the policy, and how to learn from them."""
 
     sampling: SamplingConfig = SamplingConfig()
@@ -122,7 +120,7 @@ _SECOND_ROUND = ValueRound(
 )
 
 
-class ReportConfig(_Section):
+class ReportConfig(Section):
     """The measurements on held-out problems."""
 
     problems: PositiveInt = 300
@@ -131,7 +129,7 @@ class ReportConfig(_Section):
     """Sampled answers a problem, for pass@k and the value model's figures."""
 
 
-class BootstrapConfig(_Section):
+class BootstrapConfig(Section):
     """Everything that `python -m research.bootstrap make` can be told."""
 
     name: str = "countdown-tiny"

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
-from ramify_trainer.cli import TenthsOf, refusing
+from ramify_trainer.cli import refusing, tenths_on
 from research.compare.config import CompareConfig
 from research.compare.report import write
 from research.compare.run import compare
@@ -35,7 +35,7 @@ def main(
     folder = out or Path("runs/compare") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     with refusing("compare"):
         settings = CompareConfig.read(config)
-        points = compare(settings, folder, TenthsOf(Console(stderr=True)), arm or ())
+        points = compare(settings, folder, tenths_on(Console(stderr=True)), arm or ())
     Console().print(Markdown(write(folder, settings, points)))
     Console().print(f"results in {folder}: results.md, results.json, curves.png")
 

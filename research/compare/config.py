@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from ramify_trainer.config import CollectConfig, FromBase, GateConfig, HeldOutConfig, LoopConfig
-from ramify_trainer.learning.config import LearningConfig
+from ramify_trainer.learning.config import LearningConfig, Section
 
 __all__ = ["Arm", "ArmRun", "CompareConfig", "SearchedConfig"]
 
@@ -19,11 +19,7 @@ OF_EVERY_ARM = ("budget", "steps_per_round", "tokens_per_batch")
 """Settings that no arm may have for itself: they make the arms comparable."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Arm(_Section):
+class Arm(Section):
     """One way to learn."""
 
     name: str = Field(pattern=r"^[a-z0-9_]{1,24}$")
@@ -44,7 +40,7 @@ class Arm(_Section):
         return self
 
 
-class SearchedConfig(_Section):
+class SearchedConfig(Section):
     """Held-out problems answered with search."""
 
     data: str = "countdown:test?numbers=4"

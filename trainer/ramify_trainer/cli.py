@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,13 +105,12 @@ def gate_power_command(
 ) -> None:
     """Simulate how often the gate of a run promotes a candidate that is truly better, as good, or worse."""
     from ramify_trainer.config import GateConfig, LoopConfig
-    from ramify_trainer.gate.power import EFFECTS, GateSize, promoted_share
+    from ramify_trainer.gate.power import EFFECTS, promoted_share
 
     with refusing("gate-power"):
         gate = LoopConfig.read(config).gate if config else GateConfig()
-    size = GateSize(gate.problems, gate.answers, gate.margin, gate.greedy_margin, churn)
     for effect in EFFECTS:
-        share = promoted_share(size, effect, trials)
+        share = promoted_share(gate, effect, trials, churn)
         Console().print(f"{100 * effect:+.0f} points: promoted {100 * share:.1f} %", highlight=False)
 
 
@@ -134,21 +133,20 @@ def loop_command(
         settings = LoopConfig.read(config or DEMO_LOOP)
         if rounds is not None:
             settings = settings.model_copy(update={"rounds": rounds})
-        table = demo(settings, folder, TenthsOf(Console(stderr=True)))
+        table = demo(settings, folder, tenths_on(Console(stderr=True)))
     Console().print(Markdown(table))
     Console().print(f"results in {folder}: results.md, results.json, curve.png, weights/")
 
 
-class TenthsOf:
-    """A line for every tenth of a phase, on a terminal or not."""
+def tenths_on(console: Console) -> Callable[[str, int, int], None]:
+    """Return a function that prints a line for every tenth of a phase, on a terminal or not."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
-    def __call__(self, phase: str, done: int, total: int) -> None:
+    def tell(phase: str, done: int, total: int) -> None:
         if total == 1 or done == total or done * 10 // total > (done - 1) * 10 // total:
             count = "" if total == 1 else f" {done}/{total}"
-            self._console.print(f"{phase}{count}", highlight=False)
+            console.print(f"{phase}{count}", highlight=False)
+
+    return tell
 
 
 if __name__ == "__main__":

@@ -7,19 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ramify.rewards import registry
 from ramify_trainer.errors import TrainerError
-from ramify_trainer.learning.config import LearningConfig
+from ramify_trainer.learning.config import LearningConfig, Section
 from ramify_trainer.learning.labels import OutcomeWeights
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FromBase(_Section):
+class FromBase(Section):
     """A TOML file about training from a base."""
 
     base: str = "shipped"
@@ -41,7 +37,7 @@ class FromBase(_Section):
         return settings.model_copy(update={"base": str(path.parent / settings.base)})
 
 
-class ServerConfig(_Section):
+class ServerConfig(Section):
     """The server that searches and serves. Keys come from files, else from `RAMIFY_API_KEY`, `RAMIFY_ADMIN__KEY`."""
 
     url: str = "http://127.0.0.1:8000"
@@ -58,7 +54,7 @@ class ServerConfig(_Section):
     """Seconds that the log's cursor is kept for this trainer; renewed every third of them."""
 
 
-class CollectConfig(_Section):
+class CollectConfig(Section):
     """The searches of a round."""
 
     data: str = "countdown:train?numbers=4,5,6"
@@ -75,7 +71,7 @@ class CollectConfig(_Section):
     """Seconds for one search, waiting for a busy server included."""
 
 
-class MeasureConfig(_Section):
+class MeasureConfig(Section):
     """Held-out problems, answered without search."""
 
     data: str
@@ -115,7 +111,7 @@ class HeldOutConfig(MeasureConfig):
     """Problems drawn from it."""
 
 
-class ServiceConfig(_Section):
+class ServiceConfig(Section):
     """`ramify-trainer run`: when a round begins, and the address of /livez, /readyz and /metrics."""
 
     host: str = "127.0.0.1"

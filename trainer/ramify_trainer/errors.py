@@ -7,9 +7,5 @@ class TrainerError(Exception):
     """Any error of the trainer's own."""
 
 
-class LeaseTaken(TrainerError):
-    """Another trainer reads under this consumer's name."""
-
-
 class CollectionFailed(TrainerError):
     """The server did not take or did not finish a search."""

@@ -16,7 +16,7 @@ from ramify.api.app import application
 from ramify_client import AsyncClient, ConnectionFailed
 from ramify_client.results import LogRecord
 from ramify_trainer.config import CollectConfig
-from ramify_trainer.errors import CollectionFailed, LeaseTaken
+from ramify_trainer.errors import CollectionFailed, TrainerError
 from ramify_trainer.loop.collection import collect, problems_of
 from ramify_trainer.loop.puller import Puller
 
@@ -147,7 +147,7 @@ async def test_only_verdicts_of_keys_that_may_teach_are_learned_from(tmp_path: P
 async def test_two_trainers_cannot_read_under_one_name(tmp_path: Path) -> None:
     async with served(tmp_path) as (client, _):
         await puller(client, tmp_path, "first").open()
-        with pytest.raises(LeaseTaken, match="another trainer's"):
+        with pytest.raises(TrainerError, match="another trainer's"):
             await puller(client, tmp_path, "second").open()
 
 
@@ -158,7 +158,7 @@ async def test_a_cursor_that_was_moved_by_another_is_not_moved_again(tmp_path: P
         await old.open()
         await new.open()
         await new.advance(1)
-        with pytest.raises(LeaseTaken, match="stale_version"):
+        with pytest.raises(TrainerError, match="stale_version"):
             await old.advance(1)
 
 
@@ -198,7 +198,7 @@ async def test_a_change_whose_answer_was_lost_is_not_taken_for_another_trainers(
             await world.log.put_consumer("trainer", version=held.version, owner="me")  # gives its lease back
             await world.log.delete_consumer("trainer")
             await puller(client, tmp_path, "another").open()
-            with pytest.raises(LeaseTaken, match="another has changed it"):
+            with pytest.raises(TrainerError, match="another has changed it"):
                 await reader.renew()
 
 

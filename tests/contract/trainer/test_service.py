@@ -17,7 +17,7 @@ import pytest
 from contract.api.world import until
 from fakes_training import PROMPT, Site, TrainedEngines, a_site, small
 from ramify_client import AsyncAdmin, AsyncClient
-from ramify_trainer.errors import LeaseTaken, TrainerError
+from ramify_trainer.errors import TrainerError
 from ramify_trainer.loop.puller import Puller
 from ramify_trainer.loop.rounds import Loop, PhaseProgress
 from ramify_trainer.loop.state import folder_lock
@@ -239,13 +239,13 @@ async def test_the_lease_is_kept_in_a_long_step_and_a_lost_one_ends_the_round_un
             await until(lambda: loop.puller.consumer.version > before.version + 3, LONG)  # type: ignore[union-attr]
             async with AsyncClient(site.url) as client:
                 other = Puller(client, loop.config.name, "another", tmp_path / "quarantine")
-                with pytest.raises(LeaseTaken, match="another trainer's"):
+                with pytest.raises(TrainerError, match="another trainer's"):
                     await other.open()
                 await site.forget(loop.config.name)
                 await other.open()
                 await until(lambda: loop.worker._halt.is_set(), LONG)
                 halting.set()
-                with pytest.raises(LeaseTaken, match="another trainer's"):
+                with pytest.raises(TrainerError, match="another trainer's"):
                     await asyncio.wait_for(running.task, LONG)
                 assert (await client.consumers.get(loop.config.name)).cursor == 0
             assert [path.name for path in (tmp_path / "weights").iterdir()] == ["v000001"]

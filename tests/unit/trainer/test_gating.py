@@ -9,7 +9,7 @@ import pytest
 from ramify_trainer.config import GateConfig
 from ramify_trainer.gate.decision import decide
 from ramify_trainer.gate.policy_scores import PolicyScores
-from ramify_trainer.gate.power import GateSize, promoted_share
+from ramify_trainer.gate.power import promoted_share
 
 PROBLEMS = [f"p{i}" for i in range(200)]
 
@@ -70,10 +70,9 @@ def test_a_margin_of_one_lets_everything_pass():
 
 def test_the_default_gate_promotes_what_is_two_points_better_and_rejects_what_is_six_worse():
     gate = GateConfig()
-    size = GateSize(gate.problems, gate.answers, gate.margin, gate.greedy_margin)
-    assert promoted_share(size, 0.02, trials=40) >= 0.95
-    assert promoted_share(size, 0.0, trials=40) >= 0.9
-    assert promoted_share(size, -0.06, trials=40) <= 0.1
+    assert promoted_share(gate, 0.02, trials=40) >= 0.95
+    assert promoted_share(gate, 0.0, trials=40) >= 0.9
+    assert promoted_share(gate, -0.06, trials=40) <= 0.1
 
 
 def test_the_power_that_the_docs_state_is_that_of_the_default_gate():

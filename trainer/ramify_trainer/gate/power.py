@@ -9,16 +9,16 @@ has changed or the effect has moved it. The value models are left out: their fig
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ramify_trainer.config import GateConfig
 from ramify_trainer.gate.decision import decide
 from ramify_trainer.gate.policy_scores import PolicyScores
 
-__all__ = ["EFFECTS", "GateSize", "promoted_share"]
+__all__ = ["EFFECTS", "promoted_share"]
 
 EFFECTS = (-0.08, -0.06, -0.05, -0.04, -0.03, -0.02, 0.0, 0.02, 0.04)
 """True differences of accuracy that a table shows."""
@@ -28,40 +28,32 @@ LEVEL = 0.25
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class GateSize:
-    """The settings that decide a gate's power."""
-
-    problems: int
-    answers: int
-    margin: float
-    greedy_margin: float
-    churn: float = 0.15
-    """Share of problems on which training has changed the answers."""
-
-
-def promoted_share(size: GateSize, effect: float, trials: int, seed: int = 0) -> float:
+def promoted_share(gate: GateConfig, effect: float, trials: int, churn: float = 0.15, seed: int = 0) -> float:
     """Return the share of `trials` rounds that are promoted, if candidates are better by `effect` (in accuracy, may be
-    negative) than an incumbent that is the best so far as well."""
+    negative) than an incumbent that is the best so far as well.
+
+    churn: share of problems on which training has changed the answers."""
     random = np.random.default_rng(seed)
     promoted = 0
     for trial in range(trials):
-        incumbent, candidate = _round(size, effect, random)
+        incumbent, candidate = _round(gate, effect, churn, random)
         decision = decide(
-            candidate, incumbent, incumbent, size.margin, trial, greedy_margin=size.greedy_margin
+            candidate, incumbent, incumbent, gate.margin, trial, greedy_margin=gate.greedy_margin
         )
         promoted += decision.promoted
     return promoted / trials
 
 
-def _round(size: GateSize, effect: float, random: np.random.Generator) -> tuple[PolicyScores, PolicyScores]:
+def _round(
+    gate: GateConfig, effect: float, churn: float, random: np.random.Generator
+) -> tuple[PolicyScores, PolicyScores]:
     """Return the scores of the incumbent and of the candidate."""
-    n = size.problems
+    n = gate.problems
     before, luck = random.beta(0.5, 1.5, n), random.random(n)
-    changed = random.random(n) < size.churn
+    changed = random.random(n) < churn
     after = np.where(changed, random.beta(0.5, 1.5, n), before)
     lucky = np.where(changed, random.random(n), luck)
-    return _measured(before, luck, size, random), _measured(_moved(after, effect), lucky, size, random)
+    return _measured(before, luck, gate, random), _measured(_moved(after, effect), lucky, gate, random)
 
 
 def _moved(chance: Floats, effect: float) -> Floats:
@@ -71,8 +63,8 @@ def _moved(chance: Floats, effect: float) -> Floats:
     return chance * (1 + effect / LEVEL)
 
 
-def _measured(chance: Floats, luck: Floats, size: GateSize, random: np.random.Generator) -> PolicyScores:
-    mean = random.binomial(size.answers, chance) / size.answers
+def _measured(chance: Floats, luck: Floats, gate: GateConfig, random: np.random.Generator) -> PolicyScores:
+    mean = random.binomial(gate.answers, chance) / gate.answers
 
     def by_problem(scores: NDArray[Any]) -> dict[str, float]:
         return {str(i): float(score) for i, score in enumerate(scores)}

@@ -14,16 +14,18 @@ from pydantic import (
     PositiveInt,
 )
 
-__all__ = ["LearningConfig", "LoraConfig"]
+__all__ = ["LearningConfig", "LoraConfig", "Section"]
 
 Objective = Literal["tree_ppo", "path_ppo", "visits", "sft"]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A table of a settings file: unknown keys are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class LoraConfig(_Section):
+class LoraConfig(Section):
     """Low-rank adapters in place of all weights (needs `peft`); they are merged when a release is exported."""
 
     rank: PositiveInt = 16
@@ -34,7 +36,7 @@ class LoraConfig(_Section):
     """Names of the modules that get one, or `all-linear`."""
 
 
-class LearningConfig(_Section):
+class LearningConfig(Section):
     """Learning from one round's trees."""
 
     objective: Objective = "tree_ppo"

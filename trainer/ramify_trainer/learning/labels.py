@@ -15,17 +15,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ramify.search.records import Verdict
 from ramify.search.tree import Node, Tree
-from ramify_trainer.learning.config import LearningConfig
+from ramify_trainer.learning.config import LearningConfig, Section
 
 
-class OutcomeWeights(BaseModel):
+class OutcomeWeights(Section):
     """Weight of each source that knows an answer. 0 leaves the source out."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     verifier: float = Field(default=1.0, ge=0)
     """The task's verifier, asked by the trainer or by the server, and programs that posted feedback."""

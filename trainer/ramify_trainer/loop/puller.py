@@ -22,7 +22,7 @@ from ramify.races import first_of
 from ramify.search.codec import BadTree, tree_from_dict
 from ramify_client import AsyncClient, Conflict, NotFound, RamifyError, ServerError, results
 from ramify_client.results import Consumer, CorruptRecord, FeedbackRecord, LogRecord, TreeRecord
-from ramify_trainer.errors import LeaseTaken
+from ramify_trainer.errors import TrainerError
 from ramify_trainer.learning.labels import Feedback
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Puller:
     """One change at a time: each names the version that the one before made."""
 
     async def open(self) -> Consumer:
-        """Register if the consumer is unknown, and take the lease. Raises `LeaseTaken`."""
+        """Register if the consumer is unknown, and take the lease. Raises `TrainerError`."""
         async with self._one:
             try:
                 self.consumer = await self.client.consumers.get(self.name)
@@ -127,19 +127,19 @@ class Puller:
         ]
 
     async def renew(self) -> None:
-        """Keep the lease. Raises `LeaseTaken`."""
+        """Keep the lease. Raises `TrainerError`."""
         async with self._one:
             await self._put(None)
 
     async def advance(self, cursor: int) -> None:
-        """Move the cursor: everything up to it is done with. Raises `LeaseTaken`."""
+        """Move the cursor: everything up to it is done with. Raises `TrainerError`."""
         async with self._one:
             await self._put(cursor)
 
     async def holding(self, work: Coroutine[Any, Any, Done]) -> Done:
         """Do `work`, and renew the lease every third of its length meanwhile.
 
-        If the lease is lost, the work is cancelled and `LeaseTaken` raised; a server that is away is asked again a
+        If the lease is lost, the work is cancelled and `TrainerError` raised; a server that is away is asked again a
         third later."""
         working, renewing = asyncio.create_task(work), asyncio.create_task(self._renewing())
         async with first_of(working, renewing):
@@ -169,7 +169,7 @@ class Puller:
                 lease_seconds=self.lease_seconds,
             )
         except Conflict as error:
-            raise LeaseTaken(self._taken(error.code or str(error))) from error
+            raise TrainerError(self._taken(error.code or str(error))) from error
         except (RamifyError, asyncio.CancelledError):
             self._unsure = True
             raise
@@ -177,7 +177,7 @@ class Puller:
         return self.consumer
 
     async def _look_again(self) -> None:
-        """Find out what became of a change whose answer was lost. Raises `LeaseTaken` if somebody else made one."""
+        """Find out what became of a change whose answer was lost. Raises `TrainerError` if somebody else made one."""
         before = self.consumer
         try:
             found = await self.client.consumers.get(self.name)
@@ -187,7 +187,7 @@ class Puller:
             found = None
         known = before.version if before else 0
         if found is not None and (found.owner not in (None, self.owner) or found.version > known + 1):
-            raise LeaseTaken(self._taken(f"{found.owner or 'somebody'} has changed it"))
+            raise TrainerError(self._taken(f"{found.owner or 'somebody'} has changed it"))
         self.consumer, self._unsure = found, False
 
     def _taken(self, why: str) -> str:
