@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from ramify.treelog import TreeLog
+from ramify.treelog import Entry, TreeLog
 
 WAITED = ("took this one's", "in time")
 """What a refusal says that came only after a wait in the queue."""
@@ -102,7 +102,7 @@ class Load:
 async def owners(log: TreeLog) -> dict[str, str]:
     """The API key of each logged search, by the search's id."""
     records = [record async for record in log.read()]
-    return {r.tree_id.replace("tree_", "srch_"): r.entry.key_id for r in records if r.entry is not None}
+    return {r.tree_id.replace("tree_", "srch_"): r.key_id for r in records if isinstance(r, Entry)}
 
 
 def figure(metrics: str, name: str) -> float:
