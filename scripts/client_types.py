@@ -20,7 +20,7 @@ from fastapi import FastAPI
 
 from ramify.api.app import admin_routes, routes
 from ramify.api.documentation import document
-from ramify.api.wire_trees import LoggedTree
+from ramify.api.wire_log import LoggedTree
 
 CLIENT = Path(__file__).resolve().parents[1] / "clients" / "typescript"
 PYTHON_TREE = CLIENT.parent / "python" / "ramify_client" / "tree.py"

@@ -27,7 +27,7 @@ from pydantic.fields import FieldInfo
 
 from ramify.api.openai.fields import FIELDS, MESSAGES, STREAM_OPTIONS, responses_table
 from ramify.api.openai.fields import table as fields_table
-from ramify.api.wire_trees import CorruptRecord, LoggedTree, OutcomeRecord, TreeRecord, described
+from ramify.api.wire_log import CorruptRecord, LoggedTree, OutcomeRecord, TreeRecord, described
 from ramify.cli import app as server_app
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.cutting import MAX_STEP_STOPS

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from ramify.api.scopes import ScopedRoute
 from ramify.api.wire_common import ErrorBody
+from ramify.api.wire_log import LogRecord
 from ramify.api.wire_search import Progressed, Started
-from ramify.api.wire_trees import LogRecord
 
 Responses = dict[int | str, dict[str, Any]]
 TEXT = {"schema": {"type": "string"}}

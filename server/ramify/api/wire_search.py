@@ -19,7 +19,7 @@ from ramify.api.wire_common import (
     StopStrings,
     TopK,
 )
-from ramify.api.wire_trees import AlgorithmName, TreeDocument, described
+from ramify.api.wire_log import AlgorithmName, TreeDocument, described
 from ramify.rewards.registry import gradable
 from ramify.search import records
 from ramify.search.algorithms import ALGORITHMS

@@ -97,7 +97,7 @@ class LoggedTrees:
         self._url = url
 
     def newest(self, limit: int, before: int | None = None, **filters: Any) -> list[TreeSummary]:
-        from ramify.api.wire_trees import summary_of
+        from ramify.api.wire_log import summary_of
         from ramify.treelog import Filters
         from ramify_client.results import TreeSummary
 

@@ -128,7 +128,7 @@ def dot(
     tree: TreeId, log: Log = None, config: Config = None, server: Server = None, api_key: ApiKey = None
 ) -> None:
     """Print one tree for Graphviz:  ramify trees dot last | dot -Tsvg > tree.svg"""
-    from ramify.api.dot import dot as written
+    from ramify.api.wire_log import dot as written
     from ramify.search.codec import tree_from_dict
 
     with source(log, config, server, api_key) as trees:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from ramify.api.wire_trees import LoggedTree, LogRecord
+from ramify.api.wire_log import LoggedTree, LogRecord
 from ramify.search.codec import tree_from_dict
 
 from .world import World, hold, release, until

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from fakes import FakeTask
-from ramify.api.dot import dot
 from ramify.api.middleware import names_this_machine
+from ramify.api.wire_log import dot
 from ramify.api.wire_search import Search
 from ramify.rewards.errors import CallFailed
 from ramify.search.algorithms import ALGORITHMS

@@ -1,4 +1,4 @@
-"""The log on the wire: logged trees and the log's lines, pages of it, feedback, consumers.
+"""The log on the wire: logged trees and the log's lines, pages of it, feedback, consumers; a tree for Graphviz.
 
 The models of logged trees are made of the records that are logged, so that none can drift. They describe and validate;
 nothing is converted through them. A tree leaves the server as the bytes that were logged, since reading 15,000 nodes
@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from types import UnionType
@@ -24,7 +24,7 @@ from ramify.search import records
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.codec import omitted_fields
 from ramify.search.records import BudgetLimits, SearchParams
-from ramify.search.tree import Tree
+from ramify.search.tree import Node, Tree
 from ramify.treelog import Consumer, CorruptRow, Feedback, Summary
 
 AlgorithmName = Annotated[
@@ -308,3 +308,44 @@ def consumer_of(consumer: Consumer, high_water: int) -> ConsumerReply:
         updated=consumer.updated_at,
         high_water=high_water,
     )
+
+
+# -- Graphviz: `curl …?format=dot | dot -Tsvg > tree.svg` ------------------------------------------------------
+
+
+LONGEST_LABEL = 60
+
+
+def dot(tree: Tree) -> str:
+    """One box a node: what it says, its visits, its value; the chosen answer's path is bold."""
+    return "\n".join(_lines(tree)) + "\n"
+
+
+def _lines(tree: Tree) -> Iterator[str]:
+    chosen = {n.id for n in tree.lineage(tree.nodes[tree.answer.node])} if tree.answer else set()
+    yield "digraph tree {"
+    yield f"  // {tree.id}, {tree.params.algorithm}, {len(tree.nodes)} nodes"
+    yield '  node [shape=box, fontname="monospace", fontsize=10]; rankdir=LR;'
+    for node in tree.nodes:
+        text = tree.prompt if node.parent is None else node.text
+        style = ', style="bold"' if node.id in chosen else ""
+        yield f'  n{node.id} [label={quoted(text.strip())}{_figures(node)}"{style}];'
+        if node.parent is not None:
+            style = ' [style="bold"]' if node.id in chosen else ""
+            yield f"  n{node.parent} -> n{node.id}{style};"
+    yield "}"
+
+
+def quoted(text: str) -> str:
+    """The opening half of a DOT string, without its closing quote."""
+    short = text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…"
+    escaped = short.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\l").replace("\r", "")
+    return '"' + "".join(c if c.isprintable() else "\ufffd" for c in escaped)
+
+
+def _figures(node: Node) -> str:
+    figures = [f"N={node.visits}"]
+    figures += [f"Q={node.mean:.2f}"] if node.mean is not None else []
+    figures += [node.terminal] if node.terminal else []
+    figures += [f"outcome={node.outcome:g}"] if node.outcome is not None else []
+    return "\\n" + " ".join(figures)

@@ -1,30 +1,34 @@
-"""The log: GET /v1/trees and one tree, its deletion, later verdicts on it."""
+"""The log: its trees, feedback on them, branches of them, and the readers that consume it.
+
+A reader has a cursor, which is moved by compare-and-set on its ETag, and a lease against a second reader.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from ramify.api import convert, large_answers, wire_search
-from ramify.api import wire_trees as wire
+from ramify.api import wire_log as wire
 from ramify.api.context import CallerDep, Context, ContextDep
 from ramify.api.documentation import DOT, NDJSON, STREAM
-from ramify.api.dot import dot
 from ramify.api.names import HEADER
 from ramify.api.routes.search import Key, answered, idempotency, rendered
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.api.wire_common import PLAIN
+from ramify.api.wire_log import dot
 from ramify.service.errors import BadRequest, ServiceError
 from ramify.service.ids import tree_id
 from ramify.service.keys import Caller
-from ramify.treelog import Entry, Filters, json_line
+from ramify.treelog import BadCursor, ConsumerConflict, Entry, Filters, json_line
 
 GRAPHVIZ = "text/vnd.graphviz; charset=utf-8"
-router = APIRouter(route_class=ScopedRoute, tags=["trees"])
+router = APIRouter(route_class=ScopedRoute)
 Seq = Annotated[int | None, Query(ge=0, le=(1 << 63) - 1)]
 Text = Annotated[str | None, Query(min_length=1, max_length=200, pattern=PLAIN)]
 START = "^tree_[0-9a-f]{0,32}$"
@@ -32,7 +36,7 @@ Form = Annotated[Literal["json", "dot"], Query(alias="format")]
 Id = Annotated[str, Path(max_length=64, description="Id of the tree (`tree_…`) or of its search (`srch_…`).")]
 
 
-@router.get("/v1/trees", response_model=wire.TreeList, responses=NDJSON)
+@router.get("/v1/trees", tags=["trees"], response_model=wire.TreeList, responses=NDJSON)
 @needs("search", "log")
 async def trees(
     context: ContextDep,
@@ -90,7 +94,7 @@ async def trees(
     )
 
 
-@router.get("/v1/trees/{tree}", response_model=wire.TreeReply, responses=DOT)
+@router.get("/v1/trees/{tree}", tags=["trees"], response_model=wire.TreeReply, responses=DOT)
 @needs("search", "log")
 async def one(
     tree: Id, request: Request, context: ContextDep, caller: CallerDep, form: Form = "json"
@@ -113,9 +117,9 @@ async def one(
     return await large_answers.answer(request, lambda: large_answers.with_tree(head, "tree", entry.body))
 
 
-@router.delete("/v1/trees/{tree}", response_model=wire.Deleted)
+@router.delete("/v1/trees/{tree}", tags=["trees"], name="delete", response_model=wire.Deleted)
 @needs("log")
-async def delete(tree: Id, context: ContextDep) -> wire.Deleted:
+async def delete_tree(tree: Id, context: ContextDep) -> wire.Deleted:
     """Forget a tree, the verdicts on it, and the kept answer of its Idempotency-Key."""
     known = tree_id(tree)
     if known is None or not await context.log.delete(known):
@@ -123,7 +127,7 @@ async def delete(tree: Id, context: ContextDep) -> wire.Deleted:
     return wire.Deleted(id=known)
 
 
-@router.post("/v1/trees/{tree}/feedback", response_model=wire.LaterVerdict)
+@router.post("/v1/trees/{tree}/feedback", tags=["trees"], response_model=wire.LaterVerdict)
 @needs("feedback")
 async def feedback(
     tree: Id, body: wire.FeedbackRequest, context: ContextDep, caller: CallerDep
@@ -184,7 +188,9 @@ async def _lines(context: Context, after: int, high_water: int, limit: int | Non
         yield json_line(record)
 
 
-@router.post("/v1/trees/{tree}/branch", response_model=wire_search.SearchReply, responses=STREAM)
+@router.post(
+    "/v1/trees/{tree}/branch", tags=["trees"], response_model=wire_search.SearchReply, responses=STREAM
+)
 @needs("search")
 async def branch(
     tree: Id,
@@ -206,3 +212,86 @@ async def branch(
     key = idempotency(idempotency_key, about, body, lambda tree: rendered(tree, body, context))
     spec = convert.branch_spec(body, await asyncio.to_thread(entry.tree))
     return await answered(spec, body, request, context, caller, key)
+
+
+# -- readers ---------------------------------------------------------------------------------------------------
+
+
+Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+IfMatch = Annotated[
+    str | None,
+    Header(
+        alias="If-Match", max_length=40, description="The ETag last seen; absent to register a new consumer."
+    ),
+]
+
+
+@router.get("/v1/consumers", tags=["consumers"], response_model=wire.ConsumerList)
+@needs("log")
+async def consumers(context: ContextDep) -> wire.ConsumerList:
+    """Every registered reader, by name. Retention deletes nothing that one of them has still to read."""
+    high_water = await context.log.high_water()
+    return wire.ConsumerList(data=[wire.consumer_of(c, high_water) for c in await context.log.consumers()])
+
+
+@router.get("/v1/consumers/{name}", tags=["consumers"], response_model=wire.ConsumerReply)
+@needs("log")
+async def consumer(name: Name, context: ContextDep, response: Response) -> wire.ConsumerReply:
+    """A reader's cursor and lease; the ETag is what PUT wants in `If-Match`."""
+    found = await context.log.get_consumer(name)
+    if found is None:
+        raise ServiceError("not_found", f"no consumer {name!r}; PUT registers it", param="name")
+    response.headers["ETag"] = f'"{found.version}"'
+    return wire.consumer_of(found, await context.log.high_water())
+
+
+@router.put("/v1/consumers/{name}", tags=["consumers"], name="put", response_model=wire.ConsumerReply)
+@needs("log")
+async def put_consumer(
+    name: Name,
+    body: wire.ConsumerPut,
+    context: ContextDep,
+    caller: CallerDep,
+    response: Response,
+    if_match: IfMatch = None,
+) -> wire.ConsumerReply:
+    """Register a reader, move its cursor, take, renew or give back its lease. 409 if somebody else was faster or
+    holds the lease, which is its owner's and its API key's."""
+    try:
+        found = await context.log.put_consumer(
+            name,
+            version=_version(if_match),
+            cursor=body.cursor,
+            owner=body.owner,
+            lease_seconds=body.lease_seconds,
+            rewind=body.rewind,
+            key_id=caller.key_id,
+        )
+    except ConsumerConflict as error:
+        raise ServiceError(error.code, str(error)) from error
+    except BadCursor as error:
+        raise BadRequest(str(error), param="cursor") from error
+    response.headers["ETag"] = f'"{found.version}"'
+    return wire.consumer_of(found, await context.log.high_water())
+
+
+@router.delete("/v1/consumers/{name}", tags=["consumers"], name="delete", response_model=wire.ConsumerDeleted)
+@needs("log")
+async def delete_consumer(name: Name, context: ContextDep) -> wire.ConsumerDeleted:
+    """Forget a reader that is gone, so that retention waits for it no longer. 409 while it is leased."""
+    try:
+        known = await context.log.delete_consumer(name)
+    except ConsumerConflict as error:
+        raise ServiceError(error.code, str(error)) from error
+    if not known:
+        raise ServiceError("not_found", f"no consumer {name!r}", param="name")
+    return wire.ConsumerDeleted(name=name)
+
+
+def _version(if_match: str | None) -> int | None:
+    if if_match is None:
+        return None
+    tag = re.fullmatch(r'(?:W/)?"?(\d{1,18})"?', if_match.strip())
+    if tag is None:
+        raise BadRequest('must be an ETag as GET sends it, such as "3"', param="If-Match")
+    return int(tag[1])
