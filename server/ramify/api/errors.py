@@ -212,47 +212,57 @@ def methods_of(app: FastAPI, request: Request) -> list[str]:
     )
 
 
+async def _service_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, e.ServiceError)
+    return service_response(error)
+
+
+async def _log_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, LogError)
+    return log_response(error)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return validation_response(error.errors(), body_model(request))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message, code, headers = str(error.detail), None, dict(error.headers or {})
+    if error.status_code == 404:
+        message, code = f"unknown route {request.scope['path'][:LONGEST_INPUT]!r}", "unknown_route"
+    elif error.status_code == 405:
+        allowed = headers["Allow"] = ", ".join(methods_of(request.app, request))
+        message = f"{request.method[:20]} is not allowed on this route; it takes {allowed}"
+        code = "method_not_allowed"
+    elif error.status_code == 415:
+        code = "unsupported_media_type"
+    return response(error.status_code, message, code=code, headers=headers)
+
+
+async def _client_gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=CLIENT_GONE)
+
+
+async def _any_error(request: Request, _: Exception) -> Response:
+    return JSONResponse(internal_error(request.scope.get("ramify_request_id", "unknown")).model_dump(), 500)
+
+
+HANDLERS = {
+    e.ServiceError: _service_error,
+    LogError: _log_error,
+    RequestValidationError: _validation_error,
+    HTTPException: _http_error,
+    ClientDisconnect: _client_gone,
+    Exception: _any_error,
+}
+
+
 def install(app: FastAPI) -> None:
     """Make the application answer every error in the one shape."""
-
-    async def service(_: Request, error: Exception) -> Response:
-        assert isinstance(error, e.ServiceError)
-        return service_response(error)
-
-    async def log(_: Request, error: Exception) -> Response:
-        assert isinstance(error, LogError)
-        return log_response(error)
-
-    async def validation(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        return validation_response(error.errors(), body_model(request))
-
-    async def http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        message, code, headers = str(error.detail), None, dict(error.headers or {})
-        if error.status_code == 404:
-            message, code = f"unknown route {request.scope['path'][:LONGEST_INPUT]!r}", "unknown_route"
-        elif error.status_code == 405:
-            allowed = headers["Allow"] = ", ".join(methods_of(app, request))
-            message = f"{request.method[:20]} is not allowed on this route; it takes {allowed}"
-            code = "method_not_allowed"
-        elif error.status_code == 415:
-            code = "unsupported_media_type"
-        return response(error.status_code, message, code=code, headers=headers)
-
-    async def gone(_: Request, __: Exception) -> Response:
-        return Response(status_code=CLIENT_GONE)
-
-    async def unexpected(request: Request, error: Exception) -> Response:
-        number = request.scope.get("ramify_request_id", "unknown")
-        return JSONResponse(internal_error(number).model_dump(), 500)
-
-    app.add_exception_handler(e.ServiceError, service)
-    app.add_exception_handler(LogError, log)
-    app.add_exception_handler(RequestValidationError, validation)
-    app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(ClientDisconnect, gone)
-    app.add_exception_handler(Exception, unexpected)
+    for kind, handler in HANDLERS.items():
+        app.add_exception_handler(kind, handler)
 
 
 # -- suggestions for unknown fields ----------------------------------------------------------------------------------

@@ -75,12 +75,12 @@ async def test_a_header_switches_search_on(named: World, route: str, header: str
 @pytest.mark.parametrize(
     ("header", "said"),
     [
-        ("chess", "none of mcts"),
+        ("chess", "nor one of mcts"),
         ("{", "JSON"),
         ('{"widht": 2}', "did you mean width?"),
         ('{"budget": {"tokens": "many"}}', "budget.tokens"),
         ('{"width": 1e9}', "width"),
-        ("[1]", "is no JSON object"),
+        ("[1]", "neither a JSON object"),
         ("x" * 8193, "8192"),
     ],
 )

@@ -169,9 +169,9 @@ async def _page(
         if filters.key_id not in (None, owner):
             return wire.TreeList(data=[], has_more=False, next_before=None)
         filters = Filters(**{name: getattr(filters, name) for name in Filters.__slots__} | {"key_id": owner})
-    found = await context.log.list(before=before, limit=limit + 1, filters=filters)
-    page = [wire.summary_of(summary) for summary in found[:limit]]
-    more = len(found) > limit
+    summaries = await context.log.list(before=before, limit=limit + 1, filters=filters)
+    page = [wire.summary_of(summary) for summary in summaries[:limit]]
+    more = len(summaries) > limit
     return wire.TreeList(data=page, has_more=more, next_before=page[-1].seq if more else None)
 
 
@@ -238,11 +238,11 @@ async def consumers(context: ContextDep) -> wire.ConsumerList:
 @needs("log")
 async def consumer(name: Name, context: ContextDep, response: Response) -> wire.ConsumerReply:
     """A reader's cursor and lease; the ETag is what PUT wants in `If-Match`."""
-    found = await context.log.get_consumer(name)
-    if found is None:
+    reader = await context.log.get_consumer(name)
+    if reader is None:
         raise ServiceError("not_found", f"no consumer {name!r}; PUT registers it", param="name")
-    response.headers["ETag"] = f'"{found.version}"'
-    return wire.consumer_of(found, await context.log.high_water())
+    response.headers["ETag"] = f'"{reader.version}"'
+    return wire.consumer_of(reader, await context.log.high_water())
 
 
 @router.put("/v1/consumers/{name}", tags=["consumers"], name="put", response_model=wire.ConsumerReply)
@@ -258,7 +258,7 @@ async def put_consumer(
     """Register a reader, move its cursor, take, renew or give back its lease. 409 if somebody else was faster or
     holds the lease, which is its owner's and its API key's."""
     try:
-        found = await context.log.put_consumer(
+        reader = await context.log.put_consumer(
             name,
             version=_version(if_match),
             cursor=body.cursor,
@@ -271,8 +271,8 @@ async def put_consumer(
         raise ServiceError(error.code, str(error)) from error
     except BadCursor as error:
         raise BadRequest(str(error), param="cursor") from error
-    response.headers["ETag"] = f'"{found.version}"'
-    return wire.consumer_of(found, await context.log.high_water())
+    response.headers["ETag"] = f'"{reader.version}"'
+    return wire.consumer_of(reader, await context.log.high_water())
 
 
 @router.delete("/v1/consumers/{name}", tags=["consumers"], name="delete", response_model=wire.ConsumerDeleted)
