@@ -30,86 +30,54 @@ NDJSON: Responses = {200: {"description": "A page, or lines", "content": {"appli
 DOT: Responses = {200: {"description": "The tree", "content": {"text/vnd.graphviz": TEXT}}}
 METRICS: Responses = {200: {"description": "Prometheus text format", "content": {"text/plain": TEXT}}}
 
-SEARCH_EXAMPLES: dict[str, Any] = {
-    "requestBody": {
-        "content": {
-            "application/json": {
-                "examples": {
-                    "shortest": {"summary": "A bare prompt", "value": {"prompt": "3 5 7 8 to 24"}},
-                    "budget": {
-                        "summary": "A task, an algorithm and a budget",
-                        "value": {
-                            "prompt": "3 5 7 8 to 24\n",
-                            "task": {
-                                "name": "countdown",
-                                "problem": {"numbers": [3, 5, 7, 8], "target": 24},
-                            },
-                            "search": {"algorithm": "mcts", "budget": {"simulations": 64, "tokens": 1000}},
-                            "seed": 7,
-                        },
-                    },
-                    "stream": {
-                        "summary": "Events while it searches",
-                        "value": {"prompt": "3 5 7 8 to 24", "stream": True},
-                    },
-                }
-            }
-        }
-    }
-}
+PROMPT = "3 5 7 8 to 24"
 
-COMPLETION_EXAMPLES: dict[str, Any] = {
-    "requestBody": {
-        "content": {
-            "application/json": {
-                "examples": {
-                    "plain": {
-                        "summary": "The policy alone",
-                        "value": {"model": "countdown-tiny", "prompt": "3 5 7 8 to 24\n", "max_tokens": 40},
-                    },
-                    "stream": {
-                        "summary": "The policy alone, as it writes",
-                        "value": {"prompt": "3 5 7 8 to 24\n", "max_tokens": 40, "stream": True},
-                    },
-                    "search": {
-                        "summary": "The best answer of a tree",
-                        "value": {
-                            "model": "countdown-tiny",
-                            "prompt": "3 5 7 8 to 24\n",
-                            "search": {"budget": {"tokens": 1000}},
-                        },
-                    },
-                }
-            }
-        }
-    }
-}
-CHAT_EXAMPLES: dict[str, Any] = {
-    "requestBody": {
-        "content": {
-            "application/json": {
-                "examples": {
-                    "search": {
-                        "summary": "The best answer of a tree",
-                        "value": {
-                            "model": "countdown-tiny",
-                            "messages": [{"role": "user", "content": "3 5 7 8 to 24"}],
-                            "search": {"budget": {"tokens": 1000}},
-                        },
-                    },
-                    "stream": {
-                        "summary": "The same in chunks, comments while it searches",
-                        "value": {
-                            "messages": [{"role": "user", "content": "3 5 7 8 to 24"}],
-                            "search": {"budget": {"tokens": 1000}},
-                            "stream": True,
-                        },
-                    },
-                }
-            }
-        }
-    }
-}
+
+def _examples(**examples: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    """Write the examples of a request's body: by name, a summary and the body."""
+    written = {name: {"summary": summary, "value": body} for name, (summary, body) in examples.items()}
+    return {"requestBody": {"content": {"application/json": {"examples": written}}}}
+
+
+SEARCH_EXAMPLES = _examples(
+    shortest=("A bare prompt", {"prompt": PROMPT}),
+    budget=(
+        "A task, an algorithm and a budget",
+        {
+            "prompt": f"{PROMPT}\n",
+            "task": {"name": "countdown", "problem": {"numbers": [3, 5, 7, 8], "target": 24}},
+            "search": {"algorithm": "mcts", "budget": {"simulations": 64, "tokens": 1000}},
+            "seed": 7,
+        },
+    ),
+    stream=("Events while it searches", {"prompt": PROMPT, "stream": True}),
+)
+COMPLETION_EXAMPLES = _examples(
+    plain=("The policy alone", {"model": "countdown-tiny", "prompt": f"{PROMPT}\n", "max_tokens": 40}),
+    stream=("The policy alone, as it writes", {"prompt": f"{PROMPT}\n", "max_tokens": 40, "stream": True}),
+    search=(
+        "The best answer of a tree",
+        {"model": "countdown-tiny", "prompt": f"{PROMPT}\n", "search": {"budget": {"tokens": 1000}}},
+    ),
+)
+CHAT_EXAMPLES = _examples(
+    search=(
+        "The best answer of a tree",
+        {
+            "model": "countdown-tiny",
+            "messages": [{"role": "user", "content": PROMPT}],
+            "search": {"budget": {"tokens": 1000}},
+        },
+    ),
+    stream=(
+        "The same in chunks, comments while it searches",
+        {
+            "messages": [{"role": "user", "content": PROMPT}],
+            "search": {"budget": {"tokens": 1000}},
+            "stream": True,
+        },
+    ),
+)
 
 ERRORS = {
     400: "A field is wrong; `param` says which",
@@ -168,11 +136,12 @@ UNROUTED: dict[str, tuple[type[BaseModel], ...]] = {
     "/v1/search": (Started, Progressed),
     "/v1/trees": (LogRecord,),
 }
-"""By path, what is no route's whole answer: the events of a stream, the lines of the log."""
+"""Models that are no route's whole answer, by path: the events of a stream, the lines of the log."""
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document of the application."""
+    """Describe an application: FastAPI's document, with our errors, keys and published names in it."""
+    # names of schemas that the module of their class tells apart
     text = json.dumps(
         get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     )
@@ -180,6 +149,8 @@ def document(app: FastAPI) -> dict[str, Any]:
         text = text.replace(module, published)
     content: dict[str, Any] = json.loads(text)
     schemas = content["components"]["schemas"]
+
+    # our errors in place of FastAPI's own; events and lines, which are no route's whole answer
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     unrouted: list[type[BaseModel]] = [ErrorBody]
@@ -188,6 +159,8 @@ def document(app: FastAPI) -> dict[str, Any]:
     for model in unrouted:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}", mode="serialization")
         schemas.update(schema.pop("$defs", {}), **{model.__name__: schema})
+
+    # what each route asks of the key, and its errors
     content["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     for operations in content["paths"].values():
         for operation in operations.values():

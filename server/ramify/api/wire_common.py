@@ -10,13 +10,16 @@ from ramify.search.cutting import MAX_STOP_CHARS, MAX_STOPS
 
 
 class Request(BaseModel):
-    """Something sent to us: an unknown key, a string for a number, NaN and infinity are errors."""
+    """A body, or a part of one, that a client sends.
+
+    An unknown field, a string for a number, NaN and infinity are errors.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
 class Reply(BaseModel):
-    """Something we send."""
+    """An answer, or a part of one, that the server sends."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -24,11 +27,13 @@ class Reply(BaseModel):
 PLAIN = r"^[^\x00-\x1f\x7f]*$"
 """No control characters: PostgreSQL, for one, refuses NUL."""
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)]
+"""A name that a client chooses."""
 ModelName = Annotated[
     Name, Field(description="The one served, as /v1/models names it.", examples=["countdown-tiny"])
 ]
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 StopStrings = Annotated[list[StopString], Field(max_length=MAX_STOPS)]
+"""Strings that end an answer; as many, and as long, on every route."""
 TopK = Annotated[
     int, Field(ge=-1, le=1_000_000, description="Sample among as many likeliest tokens; 0 and -1 keep all.")
 ]
@@ -37,6 +42,7 @@ ChatTemplate = Annotated[
     Field(max_length=16, description="Variables of the model's chat template, such as `enable_thinking`."),
 ]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+"""A number of tokens."""
 
 
 class ErrorDetail(Reply):

@@ -7,6 +7,7 @@ from types import ModuleType
 import pytest
 
 import ramify.api.openai
+import ramify.api.routes
 from ramify.api import documentation
 from ramify.api.errors import STATUS
 
@@ -29,7 +30,7 @@ def test_every_status_and_code_of_an_error_is_on_the_api_page() -> None:
         assert f"`{code}`" in row, code
 
 
-@pytest.mark.parametrize("package", [ramify.api, ramify.api.openai])
+@pytest.mark.parametrize("package", [ramify.api, ramify.api.openai, ramify.api.routes])
 def test_the_map_of_a_package_names_every_module_once(package: ModuleType) -> None:
     """As `ramify.search` does, in lines that begin with the module's name."""
     named = re.findall(r"^`(\w+)`:", package.__doc__ or "", re.MULTILINE)

@@ -53,7 +53,10 @@ async def activate(
 
 @router.post("/admin/drain", response_model=wire.Drained)
 async def drain(context: ContextDep, body: wire.Drain | None = None) -> wire.Drained:
-    """Take no more searches, for ever, and answer once the running ones have ended."""
+    """Take no more searches, for ever, and answer once the running ones have ended.
+
+    If the client leaves, the drain goes on.
+    """
     began = time.monotonic()
     await asyncio.shield(context.searches.drain((body or wire.Drain()).deadline_seconds))
     return wire.Drained(seconds=time.monotonic() - began)
