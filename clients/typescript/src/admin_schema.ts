@@ -96,6 +96,8 @@ export interface paths {
         /**
          * Drain
          * @description Take no more searches, for ever, and answer once the running ones have ended.
+         *
+         *     If the client leaves, the drain goes on.
          */
         post: operations["drain_admin_drain_post"];
         delete?: never;
