@@ -14,11 +14,11 @@ ask() {  # PATH [JSON]
 }
 
 echo "# The best answers of a tree, at 1,000 generated tokens"
-found=$(ask /v1/search '{"prompt": "3 5 7 8 to 24", "n": 2, "search": {"budget": {"tokens": 1000}}}')
-echo "$found"
+result=$(ask /v1/search '{"prompt": "3 5 7 8 to 24", "n": 2, "search": {"budget": {"tokens": 1000}}}')
+echo "$result"
 
 echo "# Its tree in the log, as Graphviz draws it"
-tree=$(sed 's/.*"tree":{"id":"\([^"]*\)".*/\1/' <<<"$found")
+tree=$(sed 's/.*"tree":{"id":"\([^"]*\)".*/\1/' <<<"$result")
 ask "/v1/trees/$tree?format=dot"
 
 echo "# The same search as Server-Sent Events, while it runs"

@@ -38,22 +38,22 @@ def solved(text: str) -> bool:
 def main(url: str | None) -> None:
     with Client(url) as ramify:
         print("served:", ramify.version().model)
-        found = ramify.search(PROMPT, search={"algorithm": "mcts", "budget": {"tokens": 1000}}, n=2)
-        for answer in found.candidates:
+        result = ramify.search(PROMPT, search={"algorithm": "mcts", "budget": {"tokens": 1000}}, n=2)
+        for answer in result.candidates:
             print(f"{answer.final}: value {answer.value:.2f}, {answer.visits} visits")
-        print("tokens of the whole search:", found.usage.completion_tokens)
+        print("tokens of the whole search:", result.usage.completion_tokens)
 
         print("as it runs:")
         with ramify.stream(PROMPT, search={"budget": {"tokens": 1000}}) as events:
             for event in events:
                 print(event.kind, event.tokens or "", (event.answer and event.answer.final) or "")
 
-        if found.answer:  # a trainer may learn from this verdict: say only what was checked
-            outcome = 1.0 if solved(found.answer.text) else 0.0
+        if result.answer:  # a trainer may learn from this verdict: say only what was checked
+            outcome = 1.0 if solved(result.answer.text) else 0.0
             ramify.trees.feedback(
-                found.tree.id, outcome, source="verifier", comment="its arithmetic was recomputed"
+                result.tree.id, outcome, source="verifier", comment="its arithmetic was recomputed"
             )
-        tree = ramify.trees.get(found.tree.id)
+        tree = ramify.trees.get(result.tree.id)
         print("verdicts:", [verdict.outcome for verdict in tree.feedback])
         for record in ramify.trees.read(after=tree.seq - 1):
             print("in the log:", record.seq, record.kind, record.tree_id)

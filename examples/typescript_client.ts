@@ -13,7 +13,7 @@ const options: ClientOptions = process.argv[2] ? { baseUrl: process.argv[2] } : 
 const ramify = new Client(options);
 const prompt = "3 5 7 8 to 24";
 
-/** Whether the steps are right and lead from the numbers, each used once, to 24. */
+/** Tell whether the steps are right and lead from the numbers, each used once, to 24. */
 function solved(text: string): boolean {
   const left = [3, 5, 7, 8];
   for (const line of text.trim().split("\n")) {
@@ -33,9 +33,9 @@ function solved(text: string): boolean {
 }
 
 console.log("served:", (await ramify.version()).model);
-const found = await ramify.search({ prompt, search: { algorithm: "mcts", budget: { tokens: 1000 } }, n: 2 });
-for (const { final, value, visits } of found.candidates) console.log(`${final}: value ${value}, ${visits} visits`);
-console.log("tokens of the whole search:", found.usage.completion_tokens);
+const result = await ramify.search({ prompt, search: { algorithm: "mcts", budget: { tokens: 1000 } }, n: 2 });
+for (const { final, value, visits } of result.candidates) console.log(`${final}: value ${value}, ${visits} visits`);
+console.log("tokens of the whole search:", result.usage.completion_tokens);
 
 console.log("as it runs:");
 for await (const event of await ramify.stream({ prompt, search: { budget: { tokens: 1000 } } })) {
@@ -43,12 +43,12 @@ for await (const event of await ramify.stream({ prompt, search: { budget: { toke
   if (event.kind === "completed") console.log(event.kind, event.result.status);
 }
 
-if (found.answer) {
+if (result.answer) {
   // A trainer may learn from this verdict: say only what was checked.
-  const outcome = solved(found.answer.text) ? 1 : 0;
-  await ramify.trees.feedback(found.tree.id, { outcome, source: "verifier", comment: "its arithmetic was recomputed" });
+  const outcome = solved(result.answer.text) ? 1 : 0;
+  await ramify.trees.feedback(result.tree.id, { outcome, source: "verifier", comment: "its arithmetic was recomputed" });
 }
-const tree = await ramify.trees.get(found.tree.id);
+const tree = await ramify.trees.get(result.tree.id);
 console.log("verdicts:", tree.feedback.map((verdict) => verdict.outcome));
 for await (const record of ramify.trees.read({ after: tree.seq - 1 })) {
   console.log("in the log:", record.seq, record.kind, record.tree_id);

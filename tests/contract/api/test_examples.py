@@ -6,10 +6,12 @@ import asyncio
 import os
 import runpy
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
+import ramify_client
 from fakes import FakePolicy
 from node import NODE, typescript_client
 
@@ -50,6 +52,22 @@ async def test_the_python_example_does_not_call_a_wrong_answer_right(tmp_path: P
         told = await run(world, sys.executable, str(EXAMPLES / "python_client.py"))
         assert await verdicts(world) == [0.0]
     assert "verdicts: [0.0]" in told
+
+
+README = (EXAMPLES.parent / "clients" / "python" / "README.md").read_text()
+PACKAGE = ramify_client.__doc__ or ""
+
+
+@pytest.mark.parametrize(
+    "example",
+    [README.split("```")[1].removeprefix("python"), PACKAGE.split("::\n\n")[1].split("\n\nRead")[0]],
+    ids=["README.md", "the package's docstring"],
+)
+async def test_the_example_that_meets_a_reader_first_runs(tmp_path: Path, example: str) -> None:
+    async with a_world(tmp_path, writing_letters()) as world, over_network(world) as http:
+        script = textwrap.dedent(example).replace("http://127.0.0.1:8000", str(http.base_url))
+        await asyncio.to_thread(exec, script, {})
+        assert await world.logged()
 
 
 async def test_the_typescript_example_does_not_call_a_wrong_answer_right(tmp_path: Path) -> None:
