@@ -12,9 +12,8 @@ from ramify.engines import Serving
 from ramify.search import records
 from ramify.search.run import Progress
 from ramify.search.tree import Node, Tree
-from ramify.service.ids import search_id
 from ramify.service.search_spec import Branch, Message, SearchSpec
-from ramify.service.search_state import release_of
+from ramify.service.search_state import release_of, search_id
 from ramify.service.searches import RunningSearch
 
 

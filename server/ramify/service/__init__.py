@@ -5,13 +5,12 @@
 | `errors` | every refusal and failure that a caller can meet |
 | `ports` | what is needed of the engines and the tokenizer |
 | `keys` | API keys and their scopes |
-| `ids` | UUIDv7 |
 | `metrics` | figures for Prometheus |
 | `serving` | the model, the engines and the extensions that the settings name |
 | `admission` | how much runs at once, who is next, and how long to wait before trying again |
+| `search_state` | how a search looks to its caller: ids, failure, changed nodes |
 | `search_spec` | a search as it was asked for |
 | `search_preparation` | a search's specification made into a tree and its task, with the model's defaults |
-| `search_state` | how a search looks to its asker: state, failure, changed nodes |
 | `idempotency` | one search for one Idempotency-Key |
 | `grading` | the verifier's verdict on the answer of an ended search |
 | `spool` | finished searches on their way into the log; whether it takes them |

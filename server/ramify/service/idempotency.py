@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ramify.search.tree import Tree
-from ramify.service import ids
+from ramify.service import search_state
 from ramify.service.errors import KeyTaken
 from ramify.treelog import KeptAnswer, LogError, TreeLog
 
@@ -78,4 +78,4 @@ def kept(once: IdempotencyKey | None, tree: Tree, key_id: str) -> KeptAnswer | N
     """The answer to keep with the tree; `None` if there is no key, or no answer of a search that ran to its end."""
     if once is None or tree.answer is None or tree.status not in ("complete", "deadline"):
         return None
-    return KeptAnswer(key_id, once.key, ids.search_id(tree.id), once.render(tree))
+    return KeptAnswer(key_id, once.key, search_state.search_id(tree.id), once.render(tree))

@@ -31,9 +31,9 @@ from ramify.search.protocols import Task
 from ramify.search.records import Action, BudgetLimits, Origin, Sampling, SearchParams
 from ramify.search.tree import Tree
 from ramify.service.errors import BadRequest, ServiceError
-from ramify.service.ids import TREE, uuid7
 from ramify.service.ports import Engines
 from ramify.service.search_spec import Branch, SearchSpec
+from ramify.service.search_state import TREE, uuid7
 from ramify.settings import RequestCaps
 
 DEFAULT_MAX_TOKENS = Sampling().max_tokens

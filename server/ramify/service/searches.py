@@ -21,13 +21,12 @@ from ramify.service.admission import Admission, Ticket
 from ramify.service.errors import DRAINED, ENGINE_DIED, KeyTaken, SearchFailed, ServiceError
 from ramify.service.grading import CountedTask, judge
 from ramify.service.idempotency import IdempotencyKey, ReplayedAnswer, claim, kept
-from ramify.service.ids import search_id, tree_id
 from ramify.service.keys import Caller
 from ramify.service.metrics import Metrics
 from ramify.service.ports import Engines
 from ramify.service.search_preparation import PreparedSearch, SearchPreparer
 from ramify.service.search_spec import SearchSpec
-from ramify.service.search_state import failure
+from ramify.service.search_state import failure, search_id, tree_id
 from ramify.service.spool import Spool
 from ramify.treelog import KeptAnswer, TreeLog
 

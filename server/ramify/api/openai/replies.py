@@ -20,9 +20,8 @@ from ramify.search import records
 from ramify.search.cutting import first_stop
 from ramify.search.tree import Node, Tree
 from ramify.service.completion_spec import PREFIX
-from ramify.service.ids import search_id
 from ramify.service.ports import Tokenizer
-from ramify.service.search_state import release_of
+from ramify.service.search_state import release_of, search_id
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 

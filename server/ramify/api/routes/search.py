@@ -21,11 +21,10 @@ from ramify.api.scopes import ScopedRoute, needs
 from ramify.api.streaming import unless_gone
 from ramify.search.tree import Tree
 from ramify.service.idempotency import IdempotencyKey, ReplayedAnswer
-from ramify.service.ids import tree_id
 from ramify.service.judging import judge_continuations
 from ramify.service.keys import Caller
 from ramify.service.search_spec import SearchSpec
-from ramify.service.search_state import TreeDelta
+from ramify.service.search_state import TreeDelta, tree_id
 from ramify.service.searches import RunningSearch
 from ramify.treelog import tree_json
 
