@@ -52,9 +52,9 @@ class GateDecision:
     def reason(self) -> str:
         """The decision in one line, for people."""
         worst = min(self.comparisons, key=lambda c: c.high + c.margin)
-        verdict = "promoted" if self.promoted else "rejected"
+        ruling = "promoted" if self.promoted else "rejected"
         return (
-            f"{verdict}: at worst {worst.figure} {worst.difference:+.3f} against the {worst.against}, "
+            f"{ruling}: at worst {worst.figure} {worst.difference:+.3f} against the {worst.against}, "
             f"at best {worst.high:+.3f} with 95 % confidence, margin {-worst.margin:+.3f}"
         )
 
