@@ -84,52 +84,52 @@ class CompletionPreparer:
     tools: bool
     """True if the engine can read tool calls in what the model writes."""
 
-    async def prepare(self, ask: CompletionSpec) -> CompletionRequest:
+    async def prepare(self, spec: CompletionSpec) -> CompletionRequest:
         """Check a completion. Raises `ServiceError` naming the field at fault, `EngineError` and `EngineDead`."""
-        if ask.model is not None and ask.model != self.engines.serving.name:
-            raise unknown_model(ask.model, self.engines.serving.name)
-        self._check_ids(ask)
-        self._check_tools(ask)
-        if ask.n > 1 and ask.fields.get("temperature") == 0:
+        if spec.model is not None and spec.model != self.engines.serving.name:
+            raise unknown_model(spec.model, self.engines.serving.name)
+        self._check_ids(spec)
+        self._check_tools(spec)
+        if spec.n > 1 and spec.fields.get("temperature") == 0:
             raise BadRequest("is more than 1 at temperature 0: all answers would be the same", param="n")
         number = secrets.token_hex(16)
-        answer = PREFIX[ask.route] + number
-        body = {**ask.fields, "request_id": answer if ask.route == "response" else number}
-        cap, body = await self._capped(ask, body)
-        sequences = ask.n * max(1, len(ask.prompts))
+        answer = PREFIX[spec.route] + number
+        body = {**spec.fields, "request_id": answer if spec.route == "response" else number}
+        cap, body = await self._capped(spec, body)
+        sequences = spec.n * max(1, len(spec.prompts))
         if sequences * cap > self.limits.budget_tokens:
             raise BadRequest(
                 f"is {cap}: {sequences} answers of it may cost {sequences * cap} tokens; this server takes at most "
                 f"{self.limits.budget_tokens} in one request",
-                param=ask.max_tokens_field,
+                param=spec.max_tokens_field,
             )
         return CompletionRequest(
-            ask.route,
+            spec.route,
             body,
             sequences,
             sequences * max(1, cap),
-            names=frozenset((answer, ask.request_id)),
+            names=frozenset((answer, spec.request_id)),
             scored_only=cap == 0,
         )
 
-    async def _capped(self, ask: CompletionSpec, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    async def _capped(self, spec: CompletionSpec, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Return the cap on one answer's tokens, and the body with its prompt and that cap."""
-        if ask.route == "completion":
-            prompts = [self._prompt(prompt) for prompt in ask.prompts]
-            cap = self._cap(ask, max(map(len, prompts)))
+        if spec.route == "completion":
+            prompts = [self._prompt(prompt) for prompt in spec.prompts]
+            cap = self._cap(spec, max(map(len, prompts)))
             # vLLM need not tokenize again, unless the prompt's own text is to come back
-            body |= {"prompt": list(ask.prompts) if ask.echo else prompts, "max_tokens": cap}
-            return cap, body | {"n": ask.n, "echo": ask.echo}
-        if ask.route == "chat":
-            body |= {"messages": list(ask.messages), "n": ask.n}
-            cap = self._cap(ask, await self._rendered(ask, body))
+            body |= {"prompt": list(spec.prompts) if spec.echo else prompts, "max_tokens": cap}
+            return cap, body | {"n": spec.n, "echo": spec.echo}
+        if spec.route == "chat":
+            body |= {"messages": list(spec.messages), "n": spec.n}
+            cap = self._cap(spec, await self._rendered(spec, body))
             return cap, body | {"max_completion_tokens": cap}
-        body |= {"input": ask.input}
-        cap = self._cap(ask, await self._rendered(ask, body))
+        body |= {"input": spec.input}
+        cap = self._cap(spec, await self._rendered(spec, body))
         return cap, body | {"max_output_tokens": cap}
 
-    def _check_tools(self, ask: CompletionSpec) -> None:
-        wanted = ask.fields.get("tools") and ask.fields.get("tool_choice") != "none"
+    def _check_tools(self, spec: CompletionSpec) -> None:
+        wanted = spec.fields.get("tools") and spec.fields.get("tool_choice") != "none"
         if wanted and not self.tools:
             raise BadRequest(
                 "cannot be called: the server was started without engine.tool_parser, by which calls are read; "
@@ -137,12 +137,12 @@ class CompletionPreparer:
                 param="tools",
             )
 
-    def _check_ids(self, ask: CompletionSpec) -> None:
+    def _check_ids(self, spec: CompletionSpec) -> None:
         last = self.engines.serving.vocabulary - 1
         given: dict[str, Sequence[int]] = {
-            "logit_bias": [int(token) for token in ask.fields.get("logit_bias", ())],
-            "stop_token_ids": ask.fields.get("stop_token_ids", ()),
-            "prompt": [t for prompt in ask.prompts if not isinstance(prompt, str) for t in prompt],
+            "logit_bias": [int(token) for token in spec.fields.get("logit_bias", ())],
+            "stop_token_ids": spec.fields.get("stop_token_ids", ()),
+            "prompt": [t for prompt in spec.prompts if not isinstance(prompt, str) for t in prompt],
         }
         for name, tokens in given.items():
             if any(token > last for token in tokens):
@@ -158,31 +158,31 @@ class CompletionPreparer:
             raise BadRequest("must not be empty", param="prompt")
         return tokens
 
-    async def _rendered(self, ask: CompletionSpec, body: Mapping[str, Any]) -> int:
+    async def _rendered(self, spec: CompletionSpec, body: Mapping[str, Any]) -> int:
         """Count a conversation's tokens, by the very code that will make its prompt."""
-        length = _characters([ask.messages, ask.input, ask.fields.get("instructions")])
+        length = _characters([spec.messages, spec.input, spec.fields.get("instructions")])
         if length > self.limits.prompt_chars:
             raise BadRequest(
                 f"has {length} characters; at most {self.limits.prompt_chars} are taken",
-                param=ask.prompt_field,
+                param=spec.prompt_field,
             )
         try:
             return await self.engines.plain.prompt_tokens(body)
         except RequestRefused as error:
-            param = error.param if error.param in body else ask.prompt_field
+            param = error.param if error.param in body else spec.prompt_field
             raise BadRequest(str(error)[:500], param=param) from error
 
-    def _cap(self, ask: CompletionSpec, longest: int) -> int:
+    def _cap(self, spec: CompletionSpec, longest: int) -> int:
         """Return the cap on one answer's tokens."""
-        room, cap, name = self.engines.max_model_len - longest, ask.max_tokens, ask.max_tokens_field
+        room, cap, name = self.engines.max_model_len - longest, spec.max_tokens, spec.max_tokens_field
         if room < 1:
             raise BadRequest(
                 f"has {longest} tokens; the model takes {self.engines.max_model_len}, the answer included",
-                param=ask.prompt_field,
+                param=spec.prompt_field,
             )
         if cap is None:
-            return min(room, DEFAULT_TOKENS if ask.route == "completion" else self.limits.answer_tokens)
-        if cap == 0 and not ask.echo:
+            return min(room, DEFAULT_TOKENS if spec.route == "completion" else self.limits.answer_tokens)
+        if cap == 0 and not spec.echo:
             raise BadRequest("is 0, which requires echo", param=name)
         if cap > self.limits.answer_tokens:
             raise over(name, cap, self.limits.answer_tokens)

@@ -115,20 +115,20 @@ class Completions:
     queued: set[RunningCompletion] = field(default_factory=set)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def complete(self, ask: CompletionSpec, caller: Caller) -> Chunk:
+    async def complete(self, spec: CompletionSpec, caller: Caller) -> Chunk:
         """Return the whole answer in vLLM's shape. Cancelled, abort the engine's work. Raises `ServiceError`."""
         arrived = self.clock()
-        work = await self._prepared(ask, caller)
+        work = await self._prepared(spec, caller)
         async with self._admitted(work, caller, arrived) as generation:
             reply = work.counted(await self.engines.plain.complete(work.body, work.sequences))
             generation.finish(reply)
             _check_finished(reply)
         return reply
 
-    async def stream(self, ask: CompletionSpec, caller: Caller) -> CompletionStream:
+    async def stream(self, spec: CompletionSpec, caller: Caller) -> CompletionStream:
         """Return the answer as a stream, once it has a first chunk; the caller closes it. Raises `ServiceError`."""
         arrived = self.clock()
-        work = await self._prepared(ask, caller)
+        work = await self._prepared(spec, caller)
         stream = CompletionStream()
         stream.life = asyncio.create_task(self._pump(stream, work, caller, arrived), name="plain-stream")
         try:
@@ -138,7 +138,7 @@ class Completions:
             raise
         return stream
 
-    async def _prepared(self, ask: CompletionSpec, caller: Caller) -> CompletionRequest:
+    async def _prepared(self, spec: CompletionSpec, caller: Caller) -> CompletionRequest:
         """Refuse what cannot be taken now before any work for it, then check it."""
         if self.draining():
             raise ServiceError("server_full", DRAINED, retry_after=30)
@@ -146,7 +146,7 @@ class Completions:
             raise ServiceError("engine_unavailable", ENGINE_DIED, retry_after=30)
         self.admission.check(caller.key_id)
         with _translated():
-            return await self.preparer.prepare(ask)
+            return await self.preparer.prepare(spec)
 
     async def tokenize(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return vLLM's answer to POST /tokenize. Raises `ServiceError`, as the two below do."""

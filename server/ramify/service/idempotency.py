@@ -53,10 +53,10 @@ class ReplayedAnswer:
 
 
 async def claim(
-    log: TreeLog, key_id: str, once: IdempotencyKey, search_id: str, seconds: float
+    log: TreeLog, key_id: str, idempotency: IdempotencyKey, search_id: str, seconds: float
 ) -> ReplayedAnswer | None:
     """Claim the key: return the answer kept under it, or `None` if the search is ours to run. Raises `KeyTaken`."""
-    claimed = await log.claim(key_id, once.key, once.body_hash, search_id, seconds=seconds + 60)
+    claimed = await log.claim(key_id, idempotency.key, idempotency.body_hash, search_id, seconds=seconds + 60)
     if claimed.state == "answered":
         return ReplayedAnswer(claimed.search_id, claimed.body)
     if claimed.state == "running":
@@ -74,8 +74,8 @@ async def claim(
     return None
 
 
-def kept(once: IdempotencyKey | None, tree: Tree, key_id: str) -> KeptAnswer | None:
+def kept(idempotency: IdempotencyKey | None, tree: Tree, key_id: str) -> KeptAnswer | None:
     """The answer to keep with the tree; `None` if there is no key, or no answer of a search that ran to its end."""
-    if once is None or tree.answer is None or tree.status not in ("complete", "deadline"):
+    if idempotency is None or tree.answer is None or tree.status not in ("complete", "deadline"):
         return None
-    return KeptAnswer(key_id, once.key, search_state.search_id(tree.id), once.render(tree))
+    return KeptAnswer(key_id, idempotency.key, search_state.search_id(tree.id), idempotency.render(tree))

@@ -46,7 +46,7 @@ class RunningSearch:
     tree: Tree
     search: Search
     ticket: Ticket
-    once: IdempotencyKey | None
+    idempotency: IdempotencyKey | None
     started: float
     """On the service's clock."""
     life: asyncio.Task[Tree] | None = None
@@ -106,41 +106,43 @@ class Searches:
     _lives: set[asyncio.Task[Tree]] = field(default_factory=set)
 
     async def start(
-        self, spec: SearchSpec, caller: Caller, once: IdempotencyKey | None = None
+        self, spec: SearchSpec, caller: Caller, idempotency: IdempotencyKey | None = None
     ) -> RunningSearch | ReplayedAnswer:
         """Admit a search and start it. Cancelled while it waits, nothing was started and nothing is logged.
 
         Raises `ServiceError`.
         """
         arrived = self.clock()
+        # Refuse what cannot be taken now before any work for it.
         if self.draining:
             raise ServiceError("server_full", DRAINED, retry_after=30)
         if self.engines.dead.is_set():
             raise ServiceError("engine_unavailable", ENGINE_DIED, retry_after=30)
-        if once is None:  # an answer that was kept needs no room
+        if idempotency is None:  # an answer that was kept needs no room
             self.admission.check(caller.key_id)
         prepared = self.preparer.prepare(spec if caller.train else replace(spec, train=False))
-        if once is None:
+        if idempotency is None:
             return await self._admit(prepared, caller, None, arrived)
+        # The key is claimed before the search is admitted, and freed again if it never starts.
         search = search_id(prepared.tree.id)
         try:
-            replayed = await claim(self.log, caller.key_id, once, search, prepared.deadline)
-            return replayed or await self._admit(prepared, caller, once, arrived)
+            replayed = await claim(self.log, caller.key_id, idempotency, search, prepared.deadline)
+            return replayed or await self._admit(prepared, caller, idempotency, arrived)
         except KeyTaken:
             raise
         except BaseException:  # also if the client left while the claim was being written
-            await asyncio.shield(once.abandon(self.log, caller.key_id, search))
+            await asyncio.shield(idempotency.abandon(self.log, caller.key_id, search))
             raise
 
     async def _admit(
-        self, prepared: PreparedSearch, caller: Caller, once: IdempotencyKey | None, arrived: float
+        self, prepared: PreparedSearch, caller: Caller, idempotency: IdempotencyKey | None, arrived: float
     ) -> RunningSearch:
         await self.spool.check()
         patience = prepared.deadline - (self.clock() - arrived)
         ticket = await self.admission.enter(caller.key_id, prepared.tokens, patience)
         # No await from here on until the search's own task holds the ticket.
         try:
-            return self._begin(prepared, caller, once, ticket, self.clock() - arrived)
+            return self._begin(prepared, caller, idempotency, ticket, self.clock() - arrived)
         except BaseException:
             self.admission.leave(ticket)
             raise
@@ -149,14 +151,16 @@ class Searches:
         self,
         prepared: PreparedSearch,
         caller: Caller,
-        once: IdempotencyKey | None,
+        idempotency: IdempotencyKey | None,
         ticket: Ticket,
         waited: float,
     ) -> RunningSearch:
         tree = prepared.tree
         task = CountedTask(prepared.task, self.metrics.grading_failed)
         search = Search(tree, self.engines.policy, self.engines.scorer, task, clock=self.clock)
-        running = RunningSearch(search_id(tree.id), caller.key_id, tree, search, ticket, once, self.clock())
+        running = RunningSearch(
+            search_id(tree.id), caller.key_id, tree, search, ticket, idempotency, self.clock()
+        )
         self.metrics.started(waited)
         running.life = asyncio.create_task(
             self._live(running, max(0.0, prepared.deadline - waited)), name=running.id
@@ -169,7 +173,7 @@ class Searches:
     def _forget(self, life: asyncio.Task[Tree]) -> None:
         self._lives.discard(life)
         if not life.cancelled():
-            life.exception()  # seen, even if its asker is gone
+            life.exception()  # seen, even if its caller is gone
 
     async def _live(self, running: RunningSearch, deadline: float) -> Tree:
         """Run a search and log its tree. Whatever else its end brings comes after its row, and cannot prevent it."""
@@ -188,9 +192,9 @@ class Searches:
 
     async def _log(self, running: RunningSearch) -> None:
         """Judge the answer and log the tree."""
-        tree, once = running.tree, running.once
+        tree, idempotency = running.tree, running.idempotency
         await judge(tree, running.search.task, self.verdict_seconds, running.search.over)
-        answer = await asyncio.to_thread(self._kept, running) if once is not None else None
+        answer = await asyncio.to_thread(self._kept, running) if idempotency is not None else None
         try:
             await self.spool.append(tree, running.key_id, answer)
         except SearchFailed:
@@ -198,8 +202,8 @@ class Searches:
             self.metrics.log_failed()
             raise
         finally:
-            if once is not None and answer is None:
-                await once.abandon(self.log, running.key_id, running.id)
+            if idempotency is not None and answer is None:
+                await idempotency.abandon(self.log, running.key_id, running.id)
         logger.info(
             "search %s key=%s algorithm=%s status=%s reason=%s tokens=%d nodes=%d seconds=%.3f",
             *(running.id, running.key_id or "-", tree.params.algorithm, tree.status, tree.stop_reason),
@@ -209,7 +213,7 @@ class Searches:
     def _kept(self, running: RunningSearch) -> KeptAnswer | None:
         """The answer to replay under the search's Idempotency-Key, or `None` if there is none to keep."""
         try:
-            return kept(running.once, running.tree, running.key_id)
+            return kept(running.idempotency, running.tree, running.key_id)
         except Exception:  # an answer that cannot be written is no reason to lose its tree
             logger.exception("the answer of search %s cannot be kept", running.id)
             return None

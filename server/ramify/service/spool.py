@@ -197,7 +197,7 @@ class Spool:
             if not task.cancelled() and task.exception() is None:
                 logger.info("search %s is in the log at last", search_id(tree_id))
         if not task.cancelled():
-            task.exception()  # seen, even if its asker is gone
+            task.exception()  # seen, even if its caller is gone
 
 
 def _lost(tree_id: str, why: object) -> SearchFailed:

@@ -265,7 +265,7 @@ class SpoolSettings(SettingsGroup):
     wait_seconds: float = Field(
         default=20.0,
         ge=0,
-        description="How long a finished search's asker waits for the log before a 503 with the search's id.",
+        description="How long a finished search's caller waits for the log before a 503 with the search's id.",
     )
     free_bytes: int = Field(
         default=64 << 20,
