@@ -85,7 +85,7 @@ class Method:
             raise BadMethod(f"method {self.name!r}: {error}") from error
 
     @property
-    def growth(self) -> str:
+    def tree_key(self) -> str:
         """A key that is equal for two methods that grow the same tree, so that one run serves both."""
         key = asdict(self)
         del key["name"]

@@ -60,12 +60,14 @@ def jobs(
     done: frozenset[tuple[int, str, int]] = frozenset(),
 ) -> Iterator[Job]:
     """Yield every tree still to be grown, problem by problem; `done`: (problem, method, budget) of rows there."""
-    shared = [tuple(g) for _, g in groupby(sorted(methods, key=lambda m: m.growth), key=lambda m: m.growth)]
+    # Methods that grow the same tree share a run, and all budgets do if a run under the largest can be read off.
+    by_tree = groupby(sorted(methods, key=lambda m: m.tree_key), key=lambda m: m.tree_key)
+    sharing = [tuple(group) for _, group in by_tree]
     ladder = tuple(sorted(set(budgets)))
     for index, problem in enumerate(problems):
-        for growth in shared:
-            for reach in [ladder] if growth[0].reads_off else [(b,) for b in ladder]:
-                job = Job(index, problem, growth, reach)
+        for group in sharing:
+            for rungs in [ladder] if group[0].reads_off else [(budget,) for budget in ladder]:
+                job = Job(index, problem, group, rungs)
                 if not job.rows <= done:
                     yield job
 

@@ -107,10 +107,12 @@ def test_values_are_read_as_toml_and_bare_words_as_strings(text, value):
 
 def test_methods_that_draw_alike_share_a_run():
     flat = Method("a", "best_of_n", "orm_max")
-    assert flat.growth == Method("b", "self_consistency", "majority").growth
-    assert flat.growth != Method("b", "self_consistency", "majority", sampling={"temperature": 0.5}).growth
-    assert Method("a", "mcts", "orm_max").growth == Method("b", "mcts", "orm_vote").growth
-    assert Method("a", "mcts", "orm_max").growth != Method("b", "gumbel", "orm_max").growth
+    assert flat.tree_key == Method("b", "self_consistency", "majority").tree_key
+    assert (
+        flat.tree_key != Method("b", "self_consistency", "majority", sampling={"temperature": 0.5}).tree_key
+    )
+    assert Method("a", "mcts", "orm_max").tree_key == Method("b", "mcts", "orm_vote").tree_key
+    assert Method("a", "mcts", "orm_max").tree_key != Method("b", "gumbel", "orm_max").tree_key
 
 
 def test_only_growth_that_ignores_the_budget_is_read_off():
