@@ -3,7 +3,7 @@
 import * as calls from "./calls.js";
 import { type AdminOptions, configuredAdmin } from "./configuration.js";
 import { type CallOptions, Transport } from "./transport.js";
-import type { ActivateRequest, Activation, Drained, Release, Releases, Verdict } from "./types.js";
+import type { ActivateRequest, Activation, Drained, GateDecision, Release, Releases } from "./types.js";
 
 const DRAIN_SECONDS = 20;
 
@@ -21,8 +21,8 @@ export class Admin {
   }
 
   /** Record a gate's decision: `candidate`, `promoted` or `rejected`, with its figures. */
-  record(release: string, verdict: Verdict, how?: CallOptions): Promise<Release> {
-    return this.#transport.send(calls.recordRelease(release, verdict), how);
+  record(release: string, decision: GateDecision, how?: CallOptions): Promise<Release> {
+    return this.#transport.send(calls.recordRelease(release, decision), how);
   }
 
   /**

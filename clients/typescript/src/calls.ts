@@ -10,13 +10,13 @@ import type {
   ActivateRequest,
   ConsumerChange,
   FeedbackRequest,
+  GateDecision,
   LogRecord,
   SearchResult,
   StreamBranchRequest,
   StreamRequest,
   TreeFilters,
   ValueRequest,
-  Verdict,
 } from "./types.js";
 
 /** One request. */
@@ -154,7 +154,7 @@ export const ready = () => call("get", "/readyz", {}, [], { repeatable: false })
 export const releases = () => call("get", "/admin/releases", {}, ["active", "data"]);
 
 /** Recording the same again changes nothing. */
-export const recordRelease = (release: string, body: Verdict) =>
+export const recordRelease = (release: string, body: GateDecision) =>
   call("put", "/admin/releases/{release}", { release }, ["id", "state"], { body });
 
 /** The active one stays active, so this may be repeated. */

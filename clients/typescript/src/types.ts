@@ -1,4 +1,4 @@
-/** The names of the API's shapes; `schema.ts` and `admin_schema.ts` are made of the server's OpenAPI documents. */
+/** Names of the API's shapes; `schema.ts` and `admin_schema.ts` are made of the server's OpenAPI documents. */
 
 import type { components as admin } from "./admin_schema.js";
 import type { components, operations } from "./schema.js";
@@ -42,14 +42,14 @@ export type Feedback = Public["LaterVerdict"];
 /** A search and its result as they were logged: docs/tree.md has every field. */
 export type Tree = Public["LoggedTree"];
 export type TreeNode = Public["LoggedNode"];
-/** One line of the log: a tree, a later verdict on one, or a row that is not what was written. `seq` is its place. */
+/** One line of the log: a tree, feedback on one, or a row that is not what was written. `seq` is its place. */
 export type LogRecord = Public["LogRecord"];
 
 export type Consumer = Public["ConsumerReply"];
 /** `version`: that of the consumer as it was last seen; absent, a new one is registered. */
 export type ConsumerChange = Public["ConsumerPut"] & { version?: number };
 
-export type Verdict = Operators["Verdict"];
+export type GateDecision = Operators["Verdict"];
 export type ActivateRequest = Operators["Activate"];
 export type Activation = Operators["Activated"];
 export type Drained = Operators["Drained"];
