@@ -2991,7 +2991,7 @@ export interface components {
         Task: {
             /**
              * Name
-             * @description `countdown`, `exact`, `math` or `none`.
+             * @description `countdown`, `exact`, `math`, `none`, or a task that the server was extended by.
              */
             name: string;
             /**

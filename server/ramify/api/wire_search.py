@@ -73,7 +73,9 @@ def _with_tasks(schema: dict[str, Any]) -> None:
 class Task(Request):
     model_config = ConfigDict(json_schema_extra=_with_tasks)
 
-    name: Name = Field(description="`countdown`, `exact`, `math` or `none`.")
+    name: Name = Field(
+        description="`countdown`, `exact`, `math`, `none`, or a task that the server was extended by."
+    )
     problem: dict[str, Any] | None = Field(
         default=None,
         max_length=16,
