@@ -58,36 +58,46 @@ def apart(figure: float, expected: float, tolerance: float, *, bound: bool = Fal
 
 def compare(probes: Sequence[Probe], measured: Sequence[Measurement], tolerance: float) -> list[float]:
     """Return for each probe how many tolerances its worst figure is off."""
-    return [max(_parts(probe, found, tolerance)) for probe, found in zip(probes, measured, strict=True)]
+    return [
+        max(_parts(probe, measurement, tolerance))
+        for probe, measurement in zip(probes, measured, strict=True)
+    ]
 
 
-def separation(probe: Probe, found: Measurement, tolerance: float) -> float:
+def separation(probe: Probe, measurement: Measurement, tolerance: float) -> float:
     """Return how many tolerances all figures together are off, beyond what the same weights would be."""
-    parts = _parts(probe, found, tolerance)
+    parts = _parts(probe, measurement, tolerance)
     return math.sqrt(max(0.0, sum(part**2 for part in parts) - len(parts) * NOISE**2))
 
 
-def _nearer_to_before(probe: Probe, found: Measurement, before: Measurement) -> bool:
+def _nearer_to_before(probe: Probe, measurement: Measurement, before: Measurement) -> bool:
     """Tell whether a measurement is nearer to the one before than to the published figures. Tokens of which only a
     bound is known do not count."""
     triples = [
         (figure, old, expected)
         for figure, old, expected, *bounds in zip(
-            found.logprobs, before.logprobs, probe.logprobs, found.bounds, before.bounds, strict=True
+            measurement.logprobs,
+            before.logprobs,
+            probe.logprobs,
+            measurement.bounds,
+            before.bounds,
+            strict=True,
         )
         if not any(bounds)
     ]
-    if found.value is not None and before.value is not None:
-        triples.append((found.value, before.value, probe.value))
+    if measurement.value is not None and before.value is not None:
+        triples.append((measurement.value, before.value, probe.value))
     return sum((f - old) ** 2 for f, old, _ in triples) < sum((f - e) ** 2 for f, _, e in triples)
 
 
-def _parts(probe: Probe, found: Measurement, tolerance: float) -> list[float]:
+def _parts(probe: Probe, measurement: Measurement, tolerance: float) -> list[float]:
     parts = [
         apart(figure, expected, tolerance, bound=bound)
-        for figure, expected, bound in zip(found.logprobs, probe.logprobs, found.bounds, strict=True)
+        for figure, expected, bound in zip(
+            measurement.logprobs, probe.logprobs, measurement.bounds, strict=True
+        )
     ]
-    return parts if found.value is None else [*parts, apart(found.value, probe.value, tolerance)]
+    return parts if measurement.value is None else [*parts, apart(measurement.value, probe.value, tolerance)]
 
 
 def check(
@@ -108,16 +118,18 @@ def check(
                 f"probe {worst} of {len(probes)} is {off[worst]:.1f} times the tolerance of {tolerance:g} from its "
                 "published figures: these are not the weights that were published"
             )
-        for i, (probe, found) in enumerate(zip(probes, measured, strict=True)):
-            if clear[i] and _nearer_to_before(probe, found, before[i]):
+        for i, (probe, measurement) in enumerate(zip(probes, measured, strict=True)):
+            if clear[i] and _nearer_to_before(probe, measurement, before[i]):
                 raise RuntimeError(
                     f"probe {i} of {len(probes)} is nearer to the figures of the weights before than to the published "
                     "ones: the weights before are still in use"
                 )
-            for figure, expected, bound in zip(found.logprobs, probe.logprobs, found.bounds, strict=True):
+            for figure, expected, bound in zip(
+                measurement.logprobs, probe.logprobs, measurement.bounds, strict=True
+            ):
                 logprob = max(logprob, distance(figure, expected, bound=bound))
-            if found.value is not None:
-                value = max(value, distance(found.value, probe.value))
+            if measurement.value is not None:
+                value = max(value, distance(measurement.value, probe.value))
     return CanaryReport(len(probes), sum(clear), logprob, value)
 
 

@@ -66,7 +66,7 @@ def resolve(root: Path | None, base: Release | None, release_id: str) -> Path:
             return path
     if base is not None and base.id == release_id:
         return base.path
-    raise ReleaseNotFound(f"there is no release {release_id[:40]!r} here")
+    raise ReleaseNotFound(f"no such release: {release_id[:40]!r}")
 
 
 def lineage(history: Iterable[Activation]) -> list[str]:

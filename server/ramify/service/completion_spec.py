@@ -150,9 +150,7 @@ class CompletionPreparer:
 
     def _prompt(self, prompt: str | Sequence[int]) -> list[int]:
         if len(prompt) > self.limits.prompt_chars:
-            raise BadRequest(
-                f"has a length of {len(prompt)}; at most {self.limits.prompt_chars} is taken", param="prompt"
-            )
+            raise BadRequest(f"too long: {len(prompt)} > {self.limits.prompt_chars}", param="prompt")
         tokens = self.engines.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         if not tokens:
             raise BadRequest("must not be empty", param="prompt")
@@ -163,7 +161,7 @@ class CompletionPreparer:
         length = _characters([spec.messages, spec.input, spec.fields.get("instructions")])
         if length > self.limits.prompt_chars:
             raise BadRequest(
-                f"has {length} characters; at most {self.limits.prompt_chars} are taken",
+                f"too long: {length} characters > {self.limits.prompt_chars}",
                 param=spec.prompt_field,
             )
         try:

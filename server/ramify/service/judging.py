@@ -65,7 +65,7 @@ def _continued(engines: Engines, text: Text) -> list[int]:
 def _check_size(caps: RequestCaps, vocabulary: int, prompt: Text, continuations: Sequence[Text]) -> None:
     if len(continuations) > caps.continuations:
         raise BadRequest(
-            f"has {len(continuations)} entries; at most {caps.continuations} are taken",
+            f"too many: {len(continuations)} > {caps.continuations}",
             param="continuations",
         )
     for param, text in [
@@ -75,6 +75,4 @@ def _check_size(caps: RequestCaps, vocabulary: int, prompt: Text, continuations:
         if not isinstance(text, str) and not all(0 <= token < vocabulary for token in text):
             raise BadRequest(f"holds a token id outside 0 to {vocabulary - 1}", param=param)
         if len(text) > caps.prompt_chars:
-            raise BadRequest(
-                f"has a length of {len(text)}; at most {caps.prompt_chars} is taken", param=param
-            )
+            raise BadRequest(f"too long: {len(text)} > {caps.prompt_chars}", param=param)

@@ -106,9 +106,7 @@ class SearchPreparer:
         length = len(spec.prompt or "") + sum(len(m.content) for m in spec.messages)
         field = "messages" if spec.prompt is None else "prompt"
         if length > self.caps.prompt_chars:
-            raise BadRequest(
-                f"has {length} characters; at most {self.caps.prompt_chars} are taken", param=field
-            )
+            raise BadRequest(f"too long: {length} characters > {self.caps.prompt_chars}", param=field)
         if isinstance(spec.prompt, str):
             text, tokens = spec.prompt, self.engines.tokenizer.encode(spec.prompt)
         else:

@@ -245,15 +245,17 @@ class Searches:
 
     def find(self, given: str, caller: Caller) -> RunningSearch | None:
         """The running search of this id (a search's or its tree's) that the caller may see."""
-        found = self.running.get(tree_id(given) or "")
-        return found if found is not None and self.visible(found.key_id, caller) else None
+        running = self.running.get(tree_id(given) or "")
+        return running if running is not None and self.visible(running.key_id, caller) else None
 
     async def finished(self, given: str, caller: Caller) -> Tree:
         """The logged tree of this id. Raises `not_found`, also if it is another key's, and `log_unavailable` if it is
         not yet in the log."""
         known = tree_id(given)
         if known is None:
-            raise ServiceError("not_found", f"{given[:60]!r} is no id of a search or tree", param="search_id")
+            raise ServiceError(
+                "not_found", f"{given[:60]!r} is not the id of a search or tree", param="search_id"
+            )
         waiting = self.spool.owner(known)
         if waiting is not None and self.visible(waiting, caller):
             raise self.spool.unlogged(known)

@@ -116,7 +116,7 @@ class Spool:
     async def check(self) -> None:
         """Raise `ServiceError` unless a search that starts now could be logged."""
         if problem := await self.problem():
-            raise ServiceError("log_unavailable", f"no search is taken: {problem}", retry_after=RETRY_AFTER)
+            raise ServiceError("log_unavailable", f"searches are refused: {problem}", retry_after=RETRY_AFTER)
 
     @property
     def writing(self) -> set[asyncio.Task[None]]:

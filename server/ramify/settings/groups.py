@@ -330,7 +330,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise BadSettings(f"cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadSettings(f"{path} is no TOML: {error}") from error
+        raise BadSettings(f"{path} is not valid TOML: {error}") from error
 
 
 def explain(error: ValidationError) -> str:

@@ -208,5 +208,5 @@ def _refuse_unknown_variables() -> None:
     for name in os.environ:
         if name.startswith(PREFIX) and not name.startswith(OTHERS) and name.upper() not in known:
             raise BadSettings(
-                f"the variable {name} is no setting of Ramify (docs/configuration.md lists them)"
+                f"the variable {name} is not a setting of Ramify (docs/configuration.md lists them)"
             )

@@ -150,4 +150,4 @@ def read_manifest(path: Path) -> Manifest:
         raise WeightsError(f"{path} is missing") from None
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
-        raise WeightsError(f"{path} is no valid manifest: {faults}") from error
+        raise WeightsError(f"{path} is not a valid manifest: {faults}") from error

@@ -103,11 +103,11 @@ def load_release(path: Path, verify: bool = True) -> Release:
         raise WeightsError(
             f"{path} has no {READY} marker: it is still being written, or its writing was cut short"
         )
-    found = _files(path)
+    files = _files(path)
     manifest = read_manifest(path / MANIFEST)
     if manifest.id != path.name:
         raise WeightsError(f"{path / MANIFEST} is of release {manifest.id}, not {path.name}")
-    _compare(path, found, manifest, verify)
+    _compare(path, files, manifest, verify)
     return Release(path, manifest)
 
 
@@ -125,7 +125,7 @@ def _instead(path: Path) -> str:
 
 def _files(path: Path) -> set[str]:
     """Return the relative paths of the release's files; raise `WeightsError` for any that may not be there."""
-    found = set()
+    files = set()
     for entry in sorted(path.rglob("*")):
         name = entry.relative_to(path).as_posix()
         if entry.is_symlink():
@@ -136,14 +136,14 @@ def _files(path: Path) -> set[str]:
             raise WeightsError(f"{entry} is neither a plain file nor one of {', '.join(PARTS)}")
         if entry.suffix not in _SAFE_SUFFIXES:
             raise WeightsError(f"{entry} is not allowed: weights are safetensors, and nothing may carry code")
-        found.add(name)
-    return found
+        files.add(name)
+    return files
 
 
-def _compare(path: Path, found: set[str], manifest: Manifest, verify: bool) -> None:
+def _compare(path: Path, files: set[str], manifest: Manifest, verify: bool) -> None:
     listed = set(manifest.files)
-    if found != listed:
-        missing, extra = sorted(listed - found), sorted(found - listed)
+    if files != listed:
+        missing, extra = sorted(listed - files), sorted(files - listed)
         raise WeightsError(f"{path}: missing files {missing}, files not in the manifest {extra}")
     for part in PARTS:
         if f"{part}/config.json" not in listed or not any(

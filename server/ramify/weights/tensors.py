@@ -62,13 +62,13 @@ class Tensor:
 
 def tensors_of(folder: Path) -> dict[str, Tensor]:
     """Every tensor of a model directory by name. Raises `WeightsError` for files that are no whole safetensors."""
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for file in sorted(Path(folder).glob("*.safetensors")):
         for name, tensor in _header(file).items():
-            if name in found:
+            if name in tensors:
                 raise WeightsError(f"{folder} holds the tensor {name} twice")
-            found[name] = tensor
-    return found
+            tensors[name] = tensor
+    return tensors
 
 
 def json_object(content: bytes, what: object) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _header(file: Path) -> dict[str, Tensor]:
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         if length > min(LARGEST_HEADER, size - 8):
-            raise WeightsError(f"{file} is no safetensors file, or only the beginning of one")
+            raise WeightsError(f"{file} is not a safetensors file, or only the beginning of one")
         header = json_object(opened.read(length), f"the header of {file}")
     header.pop("__metadata__", None)
     tensors = {name: _tensor(file, 8 + length, name, entry) for name, entry in header.items()}

@@ -150,7 +150,7 @@ BAD = {
     ),
     "a deep manifest": (
         lambda root: (root / "v000002/manifest.json").write_bytes(DEEP),
-        "no valid manifest",
+        "not a valid manifest",
     ),
     "truncated": (truncated, "bytes"),
     "truncated, with a fitting hash": (truncated_and_signed, "ends before its tensor"),
