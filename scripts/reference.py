@@ -238,7 +238,7 @@ def logged_tree() -> str:
     lines = [
         "# The logged tree",
         "",
-        "What a search leaves: one JSON object, schema version 1, as `GET /v1/trees/{tree}` has it under `tree`,",
+        "A logged tree is one JSON object, schema version 1, as `GET /v1/trees/{tree}` has it under `tree`,",
         "`GET /v1/trees?after=` in its lines, `include_tree` in the reply and `ramify trees export` in files. It never",
         "changes after it was logged, so that its sha256 stays true; later verdicts stand beside it. A field marked",
         "*may be absent* is left out if it says nothing; every other field is always there. The OpenAPI document has",

@@ -101,23 +101,45 @@ def summarise(
         for budget in budgets
         if (method, budget) in cells[name]
     ]
+    compared = [m for m in run if m not in against] or run
     differences = [
-        Difference(name, budget, method, baseline, estimate)
-        for name in sets
+        d for name in sets for d in _differences(name, cells[name], compared, against, budgets, seed)
+    ]
+    gains = [g for name in sets for g in _gains(name, cells[name], run, budgets, seed)]
+    return Summary(list(sets), run, budgets, figures, differences, gains, refused)
+
+
+def _differences(
+    group: str,
+    cells: Mapping[Cell, Mapping[str, Row]],
+    methods: Sequence[str],
+    baselines: Sequence[str],
+    budgets: Sequence[int],
+    seed: int,
+) -> list[Difference]:
+    return [
+        Difference(group, budget, method, baseline, estimate)
         for budget in budgets
-        for method in ([m for m in run if m not in against] or run)
-        for baseline in against
+        for method in methods
+        for baseline in baselines
         if method != baseline
-        and (estimate := _paired(cells[name], (method, budget), (baseline, budget), seed)) is not None
+        and (estimate := _paired(cells, (method, budget), (baseline, budget), seed)) is not None
     ]
-    steps = [
-        BudgetGain(name, method, lower, higher, estimate)
-        for name in sets
-        for method in run
+
+
+def _gains(
+    group: str,
+    cells: Mapping[Cell, Mapping[str, Row]],
+    methods: Sequence[str],
+    budgets: Sequence[int],
+    seed: int,
+) -> list[BudgetGain]:
+    return [
+        BudgetGain(group, method, lower, higher, estimate)
+        for method in methods
         for lower, higher in itertools.pairwise(budgets)
-        if (estimate := _paired(cells[name], (method, higher), (method, lower), seed)) is not None
+        if (estimate := _paired(cells, (method, higher), (method, lower), seed)) is not None
     ]
-    return Summary(list(sets), run, budgets, figures, differences, steps, refused)
 
 
 def _groups(rows: Sequence[Row], pools: Sequence[Sequence[str]]) -> dict[str, set[str]]:
