@@ -42,6 +42,10 @@ STOPPED, FAILED, INTERRUPTED = 0, 1, 130
 release; a second signal."""
 PROBE_SECONDS = 10.0
 """Seconds that the server has to answer whether it is there."""
+AWAY = (ConnectionFailed, RequestTimeout, ServerError, RateLimited)
+"""Errors of a server that is away or busy, and will be back."""
+FIRST_WAIT = 1.0
+"""Seconds between the first two tries while the server is away."""
 
 
 def run(config: LoopConfig, tell: PhaseProgress) -> int:
@@ -99,7 +103,7 @@ class Service:
             probing = asyncio.create_task(self._probing())
             logger.info("answers /livez, /readyz and /metrics at %s", self.url)
             try:
-                return await self._until_told()
+                return await self._until_stopped()
             finally:
                 http.should_exit = True
                 probing.cancel()
@@ -107,7 +111,7 @@ class Service:
                 listener.close()
                 self.loop.worker.close()
 
-    async def _until_told(self) -> int:
+    async def _until_stopped(self) -> int:
         working, told = asyncio.create_task(self._work()), asyncio.create_task(self._told.wait())
         async with first_of(working, told):
             if not working.done():
@@ -141,7 +145,7 @@ class Service:
                 await self.loop.start()
                 return await self.loop.puller.holding(self._rounds())
             except (RamifyError, TrainerError) as error:
-                if not passing(error):
+                if not is_transient(error):
                     raise
                 self.health.away = str(error)
                 if progress.times.total() > before:
@@ -214,15 +218,10 @@ def _leave(code: int) -> None:
     os._exit(code)
 
 
-AWAY = (ConnectionFailed, RequestTimeout, ServerError, RateLimited)
-FIRST_WAIT = 1.0
-"""Seconds."""
-
-
-def passing(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Return True if the same may succeed later without anybody changing anything here."""
     if isinstance(error, CollectionFailed):
-        return error.__cause__ is not None and passing(error.__cause__)
+        return error.__cause__ is not None and is_transient(error.__cause__)
     if isinstance(error, Conflict):
         return error.code == "activation_in_progress"
     return isinstance(error, AWAY)

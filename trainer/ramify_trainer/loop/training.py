@@ -26,6 +26,14 @@ from ramify_trainer.learning.learner import Learner
 from ramify_trainer.learning.metrics import RoundMetrics
 from ramify_trainer.loop.progress import WorkCancelled
 
+logger = logging.getLogger(__name__)
+LONGEST_WAIT = timedelta(days=365)
+"""Time that the others wait for the first process, between two rounds at most."""
+Progress = Callable[[int, int], None]
+"""Called after an optimizer step with steps done, and of how many."""
+Job = tuple[LearningConfig, Path | None, Release, Sequence[LabelledTree], Path, tuple[int, int]]
+"""Arguments of `learn`, but for `progress`."""
+
 
 def learn(
     config: LearningConfig,
@@ -34,7 +42,7 @@ def learn(
     trees: Sequence[LabelledTree],
     folder: Path,
     seeds: tuple[int, int],
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> tuple[RoundMetrics, int]:
     """Train, and leave `learner/`, `policy/` and `value/` in `folder`. Return the round's figures and the run's steps.
 
@@ -67,14 +75,6 @@ def _learner(config: LearningConfig, begun: Path | None, reference: Release, see
     )
 
 
-logger = logging.getLogger(__name__)
-LONGEST_WAIT = timedelta(days=365)
-"""Between two rounds."""
-Told = Callable[[int, int], None]
-Job = tuple[LearningConfig, Path | None, Release, Sequence[LabelledTree], Path, tuple[int, int]]
-"""Arguments of `learn`, but for `progress`."""
-
-
 class Team:
     """This process and those beside it; one alone without `torchrun`. `joined` waits for the others."""
 
@@ -94,7 +94,7 @@ class Team:
             team._group = torch.distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)
         return team
 
-    def learn(self, job: Job, progress: Told) -> tuple[RoundMetrics, int]:
+    def learn(self, job: Job, progress: Progress) -> tuple[RoundMetrics, int]:
         """Run `learn` in all processes; called by the first, with all arguments but `progress`."""
         if self.size == 1:
             return learn(*job, progress)
@@ -120,7 +120,7 @@ class Team:
         if self.size > 1:
             self._said(None)
 
-    def _lead(self, progress: Told, done: int, total: int) -> None:
+    def _lead(self, progress: Progress, done: int, total: int) -> None:
         try:
             progress(done, total)
         except WorkCancelled:
