@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -103,7 +104,7 @@ async def one(
     entry = await _entry(context, caller, tree)
     if form == "dot":
         return await large_answers.answer(request, lambda: dot(entry.tree()).encode(), media_type=GRAPHVIZ)
-    feedback = [wire.feedback_of(one) for one in await context.log.feedback(entry.tree_id)]
+    feedback = [wire.feedback_of(given) for given in await context.log.feedback(entry.tree_id)]
     head = {
         "object": "tree",
         "id": entry.tree_id,
@@ -157,37 +158,6 @@ async def feedback(
     return wire.feedback_of(added)
 
 
-async def _page(
-    context: Context, caller: Caller, before: int | None, limit: int, filters: Filters
-) -> wire.TreeList:
-    if limit > context.settings.limits.page:
-        raise BadRequest(
-            f"is {limit}; this server sends at most {context.settings.limits.page}", param="limit"
-        )
-    owner = caller.owner_filter()
-    if owner is not None:
-        if filters.key_id not in (None, owner):
-            return wire.TreeList(data=[], has_more=False, next_before=None)
-        filters = Filters(**{name: getattr(filters, name) for name in Filters.__slots__} | {"key_id": owner})
-    summaries = await context.log.list(before=before, limit=limit + 1, filters=filters)
-    page = [wire.summary_of(summary) for summary in summaries[:limit]]
-    more = len(summaries) > limit
-    return wire.TreeList(data=page, has_more=more, next_before=page[-1].seq if more else None)
-
-
-async def _entry(context: Context, caller: Caller, tree: str) -> Entry:
-    known = tree_id(tree)
-    entry = await context.log.get(known, key_id=caller.owner_filter()) if known else None
-    if entry is None:
-        raise ServiceError("not_found", f"no tree {tree[:60]!r}", param="tree")
-    return entry
-
-
-async def _lines(context: Context, after: int, high_water: int, limit: int | None) -> AsyncIterator[bytes]:
-    async for record in context.log.read(after, up_to=high_water, limit=limit):
-        yield json_line(record)
-
-
 @router.post(
     "/v1/trees/{tree}/branch", tags=["trees"], response_model=wire_search.SearchReply, responses=STREAM
 )
@@ -212,6 +182,37 @@ async def branch(
     key = idempotency(idempotency_key, about, body, lambda tree: rendered(tree, body, context))
     spec = convert.branch_spec(body, await asyncio.to_thread(entry.tree))
     return await answered(spec, body, request, context, caller, key)
+
+
+async def _page(
+    context: Context, caller: Caller, before: int | None, limit: int, filters: Filters
+) -> wire.TreeList:
+    if limit > (most := context.settings.limits.page):
+        raise BadRequest(f"too large: {limit} > {most}", param="limit")
+    owner = caller.owner_filter()
+    if owner is not None:
+        if filters.key_id not in (None, owner):
+            return wire.TreeList(data=[], has_more=False, next_before=None)
+        filters = replace(filters, key_id=owner)
+    # one more than the page, to know whether there is another
+    summaries = await context.log.list(before=before, limit=limit + 1, filters=filters)
+    page = [wire.summary_of(summary) for summary in summaries[:limit]]
+    more = len(summaries) > limit
+    return wire.TreeList(data=page, has_more=more, next_before=page[-1].seq if more else None)
+
+
+async def _entry(context: Context, caller: Caller, tree: str) -> Entry:
+    """Return a tree that the caller may see. Raise `ServiceError` (`not_found`)."""
+    known = tree_id(tree)
+    entry = await context.log.get(known, key_id=caller.owner_filter()) if known else None
+    if entry is None:
+        raise ServiceError("not_found", f"no tree {tree[:60]!r}", param="tree")
+    return entry
+
+
+async def _lines(context: Context, after: int, high_water: int, limit: int | None) -> AsyncIterator[bytes]:
+    async for record in context.log.read(after, up_to=high_water, limit=limit):
+        yield json_line(record)
 
 
 # -- readers ---------------------------------------------------------------------------------------------------
