@@ -90,7 +90,7 @@ async def _measure(address: str, count: int, folder: Path, *, tuned: bool) -> tu
                 watch.add(new)
 
             await run(backend, iter(work), seed=0, concurrency=CONCURRENCY, observe=observe)
-        example = _telling(taken, rows)
+        example = _showcase(taken, rows)
         tree = await backend.grow(example, methods[-1], BUDGETS[0], seed_of(example, 0))
     summary = summarise(rows, METHODS, METHODS[:-1])
     write(
@@ -103,7 +103,7 @@ async def _measure(address: str, count: int, folder: Path, *, tuned: bool) -> tu
     return summary, tree
 
 
-def _telling(taken: Sequence[Example], rows: Sequence[Row]) -> Example:
+def _showcase(taken: Sequence[Example], rows: Sequence[Row]) -> Example:
     """A problem that search solved and greedy decoding did not, if there is one."""
     right = {(row.problem, row.method) for row in rows if row.correct and row.budget == min(BUDGETS)}
     for index, problem in enumerate(taken):
@@ -139,7 +139,7 @@ def _show(summary: Summary, tree: Tree, folder: Path) -> None:
         "[bold]One of these trees[/]  (N visits, Q mean outcome, v the value model's estimate, ★ the answer)"
     )
     show(tree, branches=3)
-    console.print(_onward(folder), highlight=False)
+    console.print(_what_next(folder), highlight=False)
 
 
 def _cells(method: str, budget: int, figure: Any, n: int) -> list[str]:
@@ -149,7 +149,7 @@ def _cells(method: str, budget: int, figure: Any, n: int) -> list[str]:
     return [SPEAKING[method], allowed, f"{figure.tokens:.0f}", seconds, right]
 
 
-def _onward(folder: Path) -> str:
+def _what_next(folder: Path) -> str:
     from ramify.cli.terminal import command
 
     ramify = command()

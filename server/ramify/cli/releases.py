@@ -64,7 +64,7 @@ def list_(root: Root = None, as_json: AsJson = False) -> None:
 
     folder = _root(root)
     if as_json:
-        print_json([_described(folder / release_id) for release_id in list_releases(folder)])
+        print_json([_summary(folder / release_id) for release_id in list_releases(folder)])
         return
     table = Table(
         "release",
@@ -98,7 +98,7 @@ def list_(root: Root = None, as_json: AsJson = False) -> None:
     console.print(table)
 
 
-def _described(path: Path) -> dict[str, Any]:
+def _summary(path: Path) -> dict[str, Any]:
     """A release's manifest without its probes and files, or what is wrong with it."""
     from ramify.weights import WeightsError, load_release
 

@@ -87,7 +87,7 @@ def search(
         body["task"] = {"name": task}
     if seed is not None:
         body["seed"] = seed
-    tree, page = (search_here(release, body), "") if local else search_there(server, api_key, body)
+    tree, page = (search_locally(release, body), "") if local else search_on_server(server, api_key, body)
     if as_json:
         from ramify.search.codec import tree_to_dict
 
@@ -126,7 +126,7 @@ def _settings(words: Sequence[str]) -> dict[str, Any]:
     return parameters
 
 
-def search_there(server: str | None, api_key: str | None, body: Mapping[str, Any]) -> tuple[Tree, str]:
+def search_on_server(server: str | None, api_key: str | None, body: Mapping[str, Any]) -> tuple[Tree, str]:
     """Search on a running server, showing the progress; return the finished tree and its page in the viewer.
 
     Exits with a message if the server refuses.
@@ -150,7 +150,7 @@ def search_there(server: str | None, api_key: str | None, body: Mapping[str, Any
     return tree_from_dict(result.tree_document), page
 
 
-def search_here(release: Path | None, body: Mapping[str, Any]) -> Tree:
+def search_locally(release: Path | None, body: Mapping[str, Any]) -> Tree:
     """Start a release's engines in this process, search, and return the finished tree.
 
     Exits with a message if a parameter is wrong or the engines do not start.
@@ -160,14 +160,14 @@ def search_here(release: Path | None, body: Mapping[str, Any]) -> Tree:
 
     try:
         with ended_as_interrupted():
-            return asyncio.run(_searched(release, body))
+            return asyncio.run(_search_in_process(release, body))
     except (WeightsError, EngineError) as error:
         fail(error, "see what there is:  ramify releases list")
     except KeyboardInterrupt:
         fail("stopped", code=130)
 
 
-async def _searched(release: Path | None, body: Mapping[str, Any]) -> Tree:
+async def _search_in_process(release: Path | None, body: Mapping[str, Any]) -> Tree:
     from ramify.evaluation.backends import start
     from ramify.search.run import Search
     from ramify.service.errors import ServiceError

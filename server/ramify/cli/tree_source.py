@@ -82,7 +82,7 @@ def log_advice() -> tuple[str, ...]:
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[TreeLog]:
+async def read_only_log(url: str) -> AsyncIterator[TreeLog]:
     """Open the log read only: a server may be writing it."""
     from ramify.treelog import TreeLog
 
@@ -105,7 +105,7 @@ class LoggedTrees:
             filters["tree_id"] = start
 
         async def read() -> list[TreeSummary]:
-            async with opened(self._url) as log:
+            async with read_only_log(self._url) as log:
                 rows = await log.list(before=before, limit=limit, filters=Filters(**filters))
             return [TreeSummary.model_validate(summary_of(row).model_dump()) for row in rows]
 
@@ -113,7 +113,7 @@ class LoggedTrees:
 
     def get(self, tree_id: str) -> tuple[dict[str, Any], float | None]:
         async def read() -> tuple[dict[str, Any], float | None]:
-            async with opened(self._url) as log:
+            async with read_only_log(self._url) as log:
                 entry = await log.get(tree_id)
             return (entry.document(), entry.outcome) if entry else _unknown(tree_id)
 

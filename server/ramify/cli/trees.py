@@ -13,7 +13,7 @@ import typer
 
 from ramify.cli import completion
 from ramify.cli.terminal import AsJson, console, errors, fail, print_json, refuse
-from ramify.cli.tree_source import log_advice, log_url, opened, resolve, retention_of, source
+from ramify.cli.tree_source import log_advice, log_url, read_only_log, resolve, retention_of, source
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -86,7 +86,7 @@ def _table(rows: Sequence[TreeSummary]) -> Table:
                 str(row.nodes),
                 str(row.tokens),
                 value,
-                _said(row.outcome),
+                _verdict(row.outcome),
                 escape(row.prompt.strip()),
                 escape(row.answer or ""),
             ),
@@ -94,7 +94,7 @@ def _table(rows: Sequence[TreeSummary]) -> Table:
     return table
 
 
-def _said(outcome: float | None) -> str:
+def _verdict(outcome: float | None) -> str:
     """The latest verdict on the chosen answer; nothing if nobody judged it."""
     from ramify.cli.tree_view import RIGHT, WRONG
 
@@ -221,7 +221,7 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 async def _verify(url: str) -> Any:
-    async with opened(url) as log:
+    async with read_only_log(url) as log:
         with errors.status("verifying …") as status:
             return await log.verify(lambda seq, last: status.update(f"verifying … {seq} of {last}"))
 
@@ -235,7 +235,7 @@ async def _expire(url: str, rules: dict[str, Any]) -> ExpiryCounts:
 
 async def _expirable(url: str, rules: dict[str, Any]) -> tuple[LogSize, Sequence[Consumer]]:
     """Count the trees that would go, and list the consumers that have still to read something."""
-    async with opened(url) as log:
+    async with read_only_log(url) as log:
         last = await log.high_water()
         return await log.expirable(**rules), [c for c in await log.consumers() if c.cursor < last]
 
@@ -244,7 +244,7 @@ async def _export(url: str, target: Path, form: str, after: int) -> tuple[int, i
     """Write the file; how many records it has, and how many of them are corrupt."""
     from ramify.treelog import export_ndjson, export_parquet
 
-    async with opened(url) as log:
+    async with read_only_log(url) as log:
         write = export_ndjson if form == "ndjson" else export_parquet
         with errors.status("exporting …") as status:
             corrupt = 0

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from contract.api.world import KEYS, PROMPT, a_world, hold, over_network, release, serving
 from ramify.api.app import application
 from ramify.cli import app
-from ramify.cli.search import search_there
+from ramify.cli.search import search_on_server
 from ramify.evaluation.backends import RETRIES, LocalBackend, ServerBackend
 from ramify.evaluation.methods import Method, load_methods
 from ramify.evaluation.rows import Row
@@ -97,7 +97,7 @@ async def test_an_evaluated_search_is_not_told_what_is_right(tmp_path):
 async def test_a_search_is_followed_to_its_end(tmp_path):
     body = {"prompt": PROMPT, "search": {"budget": {"simulations": 20}}, "seed": 1}
     async with a_world(tmp_path) as world, over_network(world) as http:
-        tree, page = await asyncio.to_thread(search_there, str(http.base_url), None, body)
+        tree, page = await asyncio.to_thread(search_on_server, str(http.base_url), None, body)
         logged = await world.logged()
     assert tree.status == "complete"
     assert tree.answer is not None
@@ -155,7 +155,7 @@ async def test_what_ends_a_line_elsewhere_is_text_in_an_event(tmp_path, escaped)
         await send({"type": "http.response.body", "body": body})
 
     async with serving(answer) as url:
-        tree, _ = await asyncio.to_thread(search_there, url, None, {"prompt": "a"})
+        tree, _ = await asyncio.to_thread(search_on_server, url, None, {"prompt": "a"})
     assert tree.prompt == f"a{text}b"
 
 
