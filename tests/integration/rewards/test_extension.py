@@ -6,16 +6,18 @@ import sys
 import time
 import tomllib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from contract.api.world import FakeEngines, a_world
-from fakes import FakePolicy
+from contract.api.world import FakeEngines, FakeTokenizer, a_world
+from fakes import FakePolicy, encode
 from ramify.api.server import REFUSED, serve
+from ramify.engines import Engines
 from ramify.evaluation.backends import UNLIMITED, LocalBackend
 from ramify.evaluation.methods import load_methods, override
 from ramify.evaluation.rows import Row
@@ -30,7 +32,7 @@ from ramify.search.codec import tree_to_dict
 from ramify.search.records import Action
 from ramify.search.tree import Completion
 from ramify.service.search_preparation import SearchPreparer
-from ramify.service.serving import install, scorer_factory
+from ramify.service.serving import engine_config, install, scorer_factory
 from ramify.settings import Settings
 from ramify_trainer.learning.labels import OutcomeWeights
 from ramify_trainer.loop.puller import TrainingRecord
@@ -123,6 +125,26 @@ async def test_an_evaluation_runs_over_its_data_set(extended: FakeEngines) -> No
     backend = LocalBackend(engines, preparer)
     await run(backend, work, seed=0, concurrency=2, observe=rows.extend)
     assert [(row.group, row.correct) for row in rows] == [("2 numbers", True)] * 4
+
+
+class StillEngine:
+    """A policy's engine that nobody asks."""
+
+    launch = SimpleNamespace(role="policy")
+
+    def attach(self, died: Callable[[str], None]) -> None:
+        pass
+
+
+@pytest.mark.usefixtures("installed")
+async def test_engines_without_a_value_model_judge_by_its_scorer(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"vocab_size": 128}')
+    config = engine_config(SETTINGS.model_copy(update={"policy": str(tmp_path)}))
+    parts: Any = ([StillEngine()], FakeTokenizer(), None, str(tmp_path))
+    engines = Engines(config, *parts)
+    assert engines.serving.judged
+    scores = await engines.scorer.score([encode("Sort: 2 1\n1 2"), encode("Sort: 2 1\n2 1")])
+    assert [score.value for score in scores] == [1.0, 0.0]
 
 
 @pytest.mark.usefixtures("extended")
