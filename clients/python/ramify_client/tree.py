@@ -8,7 +8,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 
 class Action(TypedDict):
-    """One edge of the tree."""
+    """The kind and size of one edge of the tree: where a continuation is cut."""
 
     kind: Literal["step", "token", "chunk"]
     """A step up to a delimiter, one token (with `expand: step` only), or a chunk of so many tokens."""
@@ -56,7 +56,7 @@ class Completion(TypedDict):
     node: int
     """Id of the node that ends it."""
     simulation: int
-    """The simulation that drew it, from 1."""
+    """The simulation that drew it, from 1; 0 for the final rollout."""
     tokens: int
     """Tokens the whole search had generated once it had landed."""
 
@@ -65,8 +65,8 @@ class Limits(TypedDict):
     """The budget: whichever limit is met first ends the search. `None` means no such limit."""
 
     simulations: int
-    """Simulations; answers, for flat algorithms. Left out, 64 if nothing else limits the search, else as many
-    as there may be: one that nobody named cuts no search short that has another limit."""
+    """Simulations; one is an answer under `best_of_n` and `self_consistency`. Left out, 64 if nothing else
+    limits the search, else the most that may be asked for, so that only the limits that were given end it."""
     tokens: int | None
     """Generated tokens, merged duplicates and aborted draws included; at least `sampling.max_tokens`."""
     seconds: float | None
@@ -105,13 +105,14 @@ class Node(TypedDict):
     in_flight: int
     """O: simulations now below here. 0 in a finished tree."""
     fresh_visits: int
-    """Policy draws from here to the end of an answer, or until they were given up."""
+    """Backups of what was drawn from here: one for each path through here, or for each expansion by one
+    step."""
     fresh_value_sum: float
-    """Sum of the values that they ended in."""
+    """Sum of what they carried."""
     expansions: int
-    """Engine requests sent from here."""
+    """Expansions begun here."""
     expanding: int
-    """Engine requests from here now in flight. 0 in a finished tree."""
+    """Expansions from here now in flight. 0 in a finished tree."""
     expanded: bool
     """An expansion from here has landed."""
     pruned: bool
@@ -125,24 +126,24 @@ class Node(TypedDict):
     release: str
     """Release whose weights sampled it."""
     simulation: int
-    """The simulation that made it, from 1; 0 at the root."""
+    """The simulation that made it, from 1; 0 at the root and in the final rollout."""
     tokens_spent: int
-    """Generated tokens that this edge cost: its length times its multiplicity, but of enumerated tokens only
-    the likeliest cost one."""
+    """Generated tokens that this edge cost: the action's tokens times its multiplicity. Of enumerated next
+    tokens only the likeliest cost one."""
     children: list[int]
     """Ids of the nodes below, in the order in which they were made."""
 
 
 class Origin(TypedDict):
-    """The place in its parent tree at which a tree was branched off: its prompt is the parent's and the
-    answer as far as a node."""
+    """The place in its parent tree at which a tree was branched off. The tree's prompt is the parent's prompt
+    and the parent's answer as far as that place."""
 
     node: int
     """The node of the parent tree that this one's root stands for."""
     text: str
     """The answer as far as that node, from the first prompt of all; it opens every answer of this tree."""
     tokens: int
-    """Tokens of this tree's prompt that are that answer's. They cost this search nothing."""
+    """Tokens at the end of this tree's prompt that belong to that answer. They cost this search nothing."""
 
 
 class Sampling(TypedDict):
@@ -155,8 +156,8 @@ class Sampling(TypedDict):
     top_k: int
     """Most likely tokens kept; 0 keeps all."""
     max_tokens: int
-    """Cap on the tokens of one whole answer, from the end of the prompt; of a continuation, on its own. At
-    least 1."""
+    """Cap on the tokens of one whole answer, or of one continuation if that is what is sampled. At least
+    1."""
     stop: list[str]
     """Strings that end it, matched on decoded text; they stay in its text."""
 
@@ -244,7 +245,8 @@ class Usage(TypedDict):
     prompt_tokens: int
     """Tokens of the prompt, counted once."""
     completion_tokens: int
-    """Every generated token: merged duplicates, aborted draws and the final rollout too."""
+    """Every generated token: merged duplicates, aborted draws and the final rollout too, which completes an
+    answer if the search finds none."""
     scored_sequences: int
     """Sequences that the value model judged."""
     grading_failures: int

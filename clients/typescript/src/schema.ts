@@ -727,7 +727,7 @@ export interface components {
         Budget: {
             /**
              * Simulations
-             * @description Simulations; answers, for flat algorithms. Left out, 64 if nothing else limits the search, else as many as there may be: one that nobody named cuts no search short that has another limit.
+             * @description Simulations; one is an answer under `best_of_n` and `self_consistency`. Left out, 64 if nothing else limits the search, else the most that may be asked for, so that only the limits that were given end it.
              */
             simulations?: number | null;
             /**
@@ -1771,7 +1771,7 @@ export interface components {
         };
         /**
          * LoggedAction
-         * @description One edge of the tree.
+         * @description The kind and size of one edge of the tree: where a continuation is cut.
          */
         LoggedAction: {
             /**
@@ -1871,7 +1871,7 @@ export interface components {
             node: number;
             /**
              * Simulation
-             * @description The simulation that drew it, from 1.
+             * @description The simulation that drew it, from 1; 0 for the final rollout.
              */
             simulation: number;
             /**
@@ -1887,7 +1887,7 @@ export interface components {
         LoggedLimits: {
             /**
              * Simulations
-             * @description Simulations; answers, for flat algorithms. Left out, 64 if nothing else limits the search, else as many as there may be: one that nobody named cuts no search short that has another limit.
+             * @description Simulations; one is an answer under `best_of_n` and `self_consistency`. Left out, 64 if nothing else limits the search, else the most that may be asked for, so that only the limits that were given end it.
              */
             simulations: number;
             /**
@@ -1978,22 +1978,22 @@ export interface components {
             in_flight: number;
             /**
              * Fresh Visits
-             * @description Policy draws from here to the end of an answer, or until they were given up.
+             * @description Backups of what was drawn from here: one for each path through here, or for each expansion by one step.
              */
             fresh_visits: number;
             /**
              * Fresh Value Sum
-             * @description Sum of the values that they ended in.
+             * @description Sum of what they carried.
              */
             fresh_value_sum: number;
             /**
              * Expansions
-             * @description Engine requests sent from here.
+             * @description Expansions begun here.
              */
             expansions: number;
             /**
              * Expanding
-             * @description Engine requests from here now in flight. 0 in a finished tree.
+             * @description Expansions from here now in flight. 0 in a finished tree.
              */
             expanding: number;
             /**
@@ -2028,12 +2028,12 @@ export interface components {
             release: string;
             /**
              * Simulation
-             * @description The simulation that made it, from 1; 0 at the root.
+             * @description The simulation that made it, from 1; 0 at the root and in the final rollout.
              */
             simulation: number;
             /**
              * Tokens Spent
-             * @description Generated tokens that this edge cost: its length times its multiplicity, but of enumerated tokens only the likeliest cost one.
+             * @description Generated tokens that this edge cost: the action's tokens times its multiplicity. Of enumerated next tokens only the likeliest cost one.
              */
             tokens_spent: number;
             /**
@@ -2044,7 +2044,7 @@ export interface components {
         };
         /**
          * LoggedOrigin
-         * @description The place in its parent tree at which a tree was branched off: its prompt is the parent's and the answer as far as a node.
+         * @description The place in its parent tree at which a tree was branched off. The tree's prompt is the parent's prompt and the parent's answer as far as that place.
          */
         LoggedOrigin: {
             /**
@@ -2059,7 +2059,7 @@ export interface components {
             text: string;
             /**
              * Tokens
-             * @description Tokens of this tree's prompt that are that answer's. They cost this search nothing.
+             * @description Tokens at the end of this tree's prompt that belong to that answer. They cost this search nothing.
              */
             tokens: number;
         };
@@ -2085,7 +2085,7 @@ export interface components {
             top_k: number;
             /**
              * Max Tokens
-             * @description Cap on the tokens of one whole answer, from the end of the prompt; of a continuation, on its own. At least 1.
+             * @description Cap on the tokens of one whole answer, or of one continuation if that is what is sampled. At least 1.
              */
             max_tokens: number;
             /**
@@ -2407,7 +2407,7 @@ export interface components {
             prompt_tokens: number;
             /**
              * Completion Tokens
-             * @description Every generated token: merged duplicates, aborted draws and the final rollout too.
+             * @description Every generated token: merged duplicates, aborted draws and the final rollout too, which completes an answer if the search finds none.
              */
             completion_tokens: number;
             /**

@@ -44,14 +44,15 @@ token ids, a scorer judges them, and a task tells answers apart::
 
     asyncio.run(main())
 
-A search in short. A *simulation* goes down the tree from the search's root and *selects* a node to draw at: by PUCT,
-by Thompson sampling, or by whatever rule its algorithm has. The policy draws *continuations* there, which are cut
-into *actions*, one a node; equal actions merge and count how often they were drawn. Whatever is new is judged, by the
-scorer or by the task's verifier, and its *leaf value* is *backed up*: every node on the path counts one more visit of
-that value. *Counted* against the budget are simulations, generated tokens (aborted and repeated draws too), seconds
-and nodes; tokens and nodes are reserved before a draw is sent. The search *ends* at the first limit, when it mostly
-comes back to what it has (it is exhausted), when its answer is settled, or when it is stopped; its complete answers
-then vote, each as often as it was drawn.
+A search in short. A *simulation* goes down the tree from the search's root (the prompt, until a search commits itself
+to steps) and *selects* a node to draw at: by PUCT, by Thompson sampling, or by whatever rule its algorithm has. The
+node is *expanded*: the policy draws *continuations* there, which are cut into *actions*, one a node; equal actions
+merge and count how often they were drawn. Whatever is new is judged, by the scorer or by the task's verifier, and its
+*leaf value*, or the mean over draws of one step, is *backed up*: every node on the path counts one more visit of that
+value. *Counted* against the budget are simulations, generated tokens (aborted and repeated draws too), seconds and
+nodes; tokens and nodes are reserved before a draw is sent. The search *ends* at the first limit, when it is exhausted
+(nothing is left to draw, or it mostly comes back to what it has), when its answer is settled, when it is stopped, or
+when the policy, the scorer or the task fails; its complete answers then vote, each as often as it was drawn.
 
 The modules, in the order in which to read them; each imports only from those above it:
 

@@ -1,4 +1,8 @@
-"""The account of a search. Tokens and nodes are reserved before they are asked for, so no limit is ever exceeded."""
+"""The account of a search. Tokens and nodes are reserved before they are asked for, so neither limit is ever passed.
+
+Nor does a simulation begin beyond theirs. Only a search's seconds can be passed: while cancelled work is let go, while
+the last answers are grouped, and by the final rollout.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,8 @@ from ramify.search.records import BudgetLimits, StopReason
 class Budget:
     """Limits, and what was spent and set aside against them.
 
-    `final` tokens and one node are held back from the start for the one rollout that completes an answer if the search
-    itself finds none; `release_final` gives them to the search once it has one.
+    `final` tokens and one node are held back from the start for the *final rollout*, which completes an answer if the
+    search itself finds none; `release_final` gives them to the search once it has one.
     """
 
     def __init__(self, limits: BudgetLimits, *, final: int, clock: Callable[[], float]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ramify.search.budget import Budget
 from ramify.search.cutting import SampledAction
@@ -13,7 +13,7 @@ from ramify.search.selection import priors
 from ramify.search.tree import Completion, Node, Tree
 
 NOTHING_NEW = 0.01
-"""The policy's probability of anything but what is known, below which a node is closed."""
+"""A node is closed once a draw below it brings an answer not yet known with a probability under this."""
 RARE = 32
 """A search is exhausted once fewer than one in so many of its plans bring anything new."""
 
@@ -25,7 +25,7 @@ class TreeBuilder:
         self.tree, self.budget = tree, budget
         self.search_root = tree.root
         """The node from which simulations start; moves down under `commit: step`."""
-        self.open = sum(n.terminal is None and not n.expanded for n in tree.nodes)
+        self.unexpanded = sum(n.terminal is None and not n.expanded for n in tree.nodes)
         """Nodes that can still be expanded for the first time."""
         self.best: Node | None = None
         """The end of the complete answer of the highest leaf value, the earliest drawn of equals."""
@@ -66,7 +66,7 @@ class TreeBuilder:
         """Add what was drawn below the plan's node. Identical actions merge, and their multiplicity counts the draws.
 
         Returns the nodes along each draw; a rollout's come last."""
-        # Add the nodes, draw by draw. Each draw has one node for certain, so one with many is joined to fit.
+        # Add the nodes, draw by draw. One is reserved for each; a draw that would add more than fit is joined.
         draws = [*result.samples, *([result.rollout] if result.rollout is not None else [])]
         lines = [self._merge_line(plan, self._fitting(plan, i, draws)) for i in range(len(draws))]
         # The likeliest tokens are read off one generated token, which only the first of them is charged for.
@@ -92,13 +92,14 @@ class TreeBuilder:
                     node.value = action.value
                 if node.outcome is None and action.outcome is not None:
                     node.outcome, node.outcome_source = action.outcome, "verifier"
+            # A path expands every node that it passes; what a rollout passes can still be expanded.
             if plan.kind == "path" and at is not plan.node:
                 self._mark_expanded(at)
             nodes.append(node)
             if node.terminal is not None:
                 break
             at = node
-        # Count the end: no later draw that repeats it is news, and it may be the answer.
+        # Count the end: a later draw that repeats it is not news. A complete answer may be the one that is given.
         if nodes and nodes[-1].terminal is not None:
             self._see(nodes[-1])
         if nodes and nodes[-1].terminal in ("eos", "stop"):
@@ -144,11 +145,11 @@ class TreeBuilder:
         self.budget.nodes += 1
         if not self._fruitful or self._fruitful[-1] != self._ended:
             self._fruitful.append(self._ended)
-        self.open += node.terminal is None
+        self.unexpanded += node.terminal is None
         return node
 
     def _mark_expanded(self, node: Node) -> None:
-        self.open -= not node.expanded
+        self.unexpanded -= not node.expanded
         node.expanded = True
 
     def _count_answer(self, end: Node) -> None:
@@ -186,6 +187,11 @@ class TreeBuilder:
         for child, prior in zip(children, values, strict=True):
             child.prior = prior
 
+    def prune(self, nodes: Iterable[Node]) -> None:
+        """Give up those of `nodes` at which no answer ended."""
+        for node in nodes:
+            node.pruned = node.pruned or node.terminal is None
+
     def commit(self, node: Node) -> None:
         """Start simulations at `node` from now on. Whether that brings anything new is counted afresh."""
         self.search_root = node
@@ -200,7 +206,7 @@ class TreeBuilder:
         return self._index.get((node.id, tokens))
 
     @property
-    def mean_end(self) -> float:
+    def mean_depth(self) -> float:
         """The mean depth at which the complete answers drawn so far end; 0 before the first."""
         drawn = len(self.tree.completions)
         return self._end_depths / drawn if drawn else 0.0

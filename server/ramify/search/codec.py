@@ -48,7 +48,7 @@ def _compact(document: Mapping[str, Any], record: type) -> dict[str, Any]:
 
 @cache
 def omitted_fields(record: type) -> Mapping[str, Any]:
-    """The fields of a record that are left out at their defaults, and these."""
+    """Return the default of each field of a record that is left out at its default."""
     return {f.name: f.default for f in fields(record) if f.metadata.get("omitted")}
 
 

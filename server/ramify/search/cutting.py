@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from ramify.search.records import Action, Continuation, Terminal
 
 MAX_STEP_STOPS = 8
+"""Delimiters: the stop strings of one step."""
 MAX_STOPS = 64
 """Stop strings of one answer."""
 MAX_STOP_CHARS = 128
@@ -71,7 +72,7 @@ def action_ends(text: str, ends: Sequence[int], action: Action) -> list[int]:
     more belongs to the step that it ends. The end token alone is an action of its own if the step before it had
     already ended."""
     cap = 1 if action.kind == "token" else action.max_tokens
-    stops: list[int] = []
+    indices: list[int] = []
     start = 0
     while start < len(ends):
         end = min(len(ends), start + cap)
@@ -79,9 +80,9 @@ def action_ends(text: str, ends: Sequence[int], action: Action) -> list[int]:
             stop = first_stop(text, action.stop, begin=ends[start - 1] if start else 0)
             if stop is not None:
                 end = next((i + 1 for i in range(start, end) if ends[i] >= stop[1]), end)
-        stops.append(end)
+        indices.append(end)
         start = end
-    return stops
+    return indices
 
 
 def first_stop(text: str, stops: Sequence[str], *, begin: int = 0, seen: int = 0) -> tuple[int, int] | None:

@@ -37,7 +37,7 @@ class Evaluator:
     async def evaluate(self, plan: Plan, expansion: int, cost: PlanCost) -> PlanResult:
         """Draw and judge what a plan asks for.
 
-        expansion: numbers the requests sent from the plan's node, for the seeds. cost: kept up to date, even if this
+        expansion: numbers the plans sent from the plan's node, for the seeds. cost: kept up to date, even if this
         raises what the policy, the scorer or the task raised. Raises `RuntimeError` for a reply that cannot be used."""
         if plan.kind == "revisit":
             return PlanResult(samples=[])
@@ -77,7 +77,7 @@ class Evaluator:
                 return result
 
     def _standing(self, node: Node, line: Sequence[SampledAction]) -> Node:
-        """Return the end of a draw from `node` as one node below it that is not in the tree."""
+        """Return the end of a draw from `node` as one node that is not in the tree, to write on from there."""
         whole = SampledAction.joined(line)
         return Node(
             id=-1,
@@ -100,13 +100,13 @@ class Evaluator:
     # -- drawing -------------------------------------------------------------------------------------------------
 
     def _step_sampling(self, max_tokens: int) -> Sampling:
-        """Sample one action."""
+        """Return the parameters with which one action is sampled."""
         action, sampling = self.tree.params.action, self.tree.sampling
         stops = (*action.stop, *sampling.stop) if action.kind == "step" else sampling.stop
         return replace(sampling, max_tokens=max_tokens, stop=tuple(dict.fromkeys(stops)))
 
     def _end_sampling(self, max_tokens: int) -> Sampling:
-        """Sample to the end of the answer."""
+        """Return those with which a continuation is sampled to the end of the answer."""
         sampling = self.tree.sampling
         return replace(sampling, max_tokens=max_tokens, stop=tuple(dict.fromkeys(sampling.stop)))
 
@@ -136,7 +136,7 @@ class Evaluator:
         return drawn
 
     def _place(self, node: Node) -> list[int]:
-        """Return the child indices that lead to `node`."""
+        """Return the child indices that lead to `node`. Unlike its id, they say nothing of the rest of the tree."""
         return [a.children.index(b.id) for a, b in pairwise(self.tree.lineage(node))]
 
     # -- cutting -------------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ class Evaluator:
         rollout: list[SampledAction] | None,
         cost: PlanCost,
     ) -> PlanResult:
-        """Score and grade every new action of the draws, in one batch each."""
+        """Score every new action of the draws in one batch, and grade every new answer, all at once."""
         lines = [self._prefixes(node, line) for line in (*samples, *([rollout] if rollout else []))]
         new = [p for line in lines for p in line if not p.judged]
         sequences = list(dict.fromkeys(p.sequence for p in new if self._is_scored(p.action)))
@@ -200,7 +200,7 @@ class Evaluator:
         return self._judges_answers if action.complete else self._judges_steps
 
     def _prefixes(self, node: Node, line: list[SampledAction]) -> list[_Prefix]:
-        """Go along one draw: each action with what stands up to its end."""
+        """Return each action of a draw with the sequence and the text as far as its end."""
         sequence, text = self.tree.sequence(node), self.tree.text(node)
         prefixes: list[_Prefix] = []
         at: Node | None = node

@@ -55,7 +55,7 @@ class Grouping:
     def close(self) -> None:
         """Group no more: what is left votes by its text."""
         if self._work is not None and not self._work.cancel() and not self._work.cancelled():
-            self._work.exception()  # seen: whoever waited for it was told
+            self._work.exception()  # retrieved, or asyncio warns; whoever waited was told
         for leaf in self.tree.complete():
             if leaf.id not in self.finals:
                 self._alone(leaf.id)

@@ -86,7 +86,7 @@ def _check_needs(name: str, params: SearchParams) -> None:
 
 
 def without_cuts(params: SearchParams, sampling: Sampling) -> SearchParams:
-    """The same, as deep as the longest answer can be: a step may be a single token, a chunk has all of its own."""
+    """Return them with a `max_depth` that cuts no answer short: a step may be one token, a chunk has a fixed size."""
     if "max_depth" not in ALGORITHMS[params.algorithm].parameters:
         return params
     size = params.action.max_tokens if params.action.kind == "chunk" else 1
@@ -95,8 +95,8 @@ def without_cuts(params: SearchParams, sampling: Sampling) -> SearchParams:
 
 
 def repeats(params: SearchParams) -> bool:
-    """Tell whether the search would ask a policy that always says the same for the same words twice. Enumerated
-    tokens differ whatever the policy says."""
+    """Tell whether the search would draw the same words twice from a policy whose draws at one node are all the same.
+    Enumerated tokens always differ."""
     draws = ALGORITHMS[params.algorithm].most_draws(params)
     if params.expand == "path":
         return params.budget.simulations > 1 or draws > 1

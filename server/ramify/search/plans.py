@@ -16,18 +16,18 @@ finished answer."""
 
 @dataclass(frozen=True, slots=True)
 class Hurdle:
-    """The value that a draw must promise, at any length, to be written on: what the tokens that it still needs would
-    bring if they began another. (The marginal value theorem: leave once the rate of gain here falls to the average
-    rate; Charnov 1976.)"""
+    """The least value with which an unfinished answer is written on: what the tokens that it still needs would bring if
+    they were spent on answers drawn afresh. (The marginal value theorem: leave once the rate of gain here falls to the
+    average rate; Charnov 1976.)"""
 
     rate: float
     """Value of an answer drawn afresh, over the tokens that it takes."""
-    end: float
+    mean_length: float
     """Tokens of an answer, on average."""
 
     def at(self, length: int) -> float:
         """The value, in [0, 1], below which an answer of `length` tokens so far is given up."""
-        return self.rate * max(0.0, self.end - length)
+        return self.rate * max(0.0, self.mean_length - length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Plan:
     ends: bool = True
     """Its landing ends its simulation; else the simulation goes on with another plan."""
     hurdle: Hurdle | None = None
-    """`path` with one draw: what it must promise after each action to be written on; `None`: it goes to its end."""
+    """`path` with one draw: judge it after each action, and write on only above this; `None`: it goes to its end."""
 
     @property
     def node(self) -> Node:
@@ -64,8 +64,8 @@ class Plan:
         return self.n + (self.rollout_tokens > 0)
 
     def within(self, tokens: int | None, nodes: int | None = None) -> Plan | None:
-        """The same with as many draws as `tokens` and `nodes` pay for; `None` if that is not one. Without a limit, all
-        are paid for."""
+        """Return the plan with as many draws as `tokens` and `nodes` pay for; `None` if that is not even one. Without a
+        limit, all are paid for."""
         n = self.n
         if tokens is not None and self.cost > tokens:
             n = 0 if self.kind == "token" else (tokens - self.rollout_tokens) // self.tokens

@@ -13,8 +13,13 @@ class EngineDead(RuntimeError):
     """An engine is gone for good: no later request to it can succeed."""
 
 
+class GradingFailed(RuntimeError):
+    """The verifier itself failed; this says nothing about the answer."""
+
+
 class SampleAborted(asyncio.CancelledError):
-    """`Policy.sample` was cancelled after the engine had already generated `tokens` tokens."""
+    """`Policy.sample` was cancelled after the engine had already generated `tokens` tokens. A task that ends with it
+    counts as cancelled."""
 
     def __init__(self, tokens: int) -> None:
         super().__init__(f"aborted after {tokens} generated tokens")
@@ -30,8 +35,8 @@ class Policy(Protocol):
     async def sample(
         self, prefix: Sequence[int], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Continuation]:
-        """Draw one continuation of `prefix` (token ids, prompt included) for each of `seeds`, which have 64 bits. They
-        are independent, and each has at most `sampling.max_tokens` tokens.
+        """Draw one continuation of `prefix` (token ids, prompt included) for each of `seeds`, which are below 2^64.
+        They are independent, and each has at most `sampling.max_tokens` tokens.
 
         Cancelled, it raises `SampleAborted` with the number of tokens that it had generated."""
         ...
@@ -66,7 +71,3 @@ class Task(Protocol):
 
         Raises `GradingFailed` if that cannot be told: after a crash or at a deadline, never for a wrong answer."""
         ...
-
-
-class GradingFailed(RuntimeError):
-    """The verifier itself failed; this says nothing about the answer."""

@@ -24,9 +24,12 @@ Finish = Literal["eos", "stop", "length"]
 """Why the engine ended a sample: the model's end token, a stop string, or the token cap."""
 
 Terminal = Literal["eos", "stop", "truncated"]
-"""Why an answer ended at a node: the model's end token, an answer's stop string, or a depth or length cap."""
+"""Why an answer ended at a node: the model's end token, an answer's stop string, or a depth or length cap. Any of them
+makes an answer *finished*; it is *complete* unless it is truncated."""
 
 Status = Literal["running", "complete", "cancelled", "deadline", "drained", "engine_dead", "failed"]
+"""State of a search: running, ended by itself (complete), stopped from outside (the next three), or broken by an engine
+that died or by another failure."""
 StopReason = Literal[
     "budget.simulations",
     "budget.tokens",
@@ -40,7 +43,7 @@ StopReason = Literal[
     "drain",
     "error",
 ]
-
+"""What ended a search: a limit, a tree without news, a settled answer (early), whoever stopped it, or a failure."""
 
 OMITTED = {"omitted": True}
 """Metadata of a field that a logged tree leaves out at its default: it was added after trees had been logged, and those
@@ -55,11 +58,11 @@ def param(
     needs: tuple[str, tuple[Any, ...]] | None = None,
     omitted: bool = False,
 ) -> Any:
-    """Declare a search parameter: default, inclusive bounds, and another parameter with the values beside which alone
-    it has an effect. Its type and docstring say the rest; `params`, the HTTP body, its schema and docs/search.md follow
-    from the declaration. An algorithm has it if its class lists it in `parameters`.
+    """Declare a search parameter. Its type and docstring say the rest; `params`, the HTTP body, its schema and
+    docs/search.md follow from the declaration. An algorithm has it if its class lists it in `parameters`.
 
-    omitted: see `OMITTED`."""
+    low, high: inclusive bounds. needs: another parameter, and its values with which this one has an effect; with any
+    other it has none. omitted: see `OMITTED`."""
     bounds = None if low is None or high is None else (low, high)
     return field(default=default, metadata={"bounds": bounds, "needs": needs, "omitted": omitted})
 
@@ -75,14 +78,14 @@ class Sampling:
     top_k: int = 0
     """Most likely tokens kept; 0 keeps all."""
     max_tokens: int = 64
-    """Cap on the tokens of one whole answer, from the end of the prompt; of a continuation, on its own. At least 1."""
+    """Cap on the tokens of one whole answer, or of one continuation if that is what is sampled. At least 1."""
     stop: tuple[str, ...] = ()
     """Strings that end it, matched on decoded text; they stay in its text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One edge of the tree."""
+    """The kind and size of one edge of the tree: where a continuation is cut."""
 
     kind: ActionKind = "step"
     """A step up to a delimiter, one token (with `expand: step` only), or a chunk of so many tokens."""
@@ -100,8 +103,8 @@ class BudgetLimits:
     """The budget: whichever limit is met first ends the search. `None` means no such limit."""
 
     simulations: int = param(0, low=1, high=MOST_SIMULATIONS)
-    """Simulations; answers, for flat algorithms. Left out, 64 if nothing else limits the search, else as many as there
-    may be: one that nobody named cuts no search short that has another limit."""
+    """Simulations; one is an answer under `best_of_n` and `self_consistency`. Left out, 64 if nothing else limits the
+    search, else the most that may be asked for, so that only the limits that were given end it."""
     tokens: int | None = param(None, low=1, high=10_000_000)
     """Generated tokens, merged duplicates and aborted draws included; at least `sampling.max_tokens`."""
     seconds: float | None = param(None, low=0.001, high=86_400)
@@ -199,15 +202,15 @@ class SearchParams:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The place in its parent tree at which a tree was branched off: its prompt is the parent's and the answer as far
-    as a node."""
+    """The place in its parent tree at which a tree was branched off. The tree's prompt is the parent's prompt and the
+    parent's answer as far as that place."""
 
     node: int
     """The node of the parent tree that this one's root stands for."""
     text: str
     """The answer as far as that node, from the first prompt of all; it opens every answer of this tree."""
     tokens: int
-    """Tokens of this tree's prompt that are that answer's. They cost this search nothing."""
+    """Tokens at the end of this tree's prompt that belong to that answer. They cost this search nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +228,7 @@ class Continuation:
     """`ends[i]`: characters of `text` decoded once token i is in. Same length as `token_ids`, rising."""
     finish: Finish
     release: str
-    """Id of the release whose weights sampled it."""
+    """Id of the release (one version of the model's weights) that sampled it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +291,8 @@ class Usage:
     prompt_tokens: int = 0
     """Tokens of the prompt, counted once."""
     completion_tokens: int = 0
-    """Every generated token: merged duplicates, aborted draws and the final rollout too."""
+    """Every generated token: merged duplicates, aborted draws and the final rollout too, which completes an answer if
+    the search finds none."""
     scored_sequences: int = 0
     """Sequences that the value model judged."""
     grading_failures: int = 0

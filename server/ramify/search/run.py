@@ -5,8 +5,10 @@ plan as it comes and starts the next. `schedule: waves` starts up to `parallel` 
 them in the order in which they were selected, so that the same seed gives the same tree whatever the engine's timing.
 
 A search ends when a limit is met, when it is exhausted, when its answer is settled, when it is stopped or cancelled,
-or when an engine fails. Every end goes the same way: what is in flight is cancelled and counted, the answer is chosen
-from what has landed, and status, stop reason and usage are written on the tree.
+or when the policy, the scorer or the task fails. What is in flight is then cancelled and counted, the answer is chosen
+from what has landed, and status, stop reason and usage are written on the tree. A search that ends at a limit or
+exhausted without a complete answer first writes one to its end, even after its seconds. One whose task is cancelled
+chooses no answer.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from ramify.search.records import Answer, Sampling, Status, StopReason, Usage
 from ramify.search.tree import Node, Tree, derive_seed
 
 LET_GO_SECONDS = 5.0
-"""Seconds that an engine has to give up a cancelled request; then the search ends without its word."""
+"""Seconds that an engine has to give up a cancelled request. Tokens that it reports later are not counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +83,8 @@ class Search:
         self._scored = 0
         self._grading_failures = 0
         self._time_is_up = False
-        self._final: tuple[Plan, StopReason] | None = None
-        """The rollout that completes an answer if the search has none, and the reason for which the search ended."""
+        self._final: StopReason | None = None
+        """The reason for which the search ends, once its final rollout (`Budget`) was sent."""
 
     async def run(self) -> None:
         """Grow the tree to its end and fill in status, stop reason, usage and answer.
@@ -156,21 +158,22 @@ class Search:
         await self._abandon_all()
 
     def _start_plans(self) -> StopReason:
-        """Put as many plans in flight as may be. Returns the reason for which the search ends if none is."""
+        """Put as many plans in flight as may be. Returns the reason for which the search ends if none is; it means
+        nothing while one is."""
         if self._final is not None:
-            return self._final[1]
+            return self._final
         if self._time_is_up:
             return "budget.seconds"
         if self.tree.params.schedule == "waves" and self._in_flight:
             return "exhausted"
         while len(self._in_flight) < self.tree.params.parallel:
             # Once all simulations have begun, those that pause between two expansions still go on.
-            over = self.budget.ended()
-            if over is not None and over != "budget.simulations":
-                return over
-            plan = self.algorithm.resume() or (self.algorithm.select() if over is None else None)
+            limit = self.budget.ended()
+            if limit is not None and limit != "budget.simulations":
+                return limit
+            plan = self.algorithm.resume() or (self.algorithm.select() if limit is None else None)
             if plan is None or self.builder.exhausted:
-                return over or "exhausted"
+                return limit or "exhausted"
             # The most that the plan can cost is set aside before it is sent.
             paid = self._pay(plan)
             if paid is None:
@@ -190,7 +193,7 @@ class Search:
         plan = self._pay(replace(self.algorithm.to_end(self.tree.lineage(node), 1), simulation=0))
         if plan is None:
             return False
-        self._final = (plan, reason)
+        self._final = reason
         self._start(plan)
         return True
 
@@ -257,7 +260,7 @@ class Search:
         finally:  # even if the search itself is cancelled while it waits
             for work in list(self._in_flight):
                 if work.done() and not work.cancelled():
-                    work.exception()  # seen: the search is over, and how it ended is known already
+                    work.exception()  # retrieved, or asyncio warns; how the search ended is known already
                 self._take_off(work)
 
     async def _stop_early(self) -> None:

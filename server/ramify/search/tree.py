@@ -53,13 +53,13 @@ class Node:
     in_flight: int = 0
     """O: simulations now below here. 0 in a finished tree."""
     fresh_visits: int = 0
-    """Policy draws from here to the end of an answer, or until they were given up."""
+    """Backups of what was drawn from here: one for each path through here, or for each expansion by one step."""
     fresh_value_sum: float = 0.0
-    """Sum of the values that they ended in."""
+    """Sum of what they carried."""
     expansions: int = 0
-    """Engine requests sent from here."""
+    """Expansions begun here."""
     expanding: int = 0
-    """Engine requests from here now in flight. 0 in a finished tree."""
+    """Expansions from here now in flight. 0 in a finished tree."""
     expanded: bool = False
     """An expansion from here has landed."""
     pruned: bool = False
@@ -73,10 +73,10 @@ class Node:
     release: str = ""
     """Release whose weights sampled it."""
     simulation: int = 0
-    """The simulation that made it, from 1; 0 at the root."""
+    """The simulation that made it, from 1; 0 at the root and in the final rollout."""
     tokens_spent: int = 0
-    """Generated tokens that this edge cost: its length times its multiplicity, but of enumerated tokens only the
-    likeliest cost one."""
+    """Generated tokens that this edge cost: the action's tokens times its multiplicity. Of enumerated next tokens only
+    the likeliest cost one."""
     children: list[int] = field(default_factory=list)
     """Ids of the nodes below, in the order in which they were made."""
 
@@ -93,7 +93,7 @@ class Completion:
     node: int
     """Id of the node that ends it."""
     simulation: int
-    """The simulation that drew it, from 1."""
+    """The simulation that drew it, from 1; 0 for the final rollout."""
     tokens: int
     """Tokens the whole search had generated once it had landed."""
 
@@ -185,7 +185,7 @@ class Tree:
         return opening + "".join(n.text for n in self.lineage(node))
 
     def leaf_value(self, node: Node) -> float | None:
-        """Return what reaching `node` is worth, in [0, 1]; `None` if its judge failed.
+        """Return what reaching `node` is worth, in [0, 1]; `None` if its judge failed or was not asked.
 
         A complete answer is worth its outcome if a verifier grades, else the outcome model's value. A truncated one is
         worth 0."""

@@ -22,12 +22,12 @@ ABANDON: dict[str, Any] = {"algorithm": "mcts", "action": STEP, "abandon": True,
 
 def test_the_hurdle_is_what_the_tokens_still_needed_would_bring_elsewhere() -> None:
     # a fresh answer is worth 0.2 and takes 20 tokens: 0.01 a token
-    hurdle = Hurdle(rate=0.2 / 20, end=20)
+    hurdle = Hurdle(rate=0.2 / 20, mean_length=20)
     assert [hurdle.at(length) for length in (0, 5, 19)] == pytest.approx([0.2, 0.15, 0.01])
 
 
 def test_an_answer_as_long_as_they_mostly_are_is_never_given_up() -> None:
-    assert Hurdle(rate=0.01, end=20).at(20) == Hurdle(rate=0.01, end=20).at(25) == 0
+    assert Hurdle(rate=0.01, mean_length=20).at(20) == Hurdle(rate=0.01, mean_length=20).at(25) == 0
 
 
 def two_answers(**params: Any) -> Mcts:
@@ -46,7 +46,7 @@ def test_the_rate_is_the_posterior_mean_of_a_fresh_answer_over_the_mean_length()
     # the prompt was not judged: its model value is the mean of the first steps', (0.2 + 0.4)/2 = 0.3
     # 4 pseudo-visits of 0.3 and 2 visits that sum to 1: (1.2 + 1)/(4 + 2); answers have (4 + 6)/2 tokens
     hurdle = two_answers(kappa=4.0)._hurdle()
-    assert hurdle == Hurdle(rate=pytest.approx(2.2 / 6 / 5), end=5)
+    assert hurdle == Hurdle(rate=pytest.approx(2.2 / 6 / 5), mean_length=5)
 
 
 def test_without_the_parameter_every_draw_goes_to_its_end() -> None:

@@ -194,7 +194,7 @@ def test_the_softmax_of_huge_logits_is_finite():
 
 def test_marks_are_taken_back_exactly_when_a_plan_lands():
     mcts, _ = bandit({"a": 0.8, "b": 0.1})
-    mcts.builder.open = 2
+    mcts.builder.unexpanded = 2
     plan = mcts.select()
     assert plan is not None
     before = [(node.in_flight, node.expanding) for node in mcts.tree.nodes]

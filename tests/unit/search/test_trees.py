@@ -231,7 +231,7 @@ def test_a_search_that_committed_itself_to_the_end_of_an_answer_is_over():
     mcts = Mcts(builder, random.Random(0))
     builder.search_root = grow(builder, tree.root, "a", terminal="eos", value=0.9, visits=3, value_sum=2.7)
     grow(builder, tree.root, "b", value=0.5)
-    builder.open = 1
+    builder.unexpanded = 1
     assert mcts.select() is None
 
 

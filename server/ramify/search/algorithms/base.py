@@ -25,7 +25,7 @@ COMMON = frozenset(
 )
 """The parameters of every algorithm."""
 STEPWISE = COMMON | {"action", "width", "max_depth"}
-"""And of those that grow a tree step by step."""
+"""The parameters of every algorithm that grows a tree step by step."""
 PUCT = frozenset({"prior", "prior_temperature", "c_init", "c_base"})
 
 
@@ -40,7 +40,7 @@ class Algorithm(ABC):
     defaults: ClassVar[Mapping[str, Any]] = {"expand": "step"}
     """Its defaults, if they differ from those of `SearchParams`."""
     needs: ClassVar[Mapping[str, tuple[str, tuple[Any, ...]]]] = {}
-    """Parameters that have an effect only beside certain values of another one, if only here: see `records.param`."""
+    """By parameter, what it needs to have an effect under this algorithm alone: see `records.param`."""
     answer_rules: ClassVar[tuple[AnswerRule, ...]] = ("majority", "orm_max", "orm_vote")
     """The rules by which it can choose its answer."""
     flat: ClassVar[bool] = False
@@ -70,7 +70,8 @@ class Algorithm(ABC):
 
     @classmethod
     def reads_off(cls, params: SearchParams) -> bool:
-        """Tell whether what it does with its first b tokens is the same under every budget of at least b tokens."""
+        """Tell whether what it does with its first b tokens is the same under every budget of at least b tokens:
+        then the answers of smaller budgets can be read off one search."""
         return False
 
     @property
@@ -82,16 +83,16 @@ class Algorithm(ABC):
 
     @abstractmethod
     def select(self) -> Plan | None:
-        """Return the plan of a new simulation, without changing any statistics: the caller drops it if the budget
+        """Return the plan of a new simulation, without changing any node: the caller drops it if the budget
         cannot pay for it. Return `None` if nothing can be done until something in flight lands; with nothing in flight,
         the search is exhausted."""
 
     def resume(self) -> Plan | None:
-        """Return a plan with which a simulation goes on that has begun before; `None` if there is none."""
+        """Return the next plan of a simulation that has begun before; `None` if there is none."""
         return None
 
     def begin(self, plan: Plan) -> None:
-        """Send a plan out that is paid for."""
+        """Mark a plan that is paid for as under way; `run.Search` sends it."""
         self.builder.begin(plan)
 
     @abstractmethod

@@ -45,7 +45,7 @@ class Gumbel(Mcts):
 
     def select(self) -> Plan | None:
         root = self.tree.root
-        if not self.widens and not self.builder.open:
+        if not self.widens and not self.builder.unexpanded:
             return None
         if not root.expanded:
             return None if root.expanding else self._expand([root], self.params.considered)

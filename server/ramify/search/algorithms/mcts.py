@@ -22,12 +22,12 @@ from ramify.search.tree import Node, derive_seed
 
 TREE = STEPWISE | PUCT | {"expand", "widen", "leaf", "rollout_weight"}
 UNKNOWN_END = 32
-"""Depth at which answers are taken to end, if they may be as long, before any has."""
+"""Depth at which answers are expected to end as long as none has, if `max_depth` allows it."""
 
 
 class Mcts(Algorithm):
-    """`commit: root` spends everything from the root (TS-LLM's MCTS-Rollout); `commit: step` fixes one step after
-    another by visits, the budget spread evenly over the depth that remains (its MCTS-α)."""
+    """`commit: root` spends everything from the root (MCTS-Rollout of TS-LLM, arXiv 2309.17179); `commit: step` fixes
+    one step after another by visits, the budget spread evenly over the depth that remains (its MCTS-α)."""
 
     parameters = (
         TREE
@@ -48,8 +48,14 @@ class Mcts(Algorithm):
         which may have to finish an answer when its tokens end."""
         return params.expand == "path" and params.commit == "root"
 
+    @property
+    def widens(self) -> bool:
+        """Every node has the arm "draw afresh here"."""
+        return self.params.expand == "path" or self.params.widen
+
     def select(self) -> Plan | None:
-        if not self.widens and not self.builder.open:
+        """Descend from the search's root, unless every node is expanded or nothing new can follow the root."""
+        if not self.widens and not self.builder.unexpanded:
             return None
         if self.params.commit == "step":
             self._commit()
@@ -66,10 +72,6 @@ class Mcts(Algorithm):
         return self.params.width + (self.params.leaf != "value")
 
     @property
-    def widens(self) -> bool:
-        return self.params.expand == "path" or self.params.widen
-
-    @property
     def needs_priors(self) -> bool:
         return self.params.select == "puct"
 
@@ -81,7 +83,7 @@ class Mcts(Algorithm):
             # visit again.
             if node.terminal is not None:
                 return None if self.widens else self.revisit(path)
-            # A leaf: expand it, unless that is under way.
+            # A leaf: expand it, unless that is under way. (A path that was given up is visited but not expanded.)
             if not node.expanded and not node.visits:
                 return None if node.expanding else self._expand(path)
             # An inner node: follow its best arm, or draw afresh here if that is the arm.
@@ -107,21 +109,21 @@ class Mcts(Algorithm):
         return best(choices, puct_scores(choices, self.params.c_init, self.params.c_base))
 
     def _kappas(self, node: Node, choices: Sequence[Arm]) -> list[float]:
-        """Each arm's pseudo-visits. Steps are left until the mean depth at which the complete answers so far end."""
+        """Return each arm's pseudo-visits. The end is taken to be the mean depth of the complete answers so far."""
         kappa, growth = self.params.kappa, self.params.kappa_growth
-        end = self.builder.mean_end or min(self.params.max_depth, UNKNOWN_END)
+        end = self.builder.mean_depth or min(self.params.max_depth, UNKNOWN_END)
         return [pseudo_visits(kappa, growth, end - (a.node or node).depth) for a in choices]
 
     def _hurdle(self) -> Hurdle | None:
-        """The gain of drawing afresh from the search's root, by the posterior mean that Thompson sampling has of it.
-        It is known once an answer is complete."""
-        root, end = self.builder.search_root, self.builder.mean_length
-        if not self.params.abandon or end <= root.length:
+        """Return the hurdle for a path that `abandon` may give up: the posterior mean that Thompson sampling has of an
+        answer drawn afresh from the search's root, per token. `None` before an answer is complete."""
+        root, length = self.builder.search_root, self.builder.mean_length
+        if not self.params.abandon or length <= root.length:
             return None
         fresh = arms(root, self.tree.children(root), fresh=True, revisit=False)[-1]
         (kappa,) = self._kappas(root, [fresh])
         mean = (kappa * fresh.model_value + fresh.value_sum) / max(1.0, kappa + fresh.visits)
-        return Hurdle(mean / (end - root.length), end)
+        return Hurdle(mean / (length - root.length), length)
 
     def _with_noise(self, choices: Sequence[Arm]) -> list[Arm]:
         """P' = (1 - ε)·P + ε·η with η ~ Dir(α) (AlphaZero). Each arm's gamma variate is a function of the seed and the

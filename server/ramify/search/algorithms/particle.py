@@ -30,7 +30,7 @@ class Particle(Algorithm):
         self._at: Counter[int] = Counter({0: self.params.beam_width})
         """Particles at each node, before they have written this round's step."""
         self._moved: list[tuple[Node, float]] = []
-        """Each particle that has, and its incremental weight."""
+        """Particles that have written it, each by the node it came to and its incremental weight."""
 
     @classmethod
     def most_draws(cls, params: SearchParams) -> int:
@@ -50,7 +50,7 @@ class Particle(Algorithm):
             if child is not None:
                 self._moved.append((child, self._weight(plan.node, child)))
         self._at[plan.node.id] -= len(result.samples)  # fewer than stand there if the budget was short
-        self._at += Counter()
+        self._at += Counter()  # drops the nodes with none left
         if all(self.tree.nodes[at].terminal for at in self._at):
             self._moved += [(self.tree.nodes[at], 1.0) for at in self._at.elements()]
             self._at.clear()
@@ -79,6 +79,5 @@ class Particle(Algorithm):
             while drawn < count and offset + drawn * step < cumulated:
                 self._at[node.id] += 1
                 drawn += 1
-        for node, _ in self._moved:
-            node.pruned = node.pruned or (node.terminal is None and node.id not in self._at)
+        self.builder.prune(node for node, _ in self._moved if node.id not in self._at)
         self._moved = []

@@ -39,8 +39,7 @@ class Beam(Algorithm):
     def _next_level(self) -> None:
         below = [c for node in self._level for c in self.tree.children(node) if c.terminal is None]
         below.sort(key=lambda c: (-(self.tree.leaf_value(c) or 0.0), c.id))
-        for loser in below[self.params.beam_width :]:
-            loser.pruned = True
+        self.builder.prune(below[self.params.beam_width :])
         self._level = below[: self.params.beam_width]
 
 
@@ -72,8 +71,7 @@ class Dvts(Algorithm):
     def land(self, plan: Plan, result: PlanResult) -> None:
         ranked = sorted(self.land_step(plan, result), key=lambda c: (-(self.tree.leaf_value(c) or 0.0), c.id))
         kept = ranked[: self.params.beam_width if plan.node.depth == 0 else 1]
-        for loser in ranked[len(kept) :]:
-            loser.pruned = loser.terminal is None
+        self.builder.prune(ranked[len(kept) :])
         self._heads.remove(plan.node)
         self._heads.extend(child for child in kept if child.terminal is None)
 
@@ -98,8 +96,7 @@ class Dfs(Algorithm):
 
     def land(self, plan: Plan, result: PlanResult) -> None:
         children = [c for c in self.land_step(plan, result) if c.terminal is None]
-        for child in children:
-            child.pruned = (self.tree.leaf_value(child) or 0.0) < self.params.threshold
+        self.builder.prune(c for c in children if (self.tree.leaf_value(c) or 0.0) < self.params.threshold)
         at = next(i for i, node in enumerate(self._stack) if node is plan.node)
         promising = [c for c in children if not c.pruned]
         promising.sort(key=lambda c: (self.tree.leaf_value(c) or 0.0, -c.id))

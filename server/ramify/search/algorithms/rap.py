@@ -35,7 +35,7 @@ class Rap(Algorithm):
         return self.params.width * self.params.max_depth
 
     def select(self) -> Plan | None:
-        return self._descend(self.next_simulation, [self.tree.root]) if self.builder.open else None
+        return self._descend(self.next_simulation, [self.tree.root]) if self.builder.unexpanded else None
 
     def resume(self) -> Plan | None:
         plans = (self._descend(simulation, path) for simulation, path in self._paused.items())
