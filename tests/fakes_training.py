@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
@@ -35,6 +35,7 @@ from ramify.search.tree import Tree
 from ramify.service.catalogue import at_start
 from ramify.settings import Settings
 from ramify.treelog import TreeLog
+from ramify.treelog.errors import ConsumerConflict
 from ramify.weights import Details, Release, load_release, publish
 from ramify_trainer.config import LoopConfig
 from ramify_trainer.gate.value_scores import end_values
@@ -224,11 +225,13 @@ class Site:
         return len(await self.log.list(limit=1000))
 
     async def forget(self, consumer: str) -> None:
-        """What is left of a consumer whose lease has ended, and which somebody has deleted then: nothing."""
-        held = await self.log.get_consumer(consumer)
-        assert held is not None
-        await self.log.put_consumer(consumer, version=held.version, owner=held.owner)  # gives its lease back
-        await self.log.delete_consumer(consumer)
+        """End a consumer's lease and delete the consumer, though its owner may renew it meanwhile."""
+        while True:
+            held = await self.log.get_consumer(consumer)
+            assert held is not None
+            with suppress(ConsumerConflict):  # it was renewed in between
+                await self.log.put_consumer(consumer, version=held.version, owner=held.owner)
+                return await self.log.delete_consumer(consumer)
 
 
 @asynccontextmanager
