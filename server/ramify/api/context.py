@@ -89,7 +89,7 @@ def assemble(
     metrics = Metrics()
     admission = Admission(settings.admission, clock, metrics.rejected)
     preparer = SearchPreparer(engines, settings.limits, now)
-    spool = Spool(log, settings.spool, clock)
+    spool = Spool(log, settings.spool, clock, metrics.log_failed)
     searches = Searches(
         engines, log, preparer, admission, metrics, spool, settings.limits.verdict_seconds, clock
     )

@@ -4,7 +4,7 @@ ServiceError
 ├── BadRequest          a field is wrong: which one, and what is allowed
 ├── KeyTaken            an Idempotency-Key belongs to a running search, or to another body
 ├── ActivationFailed    a release was not taken; the one before is served
-└── SearchFailed        the search or its log failed in a way that is ours to mend
+└── SearchFailed        the search failed, or its tree will never be in the log
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class ActivationFailed(ServiceError):
 
 
 class SearchFailed(ServiceError):
-    def __init__(self, message: str) -> None:
-        super().__init__("search_failed", message)
+    def __init__(self, message: str, code: Code = "search_failed", *, retry_after: int | None = None) -> None:
+        super().__init__(code, message, retry_after=retry_after)
 
 
 def from_engine(

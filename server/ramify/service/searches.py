@@ -199,7 +199,6 @@ class Searches:
             await self.spool.append(tree, running.key_id, answer)
         except SearchFailed:
             answer = None  # it went with its tree: nothing is left to replay
-            self.metrics.log_failed()
             raise
         finally:
             if idempotency is not None and answer is None:

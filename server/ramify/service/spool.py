@@ -45,6 +45,8 @@ class Spool:
     settings: SpoolSettings
     clock: Callable[[], float]
     """Seconds, monotonic."""
+    on_loss: Callable[[], object]
+    """Called once for each tree that will never be in the log."""
     bytes: int = 0
     """Size of the trees that wait, compressed."""
     _waiting: dict[str, EncodedTree] = field(default_factory=dict)
@@ -70,13 +72,14 @@ class Spool:
     async def append(self, tree: Tree, key_id: str, answer: KeptAnswer | None = None) -> None:
         """Return once the tree is in the log.
 
-        Raises `log_unavailable` when it is not there after `wait_seconds`: the spool then goes on trying. Raises
-        `SearchFailed` when the tree cannot be logged or the spool has no room.
+        Raises `log_unavailable` if it is not there after `wait_seconds`: the spool then goes on trying. Raises
+        `SearchFailed` if it is lost: as `search_failed` if no log could take the tree, as `log_unavailable` if the
+        log is full or away and the spool has no room, or the server stops.
         """
         try:
             encoded = await self.log.encode(tree, key_id, answer)
         except LogError as error:
-            raise _lost(tree.id, error) from error
+            raise self._lost(tree.id, error) from error
         writing = asyncio.create_task(self._write(tree.id, encoded), name=f"spool-{tree.id}")
         self._writing[tree.id], self._owners[tree.id] = writing, key_id
         writing.add_done_callback(lambda task: self._settled(tree.id, task))
@@ -84,7 +87,7 @@ class Spool:
         if not done:
             raise self.unlogged(tree.id)
         if writing.cancelled():
-            raise SearchFailed(NOT_LOGGED.format(search_id(tree.id)))
+            raise _outage(tree.id)
         writing.result()
 
     def owner(self, tree_id: str) -> str | None:
@@ -127,9 +130,7 @@ class Spool:
         """Lose the trees that are still on their way: the server stops."""
         for tree_id, task in self._writing.items():
             if task.cancel():
-                logger.error(
-                    "search %s is lost: the server stopped before the log took it", search_id(tree_id)
-                )
+                self._lost(tree_id, "the server stopped before the log took it")
 
     def _known_problem(self) -> str | None:
         free = self._free
@@ -174,7 +175,7 @@ class Spool:
                 self._heard(error)
                 self._keep(tree_id, encoded, error)
             except LogError as error:
-                raise _lost(tree_id, error) from error
+                raise self._lost(tree_id, error) from error
             else:
                 self._heard(None)
                 return
@@ -186,7 +187,8 @@ class Spool:
             return
         full = len(self._waiting) >= self.settings.searches
         if full or self.bytes + encoded.size > self.settings.bytes:
-            raise _lost(tree_id, f"the spool is full: {error}") from error
+            self._lost(tree_id, f"the spool is full: {error}")
+            raise _outage(tree_id) from error
         self._waiting[tree_id] = encoded
         self.bytes += encoded.size
 
@@ -199,7 +201,13 @@ class Spool:
         if not task.cancelled():
             task.exception()  # seen, even if its caller is gone
 
+    def _lost(self, tree_id: str, why: object) -> SearchFailed:
+        """Note that a tree is lost; returns the answer if the fault is the tree's."""
+        logger.error("search %s is lost: %s", search_id(tree_id), why)
+        self.on_loss()
+        return SearchFailed(NOT_LOGGED.format(search_id(tree_id)))
 
-def _lost(tree_id: str, why: object) -> SearchFailed:
-    logger.error("search %s could not be logged: %s", search_id(tree_id), why)
-    return SearchFailed(NOT_LOGGED.format(search_id(tree_id)))
+
+def _outage(tree_id: str) -> SearchFailed:
+    """Make the answer for a search that is lost because the log is full or away."""
+    return SearchFailed(NOT_LOGGED.format(search_id(tree_id)), "log_unavailable", retry_after=RETRY_AFTER)

@@ -260,7 +260,7 @@ class SpoolSettings(SettingsGroup):
 
     searches: int = Field(default=256, ge=1, description="Finished searches that may wait for the log.")
     bytes: int = Field(
-        default=1 << 28, ge=1 << 20, description="Their size together, compressed; more are lost, with a 500."
+        default=1 << 28, ge=1 << 20, description="Their size together, compressed; more are lost, with a 503."
     )
     wait_seconds: float = Field(
         default=20.0,

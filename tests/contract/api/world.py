@@ -182,8 +182,8 @@ async def serving(app: ASGIApp) -> AsyncIterator[str]:
         sock.close()
 
 
-async def until(condition: Any, seconds: float = 5.0) -> None:
-    """Wait for something that has no event of its own, failing after a while."""
+async def until(condition: Any, seconds: float = 60.0) -> None:
+    """Wait for something that has no event of its own, failing after longer than a busy machine needs."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
