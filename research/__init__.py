@@ -2,6 +2,6 @@
 
 | package | what it does |
 |---|---|
-| `bootstrap` | makes the demo's policy and value model from nothing (`make demo-model`, docs/demo-model.md) |
+| `bootstrap` | makes the demo's policy and value model from nothing (`make demo-model`, research/README.md) |
 | `compare` | learns in several ways from one base, at equal cost (`make compare`, docs/evidence.md) |
 """

@@ -95,6 +95,11 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_every_page_is_named_in_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text()
-    assert [page.name for page in DOCS.glob("*.md") if f"(docs/{page.name})" not in readme] == []
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    seen, ahead = set(), {ROOT / "README.md"}
+    while ahead:
+        page = ahead.pop()
+        seen.add(page)
+        links = re.findall(r"\]\(([\w./-]+\.md)[)#]", page.read_text())
+        ahead |= {(page.parent / link).resolve() for link in links} - seen
+    assert [page.name for page in DOCS.glob("*.md") if page not in seen] == []

@@ -1,1 +1,1 @@
-"""A task, an algorithm and a scorer for Ramify: docs/extending.md shows them."""
+"""A task, an algorithm and a scorer for Ramify: docs/library.md shows them."""

@@ -21,7 +21,7 @@ from ramify.engines.scorer import VllmScorer
 from ramify.search.protocols import SampleAborted
 
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
-"""Largest difference between two computations of one figure, relative to it if it is above 1 (docs/releases.md)."""
+"""Largest difference between two computations of one figure, relative to it if it is above 1 (docs/operations.md)."""
 MOST_TOKENS = 4096
 """Next tokens asked for; the log-probability of a token beyond them is at most that of the last."""
 SHORT = 64

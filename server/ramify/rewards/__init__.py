@@ -1,6 +1,6 @@
 """Tasks, their verifiers and their data sets: the one place that says whether an answer is right.
 
-A task of your own is a subclass of `Verifier`, registered by an entry point or in settings: see docs/extending.md.
+A task of your own is a subclass of `Verifier`, registered by an entry point or in settings: see docs/library.md.
 
 The modules, in the order in which to read them; each imports only from those above it:
 

@@ -2,7 +2,7 @@
 
 A task is a subclass of `Verifier`. Its fields are the problem that a caller sends, its methods judge the text that a
 model wrote. The shipped tasks (`ramify.rewards.tasks`) and those of other packages are registered alike, by
-`ramify.rewards.registry`; docs/extending.md shows a whole package.
+`ramify.rewards.registry`; docs/library.md shows a whole package.
 """
 
 from __future__ import annotations

@@ -293,7 +293,7 @@ class RetentionSettings(SettingsGroup):
 
 class ExtensionSettings(SettingsGroup):
     """Objects of installed packages, each as `package.module:Name`. They run with the server's rights, so only settings
-    and the packages' entry points name them, never a request. See extending.md."""
+    and the packages' entry points name them, never a request. See library.md."""
 
     tasks: dict[ExtensionName, ObjectPath] = Field(
         default={},

@@ -27,7 +27,7 @@ def _routes(all_: Iterable[BaseRoute]) -> Iterator[tuple[str, str]]:
 
 
 async def test_every_route_is_in_the_docs(world: World) -> None:
-    text = (DOCS / "api.md").read_text() + (DOCS / "viewer.md").read_text()
+    text = (DOCS / "api.md").read_text() + (DOCS / "clients.md").read_text()
     said = {
         shape(path.rstrip(".")) for path in re.findall(r"(?<=[`\s])/[\w{}/.-]*", text.replace("$URL", ""))
     }
@@ -44,7 +44,7 @@ def shape(path: str) -> str:
 async def test_every_metric_is_in_the_docs_with_its_kind_and_labels(world: World) -> None:
     await world.search()
     await world.http.post("/v1/completions", json={"prompt": PROMPT})
-    page = (DOCS / "metrics.md").read_text()
+    page = (DOCS / "operations.md").read_text()
     registry = world.context.metrics.registry
     known = {getattr(c, "_name", ""): getattr(c, "_labelnames", ()) for c in registry._collector_to_names}
     for family in registry.collect():
@@ -52,14 +52,16 @@ async def test_every_metric_is_in_the_docs_with_its_kind_and_labels(world: World
             continue  # the fake engine's own; a real server's are checked where there is one
         name = exposed(family)
         row = next((line for line in page.splitlines() if f"`{name}`" in line and line.startswith("|")), None)
-        assert row, f"docs/metrics.md has no row for `{name}` ({family.documentation})"
+        assert row, f"docs/operations.md has no row for `{name}` ({family.documentation})"
         labels = ", ".join(f"`{label}`" for label in known.get(family.name, ()))
         assert [cell.strip() for cell in row.split("|")][2:4] == [family.type, labels], name
 
 
 async def test_no_metric_is_in_the_docs_that_is_not_there(world: World) -> None:
     names = {exposed(family) for family in world.context.metrics.registry.collect()}
-    rows = [line for line in (DOCS / "metrics.md").read_text().splitlines() if line.startswith("| `ramify_")]
+    rows = [
+        line for line in (DOCS / "operations.md").read_text().splitlines() if line.startswith("| `ramify_")
+    ]
     said = {name for row in rows for name in re.findall(r"`(ramify_\w+)`", row.split("|")[1])}
     assert {name for name in said - names if not name.startswith("ramify_engine_")} == set()
 
