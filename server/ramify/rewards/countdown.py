@@ -1,8 +1,8 @@
 """Countdown: reach the target with each number used exactly once, one step a line.
 
-A problem is four to six numbers and a target; an answer is lines like ``8 * 3 = 24``, the larger operand
-first, every result an integer from 0 to 199, division exact. This module reads and judges answers: it parses
-with one anchored pattern and does its own integer arithmetic, so the model's text is never evaluated. What
+A problem is one to eight numbers, a generated one four to six, and a target; an answer is lines like ``8 * 3 = 24``,
+the larger operand first, every result an integer from 0 to 199, division exact. This module reads and judges answers:
+it parses with one anchored pattern and does its own integer arithmetic, so the model's text is never evaluated. What
 generates problems and solves them lives in :mod:`ramify.rewards.countdown_data`.
 
 A decision that could have gone otherwise (2026-11-22): two answers count as the same final answer if their
@@ -22,6 +22,7 @@ from typing import Literal, TypedDict, cast
 from ramify.search.records import Verdict
 
 __all__ = [
+    "MAX_NUMBERS",
     "MAX_RESULT",
     "Operation",
     "Problem",
@@ -37,8 +38,10 @@ __all__ = [
 MAX_RESULT = 199
 """Largest integer that any step may produce; the smallest is 0."""
 
-MAX_NUMBERS = 16
+MAX_NUMBERS = 8
+"""Most numbers of a problem."""
 MAX_TEXT = 2_000
+"""Characters of a prompt or an answer that is read."""
 
 Operator = Literal["+", "-", "*", "/"]
 

@@ -48,9 +48,12 @@ class Countdown(Verifier):
     in_process: ClassVar[bool] = True
     splits: ClassVar[tuple[str, ...]] = ("train", "dev", "test")
 
-    numbers: Annotated[tuple[Annotated[int, Field(ge=1, le=199)], ...], Field(min_length=1, max_length=8)]
+    numbers: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=countdown.MAX_RESULT)], ...],
+        Field(min_length=1, max_length=countdown.MAX_NUMBERS),
+    ]
     """In the prompt's order."""
-    target: Annotated[int, Field(ge=0, le=199)]
+    target: Annotated[int, Field(ge=0, le=countdown.MAX_RESULT)]
 
     def final(self, text: str) -> str | None:
         """Return the canonical expression of an answer, or None if the text is no complete calculation."""

@@ -145,7 +145,7 @@ def test_what_is_no_prompt_states_no_problem(text: str) -> None:
         {"numbers": [1, True], "target": 3},
         {"numbers": [1, 2.0], "target": 3},
         {"numbers": [0, 2], "target": 2},
-        {"numbers": [1] * 17, "target": 3},
+        {"numbers": [1] * 9, "target": 3},
         {"numbers": [1, 2], "target": 200},
         {"numbers": [1, 2], "target": "3"},
         {"numbers": [1, 2], "target": 3, "answer": "1 + 2"},
