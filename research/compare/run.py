@@ -103,7 +103,7 @@ SECONDS = 600.0
 
 
 async def searched(client: AsyncClient, config: SearchedConfig, seed: int) -> float:
-    """The share of problems whose given answer is right, [0, 1]. Raises `ramify_client.RamifyError`."""
+    """Return the share of problems whose given answer is right, [0, 1]. Raises `ramify_client.RamifyError`."""
     examples = datasets.load(config.data, config.problems, seed=seed)
     left = iter(enumerate(examples))
     right: list[bool] = []
@@ -112,16 +112,19 @@ async def searched(client: AsyncClient, config: SearchedConfig, seed: int) -> fl
         for i, example in left:
             right.append(await _is_right(client, config, example, seed + i))
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(min(config.concurrency, len(examples))):
-            group.create_task(slot())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(config.concurrency, len(examples))):
+                group.create_task(slot())
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
     return sum(right) / len(right)
 
 
 async def _is_right(client: AsyncClient, config: SearchedConfig, example: Example, seed: int) -> bool:
     """An answer on which the verifier itself fails counts as wrong."""
     messages = [{"role": m.role, "content": m.content} for m in example.messages]
-    found = await client.search(
+    result = await client.search(
         None if messages else example.prompt,
         messages=messages or None,
         task={"name": example.task, "problem": dict(example.problem)},
@@ -130,10 +133,10 @@ async def _is_right(client: AsyncClient, config: SearchedConfig, example: Exampl
         train=False,
         timeout=SECONDS,
     )
-    if found.answer is None:
+    if result.answer is None:
         return False
     try:
-        verdict = await registry.task(example.task, example.problem).grade(found.answer.text)
+        verdict = await registry.task(example.task, example.problem).grade(result.answer.text)
     except GradingFailed:
         return False
     return verdict.outcome >= 1.0

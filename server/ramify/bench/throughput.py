@@ -13,7 +13,7 @@ from ramify.bench.recording import Recording, recorded, replay, steps_of
 from ramify.engines import Engines
 from ramify.evaluation.backends import LocalBackend
 from ramify.evaluation.methods import Method
-from ramify.evaluation.runner import SearchFailed, seed_of
+from ramify.evaluation.runner import ProblemRefused, SearchFailed, seed_of
 from ramify.rewards.verifier import Example
 
 
@@ -115,22 +115,28 @@ async def replayed(backend: LocalBackend, run: BenchRun, recording: Recording) -
 
 
 async def _through_slots(backend: LocalBackend, load: Load, seed: int) -> tuple[int, int]:
-    """Simulations and judged sequences of all searches."""
+    """Return the simulations and the judged sequences of all searches. Raises `SearchFailed`."""
     simulations = scored = 0
     left: Iterable[Example] = iter(load.problems)
 
     async def slot() -> None:
         nonlocal simulations, scored
         for problem in left:
-            tree = await backend.grow(problem, load.method, load.tokens, seed_of(problem, seed))
+            try:
+                tree = await backend.grow(problem, load.method, load.tokens, seed_of(problem, seed))
+            except ProblemRefused as error:
+                raise SearchFailed(f"{problem.id!r} cannot be asked: {error}") from error
             if tree.status != "complete":
                 raise SearchFailed(f"the search of {problem.id!r} ended {tree.status}: {tree.error}")
             simulations += tree.usage.simulations
             scored += tree.usage.scored_sequences
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(load.slots):
-            group.create_task(slot())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(load.slots):
+                group.create_task(slot())
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
     return simulations, scored
 
 

@@ -52,8 +52,10 @@ def bench(
     from ramify.evaluation.methods import BadMethod, Method, load_methods, override
     from ramify.evaluation.provenance import identity, is_shipped, machine, versions
     from ramify.evaluation.runner import SearchFailed
+    from ramify.extensions import BadExtension
     from ramify.rewards.datasets import load as load_examples
     from ramify.rewards.errors import BadDataset
+    from ramify.settings import BadSettings
     from ramify.weights import WeightsError
 
     try:
@@ -64,7 +66,7 @@ def bench(
         )
         (chosen,) = override(methods, [f"search.parallel={parallel}", *(set_ or [])])
         taken = load_examples(data, max(searches, 2 * max(LADDER)), seed=0)
-    except (BadMethod, BadDataset) as error:
+    except (BadMethod, BadDataset, BadExtension) as error:
         refuse(error)
     except WeightsError as error:
         fail(error, "see what there is:  ramify releases list")
@@ -80,6 +82,8 @@ def bench(
         }
         with ended_as_interrupted():
             results = asyncio.run(_measure(release, load, pairs, LADDER if concurrency else (), scaling))
+    except (BadSettings, BadExtension) as error:
+        refuse(error)
     except (WeightsError, EngineError, SearchFailed) as error:
         fail(error, "see what there is:  ramify releases list")
     except KeyboardInterrupt:

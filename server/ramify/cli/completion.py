@@ -1,7 +1,7 @@
 """Candidates for a shell's completion: algorithms, methods, trees and releases as they are now.
 
-Each function takes what has been typed and gives candidates, some with a word on each. A log or server that cannot be
-read offers nothing: an error would be printed into the line that is being typed.
+Each function takes what has been typed and gives candidates, some with a word on each. What cannot be read (a log, a
+server, another package's entry point) offers nothing: an error would be printed into the line that is being typed.
 """
 
 from __future__ import annotations
@@ -26,9 +26,12 @@ def algorithms(incomplete: str) -> list[str]:
 
 
 def tasks(incomplete: str) -> list[str]:
+    from ramify.extensions import BadExtension
     from ramify.rewards.registry import gradable
 
-    return _starting(incomplete, gradable())
+    with suppress(BadExtension):
+        return _starting(incomplete, gradable())
+    return []
 
 
 def methods(incomplete: str) -> list[str]:

@@ -43,6 +43,7 @@ def demo(
     """Serve the demo model, solve held-out Countdown problems by it, and say how to go on. Two or three minutes."""
     from ramify.engines.progress import SAID
     from ramify.evaluation.provenance import is_shipped
+    from ramify.evaluation.runner import SearchFailed
     from ramify.launcher import NotServing, launched
 
     folder = out or Path("runs/demo") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
@@ -61,7 +62,7 @@ def demo(
             with launched(flags, folder / "server.log", tell) as (address, _):
                 status.stop()
                 summary, tree = asyncio.run(_measure(address, problems, folder, tuned=is_shipped(release)))
-    except NotServing as error:
+    except (NotServing, SearchFailed) as error:
         fail(error, f"the whole of it is in {folder / 'server.log'}")
     except KeyboardInterrupt:
         fail("stopped; the server has been ended", code=130)

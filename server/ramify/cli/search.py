@@ -156,11 +156,15 @@ def search_locally(release: Path | None, body: Mapping[str, Any]) -> Tree:
     Exits with a message if a parameter is wrong or the engines do not start.
     """
     from ramify.engines.errors import EngineError
+    from ramify.extensions import BadExtension
+    from ramify.settings import BadSettings
     from ramify.weights import WeightsError
 
     try:
         with ended_as_interrupted():
             return asyncio.run(_search_in_process(release, body))
+    except (BadSettings, BadExtension) as error:
+        refuse(error)
     except (WeightsError, EngineError) as error:
         fail(error, "see what there is:  ramify releases list")
     except KeyboardInterrupt:

@@ -27,7 +27,7 @@ def install(settings: Settings) -> Settings:
     registry.names()  # imports those of entry points, so that a broken one ends the start and no request
     try:
         algorithms.install(settings.extensions.algorithms)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # a module may raise anything while it is imported
         raise BadExtension(f"algorithms: {error}") from error
     if settings.task is None:
         return settings

@@ -48,6 +48,14 @@ def test_a_wrong_algorithm_is_answered_with_the_nearest(ramify):
     assert "did you mean 'mcts'" in result.output
 
 
+def test_settings_that_are_wrong_are_named_by_what_starts_engines_of_its_own(ramify, monkeypatch):
+    monkeypatch.setenv("RAMIFY_PORT", "none")
+    commands = [("search", "1 2 to 3", "--local"), ("bench", "--no-scaling", "--searches", "1")]
+    for result in [ramify(*command) for command in commands]:
+        assert result.exit_code == 2
+        assert "error: port" in result.output
+
+
 def test_no_server_is_answered_with_how_to_start_one(ramify):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

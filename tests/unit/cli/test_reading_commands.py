@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from models import write_tiny_models
 from ramify.cli import app, completion
+from ramify.rewards import registry
 from ramify.treelog import TreeLog
 from ramify.weights import Details, publish
 from treelog_trees import make_tree
@@ -116,6 +117,16 @@ def test_the_shell_completes_trees_by_seq_and_id(log, monkeypatch):
 
 def test_a_log_that_is_not_there_completes_to_nothing_and_says_nothing(tmp_path, monkeypatch):
     assert completed(f"ramify trees show --log {tmp_path}/none.db 1", monkeypatch) == []
+
+
+def test_tasks_of_which_one_cannot_be_imported_complete_to_nothing(tmp_path, monkeypatch):
+    info = tmp_path / "outside-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[ramify.tasks]\nabsent = outside_that_is_not:Sorted\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry._verifiers.cache_clear()
+    assert completion.tasks("m") == []
 
 
 def test_releases_are_completed_and_come_as_json(ramify, releases, monkeypatch):
