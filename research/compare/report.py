@@ -25,22 +25,24 @@ FIGURES: Mapping[Figure, str] = {
 
 def markdown(config: CompareConfig, points: Sequence[Point]) -> str:
     """Return tables of every arm's end, its way there, and the steps that each needed for the others' accuracy."""
-    found = means(points)
-    return "\n".join([*_ends(config, found), "", *_ways(config, found), "", *_reached(config, found), ""])
+    averages = means(points)
+    return "\n".join(
+        [*_ends(config, averages), "", *_ways(config, averages), "", *_reached(config, averages), ""]
+    )
 
 
-def _curves(config: CompareConfig, found: Sequence[Mean]) -> dict[str, tuple[str, list[Mean]]]:
+def _curves(config: CompareConfig, averages: Sequence[Mean]) -> dict[str, tuple[str, list[Mean]]]:
     """Label and curve by arm, of those that have begun."""
-    every = {arm.name: (arm.label, [m for m in found if m.arm == arm.name]) for arm in config.arms}
+    every = {arm.name: (arm.label, [m for m in averages if m.arm == arm.name]) for arm in config.arms}
     return {name: (label, curve) for name, (label, curve) in every.items() if curve}
 
 
-def _ends(config: CompareConfig, found: Sequence[Mean]) -> list[str]:
+def _ends(config: CompareConfig, averages: Sequence[Mean]) -> list[str]:
     lines = [
         "| arm | seeds | steps | tokens | seconds | mean@k | greedy | with search |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for i, (label, curve) in enumerate(_curves(config, found).values()):
+    for i, (label, curve) in enumerate(_curves(config, averages).values()):
         if i == 0:
             lines.append(f"| base | | 0 | 0 | 0 | {_accuracies(curve[0])} |")
         last = curve[-1]
@@ -55,19 +57,19 @@ def _accuracies(mean: Mean) -> str:
     return " | ".join(f"{100 * getattr(mean, figure):.1f}" for figure in FIGURES)
 
 
-def _ways(config: CompareConfig, found: Sequence[Mean]) -> list[str]:
+def _ways(config: CompareConfig, averages: Sequence[Mean]) -> list[str]:
     """mean@k / greedy / with search after every round."""
     head = " | ".join(f"round {i}" if i else "base" for i in range(config.rounds + 1))
     lines = [f"| mean@k / greedy / with search | {head} |", "|---" * (config.rounds + 2) + "|"]
-    for label, curve in _curves(config, found).values():
+    for label, curve in _curves(config, averages).values():
         cells = [_accuracies(mean).replace(" | ", " / ") for mean in curve]
         lines.append(f"| {label} | " + " | ".join(cells + [""] * (config.rounds + 1 - len(cells))) + " |")
     return lines
 
 
-def _reached(config: CompareConfig, found: Sequence[Mean]) -> list[str]:
+def _reached(config: CompareConfig, averages: Sequence[Mean]) -> list[str]:
     """The row's steps to the column's last mean@k."""
-    curves = _curves(config, found)
+    curves = _curves(config, averages)
     head = " | ".join(f"{label} ({100 * curve[-1].mean_at_k:.1f})" for label, curve in curves.values())
     lines = [f"| steps to the mean@k of | {head} |", "|---" * (len(curves) + 1) + "|"]
     for label, curve in curves.values():
@@ -93,7 +95,7 @@ def write(folder: Path, config: CompareConfig, points: Sequence[Point]) -> str:
     return table
 
 
-def _plot(folder: Path, config: CompareConfig, found: Sequence[Mean]) -> None:
+def _plot(folder: Path, config: CompareConfig, averages: Sequence[Mean]) -> None:
     import matplotlib
 
     matplotlib.use("agg")
@@ -104,7 +106,7 @@ def _plot(folder: Path, config: CompareConfig, found: Sequence[Mean]) -> None:
     )
     for row, (figure, title) in zip(grid, FIGURES.items(), strict=True):
         for axes, against in zip(row, ("steps", "tokens"), strict=True):
-            for label, curve in _curves(config, found).values():
+            for label, curve in _curves(config, averages).values():
                 heights = [100 * getattr(m, figure) for m in curve]
                 axes.plot([getattr(m, against) for m in curve], heights, marker="o", ms=3, label=label)
             axes.grid(alpha=0.3)
@@ -137,8 +139,8 @@ def by_seed(config: CompareConfig, points: Sequence[Point]) -> list[str]:
 
 def _curve(run: ArmRun, config: CompareConfig, points: Sequence[Point]) -> list[Point]:
     """All points of a run that is finished."""
-    found = [p for p in points if (p.arm, p.seed) == (run.arm.name, run.seed)]
-    return found if len(found) > config.rounds else []
+    curve = [p for p in points if (p.arm, p.seed) == (run.arm.name, run.seed)]
+    return curve if len(curve) > config.rounds else []
 
 
 def differences(config: CompareConfig, folder: Path) -> list[str]:

@@ -15,7 +15,6 @@ from importlib import metadata
 from operator import attrgetter
 from typing import Any
 
-GROUPS = ("ramify.tasks", "ramify.algorithms", "ramify.scorers")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 """Names under which tasks, algorithms and scorers are asked for."""
 PATH = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*:[A-Za-z_]\w*(?:\.\w+)*")

@@ -12,7 +12,6 @@ from ramify.search.tree import Tree
 from ramify.treelog.errors import CorruptTree
 
 Source = Literal["human", "verifier"]
-ReleaseState = Literal["available", "candidate", "promoted", "rejected", "indistinguishable", "failed"]
 ActivationKind = Literal["activate", "rollback", "automatic"]
 """Asked for; asked to go back; done by the server itself, because a release failed or none was recorded."""
 

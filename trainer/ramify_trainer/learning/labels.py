@@ -126,19 +126,19 @@ class LabelledTree:
     """Releases between the oldest one that wrote a node of the tree and the served one; 0 for the served one."""
 
 
-REFUSALS = ("not_allowed", "greedy", "truncated_sampling", "enumerated", "stale", "unlabelled")
-"""Reasons: the asker forbade training; sampled at temperature 0; with top_p or top_k; tokens enumerated, not
-drawn; older than `max_staleness`; no answer is labelled."""
+Refusal = Literal["not_allowed", "greedy", "truncated_sampling", "enumerated", "stale", "unlabelled"]
+"""Reason why a tree is not learned from: the asker forbade training; sampled at temperature 0; with top_p or top_k;
+tokens enumerated, not drawn; older than `max_staleness`; no answer is labelled."""
 
 
-def refusal(labelled: LabelledTree) -> str | None:
+def refusal(labelled: LabelledTree) -> Refusal | None:
     """Return why a tree cannot be learned from at all; None if it can."""
     if not labelled.tree.train:
         return "not_allowed"
     return None if labelled.outcomes else "unlabelled"
 
 
-def policy_refusal(labelled: LabelledTree, config: LearningConfig) -> str | None:
+def policy_refusal(labelled: LabelledTree, config: LearningConfig) -> Refusal | None:
     """Return why the policy cannot learn from a tree under the configured objective; None if it can.
 
     The ratio π/μ means something only if the logged log-probs are those of the policy at a known temperature: so

@@ -27,7 +27,7 @@ class RoundMetrics:
     packed: float = 1.0
     """1 if both networks read packed trees, 0 if one of them reads path by path."""
     refused: Mapping[str, int] = field(default_factory=dict)
-    """Trees that did not serve the policy, by reason (`eligible.REFUSALS`)."""
+    """Trees that did not serve the policy, by reason (see `labels.Refusal`)."""
     policy: Mapping[str, float] = field(default_factory=dict)
     """See `policy_figures`; empty if no tree served the policy."""
     value: Mapping[str, float] = field(default_factory=dict)
