@@ -36,7 +36,7 @@ class Estimate:
     """Number of problems."""
 
     def percent(self, *, signed: bool = False) -> str:
-        """Write ``58.3 [55.1, 61.4]``, in percent, or in points with their sign for a difference."""
+        """Write `58.3 [55.1, 61.4]`, in percent, or in points with their sign for a difference."""
         form = "{:+.1f} [{:+.1f}, {:+.1f}]" if signed else "{:.1f} [{:.1f}, {:.1f}]"
         return form.format(*(100 * x for x in (self.mean, self.low, self.high)))
 

@@ -1,4 +1,4 @@
-"""The ``ramify-trainer`` command."""
+"""The `ramify-trainer` command."""
 
 from __future__ import annotations
 

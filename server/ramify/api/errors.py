@@ -1,4 +1,4 @@
-"""Every error in OpenAI's one shape: ``{"error": {"message", "type", "param", "code"}}``."""
+"""Every error in OpenAI's one shape: `{"error": {"message", "type", "param", "code"}}`."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def trees(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
 
 
 def releases(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Releases in the directory that ``--root`` names."""
+    """Releases in the directory that `--root` names."""
     from ramify.weights import list_releases, shipped
 
     with suppress(OSError):

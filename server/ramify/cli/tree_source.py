@@ -27,7 +27,7 @@ class TreeSource(Protocol):
     """A log that can be listed and read."""
 
     def newest(self, limit: int, before: int | None = None, **filters: Any) -> list[TreeSummary]:
-        """Newest first; filters are those of ``GET /v1/trees``."""
+        """Newest first; filters are those of `GET /v1/trees`."""
         ...
 
     def get(self, tree_id: str) -> tuple[dict[str, Any], float | None]:

@@ -181,7 +181,9 @@ def expire(
     rules = {"older_than": None if days is None else days * DAY, "keep_bytes": size}
     if yes:
         done = _run(_expire(log_url(log, config), rules))
-        console.print(f"deleted {done.trees} trees and {done.feedback} verdicts on them", highlight=False)
+        console.print(
+            f"deleted {done.trees} trees and {done.feedback} records of feedback on them", highlight=False
+        )
         return
     expirable, waiting = _run(_expirable(log_url(log, config), rules))
     console.print(f"{expirable.trees} trees, {expirable.bytes} bytes; --yes deletes them", highlight=False)

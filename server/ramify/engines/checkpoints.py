@@ -21,8 +21,6 @@ class Checkpoint:
     """Facts about a model from its files."""
 
     path: Path
-    max_len: int
-    """Tokens that its positions reach."""
     head_size: int | None
     dtype: str
     """Precision of the weights by config.json: "bfloat16", "float32", ..."""
@@ -38,7 +36,7 @@ def read_checkpoint(path: Path, role: str) -> Checkpoint:
     hidden = getattr(text, "hidden_size", None)
     size = getattr(text, "head_dim", None) or (hidden // heads if heads and hidden else None)
     precision = str(config.dtype or text.dtype or "auto").removeprefix("torch.")
-    return Checkpoint(path, int(getattr(text, "max_position_embeddings", 0) or 0), size, precision)
+    return Checkpoint(path, size, precision)
 
 
 def _check_files(path: Path, role: str) -> None:

@@ -74,11 +74,11 @@ async def measure(
         drawn = iter(await engine.generate(requests))
     except SampleAborted:
         raise asyncio.CancelledError from None
-    found = []
+    measurements = []
     for text, value in zip(texts, await _values(scorer, texts, calibration), strict=True):
         figures = [_figure(next(drawn), token) for token in text.continuation]
-        found.append(Measurement(tuple(f for f, _ in figures), tuple(b for _, b in figures), value))
-    return found
+        measurements.append(Measurement(tuple(f for f, _ in figures), tuple(b for _, b in figures), value))
+    return measurements
 
 
 async def _values(

@@ -27,6 +27,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Literal
 
+from ramify.engine_options import EngineOptions
 from ramify.engines.checkpoints import Checkpoint
 from ramify.engines.config import EngineConfig, default_kv_bytes, default_threads
 from ramify.engines.errors import EngineStartFailed
@@ -47,50 +48,42 @@ class Launch:
 
     role: Role
     path: Path
-    dtype: str
-    max_model_len: int | None
-    max_num_seqs: int
     cpu: bool
+    options: EngineOptions
+    """As the settings give them. The fields below are what they come to for this model on this machine."""
+    dtype: str
+    """Precision of the weights: "bfloat16", "float32", ..."""
     kv_bytes: int | None
     """Bytes of the KV cache; `None`, on a GPU: what `gpu_fraction` leaves."""
     gpu_fraction: float
-    """GPU only."""
-    tensor_parallel: int
+    """GPU only: share of the card's memory, in (0, 1)."""
     block_size: int | None
+    """Tokens of a KV block; `None`: vLLM's choice."""
     threads: int
+    """CPU only."""
     compile: bool
-    tool_parser: str | None = None
-    tool_strict_level: str = "auto"
-    reasoning_parser: str | None = None
-    structured_outputs: str = "auto"
-    """vLLM's backend of constrained output."""
 
 
 def launches(config: EngineConfig, policy: Checkpoint, value: Checkpoint | None, cpu: bool) -> list[Launch]:
     """Return a launch for the policy, then one for the value model if there is one."""
+    options = config.options
     parts: list[tuple[Role, Checkpoint, int | None, float]] = [
-        ("policy", policy, config.options.policy_kv_bytes, config.options.policy_gpu_fraction)
+        ("policy", policy, options.policy_kv_bytes, options.policy_gpu_fraction)
     ]
     if value is not None:
-        parts.append(("value", value, config.options.value_kv_bytes, config.options.value_gpu_fraction))
+        parts.append(("value", value, options.value_kv_bytes, options.value_gpu_fraction))
     return [
         Launch(
             role=role,
             path=checkpoint.path,
-            dtype=checkpoint.dtype if config.options.dtype == "auto" else config.options.dtype,
-            max_model_len=config.options.max_model_len,
-            max_num_seqs=config.options.max_num_seqs,
             cpu=cpu,
+            options=options,
+            dtype=checkpoint.dtype if options.dtype == "auto" else options.dtype,
             kv_bytes=kv_bytes or (default_kv_bytes() if cpu else None),
             gpu_fraction=gpu_fraction,
-            tensor_parallel=config.options.tensor_parallel,
-            block_size=config.options.block_size or (CPU_BLOCK if cpu else None),
-            threads=config.options.threads or default_threads(len(parts)),
-            compile=can_compile(cpu) if config.options.compile is None else config.options.compile,
-            tool_parser=config.options.tool_parser,
-            tool_strict_level=config.options.tool_strict_level,
-            reasoning_parser=config.options.reasoning_parser,
-            structured_outputs=config.options.structured_outputs,
+            block_size=options.block_size or (CPU_BLOCK if cpu else None),
+            threads=options.threads or default_threads(len(parts)),
+            compile=can_compile(cpu) if options.compile is None else options.compile,
         )
         for role, checkpoint, kv_bytes, gpu_fraction in parts
     ]

@@ -139,7 +139,7 @@ def _tupled(table: Any) -> Any:
 async def start(release: Path | None) -> AsyncIterator[LocalBackend]:
     """Start the engines of a release (the shipped one by default), for the length of a `with`.
 
-    Settings come from ``RAMIFY_…`` variables, as the server's do. Raises `BadSettings`, `BadExtension`,
+    Settings come from `RAMIFY_…` variables, as the server's do. Raises `BadSettings`, `BadExtension`,
     `ramify.weights.WeightsError` and `ramify.engines.EngineError`.
     """
     with StartUp() as startup:

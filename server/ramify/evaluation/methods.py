@@ -173,7 +173,7 @@ def _unknown(what: str, given: Any, known: Iterable[str]) -> Any:
 
 
 def override(methods: Sequence[Method], settings: Sequence[str]) -> list[Method]:
-    """Return the methods with `--set` changes such as ``search.kappa=3`` or ``mcts.search.kappa=3``.
+    """Return the methods with `--set` changes such as `search.kappa=3` or `mcts.search.kappa=3`.
 
     Without a method's name, `search.*` changes the trees (a flat method has nothing to tune), anything else all.
     """
@@ -186,9 +186,9 @@ def override(methods: Sequence[Method], settings: Sequence[str]) -> list[Method]
 
 
 def sweep(methods: Sequence[Method], settings: Sequence[str]) -> list[Method]:
-    """Copy each method that a `--sweep` such as ``search.kappa=1,2,4`` touches, once for every combination of values.
+    """Copy each method that a `--sweep` such as `search.kappa=1,2,4` touches, once for every combination of values.
 
-    The copies are named ``mcts[kappa=1]``, …; the other methods stay as they are.
+    The copies are named `mcts[kappa=1]`, …; the other methods stay as they are.
     """
     parsed = [(*_split(s, methods)[:2], _split(s, methods)[2].split(",")) for s in settings]
     swept: list[Method] = []

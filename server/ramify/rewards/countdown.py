@@ -1,12 +1,12 @@
 """Countdown: reach the target with each number used exactly once, one step a line.
 
-A problem is one to eight numbers, a generated one four to six, and a target; an answer is lines like ``8 * 3 = 24``,
+A problem is one to eight numbers, a generated one four to six, and a target; an answer is lines like `8 * 3 = 24`,
 the larger operand first, every result an integer from 0 to 199, division exact. This module reads and judges answers:
 it parses with one anchored pattern and does its own integer arithmetic, so the model's text is never evaluated. What
-generates problems and solves them lives in :mod:`ramify.rewards.countdown_data`.
+generates problems and solves them lives in `ramify.rewards.countdown_data`.
 
 A decision that could have gone otherwise (2026-11-22): two answers count as the same final answer if their
-expressions agree up to commutativity and associativity (``a - (b - c)`` is ``a + c - b``), because equivalent
+expressions agree up to commutativity and associativity (`a - (b - c)` is `a + c - b`), because equivalent
 expressions are right or wrong together; an expression with a miscomputed line keeps that line as an opaque
 atom, so that a slip never votes with the calculation that it resembles.
 """
@@ -61,7 +61,7 @@ class Problem(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One line ``a op b = c`` of an answer, as written: nothing about it is checked but its form."""
+    """One line `a op b = c` of an answer, as written: nothing about it is checked but its form."""
 
     a: int
     op: Operator
@@ -73,7 +73,7 @@ class Operation:
 
 
 def check_problem(problem: Mapping[str, object]) -> Problem:
-    """Return ``problem`` as a :class:`Problem`; raise ``ValueError`` saying what is wrong with it."""
+    """Return `problem` as a `Problem`; raise `ValueError` saying what is wrong with it."""
     unknown = set(problem) - {"numbers", "target"}
     if unknown:
         raise ValueError(f"a countdown problem has 'numbers' and 'target', not {sorted(unknown)}")
@@ -88,7 +88,7 @@ def check_problem(problem: Mapping[str, object]) -> Problem:
 
 
 def prompt(problem: Mapping[str, object]) -> str:
-    """Return the prompt of a problem, its numbers in ascending order: ``"3 5 7 8 to 24\\n"``."""
+    """Return the prompt of a problem, its numbers in ascending order: `"3 5 7 8 to 24\\n"`."""
     checked = check_problem(problem)
     return f"{' '.join(map(str, sorted(checked['numbers'])))} to {checked['target']}\n"
 
@@ -106,7 +106,7 @@ def parse_prompt(text: str) -> Problem | None:
 
 
 def apply(a: int, op: str, b: int) -> int | None:
-    """Return ``a op b``, or None if the rules forbid it.
+    """Return `a op b`, or None if the rules forbid it.
 
     Forbidden are a smaller first operand, a result outside 0..199 and a division that is not exact.
     """
@@ -132,9 +132,9 @@ def parse_answer(text: str) -> list[Operation] | None:
 
 
 def grade(problem: Mapping[str, object], text: str) -> Verdict:
-    """Judge an answer to a problem; ``text`` is the answer alone, without the prompt.
+    """Judge an answer to a problem; `text` is the answer alone, without the prompt.
 
-    Raises ``ValueError`` for a malformed problem, never for any text.
+    Raises `ValueError` for a malformed problem, never for any text.
     """
     checked = check_problem(problem)
     if not text.strip():
@@ -157,7 +157,7 @@ def grade(problem: Mapping[str, object], text: str) -> Verdict:
 
 
 def _fault(step: Operation, left: Counter[int]) -> str | None:
-    """Return what is wrong with a step when ``left`` are the numbers still available, or None."""
+    """Return what is wrong with a step when `left` are the numbers still available, or None."""
     missing = Counter((step.a, step.b)) - left
     if missing:
         return f"{min(missing)} is not available"
@@ -185,7 +185,7 @@ class _Term:
         return "".join([join.join(_ordered(self.plus)), *(inverse + part for part in _ordered(self.minus))])
 
     def parts(self, kind: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the terms (plain, inverted) that this expression contributes to one of ``kind``."""
+        """Return the terms (plain, inverted) that this expression contributes to one of `kind`."""
         if self.kind == kind:
             return self.plus, self.minus
         return ((self.render() if self.kind == "atom" else f"({self.render()})"),), ()
@@ -206,9 +206,9 @@ def _combine(step: Operation, a: _Term, b: _Term) -> _Term:
 def final_answer(text: str) -> str | None:
     """Return the canonical expression of an answer, by which answers vote, or None if it is no complete one.
 
-    Complete means that every line has the form ``a op b = c`` and every result but the last is used. Whether the
+    Complete means that every line has the form `a op b = c` and every result but the last is used. Whether the
     answer is right is not looked at. An operand that an earlier line produced is taken to be that result.
-    ``"5 + 3 = 8\\n8 * 2 = 16"`` gives ``"2 * (5 + 3)"``; terms are flattened and sorted, so equal for all orders.
+    `"5 + 3 = 8\\n8 * 2 = 16"` gives `"2 * (5 + 3)"`; terms are flattened and sorted, so equal for all orders.
     """
     steps = parse_answer(text)
     if steps is None:

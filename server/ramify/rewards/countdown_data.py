@@ -51,7 +51,7 @@ class Solver:
         return (1 << len(self._numbers)) - 1
 
     def values(self, mask: int) -> frozenset[int]:
-        """Return every value in 0..199 that uses each number of ``mask`` exactly once."""
+        """Return every value in 0..199 that uses each number of `mask` exactly once."""
         known = self._values.get(mask)
         if known is None:
             reached: set[int] = set()
@@ -61,7 +61,7 @@ class Solver:
         return known
 
     def solve(self, target: int, rng: random.Random | None = None) -> list[Operation] | None:
-        """Return the steps of one solution, or None if there is none; with ``rng`` a random one."""
+        """Return the steps of one solution, or None if there is none; with `rng` a random one."""
         return self._trace(self.all, target, rng)
 
     def _trace(self, mask: int, target: int, rng: random.Random | None) -> list[Operation] | None:
@@ -83,7 +83,7 @@ class Solver:
 
 
 def _splits(mask: int) -> Iterator[tuple[int, int]]:
-    """Yield every way to part ``mask`` in two non-empty parts, each once."""
+    """Yield every way to part `mask` in two non-empty parts, each once."""
     part = (mask - 1) & mask
     while part:
         if part > mask ^ part:
@@ -105,7 +105,7 @@ def _combinations(left: frozenset[int], right: frozenset[int]) -> Iterator[int]:
 
 
 def _decompositions(target: int, rng: random.Random | None) -> list[Operation]:
-    """Return every legal step whose result is ``target``."""
+    """Return every legal step whose result is `target`."""
     steps = _steps_by_result()[target]
     return steps if rng is None else rng.sample(steps, len(steps))
 
@@ -124,13 +124,13 @@ def _steps_by_result() -> dict[int, list[Operation]]:
 
 
 def solve(problem: Problem, rng: random.Random | None = None) -> str | None:
-    """Return the text of one right answer, a random one with ``rng``, or None if the problem has none."""
+    """Return the text of one right answer, a random one with `rng`, or None if the problem has none."""
     steps = Solver(problem["numbers"]).solve(problem["target"], rng)
     return None if steps is None else "\n".join(map(str, steps))
 
 
 def walk(numbers: Sequence[int], rng: random.Random) -> list[Operation]:
-    """Return a random legal way to use up ``numbers``: two of them and a legal operator, drawn uniformly, a step."""
+    """Return a random legal way to use up `numbers`: two of them and a legal operator, drawn uniformly, a step."""
     left, steps = list(numbers), []
     while len(left) > 1:
         i, j = rng.sample(range(len(left)), 2)
@@ -142,14 +142,14 @@ def walk(numbers: Sequence[int], rng: random.Random) -> list[Operation]:
 
 
 def problems(split: Split, count: int, seed: int, counts: Sequence[int] = COUNTS) -> list[Problem]:
-    """Return the first ``count`` problems of :func:`generate`."""
+    """Return the first `count` problems of `generate`."""
     return list(islice(generate(split, seed, counts), count))
 
 
 def generate(split: Split, seed: int, counts: Sequence[int] = COUNTS) -> Iterator[Problem]:
     """Yield distinct solvable problems of a split without end, the same for the same arguments.
 
-    Numbers are drawn uniformly; the target is the end of a random legal walk (:func:`walk`) over them, so there is a
+    Numbers are drawn uniformly; the target is the end of a random legal walk (`walk`) over them, so there is a
     solution. A draw outside the split or the targets' range, or seen before, is dropped. The number counts take
     turns, so they are equally frequent. No two problems share multiset and target.
     """

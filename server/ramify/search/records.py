@@ -43,7 +43,7 @@ StopReason = Literal[
     "drain",
     "error",
 ]
-"""What ended a search: a limit, a tree without news, a settled answer (early), whoever stopped it, or a failure."""
+"""Cause of a search's end: a limit, a tree without news, a settled answer (early), whoever stopped it, or a failure."""
 
 OMITTED = {"omitted": True}
 """Metadata of a field that a logged tree leaves out at its default: it was added after trees had been logged, and those

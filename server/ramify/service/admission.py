@@ -195,9 +195,8 @@ class Admission:
         while (ticket := self._next()) and self._fits(ticket.tokens):
             self._unqueue(ticket)
             assert ticket.granted is not None
-            if (
-                not ticket.granted.done()
-            ):  # else its caller has left and has not yet taken it out of the queue
+            # One that is done: its caller has left and has not yet taken it out of the queue.
+            if not ticket.granted.done():
                 self._let_in(ticket)
                 ticket.granted.set_result(None)
 

@@ -14,6 +14,7 @@ from ramify.treelog import TreeLog
 from ramify.treelog.records import Activation
 from ramify.treelog.records import Release as ReleaseRecord
 from ramify.weights import (
+    Manifest,
     Release,
     ReleaseNotFound,
     WeightsError,
@@ -32,8 +33,8 @@ class ReleaseEntry:
     id: str
     state: str
     figures: dict[str, Any]
-    manifest: Any
-    """Its `weights.Manifest`; `None` if the files are gone or cannot be read."""
+    manifest: Manifest | None
+    """`None` if the files are gone or cannot be read."""
 
 
 def catalogue(

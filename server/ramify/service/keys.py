@@ -21,7 +21,7 @@ class Caller:
     train: bool
     """True if the trainer may learn from the caller's searches."""
     train_feedback: bool
-    """True if the trainer may learn from the caller's verdicts."""
+    """True if the trainer may learn from the caller's feedback."""
 
     def require(self, scope: Scope) -> None:
         """Raise `ServiceError` (`forbidden`) if the key lacks a scope."""

@@ -1,4 +1,4 @@
-"""Figures for Prometheus, named after vLLM's conventions with the prefix ``ramify_``."""
+"""Figures for Prometheus, named after vLLM's conventions with the prefix `ramify_`."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,7 @@ from ramify.service.searches import Searches
 from ramify.treelog import LogError, TreeLog
 from ramify.treelog.records import Activation, ActivationKind
 from ramify.treelog.records import Release as ReleaseRecord
-from ramify.weights import (
-    Release,
-    ReleaseNotFound,
-    WeightsError,
-    load_release,
-    require_alike,
-)
+from ramify.weights import Release, ReleaseNotFound, WeightsError, load_release, require_alike
 
 logger = logging.getLogger(__name__)
 IDLE_SECONDS = 30.0
@@ -93,7 +87,7 @@ class Releases:
     clock: Callable[[], float]
     """Seconds, monotonic."""
     serving_of: Callable[[Release], Serving]
-    """A release as it is offered."""
+    """Makes of a release what is offered to callers."""
     root: Path | None = None
     """Folder of releases; `None`: there are none but the base."""
     base: Release | None = None
@@ -125,8 +119,7 @@ class Releases:
         self, release_id: str, grace: float, note: str = "", kind: ActivationKind = "activate"
     ) -> ActivationResult:
         """Serve another release. `grace`: seconds that running searches may go on. Cancelling the call leaves the
-        activation alone. Raises `ServiceError`, and its `ActivationFailed` if the release before
-        is served again."""
+        activation alone. Raises `ServiceError`; `ActivationFailed` if the release before is still served, or again."""
         if self.busy:
             raise ServiceError("activation_in_progress", "another release is being activated", retry_after=5)
         if self.searches.draining:
@@ -164,7 +157,7 @@ class Releases:
         record = recorded.get(release_id)
         if record is not None and record.state == "rejected":
             raise ServiceError(
-                "release_rejected", f"the gate has rejected {release_id}: record another verdict first"
+                "release_rejected", f"the gate has rejected {release_id}: record another decision of it first"
             )
         if release_id == before.id:
             await self._as_recorded(before, note, kind)
@@ -192,12 +185,7 @@ class Releases:
         )
         if not report.distinguishable:
             logger.warning("release=%s cannot be told from %s by its canary", release.id, before.id)
-        return ActivationResult(
-            release.id,
-            before.id,
-            report,
-            ActivationSeconds(seconds.drain, seconds.reload, seconds.canary, total),
-        )
+        return ActivationResult(release.id, before.id, report, replace(seconds, total=total))
 
     # -- before anything is touched
 
@@ -308,8 +296,9 @@ class Releases:
         if record is None or record.state == "failed":
             kept = {k: v for k, v in (record.figures if record else {}).items() if k != ERROR}
             await self.log.record_release(release.id, "available", kept)
-        said = note or ("" if report.distinguishable else "its canary cannot tell it from the release before")
-        await self.log.activate(release.id, said, kind)
+        if not (note or report.distinguishable):
+            note = "its canary cannot tell it from the release before"
+        await self.log.activate(release.id, note, kind)
         self.engines.serving = self.serving_of(release)
 
     async def _load_back(

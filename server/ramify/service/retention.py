@@ -1,4 +1,4 @@
-"""Keep the log within its settings while the server runs, and its size for the metrics."""
+"""Keep the log within the limits of its settings while the server runs, and look at its size for the metrics."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Retention:
             done = await self.log.expire(older_than=None if days is None else days * DAY, keep_bytes=most)
             if done.trees:
                 self.expired(done.trees)
-                logger.info("expired %d trees and %d verdicts on them", done.trees, done.feedback)
+                logger.info("expired %d trees and %d records of feedback on them", done.trees, done.feedback)
         self.figures = await self.log.size()
 
     @property

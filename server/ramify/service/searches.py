@@ -62,7 +62,7 @@ class RunningSearch:
         return self.search.budget.tokens
 
     def progress(self) -> Progress:
-        """Tell how far it is; looks through the whole tree for the best answer."""
+        """Tell how far it is, with the best answer so far."""
         return self.search.progress()
 
     def stop(self, status: Status, reason: StopReason) -> None:

@@ -3,8 +3,8 @@
     settings = load(Path("ramify.toml"), port=9000, limits={"page": 5})
     settings.admission.tokens_in_flight
 
-Sources, the later winning: the defaults, a TOML file, ``RAMIFY_…`` variables (``RAMIFY_PORT=9000``,
-``RAMIFY_LIMITS__BUDGET_TOKENS=5000``), flags. An unknown key is an error in each of them. `make docs` makes
+Sources, the later winning: the defaults, a TOML file, `RAMIFY_…` variables (`RAMIFY_PORT=9000`,
+`RAMIFY_LIMITS__BUDGET_TOKENS=5000`), flags. An unknown key is an error in each of them. `make docs` makes
 docs/configuration.md from the fields' descriptions.
 
 | module | what it holds |

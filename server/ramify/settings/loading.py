@@ -181,7 +181,6 @@ OTHERS = (
     "RAMIFY_ADMIN_URL",
     "RAMIFY_API_KEY",
     "RAMIFY_BASE_URL",
-    "RAMIFY_ADMIN_URL",
     "RAMIFY_ENGINE_RUN_FOLDER",
     "RAMIFY_ENGINE_SERVER",
 )
@@ -190,7 +189,7 @@ OTHERS = (
 
 def load(config: Path | None = None, **flags: Any) -> Settings:
     """Settings from all sources. A flag that is `None` was not given; nested ones are mappings
-    (``limits={"page": 5}``). Raises `BadSettings`."""
+    (`limits={"page": 5}`). Raises `BadSettings`."""
     token = file_content.set(read_toml(config) if config else {})
     try:
         _refuse_unknown_variables()

@@ -14,8 +14,6 @@ from ramify.weights.manifest import WeightsError
 from ramify.weights.release import PARTS
 from ramify.weights.tensors import Tensor, json_object, require_finite, require_index, tensors_of
 
-__all__ = ["require_alike"]
-
 NO_MATTER = frozenset({"_name_or_path", "transformers_version", "use_cache", "torch_dtype", "dtype"})
 """Keys of config.json that do not describe the network; the types of the weights are compared tensor by tensor."""
 MUST_MATCH = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")

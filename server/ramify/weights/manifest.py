@@ -12,20 +12,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-__all__ = [
-    "Action",
-    "Calibration",
-    "Details",
-    "FileDigest",
-    "Manifest",
-    "Probe",
-    "ReleaseNotFound",
-    "WeightsError",
-    "check_id",
-    "is_id",
-    "read_manifest",
-]
-
 
 class WeightsError(Exception):
     """Something is wrong with a release on disk; the message says what, and what to do."""
@@ -47,7 +33,7 @@ def is_id(name: str) -> bool:
 
 
 def check_id(release_id: str) -> str:
-    """Return ``release_id`` if it is v and six digits, else raise :class:`ReleaseNotFound`."""
+    """Return `release_id` if it is v and six digits, else raise `ReleaseNotFound`."""
     if not is_id(release_id):
         raise ReleaseNotFound(f"a release id is 'v' and six digits, such as v000001, not {release_id[:40]!r}")
     return release_id
@@ -120,18 +106,18 @@ class Details(_Model):
     metrics: dict[str, Finite] = {}
     """Figures measured at publication, by name."""
     log_cursor: int | None = Field(default=None, ge=0)
-    """The ``seq`` of the tree log up to which this release was trained; None if it was not trained on a log."""
+    """The `seq` of the tree log up to which this release was trained; None if it was not trained on a log."""
 
 
 class Manifest(Details):
-    """``manifest.json``."""
+    """`manifest.json`."""
 
     format: Literal[1] = 1
     id: ReleaseId
     created_at: datetime
     """When the release was published, UTC."""
     files: dict[str, FileDigest]
-    """Every file but ``manifest.json`` and ``READY``, by POSIX path relative to the release."""
+    """Every file but `manifest.json` and `READY`, by POSIX path relative to the release."""
 
     @model_validator(mode="after")
     def _paths_stay_inside(self) -> Manifest:
@@ -143,7 +129,7 @@ class Manifest(Details):
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Return the manifest in a file, or raise :class:`WeightsError` saying what is wrong with it."""
+    """Return the manifest in a file, or raise `WeightsError` saying what is wrong with it."""
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError:

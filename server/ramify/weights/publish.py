@@ -1,6 +1,6 @@
 """Writing releases, so that a reader sees a whole one or none, whatever happens to the writer.
 
-The files are copied to a temporary directory beside the releases, then come the manifest, then ``READY``. The rename
+The files are copied to a temporary directory beside the releases, then come the manifest, then `READY`. The rename
 that makes the release visible comes last, once all of them are on the disk (`ramify.files`).
 """
 
@@ -15,11 +15,9 @@ from ramify.files import move
 from ramify.weights.manifest import Details, Manifest, WeightsError
 from ramify.weights.release import MANIFEST, PARTS, READY, Release, digest, load_release, release_path
 
-__all__ = ["next_id", "publish"]
-
 
 def next_id(root: Path) -> str:
-    """Return the id after the highest that is taken under ``root``, whether complete or not."""
+    """Return the id after the highest that is taken under `root`, whether complete or not."""
     taken = [int(path.name[1:]) for path in Path(root).glob("v[0-9][0-9][0-9][0-9][0-9][0-9]")]
     return f"v{max(taken, default=0) + 1:06d}"
 
@@ -33,9 +31,9 @@ def publish(
     release_id: str | None = None,
     created_at: datetime | None = None,
 ) -> Release:
-    """Copy two Hugging Face directories into a new release under ``root`` and return it, verified.
+    """Copy two Hugging Face directories into a new release under `root` and return it, verified.
 
-    ``release_id`` is the next free one unless given; ``created_at`` is now. Raises
+    `release_id` is the next free one unless given; `created_at` is now. Raises
     `WeightsError` if the id is taken, or for files that no release may hold; nothing is left behind then.
     """
     root = Path(root).absolute()

@@ -1,7 +1,7 @@
 """Reading releases: find, check, and hand out the directories that an engine loads.
 
-A release is a directory ``vNNNNNN`` of two Hugging Face directories, ``policy`` and ``value``, a ``manifest.json``
-and an empty ``READY`` written last. Nothing is loaded from a release that is unfinished, that holds links or
+A release is a directory `vNNNNNN` of two Hugging Face directories, `policy` and `value`, a `manifest.json`
+and an empty `READY` written last. Nothing is loaded from a release that is unfinished, that holds links or
 weight files in formats that can run code, or whose files differ from the manifest.
 """
 
@@ -21,18 +21,6 @@ from ramify.weights.manifest import (
     read_manifest,
 )
 
-__all__ = [
-    "MANIFEST",
-    "PARTS",
-    "READY",
-    "Release",
-    "digest",
-    "list_releases",
-    "load_release",
-    "release_path",
-    "shipped",
-]
-
 MANIFEST = "manifest.json"
 READY = "READY"
 PARTS = ("policy", "value")
@@ -50,7 +38,7 @@ class Release:
 
     @property
     def id(self) -> str:
-        """The release id, ``vNNNNNN``."""
+        """The release id, `vNNNNNN`."""
         return self.manifest.id
 
     @property
@@ -70,12 +58,12 @@ def shipped() -> Path:
 
 
 def release_path(root: Path, release_id: str) -> Path:
-    """Return the path of a release under ``root``. Raises `ReleaseNotFound` for an id that is none."""
+    """Return the path of a release under `root`. Raises `ReleaseNotFound` for an id that is none."""
     return Path(root) / check_id(release_id)
 
 
 def list_releases(root: Path) -> list[str]:
-    """Return the ids of the complete releases under ``root``, oldest first; their content is not checked."""
+    """Return the ids of the complete releases under `root`, oldest first; their content is not checked."""
     root = Path(root)
     if not root.is_dir():
         return []
@@ -86,7 +74,7 @@ def list_releases(root: Path) -> list[str]:
 def load_release(path: Path, verify: bool = True) -> Release:
     """Return the release in a directory after checking it.
 
-    ``verify=False`` leaves out the hashes (not the other checks), for a release verified a moment ago. Raises a
+    `verify=False` leaves out the hashes (not the other checks), for a release verified a moment ago. Raises a
     `WeightsError`.
     """
     path = Path(path).absolute()

@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 
 from ramify.weights.manifest import WeightsError
 
-__all__ = ["Tensor", "json_object", "require_finite", "require_index", "tensors_of"]
-
 INDEX = "model.safetensors.index.json"
 
 LARGEST_HEADER = 100 << 20
@@ -75,10 +73,10 @@ def json_object(content: bytes, what: object) -> dict[str, Any]:
     """The JSON object that a file holds. Raises `WeightsError`: another value, a key given twice, too deep."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
+        content = dict(pairs)
+        if len(content) != len(pairs):
             raise ValueError("a key is given twice")
-        return found
+        return content
 
     try:
         value = json.loads(content, object_pairs_hook=once)

@@ -16,8 +16,8 @@ from ramify.engines.config import GIB, default_kv_bytes, default_threads
 from ramify.engines.errors import EngineStartFailed
 from ramify.engines.start import Launch, at_once, build_all, can_compile, launches
 
-POLICY_FILES = Checkpoint(Path("p"), 512, 32, "float32")
-VALUE_FILES = Checkpoint(Path("v"), 512, 32, "bfloat16")
+POLICY_FILES = Checkpoint(Path("p"), 32, "float32")
+VALUE_FILES = Checkpoint(Path("v"), 32, "bfloat16")
 
 
 def test_a_policy_alone_is_one_engine() -> None:
@@ -70,8 +70,7 @@ def test_weights_keep_their_precision_unless_another_is_asked_for() -> None:
     ] * 2
 
 
-POLICY = Launch("policy", Path("p"), "float32", None, 4, False, None, 0.5, 1, None, 1, compile=False)
-VALUE = replace(POLICY, role="value")
+POLICY, VALUE = launches(EngineConfig(Path("p"), Path("v")), POLICY_FILES, VALUE_FILES, cpu=False)
 
 
 class Launcher:

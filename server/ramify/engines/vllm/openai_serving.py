@@ -55,14 +55,14 @@ class OpenAIServing:
 
     def __init__(self, engine: VllmEngine, limiter: EngineLimiter) -> None:
         self._engine, self._limiter = engine, limiter
-        llm, launch = engine.client, engine.launch
-        models = OpenAIServingModels(llm, [BaseModelPath(name="policy", model_path=str(launch.path))])
+        llm, options = engine.client, engine.launch.options
+        models = OpenAIServingModels(llm, [BaseModelPath(name="policy", model_path=str(engine.launch.path))])
         template: dict[str, Any] = {"chat_template": None, "chat_template_content_format": "auto"}
         parsing: dict[str, Any] = {
-            "tool_parser": launch.tool_parser,
-            "tool_strict_level": launch.tool_strict_level,
-            "reasoning_parser": launch.reasoning_parser or "",
-            "enable_auto_tools": launch.tool_parser is not None,
+            "tool_parser": options.tool_parser,
+            "tool_strict_level": options.tool_strict_level,
+            "reasoning_parser": options.reasoning_parser or "",
+            "enable_auto_tools": options.tool_parser is not None,
         }
         renderer = self._renderer = OnlineRenderer(
             llm.model_config, llm.renderer, request_logger=None, **template, **parsing

@@ -30,9 +30,8 @@ def start_llm(launch: Launch) -> tuple[AsyncLLM, EngineStats]:
     if llm is None:
         gc.collect()
         raise EngineStartFailed(f"the {launch.role} engine for {launch.path} did not start: {problem}")
-    llm.log_stats = llm.output_processor.log_stats = (
-        False  # the per-token part; the figures of whole steps go on
-    )
+    # Only the per-token part; the figures of whole steps go on.
+    llm.log_stats = llm.output_processor.log_stats = False
     return llm, stats
 
 
@@ -40,10 +39,10 @@ def _arguments(launch: Launch) -> Mapping[str, Any]:
     arguments: dict[str, Any] = {
         "model": str(launch.path),
         "dtype": launch.dtype,
-        "max_model_len": launch.max_model_len,
-        "max_num_seqs": launch.max_num_seqs,
-        "tensor_parallel_size": launch.tensor_parallel,
-        "distributed_executor_backend": executor(launch.tensor_parallel),
+        "max_model_len": launch.options.max_model_len,
+        "max_num_seqs": launch.options.max_num_seqs,
+        "tensor_parallel_size": launch.options.tensor_parallel,
+        "distributed_executor_backend": executor(launch.options.tensor_parallel),
         "load_format": "safetensors",
         "enforce_eager": not launch.compile,
         "enable_prefix_caching": True,
@@ -64,8 +63,10 @@ def _arguments(launch: Launch) -> Mapping[str, Any]:
         arguments["gpu_memory_utilization"] = launch.gpu_fraction
     if launch.role == "policy":
         arguments |= {"runner": "generate", "logprobs_mode": "processed_logprobs", "max_logprobs": -1}
-        arguments["reasoning_parser"] = launch.reasoning_parser or ""
-        arguments["structured_outputs_config"] = StructuredOutputsConfig(backend=launch.structured_outputs)
+        arguments["reasoning_parser"] = launch.options.reasoning_parser or ""
+        arguments["structured_outputs_config"] = StructuredOutputsConfig(
+            backend=launch.options.structured_outputs
+        )
     else:
         arguments |= {"runner": "pooling", "convert": "classify", "skip_tokenizer_init": True}
     return arguments
