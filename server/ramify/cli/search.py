@@ -77,7 +77,7 @@ def search(
     if prompt == "-" and not (prompt := sys.stdin.read().removesuffix("\n")):
         refuse("standard input is empty: give it the prompt")
     parameters = {
-        "algorithm": _algorithm(algorithm),
+        "algorithm": algorithm,
         "grader": grader,
         "budget": {"tokens": tokens} | ({} if simulations is None else {"simulations": simulations}),
     } | _settings(set_ or [])
@@ -100,7 +100,8 @@ def search(
         _open(page)
 
 
-def _algorithm(name: str) -> str:
+def _require_algorithm(name: str) -> None:
+    """Exit with a message unless there is an algorithm of this name: engines take long to start in vain."""
     from difflib import get_close_matches
 
     from ramify.search.algorithms import ALGORITHMS
@@ -110,7 +111,6 @@ def _algorithm(name: str) -> str:
         hint = f"did you mean {close[0]!r}?" if close else ""
         there = f"there are {', '.join(ALGORITHMS)}"
         refuse(f"no algorithm is called {name!r}", *([hint] if hint else []), there)
-    return name
 
 
 def _settings(words: Sequence[str]) -> dict[str, Any]:
@@ -157,10 +157,13 @@ def search_locally(release: Path | None, body: Mapping[str, Any]) -> Tree:
     """
     from ramify.engines.errors import EngineError
     from ramify.extensions import BadExtension
-    from ramify.settings import BadSettings
+    from ramify.service.serving import install
+    from ramify.settings import BadSettings, load
     from ramify.weights import WeightsError
 
     try:
+        install(load())
+        _require_algorithm(body["search"]["algorithm"])
         with ended_as_interrupted():
             return asyncio.run(_search_in_process(release, body))
     except (BadSettings, BadExtension) as error:

@@ -43,7 +43,7 @@ def test_every_command_has_help(ramify, command):
 
 
 def test_a_wrong_algorithm_is_answered_with_the_nearest(ramify):
-    result = ramify("search", "1 2 to 3", "--algorithm", "mtcs")
+    result = ramify("search", "1 2 to 3", "--local", "--algorithm", "mtcs")
     assert result.exit_code == 2
     assert "did you mean 'mcts'" in result.output
 
