@@ -126,7 +126,7 @@ test("an answer that comes too slowly is a timeout", async (t) => {
 test("a server that says nothing is a timeout, and is not asked again", async (t) => {
   const server = await answering(t, () => undefined, MODELS);
   await assert.rejects(client(server, { timeoutMs: 100 }).models(), RequestTimeout);
-  assert.equal(server.seen.length, 1);
+  assert.ok(server.seen.length <= 1); // none if a busy machine has not brought it there in time
 });
 
 test("a caller's signal ends a call, and its reason is what the call fails with", async (t) => {

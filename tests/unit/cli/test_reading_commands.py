@@ -6,11 +6,10 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from models import write_tiny_models
+from fakes_releases import write_release
 from ramify.cli import app, completion
 from ramify.rewards import registry
 from ramify.treelog import TreeLog
-from ramify.weights import Details, publish
 from treelog_trees import make_tree
 
 IDS = [f"tree_019a{seed:x}{'e' * 27}" for seed in range(3)]
@@ -36,10 +35,9 @@ def log(tmp_path):
 
 @pytest.fixture(scope="module")
 def releases(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("releases")
-    tiny = write_tiny_models(folder / "models", hidden=32, layers=1, heads=1)
-    publish(folder / "weights", tiny.policy, tiny.value, Details(name="tiny", default_task="countdown"))
-    return folder / "weights"
+    root = tmp_path_factory.mktemp("releases")
+    write_release(root, 0.5, 0.5)
+    return root
 
 
 def test_trees_are_listed_newest_first(ramify, log):
@@ -132,7 +130,7 @@ def test_tasks_of_which_one_cannot_be_imported_complete_to_nothing(tmp_path, mon
 def test_releases_are_completed_and_come_as_json(ramify, releases, monkeypatch):
     assert completed(f"ramify releases show --root {releases} v0", monkeypatch) == ["v000001"]
     (listed,) = json.loads(ramify("releases", "list", "--root", releases, "--json").output)
-    assert (listed["id"], listed["name"]) == ("v000001", "tiny")
+    assert (listed["id"], listed["name"]) == ("v000001", "letters")
     assert json.loads(ramify("releases", "show", "--root", releases, "--json").output)["files"]
 
 
@@ -173,8 +171,8 @@ def test_the_log_is_exported_after_a_cursor(ramify, log, tmp_path, name):
 
 
 def test_releases_are_listed_shown_and_verified(ramify, releases):
-    assert "tiny" in ramify("releases", "list", "--root", releases).output
-    assert '"default_task": "countdown"' in ramify("releases", "show", "--root", releases).output
+    assert "letters" in ramify("releases", "list", "--root", releases).output
+    assert '"name": "letters"' in ramify("releases", "show", "--root", releases).output
     assert "✓ v000001" in ramify("releases", "verify", "--root", releases).output
 
 
