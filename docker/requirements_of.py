@@ -10,15 +10,15 @@ from pathlib import Path
 def requirements_of(pyproject: Path, extras: list[str]) -> list[str]:
     """Our own extras within extras are followed. Raises `KeyError` for one that is not there."""
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-    found = list(project["dependencies"])
+    requirements = list(project["dependencies"])
     for extra in extras:
         for requirement in project["optional-dependencies"][extra]:
             if requirement.startswith(f"{project['name']}["):
                 inner = requirement[len(project["name"]) + 1 : -1].split(",")
-                found += requirements_of(pyproject, inner)
+                requirements += requirements_of(pyproject, inner)
             else:
-                found.append(requirement)
-    return sorted(set(found))
+                requirements.append(requirement)
+    return sorted(set(requirements))
 
 
 if __name__ == "__main__":

@@ -35,12 +35,12 @@ def main(first: Path, second: Path) -> Iterator[str]:
 
 def _scores(rows: list[Row]) -> dict[tuple[str, int], dict[str, float]]:
     """By method and budget, then by problem; 1 is right."""
-    found: dict[tuple[str, int], dict[str, float]] = {}
+    scores: dict[tuple[str, int], dict[str, float]] = {}
     for row in rows:
         if row.refused is not None:
             continue
-        found.setdefault((row.method, row.budget), {})[str(row.problem)] = float(row.correct)
-    return dict(sorted(found.items()))
+        scores.setdefault((row.method, row.budget), {})[str(row.problem)] = float(row.correct)
+    return dict(sorted(scores.items()))
 
 
 def _compared(before: dict[str, float], after: dict[str, float]) -> str:

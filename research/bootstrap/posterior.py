@@ -50,7 +50,7 @@ class Steps:
 
 
 def next_steps(numbers: Ints) -> Steps:
-    """All steps from states [N, n]."""
+    """Return all steps from states [N, n]."""
     rows, n = numbers.shape
     pairs = list(combinations(range(n), 2))
     first, second = (numbers[:, [pair[i] for pair in pairs]] for i in (0, 1))
@@ -70,7 +70,7 @@ def next_steps(numbers: Ints) -> Steps:
 
 
 def _apply(a: Ints, b: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-    """Results and legality [..., 4] of a + b, a - b, a * b, a / b for a >= b."""
+    """Return results and legality [..., 4] of a + b, a - b, a * b, a / b for a >= b."""
     quotient, remainder = np.divmod(a, np.maximum(b, 1))
     result = np.stack([a + b, a - b, a * b, quotient], axis=-1)
     legal = np.stack(
@@ -81,7 +81,7 @@ def _apply(a: Ints, b: Ints) -> tuple[Ints, NDArray[np.bool_]]:
 
 
 def success(numbers: Ints, targets: Ints) -> Floats:
-    """h: the probability [N] that a random walk from the numbers [N, n] ends at the targets [N]."""
+    """Return h, the probability [N] that a random walk from the numbers [N, n] ends at the targets [N]."""
     n = numbers.shape[1]
     if n == 1:
         return np.asarray(numbers[:, 0] == targets, dtype=np.float32)
@@ -95,7 +95,7 @@ def success(numbers: Ints, targets: Ints) -> Floats:
 
 
 def _triple_index(numbers: Ints) -> Ints:
-    """The place of each sorted triple [N, 3] in the table."""
+    """Return the place of each sorted triple [N, 3] in the table."""
     low, mid, high = np.sort(numbers, axis=1).T
     return np.asarray(_TRIPLES_BELOW[high] + _PAIRS_BELOW[mid] + low)
 

@@ -46,7 +46,7 @@ def auc(scores: NDArray[np.float32], labels: NDArray[np.float32]) -> float | Non
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
+class _JudgedAnswers:
     """Answers of one number count with the value model's judgements."""
 
     rollouts: Rollouts
@@ -97,7 +97,7 @@ def _judge(
     count: int,
     answers: int,
     seed: int,
-) -> _Judged:
+) -> _JudgedAnswers:
     generator = torch.Generator().manual_seed(seed)
     greedy = merge(roll_out(Sampler(policy, generator, temperature=0.0), prompts, count, 1, 256))
     rollouts = merge(roll_out(Sampler(policy, generator), prompts, count, answers, 16))
@@ -106,10 +106,10 @@ def _judge(
         at_answer = np.zeros(rollouts.answers.shape, np.float32)
     else:
         at_prompt, at_answer = score(value, rollouts, batch=8)
-    return _Judged(rollouts, greedy.outcomes[:, 0], at_prompt, at_answer)
+    return _JudgedAnswers(rollouts, greedy.outcomes[:, 0], at_prompt, at_answer)
 
 
-def _policy_figures(group: list[_Judged]) -> dict[str, float]:
+def _policy_figures(group: list[_JudgedAnswers]) -> dict[str, float]:
     right = np.concatenate([j.rollouts.outcomes.sum(axis=1) for j in group]).astype(np.int64)
     drawn = group[0].rollouts.outcomes.shape[1]
     lengths = np.concatenate([(j.rollouts.answers != 0).sum(axis=-1).ravel() for j in group])
@@ -118,7 +118,7 @@ def _policy_figures(group: list[_Judged]) -> dict[str, float]:
     return {**figures, "tokens_per_answer": float(lengths.mean())}
 
 
-def _value_figures(group: list[_Judged]) -> dict[str, Any]:
+def _value_figures(group: list[_JudgedAnswers]) -> dict[str, Any]:
     """Return AUC at the prompt, after each step and at the end, and how calibrated and useful the end's value is."""
     prompt_values = np.concatenate([np.repeat(j.at_prompt, j.rollouts.outcomes.shape[1]) for j in group])
     figures: dict[str, Any] = {
@@ -139,19 +139,19 @@ def _value_figures(group: list[_Judged]) -> dict[str, Any]:
     return figures
 
 
-def _after_step(j: _Judged, step: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _after_step(j: _JudgedAnswers, step: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return values and outcomes of the answers at the newline that ends line ``step``."""
     newlines = j.rollouts.answers == NEWLINE
     here = newlines & (np.cumsum(newlines, axis=-1) == step)
     return j.at_answer[here], j.rollouts.outcomes[here.any(axis=-1)]
 
 
-def _at_end(j: _Judged) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _at_end(j: _JudgedAnswers) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     here = j.rollouts.answers == EOS
     return j.at_answer[here], j.rollouts.outcomes[here.any(axis=-1)]
 
 
-def _chosen(j: _Judged) -> NDArray[np.float32]:
+def _chosen(j: _JudgedAnswers) -> NDArray[np.float32]:
     """Return the outcome, per problem, of the finished answer with the highest value."""
     ends = np.where(j.rollouts.answers == EOS, j.at_answer, -1.0).max(axis=-1)
     return np.asarray(np.take_along_axis(j.rollouts.outcomes, ends.argmax(axis=1)[:, None], axis=1)[:, 0])

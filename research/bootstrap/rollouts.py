@@ -18,7 +18,7 @@ from research.bootstrap.sampling import Sampler
 from research.bootstrap.tokenizer import EOS, NEWLINE, decode
 from research.bootstrap.walks import answer_length, prompt_length
 
-__all__ = ["Rollouts", "legal_states", "roll_out", "step_targets"]
+__all__ = ["Rollouts", "legal_states", "outcome_targets", "roll_out"]
 
 SPARE_TOKENS = 6
 """Tokens by which a sampled answer may be longer than a regular one: one line."""
@@ -79,7 +79,7 @@ def split_prompt(prompt: NDArray[np.int64]) -> tuple[Problem, str]:
     return problem, begun
 
 
-def step_targets(rollouts: Rollouts) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+def outcome_targets(rollouts: Rollouts) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
     """Return the targets of prompts [P] and of answer tokens [P, K, T], and which of the latter are states.
 
     A token that is a state has the mean outcome of the group's answers that agree up to it.

@@ -57,7 +57,7 @@ def states(numbers: Ints, steps: Ints) -> list[Ints]:
 
     An operand that is not there takes the place of any number.
     """
-    left, found = numbers, [numbers]
+    left, states = numbers, [numbers]
     rows = np.arange(len(numbers))
     for step in steps.transpose(1, 0, 2):
         kept = np.ones(left.shape, dtype=bool)
@@ -65,8 +65,8 @@ def states(numbers: Ints, steps: Ints) -> list[Ints]:
             wanted = kept * (1 + (left == operand[:, None]))
             kept[rows, wanted.argmax(axis=1)] = False
         left = np.concatenate([left[kept].reshape(len(left), -1), step[:, 3:]], axis=1)
-        found.append(left)
-    return found
+        states.append(left)
+    return states
 
 
 def _targets(left: Ints, step: Ints, targets: Ints) -> StepTargets:

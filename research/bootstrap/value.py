@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from research.bootstrap.config import ValueConfig
 from research.bootstrap.policy import Progress, optimizer_for, step_optimizer
-from research.bootstrap.rollouts import Rollouts, step_targets
+from research.bootstrap.rollouts import Rollouts, outcome_targets
 from research.bootstrap.soft_targets import states
 from research.bootstrap.soundness import Lines, inspect, read_lines
 from research.bootstrap.tiny_llama import TinyLlama
@@ -23,7 +23,7 @@ from research.bootstrap.tokenizer import first_number, later_number
 from research.bootstrap.verification import (
     ASKED,
     OUTPUTS,
-    Checked,
+    CheckedWalks,
     lines_loss,
     plant_faults,
     verification_loss,
@@ -64,7 +64,7 @@ def train_value(
     rng = np.random.default_rng(seed)
     optimizer = optimizer_for(model, config.learning_rate, config.weight_decay)
     data = [part.regular() for part in data]
-    targets = [step_targets(part) for part in data]
+    targets = [outcome_targets(part) for part in data]
     lines = [written_lines(part) for part in data]
     checks = _Checks(config, rng)
     batches = _batches(data, config.batch, rng)
@@ -90,7 +90,7 @@ class _Checks:
             count: Walks(count, "train", np.random.default_rng(rng.integers(2**32))) for count in range(2, 7)
         }
 
-    def take(self, done: float) -> Checked:
+    def take(self, done: float) -> CheckedWalks:
         """Return a batch when ``done`` of the warm-up (0 to 1 and beyond) is over."""
         weights = next(weights for end, weights in _CHECK_CURRICULUM if done < end)
         count = int(self._rng.choice(list(self._walks), p=weights))
@@ -130,10 +130,10 @@ def written_lines(part: Rollouts) -> Lines:
     numbers[:, 0] = prompts[:, 1] - first_number(0)
     left = np.repeat(states(numbers, begun)[-1], keep, axis=0)
     steps, formed = read_lines(part.answers.astype(np.int64).reshape(len(left), -1))
-    found = inspect(left, steps)
+    checks = inspect(left, steps)
     shape = (len(part), keep, -1)
     return Lines(
-        found.sound.reshape(shape), (found.judged & formed).reshape(shape), found.results.reshape(shape)
+        checks.sound.reshape(shape), (checks.judged & formed).reshape(shape), checks.results.reshape(shape)
     )
 
 

@@ -27,7 +27,7 @@ from research.bootstrap.soundness import DIVIDE, Lines, apply_all, inspect
 from research.bootstrap.tiny_llama import TinyLlama
 from research.bootstrap.walks import Ints, answer_tokens, prompt_tokens
 
-__all__ = ["ASKED", "OUTPUTS", "Checked", "lines_loss", "plant_faults", "verification_loss"]
+__all__ = ["ASKED", "OUTPUTS", "CheckedWalks", "lines_loss", "plant_faults", "verification_loss"]
 
 _SLIP, _STRANGER, _SWAP, _INEXACT = 1, 2, 3, 4
 _FAULTS = np.array([0.4, 0.28, 0.2, 0.02, 0.1])
@@ -42,7 +42,7 @@ _NEAR = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckedWalks:
     """Walks, some with a fault, and what their states are worth."""
 
     numbers: Ints
@@ -63,7 +63,7 @@ class Checked:
     """[B, n - 1]: each line by itself."""
 
 
-def plant_faults(numbers: Ints, steps: Ints, rng: np.random.Generator, exact_from: int = 5) -> Checked:
+def plant_faults(numbers: Ints, steps: Ints, rng: np.random.Generator, exact_from: int = 5) -> CheckedWalks:
     """Return walks with faults in about half of them and other targets in about a quarter of the rest.
 
     With at most ``exact_from`` numbers left, whether the target can be reached is worked out.
@@ -80,8 +80,8 @@ def plant_faults(numbers: Ints, steps: Ints, rng: np.random.Generator, exact_fro
     targets[other] = np.where(rng.random(rows) < 0.5, near, rng.permutation(targets))[other]
     inside = (targets >= TARGETS.start) & (targets < TARGETS.stop)
     targets = np.where(inside, targets, TARGETS.start)
-    found = inspect(numbers, steps)
-    faulty = np.logical_or.accumulate(~found.sound, axis=1)
+    checks = inspect(numbers, steps)
+    faulty = np.logical_or.accumulate(~checks.sound, axis=1)
     worth = np.zeros((rows, lines), dtype=np.float32)
     worth[:, -1] = ~faulty[:, -1] & (steps[at, -1, 3] == targets)
     known = faulty.copy()
@@ -89,7 +89,7 @@ def plant_faults(numbers: Ints, steps: Ints, rng: np.random.Generator, exact_fro
     solvable, decided = _solvable(numbers, steps, targets, exact_from)
     solvable[:, 1:][faulty] = 0.0
     decided[:, 1:][faulty] = True
-    return Checked(numbers, targets, steps, worth, known, solvable, decided, found)
+    return CheckedWalks(numbers, targets, steps, worth, known, solvable, decided, checks)
 
 
 def _solvable(
@@ -158,7 +158,7 @@ def _carry_on(steps: Ints, line: Ints, chosen: NDArray[np.bool_], result: Ints) 
         old, new = np.where(first | second, c, old), np.where(use, z, np.where(first | second, c, new))
 
 
-def verification_loss(model: TinyLlama, checked: Checked) -> Tensor:
+def verification_loss(model: TinyLlama, checked: CheckedWalks) -> Tensor:
     """Return the cross-entropy of the first output to the known worth, plus those of the others to what they learn."""
     prompts = torch.from_numpy(prompt_tokens(checked.numbers, checked.targets))
     answers = torch.from_numpy(answer_tokens(checked.steps))

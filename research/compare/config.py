@@ -72,12 +72,12 @@ class CompareConfig(FromBase):
         return self
 
     def runs(self) -> Iterator[ArmRun]:
-        """Every arm with its first seed, then those that have a second one, and so on."""
+        """Yield every arm with its first seed, then those that have a second one, and so on."""
         for seed in range(max(arm.seeds for arm in self.arms)):
             yield from (ArmRun(arm, seed) for arm in self.arms if seed < arm.seeds)
 
     def loop(self, run: ArmRun, folder: Path) -> LoopConfig:
-        """The loop that `run` is. Its gate lets everything pass: what is compared is learning."""
+        """Return the loop of `run`. Its gate lets everything pass: what is compared is learning."""
         search = {**run.arm.search, "budget": dict(self.budget)}
         learning = {**self.learning.model_dump(), **run.arm.learning}
         return LoopConfig(

@@ -69,7 +69,7 @@ class Mean:
 
 
 def means(points: Sequence[Point]) -> list[Mean]:
-    """By arm, in the order in which the arms are met, then by round."""
+    """Return means by arm, in the order in which the arms are met, then by round."""
     arms: dict[str, list[Point]] = {}
     for point in points:
         arms.setdefault(point.arm, []).append(point)
@@ -98,8 +98,8 @@ def _mean(arm: str, round_: int, points: Sequence[Point]) -> Mean:
 
 
 def steps_to_reach(curve: Sequence[Mean], figure: Figure, level: float) -> float | None:
-    """The optimizer steps at which an arm's curve first comes to `level`, straight lines between its rounds; None
-    if it never does."""
+    """Return the optimizer steps at which an arm's curve first comes to `level`, straight lines between its rounds;
+    None if it never does."""
     before: Mean | None = None
     for point in curve:
         here: float = getattr(point, figure)

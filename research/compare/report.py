@@ -32,7 +32,7 @@ def markdown(config: CompareConfig, points: Sequence[Point]) -> str:
 
 
 def _curves(config: CompareConfig, averages: Sequence[Mean]) -> dict[str, tuple[str, list[Mean]]]:
-    """Label and curve by arm, of those that have begun."""
+    """Return label and curve by arm, of those that have begun."""
     every = {arm.name: (arm.label, [m for m in averages if m.arm == arm.name]) for arm in config.arms}
     return {name: (label, curve) for name, (label, curve) in every.items() if curve}
 
@@ -58,7 +58,7 @@ def _accuracies(mean: Mean) -> str:
 
 
 def _ways(config: CompareConfig, averages: Sequence[Mean]) -> list[str]:
-    """mean@k / greedy / with search after every round."""
+    """Tabulate mean@k / greedy / with search after every round."""
     head = " | ".join(f"round {i}" if i else "base" for i in range(config.rounds + 1))
     lines = [f"| mean@k / greedy / with search | {head} |", "|---" * (config.rounds + 2) + "|"]
     for label, curve in _curves(config, averages).values():
@@ -68,7 +68,7 @@ def _ways(config: CompareConfig, averages: Sequence[Mean]) -> list[str]:
 
 
 def _reached(config: CompareConfig, averages: Sequence[Mean]) -> list[str]:
-    """The row's steps to the column's last mean@k."""
+    """Tabulate the row's steps to the column's last mean@k."""
     curves = _curves(config, averages)
     head = " | ".join(f"{label} ({100 * curve[-1].mean_at_k:.1f})" for label, curve in curves.values())
     lines = [f"| steps to the mean@k of | {head} |", "|---" * (len(curves) + 1) + "|"]
@@ -80,7 +80,9 @@ def _reached(config: CompareConfig, averages: Sequence[Mean]) -> list[str]:
 
 
 def write(folder: Path, config: CompareConfig, points: Sequence[Point]) -> str:
-    """`results.md`, `results.json`, `curves.png` and `curves.svg` in `folder`, the comparison's; the tables."""
+    """Write `results.md`, `results.json`, `curves.png` and `curves.svg` in the comparison's `folder`.
+
+    Returns the tables."""
     runs = [*by_seed(config, points), "", *differences(config, folder), ""]
     table = "\n".join([markdown(config, points), *runs])
     whole = {
@@ -120,7 +122,7 @@ def _plot(folder: Path, config: CompareConfig, averages: Sequence[Mean]) -> None
 
 
 def by_seed(config: CompareConfig, points: Sequence[Point]) -> list[str]:
-    """The end of every finished run, and its steps to the first arm's last mean@k of the same seed."""
+    """Tabulate the end of every finished run, and its steps to the first arm's last mean@k of the same seed."""
     first = config.arms[0]
     lines = [
         f"| arm | seed | mean@k | greedy | with search | steps to the mean@k of {first.label} |",
@@ -138,14 +140,14 @@ def by_seed(config: CompareConfig, points: Sequence[Point]) -> list[str]:
 
 
 def _curve(run: ArmRun, config: CompareConfig, points: Sequence[Point]) -> list[Point]:
-    """All points of a run that is finished."""
+    """Return all points of a run that is finished."""
     curve = [p for p in points if (p.arm, p.seed) == (run.arm.name, run.seed)]
     return curve if len(curve) > config.rounds else []
 
 
 def differences(config: CompareConfig, folder: Path) -> list[str]:
-    """Every arm less every one before it, of one seed, at the end of what is finished in `folder`: points, with 95 %
-    bootstrap intervals over problems."""
+    """Tabulate every arm less every one before it, of one seed, at the end of what is finished in `folder`: points,
+    with 95 % bootstrap intervals over problems."""
     lines = ["| at the end, points [95 %] | seed | mean@k | greedy |", "|---|---|---|---|"]
     ends = [(run, scores) for run in config.runs() if (scores := _ended(folder / run.name, config.rounds))]
     for (earlier, theirs), (later, ours) in combinations(ends, 2):
@@ -159,7 +161,7 @@ def differences(config: CompareConfig, folder: Path) -> list[str]:
 
 
 def _ended(folder: Path, rounds: int) -> PolicyScores | None:
-    """The held-out scores of a run's last release; None before its end."""
+    """Return the held-out scores of a run's last release; None before its end."""
     state = State.load(folder / "state" / "state.json")
     if state is None or len(state.history) < rounds:
         return None

@@ -41,7 +41,7 @@ def compare(config: CompareConfig, out: Path, tell: PhaseProgress, only: Collect
 
 
 def _keep_settings(config: CompareConfig, out: Path) -> None:
-    """Results of other settings do not belong in one table."""
+    """Raise `TrainerError` in a folder of other settings, whose results do not belong in one table."""
     out.mkdir(parents=True, exist_ok=True)
     path, settings = out / "config.json", config.model_dump_json(indent=1)
     if path.exists() and path.read_text(encoding="utf-8") != settings:
@@ -122,7 +122,7 @@ async def searched(client: AsyncClient, config: SearchedConfig, seed: int) -> fl
 
 
 async def _is_right(client: AsyncClient, config: SearchedConfig, example: Example, seed: int) -> bool:
-    """An answer on which the verifier itself fails counts as wrong."""
+    """Tell whether the answer is right; one on which the verifier itself fails counts as wrong."""
     messages = [{"role": m.role, "content": m.content} for m in example.messages]
     result = await client.search(
         None if messages else example.prompt,

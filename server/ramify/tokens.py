@@ -62,10 +62,10 @@ def eos_ids(folder: Path, tokenizer: Any) -> frozenset[int]:
         if (folder / name).is_file():
             named.append(json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id"))
             break
-    found: set[int] = set()
+    ids: set[int] = set()
     for value in named:
-        found.update([value] if isinstance(value, int) else value or [])
-    return frozenset(found)
+        ids.update([value] if isinstance(value, int) else value or [])
+    return frozenset(ids)
 
 
 def plain_token(tokenizer: Any) -> int:

@@ -8,7 +8,7 @@ from ramify.rewards.countdown import apply, grade, parse_prompt
 from ramify.rewards.countdown_data import Solver, split_of
 from research.bootstrap.policy import stated
 from research.bootstrap.posterior import next_steps, success
-from research.bootstrap.rollouts import Rollouts, legal_states, roll_out, step_targets
+from research.bootstrap.rollouts import Rollouts, legal_states, outcome_targets, roll_out
 from research.bootstrap.soft_targets import soft_cross_entropy, states
 from research.bootstrap.soft_targets import step_targets as soft_targets
 from research.bootstrap.tokenizer import EOS, VOCABULARY, build_tokenizer, decode
@@ -121,7 +121,7 @@ def test_the_target_of_a_state_is_the_mean_outcome_of_the_answers_through_it() -
         ],
         [1, 0, 1, 0],
     )
-    at_prompt, at_answer, states = step_targets(rollouts)
+    at_prompt, at_answer, states = outcome_targets(rollouts)
     assert at_prompt.tolist() == [0.5]
     assert states[0].sum(axis=1).tolist() == [2, 2, 2, 2]
     np.testing.assert_allclose(at_answer[0][:, 5], [2 / 3, 2 / 3, 2 / 3, 0], rtol=1e-6)

@@ -107,7 +107,7 @@ def read_scores(kept: Path) -> PolicyScores | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Drawn:
+class _DrawnAnswers:
     """Answers to every problem, in their order."""
 
     prompts: list[list[int]]
@@ -119,7 +119,7 @@ class _Drawn:
 
 def _draw(
     policy: Path, examples: Sequence[Example], config: MeasureConfig, seed: int, check: Callable[[], None]
-) -> _Drawn:
+) -> _DrawnAnswers:
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32, use_safetensors=True).eval()
     tokenizer = AutoTokenizer.from_pretrained(policy)
     prompts = [_tokens(tokenizer, example) for example in examples]
@@ -143,10 +143,10 @@ def _draw(
 
     greedy = texts(drawn(1, 0.0))
     sampled = drawn(config.answers, 1.0)
-    return _Drawn(prompts, greedy, texts(sampled), sampled)
+    return _DrawnAnswers(prompts, greedy, texts(sampled), sampled)
 
 
-async def _grade(examples: Sequence[Example], drawn: _Drawn, keep: int) -> PolicyScores:
+async def _grade(examples: Sequence[Example], drawn: _DrawnAnswers, keep: int) -> PolicyScores:
     greedy, mean, answers = {}, {}, {}
     for i, example in enumerate(examples):
         known = await _outcomes(example, {*drawn.greedy[i], *drawn.texts[i]})

@@ -136,7 +136,7 @@ def _tokens(tree: Tree, node: Node) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Packed:
+class _PackedTree:
     tokens: Ints
     positions: Ints
     owner: Ints
@@ -147,7 +147,7 @@ class _Packed:
     """Place of the last token at or above each node."""
 
 
-def _pack(tree: Tree, layout: _Layout) -> _Packed:
+def _pack(tree: Tree, layout: _Layout) -> _PackedTree:
     if not tree.prompt_tokens:
         raise ValueError(f"{tree.id} has no prompt tokens: nothing predicts its first token")
     row = {node.id: i for i, node in enumerate(layout.nodes)}
@@ -167,7 +167,7 @@ def _pack(tree: Tree, layout: _Layout) -> _Packed:
         lasts.append(at - 1 if length or above is None else lasts[above])
     tokens = np.fromiter((t for node in layout.nodes for t in _tokens(tree, node)), dtype=ints, count=at)
     owner = np.repeat(np.arange(len(layout.nodes)), lengths)
-    return _Packed(tokens, np.concatenate(positions), owner, sees, starts, lasts)
+    return _PackedTree(tokens, np.concatenate(positions), owner, sees, starts, lasts)
 
 
 def _policy_piece(tree: Tree, layout: _Layout, targets: PolicyTargets) -> Piece:
@@ -204,7 +204,7 @@ def _value_piece(tree: Tree, layout: _Layout, targets: Mapping[int, tuple[float,
     return _piece(packed, at, np.asarray([node.id for _, node in taught], dtype=ints), columns)
 
 
-def _piece(packed: _Packed, at: Ints, labels: Ints, columns: Mapping[str, NDArray[np.generic]]) -> Piece:
+def _piece(packed: _PackedTree, at: Ints, labels: Ints, columns: Mapping[str, NDArray[np.generic]]) -> Piece:
     return Piece(
         packed.tokens,
         packed.positions.astype(ints),
