@@ -34,7 +34,7 @@ export interface paths {
         get?: never;
         /**
          * Record
-         * @description Record a gate's verdict. A rejected release is never activated.
+         * @description Record a gate's decision. A rejected release is never activated.
          */
         put: operations["record_admin_releases__release__put"];
         post?: never;

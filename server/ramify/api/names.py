@@ -21,9 +21,9 @@ from ramify.engines import Serving
 from ramify.rewards import registry
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.params import ParamError, search_params
-from ramify.service.errors import BadRequest
+from ramify.service.errors import BadRequest, unknown_model
 from ramify.service.ports import Engines
-from ramify.service.search_preparation import needs_judging, unknown_model
+from ramify.service.search_preparation import needs_judging
 from ramify.settings import BadSettings, Settings
 
 HEADER = "x-ramify-search"

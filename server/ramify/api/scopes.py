@@ -17,8 +17,7 @@ from fastapi.routing import APIRoute
 
 from ramify.api import json_body
 from ramify.api.context import context_of
-from ramify.service.errors import BadRequest, ServiceError
-from ramify.service.keys import Caller
+from ramify.service.errors import BadRequest
 from ramify.settings import Scope
 
 Need = Scope | Literal["open", "any"]
@@ -83,7 +82,8 @@ class ScopedRoute(StrictRoute):
         async def guarded(request: Request) -> Response:
             if "open" not in scopes:
                 caller = context_of(request).keyring.caller(request.headers.get("authorization"))
-                check(caller, scopes)
+                if "any" not in scopes:
+                    caller.require(*scopes)
                 request.state.caller = caller
             return await handler(request)
 
@@ -95,10 +95,3 @@ def unknown_parameter(name: str, known: Sequence[str]) -> BadRequest:
     close = get_close_matches(name[:64], known, n=1)
     meant = f"; did you mean {close[0]}?" if close else ""
     return BadRequest(f"unknown query parameter{meant}", param=name[:100])
-
-
-def check(caller: Caller, scopes: tuple[Need, ...]) -> None:
-    """Raise `ServiceError` (`forbidden`) if a caller has none of the scopes."""
-    if "any" not in scopes and not caller.scopes.intersection(scopes):
-        named = " or ".join(repr(scope) for scope in scopes)
-        raise ServiceError("forbidden", f"this API key lacks the scope {named}")

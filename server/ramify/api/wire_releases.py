@@ -15,6 +15,8 @@ from ramify.service.releases import ActivationResult, ReleaseListing
 
 MOST_FIGURES = 64 << 10
 """Bytes of a release's figures, as JSON."""
+MOST_ACTIVATIONS = 100
+"""Rows of the history that are sent, newest first."""
 Note = Annotated[str, Field(max_length=500, pattern=PLAIN)]
 Deadline = Annotated[float, Field(ge=0, le=3600)]
 
@@ -107,9 +109,6 @@ class Drained(Reply):
     drained: bool = True
     message: str = Field(default=DRAINED, description="How the drain is ended.")
     seconds: float
-
-
-MOST_ACTIVATIONS = 100
 
 
 def release_of(row: ReleaseEntry, active: str) -> Release:

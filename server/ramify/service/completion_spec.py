@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ramify.engines.errors import RequestRefused
-from ramify.service.errors import BadRequest
+from ramify.service.errors import BadRequest, over, require_token_ids, unknown_model
 from ramify.service.ports import Engines
-from ramify.service.search_preparation import over, unknown_model
 from ramify.settings import RequestCaps
 
 Chunk = Mapping[str, Any]
@@ -138,15 +137,13 @@ class CompletionPreparer:
             )
 
     def _check_ids(self, spec: CompletionSpec) -> None:
-        last = self.engines.serving.vocabulary - 1
         given: dict[str, Sequence[int]] = {
             "logit_bias": [int(token) for token in spec.fields.get("logit_bias", ())],
             "stop_token_ids": spec.fields.get("stop_token_ids", ()),
             "prompt": [t for prompt in spec.prompts if not isinstance(prompt, str) for t in prompt],
         }
         for name, tokens in given.items():
-            if any(token > last for token in tokens):
-                raise BadRequest(f"holds a token id outside 0 to {last}", param=name)
+            require_token_ids(tokens, self.engines.serving.vocabulary, name)
 
     def _prompt(self, prompt: str | Sequence[int]) -> list[int]:
         if len(prompt) > self.limits.prompt_chars:

@@ -119,9 +119,9 @@ class Completions:
         """Return the whole answer in vLLM's shape. Cancelled, abort the engine's work. Raises `ServiceError`."""
         arrived = self.clock()
         work = await self._prepared(spec, caller)
-        async with self._admitted(work, caller, arrived) as generation:
+        async with self._admitted(work, caller, arrived) as running:
             reply = work.counted(await self.engines.plain.complete(work.body, work.sequences))
-            generation.finish(reply)
+            running.finish(reply)
             _check_finished(reply)
         return reply
 
@@ -194,12 +194,12 @@ class Completions:
     ) -> None:
         try:
             async with (
-                self._admitted(work, caller, arrived) as generation,
+                self._admitted(work, caller, arrived) as running,
                 aclosing(self.engines.plain.stream(work.body, work.sequences)) as chunks,
             ):
                 async for counted in chunks:
                     chunk = work.counted(counted)
-                    generation.note(chunk)
+                    running.note(chunk)
                     _check_finished(chunk)
                     stream.queue.put_nowait(chunk)
         finally:
@@ -213,8 +213,8 @@ class Completions:
 
     def stop_all(self) -> None:
         """End everything that runs."""
-        for generation in self.running:
-            generation.stop(
+        for running in self.running:
+            running.stop(
                 ServiceError(
                     "server_full", "the server ends what runs: it shuts down or reloads", retry_after=5
                 )
@@ -237,39 +237,39 @@ class Completions:
         due = arrived + self.limits.deadline_seconds
         ticket = await self._entered(work, caller, due - self.clock())
         alarm = asyncio.timeout(max(0.0, due - self.clock()))
-        generation = RunningCompletion(caller.key_id, work, alarm)
-        self.running.add(generation)
+        running = RunningCompletion(caller.key_id, work, alarm)
+        self.running.add(running)
         outcome = "failed"
         try:
-            with _translated(generation):
-                async with generation.alarm:
-                    yield generation
+            with _translated(running):
+                async with running.alarm:
+                    yield running
             outcome = "complete"
         except (asyncio.CancelledError, GeneratorExit):
             outcome = "cancelled"
             raise
         finally:
-            self.running.discard(generation)
+            self.running.discard(running)
             if not self.running:
                 self._idle.set()
             try:
                 self.admission.leave(ticket)
             finally:
-                self.metrics.completed(work.route, outcome, generation.spent)
+                self.metrics.completed(work.route, outcome, running.spent)
 
 
 @contextmanager
-def _translated(generation: RunningCompletion | None = None) -> Iterator[None]:
+def _translated(running: RunningCompletion | None = None) -> Iterator[None]:
     """Translate errors of engines and deadlines into the service's."""
     try:
         yield
     except (EngineDead, EngineError, TimeoutError) as error:
-        raise _problem(error, generation) from error
+        raise _problem(error, running) from error
 
 
-def _problem(error: Exception, generation: RunningCompletion | None) -> ServiceError:
+def _problem(error: Exception, running: RunningCompletion | None) -> ServiceError:
     if isinstance(error, TimeoutError):
-        stopped = generation and generation.stopped
+        stopped = running and running.stopped
         return stopped or ServiceError("no_answer", "the deadline came before the answer was complete")
     return from_engine(error, "policy") or ServiceError("generation_failed", str(error)[:500])
 

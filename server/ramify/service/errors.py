@@ -9,6 +9,7 @@ ServiceError
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from ramify.engines.errors import EngineBusy, RequestRefused
@@ -90,3 +91,30 @@ def from_engine(
     if isinstance(error, RequestRefused):
         return BadRequest(str(error)[:500], param=error.param or param)
     return None
+
+
+# -- refusals that several routes share --------------------------------------------------------------------------
+
+
+def over(param: str, value: float, cap: float) -> BadRequest:
+    """Refuse a value above the server's cap."""
+    return BadRequest(f"is {value:g}; this server takes at most {cap:g}", param=param)
+
+
+def no_value_model(param: str) -> BadRequest:
+    return BadRequest(
+        "this server has no value model to judge answers by: start it with one (--value PATH, or a release), or ask "
+        "for algorithm 'self_consistency', or for 'best_of_n' with grader 'verifier'",
+        param=param,
+    )
+
+
+def unknown_model(asked: str, served: str) -> ServiceError:
+    message = f"no model {asked[:100]!r} here; this server has {served!r}"
+    return ServiceError("model_not_found", message, param="model")
+
+
+def require_token_ids(tokens: Iterable[int], vocabulary: int, param: str) -> None:
+    """Raise `BadRequest` for a token id that the models do not have: an engine that is given one dies."""
+    if not all(0 <= token < vocabulary for token in tokens):
+        raise BadRequest(f"holds a token id outside 0 to {vocabulary - 1}", param=param)

@@ -34,7 +34,7 @@ class CountedTask:
             raise
 
 
-async def judge(tree: Tree, task: Task, seconds: float, over: asyncio.Event) -> None:
+async def grade_answer(tree: Tree, task: Task, seconds: float, over: asyncio.Event) -> None:
     """Write what the task's verifier says of the chosen answer into `tree.verdict`, within `seconds`, and at once when
     `over` is set. Raises nothing: a verifier that fails leaves the outcome empty and its reason says so."""
     answer = tree.answer

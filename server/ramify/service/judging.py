@@ -9,9 +9,15 @@ from dataclasses import dataclass
 from ramify.engines.errors import EngineError
 from ramify.search.protocols import EngineDead
 from ramify.search.records import Score
-from ramify.service.errors import BadRequest, ServiceError, from_engine
+from ramify.service.errors import (
+    BadRequest,
+    ServiceError,
+    from_engine,
+    no_value_model,
+    require_token_ids,
+    unknown_model,
+)
 from ramify.service.ports import Engines
-from ramify.service.search_preparation import no_value_model, unknown_model
 from ramify.settings import RequestCaps
 
 Text = str | Sequence[int]
@@ -72,7 +78,7 @@ def _check_size(caps: RequestCaps, vocabulary: int, prompt: Text, continuations:
         ("prompt", prompt),
         *((f"continuations.{i}", t) for i, t in enumerate(continuations)),
     ]:
-        if not isinstance(text, str) and not all(0 <= token < vocabulary for token in text):
-            raise BadRequest(f"holds a token id outside 0 to {vocabulary - 1}", param=param)
+        if not isinstance(text, str):
+            require_token_ids(text, vocabulary, param)
         if len(text) > caps.prompt_chars:
             raise BadRequest(f"too long: {len(text)} > {caps.prompt_chars}", param=param)

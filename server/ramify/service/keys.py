@@ -23,10 +23,11 @@ class Caller:
     train_feedback: bool
     """True if the trainer may learn from the caller's feedback."""
 
-    def require(self, scope: Scope) -> None:
-        """Raise `ServiceError` (`forbidden`) if the key lacks a scope."""
-        if scope not in self.scopes:
-            raise ServiceError("forbidden", f"this API key lacks the scope {scope!r}")
+    def require(self, *scopes: str) -> None:
+        """Raise `ServiceError` (`forbidden`) if the key has none of the scopes."""
+        if not self.scopes.intersection(scopes):
+            named = " or ".join(repr(scope) for scope in scopes)
+            raise ServiceError("forbidden", f"this API key lacks the scope {named}")
 
     def owner_filter(self) -> str | None:
         """Return the only key whose trees the caller may see; `None` if it may see everyone's."""

@@ -30,7 +30,14 @@ from ramify.search.params import (
 from ramify.search.protocols import Task
 from ramify.search.records import Action, BudgetLimits, Origin, Sampling, SearchParams
 from ramify.search.tree import Tree
-from ramify.service.errors import BadRequest, ServiceError
+from ramify.service.errors import (
+    BadRequest,
+    ServiceError,
+    no_value_model,
+    over,
+    require_token_ids,
+    unknown_model,
+)
 from ramify.service.ports import Engines
 from ramify.service.search_spec import Branch, SearchSpec
 from ramify.service.search_state import TREE, uuid7
@@ -122,10 +129,7 @@ class SearchPreparer:
         return text, tokens
 
     def _ids(self, prompt: tuple[int, ...]) -> list[int]:
-        if not all(0 <= token < self.engines.serving.vocabulary for token in prompt):
-            raise BadRequest(
-                f"holds a token id outside 0 to {self.engines.serving.vocabulary - 1}", param="prompt"
-            )
+        require_token_ids(prompt, self.engines.serving.vocabulary, "prompt")
         return list(prompt)
 
     def _chat(self, spec: SearchSpec, field: str) -> list[int]:
@@ -250,24 +254,6 @@ def needs_judging(params: SearchParams) -> bool:
 def worst_case(params: SearchParams, sampling: Sampling) -> int:
     """Return the most tokens that a search can generate before its simulations end, the final answer's included."""
     return ALGORITHMS[params.algorithm].worst_case(params, sampling) + sampling.max_tokens
-
-
-def over(param: str, value: float, cap: float) -> BadRequest:
-    """Refuse a value above the server's cap."""
-    return BadRequest(f"is {value:g}; this server takes at most {cap:g}", param=param)
-
-
-def no_value_model(param: str) -> BadRequest:
-    return BadRequest(
-        "this server has no value model to judge answers by: start it with one (--value PATH, or a release), or ask "
-        "for algorithm 'self_consistency', or for 'best_of_n' with grader 'verifier'",
-        param=param,
-    )
-
-
-def unknown_model(asked: str, served: str) -> ServiceError:
-    message = f"no model {asked[:100]!r} here; this server has {served!r}"
-    return ServiceError("model_not_found", message, param="model")
 
 
 # -- searching on from a node of a logged tree ------------------------------------------------------------------

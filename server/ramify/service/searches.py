@@ -19,7 +19,7 @@ from ramify.search.run import Progress, Search
 from ramify.search.tree import Tree
 from ramify.service.admission import Admission, Ticket
 from ramify.service.errors import DRAINED, ENGINE_DIED, KeyTaken, SearchFailed, ServiceError
-from ramify.service.grading import CountedTask, judge
+from ramify.service.grading import CountedTask, grade_answer
 from ramify.service.idempotency import IdempotencyKey, ReplayedAnswer, claim, kept
 from ramify.service.keys import Caller
 from ramify.service.metrics import Metrics
@@ -191,9 +191,9 @@ class Searches:
         return running.tree
 
     async def _log(self, running: RunningSearch) -> None:
-        """Judge the answer and log the tree."""
+        """Grade the answer and log the tree."""
         tree, idempotency = running.tree, running.idempotency
-        await judge(tree, running.search.task, self.verdict_seconds, running.search.over)
+        await grade_answer(tree, running.search.task, self.verdict_seconds, running.search.over)
         answer = await asyncio.to_thread(self._kept, running) if idempotency is not None else None
         try:
             await self.spool.append(tree, running.key_id, answer)

@@ -11,7 +11,7 @@ import pytest
 from ramify.search.codec import tree_from_dict
 from ramify.search.protocols import GradingFailed
 from ramify.search.records import Verdict
-from ramify.service.grading import judge
+from ramify.service.grading import grade_answer
 from ramify.treelog import TreeLog
 from treelog_trees import make_tree
 
@@ -105,7 +105,7 @@ async def test_a_verifier_that_fails_leaves_the_outcome_empty_and_says_so(
     said: Exception | None, reason: str
 ) -> None:
     tree = make_tree(task="math", problem={"answer": "24"})
-    await asyncio.wait_for(judge(tree, Verifier(said), 0.05, asyncio.Event()), 5)
+    await asyncio.wait_for(grade_answer(tree, Verifier(said), 0.05, asyncio.Event()), 5)
     assert tree.verdict is not None
     assert tree.verdict.outcome is None
     assert reason in tree.verdict.reason

@@ -9,14 +9,10 @@ from pydantic import ConfigDict, Field, model_validator
 
 from ramify.api.context import ContextDep
 from ramify.api.openai.convert import chat_messages
-from ramify.api.openai.requests import (
-    ChatMessage,
-    TokenId,
-    Tools,
-)
+from ramify.api.openai.requests import ChatMessage, TokenId, Tools
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.api.wire_common import ChatTemplate, ModelName, Reply, Request
-from ramify.service.errors import BadRequest
+from ramify.service.errors import BadRequest, require_token_ids
 
 
 class TokenizeRequest(Request):
@@ -93,9 +89,7 @@ async def tokenize(body: TokenizeRequest, context: ContextDep) -> TokenizeReply:
 async def detokenize(body: DetokenizeRequest, context: ContextDep) -> DetokenizeReply:
     """Return the text of token ids."""
     context.names.served_name(body.model)
-    last = context.serving.vocabulary - 1
-    if any(token > last for token in body.tokens):
-        raise BadRequest(f"holds a token id outside 0 to {last}", param="tokens")
+    require_token_ids(body.tokens, context.serving.vocabulary, "tokens")
     most = context.settings.limits.prompt_chars
     if len(body.tokens) > most:
         raise BadRequest(f"too long: {len(body.tokens)} > {most} token ids", param="tokens")

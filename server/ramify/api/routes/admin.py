@@ -30,7 +30,7 @@ async def releases(context: ContextDep) -> wire.ReleaseList:
 
 @router.put("/admin/releases/{release}", response_model=wire.Release)
 async def record(release: ReleaseId, body: wire.Verdict, context: ContextDep) -> wire.Release:
-    """Record a gate's verdict. A rejected release is never activated."""
+    """Record a gate's decision. A rejected release is never activated."""
     row = await context.releases.record(release, body.state, body.figures)
     return release_of(row, context.serving.release)
 

@@ -16,8 +16,7 @@ from ramify.api.names import Model, ModelList
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.api.wire_common import Reply
 from ramify.api.wire_releases import list_of
-from ramify.service.errors import ServiceError
-from ramify.service.search_preparation import unknown_model
+from ramify.service.errors import ServiceError, unknown_model
 
 
 class Health(Reply):

@@ -25,12 +25,11 @@ from typing import TYPE_CHECKING, Any
 
 from ramify.engines.limiter import EngineLimiter
 from ramify.engines.ports import Engine
+from ramify.search.cutting import MAX_STOPS
 
 if TYPE_CHECKING:
     from ramify.engines.start import Launch
     from ramify.engines.vllm.openai_serving import OpenAIServing
-
-from ramify.search.cutting import MAX_STOPS
 
 RUN_FOLDER = "RAMIFY_ENGINE_RUN_FOLDER"
 """Variable with the folder of the engines' sockets; it goes when the server goes."""
