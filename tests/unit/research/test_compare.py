@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from ramify_client import ConnectionFailed
+from ramify_client.results import SearchResult
 from ramify_trainer.config import LoopConfig
 from ramify_trainer.gate.policy_scores import PolicyScores
 from ramify_trainer.loop.state import RoundRecord, State
-from research.compare.config import Arm, CompareConfig
+from research.compare.config import Arm, CompareConfig, SearchedConfig
 from research.compare.points import Point, keep, means, read, steps_to_reach
 from research.compare.report import by_seed, differences, markdown, write
+from research.compare.run import searched
 
 CONFIGS = Path(__file__).resolve().parents[3] / "research" / "configs"
 FLAT = {
@@ -168,3 +173,16 @@ def test_differences_are_paired_by_problem_and_of_finished_runs_alone(tmp_path: 
     assert differences(config, tmp_path)[2:] == [
         "| tree less flat | 0 | +25.0 [+25.0, +25.0] | +50.0 [+50.0, +50.0] |"
     ]
+
+
+class AwayClient:
+    """A client whose server is away."""
+
+    async def search(self, *_: object, **__: object) -> SearchResult:
+        raise ConnectionFailed("no server answers")
+
+
+def test_a_server_that_is_away_ends_the_comparison_with_its_own_error():
+    client: Any = AwayClient()
+    with pytest.raises(ConnectionFailed, match="no server answers"):
+        asyncio.run(searched(client, SearchedConfig(problems=3), seed=0))
