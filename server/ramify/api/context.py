@@ -94,9 +94,7 @@ def assemble(
         engines, log, preparer, admission, metrics, spool, settings.limits.verdict_seconds, clock
     )
     plain = CompletionPreparer(engines, settings.limits, tools=settings.engine.tool_parser is not None)
-    completions = Completions(
-        engines, plain, settings.limits, admission, metrics, clock, lambda: searches.draining
-    )
+    completions = Completions(engines, plain, settings.limits, admission, metrics, clock)
     searches.stop_others.append(completions.stop_all)
     context = Context(
         settings=settings,

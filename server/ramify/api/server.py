@@ -194,7 +194,7 @@ class _Server:
     async def _end(self, context: Context, *, engine_died: bool) -> int:
         """Let the searches come to their end, and return the exit code."""
         if engine_died:
-            reason = getattr(context.engines, "dead_reason", None)
+            reason = context.engines.dead_reason
             logger.error("an engine has died (%s): ending, so that the server is started anew", reason)
             await context.releases.settle(LAST_WORDS)
             await context.searches.finish_all(LAST_WORDS)

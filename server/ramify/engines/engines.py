@@ -263,7 +263,7 @@ def _prepare(config: EngineConfig) -> tuple[list[Launch], Tokenizer, Translate |
     value = read_checkpoint(config.value, "value model") if config.value else None
     tokenizer = Tokenizer(config.policy)
     other = Tokenizer(config.value) if config.value else None
-    check_parsers(config.options.tool_parser, config.options.reasoning_parser, tokenizer._hf)
+    check_parsers(config.options.tool_parser, config.options.reasoning_parser, tokenizer.hf)
     cpu = on_cpu()
     if cpu:
         for checkpoint in filter(None, (policy, value)):

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from ramify.engines.config import Serving
-from ramify.engines.errors import EngineError
+from ramify.engines.errors import NO_VALUE_MODEL, EngineError
 from ramify.engines.limiter import EngineLimiter
 from ramify.engines.ports import Engine
 from ramify.engines.tokenizer import Tokenizer
@@ -96,10 +96,7 @@ class NoScorer:
     """The scorer of a server without a value model: it refuses."""
 
     async def score(self, sequences: Sequence[Sequence[int]]) -> list[Score]:
-        raise EngineError(
-            "this server has no value model, so it cannot judge answers: start it with one (--value PATH, or a "
-            'release), or search by "self_consistency", or by "best_of_n" with "grader": "verifier"'
-        )
+        raise EngineError(NO_VALUE_MODEL)
 
 
 def logits_of(

@@ -26,26 +26,27 @@ class Tokenizer:
         from transformers import AutoTokenizer
 
         try:
-            self._hf: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+            self.hf: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+            """As transformers read it."""
         except Exception as error:
             raise EngineStartFailed(
                 f"{path} holds no tokenizer that transformers can read: {error}"
             ) from error
-        self.eos_ids = eos_ids(path, self._hf)
-        self.a_token = plain_token(self._hf)
+        self.eos_ids = eos_ids(path, self.hf)
+        self.a_token = plain_token(self.hf)
         """Some ordinary token."""
-        self.text = TokenText(self.decode, len(self._hf), self.a_token)
+        self.text = TokenText(self.decode, len(self.hf), self.a_token)
         self._not_variables = not_variables()
         self.stop_tokens = lru_cache(256)(lambda stops: stop_tokens(self.text, stops))
         """Stop tokens that stand for a tuple of stop strings; `None` if text must be matched."""
 
     def encode(self, text: str) -> list[int]:
         """A prompt's token ids, the model's own leading special tokens included."""
-        return prompt_tokens(self._hf, text)
+        return prompt_tokens(self.hf, text)
 
     def encode_continuation(self, text: str) -> list[int]:
         """Token ids of text that follows a prompt: no special tokens are added."""
-        return list(self._hf(text, add_special_tokens=False).input_ids)
+        return list(self.hf(text, add_special_tokens=False).input_ids)
 
     def encode_chat(
         self, messages: Sequence[Mapping[str, str]], template: Mapping[str, Any] | None = None
@@ -57,11 +58,11 @@ class Tokenizer:
         told = dict(template or {})
         if foreign := sorted(told.keys() & self._not_variables):
             raise ValueError(f"{foreign[0]!r} is no variable of a chat template")
-        return chat_tokens(self._hf, messages, **told)
+        return chat_tokens(self.hf, messages, **told)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids; special tokens add none, nothing is cleaned up."""
-        return text_of(self._hf, token_ids)
+        return text_of(self.hf, token_ids)
 
     def spell(self, prefix: Sequence[int], tokens: Sequence[int]) -> tuple[str, tuple[int, ...]]:
         """The text that `tokens` add to `prefix`, and its length in characters once each token is in."""
@@ -70,8 +71,8 @@ class Tokenizer:
     def same_as(self, other: Tokenizer) -> bool:
         """Return whether both give every token the same id and the same role."""
         return bool(
-            self._hf.get_vocab() == other._hf.get_vocab()
-            and self._hf.all_special_ids == other._hf.all_special_ids
+            self.hf.get_vocab() == other.hf.get_vocab()
+            and self.hf.all_special_ids == other.hf.all_special_ids
         )
 
 

@@ -122,6 +122,7 @@ class Admission:
     turn: int = 0
     """`let_in` of the key that was let in last, as it was then. No key whose queue is empty falls behind it."""
     closed: bool = False
+    """True once nobody is admitted any more: the server drains."""
     paused: bool = False
     """True while nobody is let in; the queue goes on, within its bounds."""
     rate: Rate = field(init=False)

@@ -110,7 +110,6 @@ class Completions:
     metrics: Metrics
     clock: Callable[[], float]
     """Seconds, monotonic."""
-    draining: Callable[[], bool]
     running: set[RunningCompletion] = field(default_factory=set)
     queued: set[RunningCompletion] = field(default_factory=set)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
@@ -140,7 +139,7 @@ class Completions:
 
     async def _prepared(self, spec: CompletionSpec, caller: Caller) -> CompletionRequest:
         """Refuse what cannot be taken now before any work for it, then check it."""
-        if self.draining():
+        if self.admission.closed:
             raise ServiceError("server_full", DRAINED, retry_after=30)
         if self.engines.dead.is_set():
             raise ServiceError("engine_unavailable", ENGINE_DIED, retry_after=30)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from ramify.engines.errors import EngineBusy, RequestRefused
+from ramify.engines.errors import NO_VALUE_MODEL, EngineBusy, RequestRefused
 from ramify.search.protocols import EngineDead
 
 DRAINED = "the server is shutting down or drained (POST /admin/drain): no more work until it is started again"
@@ -102,11 +102,7 @@ def over(param: str, value: float, cap: float) -> BadRequest:
 
 
 def no_value_model(param: str) -> BadRequest:
-    return BadRequest(
-        "this server has no value model to judge answers by: start it with one (--value PATH, or a release), or ask "
-        "for algorithm 'self_consistency', or for 'best_of_n' with grader 'verifier'",
-        param=param,
-    )
+    return BadRequest(NO_VALUE_MODEL, param=param)
 
 
 def unknown_model(asked: str, served: str) -> ServiceError:

@@ -74,6 +74,8 @@ class Engines(Protocol):
 
     serving: Serving
     """The model and the release that they serve. Assigned anew, inside `exclusive`, when another is activated."""
+    dead_reason: str | None
+    """Which engine is gone and how, once `dead` is set."""
 
     @property
     def policy(self) -> Policy: ...

@@ -100,10 +100,14 @@ class Searches:
     """Seconds, monotonic."""
     running: dict[str, RunningSearch] = field(default_factory=dict)
     """Running searches by the id of their tree."""
-    draining: bool = False
     stop_others: list[Callable[[], None]] = field(default_factory=list)
     """Called when nothing may run on: each ends other work that was admitted, such as plain completions."""
     _lives: set[asyncio.Task[Tree]] = field(default_factory=set)
+
+    @property
+    def draining(self) -> bool:
+        """True once no more searches are taken."""
+        return self.admission.closed
 
     async def start(
         self, spec: SearchSpec, caller: Caller, idempotency: IdempotencyKey | None = None
@@ -278,7 +282,6 @@ class Searches:
 
     async def drain(self, grace: float) -> None:
         """Take no more searches; let the running ones go on for `grace` seconds, then stop, log and answer them."""
-        self.draining = True
         self.admission.close()
         if self._lives:
             await asyncio.wait(self._lives, timeout=grace)

@@ -35,7 +35,7 @@ async def test_31_a_drain_is_seen_while_a_probe_hangs(world: World) -> None:
     world.engines.hung = True
     asked = asyncio.create_task(world.http.get("/readyz"))
     await until(lambda: world.engines.probes)
-    world.context.searches.draining = True
+    world.context.searches.admission.close()
     assert "shutting down" in (await asked).json()["error"]["message"]
 
 

@@ -72,7 +72,7 @@ def test_statistics_name_each_engine_s_figures(engines: Engines) -> None:
 
 def test_a_conversation_goes_through_the_chat_template(engines: Engines) -> None:
     tokenizer = engines.tokenizer
-    if not tokenizer._hf.chat_template:
+    if not tokenizer.hf.chat_template:
         with pytest.raises(ValueError, match="no chat template"):
             tokenizer.encode_chat([{"role": "user", "content": "3 5 to 8"}])
         return
@@ -90,10 +90,10 @@ def test_what_goes_to_vllm_by_name_is_a_field_of_vllms_request(engines: Engines)
 def test_a_parser_that_vllm_does_not_know_is_refused_with_those_that_there_are(engines: Engines) -> None:
     from ramify.engines.vllm.openai_serving import check_parsers
 
-    check_parsers("hermes", "qwen3", engines.tokenizer._hf)
+    check_parsers("hermes", "qwen3", engines.tokenizer.hf)
     with pytest.raises(EngineStartFailed, match=r"engine.tool_parser is 'chess'; vLLM has .*hermes"):
-        check_parsers("chess", None, engines.tokenizer._hf)
+        check_parsers("chess", None, engines.tokenizer.hf)
     with pytest.raises(EngineStartFailed, match=r"engine.reasoning_parser is 'chess'; vLLM has .*qwen3"):
-        check_parsers(None, "chess", engines.tokenizer._hf)
+        check_parsers(None, "chess", engines.tokenizer.hf)
     with pytest.raises(EngineStartFailed, match="deepseek_v3"):
-        check_parsers("deepseek_v3", None, engines.tokenizer._hf)  # whose tokens this tokenizer has not
+        check_parsers("deepseek_v3", None, engines.tokenizer.hf)  # whose tokens this tokenizer has not
