@@ -140,6 +140,19 @@ def test_every_part_of_the_server_has_its_rule() -> None:
     assert parts <= set(MAY_IMPORT), "a new part needs a line in MAY_IMPORT and in docs/architecture.md"
 
 
+def test_no_package_defines_what_is_also_a_module_of_its() -> None:
+    """Importing the module later would put it in the place of the function or class of that name."""
+    of_modules = {module for module, _ in modules()}
+    defined = {
+        f"{package}.{node.name}"
+        for package, path in modules()
+        if path.name == "__init__.py"
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+    assert of_modules & defined == set()
+
+
 @pytest.mark.parametrize(("module", "path"), list(modules()), ids=lambda value: str(value).rpartition("/")[2])
 def test_imports_point_one_way(module: str, path: Path) -> None:
     source = path.read_text(encoding="utf-8")

@@ -28,8 +28,8 @@ from ramify.engines.vllm import (
     check_parsers,
     engine_environment,
     on_cpu,
-    openai_serving,
     prepare_vllm,
+    serve_openai,
     start_engine,
 )
 from ramify.search.protocols import Scorer
@@ -119,7 +119,7 @@ class Engines:
     def plain(self) -> OpenAIServing:
         """The policy alone, in OpenAI's shapes; made at its first use, which takes a quarter of a second."""
         if self._plain is None:
-            self._plain = openai_serving(self.by_role["policy"], self._limiters["policy"])
+            self._plain = serve_openai(self.by_role["policy"], self._limiters["policy"])
         return self._plain
 
     @property

@@ -110,7 +110,7 @@ def check_parsers(tool_parser: str | None, reasoning_parser: str | None, tokeniz
         openai_serving.check_parsers(tool_parser, reasoning_parser, tokenizer)
 
 
-def openai_serving(engine: Engine, limiter: EngineLimiter) -> OpenAIServing:
+def serve_openai(engine: Engine, limiter: EngineLimiter) -> OpenAIServing:
     """Plain completions on a policy's engine; the first call takes a quarter of a second."""
     from ramify.engines.vllm.engine import VllmEngine
     from ramify.engines.vllm.openai_serving import OpenAIServing
