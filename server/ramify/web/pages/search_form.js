@@ -2,6 +2,7 @@
 // each algorithm has, and the tasks. Only fields that were filled in are sent: every other default is the server's.
 
 import { el, icon } from "../lib/dom.js";
+import { installed, shape } from "../lib/document.js";
 
 const FIRST = ["grader", "expand", "select"];
 
@@ -9,11 +10,11 @@ const FIRST = ["grader", "expand", "select"];
 export function askForm(api, parent, submit) {
   const asked = shape(api, api.components.schemas.SearchRequest).properties;
   const search = shape(api, asked.search);
-  const algorithms = search["x-ramify-algorithms"];
+  const { algorithms, tasks } = installed(api);
   const prompt = el("textarea", { rows: 4, required: true, placeholder: "3 5 7 8 to 24", spellcheck: "false", value: parent ? parent.prompt : "", readonly: Boolean(parent) });
   const algorithm = choice(["", ...Object.keys(algorithms)]);
   if (parent) algorithm.value = parent.params.algorithm;
-  const task = choice(["", ...shape(api, asked.task)["x-ramify-tasks"]]);
+  const task = choice(["", ...tasks]);
   const right = el("input", { placeholder: "the right answer" });
   const rightField = field("Right answer", right);
   const train = el("input", { type: "checkbox" });
@@ -78,13 +79,6 @@ export function askForm(api, parent, submit) {
     cancel.disabled = true;
   };
   return form;
-}
-
-/** Resolve a schema's references and drop null, which only says that a field may be omitted. */
-function shape(api, schema) {
-  if (schema.$ref) return shape(api, api.components.schemas[schema.$ref.split("/").pop()]);
-  const [only] = (schema.anyOf ?? []).filter((one) => one.type !== "null");
-  return only ? { ...shape(api, only), ...(schema.description ? { description: schema.description } : {}) } : schema;
 }
 
 function inputsOf(api, schema, without = []) {

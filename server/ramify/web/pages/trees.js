@@ -1,27 +1,29 @@
 // The list of logged trees.
 
 import { get } from "../lib/api.js";
+import { installed } from "../lib/document.js";
 import { el, icon, replace, svg } from "../lib/dom.js";
 import { NONE, exactly, oneLine, unit, when, whole } from "../lib/format.js";
 import { failure, frame, say, typing } from "../lib/shell.js";
 
 const STATUSES = ["complete", "cancelled", "deadline", "drained", "engine_dead", "failed"];
-const ALGORITHMS = ["mcts", "gumbel", "rap", "beam", "dvts", "dfs", "particle", "best_of_n", "self_consistency"];
-const TASKS = ["countdown", "math", "exact", "none"];
 const OUTCOMES = [["right", "right"], ["wrong", "wrong"], ["none", "not judged"]];
 const PAGE = 40;
 
+const main = frame([["/", "search the list"], ["Tab", "from tree to tree"], ["Enter", "open a tree"]]);
+const { algorithms, tasks } = await get("/openapi.json").then(installed, (error) => {
+  replace(main, failure(error));
+  throw error;
+});
 const FILTERS = [
   { name: "text", label: "Prompt or answer contains", type: "search" },
   { name: "status", label: "Status", options: STATUSES },
-  { name: "algorithm", label: "Algorithm", options: ALGORITHMS },
-  { name: "task", label: "Task", options: TASKS },
+  { name: "algorithm", label: "Algorithm", options: Object.keys(algorithms) },
+  { name: "task", label: "Task", options: tasks },
   { name: "outcome", label: "Outcome", options: OUTCOMES },
   { name: "release", label: "Release", type: "text", placeholder: "v000001" },
   { name: "min_nodes", label: "Nodes, at least", type: "number", min: 1, max: 10_000_000 },
 ];
-
-const main = frame([["/", "search the list"], ["Tab", "from tree to tree"], ["Enter", "open a tree"]]);
 const asked = new URLSearchParams(location.search);
 const fields = Object.fromEntries(FILTERS.map((filter) => [filter.name, control(filter)]));
 const table = el("div", { class: "card scroll" });
