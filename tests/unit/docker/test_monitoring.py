@@ -71,7 +71,7 @@ async def _of_trainer(folder: Path) -> bytes:
         loop.state.current = RoundRecord(
             round=1, training={"policy/kl": 0.1}, gate={"greedy": 0.5, "mean_at_k": 0.4}
         )
-        loop.watch.entered("collect")
+        loop.progress.entered("collect")
         return TrainerMetrics(Health(loop, config.service.stall_seconds)).text()
 
 
