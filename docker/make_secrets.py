@@ -61,7 +61,7 @@ def main(folder: Path) -> None:
 
 
 def _secret(path: Path, mode: int) -> str:
-    """What the file holds; made where there is none."""
+    """Return what the file holds; make it if there is none."""
     if not path.exists():
         _write(path, secrets.token_urlsafe(32) + "\n", mode)
     try:

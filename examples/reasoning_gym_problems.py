@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 LARGEST = 199
-"""Of the numbers that Ramify's Countdown knows."""
+"""The largest number that Ramify's Countdown knows."""
 ENDING = '\nEnd with a line "Answer:" and the answer.'
 
 

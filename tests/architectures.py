@@ -30,7 +30,7 @@ class Architecture:
 
     model_type: str
     own: Mapping[str, Any] = field(default_factory=dict)
-    """What its configuration says beside, or in place of, `SHAPE`."""
+    """Settings of its configuration beside, or in place of, `SHAPE`."""
 
     def write(self, folder: Path, *, dtype: str = "bfloat16", value: bool = False, seed: int = 0) -> Path:
         """Write the policy, or with `value` the one-label classifier."""

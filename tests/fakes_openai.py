@@ -27,7 +27,7 @@ class FakePlain:
     breaks: Exception | None = None
     """Raised after the first chunk of a stream."""
     bodies: list[Mapping[str, Any]] = field(default_factory=list)
-    """What was asked, in order."""
+    """Requests, in order."""
 
     async def prompt_tokens(self, body: Mapping[str, Any]) -> int:
         self._check()

@@ -42,7 +42,7 @@ from ramify_trainer.gate.value_scores import end_values
 from ramify_trainer.learning.labels import LabelledTree
 
 SIZE = 128
-"""Of the vocabulary: one token a character."""
+"""Size of the vocabulary: one token a character."""
 
 
 def write_release(root: Path, seed: int = 0, *, tied: bool = True) -> Release:

@@ -28,7 +28,7 @@ from ramify.weights import shipped
 Result = TypeVar("Result")
 SERVING = Serving("countdown-tiny", "v000001", task="countdown", action=Action(), max_tokens=64)
 START_SECONDS = 600
-"""What a start may take on a machine that does other things too."""
+"""Longest start on a machine that does other things too."""
 
 
 class LiveEngines:

@@ -18,12 +18,12 @@ import httpx
 from ramify.treelog import Entry, TreeLog
 
 WAITED = ("took this one's", "in time")
-"""What a refusal says that came only after a wait in the queue."""
+"""Text of a refusal that came only after a wait in the queue."""
 
 
 @dataclass
 class Load:
-    """What the clients asked for and what they got."""
+    """Counts of requests and answers of the clients."""
 
     url: str
     body: dict[str, Any]

@@ -48,7 +48,7 @@ class Stack:
 
     project: str
     settings: Mapping[str, str]
-    """What `.env` would hold."""
+    """Variables that `.env` would hold."""
     command: list[str] = field(default_factory=compose_command)
 
     def run(self, *arguments: str, seconds: float, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -73,7 +73,7 @@ class Stack:
         subprocess.run(command, cwd=ROOT, env=self._environment(), timeout=seconds, check=True)
 
     def inside(self, service: str, *command: str, check: bool = True) -> str:
-        """What a command in a container says."""
+        """Run a command in a container; return its output."""
         return self.run("exec", "-T", service, *command, seconds=EXEC_SECONDS, check=check).stdout
 
     def logs(self, service: str) -> str:
@@ -107,7 +107,7 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Callable[..., Stack]]:
 
 
 def until(found: Callable[[], Found | None], seconds: float, what: str) -> Found:
-    """What `found` gives once it is neither None nor False; asked every second."""
+    """Return the result of `found` once it is neither None nor False; ask every second."""
     give_up = time.monotonic() + seconds
     while not (value := found()):
         assert time.monotonic() < give_up, f"not within {seconds:.0f} s: {what}"

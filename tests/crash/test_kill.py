@@ -24,7 +24,7 @@ PROMPTS = ["3 5 7 8 to 24", "2 4 6 9 to 30", "1 3 8 11 13 to 50", "4 4 7 9 to 41
 
 @dataclass
 class Load:
-    """What clients were told before the server died."""
+    """Answers that clients had before the server died."""
 
     acknowledged: list[str] = field(default_factory=list)
     replayable: dict[str, str] = field(default_factory=dict)

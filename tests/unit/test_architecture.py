@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": PARTS | {"settings", "service", "evaluation", "bench", "api", "launcher"},
     "__main__": {"cli"},
 }
-"""What each part of `ramify` may import of the others; itself and the version in `ramify` it always may."""
+"""Parts of `ramify` that each part may import; itself and the version in `ramify` it always may."""
 TRAINER_MAY_IMPORT = {
     "search",
     "statistics",
@@ -246,7 +246,7 @@ HEAVY = ("fastapi", "starlette", "torch", "vllm", "transformers", "sqlalchemy", 
     [("ramify_client", ()), ("ramify.search", ("ramify",)), ("ramify.rewards", ("ramify",))],
 )
 def test_importing_a_light_package_loads_no_heavy_one(package: str, allowed: tuple[str, ...]) -> None:
-    """Of `ramify.rewards` all but the comparison of formulas, which belongs into processes of its own."""
+    """Modules of `ramify.rewards`, all but the comparison of formulas, which runs in processes of its own."""
     loaded = subprocess.run(
         [sys.executable, "-c", LIGHT, package], check=True, capture_output=True, text=True, timeout=120
     ).stdout

@@ -1,4 +1,4 @@
-"""What comes from outside can neither forge a log line nor steer a terminal."""
+"""Text from outside can neither forge a log line nor steer a terminal."""
 
 from __future__ import annotations
 

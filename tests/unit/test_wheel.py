@@ -40,7 +40,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def python(folder: Path, *words: str, cwd: Path | None = None) -> str:
-    """What Python writes when it runs `words` with `folder` before everything else on its path."""
+    """Return what Python writes when it runs `words` with `folder` before everything else on its path."""
     done = subprocess.run(
         [sys.executable, *words],
         cwd=cwd or folder,

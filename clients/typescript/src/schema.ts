@@ -1700,7 +1700,7 @@ export interface components {
             node?: number | null;
             /**
              * Answer
-             * @description The answer's text, where it is no node's.
+             * @description The answer's text, if it is no node's.
              */
             answer?: string | null;
             /**

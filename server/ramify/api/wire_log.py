@@ -209,7 +209,7 @@ class FeedbackRequest(Request):
         default=None, description="The node that ends the answer."
     )
     answer: Annotated[str, Field(min_length=1, max_length=100_000)] | None = Field(
-        default=None, description="The answer's text, where it is no node's."
+        default=None, description="The answer's text, if it is no node's."
     )
     comment: Annotated[str, Field(max_length=2000)] = ""
 

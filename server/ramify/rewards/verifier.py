@@ -101,7 +101,7 @@ class Verifier(BaseModel):
         """Yield the problems of one of `splits`, the same for the same arguments; a data set may be endless.
 
         `options` are what follows a `?`, as in `sorted:test?size=5`. Raise `ValueError` for a bad one."""
-        raise NotImplementedError
+        raise ValueError(f"this task has no data set {split!r}")
 
     @classmethod
     def warm_up(cls) -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 
 class Verdict(BaseModel):
-    """What the model is to fill in."""
+    """Fields that the model fills in."""
 
     right: bool
     colour: Literal["red", "green"]

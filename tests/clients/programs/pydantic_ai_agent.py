@@ -10,7 +10,7 @@ from pydantic_ai.providers.openai import OpenAIProvider
 
 
 class Verdict(BaseModel):
-    """What the model is to fill in."""
+    """Fields that the model fills in."""
 
     right: bool
     colour: Literal["red", "green"]

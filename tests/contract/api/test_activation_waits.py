@@ -1,4 +1,4 @@
-"""What an activation waits for, and what waits for it."""
+"""Waits of an activation for others, and of others for it."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ async def listening(app: Any, limits: ConnectionLimits = LIMITS) -> AsyncIterato
 
 
 async def told(port: int, sent: bytes) -> bytes:
-    """What the server says before it closes the connection."""
+    """Read what the server says before it closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(sent)
     try:

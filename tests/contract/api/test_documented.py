@@ -1,4 +1,4 @@
-"""What a running server has is in docs/: its routes, its metrics, its search parameters' bounds."""
+"""A running server and docs/ agree: its routes, its metrics, its search parameters' bounds."""
 
 from __future__ import annotations
 

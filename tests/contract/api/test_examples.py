@@ -22,7 +22,7 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
 async def run(world: World, *command: str) -> str:
-    """What an example says to a server whose model writes letters, and never a right answer."""
+    """Return the output of an example beside a server whose model writes letters, and never a right answer."""
     async with over_network(world) as http:
         process = await asyncio.create_subprocess_exec(
             *command,

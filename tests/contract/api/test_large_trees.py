@@ -80,7 +80,7 @@ async def test_reading_a_large_tree_leaves_the_event_loop_free(world: World) -> 
 
 
 async def was_free(world: World, method: str, path: str, body: Any) -> bool:
-    """Whether the loop was late by less than half the request's time: work on the loop is all of it."""
+    """Return True if the loop was late by less than half the request's time: work on the loop is all of it."""
     began = time.monotonic()
     async with lags() as late:
         reply = await world.http.request(method, path, json=body)

@@ -24,7 +24,7 @@ VLLM_ROUTER: dict[str, Any] = {
     "include_reasoning": True,
     "logprobs": False,
 }
-"""What vllm-router 0.1.17 adds to every chat."""
+"""Fields that vllm-router 0.1.17 adds to every chat."""
 SEARCH = {"budget": {"simulations": 4}}
 
 

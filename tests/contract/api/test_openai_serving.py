@@ -1,4 +1,4 @@
-"""What vLLM's serving gives without a search: tools, constraints, responses, the tokenizer, and cancelling by id."""
+"""Completions by vLLM's serving: tools, constraints, responses, the tokenizer, and cancelling by id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search may spend, and what it is worth at temperature 0, as a client of the routes sees it."""
+"""Budgets of searches, and their worth at temperature 0, as a client of the routes sees them."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ PROBLEMS = 6
 
 
 async def trained(folder: Path, rounds: int, *points: str) -> dict[str, Any]:
-    """What is left of a trainer that was killed at each of `points` in turn and started again every time."""
+    """Kill a trainer at each of `points` in turn, start it again every time, and return what is left."""
     async with a_site(folder) as site:
         config = small(folder, site.url, site.admin_url)
         for point in points:

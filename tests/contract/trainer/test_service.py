@@ -171,7 +171,7 @@ async def test_a_server_that_goes_away_in_a_round_loses_nothing_of_it(tmp_path: 
 
 
 async def stack_of(manager: Any) -> tuple[Running, Callable[[], Any]]:
-    """What the manager gives, and how to leave it."""
+    """Enter the manager; return its value and the way to leave it."""
     return await manager.__aenter__(), lambda: manager.__aexit__(None, None, None)
 
 

@@ -108,7 +108,7 @@ async def admin(reloading: ServerProcess) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def asked(http: httpx.AsyncClient) -> dict[str, Any]:
-    """What a server says under fixed seeds: an answer by temperature 0, a seeded tree, values over long prefixes."""
+    """Return a server's outputs under fixed seeds: a greedy answer, a seeded tree, values of long prefixes."""
     body = {"prompt": PROMPT, "seed": 5, "include_tree": True}
     greedy = await http.post("/v1/search", json={**body, **GREEDY, "sampling": {"temperature": 0.0}})
     waves = {"schedule": "waves", "parallel": 4, "budget": {"simulations": 12}}

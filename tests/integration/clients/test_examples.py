@@ -25,7 +25,7 @@ ANSWER = re.compile(r"\d [-+*/] \d+ = \d+")
 
 
 def run(server: ServerProcess, *command: str, **environment: str) -> str:
-    """What an example writes; its last argument is the server's address."""
+    """Run an example, with the server's address as its last argument; return its output."""
     done = subprocess.run(
         [*command, server.url],
         env={**os.environ, "RAMIFY_API_KEY": KEY, **environment},

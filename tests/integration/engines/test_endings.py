@@ -131,7 +131,7 @@ def test_a_start_that_is_given_up_leaves_no_engine_and_keeps_nobody_waiting(
 
 
 def is_engine(process: psutil.Process) -> bool:
-    """Whether a process calls itself an engine: the first thing that one does, long before it has loaded a model."""
+    """Return True if a process calls itself an engine: it does so first, long before it has loaded a model."""
     try:
         return process.name().startswith("VLLM::EngineCor")
     except psutil.Error:

@@ -14,7 +14,7 @@ from ramify.search.records import Continuation, Sampling
 
 PROMPT = "3 5 7 8 to 24\n"
 TOLERANCE = 1e-4
-"""Of a log-probability: the engine and the reference both compute in float32, in another order."""
+"""Largest difference of a log-probability: the engine and the reference both compute in float32, in another order."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What leaves an engine and when: draws whole, a last word of what was aborted, judgements in groups."""
+"""Results leave an engine in their time: draws whole, a last word of what was aborted, judgements in groups."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from ramify.engines import Engines, RequestRefused
 from ramify.search.records import Score
 
 TOLERANCE = 1e-4
-"""Of a value: float32 on both sides, summed in another order."""
+"""Largest difference of a value: float32 on both sides, summed in another order."""
 TEXTS = [
     "3 5 7 8 to 24\n",
     "3 5 7 8 to 24\n8 * 3 = 24\n",

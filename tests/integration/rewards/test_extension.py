@@ -46,7 +46,7 @@ SETTINGS = Settings.model_validate({"extensions": {"scorer": "ascending"}})
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """What an installer makes of the example: its package on the path, and metadata with its entry points."""
+    """Put the example on the path as an installer does, with metadata that has its entry points."""
     project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
     info = tmp_path / "site" / "ramify_sorted-1.0.dist-info"
     info.mkdir(parents=True)

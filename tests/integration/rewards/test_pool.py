@@ -45,7 +45,7 @@ async def announced(fifo: str) -> int:
 
 
 def ended(handle: int, seconds: float) -> bool:
-    """Whether the process behind a pidfd ends within so many seconds."""
+    """Return True if the process behind a pidfd ends within so many seconds."""
     poll = select.poll()
     poll.register(handle, select.POLLIN)
     return bool(poll.poll(seconds * 1000))

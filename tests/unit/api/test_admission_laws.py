@@ -57,14 +57,14 @@ class Asked:
 
     @property
     def ticket(self) -> Ticket | None:
-        """What it holds, if it holds anything."""
+        """The ticket that it holds, if it holds one."""
         done = self.task.done() and not self.task.cancelled() and self.task.exception() is None
         return self.task.result() if done and not self.left else None
 
 
 @dataclass
 class Model:
-    """What must be true of admission, from what its askers see alone."""
+    """Laws of admission, in terms of what its askers see alone."""
 
     door: Admission
     asked: list[Asked] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What no tree could hold is refused at the door, by the field's name."""
+"""Text that no tree could hold is refused at the door, by the field's name."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_the_shell_completes_algorithms_methods_and_tasks(complete, typed, offer
 
 
 def completed(words: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What bash is offered for the last of the words."""
+    """Return what bash is offered for the last of the words."""
     monkeypatch.setenv("COMP_WORDS", words)
     monkeypatch.setenv("COMP_CWORD", str(len(words.split(" ")) - 1))
     found = CliRunner().invoke(app, [], prog_name="ramify", env={"_RAMIFY_COMPLETE": "complete_bash"})

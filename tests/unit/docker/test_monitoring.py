@@ -35,14 +35,14 @@ GAUGES = {
     "log_bytes",
     "log_oldest_seconds",
 }
-"""The server's, made where its parts are put together (`ramify.api.context`)."""
+"""Metrics of the server that `ramify.api.context` makes as it puts the parts together."""
 ENGINE = {
     f"{role}_{what}" for role in ("policy", "value") for what in ("running", "waiting", "kv_usage", "steps")
 }
 
 
 def names(text: bytes) -> set[str]:
-    """Of all samples, those of an empty family by its declaration."""
+    """Names of all samples; an empty family is named by its declaration."""
     found = set()
     for family in text_string_to_metric_families(text.decode()):
         found |= {sample.name for sample in family.samples} | {family.name}

@@ -1,4 +1,4 @@
-"""What a probe says of an engine that made no step."""
+"""Probes of an engine that made no step."""
 
 from __future__ import annotations
 

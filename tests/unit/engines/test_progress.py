@@ -1,4 +1,4 @@
-"""What is said while engines start."""
+"""Messages while engines start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What engines are started with, and the order in which they start."""
+"""Settings that engines are started with, and the order in which they start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the demo model is trained on: solved problems of the train split, exact targets, honest returns."""
+"""Training data of the demo model: solved problems of the train split, exact targets, honest returns."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What a comparison holds equal, what it keeps, and what it makes of it."""
+"""Comparisons: their equal costs, their records and their reports."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_every_seed_is_held_against_the_first_arm_of_the_same_seed():
 
 
 def ended(folder: Path, rounds: int, scores: Mapping[str, float]) -> None:
-    """What a run that has done so many rounds leaves of its last release."""
+    """Write the last release of a run that has done so many rounds."""
     state = State.begin("run", "v000001")
     state.history, state.incumbent = [RoundRecord(round=i + 1) for i in range(rounds)], "v000003"
     (folder / "state" / "held_out").mkdir(parents=True)

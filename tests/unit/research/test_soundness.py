@@ -1,4 +1,4 @@
-"""What the value model is told of single lines, against the grader."""
+"""Labels of single lines for the value model, against the grader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the loop keeps on disk, and what it makes of a round's trees."""
+"""The loop's state on disk, and its use of a round's trees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the training page takes for accuracies out of a gate's figures, as a trainer records them."""
+"""The training page finds accuracies among a gate's figures, as a trainer records them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training writes has the tensors of what it began with: the server takes nothing else."""
+"""Exported weights have the tensors of the model that training began with: the server takes nothing else."""
 
 from __future__ import annotations
 
