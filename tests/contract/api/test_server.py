@@ -29,6 +29,7 @@ from ramify.api.server import (
 from ramify.connections import ListenError, bind
 from ramify.engines import EngineConfig
 from ramify.engines.errors import EngineHeld
+from ramify.races import beside
 from ramify.service.readiness import Readiness
 from ramify.service.serving import engine_config, vocabulary
 from ramify.settings import ProbeSettings, Settings, load
@@ -268,8 +269,16 @@ async def test_an_engine_that_hangs_longer_than_the_setting_ends_searches_with_t
     assert "no progress for 0.3 s, asked twice" in str(engines.dead_reason)
 
 
+@asynccontextmanager
+async def watched(engines: FakeEngines) -> AsyncIterator[None]:
+    """Probe `engines`, again and again, for as long as the block runs."""
+    readiness = Readiness(engines, ProbeSettings(hang_seconds=0.01), time.monotonic, lambda: False)
+    async with beside(asyncio.create_task(readiness.watch())):
+        yield
+
+
 @pytest.mark.anyio
-async def test_an_engine_whose_weights_are_being_replaced_does_not_hang(tmp_path: Path) -> None:
+async def test_an_engine_whose_weights_are_being_replaced_does_not_hang() -> None:
     class Held(FakeEngines):
         async def probe(self, deadline: float) -> None:
             self.probes += 1
@@ -277,12 +286,9 @@ async def test_an_engine_whose_weights_are_being_replaced_does_not_hang(tmp_path
             raise EngineHeld("told to")
 
     engines = Held()
-    watching = asyncio.create_task(
-        Readiness(engines, ProbeSettings(hang_seconds=0.01), time.monotonic, lambda: False).watch()
-    )
-    await until(lambda: engines.probes > 20)
-    assert not engines.dead.is_set()
-    watching.cancel()
+    async with watched(engines):
+        await until(lambda: engines.probes > 20)
+        assert not engines.dead.is_set()
 
 
 @pytest.mark.anyio
@@ -297,25 +303,19 @@ async def test_one_probe_that_finds_no_step_is_asked_again_before_the_engines_ar
                 raise TimeoutError("its deadline has passed")
 
     engines = Resumed()
-    watching = asyncio.create_task(
-        Readiness(engines, ProbeSettings(hang_seconds=0.01), time.monotonic, lambda: False).watch()
-    )
-    await until(lambda: engines.probes > 6)
-    assert not engines.dead.is_set()
-    watching.cancel()
+    async with watched(engines):
+        await until(lambda: engines.probes > 6)
+        assert not engines.dead.is_set()
 
 
 @pytest.mark.anyio
-async def test_a_probe_that_fails_otherwise_is_no_hang(tmp_path: Path) -> None:
+async def test_a_probe_that_fails_otherwise_is_no_hang() -> None:
     class Refusing(FakeEngines):
         async def probe(self, deadline: float) -> None:
             self.probes += 1
             raise RuntimeError("refused")
 
     engines = Refusing()
-    watching = asyncio.create_task(
-        Readiness(engines, ProbeSettings(hang_seconds=0.01), time.monotonic, lambda: False).watch()
-    )
-    await until(lambda: engines.probes > 3)
-    assert not engines.dead.is_set()
-    watching.cancel()
+    async with watched(engines):
+        await until(lambda: engines.probes > 3)
+        assert not engines.dead.is_set()
