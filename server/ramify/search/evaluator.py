@@ -10,9 +10,9 @@ from itertools import pairwise
 
 from ramify.search.builder import TreeBuilder
 from ramify.search.cutting import SampledAction, cut, first_stop
-from ramify.search.plans import Hurdle, Plan, PlanCost, PlanKind, PlanResult
+from ramify.search.plans import Plan, PlanCost, PlanKind, PlanResult
 from ramify.search.protocols import GradingFailed, Policy, SampleAborted, Scorer, Task
-from ramify.search.records import Continuation, Sampling, Terminal
+from ramify.search.records import Continuation, Hurdle, Sampling, Terminal
 from ramify.search.tree import Node, derive_seed
 
 

@@ -6,28 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ramify.search.cutting import SampledAction
+from ramify.search.records import Hurdle
 from ramify.search.tree import Node
 
 PlanKind = Literal["step", "path", "answer", "token", "revisit"]
 """`step`: draws of one action. `path`: draws to the end of the answer, each of its steps a node. `answer`: the same,
 but the whole answer is one node. `token`: the likeliest next tokens. `revisit`: nothing; the simulation ended at a
 finished answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hurdle:
-    """The least value with which an unfinished answer is written on: what the tokens that it still needs would bring if
-    they were spent on answers drawn afresh. (The marginal value theorem: leave once the rate of gain here falls to the
-    average rate; Charnov 1976.)"""
-
-    rate: float
-    """Value of an answer drawn afresh, over the tokens that it takes."""
-    mean_length: float
-    """Tokens of an answer, on average."""
-
-    def at(self, length: int) -> float:
-        """The value, in [0, 1], below which an answer of `length` tokens so far is given up."""
-        return self.rate * max(0.0, self.mean_length - length)
 
 
 @dataclass(frozen=True, slots=True)

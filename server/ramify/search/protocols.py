@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from ramify.search.records import Continuation, Sampling, Score, Verdict
+from ramify.search.records import Action, Continuation, Hurdle, Sampling, Score, Verdict
 
 
 class EngineDead(RuntimeError):
@@ -44,6 +44,29 @@ class Policy(Protocol):
     async def next_tokens(self, prefix: Sequence[int], k: int, temperature: float) -> list[Continuation]:
         """Return the k most likely next tokens, likeliest first, each as a continuation of one token with their exact
         log-probabilities (before any truncation; log-softmax of logits/temperature). Costs one generated token."""
+        ...
+
+
+@runtime_checkable
+class JudgingPolicy(Policy, Protocol):
+    """A policy that judges what it writes while it writes it, such as one with a value head on its own trunk: its
+    continuations carry `values`, and nothing else need be asked about them."""
+
+    async def write_on(
+        self,
+        prefix: Sequence[int],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        *,
+        action: Action,
+        hurdle: Hurdle,
+        length: int,
+    ) -> list[Continuation]:
+        """Draw as `sample` does, to the end of the answer, and give a draw up at the first end of an action at which
+        its value is below the hurdle: it then finishes as "abandoned".
+
+        length: tokens of the answer that `prefix` holds already. A draw that is given up may hold tokens past the end
+        of that action; they were generated, and count."""
         ...
 
 

@@ -20,8 +20,8 @@ Commit = Literal["root", "step"]
 EarlyStop = Literal["off", "unbeatable", "posterior", "verified"]
 OutcomeSource = Literal["verifier", "human"]
 
-Finish = Literal["eos", "stop", "length"]
-"""Why the engine ended a sample: the model's end token, a stop string, or the token cap."""
+Finish = Literal["eos", "stop", "length", "abandoned"]
+"""Why the engine ended a sample: the model's end token, a stop string, the token cap, or a value below its hurdle."""
 
 Terminal = Literal["eos", "stop", "truncated"]
 """Why an answer ended at a node: the model's end token, an answer's stop string, or a depth or length cap. Any of them
@@ -214,6 +214,22 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class Hurdle:
+    """The least value with which an unfinished answer is written on: what the tokens that it still needs would bring if
+    they were spent on answers drawn afresh. (The marginal value theorem: leave once the rate of gain here falls to the
+    average rate; Charnov 1976.)"""
+
+    rate: float
+    """Value of an answer drawn afresh, over the tokens that it takes."""
+    mean_length: float
+    """Tokens of an answer, on average."""
+
+    def at(self, length: int) -> float:
+        """The value, in [0, 1], below which an answer of `length` tokens so far is given up."""
+        return self.rate * max(0.0, self.mean_length - length)
+
+
+@dataclass(frozen=True, slots=True)
 class Continuation:
     """One continuation sampled from the policy."""
 
@@ -229,6 +245,9 @@ class Continuation:
     finish: Finish
     release: str
     """Id of the release (one version of the model's weights) that sampled it."""
+    values: tuple[float | None, ...] = ()
+    """`values[i]`: the expected outcome, in [0, 1], of the answer as far as token i, if the policy judged it while it
+    wrote. Same length as `token_ids`, or empty from a policy that does not judge."""
 
 
 @dataclass(frozen=True, slots=True)

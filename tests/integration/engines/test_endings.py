@@ -138,6 +138,12 @@ def is_engine(process: psutil.Process) -> bool:
         return False
 
 
+async def probe_thrice(engines: Engines) -> None:
+    """Probe again if a step that was on its way when the engine stopped has answered the first probe."""
+    for _ in range(3):
+        await engines.probe(2.0)
+
+
 def test_a_hung_engine_keeps_no_deadline_waiting_and_counts_as_dead_once_it_is_given_up(
     paths: tuple[Path, Path], scratch: Path
 ) -> None:
@@ -154,8 +160,7 @@ def test_a_hung_engine_keeps_no_deadline_waiting_and_counts_as_dead_once_it_is_g
             ]
             await until(lambda: hung.status() == psutil.STATUS_STOPPED)
             with pytest.raises(TimeoutError):
-                for _ in range(3):  # a step that was on its way when the engine stopped answers the first
-                    await engines.probe(2.0)
+                await probe_thrice(engines)
             began = time.monotonic()
             drawing[0].cancel()
             with pytest.raises(SampleAborted):

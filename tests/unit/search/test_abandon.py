@@ -11,8 +11,7 @@ import pytest
 from ramify.search.algorithms.mcts import Mcts
 from ramify.search.budget import Budget
 from ramify.search.builder import TreeBuilder
-from ramify.search.plans import Hurdle
-from ramify.search.records import BudgetLimits
+from ramify.search.records import BudgetLimits, Hurdle
 from ramify.search.tree import Completion
 from search_worlds import STEP, World, grow, new_tree, ran
 

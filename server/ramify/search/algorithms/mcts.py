@@ -15,8 +15,8 @@ from dataclasses import replace
 
 from ramify.search.algorithms.base import PUCT, STEPWISE, Algorithm
 from ramify.search.builder import TreeBuilder
-from ramify.search.plans import Hurdle, Plan, PlanResult
-from ramify.search.records import SearchParams
+from ramify.search.plans import Plan, PlanResult
+from ramify.search.records import Hurdle, SearchParams
 from ramify.search.selection import Arm, arms, best, pseudo_visits, puct_scores, thompson_scores
 from ramify.search.tree import Node, derive_seed
 
