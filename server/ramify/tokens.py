@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,21 @@ def plain_token(tokenizer: Any) -> int:
         return int(plain[-1])
     special = set(tokenizer.all_special_ids)
     return next((t for t in range(len(tokenizer)) if t not in special and visible(t)), 0)
+
+
+def closing_tokens(tokenizer: Any, end_ids: Iterable[int]) -> frozenset[int]:
+    """Return the tokens that only close what was written: `end_ids`, and those whose text is nothing but whitespace.
+
+    Such a token says nothing that was not known, so a value head on the policy judges a sequence that ends in one at
+    the state before it. Goes through the whole vocabulary once, as `TokenText` does."""
+    anchor = plain_token(tokenizer)
+    head = text_of(tokenizer, [anchor])
+
+    def blank(token: int) -> bool:
+        text = text_of(tokenizer, [anchor, token])
+        return text.startswith(head) and text[len(head) :].isspace()
+
+    return frozenset(end_ids) | frozenset(filter(blank, range(len(tokenizer))))
 
 
 class TokenText:

@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from models import write_tokenizer
 from ramify.engines import Tokenizer
-from ramify.tokens import TokenText
+from ramify.tokens import TokenText, closing_tokens
 
 CORPUS = ["the cat sat on the mat\n", "naïve café\n\n", "数学 → 証明", "🙂🙃 it's 3 + 5 = 8", "a\tb\r\n"] * 4
 
@@ -107,3 +108,21 @@ def test_the_end_token_adds_no_text(tmp_path: Path) -> None:
     text, ends = tokenizer.spell(prompt, [*answer, end])
     assert text == "5 + 3 = 8\n"
     assert ends == (1, 3, 5, 7, 9, 10, 10)
+
+
+def test_end_tokens_and_whitespace_close_and_nothing_else_does(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    tokenizer = Tokenizer(tmp_path)
+    (newline,) = tokenizer.encode_continuation("\n")
+    assert tokenizer.closing == tokenizer.eos_ids | {newline}
+    assert tokenizer.hf.bos_token_id not in tokenizer.closing  # it has no text, and is no end
+
+
+@pytest.mark.parametrize("kind", ["byte-level", "metaspace"])
+def test_whitespace_closes_whatever_the_tokenizer_strips(kind: str) -> None:
+    tokenizer = {"byte-level": BYTES, "metaspace": META}[kind]
+    closing = closing_tokens(PreTrainedTokenizerFast(tokenizer_object=tokenizer), [3])
+    spaces = {"byte-level": ["Ġ", "Ċ", "ĉ"], "metaspace": ["▁", "\n", "<0x20>", "<0x0A>"]}[kind]
+    words = {"byte-level": ["a", "Ġthe", "ð"], "metaspace": ["a", "▁the", "<0xF0>"]}[kind]
+    assert {3, *map(tokenizer.token_to_id, spaces)} <= closing
+    assert closing.isdisjoint(map(tokenizer.token_to_id, words))

@@ -63,6 +63,9 @@ class EngineConfig:
     """The scorer of searches in place of the value model's; `None`: the value model's."""
     options: EngineOptions = field(default_factory=EngineOptions)
     """Everything else that the settings may say of the engines."""
+    value_head: Path | None = None
+    """A safetensors file with a linear value head on the policy's own trunk (float32 `weight` [1, hidden size] and
+    `bias` [1]), in place of `value`: the policy then judges what it writes."""
 
 
 def default_kv_bytes() -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence, Set
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from ramify.engines.errors import EngineStartFailed
-from ramify.tokens import TokenText, chat_tokens, eos_ids, plain_token, prompt_tokens, text_of
+from ramify.tokens import TokenText, chat_tokens, closing_tokens, eos_ids, plain_token, prompt_tokens, text_of
 
 TEMPLATE_SWITCHES = {"add_generation_prompt", "continue_final_message"}
 """Arguments of a chat template, beside its own variables, that a request may set."""
@@ -39,6 +39,11 @@ class Tokenizer:
         self._not_variables = not_variables()
         self.stop_tokens = lru_cache(256)(lambda stops: stop_tokens(self.text, stops))
         """Stop tokens that stand for a tuple of stop strings; `None` if text must be matched."""
+
+    @cached_property
+    def closing(self) -> frozenset[int]:
+        """Tokens that only close what was written (`tokens.closing_tokens`)."""
+        return closing_tokens(self.hf, self.eos_ids)
 
     def encode(self, text: str) -> list[int]:
         """A prompt's token ids, the model's own leading special tokens included."""
