@@ -73,6 +73,22 @@ def search_params(algorithm: str = "mcts", **given: Any) -> SearchParams:
     return params
 
 
+def sampling_params(**given: Any) -> Sampling:
+    """Sampling with its defaults under `given` (fields of `Sampling`).
+
+    Raises `ParamError` for an unknown field and one out of bounds."""
+    known = {field.name: field for field in fields(Sampling)}
+    kinds = get_type_hints(Sampling)
+    for name, value in given.items():
+        if name not in known:
+            raise ParamError(f"sampling.{name}", "no such sampling parameter")
+        if limits := known[name].metadata.get("bounds"):
+            _check_number(f"sampling.{name}", value, limits, whole=kinds[name] is int)
+    stop = tuple(given.get("stop", ()))
+    _check_stops("sampling.stop", stop, MAX_STOPS)
+    return Sampling(**{**given, "stop": stop})
+
+
 def _check_needs(name: str, params: SearchParams) -> None:
     """Raise `ParamError` if a parameter has no effect beside the others."""
     kind = ALGORITHMS[params.algorithm]

@@ -71,13 +71,13 @@ def param(
 class Sampling:
     """Parameters with which one answer is sampled, or one continuation of it."""
 
-    temperature: float = 1.0
+    temperature: float = param(1.0, low=0, high=2)
     """0 is greedy; otherwise logits are divided by it. [0, 2]"""
-    top_p: float = 1.0
+    top_p: float = param(1.0, low=1e-6, high=1)
     """Nucleus mass, (0, 1]."""
-    top_k: int = 0
+    top_k: int = param(0, low=0, high=1_000_000)
     """Most likely tokens kept; 0 keeps all."""
-    max_tokens: int = 64
+    max_tokens: int = param(64, low=1, high=1_000_000)
     """Cap on the tokens of one whole answer, or of one continuation if that is what is sampled. At least 1."""
     stop: tuple[str, ...] = ()
     """Strings that end it, matched on decoded text; they stay in its text."""

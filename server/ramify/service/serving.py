@@ -11,7 +11,6 @@ from ramify.engines import EngineConfig, ScorerFactory, Serving
 from ramify.extensions import BadExtension, announced, load
 from ramify.rewards import registry
 from ramify.search import algorithms
-from ramify.search.records import Action
 from ramify.settings import BadSettings, Settings
 from ramify.weights import Release, load_release, release_path, shipped
 
@@ -100,7 +99,6 @@ def _one_of_each_id(release: Release, weights: Path | None) -> None:
 def serving_of(release: Release, settings: Settings) -> Serving:
     """A release as it is offered: what its manifest says, unless the settings say otherwise."""
     manifest = release.manifest
-    action = manifest.default_action
     return Serving(
         name=settings.model_name or manifest.name,
         release=release.id,
@@ -108,7 +106,7 @@ def serving_of(release: Release, settings: Settings) -> Serving:
         source=release,
         calibration=(manifest.calibration.a, manifest.calibration.b),
         task=settings.task or manifest.default_task,
-        action=Action(action.kind, action.stop, action.max_tokens),
+        action=manifest.default_action.record(),
         max_tokens=manifest.default_max_tokens,
         vocabulary=vocabulary(release.policy_path, release.value_path),
     )

@@ -5,6 +5,7 @@
 
 | module | what it holds |
 |---|---|
+| `search_defaults` | how a release is searched if a request does not say |
 | `manifest` | what a release says of itself, and the exceptions of this package |
 | `release` | finding and checking a release |
 | `publish` | writing one, so that a reader sees a whole one or none |
@@ -26,6 +27,7 @@ from ramify.weights.manifest import (
 )
 from ramify.weights.publish import next_id, publish
 from ramify.weights.release import Release, list_releases, load_release, release_path, shipped
+from ramify.weights.search_defaults import SearchDefaults, check_search_defaults, for_budget, toml_of
 
 __all__ = [
     "Action",
@@ -36,8 +38,11 @@ __all__ = [
     "Probe",
     "Release",
     "ReleaseNotFound",
+    "SearchDefaults",
     "WeightsError",
     "check_id",
+    "check_search_defaults",
+    "for_budget",
     "list_releases",
     "load_release",
     "next_id",
@@ -45,4 +50,5 @@ __all__ = [
     "release_path",
     "require_alike",
     "shipped",
+    "toml_of",
 ]

@@ -10,7 +10,18 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from ramify.search import records
+from ramify.weights.search_defaults import SearchDefaults, check_search_defaults
 
 
 class WeightsError(Exception):
@@ -67,6 +78,10 @@ class Action(_Model):
     max_tokens: int = Field(default=16, ge=1)
     """Longest action, in tokens."""
 
+    def record(self) -> records.Action:
+        """Return it as searches take it."""
+        return records.Action(self.kind, self.stop, self.max_tokens)
+
 
 class Probe(_Model):
     """A text whose figures under these weights are known: a canary for what is really being served."""
@@ -100,6 +115,8 @@ class Details(_Model):
     default_action: Action = Action()
     default_max_tokens: int = Field(default=64, ge=1)
     """Longest answer in tokens, unless a request says otherwise."""
+    search: tuple[SearchDefaults, ...] = ()
+    """How a prompt is searched if its request does not say, by budget; none: with the algorithm's own defaults."""
     canary: tuple[Probe, ...] = ()
     training_step: int = Field(default=0, ge=0)
     """Optimizer steps taken since the run began, policy and value together."""
@@ -107,6 +124,15 @@ class Details(_Model):
     """Figures measured at publication, by name."""
     log_cursor: int | None = Field(default=None, ge=0)
     """The `seq` of the tree log up to which this release was trained; None if it was not trained on a log."""
+
+    @field_validator("search")
+    @classmethod
+    def _can_be_asked_for(
+        cls, search: tuple[SearchDefaults, ...], info: ValidationInfo
+    ) -> tuple[SearchDefaults, ...]:
+        if (action := info.data.get("default_action")) is not None:  # else its own fault is told
+            check_search_defaults(search, action.record())
+        return search
 
 
 class Manifest(Details):

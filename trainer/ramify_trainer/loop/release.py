@@ -49,7 +49,7 @@ def publish_candidate(
     if (root / release_id / "READY").exists():
         return load_release(root / release_id)
     inherited = parent.manifest.model_dump(
-        include={"name", "calibration", "default_task", "default_action", "default_max_tokens"}
+        include={"name", "calibration", "default_task", "default_action", "default_max_tokens", "search"}
     )
     canary = probes(*parts, parent, trees)
     details = Details(**inherited, parent=parent.id, canary=canary, **facts)
