@@ -17,7 +17,7 @@ from ramify.search.builder import TreeBuilder
 from ramify.search.codec import check_structure, tree_from_dict, tree_to_dict
 from ramify.search.params import search_params
 from ramify.search.records import Action, BudgetLimits, Continuation, Sampling
-from ramify.search.run import Progress, Search
+from ramify.search.run import Progress, Search, Turns
 from ramify.search.tree import Node, Tree
 
 PROMPT = "?\n"
@@ -122,13 +122,14 @@ def world(
     policy: FakePolicy | None = None,
     task: FakeTask | None = None,
     clock: Callable[[], float] = lambda: 0.0,
+    turns: Turns | None = None,
     **tree: Any,
 ) -> World:
-    """A world by its rule and its value model; the rest are parameters of the search."""
+    """A world by its rule and its value model; `turns` make it one of a batch. The rest are the search's parameters."""
     policy = policy or FakePolicy(rule or letters({"a": 0.6, "b": 0.4}, 3))
     scorer, task, seen = FakeScorer(value), task or FakeTask(lambda text: text.startswith("a")), []
     grown = new_tree(**tree)
-    search = Search(grown, policy, scorer, task, clock=clock, observe=seen.append)
+    search = Search(grown, policy, scorer, task, clock=clock, observe=seen.append, turns=turns)
     return World(grown, policy, scorer, task, search, seen)
 
 

@@ -294,7 +294,7 @@ class Tree(TypedDict):
     """Cost of the search."""
     status: Literal["running", "complete", "cancelled", "deadline", "drained", "engine_dead", "failed"]
     """State at its end; `running` is never logged."""
-    stop_reason: Literal["budget.simulations", "budget.tokens", "budget.seconds", "budget.nodes", "exhausted", "early", "client", "disconnect", "deadline", "drain", "error"] | None
+    stop_reason: Literal["budget.simulations", "budget.tokens", "budget.seconds", "budget.nodes", "budget.shared", "exhausted", "early", "client", "disconnect", "deadline", "drain", "error"] | None
     """Which limit or event ended it."""
     error: str | None
     """The failure, if it did not end well."""

@@ -2354,7 +2354,7 @@ export interface components {
              * Stop Reason
              * @description Which limit or event ended it.
              */
-            stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "exhausted" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error") | null;
+            stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "budget.shared" | "exhausted" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error") | null;
             /**
              * Error
              * @description The failure, if it did not end well.
@@ -2840,7 +2840,7 @@ export interface components {
              */
             status: "running" | "complete" | "cancelled" | "deadline" | "drained" | "engine_dead" | "failed";
             /** Stop Reason */
-            stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "exhausted" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error") | null;
+            stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "budget.shared" | "exhausted" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error") | null;
             answer: components["schemas"]["Answer"] | null;
             /** Candidates */
             candidates: components["schemas"]["Answer"][];
@@ -2936,7 +2936,7 @@ export interface components {
              */
             status: "running" | "complete" | "cancelled" | "deadline" | "drained" | "engine_dead" | "failed";
             /** Stop Reason */
-            stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "exhausted" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error") | null;
+            stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "budget.shared" | "exhausted" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error") | null;
             /** Release */
             release: string;
             /**

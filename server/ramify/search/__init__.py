@@ -70,6 +70,8 @@ The modules, in the order in which to read them; each imports only from those ab
 `grouping`: which answers are equal, asked of the task beside the search; their votes.
 `answers`: which answer a tree gives, and when it is settled.
 `run`: plans kept in flight and landed; every way in which a search ends.
+`allocation`: how much the next tokens of a search are expected to bring.
+`batch`: several searches on one budget, which goes where it brings most.
 `codec`: trees as JSON.
 """
 

@@ -112,6 +112,19 @@ def settled(builder: TreeBuilder, votes: Mapping[str, float], left: int) -> bool
     return bool(votes) and leads(first, second) > params.early_stop_threshold
 
 
+def confidence(builder: TreeBuilder, votes: Mapping[str, float]) -> float:
+    """Return the probability, in [0, 1], that the best answer so far is right; 0 if there is none.
+
+    A judge says it: the leaf value of the best answer. Without a judge the draws do, m of n for the leading answer,
+    and one more that nobody has seen speaks against it: m/(n + 1). votes: as in `settled`."""
+    if builder.best is None:
+        return 0.0
+    judged = builder.tree.leaf_value(builder.best)
+    if judged is not None:
+        return judged
+    return max(votes.values(), default=0.0) / (len(builder.tree.completions) + 1)
+
+
 def leads(first: float, second: float) -> float:
     """P(p > 1/2) for p ~ Beta(first + 1, second + 1), by the normal approximation to the Beta; exact at equality."""
     a, b = first + 1, second + 1

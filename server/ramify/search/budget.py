@@ -1,4 +1,5 @@
-"""The account of a search. Tokens and nodes are reserved before they are asked for, so neither limit is ever passed.
+"""The account of a search, and the purse that several share. Tokens and nodes are reserved before they are asked for,
+so neither limit is ever passed.
 
 Nor does a simulation begin beyond theirs. Only a search's seconds can be passed: while cancelled work is let go, while
 the last answers are grouped, and by the final rollout.
@@ -11,14 +12,34 @@ from collections.abc import Callable
 from ramify.search.records import BudgetLimits, StopReason
 
 
+class Purse:
+    """Tokens that several searches share."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+        """The most that all of them may generate."""
+        self.spent = 0
+        """Tokens generated."""
+        self.reserved = 0
+        """Tokens set aside by any of them: for what is in flight, and for answers still owed."""
+
+    @property
+    def available(self) -> int:
+        """Tokens that can still be reserved."""
+        return self.tokens - self.spent - self.reserved
+
+
 class Budget:
     """Limits, and what was spent and set aside against them.
 
     `final` tokens and one node are held back from the start for the *final rollout*, which completes an answer if the
-    search itself finds none; `release_final` gives them to the search once it has one.
+    search itself finds none; `release_final` gives them to the search once it has one. purse: the tokens also come out
+    of it; raises `ValueError` if it cannot hold `final` back.
     """
 
-    def __init__(self, limits: BudgetLimits, *, final: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, limits: BudgetLimits, *, final: int, clock: Callable[[], float], purse: Purse | None = None
+    ) -> None:
         self.limits = limits
         self.simulations = 0
         """Simulations begun."""
@@ -30,6 +51,13 @@ class Budget:
         self._final, self._final_nodes = final, 1
         self._clock = clock
         self._started = clock()
+        self._purse = purse
+        if purse is not None:
+            if purse.available < final:
+                raise ValueError(
+                    f"a purse of {purse.tokens} tokens cannot hold {final} back for every search"
+                )
+            purse.reserved += final
 
     @property
     def seconds(self) -> float:
@@ -38,6 +66,12 @@ class Budget:
     @property
     def available(self) -> int | None:
         """Tokens that can still be reserved; `None` if tokens are not limited."""
+        own, shared = self.own_available, self._purse.available if self._purse is not None else None
+        return min((tokens for tokens in (own, shared) if tokens is not None), default=None)
+
+    @property
+    def own_available(self) -> int | None:
+        """Tokens that the search's own limit leaves, whatever a purse does."""
         if self.limits.tokens is None:
             return None
         return self.limits.tokens - self.tokens - self._reserved - self._final
@@ -56,6 +90,8 @@ class Budget:
                 return False
         self._reserved += tokens
         self._reserved_nodes += nodes
+        if self._purse is not None:
+            self._purse.reserved += tokens
         return True
 
     def settle(self, reserved: int, spent: int, nodes: int = 0) -> None:
@@ -64,9 +100,14 @@ class Budget:
         self._reserved -= reserved
         self._reserved_nodes -= nodes
         self.tokens += spent
+        if self._purse is not None:
+            self._purse.reserved -= reserved
+            self._purse.spent += spent
 
     def release_final(self) -> None:
         """Give the search the tokens and the node that were held back."""
+        if self._purse is not None:
+            self._purse.reserved -= self._final
         self._final = self._final_nodes = 0
 
     def ended(self) -> StopReason | None:
@@ -82,8 +123,8 @@ class Budget:
         return None
 
     def fraction(self) -> float:
-        """Return the largest spent/limit over all limits, in [0, 1]. Simulations count once they have begun, but tokens
-        only once they are generated, since most of what is set aside is refunded."""
+        """Return the largest spent/limit over all limits and the purse, in [0, 1]. Simulations count once they have
+        begun, but tokens only once they are generated, since most of what is set aside is refunded."""
         limits = self.limits
         shares = [self.simulations / limits.simulations]
         if limits.tokens is not None:
@@ -92,4 +133,6 @@ class Budget:
             shares.append(self.seconds / limits.seconds)
         if limits.nodes is not None:
             shares.append(self.nodes / limits.nodes)
+        if self._purse is not None:
+            shares.append(self._purse.spent / self._purse.tokens)
         return min(1.0, max(shares))

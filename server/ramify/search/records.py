@@ -35,6 +35,7 @@ StopReason = Literal[
     "budget.tokens",
     "budget.seconds",
     "budget.nodes",
+    "budget.shared",
     "exhausted",
     "early",
     "client",
@@ -43,7 +44,8 @@ StopReason = Literal[
     "drain",
     "error",
 ]
-"""Cause of a search's end: a limit, a tree without news, a settled answer (early), whoever stopped it, or a failure."""
+"""Cause of a search's end: a limit of its own or of its batch (shared), a tree without news, a settled answer (early),
+whoever stopped it, or a failure."""
 
 OMITTED = {"omitted": True}
 """Metadata of a field that a logged tree leaves out at its default: it was added after trees had been logged, and those

@@ -9,6 +9,8 @@ or when the policy, the scorer or the task fails. What is in flight is then canc
 from what has landed, and status, stop reason and usage are written on the tree. A search that ends at a limit or
 exhausted without a complete answer first writes one to its end, even after its seconds. One whose task is cancelled
 chooses no answer.
+
+Searches of a batch wait for their turn before each plan (`Turns`), and pay for it out of one purse as well.
 """
 
 from __future__ import annotations
@@ -18,11 +20,11 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from ramify.search import answers
 from ramify.search.algorithms import ALGORITHMS
-from ramify.search.budget import Budget
+from ramify.search.budget import Budget, Purse
 from ramify.search.builder import TreeBuilder
 from ramify.search.evaluator import Evaluator
 from ramify.search.grouping import Grouping
@@ -48,11 +50,31 @@ class Progress:
     """The best judged complete answer so far; its `votes` are not counted yet (0) and `final` is not derived (None)."""
 
 
+class Turns(Protocol):
+    """Decides which of several searches sends its next plan: see `batch.Batch`."""
+
+    purse: Purse | None
+    """Tokens that the searches share, if tokens are limited."""
+
+    def join(self, search: Search) -> None:
+        """Take a new search in. It must then be run."""
+        ...
+
+    def turn(self, search: Search) -> StopReason | None:
+        """Look at a search that has started or landed something, and have whichever search is next send plans (`send`).
+        Return why this one has no turn to wait for; `None` if it is to go on waiting."""
+        ...
+
+    def leave(self, search: Search) -> None:
+        """Let go of a search that has ended."""
+        ...
+
+
 class Search:
     """One tree being grown.
 
     `observe` is called after every landing. The parameters must have passed `params.search_params` and
-    `params.check_sampling`.
+    `params.check_sampling`. turns: the batch that it belongs to, which then says when it sends a plan.
     """
 
     def __init__(
@@ -64,9 +86,11 @@ class Search:
         *,
         clock: Callable[[], float],
         observe: Callable[[Progress], None] | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self.tree, self.task, self.observe = tree, task, observe
-        self.budget = Budget(tree.params.budget, final=tree.sampling.max_tokens, clock=clock)
+        purse = turns.purse if turns is not None else None
+        self.budget = Budget(tree.params.budget, final=tree.sampling.max_tokens, clock=clock, purse=purse)
         self.builder = TreeBuilder(tree, self.budget)
         kind = ALGORITHMS[tree.params.algorithm]
         self.algorithm = kind(self.builder, random.Random(derive_seed(tree.seed, "select")))
@@ -85,6 +109,9 @@ class Search:
         self._time_is_up = False
         self._final: StopReason | None = None
         """The reason for which the search ends, once its final rollout (`Budget`) was sent."""
+        self._turns = turns
+        if turns is not None:
+            turns.join(self)
 
     async def run(self) -> None:
         """Grow the tree to its end and fill in status, stop reason, usage and answer.
@@ -113,6 +140,8 @@ class Search:
             if timer is not None:
                 timer.cancel()
             self._close()
+            if self._turns is not None:
+                self._turns.leave(self)
 
     def stop(self, status: Status, reason: StopReason) -> None:
         """End the search soon, from the loop that runs it: engine work is freed, the best answer so far is given."""
@@ -131,6 +160,20 @@ class Search:
             self._finished_simulations, self.budget.tokens, self.budget.seconds, len(self.tree.nodes), best
         )
 
+    @property
+    def in_flight(self) -> int:
+        """Plans in flight."""
+        return len(self._in_flight)
+
+    @property
+    def confidence(self) -> float:
+        """The probability that the best answer so far is right, in [0, 1], as `answers.confidence` tells it."""
+        return answers.confidence(self.builder, self._grouping.votes)
+
+    def wake(self) -> None:
+        """Have the search look again whether it has a turn to wait for."""
+        self._wake.set()
+
     def _time_up(self) -> None:
         self._time_is_up = True
         self.over.set()
@@ -138,10 +181,10 @@ class Search:
 
     async def _grow(self) -> None:
         while self._ended is None:
-            # Send out: as many plans as may be in flight. If none is, the search is at its end; without a complete
-            # answer it first writes its best path on.
+            # Send out: as many plans as may be in flight. If none is, and no turn is to come, the search is at its
+            # end; without a complete answer it first writes its best path on.
             reason = self._start_plans()
-            if not self._in_flight and not self._start_final(reason):
+            if reason is not None and not self._in_flight and not self._start_final(reason):
                 self._end("complete", reason)
                 break
             # Wait: until a plan is done (a whole wave, under `waves`), the seconds are up or somebody stops the search.
@@ -157,29 +200,45 @@ class Search:
         # However it ended, nothing stays in flight.
         await self._abandon_all()
 
-    def _start_plans(self) -> StopReason:
-        """Put as many plans in flight as may be. Returns the reason for which the search ends if none is; it means
-        nothing while one is."""
+    def _start_plans(self) -> StopReason | None:
+        """Put as many plans in flight as may be. Returns the reason for which the search ends if none is, which means
+        nothing while one is; `None` if it waits for its turn."""
+        if self._turns is not None:
+            return self._turns.turn(self)
+        if self.tree.params.schedule == "waves" and self._in_flight:
+            return "exhausted"
+        while len(self._in_flight) < self.tree.params.parallel:
+            if (reason := self.send()) is not None:
+                return reason
+        return "exhausted"
+
+    def send(self) -> StopReason | None:
+        """Put one more plan in flight, or return the reason for which that cannot be done now."""
+        if self._ended is not None:
+            return self._ended[1]
         if self._final is not None:
             return self._final
         if self._time_is_up:
             return "budget.seconds"
-        if self.tree.params.schedule == "waves" and self._in_flight:
-            return "exhausted"
-        while len(self._in_flight) < self.tree.params.parallel:
-            # Once all simulations have begun, those that pause between two expansions still go on.
-            limit = self.budget.ended()
-            if limit is not None and limit != "budget.simulations":
-                return limit
-            plan = self.algorithm.resume() or (self.algorithm.select() if limit is None else None)
-            if plan is None or self.builder.exhausted:
-                return limit or "exhausted"
-            # The most that the plan can cost is set aside before it is sent.
-            paid = self._pay(plan)
-            if paid is None:
-                return "budget.tokens" if plan.within(self.budget.available) is None else "budget.nodes"
-            self._start(paid)
-        return "exhausted"
+        # Once all simulations have begun, those that pause between two expansions still go on.
+        limit = self.budget.ended()
+        if limit is not None and limit != "budget.simulations":
+            return limit
+        plan = self.algorithm.resume() or (self.algorithm.select() if limit is None else None)
+        if plan is None or self.builder.exhausted:
+            return limit or "exhausted"
+        # The most that the plan can cost is set aside before it is sent.
+        paid = self._pay(plan)
+        if paid is None:
+            return self._unpaid(plan)
+        self._start(paid)
+        return None
+
+    def _unpaid(self, plan: Plan) -> StopReason:
+        """Return which limit leaves nothing for a plan."""
+        if plan.within(self.budget.own_available) is None:
+            return "budget.tokens"
+        return "budget.shared" if plan.within(self.budget.available) is None else "budget.nodes"
 
     def _start_final(self, reason: StopReason) -> bool:
         """Write the best path to its end, on the tokens held back for it, if the search has no complete answer. Returns

@@ -1,0 +1,1 @@
+"""A shared budget against the uniform split of the same total."""
