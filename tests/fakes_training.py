@@ -10,6 +10,7 @@ import asyncio
 import faulthandler
 import json
 import os
+import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -40,6 +41,8 @@ from ramify.weights import Details, Release, load_release, publish
 from ramify_trainer.config import LoopConfig
 from ramify_trainer.gate.value_scores import end_values
 from ramify_trainer.learning.labels import LabelledTree
+from ramify_trainer.learning.networks import load_judge
+from ramify_trainer.learning.value_head import write_head
 
 SIZE = 128
 """Size of the vocabulary: one token a character."""
@@ -70,6 +73,17 @@ def write_release(root: Path, seed: int = 0, *, tied: bool = True) -> Release:
     for part in ("policy", "value"):
         _tokenizer().save_pretrained(folder / part)
     return publish(root, folder / "policy", folder / "value", Details(name="letters", default_max_tokens=8))
+
+
+def with_value_head(policy: Path, folder: Path, seed: int = 0) -> Path:
+    """A copy of a policy as `policy` of `folder`, and in `value` a random head on its trunk, far from 0."""
+    from transformers import AutoConfig
+
+    shutil.copytree(policy, folder / "policy")
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(1, AutoConfig.from_pretrained(policy).hidden_size, generator=generator)
+    write_head(folder / "value", {"weight": weight, "bias": torch.tensor([0.3])})
+    return folder
 
 
 def _tokenizer() -> Any:
@@ -185,12 +199,9 @@ class TrainedEngines(FakeEngines):
         self.hold(policy, value)
 
     def hold(self, policy: Path, value: Path) -> None:
-        from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+        from transformers import AutoModelForCausalLM
 
-        self.models = (
-            AutoModelForCausalLM.from_pretrained(policy).eval(),
-            AutoModelForSequenceClassification.from_pretrained(value, num_labels=1).eval(),
-        )
+        self.models = (AutoModelForCausalLM.from_pretrained(policy).eval(), load_judge(policy, value))
 
     async def reset_prefix_caches(self) -> None:
         pass

@@ -6,10 +6,9 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoTokenizer
 
 from ramify.search import records
 from ramify.search.cutting import cut
@@ -26,6 +25,7 @@ from ramify_trainer.gate.value_scores import (
     pool_answers,
     predict_values,
 )
+from ramify_trainer.learning.networks import load_judge
 
 PROBLEMS = 100
 
@@ -105,11 +105,11 @@ def test_one_pass_an_answer_gives_the_value_at_every_step_and_at_the_end() -> No
         PolicyScores({"p": 0.0}, {}, {"p": [SampledAnswer(prompt, tokens, True, 1.0)]}),
         PolicyScores({"p": 0.0}, {}, {"p": [SampledAnswer(prompt, cut, False, 0.0)]}),
     )
-    found = predict_values(base.value_path, (2.0, 0.5), pool, base.manifest.default_action, lambda: None)
+    found = predict_values(base.path, (2.0, 0.5), pool, base.manifest.default_action, lambda: None)
     ends = [i for i, t in enumerate(tokens) if tokenizer.decode([t]) == "\n"]
     assert found.finished.tolist() == [False, False, True, False]
     assert found.outcome.tolist() == [1.0, 1.0, 1.0, 0.0]
-    model = AutoModelForSequenceClassification.from_pretrained(base.value_path, dtype=torch.float32).eval()
+    model = load_judge(base.policy_path, base.value_path)
     texts = [[*prompt, *tokens[: end + 1]] for end in (*ends, len(tokens) - 1, ends[0])]
     assert found.value.tolist() == pytest.approx(end_values(model, texts, (2.0, 0.5)), abs=1e-6)
 

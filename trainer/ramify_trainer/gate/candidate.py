@@ -44,7 +44,7 @@ class Gate:
         value_comparisons: list[Comparison] = []
         if self.config.value_answers:
             pool = pool_answers(before, policy)
-            predictions, value_comparisons = await self._values(candidate / "value", pool, incumbent, best)
+            predictions, value_comparisons = await self._values(candidate, pool, incumbent, best)
             figures |= predictions.figures()
         margins = self.config.margin, self.config.greedy_margin
         decision = decide(policy, before, top, margins[0], self.seed, value_comparisons, margins[1])
@@ -65,13 +65,14 @@ class Gate:
         theirs = ours
         for against, release in {"incumbent": incumbent, "best": best}.items():
             if against == "incumbent" or release.id != incumbent.id:
-                theirs = await self._predict(release.value_path, release, pool)
+                theirs = await self._predict(release.path, release, pool)
             comparisons += compare_values(against, ours, theirs, margin, self.seed)
         return ours, comparisons
 
-    async def _predict(self, value: Path, like: Release, pool: AnswerPool) -> ValuePredictions:
-        """Ask a value model; `like` says how it is calibrated and what a step is, which a candidate inherits."""
+    async def _predict(self, folder: Path, like: Release, pool: AnswerPool) -> ValuePredictions:
+        """Ask the value of the release or candidate in a folder; `like` says how it is calibrated and what a step is,
+        which a candidate inherits."""
         calibration, action = like.manifest.calibration, like.manifest.default_action
         return await self.worker.run(
-            predict_values, value, (calibration.a, calibration.b), pool, action, self.worker.check
+            predict_values, folder, (calibration.a, calibration.b), pool, action, self.worker.check
         )

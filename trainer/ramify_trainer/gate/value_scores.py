@@ -1,9 +1,9 @@
-"""Scores of a value model on sampled answers, and whether they are better than another model's.
+"""Scores of a value on sampled answers, and whether they are better than another's.
 
-A value model that is not served is asked at the end of each step of an answer, and of the whole. Its AUC and its Brier
-score are compared with those of another on the same texts. Texts of one problem hang together, so the bootstrap draws
-problems: every resample gives each problem a weight, and with it all of that problem's texts. Both models are judged
-under the same weights, so the comparison is paired.
+A value model, or a policy with a value head, that is not served is asked at the end of each step of an answer, and of
+the whole. Its AUC and its Brier score are compared with those of another on the same texts. Texts of one problem hang
+together, so the bootstrap draws problems: every resample gives each problem a weight, and with it all of that problem's
+texts. Both are judged under the same weights, so the comparison is paired.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoTokenizer
 
 from ramify.search import records
 from ramify.search.cutting import action_ends
@@ -26,6 +26,8 @@ from ramify.tokens import TokenText, plain_token, text_of
 from ramify.weights.manifest import Action
 from ramify_trainer.gate.decision import Comparison
 from ramify_trainer.gate.policy_scores import PolicyScores, SampledAnswer
+from ramify_trainer.learning.networks import Network, load_judge
+from ramify_trainer.learning.packing import value_place
 
 BINS = 10
 TOKENS = 16_384
@@ -37,7 +39,7 @@ AnswerPool = Mapping[str, Sequence[SampledAnswer]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ValuePredictions:
-    """Values that a value model gives n texts, and what became of the texts."""
+    """Values that n texts are given, and what became of the texts."""
 
     problem: NDArray[np.int64]
     """[n], numbered from 0."""
@@ -88,19 +90,17 @@ def predict_values(
     action: Action,
     check: Callable[[], None],
 ) -> ValuePredictions:
-    """Ask the value model in a Hugging Face directory about every answer of `pool`.
+    """Ask the value of a release, or of a candidate, in `folder` about every answer of `pool`.
 
     action: says what a step is; if it is not text up to a delimiter, whole answers alone are judged. check: called
     between two passes."""
-    model: Any = AutoModelForSequenceClassification.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, num_labels=1
-    ).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    judge = load_judge(folder / "policy", folder / "value")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "policy")
     text = TokenText(partial(text_of, tokenizer), len(tokenizer), plain_token(tokenizer))
     answers = [(i, answer) for i, group in enumerate(pool.values()) for answer in group]
     places = [_places(answer, text, action) for _, answer in answers]
     sequences = [(*answer.prompt, *answer.tokens) for _, answer in answers]
-    values = values_at(model, sequences, places, calibration, check)
+    values = values_at(judge, sequences, places, calibration, check)
     rows = [  # problem, value, outcome and whether the text is whole, for each place of each answer
         (i, value, answer.outcome, place + 1 == len(sequence))
         for (i, answer), sequence, at, own in zip(answers, sequences, places, values, strict=True)
@@ -130,38 +130,41 @@ def _places(answer: SampledAnswer, text: TokenText, action: Action) -> list[int]
 
 
 def end_values(
-    model: Any, sequences: Sequence[Sequence[int]], calibration: tuple[float, float] = (1.0, 0.0)
+    judge: Network, sequences: Sequence[Sequence[int]], calibration: tuple[float, float] = (1.0, 0.0)
 ) -> list[float]:
     """Return the value at the end of every sequence (prompt and answer so far), as `values_at` does."""
     if not all(sequences):
         raise ValueError("a sequence has no tokens")
-    return [value for (value,) in values_at(model, sequences, [[len(s) - 1] for s in sequences], calibration)]
+    return [value for (value,) in values_at(judge, sequences, [[len(s) - 1] for s in sequences], calibration)]
 
 
 @torch.inference_mode()
 def values_at(
-    model: Any,
+    judge: Network,
     sequences: Sequence[Sequence[int]],
     places: Sequence[Sequence[int]],
     calibration: tuple[float, float],
     check: Callable[[], None] = lambda: None,
 ) -> list[list[float]]:
-    """Return sigmoid(a·logit + b) at the places of every sequence, in their order.
+    """Return sigmoid(a·logit + b) of every sequence as far as each of its places, in their order.
 
-    `model` is a one-label sequence classifier over a causal trunk, so the logit at a token is that of the text up to
-    there: one pass a sequence. Sequences of about one length run together, padded on the right, where a causal trunk's
-    earlier positions cannot see it. check: called before every pass."""
+    The trunk is causal, so one pass a sequence gives the logit of the text up to any token. Sequences of about one
+    length run together, padded on the right, where earlier positions cannot see it. check: called before every pass."""
     a, b = calibration
     values: list[list[float]] = [[] for _ in sequences]
     for group in _groups([len(sequence) for sequence in sequences]):
         check()
         width = max(len(sequences[i]) for i in group)
-        padded = [[*sequences[i], *[0] * (width - len(sequences[i]))] for i in group]
-        tokens = torch.tensor(padded, device=model.device)
-        hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
-        logits = model.score(hidden)[..., 0].float()  # [R, T]
-        for i, own in zip(group, logits, strict=True):
-            values[i] = torch.sigmoid(a * own[list(places[i])] + b).tolist()
+        tokens = torch.tensor([[*sequences[i], *[0] * (width - len(sequences[i]))] for i in group])
+        at = [
+            row * width + value_place(sequences[i], place, max(0, place - 1), judge.closing)
+            for row, i in enumerate(group)
+            for place in places[i]
+        ]
+        found = torch.sigmoid(a * judge.judged(tokens, torch.tensor(at, dtype=torch.int64)) + b).tolist()
+        ends = list(accumulate(len(places[i]) for i in group))
+        for i, end in zip(group, ends, strict=True):
+            values[i] = found[end - len(places[i]) : end]
     return values
 
 

@@ -10,7 +10,8 @@
 | `packing` | trees as packed sequences, prompt and shared prefixes once |
 | `batches` | the optimizer steps of a round; several sequences in a batch |
 | `losses` | the objectives on token log-probabilities |
-| `networks` | policy and value model of any Hugging Face directory: loaded, read, adapted |
+| `networks` | policy and value of any Hugging Face directory: loaded, read, adapted |
+| `value_head` | a value head on the policy's trunk: its file |
 | `trainee` | one network in training: optimizer, steps |
 | `pieces` | a round's trees as sequences to train on |
 | `packing_probe` | networks that cannot read packed trees, found out before a round |

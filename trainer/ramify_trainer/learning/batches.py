@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ramify_trainer.learning.packing import Piece, ints
+from ramify_trainer.learning.packing import Piece, Reading, ints
 
-__all__ = ["Batch", "collate", "idle", "plan", "share", "total_weight"]
+__all__ = ["Batch", "Places", "collate", "idle", "plan", "share", "total_weight"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """Rows [R, L] for one forward pass; pieces that share a row do not see each other. k places are read."""
+class Places:
+    """Places of a batch at which one output of the network is read, k of them."""
 
-    tokens: Tensor
-    """[R, L]"""
-    positions: Tensor
-    """[R, L]"""
-    mask: Tensor | None
-    """[R, 1, L, L], whether a token attends to another; None: each row is one path, padded at its end."""
     at: Tensor
     """[k], places in the flattened rows."""
     labels: Tensor
@@ -31,11 +27,33 @@ class Batch:
     columns: Mapping[str, Tensor]
     """[k] each, float32."""
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> Places:
         columns = {name: column.to(device) for name, column in self.columns.items()}
-        tokens, positions = self.tokens.to(device), self.positions.to(device)
+        return Places(self.at.to(device), self.labels.to(device), columns)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Rows [R, L] for one forward pass; pieces that share a row do not see each other."""
+
+    tokens: Tensor
+    """[R, L]"""
+    positions: Tensor
+    """[R, L]"""
+    mask: Tensor | None
+    """[R, 1, L, L], whether a token attends to another; None: each row is one path, padded at its end."""
+    readings: Mapping[str, Places]
+    """By output: `policy`, `value`, or both."""
+
+    @property
+    def at(self) -> dict[str, Tensor]:
+        """The places that are read, by output."""
+        return {name: places.at for name, places in self.readings.items()}
+
+    def to(self, device: torch.device) -> Batch:
         mask = None if self.mask is None else self.mask.to(device)
-        return Batch(tokens, positions, mask, self.at.to(device), self.labels.to(device), columns)
+        readings = {name: places.to(device) for name, places in self.readings.items()}
+        return Batch(self.tokens.to(device), self.positions.to(device), mask, readings)
 
 
 def plan(sizes: Sequence[int], tokens: int, steps: int, epochs: float, seed: int) -> list[list[int]]:
@@ -67,15 +85,18 @@ def share(pieces: Sequence[Piece], parts: int) -> list[list[Piece]]:
     return groups
 
 
-def total_weight(pieces: Sequence[Piece]) -> float:
-    """Return the weighted count of the places that are read."""
-    return float(sum(piece.columns["weight"].sum(dtype=np.float64) for piece in pieces))
+def total_weight(pieces: Sequence[Piece], output: str) -> float:
+    """Return the weighted count of the places at which an output is read."""
+    return float(sum(piece.readings[output].columns["weight"].sum(dtype=np.float64) for piece in pieces))
 
 
 def idle(piece: Piece) -> Piece:
     """Return the piece without weight, for a process that has nothing to do while the others have."""
-    columns = {**piece.columns, "weight": np.zeros_like(piece.columns["weight"])}
-    return Piece(piece.tokens, piece.positions, piece.owner, piece.sees, piece.at, piece.labels, columns)
+
+    def weightless(reading: Reading) -> Reading:
+        return replace(reading, columns={**reading.columns, "weight": 0 * reading.columns["weight"]})
+
+    return replace(piece, readings={name: weightless(each) for name, each in piece.readings.items()})
 
 
 def collate(pieces: Sequence[Piece], packed: bool = True) -> Batch:
@@ -85,19 +106,28 @@ def collate(pieces: Sequence[Piece], packed: bool = True) -> Batch:
     placed, rows = _place(sizes, length) if packed else ([(i, 0) for i in range(len(pieces))], len(pieces))
     tokens = np.zeros((rows, length), dtype=ints)
     positions = np.zeros((rows, length), dtype=ints)
-    at = []
     for piece, (row, start) in zip(pieces, placed, strict=True):
         here = slice(start, start + len(piece))
         tokens[row, here], positions[row, here] = piece.tokens, piece.positions
-        at.append(piece.at + row * length + start)
-    names = pieces[0].columns
+    starts = [row * length + start for row, start in placed]
     return Batch(
         torch.from_numpy(tokens),
         torch.from_numpy(positions),
         _mask(pieces, placed, rows, length) if packed else None,
-        torch.from_numpy(np.concatenate(at)),
-        torch.from_numpy(np.concatenate([p.labels for p in pieces])),
-        {name: torch.from_numpy(np.concatenate([p.columns[name] for p in pieces])) for name in names},
+        {name: _places([p.readings[name] for p in pieces], starts) for name in pieces[0].readings},
+    )
+
+
+def _places(readings: Sequence[Reading], starts: Sequence[int]) -> Places:
+    """Return the readings of one output of several pieces, which begin at `starts` of the flattened rows."""
+
+    def joined(arrays: Iterable[NDArray[Any]]) -> Tensor:
+        return torch.from_numpy(np.concatenate(list(arrays)))
+
+    return Places(
+        joined(reading.at + start for reading, start in zip(readings, starts, strict=True)),
+        joined(reading.labels for reading in readings),
+        {name: joined(r.columns[name] for r in readings) for name in readings[0].columns},
     )
 
 

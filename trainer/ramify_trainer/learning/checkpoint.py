@@ -1,6 +1,6 @@
 """A checkpoint: everything that a resumed run needs, in one folder: models, optimizers, step, random state. No pickle.
 
-    policy/, value/     Hugging Face directories in float32 (under adapters: of the weights below them)
+    policy/, value/     as in a release, in float32 (under adapters: of the weights below them)
     state.safetensors   the optimizers' moments, adapters, torch's random state
     learner.json        step, seed, calibration; written last
 
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ramify.files import move
 from ramify_trainer.learning.export import export
+from ramify_trainer.learning.value_head import write_head
 
 __all__ = ["LearnerState", "read_facts", "read_state", "settled", "write"]
 
@@ -45,15 +46,19 @@ def write(
     folder: Path,
     facts: LearnerState,
     models: Mapping[str, tuple[Any, Mapping[str, Tensor], Path]],
+    head: Mapping[str, Tensor],
     state: Mapping[str, Tensor],
 ) -> None:
     """Write a checkpoint as `folder`, in place of one that may be there. `models` gives for `policy` and `value` the
-    Hugging Face model, its weights and the directory that it was read from."""
+    Hugging Face model, its weights and the directory that it was read from; `head` the weights of a value head in place
+    of a value model."""
     draft = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     for name, (model, weights, source) in models.items():
         export(model, weights, source, draft / name, torch.float32)
+    if head:
+        write_head(draft / "value", head)
     save_file(dict(state), draft / "state.safetensors")
     (draft / "learner.json").write_text(json.dumps(asdict(facts), indent=2) + "\n", encoding="utf-8")
     _swap(draft, folder)

@@ -45,7 +45,13 @@ class LearningConfig(Section):
     train_policy: bool = True
     """Train the policy."""
     train_value: bool = True
-    """Train the value model."""
+    """Train the value."""
+    value_gradient: Literal["trunk", "head"] = "trunk"
+    """If the value is a head on the policy's trunk: its loss moves trunk and head together with the policy's, as
+    AlphaZero's does (`trunk`), or the head alone, which reads a frozen copy of the trunk's states (`head`). Without
+    `train_policy` the head alone moves."""
+    value_coefficient: PositiveFloat = 0.5
+    """Weight of the value's loss beside the policy's, if both are trained in one network."""
 
     ratio: Literal["ppo", "cispo"] = "ppo"
     """The surrogate of the ratio objectives: PPO's clipped one, or CISPO's (arXiv 2506.13585), under which every
@@ -89,15 +95,15 @@ class LearningConfig(Section):
     """Cross-entropy, or squared error, of the value to its target."""
 
     policy_learning_rate: PositiveFloat = 3e-4
-    """AdamW's learning rate of the policy."""
+    """AdamW's learning rate of the policy, its trunk included."""
     value_learning_rate: PositiveFloat = 3e-4
-    """AdamW's learning rate of the value model."""
+    """AdamW's learning rate of the value model, or of the value head."""
     weight_decay: NonNegativeFloat = 0.0
     """AdamW's weight decay."""
     adam_beta2: float = Field(default=0.99, gt=0, lt=1)
     """AdamW's β₂; β₁ is 0.9."""
     max_grad_norm: PositiveFloat = 1.0
-    """Norm above which a gradient is scaled down to it."""
+    """Norm above which a gradient is scaled down to it; those of trunk and value head apart."""
     warmup_steps: NonNegativeInt = 10
     """Optimizer steps of the whole run over which the learning rate rises."""
     steps_per_round: PositiveInt = 40

@@ -1,4 +1,4 @@
-"""Train policy and value model on a round of labelled trees.
+"""Train policy and value on a round of labelled trees: two models, or one with a value head on its trunk.
 
 A round is a function of the weights, the optimizers, the trees in their order, and the seed: on a CPU with the same
 number of threads it gives the same weights bit for bit, and so does a learner that was saved and resumed in between.
@@ -21,23 +21,27 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ramify_trainer.learning import checkpoint, metrics
-from ramify_trainer.learning.batches import Batch, plan
+from ramify_trainer.learning.batches import Places, plan
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.export import export
 from ramify_trainer.learning.labels import LabelledTree, policy_refusal
 from ramify_trainer.learning.losses import Loss, imitation_loss, policy_loss, token_logprobs, value_loss
 from ramify_trainer.learning.metrics import RoundMetrics
 from ramify_trainer.learning.networks import (
+    Network,
     Reader,
     base_weights,
+    head_weights,
     load_policy,
+    load_trunk,
     load_value,
     merged_weights,
 )
 from ramify_trainer.learning.packing import Piece
 from ramify_trainer.learning.packing_probe import longest_path, policy_fault, value_fault
-from ramify_trainer.learning.pieces import policy_pieces, value_pieces
-from ramify_trainer.learning.trainee import LossOf, Trainee
+from ramify_trainer.learning.pieces import packed_trees, policy_lessons, value_lessons, with_reference
+from ramify_trainer.learning.trainee import LossOf, Sums, Trainee
+from ramify_trainer.learning.value_head import HEAD, write_head
 
 __all__ = ["Learner", "torch_settings"]
 
@@ -48,7 +52,7 @@ Progress = Callable[[int, int], None]
 
 
 class Learner:
-    """Policy and value model in training. See `start` and `resume`."""
+    """Policy and value in training. See `start` and `resume`."""
 
     def __init__(
         self,
@@ -70,12 +74,12 @@ class Learner:
         if self._accelerator.trackers == [] and config.tracker_folder and config.tracker != "none":
             self._accelerator.init_trackers("ramify")
         torch.manual_seed(facts.seed)
-        self._policy = Trainee(
-            load_policy(policy, config), config, config.policy_learning_rate, self._accelerator
-        )
-        self._value = Trainee(
-            load_value(value, config), config, config.value_learning_rate, self._accelerator
-        )
+        self._trainees = {
+            name: Trainee(network, config, self._accelerator)
+            for name, network in _networks(policy, value, config).items()
+        }
+        self._policy = self._trainees["policy"]
+        self._value = self._trainees.get("value", self._policy)
 
     @classmethod
     def start(
@@ -88,7 +92,8 @@ class Learner:
         calibration: tuple[float, float] = (1.0, 0.0),
         seed: int,
     ) -> Learner:
-        """Return a learner at step 0, from Hugging Face directories with safetensors.
+        """Return a learner at step 0, from the directories `policy` and `value` of a release: Hugging Face ones with
+        safetensors, but for a `value` that holds a head on the policy's trunk.
 
         `reference` is the policy that `kl_beta` holds to; `calibration` the served value's a and b."""
         return cls(config, policy, value, reference, checkpoint.LearnerState(0, seed, calibration))
@@ -100,7 +105,7 @@ class Learner:
         folder = checkpoint.settled(folder)
         facts, state = checkpoint.read_facts(folder), checkpoint.read_state(folder)
         learner = cls(config, folder / "policy", folder / "value", reference, facts)
-        for name, trainee in learner._trainees().items():
+        for name, trainee in learner._trainees.items():
             own = {k.removeprefix(f"{name}/"): v for k, v in state.items() if k.startswith(f"{name}/")}
             adapters = {k.removeprefix("weight/"): v for k, v in own.items() if k.startswith("weight/")}
             trainee.load(adapters)
@@ -123,11 +128,6 @@ class Learner:
         """The Hugging Face causal language model in training."""
         return self._policy.network.model
 
-    @property
-    def value(self) -> Any:
-        """The Hugging Face sequence classifier in training."""
-        return self._value.network.model
-
     def round(
         self, trees: Sequence[LabelledTree], *, seed: int, progress: Progress | None = None
     ) -> RoundMetrics:
@@ -142,22 +142,17 @@ class Learner:
                 reason for tree in trees if (reason := policy_refusal(tree, self.config)) is not None
             )
             self._settle_packing(longest_path(trees))
-            # Trees become sequences with targets. The reference's log-probs and, for `path_ppo`, the value model's
-            # estimates are taken here, before the first step changes anything.
-            policy = self._policy_pieces(trees) if self.config.train_policy else []
-            value = value_pieces(trees, self.config, self._value) if self.config.train_value else []
-            jobs = {
-                "policy": (self._policy, policy, self._policy_loss),
-                "value": (self._value, value, self._value_loss),
-            }
-            sums, norms, steps = self._steps(jobs, seed, progress)
+            # Trees become sequences with targets. The reference's log-probs and, for `path_ppo`, the values of states
+            # are taken here, before the first step changes anything.
+            pieces = self._pieces(trees)
+            sums, norms, steps = self._steps(pieces, seed, progress)
             result = RoundMetrics(
                 trees=len(trees),
                 steps=steps,
                 seconds=time.perf_counter() - began,
                 staleness=float(np.mean([t.staleness for t in trees])) if trees else 0.0,
                 masked_share=float(np.mean([not t.outcomes for t in trees])) if trees else 0.0,
-                packed=float(self._policy.packs and self._value.packs),
+                packed=float(all(trainee.packs for trainee in self._trainees.values())),
                 refused=dict(sorted(refused.items())),
                 policy=self._figures(sums["policy"], norms["policy"], metrics.policy_figures),
                 value=self._figures(sums["value"], norms["value"], metrics.value_figures),
@@ -169,26 +164,32 @@ class Learner:
     def save(self, folder: Path) -> None:
         """Write everything that `resume` needs as `folder`, in place of what is there, all or nothing."""
         state: dict[str, Tensor] = {"random/cpu": torch.get_rng_state()}
-        models = {}
-        for name, trainee in self._trainees().items():
+        models: dict[str, tuple[Any, dict[str, Tensor], Path]] = {}
+        head: dict[str, Tensor] = {}
+        for name, trainee in self._trainees.items():
             weights = trainee.weights()
             own = base_weights(trainee.network, weights)
             models[name] = (trainee.network.model, own, self._sources[name])
+            head |= head_weights(weights)
             state |= {f"{name}/{key}": value for key, value in trainee.state().items()}
             state |= {f"{name}/weight/{key}": w for key, w in weights.items() if ".lora_" in key}
         if self._accelerator.is_main_process:
-            checkpoint.write(folder, self._facts, models, state)
+            checkpoint.write(folder, self._facts, models, head, state)
         self._accelerator.wait_for_everyone()
 
     def export(self, folder: Path, like: Path) -> None:
-        """Write both models, adapters merged, as `policy` and `value` in `folder`. They hold the tensors that the
-        directories of these names in `like` hold, numbers of their types, and every other file as it is there.
+        """Write policy and value, adapters merged, as `policy` and `value` in `folder`. They hold the tensors that the
+        directories of these names in `like` hold, numbers of their types, and every other file as it is there; a value
+        head is written in float32.
 
         Raises `FileExistsError`, and `ValueError` if a weight is not finite or has no place."""
-        for name, trainee in self._trainees().items():
-            weights = merged_weights(trainee.network, trainee.weights())
+        for name, trainee in self._trainees.items():
+            weights = trainee.weights()
+            merged, head = merged_weights(trainee.network, weights), head_weights(weights)
             if self._accelerator.is_main_process:
-                export(trainee.network.model, weights, like / name, folder / name)
+                export(trainee.network.model, merged, like / name, folder / name)
+                if head:
+                    write_head(folder / "value", head)
         self._accelerator.wait_for_everyone()
 
     def close(self) -> None:
@@ -196,27 +197,40 @@ class Learner:
         for tracker in self._accelerator.trackers:
             tracker.finish()
 
-    def _trainees(self) -> dict[str, Trainee]:
-        return {"policy": self._policy, "value": self._value}
+    def _pieces(self, trees: Sequence[LabelledTree]) -> dict[str, list[Piece]]:
+        """Return what each trainee learns from, by its name."""
+        c = self.config
+        policy = policy_lessons(trees, c, self._value, self.calibration) if c.train_policy else None
+        value = value_lessons(trees, c) if c.train_value else None
+        pieces = {}
+        for name, trainee in self._trainees.items():
+            outputs = trainee.network.outputs
+            pieces[name] = packed_trees(
+                trees, trainee, policy if "policy" in outputs else None, value if "value" in outputs else None
+            )
+        if policy is not None and (reference := self._reference_policy()) is not None:
+            pieces["policy"] = with_reference(pieces["policy"], reference)
+        return pieces
 
     def _steps(
-        self,
-        jobs: Mapping[str, tuple[Trainee, list[Piece], LossOf]],
-        seed: int,
-        progress: Progress | None,
-    ) -> tuple[dict[str, list[dict[str, Tensor]]], dict[str, list[float]], int]:
-        """Step i trains each network on its own i-th batch."""
-        plans = {name: self._plan(pieces, seed) for name, (_, pieces, _) in jobs.items()}
+        self, pieces: Mapping[str, list[Piece]], seed: int, progress: Progress | None
+    ) -> tuple[dict[str, list[Sums]], dict[str, list[float]], int]:
+        """Step i trains each network on its own i-th batch. Return the sums of each loss and the norms of its
+        gradients, step by step, and the number of steps."""
+        losses: dict[str, LossOf] = {"policy": self._policy_loss, "value": self._value_loss}
+        plans = {name: self._plan(own, seed) for name, own in pieces.items()}
         total = max((len(p) for p in plans.values()), default=0)
-        sums: dict[str, list[dict[str, Tensor]]] = {name: [] for name in jobs}
-        norms: dict[str, list[float]] = {name: [] for name in jobs}
+        sums: dict[str, list[Sums]] = {output: [] for output in losses}
+        norms: dict[str, list[float]] = {output: [] for output in losses}
         for i in range(total):
-            for name, (trainee, pieces, loss_of) in jobs.items():
+            for name, trainee in self._trainees.items():
                 if i < len(plans[name]):
-                    chosen = [pieces[k] for k in plans[name][i]]
-                    step_sums, norm = trainee.step(chosen, loss_of, self.steps)
-                    sums[name].append(step_sums)
-                    norms[name].append(norm)
+                    chosen = [pieces[name][k] for k in plans[name][i]]
+                    asked = {output: losses[output] for output in chosen[0].readings}
+                    found, lengths = trainee.step(chosen, asked, self.steps)
+                    for output, one in found.items():
+                        sums[output].append(one)
+                        norms[output].append(lengths[output])
             self._facts = replace(self._facts, steps=self.steps + 1)
             if progress:
                 progress(i + 1, total)
@@ -230,8 +244,8 @@ class Learner:
         """Decide, on the round's longest path, which of the networks read packed trees and which read their paths."""
         if len(path) < 2:
             return
-        faults = {"policy": policy_fault, "value": value_fault}
-        for name, trainee in self._trainees().items():
+        faults = {"policy": policy_fault, "value": value_fault}  # a head sees what its trunk's policy sees
+        for name, trainee in self._trainees.items():
             fault = faults[name](trainee, path)
             trainee.packs = fault is None
             if fault is not None:
@@ -242,36 +256,46 @@ class Learner:
                     fault,
                 )
 
-    def _policy_pieces(self, trees: Sequence[LabelledTree]) -> list[Piece]:
+    def _reference_policy(self) -> Reader | None:
         if self._reference is None and self.config.kl_beta:
             network = load_policy(self._reference_path, self.config, trained=False)
             self._reference = Reader(network, self.config, self._accelerator)
         if self._reference is not None:
             self._reference.packs = self._policy.packs
-        return policy_pieces(trees, self.config, self._policy, self._value, self.calibration, self._reference)
+        return self._reference
 
-    def _policy_loss(self, logits: Tensor, batch: Batch) -> Loss:
+    def _policy_loss(self, logits: Tensor, places: Places) -> Loss:
+        columns = places.columns
         logprobs, entropy = token_logprobs(
-            logits, batch.labels, batch.columns["temperature"], self.config.entropy > 0
+            logits, places.labels, columns["temperature"], self.config.entropy > 0
         )
         loss_of = policy_loss if self.config.needs_ratio else imitation_loss
-        return loss_of(logprobs, entropy, batch.columns.get("reference"), batch.columns, self.config)
+        return loss_of(logprobs, entropy, columns.get("reference"), columns, self.config)
 
-    def _value_loss(self, logits: Tensor, batch: Batch) -> Loss:
+    def _value_loss(self, logits: Tensor, places: Places) -> Loss:
         a, b = self.calibration
-        return value_loss(a * logits + b, batch.columns, self.config.value_loss)
+        loss = value_loss(a * logits + b, places.columns, self.config.value_loss)
+        alone = self._value is not self._policy
+        return loss if alone else replace(loss, total=self.config.value_coefficient * loss.total)
 
     def _figures(
         self,
-        sums: Sequence[dict[str, Tensor]],
+        sums: Sequence[Sums],
         norms: list[float],
         figures: Callable[[Mapping[str, Tensor], list[float]], dict[str, float]],
     ) -> dict[str, float]:
-        """Return a network's figures over the steps of a round and over all processes."""
+        """Return a loss's figures over the steps of a round and over all processes; none if nothing had a weight."""
         if not sums:
             return {}
-        whole = metrics.merged(sums)
-        return figures({name: self._accelerator.reduce(x, "sum") for name, x in whole.items()}, norms)
+        whole = {name: self._accelerator.reduce(x, "sum") for name, x in metrics.merged(sums).items()}
+        return figures(whole, norms) if whole["weight"] else {}
+
+
+def _networks(policy: Path, value: Path, config: LearningConfig) -> dict[str, Network]:
+    """Return the networks that a release's directories make: two models, or one with a value head on its trunk."""
+    if (value / HEAD).is_file():
+        return {"policy": load_trunk(policy, value / HEAD, config)}
+    return {"policy": load_policy(policy, config), "value": load_value(value, config)}
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""Policy and value model of any Hugging Face directory: loaded, and read at chosen places.
+"""Policy and value of any Hugging Face directory: loaded, and read at chosen places.
 
-Both are wrapped in a module whose one forward pass takes packed rows, so that data parallelism and sharding see every
-call. Dropout is off. Weights are held in float32, whatever the directory holds.
+The value is a model of its own, or a linear head on the policy's trunk. Each network is wrapped in a module whose one
+forward pass takes packed rows, so that data parallelism and sharding see every call. Dropout is off. Weights are held
+in float32, whatever the directory holds.
 """
 
 from __future__ import annotations
@@ -21,17 +22,32 @@ from torch.func import functional_call
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.pytorch_utils import Conv1D
 
-from ramify_trainer.learning.batches import Batch, collate
+from ramify_trainer.learning.batches import Batch, Places, collate
 from ramify_trainer.learning.config import LearningConfig, LoraConfig
 from ramify_trainer.learning.packing import Piece
+from ramify_trainer.learning.value_head import HEAD, closing_of, read_head
 
 
 class Network(nn.Module):
     """A Hugging Face model, read at chosen places of packed rows."""
 
+    outputs: tuple[str, ...]
+    """What can be read: `policy`, `value`, or both."""
+    closing: frozenset[int] = frozenset()
+    """Tokens before which a value is read, and not after them (see `packing.value_place`)."""
+
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+
+    def trained_as(self, parameter: str) -> str:
+        """Return the output whose learning rate a parameter has."""
+        return self.outputs[0]
+
+    def judged(self, tokens: Tensor, at: Tensor) -> Tensor:
+        """Return the value's logits [k] at places of the flattened rows [R, L], each of which is one path."""
+        logits: Tensor = self(tokens, tokens, None, {"value": at})["value"]
+        return logits
 
     def _layers(self, positions: Tensor, mask: Tensor | None) -> dict[str, Any]:
         """Return the model's arguments beside the tokens. With rows of single paths there are none: the model does as
@@ -59,11 +75,57 @@ N = TypeVar("N", bound=Network)
 class PolicyNetwork(Network):
     """A causal language model."""
 
-    def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, at: Tensor) -> Tensor:
-        """Logits [k, V] that follow the places `at` [k] of the flattened rows [R, L]."""
+    outputs: tuple[str, ...] = ("policy",)
+
+    def forward(
+        self, tokens: Tensor, positions: Tensor, mask: Tensor | None, at: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return as `policy` the logits [k, V] that follow the places `at` [k] of the flattened rows [R, L]."""
         out = self.model(input_ids=tokens, **self._layers(positions, mask))
-        logits: Tensor = out.logits.flatten(0, 1)[at]
-        return logits
+        return {"policy": out.logits.flatten(0, 1)[at["policy"]]}
+
+
+class TrunkNetwork(PolicyNetwork):
+    """A causal language model with a linear value head on its trunk, which reads what `lm_head` reads."""
+
+    outputs = ("policy", "value")
+
+    detached: bool = False
+    """True: the value's gradient ends at the head."""
+
+    def __init__(self, model: Any, head: nn.Linear, closing: frozenset[int]) -> None:
+        super().__init__(model)
+        self.head, self.closing = head, closing
+
+    def trained_as(self, parameter: str) -> str:
+        return "value" if parameter.startswith("head.") else "policy"
+
+    def forward(
+        self, tokens: Tensor, positions: Tensor, mask: Tensor | None, at: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return what `at` asks for, in one pass: `policy` as above, and as `value` the logit [k] of the sequence that
+        ends at each place, calibration left out."""
+        if "policy" not in at:
+            out = self.model.base_model(input_ids=tokens, **self._layers(positions, mask))
+            return {"value": self._judged(out.last_hidden_state, at["value"])}
+        states: list[Tensor] = []
+        hook = self.model.base_model.register_forward_hook(
+            lambda _module, _inputs, out: states.append(out.last_hidden_state)
+        )
+        try:
+            outputs = super().forward(tokens, positions, mask, at)
+        finally:
+            hook.remove()
+        return {**outputs, "value": self._judged(states[-1], at["value"])} if "value" in at else outputs
+
+    def _judged(self, hidden: Tensor, at: Tensor) -> Tensor:
+        """Return the logits [k] of places of the hidden states [R, L, H], in float32, as the server's engine does."""
+        states = hidden.flatten(0, 1)[at]
+        if self.detached:
+            states = states.detach()
+        with torch.autocast(states.device.type, enabled=False):
+            logits: Tensor = self.head(states.float())
+        return logits[:, 0]
 
 
 class ValueNetwork(Network):
@@ -72,35 +134,69 @@ class ValueNetwork(Network):
     A classifier's head is linear in the hidden state of the last token, so that one pass gives the logit at the end of
     every step: the trunk is causal."""
 
-    def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, at: Tensor) -> Tensor:
-        """Calibration left out, the logit [k] of the sequence that ends at each place."""
+    outputs = ("value",)
+
+    def forward(
+        self, tokens: Tensor, positions: Tensor, mask: Tensor | None, at: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return as `value` the logit [k] of the sequence that ends at each place, calibration left out."""
         out = self.model.base_model(input_ids=tokens, **self._layers(positions, mask))
-        logits: Tensor = self.model.score(out.last_hidden_state.flatten(0, 1)[at])
-        return logits[:, 0].float()
+        logits: Tensor = self.model.score(out.last_hidden_state.flatten(0, 1)[at["value"]])
+        return {"value": logits[:, 0].float()}
 
 
 def load_policy(folder: Path, config: LearningConfig, *, trained: bool = True) -> PolicyNetwork:
     """Return the causal language model in `folder`, in float32 and without dropout; with adapters if so configured."""
-    model = AutoModelForCausalLM.from_pretrained(folder, **_options(config))
+    model = AutoModelForCausalLM.from_pretrained(folder, **_options(config.attention))
     return _finish(PolicyNetwork(model), config.lora if trained else None, trained)
 
 
 def load_value(folder: Path, config: LearningConfig, *, trained: bool = True) -> ValueNetwork:
     """Return the classifier in `folder`. Raises `ValueError` if it has more than one label, or no head on a trunk."""
-    model = AutoModelForSequenceClassification.from_pretrained(folder, **_options(config))
+    return _finish(_classifier(folder, config.attention), config.lora if trained else None, trained)
+
+
+def load_trunk(policy: Path, head: Path, config: LearningConfig) -> TrunkNetwork:
+    """Return the causal language model in `policy` with the value head in the file `head`. If the configuration trains
+    only one of policy and value, what the other alone would move is frozen."""
+    network = _finish(_with_head(policy, head, config.attention), config.lora, trained=True)
+    network.detached = config.value_gradient == "head"
+    # Data parallelism waits for the gradient of everything that is not frozen.
+    if config.train_policy != config.train_value:
+        (network.head if config.train_policy else network.model).requires_grad_(False)
+    return network
+
+
+def load_judge(policy: Path, value: Path) -> Network:
+    """Return what judges for a release or candidate of these directories, only to be read: the classifier in `value`,
+    or the policy if `value` holds a head on its trunk."""
+    trunk = (value / HEAD).is_file()
+    judge = _with_head(policy, value / HEAD, None) if trunk else _classifier(value, None)
+    return _finish(judge, None, trained=False)
+
+
+def _classifier(folder: Path, attention: str | None) -> ValueNetwork:
+    model = AutoModelForSequenceClassification.from_pretrained(folder, **_options(attention))
     if model.config.num_labels != 1:
         raise ValueError(f"{folder}: a value model has 1 label, not {model.config.num_labels}")
     if not isinstance(getattr(model, "score", None), nn.Module):
         raise ValueError(
             f"{folder}: {type(model).__name__} has no `score` head on a causal trunk, so it cannot be read"
         )
-    return _finish(ValueNetwork(model), config.lora if trained else None, trained)
+    return ValueNetwork(model)
 
 
-def _options(config: LearningConfig) -> dict[str, Any]:
+def _with_head(policy: Path, head: Path, attention: str | None) -> TrunkNetwork:
+    model = AutoModelForCausalLM.from_pretrained(policy, **_options(attention))
+    size = model.config.get_text_config().hidden_size
+    return TrunkNetwork(model, read_head(head, size), closing_of(policy))
+
+
+def _options(attention: str | None) -> dict[str, Any]:
+    """Return what a model is loaded with. attention: None leaves the choice to transformers."""
     return {
         "dtype": torch.float32,
-        "attn_implementation": config.attention,
+        "attn_implementation": attention,
         "local_files_only": True,
         "use_safetensors": True,
     }
@@ -136,8 +232,8 @@ def _add_adapters(network: Network, lora: LoraConfig) -> None:
 
 
 def merged_weights(network: Network, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the model's own weights by its own names, with what adapters learned added in. `weights` are the
-    network's, whole and on the CPU. The network is left as it is."""
+    """Return the model's own weights by its own names, with what adapters learned added in; a head is no part of it.
+    `weights` are the network's, whole and on the CPU. The network is left as it is."""
     learned = _learned(network, weights)
     return {
         name: weight + learned[name].to(weight) if name in learned else weight
@@ -147,7 +243,18 @@ def merged_weights(network: Network, weights: Mapping[str, Tensor]) -> dict[str,
 
 def base_weights(network: Network, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the same without what the adapters learned."""
-    return {_own_name(name): weight for name, weight in weights.items() if ".lora_" not in name}
+    return {
+        _own_name(name): weight
+        for name, weight in weights.items()
+        if name.startswith("model.") and ".lora_" not in name
+    }
+
+
+def head_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of a value head on the trunk, `weight` and `bias`; none if the network has no such head."""
+    return {
+        name.removeprefix("head."): weight for name, weight in weights.items() if name.startswith("head.")
+    }
 
 
 def _own_name(name: str) -> str:
@@ -206,26 +313,26 @@ class Reader:
         """Tokens of one packed piece; None: each path is a piece."""
         return self.config.max_pack_tokens if self.packs else None
 
-    def read(self, batch: Batch) -> Tensor:
-        """Return the network's output at the places of a batch."""
+    def read(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the network's outputs at the places of a batch."""
         device = self.accelerator.device
         half = self.config.precision == "bf16"
         batch = batch.to(device)
         with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
-            output: Tensor = self.wrapped(batch.tokens, batch.positions, batch.mask, batch.at)
-        return output
+            outputs: dict[str, Tensor] = self.wrapped(batch.tokens, batch.positions, batch.mask, batch.at)
+        return outputs
 
     @torch.no_grad()
-    def outputs(
-        self, pieces: Sequence[Piece], of: Callable[[Tensor, Batch], Tensor]
+    def numbers(
+        self, pieces: Sequence[Piece], output: str, of: Callable[[Tensor, Places], Tensor]
     ) -> list[NDArray[np.float32]]:
-        """Return `of` the network's output at each piece's places, in their order: [k] numbers a piece."""
-        outputs: list[NDArray[np.float32]] = []
+        """Return `of` an output of the network at each piece's places, in their order: [k] numbers a piece."""
+        numbers: list[NDArray[np.float32]] = []
         for group in _groups(pieces, self.config.tokens_per_batch):
             batch = collate(group, self.packs).to(self.accelerator.device)
-            numbers = of(self.read(batch), batch).float().cpu().numpy()
-            outputs += np.split(numbers, np.cumsum([len(p.at) for p in group])[:-1])
-        return outputs
+            together = of(self.read(batch)[output], batch.readings[output]).float().cpu().numpy()
+            numbers += np.split(together, np.cumsum([len(p.readings[output].at) for p in group])[:-1])
+        return numbers
 
 
 def _groups(pieces: Sequence[Piece], tokens: int) -> list[list[Piece]]:

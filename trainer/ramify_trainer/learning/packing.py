@@ -11,7 +11,7 @@ limit a piece is one whole path, and each node counts on the first path that lea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,16 +20,30 @@ from numpy.typing import NDArray
 from ramify.search.tree import Node, Tree
 from ramify_trainer.learning.targets import PolicyTargets
 
-__all__ = ["Piece", "ints", "pack_policy", "pack_values"]
+__all__ = ["Piece", "Reading", "ValueTargets", "ints", "pack", "value_place"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 ints = np.int64
+ValueTargets = Mapping[int, tuple[float, float]]
+"""Target in [0, 1] and weight by node id."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """Places at which one output of a network is read, k of them, and what is learned there."""
+
+    at: Ints
+    """[k], places in the tokens: the token before the one that is judged (policy), `value_place` (value)."""
+    labels: Ints
+    """[k], the token that follows (policy); the node's id (value)."""
+    columns: Mapping[str, Floats]
+    """[k] each: `weight`, and the objective's own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """Nodes of one tree, packed. T tokens, n nodes, k places at which the network's output is read."""
+    """Nodes of one tree, packed. T tokens, n nodes."""
 
     tokens: Ints
     """[T]"""
@@ -39,12 +53,8 @@ class Piece:
     """[T], the node that each token belongs to, as a row of `sees`; not falling."""
     sees: NDArray[np.bool_]
     """[n, n], whether a node (row) has another (column) as ancestor, or is it."""
-    at: Ints
-    """[k], places in `tokens`: the token before the one that is judged (policy), the last of a step (value)."""
-    labels: Ints
-    """[k], the token that follows (policy); the node's id (value)."""
-    columns: Mapping[str, Floats]
-    """[k] each: `weight`, and the objective's own."""
+    readings: Mapping[str, Reading]
+    """By output: `policy`, `value`, or both."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -64,27 +74,48 @@ class _Layout:
     """Ids of those that count in this piece; the others are context."""
 
 
-def pack_policy(tree: Tree, targets: PolicyTargets, limit: int | None) -> list[Piece]:
-    """Return pieces of at most `limit` tokens if single paths allow it, read before every token of a node with a
-    weight. limit: None makes each path a piece of its own.
+def pack(
+    tree: Tree,
+    limit: int | None,
+    *,
+    policy: PolicyTargets | None = None,
+    value: ValueTargets | None = None,
+    closing: Set[int] = frozenset(),
+) -> list[Piece]:
+    """Return pieces of at most `limit` tokens if single paths allow it. limit: None makes each path a piece of its own.
 
-    Columns: `weight`, `advantage` (1 if imitated), `logprob` (μ's, logged), `temperature`."""
-    return [_policy_piece(tree, layout, targets) for layout in _layouts(tree, targets.weights, limit)]
+    policy: reads `policy` before every token of a node with a weight. Columns: `weight`, `advantage` (1 if imitated),
+    `logprob` (μ's, logged), `temperature`. value: reads `value` where every node with a target is judged, which depends
+    on the tokens that are `closing` (see `value_place`). Columns: `weight`, `target`, `end` (1 at the ends of answers,
+    else 0)."""
+    taught = {*(policy.weights if policy else ()), *(value or ())}
+    pieces = []
+    for layout in _layouts(tree, taught, limit):
+        packed = _pack(tree, layout)
+        readings = {}
+        if policy is not None:
+            readings["policy"] = _policy_reading(packed, tree, layout, policy)
+        if value is not None:
+            readings["value"] = _value_reading(packed, layout, value, closing)
+        pieces.append(Piece(packed.tokens, packed.positions, packed.owner, packed.sees, readings))
+    return pieces
 
 
-def pack_values(tree: Tree, targets: Mapping[int, tuple[float, float]], limit: int | None) -> list[Piece]:
-    """Return the same, read at the last token of every node with a target. Columns: `weight`, `target`, `end` (1 at
-    the ends of answers, else 0)."""
-    return [_value_piece(tree, layout, targets) for layout in _layouts(tree, targets, limit)]
+def value_place(tokens: Sequence[int] | Ints, last: int, before: int, closing: Set[int]) -> int:
+    """Return the place at which a sequence is judged whose last token is at `last`, and the one before it at `before`.
+
+    The first, unless it only closes what was written: then the second, as the server's engine has it. closing: such
+    tokens (`ramify.tokens.closing_tokens`) if a head on the policy's trunk judges; none if a value model does."""
+    return before if int(tokens[last]) in closing else last
 
 
-def _layouts(tree: Tree, taught: Mapping[int, object], limit: int | None) -> Iterator[_Layout]:
+def _layouts(tree: Tree, taught: Set[int], limit: int | None) -> Iterator[_Layout]:
     """Split the nodes that matter (those taught, and what is above them) into pieces."""
     needed = _needed(tree, taught)
     return _paths(tree, taught, needed) if limit is None else _packs(tree, taught, needed, limit)
 
 
-def _paths(tree: Tree, taught: Mapping[int, object], needed: set[int]) -> Iterator[_Layout]:
+def _paths(tree: Tree, taught: Set[int], needed: set[int]) -> Iterator[_Layout]:
     """Yield every path to a last needed node."""
     left = set(taught)
     for node in _depth_first(tree, needed):
@@ -94,7 +125,7 @@ def _paths(tree: Tree, taught: Mapping[int, object], needed: set[int]) -> Iterat
             left.difference_update(n.id for n in path)
 
 
-def _packs(tree: Tree, taught: Mapping[int, object], needed: set[int], limit: int) -> Iterator[_Layout]:
+def _packs(tree: Tree, taught: Set[int], needed: set[int], limit: int) -> Iterator[_Layout]:
     """Yield pieces of at most `limit` tokens."""
     nodes: dict[int, Node] = {}
     mine: set[int] = set()
@@ -112,7 +143,7 @@ def _packs(tree: Tree, taught: Mapping[int, object], needed: set[int], limit: in
         yield _Layout(list(nodes.values()), frozenset(mine))
 
 
-def _needed(tree: Tree, taught: Mapping[int, object]) -> set[int]:
+def _needed(tree: Tree, taught: Set[int]) -> set[int]:
     needed: set[int] = set()
     for i in taught:
         at: int | None = i
@@ -143,8 +174,8 @@ class _PackedTree:
     sees: NDArray[np.bool_]
     starts: Sequence[int]
     """Places at which each node's tokens begin."""
-    lasts: Sequence[int]
-    """Place of the last token at or above each node."""
+    lasts: Sequence[tuple[int, int]]
+    """Places of the last token at or above each node, and of the one before it (its own if there is none)."""
 
 
 def _pack(tree: Tree, layout: _Layout) -> _PackedTree:
@@ -153,7 +184,7 @@ def _pack(tree: Tree, layout: _Layout) -> _PackedTree:
     row = {node.id: i for i, node in enumerate(layout.nodes)}
     sees = np.eye(len(layout.nodes), dtype=np.bool_)
     starts: list[int] = []
-    lasts: list[int] = []
+    lasts: list[tuple[int, int]] = []
     positions, at = [], 0
     lengths = [len(_tokens(tree, node)) for node in layout.nodes]
     for i, (node, length) in enumerate(zip(layout.nodes, lengths, strict=True)):
@@ -164,23 +195,28 @@ def _pack(tree: Tree, layout: _Layout) -> _PackedTree:
         begin = 0 if above is None else len(tree.prompt_tokens) + node.length - length
         positions.append(np.arange(begin, begin + length))
         at += length
-        lasts.append(at - 1 if length or above is None else lasts[above])
+        last = (0, 0) if above is None else lasts[above]
+        for place in range(at - min(length, 2), at):
+            last = place, last[0]
+        lasts.append(last)
     tokens = np.fromiter((t for node in layout.nodes for t in _tokens(tree, node)), dtype=ints, count=at)
     owner = np.repeat(np.arange(len(layout.nodes)), lengths)
-    return _PackedTree(tokens, np.concatenate(positions), owner, sees, starts, lasts)
+    return _PackedTree(
+        tokens, np.concatenate(positions).astype(ints), owner.astype(ints), sees, starts, lasts
+    )
 
 
-def _policy_piece(tree: Tree, layout: _Layout, targets: PolicyTargets) -> Piece:
-    packed = _pack(tree, layout)
+def _policy_reading(packed: _PackedTree, tree: Tree, layout: _Layout, targets: PolicyTargets) -> Reading:
     row = {node.id: i for i, node in enumerate(layout.nodes)}
-    taught = [node for node in layout.nodes if node.id in layout.taught and node.tokens]
+    mine = layout.taught & targets.weights.keys()
+    taught = [node for node in layout.nodes if node.id in mine and node.tokens]
     lengths = [len(node.tokens) for node in taught]
     places = []
     for node in taught:
         assert node.parent is not None
         start = packed.starts[row[node.id]]
         places.append(np.arange(start - 1, start - 1 + len(node.tokens)))
-        places[-1][0] = packed.lasts[row[node.parent]]
+        places[-1][0] = packed.lasts[row[node.parent]][0]
     columns = {
         "weight": np.repeat([targets.weights[n.id] for n in taught], lengths),
         "advantage": np.repeat([targets.advantages.get(n.id, 1.0) for n in taught], lengths),
@@ -189,28 +225,20 @@ def _policy_piece(tree: Tree, layout: _Layout, targets: PolicyTargets) -> Piece:
     }
     labels = np.fromiter((t for n in taught for t in n.tokens), dtype=ints, count=sum(lengths))
     at = np.concatenate(places) if places else np.empty(0, dtype=ints)
-    return _piece(packed, at, labels, columns)
+    return _reading(at, labels, columns)
 
 
-def _value_piece(tree: Tree, layout: _Layout, targets: Mapping[int, tuple[float, float]]) -> Piece:
-    packed = _pack(tree, layout)
-    taught = [(i, node) for i, node in enumerate(layout.nodes) if node.id in layout.taught]
+def _value_reading(packed: _PackedTree, layout: _Layout, targets: ValueTargets, closing: Set[int]) -> Reading:
+    mine = layout.taught & targets.keys()
+    taught = [(i, node) for i, node in enumerate(layout.nodes) if node.id in mine]
     columns = {
         "weight": np.asarray([targets[node.id][1] for _, node in taught]),
         "target": np.asarray([targets[node.id][0] for _, node in taught]),
         "end": np.asarray([float(node.terminal is not None) for _, node in taught]),
     }
-    at = np.asarray([packed.lasts[i] for i, _ in taught], dtype=ints)
-    return _piece(packed, at, np.asarray([node.id for _, node in taught], dtype=ints), columns)
+    at = np.asarray([value_place(packed.tokens, *packed.lasts[i], closing) for i, _ in taught], dtype=ints)
+    return _reading(at, np.asarray([node.id for _, node in taught], dtype=ints), columns)
 
 
-def _piece(packed: _PackedTree, at: Ints, labels: Ints, columns: Mapping[str, NDArray[np.generic]]) -> Piece:
-    return Piece(
-        packed.tokens,
-        packed.positions.astype(ints),
-        packed.owner.astype(ints),
-        packed.sees,
-        at,
-        labels,
-        {name: column.astype(np.float32) for name, column in columns.items()},
-    )
+def _reading(at: Ints, labels: Ints, columns: Mapping[str, NDArray[np.generic]]) -> Reading:
+    return Reading(at, labels, {name: column.astype(np.float32) for name, column in columns.items()})

@@ -19,11 +19,11 @@ from torch import Tensor
 from ramify.search.params import search_params
 from ramify.search.records import Sampling
 from ramify.search.tree import Node, Tree
-from ramify_trainer.learning.batches import Batch, collate
+from ramify_trainer.learning.batches import Places, collate
 from ramify_trainer.learning.labels import LabelledTree
 from ramify_trainer.learning.losses import token_logprobs
 from ramify_trainer.learning.networks import Reader
-from ramify_trainer.learning.packing import Piece, pack_policy, pack_values
+from ramify_trainer.learning.packing import Piece, pack
 from ramify_trainer.learning.targets import PolicyTargets
 
 __all__ = ["longest_path", "policy_fault", "value_fault"]
@@ -53,13 +53,13 @@ def policy_fault(policy: Reader, path: Sequence[int]) -> str | None:
     tree = _fork(path)
     targets = PolicyTargets({node.id: 1.0 for node in tree.nodes[1:]})
 
-    def logprobs(logits: Tensor, batch: Batch) -> Tensor:
-        return token_logprobs(logits, batch.labels, batch.columns["temperature"], False)[0]
+    def logprobs(logits: Tensor, places: Places) -> Tensor:
+        return token_logprobs(logits, places.labels, places.columns["temperature"], False)[0]
 
-    readings = _compared(policy, lambda limit: pack_policy(tree, targets, limit), logprobs)
-    if isinstance(readings, str):
-        return readings
-    worst = float(np.abs(readings[0] - readings[1]).max(initial=0))
+    found = _compared(policy, "policy", lambda limit: pack(tree, limit, policy=targets), logprobs)
+    if isinstance(found, str):
+        return found
+    worst = float(np.abs(found[0] - found[1]).max(initial=0))
     return None if worst <= TOLERANCE else f"a log-probability differs by {worst:.2g}"
 
 
@@ -68,10 +68,12 @@ def value_fault(value: Reader, path: Sequence[int]) -> str | None:
     packed."""
     tree = _fork(path)
     targets = {node.id: (0.0, 1.0) for node in tree.nodes}
-    readings = _compared(value, lambda limit: pack_values(tree, targets, limit), lambda logits, _: logits)
-    if isinstance(readings, str):
-        return readings
-    worst, spread = float(np.abs(readings[0] - readings[1]).max()), float(readings[1].std())
+    found = _compared(
+        value, "value", lambda limit: pack(tree, limit, value=targets), lambda logits, _: logits
+    )
+    if isinstance(found, str):
+        return found
+    worst, spread = float(np.abs(found[0] - found[1]).max()), float(found[1].std())
     if not spread:
         return "every text has the same value, so that a difference would not show"
     return (
@@ -100,21 +102,28 @@ def _grow(tree: Tree, parent: Node, tokens: Sequence[int]) -> Node:
 
 @torch.no_grad()
 def _compared(
-    reader: Reader, pieces: Callable[[int | None], list[Piece]], of: Callable[[Tensor, Batch], Tensor]
+    reader: Reader,
+    output: str,
+    pieces: Callable[[int | None], list[Piece]],
+    of: Callable[[Tensor, Places], Tensor],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | str:
     """Return the same numbers of the packed tree and of its paths, in float32 whatever the training's precision; or why
     packing fails."""
-    apart = _numbers(reader, pieces(None), of, packed=False)
+    apart = _numbers(reader, output, pieces(None), of, packed=False)
     try:
-        return _numbers(reader, pieces(sys.maxsize), of, packed=True), apart
+        return _numbers(reader, output, pieces(sys.maxsize), of, packed=True), apart
     except Exception as error:  # what a model makes of a mask that it does not expect is its own affair
         return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 def _numbers(
-    reader: Reader, pieces: Sequence[Piece], of: Callable[[Tensor, Batch], Tensor], packed: bool
+    reader: Reader,
+    output: str,
+    pieces: Sequence[Piece],
+    of: Callable[[Tensor, Places], Tensor],
+    packed: bool,
 ) -> NDArray[np.float32]:
     batch = collate(pieces, packed).to(reader.accelerator.device)
-    output = reader.wrapped(batch.tokens, batch.positions, batch.mask, batch.at)
-    numbers: NDArray[np.float32] = of(output, batch).float().cpu().numpy()
+    outputs = reader.wrapped(batch.tokens, batch.positions, batch.mask, batch.at)
+    numbers: NDArray[np.float32] = of(outputs[output], batch.readings[output]).float().cpu().numpy()
     return numbers

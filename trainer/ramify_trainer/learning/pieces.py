@@ -1,4 +1,4 @@
-"""A round's trees as packed pieces: what policy and value model are trained on."""
+"""A round's trees as packed pieces: what policy and value are trained on."""
 
 from __future__ import annotations
 
@@ -8,70 +8,89 @@ from dataclasses import replace
 from torch import Tensor
 
 from ramify_trainer.learning.advantages import champion
-from ramify_trainer.learning.batches import Batch
+from ramify_trainer.learning.batches import Places
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import LabelledTree, policy_refusal, refusal
 from ramify_trainer.learning.losses import token_logprobs
 from ramify_trainer.learning.networks import Reader
-from ramify_trainer.learning.packing import Piece, pack_policy, pack_values
-from ramify_trainer.learning.targets import policy_targets, value_targets
+from ramify_trainer.learning.packing import Piece, ValueTargets, pack
+from ramify_trainer.learning.targets import PolicyTargets, policy_targets, value_targets
 
-__all__ = ["policy_pieces", "value_pieces"]
+__all__ = ["packed_trees", "policy_lessons", "value_lessons", "with_reference"]
 
 
-def policy_pieces(
+def policy_lessons(
+    trees: Sequence[LabelledTree], config: LearningConfig, value: Reader, calibration: tuple[float, float]
+) -> list[PolicyTargets]:
+    """Return the targets of every tree; none of those that may not serve the policy. `value` judges the champion paths
+    of `path_ppo`."""
+    fit = [policy_refusal(tree, config) is None for tree in trees]
+    values: Sequence[Mapping[int, float]] = [{}] * len(trees)
+    if config.objective == "path_ppo":
+        chosen = [champion(labelled.tree)[:-1] if ok else [] for labelled, ok in zip(trees, fit, strict=True)]
+        states = [{node.id: (0.0, 1.0) for node in path} for path in chosen]
+        values = _judged(trees, states, value, calibration)
+    known: set[tuple[int, ...]] = set()
+    return [
+        policy_targets(labelled, config, known, own) if ok else PolicyTargets({})
+        for labelled, ok, own in zip(trees, fit, values, strict=True)
+    ]
+
+
+def value_lessons(trees: Sequence[LabelledTree], config: LearningConfig) -> list[ValueTargets]:
+    """Return the targets of every tree; none of those that may not serve the value."""
+    return [
+        value_targets(labelled.tree, labelled.outcomes, config.lambda_return)
+        if refusal(labelled) is None
+        else {}
+        for labelled in trees
+    ]
+
+
+def packed_trees(
     trees: Sequence[LabelledTree],
-    config: LearningConfig,
-    policy: Reader,
+    reader: Reader,
+    policy: Sequence[PolicyTargets] | None,
+    value: Sequence[ValueTargets] | None,
+) -> list[Piece]:
+    """Return the trees as pieces for a network that is read for `policy`, for `value`, or for both at once."""
+    none = [None] * len(trees)
+    return [
+        piece
+        for labelled, p, v in zip(trees, policy or none, value or none, strict=True)
+        for piece in pack(labelled.tree, reader.limit, policy=p, value=v, closing=reader.network.closing)
+    ]
+
+
+def with_reference(pieces: Sequence[Piece], reference: Reader) -> list[Piece]:
+    """Return the pieces with a reference policy's log-probs as the column `reference` of `policy`."""
+
+    def logprobs(logits: Tensor, places: Places) -> Tensor:
+        return token_logprobs(logits, places.labels, places.columns["temperature"], False)[0]
+
+    added = []
+    for piece, column in zip(pieces, reference.numbers(pieces, "policy", logprobs), strict=True):
+        reading = piece.readings["policy"]
+        reading = replace(reading, columns={**reading.columns, "reference": column})
+        added.append(replace(piece, readings={**piece.readings, "policy": reading}))
+    return added
+
+
+def _judged(
+    trees: Sequence[LabelledTree],
+    states: Sequence[ValueTargets],
     value: Reader,
     calibration: tuple[float, float],
-    reference: Reader | None,
-) -> list[Piece]:
-    """Return the pieces of the trees that may serve `policy`; if there is a reference policy, its log-probs are the
-    column `reference`. `value` judges the champion paths of `path_ppo`."""
-    fit = [tree for tree in trees if policy_refusal(tree, config) is None]
-    values: Sequence[Mapping[int, float]] = [{}] * len(fit)
-    if config.objective == "path_ppo":
-        values = _champion_values(fit, config, value, calibration)
-    known: set[tuple[int, ...]] = set()
-    pieces: list[Piece] = []
-    for labelled, own in zip(fit, values, strict=True):
-        targets = policy_targets(labelled, config, known, own)
-        pieces += pack_policy(labelled.tree, targets, policy.limit)
-    return pieces if reference is None else _with_reference(pieces, reference)
-
-
-def value_pieces(trees: Sequence[LabelledTree], config: LearningConfig, value: Reader) -> list[Piece]:
-    """Return the pieces of the trees that may serve `value`."""
-    pieces: list[Piece] = []
-    for labelled in trees:
-        if refusal(labelled) is None:
-            targets = value_targets(labelled.tree, labelled.outcomes, config.lambda_return)
-            pieces += pack_values(labelled.tree, targets, value.limit)
-    return pieces
-
-
-def _champion_values(
-    trees: Sequence[LabelledTree], config: LearningConfig, value: Reader, calibration: tuple[float, float]
 ) -> list[dict[int, float]]:
-    """Return the value model's estimates along each tree's champion path, before this round, by node id."""
+    """Return the model's value of every tree's states, before this round, by node id."""
     a, b = calibration
-    asked: list[tuple[int, Piece]] = []
-    for i, labelled in enumerate(trees):
-        states = {node.id: (0.0, 1.0) for node in champion(labelled.tree)[:-1]}
-        asked += [(i, piece) for piece in pack_values(labelled.tree, states, value.limit)]
-    values: list[dict[int, float]] = [{} for _ in trees]
-    outputs = value.outputs([piece for _, piece in asked], lambda logits, _: (a * logits + b).sigmoid())
-    for (i, piece), judged in zip(asked, outputs, strict=True):
-        values[i] |= dict(zip(piece.labels.tolist(), judged.tolist(), strict=True))
-    return values
-
-
-def _with_reference(pieces: Sequence[Piece], reference: Reader) -> list[Piece]:
-    def logprobs(logits: Tensor, batch: Batch) -> Tensor:
-        return token_logprobs(logits, batch.labels, batch.columns["temperature"], False)[0]
-
-    return [
-        replace(piece, columns={**piece.columns, "reference": column})
-        for piece, column in zip(pieces, reference.outputs(pieces, logprobs), strict=True)
+    asked = [
+        (i, piece)
+        for i, (labelled, own) in enumerate(zip(trees, states, strict=True))
+        for piece in pack(labelled.tree, value.limit, value=own, closing=value.network.closing)
     ]
+    values: list[dict[int, float]] = [{} for _ in trees]
+    found = value.numbers([p for _, p in asked], "value", lambda logits, _: (a * logits + b).sigmoid())
+    for (i, piece), judged in zip(asked, found, strict=True):
+        values[i] |= dict(zip(piece.readings["value"].labels.tolist(), judged.tolist(), strict=True))
+    return values

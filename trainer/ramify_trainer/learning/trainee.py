@@ -1,4 +1,5 @@
-"""One network in training: its optimizer, and steps that do not depend on how they are computed.
+"""One network in training, be it policy, value model or both in one: its optimizer, and steps that do not depend on
+how they are computed.
 
 Every process holds the same plan and takes its share of each step. Losses are sums; each is divided by the weighted
 count of the whole step over all processes, so accumulation and the number of processes change a gradient by rounding
@@ -7,7 +8,7 @@ alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ramify_trainer.learning.batches import Batch, collate, idle, share, total_weight
+from ramify_trainer.learning.batches import Places, collate, idle, share, total_weight
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.losses import Loss
 from ramify_trainer.learning.networks import Network, Reader
@@ -23,21 +24,26 @@ from ramify_trainer.learning.packing import Piece
 
 __all__ = ["Trainee", "add_sums"]
 
-LossOf = Callable[[Tensor, Batch], Loss]
-"""The network's output at a batch's places, and the batch, to its loss."""
+LossOf = Callable[[Tensor, Places], Loss]
+"""An output of the network at its places in a batch, and the places, to the loss there."""
+Sums = dict[str, Tensor]
+"""Sums of one loss, by name."""
 
 
 class Trainee(Reader):
-    """A network, its optimizer and its learning rate."""
+    """A network and its optimizer, which has a group of parameters and a learning rate for each output."""
 
-    def __init__(
-        self, network: Network, config: LearningConfig, rate: float, accelerator: Accelerator
-    ) -> None:
+    def __init__(self, network: Network, config: LearningConfig, accelerator: Accelerator) -> None:
         super().__init__(network, config, accelerator)
-        self.rate = rate
+        rates = {"policy": config.policy_learning_rate, "value": config.value_learning_rate}
+        groups: dict[str, list[nn.Parameter]] = {}
+        for name, parameter in self.parameters():
+            groups.setdefault(network.trained_as(name), []).append(parameter)
         self.optimizer = torch.optim.AdamW(
-            [p for p in self.wrapped.parameters() if p.requires_grad],
-            lr=rate,
+            [
+                {"params": own, "lr": rates[output], "rate": rates[output], "output": output}
+                for output, own in groups.items()
+            ],
             betas=(0.9, config.adam_beta2),
             eps=1e-8,
             weight_decay=config.weight_decay,
@@ -51,24 +57,39 @@ class Trainee(Reader):
         """Return every weight, whole and on the CPU, by its name in the network. All processes must ask at once."""
         return {name: whole(tensor) for name, tensor in self.network.state_dict().items()}
 
-    def step(self, pieces: Sequence[Piece], loss_of: LossOf, steps: int) -> tuple[dict[str, Tensor], float]:
-        """Take one optimizer step on `pieces`; `steps` were taken before. Return the sums of the loss over this
-        process's share, and the norm of the whole gradient before clipping."""
+    def step(
+        self, pieces: Sequence[Piece], losses: Mapping[str, LossOf], steps: int
+    ) -> tuple[dict[str, Sums], dict[str, float]]:
+        """Take one optimizer step on `pieces`, on the sum of the losses of their outputs; `steps` were taken before.
+        Return by output the sums of the loss over this process's share, and the norm of the whole gradient of its group
+        of parameters before clipping."""
         # Every process holds all pieces and takes its share of them; none may skip a backward pass that others wait in.
         shares = share(pieces, self.config.accumulation * self.accelerator.num_processes)
         mine = shares[self.accelerator.process_index :: self.accelerator.num_processes]
         if self.accelerator.num_processes == 1:
             mine = [part for part in mine if part]
-        scale = self.accelerator.num_processes / total_weight(pieces)  # gradients are averaged over processes
-        sums: dict[str, Tensor] = {}
+        weights = {output: total_weight(pieces, output) for output in losses}
+        sums: dict[str, Sums] = {output: {} for output in losses}
         self.optimizer.zero_grad(set_to_none=True)
         for i, part in enumerate(mine):
             batch = collate(part or [idle(pieces[0])], self.packs)
             with self._communicating(i + 1 == len(mine)):
-                loss = loss_of(self.read(batch), batch.to(self.accelerator.device))
-                (loss.total * scale).backward()
-            add_sums(sums, loss.sums)
+                outputs, batch = self.read(batch), batch.to(self.accelerator.device)
+                found = {output: of(outputs[output], batch.readings[output]) for output, of in losses.items()}
+                self._whole_loss(found, weights).backward()  # type: ignore[no-untyped-call]
+            for output, loss in found.items():
+                add_sums(sums[output], loss.sums)
         return sums, self._update(steps)
+
+    def _whole_loss(self, losses: Mapping[str, Loss], weights: Mapping[str, float]) -> Tensor:
+        """Return the sum of the losses, each divided by its weighted count in the whole step. A step of trees that
+        serve one output alone has no weight for the other."""
+        processes = self.accelerator.num_processes  # gradients are averaged over them
+        scaled = [
+            loss.total * (processes / weights[output] if weights[output] else 0.0)
+            for output, loss in losses.items()
+        ]
+        return torch.stack(scaled).sum() if len(scaled) > 1 else scaled[0]
 
     def _communicating(self, last: bool) -> Any:
         """Gradients travel between processes with the last share alone."""
@@ -76,16 +97,17 @@ class Trainee(Reader):
             return nullcontext()
         return self.accelerator.no_sync(self.wrapped)
 
-    def _update(self, steps: int) -> float:
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = whole(torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)).item()
-        if not norm < float("inf"):
-            raise FloatingPointError(f"the gradient's norm is {norm} in optimizer step {steps + 1}")
+    def _update(self, steps: int) -> dict[str, float]:
         warmup = self.config.warmup_steps
+        norms = {}
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * (min(1.0, (steps + 1) / warmup) if warmup else 1.0)
+            norm = whole(torch.nn.utils.clip_grad_norm_(group["params"], self.config.max_grad_norm)).item()
+            if not norm < float("inf"):
+                raise FloatingPointError(f"the gradient's norm is {norm} in optimizer step {steps + 1}")
+            norms[group["output"]] = norm
+            group["lr"] = group["rate"] * (min(1.0, (steps + 1) / warmup) if warmup else 1.0)
         self.optimizer.step()
-        return norm
+        return norms
 
     def state(self) -> dict[str, Tensor]:
         """Return what the optimizer remembers, by `<moment>/<parameter>`. All processes must ask at once."""
@@ -104,18 +126,21 @@ class Trainee(Reader):
             own[name].copy_(placed_like(weight, own[name]))
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take up what `state` gave. Raises `ValueError` if it is another network's."""
-        own = dict(self.parameters())
+        """Take up what `state` gave, but for parameters that are frozen now. Raises `ValueError` if it is another
+        network's."""
+        own = dict(self.network.named_parameters())
         for key, value in state.items():
             moment, _, name = key.partition("/")
             if name not in own:
-                raise ValueError(f"the optimizer's state names {name!r}, which is not in training")
+                raise ValueError(f"the optimizer's state names {name!r}, which the network does not have")
             parameter = own[name]
+            if not parameter.requires_grad:
+                continue
             at = self.optimizer.state[parameter]
             at[moment] = value.clone() if moment == "step" else placed_like(value, parameter)
 
 
-def add_sums(sums: dict[str, Tensor], more: dict[str, Tensor]) -> None:
+def add_sums(sums: Sums, more: Sums) -> None:
     """Add the sums of one batch to those so far."""
     for name, value in more.items():
         sums[name] = sums[name] + value if name in sums else value

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM
 
 from ramify.files import move
 from ramify.search.tree import Tree
 from ramify.weights import Probe, Release, load_release, publish, shipped
 from ramify.weights.manifest import Details
 from ramify_trainer.gate.value_scores import end_values
+from ramify_trainer.learning.networks import load_judge
 
 PROBES = 8
 TEXTS = 128
@@ -72,13 +73,9 @@ def probes(policy: Path, value: Path, parent: Release, trees: Sequence[Tree]) ->
             key = (*prompt, -1, *answer[:steady])
             moved.setdefault(key, (distance, prompt, answer[:steady], now[:steady]))
     chosen = [one[1:] for one in sorted(moved.values(), key=lambda one: -one[0])[:PROBES]]
-    judge = AutoModelForSequenceClassification.from_pretrained(
-        value, dtype=torch.float32, use_safetensors=True, num_labels=1
-    ).eval()
-    calibration = parent.manifest.calibration
-    judged = (
-        end_values(judge, [[*p, *a] for p, a, _ in chosen], (calibration.a, calibration.b)) if chosen else []
-    )
+    judge, calibration = load_judge(policy, value), parent.manifest.calibration
+    texts = [[*prompt, *answer] for prompt, answer, _ in chosen]
+    judged = end_values(judge, texts, (calibration.a, calibration.b))
     return tuple(
         Probe(
             prompt=tuple(prompt),

@@ -1,7 +1,9 @@
-"""A learner that is saved, resumed, exported, adapted and spread over processes learns what a plain one does."""
+"""A learner that is saved, resumed, exported, adapted and spread over processes learns what a plain one does, be the
+value a model or a head on the policy's trunk."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fakes_training import TREES, as_one_of_two, children, with_logprobs_of, write_release
-from ramify.weights import Release
+from fakes_training import TREES, as_one_of_two, children, with_logprobs_of, with_value_head, write_release
 from ramify_trainer.learning.config import LearningConfig, LoraConfig
 from ramify_trainer.learning.learner import Learner
 from ramify_trainer.learning.metrics import RoundMetrics
@@ -30,25 +31,39 @@ SMALL = LearningConfig(
 LORA = SMALL.model_copy(update={"lora": LoraConfig(rank=4, alpha=8)})
 
 
-@pytest.fixture(scope="module", name="base")
-def _base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
+KINDS = ("model", "trunk")
+"""Kinds of a value."""
+
+
+@pytest.fixture(scope="module", name="bases")
+def _bases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     threads = torch.get_num_threads()
-    yield write_release(tmp_path_factory.mktemp("weights"))
+    two = write_release(tmp_path_factory.mktemp("weights")).path
+    yield {"model": two, "trunk": with_value_head(two / "policy", tmp_path_factory.mktemp("trunk"))}
     torch.set_num_threads(threads)
 
 
-def started(base: Release, config: LearningConfig) -> Learner:
-    return Learner.start(config, base.policy_path, base.value_path, base.policy_path, seed=3)
+@pytest.fixture(name="base", params=KINDS)
+def _base(bases: dict[str, Path], request: pytest.FixtureRequest) -> Path:
+    return bases[request.param]
 
 
-def exported(learner: Learner, folder: Path, base: Release) -> dict[str, Tensor]:
-    """Both models' weights, as released."""
+def started(base: Path, config: LearningConfig) -> Learner:
+    return Learner.start(config, base / "policy", base / "value", base / "policy", seed=3)
+
+
+def exported(learner: Learner, folder: Path, base: Path) -> dict[str, Tensor]:
+    """All weights, as released."""
     folder.mkdir(exist_ok=True)
-    learner.export(folder, base.path)
+    learner.export(folder, base)
+    return weights_in(folder)
+
+
+def weights_in(folder: Path) -> dict[str, Tensor]:
     return {
-        f"{part}/{name}": tensor
-        for part in ("policy", "value")
-        for name, tensor in load_file(folder / part / "model.safetensors").items()
+        f"{file.parent.name}/{name}": tensor
+        for file in sorted(folder.glob("*/*.safetensors"))
+        for name, tensor in load_file(file).items()
     }
 
 
@@ -58,12 +73,12 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 @pytest.mark.parametrize("config", [SMALL, LORA], ids=["all weights", "adapters"])
 def test_a_resumed_learner_ends_in_the_weights_of_one_that_was_not_interrupted(
-    base: Release, tmp_path: Path, config: LearningConfig
+    base: Path, tmp_path: Path, config: LearningConfig
 ) -> None:
     whole = started(base, config)
     whole.round(TREES[:4], seed=1)
     whole.save(tmp_path / "saved")
-    resumed = Learner.resume(config, tmp_path / "saved", base.policy_path)
+    resumed = Learner.resume(config, tmp_path / "saved", base / "policy")
     assert resumed.steps == 3
     figures = [learner.round(TREES[4:], seed=2).figures() for learner in (whole, resumed)]
     assert [{**f, "seconds": 0} for f in figures] == [{**figures[0], "seconds": 0}] * 2
@@ -72,9 +87,9 @@ def test_a_resumed_learner_ends_in_the_weights_of_one_that_was_not_interrupted(
     assert not equal(one, exported(started(base, config), tmp_path / "base", base))
 
 
-def test_the_ratio_is_one_before_the_first_step_and_moves_with_the_weights(base: Release) -> None:
+def test_the_ratio_is_one_before_the_first_step_and_moves_with_the_weights(base: Path) -> None:
     learner = started(base, SMALL.model_copy(update={"steps_per_round": 1, "warmup_steps": 0}))
-    trees = with_logprobs_of(base.policy_path, TREES[:4])
+    trees = with_logprobs_of(base / "policy", TREES[:4])
     first, second = (learner.round(trees, seed=1).figures() for _ in range(2))
     assert first["policy/ratio_mean"] == pytest.approx(1, abs=1e-5)
     assert first["policy/log_ratio_squared"] == pytest.approx(0, abs=1e-9)
@@ -82,28 +97,24 @@ def test_the_ratio_is_one_before_the_first_step_and_moves_with_the_weights(base:
     assert second["policy/log_ratio_squared"] > 1e-4
 
 
-def test_a_checkpoint_that_was_being_replaced_is_found_again(base: Release, tmp_path: Path) -> None:
+def test_a_checkpoint_that_was_being_replaced_is_found_again(base: Path, tmp_path: Path) -> None:
     learner = started(base, SMALL)
     learner.save(tmp_path / "saved")
     (tmp_path / "saved").rename(tmp_path / ".saved.previous")
-    assert Learner.resume(SMALL, tmp_path / "saved", base.policy_path).steps == 0
+    assert Learner.resume(SMALL, tmp_path / "saved", base / "policy").steps == 0
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
-        Learner.resume(SMALL, tmp_path / "nowhere", base.policy_path)
+        Learner.resume(SMALL, tmp_path / "nowhere", base / "policy")
 
 
-def test_an_export_is_the_model_that_was_trained_and_brings_its_tokenizer(
-    base: Release, tmp_path: Path
-) -> None:
+def test_an_export_is_the_model_that_was_trained_and_brings_its_tokenizer(base: Path, tmp_path: Path) -> None:
     learner = started(base, SMALL)
     before = exported(learner, tmp_path / "before", base)
-    for part, folder in (("policy", base.policy_path), ("value", base.value_path)):
-        own = {k.removeprefix(f"{part}/"): v for k, v in before.items() if k.startswith(part)}
-        assert equal(own, load_file(folder / "model.safetensors"))
-        names = {path.name for path in folder.iterdir()}
+    assert equal(before, weights_in(base))
+    for part in ("policy", "value"):
+        names = {path.name for path in (base / part).iterdir()}
         assert {path.name for path in (tmp_path / "before" / part).iterdir()} == names
-        assert (tmp_path / "before" / part / "tokenizer.json").read_text() == (
-            folder / "tokenizer.json"
-        ).read_text()
+    tokenizers = [folder / "policy" / "tokenizer.json" for folder in (base, tmp_path / "before")]
+    assert tokenizers[0].read_bytes() == tokenizers[1].read_bytes()
     learner.round(TREES, seed=1)
     exported(learner, tmp_path / "after", base)
     assert torch.equal(logits(tmp_path / "after" / "policy"), learner.policy(PROBE).logits)
@@ -123,7 +134,7 @@ def logits(folder: Path) -> Tensor:
 
 
 def test_merged_adapters_give_what_the_adapted_model_gave_and_leave_it_as_it_was(
-    base: Release, tmp_path: Path
+    base: Path, tmp_path: Path
 ) -> None:
     learner = started(base, LORA)
     learner.round(TREES, seed=1)
@@ -131,7 +142,7 @@ def test_merged_adapters_give_what_the_adapted_model_gave_and_leave_it_as_it_was
     merged = exported(learner, tmp_path / "merged", base)
     assert not any("lora" in name or "base_layer" in name for name in merged)
     assert torch.allclose(logits(tmp_path / "merged" / "policy"), adapted, atol=1e-5)
-    assert not torch.allclose(logits(base.policy_path), adapted, atol=1e-3)
+    assert not torch.allclose(logits(base / "policy"), adapted, atol=1e-3)
     assert torch.equal(learner.policy(PROBE).logits, adapted)
 
 
@@ -143,12 +154,10 @@ SHARDINGS = ("fsdp2", "none")
 
 
 @pytest.mark.timeout(300)
-def test_two_processes_learn_what_one_does(base: Release, tmp_path: Path) -> None:
+def test_two_processes_learn_what_one_does(bases: dict[str, Path], tmp_path: Path) -> None:
     """With sharded weights, and with a whole copy in each."""
     answers = children.Queue()
-    processes = [
-        children.Process(target=_spread, args=(rank, tmp_path, base.path, answers)) for rank in range(2)
-    ]
+    processes = [children.Process(target=_spread, args=(rank, tmp_path, bases, answers)) for rank in range(2)]
     for process in processes:
         process.start()
     try:
@@ -160,13 +169,15 @@ def test_two_processes_learn_what_one_does(base: Release, tmp_path: Path) -> Non
             process.kill()
     assert [process.exitcode for process in processes] == [0, 0]
     assert found[0] == found[1]
-    one = started(base, SMALL)
-    expected = losses(one.round(TREES, seed=1))
-    alone = exported(one, tmp_path / "one", base)
-    for sharding in SHARDINGS:
-        assert found[0][sharding] == pytest.approx(expected, rel=1e-4, abs=1e-5), sharding
-        weights = load_file(tmp_path / sharding / "policy" / "model.safetensors")
-        assert all(torch.allclose(weights[name], alone[f"policy/{name}"], atol=1e-4) for name in weights)
+    for kind in KINDS:
+        one = started(bases[kind], SMALL)
+        expected = losses(one.round(TREES, seed=1))
+        alone = exported(one, tmp_path / kind, bases[kind])
+        for case in [f"{kind} {sharding}" for sharding in SHARDINGS]:
+            assert found[0][case] == pytest.approx(expected, rel=1e-4, abs=1e-5), case
+            weights = weights_in(tmp_path / case)
+            assert weights.keys() == alone.keys()
+            assert all(torch.allclose(weights[name], alone[name], atol=1e-4) for name in weights), case
 
 
 def losses(found: RoundMetrics) -> dict[str, float]:
@@ -174,17 +185,17 @@ def losses(found: RoundMetrics) -> dict[str, float]:
     return {name: x for name, x in found.figures().items() if name != "seconds"}
 
 
-def _spread(rank: int, folder: Path, base: Path, answers: Any) -> None:
+def _spread(rank: int, folder: Path, bases: dict[str, Path], answers: Any) -> None:
     """One of two processes."""
     as_one_of_two(rank, folder / "meeting", LONGEST)
     found = {}
-    for sharding in SHARDINGS:
-        config = SMALL.model_copy(update={"sharding": sharding})
-        learner = Learner.start(config, base / "policy", base / "value", base / "policy", seed=3)
+    for kind, sharding in itertools.product(KINDS, SHARDINGS):
+        learner = started(bases[kind], SMALL.model_copy(update={"sharding": sharding}))
         assert learner._accelerator.num_processes == 2
-        found[sharding] = losses(learner.round(TREES, seed=1))
-        (folder / sharding).mkdir(exist_ok=True)
-        learner.export(folder / sharding, base)
+        case = f"{kind} {sharding}"
+        found[case] = losses(learner.round(TREES, seed=1))
+        (folder / case).mkdir(exist_ok=True)
+        learner.export(folder / case, bases[kind])
     answers.put(found)
     answers.close()
     answers.join_thread()

@@ -12,12 +12,12 @@ from ramify.search.records import Sampling
 from ramify.search.tree import Tree
 from ramify.weights import shipped
 from ramify_trainer.learning.advantages import gae, tree_advantages
-from ramify_trainer.learning.batches import collate
+from ramify_trainer.learning.batches import Places, collate
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import LabelledTree, policy_refusal
 from ramify_trainer.learning.losses import policy_loss, token_logprobs
 from ramify_trainer.learning.networks import PolicyNetwork
-from ramify_trainer.learning.packing import pack_policy
+from ramify_trainer.learning.packing import pack
 from ramify_trainer.learning.returns import lambda_returns, tree_values
 from ramify_trainer.learning.targets import policy_targets
 
@@ -54,10 +54,14 @@ def _network() -> PolicyNetwork:
 
 def packed_loss(network: PolicyNetwork, labelled: LabelledTree, limit: int | None) -> Tensor:
     targets = policy_targets(labelled, CONFIG, set())
-    batch = collate(pack_policy(labelled.tree, targets, limit), packed=limit is not None)
-    logits = network(batch.tokens, batch.positions, batch.mask, batch.at)
-    logprobs, entropy = token_logprobs(logits, batch.labels, batch.columns["temperature"], False)
-    return policy_loss(logprobs, entropy, None, batch.columns, CONFIG).total
+    batch = collate(pack(labelled.tree, limit, policy=targets), packed=limit is not None)
+    logits = network(batch.tokens, batch.positions, batch.mask, batch.at)["policy"]
+    return loss_of(logits, batch.readings["policy"])
+
+
+def loss_of(logits: Tensor, places: Places) -> Tensor:
+    logprobs, entropy = token_logprobs(logits, places.labels, places.columns["temperature"], False)
+    return policy_loss(logprobs, entropy, None, places.columns, CONFIG).total
 
 
 def unpacked_loss(network: PolicyNetwork, labelled: LabelledTree) -> Tensor:
@@ -96,7 +100,7 @@ def test_a_packed_tree_has_the_loss_and_the_gradients_of_its_paths(
 
 def test_shared_prefixes_are_computed_once() -> None:
     labelled = grown()
-    (piece,) = pack_policy(labelled.tree, policy_targets(labelled, CONFIG, set()), 2048)
+    (piece,) = pack(labelled.tree, 2048, policy=policy_targets(labelled, CONFIG, set()))
     apart = sum(len(labelled.tree.sequence(leaf)) for leaf in labelled.tree.leaves() if leaf.id in (3, 4, 6))
     assert (len(piece), apart) == (18, 33)
 
