@@ -32,7 +32,7 @@ class Network(nn.Module):
     """A Hugging Face model, read at chosen places of packed rows."""
 
     outputs: tuple[str, ...]
-    """What can be read: `policy`, `value`, or both."""
+    """Names of what can be read: `policy`, `value`, or both."""
     closing: frozenset[int] = frozenset()
     """Tokens before which a value is read, and not after them (see `packing.value_place`)."""
 
