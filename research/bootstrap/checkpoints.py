@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GenerationConfig, LlamaConfig
+from transformers import GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from research.bootstrap.tiny_llama import Shape, TinyLlama
 from research.bootstrap.tokenizer import BOS, EOS, PAD, build_tokenizer
@@ -15,9 +15,10 @@ from research.bootstrap.tokenizer import BOS, EOS, PAD, build_tokenizer
 __all__ = ["load_model", "save_policy", "save_value"]
 
 
-def save_policy(model: TinyLlama, directory: Path) -> None:
-    """Write the policy as a ``LlamaForCausalLM`` in bfloat16, with tokenizer and generation settings."""
-    _save(model, directory, "LlamaForCausalLM", "lm_head")
+def save_policy(model: TinyLlama, directory: Path, tokenizer: PreTrainedTokenizerFast | None = None) -> None:
+    """Write the policy as a ``LlamaForCausalLM`` in bfloat16, with tokenizer (the demo's, if none is given) and
+    generation settings."""
+    _save(model, directory, "LlamaForCausalLM", "lm_head", tokenizer)
     generation = GenerationConfig(bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD, do_sample=True)
     generation.save_pretrained(directory)
 
@@ -27,10 +28,12 @@ def save_value(model: TinyLlama, directory: Path) -> None:
 
     Of a network with more outputs the first is kept.
     """
-    _save(model, directory, "LlamaForSequenceClassification", "score")
+    _save(model, directory, "LlamaForSequenceClassification", "score", None)
 
 
-def _save(model: TinyLlama, directory: Path, architecture: str, head: str) -> None:
+def _save(
+    model: TinyLlama, directory: Path, architecture: str, head: str, tokenizer: PreTrainedTokenizerFast | None
+) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     weights = {name: t.to(torch.bfloat16) for name, t in model.state_dict_for_transformers(head).items()}
     if head == "score":
@@ -58,7 +61,7 @@ def _save(model: TinyLlama, directory: Path, architecture: str, head: str) -> No
     if head == "score":
         config.id2label, config.label2id = {0: "value"}, {"value": 0}
     config.save_pretrained(directory)
-    build_tokenizer().save_pretrained(directory)
+    (tokenizer or build_tokenizer()).save_pretrained(directory)
 
 
 def load_model(directory: Path, head: str) -> TinyLlama:

@@ -29,6 +29,7 @@ __all__ = [
     "decode",
     "first_number",
     "later_number",
+    "word_tokenizer",
 ]
 
 N = TypeVar("N", int, NDArray[np.int64])
@@ -67,9 +68,15 @@ def decode(tokens: Sequence[int]) -> str:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Return the tokenizer as ``transformers`` and vLLM load it; encoding a prompt puts ``<s>`` in front."""
-    vocabulary = {text: i for i, text in enumerate(VOCABULARY)}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106
+    """Return the demo's tokenizer as ``transformers`` and vLLM load it."""
+    return word_tokenizer(VOCABULARY, 128)
+
+
+def word_tokenizer(vocabulary: Sequence[str], longest: int) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of whole words, each with the blank before it, and newlines; encoding a prompt puts ``<s>`` in
+    front. ``vocabulary`` begins with the four special tokens; ``longest`` is the longest text in tokens."""
+    words = {text: i for i, text in enumerate(vocabulary)}
+    backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))  # noqa: S106
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(r" ?[^ \n]+|\n"), behavior="isolated")
     backend.decoder = decoders.Fuse()
     backend.post_processor = processors.TemplateProcessing(
@@ -84,5 +91,5 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         padding_side="right",
         chat_template=_CHAT_TEMPLATE,
-        model_max_length=128,
+        model_max_length=longest,
     )

@@ -1,0 +1,261 @@
+"""Make the model of the second task: `python -m research.tour.make`.
+
+One small Llama with a value head on its trunk. It first learns to write tours (cross-entropy on random tours of the
+train split, in all eight symmetries); then its own samples are graded, and policy and value are trained on together:
+cross-entropy on tours, and that of the value head to the mean outcome of the samples that share a prefix (the Monte
+Carlo return, TD(λ) with λ = 1), read at each cell, before the newline or end token that closes its line.
+
+Shapes: P problems, K answers to each, T tokens, C hidden size.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from research.bootstrap.checkpoints import save_policy
+from research.bootstrap.policy import optimizer_for, step_optimizer
+from research.bootstrap.rollouts import Rollouts, outcome_targets
+from research.bootstrap.sampling import Sampler
+from research.bootstrap.tiny_llama import Shape, TinyLlama
+from research.bootstrap.tokenizer import BOS, EOS, NEWLINE, word_tokenizer
+from research.tour.grids import NAMES, SIZE, Grid, split_of
+from research.tour.task import Tour, some
+
+FROM = " from"
+VOCABULARY = ["<pad>", "<s>", "</s>", "<unk>", "\n", FROM, *NAMES, *(f" {name}" for name in NAMES)]
+FIRST, LATER = VOCABULARY.index(NAMES[0]), VOCABULARY.index(f" {NAMES[0]}")
+"""The token of cell 0 at the start of a line, and after a blank."""
+SHAPE = Shape(vocab=len(VOCABULARY), hidden=128, layers=4, heads=4, intermediate=384, positions=96)
+CELLS = SIZE * SIZE
+Ints = NDArray[np.int64]
+
+
+class Trunk(nn.Module):
+    """The policy, and a linear value head on its last hidden state."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.policy = TinyLlama(SHAPE, SHAPE.vocab)
+        self.policy.initialise(torch.Generator().manual_seed(seed))
+        self.value = nn.Linear(SHAPE.hidden, 1)
+        nn.init.zeros_(self.value.weight)
+        nn.init.zeros_(self.value.bias)
+
+    def states(self, prompts: Ints, answers: Ints) -> Tensor:
+        """Return the hidden states [P, K, 1 + T, C] before each token of answers [P, K, T] and after the last; the
+        first is the prompt's last."""
+        prompt, cache = self.policy.read_prompts(torch.from_numpy(prompts))
+        answer = self.policy.read_answers(torch.from_numpy(answers), prompts.shape[1], cache)
+        return torch.cat([prompt[:, None, -1:].expand(-1, answers.shape[1], -1, -1), answer], dim=2)
+
+
+def prompt_tokens(grids: list[Grid]) -> Ints:
+    """Return the prompts [P, T] of grids with the same count of blocked cells."""
+    rows = []
+    for grid in grids:
+        blocked = [(FIRST if i == 0 else LATER) + cell for i, cell in enumerate(grid.blocked)]
+        rows.append([BOS, *blocked, VOCABULARY.index(FROM), LATER + grid.tour[0], NEWLINE])
+    return np.array(rows, dtype=np.int64)
+
+
+def answer_tokens(grids: list[Grid]) -> Ints:
+    """Return the tours [P, 2 · steps] of grids of the same length as tokens."""
+    tours = np.array([grid.tour[1:] for grid in grids], dtype=np.int64)
+    tokens = np.full((len(grids), tours.shape[1], 2), NEWLINE, dtype=np.int64)
+    tokens[:, :, 0] = FIRST + tours
+    tokens[:, -1, 1] = EOS
+    return tokens.reshape(len(grids), -1)
+
+
+SYMMETRIES = [
+    np.ascontiguousarray(turned).ravel()
+    for base in (np.arange(CELLS).reshape(SIZE, SIZE), np.arange(CELLS).reshape(SIZE, SIZE).T)
+    for turned in (np.rot90(base, k) for k in range(4))
+]
+
+
+def turned(grid: Grid, rng: np.random.Generator) -> Grid:
+    """Return a grid in a random one of the square's eight symmetries, if that is of the train split as well."""
+    places = SYMMETRIES[rng.integers(8)]
+    blocked = tuple(sorted(int(places[cell]) for cell in grid.blocked))
+    tour = tuple(int(places[cell]) for cell in grid.tour)
+    return Grid(blocked, tour) if split_of(blocked, tour[0]) == "train" else grid
+
+
+def batches(grids: list[Grid], size: int, rng: np.random.Generator) -> Iterator[list[Grid]]:
+    """Yield batches of grids of one length without end, lengths as often as they occur."""
+    groups = defaultdict(list)
+    for grid in grids:
+        groups[grid.steps].append(grid)
+    lengths = list(groups)
+    share = np.array([len(groups[n]) for n in lengths]) / len(grids)
+    while True:
+        group = groups[int(rng.choice(lengths, p=share))]
+        yield [turned(group[i], rng) for i in rng.integers(len(group), size=size)]
+
+
+def policy_loss(trunk: Trunk, grids: list[Grid]) -> Tensor:
+    """Return the mean cross-entropy of the tours' tokens."""
+    answers = answer_tokens(grids)
+    states = trunk.states(prompt_tokens(grids), answers[:, None, :-1])[:, 0]
+    logits = F.linear(states, trunk.policy.head)
+    return F.cross_entropy(logits.flatten(0, 1), torch.from_numpy(answers).flatten())
+
+
+def value_loss(trunk: Trunk, part: Rollouts, targets: NDArray[np.float32], ends: NDArray[np.bool_]) -> Tensor:
+    """Return the mean cross-entropy of the value head at the cells that `ends`, [P, K, T], closes."""
+    states = trunk.states(part.prompts.astype(np.int64), part.answers[:, :, :-1].astype(np.int64))
+    logits = trunk.value(states)[..., 0]
+    at = torch.from_numpy(ends)
+    return F.binary_cross_entropy_with_logits(logits[at], torch.from_numpy(targets)[at])
+
+
+def roll_out(
+    policy: TinyLlama, grids: list[Grid], answers: int, seed: int, batch: int = 128
+) -> list[Rollouts]:
+    """Return graded samples of the policy at temperature 1, in groups of `answers`."""
+    sampler = Sampler(policy, torch.Generator().manual_seed(seed))
+    groups, parts = defaultdict(list), []
+    for grid in grids:
+        groups[grid.steps].append(grid)
+    for steps, group in groups.items():
+        for start in range(0, len(group), batch):
+            some_of = group[start : start + batch]
+            prompts = prompt_tokens(some_of)
+            written = sampler(prompts, answers, 2 * steps)
+            outcomes = [
+                [grade(grid, row) for row in rows] for grid, rows in zip(some_of, written, strict=True)
+            ]
+            parts.append(
+                Rollouts(
+                    prompts.astype(np.int16), written.astype(np.int16), np.array(outcomes, np.float32), steps
+                )
+            )
+    return parts
+
+
+def grade(grid: Grid, tokens: Ints) -> float:
+    """Return 1 for a whole tour that ends with the end token, else 0."""
+    if EOS not in tokens:
+        return 0.0
+    text = "".join(VOCABULARY[token] for token in tokens[: list(tokens).index(EOS)])
+    return Tour.of(grid.problem).grade(text).outcome
+
+
+def train_policy(trunk: Trunk, grids: list[Grid], steps: int, batch: int, rate: float, seed: int) -> None:
+    """Train the policy alone, in place."""
+    stream = batches(grids, batch, np.random.default_rng(seed))
+    optimizer = optimizer_for(trunk, rate, 0.05)
+    for step in range(steps):
+        loss = policy_loss(trunk, next(stream))
+        loss.backward()  # type: ignore[no-untyped-call]
+        step_optimizer(optimizer, trunk, step, steps, rate, 50)
+        tell("policy", step, steps, loss)
+
+
+def train_both(
+    trunk: Trunk, grids: list[Grid], rolled: list[Rollouts], steps: int, batch: int, rate: float, seed: int
+) -> None:
+    """Train policy and value together, in place."""
+    rng = np.random.default_rng(seed)
+    stream = batches(grids, batch, rng)
+    targets = [outcome_targets(part)[1:] for part in rolled]
+    sizes = np.array([len(part) for part in rolled])
+    optimizer = optimizer_for(trunk, rate, 0.05)
+    for step in range(steps):
+        which = int(rng.choice(len(rolled), p=sizes / sizes.sum()))
+        rows = rng.choice(sizes[which], min(int(sizes[which]), max(1, batch // 4)), replace=False)
+        part, (goal, ends) = rolled[which], targets[which]
+        chosen = Rollouts(part.prompts[rows], part.answers[rows], part.outcomes[rows], part.count)
+        value = value_loss(trunk, chosen, goal[rows], ends[rows])
+        loss = policy_loss(trunk, next(stream)) + value
+        loss.backward()  # type: ignore[no-untyped-call]
+        step_optimizer(optimizer, trunk, step, steps, rate, 50)
+        tell("policy and value", step, steps, value)
+
+
+def tell(what: str, step: int, steps: int, loss: Tensor) -> None:
+    """Print progress every hundred steps."""
+    if (step + 1) % 100 == 0 or step + 1 == steps:
+        typer.echo(f"{time.strftime('%H:%M:%S')} {what}: {step + 1} of {steps}, loss {loss.item():.3f}")
+
+
+@torch.inference_mode()
+def report(trunk: Trunk, grids: list[Grid], answers: int) -> str:
+    """Return the policy's accuracy on grids, and how well the value head ranks its samples after each fifth step."""
+    rolled = roll_out(trunk.policy, grids, answers, seed=1)
+    outcomes = np.concatenate([part.outcomes for part in rolled])
+    lines = [f"pass@1 {outcomes.mean():.3f}, any of {answers} {outcomes.max(axis=1).mean():.3f}"]
+    scored: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    for part in rolled:
+        states = trunk.states(part.prompts.astype(np.int64), part.answers[:, :, :-1].astype(np.int64))
+        values = trunk.value(states)[..., 0].numpy()
+        for step in (*range(5, part.count, 5), part.count):
+            scored[step if step < part.count else 99] += list(
+                zip(values[:, :, 2 * step - 1].ravel(), part.outcomes.ravel(), strict=True)
+            )
+    for step, pairs in sorted(scored.items()):
+        values, rights = (np.array(one) for one in zip(*pairs, strict=True))
+        lines.append(f"AUC {'at the end' if step == 99 else f'after step {step}'} {auc(values, rights):.3f}")
+    return "\n".join(lines)
+
+
+def auc(values: NDArray[np.float64], rights: NDArray[np.float64]) -> float:
+    """Return the probability that a right sample is valued above a wrong one (Mann-Whitney U)."""
+    order = values.argsort()
+    ranks = np.empty(len(values))
+    ranks[order] = np.arange(1, len(values) + 1)
+    right = rights == 1
+    n, m = right.sum(), (~right).sum()
+    return float((ranks[right].sum() - n * (n + 1) / 2) / (n * m)) if n and m else float("nan")
+
+
+def save(trunk: Trunk, directory: Path) -> None:
+    """Write `policy/` and `value/head.safetensors`."""
+    save_policy(trunk.policy, directory / "policy", word_tokenizer(VOCABULARY, SHAPE.positions))
+    (directory / "value").mkdir(parents=True, exist_ok=True)
+    head = {"weight": trunk.value.weight, "bias": trunk.value.bias}
+    save_file(
+        {name: tensor.detach().float() for name, tensor in head.items()},
+        directory / "value" / "head.safetensors",
+    )
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Directory of the parts, policy/ and value/.")] = Path(
+        "runs/tour"
+    ),
+    grids: Annotated[int, typer.Option(help="Grids of the train split.")] = 30_000,
+    policy_steps: int = 2_500,
+    both_steps: int = 2_000,
+    sampled: Annotated[int, typer.Option(help="Grids whose samples teach the value head.")] = 8_000,
+    seed: int = 0,
+) -> None:
+    """Make the model; about half an hour of one core."""
+    torch.set_num_threads(1)
+    train, dev = some("train", seed, grids), some("dev", seed, 300)
+    typer.echo(f"{time.strftime('%H:%M:%S')} {len(train)} grids")
+    trunk = Trunk(seed)
+    train_policy(trunk, train, policy_steps, 64, 2e-3, seed)
+    typer.echo(report(trunk, dev, 8))
+    save(trunk, out)
+    rolled = roll_out(trunk.policy.eval(), train[:sampled], 8, seed)
+    train_both(trunk, train, rolled, both_steps, 64, 1e-3, seed)
+    typer.echo(report(trunk, dev, 16))
+    save(trunk, out)
+
+
+if __name__ == "__main__":
+    typer.run(main)
