@@ -58,6 +58,16 @@ class FakePolicy:
     async def sample(
         self, prefix: Sequence[int], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Continuation]:
+        return await self._written(prefix, sampling, seeds, self._draws)
+
+    async def _written(
+        self,
+        prefix: Sequence[int],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        draws: Callable[[str, Sampling, Sequence[int]], list[Continuation]],
+    ) -> list[Continuation]:
+        """Answer one request, and keep its books."""
         if self.die_after is not None and len(self.requests) >= self.die_after:
             raise EngineDead("the fake engine was told to die")
         text = decode(prefix)
@@ -73,7 +83,7 @@ class FakePolicy:
             raise SampleAborted(len(seeds)) from None
         finally:
             self.running -= 1
-        steps = self._draws(text.removeprefix(self.prompt), sampling, seeds)
+        steps = draws(text.removeprefix(self.prompt), sampling, seeds)
         self.generated += sum(len(s.token_ids) for s in steps)
         return steps
 

@@ -15,8 +15,9 @@ from typing import Any
 from fakes import FakePolicy, FakeScorer, FakeTask, Rule, encode, letters
 from ramify.search.builder import TreeBuilder
 from ramify.search.codec import check_structure, tree_from_dict, tree_to_dict
+from ramify.search.cutting import action_ends
 from ramify.search.params import search_params
-from ramify.search.records import Action, BudgetLimits, Continuation, Sampling
+from ramify.search.records import Action, BudgetLimits, Continuation, Hurdle, Sampling
 from ramify.search.run import Progress, Search, Turns
 from ramify.search.tree import Node, Tree
 
@@ -54,6 +55,62 @@ class ListingPolicy(FakePolicy):
             return {first if answer == text else next(iter(self.rule(answer))): 1.0}
 
         return FakePolicy(listed, self.prompt)._one(text, sampling, random.Random(0))
+
+
+@dataclass
+class JudgingFake(FakePolicy):
+    """Judges each token that it writes by a function of the answer so far. It writes `surplus` tokens more before it
+    notices that a draw is to be given up."""
+
+    value: Callable[[str], float | None] = parity
+    surplus: int = 0
+    given_up: int = 0
+    past: int = 0
+    """Tokens written past the actions at which draws were given up."""
+
+    async def write_on(
+        self,
+        prefix: Sequence[int],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        *,
+        action: Action,
+        hurdle: Hurdle,
+        length: int,
+    ) -> list[Continuation]:
+        def draws(text: str, sampling: Sampling, seeds: Sequence[int]) -> list[Continuation]:
+            return [self._cut(one, action, hurdle, length) for one in self._draws(text, sampling, seeds)]
+
+        return await self._written(prefix, sampling, seeds, draws)
+
+    def _draws(self, text: str, sampling: Sampling, seeds: Sequence[int]) -> list[Continuation]:
+        drawn = super()._draws(text, sampling, seeds)
+        return [
+            replaced(one, values=tuple(self.value(text + one.text[:end]) for end in one.ends))
+            for one in drawn
+        ]
+
+    def _cut(self, one: Continuation, action: Action, hurdle: Hurdle, length: int) -> Continuation:
+        for end in action_ends(one.text, one.ends, action)[:-1]:
+            value = one.values[end - 1]
+            if value is not None and value < hurdle.at(length + end):
+                self.given_up += 1
+                written = min(end + self.surplus, len(one.token_ids) - 1)
+                self.past += written - end
+                return _as_far_as(one, written)
+        return one
+
+
+def _as_far_as(one: Continuation, end: int) -> Continuation:
+    return replaced(
+        one,
+        token_ids=one.token_ids[:end],
+        text=one.text[: one.ends[end - 1]],
+        logprobs=one.logprobs[:end],
+        ends=one.ends[:end],
+        values=one.values[:end],
+        finish="abandoned",
+    )
 
 
 def new_tree(

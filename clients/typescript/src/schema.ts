@@ -2412,7 +2412,7 @@ export interface components {
             completion_tokens: number;
             /**
              * Scored Sequences
-             * @description Sequences that the value model judged.
+             * @description Sequences that the value model was asked about. Values that a policy gives with its draws cost none.
              */
             scored_sequences: number;
             /**

@@ -33,7 +33,7 @@ class SampledAction:
     terminal: Terminal | None = None
     """Reason for which the answer ends here; `None` if it goes on."""
     value: float | None = None
-    """The value model's estimate, in [0, 1]; `None` if it was not asked."""
+    """The expected outcome at its end, in [0, 1], from the policy or the value model; `None` if neither was asked."""
     outcome: float | None = None
     """The verifier's verdict, in [0, 1]; `None` if it was not asked, or failed."""
 
@@ -54,15 +54,30 @@ class SampledAction:
 
 
 def cut(continuation: Continuation, action: Action | None) -> list[SampledAction]:
-    """Cut a continuation into actions; into a single one if `action` is `None`."""
+    """Cut a continuation into actions; into a single one if `action` is `None`. An action's value is the one that the
+    policy gave its last token."""
     size = len(continuation.token_ids)
     actions, start = [], 0
     for end in [size] if action is None else action_ends(continuation.text, continuation.ends, action):
         text = continuation.text[continuation.ends[start - 1] if start else 0 : continuation.ends[end - 1]]
         tokens, logprobs = continuation.token_ids[start:end], continuation.logprobs[start:end]
-        actions.append(SampledAction(tokens, logprobs, text, continuation.release))
+        value = continuation.values[end - 1] if continuation.values else None
+        actions.append(SampledAction(tokens, logprobs, text, continuation.release, value=value))
         start = end
     return actions
+
+
+def given_up_at(actions: Sequence[SampledAction], action: Action) -> int:
+    """Return how many actions of a draw that was abandoned count: as far as the last whole one that the policy had
+    judged. The engine may have written on past it while it judged."""
+    return next((i for i in range(len(actions), 0, -1) if _judged_whole(actions[i - 1], action)), 0)
+
+
+def _judged_whole(sampled: SampledAction, action: Action) -> bool:
+    whole = len(sampled.tokens) == (1 if action.kind == "token" else action.max_tokens)
+    if action.kind == "step":
+        whole = whole or first_stop(sampled.text, action.stop) is not None
+    return whole and sampled.value is not None
 
 
 def action_ends(text: str, ends: Sequence[int], action: Action) -> list[int]:

@@ -1,17 +1,20 @@
-"""Carry a plan out: draw from the policy, cut the draws into actions, judge what is new. The tree is only read."""
+"""Carry a plan out: draw from the policy, cut the draws into actions, judge what is new. The tree is only read.
+
+If the policy judges what it writes, its values are taken and the scorer is asked only about what has none. A draw that
+may be given up is then one request too; without such a policy it is written and judged action by action.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ramify.search.builder import TreeBuilder
-from ramify.search.cutting import SampledAction, cut, first_stop
+from ramify.search.cutting import SampledAction, cut, first_stop, given_up_at
 from ramify.search.plans import Plan, PlanCost, PlanKind, PlanResult
-from ramify.search.protocols import GradingFailed, Policy, SampleAborted, Scorer, Task
+from ramify.search.protocols import GradingFailed, JudgingPolicy, Policy, SampleAborted, Scorer, Task
 from ramify.search.records import Continuation, Hurdle, Sampling, Terminal
 from ramify.search.tree import Node, derive_seed
 
@@ -19,8 +22,8 @@ from ramify.search.tree import Node, derive_seed
 class Evaluator:
     """The engine side of one search.
 
-    judges_steps: whether the value model judges unfinished steps. A complete answer has one judge, never both: the
-    verifier if `grader` says so, else the value model. A vote over answers that were drawn whole needs neither.
+    judges_steps: whether unfinished steps are judged. A complete answer has one judge, never both: the verifier if
+    `grader` says so, else the policy or the value model. A vote over answers that were drawn whole needs neither.
     """
 
     def __init__(
@@ -28,6 +31,7 @@ class Evaluator:
     ) -> None:
         self.builder, self.tree = builder, builder.tree
         self.policy, self.scorer, self.task = policy, scorer, task
+        self._judging_policy = policy if isinstance(policy, JudgingPolicy) else None
         params = self.tree.params
         votes_only = not judges_steps and params.answer in ("majority", "most_visited")
         self._judges_steps = judges_steps
@@ -42,39 +46,40 @@ class Evaluator:
         if plan.kind == "revisit":
             return PlanResult(samples=[])
         place = [*self._place(plan.node), expansion]
-        if plan.hurdle is not None:
-            return await self._write_on(plan, plan.hurdle, place, cost)
+        if plan.hurdle is not None and self._judging_policy is None:
+            lines = [await self._write_on(plan, plan.hurdle, i, place, cost) for i in range(plan.n)]
+            return PlanResult(samples=lines)
         if plan.kind == "token":
             drawn = await self._next_tokens(plan, cost)
         elif plan.kind == "step":
             how = self._step_sampling(plan.tokens)
-            drawn = await self._sample(plan.node, plan.n, how, [*place, "step"], cost)
+            drawn = await self._sample(plan.node, range(plan.n), how, [*place, "step"], cost)
         else:
             how = self._end_sampling(plan.tokens)
-            drawn = await self._sample(plan.node, plan.n, how, [*place, "end"], cost)
+            drawn = await self._sample(plan.node, range(plan.n), how, [*place, "end"], cost, plan.hurdle)
         samples = [self._actions(plan.node, one, plan.kind) for one in drawn]
         rollout = None
         if plan.rollout_tokens:
             how = self._end_sampling(plan.rollout_tokens)
-            (end,) = await self._sample(plan.node, 1, how, [*place, "end"], cost)
+            (end,) = await self._sample(plan.node, [0], how, [*place, "end"], cost)
             rollout = self._actions(plan.node, end, "path")
         return await self._judge(plan.node, samples, rollout, cost)
 
     async def _write_on(
-        self, plan: Plan, hurdle: Hurdle, place: Sequence[int | str], cost: PlanCost
-    ) -> PlanResult:
-        """Draw once, action by action, until the answer ends or does not clear the hurdle."""
+        self, plan: Plan, hurdle: Hurdle, draw: int, place: Sequence[int | str], cost: PlanCost
+    ) -> list[SampledAction]:
+        """Make draw number `draw` action by action, until the answer ends or does not clear the hurdle: what
+        `JudgingPolicy.write_on` does in one request."""
         at, line = plan.node, list[SampledAction]()
         while True:
             left = plan.tokens - (at.length - plan.node.length)
             step = self._step_sampling(min(self.tree.params.action.max_tokens, left))
-            (one,) = await self._sample(at, 1, step, [*place, "on", len(line)], cost)
+            (one,) = await self._sample(at, [draw], step, [*place, "on", len(line)], cost)
             line += self._actions(at, one, "step")
-            result = await self._judge(plan.node, [line], None, cost)
-            (line,) = result.samples
+            (line,) = (await self._judge(plan.node, [line], None, cost)).samples
             at = self._standing(plan.node, line)
             if line[-1].terminal or self._promise(plan.node, line) < hurdle.at(at.length):
-                return result
+                return line
 
     def _standing(self, node: Node, line: Sequence[SampledAction]) -> Node:
         """Return the end of a draw from `node` as one node that is not in the tree, to write on from there."""
@@ -111,20 +116,36 @@ class Evaluator:
         return replace(sampling, max_tokens=max_tokens, stop=tuple(dict.fromkeys(sampling.stop)))
 
     async def _sample(
-        self, at: Node, n: int, sampling: Sampling, place: Sequence[int | str], cost: PlanCost
+        self,
+        at: Node,
+        draws: Sequence[int],
+        sampling: Sampling,
+        place: Sequence[int | str],
+        cost: PlanCost,
+        hurdle: Hurdle | None = None,
     ) -> list[Continuation]:
-        """Draw `n` continuations of `at`."""
-        seeds = [derive_seed(self.tree.seed, "draw", *place, i) for i in range(n)]
+        """Make the draws of these numbers at `at`; give those up that do not clear the hurdle, if there is one."""
+        seeds = [derive_seed(self.tree.seed, "draw", *place, i) for i in draws]
         try:
-            drawn = await self.policy.sample(self.tree.sequence(at), sampling, seeds)
+            drawn = await self._request(at, sampling, seeds, hurdle)
         except SampleAborted as aborted:
             cost.tokens += aborted.tokens
             raise
         cost.tokens += sum(len(one.token_ids) for one in drawn)
-        if len(drawn) != n:
-            raise RuntimeError(f"the policy gave {len(drawn)} continuations in place of {n}")
+        if len(drawn) != len(draws):
+            raise RuntimeError(f"the policy gave {len(drawn)} continuations in place of {len(draws)}")
         _check(drawn, sampling.max_tokens)
         return drawn
+
+    def _request(
+        self, at: Node, sampling: Sampling, seeds: Sequence[int], hurdle: Hurdle | None
+    ) -> Awaitable[list[Continuation]]:
+        prefix = self.tree.sequence(at)
+        if hurdle is None or self._judging_policy is None:
+            return self.policy.sample(prefix, sampling, seeds)
+        return self._judging_policy.write_on(
+            prefix, sampling, seeds, action=self.tree.params.action, hurdle=hurdle, length=at.length
+        )
 
     async def _next_tokens(self, plan: Plan, cost: PlanCost) -> list[Continuation]:
         temperature = self.tree.sampling.temperature or 1.0
@@ -144,6 +165,10 @@ class Evaluator:
     def _actions(self, node: Node, drawn: Continuation, kind: PlanKind) -> list[SampledAction]:
         """Cut a continuation of `node` into actions, and mark the one that ends the answer."""
         pieces = cut(drawn, self.tree.params.action if kind == "path" else None)
+        if drawn.finish == "abandoned":
+            pieces = pieces[: given_up_at(pieces, self.tree.params.action)]
+            if not pieces:
+                raise RuntimeError("the policy gave a draw up before it had judged one whole action of it")
         actions: list[SampledAction] = []
         length, text = node.length, self.tree.text(node)
         for depth, piece in enumerate(pieces, node.depth + 1):
@@ -156,9 +181,10 @@ class Evaluator:
                 terminal = "eos"
             elif first_stop(text, self.tree.sampling.stop, seen=seen):  # it may straddle two actions
                 terminal = "stop"
-            elif full or (last and kind in ("path", "answer")):
+            elif full or (last and kind in ("path", "answer") and drawn.finish != "abandoned"):
                 terminal = "truncated"
-            actions.append(replace(piece, terminal=terminal))
+            marked = replace(piece, terminal=terminal)
+            actions.append(marked if self._is_judged(marked) else replace(marked, value=None))
             if terminal:
                 break
         return actions
@@ -172,10 +198,10 @@ class Evaluator:
         rollout: list[SampledAction] | None,
         cost: PlanCost,
     ) -> PlanResult:
-        """Score every new action of the draws in one batch, and grade every new answer, all at once."""
+        """Score every new action that came without a value, in one batch; grade every new answer, all at once."""
         lines = [self._prefixes(node, line) for line in (*samples, *([rollout] if rollout else []))]
         new = [p for line in lines for p in line if not p.judged]
-        sequences = list(dict.fromkeys(p.sequence for p in new if self._is_scored(p.action)))
+        sequences = list(dict.fromkeys(p.sequence for p in new if self._is_judged(p.action)))
         texts = list(dict.fromkeys(p.text for p in new if self._grades_answers and p.action.complete))
         scores = await self._score(sequences)
         cost.scored += len(sequences)
@@ -185,7 +211,7 @@ class Evaluator:
             [
                 replace(
                     p.action,
-                    value=scores.get(p.sequence, p.action.value) if self._is_scored(p.action) else None,
+                    value=scores.get(p.sequence, p.action.value),
                     outcome=outcomes.get(p.text, p.action.outcome) if p.action.complete else None,
                 )
                 for p in line
@@ -194,7 +220,7 @@ class Evaluator:
         ]
         return PlanResult(samples=judged[: len(samples)], rollout=judged[-1] if rollout else None)
 
-    def _is_scored(self, action: SampledAction) -> bool:
+    def _is_judged(self, action: SampledAction) -> bool:
         if action.terminal == "truncated":
             return False
         return self._judges_answers if action.complete else self._judges_steps
@@ -208,7 +234,7 @@ class Evaluator:
             sequence, text = sequence + action.tokens, text + action.text
             at = self.builder.known(at, action.tokens) if at is not None else None
             holder = action if at is None else at
-            judged = holder.value is not None or holder.outcome is not None
+            judged = action.value is not None or holder.value is not None or holder.outcome is not None
             prefixes.append(_Prefix(action, sequence, text, judged))
         return prefixes
 
@@ -219,8 +245,7 @@ class Evaluator:
         if len(scores) != len(sequences):
             raise RuntimeError(f"the scorer gave {len(scores)} values for {len(sequences)} sequences")
         for score in scores:
-            if not (math.isfinite(score.value) and 0 <= score.value <= 1):
-                raise RuntimeError(f"the scorer gave the value {score.value}, which is outside [0, 1]")
+            _check_value("scorer", score.value)
         return {s: score.value for s, score in zip(sequences, scores, strict=True)}
 
     async def _grade(self, text: str) -> float | None:
@@ -241,7 +266,7 @@ class _Prefix:
     text: str
     """The answer so far, without the prompt."""
     judged: bool
-    """It has its judgement already: in the tree, or from before the draw was written on."""
+    """It has its judgement already: in the tree, from the policy, or from before the draw was written on."""
 
 
 def _check(drawn: Sequence[Continuation], max_tokens: int) -> None:
@@ -254,3 +279,13 @@ def _check(drawn: Sequence[Continuation], max_tokens: int) -> None:
         if not size == len(one.logprobs) == len(one.ends):
             given = f"{len(one.logprobs)} log-probs and {len(one.ends)} ends"
             raise RuntimeError(f"the policy gave {given} for {size} tokens")
+        if len(one.values) not in (0, size):
+            raise RuntimeError(f"the policy gave {len(one.values)} values for {size} tokens")
+        for value in one.values:
+            if value is not None:
+                _check_value("policy", value)
+
+
+def _check_value(judge: str, value: float) -> None:
+    if not 0 <= value <= 1:  # NaN is in no range
+        raise RuntimeError(f"the {judge} gave the value {value}, which is outside [0, 1]")

@@ -32,7 +32,7 @@ class Plan:
     ends: bool = True
     """Its landing ends its simulation; else the simulation goes on with another plan."""
     hurdle: Hurdle | None = None
-    """`path` with one draw: judge it after each action, and write on only above this; `None`: it goes to its end."""
+    """`path`: give a draw up after the first action whose value is below this; `None`: every draw goes to its end."""
 
     @property
     def node(self) -> Node:
@@ -77,6 +77,6 @@ class PlanCost:
     tokens: int = 0
     """Generated, aborted draws included."""
     scored: int = 0
-    """Sequences judged by the value model."""
+    """Sequences that the scorer was asked about; values that the policy gave with a draw are none."""
     grading_failures: int = 0
     """Complete answers that the verifier itself failed on."""

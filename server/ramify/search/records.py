@@ -315,7 +315,7 @@ class Usage:
     """Every generated token: merged duplicates, aborted draws and the final rollout too, which completes an answer if
     the search finds none."""
     scored_sequences: int = 0
-    """Sequences that the value model judged."""
+    """Sequences that the value model was asked about. Values that a policy gives with its draws cost none."""
     grading_failures: int = 0
     """Complete answers on which the verifier itself failed; they count for nothing."""
     simulations: int = 0
