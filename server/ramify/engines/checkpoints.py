@@ -22,6 +22,8 @@ class Checkpoint:
 
     path: Path
     head_size: int | None
+    hidden_size: int | None
+    """Width of the hidden states."""
     dtype: str
     """Precision of the weights by config.json: "bfloat16", "float32", ..."""
 
@@ -36,7 +38,7 @@ def read_checkpoint(path: Path, role: str) -> Checkpoint:
     hidden = getattr(text, "hidden_size", None)
     size = getattr(text, "head_dim", None) or (hidden // heads if heads and hidden else None)
     precision = str(config.dtype or text.dtype or "auto").removeprefix("torch.")
-    return Checkpoint(path, size, precision)
+    return Checkpoint(path, size, hidden, precision)
 
 
 def _check_files(path: Path, role: str) -> None:
@@ -81,6 +83,29 @@ def check_cpu(checkpoint: Checkpoint) -> None:
             f"{checkpoint.path} has attention heads of size {checkpoint.head_size}; on a CPU vLLM serves sizes "
             f"{', '.join(map(str, CPU_HEAD_SIZES))}"
         )
+
+
+def check_value_head(path: Path, hidden_size: int | None) -> None:
+    """Refuse a file that is no finite value head for hidden states of this size. Raises `EngineStartFailed`."""
+    import numpy as np
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise EngineStartFailed(f"the value head {path} cannot be read: {error}") from error
+    expected = {"weight": (1, hidden_size), "bias": (1,)}
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    if found != expected or any(tensor.dtype != np.float32 for tensor in tensors.values()):
+        kinds = ", ".join(f"{name} {t.dtype} {list(t.shape)}" for name, t in sorted(tensors.items()))
+        raise EngineStartFailed(
+            f"the value head {path} holds {kinds or 'nothing'}; float32 weight [1, {hidden_size}] and bias [1] "
+            "are needed"
+        )
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise EngineStartFailed(f"the value head {path} holds a {name} that is not finite")
 
 
 def _config(path: Path, role: str) -> Any:

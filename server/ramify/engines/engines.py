@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from ramify.engines.checkpoints import check_cpu, read_checkpoint
+from ramify.engines.checkpoints import check_cpu, check_value_head, read_checkpoint
 from ramify.engines.config import EngineConfig
-from ramify.engines.errors import EngineBusy, EngineError, EngineHeld
+from ramify.engines.errors import EngineBusy, EngineError, EngineHeld, EngineStartFailed
 from ramify.engines.limiter import EngineLimiter
 from ramify.engines.measurement import TOLERANCE, Measurement, Text, measure
-from ramify.engines.policy import VllmPolicy
+from ramify.engines.policy import JudgingVllmPolicy, VllmPolicy
 from ramify.engines.ports import Engine
 from ramify.engines.progress import kv_bytes, phases
-from ramify.engines.scorer import NoScorer, Translate, VllmScorer
+from ramify.engines.scorer import EngineScorer, NoScorer, Translate, TrunkScorer, VllmScorer
 from ramify.engines.start import Launch, Role, at_once, build_all, launches
 from ramify.engines.tokenizer import Tokenizer
 from ramify.engines.vllm import (
@@ -67,27 +67,34 @@ class Engines:
             role: EngineLimiter(IN_ENGINE * config.options.max_num_seqs, config.options.max_waiting)
             for role in self.by_role
         }
-        self.policy = VllmPolicy(
+        judges = config.value_head is not None
+        self.policy = (JudgingVllmPolicy if judges else VllmPolicy)(
             self.by_role["policy"],
             self.tokenizer,
             self._limiters["policy"],
             lambda: self.serving,
             config.options.seeded,
         )
-        self._value: VllmScorer | None = None
-        if "value" in self.by_role:
-            self._value = VllmScorer(
-                self.by_role["value"],
-                self._limiters["value"],
-                lambda: self.serving,
-                translate,
-            )
-        self.scorer: Scorer = self._value or NoScorer()
+        self._judge = self._make_judge(translate)
+        self.scorer: Scorer = self._judge or NoScorer()
         if config.scorer is not None:
-            self.scorer = config.scorer(self.tokenizer, self._value)
+            self.scorer = config.scorer(self.tokenizer, self._judge)
         self._plain: OpenAIServing | None = None
         for engine in engines:
             engine.attach(self._died)
+
+    def _make_judge(self, translate: Translate | None) -> EngineScorer | None:
+        """Return the scorer of the value head or of the value model, whichever there is."""
+        if self.config.value_head is not None:
+            return TrunkScorer(
+                self.by_role["policy"],
+                self._limiters["policy"],
+                lambda: self.serving,
+                lambda: self.tokenizer.closing,
+            )
+        if "value" not in self.by_role:
+            return None
+        return VllmScorer(self.by_role["value"], self._limiters["value"], lambda: self.serving, translate)
 
     @classmethod
     async def start(cls, config: EngineConfig, tell: Callable[[str], None] | None = None) -> Engines:
@@ -113,7 +120,14 @@ class Engines:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        return cls(config, engines, tokenizer, translate, folder)
+        started = cls(config, engines, tokenizer, translate, folder)
+        if config.value_head is not None:
+            try:
+                await started.by_role["policy"].load_value_head(config.value_head)
+            except BaseException:
+                await started.close()
+                raise
+        return started
 
     @property
     def plain(self) -> OpenAIServing:
@@ -205,17 +219,26 @@ class Engines:
             for engine in engines:
                 engine.reopen()
 
-    async def reload(self, policy: Path, value: Path | None) -> None:
-        """Put other weights of the same network and tokenizer into both engines and forget every cached prefix.
+    async def reload(self, policy: Path, value: Path | None, value_head: Path | None = None) -> None:
+        """Put other weights of the same network and tokenizer into the engines and forget every cached prefix.
 
-        Only inside `exclusive`, so that each request is served by one release; `serving` stays as it is. Raises
-        `EngineError`, after which the engines may hold anything: load a release that is known to be good. Raises
-        `EngineDead`. Cancelled, it leaves them in the same doubt."""
-        paths = {"policy": policy} | ({"value": value} if value is not None else {})
-        if paths.keys() != self.by_role.keys():
-            raise EngineError(f"{policy} and what is served do not both have a value model")
+        policy, value, value_head: as in `EngineConfig`, and of the same kinds as what was started. Only inside
+        `exclusive`, so that each request is served by one release; `serving` stays as it is. Raises `EngineError`,
+        after which the engines may hold anything: load a release that is known to be good. Raises `EngineDead`.
+        Cancelled, it leaves them in the same doubt."""
+        paths: dict[Role, Path] = {"policy": policy}
+        if value is not None:
+            paths["value"] = value
+        if paths.keys() != self.by_role.keys() or (value_head is None) != (self.config.value_head is None):
+            raise EngineError(
+                f"{policy} and what is served are not judged alike: by a model, a head or nothing"
+            )
+        if value_head is not None:
+            check_value_head(value_head, read_checkpoint(policy, "policy").hidden_size)
         for role, engine in self.by_role.items():
             await engine.reload(paths[role])
+        if value_head is not None:
+            await self.by_role["policy"].load_value_head(value_head)
 
     @property
     def tolerance(self) -> float:
@@ -227,7 +250,7 @@ class Engines:
         """The figures of texts under the weights that are loaded and a calibration of the values, through the prefix
         cache as searches go; see `measurement`."""
         return await measure(
-            self.by_role["policy"], self._value, texts, calibration, self.tokenizer.text.size
+            self.by_role["policy"], self._judge, texts, calibration, self.tokenizer.text.size
         )
 
     def give_up(self, reason: str) -> None:
@@ -268,6 +291,10 @@ def _prepare(config: EngineConfig) -> tuple[list[Launch], Tokenizer, Translate |
     if cpu:
         for checkpoint in filter(None, (policy, value)):
             check_cpu(checkpoint)
+    if config.value_head is not None:
+        if value is not None:
+            raise EngineStartFailed("a value model and a value head: one of them is needed, not both")
+        check_value_head(config.value_head, policy.hidden_size)
     plans = launches(config, policy, value, cpu)
     if other is None or tokenizer.same_as(other):
         return plans, tokenizer, None

@@ -12,13 +12,11 @@ the probes' own tokens.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ramify.engines.ports import Engine, RawSample, SampleParams, SampleRequest
-from ramify.engines.scorer import VllmScorer
-from ramify.search.protocols import SampleAborted
+from ramify.engines.ports import Engine, RawSample, SampleParams, SampleRequest, plain_cancellation
+from ramify.engines.scorer import EngineScorer
 
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 """Largest difference between two computations of one figure, relative to it if it is above 1 (docs/operations.md)."""
@@ -51,12 +49,12 @@ class Measurement:
     bounds: tuple[bool, ...]
     """True for a token that was not among the likeliest asked for: its log-probability is at most the figure."""
     value: float | None
-    """The value model's calibrated judgement of the whole text, [0, 1]; `None` without a value model."""
+    """The calibrated judgement of the whole text by value model or value head, [0, 1]; `None` without either."""
 
 
 async def measure(
     engine: Engine,
-    scorer: VllmScorer | None,
+    scorer: EngineScorer | None,
     texts: Sequence[Text],
     calibration: tuple[float, float],
     vocabulary: int,
@@ -70,10 +68,8 @@ async def measure(
         for text in texts
         for i in range(len(text.continuation))
     ]
-    try:
+    with plain_cancellation():
         drawn = iter(await engine.generate(requests))
-    except SampleAborted:
-        raise asyncio.CancelledError from None
     measurements = []
     for text, value in zip(texts, await _values(scorer, texts, calibration), strict=True):
         figures = [_figure(next(drawn), token) for token in text.continuation]
@@ -82,7 +78,7 @@ async def measure(
 
 
 async def _values(
-    scorer: VllmScorer | None, texts: Sequence[Text], calibration: tuple[float, float]
+    scorer: EngineScorer | None, texts: Sequence[Text], calibration: tuple[float, float]
 ) -> list[float | None]:
     """A text of several blocks is judged in a call of its own: together with others that it begins with it would be
     judged in one pass, which does not read the prefix cache."""

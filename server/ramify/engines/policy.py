@@ -8,10 +8,18 @@ from functools import lru_cache
 
 from ramify.engines.config import Serving
 from ramify.engines.limiter import EngineLimiter
-from ramify.engines.ports import Engine, RawSample, SampleParams, SampleRequest
+from ramify.engines.ports import (
+    Engine,
+    RawSample,
+    SampleParams,
+    SampleRequest,
+    Watch,
+    plain_cancellation,
+)
+from ramify.engines.scorer import sigmoid
 from ramify.engines.tokenizer import Tokenizer
 from ramify.search.protocols import SampleAborted
-from ramify.search.records import Continuation, Finish, Sampling
+from ramify.search.records import Action, Continuation, Finish, Hurdle, Sampling
 
 
 class VllmPolicy:
@@ -29,7 +37,8 @@ class VllmPolicy:
     together and on what the prefix cache holds, so under other load a draw may take another turn if two tokens
     were nearly level: same search, same tree is then likely, not promised. A seed costs the engine 5 µs a token.
 
-    Stop strings become stop tokens if that is exact (`tokenizer.stop_tokens`); else vLLM matches them on text.
+    Stop strings become stop tokens if that is exact (`tokenizer.stop_tokens`); else the engine's scheduler matches
+    them on text.
     """
 
     def __init__(
@@ -54,12 +63,17 @@ class VllmPolicy:
         """Draw a continuation for each seed. Raises `SampleAborted`, `EngineDead` or an `EngineError`.
 
         The count of `SampleAborted` leaves out what the step computed in which the engine heard of it."""
+        return await self._draw(prefix, sampling, seeds, None)
+
+    async def _draw(
+        self, prefix: Sequence[int], sampling: Sampling, seeds: Sequence[int], watch: Watch | None
+    ) -> list[Continuation]:
         prompt = list(prefix)
         params = self._params(sampling)
         if self.seeded and sampling.temperature > 0:
-            requests = [SampleRequest(prompt, params, seed) for seed in seeds]
+            requests = [SampleRequest(prompt, params, seed, watch) for seed in seeds]
         else:
-            requests = [SampleRequest(prompt, params)] * len(seeds)
+            requests = [SampleRequest(prompt, params, None, watch)] * len(seeds)
         try:
             taken = await self._limiter.acquire(len(seeds))
         except asyncio.CancelledError:
@@ -67,10 +81,10 @@ class VllmPolicy:
         try:
             drawn = await self._engine.generate(requests)
             # Weights change only while no request is under way: these are the ones that it ran on.
-            release = self._serving().release
+            serving = self._serving()
         finally:
             self._limiter.release(taken)
-        return [self._step(prefix, one, release) for one in drawn]
+        return [self._continuation(prefix, one, serving) for one in drawn]
 
     async def next_tokens(self, prefix: Sequence[int], k: int, temperature: float) -> list[Continuation]:
         """The k likeliest next tokens with their exact log-probabilities, likeliest first.
@@ -79,26 +93,30 @@ class VllmPolicy:
         params = SampleParams(max_tokens=1, temperature=temperature, top=k)
         taken = await self._limiter.acquire(1)
         try:
-            (drawn,) = await self._engine.generate([SampleRequest(list(prefix), params)])
-            release = self._serving().release
-        except SampleAborted:
-            raise asyncio.CancelledError from None
+            with plain_cancellation():
+                (drawn,) = await self._engine.generate([SampleRequest(list(prefix), params)])
+            serving = self._serving()
         finally:
             self._limiter.release(taken)
         steps = []
         for token, logprob in drawn.top[:k]:
-            text, ends = self._tokenizer.spell(prefix, [token])
-            finish: Finish = "eos" if token in self._tokenizer.eos_ids else "length"
-            steps.append(Continuation((token,), text, (logprob,), ends, finish, release))
+            stopped = token in self._tokenizer.eos_ids
+            one = RawSample([token], [logprob], stopped, logits=drawn.logits[:1])
+            steps.append(self._continuation(prefix, one, serving))
         return steps
 
-    def _step(self, prefix: Sequence[int], drawn: RawSample, release: str) -> Continuation:
+    def _continuation(self, prefix: Sequence[int], drawn: RawSample, serving: Serving) -> Continuation:
         tokens = tuple(drawn.token_ids)
         text, ends = self._tokenizer.spell(prefix, tokens)
-        finish: Finish = "length"
+        finish: Finish = "abandoned" if drawn.abandoned else "length"
         if drawn.stopped:
             finish = "eos" if tokens[-1] in self._tokenizer.eos_ids else "stop"
-        return Continuation(tokens, text, tuple(drawn.logprobs), ends, finish, release)
+        values = self._values(drawn, serving.calibration)
+        return Continuation(tokens, text, tuple(drawn.logprobs), ends, finish, serving.release, values)
+
+    def _values(self, drawn: RawSample, calibration: tuple[float, float]) -> tuple[float | None, ...]:
+        """Return the values of a draw's tokens; none from a policy that does not judge."""
+        return ()
 
     def _make_params(self, sampling: Sampling) -> SampleParams:
         tokens = self._tokenizer.stop_tokens(sampling.stop)
@@ -110,3 +128,34 @@ class VllmPolicy:
             stop=sampling.stop if tokens is None else (),
             stop_tokens=tokens or (),
         )
+
+
+class JudgingVllmPolicy(VllmPolicy):
+    """`search.protocols.JudgingPolicy` on an engine with a value head.
+
+    The engine gives the logit of the state that each token is sampled from. So the value of a draw as far as a token is
+    known once the next one is sampled; as far as a token that only closes (`tokens.closing_tokens`), at once. That of a
+    draw which is cut at its last token, and does not close there, is not known.
+    """
+
+    async def write_on(
+        self,
+        prefix: Sequence[int],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        *,
+        action: Action,
+        hurdle: Hurdle,
+        length: int,
+    ) -> list[Continuation]:
+        """Draw as `sample` does, in one request a draw: the engine holds each against the hurdle, in the step in which
+        its value is known. A draw that does not close where it is given up has one token more."""
+        watch = Watch(hurdle, action, length, self._serving().calibration)
+        return await self._draw(prefix, sampling, seeds, watch)
+
+    def _values(self, drawn: RawSample, calibration: tuple[float, float]) -> tuple[float | None, ...]:
+        a, b = calibration
+        before = [sigmoid(a * logit + b) for logit in drawn.logits]
+        closing = self._tokenizer.closing
+        after = [*before[1:], None]
+        return tuple(before[i] if token in closing else after[i] for i, token in enumerate(drawn.token_ids))

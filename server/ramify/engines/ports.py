@@ -5,10 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from ramify.search.protocols import SampleAborted
+from ramify.search.records import Action, Hurdle
 
 if TYPE_CHECKING:
     from ramify.engines.start import Launch
@@ -41,13 +46,27 @@ class SampleParams:
     top_k: int = 0
     """0 keeps every token."""
     stop: tuple[str, ...] = ()
-    """Strings that end the continuation; the engine matches text."""
+    """Strings that end the continuation; the engine's scheduler matches text."""
     stop_tokens: tuple[int, ...] = ()
     """Token ids that end it."""
     top: int = 0
     """Likeliest next tokens to report at every position."""
     ignore_eos: bool = False
     """True draws on past the model's end tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A hurdle that the engine holds a draw against at the end of each of its actions, by its value head.
+
+    The first action begins with the draw."""
+
+    hurdle: Hurdle
+    action: Action
+    length: int
+    """Tokens of the answer that the prompt holds already."""
+    calibration: tuple[float, float]
+    """(a, b) of value = sigmoid(a · logit + b)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +78,7 @@ class SampleRequest:
     params: SampleParams
     seed: int | None = None
     """`None` draws from the engine's shared random stream."""
+    watch: Watch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +89,13 @@ class RawSample:
     logprobs: list[float]
     """Natural log-probability of each sampled token."""
     stopped: bool
-    """True if an end token, a stop token or a stop string ended it; False at `max_tokens`."""
+    """True if an end token, a stop token or a stop string ended it; False at `max_tokens` and if it was abandoned."""
     top: list[tuple[int, float]] = field(default_factory=list)
     """At the first position: the likeliest tokens and their log-probabilities, likeliest first."""
+    logits: list[float] = field(default_factory=list)
+    """`logits[i]`: the value head's logit at the state that token i was sampled from; empty without a value head."""
+    abandoned: bool = False
+    """True if it did not clear the hurdle of its watch."""
 
 
 class EngineListener(Protocol):
@@ -145,6 +169,11 @@ class Engine(Protocol):
     async def idle(self) -> None:
         """Wait until nothing that was let in is left. Only after `shut`; put a deadline around it."""
 
+    async def load_value_head(self, path: Path) -> None:
+        """Judge every sampled token by the value head in `path`, in place of the one before if there is one.
+
+        Check the file before. Raises `EngineError` if the engine refuses it."""
+
     async def reload(self, path: Path) -> None:
         """Replace the weights by those in `path`, and forget every cached prefix.
 
@@ -164,3 +193,13 @@ class Engine(Protocol):
 
     def kill(self) -> None:
         """End the engine's processes from a thread that has no event loop."""
+
+
+@contextmanager
+def plain_cancellation() -> Iterator[None]:
+    """Raise `CancelledError` in place of `SampleAborted`, whose tokens nobody counts: asyncio.timeout knows no
+    subclasses."""
+    try:
+        yield
+    except SampleAborted:
+        raise asyncio.CancelledError from None

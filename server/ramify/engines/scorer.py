@@ -1,4 +1,4 @@
-"""The value model of a search on an engine, and sequences judged together.
+"""The judge of a search on an engine: a value model of its own, or a value head on the policy's trunk.
 
 A search scores every step of an answer, so a call holds sequences each of which begins the next. A causal model's
 judgement at a position depends on nothing after it: one pass over the longest sequence gives all of them, exactly. (On
@@ -11,12 +11,13 @@ done only if that is less than what the separate requests would compute beyond t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence, Set
 
 from ramify.engines.config import Serving
 from ramify.engines.errors import NO_VALUE_MODEL, EngineError
 from ramify.engines.limiter import EngineLimiter
-from ramify.engines.ports import Engine
+from ramify.engines.ports import Engine, RawSample, SampleParams, SampleRequest, plain_cancellation
 from ramify.engines.tokenizer import Tokenizer
 from ramify.search.protocols import Scorer
 from ramify.search.records import Score
@@ -24,35 +25,24 @@ from ramify.search.records import Score
 BLOCK = 32
 """Tokens that a separate request computes afresh at least, about: the end of its prefix that fills no KV block, and
 what a request costs beside its tokens."""
+ONE_TOKEN = SampleParams(max_tokens=1, temperature=0.0)
 Translate = Callable[[Sequence[int]], list[int]]
 ScorerFactory = Callable[[Tokenizer, Scorer | None], Scorer]
 """Makes a scorer of the policy's tokenizer and the value model's scorer, `None` without a value model."""
 
 
-class VllmScorer:
+class EngineScorer(ABC):
     """`search.protocols.Scorer` on one engine: value = sigmoid(a · logit + b).
 
     The engine is asked for the raw logit (whether vLLM would apply an activation depends on the checkpoint), and the
     sigmoid is applied here, once.
-
-    Sequences that begin one another are judged in one pass if the model is causal (`chains`).
-
-    `translate` turns the policy's token ids into the value model's if the two have different tokenizers: the text
-    without special tokens, encoded afresh. `None` hands the ids through.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        limiter: EngineLimiter,
-        serving: Callable[[], Serving],
-        translate: Translate | None = None,
-    ) -> None:
+    def __init__(self, engine: Engine, limiter: EngineLimiter, serving: Callable[[], Serving]) -> None:
         """serving: what the engine serves at that moment."""
-        self._serving = serving
         self._engine = engine
         self._limiter = limiter
-        self._translate = translate
+        self._serving = serving
 
     async def score(self, sequences: Sequence[Sequence[int]]) -> list[Score]:
         """Judge whole sequences, all sent at once. Raises `EngineDead` or an `EngineError`."""
@@ -68,8 +58,31 @@ class VllmScorer:
         a, b = calibration
         return [sigmoid(a * logit + b) for logit in logits]
 
+    @abstractmethod
     async def _logits(self, sequences: Sequence[Sequence[int]]) -> tuple[list[float], Serving]:
-        """One logit for each sequence, and what was served when the engine gave them."""
+        """Return one finite logit for each sequence, and what was served when the engine gave them."""
+
+
+class VllmScorer(EngineScorer):
+    """A value model of its own.
+
+    Sequences that begin one another are judged in one pass if the model is causal (`chains`).
+
+    `translate` turns the policy's token ids into the value model's if the two have different tokenizers: the text
+    without special tokens, encoded afresh. `None` hands the ids through.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        limiter: EngineLimiter,
+        serving: Callable[[], Serving],
+        translate: Translate | None = None,
+    ) -> None:
+        super().__init__(engine, limiter, serving)
+        self._translate = translate
+
+    async def _logits(self, sequences: Sequence[Sequence[int]]) -> tuple[list[float], Serving]:
         if not sequences:
             return [], self._serving()
         prompts = [self._translate(s) if self._translate else list(s) for s in sequences]
@@ -90,6 +103,54 @@ class VllmScorer:
         for chain in chains(prompts):
             jobs += [chain] if worth_it(len(prompts[chain[0]]), len(chain)) else [[i] for i in chain]
         return jobs
+
+
+class TrunkScorer(EngineScorer):
+    """A value head on the policy's own trunk, asked by drawing one token after each sequence: the head reads the state
+    that it is sampled from.
+
+    What the policy judged while it wrote needs no such request. One costs the last block of the sequence: what is
+    before it is in the policy's prefix cache, as a rule.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        limiter: EngineLimiter,
+        serving: Callable[[], Serving],
+        closing: Callable[[], Set[int]],
+    ) -> None:
+        """engine: the policy's. closing: the tokens that only close what was written (`tokens.closing_tokens`)."""
+        super().__init__(engine, limiter, serving)
+        self._closing = closing
+
+    async def _logits(self, sequences: Sequence[Sequence[int]]) -> tuple[list[float], Serving]:
+        if not sequences:
+            return [], self._serving()
+        read = [self._read(sequence) for sequence in sequences]
+        requests = [SampleRequest(state, ONE_TOKEN) for state in dict.fromkeys(read)]
+        taken = await self._limiter.acquire(len(requests))
+        try:
+            with plain_cancellation():
+                drawn = await self._engine.generate(requests)
+            serving = self._serving()
+        finally:
+            self._limiter.release(taken)
+        logits = {state: _first_logit(one) for state, one in zip(dict.fromkeys(read), drawn, strict=True)}
+        return [logits[state] for state in read], serving
+
+    def _read(self, sequence: Sequence[int]) -> tuple[int, ...]:
+        """Return the tokens at whose end a sequence is judged."""
+        state = tuple(sequence[:-1] if sequence and sequence[-1] in self._closing() else sequence)
+        if not state:
+            raise EngineError("a sequence of nothing, or of one token that only closes, cannot be judged")
+        return state
+
+
+def _first_logit(drawn: RawSample) -> float:
+    if not drawn.logits or not math.isfinite(drawn.logits[0]):
+        raise EngineError(f"the value head gave {drawn.logits[:1] or 'no logit'} for a sequence")
+    return drawn.logits[0]
 
 
 class NoScorer:

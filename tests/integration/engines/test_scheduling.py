@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from fixtures_engines import LiveEngines
-from ramify.engines import Engines
+from ramify.engines import Engines, Tokenizer
+from ramify.engines.ports import Watch
+from ramify.search.records import Action, Hurdle
+from ramify.weights import shipped
 
 PROMPT = "3 5 7 8 to 24\n"
+WORD, NEWLINE = Tokenizer(shipped() / "policy").encode_continuation("3\n")
 
 
 class GivenSteps:
@@ -20,6 +26,8 @@ class GivenSteps:
 
     def __init__(self) -> None:
         self.requests: dict[str, Any] = {}
+        model = str(shipped() / "policy")
+        self.vllm_config = SimpleNamespace(model_config=SimpleNamespace(model=model))
 
     def add_request(self, request: Any) -> None:
         self.requests[request.request_id] = request
@@ -30,13 +38,26 @@ class GivenSteps:
     def finish_requests(self, names: list[str], status: Any) -> list[Any]:
         return [self.requests.pop(name) for name in names if name in self.requests]
 
-    def update_from_output(self, *brought: Any) -> dict[int, Any]:
+    def update_from_output(self, brought: Any, step: Any) -> dict[int, Any]:
         from vllm.v1.engine import EngineCoreOutputs
 
         for output in brought:
+            request = self.requests.get(output.request_id)
+            if request is not None and output.new_token_ids:
+                if step.pooler_output is not None:
+                    output.pooling_output = step.pooler_output[step.req_id_to_index[output.request_id]]
+                _, stopped = self._update_request_with_output(request, output.new_token_ids)
+                if stopped and not output.finished:
+                    output.finish_reason, output.stop_reason = (
+                        request.get_finished_reason(),
+                        request.stop_reason,
+                    )
             if output.finished:
-                self.requests.pop(output.request_id)
+                self.requests.pop(output.request_id, None)
         return {0: EngineCoreOutputs(outputs=list(brought))} if brought else {}
+
+    def _update_request_with_output(self, request: Any, new_token_ids: list[int]) -> tuple[list[int], bool]:
+        return new_token_ids, False
 
 
 @pytest.fixture
@@ -46,10 +67,13 @@ def scheduler() -> Any:
     return search_scheduler(GivenSteps)()
 
 
-def draw(name: str, kind: str = "FINAL_ONLY", *, detokenize: bool = False) -> Any:
+def draw(
+    name: str, kind: str = "FINAL_ONLY", *, detokenize: bool = False, asked_for: dict[str, Any] | None = None
+) -> Any:
     from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-    return asked(name, SamplingParams(output_kind=RequestOutputKind[kind], detokenize=detokenize), None)
+    params = SamplingParams(output_kind=RequestOutputKind[kind], detokenize=detokenize, extra_args=asked_for)
+    return asked(name, params, None)
 
 
 def judgement(name: str) -> Any:
@@ -77,10 +101,12 @@ def step(name: str, token: int, end: str | None = None, width: int = 1) -> Any:
     return EngineCoreOutput(name, [token], new_logprobs=lists, finish_reason=end and FinishReason[end])
 
 
-def sent(scheduler: Any, *brought: Any) -> list[Any]:
-    return [
-        output for outputs in scheduler.update_from_output(*brought).values() for output in outputs.outputs
-    ]
+def sent(scheduler: Any, *brought: Any, logits: dict[str, float] | None = None) -> list[Any]:
+    """Return what leaves the engine after a step. logits: the value head's, by request."""
+    rows = None if logits is None else [[logit] for logit in logits.values()]
+    step = SimpleNamespace(pooler_output=rows, req_id_to_index={n: i for i, n in enumerate(logits or ())})
+    by_client = scheduler.update_from_output(brought, step)
+    return [output for outputs in by_client.values() for output in outputs.outputs]
 
 
 def test_a_draw_leaves_once_with_the_tokens_of_all_its_steps(scheduler: Any) -> None:
@@ -139,6 +165,44 @@ def test_an_aborted_judgement_needs_no_last_word(scheduler: Any) -> None:
     scheduler.add_request(judgement("a"))
     scheduler.finish_requests(["a"], RequestStatus.FINISHED_ABORTED)
     assert sent(scheduler) == []
+
+
+def test_the_logits_of_a_draw_leave_with_its_tokens(scheduler: Any) -> None:
+    scheduler.add_request(draw("a"))
+    scheduler.add_request(draw("streamed", "DELTA"))
+    for token in range(40):
+        (streamed,) = sent(
+            scheduler, step("a", token), step("streamed", 4), logits={"streamed": 9.0, "a": token / 10}
+        )
+        assert (streamed.pooling_output, streamed.kv_transfer_params) == (None, None)
+    (a,) = sent(scheduler, step("a", 40, "STOP"), logits={"a": 4.0})
+    assert a.pooling_output is None  # it would be taken for a judgement
+    assert a.kv_transfer_params == {"ramify_logits": [token / 10 for token in range(41)]}
+
+
+@pytest.mark.parametrize(("logit", "ends"), [(0.1, False), (-0.1, True)])
+def test_a_draw_ends_in_the_step_in_which_it_does_not_clear_its_hurdle(
+    scheduler: Any, logit: float, ends: bool
+) -> None:
+    from ramify.engines.vllm.watching import WATCH
+
+    watch = Watch(Hurdle(0.1, 7), Action("step", ("\n",)), 0, (1.0, 0.0))  # 0.5 after two tokens
+    scheduler.add_request(draw("a", asked_for={WATCH: msgspec.to_builtins(watch)}))
+    assert sent(scheduler, step("a", WORD), logits={"a": -9.0}) == []
+    left = sent(scheduler, step("a", NEWLINE), logits={"a": logit})
+    assert [(o.new_token_ids, o.finish_reason.name, o.stop_reason) for o in left] == (
+        [([WORD, NEWLINE], "STOP", "abandoned")] if ends else []
+    )
+
+
+def test_a_stop_string_ends_a_draw_at_the_token_that_completes_it(scheduler: Any) -> None:
+    from ramify.engines.vllm.watching import STOP
+
+    scheduler.add_request(draw("a", asked_for={STOP: ["\n\n"]}))
+    for token in (NEWLINE, WORD, NEWLINE):
+        assert sent(scheduler, step("a", token)) == []
+    (a,) = sent(scheduler, step("a", NEWLINE))
+    assert (a.new_token_ids, a.finish_reason.name) == ([NEWLINE, WORD, NEWLINE, NEWLINE], "STOP")
 
 
 @pytest.mark.parametrize("size", [1, 4, 20])

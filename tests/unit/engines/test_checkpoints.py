@@ -3,11 +3,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from models import TinyModels, write_tiny_models
 from ramify.engines import EngineStartFailed
-from ramify.engines.checkpoints import check_cpu, read_checkpoint
+from ramify.engines.checkpoints import check_cpu, check_value_head, read_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +78,40 @@ def test_a_head_size_without_a_cpu_kernel_is_refused(tmp_path: Path) -> None:
     tiny = write_tiny_models(tmp_path, hidden=96, layers=1, heads=2)
     with pytest.raises(EngineStartFailed, match="heads of size 48"):
         check_cpu(read_checkpoint(tiny.policy, "policy"))
+
+
+def write_head(path: Path, **changed: np.ndarray) -> Path:
+    whole = {"weight": np.ones((1, 64), np.float32), "bias": np.zeros(1, np.float32)}
+    save_file(whole | changed, path / "head.safetensors")
+    return path / "head.safetensors"
+
+
+def test_a_value_head_of_the_policys_width_passes(tiny: TinyModels, tmp_path: Path) -> None:
+    check_value_head(write_head(tmp_path), read_checkpoint(tiny.policy, "policy").hidden_size)
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        (
+            {"weight": np.ones((1, 32), np.float32)},
+            r"weight float32 \[1, 32\]; float32 weight \[1, 64\] and bias",
+        ),
+        ({"weight": np.ones((1, 64), np.float16)}, "weight float16"),
+        ({"more": np.ones(1, np.float32)}, r"bias float32 \[1\], more float32"),
+        ({"bias": np.array([np.nan], np.float32)}, "bias that is not finite"),
+        ({"weight": np.full((1, 64), np.inf, np.float32)}, "weight that is not finite"),
+    ],
+)
+def test_any_other_is_refused_with_what_it_holds(
+    tmp_path: Path, changed: dict[str, np.ndarray], why: str
+) -> None:
+    with pytest.raises(EngineStartFailed, match=why):
+        check_value_head(write_head(tmp_path, **changed), 64)
+
+
+def test_a_value_head_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "head.safetensors").write_bytes(b"no head")
+    for path in (tmp_path / "head.safetensors", tmp_path / "nowhere"):
+        with pytest.raises(EngineStartFailed, match="cannot be read"):
+            check_value_head(path, 64)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ramify.engines import EngineError, Serving
+from ramify.engines import EngineError, RawSample, SampleRequest, Serving
 from ramify.engines.limiter import EngineLimiter
-from ramify.engines.scorer import NoScorer, VllmScorer, chains, sigmoid
+from ramify.engines.scorer import NoScorer, TrunkScorer, VllmScorer, chains, sigmoid
 from ramify.search.records import Score
 
 
@@ -126,3 +126,42 @@ def test_a_wrong_number_of_positions_is_an_error() -> None:
 def test_without_a_value_model_the_error_says_what_to_set() -> None:
     with pytest.raises(EngineError, match="--value PATH"):
         asyncio.run(NoScorer().score([[1]]))
+
+
+class Head:
+    """An engine with a value head, whose logit is `law` of the tokens so far."""
+
+    def __init__(self, *, blind: bool = False) -> None:
+        self.asked: list[SampleRequest] = []
+        self.blind = blind
+
+    async def generate(self, requests: Sequence[SampleRequest]) -> list[RawSample]:
+        self.asked = list(requests)
+        return [RawSample([0], [0.0], False, logits=[] if self.blind else [law(r.prompt)]) for r in requests]
+
+
+def score_by_head(engine: Head, sequences: Sequence[Sequence[int]]) -> list[float]:
+    limiter, closing = EngineLimiter(8, 8), {8, 9}
+    scorer = TrunkScorer(engine, limiter, Serving, lambda: closing)  # type: ignore[arg-type]
+    return [one.value for one in asyncio.run(scorer.score(sequences))]
+
+
+def test_a_value_head_judges_at_the_state_before_a_last_token_that_only_closes() -> None:
+    engine = Head()
+    values = score_by_head(engine, [[1, 2], [1, 2, 9], [1, 2, 8, 9], [1, 9, 2]])
+    states = [(1, 2), (1, 2, 8), (1, 9, 2)]
+    assert [request.prompt for request in engine.asked] == states  # what is asked twice is judged once
+    assert {request.params.max_tokens for request in engine.asked} == {1}
+    first, second, third = (sigmoid(law(state)) for state in states)
+    assert values == [first, first, second, third]
+
+
+@pytest.mark.parametrize("nothing", [[], [9]])
+def test_a_value_head_does_not_judge_nothing(nothing: list[int]) -> None:
+    with pytest.raises(EngineError, match="cannot be judged"):
+        score_by_head(Head(), [[1], nothing])
+
+
+def test_an_engine_that_gives_no_logit_is_an_error() -> None:
+    with pytest.raises(EngineError, match="gave no logit"):
+        score_by_head(Head(blind=True), [[1]])

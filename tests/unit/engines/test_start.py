@@ -16,8 +16,8 @@ from ramify.engines.config import GIB, default_kv_bytes, default_threads
 from ramify.engines.errors import EngineStartFailed
 from ramify.engines.start import Launch, at_once, build_all, can_compile, launches
 
-POLICY_FILES = Checkpoint(Path("p"), 32, "float32")
-VALUE_FILES = Checkpoint(Path("v"), 32, "bfloat16")
+POLICY_FILES = Checkpoint(Path("p"), 32, 192, "float32")
+VALUE_FILES = Checkpoint(Path("v"), 32, 192, "bfloat16")
 
 
 def test_a_policy_alone_is_one_engine() -> None:

@@ -30,6 +30,7 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 from ramify.engines.progress import KV_BYTES, PHASE
 from ramify.engines.vllm import RUN_FOLDER, SERVER
 from ramify.engines.vllm.scheduler import search_scheduler
+from ramify.engines.vllm.watching import tokenizer_of
 
 ROLE = "ramify_role"
 """Key in vLLM's `additional_config`: `policy` or `value`."""
@@ -138,5 +139,7 @@ def _compile_nothing_unasked(vllm_config: Any) -> None:
 def _schedule_search_scheduler(vllm_config: Any) -> None:
     """The core makes its scheduler after its executor: here is the last word on which class it will be. (After the
     workers have started, which need not know it.)"""
+    if vllm_config.additional_config.get(ROLE) == "policy":
+        tokenizer_of(vllm_config.model_config.model)  # else the first draw that needs it would wait
     config = vllm_config.scheduler_config
     config.scheduler_cls = search_scheduler(config.get_scheduler_cls())

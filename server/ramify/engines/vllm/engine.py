@@ -18,14 +18,25 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from vllm.exceptions import VLLMClientError
 from vllm.pooling_params import PoolingParams
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from ramify.engines.errors import EngineError, RequestRefused
-from ramify.engines.ports import Engine, EngineListener, EngineStats, RawSample, SampleParams, SampleRequest
+from ramify.engines.ports import (
+    Engine,
+    EngineListener,
+    EngineStats,
+    RawSample,
+    SampleParams,
+    SampleRequest,
+    plain_cancellation,
+)
 from ramify.engines.start import Launch
+from ramify.engines.vllm.scheduler import LOGITS
+from ramify.engines.vllm.watching import ABANDONED, STOP, WATCH
 from ramify.search.protocols import EngineDead, SampleAborted
 
 _AT_END = PoolingParams(task="classify", use_activation=False)
@@ -185,6 +196,15 @@ class VllmEngine(Engine):
                 await self._llm.resume_generation()
                 raise EngineError(f"the {self.launch.role} engine did not load {path}: {error}") from error
 
+    async def load_value_head(self, path: Path) -> None:
+        with self.translating():
+            try:
+                await self._llm.collective_rpc("load_value_head", args=(str(path),))
+            except EngineDeadError:
+                raise
+            except Exception as error:  # vLLM passes on what its worker raised, as a bare Exception
+                raise EngineError(f"the {self.launch.role} engine did not load {path}: {error}") from error
+
     async def reset_prefix_cache(self) -> None:
         with self.translating():
             if not await self._llm.reset_prefix_cache():
@@ -195,8 +215,8 @@ class VllmEngine(Engine):
     # -- requests -----------------------------------------------------------------------------------------------------
 
     async def generate(self, requests: Sequence[SampleRequest]) -> list[RawSample]:
-        outputs = await self._run((request.prompt, _with_seed(request)) for request in requests)
-        samples = [_sample(output.outputs[0]) for output in outputs]
+        outputs = await self._run((request.prompt, _params_of(request)) for request in requests)
+        samples = [_sample(output.outputs[0], output.kv_transfer_params) for output in outputs]
         if self.listener is not None:
             self.listener.sampled(requests, samples)
         return samples
@@ -304,16 +324,6 @@ class VllmEngine(Engine):
             raise RequestRefused(message, getattr(error, "parameter", None)) from error
 
 
-@contextmanager
-def plain_cancellation() -> Iterator[None]:
-    """Raise `CancelledError` in place of `SampleAborted`, whose tokens nobody counts: asyncio.timeout knows no
-    subclasses."""
-    try:
-        yield
-    except SampleAborted:
-        raise asyncio.CancelledError from None
-
-
 @lru_cache(1024)
 def _sampling_params(params: SampleParams) -> SamplingParams:
     """vLLM's parameters, checked once and then only copied."""
@@ -324,22 +334,24 @@ def _sampling_params(params: SampleParams) -> SamplingParams:
         top_k=params.top_k,
         logprobs=params.top,
         flat_logprobs=True,
-        stop=list(params.stop),
         stop_token_ids=list(params.stop_tokens),
-        include_stop_str_in_output=True,
-        detokenize=bool(params.stop),
+        detokenize=False,
+        extra_args={STOP: list(params.stop)} if params.stop else None,
         ignore_eos=params.ignore_eos,
         output_kind=RequestOutputKind.FINAL_ONLY,
         skip_clone=True,
     )
 
 
-def _with_seed(request: SampleRequest) -> Any:
+def _params_of(request: SampleRequest) -> Any:
     shared = _sampling_params(request.params)
-    if request.seed is None:
+    if request.seed is None and request.watch is None:
         return shared
     own = copy(shared)
-    own.seed = request.seed & (1 << 63) - 1
+    if request.seed is not None:
+        own.seed = request.seed & (1 << 63) - 1
+    if request.watch is not None:
+        own.extra_args = {**(shared.extra_args or {}), WATCH: msgspec.to_builtins(request.watch)}
     return own
 
 
@@ -347,16 +359,17 @@ def _nothing(timeout: float | None = None) -> None:
     """Stand in for a shutdown that has been."""
 
 
-def _sample(completion: Any) -> RawSample:
+def _sample(completion: Any, sent_along: dict[str, Any] | None) -> RawSample:
     tokens, flat = list(completion.token_ids), completion.logprobs
-    stopped = completion.finish_reason == "stop"
+    logits = (sent_along or {}).get(LOGITS, [])
+    abandoned = completion.stop_reason == ABANDONED
+    stopped = completion.finish_reason == "stop" and not abandoned
     if len(flat.logprobs) == len(tokens):
-        return RawSample(tokens, flat.logprobs, stopped)
+        return RawSample(tokens, flat.logprobs, stopped, logits=logits, abandoned=abandoned)
     own = [flat.logprobs[start] for start in flat.start_indices]
     first = slice(flat.start_indices[0] + 1, flat.end_indices[0])
-    return RawSample(
-        tokens, own, stopped, list(zip(flat.token_ids[first], flat.logprobs[first], strict=True))
-    )
+    top = list(zip(flat.token_ids[first], flat.logprobs[first], strict=True))
+    return RawSample(tokens, own, stopped, top, logits, abandoned)
 
 
 def _taken(collector: Any) -> Any:
