@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 from contract.api.world import FakeEngines
 from ramify.engines import EngineBusy, EngineError, Measurement, Text
 from ramify.search.records import Continuation, Score
-from ramify.weights import Details, Probe, Release, publish
+from ramify.weights import Details, Probe, Release, SearchDefaults, publish
 
 PROBES = (((1, 2), (3, 4, 5)), ((1, 2, 3), (4,)))
 
@@ -37,6 +37,7 @@ def write_release(
     probes: Sequence[tuple[tuple[int, ...], tuple[int, ...]]] = PROBES,
     names: Sequence[str] = ("w",),
     hidden: int = 1,
+    search: Sequence[SearchDefaults] = (),
 ) -> Release:
     """`published`: the weights that the canary speaks of, where it lies. `names`: its tensors."""
     said_p, said_v = published or (p, v)
@@ -53,7 +54,7 @@ def write_release(
             save_file(
                 {name: np.full((2,), number, np.float32) for name in names}, model / "model.safetensors"
             )
-        details = Details(name="letters", parent=parent, canary=canary)
+        details = Details(name="letters", parent=parent, canary=canary, search=tuple(search))
         return publish(root, Path(folder) / "policy", Path(folder) / "value", details, release_id=release_id)
 
 

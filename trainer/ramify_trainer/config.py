@@ -62,7 +62,8 @@ class CollectConfig(Section):
     problems: int = Field(default=256, ge=0)
     """Problems a round; 0: it learns from other people's searches alone."""
     search: Mapping[str, Any] = Field(default={"algorithm": "mcts", "budget": {"tokens": 500}})
-    """The `search` object of `POST /v1/search`. Its `early_stop` is `off` unless given."""
+    """The `search` object of `POST /v1/search`. Its `early_stop` is `off` unless given. Search defaults of the release
+    add nothing to it."""
     sampling: Mapping[str, Any] = Field(default={})
     """The `sampling` object of `POST /v1/search`."""
     concurrency: int = Field(default=32, ge=1, le=1024)

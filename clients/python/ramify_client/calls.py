@@ -33,6 +33,8 @@ class BranchOptions(TypedDict, total=False):
     n: int | None
     """Distinct final answers in `candidates`, best first."""
     seed: int | None
+    defaults: bool | None
+    """False: nothing that is absent is filled in from the search defaults of the release."""
     include_tree: bool | None
     """Send the whole tree with the answer."""
     train: bool | None

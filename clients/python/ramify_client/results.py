@@ -69,6 +69,17 @@ class Usage(Result):
     """Draws cut by `sampling.max_tokens` or `search.max_depth` before the answer's end; worth 0."""
 
 
+class UsedDefaults(Result):
+    """Search defaults that a search has used, since its request did not say."""
+
+    source: str
+    """The release that carries them, by id; `settings` if the operator's file stands in their place."""
+    search: dict[str, Any]
+    """Fields of `search`, as a request would have named them."""
+    sampling: dict[str, Any]
+    """Fields of `sampling`."""
+
+
 class SearchResult(Result):
     id: str
     created: int
@@ -81,6 +92,8 @@ class SearchResult(Result):
     """Distinct final answers, best first."""
     verdict: AnswerVerdict | None = None
     """On the answer; None while it runs, and if the task has no verifier."""
+    defaults: UsedDefaults | None = None
+    """Search defaults that were used, since the request did not say; None: none."""
     tree: TreeLink
     release: str
     usage: Usage
@@ -229,6 +242,8 @@ class Model(Result):
     created: int
     root: str
     """The release that is served."""
+    search_defaults: list[dict[str, Any]] = []
+    """How the model searches if a request does not say: the first entry that covers the budget (docs/search.md)."""
     max_model_len: int
 
 

@@ -259,6 +259,17 @@ class Usage(TypedDict):
     """From the search's start to its end, waiting for admission left out."""
 
 
+class UsedDefaults(TypedDict):
+    """Search defaults that a search has used, since its request did not say."""
+
+    source: str
+    """The release that carries them, by id; `settings` if the operator's file stands in their place."""
+    search: dict[str, Any]
+    """Fields of `search`, as a request would have named them."""
+    sampling: dict[str, Any]
+    """Fields of `sampling`."""
+
+
 class Tree(TypedDict):
     """A search and its result: what was asked, what grew, what was spent, how it ended."""
 
@@ -278,6 +289,8 @@ class Tree(TypedDict):
     """Parameters with which answers were sampled."""
     seed: int
     """Origin of every random seed of the search."""
+    defaults: NotRequired[UsedDefaults | None]
+    """Search defaults that `params` and `sampling` were filled in from; None: none."""
     task: str | None
     """Name of the task that judges answers; `none` if nobody can."""
     problem: dict[str, Any] | None

@@ -704,6 +704,12 @@ export interface components {
              */
             include_tree?: boolean;
             /**
+             * Defaults
+             * @description Search with the search defaults of the release where the request says nothing; false: with the algorithm's own.
+             * @default true
+             */
+            defaults?: boolean;
+            /**
              * Train
              * @description Let the trainer learn from this search.
              * @default true
@@ -2311,6 +2317,11 @@ export interface components {
              */
             seed: number;
             /**
+             * @description Search defaults that `params` and `sampling` were filled in from; `null`: none.
+             * @default null
+             */
+            defaults?: components["schemas"]["LoggedUsedDefaults"] | null;
+            /**
              * Task
              * @description Name of the task that judges answers; `none` if nobody can.
              */
@@ -2436,6 +2447,31 @@ export interface components {
              */
             seconds: number;
         };
+        /**
+         * LoggedUsedDefaults
+         * @description Search defaults that a search has used, since its request did not say.
+         */
+        LoggedUsedDefaults: {
+            /**
+             * Source
+             * @description The release that carries them, by id; `settings` if the operator's file stands in their place.
+             */
+            source: string;
+            /**
+             * Search
+             * @description Fields of `search`, as a request would have named them.
+             */
+            search: {
+                [key: string]: unknown;
+            };
+            /**
+             * Sampling
+             * @description Fields of `sampling`.
+             */
+            sampling: {
+                [key: string]: unknown;
+            };
+        };
         /** Message */
         Message: {
             /**
@@ -2481,6 +2517,12 @@ export interface components {
             search?: {
                 [key: string]: unknown;
             } | null;
+            /**
+             * Search Defaults
+             * @description How the model searches if a request does not say: the first entry that covers the budget. Empty: as the algorithm's own defaults say.
+             * @default []
+             */
+            search_defaults?: components["schemas"]["SearchDefaults"][];
             /**
              * Max Model Len
              * @description Tokens of prompt and answer together.
@@ -2820,6 +2862,27 @@ export interface components {
              */
             stop?: string[] | null;
         };
+        /**
+         * SearchDefaults
+         * @description The search defaults of one range of budgets.
+         */
+        SearchDefaults: {
+            /** Up To */
+            up_to?: {
+                [key: string]: number;
+            } | null;
+            /** Search */
+            search: {
+                [key: string]: unknown;
+            };
+            /**
+             * Sampling
+             * @default {}
+             */
+            sampling?: {
+                [key: string]: unknown;
+            };
+        };
         /** SearchReply */
         SearchReply: {
             /** Id */
@@ -2846,6 +2909,8 @@ export interface components {
             candidates: components["schemas"]["Answer"][];
             /** @description On the answer; null while it runs, and if the task has no verifier. */
             verdict?: components["schemas"]["AnswerVerdict"] | null;
+            /** @description Search defaults that were used, since the request did not say; null: none. */
+            defaults?: components["schemas"]["UsedDefaults"] | null;
             tree: components["schemas"]["TreeLink"];
             /** Release */
             release: string;
@@ -2890,6 +2955,12 @@ export interface components {
              * @default false
              */
             include_tree?: boolean;
+            /**
+             * Defaults
+             * @description Search with the search defaults of the release where the request says nothing; false: with the algorithm's own.
+             * @default true
+             */
+            defaults?: boolean;
             /**
              * Train
              * @description Let the trainer learn from this search.
@@ -2939,6 +3010,8 @@ export interface components {
             stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "budget.shared" | "exhausted" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error") | null;
             /** Release */
             release: string;
+            /** @description Search defaults that were used, since the request did not say; null: none. */
+            defaults: components["schemas"]["UsedDefaults"] | null;
             /**
              * Temperature
              * @description Temperature of its draws; the default if 0 was sent, at which a search would find nothing new.
@@ -3221,6 +3294,31 @@ export interface components {
             /** Answer */
             answer: string | null;
         };
+        /**
+         * UsedDefaults
+         * @description Search defaults that a search has used, since its request did not say.
+         */
+        UsedDefaults: {
+            /**
+             * Source
+             * @description The release that carries them, by id; `settings` if the operator's file stands in their place.
+             */
+            source: string;
+            /**
+             * Search
+             * @description Fields of `search`, as a request would have named them.
+             */
+            search: {
+                [key: string]: unknown;
+            };
+            /**
+             * Sampling
+             * @description Fields of `sampling`.
+             */
+            sampling: {
+                [key: string]: unknown;
+            };
+        };
         /** ValueReply */
         ValueReply: {
             /**
@@ -3289,7 +3387,7 @@ export interface components {
         };
         /**
          * Search
-         * @description Turns search on: the same fields as `search` of POST /v1/search, and two that stand beside it there.
+         * @description Turns search on: the same fields as `search` of POST /v1/search, and three that stand beside it there.
          */
         ramify__api__wire_openai__Search: {
             /**
@@ -3452,6 +3550,11 @@ export interface components {
             /** @description Limits that end the search. */
             budget?: components["schemas"]["Budget"] | null;
             task?: components["schemas"]["Task"] | null;
+            /**
+             * Defaults
+             * @description Search with the search defaults of the release where nothing is said; absent: yes.
+             */
+            defaults?: boolean | null;
             /**
              * Train
              * @description Let the trainer learn from this search; absent: yes.

@@ -27,6 +27,7 @@ def search_spec(request: wire.SearchRequest) -> SearchSpec:
         problem=request.task.problem if request.task else None,
         search=given(request.search),
         sampling=sampling(request.sampling),
+        defaults=request.defaults,
         seed=request.seed,
         train=request.train,
         deadline=request.deadline,
@@ -38,6 +39,7 @@ def branch_spec(request: wire.BranchRequest, tree: Tree) -> SearchSpec:
         branch=Branch(tree, request.node),
         search=given(request.search),
         sampling=sampling(request.sampling),
+        defaults=request.defaults,
         seed=request.seed,
         train=request.train,
         deadline=request.deadline,
@@ -100,6 +102,13 @@ def usage_of(tree: Tree) -> wire.Usage:
     )
 
 
+def defaults_of(tree: Tree) -> wire.UsedDefaults | None:
+    """Return the search defaults that a tree's search has used."""
+    if (used := tree.defaults) is None:
+        return None
+    return wire.UsedDefaults(source=used.source, search=dict(used.search), sampling=dict(used.sampling))
+
+
 def link_of(tree_id: str) -> wire.TreeLink:
     return wire.TreeLink(id=tree_id, url=f"/trees/{tree_id}")
 
@@ -115,6 +124,7 @@ def search_reply(tree: Tree, serving: Serving, n: int) -> wire.SearchReply:
         answer=answer_of(tree.answer) if tree.answer else None,
         candidates=[answer_of(a) for a in tree.candidates[:n]],
         verdict=answer_verdict_of(tree.verdict) if tree.verdict else None,
+        defaults=defaults_of(tree),
         tree=link_of(tree.id),
         release=release_of(tree, serving),
         usage=usage_of(tree),
@@ -135,6 +145,7 @@ def running_reply(running: RunningSearch, serving: Serving) -> wire.SearchReply:
         stop_reason=None,
         answer=best,
         candidates=[best] if best else [],
+        defaults=defaults_of(tree),
         tree=link_of(tree.id),
         release=serving.release,
         usage=wire.Usage(

@@ -25,8 +25,11 @@ from ramify.service.errors import BadRequest, unknown_model
 from ramify.service.ports import Engines
 from ramify.service.search_preparation import needs_judging
 from ramify.settings import BadSettings, Settings
+from ramify.weights import SearchDefaults
 
 HEADER = "x-ramify-search"
+BESIDE = ("task", "defaults", "train")
+"""Fields of a search by name that stand beside `search` in POST /v1/search."""
 SearchHeader = Annotated[
     str | None,
     Header(
@@ -49,6 +52,11 @@ class Model(Reply):
     search: dict[str, Any] | None = Field(
         default=None, description="The search that the name stands for; null for the model itself."
     )
+    search_defaults: list[SearchDefaults] = Field(
+        default=[],
+        description="How the model searches if a request does not say: the first entry that covers the budget. Empty: "
+        "as the algorithm's own defaults say.",
+    )
     max_model_len: int = Field(description="Tokens of prompt and answer together.")
 
 
@@ -58,7 +66,13 @@ class ModelList(Reply):
 
 
 def model_of(serving: Serving, max_model_len: int) -> Model:
-    return Model(id=serving.name, created=serving.created, root=serving.release, max_model_len=max_model_len)
+    return Model(
+        id=serving.name,
+        created=serving.created,
+        root=serving.release,
+        search_defaults=list(serving.search),
+        max_model_len=max_model_len,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +93,18 @@ class ModelNames:
     def resolve_native(
         self, body: wire_search.SearchRequest, header: str | None
     ) -> wire_search.SearchRequest:
-        """Do the same for POST /v1/search, whose task and `train` stand beside `search` and win over a name's."""
+        """Do the same for POST /v1/search, whose `task`, `defaults` and `train` stand beside `search` and win over a
+        name's."""
         model, search = self._resolved(body.model, header, body.search)
         if search is None or search is body.search:
             return body.model_copy(update={"model": model})
-        said: dict[str, Any] = {"task": search.task, "train": search.train}
+        said: dict[str, Any] = {name: getattr(search, name) for name in BESIDE}
         beside = {
             name: value
             for name, value in said.items()
             if value is not None and name not in body.model_fields_set
         }
-        given = search.model_dump(exclude_unset=True, exclude={"task", "train"})
+        given = search.model_dump(exclude_unset=True, exclude=set(BESIDE))
         own = wire_search.Search.model_validate(given)
         return body.model_copy(update={"model": model, "search": own, **beside})
 
@@ -121,7 +136,9 @@ class ModelNames:
 
     @staticmethod
     def _listed(model: Model, name: str, search: dict[str, Any]) -> Model:
-        return model.model_copy(update={"id": name, "parent": model.id, "search": search})
+        return model.model_copy(
+            update={"id": name, "parent": model.id, "search": search, "search_defaults": []}
+        )
 
     def _resolved(self, model: str | None, header: str | None, body: Any) -> tuple[str | None, Any]:
         given = {
@@ -201,7 +218,7 @@ def problems_of(error: ValidationError) -> str:
 def _check(search: wire.Search) -> None:
     """Raise `ParamError` if no request could ask for `search`."""
     fields = dict(convert.given(search))
-    task, _ = fields.pop("task", {}), fields.pop("train", None)
+    task, *_ = fields.pop("task", {}), fields.pop("train", None), fields.pop("defaults", None)
     if task and task["name"] not in registry.names():
         raise ParamError("task.name", f"there are {', '.join(registry.names())}")
     algorithm = fields.pop("algorithm", "mcts")

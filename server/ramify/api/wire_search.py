@@ -130,6 +130,11 @@ class SearchOptions(Request):
     stream: bool = Field(default=False, description="Answer with Server-Sent Events.")
     stream_options: StreamOptions | None = Field(default=None, description="Only with `stream`.")
     include_tree: bool = Field(default=False, description="Send the whole tree with the answer.")
+    defaults: bool = Field(
+        default=True,
+        description="Search with the search defaults of the release where the request says nothing; false: with the "
+        "algorithm's own.",
+    )
     train: bool = Field(default=True, description="Let the trainer learn from this search.")
     deadline: Annotated[float, Field(gt=0, le=86_400)] | None = Field(
         default=None,
@@ -196,6 +201,16 @@ class AnswerVerdict(Reply):
     source: records.OutcomeSource
 
 
+class UsedDefaults(Reply):
+    """Search defaults that a search has used, since its request did not say."""
+
+    source: str = Field(
+        description="The release that carries them, by id; `settings` if the operator's file stands in their place."
+    )
+    search: dict[str, Any] = Field(description="Fields of `search`, as a request would have named them.")
+    sampling: dict[str, Any] = Field(description="Fields of `sampling`.")
+
+
 class TreeLink(Reply):
     id: str
     url: str
@@ -225,6 +240,9 @@ class SearchReply(Reply):
     candidates: list[Answer]
     verdict: AnswerVerdict | None = Field(
         default=None, description="On the answer; null while it runs, and if the task has no verifier."
+    )
+    defaults: UsedDefaults | None = Field(
+        default=None, description="Search defaults that were used, since the request did not say; null: none."
     )
     tree: TreeLink
     release: str

@@ -45,17 +45,21 @@ def search(
         typer.Option(exists=True, file_okay=False, help="With --local: the release to search with."),
     ] = None,
     algorithm: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="mcts, gumbel, best_of_n, … (docs/search.md)", autocompletion=completion.algorithms
+            help="mcts, gumbel, best_of_n, … (docs/search.md); none: as the release says, or mcts.",
+            autocompletion=completion.algorithms,
         ),
-    ] = "mcts",
+    ] = None,
     tokens: Annotated[int, typer.Option(min=1, help="Generated tokens that it may spend.")] = DEFAULT_TOKENS,
     simulations: Annotated[
         int | None,
         typer.Option(min=1, help="Simulations that it may run; none: as many as the tokens pay for."),
     ] = None,
-    grader: Annotated[str, typer.Option(help="Who judges complete answers: model or verifier.")] = "model",
+    grader: Annotated[
+        str | None,
+        typer.Option(help="Who judges complete answers: model or verifier; none: as the release says."),
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(help="Task of the prompt; none: the model's own.", autocompletion=completion.tasks),
@@ -76,11 +80,12 @@ def search(
         refuse("--web goes without --local: the viewer is a server's")
     if prompt == "-" and not (prompt := sys.stdin.read().removesuffix("\n")):
         refuse("standard input is empty: give it the prompt")
+    named = {"algorithm": algorithm, "grader": grader}
     parameters = {
-        "algorithm": algorithm,
-        "grader": grader,
+        **{name: value for name, value in named.items() if value is not None},
         "budget": {"tokens": tokens} | ({} if simulations is None else {"simulations": simulations}),
-    } | _settings(set_ or [])
+        **_settings(set_ or []),
+    }
     body: dict[str, Any] = {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
     body["search"] = parameters
     if task is not None:
@@ -163,7 +168,8 @@ def search_locally(release: Path | None, body: Mapping[str, Any]) -> Tree:
 
     try:
         install(load())
-        _require_algorithm(body["search"]["algorithm"])
+        if "algorithm" in body["search"]:
+            _require_algorithm(body["search"]["algorithm"])
         with ended_as_interrupted():
             return asyncio.run(_search_in_process(release, body))
     except (BadSettings, BadExtension) as error:

@@ -12,7 +12,7 @@ from ramify.search.records import Action
 
 if TYPE_CHECKING:
     from ramify.engines.scorer import ScorerFactory
-    from ramify.weights import Release
+    from ramify.weights import Release, SearchDefaults
 
 GIB = 1 << 30
 
@@ -41,6 +41,10 @@ class Serving:
     """Default action."""
     max_tokens: int | None = None
     """Default cap on one answer."""
+    search: tuple[SearchDefaults, ...] = ()
+    """How a prompt is searched if its request does not say, by budget; none: with the algorithm's own defaults."""
+    search_from: str = ""
+    """Source of these defaults: the id of the release, or `settings`."""
     vocabulary: int = 0
     """Token ids below it exist in both models. An engine given another one dies, so none gets past the service; with 0
     no token ids are taken from outside."""

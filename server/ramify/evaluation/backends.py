@@ -75,6 +75,7 @@ class LocalBackend:
             problem=problem.problem,
             search=_tupled(method.request(tokens)),
             sampling=_tupled(method.sampling),
+            defaults=False,  # a method says itself how it searches
             seed=seed,
             train=False,
         )
@@ -103,6 +104,7 @@ class ServerBackend:
                 task={"name": problem.task, "problem": dict(problem.problem)},
                 search=method.request(tokens),
                 sampling=dict(method.sampling),
+                defaults=False,
                 seed=seed,
                 include_tree=True,
                 train=False,

@@ -20,6 +20,7 @@ from ramify.search.records import (
     Sampling,
     SearchParams,
     Usage,
+    UsedDefaults,
 )
 from ramify.search.tree import Completion, Node, Tree
 
@@ -67,6 +68,7 @@ def tree_from_dict(document: Mapping[str, Any]) -> Tree:
         data["answer"] = None if data["answer"] is None else _record(Answer, data["answer"])
         data["candidates"] = [_record(Answer, a) for a in data["candidates"]]
         data["origin"] = _record(Origin, data["origin"]) if data["origin"] is not None else None
+        data["defaults"] = _record(UsedDefaults, data["defaults"]) if data["defaults"] is not None else None
         data["verdict"] = _record(AnswerVerdict, data["verdict"]) if data["verdict"] is not None else None
         tree: Tree = _record(Tree, data)
     except (KeyError, TypeError, AttributeError) as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import Field, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -71,6 +71,25 @@ def search_params(algorithm: str = "mcts", **given: Any) -> SearchParams:
     _check_values(params)
     _check_combinations(params)
     return params
+
+
+def over_defaults(
+    algorithm: str, defaults: Mapping[str, Any], given: Mapping[str, Any]
+) -> tuple[SearchParams, dict[str, Any]]:
+    """Return the parameters `given`, with `defaults` where they are silent, and the defaults that were used.
+
+    A default that has no effect beside what is given gives way to it, as `abandon` does to `expand: step`.
+    Raises `ParamError` as `search_params` does."""
+    used = {name: value for name, value in defaults.items() if name not in given}
+    if "grader" in given:
+        used.pop("early_stop", None)  # it was chosen for another judge
+    while True:
+        try:
+            return search_params(algorithm, **used, **given), used
+        except ParamError as error:
+            if error.field not in used:
+                raise
+            del used[error.field]
 
 
 def sampling_params(**given: Any) -> Sampling:

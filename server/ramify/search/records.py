@@ -5,6 +5,7 @@ Everything here is frozen. Token ids are the engine's own; text is only ever rea
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -200,6 +201,18 @@ class SearchParams:
     """Children whose value is below it are pruned."""
     budget: BudgetLimits = field(default_factory=BudgetLimits)
     """Limits that end the search."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsedDefaults:
+    """Search defaults that a search has used, since its request did not say."""
+
+    source: str
+    """The release that carries them, by id; `settings` if the operator's file stands in their place."""
+    search: Mapping[str, Any]
+    """Fields of `search`, as a request would have named them."""
+    sampling: Mapping[str, Any]
+    """Fields of `sampling`."""
 
 
 @dataclass(frozen=True, slots=True)

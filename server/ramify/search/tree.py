@@ -19,6 +19,7 @@ from ramify.search.records import (
     StopReason,
     Terminal,
     Usage,
+    UsedDefaults,
 )
 
 
@@ -118,6 +119,8 @@ class Tree:
     """Parameters with which answers were sampled."""
     seed: int
     """Origin of every random seed of the search."""
+    defaults: UsedDefaults | None = field(default=None, metadata=OMITTED)
+    """Search defaults that `params` and `sampling` were filled in from; `None`: none."""
     task: str | None = None
     """Name of the task that judges answers; `none` if nobody can."""
     problem: Mapping[str, Any] | None = None

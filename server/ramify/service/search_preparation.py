@@ -3,10 +3,9 @@
 A search that names no token budget gets the most that its other limits could cost, within the server's cap, so that
 admission always knows what a running search may still spend.
 
-A branch searches on from a node of a logged tree. Its prompt is the old one and the answer as far as the node, token
-for token as it was sampled, never written again from text. The task judges whole answers, so the new tree remembers the
-text that its prompt already holds (`Origin`); its budget counts new tokens only. What the parent may not teach, its
-branches may not teach either.
+What the request does not say is filled in from the search defaults of the release, if these name the algorithm that
+searches; from the algorithm's own where they are silent too. So a request that names another algorithm than they do has
+nothing of them: what was tuned for one means nothing to another.
 """
 
 from __future__ import annotations
@@ -16,32 +15,34 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ramify.engines import Serving
 from ramify.rewards import registry
 from ramify.rewards.errors import BadProblem, UnknownTask
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.params import (
     ParamError,
     check_sampling,
+    over_defaults,
     repeats,
+    sampling_params,
     search_params,
     without_cuts,
 )
 from ramify.search.protocols import Task
-from ramify.search.records import Action, BudgetLimits, Origin, Sampling, SearchParams
+from ramify.search.records import Action, BudgetLimits, Sampling, SearchParams, UsedDefaults
 from ramify.search.tree import Tree
+from ramify.service.branching import branch_origin, branch_prompt, inherited
 from ramify.service.errors import (
     BadRequest,
-    ServiceError,
     no_value_model,
     over,
     require_token_ids,
     unknown_model,
 )
 from ramify.service.ports import Engines
-from ramify.service.search_spec import Branch, SearchSpec
+from ramify.service.search_spec import SearchSpec
 from ramify.service.search_state import TREE, uuid7
 from ramify.settings import RequestCaps
+from ramify.weights import SearchDefaults, for_budget
 
 DEFAULT_MAX_TOKENS = Sampling().max_tokens
 
@@ -80,8 +81,9 @@ class SearchPreparer:
         name, problem, task, spec = self._task(spec)
         prompt, tokens = self._prompt(spec)
         budget = self._limits(spec.search.get("budget", {}))
-        sampling = self._sampling(spec, budget, len(tokens))
-        params, sampling = self._params(spec, budget, sampling)
+        defaults = self._defaults(spec, budget)
+        sampling = self._sampling(spec, defaults, budget, len(tokens))
+        params, sampling, used = self._params(spec, defaults, budget, sampling)
         if not self.engines.serving.judged and needs_judging(params):
             raise no_value_model("search.algorithm")
         if params.grader == "verifier" and name not in registry.gradable():
@@ -99,6 +101,7 @@ class SearchPreparer:
             params=params,
             sampling=sampling,
             seed=secrets.randbits(53) if spec.seed is None else spec.seed,
+            defaults=used,
             task=name,
             problem=problem,
             train=spec.train,
@@ -140,13 +143,26 @@ class SearchPreparer:
                 f"cannot be put through the chat template: {str(error)[:200]}", param=field
             ) from error
 
-    def _sampling(self, spec: SearchSpec, budget: BudgetLimits, prompt_tokens: int) -> Sampling:
+    def _defaults(self, spec: SearchSpec, budget: BudgetLimits) -> SearchDefaults | None:
+        """Return the search defaults that hold for a request; `None`: the algorithm's own do."""
+        defaults = for_budget(self.engines.serving.search, budget) if spec.defaults else None
+        named = spec.search.get("algorithm")
+        return defaults if defaults and named in (None, defaults.algorithm) else None
+
+    def _sampling(
+        self, spec: SearchSpec, defaults: SearchDefaults | None, budget: BudgetLimits, prompt_tokens: int
+    ) -> Sampling:
         room = self.engines.max_model_len - prompt_tokens
         most = budget.tokens or self.caps.budget_tokens
-        default = min(
+        longest = min(
             self.engines.serving.max_tokens or DEFAULT_MAX_TOKENS, room, most, self.caps.answer_tokens
         )
-        sampling = Sampling(**{"max_tokens": default, **spec.sampling})
+        try:
+            sampling = sampling_params(
+                **{"max_tokens": longest, **(defaults.sampling if defaults else {}), **spec.sampling}
+            )
+        except ParamError as error:
+            raise refused(error) from error
         if sampling.max_tokens > self.caps.answer_tokens:
             raise over("sampling.max_tokens", sampling.max_tokens, self.caps.answer_tokens)
         if sampling.max_tokens > room:
@@ -158,28 +174,49 @@ class SearchPreparer:
         return sampling
 
     def _params(
-        self, spec: SearchSpec, budget: BudgetLimits, sampling: Sampling
-    ) -> tuple[SearchParams, Sampling]:
-        """Return the search's parameters, and the sampling that goes with them."""
-        fields = {**spec.search, "budget": budget}
-        algorithm = fields.pop("algorithm", SearchParams().algorithm)
+        self, spec: SearchSpec, defaults: SearchDefaults | None, budget: BudgetLimits, sampling: Sampling
+    ) -> tuple[SearchParams, Sampling, UsedDefaults | None]:
+        """Return the search's parameters, the sampling that goes with them, and what both have from `defaults`."""
+        given = {**spec.search, "budget": budget}
+        own = dict(defaults.search) if defaults else {"algorithm": SearchParams().algorithm}
+        algorithm = given.pop("algorithm", own.pop("algorithm"))
         try:
-            defaults = search_params(algorithm)
-            if "action" in fields:
-                fields["action"] = self._action(fields["action"], defaults.action)
-            params = search_params(algorithm, **fields)
-            if "action" not in fields and self.engines.serving.action is not None:
+            if "action" in given:
+                given["action"] = self._action(given["action"], search_params(algorithm).action)
+            params, used = over_defaults(algorithm, own, given)
+            if "action" not in given and self.engines.serving.action is not None:
                 params = replace(params, action=self.engines.serving.action)
-            if "max_depth" not in fields:
+            if "max_depth" not in given and "max_depth" not in used:
                 params = without_cuts(params, sampling)
             params = replace(params, budget=self._budget(params, sampling))
             if spec.greedy_by_habit and sampling.temperature == 0 and repeats(params):
-                sampling = replace(sampling, temperature=Sampling().temperature)
+                usual = sampling_params(**(defaults.sampling if defaults else {}))
+                sampling = replace(sampling, temperature=usual.temperature)
             check_sampling(params, sampling)
         except ParamError as error:
-            param = error.field if error.field.startswith("sampling.") else f"search.{error.field}"
-            raise BadRequest(error.message, param=param) from error
-        return params, sampling
+            if defaults and "algorithm" not in spec.search and error.field in spec.search:
+                error.message += f" ({algorithm!r} is the default of {self.engines.serving.search_from})"
+            raise refused(error) from error
+        return params, sampling, self._used(spec, defaults, used, sampling)
+
+    def _used(
+        self,
+        spec: SearchSpec,
+        defaults: SearchDefaults | None,
+        search: Mapping[str, Any],
+        sampling: Sampling,
+    ) -> UsedDefaults | None:
+        """Return what a search has from `defaults`. search: the fields of `search` that it has."""
+        if defaults is None:
+            return None
+        if "algorithm" not in spec.search:
+            search = {"algorithm": defaults.algorithm, **search}
+        sampled = {
+            name: value
+            for name, value in defaults.sampling.items()
+            if getattr(sampling, name) != spec.sampling.get(name)
+        }
+        return UsedDefaults(self.engines.serving.search_from, search, sampled) if search or sampled else None
 
     def _limits(self, given: Mapping[str, Any]) -> BudgetLimits:
         """Return the budget asked for. Simulations that nobody named are never more than the server takes."""
@@ -245,6 +282,12 @@ class SearchPreparer:
             raise BadRequest(error.message, param=f"task.problem{field}") from error
 
 
+def refused(error: ParamError) -> BadRequest:
+    """Return the refusal of a request for one of its parameters."""
+    param = error.field if error.field.startswith("sampling.") else f"search.{error.field}"
+    return BadRequest(error.message, param=param)
+
+
 def needs_judging(params: SearchParams) -> bool:
     """Tell whether a search asks the value model: every tree does, of flat ones those whose answer rule weighs."""
     flat = ALGORITHMS[params.algorithm].flat
@@ -254,47 +297,3 @@ def needs_judging(params: SearchParams) -> bool:
 def worst_case(params: SearchParams, sampling: Sampling) -> int:
     """Return the most tokens that a search can generate before its simulations end, the final answer's included."""
     return ALGORITHMS[params.algorithm].worst_case(params, sampling) + sampling.max_tokens
-
-
-# -- searching on from a node of a logged tree ------------------------------------------------------------------
-
-
-def inherited(spec: SearchSpec, branch: Branch, serving: Serving) -> SearchSpec:
-    """Give a branch the task and the problem of its parent. Raises `ServiceError`."""
-    tree, node = branch.tree, branch.node
-    if node >= len(tree.nodes):
-        raise BadRequest(f"is {node}; the tree has nodes 0 to {len(tree.nodes) - 1}", param="node")
-    if tree.nodes[node].terminal in ("eos", "stop"):
-        raise BadRequest(
-            f"is {node}, at which the answer is finished: branch from a node above it", param="node"
-        )
-    if tree.model != serving.name:
-        raise ServiceError(
-            "conflict",
-            f"the tree was searched with the model {tree.model[:100]!r} and this server has {serving.name!r}: "
-            "token ids of one mean nothing to the other",
-            param="tree",
-        )
-    problem = tree.problem if tree.task not in (None, "none") else None
-    return replace(spec, task=tree.task or "none", problem=problem, train=spec.train and tree.train)
-
-
-def branch_prompt(branch: Branch, max_model_len: int) -> tuple[str, list[int]]:
-    """Return a branch's prompt, as text and as token ids. Raises `BadRequest`."""
-    tree = branch.tree
-    lineage = tree.lineage(tree.nodes[branch.node])
-    tokens = tree.sequence(lineage[-1])
-    if len(tokens) >= max_model_len:
-        raise BadRequest(
-            f"has {len(tokens)} tokens up to it; the model takes {max_model_len}, the answer included",
-            param="node",
-        )
-    return tree.prompt + "".join(node.text for node in lineage), list(tokens)
-
-
-def branch_origin(branch: Branch) -> Origin:
-    """Return what a branch's prompt already holds of the answer."""
-    tree = branch.tree
-    node = tree.nodes[branch.node]
-    before = tree.origin.tokens if tree.origin else 0
-    return Origin(branch.node, tree.text(node), before + len(tree.answer_tokens(node)))

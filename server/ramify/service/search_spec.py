@@ -49,9 +49,11 @@ class SearchSpec:
     problem: Mapping[str, Any] | None = None
     search: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `SearchParams` that were given; `action` and `budget` are mappings of the same kind. Fields left out
-    take the defaults of algorithm, model and server, which are known only when the search is prepared."""
+    take the defaults of release, algorithm and server, which are known only when the search is prepared."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Sampling` that were given."""
+    defaults: bool = True
+    """Search with the search defaults of the release where nothing was given; false: with the algorithm's own."""
     greedy_by_habit: bool = False
     """True if the client sends a temperature of 0 without meaning it: a search that finds nothing new at 0 then takes
     the default."""

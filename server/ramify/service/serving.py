@@ -5,14 +5,31 @@ from __future__ import annotations
 import inspect
 import json
 import time
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from ramify.engines import EngineConfig, ScorerFactory, Serving
 from ramify.extensions import BadExtension, announced, load
 from ramify.rewards import registry
 from ramify.search import algorithms
+from ramify.search.params import ParamError
+from ramify.search.records import Action
 from ramify.settings import BadSettings, Settings
-from ramify.weights import Release, load_release, release_path, shipped
+from ramify.settings.groups import SettingsGroup, explain, read_toml
+from ramify.weights import (
+    Release,
+    SearchDefaults,
+    check_search_defaults,
+    load_release,
+    release_path,
+    shipped,
+)
+
+OPERATOR = "settings"
+"""Source of search defaults that are the operator's."""
 
 
 def install(settings: Settings) -> Settings:
@@ -61,6 +78,8 @@ def engine_config(settings: Settings) -> EngineConfig:
             settings.model_name or policy.absolute().name,
             created=int(time.time()),
             task=settings.task,
+            search=operators_search(settings, Action()) or (),
+            search_from=OPERATOR,
             vocabulary=vocabulary(policy, value),
             judged=value is not None or settings.extensions.scorer is not None,
         )
@@ -99,6 +118,8 @@ def _one_of_each_id(release: Release, weights: Path | None) -> None:
 def serving_of(release: Release, settings: Settings) -> Serving:
     """A release as it is offered: what its manifest says, unless the settings say otherwise."""
     manifest = release.manifest
+    action = manifest.default_action.record()
+    own = operators_search(settings, action)
     return Serving(
         name=settings.model_name or manifest.name,
         release=release.id,
@@ -106,10 +127,41 @@ def serving_of(release: Release, settings: Settings) -> Serving:
         source=release,
         calibration=(manifest.calibration.a, manifest.calibration.b),
         task=settings.task or manifest.default_task,
-        action=manifest.default_action.record(),
+        action=action,
         max_tokens=manifest.default_max_tokens,
+        search=manifest.search if own is None else own,
+        search_from=release.id if own is None else OPERATOR,
         vocabulary=vocabulary(release.policy_path, release.value_path),
     )
+
+
+def operators_search(settings: Settings, action: Action) -> tuple[SearchDefaults, ...] | None:
+    """Return the search defaults that the operator puts in place of a release's; `None` if these hold.
+
+    action: the release's. Raises `BadSettings`."""
+    if settings.search_defaults == "release":
+        return None
+    if settings.search_defaults == "none":
+        return ()
+    path = settings.search_defaults
+    try:
+        search = _SearchDefaultsFile.model_validate(_read_once(path)).search
+        check_search_defaults(search, action)
+    except ValidationError as error:
+        raise BadSettings(f"search_defaults: {path}: {explain(error)}") from error
+    except ParamError as error:
+        raise BadSettings(f"search_defaults: {path}: search.{error}") from error
+    return search
+
+
+class _SearchDefaultsFile(SettingsGroup):
+    search: tuple[SearchDefaults, ...]
+
+
+@cache
+def _read_once(path: Path) -> dict[str, Any]:
+    """Read a file as it was at the start: activations of other releases find the same."""
+    return read_toml(path)
 
 
 def vocabulary(*models: Path | None) -> int:

@@ -78,6 +78,11 @@ class Settings(BaseSettings):
         description="Task of requests that name none: a name, or the path of a verifier, `package.module:Name`; none: "
         "the release's own.",
     )
+    search_defaults: Literal["release", "none"] | Path = Field(
+        default="release",
+        description="How a prompt is searched if its request does not say: as the `release` says, by `none` but the "
+        "algorithm's own defaults, or by a TOML file in the release's place (search.md).",
+    )
     log: str = Field(
         default="sqlite:///runs/trees.db",
         description="The log of searched trees: a file, which is SQLite's (also `sqlite:///file`), or "

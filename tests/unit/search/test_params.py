@@ -16,7 +16,9 @@ from ramify.search.params import (
     bounds,
     check_sampling,
     choices,
+    over_defaults,
     repeats,
+    sampling_params,
     search_params,
     without_cuts,
 )
@@ -354,3 +356,45 @@ def _takes(algorithm: str, given: dict[str, Any]) -> bool:
     except ParamError:
         return False
     return True
+
+
+@pytest.mark.parametrize(
+    ("defaults", "given", "used"),
+    [
+        ({"kappa": 0.9, "abandon": True}, {}, {"kappa": 0.9, "abandon": True}),
+        ({"kappa": 0.9, "abandon": True}, {"kappa": 1.0}, {"abandon": True}),
+        ({"kappa": 0.9, "kappa_growth": 3.0, "abandon": True}, {"select": "puct"}, {}),
+        ({"kappa": 0.9, "abandon": True}, {"expand": "step"}, {"kappa": 0.9}),
+        ({"early_stop": "posterior", "early_stop_threshold": 0.9}, {"answer": "orm_max"}, {}),
+        ({"early_stop": "posterior"}, {"grader": "verifier"}, {}),
+    ],
+)
+def test_a_default_holds_if_it_is_not_named_and_has_an_effect_beside_what_is(
+    defaults: dict[str, Any], given: dict[str, Any], used: dict[str, Any]
+) -> None:
+    params, held = over_defaults("mcts", defaults, given)
+    assert held == used
+    assert params == search_params(**used, **given)
+
+
+def test_defaults_excuse_no_mistake_of_what_is_given() -> None:
+    with pytest.raises(ParamError, match=r"^kappa: 5000 is not a number"):
+        over_defaults("mcts", {"abandon": True}, {"kappa": 5000})
+    with pytest.raises(ParamError, match=r"^kappa: has no effect unless select is 'thompson'"):
+        over_defaults("mcts", {"select": "puct"}, {"kappa": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({"temperature": 2.1}, "sampling.temperature: 2.1 is not a number from 0 to 2"),
+        ({"top_p": 0}, "sampling.top_p: 0 is not a number from 1e-06 to 1"),
+        ({"top_k": 1.5}, "sampling.top_k: 1.5 is not an integer"),
+        ({"stop": [""]}, "sampling.stop: each string must have 1 to 128 characters"),
+        ({"warmth": 1}, "sampling.warmth: no such sampling parameter"),
+    ],
+)
+def test_sampling_is_refused_by_name_too(given: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ParamError) as caught:
+        sampling_params(**given)
+    assert str(caught.value).startswith(fault)

@@ -79,6 +79,7 @@ async def _search(
             **config.search,
         },  # there is more to learn from a problem than one right answer
         sampling=dict(config.sampling) or None,
+        defaults=False,  # rounds stay comparable whatever their release says
         seed=seed,
         idempotency_key=key,
         timeout=config.timeout,

@@ -64,7 +64,7 @@ def chat_messages(messages: Sequence[wire.ChatMessage]) -> tuple[dict[str, Any],
 def search_spec(body: Body) -> SearchSpec:
     """Convert a request with `search`. `max_tokens` and `stop` hold for one answer; `search.action` has its own."""
     search = dict(convert.given(body.search))
-    task, train = search.pop("task", {}), search.pop("train", True)
+    task, train, defaults = search.pop("task", {}), search.pop("train", True), search.pop("defaults", True)
     sampling = {
         "temperature": body.temperature,
         "top_p": body.top_p,
@@ -81,6 +81,7 @@ def search_spec(body: Body) -> SearchSpec:
         problem=task.get("problem"),
         search=search,
         sampling={name: value for name, value in sampling.items() if value is not None},
+        defaults=defaults,
         greedy_by_habit=True,
         seed=None if body.seed is None else _seed(body.seed),
         train=train,

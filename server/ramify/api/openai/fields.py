@@ -95,7 +95,7 @@ FIELDS: Mapping[str, Row] = {
     ),
     "max_completion_tokens": _chat(_ours(), "service"),
     "temperature": _both(
-        _vllm("0 to 2"), "service", search_takes="yes; 0 becomes 1, unless the search is greedy"
+        _vllm("0 to 2"), "service", search_takes="yes; 0 becomes the default, unless the search is greedy"
     ),
     "top_p": _both(_vllm("above 0, to 1"), "service"),
     "top_k": _both(_vllm("0 and -1 keep all tokens"), "service"),

@@ -14,7 +14,7 @@ from ramify.api import convert, streaming
 from ramify.api.openai.convert import Body, stops
 from ramify.api.openai.requests import ChatRequest, without_effect
 from ramify.api.wire_common import Reply
-from ramify.api.wire_search import TreeLink
+from ramify.api.wire_search import TreeLink, UsedDefaults
 from ramify.engines import Serving
 from ramify.search import records
 from ramify.search.cutting import first_stop
@@ -52,6 +52,9 @@ class Searched(Reply):
     status: records.Status
     stop_reason: records.StopReason | None
     release: str
+    defaults: UsedDefaults | None = Field(
+        description="Search defaults that were used, since the request did not say; null: none."
+    )
     temperature: float = Field(
         description="Temperature of its draws; the default if 0 was sent, at which a search would find nothing new."
     )
@@ -178,6 +181,7 @@ def searched(tree: Tree, body: Body, serving: Serving, tokenizer: Tokenizer) -> 
             status=tree.status,
             stop_reason=tree.stop_reason,
             release=release,
+            defaults=convert.defaults_of(tree),
             temperature=tree.sampling.temperature,
             truncated_answers=tree.truncated,
             without_effect=without_effect(body),

@@ -189,9 +189,13 @@ MessageNeutral = neutral_fields("MessageNeutral", "chat", MESSAGES)
 
 
 class Search(wire_search.Search):
-    """Turns search on: the same fields as `search` of POST /v1/search, and two that stand beside it there."""
+    """Turns search on: the same fields as `search` of POST /v1/search, and three that stand beside it there."""
 
     task: wire_search.Task | None = None
+    defaults: bool | None = Field(
+        default=None,
+        description="Search with the search defaults of the release where nothing is said; absent: yes.",
+    )
     train: bool | None = Field(
         default=None, description="Let the trainer learn from this search; absent: yes."
     )
