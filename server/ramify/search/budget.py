@@ -1,8 +1,8 @@
 """The account of a search, and the purse that several share. Tokens and nodes are reserved before they are asked for,
 so neither limit is ever passed.
 
-Nor does a simulation begin beyond theirs. Only a search's seconds can be passed: while cancelled work is let go, while
-the last answers are grouped, and by the final rollout.
+Nor does a simulation begin beyond theirs. Only a search's seconds can be passed, by the time in which cancelled work
+is let go and the last answers are grouped.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from ramify.search.tree import Tree
 
 PATIENCE = 20.0
 """Seconds that a search which nothing hurries waits for its answers to be grouped."""
-LAST_CALL = 0.25
-"""Seconds that a task has to finish once the search must answer."""
+LAST_CALL = 0.15
+"""Seconds that a task has, for all that it is asked, once the search must answer."""
 LONGEST_TEXT = 500
 """Characters of the text by which an ungrouped answer votes."""
 
@@ -97,13 +97,11 @@ async def finals(tree: Tree, task: Task) -> dict[int, str | None]:
 
 
 async def in_time(work: asyncio.Task[Any], over: asyncio.Event, seconds: float) -> bool:
-    """Wait for `work`, at most `seconds`, and no longer than `LAST_CALL` once `over` is set. Returns whether it is
-    done; it is never cancelled here."""
+    """Wait for `work`, at most `seconds`, and only until `over` is set. Returns whether it is done; it is never
+    cancelled here."""
     must_end = asyncio.create_task(over.wait())
     try:
         await asyncio.wait((work, must_end), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if over.is_set():
-            await asyncio.wait((work,), timeout=LAST_CALL)
     finally:
         must_end.cancel()
     return work.done()

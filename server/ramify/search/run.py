@@ -6,9 +6,9 @@ them in the order in which they were selected, so that the same seed gives the s
 
 A search ends when a limit is met, when it is exhausted, when its answer is settled, when it is stopped or cancelled,
 or when the policy, the scorer or the task fails. What is in flight is then cancelled and counted, the answer is chosen
-from what has landed, and status, stop reason and usage are written on the tree. A search that ends at a limit or
-exhausted without a complete answer first writes one to its end, even after its seconds. One whose task is cancelled
-chooses no answer.
+from what has landed, and status, stop reason and usage are written on the tree. A search that ends without a complete
+answer first writes one to its end, unless it was stopped or its seconds are up. One whose task is cancelled chooses no
+answer.
 
 Searches of a batch wait for their turn before each plan (`Turns`), and pay for it out of one purse as well.
 """
@@ -27,7 +27,7 @@ from ramify.search.algorithms import ALGORITHMS
 from ramify.search.budget import Budget, Purse
 from ramify.search.builder import TreeBuilder
 from ramify.search.evaluator import Evaluator
-from ramify.search.grouping import Grouping
+from ramify.search.grouping import LAST_CALL, Grouping
 from ramify.search.params import check_sampling, search_params, without_cuts
 from ramify.search.plans import Plan, PlanCost, PlanResult
 from ramify.search.protocols import EngineDead, Policy, Scorer, Task
@@ -101,7 +101,8 @@ class Search:
         self.failure: Exception | None = None
         """The exception that ended the search, if one did."""
         self.over = asyncio.Event()
-        """Set once the search must answer: it was stopped, or its seconds are up."""
+        """Set once nobody waits for the task any more: `LAST_CALL` after the search was stopped, or its seconds were
+        up."""
         self._grouping = Grouping(tree, task)
         self._finished_simulations = 0
         self._scored = 0
@@ -146,7 +147,10 @@ class Search:
     def stop(self, status: Status, reason: StopReason) -> None:
         """End the search soon, from the loop that runs it: engine work is freed, the best answer so far is given."""
         self._end(status, reason)
-        self.over.set()
+        self._last_call()
+
+    def _last_call(self) -> None:
+        asyncio.get_running_loop().call_later(LAST_CALL, self.over.set)
 
     def _end(self, status: Status, reason: StopReason) -> None:
         if self._ended is None:
@@ -176,7 +180,7 @@ class Search:
 
     def _time_up(self) -> None:
         self._time_is_up = True
-        self.over.set()
+        self._last_call()
         self._wake.set()
 
     async def _grow(self) -> None:
@@ -194,7 +198,7 @@ class Search:
             self._land_done()
             self._grouping.go_on()
             # Look: is the time up, or the answer settled?
-            if self._time_is_up and self._final is None:
+            if self._time_is_up:
                 await self._abandon_all()
             await self._stop_early()
         # However it ended, nothing stays in flight.
@@ -216,10 +220,10 @@ class Search:
         """Put one more plan in flight, or return the reason for which that cannot be done now."""
         if self._ended is not None:
             return self._ended[1]
-        if self._final is not None:
-            return self._final
         if self._time_is_up:
             return "budget.seconds"
+        if self._final is not None:
+            return self._final
         # Once all simulations have begun, those that pause between two expansions still go on.
         limit = self.budget.ended()
         if limit is not None and limit != "budget.simulations":
@@ -241,9 +245,9 @@ class Search:
         return "budget.shared" if plan.within(self.budget.available) is None else "budget.nodes"
 
     def _start_final(self, reason: StopReason) -> bool:
-        """Write the best path to its end, on the tokens held back for it, if the search has no complete answer. Returns
-        whether that is under way."""
-        if self._final is not None or self.tree.completions:
+        """Write the best path to its end, on the tokens held back for it, if the search has no complete answer and time
+        is left. Returns whether that is under way."""
+        if self._final is not None or self.tree.completions or reason == "budget.seconds":
             return False
         node = self._deepest_best()
         if node.terminal is not None:

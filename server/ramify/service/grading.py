@@ -35,7 +35,7 @@ class CountedTask:
 
 
 async def grade_answer(tree: Tree, task: Task, seconds: float, over: asyncio.Event) -> None:
-    """Write what the task's verifier says of the chosen answer into `tree.verdict`, within `seconds`, and at once when
+    """Write what the task's verifier says of the chosen answer into `tree.verdict`, within `seconds`, and only until
     `over` is set. Raises nothing: a verifier that fails leaves the outcome empty and its reason says so."""
     answer = tree.answer
     if answer is None or tree.task not in registry.gradable():
