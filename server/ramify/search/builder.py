@@ -37,9 +37,11 @@ class TreeBuilder:
         self._seen: dict[int, float] = {}
         """By id, the policy's probability of the finished answers that are known below a node, [0, 1]."""
         self._ended = 0
-        """Plans that have ended since the search's root was committed."""
+        """Plans that have ended since what is new was last counted afresh."""
         self._fruitful = deque[int]()
         """The numbers of those that brought a new node, as far back as `exhausted` looks."""
+        self._round_began = len(tree.nodes)
+        """Nodes of the tree when the algorithm's present round began."""
         self._index = {(n.parent, n.tokens): n for n in tree.nodes if n.parent is not None}
 
     # -- plans in flight -----------------------------------------------------------------------------------------
@@ -150,7 +152,7 @@ class TreeBuilder:
 
     def _mark_expanded(self, node: Node) -> None:
         self.unexpanded -= not node.expanded
-        node.expanded = True
+        node.expanded, node.pruned = True, False
 
     def _count_answer(self, end: Node) -> None:
         """Count one more complete answer."""
@@ -188,14 +190,26 @@ class TreeBuilder:
             child.prior = prior
 
     def prune(self, nodes: Iterable[Node]) -> None:
-        """Give up those of `nodes` at which no answer ended."""
+        """Give up those of `nodes` at which no answer ended, until one is expanded in spite of that: another round may
+        keep what this one does not."""
         for node in nodes:
-            node.pruned = node.pruned or node.terminal is None
+            node.pruned = node.terminal is None and not node.expanded
 
     def commit(self, node: Node) -> None:
         """Start simulations at `node` from now on. Whether that brings anything new is counted afresh."""
         self.search_root = node
         self.tree.committed.append(node.id)
+        self._count_afresh()
+
+    def begin_round(self) -> bool:
+        """Begin another round of the algorithm, unless the search is exhausted. A round that brought anything new
+        exhausts nothing, however long it went on with what it had."""
+        if len(self.tree.nodes) > self._round_began:
+            self._count_afresh()
+        self._round_began = len(self.tree.nodes)
+        return not self.exhausted
+
+    def _count_afresh(self) -> None:
         self._ended = 0
         self._fruitful.clear()
 

@@ -93,7 +93,8 @@ class Search:
         self.budget = Budget(tree.params.budget, final=tree.sampling.max_tokens, clock=clock, purse=purse)
         self.builder = TreeBuilder(tree, self.budget)
         kind = ALGORITHMS[tree.params.algorithm]
-        self.algorithm = kind(self.builder, random.Random(derive_seed(tree.seed, "select")))
+        self._rng = random.Random(derive_seed(tree.seed, "select"))
+        self.algorithm = kind(self.builder, self._rng)
         self.evaluator = Evaluator(self.builder, policy, scorer, task, judges_steps=not kind.flat)
         self._in_flight: dict[asyncio.Task[PlanResult], tuple[Plan, PlanCost]] = {}
         self._ended: tuple[Status, StopReason] | None = None
@@ -228,8 +229,8 @@ class Search:
         limit = self.budget.ended()
         if limit is not None and limit != "budget.simulations":
             return limit
-        plan = self.algorithm.resume() or (self.algorithm.select() if limit is None else None)
-        if plan is None or self.builder.exhausted:
+        plan = self._next_plan(may_begin=limit is None)
+        if plan is None:
             return limit or "exhausted"
         # The most that the plan can cost is set aside before it is sent.
         paid = self._pay(plan)
@@ -237,6 +238,17 @@ class Search:
             return self._unpaid(plan)
         self._start(paid)
         return None
+
+    def _next_plan(self, *, may_begin: bool) -> Plan | None:
+        """Ask the algorithm what to draw next; have it begin another round if it has come to the end of one."""
+        plan = self.algorithm.resume() or (self.algorithm.select() if may_begin else None)
+        if plan is not None and not self.builder.exhausted:
+            return plan
+        through = may_begin and self.algorithm.rounds and not self._in_flight
+        if not through or not self.builder.begin_round():
+            return None
+        self.algorithm = type(self.algorithm)(self.builder, self._rng)
+        return self.algorithm.select()
 
     def _unpaid(self, plan: Plan) -> StopReason:
         """Return which limit leaves nothing for a plan."""

@@ -43,6 +43,10 @@ class Algorithm(ABC):
     """By parameter, what it needs to have an effect under this algorithm alone: see `records.param`."""
     answer_rules: ClassVar[tuple[AnswerRule, ...]] = ("majority", "orm_max", "orm_vote")
     """The rules by which it can choose its answer."""
+    rounds: ClassVar[bool] = False
+    """It comes to an end of its own, whatever the budget. The search then begins it anew on the same tree, round after
+    round, until the budget is spent, and chooses over the complete answers of all of them. What a round draws, and
+    where it goes on, must not depend on what an earlier one has expanded or pruned."""
     flat: ClassVar[bool] = False
     """It draws whole answers from the prompt and has no steps to judge."""
 

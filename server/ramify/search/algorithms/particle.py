@@ -3,7 +3,8 @@ resampled by value.
 
 The value model twists the policy, so a particle that went from s to s' weighs v(s')/v(s) (the incremental weight of
 sequential Monte Carlo; Zhao et al. 2024, arXiv 2404.17546). Finished particles stay in the population with weight 1
-and write nothing more. Resampling is systematic (Kitagawa 1996).
+and write nothing more. Resampling is systematic (Kitagawa 1996). While there is budget, another population follows
+(particle Gibbs without its conditioning: Andrieu et al. 2010).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _FLOOR = 1e-6
 class Particle(Algorithm):
     parameters = (STEPWISE | {"beam_width"}) - {"width"}
     defaults = {"expand": "step", "beam_width": 16}
+    rounds = True
 
     def __init__(self, builder: TreeBuilder, rng: random.Random) -> None:
         super().__init__(builder, rng)

@@ -1,4 +1,5 @@
-"""Searches that go on from the nodes of the highest value and prune the others: `beam`, `dvts`, `dfs`."""
+"""Searches that go on from the nodes of the highest value and prune the others: `beam`, `dvts`, `dfs`. Each is one
+round, which is repeated while there is budget."""
 
 from __future__ import annotations
 
@@ -19,28 +20,31 @@ class Beam(Algorithm):
     """
 
     parameters = STEPWISE | {"beam_width"}
+    rounds = True
 
     def __init__(self, builder: TreeBuilder, rng: random.Random) -> None:
         super().__init__(builder, rng)
         self._level: list[Node] = [self.tree.root]
         """Nodes to expand before the next cut."""
+        self._below: dict[int, list[Node]] = {}
+        """By the id of a node of this level that is expanded, the children drawn."""
 
     def select(self) -> Plan | None:
         for node in self._level:
-            if not node.expanded and not node.expanding:
+            if node.id not in self._below and not node.expanding:
                 return self.one_step(self.tree.lineage(node), self.params.width)
         return None
 
     def land(self, plan: Plan, result: PlanResult) -> None:
-        self.land_step(plan, result)
-        if all(node.expanded for node in self._level):
+        self._below[plan.node.id] = self.land_step(plan, result)
+        if len(self._below) == len(self._level):
             self._next_level()
 
     def _next_level(self) -> None:
-        below = [c for node in self._level for c in self.tree.children(node) if c.terminal is None]
+        below = [c for children in self._below.values() for c in children if c.terminal is None]
         below.sort(key=lambda c: (-(self.tree.leaf_value(c) or 0.0), c.id))
         self.builder.prune(below[self.params.beam_width :])
-        self._level = below[: self.params.beam_width]
+        self._level, self._below = below[: self.params.beam_width], {}
 
 
 class Dvts(Algorithm):
@@ -51,6 +55,7 @@ class Dvts(Algorithm):
     """
 
     parameters = STEPWISE | {"beam_width"}
+    rounds = True
 
     def __init__(self, builder: TreeBuilder, rng: random.Random) -> None:
         super().__init__(builder, rng)
@@ -82,6 +87,7 @@ class Dfs(Algorithm):
 
     parameters = STEPWISE | {"threshold"}
     defaults = {"expand": "step", "parallel": 1}
+    rounds = True
 
     def __init__(self, builder: TreeBuilder, rng: random.Random) -> None:
         super().__init__(builder, rng)
