@@ -135,6 +135,8 @@ class TokenText:
         """The text that `tokens` add to `prefix`, and its length once each token is in (rising, one a token)."""
         pieces = self.pieces
         if self.concatenative and (not prefix or prefix[-1] in pieces):
+            if len(tokens) == 1 and tokens[0] in pieces:
+                return (piece := pieces[tokens[0]]), (len(piece),)
             parts = [pieces[token] for token in tokens if token in pieces]
             if len(parts) == len(tokens):
                 return "".join(parts), tuple(accumulate(map(len, parts)))

@@ -11,7 +11,7 @@ import pytest
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
-@pytest.mark.parametrize("name", ["readability.py", "paired.py"])
+@pytest.mark.parametrize("name", ["readability.py", "paired.py", "value_head_cost.py"])
 def test_a_script_has_help(name: str) -> None:
     words = [sys.executable, str(SCRIPTS / name), "--help"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -205,9 +204,21 @@ def test_a_stop_string_ends_a_draw_at_the_token_that_completes_it(scheduler: Any
     assert (a.new_token_ids, a.finish_reason.name) == ([NEWLINE, WORD, NEWLINE, NEWLINE], "STOP")
 
 
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
 @pytest.mark.parametrize("size", [1, 4, 20])
 def test_a_judgement_after_a_pause_goes_at_once_and_a_sooner_one_waits_longer_the_fuller_the_last_group_was(
-    scheduler: Any, size: int
+    scheduler: Any, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
     from vllm.v1.engine import EngineCoreOutput
@@ -215,17 +226,20 @@ def test_a_judgement_after_a_pause_goes_at_once_and_a_sooner_one_waits_longer_th
 
     from ramify.engines.vllm.scheduler import FULL_GROUP, GROUP_SECONDS
 
-    def taken(name: str) -> float:
-        began = time.monotonic()
-        scheduler.add_request(judgement(name))
-        return time.monotonic() - began
+    clock = Clock()
+    monkeypatch.setattr("ramify.engines.vllm.scheduler.time", clock)
 
-    assert taken("first") < GROUP_SECONDS / 2
+    def taken(name: str) -> float:
+        began = clock.now
+        scheduler.add_request(judgement(name))
+        return clock.now - began
+
+    assert taken("first") == 0
     scheduler.finish_requests(["first"], RequestStatus.FINISHED_STOPPED)
     done = [EngineCoreOutput(str(i), [], pooling_output=torch.zeros(1)) for i in range(size)]
     sent(scheduler, *done)
-    assert taken("sooner") > 0.9 * GROUP_SECONDS * min(1, size / FULL_GROUP) - 0.001
-    assert taken("with it") < GROUP_SECONDS / 2
+    assert taken("sooner") == pytest.approx(GROUP_SECONDS * min(1, size / FULL_GROUP))
+    assert taken("with it") == 0
 
 
 def test_judgements_asked_for_one_by_one_share_the_engines_steps(

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -206,3 +207,42 @@ def test_another_head_is_taken_with_other_weights_and_a_broken_one_before_them(
         turned = [sigmoid(2 * b - math.log(v / (1 - v))) for v in was.values if v is not None]
         assert one.values == pytest.approx(turned, abs=TOLERANCE)
     live.run(reload(head))
+
+
+class GivenSteps:
+    """In a model runner's place, on a GPU: a step's tokens come later, and log-probabilities of a prompt are
+    computed by the same method as those of next tokens."""
+
+    device = "cpu"
+
+    def __init__(self) -> None:
+        self.compute_logits = lambda states: states @ torch.ones(4, 2)
+
+    def get_model(self) -> GivenSteps:
+        return self
+
+    def sample_tokens(self, grammar_output: None) -> Any:
+        from vllm.v1.outputs import AsyncModelRunnerOutput, ModelRunnerOutput
+
+        class Later(AsyncModelRunnerOutput):  # type: ignore[misc]
+            def get_output(self) -> Any:
+                return ModelRunnerOutput(["a", "b"], {"a": 0, "b": 1}, sampled_token_ids=[[5], []])
+
+        self.compute_logits(torch.full((9, 4), 9.0))
+        return Later()
+
+
+def test_each_step_s_logits_come_with_its_tokens_and_none_for_a_row_without_one(tmp_path: Path) -> None:
+    from ramify.engines.vllm.value_head import ValueHeadWorker
+
+    save_file(
+        {"weight": torch.tensor([[1.0, 2.0, 0.0, 0.0]]), "bias": torch.tensor([0.5])},
+        tmp_path / "head.safetensors",
+    )
+    worker = ValueHeadWorker()
+    worker.model_runner = runner = GivenSteps()
+    worker.load_value_head(str(tmp_path / "head.safetensors"))
+    for first in (1.0, 2.0):
+        states = torch.tensor([[first, 3.0, 7.0, 7.0], [0.0, 0.0, 7.0, 7.0]], dtype=torch.bfloat16)
+        assert runner.compute_logits(states.float()).shape == (2, 2)
+        assert runner.sample_tokens(None).get_output().pooler_output == [[first + 6.5], None]

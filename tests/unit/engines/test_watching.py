@@ -30,9 +30,6 @@ class Spelling:
     text: TokenText
     closing: frozenset[int] = field(default_factory=frozenset)
 
-    def spell(self, prefix: Sequence[int], tokens: Sequence[int]) -> tuple[str, tuple[int, ...]]:
-        return self.text.spell(prefix, tokens)
-
 
 def byte_level() -> tuple[RustTokenizer, Any]:
     tokenizer = RustTokenizer(models.BPE())
@@ -61,7 +58,7 @@ TOKENS = st.one_of(
 def test_a_stop_string_is_completed_by_the_token_that_completes_it_in_the_whole_text(
     stops: tuple[str, ...], tokens: list[int]
 ) -> None:
-    text, ends = TOKENIZER.spell(PROMPT, tokens)
+    text, ends = TOKENIZER.text.spell(PROMPT, tokens)
     found = first_stop(text, stops)
     first = next((i for i, end in enumerate(ends) if found and end >= found[1]), None)
     watch = TextEnds(stops, PROMPT, TOKENIZER)
@@ -82,7 +79,7 @@ def test_a_stop_string_is_completed_by_the_token_that_completes_it_in_the_whole_
 def test_actions_end_where_the_search_cuts_them(action: Action, tokens: list[int]) -> None:
     watch = ActionEnds(action, PROMPT, TOKENIZER)
     ended = [i + 1 for i, token in enumerate(tokens) if watch.ended(token)]
-    cut = action_ends(*TOKENIZER.spell(PROMPT, tokens), action)
+    cut = action_ends(*TOKENIZER.text.spell(PROMPT, tokens), action)
     assert [end for end in cut if end < len(tokens)] == [end for end in ended if end < len(tokens)]
 
 

@@ -23,7 +23,7 @@ from vllm.v1.outputs import AsyncModelRunnerOutput
 
 
 class ValueHeadWorker:
-    """What vLLM adds to its workers' class (`worker_extension_cls`), to be called by name in each of them."""
+    """Methods that vLLM adds to its workers' class (`worker_extension_cls`), to be called by name in each of them."""
 
     model_runner: Any
 

@@ -20,7 +20,6 @@ import msgspec
 from ramify.engines.ports import Watch
 from ramify.engines.scorer import sigmoid
 from ramify.engines.tokenizer import Tokenizer
-from ramify.search.cutting import first_stop
 from ramify.search.records import Action
 from ramify.tokens import CONTEXT
 
@@ -110,7 +109,7 @@ class TextEnds:
     def __init__(self, stops: Sequence[str], prompt: Sequence[int], tokenizer: Tokenizer) -> None:
         self._stops = tuple(stops)
         self._longest = max(map(len, self._stops), default=0)
-        self._spell = tokenizer.spell
+        self._text = tokenizer.text
         self._seen = list(prompt[-CONTEXT:])
         self._tail = ""
         """The end of the text since the beginning, or since `restart`: as much as may begin a stop string."""
@@ -119,12 +118,11 @@ class TextEnds:
         """Take the next token in, and return whether it completes a stop string."""
         if not self._stops:
             return False
-        text, _ = self._spell(self._seen, [token])
+        text, _ = self._text.spell(self._seen, (token,))
         self._seen.append(token)
-        self._tail += text
-        found = first_stop(self._tail, self._stops) is not None
-        self._tail = self._tail[-self._longest + 1 :] if self._longest > 1 else ""
-        return found
+        tail = self._tail + text
+        self._tail = tail[1 - self._longest :] if self._longest > 1 else ""
+        return any(stop in tail for stop in self._stops)
 
     def restart(self) -> None:
         """Look only at what follows."""
