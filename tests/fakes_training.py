@@ -48,9 +48,10 @@ SIZE = 128
 """Size of the vocabulary: one token a character."""
 
 
-def write_release(root: Path, seed: int = 0, *, tied: bool = True) -> Release:
-    """A random policy and value model of 128 characters, as v000001 of `root`. Embeddings are tied, as those of most
-    small models are; a conversation is its texts, as the fake server's tokenizer has it."""
+def write_release(root: Path, seed: int = 0, *, tied: bool = True, value: str = "model") -> Release:
+    """A random policy and value of 128 characters, as v000001 of `root`. Embeddings are tied, as those of most small
+    models are; a conversation is its texts, as the fake server's tokenizer has it. value: `model`, or `trunk` for a
+    head on the policy's."""
     from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
     shape = {
@@ -69,9 +70,12 @@ def write_release(root: Path, seed: int = 0, *, tied: bool = True) -> Release:
     torch.manual_seed(seed)
     folder = root / ".made"
     LlamaForCausalLM(LlamaConfig(**shape)).save_pretrained(folder / "policy")
-    LlamaForSequenceClassification(LlamaConfig(**shape, num_labels=1)).save_pretrained(folder / "value")
-    for part in ("policy", "value"):
-        _tokenizer().save_pretrained(folder / part)
+    _tokenizer().save_pretrained(folder / "policy")
+    if value == "trunk":
+        _write_random_head(folder / "value", shape["hidden_size"], seed)
+    else:
+        LlamaForSequenceClassification(LlamaConfig(**shape, num_labels=1)).save_pretrained(folder / "value")
+        _tokenizer().save_pretrained(folder / "value")
     return publish(root, folder / "policy", folder / "value", Details(name="letters", default_max_tokens=8))
 
 
@@ -80,10 +84,13 @@ def with_value_head(policy: Path, folder: Path, seed: int = 0) -> Path:
     from transformers import AutoConfig
 
     shutil.copytree(policy, folder / "policy")
-    generator = torch.Generator().manual_seed(seed)
-    weight = torch.randn(1, AutoConfig.from_pretrained(policy).hidden_size, generator=generator)
-    write_head(folder / "value", {"weight": weight, "bias": torch.tensor([0.3])})
+    _write_random_head(folder / "value", AutoConfig.from_pretrained(policy).hidden_size, seed)
     return folder
+
+
+def _write_random_head(folder: Path, size: int, seed: int) -> None:
+    weight = torch.randn(1, size, generator=torch.Generator().manual_seed(seed))
+    write_head(folder, {"weight": weight, "bias": torch.tensor([0.3])})
 
 
 def _tokenizer() -> Any:
@@ -194,14 +201,17 @@ class TrainedEngines(FakeEngines):
     async def exclusive(self, seconds: float) -> AsyncIterator[None]:
         yield
 
-    async def reload(self, policy: Path, value: Path) -> None:
+    async def reload(self, policy: Path, value: Path | None, value_head: Path | None = None) -> None:
         self.loads.append(policy.parent.name)
-        self.hold(policy, value)
+        self.hold(policy)
 
-    def hold(self, policy: Path, value: Path) -> None:
+    def hold(self, policy: Path) -> None:
         from transformers import AutoModelForCausalLM
 
-        self.models = (AutoModelForCausalLM.from_pretrained(policy).eval(), load_judge(policy, value))
+        self.models = (
+            AutoModelForCausalLM.from_pretrained(policy).eval(),
+            load_judge(policy, policy.parent / "value"),
+        )
 
     async def reset_prefix_caches(self) -> None:
         pass
@@ -263,7 +273,7 @@ async def a_site(
         engines = engines or TrainedEngines()
         engines.serving = serving_of(active, chosen)
         stamped(engines)
-        engines.hold(active.policy_path, active.value_path)
+        engines.hold(active.policy_path)
         context = assemble(chosen, engines, log, base=base)
         stack.push_async_callback(context.searches.drain, 0)
         stack.push_async_callback(context.releases.settle, 5)

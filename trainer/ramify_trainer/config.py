@@ -97,10 +97,10 @@ class GateConfig(MeasureConfig):
     greedy_margin: float = Field(default=0.05, ge=0, le=1)
     """The same of greedy accuracy, which is noisier."""
     value_answers: int = Field(default=4, ge=0)
-    """Sampled answers to each problem, of the candidate and of the incumbent, that the value models judge; 0 leaves
-    the value model out of the gate."""
+    """Sampled answers to each problem, of the candidate and of the incumbent, that their values judge; 0 leaves the
+    value out of the gate."""
     value_margin: float | None = Field(default=None, ge=0, le=1)
-    """The same of the value model's AUC and Brier score; none: `margin`."""
+    """The same of the value's AUC and Brier score; none: `margin`."""
 
 
 class HeldOutConfig(MeasureConfig):

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from fakes_training import write_release
+from fakes_training import with_value_head, write_release
 from ramify.search.tree import Completion, Tree
 from ramify.weights import Probe, Release
+from ramify_trainer.gate.value_scores import end_values
+from ramify_trainer.learning.networks import load_judge
 from ramify_trainer.loop.release import PROBES, probes
 from search_worlds import new_tree
 
@@ -84,6 +86,16 @@ def test_probes_are_the_answers_that_moved_most_among_those_that_rounding_leaves
 ) -> None:
     found = probes(candidate, release.value_path, release, answering(*FRAGILE, *STEADY))
     assert letters(found) == list(reversed(STEADY))[:PROBES]
+
+
+def test_a_head_on_the_trunk_gives_the_probes_their_values(release: Release, tmp_path: Path) -> None:
+    folder = with_value_head(release.policy_path, tmp_path)
+    changed(folder / "policy", folder / "policy", trained)
+    found = probes(folder / "policy", folder / "value", release, answering(*STEADY))
+    judge = load_judge(folder / "policy", folder / "value")
+    values = end_values(judge, [[*probe.prompt, *probe.continuation] for probe in found])
+    assert [probe.value for probe in found] == pytest.approx(values, abs=1e-5)
+    assert len(set(values)) > 1
 
 
 def test_an_answer_is_probed_up_to_its_first_token_that_rounding_moves(
