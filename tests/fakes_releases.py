@@ -1,4 +1,4 @@
-"""Releases of a model that one can read: one number each for the policy and for the value model.
+"""Releases of a model that one can read: one number each for the policy and for what judges it.
 
 Under the weights (p, v) every token has the log-probability -p, and every text the value v. `write_release` publishes
 them as real releases, with real safetensors; `ReloadingEngines` reads them from there.
@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 from contract.api.world import FakeEngines
 from ramify.engines import EngineBusy, EngineError, Measurement, Text
 from ramify.search.records import Continuation, Score
-from ramify.weights import Details, Probe, Release, SearchDefaults, publish
+from ramify.weights import HEAD, Details, Probe, Release, SearchDefaults, publish
 
 PROBES = (((1, 2), (3, 4, 5)), ((1, 2, 3), (4,)))
 
@@ -38,8 +38,10 @@ def write_release(
     names: Sequence[str] = ("w",),
     hidden: int = 1,
     search: Sequence[SearchDefaults] = (),
+    head: bool = False,
 ) -> Release:
-    """`published`: the weights that the canary speaks of, where it lies. `names`: its tensors."""
+    """`published`: the weights that the canary speaks of, where it lies. `names`: its tensors. `head`: a value head
+    with the number as its bias takes the value model's place."""
     said_p, said_v = published or (p, v)
     canary = tuple(
         Probe(prompt=prompt, continuation=text, logprobs=(-said_p,) * len(text), value=said_v)
@@ -54,11 +56,19 @@ def write_release(
             save_file(
                 {name: np.full((2,), number, np.float32) for name in names}, model / "model.safetensors"
             )
+        value = Path(folder) / "value"
+        if head:
+            value = Path(folder) / HEAD
+            weight = np.zeros((1, hidden), np.float32)
+            save_file({"weight": weight, "bias": np.full((1,), v, np.float32)}, value)
         details = Details(name="letters", parent=parent, canary=canary, search=tuple(search))
-        return publish(root, Path(folder) / "policy", Path(folder) / "value", details, release_id=release_id)
+        return publish(root, Path(folder) / "policy", value, details, release_id=release_id)
 
 
 def number(folder: Path) -> float:
+    """The number of a release's `policy` or `value`."""
+    if (folder / HEAD).exists():
+        return float(load_file(folder / HEAD)["bias"][0])
     return float(load_file(folder / "model.safetensors")["w"][0])
 
 
@@ -88,7 +98,7 @@ class ReloadingEngines(FakeEngines):
         assert not self.policy.running, "a search runs while the engines are taken"
         yield
 
-    async def reload(self, policy: Path, value: Path) -> None:
+    async def reload(self, policy: Path, value: Path | None, value_head: Path | None) -> None:
         release = policy.parent.name
         self.loads.append(release)
         if self.loading is not None:
@@ -97,7 +107,8 @@ class ReloadingEngines(FakeEngines):
             raise EngineError(f"{release} was told to fail")
         if not self.deaf:
             self._cached = self._cached if self.stale else None
-            self.held = (number(policy), number(value))
+            assert (value is None) != (value_head is None)
+            self.held = (number(policy), number(value or policy.parent / "value"))
 
     async def reset_prefix_caches(self) -> None:
         self._cached = None

@@ -141,6 +141,8 @@ _POLICY_START = "policy-start"
 
 
 def _begin_from(start: Release, work: Path, train_on: bool) -> None:
+    if start.value_path is None:
+        raise ValueError(f"{start.path} has no value model to start from")
     policy = _POLICY_START if train_on else "policy"
     for source, name in ((start.policy_path, policy), (start.value_path, _VALUE_START)):
         if not (work / name).exists():

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ramify import weights
 from ramify.engines.errors import EngineStartFailed
+from ramify.weights import WeightsError
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 """A path that may be meant as the name of a model on a hub."""
@@ -85,27 +87,14 @@ def check_cpu(checkpoint: Checkpoint) -> None:
         )
 
 
-def check_value_head(path: Path, hidden_size: int | None) -> None:
-    """Refuse a file that is no finite value head for hidden states of this size. Raises `EngineStartFailed`."""
-    import numpy as np
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
+def check_value_head(path: Path, policy: Checkpoint) -> None:
+    """Refuse a file that is no finite value head for the policy's hidden states. Raises `EngineStartFailed`."""
+    if policy.hidden_size is None:
+        raise EngineStartFailed(f"{policy.path} gives no hidden size, which a value head's width must be")
     try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise EngineStartFailed(f"the value head {path} cannot be read: {error}") from error
-    expected = {"weight": (1, hidden_size), "bias": (1,)}
-    found = {name: tensor.shape for name, tensor in tensors.items()}
-    if found != expected or any(tensor.dtype != np.float32 for tensor in tensors.values()):
-        kinds = ", ".join(f"{name} {t.dtype} {list(t.shape)}" for name, t in sorted(tensors.items()))
-        raise EngineStartFailed(
-            f"the value head {path} holds {kinds or 'nothing'}; float32 weight [1, {hidden_size}] and bias [1] "
-            "are needed"
-        )
-    for name, tensor in tensors.items():
-        if not np.isfinite(tensor).all():
-            raise EngineStartFailed(f"the value head {path} holds a {name} that is not finite")
+        weights.check_value_head(path, policy.hidden_size)
+    except WeightsError as error:
+        raise EngineStartFailed(str(error)) from error
 
 
 def _config(path: Path, role: str) -> Any:

@@ -234,7 +234,7 @@ class Engines:
                 f"{policy} and what is served are not judged alike: by a model, a head or nothing"
             )
         if value_head is not None:
-            check_value_head(value_head, read_checkpoint(policy, "policy").hidden_size)
+            check_value_head(value_head, read_checkpoint(policy, "policy"))
         for role, engine in self.by_role.items():
             await engine.reload(paths[role])
         if value_head is not None:
@@ -294,7 +294,7 @@ def _prepare(config: EngineConfig) -> tuple[list[Launch], Tokenizer, Translate |
     if config.value_head is not None:
         if value is not None:
             raise EngineStartFailed("a value model and a value head: one of them is needed, not both")
-        check_value_head(config.value_head, policy.hidden_size)
+        check_value_head(config.value_head, policy)
     plans = launches(config, policy, value, cpu)
     if other is None or tokenizer.same_as(other):
         return plans, tokenizer, None

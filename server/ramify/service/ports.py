@@ -123,7 +123,7 @@ class Engines(Protocol):
         """Hold everybody else's requests once those under way have ended. Raises `EngineBusy` after `seconds`."""
         ...
 
-    async def reload(self, policy: Path, value: Path | None) -> None:
+    async def reload(self, policy: Path, value: Path | None, value_head: Path | None) -> None:
         """Load other weights and forget cached prefixes, inside `exclusive` only. Failed, they may hold anything."""
         ...
 

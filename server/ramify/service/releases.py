@@ -267,7 +267,7 @@ class Releases:
         return texts if long is None else [*texts, long]
 
     async def _load(self, release: Release) -> None:
-        await self.engines.reload(release.policy_path, release.value_path)
+        await self.engines.reload(release.policy_path, release.value_path, release.value_head)
 
     async def _canary(
         self, release: Release, texts: Sequence[Text], before: Sequence[Measurement]

@@ -98,6 +98,7 @@ def release_config(release: Release, settings: Settings) -> EngineConfig:
         serving,
         scorer_factory(settings),
         settings.engine,
+        release.value_head,
     )
 
 

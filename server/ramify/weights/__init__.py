@@ -1,4 +1,4 @@
-"""Releases on disk: a policy and a value model that belong together, verified before anything loads them::
+"""Releases on disk: a policy and what judges it, verified before anything loads them::
 
     release = publish(Path("weights"), policy, value, Details(name="my-model"))
     load_release(Path("weights/v000001")).policy_path
@@ -10,6 +10,7 @@
 | `release` | finding and checking a release |
 | `publish` | writing one, so that a reader sees a whole one or none |
 | `tensors` | the headers of safetensors files |
+| `value_head` | a linear head on the policy's trunk in place of a value model |
 | `alike` | the check that one release can take another's place in running engines |
 """
 
@@ -22,14 +23,17 @@ from ramify.weights.manifest import (
     Manifest,
     Probe,
     ReleaseNotFound,
+    ValueKind,
     WeightsError,
     check_id,
 )
 from ramify.weights.publish import next_id, publish
 from ramify.weights.release import Release, list_releases, load_release, release_path, shipped
 from ramify.weights.search_defaults import SearchDefaults, check_search_defaults, for_budget, toml_of
+from ramify.weights.value_head import HEAD, check_value_head, hidden_size, value_kind
 
 __all__ = [
+    "HEAD",
     "Action",
     "Calibration",
     "Details",
@@ -39,10 +43,13 @@ __all__ = [
     "Release",
     "ReleaseNotFound",
     "SearchDefaults",
+    "ValueKind",
     "WeightsError",
     "check_id",
     "check_search_defaults",
+    "check_value_head",
     "for_budget",
+    "hidden_size",
     "list_releases",
     "load_release",
     "next_id",
@@ -51,4 +58,5 @@ __all__ = [
     "require_alike",
     "shipped",
     "toml_of",
+    "value_kind",
 ]

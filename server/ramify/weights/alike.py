@@ -10,9 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ramify.weights.manifest import WeightsError
+from ramify.weights.manifest import ValueKind, WeightsError
 from ramify.weights.release import PARTS
 from ramify.weights.tensors import Tensor, json_object, require_finite, require_index, tensors_of
+from ramify.weights.value_head import HEAD, check_value_head, hidden_size, value_kind
 
 NO_MATTER = frozenset({"_name_or_path", "transformers_version", "use_cache", "torch_dtype", "dtype"})
 """Keys of config.json that do not describe the network; the types of the weights are compared tensor by tensor."""
@@ -27,8 +28,10 @@ def require_alike(running: Path, new: Path) -> None:
 
     Both are directories with a `policy` and a `value`: releases, or a candidate that is none yet.
 
+    A value head takes the place of a value head alone, and a value model that of a value model.
     Reads every byte of the new weights: seconds a few gigabytes. Blocks."""
-    for part in PARTS:
+    kind = _same_kind(running / "value", new / "value")
+    for part in PARTS if kind == "model" else ("policy",):
         before, after = running / part, new / part
         _same_network(before, after)
         for name in (*MUST_MATCH, *OTHERS):
@@ -37,6 +40,18 @@ def require_alike(running: Path, new: Path) -> None:
         require_index(after, tensors)
         _same_tensors(tensors_of(before), tensors, after)
         require_finite(tensors)
+    if kind == "trunk":
+        check_value_head(new / "value" / HEAD, hidden_size(new / "policy"))
+
+
+def _same_kind(before: Path, after: Path) -> ValueKind:
+    ours, theirs = value_kind(before), value_kind(after)
+    if ours != theirs:
+        said = {"model": "a value model", "trunk": "a value head on the policy's trunk"}
+        raise WeightsError(
+            f"{after} is {said[theirs]}, and the release served is judged by {said[ours]}: start another server for it"
+        )
+    return ours
 
 
 def _same_network(before: Path, after: Path) -> None:

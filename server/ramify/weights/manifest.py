@@ -36,6 +36,8 @@ _ID = re.compile(r"v[0-9]{6}")
 
 ReleaseId = Annotated[str, Field(pattern=r"^v[0-9]{6}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+ValueKind = Literal["model", "trunk"]
+"""A value model of its own judges, or a linear head on the policy's trunk."""
 
 
 def is_id(name: str) -> bool:
@@ -93,7 +95,7 @@ class Probe(_Model):
     logprobs: tuple[Finite, ...] = Field(min_length=1)
     """The policy's log-probability (natural, temperature 1, no truncation) of each token of the continuation."""
     value: float = Field(ge=0, le=1)
-    """The value model's judgement of prompt and continuation together, calibrated."""
+    """The judgement of prompt and continuation together by the value model or head, calibrated."""
 
     @model_validator(mode="after")
     def _one_logprob_a_token(self) -> Probe:
@@ -142,6 +144,8 @@ class Manifest(Details):
     id: ReleaseId
     created_at: datetime
     """When the release was published, UTC."""
+    value: ValueKind = "model"
+    """`model`: `value/` is a Hugging Face directory. `trunk`: it holds `head.safetensors` alone."""
     files: dict[str, FileDigest]
     """Every file but `manifest.json` and `READY`, by POSIX path relative to the release."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from ramify.files import move
 from ramify.weights.manifest import Details, Manifest, WeightsError
 from ramify.weights.release import MANIFEST, PARTS, READY, Release, digest, load_release, release_path
+from ramify.weights.value_head import HEAD, value_kind
 
 
 def next_id(root: Path) -> str:
@@ -24,17 +25,19 @@ def next_id(root: Path) -> str:
 
 def publish(
     root: Path,
-    policy_dir: Path,
-    value_dir: Path,
+    policy: Path,
+    value: Path,
     details: Details,
     *,
     release_id: str | None = None,
     created_at: datetime | None = None,
 ) -> Release:
-    """Copy two Hugging Face directories into a new release under `root` and return it, verified.
+    """Copy a policy and what judges it into a new release under `root` and return it, verified.
 
-    `release_id` is the next free one unless given; `created_at` is now. Raises
-    `WeightsError` if the id is taken, or for files that no release may hold; nothing is left behind then.
+    policy: a Hugging Face directory. value: that of a value model, or the file of a value head on the policy's trunk
+    (`ramify.weights.value_head`), or a directory that holds it as `head.safetensors`. `release_id` is the next free
+    one unless given; `created_at` is now. Raises `WeightsError` if the id is taken, or for files that no release may
+    hold; nothing is left behind then.
     """
     root = Path(root).absolute()
     root.mkdir(parents=True, exist_ok=True)
@@ -47,7 +50,7 @@ def publish(
         draft = staging / target.name
         _write(
             draft,
-            {"policy": Path(policy_dir), "value": Path(value_dir)},
+            {"policy": Path(policy), "value": Path(value)},
             details,
             created_at or datetime.now(UTC),
         )
@@ -60,13 +63,22 @@ def publish(
 
 def _write(draft: Path, sources: dict[str, Path], details: Details, created_at: datetime) -> None:
     for part in PARTS:
-        if any(entry.is_symlink() for entry in sources[part].rglob("*")):
-            raise WeightsError(f"{sources[part]} holds symbolic links; a release holds plain files")
-        shutil.copytree(sources[part], draft / part)
+        _copy(sources[part], draft / part)
     files = {path.relative_to(draft).as_posix(): digest(path) for path in sorted(draft.glob("*/*"))}
-    manifest = Manifest(**dict(details), id=draft.name, created_at=created_at, files=files)
+    kind = value_kind(draft / "value")
+    manifest = Manifest(**dict(details), id=draft.name, created_at=created_at, value=kind, files=files)
     (draft / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (draft / READY).touch()
+
+
+def _copy(source: Path, part: Path) -> None:
+    if source.is_symlink() or any(entry.is_symlink() for entry in source.rglob("*")):
+        raise WeightsError(f"{source} holds symbolic links; a release holds plain files")
+    if source.is_file() and part.name == "value":
+        part.mkdir()
+        shutil.copy(source, part / HEAD)
+    else:
+        shutil.copytree(source, part)
 
 
 def _rename(draft: Path, target: Path) -> None:

@@ -1,8 +1,9 @@
 """Reading releases: find, check, and hand out the directories that an engine loads.
 
-A release is a directory `vNNNNNN` of two Hugging Face directories, `policy` and `value`, a `manifest.json`
-and an empty `READY` written last. Nothing is loaded from a release that is unfinished, that holds links or
-weight files in formats that can run code, or whose files differ from the manifest.
+A release is a directory `vNNNNNN` of a Hugging Face directory `policy`, a `value` (another one, or one file with a
+linear head on the policy's trunk), a `manifest.json` and an empty `READY` written last. Nothing is loaded from a
+release that is unfinished, that holds links or weight files in formats that can run code, or whose files differ from
+the manifest.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from ramify.weights.manifest import (
     FileDigest,
     Manifest,
     ReleaseNotFound,
+    ValueKind,
     WeightsError,
     check_id,
     is_id,
     read_manifest,
 )
+from ramify.weights.value_head import HEAD, check_value_head, hidden_size
 
 MANIFEST = "manifest.json"
 READY = "READY"
@@ -47,9 +50,14 @@ class Release:
         return self.path / "policy"
 
     @property
-    def value_path(self) -> Path:
-        """The Hugging Face directory of the value and outcome model."""
-        return self.path / "value"
+    def value_path(self) -> Path | None:
+        """The Hugging Face directory of the value model; `None` if a head on the policy's trunk judges."""
+        return self.path / "value" if self.manifest.value == "model" else None
+
+    @property
+    def value_head(self) -> Path | None:
+        """The file of the value head; `None` if a value model judges."""
+        return self.path / "value" / HEAD if self.manifest.value == "trunk" else None
 
 
 def shipped() -> Path:
@@ -96,7 +104,10 @@ def load_release(path: Path, verify: bool = True) -> Release:
     if manifest.id != path.name:
         raise WeightsError(f"{path / MANIFEST} is of release {manifest.id}, not {path.name}")
     _compare(path, files, manifest, verify)
-    return Release(path, manifest)
+    release = Release(path, manifest)
+    if release.value_head is not None:
+        check_value_head(release.value_head, hidden_size(release.policy_path))
+    return release
 
 
 def _instead(path: Path) -> str:
@@ -133,11 +144,7 @@ def _compare(path: Path, files: set[str], manifest: Manifest, verify: bool) -> N
     if files != listed:
         missing, extra = sorted(listed - files), sorted(files - listed)
         raise WeightsError(f"{path}: missing files {missing}, files not in the manifest {extra}")
-    for part in PARTS:
-        if f"{part}/config.json" not in listed or not any(
-            n.endswith(".safetensors") for n in _of(part, listed)
-        ):
-            raise WeightsError(f"{path / part} lacks config.json or safetensors weights")
+    _require_parts(path, manifest.value, listed)
     for name, expected in manifest.files.items():
         if (path / name).stat().st_size != expected.size:
             raise WeightsError(f"{path / name} has {(path / name).stat().st_size} bytes, not {expected.size}")
@@ -145,8 +152,23 @@ def _compare(path: Path, files: set[str], manifest: Manifest, verify: bool) -> N
             raise WeightsError(f"{path / name} does not have the sha256 that the manifest lists")
 
 
+def _require_parts(path: Path, value: ValueKind, listed: set[str]) -> None:
+    """Raise `WeightsError` unless the files are those of two models, or of a policy and a head."""
+    models: tuple[str, ...] = PARTS
+    if value == "trunk":
+        models, held = ("policy",), sorted(_of("value", listed))
+        if held != [HEAD]:
+            raise WeightsError(
+                f"{path / 'value'} holds {', '.join(held) or 'nothing'}: a value head (value: trunk) is {HEAD} alone"
+            )
+    for part in models:
+        names = _of(part, listed)
+        if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
+            raise WeightsError(f"{path / part} lacks config.json or safetensors weights")
+
+
 def _of(part: str, names: set[str]) -> list[str]:
-    return [name for name in names if name.startswith(f"{part}/")]
+    return [name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/")]
 
 
 def digest(path: Path) -> FileDigest:

@@ -62,7 +62,7 @@ def tensors_of(folder: Path) -> dict[str, Tensor]:
     """Every tensor of a model directory by name. Raises `WeightsError` for files that are no whole safetensors."""
     tensors: dict[str, Tensor] = {}
     for file in sorted(Path(folder).glob("*.safetensors")):
-        for name, tensor in _header(file).items():
+        for name, tensor in tensors_in(file).items():
             if name in tensors:
                 raise WeightsError(f"{folder} holds the tensor {name} twice")
             tensors[name] = tensor
@@ -106,7 +106,8 @@ def require_index(folder: Path, tensors: Mapping[str, Tensor]) -> None:
             )
 
 
-def _header(file: Path) -> dict[str, Tensor]:
+def tensors_in(file: Path) -> dict[str, Tensor]:
+    """Every tensor of one file by name. Raises `WeightsError` for a file that is no whole safetensors."""
     size = file.stat().st_size
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")

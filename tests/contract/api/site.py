@@ -63,7 +63,7 @@ async def a_site(folder: Path, **settings: Any) -> AsyncIterator[Site]:
     base = load_release(root / "v000001")
     log = await TreeLog.open(f"sqlite:///{folder}/trees.db")
     active = await at_start(log, root, base)
-    held = number(active.policy_path), number(active.value_path)
+    held = number(active.policy_path), number(active.path / "value")
     engines = ReloadingEngines(held=held, serving=serving_of(active, chosen))
     stamped(engines)
     context = assemble(chosen, engines, log, base=base)

@@ -39,6 +39,9 @@ def test_a_published_release_loads_as_it_was_described(release: weights.Release,
     assert loaded.manifest.canary == details.canary
     assert loaded.manifest.metrics == {"greedy": 0.3}
     assert loaded.policy_path.joinpath("model.safetensors").read_bytes() == b"policy"
+    assert loaded.manifest.value == "model"
+    assert loaded.value_head is None
+    assert loaded.value_path is not None
     assert loaded.value_path.joinpath("model.safetensors").read_bytes() == b"value"
 
 
@@ -143,15 +146,15 @@ def test_a_changed_byte_is_found(release: weights.Release) -> None:
 
 
 def test_a_missing_an_extra_and_a_cut_file_are_found_even_unverified(release: weights.Release) -> None:
-    extra = release.value_path / "extra.json"
+    extra = release.path / "value" / "extra.json"
     extra.write_text("{}")
     with pytest.raises(weights.WeightsError, match=r"extra\.json"):
         weights.load_release(release.path, verify=False)
     extra.unlink()
-    (release.value_path / "model.safetensors").write_bytes(b"v")
+    (release.path / "value" / "model.safetensors").write_bytes(b"v")
     with pytest.raises(weights.WeightsError, match="bytes"):
         weights.load_release(release.path, verify=False)
-    (release.value_path / "model.safetensors").unlink()
+    (release.path / "value" / "model.safetensors").unlink()
     with pytest.raises(weights.WeightsError, match="missing"):
         weights.load_release(release.path, verify=False)
 

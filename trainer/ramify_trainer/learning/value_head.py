@@ -12,11 +12,9 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from ramify.tokens import closing_tokens, eos_ids
+from ramify.weights import HEAD
 
 __all__ = ["HEAD", "closing_of", "read_head", "write_head"]
-
-HEAD = "head.safetensors"
-"""The one file of a release's `value` if the value is a head on the trunk."""
 
 
 def read_head(file: Path, size: int) -> nn.Linear:

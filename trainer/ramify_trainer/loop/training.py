@@ -68,7 +68,7 @@ def _learner(config: LearningConfig, begun: Path | None, reference: Release, see
     return Learner.start(
         config,
         reference.policy_path,
-        reference.value_path,
+        reference.path / "value",
         reference.policy_path,
         calibration=(calibration.a, calibration.b),
         seed=seed,
