@@ -53,8 +53,8 @@ def recorded(engines: Engines) -> Iterator[Recording]:
 async def replay(recording: Recording, engines: Engines) -> float:
     """Send every recorded call at once, wait for all of it, and return the seconds that it took.
 
-    A draw of m tokens is sent as "exactly m tokens" (end tokens ignored, no stops), so that the engine does the work
-    that it did and can do nothing less. Seeds and log-probabilities are asked for as they were."""
+    A draw of m tokens is sent as "exactly m tokens" (end tokens ignored, no stops, no hurdle), so that the engine does
+    the work that it did and can do nothing less. Seeds and log-probabilities are asked for as they were."""
     policy, value = engines.by_role["policy"], engines.by_role.get("value")
     if recording.judgements and value is None:
         raise ValueError("judgements were recorded, and there is no value model to replay them on")
@@ -67,7 +67,7 @@ async def replay(recording: Recording, engines: Engines) -> float:
 
 def _exactly(request: SampleRequest, length: int) -> SampleRequest:
     params = replace(request.params, max_tokens=length, stop=(), stop_tokens=(), ignore_eos=True)
-    return replace(request, params=params)
+    return replace(request, params=params, watch=None)
 
 
 def steps_of(engines: Engines) -> Mapping[str, int]:
