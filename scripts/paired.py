@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from ramify.evaluation.budgets import Budget
 from ramify.evaluation.rows import Row, read_rows
 from ramify.statistics import paired_difference
 
@@ -24,7 +25,7 @@ def main(first: Path, second: Path) -> Iterator[str]:
     for key in PROBLEMS:
         if one[key] != other[key]:
             raise SystemExit(f"{key}: {one[key]!r} in {first}, {other[key]!r} in {second}")
-    yield "| method | tokens | first | second | difference, points [95 %] |"
+    yield "| method | budget | first | second | difference, points [95 %] |"
     yield "|---|---:|---:|---:|---|"
     known = _scores(theirs)
     for (method, budget), scores in _scores(ours).items():
@@ -33,9 +34,9 @@ def main(first: Path, second: Path) -> Iterator[str]:
             yield f"| {method} | {budget} | {_compared(before, scores)} |"
 
 
-def _scores(rows: list[Row]) -> dict[tuple[str, int], dict[str, float]]:
+def _scores(rows: list[Row]) -> dict[tuple[str, Budget], dict[str, float]]:
     """By method and budget, then by problem; 1 is right."""
-    scores: dict[tuple[str, int], dict[str, float]] = {}
+    scores: dict[tuple[str, Budget], dict[str, float]] = {}
     for row in rows:
         if row.refused is not None:
             continue

@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass, field
 
 from fakes import FakePolicy, FakeScorer, FakeTask, encode, letters
+from ramify.evaluation.budgets import Budget
+from ramify.evaluation.metering import EngineSeconds, Grown
 from ramify.evaluation.methods import Method
 from ramify.evaluation.runner import ProblemRefused
 from ramify.rewards.verifier import Example
@@ -23,7 +25,19 @@ def value(text: str) -> float:
     return (1 + text.count("b")) / (3 + len(text))
 
 
-async def grow(method: Method, tokens: int, seed: int = 0) -> Tree:
+def tokens(amount: int) -> Budget:
+    return Budget("tokens", amount)
+
+
+def seconds(amount: float) -> Budget:
+    return Budget("seconds", amount)
+
+
+def grown(tree: Tree) -> Grown:
+    return Grown(tree, EngineSeconds(policy=0.2, value=0.1))
+
+
+async def grow(method: Method, budget: Budget, seed: int = 0) -> Tree:
     """Search the two-line answers of three letters."""
     tree = Tree(
         id=f"tree_{seed}",
@@ -31,7 +45,7 @@ async def grow(method: Method, tokens: int, seed: int = 0) -> Tree:
         model="fake",
         prompt=PROMPT,
         prompt_tokens=encode(PROMPT),
-        params=method.params(tokens),
+        params=method.params(budget),
         sampling=Sampling(**{"max_tokens": 8, **method.sampling}),
         seed=seed,
     )
@@ -54,23 +68,28 @@ def problem(index: int, answer: str = "b") -> Example:
 class FakeBackend:
     """Grows trees of the fake language and remembers what was asked."""
 
-    asked: list[tuple[int, str, int, int]] = field(default_factory=list)
+    asked: list[tuple[int, str, Budget, int]] = field(default_factory=list)
     running: int = 0
     most_running: int = 0
     fail_on: int | None = None
     """Index of the problem whose search fails."""
+    forgotten: list[int] = field(default_factory=list)
+    """Searches before each time that the caches were cleared."""
     refuse: int | None = None
     """Index of the problem that is refused."""
 
-    async def grow(self, problem: Example, method: Method, tokens: int, seed: int) -> Tree:
+    async def grow(self, problem: Example, method: Method, budget: Budget, seed: int) -> Grown:
         index = int(problem.id[1:])
-        self.asked.append((index, method.name, tokens, seed))
+        self.asked.append((index, method.name, budget, seed))
         if index == self.refuse:
             raise ProblemRefused("prompt: too long")
         self.running += 1
         self.most_running = max(self.most_running, self.running)
-        tree = await grow(method, tokens, seed)
+        tree = await grow(method, budget, seed)
         self.running -= 1
         if index == self.fail_on:
             tree.status, tree.error = "failed", "told to"
-        return tree
+        return grown(tree)
+
+    async def forget(self) -> None:
+        self.forgotten.append(len(self.asked))

@@ -12,6 +12,7 @@ import psutil
 from ramify.bench.recording import Recording, recorded, replay, steps_of
 from ramify.engines import Engines
 from ramify.evaluation.backends import LocalBackend
+from ramify.evaluation.budgets import Budget
 from ramify.evaluation.methods import Method
 from ramify.evaluation.runner import ProblemRefused, SearchFailed, seed_of
 from ramify.rewards.verifier import Example
@@ -117,15 +118,17 @@ async def replayed(backend: LocalBackend, run: BenchRun, recording: Recording) -
 async def _through_slots(backend: LocalBackend, load: Load, seed: int) -> tuple[int, int]:
     """Return the simulations and the judged sequences of all searches. Raises `SearchFailed`."""
     simulations = scored = 0
+    budget = Budget("tokens", load.tokens)
     left: Iterable[Example] = iter(load.problems)
 
     async def slot() -> None:
         nonlocal simulations, scored
         for problem in left:
             try:
-                tree = await backend.grow(problem, load.method, load.tokens, seed_of(problem, seed))
+                grown = await backend.grow(problem, load.method, budget, seed_of(problem, seed))
             except ProblemRefused as error:
                 raise SearchFailed(f"{problem.id!r} cannot be asked: {error}") from error
+            tree = grown.tree
             if tree.status != "complete":
                 raise SearchFailed(f"the search of {problem.id!r} ended {tree.status}: {tree.error}")
             simulations += tree.usage.simulations

@@ -49,6 +49,7 @@ def bench(
     from ramify.bench.report import rich_tables, write
     from ramify.bench.throughput import Load
     from ramify.engines.errors import EngineError
+    from ramify.evaluation.budgets import Budget
     from ramify.evaluation.methods import BadMethod, Method, load_methods, override
     from ramify.evaluation.provenance import identity, is_shipped, machine, versions
     from ramify.evaluation.runner import SearchFailed
@@ -75,7 +76,7 @@ def bench(
         head = {
             "command": "ramify " + " ".join(sys.argv[1:]),
             "release": identity(release) if pairs or concurrency else None,
-            "search": chosen.request(tokens),
+            "search": chosen.request(Budget("tokens", tokens)),
             "data": data,
             "machine": machine(),
             "versions": versions(),

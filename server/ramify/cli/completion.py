@@ -36,10 +36,10 @@ def tasks(incomplete: str) -> list[str]:
 
 def methods(incomplete: str) -> list[str]:
     """Complete the last name of a list with commas; those before it stay."""
-    from ramify.evaluation.methods import load_methods
+    from ramify.evaluation.methods import DEFAULT, load_methods
 
     before, comma, last = incomplete.rpartition(",")
-    known = [*(method.name for method in load_methods()), *algorithms("")]
+    known = [DEFAULT.name, *(method.name for method in load_methods()), *algorithms("")]
     return [f"{before}{comma}{name}" for name in _starting(last, dict.fromkeys(known))]
 
 

@@ -13,6 +13,7 @@ import typer
 from ramify.cli.terminal import console, ended_as_interrupted, errors, fail
 
 if TYPE_CHECKING:
+    from ramify.evaluation.budgets import Budget
     from ramify.evaluation.rows import Row
     from ramify.evaluation.summary import Summary
     from ramify.rewards.verifier import Example
@@ -25,7 +26,8 @@ SPEAKING = {
     "best_of_n": "best of N, same value model",
     "mcts": "tree search (mcts)",
 }
-BUDGETS = [300, 1000]
+BUDGETS = ["300", "1000"]
+"""Generated tokens."""
 DATA = "countdown:test"
 CONCURRENCY = 32
 
@@ -72,27 +74,29 @@ def demo(
 async def _measure(address: str, count: int, folder: Path, *, tuned: bool) -> tuple[Summary, Tree]:
     from ramify.cli.progress import Watch
     from ramify.evaluation.backends import connect
+    from ramify.evaluation.budgets import parse_budgets
     from ramify.evaluation.methods import load_methods
     from ramify.evaluation.plot import plot
     from ramify.evaluation.report import write
-    from ramify.evaluation.runner import jobs, run, seed_of
+    from ramify.evaluation.runner import run, schedule, seed_of
     from ramify.evaluation.summary import summarise
     from ramify.rewards.datasets import load
 
     methods = load_methods(names=METHODS, tuned=tuned)
     taken = load(DATA, count, seed=0)
-    work = list(jobs(taken, methods, BUDGETS))
+    budgets = parse_budgets(BUDGETS)
+    work = schedule(taken, methods, budgets, CONCURRENCY)
     rows: list[Row] = []
     async with connect(address, None) as backend:
-        with Watch(len(work), methods, BUDGETS) as watch:
+        with Watch(sum(map(len, work)), methods, budgets) as watch:
 
             def observe(new: Sequence[Row]) -> None:
                 rows.extend(new)
                 watch.add(new)
 
-            await run(backend, iter(work), seed=0, concurrency=CONCURRENCY, observe=observe)
-        example = _showcase(taken, rows)
-        tree = await backend.grow(example, methods[-1], BUDGETS[0], seed_of(example, 0))
+            await run(backend, work, seed=0, concurrency=CONCURRENCY, observe=observe)
+        example = _showcase(taken, [row for row in rows if row.budget == budgets[0]])
+        grown = await backend.grow(example, methods[-1], budgets[0], seed_of(example, 0))
     summary = summarise(rows, METHODS, METHODS[:-1])
     write(
         folder,
@@ -101,12 +105,12 @@ async def _measure(address: str, count: int, folder: Path, *, tuned: bool) -> tu
         count,
     )
     plot(summary, folder)
-    return summary, tree
+    return summary, grown.tree
 
 
 def _showcase(taken: Sequence[Example], rows: Sequence[Row]) -> Example:
-    """A problem that search solved and greedy decoding did not, if there is one."""
-    right = {(row.problem, row.method) for row in rows if row.correct and row.budget == min(BUDGETS)}
+    """A problem that search solved and greedy decoding did not, if there is one. rows: of one budget."""
+    right = {(row.problem, row.method) for row in rows if row.correct}
     for index, problem in enumerate(taken):
         if (index, METHODS[-1]) in right and (index, METHODS[0]) not in right:
             return problem
@@ -143,7 +147,7 @@ def _show(summary: Summary, tree: Tree, folder: Path) -> None:
     console.print(_what_next(folder), highlight=False)
 
 
-def _cells(method: str, budget: int, figure: Any, n: int) -> list[str]:
+def _cells(method: str, budget: Budget, figure: Any, n: int) -> list[str]:
     right = f"{figure.accuracy.mean * n:.0f} of {n}  ({100 * figure.accuracy.mean:.0f} %)"
     seconds = "–" if figure.seconds is None else f"{figure.seconds:.2f}"
     allowed = "–" if method == METHODS[0] else str(budget)

@@ -1,4 +1,4 @@
-"""`ramify eval`: a data set through several methods, at equal generated tokens."""
+"""`ramify eval`: a data set through several methods, at equal generated tokens and at equal seconds."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ramify.cli import completion
 from ramify.cli.terminal import console, ended_as_interrupted, errors, fail, refuse
 
 if TYPE_CHECKING:
+    from ramify.evaluation.budgets import Budget
     from ramify.evaluation.methods import Method
     from ramify.evaluation.rows import Row, RowFile
     from ramify.evaluation.runner import Backend, Job
@@ -34,12 +35,12 @@ def evaluate(
     data_seed: Annotated[int, typer.Option(help="Which problems.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of the searches and of the bootstrap.")] = 0,
     budgets: Annotated[
-        str, typer.Option(help="Generated tokens a problem, several by commas.")
+        str, typer.Option(help="Generated tokens or seconds a problem, several by commas: 300,1000,2s.")
     ] = "300,1000,3000",
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Methods or algorithms by name, by commas; none: all of the file.",
+            help="Methods or algorithms by name, by commas, `default` for a bare search; none: all of the file.",
             autocompletion=completion.methods,
         ),
     ] = None,
@@ -76,7 +77,7 @@ def evaluate(
     """
     from ramify.evaluation.methods import BadMethod
     from ramify.evaluation.rows import RowFile
-    from ramify.evaluation.runner import jobs
+    from ramify.evaluation.runner import schedule
     from ramify.extensions import BadExtension
     from ramify.rewards.datasets import load as load_examples
     from ramify.rewards.errors import BadDataset
@@ -86,7 +87,7 @@ def evaluate(
 
     if resume and out is None:
         refuse("--resume needs --out DIR: the folder of the run to go on with")
-    ladder = _numbers("--budgets", budgets)
+    ladder = _budgets("--budgets", budgets)
     folder = out or Path("runs/eval") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     try:
         # All that can be wrong is found before anything starts.
@@ -95,7 +96,7 @@ def evaluate(
         tuned = shipped or methods_file is not None
         chosen = _methods(methods_file, methods, set_ or [], sweep or [], tuned)
         taken = load_examples(data, problems, data_seed)
-        head = _head(chosen, ladder, data, len(taken), data_seed, seed) | {"release": evaluated}
+        head = _head(chosen, ladder, data, len(taken), data_seed, seed, concurrency) | {"release": evaluated}
         rows = RowFile(folder, head, resume=resume)
     except WeightsError as error:
         fail(error, "see what there is:  ramify releases list")
@@ -106,7 +107,7 @@ def evaluate(
 
     # Rows are kept as searches end, so that a run that is stopped reports what it has, and can go on.
     done = frozenset((row.problem, row.method, row.budget) for row in rows.rows)
-    left = list(jobs(taken, chosen, ladder, done))
+    left = schedule(taken, chosen, ladder, concurrency, done)
     interrupted = _run(rows, left, chosen, ladder, seed, concurrency, _backend(server, api_key, release))
     if not rows.rows:
         fail("stopped before the first search had ended")
@@ -138,14 +139,13 @@ def _release(server: str | None, api_key: str | None, release: Path | None) -> t
     return served.model_dump(), serves_shipped(served.model, served.release)
 
 
-def _numbers(flag: str, text: str) -> list[int]:
+def _budgets(flag: str, text: str) -> list[Budget]:
+    from ramify.evaluation.budgets import parse_budgets
+
     try:
-        numbers = [int(part) for part in _names(text)]
-    except ValueError:
-        refuse(f"{flag} {text!r} is not a list of whole numbers, such as 300,1000,3000")
-    if not numbers or min(numbers) < 1:
-        refuse(f"{flag} {text!r}: each must be at least 1")
-    return sorted(set(numbers))
+        return parse_budgets(_names(text))
+    except ValueError as error:
+        refuse(f"{flag}: {error}")
 
 
 def _names(text: str) -> list[str]:
@@ -153,19 +153,37 @@ def _names(text: str) -> list[str]:
 
 
 def _head(
-    methods: list[Method], budgets: list[int], data: str, count: int, data_seed: int, seed: int
+    methods: list[Method],
+    budgets: list[Budget],
+    data: str,
+    count: int,
+    data_seed: int,
+    seed: int,
+    concurrency: int,
 ) -> dict[str, Any]:
     """The settings that decide the rows: a run goes on only under the same."""
     from dataclasses import asdict
 
+    clocked = any(budget.unit == "seconds" for budget in budgets)
     return {
         "data": data,
         "problems": count,
         "data_seed": data_seed,
         "seed": seed,
-        "budgets": budgets,
-        "methods": [asdict(m) | {"parameters": asdict(m.params(max(budgets)))} for m in methods],
-    }
+        "budgets": [asdict(budget) for budget in budgets],
+        "methods": [asdict(method) | {"parameters": _parameters(method)} for method in methods],
+    } | ({"concurrency": concurrency} if clocked else {})
+
+
+def _parameters(method: Method) -> dict[str, Any] | None:
+    """Every parameter but the budget; `None` if the release or the server has to say."""
+    from dataclasses import asdict
+
+    from ramify.evaluation.methods import ANY
+
+    if method.algorithm is None:
+        return None
+    return {name: value for name, value in asdict(method.params(ANY)).items() if name != "budget"}
 
 
 def _methods(
@@ -201,9 +219,9 @@ def _about(concurrency: int, tuned: bool) -> dict[str, Any]:
 
 def _run(
     rows: RowFile,
-    left: list[Job],
+    left: list[list[Job]],
     methods: list[Method],
-    budgets: list[int],
+    budgets: list[Budget],
     seed: int,
     concurrency: int,
     opened: AbstractAsyncContextManager[Backend],
@@ -216,14 +234,14 @@ def _run(
 
     async def searches() -> None:
         async with opened as backend:
-            with Watch(len(left), methods, budgets) as watch:
+            with Watch(sum(map(len, left)), methods, budgets) as watch:
                 watch.add(rows.rows, jobs=0)
 
                 def observe(new: Sequence[Row]) -> None:
                     rows.add(new)
                     watch.add(new)
 
-                await run(backend, iter(left), seed=seed, concurrency=concurrency, observe=observe)
+                await run(backend, left, seed=seed, concurrency=concurrency, observe=observe)
 
     try:
         with ended_as_interrupted():

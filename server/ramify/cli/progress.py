@@ -22,6 +22,7 @@ from ramify.cli.terminal import errors
 from ramify.evaluation.runner import Tally
 
 if TYPE_CHECKING:
+    from ramify.evaluation.budgets import Budget
     from ramify.evaluation.methods import Method
     from ramify.evaluation.rows import Row
 
@@ -31,7 +32,7 @@ TENTHS = 10
 class Watch:
     """Shows how far a run has come and how the methods stand."""
 
-    def __init__(self, jobs: int, methods: Sequence[Method], budgets: Sequence[int]) -> None:
+    def __init__(self, jobs: int, methods: Sequence[Method], budgets: Sequence[Budget]) -> None:
         self._jobs, self._done = jobs, 0
         self._methods = [m.name for m in methods]
         self._budgets = budgets

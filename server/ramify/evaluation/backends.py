@@ -6,9 +6,9 @@ Both take the same request, and both refuse it in the same two ways.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,10 @@ import httpx
 
 from ramify.engines import Engines
 from ramify.engines.progress import StartUp
+from ramify.engines.start import Role
 from ramify.engines.vllm import preload
+from ramify.evaluation.budgets import Budget
+from ramify.evaluation.metering import Bill, EngineSeconds, Grown, Meter, MeteredScorer, metered
 from ramify.evaluation.methods import Method
 from ramify.evaluation.runner import ProblemRefused, SearchFailed
 from ramify.rewards.verifier import Example
@@ -24,7 +27,6 @@ from ramify.search.codec import tree_from_dict
 from ramify.search.protocols import GradingFailed, Task
 from ramify.search.records import Verdict
 from ramify.search.run import Search
-from ramify.search.tree import Tree
 from ramify.service.errors import ServiceError
 from ramify.service.search_preparation import SearchPreparer
 from ramify.service.search_spec import Message, SearchSpec
@@ -65,18 +67,20 @@ class LocalBackend:
 
     engines: Engines
     preparer: SearchPreparer
+    meters: Mapping[Role, Meter] = field(default_factory=lambda: meters(("policy", "value")))
+    """Of each engine. Without an engine of their own, values are charged to the policy's."""
 
-    async def grow(self, problem: Example, method: Method, tokens: int, seed: int) -> Tree:
+    async def grow(self, problem: Example, method: Method, budget: Budget, seed: int) -> Grown:
         """Search one problem. Raises `SearchFailed`, `ProblemRefused`."""
         spec = SearchSpec(
             prompt=None if problem.messages else problem.prompt,
             messages=tuple(Message(m.role, m.content) for m in problem.messages),
             task=problem.task,
             problem=problem.problem,
-            search=_tupled(method.request(tokens)),
+            search=_tupled(method.request(budget)),
             sampling=_tupled(method.sampling),
-            defaults=False,  # a method says itself how it searches
             seed=seed,
+            defaults=method.bare,
             train=False,
         )
         try:
@@ -85,8 +89,21 @@ class LocalBackend:
             raise refusal(f"method {method.name!r}: {error.message}", error.param) from error
         tree = prepared.tree
         task = prepared.task if tree.params.grader == "verifier" else HiddenVerifier(prepared.task)
-        await Search(tree, self.engines.policy, self.engines.scorer, task, clock=time.monotonic).run()
-        return tree
+        bills = {role: Bill(meter) for role, meter in self.meters.items()}
+        policy = metered(self.engines.policy, bills["policy"])
+        scorer = MeteredScorer(self.engines.scorer, bills.get("value", bills["policy"]))
+        await Search(tree, policy, scorer, task, clock=time.monotonic).run()
+        value = bills["value"].seconds if "value" in bills else 0.0
+        return Grown(tree, EngineSeconds(bills["policy"].seconds, value))
+
+    async def forget(self) -> None:
+        """Clear the engines' prefix caches."""
+        await self.engines.reset_prefix_caches()
+
+
+def meters(roles: Iterable[Role]) -> dict[Role, Meter]:
+    """Return a meter for each engine."""
+    return {role: Meter(time.monotonic) for role in roles}
 
 
 class ServerBackend:
@@ -95,17 +112,17 @@ class ServerBackend:
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
 
-    async def grow(self, problem: Example, method: Method, tokens: int, seed: int) -> Tree:
+    async def grow(self, problem: Example, method: Method, budget: Budget, seed: int) -> Grown:
         """Search one problem. Raises `SearchFailed`, `ProblemRefused`."""
         try:
             result = await self._client.search(
                 None if problem.messages else problem.prompt,
                 messages=[asdict(message) for message in problem.messages] or None,
                 task={"name": problem.task, "problem": dict(problem.problem)},
-                search=method.request(tokens),
+                search=method.request(budget),
                 sampling=dict(method.sampling),
-                defaults=False,
                 seed=seed,
+                defaults=method.bare,
                 include_tree=True,
                 train=False,
             )
@@ -119,7 +136,10 @@ class ServerBackend:
             raise SearchFailed(f"method {method.name!r}: {error}") from error
         if result.tree_document is None:
             raise SearchFailed(f"method {method.name!r}: the server's answer is without its tree")
-        return tree_from_dict(result.tree_document)
+        return Grown(tree_from_dict(result.tree_document), None)
+
+    async def forget(self) -> None:
+        """Do nothing: a server's caches are its own."""
 
 
 def refusal(message: str, param: str | None) -> Exception:
@@ -151,7 +171,7 @@ async def start(release: Path | None) -> AsyncIterator[LocalBackend]:
         preload(config.options.log_level, config.options.start_timeout, config.options.cache_dir)
         engines = await Engines.start(config, startup.tell)
     try:
-        yield LocalBackend(engines, SearchPreparer(engines, UNLIMITED, time.time))
+        yield LocalBackend(engines, SearchPreparer(engines, UNLIMITED, time.time), meters(engines.by_role))
     finally:
         await engines.close()
 

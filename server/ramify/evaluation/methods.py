@@ -2,7 +2,9 @@
 
 Two methods that grow the same tree and differ only in how they choose from it share one run: best-of-N and
 self-consistency at equal tokens are two readings of the same draws. A method whose growth does not look at the budget
-runs once, at the largest, and is read off at each smaller one; see `Method.reads_off`.
+runs once, at the largest number of tokens, and is read off at each smaller one; see `Method.reads_off`. On the clock
+nothing is read off, since a tree does not say when its answers landed, and only methods that ask the engines for the
+same work share a run: self-consistency needs no judgements.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
+from ramify.evaluation.budgets import Budget, Unit
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.params import ParamError, search_params
 from ramify.search.records import Action, AnswerRule, BudgetLimits, Sampling, SearchParams
@@ -24,6 +27,8 @@ from ramify.search.records import Action, AnswerRule, BudgetLimits, Sampling, Se
 SHIPPED = "methods.toml"
 TUNABLE = ("search", "sampling")
 """The groups of a method that its table `tuned` may change."""
+ANY = Budget("tokens", 1)
+"""A budget, for what does not depend on it."""
 
 
 class BadMethod(ValueError):
@@ -35,8 +40,10 @@ class Method:
     """One line of the comparison."""
 
     name: str
-    algorithm: str
-    answer: AnswerRule = "orm_vote"
+    algorithm: str | None
+    """`None`: the search that a request gets which names none, as the release or the server has it."""
+    answer: AnswerRule | None = "orm_vote"
+    """`None`: the rule that the search itself answered by."""
     search: Mapping[str, Any] = field(default_factory=dict)
     """Search parameters that differ from the algorithm's defaults; keys of `SearchParams`, `action` as a table."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
@@ -47,35 +54,46 @@ class Method:
     @property
     def flat(self) -> bool:
         """True if it only draws complete answers from the prompt."""
-        return ALGORITHMS[self.algorithm].flat
+        return self.algorithm is not None and ALGORITHMS[self.algorithm].flat
 
     @property
     def reads_off(self) -> bool:
         """True if it does the same with its first b tokens under every budget of at least b.
 
         The algorithm must say so of itself. `most_visited` needs the visits as they stood at b, and an early stop
-        ends the search by itself, so neither reads off.
+        ends the search by itself, so neither reads off; nor does a search whose algorithm may be another at b.
         """
-        params = self.params(tokens=1)
+        if self.algorithm is None:
+            return False
+        params = self.params(ANY)
         same = ALGORITHMS[self.algorithm].reads_off(params)
         return same and params.early_stop == "off" and self.answer != "most_visited"
 
-    def request(self, tokens: int) -> dict[str, Any]:
-        """Return the `search` object of a request with a budget of `tokens` generated tokens.
+    @property
+    def bare(self) -> bool:
+        """True if whoever searches chooses the algorithm. All others have nothing of a release's search defaults."""
+        return self.algorithm is None
 
-        A flat method asks for best-of-N with scores, whichever rule will read its draws.
+    def request(self, budget: Budget) -> dict[str, Any]:
+        """Return the `search` object of a request with this budget.
+
+        A flat method asks for best-of-N. Of tokens it asks with scores, whichever rule will read its draws; on the
+        clock it asks for scores only if its own rule needs them.
         """
+        limits = budget.limits() | ({} if self.simulations is None else {"simulations": self.simulations})
+        if self.algorithm is None:
+            return {**self.search, "budget": limits}
+        scored = self.flat and (budget.unit == "tokens" or self.answer != "majority")
         return {
             **self.search,
             "algorithm": "best_of_n" if self.flat else self.algorithm,
-            "answer": "orm_vote" if self.flat else self.answer,
-            "budget": {"tokens": tokens}
-            | ({} if self.simulations is None else {"simulations": self.simulations}),
+            "answer": "orm_vote" if scored else self.answer,
+            "budget": limits,
         }
 
-    def params(self, tokens: int) -> SearchParams:
+    def params(self, budget: Budget) -> SearchParams:
         """Return the core's parameters, before a release's own defaults. Raises `BadMethod`."""
-        given = self.request(tokens)
+        given = self.request(budget)
         try:
             given["budget"] = BudgetLimits(**given["budget"])
             if "action" in given:
@@ -84,17 +102,22 @@ class Method:
         except (ParamError, TypeError) as error:
             raise BadMethod(f"method {self.name!r}: {error}") from error
 
-    @property
-    def tree_key(self) -> str:
-        """A key that is equal for two methods that grow the same tree, so that one run serves both."""
+    def tree_key(self, unit: Unit) -> str:
+        """A key that is equal for two methods that grow the same tree under budgets of this unit, so that one run
+        serves both."""
         key = asdict(self)
         del key["name"]
         key["reads_off"] = self.reads_off
-        if self.params(tokens=1).early_stop == "off":
+        if self.algorithm is not None and self.params(ANY).early_stop == "off":
             del key["answer"]
         if self.flat:
             key["algorithm"] = "flat"
+            key["judged"] = unit == "tokens" or self.answer != "majority"
         return json.dumps(key, sort_keys=True)
+
+
+DEFAULT = Method("default", None, None)
+"""A bare search: nothing is said but the budget."""
 
 
 def _tuple(value: Any) -> Any:
@@ -106,7 +129,8 @@ def load_methods(
 ) -> list[Method]:
     """Read the methods of a TOML file (the shipped, frozen one by default), or those named, in the order named.
 
-    names: an algorithm's name that is no method's stands for the algorithm with its own defaults. tuned: apply the
+    names: an algorithm's name that is no method's stands for the algorithm with its own defaults, and `default` for a
+    search with nothing but its budget. tuned: apply the
     methods' tables `tuned`; those of the shipped file are the demo release's, and mean nothing to any other.
     Raises `BadMethod` for an unknown name, an unknown key, or a parameter out of range.
     """
@@ -122,8 +146,8 @@ def load_methods(
         raise BadMethod(f"{path or SHIPPED} names two methods alike")
     if names is None:
         return list(methods.values())
-    plain = {a: Method(a, a, search_params(a).answer) for a in ALGORITHMS if a not in methods}
-    known = {**plain, **methods}
+    plain = {a: Method(a, a, search_params(a).answer) for a in ALGORITHMS}
+    known = {DEFAULT.name: DEFAULT, **plain, **methods}
     return [known[name] if name in known else _unknown("method", name, known) for name in names]
 
 
@@ -159,7 +183,8 @@ def _tuned(table: Mapping[str, Any], apply: bool) -> dict[str, Any]:
 
 def check(method: Method) -> None:
     """Raise `BadMethod` if the method could run under no budget."""
-    method.params(tokens=1)
+    if method.algorithm is not None:  # else whoever searches knows what can be asked
+        method.params(ANY)
     for key in method.sampling:
         if key not in {f.name for f in fields(Sampling)}:
             _unknown("sampling parameter", key, [f.name for f in fields(Sampling)])
@@ -175,7 +200,8 @@ def _unknown(what: str, given: Any, known: Iterable[str]) -> Any:
 def override(methods: Sequence[Method], settings: Sequence[str]) -> list[Method]:
     """Return the methods with `--set` changes such as `search.kappa=3` or `mcts.search.kappa=3`.
 
-    Without a method's name, `search.*` changes the trees (a flat method has nothing to tune), anything else all.
+    Without a method's name, `search.*` changes the trees (a flat method has nothing to tune, and `default` is whatever
+    it is), anything else all.
     """
     changed = list(methods)
     for setting in settings:
@@ -227,7 +253,8 @@ def _split(setting: str, methods: Sequence[Method]) -> tuple[str | None, str, st
 def _meant(method: Method, wanted: str | None, key: str) -> bool:
     if wanted is not None:
         return method.name == wanted
-    return not (method.flat and (key.startswith("search.") or key == "answer"))
+    fixed = method.flat or method.algorithm is None
+    return not (fixed and (key.startswith("search.") or key == "answer"))
 
 
 def _change(method: Method, key: str, value: Any) -> Method:

@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ramify.evaluation.budgets import Budget
+from ramify.evaluation.metering import Grown
 from ramify.evaluation.methods import Method
 from ramify.evaluation.rows import Row
 from ramify.rewards.errors import BadProblem
@@ -63,15 +65,24 @@ async def _right(rules: Task, text: str) -> bool | None:
 
 
 def read_off(
-    tree: Tree, verdicts: AnswerGrades, method: Method, budget: int, *, problem: int, group: str, longer: bool
+    grown: Grown,
+    verdicts: AnswerGrades,
+    method: Method,
+    budget: Budget,
+    *,
+    problem: int,
+    group: str,
+    longer: bool,
 ) -> Row:
     """Return one method's row at one budget.
 
-    `longer`: the tree grew under a larger budget than this one, and is cut back to its first `budget` tokens.
+    `longer`: the tree grew under more tokens than this budget has, and is cut back to the first so many.
     """
-    ranked = rank(tree, verdicts.finals, method.answer, at_tokens=budget if longer else None)
+    tree, engines = grown.tree, None if longer else grown.engine_seconds
+    cut = int(budget.amount) if longer else None
+    ranked = rank(tree, verdicts.finals, method.answer or tree.params.answer, at_tokens=cut)
     best = ranked[0] if ranked else None
-    landed = [c for c in tree.completions if not longer or c.tokens <= budget]
+    landed = [c for c in tree.completions if cut is None or c.tokens <= cut]
     last = max((c.simulation for c in landed), default=0)
     usage = tree.usage
     return Row(
@@ -89,6 +100,8 @@ def read_off(
         simulations=last if longer else usage.simulations,
         seconds=None if longer else usage.seconds,
         ungraded=verdicts.failed,
+        policy_seconds=engines.policy if engines else None,
+        value_seconds=engines.value if engines else None,
     )
 
 
@@ -97,10 +110,10 @@ def _scored(tree: Tree, simulation: int) -> int:
 
 
 def rows_of(
-    tree: Tree,
+    grown: Grown,
     verdicts: AnswerGrades,
     methods: Sequence[Method],
-    budgets: Sequence[int],
+    budgets: Sequence[Budget],
     *,
     problem: int,
     group: str,
@@ -108,7 +121,7 @@ def rows_of(
     """Return the rows of all methods that share this tree, which grew under the largest of `budgets`."""
     largest = max(budgets)
     return [
-        read_off(tree, verdicts, method, budget, problem=problem, group=group, longer=budget < largest)
+        read_off(grown, verdicts, method, budget, problem=problem, group=group, longer=budget < largest)
         for method in methods
         for budget in budgets
     ]

@@ -12,17 +12,18 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from ramify.evaluation.budgets import Budget, Unit
 from ramify.evaluation.summary import BudgetGain, Difference, Summary
 
 Lines = list[list[str]]
 
 
-def accuracy_table(summary: Summary, group: str) -> Lines:
+def accuracy_table(summary: Summary, group: str, unit: Unit) -> Lines:
     """Tabulate right answers by method and budget, in percent with the interval, beside those of a perfect judge."""
-    head = ["method", *(f"{b} tokens" for b in summary.budgets), *(f"any @{b}" for b in summary.budgets)]
-    lines = [head]
+    ladder = summary.ladder(unit)
+    lines = [["method", *(b.label for b in ladder), *(f"any @{b}" for b in ladder)]]
     for method in summary.methods:
-        figures = [summary.figure(group, method, budget) for budget in summary.budgets]
+        figures = [summary.figure(group, method, budget) for budget in ladder]
         lines.append(
             [
                 method,
@@ -34,47 +35,47 @@ def accuracy_table(summary: Summary, group: str) -> Lines:
 
 
 def cost_table(summary: Summary, group: str) -> Lines:
-    """Tabulate the cost of a problem by method and budget."""
-    lines = [["method", "budget", "problems", "tokens", "answers", "scored", "seconds"]]
+    """Tabulate the cost of a problem by method and budget. The last two columns are engine-seconds (`metering`)."""
+    costs = ["tokens", "answers", "scored", "seconds", "slowest", "policy s", "value s"]
+    lines = [["method", "budget", "problems", *costs]]
     for method in summary.methods:
         for budget in summary.budgets:
             if f := summary.figure(group, method, budget):
-                seconds = "" if f.seconds is None else f"{f.seconds:.2f}"
+                seconds = (f.seconds, f.slowest, f.policy_seconds, f.value_seconds)
                 lines.append(
                     [
                         method,
-                        str(budget),
+                        budget.label,
                         str(f.accuracy.n),
                         f"{f.tokens:.0f}",
                         f"{f.completions:.1f}",
                         f"{f.scored:.0f}",
-                        seconds,
+                        *("" if s is None else f"{s:.2f}" for s in seconds),
                     ]
                 )
     return lines
 
 
-def difference_table(summary: Summary, group: str) -> Lines:
+def difference_table(summary: Summary, group: str, unit: Unit) -> Lines:
     """Tabulate method minus baseline by budget, in points, paired by problem."""
-    rows: dict[tuple[str, str], dict[int, Difference]] = {}
+    rows: dict[tuple[str, str], dict[Budget, Difference]] = {}
     for d in summary.differences:
-        if d.group == group:
+        if d.group == group and d.budget.unit == unit:
             rows.setdefault((d.method, d.baseline), {})[d.budget] = d
-    lines = [["method", "minus", *(f"{b} tokens" for b in summary.budgets)]]
+    lines = [["method", "minus", *(b.label for b in summary.ladder(unit))]]
     for (method, baseline), row in sorted(rows.items(), key=lambda kv: summary.methods.index(kv[0][0])):
-        cells = (row[b].estimate.percent(signed=True) if b in row else "" for b in summary.budgets)
+        cells = (row[b].estimate.percent(signed=True) if b in row else "" for b in summary.ladder(unit))
         lines.append([method, baseline, *cells])
     return lines
 
 
-def step_table(summary: Summary, group: str) -> Lines:
+def step_table(summary: Summary, group: str, unit: Unit) -> Lines:
     """Tabulate the gain from each larger budget by method, in points, paired by problem."""
     rows: dict[str, list[BudgetGain]] = {}
     for s in summary.steps:
-        if s.group == group:
+        if s.group == group and s.lower.unit == unit:
             rows.setdefault(s.method, []).append(s)
-    budgets = summary.budgets
-    lines = [["method", *(f"{a} → {b}" for a, b in itertools.pairwise(budgets))]]
+    lines = [["method", *(f"{a} → {b}" for a, b in itertools.pairwise(summary.ladder(unit)))]]
     lines += [[m, *(s.estimate.percent(signed=True) for s in steps)] for m, steps in rows.items()]
     return lines
 
@@ -90,12 +91,21 @@ def refused_table(summary: Summary) -> Lines:
 def tables(summary: Summary) -> Iterator[tuple[str, Lines]]:
     """Yield every table under its title, the widest pools last."""
     for group in summary.groups:
-        n = max((f.accuracy.n for f in summary.figures if f.group == group), default=0)
-        yield f"{group}: right answers, % [95 %], {n} problems", accuracy_table(summary, group)
-        yield f"{group}: difference, points [95 %], paired", difference_table(summary, group)
-        if len(summary.budgets) > 1:
-            yield f"{group}: what more tokens bring, points [95 %], paired", step_table(summary, group)
+        for unit in summary.units:
+            yield from _comparisons(summary, group, unit)
         yield f"{group}: spent, a problem", cost_table(summary, group)
+
+
+def _comparisons(summary: Summary, group: str, unit: Unit) -> Iterator[tuple[str, Lines]]:
+    counts = [f.accuracy.n for f in summary.figures if f.group == group and f.budget.unit == unit]
+    title = f"{group}: right answers at equal {unit}, % [95 %], {max(counts, default=0)} problems"
+    yield title, accuracy_table(summary, group, unit)
+    yield (
+        f"{group}: difference at equal {unit}, points [95 %], paired",
+        difference_table(summary, group, unit),
+    )
+    if len(summary.ladder(unit)) > 1:
+        yield f"{group}: what more {unit} bring, points [95 %], paired", step_table(summary, group, unit)
 
 
 def rich_tables(summary: Summary) -> RenderableType:

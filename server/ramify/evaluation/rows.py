@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any
 
+from ramify.evaluation.budgets import Budget
+
 NAME = "rows.ndjson"
 
 
@@ -23,8 +25,8 @@ class Row:
     group: str
     """The part of the results that it counts in; for Countdown the number of numbers."""
     method: str
-    budget: int
-    """Generated tokens allowed."""
+    budget: Budget
+    """What the search might spend."""
     correct: bool
     """True if the task's verifier, asked after the search, accepts the answer; no answer is wrong."""
     any_correct: bool
@@ -46,13 +48,17 @@ class Row:
     """The reason for which the problem was not asked; no figure counts such a row. `None`: it was asked."""
     ungraded: int = 0
     """Answers of the tree that the verifier failed to judge: a crash or a deadline. They count as wrong."""
+    policy_seconds: float | None = None
+    """Engine-seconds of the policy (`metering`); `None` if a longer search was read off, and from a server."""
+    value_seconds: float | None = None
+    """Engine-seconds of the value model; `None` likewise."""
 
 
 MAX_REASON = 300
 """Characters of a refusal that a row keeps."""
 
 
-def refused_row(problem: int, group: str, method: str, budget: int, reason: str) -> Row:
+def refused_row(problem: int, group: str, method: str, budget: Budget, reason: str) -> Row:
     """Return the row of a problem that was not asked."""
     return Row(
         problem=problem,
@@ -119,7 +125,7 @@ def row_from_dict(data: Mapping[str, Any]) -> Row:
     names = {f.name for f in fields(Row)}
     if set(data) != names:
         raise ValueError(f"not a row: {sorted(set(data) ^ names)}")
-    return Row(**data)
+    return Row(**{**data, "budget": Budget(**data["budget"])})
 
 
 def read_rows(folder: Path) -> tuple[dict[str, Any], list[Row]]:

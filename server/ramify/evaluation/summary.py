@@ -7,12 +7,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ramify.evaluation.budgets import UNITS, Budget, Unit
 from ramify.evaluation.rows import Row
 from ramify.statistics import Estimate, bootstrap, paired_difference
 
 ALL = "all"
 
-Cell = tuple[str, int]
+Cell = tuple[str, Budget]
 """A method and a budget."""
 
 
@@ -22,7 +23,7 @@ class Figure:
 
     group: str
     method: str
-    budget: int
+    budget: Budget
     accuracy: Estimate
     any_correct: Estimate
     completions: float
@@ -30,6 +31,13 @@ class Figure:
     """Spent, not allowed."""
     scored: float
     seconds: float | None
+    """Of the search; `None` if only longer searches were read off."""
+    slowest: float | None
+    """Seconds of the longest search."""
+    policy_seconds: float | None
+    """Engine-seconds of the policy; `None` where they were not told."""
+    value_seconds: float | None
+    """Engine-seconds of the value model; `None` likewise."""
     ungraded: int
     """Answers that the verifier failed to judge, in total."""
 
@@ -39,7 +47,7 @@ class Difference:
     """The lead of one method over another in right answers, on the same problems."""
 
     group: str
-    budget: int
+    budget: Budget
     method: str
     baseline: str
     estimate: Estimate
@@ -47,12 +55,12 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class BudgetGain:
-    """The gain of one method from more tokens, on the same problems."""
+    """The gain of one method from more tokens, or from more seconds, on the same problems."""
 
     group: str
     method: str
-    lower: int
-    higher: int
+    lower: Budget
+    higher: Budget
     estimate: Estimate
 
 
@@ -62,14 +70,23 @@ class Summary:
 
     groups: list[str]
     methods: list[str]
-    budgets: list[int]
+    budgets: list[Budget]
     figures: list[Figure]
     differences: list[Difference]
     steps: list[BudgetGain]
     refused: dict[int, str]
     """Problems that were not asked, by index, and why. They are in no figure."""
 
-    def figure(self, group: str, method: str, budget: int) -> Figure | None:
+    @property
+    def units(self) -> list[Unit]:
+        """The units of the budgets."""
+        return [unit for unit in UNITS if self.ladder(unit)]
+
+    def ladder(self, unit: Unit) -> list[Budget]:
+        """Return the budgets of one unit, rising."""
+        return [budget for budget in self.budgets if budget.unit == unit]
+
+    def figure(self, group: str, method: str, budget: Budget) -> Figure | None:
         return next(
             (f for f in self.figures if (f.group, f.method, f.budget) == (group, method, budget)), None
         )
@@ -114,7 +131,7 @@ def _differences(
     cells: Mapping[Cell, Mapping[str, Row]],
     methods: Sequence[str],
     baselines: Sequence[str],
-    budgets: Sequence[int],
+    budgets: Sequence[Budget],
     seed: int,
 ) -> list[Difference]:
     return [
@@ -131,14 +148,15 @@ def _gains(
     group: str,
     cells: Mapping[Cell, Mapping[str, Row]],
     methods: Sequence[str],
-    budgets: Sequence[int],
+    budgets: Sequence[Budget],
     seed: int,
 ) -> list[BudgetGain]:
     return [
         BudgetGain(group, method, lower, higher, estimate)
         for method in methods
         for lower, higher in itertools.pairwise(budgets)
-        if (estimate := _paired(cells, (method, higher), (method, lower), seed)) is not None
+        if lower.unit == higher.unit
+        and (estimate := _paired(cells, (method, higher), (method, lower), seed)) is not None
     ]
 
 
@@ -162,9 +180,11 @@ def _cells(rows: Sequence[Row], groups: set[str]) -> dict[Cell, dict[str, Row]]:
     return dict(cells)
 
 
-def _figure(group: str, method: str, budget: int, cell: Mapping[str, Row], seed: int) -> Figure:
+def _figure(group: str, method: str, budget: Budget, cell: Mapping[str, Row], seed: int) -> Figure:
     rows = list(cell.values())
     seconds = [row.seconds for row in rows if row.seconds is not None]
+    policy = [row.policy_seconds for row in rows if row.policy_seconds is not None]
+    value = [row.value_seconds for row in rows if row.value_seconds is not None]
     return Figure(
         group=group,
         method=method,
@@ -175,6 +195,9 @@ def _figure(group: str, method: str, budget: int, cell: Mapping[str, Row], seed:
         tokens=_mean([row.tokens for row in rows]),
         scored=_mean([row.scored for row in rows]),
         seconds=_mean(seconds) if seconds else None,
+        slowest=max(seconds, default=None),
+        policy_seconds=_mean(policy) if policy else None,
+        value_seconds=_mean(value) if value else None,
         ungraded=sum(row.ungraded for row in rows),
     )
 

@@ -104,6 +104,9 @@ class FakeEngines:
         release(self)
         self.dead.set()
 
+    async def reset_prefix_caches(self) -> None:
+        pass  # it caches nothing
+
     async def close(self) -> None:
         pass
 

@@ -4,19 +4,21 @@ import asyncio
 import json
 import sys
 from dataclasses import replace
+from itertools import product
 
 import httpx
 import pytest
 from typer.testing import CliRunner
 
 from contract.api.world import KEYS, PROMPT, a_world, hold, over_network, release, serving
+from fakes_evaluation import seconds, tokens
 from ramify.api.app import application
 from ramify.cli import app
 from ramify.cli.search import search_on_server
 from ramify.evaluation.backends import RETRIES, LocalBackend, ServerBackend
-from ramify.evaluation.methods import Method, load_methods
+from ramify.evaluation.methods import DEFAULT, Method, load_methods
 from ramify.evaluation.rows import Row
-from ramify.evaluation.runner import SearchFailed, jobs, run
+from ramify.evaluation.runner import SearchFailed, run, schedule
 from ramify.rewards.verifier import Example
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.params import search_params
@@ -45,9 +47,10 @@ def client_of(world, transport=httpx.ASGITransport):
 
 async def rows(backend):
     found = []
-    work = jobs(PROBLEMS, METHODS, [40, 80])
+    work = schedule(PROBLEMS, METHODS, [tokens(40), tokens(80)], 2)
     await run(backend, work, seed=1, concurrency=4, observe=found.extend)
-    found = [{name: getattr(row, name) for name in row.__slots__ if name != "seconds"} for row in found]
+    timed = {"seconds", "policy_seconds", "value_seconds"}
+    found = [{name: getattr(row, name) for name in row.__slots__ if name not in timed} for row in found]
     return sorted(found, key=lambda row: (row["problem"], row["method"], row["budget"]))
 
 
@@ -73,25 +76,25 @@ async def test_a_busy_server_is_waited_for(tmp_path):
     async with asyncio.timeout(120), a_world(tmp_path, admission={"searches": 1, "queue": 0}) as world:
         backend = ServerBackend(client_of(world, Noting))
         hold(world.engines)
-        searches = [asyncio.create_task(backend.grow(p, METHODS[0], 40, 1)) for p in PROBLEMS[:2]]
+        searches = [asyncio.create_task(backend.grow(p, METHODS[0], tokens(40), 1)) for p in PROBLEMS[:2]]
         await refused.wait()
         release(world.engines)
-        assert [(await search).status for search in searches] == ["complete", "complete"]
+        assert [(await search).tree.status for search in searches] == ["complete", "complete"]
 
 
 async def test_what_the_server_refuses_is_said(tmp_path):
     async with a_world(tmp_path, auth={"keys": KEYS}) as world:
         with pytest.raises(SearchFailed, match="401"):
-            await ServerBackend(client_of(world)).grow(PROBLEMS[0], METHODS[0], 40, 1)
+            await ServerBackend(client_of(world)).grow(PROBLEMS[0], METHODS[0], tokens(40), 1)
 
 
 async def test_an_evaluated_search_is_not_told_what_is_right(tmp_path):
     async with a_world(tmp_path) as world:
         local = LocalBackend(world.engines, world.context.searches.preparer)
-        blind = await local.grow(PROBLEMS[0], METHODS[2], 80, 1)
-        told = await local.grow(PROBLEMS[0], METHODS[3], 80, 1)
-    assert all(node.outcome is None for node in blind.nodes)
-    assert any(node.outcome is not None for node in told.nodes)
+        blind = await local.grow(PROBLEMS[0], METHODS[2], tokens(80), 1)
+        told = await local.grow(PROBLEMS[0], METHODS[3], tokens(80), 1)
+    assert all(node.outcome is None for node in blind.tree.nodes)
+    assert any(node.outcome is not None for node in told.tree.nodes)
 
 
 async def test_a_search_is_followed_to_its_end(tmp_path):
@@ -199,8 +202,12 @@ async def test_every_algorithm_is_evaluated_by_its_name(tmp_path):
     found: list[Row] = []
     async with a_world(tmp_path) as world:
         local = LocalBackend(world.engines, world.context.searches.preparer)
-        await run(local, jobs(PROBLEMS[:1], methods, [40]), seed=1, concurrency=1, observe=found.extend)
-    assert {row.method for row in found} == set(ALGORITHMS)
+        work = schedule(PROBLEMS[:1], [*methods, DEFAULT], [tokens(40), seconds(0.05)], 1)
+        await run(local, work, seed=1, concurrency=1, observe=found.extend)
+    assert {(row.method, row.budget.unit) for row in found} == set(
+        product([*ALGORITHMS, "default"], ["tokens", "seconds"])
+    )
+    assert all(row.policy_seconds >= 0 and row.value_seconds >= 0 for row in found)
 
 
 async def test_another_model_than_the_demo_is_evaluated_with_plain_defaults(tmp_path):
@@ -234,21 +241,33 @@ async def test_ramify_eval_writes_its_results_and_goes_on_where_it_stopped(tmp_p
     row = {"prompt": PROMPT, "answer": "b", "verifier": "exact"}
     data.write_text("".join(json.dumps({**row, "group": f"g{i % 2}"}) + "\n" for i in range(4)))
     async with a_world(tmp_path) as world, over_network(world) as http:
-        asked = ("eval", "--server", http.base_url, "--data", data, "--problems", 4, "--budgets", "40,80")
-        code, said = await command(*asked, "--methods", "greedy,best_of_n,mcts", "--out", out)
+        asked = (
+            "eval",
+            "--server",
+            http.base_url,
+            "--data",
+            data,
+            "--problems",
+            4,
+            "--budgets",
+            "40,80,0.05s",
+        )
+        code, said = await command(*asked, "--methods", "greedy,best_of_n,default", "--out", out)
         assert code == 0, said
         searches = len(await world.logged())
-        again = [str(word) for word in (*asked, "--methods", "greedy,best_of_n,mcts", "--out", out)]
+        again = [str(word) for word in (*asked, "--methods", "greedy,best_of_n,default", "--out", out)]
         refused = await asyncio.to_thread(CliRunner().invoke, app, again)
         lines = (out / "rows.ndjson").read_text().splitlines()
         (out / "rows.ndjson").write_text("\n".join(lines[:-3]) + '\n{"torn')
-        third, resumed = await command(*asked, "--methods", "greedy,best_of_n,mcts", "--out", out, "--resume")
+        third, resumed = await command(
+            *asked, "--methods", "greedy,best_of_n,default", "--out", out, "--resume"
+        )
         searched = len(await world.logged())
-    assert searches == 4 * 3
+    assert searches == 4 * (2 + 2 + 3)  # two are read off; a bare search may be another at each budget
     assert refused.exit_code == 2
     assert "--resume" in refused.output
     assert third == 0, resumed
-    assert searches < searched <= searches + 2
+    assert searches < searched <= searches + 3
     results = json.loads((out / "results.json").read_text())
     assert results["problems_finished"] == 4
     assert {f["group"] for f in results["figures"]} == {"g0", "g1", "all"}

@@ -19,9 +19,10 @@ from fakes import FakePolicy, encode
 from ramify.api.server import REFUSED, serve
 from ramify.engines import Engines
 from ramify.evaluation.backends import UNLIMITED, LocalBackend
+from ramify.evaluation.budgets import Budget
 from ramify.evaluation.methods import load_methods, override
 from ramify.evaluation.rows import Row
-from ramify.evaluation.runner import jobs, run
+from ramify.evaluation.runner import run, schedule
 from ramify.extensions import BadExtension
 from ramify.rewards import registry
 from ramify.rewards.datasets import load
@@ -121,7 +122,7 @@ async def test_an_evaluation_runs_over_its_data_set(extended: FakeEngines) -> No
     preparer = SearchPreparer(engines, UNLIMITED, time.time)
     rows: list[Row] = []
     methods = override(load_methods(None, ["epsilon_greedy"]), ["search.width=16"])
-    work = jobs(asked, methods, [1000])
+    work = schedule(asked, methods, [Budget("tokens", 1000)], 2)
     backend = LocalBackend(engines, preparer)
     await run(backend, work, seed=0, concurrency=2, observe=rows.extend)
     assert [(row.group, row.correct) for row in rows] == [("2 numbers", True)] * 4

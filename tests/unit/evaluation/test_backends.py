@@ -1,7 +1,7 @@
 import httpx
 import pytest
 
-from fakes_evaluation import problem
+from fakes_evaluation import problem, tokens
 from ramify.evaluation.backends import ServerBackend
 from ramify.evaluation.methods import Method
 from ramify.evaluation.runner import ProblemRefused, SearchFailed
@@ -15,7 +15,7 @@ METHOD = Method("tree", "mcts", "orm_vote")
 async def asked(handler):
     """Ask a server that answers with `handler`, once."""
     async with AsyncClient("http://server", max_retries=0, transport=httpx.MockTransport(handler)) as client:
-        return await ServerBackend(client).grow(problem(0), METHOD, 40, 1)
+        return await ServerBackend(client).grow(problem(0), METHOD, tokens(40), 1)
 
 
 def refusing(status, param=None):

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from ramify.evaluation.methods import BadMethod, Method, load_methods, override, parse_value, sweep
+from fakes_evaluation import seconds, tokens
+from ramify.evaluation.methods import DEFAULT, BadMethod, Method, load_methods, override, parse_value, sweep
 
 FILE = """
 [[method]]
@@ -32,8 +33,8 @@ def write(tmp_path, text: str):
 
 def test_the_shipped_methods_parse_and_ask_for_what_a_request_can_carry():
     for method in load_methods():
-        json.dumps(method.request(300))
-        assert method.params(300).budget.tokens == 300
+        json.dumps(method.request(tokens(300)))
+        assert method.params(tokens(300)).budget.tokens == 300
 
 
 def test_methods_come_in_the_order_named():
@@ -66,7 +67,7 @@ def test_a_bad_file_says_what_is_wrong(tmp_path, text, complaint):
 
 def test_set_without_a_name_changes_the_trees_and_leaves_the_baselines(methods):
     flat, tree = override(methods, ["search.kappa=3", "answer=orm_max"])
-    assert tree.params(100).kappa == 3
+    assert tree.params(tokens(100)).kappa == 3
     assert tree.answer == "orm_max"
     assert flat == methods[0]
 
@@ -74,8 +75,8 @@ def test_set_without_a_name_changes_the_trees_and_leaves_the_baselines(methods):
 def test_set_with_a_name_changes_that_method_only(methods):
     flat, tree = override(methods, ["flat.sampling.temperature=0.7", "tree.search.action.max_tokens=9"])
     assert flat.sampling == {"temperature": 0.7}
-    assert tree.params(100).action.max_tokens == 9
-    assert tree.params(100).action.stop == ("\n",)
+    assert tree.params(tokens(100)).action.max_tokens == 9
+    assert tree.params(tokens(100)).action.stop == ("\n",)
     assert tree.sampling == {}
 
 
@@ -107,12 +108,12 @@ def test_values_are_read_as_toml_and_bare_words_as_strings(text, value):
 
 def test_methods_that_draw_alike_share_a_run():
     flat = Method("a", "best_of_n", "orm_max")
-    assert flat.tree_key == Method("b", "self_consistency", "majority").tree_key
-    assert (
-        flat.tree_key != Method("b", "self_consistency", "majority", sampling={"temperature": 0.5}).tree_key
-    )
-    assert Method("a", "mcts", "orm_max").tree_key == Method("b", "mcts", "orm_vote").tree_key
-    assert Method("a", "mcts", "orm_max").tree_key != Method("b", "gumbel", "orm_max").tree_key
+    assert flat.tree_key("tokens") == Method("b", "self_consistency", "majority").tree_key("tokens")
+    cooler = Method("b", "self_consistency", "majority", sampling={"temperature": 0.5})
+    assert flat.tree_key("tokens") != cooler.tree_key("tokens")
+    tree = Method("a", "mcts", "orm_max")
+    assert tree.tree_key("tokens") == Method("b", "mcts", "orm_vote").tree_key("tokens")
+    assert tree.tree_key("tokens") != Method("b", "gumbel", "orm_max").tree_key("tokens")
 
 
 def test_only_growth_that_ignores_the_budget_is_read_off():
@@ -124,3 +125,22 @@ def test_only_growth_that_ignores_the_budget_is_read_off():
     assert not Method("a", "mcts", search={"expand": "step"}).reads_off
     assert not Method("a", "mcts", search={"early_stop": "unbeatable"}).reads_off
     assert not Method("a", "mcts", answer="most_visited").reads_off
+
+
+def test_on_the_clock_only_the_same_work_is_shared():
+    flat, vote = Method("flat", "best_of_n", "orm_max"), Method("vote", "best_of_n", "orm_vote")
+    majority = Method("majority", "self_consistency", "majority")
+    assert flat.tree_key("seconds") == vote.tree_key("seconds") != majority.tree_key("seconds")
+    assert flat.tree_key("tokens") == majority.tree_key("tokens")
+    assert majority.request(seconds(2))["answer"] == "majority"
+    assert majority.request(tokens(9))["answer"] == "orm_vote"
+
+
+def test_default_says_nothing_but_the_budget():
+    (method,) = load_methods(names=["default"])
+    assert method.request(seconds(0.5)) == {"budget": {"seconds": 0.5}}
+    assert not method.sampling
+    assert not method.reads_off
+    assert override([method], ["search.kappa=3"]) == [DEFAULT]
+    (changed,) = override([method], ["default.search.kappa=3"])
+    assert changed.request(tokens(9)) == {"kappa": 3, "budget": {"tokens": 9}}

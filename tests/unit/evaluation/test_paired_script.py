@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ramify.evaluation.budgets import Budget
 from ramify.evaluation.rows import Row, RowFile
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "paired.py"
@@ -16,7 +17,21 @@ def evaluated(folder: Path, right: set[int], **head: object) -> Path:
     """An evaluation of four problems with one method."""
     file = RowFile(folder, {**HEAD, **head}, resume=False)
     file.add(
-        Row(i, "4 numbers", "mcts", 100, i in right, i in right, None, None, 1, 90, 1, 1, None)
+        Row(
+            i,
+            "4 numbers",
+            "mcts",
+            Budget("tokens", 100),
+            i in right,
+            i in right,
+            None,
+            None,
+            1,
+            90,
+            1,
+            1,
+            None,
+        )
         for i in range(4)
     )
     file.close()

@@ -2,13 +2,14 @@ from dataclasses import replace
 
 import pytest
 
+from ramify.evaluation.budgets import Budget
 from ramify.evaluation.rows import Row, RowFile, read_rows
 
 ROW = Row(
     problem=3,
     group="4",
     method="mcts",
-    budget=300,
+    budget=Budget("tokens", 300),
     correct=True,
     any_correct=True,
     final="4 * 6",
@@ -24,11 +25,11 @@ HEAD = {"seed": 1, "methods": [{"name": "mcts", "search": {"kappa": 2.0}}], "bud
 
 def test_rows_survive_the_disk(tmp_path):
     file = RowFile(tmp_path, HEAD, resume=False)
-    file.add([ROW, replace(ROW, problem=4, final=None, seconds=None)])
+    file.add([ROW, replace(ROW, problem=4, budget=Budget("seconds", 0.5), policy_seconds=0.2)])
     file.close()
     head, rows = read_rows(tmp_path)
     assert head["seed"] == 1
-    assert rows == [ROW, replace(ROW, problem=4, final=None, seconds=None)]
+    assert rows == [ROW, replace(ROW, problem=4, budget=Budget("seconds", 0.5), policy_seconds=0.2)]
 
 
 def test_a_torn_last_line_is_dropped_and_the_run_goes_on(tmp_path):

@@ -1,10 +1,10 @@
 import pytest
 
-from fakes_evaluation import FakeBackend, problem
+from fakes_evaluation import FakeBackend, problem, seconds, tokens
 from ramify.evaluation.backends import refusal
 from ramify.evaluation.methods import Method
 from ramify.evaluation.report import markdown
-from ramify.evaluation.runner import ProblemRefused, SearchFailed, Tally, jobs, run, seed_of
+from ramify.evaluation.runner import ProblemRefused, SearchFailed, Tally, run, schedule, seed_of
 from ramify.evaluation.summary import summarise
 
 pytestmark = pytest.mark.anyio
@@ -15,13 +15,14 @@ TREE = Method("tree", "mcts", "orm_vote")
 GUMBEL = Method("gumbel", "gumbel", "orm_vote")
 METHODS = [FLAT, VOTE, TREE, GUMBEL]
 PROBLEMS = [problem(i) for i in range(5)]
+LADDER = [tokens(40), tokens(80)]
 
 
 async def results(concurrency: int, backend: FakeBackend | None = None, work=None):
     rows = []
     await run(
         backend or FakeBackend(),
-        work or jobs(PROBLEMS, METHODS, [40, 80]),
+        work or schedule(PROBLEMS, METHODS, LADDER, concurrency),
         seed=3,
         concurrency=concurrency,
         observe=rows.extend,
@@ -42,7 +43,7 @@ async def test_every_problem_gets_a_row_of_every_method_at_every_budget():
 async def test_runs_are_shared_where_they_can_be():
     backend = FakeBackend()
     await results(1, backend)
-    asked = [(method, tokens) for index, method, tokens, _ in backend.asked if index == 0]
+    asked = [(method, budget.amount) for index, method, budget, _ in backend.asked if index == 0]
     assert sorted(asked) == [("flat", 80), ("gumbel", 40), ("gumbel", 80), ("tree", 80)]
 
 
@@ -60,7 +61,7 @@ async def test_what_is_done_is_not_run_again_and_the_rest_comes_out_the_same():
     whole = await results(2)
     done = frozenset((row.problem, row.method, row.budget) for row in whole if row.problem < 3)
     backend = FakeBackend()
-    rest = await results(2, backend, jobs(PROBLEMS, METHODS, [40, 80], done))
+    rest = await results(2, backend, schedule(PROBLEMS, METHODS, LADDER, 2, done))
     assert {index for index, *_ in backend.asked} == {3, 4}
     assert unclocked(rest) == unclocked([row for row in whole if row.problem >= 3])
 
@@ -80,8 +81,8 @@ async def test_the_tally_keeps_up():
     tally = Tally()
     rows = await results(2)
     tally.add(rows)
-    mine = [row.correct for row in rows if (row.method, row.budget) == ("tree", 80)]
-    assert tally.accuracies()["tree", 80] == sum(mine) / len(mine)
+    mine = [row.correct for row in rows if (row.method, row.budget) == ("tree", tokens(80))]
+    assert tally.accuracies()["tree", tokens(80)] == sum(mine) / len(mine)
 
 
 async def test_one_refused_problem_does_not_end_the_run_and_its_rows_say_why():
@@ -96,7 +97,7 @@ async def test_one_refused_problem_does_not_end_the_run_and_its_rows_say_why():
 
 
 async def test_a_run_in_which_every_problem_is_refused_has_a_report():
-    rows = await results(2, FakeBackend(refuse=0), jobs(PROBLEMS[:1], METHODS, [40]))
+    rows = await results(2, FakeBackend(refuse=0), schedule(PROBLEMS[:1], METHODS, LADDER[:1], 2))
     assert markdown(summarise(rows, [m.name for m in METHODS], ["flat"]), {}).count("too long") == 1
 
 
@@ -113,3 +114,29 @@ async def test_a_run_in_which_every_problem_is_refused_has_a_report():
 )
 def test_a_refused_field_of_the_method_ends_the_run_and_one_of_the_problem_does_not(param, kind):
     assert type(refusal("no", param)) is kind
+
+
+async def test_on_the_clock_methods_take_turns_with_the_machine_to_themselves():
+    problems = [problem(i) for i in range(5)]
+    blocks = schedule(problems, [FLAT, VOTE, TREE], [tokens(40), seconds(2)], 1)
+    assert {job.budgets for job in blocks[0]} == {(tokens(40),)}
+    turns = [(block[0].methods[0].name, [job.index for job in block]) for block in blocks[1:]]
+    assert [{job.budgets for job in block} for block in blocks[1:]] == [{(seconds(2),)}] * 9
+    assert [indices for _, indices in turns] == [[0, 1]] * 3 + [[2, 3]] * 3 + [[4]] * 3
+    orders = [[name for name, _ in turns[i : i + 3]] for i in (0, 3, 6)]
+    assert [set(order) for order in orders] == [{"flat", "vote", "tree"}] * 3
+    assert len({order[0] for order in orders}) == 3
+
+
+async def test_a_block_ends_and_the_caches_are_cleared_before_the_next_begins():
+    backend = FakeBackend()
+    rows = await results(2, backend, schedule(PROBLEMS[:3], [FLAT, TREE], [seconds(0.01)], 1))
+    assert backend.forgotten == [0, 2, 4, 5]
+    assert len(rows) == 6
+    assert all((row.policy_seconds, row.value_seconds) == (0.2, 0.1) for row in rows)
+
+
+async def test_what_is_done_on_the_clock_is_not_run_again():
+    done = {(0, "flat", seconds(1)), (0, "vote", seconds(1)), (1, "flat", seconds(1))}
+    blocks = schedule(PROBLEMS[:2], [FLAT, VOTE], [seconds(1)], 1, done)
+    assert [(job.index, job.methods) for block in blocks for job in block] == [(1, (VOTE,))]

@@ -1,8 +1,10 @@
 import json
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
+from fakes_evaluation import seconds, tokens
 from ramify.evaluation.plot import plot
 from ramify.evaluation.report import document, markdown, rich_tables, write
 from ramify.evaluation.rows import Row
@@ -12,7 +14,7 @@ BASE = Row(
     problem=0,
     group="4",
     method="flat",
-    budget=100,
+    budget=tokens(100),
     correct=False,
     any_correct=True,
     final="x",
@@ -32,12 +34,12 @@ def rows() -> list[Row]:
         row = replace(BASE, problem=i, group="4" if i < 4 else "5")
         for budget in (100, 200):
             right = i % 4 == 0
-            found.append(replace(row, budget=budget, correct=right))
+            found.append(replace(row, budget=tokens(budget), correct=right))
             found.append(
                 replace(
                     row,
                     method="tree",
-                    budget=budget,
+                    budget=tokens(budget),
                     correct=right or (budget == 200 and i % 4 == 1),
                     tokens=budget,
                 )
@@ -48,18 +50,18 @@ def rows() -> list[Row]:
 def test_accuracy_is_by_group_and_over_all():
     summary = summarise(rows(), ["flat", "tree"], ["flat"])
     assert summary.groups == ["4", "5", "all"]
-    assert summary.figure("4", "flat", 100).accuracy.mean == 0.25
-    assert summary.figure("4", "tree", 200).accuracy.mean == 0.5
-    assert summary.figure("all", "tree", 200).accuracy.n == 8
-    assert summary.figure("all", "flat", 100).any_correct.mean == 1.0
-    assert summary.figure("all", "tree", 200).tokens == 200
+    assert summary.figure("4", "flat", tokens(100)).accuracy.mean == 0.25
+    assert summary.figure("4", "tree", tokens(200)).accuracy.mean == 0.5
+    assert summary.figure("all", "tree", tokens(200)).accuracy.n == 8
+    assert summary.figure("all", "flat", tokens(100)).any_correct.mean == 1.0
+    assert summary.figure("all", "tree", tokens(200)).tokens == 200
 
 
 def test_pools_are_reported_beside_the_groups():
     mixed = [*rows(), *(replace(r, group="6", problem=r.problem + 8) for r in rows() if r.group == "5")]
     summary = summarise(mixed, ["flat", "tree"], [], pools=[["5", "6"]])
     assert summary.groups == ["4", "5", "6", "5 + 6", "all"]
-    assert summary.figure("5 + 6", "tree", 200).accuracy.n == 8
+    assert summary.figure("5 + 6", "tree", tokens(200)).accuracy.n == 8
 
 
 def test_a_pool_of_all_groups_is_not_said_twice():
@@ -70,8 +72,8 @@ def test_every_method_is_compared_with_every_baseline_but_itself():
     summary = summarise(rows(), ["flat", "tree"], ["flat", "never run"])
     assert {(d.method, d.baseline) for d in summary.differences} == {("tree", "flat")}
     found = {(d.group, d.budget): d.estimate.mean for d in summary.differences}
-    assert found["all", 100] == 0
-    assert found["all", 200] == 0.25
+    assert found["all", tokens(100)] == 0
+    assert found["all", tokens(200)] == 0.25
 
 
 def test_what_more_tokens_bring_is_paired_too():
@@ -108,3 +110,41 @@ def test_the_plot_is_written_twice_and_the_same_rows_draw_the_same_picture(tmp_p
     plot(summary, tmp_path)
     assert paths[1].read_bytes() == first
     assert b"tree" in first
+
+
+def clocked() -> list[Row]:
+    """The same at a tenth of a second for each ten tokens."""
+    return [
+        replace(
+            row, budget=seconds(row.budget.amount / 100), seconds=1.01, policy_seconds=0.3, value_seconds=0.1
+        )
+        for row in rows()
+    ]
+
+
+def test_seconds_are_compared_with_seconds_and_tokens_with_tokens():
+    summary = summarise([*rows(), *clocked()], ["flat", "tree"], ["flat"])
+    assert summary.units == ["tokens", "seconds"]
+    assert summary.ladder("seconds") == [seconds(1), seconds(2)]
+    assert {(s.lower.unit, s.higher.unit) for s in summary.steps} == {
+        ("tokens", "tokens"),
+        ("seconds", "seconds"),
+    }
+    found = {(d.group, d.budget): d.estimate.mean for d in summary.differences}
+    assert found["all", seconds(2)] == found["all", tokens(200)] == 0.25
+    figure = summary.figure("all", "tree", seconds(2))
+    assert (figure.seconds, figure.slowest) == (1.01, 1.01)
+    assert (figure.policy_seconds, figure.value_seconds) == pytest.approx((0.3, 0.1))
+
+
+def test_both_units_are_reported_and_drawn(tmp_path):
+    summary = summarise([*rows(), *clocked()], ["flat", "tree"], ["flat"])
+    page = markdown(summary, {})
+    assert "all: right answers at equal tokens" in page
+    assert "all: right answers at equal seconds" in page
+    assert "| tree | 2 s | 8 | 200 | 4.0 | 4 | 1.01 | 1.01 | 0.30 | 0.10 |" in page
+    assert "| tree | 200 tokens | 8 | 200 | 4.0 | 4 |  |  |  |  |" in page
+    plot(summary, tmp_path)
+    drawn = (tmp_path / "accuracy.svg").read_text()
+    assert "seconds spent" in drawn
+    assert "tokens spent" in drawn
