@@ -96,7 +96,9 @@ class FakePlain:
         prompts = self._prompts(body)
         cap = body.get("max_completion_tokens", body.get("max_tokens", body.get("max_output_tokens")))
         assert cap is not None  # vLLM too draws a token to score a prompt
-        sampling = Sampling(max_tokens=max(1, cap), temperature=body.get("temperature", 1.0))
+        stop = body.get("stop", ()) if body.get("include_stop_str_in_output") else ()
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        sampling = Sampling(max_tokens=max(1, cap), temperature=body.get("temperature", 1.0), stop=stops)
         seeds = random.Random(body.get("seed"))
         steps: list[Continuation] = []
         for prompt in prompts:

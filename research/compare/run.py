@@ -129,6 +129,7 @@ async def _is_right(client: AsyncClient, config: SearchedConfig, example: Exampl
         messages=messages or None,
         task={"name": example.task, "problem": dict(example.problem)},
         search=dict(config.search),
+        defaults=False,
         seed=seed,
         train=False,
         timeout=SECONDS,
