@@ -7,9 +7,9 @@ may be given up is then one request too; without such a policy it is written and
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 from ramify.search.builder import TreeBuilder
 from ramify.search.cutting import SampledAction, cut, first_stop, given_up_at
@@ -158,7 +158,7 @@ class Evaluator:
 
     def _place(self, node: Node) -> list[int]:
         """Return the child indices that lead to `node`. Unlike its id, they say nothing of the rest of the tree."""
-        return [a.children.index(b.id) for a, b in pairwise(self.tree.lineage(node))]
+        return [a.children.index(b.id) for a, b in itertools.pairwise(self.tree.lineage(node))]
 
     # -- cutting -------------------------------------------------------------------------------------------------
 
@@ -183,8 +183,10 @@ class Evaluator:
                 terminal = "stop"
             elif full or (last and kind in ("path", "answer") and drawn.finish != "abandoned"):
                 terminal = "truncated"
-            marked = replace(piece, terminal=terminal)
-            actions.append(marked if self._is_judged(marked) else replace(marked, value=None))
+            action = piece if terminal is None else replace(piece, terminal=terminal)
+            if action.value is not None and not self._is_judged(action):
+                action = replace(action, value=None)
+            actions.append(action)
             if terminal:
                 break
         return actions
@@ -199,6 +201,8 @@ class Evaluator:
         cost: PlanCost,
     ) -> PlanResult:
         """Score every new action that came without a value, in one batch; grade every new answer, all at once."""
+        if all(map(self._is_settled, itertools.chain(*samples, rollout or ()))):
+            return PlanResult(samples, rollout)
         lines = [self._prefixes(node, line) for line in (*samples, *([rollout] if rollout else []))]
         new = [p for line in lines for p in line if not p.judged]
         sequences = list(dict.fromkeys(p.sequence for p in new if self._is_judged(p.action)))
@@ -224,6 +228,12 @@ class Evaluator:
         if action.terminal == "truncated":
             return False
         return self._judges_answers if action.complete else self._judges_steps
+
+    def _is_settled(self, action: SampledAction) -> bool:
+        """Nothing need be asked about it."""
+        if action.complete and self._grades_answers:
+            return False
+        return action.value is not None or not self._is_judged(action)
 
     def _prefixes(self, node: Node, line: list[SampledAction]) -> list[_Prefix]:
         """Return each action of a draw with the sequence and the text as far as its end."""

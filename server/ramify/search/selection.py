@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ramify.search.records import ActionKind, Prior
 from ramify.search.tree import Node
@@ -43,8 +43,7 @@ def softmax(logits: Sequence[float]) -> list[float]:
     return [w / total for w in weights]
 
 
-@dataclass(frozen=True, slots=True)
-class Arm:
+class Arm(NamedTuple):
     """One way on from a node. `node` is `None` for "draw afresh here"."""
 
     node: Node | None

@@ -111,8 +111,9 @@ class Mcts(Algorithm):
     def _kappas(self, node: Node, choices: Sequence[Arm]) -> list[float]:
         """Return each arm's pseudo-visits. The end is taken to be the mean depth of the complete answers so far."""
         kappa, growth = self.params.kappa, self.params.kappa_growth
-        end = self.builder.mean_depth or min(self.params.max_depth, UNKNOWN_END)
-        return [pseudo_visits(kappa, growth, end - (a.node or node).depth) for a in choices]
+        left = (self.builder.mean_depth or min(self.params.max_depth, UNKNOWN_END)) - node.depth
+        here, below = (pseudo_visits(kappa, growth, steps) for steps in (left, left - 1))
+        return [here if a.node is None else below for a in choices]
 
     def _hurdle(self) -> Hurdle | None:
         """Return the hurdle for a path that `abandon` may give up: the posterior mean that Thompson sampling has of an
@@ -133,7 +134,7 @@ class Mcts(Algorithm):
         gammas = [random.Random(seed).gammavariate(alpha, 1) for seed in seeds]
         total = sum(gammas) or 1.0
         return [
-            replace(a, prior=(1 - epsilon) * a.prior + epsilon * g / total)
+            a._replace(prior=(1 - epsilon) * a.prior + epsilon * g / total)
             for a, g in zip(choices, gammas, strict=True)
         ]
 
