@@ -25,7 +25,7 @@ from ramify.engines.checkpoints import read_checkpoint
 from ramify.search.records import Sampling
 from ramify.weights import shipped
 
-EACH = 12
+EACH = 6
 """Draws of each worker in one round."""
 
 
@@ -50,6 +50,7 @@ async def main(policy: Path, prompt: str, draws: Sequence[int], rounds: int, thr
                 f"{at_once} at once: {without:,.0f} tokens/s, with the head {with_it:,.0f}; "
                 f"ratio {speed:.3f}, of processor seconds a token {work:.3f}\n"
             )
+            sys.stdout.flush()
     finally:
         await asyncio.gather(plain.close(), judging.close())
 
