@@ -197,7 +197,7 @@ def test_another_head_is_taken_with_other_weights_and_a_broken_one_before_them(
         async with live.engines.exclusive(5.0):
             await live.engines.reload(live.config.policy, None, path)
 
-    with pytest.raises(EngineStartFailed, match="bias that is not finite"):
+    with pytest.raises(EngineStartFailed, match="bias holds NaN"):
         live.run(reload(broken))
     assert [one.values for one in draw(live, range(4))] == [one.values for one in before]
     live.run(reload(other))
