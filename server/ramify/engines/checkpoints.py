@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ramify import weights
 from ramify.engines.errors import EngineStartFailed
-from ramify.weights import WeightsError
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 """A path that may be meant as the name of a model on a hub."""
@@ -89,11 +87,13 @@ def check_cpu(checkpoint: Checkpoint) -> None:
 
 def check_value_head(path: Path, policy: Checkpoint) -> None:
     """Refuse a file that is no finite value head for the policy's hidden states. Raises `EngineStartFailed`."""
+    from ramify import weights  # reads tensors with numpy, which only a value head needs here
+
     if policy.hidden_size is None:
         raise EngineStartFailed(f"{policy.path} gives no hidden size, which a value head's width must be")
     try:
         weights.check_value_head(path, policy.hidden_size)
-    except WeightsError as error:
+    except weights.WeightsError as error:
         raise EngineStartFailed(str(error)) from error
 
 
