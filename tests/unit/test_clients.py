@@ -29,7 +29,7 @@ ELSEWHERE = {
     ("GET", "/health"),
     ("GET", "/metrics"),
 }
-GIVEN: dict[str, Any] = {"figures": {}, "filters": {}}
+GIVEN: dict[str, Any] = {"budget": {}, "figures": {}, "filters": {}}
 """Arguments for a call's parameters that are no text."""
 
 

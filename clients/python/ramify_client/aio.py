@@ -10,7 +10,7 @@ from typing import Any, TypeVar, Unpack
 import httpx
 
 from ramify_client import calls, results
-from ramify_client.calls import BranchOptions, Call, Parsed, SearchOptions, Text
+from ramify_client.calls import BatchOptions, BranchOptions, Call, Parsed, SearchOptions, Text
 from ramify_client.configuration import DEFAULT_TIMEOUT, LARGEST_ANSWER, Configuration
 from ramify_client.errors import (
     ConnectionFailed,
@@ -85,6 +85,37 @@ class AsyncClient:
     async def cancel(self, search_id: str) -> results.SearchResult:
         """End a search now; return its best answer so far."""
         return await self.send(calls.cancel(search_id))
+
+    async def search_batch(
+        self,
+        prompts: Sequence[str | Mapping[str, Any]],
+        budget: Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        **options: Unpack[BatchOptions],
+    ) -> results.BatchResult:
+        """Search several prompts on one budget, which goes where it is expected to bring most. prompts: texts, or
+        mappings with `prompt` or `messages`, and `task`. budget: `tokens`, `seconds` or both."""
+        return await self.send(calls.search_batch(prompts, budget, **options), timeout)
+
+    @asynccontextmanager
+    async def stream_batch(
+        self,
+        prompts: Sequence[str | Mapping[str, Any]],
+        budget: Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        **options: Unpack[BatchOptions],
+    ) -> AsyncIterator[AsyncBatchStream]:
+        """Search as `search_batch` does, and yield the events as `stream` does: each prompt's `answered` comes as soon
+        as it is settled, with its `index`; the last one is `completed`."""
+        call = calls.search_batch(prompts, budget, stream=True, **options)
+        async with self._accepted(call, timeout) as (response, attempts):
+            yield AsyncBatchStream(self, response, attempts)
+
+    async def cancel_batch(self, batch_id: str) -> results.BatchResult:
+        """End every search of a batch now; return their best answers so far."""
+        return await self.send(calls.cancel_batch(batch_id))
 
     async def value(
         self, prompt: Text, continuations: Sequence[Text], *, model: str | None = None
@@ -169,10 +200,17 @@ class AsyncClient:
 
     @asynccontextmanager
     async def _streaming(self, call: Call[Any], timeout: float | None) -> AsyncIterator[AsyncSearchStream]:
+        async with self._accepted(call, timeout) as (response, attempts):
+            yield AsyncSearchStream(self, response, attempts)
+
+    @asynccontextmanager
+    async def _accepted(
+        self, call: Call[Any], timeout: float | None
+    ) -> AsyncIterator[tuple[httpx.Response, Attempts]]:
         attempts = self._attempts(call, timeout)
         response = await self._trying(call, timeout, self._opened)
         try:
-            yield AsyncSearchStream(self, response, attempts)
+            yield response, attempts
         finally:
             await response.aclose()
 
@@ -181,16 +219,32 @@ class AsyncClient:
         return Attempts(self.configuration.max_retries, call.repeatable, seconds)
 
 
-class AsyncSearchStream:
-    """The events of one search, to be iterated over once."""
+class _AsyncEventStream:
+    """Events, to be iterated over once."""
 
     def __init__(self, client: AsyncClient, response: httpx.Response, attempts: Attempts) -> None:
         self._client, self._response, self._attempts = client, response, attempts
         self.id: str | None = None
-        """The search's id; None before its first event."""
+        """The id of the search or the batch; None before its first event."""
 
     def __aiter__(self) -> AsyncIterator[results.SearchEvent]:
         return self._events()
+
+    async def _events(self) -> AsyncIterator[results.SearchEvent]:
+        reader = EventReader()
+        async with aclosing(_chunks(self._response)) as chunks:
+            async for chunk in chunks:
+                for event in reader.feed(chunk):
+                    self.id = self.id or event.id
+                    yield event
+                if reader.completed:
+                    return
+                self._attempts.left()
+        raise ConnectionFailed("the stream ended before the search did")
+
+
+class AsyncSearchStream(_AsyncEventStream):
+    """The events of one search, to be iterated over once."""
 
     async def cancel(self) -> results.SearchResult | None:
         """End the search now; its best answer so far, which `completed` brings too. Before the first event the
@@ -200,17 +254,17 @@ class AsyncSearchStream:
             return None
         return await self._client.cancel(self.id)
 
-    async def _events(self) -> AsyncIterator[results.SearchEvent]:
-        reader = EventReader()
-        async with aclosing(_chunks(self._response)) as chunks:
-            async for chunk in chunks:
-                for event in reader.feed(chunk):
-                    self.id = event.id
-                    yield event
-                if reader.completed:
-                    return
-                self._attempts.left()
-        raise ConnectionFailed("the stream ended before the search did")
+
+class AsyncBatchStream(_AsyncEventStream):
+    """The events of a batch, to be iterated over once."""
+
+    async def cancel(self) -> results.BatchResult | None:
+        """End every search now; their best answers so far, which `completed` brings too. Before the first event the
+        connection is closed in place of that, and None returned."""
+        if self.id is None:
+            await self._response.aclose()
+            return None
+        return await self._client.cancel_batch(self.id)
 
 
 async def _chunks(response: httpx.Response) -> AsyncGenerator[bytes, None]:

@@ -59,6 +59,16 @@ class SearchOptions(BranchOptions, total=False):
     model: str | None
 
 
+class BatchOptions(BranchOptions, total=False):
+    """Options of a batch: those of a branch for all of its searches, and these."""
+
+    task: Mapping[str, Any] | None
+    """The task of the prompts that name none."""
+    model: str | None
+    parallel: int | None
+    """Simulations in flight, of all searches together."""
+
+
 @dataclass(frozen=True)
 class Call(Generic[Parsed]):
     """One request."""
@@ -109,13 +119,36 @@ def branch(
     return _searching(f"/v1/trees/{_part(tree_id)}/branch", {"node": node}, stream, options)
 
 
+def search_batch(
+    prompts: Sequence[str | Mapping[str, Any]],
+    budget: Mapping[str, Any],
+    *,
+    stream: bool = False,
+    **options: Unpack[BatchOptions],
+) -> Call[results.BatchResult]:
+    """Search several prompts on one budget."""
+    asked = [{"prompt": one} if isinstance(one, str) else dict(one) for one in prompts]
+    body = {"prompts": asked, "budget": dict(budget)}
+    return _asking("/v1/search/batch", results.BatchResult, body, stream, options)
+
+
+def cancel_batch(batch_id: str) -> Call[results.BatchResult]:
+    return Call("POST", f"/v1/search/batch/{_part(batch_id)}/cancel", read(results.BatchResult))
+
+
 def _searching(
     path: str, question: dict[str, Any], stream: bool, options: BranchOptions
 ) -> Call[results.SearchResult]:
+    return _asking(path, results.SearchResult, question, stream, options)
+
+
+def _asking(
+    path: str, shape: type[Shape], question: dict[str, Any], stream: bool, options: BranchOptions
+) -> Call[Shape]:
     fields = _given(**options)
     key = fields.pop("idempotency_key", f"ramify-client-{uuid.uuid4().hex}")
     body = {**question, **fields, **({"stream": True} if stream else {})}
-    return Call("POST", path, read(results.SearchResult), body, headers={"Idempotency-Key": key})
+    return Call("POST", path, read(shape), body, headers={"Idempotency-Key": key})
 
 
 def get_search(search_id: str) -> Call[results.SearchResult]:

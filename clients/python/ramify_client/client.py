@@ -10,7 +10,7 @@ from typing import Any, TypeVar, Unpack
 import httpx
 
 from ramify_client import calls, results
-from ramify_client.calls import BranchOptions, Call, Parsed, SearchOptions, Text
+from ramify_client.calls import BatchOptions, BranchOptions, Call, Parsed, SearchOptions, Text
 from ramify_client.configuration import DEFAULT_TIMEOUT, LARGEST_ANSWER, Configuration
 from ramify_client.errors import (
     ConnectionFailed,
@@ -84,6 +84,37 @@ class Client:
     def cancel(self, search_id: str) -> results.SearchResult:
         """End a search now; return its best answer so far."""
         return self.send(calls.cancel(search_id))
+
+    def search_batch(
+        self,
+        prompts: Sequence[str | Mapping[str, Any]],
+        budget: Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        **options: Unpack[BatchOptions],
+    ) -> results.BatchResult:
+        """Search several prompts on one budget, which goes where it is expected to bring most. prompts: texts, or
+        mappings with `prompt` or `messages`, and `task`. budget: `tokens`, `seconds` or both."""
+        return self.send(calls.search_batch(prompts, budget, **options), timeout)
+
+    @contextmanager
+    def stream_batch(
+        self,
+        prompts: Sequence[str | Mapping[str, Any]],
+        budget: Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        **options: Unpack[BatchOptions],
+    ) -> Iterator[BatchStream]:
+        """Search as `search_batch` does, and yield the events as `stream` does: each prompt's `answered` comes as soon
+        as it is settled, with its `index`; the last one is `completed`."""
+        call = calls.search_batch(prompts, budget, stream=True, **options)
+        with self._accepted(call, timeout) as (response, attempts):
+            yield BatchStream(self, response, attempts)
+
+    def cancel_batch(self, batch_id: str) -> results.BatchResult:
+        """End every search of a batch now; return their best answers so far."""
+        return self.send(calls.cancel_batch(batch_id))
 
     def value(
         self, prompt: Text, continuations: Sequence[Text], *, model: str | None = None
@@ -166,10 +197,15 @@ class Client:
 
     @contextmanager
     def _streaming(self, call: Call[Any], timeout: float | None) -> Iterator[SearchStream]:
+        with self._accepted(call, timeout) as (response, attempts):
+            yield SearchStream(self, response, attempts)
+
+    @contextmanager
+    def _accepted(self, call: Call[Any], timeout: float | None) -> Iterator[tuple[httpx.Response, Attempts]]:
         attempts = self._attempts(call, timeout)
         response = self._trying(call, timeout, self._opened)
         try:
-            yield SearchStream(self, response, attempts)
+            yield response, attempts
         finally:
             response.close()
 
@@ -178,16 +214,31 @@ class Client:
         return Attempts(self.configuration.max_retries, call.repeatable, seconds)
 
 
-class SearchStream:
-    """The events of one search, to be iterated over once."""
+class _EventStream:
+    """Events, to be iterated over once."""
 
     def __init__(self, client: Client, response: httpx.Response, attempts: Attempts) -> None:
         self._client, self._response, self._attempts = client, response, attempts
         self.id: str | None = None
-        """The search's id; None before its first event."""
+        """The id of the search or the batch; None before its first event."""
 
     def __iter__(self) -> Iterator[results.SearchEvent]:
         return self._events()
+
+    def _events(self) -> Iterator[results.SearchEvent]:
+        reader = EventReader()
+        for chunk in _chunks(self._response):
+            for event in reader.feed(chunk):
+                self.id = self.id or event.id
+                yield event
+            if reader.completed:
+                return
+            self._attempts.left()
+        raise ConnectionFailed("the stream ended before the search did")
+
+
+class SearchStream(_EventStream):
+    """The events of one search, to be iterated over once."""
 
     def cancel(self) -> results.SearchResult | None:
         """End the search now; its best answer so far, which `completed` brings too. Before the first event the
@@ -197,16 +248,17 @@ class SearchStream:
             return None
         return self._client.cancel(self.id)
 
-    def _events(self) -> Iterator[results.SearchEvent]:
-        reader = EventReader()
-        for chunk in _chunks(self._response):
-            for event in reader.feed(chunk):
-                self.id = event.id
-                yield event
-            if reader.completed:
-                return
-            self._attempts.left()
-        raise ConnectionFailed("the stream ended before the search did")
+
+class BatchStream(_EventStream):
+    """The events of a batch, to be iterated over once."""
+
+    def cancel(self) -> results.BatchResult | None:
+        """End every search now; their best answers so far, which `completed` brings too. Before the first event the
+        connection is closed in place of that, and None returned."""
+        if self.id is None:
+            self._response.close()
+            return None
+        return self._client.cancel_batch(self.id)
 
 
 def _chunks(response: httpx.Response) -> Iterator[bytes]:

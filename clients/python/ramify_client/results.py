@@ -102,11 +102,38 @@ class SearchResult(Result):
     """Present if `include_tree` asked for it."""
 
 
-class SearchEvent(Result):
-    """One event of a streamed search."""
+class BatchUsage(Result):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    scored_sequences: int
+    simulations: int
+    nodes: int
+    seconds: float
+    """From the searches' common start to the end of the last."""
+    spread: list[int]
+    """Generated tokens of each prompt, in order."""
 
-    kind: Literal["started", "progress", "completed"]
+
+class BatchResult(Result):
+    """Prompts that shared a budget."""
+
     id: str
+    created: int
+    model: str
+    usage: BatchUsage
+    results: list[SearchResult]
+    """In the order of the prompts."""
+
+
+class SearchEvent(Result):
+    """One event of a streamed search, or of a batch."""
+
+    kind: Literal["started", "progress", "answered", "completed"]
+    """`answered`: one prompt of a batch has its result; the last event is `completed`."""
+    id: str
+    index: int | None = None
+    """In a batch, the place of the prompt that it is about; None if it is about the whole."""
     simulations: int | None = None
     tokens: int | None = None
     nodes: int | None = None
@@ -114,7 +141,7 @@ class SearchEvent(Result):
     answer: Answer | None = None
     """The best so far."""
     result: SearchResult | None = None
-    """Present in `completed` only."""
+    """Present when a search has ended."""
 
 
 class Values(Result):

@@ -19,7 +19,13 @@ from ramify_client.retries import wait_after
 
 LONGEST_LINE = 256 << 20
 """Bytes; a tree of some thousand nodes is a few MiB."""
-_KINDS = {"search.started": "started", "search.progress": "progress", "search.completed": "completed"}
+_KINDS = {
+    "search.started": "started",
+    "search.progress": "progress",
+    "search.completed": "completed",
+    "batch.started": "started",
+    "batch.completed": "completed",
+}
 
 
 class Lines:
@@ -66,8 +72,9 @@ class EventReader:
         self._name = b""
         self._data: list[bytes] = []
         self._held = 0
+        self._last = "search.completed"
         self.completed = False
-        """True once the last event of the search has been read."""
+        """True once the last event of the search, or of the batch, has been read."""
 
     def feed(self, chunk: bytes) -> Iterator[SearchEvent]:
         """Yield the events that `chunk` completes. Raises `InvalidAnswer`, and `SearchError` at an `error` event."""
@@ -97,18 +104,22 @@ class EventReader:
             raise search_error(body)
         if name not in _KINDS:
             return None
-        self.completed = name == "search.completed"
-        return _parsed(_KINDS[name], body)
+        if name == "batch.started":
+            self._last = "batch.completed"
+        self.completed = name == self._last
+        kind = _KINDS[name]
+        return _parsed(name, "answered" if kind == "completed" and not self.completed else kind, body)
 
 
-def _parsed(kind: str, body: bytes) -> SearchEvent:
+def _parsed(name: str, kind: str, body: bytes) -> SearchEvent:
     try:
         fields = json.loads(body)
-        if kind == "completed":
-            fields = {"id": fields["id"], "answer": fields["answer"], "result": fields}
+        if name == "search.completed":
+            found = {"id": fields["id"], "answer": fields["answer"], "index": fields.get("index")}
+            fields = {**found, "result": fields}
         return SearchEvent.model_validate({**fields, "kind": kind})
     except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise InvalidAnswer(f"not a search.{kind} event: {error}"[:500]) from error
+        raise InvalidAnswer(f"not a {name} event: {error}"[:500]) from error
 
 
 class LogReader:

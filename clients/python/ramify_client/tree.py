@@ -325,5 +325,7 @@ class Tree(TypedDict):
     """The tree that this one was branched from."""
     origin: NotRequired[Origin | None]
     """The place in it; None exactly if `parent_tree` is."""
+    batch: NotRequired[str | None]
+    """The batch whose budget it shared, if it did."""
     schema_version: Literal[1]
     """Version of this schema; raised by any change other than a field that may be left out."""

@@ -14,6 +14,7 @@ import type {
   LogRecord,
   SearchResult,
   StreamBranchRequest,
+  StreamPromptsRequest,
   StreamRequest,
   TreeFilters,
   ValueRequest,
@@ -99,6 +100,14 @@ function newKey(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return `ramify-client-${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 }
+
+const SHARED = ["id", "results", "usage"] as const;
+
+export const searchBatch = (asked: StreamPromptsRequest, key: string | undefined, stream = false) =>
+  call("post", "/v1/search/batch", {}, SHARED, searching(asked, key, stream));
+
+export const cancelBatch = (id: string) =>
+  call("post", "/v1/search/batch/{batch_id}/cancel", { batch_id: id }, SHARED);
 
 export const getSearch = (id: string) => call("get", "/v1/search/{search_id}", { search_id: id }, FOUND);
 

@@ -4,9 +4,10 @@ import * as calls from "./calls.js";
 import { type ClientOptions, configured } from "./configuration.js";
 import { RamifyError } from "./errors.js";
 import { readLog, type ReadOptions } from "./reading.js";
-import { openStream, type SearchStream } from "./stream.js";
+import { BatchStream, openStream, SearchStream } from "./stream.js";
 import { type CallOptions, Transport } from "./transport.js";
 import type {
+  BatchResult,
   BranchRequest,
   Consumer,
   ConsumerChange,
@@ -16,10 +17,12 @@ import type {
   LogRecord,
   Model,
   Models,
+  PromptsRequest,
   Releases,
   SearchRequest,
   SearchResult,
   StreamBranchRequest,
+  StreamPromptsRequest,
   StreamRequest,
   TreeFilters,
   TreePage,
@@ -57,7 +60,7 @@ export class Client {
    * ends the search on the server. Tried again until the server has accepted it, and then no more.
    */
   stream(asked: StreamRequest, how: SearchOptions = {}): Promise<SearchStream> {
-    return openStream(this.#transport, calls.search(asked, how.idempotencyKey, true), how);
+    return openStream(SearchStream, this.#transport, calls.search(asked, how.idempotencyKey, true), how);
   }
 
   /** Return a search's state: its best answer so far, or how it ended. */
@@ -68,6 +71,21 @@ export class Client {
   /** End a search now; return its best answer so far. */
   cancel(id: string, how?: CallOptions): Promise<SearchResult> {
     return this.#transport.send(calls.cancel(id), how);
+  }
+
+  /** Search several prompts on one budget, which goes where it is expected to bring most. */
+  searchBatch(asked: PromptsRequest, how: SearchOptions = {}): Promise<BatchResult> {
+    return this.#transport.send(calls.searchBatch(asked, how.idempotencyKey), how);
+  }
+
+  /** Search as `searchBatch` does, and return the events: each prompt's `answered` as soon as it is settled. */
+  streamBatch(asked: StreamPromptsRequest, how: SearchOptions = {}): Promise<BatchStream> {
+    return openStream(BatchStream, this.#transport, calls.searchBatch(asked, how.idempotencyKey, true), how);
+  }
+
+  /** End every search of a batch now; return their best answers so far. */
+  cancelBatch(id: string, how?: CallOptions): Promise<BatchResult> {
+    return this.#transport.send(calls.cancelBatch(id), how);
   }
 
   /** Score answers, finished or not, by the value model. */
@@ -143,7 +161,7 @@ export class Trees {
     asked: StreamBranchRequest = {},
     how: SearchOptions = {},
   ): Promise<SearchStream> {
-    return openStream(this.#transport, calls.branch(tree, node, asked, how.idempotencyKey, true), how);
+    return openStream(SearchStream, this.#transport, calls.branch(tree, node, asked, how.idempotencyKey, true), how);
   }
 
   /** Return the tree as a graph for Graphviz. */

@@ -18,6 +18,6 @@ export {
   Unauthorized,
 } from "./errors.js";
 export type { ReadOptions } from "./reading.js";
-export type { SearchStream } from "./stream.js";
+export type { BatchStream, SearchStream } from "./stream.js";
 export type { CallOptions } from "./transport.js";
 export type * from "./types.js";

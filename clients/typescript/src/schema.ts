@@ -89,6 +89,50 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/search/batch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Batch
+         * @description Search several prompts on one budget, which goes where it is expected to bring most.
+         *
+         *     Each prompt is searched, logged and can be cancelled like a single one. With `stream`, events come as for a single
+         *     search, each with the `index` of its prompt: `batch.started`, `search.progress`, a `search.completed` for each
+         *     prompt as soon as it is settled, and `batch.completed`, or `error`. If the client leaves, all searches are stopped.
+         */
+        post: operations["batch_v1_search_batch_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/search/batch/{batch_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel
+         * @description End every search of a running batch now; their best answers so far.
+         */
+        post: operations["cancel_v1_search_batch__batch_id__cancel_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/completions": {
         parameters: {
             query?: never;
@@ -673,6 +717,163 @@ export interface components {
              * @enum {string}
              */
             source: "verifier" | "human";
+        };
+        /**
+         * BatchAnswer
+         * @description The search of one prompt.
+         */
+        BatchAnswer: {
+            /** Id */
+            id: string;
+            /**
+             * Object
+             * @default search
+             * @constant
+             */
+            object?: "search";
+            /** Created */
+            created: number;
+            /** Model */
+            model: string;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "running" | "complete" | "cancelled" | "deadline" | "drained" | "engine_dead" | "failed";
+            /** Stop Reason */
+            stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "budget.shared" | "exhausted" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error") | null;
+            answer: components["schemas"]["Answer"] | null;
+            /** Candidates */
+            candidates: components["schemas"]["Answer"][];
+            /** @description On the answer; null while it runs, and if the task has no verifier. */
+            verdict?: components["schemas"]["AnswerVerdict"] | null;
+            /** @description Search defaults that were used, since the request did not say; null: none. */
+            defaults?: components["schemas"]["UsedDefaults"] | null;
+            tree: components["schemas"]["TreeLink"];
+            /** Release */
+            release: string;
+            usage: components["schemas"]["ramify__api__wire_search__Usage"];
+            /**
+             * Error
+             * @description The error, if the search did not end well.
+             */
+            error?: string | null;
+            /**
+             * Tree Document
+             * @description With `include_tree`: the whole tree.
+             */
+            tree_document?: components["schemas"]["LoggedTree"] | null;
+            /**
+             * Index
+             * @description The prompt's place in `prompts`, from 0.
+             */
+            index: number;
+        };
+        /** BatchReply */
+        BatchReply: {
+            /** Id */
+            id: string;
+            /**
+             * Object
+             * @default batch
+             * @constant
+             */
+            object?: "batch";
+            /** Created */
+            created: number;
+            /** Model */
+            model: string;
+            usage: components["schemas"]["BatchUsage"];
+            /**
+             * Results
+             * @description In the order of `prompts`.
+             */
+            results: components["schemas"]["BatchAnswer"][];
+        };
+        /**
+         * BatchRequest
+         * @description Prompts, searched with the same parameters on one budget, which goes where it is expected to bring most.
+         */
+        BatchRequest: {
+            search?: components["schemas"]["ramify__api__wire_search__Search"] | null;
+            sampling?: components["schemas"]["Sampling"] | null;
+            /**
+             * N
+             * @description Distinct final answers in `candidates`, best first; fewer if there are fewer.
+             * @default 1
+             */
+            n?: number;
+            /** Seed */
+            seed?: number | null;
+            /**
+             * Stream
+             * @description Answer with Server-Sent Events.
+             * @default false
+             */
+            stream?: boolean;
+            /** @description Only with `stream`. */
+            stream_options?: components["schemas"]["ramify__api__wire_search__StreamOptions"] | null;
+            /**
+             * Include Tree
+             * @description Send the whole tree with the answer.
+             * @default false
+             */
+            include_tree?: boolean;
+            /**
+             * Defaults
+             * @description Search with the search defaults of the release where the request says nothing; false: with the algorithm's own.
+             * @default true
+             */
+            defaults?: boolean;
+            /**
+             * Train
+             * @description Let the trainer learn from this search.
+             * @default true
+             */
+            train?: boolean;
+            /**
+             * Deadline
+             * @description Seconds from the request's arrival, waiting included, after which the best answer so far is sent with status `deadline`. `search.budget.seconds`, by contrast, counts from the search's own start and ends it as `complete`.
+             */
+            deadline?: number | null;
+            /** Model */
+            model?: string | null;
+            /** Prompts */
+            prompts: components["schemas"]["Question"][];
+            /** @description The task of the prompts that name none. */
+            task?: components["schemas"]["Task"] | null;
+            budget: components["schemas"]["SharedBudget"];
+            /**
+             * Parallel
+             * @description Simulations in flight, of all searches together; each also keeps to `search.parallel`.
+             * @default 64
+             */
+            parallel?: number;
+        };
+        /** BatchUsage */
+        BatchUsage: {
+            /** Prompt Tokens */
+            prompt_tokens: number;
+            /** Completion Tokens */
+            completion_tokens: number;
+            /** Total Tokens */
+            total_tokens: number;
+            /** Scored Sequences */
+            scored_sequences: number;
+            /** Simulations */
+            simulations: number;
+            /** Nodes */
+            nodes: number;
+            /**
+             * Seconds
+             * @description From the searches' common start to the end of the last.
+             */
+            seconds: number;
+            /**
+             * Spread
+             * @description Generated tokens of each prompt, in order.
+             */
+            spread: number[];
         };
         /**
          * BranchRequest
@@ -2400,6 +2601,12 @@ export interface components {
              */
             origin?: components["schemas"]["LoggedOrigin"] | null;
             /**
+             * Batch
+             * @description The batch whose budget it shared, if it did.
+             * @default null
+             */
+            batch?: string | null;
+            /**
              * Schema Version
              * @description Version of this schema; raised by any change other than a field that may be left out.
              * @constant
@@ -2556,6 +2763,30 @@ export interface components {
              */
             type: "function";
             function: components["schemas"]["NamedFunction"];
+        };
+        /**
+         * Question
+         * @description A prompt, as `prompt` or `messages`, and the task that judges its answers.
+         */
+        Question: {
+            /**
+             * Prompt
+             * @description Text to continue.
+             */
+            prompt?: string | null;
+            /**
+             * Messages
+             * @description In place of `prompt`: a conversation, put through the model's chat template.
+             */
+            messages?: components["schemas"]["Message"][] | null;
+            /**
+             * Chat Template Kwargs
+             * @description Only with `messages`: variables of the template, such as `enable_thinking`.
+             */
+            chat_template_kwargs?: {
+                [key: string]: unknown;
+            } | null;
+            task?: components["schemas"]["Task"] | null;
         };
         /** Reasoning */
         Reasoning: {
@@ -2972,8 +3203,6 @@ export interface components {
              * @description Seconds from the request's arrival, waiting included, after which the best answer so far is sent with status `deadline`. `search.budget.seconds`, by contrast, counts from the search's own start and ends it as `complete`.
              */
             deadline?: number | null;
-            /** Model */
-            model?: string | null;
             /**
              * Prompt
              * @description Text to continue.
@@ -2992,6 +3221,8 @@ export interface components {
                 [key: string]: unknown;
             } | null;
             task?: components["schemas"]["Task"] | null;
+            /** Model */
+            model?: string | null;
         };
         /**
          * Searched
@@ -3027,6 +3258,28 @@ export interface components {
              * @description Fields of the request that a search does not heed, such as `ignore_eos`.
              */
             without_effect: string[];
+        };
+        /**
+         * SharedBudget
+         * @description Limits on all searches together; those of each alone stand in `search.budget`.
+         */
+        SharedBudget: {
+            /**
+             * Tokens
+             * @description Generated tokens; at least `sampling.max_tokens` for each prompt.
+             */
+            tokens?: number | null;
+            /**
+             * Seconds
+             * @description Seconds from the searches' common start.
+             */
+            seconds?: number | null;
+            /**
+             * Least Gain
+             * @description A prompt gets no more once another answer would be expected to make its best one right less often than this.
+             * @default 0.002
+             */
+            least_gain?: number;
         };
         /**
          * StructuredOutputs
@@ -3902,6 +4155,85 @@ export interface components {
             new_nodes?: components["schemas"]["GrowingNode"][] | null;
         };
         /**
+         * BatchStarted
+         * @description Event `batch.started`.
+         */
+        BatchStarted: {
+            /** Id */
+            id: string;
+            /**
+             * Object
+             * @default batch.started
+             * @constant
+             */
+            object?: "batch.started";
+            /** Created */
+            created: number;
+            /** Model */
+            model: string;
+            /** Release */
+            release: string;
+            /**
+             * Searches
+             * @description In the order of `prompts`.
+             */
+            searches: components["schemas"]["Started"][];
+        };
+        /**
+         * BatchProgressed
+         * @description Event `search.progress` in the stream of a batch.
+         */
+        BatchProgressed: {
+            /** Id */
+            id: string;
+            /**
+             * Object
+             * @default search.progress
+             * @constant
+             */
+            object?: "search.progress";
+            /** Simulations */
+            simulations: number;
+            /** Tokens */
+            tokens: number;
+            /** Nodes */
+            nodes: number;
+            /** Seconds */
+            seconds: number;
+            /** @description The best so far. */
+            answer: components["schemas"]["Answer"] | null;
+            /**
+             * New Nodes
+             * @description With `stream_options.nodes`: nodes that are new or have changed since the event before, parents first, at most 500; what is more comes with the next event.
+             * @default null
+             */
+            new_nodes?: components["schemas"]["GrowingNode"][] | null;
+            /**
+             * Index
+             * @description The prompt's place in `prompts`, from 0.
+             */
+            index: number;
+        };
+        /**
+         * BatchCompleted
+         * @description Event `batch.completed`.
+         */
+        BatchCompleted: {
+            /** Id */
+            id: string;
+            /**
+             * Object
+             * @default batch
+             * @constant
+             */
+            object?: "batch";
+            /** Created */
+            created: number;
+            /** Model */
+            model: string;
+            usage: components["schemas"]["BatchUsage"];
+        };
+        /**
          * CorruptRecord
          * @description A line of the log: a row that is not what was written. Count it and go on.
          */
@@ -4397,6 +4729,224 @@ export interface operations {
             };
             /** @description Full, shutting down, or an engine is dead; see Retry-After */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    batch_v1_search_batch_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description One search for one key. */
+                "Idempotency-Key"?: string | null;
+                /** @description How to search, in place of `search`: its JSON object, an algorithm, or an operator's alias. */
+                "x-ramify-search"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BatchRequest"];
+            };
+        };
+        responses: {
+            /** @description The answer */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BatchReply"];
+                    "text/event-stream": {
+                        event?: string;
+                        data: string;
+                    };
+                };
+            };
+            /** @description A field is wrong; `param` says which */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No API key, or an unknown one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The API key lacks a scope */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The state of things forbids it now */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The Idempotency-Key was used with another body */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description This API key's searches fill its share; see Retry-After */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The server failed */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Full, shutting down, or an engine is dead; see Retry-After */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The deadline came before any answer */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    cancel_v1_search_batch__batch_id__cancel_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the batch (`batch_…`). */
+                batch_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BatchReply"];
+                };
+            };
+            /** @description A field is wrong; `param` says which */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No API key, or an unknown one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The API key lacks a scope */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The server failed */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Full, shutting down, or an engine is dead; see Retry-After */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The deadline came before any answer */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -1,70 +1,77 @@
-/** The events of one search. */
+/** The events of one search, or of a batch. */
 
-import { type Call, cancel } from "./calls.js";
+import { type Call, cancel, cancelBatch } from "./calls.js";
 import { ConnectionFailed } from "./errors.js";
-import { EventReader } from "./events.js";
+import { batchEvent, EventReader, type Reading, searchEvent } from "./events.js";
 import type { Attempts } from "./retries.js";
 import { type CallOptions, chunks, type Transport } from "./transport.js";
-import type { SearchEvent, SearchResult } from "./types.js";
+import type { BatchEvent, BatchResult, SearchEvent, SearchResult } from "./types.js";
 
-/** Send a search, again until it is accepted and then no more. */
-export async function openStream(
+type Opened<Stream> = new (transport: Transport, response: Response, attempts: Attempts) => Stream;
+
+/** Send a search or a batch, again until it is accepted and then no more. */
+export async function openStream<Stream>(
+  kind: Opened<Stream>,
   transport: Transport,
-  call: Call<SearchResult>,
+  call: Call<unknown>,
   how: CallOptions = {},
-): Promise<SearchStream> {
+): Promise<Stream> {
   const attempts = transport.attempts(how);
   try {
-    return new SearchStream(transport, await transport.accepted(call, attempts), attempts);
+    return new kind(transport, await transport.accepted(call, attempts), attempts);
   } catch (error) {
     attempts.end();
     throw error;
   }
 }
 
-/** To be iterated over once, to its `completed`. Leaving the loop before that ends the search on the server. */
-export class SearchStream implements AsyncIterable<SearchEvent> {
+/** To be iterated over once, to its `completed`. Leaving the loop before that ends the work on the server. */
+abstract class EventStream<Event extends { readonly kind: string; readonly id: string }, Result>
+  implements AsyncIterable<Event>
+{
   readonly #transport: Transport;
   readonly #attempts: Attempts;
-  readonly #events: AsyncGenerator<SearchEvent>;
+  readonly #events: AsyncGenerator<Event>;
   #id: string | null = null;
 
-  constructor(transport: Transport, response: Response, attempts: Attempts) {
+  constructor(transport: Transport, response: Response, attempts: Attempts, reading: Reading<Event>) {
     this.#transport = transport;
     this.#attempts = attempts;
-    this.#events = this.#read(response);
+    this.#events = this.#read(response, reading);
   }
 
-  /** The search's id; null before its first event. */
+  /** The id of the search or the batch; null before its first event. */
   get id(): string | null {
     return this.#id;
   }
 
-  [Symbol.asyncIterator](): AsyncGenerator<SearchEvent> {
+  [Symbol.asyncIterator](): AsyncGenerator<Event> {
     return this.#events;
   }
 
   /**
-   * End the search now; its best answer so far, which `completed` brings too. Before the first event the connection is
-   * closed in place of that, and null returned.
+   * End it now; its best answers so far, which the stream brings too. Before the first event the connection is closed
+   * in place of that, and null returned.
    */
-  async cancel(): Promise<SearchResult | null> {
-    if (this.#id !== null) return this.#transport.send(cancel(this.#id));
+  async cancel(): Promise<Result | null> {
+    if (this.#id !== null) return this.#transport.send(this.cancelling(this.#id));
     this.close();
     return null;
   }
 
-  /** Close the connection, which ends the search on the server if it still runs. */
+  /** Close the connection, which ends the work on the server if it still runs. */
   close(): void {
     this.#attempts.end();
   }
 
-  async *#read(response: Response): AsyncGenerator<SearchEvent> {
-    const reader = new EventReader();
+  protected abstract cancelling(id: string): Call<Result>;
+
+  async *#read(response: Response, reading: Reading<Event>): AsyncGenerator<Event> {
+    const reader = new EventReader(reading);
     try {
       for await (const chunk of chunks(response, this.#attempts)) {
         for (const event of reader.feed(chunk)) {
-          this.#id = event.id;
+          this.#id ??= event.id;
           yield event;
         }
         if (reader.completed) return;
@@ -73,5 +80,27 @@ export class SearchStream implements AsyncIterable<SearchEvent> {
     } finally {
       this.close();
     }
+  }
+}
+
+/** The events of one search. */
+export class SearchStream extends EventStream<SearchEvent, SearchResult> {
+  constructor(transport: Transport, response: Response, attempts: Attempts) {
+    super(transport, response, attempts, searchEvent);
+  }
+
+  protected cancelling(id: string): Call<SearchResult> {
+    return cancel(id);
+  }
+}
+
+/** The events of a batch: each prompt's `answered` comes as soon as it is settled, `completed` at the end. */
+export class BatchStream extends EventStream<BatchEvent, BatchResult> {
+  constructor(transport: Transport, response: Response, attempts: Attempts) {
+    super(transport, response, attempts, batchEvent);
+  }
+
+  protected cancelling(id: string): Call<BatchResult> {
+    return cancelBatch(id);
   }
 }

@@ -13,6 +13,10 @@ export type SearchRequest = Omit<StreamRequest, "stream_options">;
 export type StreamBranchRequest = Omit<Public["BranchRequest"], "stream" | "node">;
 export type BranchRequest = Omit<StreamBranchRequest, "stream_options">;
 
+/** `POST /v1/search/batch`: prompts that share a budget, and how to search them. */
+export type StreamPromptsRequest = Omit<Public["BatchRequest"], "stream">;
+export type PromptsRequest = Omit<StreamPromptsRequest, "stream_options">;
+
 export type Answer = Public["Answer"];
 export type SearchResult = Public["SearchReply"];
 export type ValueRequest = Public["ValueRequest"];
@@ -30,6 +34,15 @@ export type SearchEvent =
   | ({ readonly kind: "started" } & Public["Started"])
   | ({ readonly kind: "progress" } & Public["Progressed"])
   | { readonly kind: "completed"; readonly id: string; readonly result: SearchResult };
+
+export type BatchResult = Public["BatchReply"];
+
+/** One event of a streamed batch. `progress` and `answered` are about one prompt, the others about the batch. */
+export type BatchEvent =
+  | ({ readonly kind: "started" } & Public["BatchStarted"])
+  | ({ readonly kind: "progress" } & Public["BatchProgressed"])
+  | { readonly kind: "answered"; readonly id: string; readonly index: number; readonly result: Public["BatchAnswer"] }
+  | ({ readonly kind: "completed" } & Public["BatchCompleted"]);
 
 /** `before`: the last page's `next_before`. `limit`: rows of a page. The rest are filters. */
 export type TreeFilters = Omit<NonNullable<operations["trees_v1_trees_get"]["parameters"]["query"]>, "after">;

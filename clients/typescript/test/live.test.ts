@@ -57,6 +57,35 @@ test("a search, its tree and its feedback", live, async () => {
   await assert.rejects(client.trees.get(found.tree.id), NotFound);
 });
 
+test("prompts share a budget, whole and streamed", live, async () => {
+  const client = ramify();
+  const asked = { prompts: [{ prompt }, { prompt }], budget: { tokens: 200 }, seed: 1 };
+  const found = await client.searchBatch(asked);
+  assert.deepEqual(found.results.map((one) => one.index), [0, 1]);
+  assert.ok(found.usage.completion_tokens <= 200);
+  const answered: number[] = [];
+  const kinds = new Set<string>();
+  for await (const event of await client.streamBatch(asked)) {
+    kinds.add(event.kind);
+    if (event.kind === "answered") answered.push(event.index);
+  }
+  assert.deepEqual(answered.sort(), [0, 1]);
+  assert.ok(kinds.has("started") && kinds.has("completed"));
+  await assert.rejects(client.cancelBatch(found.id), NotFound);
+});
+
+test("a batch is cancelled as one", live, async () => {
+  const prompts = [{ prompt }, { prompt }];
+  const budget = { tokens: 200_000, least_gain: 0 };
+  const events = await ramify().streamBatch({ prompts, budget, search: { algorithm: "best_of_n" } });
+  const statuses: string[] = [];
+  for await (const event of events) {
+    if (event.kind === "started") await events.cancel();
+    if (event.kind === "answered") statuses.push(event.result.status);
+  }
+  assert.deepEqual(statuses, ["cancelled", "cancelled"]);
+});
+
 test("a stream gives started, progress with what has grown, and completed", live, async () => {
   const asked = { prompt, search: { budget: { simulations: 64 } }, stream_options: { nodes: true } };
   const seen = await collect(await ramify().stream(asked));

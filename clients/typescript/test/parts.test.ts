@@ -9,7 +9,7 @@ import { Admin, Client } from "ramify-client";
 
 import { configured, configuredAdmin } from "../dist/configuration.js";
 import { errorOf } from "../dist/errors.js";
-import { EventReader } from "../dist/events.js";
+import { EventReader, searchEvent } from "../dist/events.js";
 import { Lines } from "../dist/lines.js";
 import { waitAfter } from "../dist/retries.js";
 
@@ -79,7 +79,7 @@ test("events are the same however their bytes come", () => {
       'data: 1\n\nevent:search.progress\ndata: {"id": "srch_a",\ndata: "tokens": 3}\n\n',
   );
   for (let cut = 0; cut <= whole.length; cut++) {
-    const reader = new EventReader();
+    const reader = new EventReader(searchEvent);
     const found = [whole.subarray(0, cut), whole.subarray(cut)].flatMap((piece) => [...reader.feed(piece)]);
     assert.deepEqual(found, [
       { kind: "started", id: "srch_a", tree: {}, model: "ö" },
@@ -92,14 +92,14 @@ test("events are the same however their bytes come", () => {
 test("lines and events are bounded and are UTF-8", () => {
   const longer = { name: "InvalidAnswer", message: /longer/ };
   assert.throws(() => [...new Lines(4).feed(bytes("12345"))], longer);
-  assert.throws(() => [...new EventReader(8).feed(bytes("data:1\n".repeat(5)))], longer);
+  assert.throws(() => [...new EventReader(searchEvent, 8).feed(bytes("data:1\n".repeat(5)))], longer);
   assert.throws(() => [...new Lines().feed(new Uint8Array([0xff, 10]))], { name: "InvalidAnswer", message: /UTF-8/ });
 });
 
 test("an error event is a SearchError with the server's fields", () => {
   const error = { message: "no room", type: "server_error", param: null, code: "server_full" };
   const event = bytes(`event: error\ndata: ${JSON.stringify({ error })}\n\n`);
-  assert.throws(() => [...new EventReader().feed(event)], {
+  assert.throws(() => [...new EventReader(searchEvent).feed(event)], {
     name: "SearchError",
     message: "no room",
     type: "server_error",

@@ -25,6 +25,7 @@ The routes and their wire models:
 `wire_common`: parts that wire models share
 `wire_search`: searches and values
 `convert`: searches between wire models and the service
+`wire_batch`: prompts that share a budget
 `wire_log`: logged trees, feedback and consumers; a tree for Graphviz
 `wire_releases`: releases and activations
 `documentation`: the OpenAPI document

@@ -18,10 +18,10 @@ from ramify.api.middleware import (
     origin_refusal,
 )
 from ramify.api.openai import completions, responses, tokens
-from ramify.api.routes import admin, log, operations, pages, search
+from ramify.api.routes import admin, batch, log, operations, pages, search
 
 DESCRIPTION = "Tree search for language models: the best answer of a tree, and every tree in a durable log."
-PUBLIC = (search, completions, responses, tokens, log, operations, pages)
+PUBLIC = (search, batch, completions, responses, tokens, log, operations, pages)
 """Modules whose routes are on the public port."""
 LARGEST_ADMIN_BODY = 1 << 17
 """Bytes: a gate's figures, and room to spare."""

@@ -13,6 +13,7 @@ import ramify
 from ramify.api.names import ModelNames, aliases_of
 from ramify.engines import Serving
 from ramify.service.admission import Admission
+from ramify.service.batches import Batches
 from ramify.service.completion_spec import CompletionPreparer
 from ramify.service.completions import Completions
 from ramify.service.keys import Caller, Keyring
@@ -40,6 +41,7 @@ class Context:
     names: ModelNames
     log: TreeLog
     searches: Searches
+    batches: Batches
     releases: Releases
     completions: Completions
     readiness: Readiness
@@ -103,6 +105,7 @@ def assemble(
         names=ModelNames(engines, aliases_of(settings)),
         log=log,
         searches=searches,
+        batches=Batches(searches),
         completions=completions,
         releases=Releases(
             engines,

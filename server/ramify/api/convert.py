@@ -3,35 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel
 
+from ramify.api import wire_batch
 from ramify.api import wire_search as wire
 from ramify.engines import Serving
 from ramify.search import records
 from ramify.search.run import Progress
-from ramify.search.tree import Node, Tree
-from ramify.service.search_spec import Branch, Message, SearchSpec
+from ramify.search.tree import Node, Tree, derive_seed
+from ramify.service.search_spec import BatchSpec, Branch, Message, SearchSpec
 from ramify.service.search_state import release_of, search_id
 from ramify.service.searches import RunningSearch
 
 
 def search_spec(request: wire.SearchRequest) -> SearchSpec:
+    return _spec(request, request.task, request, request.model)
+
+
+def _spec(
+    question: wire.Question, task: wire.Task | None, options: wire.SearchOptions, model: str | None
+) -> SearchSpec:
     return SearchSpec(
-        prompt=request.prompt,
-        messages=tuple(Message(m.role, m.content) for m in request.messages or ()),
-        template=request.chat_template_kwargs or {},
-        model=request.model,
-        task=request.task.name if request.task else None,
-        problem=request.task.problem if request.task else None,
-        search=given(request.search),
-        sampling=sampling(request.sampling),
-        defaults=request.defaults,
-        seed=request.seed,
-        train=request.train,
-        deadline=request.deadline,
+        prompt=question.prompt,
+        messages=tuple(Message(m.role, m.content) for m in question.messages or ()),
+        template=question.chat_template_kwargs or {},
+        model=model,
+        task=task.name if task else None,
+        problem=task.problem if task else None,
+        search=given(options.search),
+        sampling=sampling(options.sampling),
+        defaults=options.defaults,
+        seed=options.seed,
+        train=options.train,
+        deadline=options.deadline,
     )
+
+
+def batch_spec(request: wire_batch.BatchRequest) -> BatchSpec:
+    """Each prompt's search gets a seed of its own, if the batch has one."""
+    searches = [_spec(one, one.task or request.task, request, request.model) for one in request.prompts]
+    if request.seed is not None:
+        seeds = [derive_seed(request.seed, "batch", i) >> 10 for i in range(len(searches))]
+        searches = [replace(one, seed=seed) for one, seed in zip(searches, seeds, strict=True)]
+    budget = request.budget
+    return BatchSpec(tuple(searches), budget.tokens, budget.seconds, budget.least_gain, request.parallel)
 
 
 def branch_spec(request: wire.BranchRequest, tree: Tree) -> SearchSpec:
@@ -205,3 +223,48 @@ def replayed_event(reply: wire.SearchReply) -> wire.Started:
     return wire.Started(
         id=reply.id, created=reply.created, model=reply.model, release=reply.release, tree=reply.tree
     )
+
+
+# -- batches -----------------------------------------------------------------------------------------------------
+
+
+def batch_started(number: str, trees: Sequence[Tree], serving: Serving) -> wire_batch.BatchStarted:
+    return wire_batch.BatchStarted(
+        id=number,
+        created=int(trees[0].created_at),
+        model=trees[0].model,
+        release=serving.release,
+        searches=[started_event(tree, serving) for tree in trees],
+    )
+
+
+def batch_answer(index: int, tree: Tree, serving: Serving, n: int) -> wire_batch.BatchAnswer:
+    return wire_batch.BatchAnswer(index=index, **dict(search_reply(tree, serving, n)))
+
+
+def batch_completed(number: str, trees: Sequence[Tree]) -> wire_batch.BatchCompleted:
+    """An ended batch, its answers left out."""
+    usages = [usage_of(tree) for tree in trees]
+    counted = (
+        "prompt_tokens",
+        "completion_tokens",
+        "total_tokens",
+        "scored_sequences",
+        "simulations",
+        "nodes",
+    )
+    return wire_batch.BatchCompleted(
+        id=number,
+        created=int(trees[0].created_at),
+        model=trees[0].model,
+        usage=wire_batch.BatchUsage(
+            **{name: sum(getattr(usage, name) for usage in usages) for name in counted},
+            seconds=max(usage.seconds for usage in usages),
+            spread=[usage.completion_tokens for usage in usages],
+        ),
+    )
+
+
+def batch_reply(number: str, trees: Sequence[Tree], serving: Serving, n: int) -> wire_batch.BatchReply:
+    results = [batch_answer(i, tree, serving, n) for i, tree in enumerate(trees)]
+    return wire_batch.BatchReply(**dict(batch_completed(number, trees)), results=results)

@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from ramify.api.scopes import ScopedRoute
+from ramify.api.wire_batch import BatchCompleted, BatchProgressed, BatchStarted
 from ramify.api.wire_common import ErrorBody
 from ramify.api.wire_log import LogRecord
 from ramify.api.wire_search import Progressed, Started
@@ -51,6 +52,16 @@ SEARCH_EXAMPLES = _examples(
         },
     ),
     stream=("Events while it searches", {"prompt": PROMPT, "stream": True}),
+)
+BATCH_EXAMPLES = _examples(
+    shortest=(
+        "Prompts that share a budget",
+        {"prompts": [{"prompt": PROMPT}, {"prompt": "2 4 6 9 to 31"}], "budget": {"tokens": 1200}},
+    ),
+    stream=(
+        "Each answer as it is settled",
+        {"prompts": [{"prompt": PROMPT}], "budget": {"tokens": 600, "seconds": 5}, "stream": True},
+    ),
 )
 COMPLETION_EXAMPLES = _examples(
     plain=("The policy alone", {"model": "countdown-tiny", "prompt": f"{PROMPT}\n", "max_tokens": 40}),
@@ -95,6 +106,8 @@ ERRORS = {
 ALWAYS = (500,)
 BY_PATH: dict[tuple[str, str], tuple[int, ...]] = {
     ("/v1/search", "post"): (400, 404, 409, 413, 422, 429, 503, 504),
+    ("/v1/search/batch", "post"): (400, 404, 409, 413, 422, 429, 503, 504),
+    ("/v1/search/batch/{batch_id}/cancel", "post"): (400, 404, 503, 504),
     ("/v1/search/{search_id}", "get"): (400, 404, 503),
     ("/v1/search/{search_id}/cancel", "post"): (400, 404, 503),
     ("/v1/completions", "post"): (400, 404, 409, 413, 422, 429, 503, 504),
@@ -134,6 +147,7 @@ COMPONENTS = {
 types carry these names, so they do not change when a module moves."""
 UNROUTED: dict[str, tuple[type[BaseModel], ...]] = {
     "/v1/search": (Started, Progressed),
+    "/v1/search/batch": (BatchStarted, BatchProgressed, BatchCompleted),
     "/v1/trees": (LogRecord,),
 }
 """Models that are no route's whole answer, by path: the events of a stream, the lines of the log."""

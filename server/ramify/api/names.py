@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 
 from ramify.api import convert, errors, wire_search
 from ramify.api.openai import requests as wire
+from ramify.api.wire_batch import BatchRequest
 from ramify.api.wire_common import Reply
 from ramify.engines import Serving
 from ramify.rewards import registry
@@ -40,6 +41,7 @@ SearchHeader = Annotated[
     ),
 ]
 Body = TypeVar("Body", wire.CompletionRequest, wire.ChatRequest)
+Native = TypeVar("Native", wire_search.SearchRequest, BatchRequest)
 
 
 class Model(Reply):
@@ -90,11 +92,9 @@ class ModelNames:
         model, search = self._resolved(body.model, header, body.search)
         return body.model_copy(update={"model": model, "search": search})
 
-    def resolve_native(
-        self, body: wire_search.SearchRequest, header: str | None
-    ) -> wire_search.SearchRequest:
-        """Do the same for POST /v1/search, whose `task`, `defaults` and `train` stand beside `search` and win over a
-        name's."""
+    def resolve_native(self, body: Native, header: str | None) -> Native:
+        """Do the same for POST /v1/search and its batch: `task`, `defaults` and `train` stand beside `search` there,
+        and win over a name's."""
         model, search = self._resolved(body.model, header, body.search)
         if search is None or search is body.search:
             return body.model_copy(update={"model": model})

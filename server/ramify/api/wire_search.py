@@ -156,10 +156,9 @@ class BranchRequest(SearchOptions):
     node: Annotated[int, Field(ge=0, le=10_000_000)] = Field(description="The node to search on from.")
 
 
-class SearchRequest(SearchOptions):
-    """Only `prompt` or `messages` is needed."""
+class Question(Request):
+    """A prompt, as `prompt` or `messages`, and the task that judges its answers."""
 
-    model: ModelName | None = None
     prompt: Annotated[str, Field(min_length=1, max_length=10_000_000)] | None = Field(
         default=None, description="Text to continue."
     )
@@ -174,12 +173,18 @@ class SearchRequest(SearchOptions):
     task: Task | None = None
 
     @model_validator(mode="after")
-    def one_prompt(self) -> SearchRequest:
+    def one_prompt(self) -> Question:
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("give either prompt or messages")
         if self.chat_template_kwargs is not None and self.messages is None:
             raise ValueError("chat_template_kwargs requires messages")
         return self
+
+
+class SearchRequest(Question, SearchOptions):
+    """Only `prompt` or `messages` is needed."""
+
+    model: ModelName | None = None
 
 
 class Answer(Reply):

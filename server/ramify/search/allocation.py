@@ -27,7 +27,7 @@ LEAST_GAIN = 0.002
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is known of one search that may be given more."""
+    """A search that may be given more, as far as it is known."""
 
     confidence: float
     """Probability that its best answer so far is right, in [0, 1]; 0 without an answer."""

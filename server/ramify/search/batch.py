@@ -17,11 +17,17 @@ from collections.abc import Sequence
 from ramify.search.allocation import LEAST_GAIN, Standing
 from ramify.search.budget import Purse
 from ramify.search.params import ParamError
-from ramify.search.records import StopReason
+from ramify.search.records import SearchParams, StopReason
 from ramify.search.run import Search
 
-PARALLEL = 32
+PARALLEL = 64
 """Simulations of one batch that are in flight at once, if nobody says."""
+
+
+def check_turns(params: SearchParams) -> None:
+    """Raise `ParamError` for a search that can be none of a batch."""
+    if params.schedule == "waves":
+        raise ParamError("schedule", "must be 'continuous' in a batch, whose searches take turns")
 
 
 class Batch:
@@ -47,9 +53,8 @@ class Batch:
     # -- the searches' side (`run.Turns`) ------------------------------------------------------------------------
 
     def join(self, search: Search) -> None:
-        """Take a new search in; it must then be run. Raises `ParamError` for one that goes in waves."""
-        if search.tree.params.schedule == "waves":
-            raise ParamError("schedule", "must be 'continuous' in a batch, whose searches take turns")
+        """Take a new search in; it must then be run. Raises `ParamError` as `check_turns` does."""
+        check_turns(search.tree.params)
         self._absent.add(search)
 
     def turn(self, search: Search) -> StopReason | None:

@@ -154,6 +154,8 @@ class Tree:
     """The tree that this one was branched from."""
     origin: Origin | None = field(default=None, metadata=OMITTED)
     """The place in it; `None` exactly if `parent_tree` is."""
+    batch: str | None = field(default=None, metadata=OMITTED)
+    """The batch whose budget it shared, if it did."""
 
     @property
     def root(self) -> Node:

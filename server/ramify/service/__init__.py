@@ -16,6 +16,7 @@
 | `grading` | the verifier's verdict on the answer of an ended search |
 | `spool` | finished searches on their way into the log; whether it takes them |
 | `searches` | searches from admission to the log: start, stop, drain |
+| `batches` | searches that share a budget: admitted as one |
 | `completion_spec` | a completion as it was asked for, made into a request to the engine |
 | `completions` | completions without a search |
 | `judging` | the value model's judgement of partial answers |

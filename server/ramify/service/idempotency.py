@@ -31,8 +31,8 @@ class IdempotencyKey:
     key: str
     body_hash: str
     """Hash of the request's body; another body under the same key is refused."""
-    render: Callable[[Tree], bytes]
-    """Writes the answer's bytes, as they will be replayed."""
+    render: Callable[[Tree], bytes] | None = None
+    """Writes a search's answer, as it will be replayed; `None` for a batch, which keeps the ids of its trees."""
 
     async def abandon(self, log: TreeLog, key_id: str, search_id: str) -> None:
         """Free the key again. If the log fails or is late, the key's claim runs out by itself."""
@@ -76,6 +76,8 @@ async def claim(
 
 def kept(idempotency: IdempotencyKey | None, tree: Tree, key_id: str) -> KeptAnswer | None:
     """The answer to keep with the tree; `None` if there is no key, or no answer of a search that ran to its end."""
-    if idempotency is None or tree.answer is None or tree.status not in ("complete", "deadline"):
+    if idempotency is None or idempotency.render is None:
+        return None
+    if tree.answer is None or tree.status not in ("complete", "deadline"):
         return None
     return KeptAnswer(key_id, idempotency.key, search_state.search_id(tree.id), idempotency.render(tree))

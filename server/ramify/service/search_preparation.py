@@ -145,6 +145,8 @@ class SearchPreparer:
 
     def _defaults(self, spec: SearchSpec, budget: BudgetLimits) -> SearchDefaults | None:
         """Return the search defaults that hold for a request; `None`: the algorithm's own do."""
+        if spec.share is not None:
+            budget = replace(budget, tokens=spec.share)
         defaults = for_budget(self.engines.serving.search, budget) if spec.defaults else None
         named = spec.search.get("algorithm")
         return defaults if defaults and named in (None, defaults.algorithm) else None

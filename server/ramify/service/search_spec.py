@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ramify.search.allocation import LEAST_GAIN
+from ramify.search.batch import PARALLEL
 from ramify.search.tree import Tree
 
 
@@ -54,6 +56,8 @@ class SearchSpec:
     """Fields of `Sampling` that were given."""
     defaults: bool = True
     """Search with the search defaults of the release where nothing was given; false: with the algorithm's own."""
+    share: int | None = None
+    """Tokens for which those defaults are chosen, if they are not those of the budget: an even share of a batch's."""
     greedy_by_habit: bool = False
     """True if the client sends a temperature of 0 without meaning it: a search that finds nothing new at 0 then takes
     the default."""
@@ -61,3 +65,19 @@ class SearchSpec:
     train: bool = True
     deadline: float | None = None
     """Seconds from the request's arrival, waiting included; `None`: the server's default."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSpec:
+    """Everything that a caller may say about searches that share a budget."""
+
+    searches: tuple[SearchSpec, ...]
+    """In the request's order; all with the same `deadline`."""
+    tokens: int | None = None
+    """Generated tokens of all of them together."""
+    seconds: float | None = None
+    """Seconds from their common start."""
+    least_gain: float = LEAST_GAIN
+    """See `ramify.search.allocation`; in [0, 1]."""
+    parallel: int = PARALLEL
+    """Simulations in flight, of all of them together."""

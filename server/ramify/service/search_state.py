@@ -15,6 +15,7 @@ from ramify.service.errors import SearchFailed, ServiceError, from_engine
 
 SEARCH = "srch_"
 TREE = "tree_"
+BATCH = "batch_"
 _HEX = re.compile(r"[0-9a-f]{32}")
 
 

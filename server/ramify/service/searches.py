@@ -12,10 +12,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ramify.engines.errors import EngineBusy
 from ramify.search.records import Status, StopReason
-from ramify.search.run import Progress, Search
+from ramify.search.run import Progress, Search, Turns
 from ramify.search.tree import Tree
 from ramify.service.admission import Admission, Ticket
 from ramify.service.errors import DRAINED, ENGINE_DIED, KeyTaken, SearchFailed, ServiceError
@@ -45,7 +46,8 @@ class RunningSearch:
     key_id: str
     tree: Tree
     search: Search
-    ticket: Ticket
+    ticket: Ticket | None
+    """Its reservation; `None` if its batch holds one for all."""
     idempotency: IdempotencyKey | None
     started: float
     """On the service's clock."""
@@ -102,7 +104,7 @@ class Searches:
     """Running searches by the id of their tree."""
     stop_others: list[Callable[[], None]] = field(default_factory=list)
     """Called when nothing may run on: each ends other work that was admitted, such as plain completions."""
-    _lives: set[asyncio.Task[Tree]] = field(default_factory=set)
+    _lives: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property
     def draining(self) -> bool:
@@ -117,13 +119,7 @@ class Searches:
         Raises `ServiceError`.
         """
         arrived = self.clock()
-        # Refuse what cannot be taken now before any work for it.
-        if self.draining:
-            raise ServiceError("server_full", DRAINED, retry_after=30)
-        if self.engines.dead.is_set():
-            raise ServiceError("engine_unavailable", ENGINE_DIED, retry_after=30)
-        if idempotency is None:  # an answer that was kept needs no room
-            self.admission.check(caller.key_id)
+        self.check(caller, idempotency)
         prepared = self.preparer.prepare(spec if caller.train else replace(spec, train=False))
         if idempotency is None:
             return await self._admit(prepared, caller, None, arrived)
@@ -138,43 +134,62 @@ class Searches:
             await asyncio.shield(idempotency.abandon(self.log, caller.key_id, search))
             raise
 
+    def check(self, caller: Caller, idempotency: IdempotencyKey | None) -> None:
+        """Raise the `ServiceError` of a request that cannot be taken now, before any work for it."""
+        if self.draining:
+            raise ServiceError("server_full", DRAINED, retry_after=30)
+        if self.engines.dead.is_set():
+            raise ServiceError("engine_unavailable", ENGINE_DIED, retry_after=30)
+        if idempotency is None:  # an answer that was kept needs no room
+            self.admission.check(caller.key_id)
+
     async def _admit(
         self, prepared: PreparedSearch, caller: Caller, idempotency: IdempotencyKey | None, arrived: float
     ) -> RunningSearch:
-        await self.spool.check()
-        patience = prepared.deadline - (self.clock() - arrived)
-        ticket = await self.admission.enter(caller.key_id, prepared.tokens, patience)
+        ticket = await self.enter(caller, prepared.tokens, prepared.deadline - (self.clock() - arrived))
         # No await from here on until the search's own task holds the ticket.
         try:
-            return self._begin(prepared, caller, idempotency, ticket, self.clock() - arrived)
+            running = self.opened(prepared, caller, None, ticket, idempotency)
+            self.begin(running, prepared.deadline, self.clock() - arrived)
         except BaseException:
             self.admission.leave(ticket)
             raise
+        return running
 
-    def _begin(
+    async def enter(self, caller: Caller, tokens: int, patience: float) -> Ticket:
+        """Reserve `tokens` once the log takes trees, waiting `patience` seconds at most. Raises `ServiceError`."""
+        await self.spool.check()
+        return await self.admission.enter(caller.key_id, tokens, patience)
+
+    def opened(
         self,
         prepared: PreparedSearch,
         caller: Caller,
-        idempotency: IdempotencyKey | None,
-        ticket: Ticket,
-        waited: float,
+        turns: Turns | None,
+        ticket: Ticket | None,
+        idempotency: IdempotencyKey | None = None,
     ) -> RunningSearch:
-        tree = prepared.tree
+        """Make a search that is ready to begin, with the batch that it takes turns in, or a ticket of its own."""
+        tree, engines = prepared.tree, self.engines
         task = CountedTask(prepared.task, self.metrics.grading_failed)
-        search = Search(tree, self.engines.policy, self.engines.scorer, task, clock=self.clock)
-        running = RunningSearch(
+        search = Search(tree, engines.policy, engines.scorer, task, clock=self.clock, turns=turns)
+        return RunningSearch(
             search_id(tree.id), caller.key_id, tree, search, ticket, idempotency, self.clock()
         )
-        self.metrics.started(waited)
-        running.life = asyncio.create_task(
-            self._live(running, max(0.0, prepared.deadline - waited)), name=running.id
-        )
-        self._lives.add(running.life)
-        running.life.add_done_callback(self._forget)
-        self.running[tree.id] = running
-        return running
 
-    def _forget(self, life: asyncio.Task[Tree]) -> None:
+    def begin(self, running: RunningSearch, deadline: float, waited: float) -> None:
+        """Run a search in a task of its own. deadline, waited: seconds from the request's arrival, and those gone."""
+        self.metrics.started(waited)
+        running.life = asyncio.create_task(self._live(running, max(0.0, deadline - waited)), name=running.id)
+        self.watch(running.life)
+        self.running[running.tree.id] = running
+
+    def watch(self, life: asyncio.Task[Any]) -> None:
+        """Have a drain wait for a task that ends when a search does."""
+        self._lives.add(life)
+        life.add_done_callback(self._forget)
+
+    def _forget(self, life: asyncio.Task[Any]) -> None:
         self._lives.discard(life)
         if not life.cancelled():
             life.exception()  # seen, even if its caller is gone
@@ -227,7 +242,7 @@ class Searches:
         steps: tuple[Callable[[], object], ...] = (
             alarm.cancel,
             lambda: self.running.pop(tree.id),
-            lambda: self.admission.leave(running.ticket),
+            lambda: self._give_back(running.ticket),
             lambda: self._count(running, tree.usage.completion_tokens),
             lambda: self.metrics.ended(tree, seconds),
         )
@@ -236,6 +251,10 @@ class Searches:
                 step()
             except Exception:
                 logger.exception("a step after the end of search %s failed", running.id)
+
+    def _give_back(self, ticket: Ticket | None) -> None:
+        if ticket is not None:
+            self.admission.leave(ticket)
 
     def sample(self) -> None:
         """Count what running searches have generated by now, for the metrics."""

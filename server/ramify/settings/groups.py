@@ -147,7 +147,8 @@ class RequestCaps(SettingsGroup):
     budget_tokens: int = Field(
         default=200_000,
         ge=1,
-        description="Largest `search.budget.tokens`; a search that names none gets no more than this.",
+        description="Largest `search.budget.tokens`, and `budget.tokens` of a batch; a search that names none, and a "
+        "batch that names none, gets no more than this.",
     )
     budget_nodes: int = Field(
         default=20_000, ge=1, description="Largest `search.budget.nodes`, and every search's cap."
@@ -166,6 +167,9 @@ class RequestCaps(SettingsGroup):
         "logged; after a stop or the deadline it has 0.25 s.",
     )
     continuations: int = Field(default=256, ge=1, description="Texts judged by one POST /v1/value.")
+    batch_prompts: int = Field(
+        default=64, ge=1, le=1024, description="Prompts that share the budget of one POST /v1/search/batch."
+    )
     page: int = Field(default=1000, ge=1, le=10_000, description="Trees in one page of GET /v1/trees.")
 
 

@@ -103,7 +103,7 @@ def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
         found = ((name, value) for name, value in vars(kind).items() if not name.startswith("_"))
         return {name: list(inspect.signature(value).parameters) for name, value in found}
 
-    for one in ("Client", "Trees", "Consumers", "Admin", "SearchStream"):
+    for one in ("Client", "Trees", "Consumers", "Admin", "SearchStream", "BatchStream"):
         assert methods(getattr(client, one)) == methods(getattr(aio, f"Async{one}"))
 
 
@@ -123,6 +123,39 @@ async def test_the_synchronous_client_searches_streams_and_reads_the_log(tmp_pat
 
     async with a_world(tmp_path) as world, over_network(world) as http:
         await asyncio.to_thread(use, str(http.base_url))
+
+
+async def test_prompts_share_a_budget_whole_and_streamed(tmp_path: Path) -> None:
+    async with served(tmp_path) as (client, _):
+        found = await client.search_batch([PROMPT, {"prompt": PROMPT}], {"tokens": 200}, seed=1)
+        assert len(found.results) == 2
+        assert found.usage.completion_tokens == sum(found.usage.spread) <= 200
+        async with client.stream_batch([PROMPT, PROMPT], {"tokens": 200}) as events:
+            told = [event async for event in events]
+            assert events.id == told[0].id
+        assert (told[0].kind, told[-1].kind, told[-1].index) == ("started", "completed", None)
+        answered = {event.index: event.result for event in told if event.kind == "answered"}
+        assert sorted(answered) == [0, 1]
+        assert all(result is not None and result.answer for result in answered.values())
+        with pytest.raises(NotFound):
+            await client.cancel_batch(found.id)
+
+
+async def test_a_streamed_batch_is_cancelled_as_one(tmp_path: Path) -> None:
+    endless = {"tokens": 200_000, "least_gain": 0.0}
+    statuses = []
+    async with (
+        a_world(tmp_path) as world,
+        over_network(world) as http,
+        AsyncClient(str(http.base_url)) as client,
+        client.stream_batch([PROMPT, PROMPT], endless, search={"algorithm": "best_of_n"}) as events,
+    ):
+        async for event in events:
+            if event.kind == "started":
+                await events.cancel()
+            if event.kind == "answered" and event.result is not None:
+                statuses.append(event.result.status)
+    assert statuses == ["cancelled", "cancelled"]
 
 
 async def test_leaving_a_stream_ends_the_search_on_the_server(tmp_path: Path) -> None:

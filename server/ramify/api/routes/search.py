@@ -132,11 +132,12 @@ async def value(body: wire.ValueRequest, request: Request, context: ContextDep) 
 
 
 def idempotency(
-    key: str | None, about: str, body: BaseModel, render: Callable[[Tree], bytes]
+    key: str | None, about: str, body: BaseModel, render: Callable[[Tree], bytes] | None = None
 ) -> IdempotencyKey | None:
     """Bind a key to what is asked for, however its JSON was written.
 
-    about: what is asked for beside the body, such as the route. render: writes the answer that is kept under the key.
+    about: what is asked for beside the body, such as the route. render: writes the answer that is kept under the key;
+    `None` if the answer is read from the log again.
     """
     if key is None:
         return None
@@ -175,7 +176,7 @@ async def _events(
     try:
         yield streaming.event("search.started", convert.started_event(search.tree, context.serving))
         nodes = body.stream_options is not None and body.stream_options.nodes
-        async for chunk in _progress(search, context, TreeDelta(search.tree) if nodes else None):
+        async for chunk in _progress(search, context, Growth(search, nodes)):
             yield chunk
         tree = await search.answered()
         yield streaming.event("search.completed", await asyncio.to_thread(rendered, tree, body, context))
@@ -183,20 +184,35 @@ async def _events(
         search.stop("cancelled", "disconnect")  # without effect on one that has ended
 
 
-async def _progress(
-    running: RunningSearch, context: Context, growing: TreeDelta | None
-) -> AsyncIterator[bytes]:
+class Growth:
+    """A running search as one listener is told of it. nodes: tell of its nodes too."""
+
+    def __init__(self, running: RunningSearch, nodes: bool) -> None:
+        self._running = running
+        self._nodes = TreeDelta(running.tree) if nodes else None
+        self._told = -1
+        """Tokens that it had generated when it was told of last."""
+
+    def news(self) -> wire.Progressed | None:
+        """Return how far it is; `None` if nothing has changed since it was told of."""
+        progress = self._running.progress()
+        nodes = self._nodes.news() if self._nodes else None
+        if progress.tokens == self._told and not nodes:
+            return None
+        self._told = progress.tokens
+        return convert.progress_event(self._running.id, progress, nodes)
+
+
+async def _progress(running: RunningSearch, context: Context, growth: Growth) -> AsyncIterator[bytes]:
     """Yield progress no oftener than the setting says, and pings while there is none."""
     settings, loop = context.settings.stream, asyncio.get_running_loop()
     assert running.life is not None
-    shown, sent = -1, loop.time()
+    sent = loop.time()
     while not running.life.done():
         await asyncio.wait((running.life,), timeout=min(settings.progress_seconds, settings.ping_seconds))
-        progress = running.progress()
-        news = growing.news() if growing else None
-        if progress.tokens != shown or news:
-            shown, sent = progress.tokens, loop.time()
-            yield streaming.event("search.progress", convert.progress_event(running.id, progress, news))
+        if (news := growth.news()) is not None:
+            sent = loop.time()
+            yield streaming.event("search.progress", news)
         elif loop.time() - sent >= settings.ping_seconds:
             sent = loop.time()
             yield streaming.PING
