@@ -129,6 +129,11 @@ def without_cuts(params: SearchParams, sampling: Sampling) -> SearchParams:
     return replace(params, max_depth=int(min(deepest, math.ceil(sampling.max_tokens / size))))
 
 
+def draws_vary(params: SearchParams, sampling: Sampling) -> bool:
+    """Tell whether drawing again at a node can bring anything new: greedy draws and enumerated tokens stay the same."""
+    return params.action.kind != "token" and sampling.temperature > 0 and sampling.top_k != 1
+
+
 def repeats(params: SearchParams) -> bool:
     """Tell whether the search would draw the same words twice from a policy whose draws at one node are all the same.
     Enumerated tokens always differ."""

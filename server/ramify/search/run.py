@@ -28,7 +28,7 @@ from ramify.search.budget import Budget, Purse
 from ramify.search.builder import TreeBuilder
 from ramify.search.evaluator import Evaluator
 from ramify.search.grouping import LAST_CALL, Grouping
-from ramify.search.params import check_sampling, search_params, without_cuts
+from ramify.search.params import check_sampling, draws_vary, search_params, without_cuts
 from ramify.search.plans import Plan, PlanCost, PlanResult
 from ramify.search.protocols import EngineDead, Policy, Scorer, Task
 from ramify.search.records import Answer, Sampling, Status, StopReason, Usage
@@ -95,6 +95,8 @@ class Search:
         kind = ALGORITHMS[tree.params.algorithm]
         self._rng = random.Random(derive_seed(tree.seed, "select"))
         self.algorithm = kind(self.builder, self._rng)
+        self._repeats = kind.rounds and draws_vary(tree.params, tree.sampling)
+        """Another round of the algorithm can bring what this one did not."""
         self.evaluator = Evaluator(self.builder, policy, scorer, task, judges_steps=not kind.flat)
         self._in_flight: dict[asyncio.Task[PlanResult], tuple[Plan, PlanCost]] = {}
         self._ended: tuple[Status, StopReason] | None = None
@@ -244,7 +246,7 @@ class Search:
         plan = self.algorithm.resume() or (self.algorithm.select() if may_begin else None)
         if plan is not None and not self.builder.exhausted:
             return plan
-        through = may_begin and self.algorithm.rounds and not self._in_flight
+        through = may_begin and self._repeats and not self._in_flight
         if not through or not self.builder.begin_round():
             return None
         self.algorithm = type(self.algorithm)(self.builder, self._rng)

@@ -9,8 +9,8 @@ import pytest
 
 from fakes import letters
 from ramify.search.algorithms import ALGORITHMS
-from ramify.search.records import BudgetLimits
-from search_worlds import ONE_AT_A_TIME, STEP, World, check, first, listing, ran, texts
+from ramify.search.records import Action, BudgetLimits, Sampling
+from search_worlds import ONE_AT_A_TIME, STEP, World, check, first, listing, ran, texts, words
 
 MANY = letters(dict.fromkeys("abcdefghijklmnop", 1 / 16), 4)
 """65,536 answers of nine tokens, the end among them."""
@@ -61,6 +61,24 @@ def test_no_round_begins_once_all_simulations_have_begun(name: str):
     found = ran(MANY, algorithm=name, action=STEP, budget=BudgetLimits(simulations=9))
     assert found.tree.usage.simulations <= 9
     assert found.tree.stop_reason == "budget.simulations"
+
+
+@pytest.mark.parametrize("name", ROUNDS)
+@pytest.mark.parametrize(
+    "same",
+    [{"sampling": Sampling(temperature=0)}, {"sampling": Sampling(top_k=1)}, {"action": Action("token", ())}],
+    ids=["greedy", "top_k", "tokens"],
+)
+def test_no_round_begins_if_it_would_draw_the_same_again(name: str, same: dict[str, Any]):
+    params = {"action": STEP, **same, **({} if name == "particle" else {"width": 1}), "beam_width": 1}
+    if name in ("rap", "dfs"):
+        params.pop("beam_width")
+    found = ran(
+        words if "sampling" not in same else MANY, algorithm=name, budget=BudgetLimits(tokens=2000), **params
+    )
+    assert found.tree.stop_reason == "exhausted"
+    prompts = [text for text, _, _ in found.policy.requests]
+    assert len(prompts) == len(set(prompts))
 
 
 def beamed(simulations: int) -> World:
