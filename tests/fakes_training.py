@@ -201,7 +201,7 @@ class TrainedEngines(FakeEngines):
     async def exclusive(self, seconds: float) -> AsyncIterator[None]:
         yield
 
-    async def reload(self, policy: Path, value: Path | None, value_head: Path | None = None) -> None:
+    async def reload(self, policy: Path, value: Path | None, value_head: Path | None) -> None:
         self.loads.append(policy.parent.name)
         self.hold(policy)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,15 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from fakes_training import PROMPT, Site, a_site, small, write_problems
+from fakes_training import PROMPT, Site, a_site, small, write_problems, write_release
 from ramify.weights import load_release
 from ramify.weights.tensors import tensors_of
 from ramify_client import AsyncAdmin, AsyncClient
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.gate.decision import Comparison, GateDecision
+from ramify_trainer.gate.value_scores import end_values
 from ramify_trainer.learning.labels import OutcomeWeights
 from ramify_trainer.learning.learner import Learner
+from ramify_trainer.learning.networks import load_judge
 from ramify_trainer.loop.round_trees import label_trees, read_trees
 from ramify_trainer.loop.rounds import Loop
 
@@ -74,6 +79,30 @@ async def test_a_chat_model_with_tied_embeddings_is_searched_gated_published_and
         tensors = [tensors_of(tmp_path / "weights" / id_ / "policy") for id_ in ("v000001", "v000002")]
         assert tensors[0].keys() == tensors[1].keys()
         assert "lm_head.weight" not in tensors[1]
+
+
+async def test_a_value_head_on_the_trunk_is_trained_gated_published_served_and_trained_on(
+    tmp_path: Path,
+) -> None:
+    write_release(tmp_path / "base", value="trunk")
+    gate = {**GATE, "data": write_problems(tmp_path / "gate.jsonl"), "max_tokens": 60}
+    async with a_site(tmp_path) as site, a_loop(tmp_path, site, gate=gate) as loop:
+        first, second = await loop.round(), await loop.round()
+        assert [(r.result, r.release) for r in (first, second)] == [
+            ("promoted", "v000002"),
+            ("promoted", "v000003"),
+        ]
+        assert site.engines.loads == ["v000002", "v000003"]
+        assert (await loop.client.version()).release == "v000003"
+        releases = [load_release(tmp_path / "weights" / id_) for id_ in ("v000001", "v000002", "v000003")]
+        heads = [load_file(release.value_head) for release in releases]
+        assert all(not torch.equal(a["weight"], b["weight"]) for a, b in itertools.pairwise(heads))
+        assert {r.manifest.value for r in releases} == {"trunk"}
+        assert 0 < second.gate["value_brier"] < 1
+        probes = releases[2].manifest.canary
+        judge = load_judge(releases[2].policy_path, releases[2].path / "value")
+        values = end_values(judge, [[*probe.prompt, *probe.continuation] for probe in probes])
+        assert [probe.value for probe in probes] == pytest.approx(values, abs=1e-5)
 
 
 async def test_a_candidate_that_the_server_would_refuse_is_not_gated(

@@ -117,17 +117,18 @@ def test_one_pass_an_answer_gives_the_value_at_every_step_and_at_the_end() -> No
 
 
 def test_a_value_head_is_asked_before_what_only_closes_a_step_or_an_answer(tmp_path: Path) -> None:
+    flat = (0.01, 0.0)  # a random head's logits are large
     folder = with_value_head(shipped() / "policy", tmp_path)
     judge = load_judge(folder / "policy", folder / "value")
     tokenizer = AutoTokenizer.from_pretrained(folder / "policy")
     prompt = tuple(tokenizer.encode("3 5 7 8 to 24\n"))
     tokens = (*tokenizer.encode("8 * 3 = 24\n7 - 5 = 2", add_special_tokens=False), tokenizer.eos_token_id)
     pool = {"p": [SampledAnswer(prompt, tokens, True, 1.0)]}
-    found = predict_values(folder, (2.0, 0.5), pool, Action(), lambda: None)
+    found = predict_values(folder, flat, pool, Action(), lambda: None)
     newline = tokens.index(tokenizer.encode("\n", add_special_tokens=False)[-1])
     open_ended = [[*prompt, *tokens[:newline]], [*prompt, *tokens[:-1]]]
     assert found.finished.tolist() == [False, True]
-    assert found.value.tolist() == pytest.approx(end_values(judge, open_ended, (2.0, 0.5)), abs=1e-6)
+    assert found.value.tolist() == pytest.approx(end_values(judge, open_ended, flat), abs=1e-6)
     assert found.value[0] != pytest.approx(found.value[1], abs=1e-3)
 
 

@@ -46,12 +46,12 @@ class LearningConfig(Section):
     """Train the policy."""
     train_value: bool = True
     """Train the value."""
-    value_gradient: Literal["trunk", "head"] = "trunk"
-    """If the value is a head on the policy's trunk: its loss moves trunk and head together with the policy's, as
-    AlphaZero's does (`trunk`), or the head alone, which reads a frozen copy of the trunk's states (`head`). Without
-    `train_policy` the head alone moves."""
-    value_coefficient: PositiveFloat = 0.5
-    """Weight of the value's loss beside the policy's, if both are trained in one network."""
+    value_gradient: Literal["head", "trunk"] = "head"
+    """If the value is a head on the policy's trunk: its loss moves the head alone, which reads the trunk's states as
+    they are (`head`), or the trunk too, together with the policy's loss, as AlphaZero's does (`trunk`). Without
+    `train_policy` the head alone moves in any case."""
+    value_coefficient: PositiveFloat = 0.1
+    """Weight of the value's loss beside the policy's, if the value is a head on the policy's trunk."""
 
     ratio: Literal["ppo", "cispo"] = "ppo"
     """The surrogate of the ratio objectives: PPO's clipped one, or CISPO's (arXiv 2506.13585), under which every

@@ -20,6 +20,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from ramify.weights import HEAD, value_kind
 from ramify_trainer.learning import checkpoint, metrics
 from ramify_trainer.learning.batches import Places, plan
 from ramify_trainer.learning.config import LearningConfig
@@ -41,7 +42,7 @@ from ramify_trainer.learning.packing import Piece
 from ramify_trainer.learning.packing_probe import longest_path, policy_fault, value_fault
 from ramify_trainer.learning.pieces import packed_trees, policy_lessons, value_lessons, with_reference
 from ramify_trainer.learning.trainee import LossOf, Sums, Trainee
-from ramify_trainer.learning.value_head import HEAD, write_head
+from ramify_trainer.learning.value_head import write_head
 
 __all__ = ["Learner", "torch_settings"]
 
@@ -293,7 +294,7 @@ class Learner:
 
 def _networks(policy: Path, value: Path, config: LearningConfig) -> dict[str, Network]:
     """Return the networks that a release's directories make: two models, or one with a value head on its trunk."""
-    if (value / HEAD).is_file():
+    if value_kind(value) == "trunk":
         return {"policy": load_trunk(policy, value / HEAD, config)}
     return {"policy": load_policy(policy, config), "value": load_value(value, config)}
 

@@ -22,10 +22,11 @@ from torch.func import functional_call
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.pytorch_utils import Conv1D
 
+from ramify.weights import HEAD, value_kind
 from ramify_trainer.learning.batches import Batch, Places, collate
 from ramify_trainer.learning.config import LearningConfig, LoraConfig
 from ramify_trainer.learning.packing import Piece
-from ramify_trainer.learning.value_head import HEAD, closing_of, read_head
+from ramify_trainer.learning.value_head import closing_of, read_head
 
 
 class Network(nn.Module):
@@ -170,7 +171,7 @@ def load_trunk(policy: Path, head: Path, config: LearningConfig) -> TrunkNetwork
 def load_judge(policy: Path, value: Path) -> Network:
     """Return what judges for a release or candidate of these directories, only to be read: the classifier in `value`,
     or the policy if `value` holds a head on its trunk."""
-    trunk = (value / HEAD).is_file()
+    trunk = value_kind(value) == "trunk"
     judge = _with_head(policy, value / HEAD, None) if trunk else _classifier(value, None)
     return _finish(judge, None, trained=False)
 

@@ -12,19 +12,16 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from ramify.tokens import closing_tokens, eos_ids
-from ramify.weights import HEAD
+from ramify.weights import HEAD, check_value_head
 
-__all__ = ["HEAD", "closing_of", "read_head", "write_head"]
+__all__ = ["closing_of", "read_head", "write_head"]
 
 
 def read_head(file: Path, size: int) -> nn.Linear:
-    """Return the head in a file, for hidden states of `size` numbers. Raises `ValueError` if it is another trunk's."""
-    tensors = load_file(file)
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if shapes != {"weight": (1, size), "bias": (1,)}:
-        raise ValueError(f"{file} holds {shapes}, not a weight of shape (1, {size}) and a bias of shape (1,)")
+    """Return the head in a file, for hidden states of `size` numbers. Raises `WeightsError` if it is another's."""
+    check_value_head(file, size)
     head = nn.Linear(size, 1)
-    head.load_state_dict(tensors)
+    head.load_state_dict(load_file(file))
     return head
 
 

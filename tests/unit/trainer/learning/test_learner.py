@@ -24,6 +24,7 @@ SMALL = LearningConfig(
     policy_learning_rate=1e-2,
     value_learning_rate=1e-2,
     kl_beta=0.1,
+    value_gradient="trunk",
     warmup_steps=2,
     threads=1,
     tracker="none",

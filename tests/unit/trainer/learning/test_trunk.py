@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fakes_training import TREES, with_logprobs_of, with_value_head, write_release
+from ramify.weights import HEAD, WeightsError
 from ramify_trainer.learning.batches import collate
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import LabelledTree
@@ -19,11 +20,17 @@ from ramify_trainer.learning.losses import value_loss
 from ramify_trainer.learning.networks import TrunkNetwork, load_trunk
 from ramify_trainer.learning.packing import Piece, pack
 from ramify_trainer.learning.targets import policy_targets, value_targets
-from ramify_trainer.learning.value_head import HEAD, read_head, write_head
+from ramify_trainer.learning.value_head import read_head, write_head
 from unit.trainer.learning.test_packing import loss_of
 
 CONFIG = LearningConfig(
-    steps_per_round=2, tokens_per_batch=64, kl_beta=0, warmup_steps=0, threads=1, tracker="none"
+    value_gradient="trunk",
+    steps_per_round=2,
+    tokens_per_batch=64,
+    kl_beta=0,
+    warmup_steps=0,
+    threads=1,
+    tracker="none",
 )
 CLOSING = {ord(c) for c in "\n\x00"}
 
@@ -159,7 +166,7 @@ def test_trees_that_serve_the_value_alone_leave_the_policy_s_loss_without_weight
 
 def test_a_head_of_another_trunk_or_with_numbers_that_are_not_finite_is_refused(tmp_path: Path) -> None:
     save_file({"weight": torch.ones(1, 8), "bias": torch.ones(1)}, tmp_path / HEAD)
-    with pytest.raises(ValueError, match=r"not a weight of shape \(1, 16\) and a bias of shape \(1,\)"):
+    with pytest.raises(WeightsError, match=r"F32 weight \[1, 16\] and F32 bias \[1\] are needed"):
         read_head(tmp_path / HEAD, 16)
     with pytest.raises(ValueError, match="the head's weight holds numbers that are not finite"):
         write_head(tmp_path / "value", {"weight": torch.full((1, 8), torch.inf), "bias": torch.ones(1)})
