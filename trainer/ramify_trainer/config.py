@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ramify.rewards import registry
 from ramify_trainer.errors import TrainerError
@@ -68,8 +68,19 @@ class CollectConfig(Section):
     """The `sampling` object of `POST /v1/search`."""
     concurrency: int = Field(default=32, ge=1, le=1024)
     """Searches at once."""
+    batch: int = Field(default=1, ge=1, le=1024)
+    """Problems that share their budgets, which then go where they are expected to find most: the sum of their
+    `search.budget.tokens`. 1: each problem has its own."""
     timeout: float = Field(default=600.0, gt=0)
-    """Seconds for one search, waiting for a busy server included."""
+    """Seconds for one search, or for one batch, waiting for a busy server included."""
+
+    @model_validator(mode="after")
+    def tokens_to_share(self) -> Self:
+        if self.batch > 1 and "tokens" not in self.search.get("budget", {}):
+            raise ValueError(
+                "batch shares search.budget.tokens between problems: give it, or leave batch at 1"
+            )
+        return self
 
 
 class MeasureConfig(Section):

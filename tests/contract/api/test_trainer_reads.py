@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from ramify.api.app import application
 from ramify_client import AsyncClient, ConnectionFailed
@@ -61,6 +62,27 @@ async def test_20_every_problem_of_a_round_is_searched_once_however_often_it_is_
         assert first.ended == {"complete": 6}
         await collect(client, small(tmp_path), "run", 2, 7, lambda *_: None)
         assert len(await world.logged()) == 12
+
+
+async def test_problems_that_share_a_budget_are_collected_once_too(tmp_path: Path) -> None:
+    search = {"algorithm": "best_of_n", "budget": {"tokens": 40, "simulations": 50}}
+    config = small(tmp_path, batch=4, search=search)
+    async with served(tmp_path) as (client, world):
+        told: list[tuple[int, int]] = []
+        first = await collect(client, config, "run", 1, 7, lambda *done: told.append(done))
+        again = await collect(client, config, "run", 1, 7, lambda *_: None)
+        rows = await world.logged()
+        assert (first.searches, again.searches, len(rows)) == (6, 6, 6)
+        assert told == [(4, 6), (6, 6)] or told == [(2, 6), (6, 6)]
+        assert first.tokens <= 6 * 40
+        trees = [entry.tree() for row in rows if (entry := await world.log.get(row.tree_id))]
+        assert sorted(Counter(tree.batch for tree in trees).values()) == [2, 4]
+        assert {tree.params.early_stop for tree in trees} == {"off"}
+
+
+def test_a_batch_without_tokens_to_share_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"batch shares search\.budget\.tokens"):
+        CollectConfig(batch=4, search={"budget": {"simulations": 2}})
 
 
 @pytest.mark.parametrize(("given", "asked"), [({}, "off"), ({"early_stop": "verified"}, "verified")])

@@ -1,14 +1,17 @@
 """Ask the server to search a round's training problems: each of them at most once, and none left out.
 
-Every search carries the Idempotency-Key `run:round:problem`. A collection that was stopped is run again from its
-beginning: what the server has answered already it answers again, without a second search.
+Every search carries the Idempotency-Key `run:round:problem`; so does a batch of them, with the number of its first
+problem. A collection that was stopped is run again from its beginning: what the server has answered already it answers
+again, without a second search.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ramify.rewards import datasets
 from ramify.rewards.verifier import Example
@@ -44,17 +47,18 @@ async def collect(
 ) -> CollectionResult:
     """Have every problem of the round searched. Raises `CollectionFailed`, the other searches then being stopped."""
     examples = problems_of(config, seed, round_)
-    left = iter(enumerate(examples))
+    left = iter(range(0, len(examples), config.batch))
     results: list[SearchResult] = []
 
     async def slot() -> None:
-        for i, example in left:
-            results.append(await _search(client, config, example, f"{run}:{round_}:{i}", seed + i))
+        for i in left:
+            group = examples[i : i + config.batch]
+            results.extend(await _search(client, config, group, f"{run}:{round_}:{i}", seed + i))
             progress(len(results), len(examples))
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(config.concurrency, len(examples))):
+            for _ in range(min(math.ceil(config.concurrency / config.batch), len(examples))):
                 group.create_task(slot())
     except* RamifyError as errors:
         first = errors.exceptions[0]
@@ -67,23 +71,33 @@ async def collect(
 
 
 async def _search(
-    client: AsyncClient, config: CollectConfig, example: Example, key: str, seed: int
-) -> SearchResult:
+    client: AsyncClient, config: CollectConfig, group: Sequence[Example], key: str, seed: int
+) -> list[SearchResult]:
+    """Have a few problems searched: each on the budget of the settings, or all of them on the sum of those."""
+    search = {
+        "early_stop": "off",  # there is more to learn from a problem than one right answer
+        **config.search,
+    }
+    options: dict[str, Any] = {
+        "sampling": dict(config.sampling) or None,
+        "defaults": False,  # rounds stay comparable whatever their release says
+        "seed": seed,
+        "idempotency_key": key,
+        "timeout": config.timeout,
+    }
+    asked = [_question(example) for example in group]
+    if config.batch == 1:
+        return [await client.search(search=search, **asked[0], **options)]
+    own = dict(search.pop("budget"))
+    shared = {"tokens": own.pop("tokens") * len(group)}
+    found = await client.search_batch(asked, shared, search={**search, "budget": own}, **options)
+    return found.results
+
+
+def _question(example: Example) -> dict[str, Any]:
     messages = [{"role": m.role, "content": m.content} for m in example.messages]
-    return await client.search(
-        None if messages else example.prompt,
-        messages=messages or None,
-        task={"name": example.task, "problem": dict(example.problem)},
-        search={
-            "early_stop": "off",
-            **config.search,
-        },  # there is more to learn from a problem than one right answer
-        sampling=dict(config.sampling) or None,
-        defaults=False,  # rounds stay comparable whatever their release says
-        seed=seed,
-        idempotency_key=key,
-        timeout=config.timeout,
-    )
+    said = {"messages": messages} if messages else {"prompt": example.prompt}
+    return {**said, "task": {"name": example.task, "problem": dict(example.problem)}}
 
 
 def _by_status(results: Sequence[SearchResult]) -> dict[str, int]:
