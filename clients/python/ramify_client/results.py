@@ -271,6 +271,8 @@ class Model(Result):
     """The release that is served."""
     search_defaults: list[dict[str, Any]] = []
     """How the model searches if a request does not say: the first entry that covers the budget (docs/search.md)."""
+    value: str | None = None
+    """What judges answers: a value `model`, a head on the policy's `trunk`, a `scorer`; None: nothing."""
     max_model_len: int
 
 
@@ -280,6 +282,8 @@ class Release(Result):
     """available (nothing recorded), candidate, promoted, rejected or failed."""
     active: bool
     parent: str | None
+    value: str | None = None
+    """What judges answers: a value `model`, or a head on the policy's `trunk`; None if its files are gone."""
     training_step: int | None
     metrics: dict[str, float]
     figures: dict[str, Any]

@@ -231,6 +231,11 @@ export interface components {
              * @description Unix seconds of its publication; null if its files are gone.
              */
             created: number | null;
+            /**
+             * Value
+             * @description What judges answers: a value `model`, or a value head on the policy's `trunk`; null if its files are gone.
+             */
+            value: ("model" | "trunk") | null;
             /** Training Step */
             training_step: number | null;
             /**

@@ -2731,6 +2731,11 @@ export interface components {
              */
             search_defaults?: components["schemas"]["SearchDefaults"][];
             /**
+             * Value
+             * @description What judges answers: a value `model`, a value head on the policy's `trunk`, or a `scorer` of the operator's; null: nothing.
+             */
+            value?: ("model" | "trunk") | "scorer" | null;
+            /**
              * Max Model Len
              * @description Tokens of prompt and answer together.
              */
@@ -2828,6 +2833,11 @@ export interface components {
              * @description Unix seconds of its publication; null if its files are gone.
              */
             created: number | null;
+            /**
+             * Value
+             * @description What judges answers: a value `model`, or a value head on the policy's `trunk`; null if its files are gone.
+             */
+            value: ("model" | "trunk") | null;
             /** Training Step */
             training_step: number | null;
             /**

@@ -26,7 +26,7 @@ from ramify.service.errors import BadRequest, unknown_model
 from ramify.service.ports import Engines
 from ramify.service.search_preparation import needs_judging
 from ramify.settings import BadSettings, Settings
-from ramify.weights import SearchDefaults
+from ramify.weights import SearchDefaults, ValueKind
 
 HEADER = "x-ramify-search"
 BESIDE = ("task", "defaults", "train")
@@ -59,6 +59,11 @@ class Model(Reply):
         description="How the model searches if a request does not say: the first entry that covers the budget. Empty: "
         "as the algorithm's own defaults say.",
     )
+    value: ValueKind | Literal["scorer"] | None = Field(
+        default=None,
+        description="What judges answers: a value `model`, a value head on the policy's `trunk`, or a `scorer` of the "
+        "operator's; null: nothing.",
+    )
     max_model_len: int = Field(description="Tokens of prompt and answer together.")
 
 
@@ -73,6 +78,7 @@ def model_of(serving: Serving, max_model_len: int) -> Model:
         created=serving.created,
         root=serving.release,
         search_defaults=list(serving.search),
+        value=serving.value,
         max_model_len=max_model_len,
     )
 

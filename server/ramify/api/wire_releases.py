@@ -12,6 +12,7 @@ from ramify.api.wire_common import PLAIN, Reply, Request
 from ramify.service.catalogue import ReleaseEntry
 from ramify.service.errors import DRAINED
 from ramify.service.releases import ActivationResult, ReleaseListing
+from ramify.weights import ValueKind
 
 MOST_FIGURES = 64 << 10
 """Bytes of a release's figures, as JSON."""
@@ -30,6 +31,10 @@ class Release(Reply):
     active: bool = Field(description="True for the release that this server serves.")
     parent: str | None = Field(description="The release that it was trained from.")
     created: int | None = Field(description="Unix seconds of its publication; null if its files are gone.")
+    value: ValueKind | None = Field(
+        description="What judges answers: a value `model`, or a value head on the policy's `trunk`; null if its files "
+        "are gone."
+    )
     training_step: int | None
     metrics: dict[str, float] = Field(description="Measured at its publication.")
     figures: dict[str, Any] = Field(description="Its gate's, as recorded.")
@@ -119,6 +124,7 @@ def release_of(row: ReleaseEntry, active: str) -> Release:
         active=row.id == active,
         parent=manifest.parent if manifest else None,
         created=int(manifest.created_at.timestamp()) if manifest else None,
+        value=manifest.value if manifest else None,
         training_step=manifest.training_step if manifest else None,
         metrics=manifest.metrics if manifest else {},
         figures=row.figures,

@@ -71,6 +71,7 @@ def list_(root: Root = None, as_json: AsJson = False) -> None:
         "name",
         "parent",
         "task",
+        "value",
         "published",
         "step",
         "MB",
@@ -89,6 +90,7 @@ def list_(root: Root = None, as_json: AsJson = False) -> None:
             manifest.name,
             manifest.parent or "",
             manifest.default_task or "",
+            manifest.value,
             f"{manifest.created_at:%Y-%m-%d %H:%M}",
             str(manifest.training_step),
             f"{size:.1f}",
@@ -191,11 +193,13 @@ def status(
     if as_json:
         print_json(listing.model_dump())
         return
-    table = Table("release", "state", "parent", "step", "on disk")
+    table = Table("release", "state", "parent", "value", "step", "on disk")
     for row in listing.data:
         name = f"[bold]{row.id} (active)[/]" if row.active else row.id
         step = "" if row.training_step is None else str(row.training_step)
-        table.add_row(name, row.state, row.parent or "", step, "yes" if row.on_disk else "no")
+        table.add_row(
+            name, row.state, row.parent or "", row.value or "", step, "yes" if row.on_disk else "no"
+        )
     console.print(table)
     console.print(
         f"a rollback goes to {listing.previous or 'nothing: there was none before'}", highlight=False

@@ -21,9 +21,13 @@ def serve(
         int | None, typer.Option(help="Port of the admin listener; 0 takes a free one. [8001]")
     ] = None,
     policy: Annotated[
-        str | None, typer.Option(help="A causal language model to serve, with --value.")
+        str | None, typer.Option(help="A causal language model to serve, with --value or --value-head.")
     ] = None,
     value: Annotated[str | None, typer.Option(help="A one-label sequence classifier, with --policy.")] = None,
+    value_head: Annotated[
+        Path | None,
+        typer.Option(help="A file with a linear value head on the policy's trunk, in place of --value."),
+    ] = None,
     model_name: Annotated[str | None, typer.Option(help="Name under which the model is served.")] = None,
     task: Annotated[str | None, typer.Option(help="Task of requests that name none.")] = None,
     log: Annotated[str | None, typer.Option(help="The tree log: a file, or a PostgreSQL URL.")] = None,
@@ -44,6 +48,7 @@ def serve(
         "admin": None if admin_port is None else {"port": admin_port},
         "policy": policy,
         "value": value,
+        "value_head": value_head,
         "model_name": model_name,
         "task": task,
         "log": log,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ramify.engine_options import EngineOptions
 from ramify.search.records import Action
 
 if TYPE_CHECKING:
     from ramify.engines.scorer import ScorerFactory
-    from ramify.weights import Release, SearchDefaults
+    from ramify.weights import Release, SearchDefaults, ValueKind
 
 GIB = 1 << 30
 
@@ -32,7 +32,7 @@ class Serving:
     created: int = 0
     """Unix seconds."""
     source: Release | None = None
-    """The release's files; `None` for a policy and a value model that are no release."""
+    """The release's files; `None` for models that are no release."""
     calibration: tuple[float, float] = (1.0, 0.0)
     """(a, b) of value = sigmoid(a · logit + b)."""
     task: str | None = None
@@ -48,13 +48,19 @@ class Serving:
     vocabulary: int = 0
     """Token ids below it exist in both models. An engine given another one dies, so none gets past the service; with 0
     no token ids are taken from outside."""
-    judged: bool = True
-    """True with a value model, or a scorer in its place."""
+    value: ValueKind | Literal["scorer"] | None = "model"
+    """Judge of answers: a value model, a value head on the policy's trunk, or a scorer in its place; `None`: there is
+    none."""
+
+    @property
+    def judged(self) -> bool:
+        """True if something judges answers."""
+        return self.value is not None
 
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """A policy, a value model, the release that they are, and how they run."""
+    """A policy and what judges it, the release that they are, and how they run."""
 
     policy: Path
     """Hugging Face directory of a causal language model, safetensors."""

@@ -67,7 +67,7 @@ class Engines:
             role: EngineLimiter(IN_ENGINE * config.options.max_num_seqs, config.options.max_waiting)
             for role in self.by_role
         }
-        judges = config.value_head is not None
+        judges = config.value_head is not None and config.scorer is None
         self.policy = (JudgingVllmPolicy if judges else VllmPolicy)(
             self.by_role["policy"],
             self.tokenizer,

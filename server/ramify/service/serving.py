@@ -22,6 +22,7 @@ from ramify.settings.groups import SettingsGroup, explain, read_toml
 from ramify.weights import (
     Release,
     SearchDefaults,
+    ValueKind,
     check_search_defaults,
     load_release,
     release_path,
@@ -74,6 +75,7 @@ def engine_config(settings: Settings) -> EngineConfig:
     if settings.policy is not None:
         policy = Path(settings.policy)
         value = Path(settings.value) if settings.value else None
+        kind: ValueKind | None = "trunk" if settings.value_head else "model" if value else None
         serving = Serving(
             settings.model_name or policy.absolute().name,
             created=int(time.time()),
@@ -81,9 +83,10 @@ def engine_config(settings: Settings) -> EngineConfig:
             search=operators_search(settings, Action()) or (),
             search_from=OPERATOR,
             vocabulary=vocabulary(policy, value),
-            judged=value is not None or settings.extensions.scorer is not None,
+            value="scorer" if settings.extensions.scorer else kind,
         )
-        return EngineConfig(policy, value, serving, scorer_factory(settings), settings.engine)
+        factory = scorer_factory(settings)
+        return EngineConfig(policy, value, serving, factory, settings.engine, settings.value_head)
     release = load_release(settings.release or shipped())
     _one_of_each_id(release, settings.weights)
     return release_config(release, settings)
@@ -133,6 +136,7 @@ def serving_of(release: Release, settings: Settings) -> Serving:
         search=manifest.search if own is None else own,
         search_from=release.id if own is None else OPERATOR,
         vocabulary=vocabulary(release.policy_path, release.value_path),
+        value="scorer" if settings.extensions.scorer else manifest.value,
     )
 
 
@@ -166,7 +170,7 @@ def _read_once(path: Path) -> dict[str, Any]:
 
 
 def vocabulary(*models: Path | None) -> int:
-    """Return the number below which token ids exist in every one of `models`; 0 if a model does not say."""
+    """Return the number below which token ids exist in every one of `models` that is there; 0 if one does not say."""
     return min(_embeddings(path) for path in models if path is not None)
 
 

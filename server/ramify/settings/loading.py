@@ -67,8 +67,12 @@ class Settings(BaseSettings):
     )
     value: str | None = Field(
         default=None,
-        description="Directory of a one-label sequence classifier, the value model of `policy`; without it only "
-        "what needs no value model can be asked for.",
+        description="Directory of a one-label sequence classifier, the value model of `policy`; without it or a "
+        "`value_head` only what needs no value model can be asked for.",
+    )
+    value_head: Path | None = Field(
+        default=None,
+        description="Safetensors file of a linear value head on the trunk of `policy`, in place of `value`.",
     )
     model_name: str | None = Field(
         default=None, description="Name under which the model is served; none: the release's own."
@@ -133,6 +137,10 @@ class Settings(BaseSettings):
     def one_model(self) -> Settings:
         if self.policy is None and self.value is not None:
             raise ValueError("value is the value model of a policy: give policy too, or a release")
+        if self.policy is None and self.value_head is not None:
+            raise ValueError("value_head is the value head of a policy: give policy too, or a release")
+        if self.value is not None and self.value_head is not None:
+            raise ValueError("value and value_head both judge: give one of them")
         if self.policy is not None and self.release is not None:
             raise ValueError("give either a release or policy and value")
         if self.policy is not None and self.weights is not None:

@@ -117,7 +117,8 @@ def _instead(path: Path) -> str:
         return f"it holds some: give one of them, such as {releases[-1]}"
     if (path / "config.json").is_file():
         return (
-            "it is a Hugging Face model: --policy serves one, with its value model as --value if there is one"
+            "it is a Hugging Face model: --policy serves one, with its value model as --value or its value head as "
+            "--value-head if there is one"
         )
     return f"a release is a directory with a {MANIFEST}, such as weights/v000001"
 

@@ -131,7 +131,7 @@ async def test_every_name_is_listed_and_found(named: World) -> None:
 
 
 async def test_without_a_value_model_only_searches_that_need_none_are_listed(tmp_path: Path) -> None:
-    async with a_world(tmp_path, FakeEngines(serving=replace(SERVING, judged=False))) as world:
+    async with a_world(tmp_path, FakeEngines(serving=replace(SERVING, value=None))) as world:
         ids = [m["id"] for m in (await world.http.get("/v1/models")).json()["data"]]
     assert "letters:self-consistency" in ids
     assert "letters:mcts" not in ids

@@ -167,7 +167,7 @@ async def test_stream_options_mean_nothing_without_a_stream(world: World) -> Non
 async def test_without_a_value_model_only_what_needs_none_is_searched(
     tmp_path: Path, search: dict[str, Any], status: int
 ) -> None:
-    engines = FakeEngines(serving=replace(SERVING, judged=False))
+    engines = FakeEngines(serving=replace(SERVING, value=None))
     task = {"name": "exact", "problem": {"answer": "a"}}
     engines.scorer = NoScorer()  # type: ignore[assignment]
     async with a_world(tmp_path, engines) as world:

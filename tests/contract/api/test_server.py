@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from fakes_releases import write_release
 from ramify.api.server import (
     ENGINE_DIED,
     REFUSED,
@@ -247,8 +248,27 @@ def test_models_by_path_are_served_under_their_folders_name(tmp_path: Path) -> N
     serving = config.serving
     assert (serving.name, serving.release, serving.vocabulary) == ("my-model", "local", 90)
     assert (config.policy, config.options.max_num_seqs) == (tmp_path / "my-model", 7)
+    assert (config.value, config.value_head, config.serving.value) == (tmp_path / "judge", None, "model")
     (tmp_path / "judge" / "config.json").write_text("{}")
     assert vocabulary(tmp_path / "my-model", tmp_path / "judge") == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "value"), [({"value_head": "head.safetensors"}, "trunk"), ({}, None)], ids=["head", "none"]
+)
+def test_a_policy_is_judged_by_a_head_on_its_trunk_or_by_nothing(
+    tmp_path: Path, flags: dict[str, str], value: str | None
+) -> None:
+    config = engine_config(load(policy=str(tmp_path), **flags))
+    assert (config.value, config.serving.value, config.serving.judged) == (None, value, value is not None)
+    assert (config.value_head is not None) == (value == "trunk")
+
+
+def test_the_engines_of_a_trunks_release_are_told_its_head(tmp_path: Path) -> None:
+    release = write_release(tmp_path, 1.0, 0.1, head=True)
+    config = engine_config(load(release=release.path))
+    assert (config.value, config.value_head) == (None, release.path / "value" / "head.safetensors")
+    assert config.serving.value == "trunk"
 
 
 @pytest.mark.anyio

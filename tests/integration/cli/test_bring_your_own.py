@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[ServerProcess]:
-    (command,) = [line for line in PAGE.splitlines() if line.startswith("ramify serve --policy")]
+    command, _ = [line for line in PAGE.splitlines() if line.startswith("ramify serve --policy")]
     server = start(folder, command.split()[2:], "--admin-port", "0")
     yield server
     server.stop()
@@ -53,12 +53,15 @@ def test_the_commands_of_the_page_run_against_ones_own_models(server: ServerProc
     assert (folder / "first-look" / "results.md").is_file()
 
 
-def test_the_release_and_the_value_model_of_the_page_are_made(folder: Path, monkeypatch: Any) -> None:
+def test_the_releases_and_what_judges_them_are_made_as_the_page_says(folder: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(folder)
-    from_policy, publishing = blocks("python")
+    from_policy, a_head, publishing = blocks("python")
     exec(publishing, {})
     release = load_release(folder / "weights" / "v000001")
     assert (release.manifest.name, release.manifest.default_max_tokens) == ("my-model", 200)
+    exec(a_head, {})
+    exec(publishing.replace('Path("my-value")', 'Path("my-head.safetensors")'), {})
+    assert load_release(folder / "weights" / "v000002").manifest.value == "trunk"
     os.rename("my-value", "first-value")
     exec(from_policy, {})
     assert "LlamaForSequenceClassification" in (folder / "my-value" / "config.json").read_text()

@@ -40,6 +40,8 @@ def test_flags_win_over_variables_over_the_file_over_defaults(
         ("port = 99999", "port"),
         ("port = ", "TOML"),
         ("value = 'x'", "policy"),
+        ("value_head = 'x'", "value_head is the value head of a policy"),
+        ("policy = 'p'\nvalue = 'v'\nvalue_head = 'h'", "value and value_head both judge"),
         ("release = 'a'\npolicy = 'b'\nvalue = 'c'", "either"),
         (f"[[auth.keys]]\nname = 'a'\nkey = '{KEY}'\n[[auth.keys]]\nname = 'a'\nkey = '{KEY}x'", "same name"),
         (

@@ -74,7 +74,7 @@ function accuracy(releases, reply) {
 
 function table(releases) {
   return el("section", { class: "card scroll", "aria-label": "Releases" }, el("table", {},
-    el("thead", {}, el("tr", {}, ["Release", "State", "Gate", "Parent", "Step", "Made", "Figures"].map((name) => el("th", { scope: "col", class: name === "Step" ? "number" : false }, name)))),
+    el("thead", {}, el("tr", {}, ["Release", "State", "Gate", "Parent", "Value", "Step", "Made", "Figures"].map((name) => el("th", { scope: "col", class: name === "Step" ? "number" : false }, name)))),
     el("tbody", {}, [...releases].reverse().map(row))));
 }
 
@@ -87,6 +87,7 @@ function row(release) {
     el("td", {}, el("span", { class: tone }, release.state)),
     el("td", {}, gate.length ? gate.map(({ name, mean }) => el("div", {}, `${name} ${percent(mean)}`)) : NONE),
     el("td", {}, release.parent ? el("code", {}, release.parent) : NONE),
+    el("td", {}, { model: "model", trunk: "head on the trunk" }[release.value] ?? NONE),
     el("td", { class: "number" }, whole(release.training_step)),
     el("td", {}, made(release.created)),
     el("td", {}, all.length ? el("details", {}, el("summary", {}, `${all.length} figures`), el("pre", {}, all.map(([name, value]) => `${name}  ${value}`).join("\n"))) : NONE));
