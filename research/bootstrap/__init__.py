@@ -15,6 +15,8 @@
 | `soundness` | lines of answers, judged one by one |
 | `verification` | walks with planted faults, to learn to check |
 | `value` | training of the value model |
+| `trunk` | one network from both: the policy with a value head on its trunk |
+| `judge` | values, by a value model or by such a head |
 | `checkpoints` | Hugging Face directories, written and read |
 | `canary` | the probes of a release |
 | `report` | figures on held-out problems |

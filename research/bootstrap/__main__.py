@@ -57,13 +57,12 @@ def report(
 ) -> None:
     """Measure a release of the demo model on held-out problems."""
     loaded = weights.load_release(release or weights.shipped())
-    if loaded.value_path is None:
-        raise typer.BadParameter(
-            f"{loaded.path} has no value model, which this report measures", param_hint="--release"
-        )
     settings = BootstrapConfig(seed=seed, report=ReportConfig(problems=problems, answers=answers))
     with torch_settings(threads):
-        figures = {"release": loaded.id, **report_on(loaded.policy_path, loaded.value_path, settings, split)}
+        figures = {
+            "release": loaded.id,
+            **report_on(loaded.policy_path, loaded.path / "value", settings, split),
+        }
     if out is not None:
         out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     Console().print(Markdown(markdown(figures)))

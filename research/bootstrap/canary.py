@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from ramify.rewards.countdown_data import problems, solve
 from ramify.weights import Probe
+from research.bootstrap.judge import Judge
 from research.bootstrap.tiny_llama import TinyLlama
 from research.bootstrap.tokenizer import EOS, build_tokenizer
 from research.bootstrap.walks import prompt_tokens
@@ -18,7 +19,7 @@ __all__ = ["probes"]
 
 
 @torch.inference_mode()
-def probes(policy: TinyLlama, value: TinyLlama, count: int = 8, seed: int = 0) -> tuple[Probe, ...]:
+def probes(policy: TinyLlama, judge: Judge, count: int = 8, seed: int = 0) -> tuple[Probe, ...]:
     """Return probes on training problems with a right answer each, every second one without its last line."""
     tokenizer = build_tokenizer()
     made = []
@@ -31,7 +32,7 @@ def probes(policy: TinyLlama, value: TinyLlama, count: int = 8, seed: int = 0) -
         at_prompt, at_answer = policy(prompts, answers)
         logits = torch.cat([at_prompt[0, -1:], at_answer[0, 0, :-1]])
         logprobs = F.log_softmax(logits, dim=-1)[torch.arange(len(continuation)), torch.tensor(continuation)]
-        judged = value(prompts, answers)[1][0, 0, -1, 0].sigmoid()
+        judged = judge(prompts, answers)[1][0, 0, -1]
         made.append(
             Probe(
                 prompt=tuple(prompt[0].tolist()),

@@ -1,4 +1,4 @@
-"""Policy and value model as Hugging Face directories, and back."""
+"""Policy and value model, or policy and value head, as the directories of a release, and back."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
 
+from ramify_trainer.learning.value_head import write_head
 from research.bootstrap.tiny_llama import Shape, TinyLlama
 from research.bootstrap.tokenizer import BOS, EOS, PAD, build_tokenizer
 
-__all__ = ["load_model", "save_policy", "save_value"]
+__all__ = ["load_model", "save_policy", "save_trunk", "save_value"]
 
 
 def save_policy(model: TinyLlama, directory: Path, tokenizer: PreTrainedTokenizerFast | None = None) -> None:
@@ -29,6 +30,19 @@ def save_value(model: TinyLlama, directory: Path) -> None:
     Of a network with more outputs the first is kept.
     """
     _save(model, directory, "LlamaForSequenceClassification", "score", None)
+
+
+def save_trunk(model: TinyLlama, directory: Path) -> None:
+    """Write ``policy`` and ``value`` of a release: a policy in bfloat16, and the head on its trunk in float32.
+
+    The network's outputs are those of the policy, then the value's logit; what follows is left out.
+    """
+    vocabulary, hidden = model.shape.vocab, model.shape.hidden
+    policy = TinyLlama(model.shape, vocabulary)
+    policy.load_state_dict({**model.state_dict(), "head": model.head[:vocabulary]})
+    save_policy(policy, directory / "policy")
+    head = {"weight": model.head[vocabulary].reshape(1, hidden), "bias": torch.zeros(1)}
+    write_head(directory / "value", head)
 
 
 def _save(

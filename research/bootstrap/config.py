@@ -17,6 +17,7 @@ __all__ = [
     "PolicyStage",
     "ReportConfig",
     "SamplingConfig",
+    "TrunkConfig",
     "ValueConfig",
     "ValueRound",
 ]
@@ -120,6 +121,28 @@ _SECOND_ROUND = ValueRound(
 )
 
 
+class TrunkConfig(Section):
+    """One network from the policy and its value model: fresh samples of the policy, and how to learn from them."""
+
+    sampling: SamplingConfig = SamplingConfig(count_weights={4: 0.2, 5: 0.35, 6: 0.45})
+    epochs: float = Field(default=2.0, gt=0)
+    batch: PositiveInt = 6
+    """Prompts a step, each with all its answers."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    warmup: PositiveInt = 50
+    policy_weight: float = Field(default=2.0, gt=0)
+    """Weight of the divergence from the policy, in nats a line, beside the value's cross-entropy."""
+    hint_weight: float = Field(default=0.5, ge=0)
+    """Weight of the distance between the states of the two trunks at the places where they judge."""
+    check_share: float = Field(default=0.45, ge=0, lt=1)
+    """The share of steps on fresh walks with planted faults; the others are on the policy's answers."""
+    check_batch: PositiveInt = 48
+    """Walks in a step of verification; twice as many of two and three numbers."""
+    exact_from: int = Field(default=3, ge=0, le=5)
+    """With at most so many numbers left the verification is told whether the target can be reached; 0 for never."""
+
+
 class ReportConfig(Section):
     """The measurements on held-out problems."""
 
@@ -140,8 +163,11 @@ class BootstrapConfig(Section):
     """Train the policy of the release that the run starts from on, rather than keep it as it is."""
     network: NetworkConfig = NetworkConfig()
     policy: PolicyConfig = PolicyConfig()
-    value_rounds: tuple[ValueRound, ...] = Field(default=(ValueRound(), _SECOND_ROUND), min_length=1)
-    """Each goes on from the value model of the one before, the first from the policy's trunk."""
+    value_rounds: tuple[ValueRound, ...] = (ValueRound(), _SECOND_ROUND)
+    """Each goes on from the value model of the one before, the first from the policy's trunk, or from the value model
+    of the release that the run starts from; with none, that value model is kept."""
+    trunk: TrunkConfig | None = None
+    """Makes one network of policy and value model in the end, which is published in their place."""
     report: ReportConfig = ReportConfig()
 
     @classmethod

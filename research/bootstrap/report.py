@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from ramify.rewards.countdown_data import COUNTS, Split, problems
 from research.bootstrap.collect import merge
 from research.bootstrap.config import ReportConfig
+from research.bootstrap.judge import Judge, score
 from research.bootstrap.rollouts import Rollouts, roll_out
 from research.bootstrap.sampling import Sampler
 from research.bootstrap.tiny_llama import TinyLlama
 from research.bootstrap.tokenizer import EOS, NEWLINE
-from research.bootstrap.value import score
 from research.bootstrap.walks import prompt_tokens
 
 __all__ = ["Report", "auc", "markdown", "measure", "pass_at_k"]
@@ -57,13 +57,13 @@ class _JudgedAnswers:
 
 def measure(
     policy: TinyLlama,
-    value: TinyLlama | None,
+    judge: Judge | None,
     config: ReportConfig,
     split: Split,
     seed: int,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Report:
-    """Return the report on ``config.problems`` problems of each number count; ``value`` may be missing."""
+    """Return the report on ``config.problems`` problems of each number count; ``judge`` may be missing."""
     started = time.perf_counter()
     judged = {}
     for count in COUNTS:
@@ -71,7 +71,7 @@ def measure(
         prompts = prompt_tokens(
             np.array([p["numbers"] for p in held_out]), np.array([p["target"] for p in held_out])
         )
-        judged[count] = _judge(policy, value, prompts, count, config.answers, seed)
+        judged[count] = _judge(policy, judge, prompts, count, config.answers, seed)
         progress(config.problems)
     report: Report = {
         "split": split,
@@ -83,7 +83,7 @@ def measure(
             "all": _policy_figures([*judged.values()]),
         },
     }
-    if value is not None:
+    if judge is not None:
         groups = {**{str(c): [j] for c, j in judged.items()}, "all": [*judged.values()]}
         report["value"] = {name: _value_figures(group) for name, group in groups.items()}
     report["seconds"] = round(time.perf_counter() - started, 1)
@@ -92,7 +92,7 @@ def measure(
 
 def _judge(
     policy: TinyLlama,
-    value: TinyLlama | None,
+    judge: Judge | None,
     prompts: NDArray[np.int64],
     count: int,
     answers: int,
@@ -101,11 +101,11 @@ def _judge(
     generator = torch.Generator().manual_seed(seed)
     greedy = merge(roll_out(Sampler(policy, generator, temperature=0.0), prompts, count, 1, 256))
     rollouts = merge(roll_out(Sampler(policy, generator), prompts, count, answers, 16))
-    if value is None:
+    if judge is None:
         at_prompt = np.zeros(len(prompts), np.float32)
         at_answer = np.zeros(rollouts.answers.shape, np.float32)
     else:
-        at_prompt, at_answer = score(value, rollouts, batch=8)
+        at_prompt, at_answer = score(judge, rollouts, batch=8)
     return _JudgedAnswers(rollouts, greedy.outcomes[:, 0], at_prompt, at_answer)
 
 

@@ -1,4 +1,4 @@
-"""The bootstrap from beginning to end: policy, samples, value model, report, release.
+"""The bootstrap from beginning to end: policy, samples, value model, one network of both if wished, report, release.
 
 Each stage leaves its result in the work directory and is skipped if that is already there, so a run that was
 stopped goes on from its last finished stage. The settings are kept beside them: other settings need another
@@ -29,13 +29,15 @@ from ramify.rewards.countdown_data import Split
 from ramify.weights import Action, Details, Release, publish
 from ramify_trainer.learning.learner import torch_settings
 from research.bootstrap.canary import probes
-from research.bootstrap.checkpoints import load_model, save_policy, save_value
+from research.bootstrap.checkpoints import load_model, save_policy, save_trunk, save_value
 from research.bootstrap.collect import collect, planned_answers
-from research.bootstrap.config import BootstrapConfig, SamplingConfig, ValueConfig
+from research.bootstrap.config import BootstrapConfig, SamplingConfig, TrunkConfig, ValueConfig
+from research.bootstrap.judge import load_judge
 from research.bootstrap.policy import new_policy, train_policy
 from research.bootstrap.report import Report, markdown, measure
 from research.bootstrap.rollouts import Rollouts
 from research.bootstrap.sampling import Sampler
+from research.bootstrap.trunk import Student, Teachers, train_trunk, trunk_steps
 from research.bootstrap.value import new_value, train_value, value_steps
 
 __all__ = ["bootstrap", "progress_bar", "report_on"]
@@ -59,6 +61,8 @@ def bootstrap(
 def _bootstrap(
     config: BootstrapConfig, work: Path, root: Path, release_id: str | None, start: Release | None
 ) -> Release:
+    if start is None and not config.value_rounds:
+        raise ValueError("without value_rounds there is no value model: give a release to start from")
     work.mkdir(parents=True, exist_ok=True)
     _keep_settings(config, work)
     if start is not None:
@@ -67,19 +71,26 @@ def _bootstrap(
     with progress_bar() as bars:
         with _timed(times, "policy"):
             _policy_stage(config, work, bars)
-        steps, value = config.policy.steps, work / _VALUE_START
+        steps, policy, value = config.policy.steps, work / "policy", work / _VALUE_START
         for i, settings in enumerate(config.value_rounds, 1):
             with _timed(times, f"samples-{i}"):
-                data = _samples_stage(settings.sampling, work, i, config.seed + 2 * i - 1, bars)
+                data = _samples_stage(settings.sampling, work, str(i), config.seed + 2 * i - 1, bars)
             with _timed(times, f"value-{i}"):
                 value = _value_stage(settings.value, work, i, value, data, config.seed + 2 * i, bars)
             steps += value_steps(data, settings.value)
+        if config.trunk is not None:
+            with _timed(times, "samples-trunk"):
+                data = _samples_stage(config.trunk.sampling, work, "trunk", config.seed + 100, bars)
+            with _timed(times, "trunk"):
+                both = _trunk_stage(config.trunk, work, value, data, config.seed + 101, bars)
+            steps += trunk_steps(data, config.trunk)
+            policy, value = both / "policy", both / "value"
     with _timed(times, "report"):
-        report = report_on(work / "policy", value, config, "dev")
+        report = report_on(policy, value, config, "dev")
     report["seconds_by_stage"] = times
     _write_report(report, work)
-    details = _details(config.name, work / "policy", value, steps, report)
-    return publish(root, work / "policy", value, details, release_id=release_id)
+    details = _details(config.name, policy, value, steps, report)
+    return publish(root, policy, value, details, release_id=release_id)
 
 
 def progress_bar() -> Progress:
@@ -94,11 +105,11 @@ def progress_bar() -> Progress:
 
 
 def report_on(policy_dir: Path, value_dir: Path, config: BootstrapConfig, split: Split) -> Report:
-    """Return the report on two model directories as they will be served: in the precision of their files."""
-    policy, value = load_model(policy_dir, "lm_head"), load_model(value_dir, "score")
+    """Return the report on a release's two directories as they will be served: in the precision of their files."""
+    policy, judge = load_model(policy_dir, "lm_head"), load_judge(policy_dir, value_dir)
     with progress_bar() as bars:
         task = bars.add_task(f"measuring on {split}", total=3 * config.report.problems)
-        return measure(policy, value, config.report, split, config.seed, lambda n: bars.advance(task, n))
+        return measure(policy, judge, config.report, split, config.seed, lambda n: bars.advance(task, n))
 
 
 def _keep_settings(config: BootstrapConfig, work: Path) -> None:
@@ -165,11 +176,11 @@ def _policy_stage(config: BootstrapConfig, work: Path, bars: Progress) -> None:
 
 
 def _samples_stage(
-    config: SamplingConfig, work: Path, number: int, seed: int, bars: Progress
+    config: SamplingConfig, work: Path, name: str, seed: int, bars: Progress
 ) -> list[Rollouts]:
-    samples = work / f"samples-{number}"
+    samples = work / f"samples-{name}"
     if not samples.exists():
-        task = bars.add_task(f"sampling answers ({number})", total=planned_answers(config))
+        task = bars.add_task(f"sampling answers ({name})", total=planned_answers(config))
         sampler = Sampler(load_model(work / "policy", "lm_head"), torch.Generator().manual_seed(seed))
         data = collect(sampler, config, seed, lambda n: bars.advance(task, n))
         with _finished_directory(samples) as draft:
@@ -205,6 +216,21 @@ def _value_stage(
     return directory
 
 
+def _trunk_stage(
+    config: TrunkConfig, work: Path, value: Path, data: list[Rollouts], seed: int, bars: Progress
+) -> Path:
+    """Return the directory of the one network's two parts, learned from the policy and the value model."""
+    directory = work / "trunk"
+    if not directory.exists():
+        teachers = Teachers(load_model(work / "policy", "lm_head"), load_model(value, "score"))
+        student = Student(teachers, torch.Generator().manual_seed(seed))
+        tell = _told(bars, "training the policy with a value head", trunk_steps(data, config))
+        train_trunk(student, teachers, data, config, seed, tell)
+        with _finished_directory(directory) as draft:
+            save_trunk(student.network, draft)
+    return directory
+
+
 def _write_report(report: Report, work: Path) -> None:
     (work / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     (work / "report.md").write_text(markdown(report), encoding="utf-8")
@@ -223,7 +249,7 @@ def _details(name: str, policy: Path, value: Path, steps: int, report: Report) -
         default_task="countdown",
         default_action=Action(kind="step", stop=("\n",), max_tokens=16),
         default_max_tokens=36,
-        canary=probes(load_model(policy, "lm_head"), load_model(value, "score")),
+        canary=probes(load_model(policy, "lm_head"), load_judge(policy, value)),
         training_step=steps,
         metrics=flat,
     )

@@ -122,12 +122,19 @@ class TinyLlama(nn.Module):
                 std = 0.02 / math.sqrt(2 * self.shape.layers) if residual else 0.02
                 nn.init.normal_(parameter, 0.0, std, generator=generator)
 
-    def read_prompts(self, prompts: Tensor) -> tuple[Tensor, list[KeysValues]]:
-        """Return hidden states [P, T, C] of prompts [P, T], and each layer's keys and values [P, H, T, D]."""
-        x, cached = self._read_prompts(prompts, list(self.layers))
+    def read_prompts(
+        self, prompts: Tensor, trace: list[Tensor] | None = None
+    ) -> tuple[Tensor, list[KeysValues]]:
+        """Return hidden states [P, T, C] of prompts [P, T], and each layer's keys and values [P, H, T, D].
+
+        What each layer gives, [P, T, C] before the final norm, is added to ``trace``.
+        """
+        x, cached = self._read_prompts(prompts, list(self.layers), trace)
         return self._norm(x), cached
 
-    def _read_prompts(self, prompts: Tensor, layers: list[nn.Module]) -> tuple[Tensor, list[KeysValues]]:
+    def _read_prompts(
+        self, prompts: Tensor, layers: list[nn.Module], trace: list[Tensor] | None = None
+    ) -> tuple[Tensor, list[KeysValues]]:
         length = prompts.shape[1]
         cos, sin = self.cos[:length], self.sin[:length]
         mask = _causal_mask(length)
@@ -138,16 +145,25 @@ class TinyLlama(nn.Module):
             weights = torch.softmax(q @ k.transpose(-1, -2) * layer.shape.head_dim**-0.5 + mask, dim=-1)
             x = layer.finish(x, weights @ v)
             cached.append((k, v))
+            if trace is not None:
+                trace.append(x)
         return x, cached
 
     def read_answers(
-        self, answers: Tensor, prompt_length: int, prompt_cache: list[KeysValues], cache: Cache | None = None
+        self,
+        answers: Tensor,
+        prompt_length: int,
+        prompt_cache: list[KeysValues],
+        cache: Cache | None = None,
+        trace: list[Tensor] | None = None,
     ) -> Tensor:
         """Return hidden states [P, K, T, C] of answers [P, K, T], each continuing its prompt.
 
-        With ``cache`` the tokens continue what the cache holds, and it is extended in place (no gradients).
+        With ``cache`` the tokens continue what the cache holds, and it is extended in place (no gradients). What each
+        layer gives, [P, K, T, C] before the final norm, is added to ``trace``.
         """
-        return self._norm(self._read_answers(answers, prompt_length, prompt_cache, list(self.layers), cache))
+        layers = list(self.layers)
+        return self._norm(self._read_answers(answers, prompt_length, prompt_cache, layers, cache, trace))
 
     def _read_answers(
         self,
@@ -156,6 +172,7 @@ class TinyLlama(nn.Module):
         prompt_cache: list[KeysValues],
         layers: list[nn.Module],
         cache: Cache | None = None,
+        trace: list[Tensor] | None = None,
     ) -> Tensor:
         past = cache.length if cache else 0
         length = answers.shape[2]
@@ -169,6 +186,8 @@ class TinyLlama(nn.Module):
             if cache:
                 k, v = _extend(cache.layers[i], k, v, past)
             x = layer.finish(x, _attend(q, k, v, prompt_k, prompt_v, mask))
+            if trace is not None:
+                trace.append(x)
         if cache:
             cache.length += length
         return x

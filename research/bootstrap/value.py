@@ -30,7 +30,17 @@ from research.bootstrap.verification import (
 )
 from research.bootstrap.walks import Walks, prompt_length
 
-__all__ = ["new_value", "score", "train_value", "value_steps"]
+__all__ = [
+    "Checks",
+    "batches_of",
+    "judged_loss",
+    "lines_of",
+    "new_value",
+    "tokens_of",
+    "train_value",
+    "value_steps",
+    "written_lines",
+]
 
 
 def new_value(trunk: TinyLlama, generator: torch.Generator) -> TinyLlama:
@@ -66,8 +76,8 @@ def train_value(
     data = [part.regular() for part in data]
     targets = [outcome_targets(part) for part in data]
     lines = [written_lines(part) for part in data]
-    checks = _Checks(config, rng)
-    batches = _batches(data, config.batch, rng)
+    checks = Checks(config.check_batch, config.exact_from, rng)
+    batches = batches_of(data, config.batch, rng)
     model.train()
     for step in range(steps):
         with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
@@ -81,19 +91,20 @@ def train_value(
         progress(step + 1, loss.item())
 
 
-class _Checks:
-    """Walks with planted faults, from short to long as the warm-up goes on."""
+class Checks:
+    """Walks with planted faults, ``batch`` at a time, from short to long as the warm-up goes on."""
 
-    def __init__(self, config: ValueConfig, rng: np.random.Generator) -> None:
-        self._batch, self._exact_from, self._rng = config.check_batch, config.exact_from, rng
-        self._walks = {
-            count: Walks(count, "train", np.random.default_rng(rng.integers(2**32))) for count in range(2, 7)
-        }
+    def __init__(self, batch: int, exact_from: int, rng: np.random.Generator) -> None:
+        self._batch, self._exact_from, self._rng = batch, exact_from, rng
+        self._seeds = {count: rng.integers(2**32) for count in range(2, 7)}
+        self._walks: dict[int, Walks] = {}  # made when first drawn: a table of the split takes seconds
 
     def take(self, done: float) -> CheckedWalks:
         """Return a batch when ``done`` of the warm-up (0 to 1 and beyond) is over."""
         weights = next(weights for end, weights in _CHECK_CURRICULUM if done < end)
-        count = int(self._rng.choice(list(self._walks), p=weights))
+        count = int(self._rng.choice(list(self._seeds), p=weights))
+        if count not in self._walks:
+            self._walks[count] = Walks(count, "train", np.random.default_rng(self._seeds[count]))
         rows = self._batch if count > 3 else 2 * self._batch
         return plant_faults(*self._walks[count].take(rows), self._rng, self._exact_from)
 
@@ -107,7 +118,7 @@ _CHECK_CURRICULUM = (
 """Until which part of the warm-up, how often problems of two to six numbers are drawn."""
 
 
-def _batches(
+def batches_of(
     data: Sequence[Rollouts], batch: int, rng: np.random.Generator
 ) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Yield (part, rows) without end: every epoch each part's rows once, in random order, parts mixed."""
@@ -137,43 +148,46 @@ def written_lines(part: Rollouts) -> Lines:
     )
 
 
+Targets = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]
+"""What :func:`research.bootstrap.rollouts.outcome_targets` returns."""
+
+
 def value_loss(
-    model: TinyLlama,
-    part: Rollouts,
-    targets: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]],
-    lines: Lines,
-    rows: NDArray[np.int64],
+    model: TinyLlama, part: Rollouts, targets: Targets, lines: Lines, rows: NDArray[np.int64]
 ) -> Tensor:
-    """Return the mean cross-entropy over the states of the chosen groups that lie at the ends of regular steps, plus
-    that to what is known of each line."""
-    prompts, answers = (_tensor(array[rows]) for array in (part.prompts, part.answers))
-    at_prompt, at_answer, at_end = (torch.from_numpy(array[rows]) for array in targets)
-    at_answer, at_end = at_answer[..., 5::6], at_end[..., 5::6]
-    prompt_outputs, outputs = model.step_ends(prompts, answers, ASKED)
-    outputs = outputs.reshape(*answers.shape[:2], -1, len(ASKED), OUTPUTS)
-    logits = torch.cat([prompt_outputs[:, 0, 0], outputs[..., 1, 0][at_end]])
-    own = Lines(*(getattr(lines, name)[rows].reshape(-1, outputs.shape[2]) for name in _FIELDS))
-    return F.binary_cross_entropy_with_logits(logits, torch.cat([at_prompt, at_answer[at_end]])) + lines_loss(
-        outputs.flatten(0, 1), own
+    """Return the :func:`judged_loss` of the chosen groups' answers under a value model."""
+    prompts, answers = (tokens_of(array[rows]) for array in (part.prompts, part.answers))
+    to_prompt, to_answer, ends = (torch.from_numpy(array[rows]) for array in targets)
+    at_prompt, at_lines = model.step_ends(prompts, answers, ASKED)
+    at_lines = at_lines.reshape(*answers.shape[:2], -1, len(ASKED), OUTPUTS)
+    return judged_loss(
+        at_prompt, at_lines, to_prompt, to_answer[..., 5::6], ends[..., 5::6], lines_of(lines, rows)
     )
 
 
-_FIELDS = ("sound", "judged", "results")
+def judged_loss(
+    at_prompt: Tensor, at_lines: Tensor, to_prompt: Tensor, to_lines: Tensor, ends: Tensor, lines: Lines
+) -> Tensor:
+    """Return the mean cross-entropy of values to their targets, plus that to what is known of each line.
+
+    The outputs at prompts are [P, 1, O], those at lines [P, K, L, 2, O]; the targets [P] and [P, K, L], the latter if
+    ``ends`` [P, K, L] says that a step ends there.
+    """
+    logits = torch.cat([at_prompt[:, 0, 0], at_lines[..., 1, 0][ends]])
+    by_value = F.binary_cross_entropy_with_logits(logits, torch.cat([to_prompt, to_lines[ends]]))
+    return by_value + lines_loss(at_lines.flatten(0, 1), lines)
 
 
-def _tensor(tokens: NDArray[np.int16]) -> Tensor:
+def lines_of(lines: Lines, rows: NDArray[np.int64]) -> Lines:
+    """Return the lines [B, L] of all answers to the chosen prompts."""
+    length = lines.sound.shape[-1]
+    return Lines(
+        lines.sound[rows].reshape(-1, length),
+        lines.judged[rows].reshape(-1, length),
+        lines.results[rows].reshape(-1, length),
+    )
+
+
+def tokens_of(tokens: NDArray[np.int16]) -> Tensor:
+    """Return stored tokens as the network takes them."""
     return torch.from_numpy(tokens.astype(np.int64))
-
-
-@torch.inference_mode()
-def score(
-    model: TinyLlama, part: Rollouts, batch: int = 64
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the values of prompts [P] and at every answer token [P, K, T], in [0, 1]."""
-    prompt_values, answer_values = [], []
-    for start in range(0, len(part), batch):
-        rows = slice(start, start + batch)
-        prompts, answers = model(_tensor(part.prompts[rows]), _tensor(part.answers[rows]))
-        prompt_values.append(prompts[:, -1, 0].sigmoid().numpy())
-        answer_values.append(answers[..., 0].sigmoid().numpy())
-    return np.concatenate(prompt_values), np.concatenate(answer_values)

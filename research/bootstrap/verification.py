@@ -27,7 +27,15 @@ from research.bootstrap.soundness import DIVIDE, Lines, apply_all, inspect
 from research.bootstrap.tiny_llama import TinyLlama
 from research.bootstrap.walks import Ints, answer_tokens, prompt_tokens
 
-__all__ = ["ASKED", "OUTPUTS", "CheckedWalks", "lines_loss", "plant_faults", "verification_loss"]
+__all__ = [
+    "ASKED",
+    "OUTPUTS",
+    "CheckedWalks",
+    "further_loss",
+    "lines_loss",
+    "plant_faults",
+    "verification_loss",
+]
 
 _SLIP, _STRANGER, _SWAP, _INEXACT = 1, 2, 3, 4
 _FAULTS = np.array([0.4, 0.28, 0.2, 0.02, 0.1])
@@ -61,6 +69,11 @@ class CheckedWalks:
     """[B, n]: True if ``solvable`` was worked out, with few enough numbers left."""
     lines: Lines
     """[B, n - 1]: each line by itself."""
+
+    def texts(self) -> tuple[Tensor, Tensor]:
+        """Return the prompts [B, T_p] and the answers [B, T_a]."""
+        prompts = prompt_tokens(self.numbers, self.targets)
+        return torch.from_numpy(prompts), torch.from_numpy(answer_tokens(self.steps))
 
 
 def plant_faults(numbers: Ints, steps: Ints, rng: np.random.Generator, exact_from: int = 5) -> CheckedWalks:
@@ -160,17 +173,20 @@ def _carry_on(steps: Ints, line: Ints, chosen: NDArray[np.bool_], result: Ints) 
 
 def verification_loss(model: TinyLlama, checked: CheckedWalks) -> Tensor:
     """Return the cross-entropy of the first output to the known worth, plus those of the others to what they learn."""
-    prompts = torch.from_numpy(prompt_tokens(checked.numbers, checked.targets))
-    answers = torch.from_numpy(answer_tokens(checked.steps))
+    prompts, answers = checked.texts()
     at_prompt, at_lines = model.step_ends(prompts, answers[:, None], ASKED)
     at_lines = at_lines[:, 0].reshape(len(answers), -1, len(ASKED), OUTPUTS)
-    known, decided = torch.from_numpy(checked.known), torch.from_numpy(checked.decided)
-    worth, solvable = torch.from_numpy(checked.worth), torch.from_numpy(checked.solvable)
+    known, worth = torch.from_numpy(checked.known), torch.from_numpy(checked.worth)
+    by_value = F.binary_cross_entropy_with_logits(at_lines[:, :, 1, _VALUE][known], worth[known])
+    return by_value + further_loss(at_prompt, at_lines, checked)
+
+
+def further_loss(at_prompt: Tensor, at_lines: Tensor, checked: CheckedWalks) -> Tensor:
+    """Return the cross-entropies of the outputs that are not shipped: outputs [B, 1, O] and [B, L, 2, O]."""
+    decided, solvable = torch.from_numpy(checked.decided), torch.from_numpy(checked.solvable)
     chances = torch.cat([at_prompt[:, :, _SOLVABLE], at_lines[:, :, 1, _SOLVABLE]], dim=1)
-    return (
-        F.binary_cross_entropy_with_logits(at_lines[:, :, 1, _VALUE][known], worth[known])
-        + F.binary_cross_entropy_with_logits(chances[decided], solvable[decided])
-        + lines_loss(at_lines, checked.lines)
+    return F.binary_cross_entropy_with_logits(chances[decided], solvable[decided]) + lines_loss(
+        at_lines, checked.lines
     )
 
 

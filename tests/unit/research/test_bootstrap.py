@@ -15,7 +15,8 @@ from ramify import weights
 from research.bootstrap import report
 from research.bootstrap.canary import probes
 from research.bootstrap.checkpoints import load_model
-from research.bootstrap.config import BootstrapConfig
+from research.bootstrap.config import BootstrapConfig, TrunkConfig
+from research.bootstrap.judge import ValueHead, load_judge
 from research.bootstrap.run import bootstrap
 
 CONFIGS = Path(__file__).parents[3] / "research" / "configs"
@@ -72,7 +73,9 @@ def test_each_value_model_is_trained_on_from_the_one_before(run: tuple[Path, wei
 
 def test_the_canary_is_what_the_published_weights_give(run: tuple[Path, weights.Release]) -> None:
     release = run[1]
-    again = probes(load_model(release.policy_path, "lm_head"), load_model(release.value_path, "score"))
+    again = probes(
+        load_model(release.policy_path, "lm_head"), load_judge(release.policy_path, release.path / "value")
+    )
     assert again == release.manifest.canary
     assert len(again) == 8
 
@@ -101,6 +104,36 @@ def test_the_policy_of_a_release_is_kept_or_trained_on(
     assert (
         release.manifest.files["value/model.safetensors"] != run[1].manifest.files["value/model.safetensors"]
     )
+
+
+def test_a_release_of_two_models_becomes_one_of_one_network(
+    run: tuple[Path, weights.Release], tmp_path: Path
+) -> None:
+    sampling = TINY.value_rounds[0].sampling
+    trunk = TrunkConfig(sampling=sampling, epochs=1, batch=4, warmup=2, check_share=0, learning_rate=1e-4)
+    config = TINY.model_copy(update={"value_rounds": (), "trunk": trunk})
+    release = bootstrap(config, tmp_path / "work", tmp_path / "weights", start=run[1])
+    assert release.manifest.value == "trunk"
+    judge = load_judge(release.policy_path, release.path / "value")
+    assert isinstance(judge, ValueHead)
+    assert release.manifest.canary == probes(load_model(release.policy_path, "lm_head"), judge)
+    assert 0 <= release.manifest.metrics["value/all/best_of_all"] <= 1
+    trunks = [
+        load_file(release.policy_path / "model.safetensors"),
+        load_file(run[1].path / "value" / "model.safetensors"),
+    ]
+    moved = [
+        float((trunks[0][name] - trunks[1][name]).abs().max()) for name in trunks[1] if "score" not in name
+    ]
+    assert 0 < max(moved) < 0.1
+    with pytest.raises(ValueError, match="no value model to start from"):
+        bootstrap(config, tmp_path / "again", tmp_path / "weights", start=release)
+
+
+def test_without_a_value_model_there_is_nothing_to_make_one_network_of(tmp_path: Path) -> None:
+    config = TINY.model_copy(update={"value_rounds": (), "trunk": TrunkConfig()})
+    with pytest.raises(ValueError, match="give a release to start from"):
+        bootstrap(config, tmp_path / "work", tmp_path / "weights")
 
 
 def test_the_same_seed_makes_the_same_weights(run: tuple[Path, weights.Release], tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from ramify import weights
 from research.bootstrap.canary import probes
 from research.bootstrap.checkpoints import load_model
 from research.bootstrap.config import ReportConfig
+from research.bootstrap.judge import load_judge
 from research.bootstrap.report import measure
 
 WEAK = (
@@ -42,7 +43,9 @@ def test_the_weak_base_is_weak_and_its_value_model_is_not() -> None:
 
 def test_its_weights_give_the_figures_of_its_canary() -> None:
     release = weights.load_release(weights.shipped(), verify=False)
-    found = probes(load_model(release.policy_path, "lm_head"), load_model(release.value_path, "score"))
+    found = probes(
+        load_model(release.policy_path, "lm_head"), load_judge(release.policy_path, release.path / "value")
+    )
     assert len(found) == len(release.manifest.canary) >= 4
     for ours, published in zip(found, release.manifest.canary, strict=True):
         assert ours.continuation == published.continuation
@@ -52,8 +55,11 @@ def test_its_weights_give_the_figures_of_its_canary() -> None:
 
 def test_it_is_as_good_on_dev_as_its_metrics_say() -> None:
     release = weights.load_release(weights.shipped(), verify=False)
-    policy, value = load_model(release.policy_path, "lm_head"), load_model(release.value_path, "score")
-    figures = measure(policy, value, ReportConfig(problems=24, answers=8), "dev", seed=11)
+    policy, judge = (
+        load_model(release.policy_path, "lm_head"),
+        load_judge(release.policy_path, release.path / "value"),
+    )
+    figures = measure(policy, judge, ReportConfig(problems=24, answers=8), "dev", seed=11)
     stated = release.manifest.metrics
     assert figures["policy"]["all"]["greedy"] == pytest.approx(stated["policy/all/greedy"], abs=0.15)
     assert figures["policy"]["all"]["pass@1"] == pytest.approx(stated["policy/all/pass@1"], abs=0.08)
