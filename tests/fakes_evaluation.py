@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from fakes import FakePolicy, FakeScorer, FakeTask, encode, letters
@@ -37,7 +38,7 @@ def grown(tree: Tree) -> Grown:
     return Grown(tree, EngineSeconds(policy=0.2, value=0.1))
 
 
-async def grow(method: Method, budget: Budget, seed: int = 0) -> Tree:
+async def grow(method: Method, budget: Budget, seed: int = 0, choices: Mapping[str, float] = CHOICES) -> Tree:
     """Search the two-line answers of three letters."""
     tree = Tree(
         id=f"tree_{seed}",
@@ -49,7 +50,7 @@ async def grow(method: Method, budget: Budget, seed: int = 0) -> Tree:
         sampling=Sampling(**{"max_tokens": 8, **method.sampling}),
         seed=seed,
     )
-    await Search(tree, FakePolicy(letters(CHOICES, 2)), FakeScorer(value), TASK, clock=time.monotonic).run()
+    await Search(tree, FakePolicy(letters(choices, 2)), FakeScorer(value), TASK, clock=time.monotonic).run()
     return tree
 
 
@@ -93,3 +94,38 @@ class FakeBackend:
 
     async def forget(self) -> None:
         self.forgotten.append(len(self.asked))
+
+
+class Killed(Exception):
+    """The end of a run in the middle of a search."""
+
+
+@dataclass
+class PlantedBackend:
+    """Answers right as often as a method's parameters are near planted ones. A problem is as hard for all methods: one
+    that solves more of them solves the same and others."""
+
+    quality: Callable[[Method, Budget], float]
+    """Share of the problems that a method gets right."""
+    stop_after: int | None = None
+    """Searches after which the next ends the run."""
+    searches: int = 0
+    refuse: int | None = None
+    """Index of the problem that is refused."""
+    trees: dict[bool, Tree] = field(default_factory=dict)
+    """A tree that is right, and one that is wrong."""
+
+    async def grow(self, problem: Example, method: Method, budget: Budget, seed: int) -> Grown:
+        if self.searches == self.stop_after:
+            raise Killed
+        self.searches += 1
+        if self.refuse is not None and problem.id == f"p{self.refuse}":
+            raise ProblemRefused("prompt: too long")
+        right = seed / 2**53 < self.quality(method, budget)
+        if right not in self.trees:
+            drawn = Method("drawn", "best_of_n", "majority", sampling={"temperature": 0.0}, simulations=1)
+            self.trees[right] = await grow(drawn, tokens(40), choices={"b" if right else "a": 1.0})
+        return grown(self.trees[right])
+
+    async def forget(self) -> None:
+        """There is nothing to forget."""

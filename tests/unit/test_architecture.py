@@ -38,7 +38,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "api": PARTS | {"settings", "service", "connections", "logs", "races"},
     "evaluation": PARTS | {"settings", "service", "statistics"},
     "bench": PARTS | {"settings", "service", "evaluation"},
-    "cli": PARTS | {"settings", "service", "evaluation", "bench", "api", "launcher"},
+    "tuning": {"search", "rewards", "weights", "statistics", "evaluation"},
+    "cli": PARTS | {"settings", "service", "evaluation", "bench", "tuning", "api", "launcher"},
     "__main__": {"cli"},
 }
 """Parts of `ramify` that each part may import; itself and the version in `ramify` it always may."""
@@ -61,6 +62,7 @@ ONLY_IN = {
     "starlette": {"ramify.api"},
     "vllm": {"ramify.engines.vllm"},
     "torch": {"ramify.engines.vllm", "ramify_trainer"},
+    "optuna": {"ramify.tuning"},
     "sqlalchemy": {"ramify.treelog"},
     "alembic": {"ramify.treelog"},
     "math_verify": {"ramify.rewards"},

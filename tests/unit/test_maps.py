@@ -18,6 +18,7 @@ PACKAGES = [
     "ramify.service",
     "ramify.settings",
     "ramify.treelog",
+    "ramify.tuning",
     "ramify.weights",
 ]
 

@@ -25,6 +25,7 @@ from ramify.cli.search import search
 from ramify.cli.serve import serve
 from ramify.cli.terminal import console
 from ramify.cli.trees import app as trees
+from ramify.cli.tune import tune
 
 __all__ = ["app"]
 
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.command("serve")(serve)
 app.command("search")(search)
 app.command("eval")(evaluate)
+app.command("tune")(tune)
 app.command("bench")(bench)
 app.command("demo")(demo)
 app.add_typer(trees, name="trees")

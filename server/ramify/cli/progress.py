@@ -1,4 +1,4 @@
-"""A progress bar with the running accuracies under it; plain lines if there is no terminal."""
+"""Progress: searches with the running accuracies, and trials with the best so far; plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ramify.evaluation.budgets import Budget
     from ramify.evaluation.methods import Method
     from ramify.evaluation.rows import Row
+    from ramify.tuning.study import Ended
 
 TENTHS = 10
 
@@ -89,3 +90,45 @@ class Watch:
             most = max((seen.get((method, b), 0) for b in self._budgets), default=0)
             table.add_row(method, *("–" if a is None else f"{100 * a:.1f}" for a in cells), str(most))
         return Group(self._bar, table)
+
+
+class TrialWatch:
+    """Shows how far a run of trials has come, and the best of the study at hand."""
+
+    def __init__(self, trials: int) -> None:
+        """trials: of all studies."""
+        self._bar = Progress(
+            TextColumn("trials"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            console=errors,
+            transient=True,
+            disable=not errors.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=trials)
+
+    def skip(self, trials: int) -> None:
+        """Count trials that were there before."""
+        self._bar.advance(self._task, trials)
+
+    def ended(self, told: Ended) -> None:
+        """Tell of a trial."""
+        line = f"{told.study}, trial {told.trial}: {100 * told.right:.1f} % of {told.problems} right"
+        line += ", given up" if told.pruned else ""
+        line += f"; the best, trial {told.best}: {100 * told.best_right:.1f} %"
+        self._bar.update(self._task, advance=1, description=line)
+        if not errors.is_terminal:
+            errors.print(line, soft_wrap=True, highlight=False)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()

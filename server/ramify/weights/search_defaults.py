@@ -111,15 +111,15 @@ def toml_of(entries: Sequence[SearchDefaults]) -> str:
     for entry in entries:
         fields = {name: value for name, value in entry.model_dump().items() if value}
         tables.append(
-            "\n".join(["[[search]]", *(f"{name} = {_toml(value)}" for name, value in fields.items())])
+            "\n".join(["[[search]]", *(f"{name} = {toml_value(value)}" for name, value in fields.items())])
         )
     return "\n\n".join(tables) + "\n"
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
     """Write a value that JSON has too."""
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{name} = {_toml(inner)}" for name, inner in value.items()) + " }"
+        return "{ " + ", ".join(f"{name} = {toml_value(inner)}" for name, inner in value.items()) + " }"
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_toml, value)) + "]"
+        return "[" + ", ".join(map(toml_value, value)) + "]"
     return json.dumps(value)

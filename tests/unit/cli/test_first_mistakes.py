@@ -35,7 +35,8 @@ def test_without_a_command_there_is_help(ramify):
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "search", "eval", "bench", "demo", "trees list", "trees show", "releases list"]
+    "command",
+    ["serve", "search", "eval", "tune", "bench", "demo", "trees list", "trees show", "releases list"],
 )
 def test_every_command_has_help(ramify, command):
     result = ramify(*command.split(), "--help")
@@ -125,8 +126,8 @@ def test_a_release_needs_local(ramify, tmp_path):
     [
         (["--methods", "mctss"], "did you mean 'mcts'"),
         (["--set", "search.kapa=1"], "kapa"),
-        (["--budgets", "many"], "300,1000,3000"),
-        (["--budgets", "0"], "at least 1"),
+        (["--budgets", "many"], "tokens as 300, seconds as 2s"),
+        (["--budgets", "0"], "tokens go from 1"),
         (["--data", "countdown:tst"], "unknown split 'tst'"),
         (["--data", "no/such/file.jsonl"], "no such file"),
         (["--resume"], "--out"),

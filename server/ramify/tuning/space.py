@@ -1,0 +1,133 @@
+"""The search space: which parameters are tuned, in which ranges. Declared once, for all algorithms.
+
+`ramify.search.params` knows which parameters mean anything under an algorithm: it refuses the others. The ranges are
+narrower than the bounds there: what lies outside never helped in any search of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import BaseTrial
+
+from ramify.evaluation.methods import Method
+from ramify.search.params import PARAMS, ParamError, search_params
+from ramify.search.records import Sampling
+
+ALGORITHM = "algorithm"
+"""The name under which a trial holds its algorithm, if its arm has several."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """One parameter of a request: a range of numbers, or choices."""
+
+    name: str
+    """`search.…` or `sampling.…`, as in a request."""
+    low: float = 0.0
+    high: float = 0.0
+    """Inclusive."""
+    log: bool = False
+    """Drawn evenly in the logarithm."""
+    choices: tuple[str | bool, ...] = ()
+    """In place of a range."""
+    optional: bool = False
+    """May be left out, which means something of its own."""
+
+    @property
+    def group(self) -> str:
+        return self.name.partition(".")[0]
+
+    @property
+    def field(self) -> str:
+        return self.name.partition(".")[2]
+
+    @property
+    def whole(self) -> bool:
+        """True if its values are integers."""
+        return self.group == "search" and PARAMS[self.field][1] is int
+
+    def applies(self, algorithm: str) -> bool:
+        """Tell whether it can be given to an algorithm, with the algorithm's other defaults."""
+        if self.group == "sampling":
+            return True
+        if self.field == "answer" and search_params(algorithm).answer == "majority":
+            return False  # another rule would make it another method
+        try:
+            search_params(
+                algorithm, **{self.field: self.choices[-1] if self.choices else self._number(self.low)}
+            )
+        except ParamError:
+            return False
+        return True
+
+    def suggest(self, trial: BaseTrial) -> Any:
+        """Return the value that a trial has; `None`: it is left out."""
+        if self.choices:
+            return trial.suggest_categorical(self.name, self.choices)
+        if self.optional and not trial.suggest_categorical(self._given, (False, True)):
+            return None
+        if self.whole:
+            return trial.suggest_int(self.name, int(self.low), int(self.high), log=self.log)
+        return self._number(trial.suggest_float(self.name, self.low, self.high, log=self.log))
+
+    def plain(self, algorithm: str) -> dict[str, Any]:
+        """Return what a trial has that does as the algorithm does by itself."""
+        params = search_params(algorithm) if self.group == "search" else Sampling()
+        value = getattr(params, self.field)
+        if not self.optional:
+            return {self.name: value}
+        return {self._given: False} if value is None else {self._given: True, self.name: value}
+
+    @property
+    def _given(self) -> str:
+        return f"{self.name} given"
+
+    def _number(self, value: float) -> float:
+        """Round to three digits, for people who read it."""
+        return int(value) if self.whole else float(f"{value:.3g}")
+
+
+DIMENSIONS = (
+    Dimension("sampling.temperature", 0.5, 1.3),
+    Dimension("sampling.top_p", 0.8, 1.0),
+    Dimension("search.answer", choices=("orm_max", "orm_vote")),
+    Dimension("search.parallel", 1, 16, log=True),
+    Dimension("search.width", 1, 8, log=True),
+    Dimension("search.kappa", 0.2, 10, log=True),
+    Dimension("search.kappa_growth", 1.2, 6, log=True, optional=True),
+    Dimension("search.abandon", choices=(False, True)),
+    Dimension("search.considered", 2, 16, log=True),
+    Dimension("search.c_scale", 0.1, 10, log=True),
+    Dimension("search.beam_width", 2, 16, log=True),
+    Dimension("search.threshold", 0.0, 0.6),
+)
+
+
+def dimensions(algorithm: str) -> list[Dimension]:
+    """Return the parameters that are tuned for an algorithm."""
+    return [dimension for dimension in DIMENSIONS if dimension.applies(algorithm)]
+
+
+def suggest(trial: BaseTrial, name: str, algorithms: Sequence[str]) -> Method:
+    """Return the method that a trial stands for, under a name. algorithms: those of its arm."""
+    algorithm = algorithms[0]
+    if len(algorithms) > 1:
+        algorithm = trial.suggest_categorical(ALGORITHM, algorithms)
+    groups: dict[str, dict[str, Any]] = {"search": {}, "sampling": {}}
+    for dimension in dimensions(algorithm):
+        if (value := dimension.suggest(trial)) is not None:
+            groups[dimension.group][dimension.field] = value
+    answer = groups["search"].pop("answer", search_params(algorithm).answer)
+    return Method(name, algorithm, answer, groups["search"], groups["sampling"])
+
+
+def starts(algorithms: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the trials to begin with: each algorithm as it is by itself, so that no study ends below that."""
+    return [
+        ({ALGORITHM: algorithm} if len(algorithms) > 1 else {})
+        | {key: value for d in dimensions(algorithm) for key, value in d.plain(algorithm).items()}
+        for algorithm in algorithms
+    ]
