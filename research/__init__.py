@@ -4,4 +4,8 @@
 |---|---|
 | `bootstrap` | makes the demo's policy and value model from nothing (`make demo-model`, research/README.md) |
 | `compare` | learns in several ways from one base, at equal cost (`make compare`, docs/evidence.md) |
+| `shared_trunk` | trains a policy with and without a value head's gradient on its trunk, docs/training.md |
+| `duels` | searches of other libraries against Ramify's, on the same engine |
+| `sharing` | compares one budget shared between prompts with an even split of it |
+| `tour` | a second task with a model of its own: tours of a grid (research/README.md) |
 """

@@ -10,8 +10,8 @@ From the bottom up; a module imports only those above it:
 | `ports` | `Engine`: one running engine, as everything but `vllm` sees it |
 | `limiter` | bounded concurrency in front of an engine |
 | `tokenizer` | prompts to token ids, token ids to text, stop strings to stop tokens |
-| `policy` | `search.protocols.Policy` on an engine |
 | `scorer` | `search.protocols.Scorer` on an engine |
+| `policy` | `search.protocols.Policy` on an engine |
 | `measurement` | log-probabilities and values of given texts, for the canary of a reload |
 | `progress` | what a start waits for, on standard error |
 | `start` | from a configuration to running engines, side by side, and their end if the start is given up |

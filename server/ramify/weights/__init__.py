@@ -7,10 +7,10 @@
 |---|---|
 | `search_defaults` | how a release is searched if a request does not say |
 | `manifest` | what a release says of itself, and the exceptions of this package |
-| `release` | finding and checking a release |
-| `publish` | writing one, so that a reader sees a whole one or none |
 | `tensors` | the headers of safetensors files |
 | `value_head` | a linear head on the policy's trunk in place of a value model |
+| `release` | finding and checking a release |
+| `publish` | writing one, so that a reader sees a whole one or none |
 | `alike` | the check that one release can take another's place in running engines |
 """
 
