@@ -1,4 +1,4 @@
-"""What takes part in a duel: a search, given a problem and a budget."""
+"""An arm of a duel: a search that is given a problem and a budget."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any, Protocol
 from ramify_client import AsyncClient
 from research.duels.engine import Engine
 
+MANY = 1_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What one problem may cost: generated tokens, or seconds. Exactly one is given."""
+    """The most that one problem may cost: generated tokens, or seconds. Exactly one is given."""
 
     tokens: int | None = None
     seconds: float | None = None
@@ -20,9 +22,11 @@ class Budget:
     def __str__(self) -> str:
         return f"{self.tokens} tokens" if self.tokens is not None else f"{self.seconds:g} s"
 
-    def spent(self, tokens: int, seconds: float) -> bool:
-        """Tell whether that much is all of it."""
-        return seconds >= self.seconds if self.seconds is not None else tokens >= (self.tokens or 0)
+    def room(self, tokens: int, answers: int, seconds: float) -> int:
+        """Return how many more answers it pays for, if that many took so many tokens and seconds."""
+        if self.seconds is not None:
+            return MANY if seconds < self.seconds else 0
+        return int(((self.tokens or 0) - tokens) * answers // tokens) if tokens else MANY
 
     def cost(self, tokens: float, seconds: float) -> float:
         """Return which share of the budget that much is."""

@@ -11,8 +11,9 @@ from ramify_client import AsyncClient
 from ramify_client.calls import Call
 
 DELIMITER = "\n"
-STEP_TOKENS, STEPS = 16, 8
-"""Longest step in tokens, and longest answer in steps; those of six numbers have five."""
+"""The end of a step."""
+STEP_TOKENS, ANSWER_TOKENS = 16, 64
+"""Longest step, longest answer."""
 AT_ONCE = 256
 """Texts of one request."""
 
@@ -21,15 +22,9 @@ AT_ONCE = 256
 class Draft:
     """An answer as far as it is written."""
 
-    text: str = ""
-    steps: int = 0
+    text: str
     finished: bool = False
     """The model has written its end token."""
-
-    @property
-    def open(self) -> bool:
-        """True if another step may be drawn."""
-        return not self.finished and self.steps < STEPS
 
 
 @dataclass(slots=True)
@@ -44,22 +39,15 @@ class Engine:
     tokens: int = 0
     """Tokens generated so far."""
 
-    async def extended(self, drafts: Sequence[Draft]) -> list[Draft]:
-        """Draw one step after each draft, all in one request."""
-        if not drafts:
-            return []
-        body = {
-            "prompt": [self.prompt + draft.text for draft in drafts],
-            "max_tokens": STEP_TOKENS,
-            "stop": DELIMITER,
-            "include_stop_str_in_output": True,
-            "temperature": self.temperature,
-        }
-        call: Call[Any] = Call("POST", "/v1/completions", json.loads, body, repeatable=False)
-        reply = await self.client.send(call)
-        self.tokens += reply["usage"]["completion_tokens"]
-        choices = sorted(reply["choices"], key=lambda choice: int(choice["index"]))
-        return [_after(draft, choice) for draft, choice in zip(drafts, choices, strict=True)]
+    async def steps(self, texts: Sequence[str]) -> list[Draft]:
+        """Write each text on by one step, all in one request."""
+        return await self._continued(
+            texts, {"max_tokens": STEP_TOKENS, "stop": DELIMITER, "include_stop_str_in_output": True}
+        )
+
+    async def answers(self, texts: Sequence[str]) -> list[Draft]:
+        """Write each text on to the end of the answer, all in one request."""
+        return await self._continued(texts, {"max_tokens": ANSWER_TOKENS})
 
     async def values(self, drafts: Sequence[Draft]) -> list[float]:
         """Judge drafts: expected outcomes, [0, 1]. A finished one is judged with its end token."""
@@ -69,7 +57,18 @@ class Engine:
             found += (await self.client.value(self.prompt, texts[first : first + AT_ONCE])).values
         return found
 
-
-def _after(draft: Draft, choice: dict[str, Any]) -> Draft:
-    finished = choice["finish_reason"] == "stop" and not choice["text"].endswith(DELIMITER)
-    return Draft(draft.text + choice["text"], draft.steps + 1, finished)
+    async def _continued(self, texts: Sequence[str], until: dict[str, Any]) -> list[Draft]:
+        prompts = [self.prompt + text for text in texts]
+        body = {"prompt": prompts, "temperature": self.temperature, **until}
+        call: Call[Any] = Call("POST", "/v1/completions", json.loads, body, repeatable=False)
+        reply = await self.client.send(call)
+        self.tokens += reply["usage"]["completion_tokens"]
+        choices = sorted(reply["choices"], key=lambda choice: int(choice["index"]))
+        stop = until.get("stop")
+        return [
+            Draft(
+                text + choice["text"],
+                choice["finish_reason"] == "stop" and not (stop and choice["text"].endswith(stop)),
+            )
+            for text, choice in zip(texts, choices, strict=True)
+        ]

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from research.duels.arms import Budget, Sized
-from research.duels.engine import DELIMITER, STEPS, Draft, Engine
+from research.duels.engine import DELIMITER, Draft, Engine
 
 BEAM_WIDTH = 4
+STEPS = 8
+"""Longest answer in steps; those of six numbers have five."""
 
 
 @dataclass(slots=True)
@@ -21,12 +23,12 @@ class Models:
 
     engine: Engine
     drafts: dict[str, Draft] = field(default_factory=dict)
-    """What has been written, by text without the end token: the library keeps texts."""
+    """Drafts that were written, by their text without the end token: the library keeps texts."""
 
     async def agenerate(self, messages: Sequence[Sequence[Any]], **_: Any) -> list[dict[str, str]]:
         """Write the next step of each conversation: the prompt, and the answer so far if there is any."""
         before = ["".join(message.content for message in one[1:]) for one in messages]
-        written = await self.engine.extended([self.drafts.get(text, Draft()) for text in before])
+        written = await self.engine.steps(before)
         self.drafts |= {draft.text: draft for draft in written}
         return [
             {

@@ -20,7 +20,7 @@ from research.duels.engine import Draft, Engine
 from research.duels.its_hub import Models, sized
 from research.duels.report import markdown
 from research.duels.run import Duel, Row
-from research.duels.treequest import TreeQuest
+from research.duels.treequest import Node, TreeQuest
 
 pytestmark = pytest.mark.anyio
 PROBLEMS = [Example(id=f"p{i}", prompt=PROMPT, task="exact", problem={"answer": "a"}) for i in range(3)]
@@ -36,22 +36,22 @@ async def client(tmp_path: Path) -> AsyncIterator[AsyncClient]:
 
 
 @dataclass
-class Node:
+class Trial:
     trial_id: str
-    parent_state: tuple[Draft, float] | None
+    parent_state: Node | None
 
 
 class Deepening:
-    """Asks and is told as TreeQuest's algorithms: always writes on at the newest node of each line."""
+    """Asks and is told as TreeQuest's algorithms: always makes children of the newest node."""
 
-    def init_tree(self) -> list[tuple[tuple[Draft, float], float]]:
+    def init_tree(self) -> list[tuple[Node, float]]:
         return []
 
-    def ask_batch(self, state: list[Any], size: int, actions: list[str]) -> tuple[list[Any], list[Node]]:
-        newest = [state for state, _ in state[-size:]] or [None] * size
-        return state, [Node(str(i), parent) for i, parent in enumerate(newest)]
+    def ask_batch(self, state: list[Any], size: int, actions: list[str]) -> tuple[list[Any], list[Trial]]:
+        newest = state[-1][0] if state else None
+        return state, [Trial(str(i), newest) for i in range(size)]
 
-    def tell(self, state: list[Any], trial_id: str, result: tuple[Any, float]) -> list[Any]:
+    def tell(self, state: list[Any], trial_id: str, result: tuple[Node, float]) -> list[Any]:
         return [*state, result]
 
     def get_state_score_pairs(self, state: list[Any]) -> list[Any]:
@@ -86,15 +86,23 @@ class SideBySide:
         return [Message("assistant", text)] if text else []
 
 
-async def test_a_draft_grows_by_a_step_until_the_model_ends_it(client: AsyncClient) -> None:
-    engine, drafts = Engine(client, PROMPT, 1.0), [Draft(), Draft()]
+async def test_texts_are_written_on_by_a_step_or_to_their_end(client: AsyncClient) -> None:
+    engine, texts = Engine(client, PROMPT, 1.0), ["", ""]
     for steps in (1, 2):
-        drafts = await engine.extended(drafts)
-        assert all(draft.text.count("\n") == draft.steps == steps and draft.open for draft in drafts)
-    drafts = await engine.extended(drafts)
-    assert all(draft.finished and draft.text.count("\n") == 2 for draft in drafts)
+        drafts = await engine.steps(texts)
+        texts = [draft.text for draft in drafts]
+        assert all(draft.text.count("\n") == steps and not draft.finished for draft in drafts)
+    assert await engine.steps(texts) == [Draft(text, finished=True) for text in texts]
     assert engine.tokens == 2 * (2 + 2 + 1)
-    assert await engine.extended([]) == []
+    (whole,) = await engine.answers(["b\n"])
+    assert whole.finished
+    assert (whole.text[:2], whole.text.count("\n")) == ("b\n", 2)
+
+
+def test_a_child_keeps_one_step_more_than_its_parent_and_never_the_last() -> None:
+    text = Draft("1\n2\n3", finished=True)
+    assert [Node(text, 0.5, kept).beginning for kept in (0, 1, 2)] == ["1\n", "1\n2\n", "1\n2\n"]
+    assert Node(Draft("1"), 0.5, 0).beginning == ""
 
 
 async def test_every_arm_answers_within_its_budget_and_is_counted(client: AsyncClient) -> None:
@@ -109,7 +117,7 @@ async def test_every_arm_answers_within_its_budget_and_is_counted(client: AsyncC
     spent = {row.arm: row.tokens for row in rows}
     assert 20 < spent["ramify"] <= 100
     assert spent["side by side"] == 100, "twenty answers of five tokens"
-    assert spent["asked and told"] == 20, "four lines, which it does not leave"
+    assert 90 < spent["asked and told"] <= 100
     assert len(markdown(rows).splitlines()) == 2 + len(arms)
 
 
@@ -130,11 +138,12 @@ async def test_answers_are_graded_by_our_verifier(client: AsyncClient) -> None:
     assert {row.arm: row.right for row in rows} == {"right": 1.0, "wrong": 0.0, "none": 0.0}
 
 
-async def test_seconds_end_a_search_that_is_asked_and_told(client: AsyncClient) -> None:
-    arm = TreeQuest("asked and told", Deepening)
-    engine = Engine(client, PROMPT, 1.0)
-    assert await arm.answer(engine, Budget(seconds=1e-9)) is not None, "the best draft is written to its end"
-    assert engine.tokens == 5
+def test_a_budget_says_how_many_more_answers_it_pays_for() -> None:
+    tokens, seconds = Budget(tokens=100), Budget(seconds=2.0)
+    assert tokens.room(0, 0, 9.0) > 1000
+    assert [tokens.room(spent, spent // 5, 9.0) for spent in (50, 95, 100)] == [10, 1, 0]
+    assert seconds.room(10**6, 1, 1.9) > 1000
+    assert seconds.room(0, 0, 2.0) == 0
 
 
 def test_a_size_is_fitted_to_what_it_cost() -> None:
