@@ -26,7 +26,8 @@ class Budget:
         """Return how many more answers it pays for, if that many took so many tokens and seconds."""
         if self.seconds is not None:
             return MANY if seconds < self.seconds else 0
-        return int(((self.tokens or 0) - tokens) * answers // tokens) if tokens else MANY
+        left = max(0, (self.tokens or 0) - tokens)
+        return left * answers // tokens if tokens else MANY
 
     def cost(self, tokens: float, seconds: float) -> float:
         """Return which share of the budget that much is."""

@@ -141,7 +141,7 @@ async def test_answers_are_graded_by_our_verifier(client: AsyncClient) -> None:
 def test_a_budget_says_how_many_more_answers_it_pays_for() -> None:
     tokens, seconds = Budget(tokens=100), Budget(seconds=2.0)
     assert tokens.room(0, 0, 9.0) > 1000
-    assert [tokens.room(spent, spent // 5, 9.0) for spent in (50, 95, 100)] == [10, 1, 0]
+    assert [tokens.room(spent, spent // 5, 9.0) for spent in (50, 95, 100, 120)] == [10, 1, 0, 0]
     assert seconds.room(10**6, 1, 1.9) > 1000
     assert seconds.room(0, 0, 2.0) == 0
 
