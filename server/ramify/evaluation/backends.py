@@ -68,7 +68,7 @@ class LocalBackend:
     engines: Engines
     preparer: SearchPreparer
     meters: Mapping[Role, Meter] = field(default_factory=lambda: meters(("policy", "value")))
-    """Of each engine. Without an engine of their own, values are charged to the policy's."""
+    """The meter of each engine. Without an engine of their own, values are charged to the policy's."""
 
     async def grow(self, problem: Example, method: Method, budget: Budget, seed: int) -> Grown:
         """Search one problem. Raises `SearchFailed`, `ProblemRefused`."""

@@ -15,7 +15,7 @@ UNITS: tuple[Unit, ...] = get_args(Unit)
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What one search may spend. Sorts by unit, then by amount."""
+    """The most that one search may spend. Sorts by unit, then by amount."""
 
     unit: Unit
     amount: float

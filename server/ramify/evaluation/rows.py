@@ -26,7 +26,7 @@ class Row:
     """The part of the results that it counts in; for Countdown the number of numbers."""
     method: str
     budget: Budget
-    """What the search might spend."""
+    """The most that the search might spend."""
     correct: bool
     """True if the task's verifier, asked after the search, accepts the answer; no answer is wrong."""
     any_correct: bool

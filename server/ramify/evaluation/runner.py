@@ -60,7 +60,7 @@ class Job:
     methods: tuple[Method, ...]
     """Methods that all grow this tree and choose from it by different rules."""
     budgets: tuple[Budget, ...]
-    """Of one unit. The tree grows under the largest."""
+    """All of one unit. The tree grows under the largest."""
 
     @property
     def rows(self) -> set[Cell]:

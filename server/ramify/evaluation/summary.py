@@ -31,7 +31,7 @@ class Figure:
     """Spent, not allowed."""
     scored: float
     seconds: float | None
-    """Of the search; `None` if only longer searches were read off."""
+    """Duration of the search; `None` if only longer searches were read off."""
     slowest: float | None
     """Seconds of the longest search."""
     policy_seconds: float | None

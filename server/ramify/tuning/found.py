@@ -1,4 +1,4 @@
-"""What the studies found: as search defaults, as methods to evaluate, and as a new release."""
+"""The best of each study: as search defaults, as methods to evaluate, and as a new release."""
 
 from __future__ import annotations
 

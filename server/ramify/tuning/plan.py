@@ -35,10 +35,10 @@ class Plan:
     """The search, then the baselines."""
     ladder: Sequence[Budget]
     problems: Sequence[Example]
-    """Of the trials."""
+    """Those of the trials."""
     held_out: Sequence[Example]
     trials: int
-    """Of each arm under each budget."""
+    """Trials of each arm under each budget."""
     seed: int
     concurrency: int
 

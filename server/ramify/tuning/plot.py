@@ -1,4 +1,4 @@
-"""What mattered: the importance of each tuned parameter, a panel for each study."""
+"""Plot of what mattered: the importance of each tuned parameter, a panel for each study."""
 
 from __future__ import annotations
 

@@ -73,9 +73,9 @@ class Tuner:
     problems: Sequence[Example]
     storage: BaseStorage
     trials: int
-    """Of each study, those that were pruned included."""
+    """Trials of each study, those that were pruned included."""
     seed: int
-    """Of the searches and of the sampler."""
+    """Seed of the searches and of the sampler."""
     concurrency: int
     """Problems searched at once."""
 
