@@ -27,6 +27,8 @@ from ramify.weights.value_head import HEAD, check_value_head, hidden_size
 MANIFEST = "manifest.json"
 READY = "READY"
 PARTS = ("policy", "value")
+SHIPPED = "v000001"
+"""Id of the demo release that comes with the package."""
 
 _SAFE_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja", ".md"})
 
@@ -62,7 +64,7 @@ class Release:
 
 def shipped() -> Path:
     """Return the directory of the demo release that comes with the package."""
-    return Path(__file__).resolve().parent.parent / "models" / "countdown-tiny" / "v000001"
+    return Path(__file__).resolve().parent.parent / "models" / "countdown-tiny" / SHIPPED
 
 
 def release_path(root: Path, release_id: str) -> Path:
