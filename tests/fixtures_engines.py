@@ -20,13 +20,16 @@ from typing import Any, TypeVar
 
 import pytest
 
+import ramify_trainer
 from models import write_tiny_models
 from ramify.engines import EngineConfig, EngineOptions, Engines, Serving
 from ramify.search.records import Action
-from ramify.weights import shipped
+from ramify.weights import load_release, shipped
 
 Result = TypeVar("Result")
 SERVING = Serving("countdown-tiny", "v000001", task="countdown", action=Action(), max_tokens=64)
+WEAK = Path(ramify_trainer.__file__).parent / "models" / "countdown-weak" / "v000001"
+"""The trainer's base."""
 START_SECONDS = 600
 """Longest start on a machine that does other things too."""
 
@@ -56,9 +59,13 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def model_paths(folder: Path) -> tuple[Path, Path]:
-    """Policy and value model: the shipped ones, else tiny random ones written to `folder`."""
-    if (shipped() / "READY").exists():
-        return shipped() / "policy", shipped() / "value"
+    """Policy and value model: those of the first release of ours that has both, else tiny random ones written to
+    `folder`."""
+    for path in (shipped(), WEAK):
+        if (path / "READY").exists():
+            release = load_release(path, verify=False)
+            if release.value_path is not None:
+                return release.policy_path, release.value_path
     tiny = write_tiny_models(folder)
     return tiny.policy, tiny.value
 

@@ -15,12 +15,15 @@ import httpx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM
 
 from ramify.weights import Details, Probe, Release, load_release, publish, shipped
+from ramify_trainer.gate.value_scores import end_values
+from ramify_trainer.learning.networks import load_judge
 from server_process import ServerProcess, start
 
 pytestmark = [pytest.mark.vllm, pytest.mark.anyio, pytest.mark.timeout(900)]
+BASE, NEXT, LYING, BROKEN = shipped().name, "v000102", "v000103", "v000104"
 PROMPT = "3 5 7 8 to 24\n"
 LONG_PROMPT = [1, *range(20, 84)]
 """Two KV blocks of a CPU: what a stale prefix cache would answer from."""
@@ -28,39 +31,40 @@ GREEDY = {"search": {"algorithm": "best_of_n", "schedule": "waves", "budget": {"
 
 
 def perturbed(root: Path, scale: float) -> Release:
-    """The shipped release with noise of `scale` times their own spread on all weights, as v000002."""
+    """The shipped release with noise of `scale` times their own spread on all weights, as `NEXT`."""
     base = load_release(shipped())
     folder = root / ".made"
     noise = torch.Generator().manual_seed(2)
     for part in ("policy", "value"):
         shutil.copytree(base.path / part, folder / part)
-        weights = load_file(folder / part / "model.safetensors")
+        (file,) = (folder / part).glob("*.safetensors")
+        weights = load_file(file)
         for tensor in weights.values():
             drawn = torch.randn(tensor.shape, generator=noise) * tensor.float().std(unbiased=False) * scale
             tensor.copy_(tensor.float() + drawn)
-        save_file(weights, folder / part / "model.safetensors", {"format": "pt"})
+        save_file(weights, file, {"format": "pt"})
     details = Details(
         **{
             **{name: getattr(base.manifest, name) for name in Details.model_fields},
-            "parent": "v000001",
+            "parent": base.id,
             "canary": figures(folder, base),
         }
     )
-    return publish(root, folder / "policy", folder / "value", details, release_id="v000002")
+    return publish(root, folder / "policy", folder / "value", details, release_id=NEXT)
 
 
 @torch.inference_mode()
 def figures(folder: Path, base: Release) -> tuple[Probe, ...]:
     """The base's probes with what the weights in `folder` say of them, in float32."""
     policy = AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32)
-    value = AutoModelForSequenceClassification.from_pretrained(folder / "value", dtype=torch.float32)
+    judge, calibration = load_judge(folder / "policy", folder / "value"), base.manifest.calibration
     made = []
     for probe in base.manifest.canary:
         ids = torch.tensor([[*probe.prompt, *probe.continuation]])
         logprobs = policy(ids).logits[0].log_softmax(-1)[len(probe.prompt) - 1 : -1]
         own = logprobs.gather(1, torch.tensor(probe.continuation)[:, None])[:, 0]
-        judged = value(ids).logits[0, 0].sigmoid()
-        made.append(probe.model_copy(update={"logprobs": tuple(own.tolist()), "value": float(judged)}))
+        (judged,) = end_values(judge, ids.tolist(), (calibration.a, calibration.b))
+        made.append(probe.model_copy(update={"logprobs": tuple(own.tolist()), "value": judged}))
     return tuple(made)
 
 
@@ -68,8 +72,8 @@ def figures(folder: Path, base: Release) -> tuple[Probe, ...]:
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     perturbed(folder, 0.2)
-    lying = shutil.copytree(folder / "v000002", folder / "v000003")
-    for name, old, new in (("manifest.json", '"v000002"', '"v000003"'),):
+    lying = shutil.copytree(folder / NEXT, folder / LYING)
+    for name, old, new in (("manifest.json", f'"{NEXT}"', f'"{LYING}"'),):
         (lying / name).write_text((lying / name).read_text().replace(old, new))
     manifest = load_release(lying).manifest
     published = tuple(p.model_copy(update={"value": 1 - p.value}) for p in manifest.canary)
@@ -135,13 +139,13 @@ async def test_a_release_is_loaded_under_32_searches_and_none_of_the_old_one_is_
     http: httpx.AsyncClient, admin: httpx.AsyncClient, root: Path, tmp_path: Path
 ) -> None:
     before = await asked(http)
-    assert before["release"] == {"v000001"}
+    assert before["release"] == {BASE}
     searches = [
         asyncio.create_task(http.post("/v1/search", json={"prompt": PROMPT, "seed": i, "include_tree": True}))
         for i in range(32)
     ]
     await asyncio.wait(searches, return_when=asyncio.FIRST_COMPLETED)
-    activation = await admin.post("/admin/releases/v000002/activate", json={"deadline_seconds": 120})
+    activation = await admin.post(f"/admin/releases/{NEXT}/activate", json={"deadline_seconds": 120})
     late = await http.post("/v1/search", json={"prompt": PROMPT, "include_tree": True})
     assert activation.status_code == 200, activation.text
     print("activation", activation.json())
@@ -152,20 +156,20 @@ async def test_a_release_is_loaded_under_32_searches_and_none_of_the_old_one_is_
             assert body["status"] == "complete"
             made = {node["release"] for node in body["tree_document"]["nodes"][1:]}
             assert made == {body["release"]}
-    assert late.json()["release"] == "v000002"
+    assert late.json()["release"] == NEXT
     found = activation.json()["canary"]
     assert found["distinguishable"] == found["probes"] == len(load_release(shipped()).manifest.canary)
     after = await asked(http)
-    assert after["release"] == {"v000002"}
+    assert after["release"] == {NEXT}
     assert after["values"] != pytest.approx(before["values"], rel=1e-2, abs=0)
-    fresh = await asyncio.to_thread(serve, tmp_path, root, "--release", str(root / "v000002"))
+    fresh = await asyncio.to_thread(serve, tmp_path, root, "--release", str(root / NEXT))
     try:
         async with httpx.AsyncClient(base_url=fresh.url, timeout=300) as other:
             assert_same(after, await asked(other))
     finally:
         await asyncio.to_thread(fresh.stop)
     back = await admin.post("/admin/releases/rollback", json={})
-    assert back.json()["release"] == "v000001"
+    assert back.json()["release"] == BASE
     assert_same(await asked(http), before)
 
 
@@ -173,7 +177,7 @@ async def test_a_release_with_wrong_figures_is_gone_back_from_on_vllm(
     http: httpx.AsyncClient, admin: httpx.AsyncClient
 ) -> None:
     before = await asked(http)
-    refused = await admin.post("/admin/releases/v000003/activate", json={})
+    refused = await admin.post(f"/admin/releases/{LYING}/activate", json={})
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "activation_failed")
     assert "not the weights that were published" in refused.json()["error"]["message"]
     assert_same(await asked(http), before)
@@ -183,12 +187,10 @@ async def test_a_release_with_wrong_figures_is_gone_back_from_on_vllm(
 async def test_a_truncated_release_is_refused_on_vllm(
     http: httpx.AsyncClient, admin: httpx.AsyncClient, root: Path
 ) -> None:
-    broken = shutil.copytree(root / "v000002", root / "v000004")
+    broken = shutil.copytree(root / NEXT, root / BROKEN)
     path = broken / "policy" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    (broken / "manifest.json").write_text(
-        (broken / "manifest.json").read_text().replace('"v000002"', '"v000004"')
-    )
-    refused = await admin.post("/admin/releases/v000004/activate", json={})
+    (broken / "manifest.json").write_text((broken / "manifest.json").read_text().replace(NEXT, BROKEN))
+    refused = await admin.post(f"/admin/releases/{BROKEN}/activate", json={})
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "activation_failed")
-    assert (await http.get("/version")).json()["release"] == "v000001"
+    assert (await http.get("/version")).json()["release"] == BASE

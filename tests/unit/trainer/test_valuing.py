@@ -98,7 +98,7 @@ def test_a_value_model_that_falls_is_enough_to_reject() -> None:
 
 def test_one_pass_an_answer_gives_the_value_at_every_step_and_at_the_end() -> None:
     base = load_release(shipped())
-    tokenizer = AutoTokenizer.from_pretrained(base.value_path)
+    tokenizer = AutoTokenizer.from_pretrained(base.policy_path)
     prompt = tuple(tokenizer.encode("3 5 7 8 to 24\n"))
     text = "8 * 3 = 24\n7 - 5 = 2\n24 * 2 = 48"
     tokens = (*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id)
@@ -111,7 +111,7 @@ def test_one_pass_an_answer_gives_the_value_at_every_step_and_at_the_end() -> No
     ends = [i for i, t in enumerate(tokens) if tokenizer.decode([t]) == "\n"]
     assert found.finished.tolist() == [False, False, True, False]
     assert found.outcome.tolist() == [1.0, 1.0, 1.0, 0.0]
-    model = load_judge(base.policy_path, base.value_path)
+    model = load_judge(base.policy_path, base.path / "value")
     texts = [[*prompt, *tokens[: end + 1]] for end in (*ends, len(tokens) - 1, ends[0])]
     assert found.value.tolist() == pytest.approx(end_values(model, texts, (2.0, 0.5)), abs=1e-6)
 
