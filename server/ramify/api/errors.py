@@ -205,11 +205,14 @@ def body_model(request: Request) -> type[BaseModel] | None:
 
 
 def methods_of(app: FastAPI, request: Request) -> list[str]:
-    """List the methods taken at the request's path. Starlette names those of the first route there only."""
+    """List the methods taken at the request's path. Starlette names those of the first route there only.
+
+    A path that is a route of its own (/v1/search/batch) is no value of another's parameter (/v1/search/{search_id}).
+    """
     routes = [route for route in app.routes if isinstance(route, Route)]
-    return sorted(
-        {m for route in routes if route.matches(request.scope)[0] != Match.NONE for m in route.methods or ()}
-    )
+    there = [route for route in routes if route.matches(request.scope)[0] != Match.NONE]
+    own = [route for route in there if route.path == request.scope["path"]]
+    return sorted({method for route in own or there for method in route.methods or ()})
 
 
 async def _service_error(_: Request, error: Exception) -> Response:

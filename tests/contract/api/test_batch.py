@@ -293,6 +293,11 @@ async def test_a_refusal_names_the_field_and_the_limit(
     assert await world.logged() == []
 
 
+async def test_the_route_takes_its_own_methods_only(world: World) -> None:
+    refused = await world.http.put("/v1/search/batch")
+    assert (refused.status_code, refused.headers["Allow"]) == (405, "POST")
+
+
 async def test_a_batch_that_cannot_begin_leaves_nothing_reserved(tmp_path: Path) -> None:
     engines = FakeEngines()
     async with a_world(tmp_path, engines, limits={"batch_prompts": 2}) as world:
