@@ -148,7 +148,7 @@ def walk_loss(student: Student, teachers: Teachers, checked: CheckedWalks, confi
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What student and teachers make of P prompts and K answers of L regular lines to each."""
+    """Outputs of student and teachers for P prompts and K answers of L regular lines to each."""
 
     student: Student
     ours: States

@@ -149,7 +149,7 @@ def written_lines(part: Rollouts) -> Lines:
 
 
 Targets = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]
-"""What :func:`research.bootstrap.rollouts.outcome_targets` returns."""
+"""Results of :func:`research.bootstrap.rollouts.outcome_targets`."""
 
 
 def value_loss(
