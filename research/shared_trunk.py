@@ -64,7 +64,7 @@ class Figures:
     greedy: float
     mean_at_k: float
     value_auc: float
-    """Of finished answers."""
+    """Figures of finished answers."""
     value_auc_steps: float
 
 

@@ -36,7 +36,7 @@ class Node:
 
     @property
     def beginning(self) -> str:
-        """What a child keeps of it: one step more than it kept itself, but never the last."""
+        """The steps that a child keeps of it: one more than it kept itself, but never the last."""
         steps = self.draft.text.splitlines(keepends=True)
         return "".join(steps[: min(self.kept + 1, len(steps) - 1)])
 

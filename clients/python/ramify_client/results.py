@@ -272,7 +272,7 @@ class Model(Result):
     search_defaults: list[dict[str, Any]] = []
     """How the model searches if a request does not say: the first entry that covers the budget (docs/search.md)."""
     value: str | None = None
-    """What judges answers: a value `model`, a head on the policy's `trunk`, a `scorer`; None: nothing."""
+    """The judge of answers: a value `model`, a head on the policy's `trunk`, a `scorer`; None: nothing."""
     max_model_len: int
 
 
@@ -283,7 +283,7 @@ class Release(Result):
     active: bool
     parent: str | None
     value: str | None = None
-    """What judges answers: a value `model`, or a head on the policy's `trunk`; None if its files are gone."""
+    """The judge of answers: a value `model`, or a head on the policy's `trunk`; None if its files are gone."""
     training_step: int | None
     metrics: dict[str, float]
     figures: dict[str, Any]
