@@ -1,7 +1,7 @@
 """The search space: which parameters are tuned, in which ranges. Declared once, for all algorithms.
 
 `ramify.search.params` knows which parameters mean anything under an algorithm: it refuses the others. The ranges are
-narrower than the bounds there: what lies outside never helped in any search of ours.
+narrower than the bounds there: they surround the values that the shipped configuration was tuned to.
 """
 
 from __future__ import annotations
