@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import numpy as np
@@ -24,6 +25,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ramify import weights
+from ramify.weights import Details, Release
 from research.bootstrap.checkpoints import save_policy
 from research.bootstrap.policy import optimizer_for, step_optimizer
 from research.bootstrap.rollouts import Rollouts, outcome_targets
@@ -39,6 +42,8 @@ FIRST, LATER = VOCABULARY.index(NAMES[0]), VOCABULARY.index(f" {NAMES[0]}")
 """The token of cell 0 at the start of a line, and after a blank."""
 SHAPE = Shape(vocab=len(VOCABULARY), hidden=128, layers=4, heads=4, intermediate=384, positions=96)
 CELLS = SIZE * SIZE
+MOST_STEPS = CELLS - 5
+"""Steps of the longest tour: four cells are blocked, and the start is there."""
 Ints = NDArray[np.int64]
 
 
@@ -193,23 +198,24 @@ def tell(what: str, step: int, steps: int, loss: Tensor) -> None:
 
 
 @torch.inference_mode()
-def report(trunk: Trunk, grids: list[Grid], answers: int) -> str:
-    """Return the policy's accuracy on grids, and how well the value head ranks its samples after each fifth step."""
+def figures(trunk: Trunk, grids: list[Grid], answers: int) -> dict[str, float]:
+    """Return the share of right samples (`pass_1`), of grids with one (`any`), and how well the value head ranks the
+    samples after every fifth step and at the end (`auc_…`)."""
     rolled = roll_out(trunk.policy, grids, answers, seed=1)
     outcomes = np.concatenate([part.outcomes for part in rolled])
-    lines = [f"pass@1 {outcomes.mean():.3f}, any of {answers} {outcomes.max(axis=1).mean():.3f}"]
-    scored: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    measured = {"pass_1": float(outcomes.mean()), "any": float(outcomes.max(axis=1).mean())}
+    scored: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for part in rolled:
         states = trunk.states(part.prompts.astype(np.int64), part.answers[:, :, :-1].astype(np.int64))
         values = trunk.value(states)[..., 0].numpy()
         for step in (*range(5, part.count, 5), part.count):
-            scored[step if step < part.count else 99] += list(
-                zip(values[:, :, 2 * step - 1].ravel(), part.outcomes.ravel(), strict=True)
-            )
-    for step, pairs in sorted(scored.items()):
-        values, rights = (np.array(one) for one in zip(*pairs, strict=True))
-        lines.append(f"AUC {'at the end' if step == 99 else f'after step {step}'} {auc(values, rights):.3f}")
-    return "\n".join(lines)
+            name = f"auc_step_{step}" if step < part.count else "auc_end"
+            scored[name] += zip(values[:, :, 2 * step - 1].ravel(), part.outcomes.ravel(), strict=True)
+    for name, pairs in sorted(scored.items()):
+        value, right = (np.array(one) for one in zip(*pairs, strict=True))
+        if 0 < right.sum() < len(right):
+            measured[name] = auc(value, right)
+    return measured
 
 
 def auc(values: NDArray[np.float64], rights: NDArray[np.float64]) -> float:
@@ -219,18 +225,20 @@ def auc(values: NDArray[np.float64], rights: NDArray[np.float64]) -> float:
     ranks[order] = np.arange(1, len(values) + 1)
     right = rights == 1
     n, m = right.sum(), (~right).sum()
-    return float((ranks[right].sum() - n * (n + 1) / 2) / (n * m)) if n and m else float("nan")
+    return float((ranks[right].sum() - n * (n + 1) / 2) / (n * m))
 
 
-def save(trunk: Trunk, directory: Path) -> None:
-    """Write `policy/` and `value/head.safetensors`."""
-    save_policy(trunk.policy, directory / "policy", word_tokenizer(VOCABULARY, SHAPE.positions))
-    (directory / "value").mkdir(parents=True, exist_ok=True)
-    head = {"weight": trunk.value.weight, "bias": trunk.value.bias}
-    save_file(
-        {name: tensor.detach().float() for name, tensor in head.items()},
-        directory / "value" / "head.safetensors",
-    )
+def publish(trunk: Trunk, root: Path, metrics: dict[str, float]) -> Release:
+    """Publish the network in `root` as a release whose value is a head on its trunk."""
+    with TemporaryDirectory() as work:
+        policy, head = Path(work) / "policy", Path(work) / "head.safetensors"
+        save_policy(trunk.policy, policy, word_tokenizer(VOCABULARY, SHAPE.positions))
+        tensors = {"weight": trunk.value.weight, "bias": trunk.value.bias}
+        save_file({name: tensor.detach().float() for name, tensor in tensors.items()}, head)
+        details = Details(
+            name="tour", default_task="tour", default_max_tokens=2 * MOST_STEPS, metrics=metrics
+        )
+        return weights.publish(root, policy, head, details)
 
 
 def main(
@@ -249,12 +257,18 @@ def main(
     typer.echo(f"{time.strftime('%H:%M:%S')} {len(train)} grids")
     trunk = Trunk(seed)
     train_policy(trunk, train, policy_steps, 64, 2e-3, seed)
-    typer.echo(report(trunk, dev, 8))
-    save(trunk, out)
+    tell_figures(figures(trunk, dev, 8))
     rolled = roll_out(trunk.policy.eval(), train[:sampled], 8, seed)
     train_both(trunk, train, rolled, both_steps, 64, 1e-3, seed)
-    typer.echo(report(trunk, dev, 16))
-    save(trunk, out)
+    measured = figures(trunk, dev, 16)
+    tell_figures(measured)
+    typer.echo(f"published {publish(trunk, out, measured).path}")
+
+
+def tell_figures(measured: dict[str, float]) -> None:
+    """Print figures, one a line."""
+    for name, figure in measured.items():
+        typer.echo(f"{name} {figure:.3f}")
 
 
 if __name__ == "__main__":

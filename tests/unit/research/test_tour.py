@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from ramify import weights
 from ramify.rewards.errors import BadProblem
 from research.bootstrap.rollouts import Rollouts, outcome_targets
 from research.bootstrap.tokenizer import EOS, NEWLINE, word_tokenizer
@@ -20,9 +22,11 @@ from research.tour.make import (
     Trunk,
     answer_tokens,
     auc,
+    figures,
     grade,
     policy_loss,
     prompt_tokens,
+    publish,
     turned,
     value_loss,
 )
@@ -113,3 +117,13 @@ def test_the_value_is_read_at_the_cell_before_its_line_closes(grids: list[Grid])
 
 def test_auc_is_the_share_of_pairs_in_order() -> None:
     assert auc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0.0, 0.0, 1.0, 1.0])) == 0.75
+
+
+def test_the_network_is_published_as_a_release_with_a_head(grids: list[Grid], tmp_path: Path) -> None:
+    trunk = Trunk(0)
+    measured = figures(trunk, grids[:4], 2)
+    assert measured["pass_1"] == 0  # untrained
+    release = publish(trunk, tmp_path, measured)
+    assert release.manifest.default_task == "tour"
+    assert release.value_head is not None
+    assert weights.load_release(release.path) == release
