@@ -40,7 +40,8 @@ class LiveEngines:
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
         self.loop = asyncio.new_event_loop()
-        threading.Thread(target=self.loop.run_forever, name="engines", daemon=True).start()
+        self.thread = threading.Thread(target=self.loop.run_forever, name="engines", daemon=True)
+        self.thread.start()
         self.engines = self.run(Engines.start(config), START_SECONDS)
 
     def run(self, work: Coroutine[Any, Any, Result], timeout: float = 120) -> Result:
@@ -50,6 +51,8 @@ class LiveEngines:
     def close(self) -> None:
         self.run(self.engines.close())
         self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -277,9 +277,9 @@ async def test_what_waiting_does_not_mend_ends_the_service(tmp_path: Path) -> No
 class Forgetful(TrainedEngines):
     """Engines that say that they have loaded a release, and go on with the one before."""
 
-    def hold(self, policy: Path, value: Path) -> None:
+    def hold(self, policy: Path) -> None:
         kept = self.models
-        super().hold(policy, value)
+        super().hold(policy)
         self.models = kept if kept != (None, None) else self.models
 
 

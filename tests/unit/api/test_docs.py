@@ -16,10 +16,10 @@ PAGE = (Path(__file__).parents[3] / "docs" / "api.md").read_text()
 
 def test_every_route_is_on_the_api_page_with_an_example() -> None:
     for path, method in documentation.BY_PATH:
-        shown = re.sub(r"\{(search_id)\}", "{id}", path)
+        shown = re.sub(r"\{(search_id|batch_id)\}", "{id}", path)
         assert f"`{shown}`" in PAGE or f" {shown}`" in PAGE or shown in PAGE, path
         called = re.escape(re.sub(r"\{(search_id|tree)\}", "$ID", path))
-        for part in (r"\{name\}", r"\{id\}"):
+        for part in (r"\{name\}", r"\{id\}", r"\{batch_id\}"):
             called = called.replace(part, r"[\w-]+")
         assert re.search(rf"curl [^\n]*\$URL{called}\b", PAGE), (method, path)
 
