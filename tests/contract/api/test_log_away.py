@@ -27,6 +27,11 @@ async def limit_pages(log: TreeLog, extra: int) -> None:
     """Let SQLite's file grow by this many pages at most: the disk is full at 0."""
     assert log._writes is not None
     async with log._writes.connect() as conn:
+        if extra == 0:  # free pages inside the file would take a small tree yet
+            free = (await conn.exec_driver_sql("PRAGMA freelist_count")).scalar_one()
+            await conn.exec_driver_sql("CREATE TABLE IF NOT EXISTS filler (bytes BLOB)")
+            await conn.exec_driver_sql(f"INSERT INTO filler VALUES (zeroblob({(free + 1) * 4096}))")
+            await conn.commit()
         pages = (await conn.exec_driver_sql("PRAGMA page_count")).scalar_one()
         await conn.exec_driver_sql(f"PRAGMA max_page_count = {pages + extra}")
 
