@@ -821,7 +821,7 @@ export interface components {
             include_tree?: boolean;
             /**
              * Defaults
-             * @description Search with the search defaults of the release where the request says nothing; false: with the algorithm's own.
+             * @description Search with the search defaults of the release if the request says nothing; false: with the algorithm's own.
              * @default true
              */
             defaults?: boolean;
@@ -906,7 +906,7 @@ export interface components {
             include_tree?: boolean;
             /**
              * Defaults
-             * @description Search with the search defaults of the release where the request says nothing; false: with the algorithm's own.
+             * @description Search with the search defaults of the release if the request says nothing; false: with the algorithm's own.
              * @default true
              */
             defaults?: boolean;
@@ -3198,7 +3198,7 @@ export interface components {
             include_tree?: boolean;
             /**
              * Defaults
-             * @description Search with the search defaults of the release where the request says nothing; false: with the algorithm's own.
+             * @description Search with the search defaults of the release if the request says nothing; false: with the algorithm's own.
              * @default true
              */
             defaults?: boolean;
@@ -3815,7 +3815,7 @@ export interface components {
             task?: components["schemas"]["Task"] | null;
             /**
              * Defaults
-             * @description Search with the search defaults of the release where nothing is said; absent: yes.
+             * @description Search with the search defaults of the release if nothing is said; absent: yes.
              */
             defaults?: boolean | null;
             /**

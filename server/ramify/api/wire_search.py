@@ -132,7 +132,7 @@ class SearchOptions(Request):
     include_tree: bool = Field(default=False, description="Send the whole tree with the answer.")
     defaults: bool = Field(
         default=True,
-        description="Search with the search defaults of the release where the request says nothing; false: with the "
+        description="Search with the search defaults of the release if the request says nothing; false: with the "
         "algorithm's own.",
     )
     train: bool = Field(default=True, description="Let the trainer learn from this search.")

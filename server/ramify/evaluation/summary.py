@@ -35,7 +35,7 @@ class Figure:
     slowest: float | None
     """Seconds of the longest search."""
     policy_seconds: float | None
-    """Engine-seconds of the policy; `None` where they were not told."""
+    """Engine-seconds of the policy; `None` if they were not told."""
     value_seconds: float | None
     """Engine-seconds of the value model; `None` likewise."""
     ungraded: int

@@ -76,7 +76,7 @@ def search_params(algorithm: str = "mcts", **given: Any) -> SearchParams:
 def over_defaults(
     algorithm: str, defaults: Mapping[str, Any], given: Mapping[str, Any]
 ) -> tuple[SearchParams, dict[str, Any]]:
-    """Return the parameters `given`, with `defaults` where they are silent, and the defaults that were used.
+    """Return the parameters `given`, with `defaults` if they are silent, and the defaults that were used.
 
     A default that has no effect beside what is given gives way to it, as `abandon` does to `expand: step`.
     Raises `ParamError` as `search_params` does."""

@@ -4,7 +4,7 @@ A search that names no token budget gets the most that its other limits could co
 admission always knows what a running search may still spend.
 
 What the request does not say is filled in from the search defaults of the release, if these name the algorithm that
-searches; from the algorithm's own where they are silent too. So a request that names another algorithm than they do has
+searches; from the algorithm's own if they are silent too. So a request that names another algorithm than they do has
 nothing of them: what was tuned for one means nothing to another.
 """
 

@@ -55,7 +55,7 @@ class SearchSpec:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Sampling` that were given."""
     defaults: bool = True
-    """Search with the search defaults of the release where nothing was given; false: with the algorithm's own."""
+    """Search with the search defaults of the release if nothing was given; false: with the algorithm's own."""
     share: int | None = None
     """Tokens for which those defaults are chosen, if they are not those of the budget: an even share of a batch's."""
     greedy_by_habit: bool = False

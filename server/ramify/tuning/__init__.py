@@ -3,8 +3,7 @@
 | module | what it is |
 |---|---|
 | `space` | the parameters that are tuned, and the ranges in which |
-| `pruning` | trials that are clearly worse than the best are given up |
-| `study` | trials of one arm under one budget: paired, repeatable, kept on disk |
+| `study` | trials of one arm under one budget: paired, pruned, repeatable, kept on disk |
 | `found` | what the studies found, as search defaults, as methods and as a new release |
 | `plot` | what mattered, drawn |
 | `plan` | one run: every study, then their best on held-out problems |

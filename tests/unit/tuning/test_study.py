@@ -9,8 +9,7 @@ from ramify.evaluation.methods import load_methods
 from ramify.evaluation.runner import SearchFailed
 from ramify.search.records import Action, BudgetLimits
 from ramify.tuning.found import defaults_of, found, methods_toml
-from ramify.tuning.pruning import RIGHT
-from ramify.tuning.study import Arm, Tuner, storage
+from ramify.tuning.study import RIGHT, Arm, Tuner, storage
 from ramify.weights import check_search_defaults, for_budget
 
 pytestmark = pytest.mark.anyio

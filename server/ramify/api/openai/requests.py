@@ -194,7 +194,7 @@ class Search(wire_search.Search):
     task: wire_search.Task | None = None
     defaults: bool | None = Field(
         default=None,
-        description="Search with the search defaults of the release where nothing is said; absent: yes.",
+        description="Search with the search defaults of the release if nothing is said; absent: yes.",
     )
     train: bool | None = Field(
         default=None, description="Let the trainer learn from this search; absent: yes."
