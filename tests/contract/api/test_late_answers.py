@@ -31,9 +31,10 @@ async def towers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 
 async def ask(world: World, seconds: float | None = None, **body: Any) -> dict[str, Any]:
     budget = {"simulations": 30, **({"seconds": seconds} if seconds else {})}
+    search = {"algorithm": "best_of_n", "budget": budget}  # no tree could be exhausted before 30 draws
     task = {"name": "math", "problem": {"answer": "42"}}
     answer = await world.search(
-        task=task, search={"budget": budget}, sampling={"max_tokens": 60}, include_tree=True, **body
+        task=task, search=search, sampling={"max_tokens": 60}, include_tree=True, **body
     )
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
@@ -59,4 +60,5 @@ async def test_answers_over_which_the_verifier_hangs_delay_no_end(towers: World,
         reply = await asked
     tree = reply["tree_document"]
     assert tree["ungrouped"] > 0
-    assert reply["answer"]["final"] in TOWERS, "it votes by its text"
+    spelt = reply["answer"]["final"].translate({ord("{"): None, ord("}"): None})
+    assert spelt in TOWERS, "it votes by its text, or is the first one, which is compared with none"
