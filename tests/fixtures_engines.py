@@ -1,6 +1,6 @@
 """Real engines for tests: one pair for the whole session, since a start takes 20 s.
 
-The shipped release where there is one, else tiny random models. The engines live on an event loop of their own in a
+The demo's two models where they are, else tiny random models. The engines live on an event loop of their own in a
 thread, so that plain and async tests may both use them: `live.run(coroutine)` runs one there and waits.
 
 In float32, so that figures can be compared closely; not compiled, so that the start is quick.
@@ -21,10 +21,10 @@ from typing import Any, TypeVar
 import pytest
 
 import ramify_trainer
-from models import write_tiny_models
+from models import TWO_MODELS, write_tiny_models
 from ramify.engines import EngineConfig, EngineOptions, Engines, Serving
 from ramify.search.records import Action
-from ramify.weights import load_release, shipped
+from ramify.weights import load_release
 
 Result = TypeVar("Result")
 SERVING = Serving("countdown-tiny", "v000001", task="countdown", action=Action(), max_tokens=64)
@@ -64,7 +64,7 @@ async def until(condition: Callable[[], object]) -> None:
 def model_paths(folder: Path) -> tuple[Path, Path]:
     """Policy and value model: those of the first release of ours that has both, else tiny random ones written to
     `folder`."""
-    for path in (shipped(), WEAK):
+    for path in (TWO_MODELS, WEAK):
         if (path / "READY").exists():
             release = load_release(path, verify=False)
             if release.value_path is not None:

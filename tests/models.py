@@ -6,6 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ramify.weights import shipped
+
+TWO_MODELS = shipped().with_name("v000001")
+"""The demo release that has a value model of its own, where the shipped one has a head on its policy's trunk."""
+
 NUMBERS = tuple(str(n) for n in range(200))
 OPERATORS = ("+", "-", "*", "/", "=", "to")
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")

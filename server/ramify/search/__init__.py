@@ -38,7 +38,9 @@ token ids, a scorer judges them, and a task tells answers apart::
     async def main():
         digit, four = Action("chunk", max_tokens=1), Sampling(max_tokens=4)
         budget = BudgetLimits(simulations=300)
-        tree = await search([0], Digits(), Sum(), Nines(), action=digit, sampling=four, budget=budget)
+        tree = await search(
+            [0], Digits(), Sum(), Nines(), action=digit, sampling=four, budget=budget, answer="orm_max"
+        )
         print(tree.answer.text, tree.answer.value, tree.usage.completion_tokens)
 
 

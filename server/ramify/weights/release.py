@@ -27,7 +27,7 @@ from ramify.weights.value_head import HEAD, check_value_head, hidden_size
 MANIFEST = "manifest.json"
 READY = "READY"
 PARTS = ("policy", "value")
-SHIPPED = "v000001"
+SHIPPED = "v000002"
 """Id of the demo release that comes with the package."""
 
 _SAFE_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja", ".md"})

@@ -1,6 +1,6 @@
 """Reload on vLLM: 32 searches under way, a release put in the other's place, and nothing of the old one left.
 
-The second release is the shipped one with its weights drawn apart, published with the figures that it really has.
+The second release is the demo's two models with its weights drawn apart, published with the figures that it really has.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from ramify.weights import Details, Probe, Release, load_release, publish, shipped
+from models import TWO_MODELS
+from ramify.weights import Details, Probe, Release, load_release, publish
 from ramify_trainer.gate.value_scores import end_values
 from ramify_trainer.learning.networks import load_judge
 from server_process import ServerProcess, start
 
 pytestmark = [pytest.mark.vllm, pytest.mark.anyio, pytest.mark.timeout(900)]
-BASE, NEXT, LYING, BROKEN = shipped().name, "v000102", "v000103", "v000104"
+BASE, NEXT, LYING, BROKEN = TWO_MODELS.name, "v000102", "v000103", "v000104"
 PROMPT = "3 5 7 8 to 24\n"
 LONG_PROMPT = [1, *range(20, 84)]
 """Two KV blocks of a CPU: what a stale prefix cache would answer from."""
@@ -31,8 +32,8 @@ GREEDY = {"search": {"algorithm": "best_of_n", "schedule": "waves", "budget": {"
 
 
 def perturbed(root: Path, scale: float) -> Release:
-    """The shipped release with noise of `scale` times their own spread on all weights, as `NEXT`."""
-    base = load_release(shipped())
+    """The release of two models with noise of `scale` times their own spread on all weights, as `NEXT`."""
+    base = load_release(TWO_MODELS)
     folder = root / ".made"
     noise = torch.Generator().manual_seed(2)
     for part in ("policy", "value"):
@@ -86,15 +87,16 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def serve(folder: Path, root: Path, *flags: str) -> ServerProcess:
+def serve(folder: Path, root: Path, release: Path) -> ServerProcess:
     config = folder / "ramify.toml"
     config.write_text('[engine]\ndtype = "float32"\n')
-    return start(folder, [], "--config", str(config), "--weights", str(root), *flags)
+    flags = ["--release", str(release), "--weights", str(root)]
+    return start(folder, flags, "--config", str(config))
 
 
 @pytest.fixture(scope="module")
 def reloading(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[ServerProcess]:
-    server = serve(tmp_path_factory.mktemp("reloading"), root)
+    server = serve(tmp_path_factory.mktemp("reloading"), root, TWO_MODELS)
     yield server
     server.stop()
 
@@ -158,11 +160,11 @@ async def test_a_release_is_loaded_under_32_searches_and_none_of_the_old_one_is_
             assert made == {body["release"]}
     assert late.json()["release"] == NEXT
     found = activation.json()["canary"]
-    assert found["distinguishable"] == found["probes"] == len(load_release(shipped()).manifest.canary)
+    assert found["distinguishable"] == found["probes"] == len(load_release(TWO_MODELS).manifest.canary)
     after = await asked(http)
     assert after["release"] == {NEXT}
     assert after["values"] != pytest.approx(before["values"], rel=1e-2, abs=0)
-    fresh = await asyncio.to_thread(serve, tmp_path, root, "--release", str(root / NEXT))
+    fresh = await asyncio.to_thread(serve, tmp_path, root, root / NEXT)
     try:
         async with httpx.AsyncClient(base_url=fresh.url, timeout=300) as other:
             assert_same(after, await asked(other))

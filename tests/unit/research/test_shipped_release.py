@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models import TWO_MODELS
 from ramify import weights
 from research.bootstrap.canary import probes
 from research.bootstrap.checkpoints import load_model
@@ -21,9 +22,6 @@ WEAK = (
     / "v000001"
 )
 
-TRUNK = Path(weights.__file__).resolve().parents[1] / "models" / "countdown-tiny" / "v000002"
-"""The demo's policy with a value head on its trunk."""
-
 
 def test_the_shipped_release_verifies_and_is_under_20_megabytes() -> None:
     release = weights.load_release(weights.shipped())
@@ -33,16 +31,15 @@ def test_the_shipped_release_verifies_and_is_under_20_megabytes() -> None:
 
 
 def test_the_other_releases_verify_and_all_together_are_under_20_megabytes() -> None:
-    releases = [weights.load_release(path) for path in (weights.shipped(), TRUNK, WEAK)]
-    held = {release.path: release.manifest for release in releases}  # the shipped one may be TRUNK
-    assert sum(file.size for manifest in held.values() for file in manifest.files.values()) < 20_000_000
-    assert releases[1].manifest.value == "trunk"
-    assert releases[2].manifest.name == "countdown-weak"
+    held = [weights.load_release(path).manifest for path in (weights.shipped(), TWO_MODELS, WEAK)]
+    assert sum(file.size for manifest in held for file in manifest.files.values()) < 20_000_000
+    assert [manifest.value for manifest in held] == ["trunk", "model", "model"]
+    assert held[2].name == "countdown-weak"
 
 
 def test_the_one_network_is_nearly_as_good_a_policy_and_judge_as_the_two_models() -> None:
-    two = weights.load_release(TRUNK.with_name("v000001"), verify=False).manifest.metrics
-    one = weights.load_release(TRUNK, verify=False).manifest.metrics
+    two = weights.load_release(TWO_MODELS, verify=False).manifest.metrics
+    one = weights.load_release(weights.shipped(), verify=False).manifest.metrics
     for figure in ("policy/all/pass@1", "value/all/auc_step_1", "value/all/auc_step_2", "value/all/auc_end"):
         assert one[figure] > two[figure] - 0.03, figure
 
@@ -53,7 +50,7 @@ def test_the_weak_base_is_weak_and_its_value_model_is_not() -> None:
     assert metrics["value/4/auc_end"] > 0.97
 
 
-@pytest.mark.parametrize("path", [weights.shipped(), TRUNK], ids=["shipped", "trunk"])
+@pytest.mark.parametrize("path", [weights.shipped(), TWO_MODELS], ids=["trunk", "two models"])
 def test_its_weights_give_the_figures_of_its_canary(path: Path) -> None:
     release = weights.load_release(path, verify=False)
     found = probes(
@@ -66,7 +63,7 @@ def test_its_weights_give_the_figures_of_its_canary(path: Path) -> None:
         assert ours.value == pytest.approx(published.value, abs=1e-3)
 
 
-@pytest.mark.parametrize("path", [weights.shipped(), TRUNK], ids=["shipped", "trunk"])
+@pytest.mark.parametrize("path", [weights.shipped(), TWO_MODELS], ids=["trunk", "two models"])
 def test_it_is_as_good_on_dev_as_its_metrics_say(path: Path) -> None:
     release = weights.load_release(path, verify=False)
     policy, judge = (

@@ -133,7 +133,7 @@ def test_a_step_tree_whose_leaves_are_all_finished_is_exhausted():
 def test_an_answer_cut_by_a_cap_is_truncated_and_worth_0():
     deep = ran(policy=listing(9), value=first, **STEPS, max_depth=1, budget=BudgetLimits(simulations=5))
     assert {(n.terminal, n.value) for n in deep.tree.children(deep.tree.root)} == {("truncated", 0.0)}
-    long = ran(policy=listing(9), value=first, algorithm="mcts", sampling=Sampling(max_tokens=5))
+    long = ran(policy=listing(9), value=first, algorithm="mcts", parallel=1, sampling=Sampling(max_tokens=5))
     assert {n.terminal for n in long.tree.leaves()} == {"truncated"}
     assert long.scorer.scored == len(long.tree.nodes) - 1 - sum(1 for n in long.tree.leaves())
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from fakes_training import with_value_head
+from models import TWO_MODELS
 from ramify.search import records
 from ramify.search.cutting import cut
 from ramify.tokens import TokenText
@@ -97,7 +98,7 @@ def test_a_value_model_that_falls_is_enough_to_reject() -> None:
 
 
 def test_one_pass_an_answer_gives_the_value_at_every_step_and_at_the_end() -> None:
-    base = load_release(shipped())
+    base = load_release(TWO_MODELS)
     tokenizer = AutoTokenizer.from_pretrained(base.policy_path)
     prompt = tuple(tokenizer.encode("3 5 7 8 to 24\n"))
     text = "8 * 3 = 24\n7 - 5 = 2\n24 * 2 = 48"

@@ -83,9 +83,10 @@ class Mcts(Algorithm):
             # visit again.
             if node.terminal is not None:
                 return None if self.widens else self.revisit(path)
-            # A leaf: expand it, unless that is under way. (A path that was given up is visited but not expanded.)
+            # A leaf: expand it. While that is under way, another path may be drawn from there, but no other step. (A
+            # path that was given up is visited but not expanded.)
             if not node.expanded and not node.visits:
-                return None if node.expanding else self._expand(path)
+                return self._expand(path) if self.params.expand == "path" or not node.expanding else None
             # An inner node: follow its best arm, or draw afresh here if that is the arm.
             arm = self.choose(node)
             if arm is None:
@@ -139,10 +140,10 @@ class Mcts(Algorithm):
         ]
 
     def _expand(self, path: list[Node], width: int | None = None) -> Plan:
-        """Plan to draw `width` times at the end of `path`; once, if answers were drawn from there before."""
+        """Plan to draw `width` times at the end of `path`; once, if answers were or are drawn from there."""
         width = width or self.params.width
         if self.params.expand == "path":
-            drawn_before = path[-1].expanded or path[-1].visits
+            drawn_before = path[-1].expanded or path[-1].visits or path[-1].expanding
             return replace(self.to_end(path, 1 if drawn_before else width), hurdle=self._hurdle())
         plan = self.one_step(path, width)
         if self.params.leaf == "value":
