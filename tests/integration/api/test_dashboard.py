@@ -17,6 +17,7 @@ def test_a_real_server_has_every_figure_of_its_own_on_the_dashboard(server: Serv
     served = httpx.get(f"{server.url}/metrics", timeout=60).text
     shown = set(re.findall(r"\b(ramify_(?!trainer)\w+?)(?:_total|_bucket)?\b", DASHBOARD.read_text()))
     assert len(shown) >= 15
+    of_a_value_model = {f"ramify_engine_value_{name}" for name in ("kv_usage", "running", "waiting")}
     assert {
         name for name in shown if not re.search(rf"^# TYPE {name}(_total)? ", served, re.MULTILINE)
-    } == set()
+    } == of_a_value_model  # the shipped release judges by a head on its policy's trunk

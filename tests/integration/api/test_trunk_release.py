@@ -13,7 +13,8 @@ import httpx
 import pytest
 import torch
 
-from ramify.weights import HEAD, Details, Release, hidden_size, load_release, publish, shipped
+from models import TWO_MODELS
+from ramify.weights import HEAD, Details, Release, hidden_size, load_release, publish
 from ramify_trainer.learning.value_head import write_head
 from server_process import ServerProcess, start
 
@@ -23,8 +24,8 @@ pytestmark = [pytest.mark.vllm, pytest.mark.anyio, pytest.mark.timeout(900)]
 
 
 def with_random_head(root: Path, seed: int) -> Release:
-    """The shipped policy with a random head on its trunk."""
-    base = load_release(shipped(), verify=False)
+    """The two models' policy with a random head on its trunk."""
+    base = load_release(TWO_MODELS, verify=False)
     parts = root / f".made-{seed}"
     shutil.copytree(base.policy_path, parts / "policy")
     generator = torch.Generator().manual_seed(seed)
