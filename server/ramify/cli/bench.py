@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from ramify.bench.throughput import Load
 
 LADDER = (1, 4, 16, 32, 64)
-PARALLEL = 16
-"""Simulations at once in one search: of 1,000 tokens, sixteen solve as many problems as two (docs/search.md)."""
-DEFAULTS = "defaults"
-"""Name, in place of a shipped method's, of `mcts` with the defaults of a request."""
 
 
 def bench(
@@ -31,9 +27,10 @@ def bench(
     pairs: Annotated[int, typer.Option(min=0, help="Runs of search and replay; 0 leaves them out.")] = 5,
     method: Annotated[
         str,
-        typer.Option(help="Which search: mcts with its defaults, or one of the shipped methods (eval's)."),
-    ] = DEFAULTS,
-    parallel: Annotated[int, typer.Option(min=1, help="Simulations at once in one search.")] = PARALLEL,
+        typer.Option(
+            help="Which search: `default`, as a request has it that says nothing, or a method of eval's."
+        ),
+    ] = "default",
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change a parameter: search.parallel=16.")
     ] = None,
@@ -50,7 +47,7 @@ def bench(
     from ramify.bench.throughput import Load
     from ramify.engines.errors import EngineError
     from ramify.evaluation.budgets import Budget
-    from ramify.evaluation.methods import BadMethod, Method, load_methods, override
+    from ramify.evaluation.methods import BadMethod, load_methods, override
     from ramify.evaluation.provenance import identity, is_shipped, machine, versions
     from ramify.evaluation.runner import SearchFailed
     from ramify.extensions import BadExtension
@@ -60,12 +57,7 @@ def bench(
     from ramify.weights import WeightsError
 
     try:
-        methods = (
-            [Method("mcts", "mcts")]
-            if method == DEFAULTS
-            else load_methods(names=[method], tuned=is_shipped(release))
-        )
-        (chosen,) = override(methods, [f"search.parallel={parallel}", *(set_ or [])])
+        (chosen,) = override(load_methods(names=[method], tuned=is_shipped(release)), set_ or [])
         taken = load_examples(data, max(searches, 2 * max(LADDER)), seed=0)
     except (BadMethod, BadDataset, BadExtension) as error:
         refuse(error)

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from ramify.rewards.verifier import Example
     from ramify.search.tree import Tree
 
-METHODS = ["greedy", "self_consistency", "best_of_n", "mcts"]
+METHODS = ["greedy", "self_consistency", "best_of_n", "default"]
 SPEAKING = {
     "greedy": "greedy decoding",
     "self_consistency": "self-consistency",
-    "best_of_n": "best of N, same value model",
-    "mcts": "tree search (mcts)",
+    "best_of_n": "best of N, same judge",
+    "default": "tree search, nothing set",
 }
 BUDGETS = ["300", "1000"]
 """Generated tokens."""
@@ -52,8 +52,8 @@ def demo(
     folder.mkdir(parents=True, exist_ok=True)
     flags = ["--log", str(folder / "trees.db")] + (["--release", str(release)] if release else [])
     console.print(
-        "Countdown: reach the target with every number once. The demo model proposes steps, its value model judges "
-        "them,\nand tree search decides where to look further.\n"
+        "Countdown: reach the target with every number once. The demo model proposes steps and judges them,\n"
+        "and tree search decides where to look further.\n"
     )
     try:
         with ended_as_interrupted(), errors.status("starting the server …") as status:
@@ -141,7 +141,7 @@ def _show(summary: Summary, tree: Tree, folder: Path) -> None:
         "[dim]Means a problem; seconds are of one search among 32 at once. A dash: read off the longer search.[/]\n"
     )
     console.print(
-        "[bold]One of these trees[/]  (N visits, Q mean outcome, v the value model's estimate, ★ the answer)"
+        "[bold]One of these trees[/]  (N visits, Q mean outcome, v the value estimate, ★ the answer)"
     )
     show(tree, branches=3)
     console.print(_what_next(folder), highlight=False)

@@ -30,7 +30,7 @@ def test_the_demo_ends_with_a_table_a_tree_and_no_process(tmp_path, release):
     out = tmp_path / "demo"
     done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, timeout=880)
     assert done.returncode == 0, done.stdout + done.stderr
-    for said in ("greedy decoding", "tree search (mcts)", "of 3", "★", "ramify search", str(out)):
+    for said in ("greedy decoding", "tree search, nothing set", "of 3", "★", "ramify search", str(out)):
         assert said in done.stdout
     assert len(json.loads((out / "results.json").read_text())["figures"]) > 0
     for name in ("trees.db", "accuracy.png", "results.md", "server.log"):
