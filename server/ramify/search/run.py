@@ -98,7 +98,10 @@ class Search:
         self._repeats = kind.rounds and draws_vary(tree.params, tree.sampling)
         """Another round of the algorithm can bring what this one did not."""
         self.evaluator = Evaluator(self.builder, policy, scorer, task, judges_steps=not kind.flat)
-        self._in_flight: dict[asyncio.Task[PlanResult], tuple[Plan, PlanCost]] = {}
+        self._in_flight: dict[asyncio.Task[PlanResult], tuple[Plan, PlanCost, float]] = {}
+        """With the seconds of the search at which each was sent."""
+        self._pace = 0.0
+        """Seconds a token of the fastest draw so far; 0 before one has landed."""
         self._ended: tuple[Status, StopReason] | None = None
         self._wake = asyncio.Event()
         self.failure: Exception | None = None
@@ -234,6 +237,8 @@ class Search:
         plan = self._next_plan(may_begin=limit is None)
         if plan is None:
             return limit or "exhausted"
+        if self._too_late_for(plan):
+            return "budget.seconds"
         # The most that the plan can cost is set aside before it is sent.
         paid = self._pay(plan)
         if paid is None:
@@ -251,6 +256,14 @@ class Search:
             return None
         self.algorithm = type(self.algorithm)(self.builder, self._rng)
         return self.algorithm.select()
+
+    def _too_late_for(self, plan: Plan) -> bool:
+        """Tell whether an answer of mean length, drawn at the best pace so far, would land after the seconds are over:
+        it would only slow down the searches beside this one."""
+        seconds, length = self.tree.params.budget.seconds, self.builder.mean_length
+        if seconds is None or not length or plan.kind not in ("path", "answer"):
+            return False
+        return self.budget.seconds + self._pace * max(1.0, length - plan.node.length) > seconds
 
     def _unpaid(self, plan: Plan) -> StopReason:
         """Return which limit leaves nothing for a plan."""
@@ -294,7 +307,7 @@ class Search:
         cost = PlanCost()
         work = asyncio.create_task(self.evaluator.evaluate(plan, expansion, cost))
         work.add_done_callback(self._on_done)
-        self._in_flight[work] = plan, cost
+        self._in_flight[work] = plan, cost, self.budget.seconds
 
     def _on_done(self, _: asyncio.Task[PlanResult]) -> None:
         if self.tree.params.schedule == "continuous" or all(task.done() for task in self._in_flight):
@@ -308,8 +321,11 @@ class Search:
         for work in done:
             if work.cancelled():
                 raise RuntimeError("the engine dropped a request that nobody had cancelled")
-            result = work.result()
+            result, began = work.result(), self._in_flight[work][2]
             plan = self._take_off(work)
+            if longest := max((sum(len(a.tokens) for a in line) for line in result.samples), default=0):
+                pace = (self.budget.seconds - began) / longest
+                self._pace = min(self._pace or pace, pace)
             if self._final is not None:
                 self.builder.merge(plan, result)
             else:
@@ -320,7 +336,7 @@ class Search:
 
     def _take_off(self, work: asyncio.Task[PlanResult]) -> Plan:
         """Undo a plan's marks and settle its account, however it ended."""
-        plan, cost = self._in_flight.pop(work)
+        plan, cost, _ = self._in_flight.pop(work)
         self.builder.end(plan)
         self.budget.settle(plan.cost, cost.tokens, plan.nodes)
         self._scored += cost.scored

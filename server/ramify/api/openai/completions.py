@@ -157,7 +157,6 @@ async def _search_chunks(
         if isinstance(search, ReplayedAnswer):
             reply = _parsed(search.body, body)
         else:
-            yield streaming.comment(f"search {search.id}")
             async for ping in _pings(search, context.settings.stream.ping_seconds):
                 yield ping
             reply = _reply(await search.answered(), body, context)
