@@ -73,5 +73,5 @@ def test_29_comments_keep_a_silent_search_alive_past_the_clients_read_timeout(se
         began = time.monotonic()
         body = {"search": {**ENDLESS["search"], "budget": {"simulations": 10_000, "seconds": 1.5}}}
         chunks = list(client.completions.create(model=MODEL, prompt=PROMPT, stream=True, extra_body=body))
-    assert time.monotonic() - began > 1.4
+    assert time.monotonic() - began > 1.0, "twice the read timeout"
     assert chunks[-1].choices[0].finish_reason in ("stop", "length")
