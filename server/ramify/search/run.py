@@ -20,7 +20,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ramify.search import answers
 from ramify.search.algorithms import ALGORITHMS
@@ -48,6 +48,15 @@ class Progress:
     nodes: int
     best: Answer | None
     """The best judged complete answer so far; its `votes` are not counted yet (0) and `final` is not derived (None)."""
+
+
+class InFlight(NamedTuple):
+    """A plan that was sent and has not landed."""
+
+    plan: Plan
+    cost: PlanCost
+    began: float
+    """Seconds of the search at which it was sent."""
 
 
 class Turns(Protocol):
@@ -98,8 +107,7 @@ class Search:
         self._repeats = kind.rounds and draws_vary(tree.params, tree.sampling)
         """Another round of the algorithm can bring what this one did not."""
         self.evaluator = Evaluator(self.builder, policy, scorer, task, judges_steps=not kind.flat)
-        self._in_flight: dict[asyncio.Task[PlanResult], tuple[Plan, PlanCost, float]] = {}
-        """With the seconds of the search at which each was sent."""
+        self._in_flight: dict[asyncio.Task[PlanResult], InFlight] = {}
         self._pace = 0.0
         """Seconds a token of the fastest draw so far; 0 before one has landed."""
         self._ended: tuple[Status, StopReason] | None = None
@@ -307,7 +315,7 @@ class Search:
         cost = PlanCost()
         work = asyncio.create_task(self.evaluator.evaluate(plan, expansion, cost))
         work.add_done_callback(self._on_done)
-        self._in_flight[work] = plan, cost, self.budget.seconds
+        self._in_flight[work] = InFlight(plan, cost, self.budget.seconds)
 
     def _on_done(self, _: asyncio.Task[PlanResult]) -> None:
         if self.tree.params.schedule == "continuous" or all(task.done() for task in self._in_flight):
@@ -321,11 +329,9 @@ class Search:
         for work in done:
             if work.cancelled():
                 raise RuntimeError("the engine dropped a request that nobody had cancelled")
-            result, began = work.result(), self._in_flight[work][2]
-            plan = self._take_off(work)
-            if longest := max((sum(len(a.tokens) for a in line) for line in result.samples), default=0):
-                pace = (self.budget.seconds - began) / longest
-                self._pace = min(self._pace or pace, pace)
+            result = work.result()
+            plan, _, began = self._take_off(work)
+            self._see_pace(result, self.budget.seconds - began)
             if self._final is not None:
                 self.builder.merge(plan, result)
             else:
@@ -334,14 +340,19 @@ class Search:
             if self.observe is not None:
                 self.observe(self.progress())
 
-    def _take_off(self, work: asyncio.Task[PlanResult]) -> Plan:
+    def _see_pace(self, result: PlanResult, seconds: float) -> None:
+        longest = max((sum(len(action.tokens) for action in line) for line in result.samples), default=0)
+        if longest:
+            self._pace = min(self._pace or seconds / longest, seconds / longest)
+
+    def _take_off(self, work: asyncio.Task[PlanResult]) -> InFlight:
         """Undo a plan's marks and settle its account, however it ended."""
-        plan, cost, _ = self._in_flight.pop(work)
+        sent = plan, cost, _ = self._in_flight.pop(work)
         self.builder.end(plan)
         self.budget.settle(plan.cost, cost.tokens, plan.nodes)
         self._scored += cost.scored
         self._grading_failures += cost.grading_failures
-        return plan
+        return sent
 
     async def _abandon_all(self) -> None:
         """Cancel what is in flight, wait until the engine has let go, and keep count of what it had generated."""

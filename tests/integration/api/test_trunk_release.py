@@ -16,9 +16,9 @@ import torch
 from models import TWO_MODELS
 from ramify.weights import HEAD, Details, Release, hidden_size, load_release, publish
 from ramify_trainer.learning.value_head import write_head
-from server_process import ServerProcess, start
+from server_process import ServerProcess
 
-from .test_reload import asked, assert_same, figures
+from .test_reload import asked, assert_same, figures, serve
 
 pytestmark = [pytest.mark.vllm, pytest.mark.anyio, pytest.mark.timeout(900)]
 
@@ -46,9 +46,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]
     folder = tmp_path_factory.mktemp("trunk")
     root = folder / "weights"
     first, _ = with_random_head(root, 1), with_random_head(root, 2)
-    (folder / "ramify.toml").write_text('[engine]\ndtype = "float32"\n')
-    flags = ["--release", str(first.path), "--weights", str(root), "--admin-port", "0"]
-    server = start(folder, flags, "--config", str(folder / "ramify.toml"))
+    server = serve(folder, root, first.path)
     yield server
     server.stop()
 
