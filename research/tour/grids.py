@@ -1,4 +1,4 @@
-"""Grids of 5 by 5 cells, some blocked, and random tours of them."""
+"""Grids of 6 by 6 cells, some blocked, and random tours of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Split = Literal["train", "dev", "test"]
-SIZE = 5
-NAMES = [f"{column}{row}" for row in range(1, SIZE + 1) for column in "abcde"]
+SIZE = 6
+NAMES = [f"{column}{row}" for row in range(1, SIZE + 1) for column in "abcdef"]
 CELLS = {name: cell for cell, name in enumerate(NAMES)}
 """Cell numbers, row by row, by name."""
 NEIGHBOURS: tuple[tuple[int, ...], ...] = tuple(
@@ -51,7 +51,7 @@ def draw(split: Split, seed: int) -> Iterator[Grid]:
     """Draw grids of a split without end, each with a tour found by a random search."""
     rng = random.Random(f"{split} {seed}")
     while True:
-        blocked = tuple(sorted(rng.sample(range(SIZE * SIZE), rng.randint(4, 10))))
+        blocked = tuple(sorted(rng.sample(range(SIZE * SIZE), rng.randint(6, 14))))
         free = [cell for cell in range(SIZE * SIZE) if cell not in blocked]
         start = rng.choice(free)
         if split_of(blocked, start) == split and (tour := find_tour(free, start, rng)):

@@ -42,8 +42,8 @@ FIRST, LATER = VOCABULARY.index(NAMES[0]), VOCABULARY.index(f" {NAMES[0]}")
 """The token of cell 0 at the start of a line, and after a blank."""
 SHAPE = Shape(vocab=len(VOCABULARY), hidden=128, layers=4, heads=4, intermediate=384, positions=96)
 CELLS = SIZE * SIZE
-MOST_STEPS = CELLS - 5
-"""Steps of the longest tour: four cells are blocked, and the start is there."""
+MOST_STEPS = CELLS - 7
+"""Steps of the longest tour: six cells are blocked, and the start is there."""
 Ints = NDArray[np.int64]
 
 
@@ -245,13 +245,13 @@ def main(
     out: Annotated[Path, typer.Option(help="Directory of the parts, policy/ and value/.")] = Path(
         "runs/tour"
     ),
-    grids: Annotated[int, typer.Option(help="Grids of the train split.")] = 30_000,
-    policy_steps: int = 2_500,
-    both_steps: int = 2_000,
-    sampled: Annotated[int, typer.Option(help="Grids whose samples teach the value head.")] = 8_000,
+    grids: Annotated[int, typer.Option(help="Grids of the train split.")] = 18_000,
+    policy_steps: int = 1_200,
+    both_steps: int = 1_200,
+    sampled: Annotated[int, typer.Option(help="Grids whose samples teach the value head.")] = 6_000,
     seed: int = 0,
 ) -> None:
-    """Make the model; about half an hour of one core."""
+    """Make the model; about an hour of one core."""
     torch.set_num_threads(1)
     train, dev = some("train", seed, grids), some("dev", seed, 300)
     typer.echo(f"{time.strftime('%H:%M:%S')} {len(train)} grids")

@@ -1,7 +1,7 @@
-"""The task `tour`: walk a grid of 5 by 5 cells so that every free cell is visited exactly once.
+"""The task `tour`: walk a grid of 6 by 6 cells so that every free cell is visited exactly once.
 
 The prompt names the blocked cells in order and the start, `a3 c1 e5 from b2`; the answer is one cell a line, each a
-neighbour (up, down, left or right) of the one before. A grid has four to ten blocked cells, so a tour has 14 to 20
+neighbour (up, down, left or right) of the one before. A grid has 6 to 14 blocked cells, so a tour has 21 to 29
 steps. A wrong turn may show at once or only at the end, when a cell cannot be reached any more.
 """
 
@@ -18,8 +18,8 @@ from ramify.rewards import Example, Verdict, Verifier
 from research.tour.grids import CELLS, NEIGHBOURS, Grid, Split, draw
 
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
-Cell = Annotated[str, Field(pattern=r"^[a-e][1-5]$")]
-_PROMPT = re.compile(r"((?:[a-e][1-5] )*)from ([a-e][1-5])\n?")
+Cell = Annotated[str, Field(pattern=r"^[a-f][1-6]$")]
+_PROMPT = re.compile(r"((?:[a-f][1-6] )*)from ([a-f][1-6])\n?")
 
 
 class Tour(Verifier):
@@ -28,7 +28,7 @@ class Tour(Verifier):
     in_process: ClassVar[bool] = True
     splits: ClassVar[tuple[str, ...]] = SPLITS
 
-    blocked: Annotated[tuple[Cell, ...], Field(max_length=24)]
+    blocked: Annotated[tuple[Cell, ...], Field(max_length=len(CELLS) - 1)]
     start: Cell
 
     @model_validator(mode="after")
@@ -72,8 +72,8 @@ class Tour(Verifier):
         if unknown := options.keys() - {"steps"}:
             raise ValueError(f"tour has the option 'steps', not {sorted(unknown)}")
         steps = int(options["steps"]) if "steps" in options else None
-        if steps is not None and not 14 <= steps <= 20:
-            raise ValueError(f"'steps' must be from 14 to 20, not {steps}")
+        if steps is not None and not 21 <= steps <= 29:
+            raise ValueError(f"'steps' must be from 21 to 29, not {steps}")
         return _examples(split, seed, steps)
 
 

@@ -46,7 +46,7 @@ def test_every_grid_has_a_tour_that_the_task_accepts(grids: list[Grid]) -> None:
     for grid in grids:
         assert Tour.of(grid.problem).grade(text(grid)).outcome == 1
         assert split_of(grid.blocked, grid.tour[0]) == "train"
-        assert 14 <= grid.steps <= 20
+        assert 21 <= grid.steps <= 29
     assert [grid.tour for grid in islice(draw("train", 7), 3)] == [grid.tour for grid in grids[:3]]
 
 
@@ -57,7 +57,7 @@ def test_a_wrong_step_is_named(grids: list[Grid]) -> None:
         "\n".join(cells[:-1]): "1 cells are not visited",
         "\n".join([*cells[:1], away, *cells[2:]]): f"step 2: {away} is no neighbour",
         "\n".join([*cells[:2], cells[0], *cells[3:]]): f"step 3: {cells[0]} is blocked or was visited",
-        "\n".join([*cells, "f9"]): f"step {len(cells) + 1} is no cell",
+        "\n".join([*cells, "g9"]): f"step {len(cells) + 1} is no cell",
         "": f"{len(cells)} cells are not visited",
     }.items():
         verdict = task.grade(wrong)
@@ -72,7 +72,7 @@ def test_a_prompt_is_read_as_it_is_written(grids: list[Grid]) -> None:
     assert Tour.read_prompt("3 5 7 8 to 24") is None
     with pytest.raises(BadProblem, match="start"):
         Tour.of({"blocked": ["a1"], "start": "a1"})
-    with pytest.raises(ValueError, match="'steps' must be from 14 to 20"):
+    with pytest.raises(ValueError, match="'steps' must be from 21 to 29"):
         next(Tour.examples("dev", 0, {"steps": "3"}))
 
 
