@@ -15,6 +15,7 @@ from typing import Any
 from fakes import FakePolicy, FakeScorer, FakeTask, Rule, encode, letters
 from ramify.search.builder import TreeBuilder
 from ramify.search.codec import check_structure, tree_from_dict, tree_to_dict
+from ramify.search.crowd import Crowd
 from ramify.search.cutting import action_ends
 from ramify.search.params import search_params
 from ramify.search.records import Action, BudgetLimits, Continuation, Hurdle, Sampling
@@ -180,13 +181,15 @@ def world(
     task: FakeTask | None = None,
     clock: Callable[[], float] = lambda: 0.0,
     turns: Turns | None = None,
+    crowd: Crowd | None = None,
     **tree: Any,
 ) -> World:
-    """A world by its rule and its value model; `turns` make it one of a batch. The rest are the search's parameters."""
+    """A world by its rule and its value model; `turns` make it one of a batch, `crowd` one of those that share the
+    policy. The rest are the search's parameters."""
     policy = policy or FakePolicy(rule or letters({"a": 0.6, "b": 0.4}, 3))
     scorer, task, seen = FakeScorer(value), task or FakeTask(lambda text: text.startswith("a")), []
     grown = new_tree(**tree)
-    search = Search(grown, policy, scorer, task, clock=clock, observe=seen.append, turns=turns)
+    search = Search(grown, policy, scorer, task, clock=clock, observe=seen.append, turns=turns, crowd=crowd)
     return World(grown, policy, scorer, task, search, seen)
 
 

@@ -18,7 +18,9 @@ class EngineOptions(BaseModel):
 
     # vLLM's own `auto` would halve float32 unasked.
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
-        default="auto", description="Precision of the weights; `auto` is the checkpoint's own."
+        default="auto",
+        description="Precision of the weights; `auto` is the checkpoint's own, but float32 for bfloat16 on an x86 CPU "
+        "without instructions for it.",
     )
     max_model_len: int | None = Field(
         default=None, ge=2, description="Tokens of prompt and answer together; none: the model's own limit."

@@ -97,7 +97,7 @@ def large(api: httpx.Client) -> str:
 def small(api: httpx.Client) -> str:
     """The id of a small tree, judged by the verifier."""
     judged = {"grader": "verifier", "early_stop": "off"}
-    search = {"select": "thompson", **judged, "budget": {"simulations": 12}}
+    search = {"select": "thompson", "abandon": False, **judged, "budget": {"simulations": 12}}
     reply = api.post("/v1/search", json={"prompt": "3 5 7 8 to 24", "search": search, "seed": 5}).json()
     found: str = reply["tree"]["id"]
     return found

@@ -27,11 +27,13 @@ from ramify.engines.tokenizer import Tokenizer
 from ramify.engines.vllm import (
     check_parsers,
     engine_environment,
+    multiplies_bfloat16,
     on_cpu,
     prepare_vllm,
     serve_openai,
     start_engine,
 )
+from ramify.search.crowd import Crowd
 from ramify.search.protocols import Scorer
 
 if TYPE_CHECKING:
@@ -75,6 +77,8 @@ class Engines:
             lambda: self.serving,
             config.options.seeded,
         )
+        self.crowd = Crowd(lambda: self.by_role["policy"].stats.step_times.fit)
+        """The searches that use the policy."""
         self._judge = self._make_judge(translate)
         self.scorer: Scorer = self._judge or NoScorer()
         if config.scorer is not None:
@@ -295,7 +299,7 @@ def _prepare(config: EngineConfig) -> tuple[list[Launch], Tokenizer, Translate |
         if value is not None:
             raise EngineStartFailed("a value model and a value head: one of them is needed, not both")
         check_value_head(config.value_head, policy)
-    plans = launches(config, policy, value, cpu)
+    plans = launches(config, policy, value, cpu=cpu, bfloat16=multiplies_bfloat16())
     if other is None or tokenizer.same_as(other):
         return plans, tokenizer, None
     return plans, tokenizer, lambda tokens: other.encode(tokenizer.decode(tokens))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from ramify.search.crowd import StepTimes
 from ramify.search.protocols import SampleAborted
 from ramify.search.records import Action, Hurdle
 
@@ -33,6 +34,17 @@ class EngineStats:
     """Sequences in the engine's own queue."""
     kv_usage: float = 0.0
     """Share of the KV cache in use, [0, 1]."""
+    step_times: StepTimes = field(default_factory=StepTimes)
+    """Seconds of its steps by the sequences in them."""
+
+    def stepped(self, running: int | None, now: float) -> None:
+        """Take in that a step ended at `now`, with `running` sequences in the batch (`None`: not told)."""
+        if running and self.running:  # between two such steps the engine did not idle
+            self.step_times.see(running, now - self.at)
+        self.steps += 1
+        self.at = now
+        if running is not None:
+            self.running = running
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,8 +64,11 @@ class Launch:
     compile: bool
 
 
-def launches(config: EngineConfig, policy: Checkpoint, value: Checkpoint | None, cpu: bool) -> list[Launch]:
-    """Return a launch for the policy, then one for the value model if there is one."""
+def launches(
+    config: EngineConfig, policy: Checkpoint, value: Checkpoint | None, *, cpu: bool, bfloat16: bool = True
+) -> list[Launch]:
+    """Return a launch for the policy, then one for the value model if there is one. bfloat16: whether the machine has
+    instructions for it; else weights in bfloat16 are served in float32, as long as nobody says otherwise."""
     options = config.options
     parts: list[tuple[Role, Checkpoint, int | None, float]] = [
         ("policy", policy, options.policy_kv_bytes, options.policy_gpu_fraction)
@@ -78,7 +81,7 @@ def launches(config: EngineConfig, policy: Checkpoint, value: Checkpoint | None,
             path=checkpoint.path,
             cpu=cpu,
             options=options,
-            dtype=checkpoint.dtype if options.dtype == "auto" else options.dtype,
+            dtype=_precision(checkpoint, options, bfloat16),
             kv_bytes=kv_bytes or (default_kv_bytes() if cpu else None),
             gpu_fraction=gpu_fraction,
             block_size=options.block_size or (CPU_BLOCK if cpu else None),
@@ -87,6 +90,12 @@ def launches(config: EngineConfig, policy: Checkpoint, value: Checkpoint | None,
         )
         for role, checkpoint, kv_bytes, gpu_fraction in parts
     ]
+
+
+def _precision(checkpoint: Checkpoint, options: EngineOptions, bfloat16: bool) -> str:
+    if options.dtype != "auto":
+        return options.dtype
+    return checkpoint.dtype if bfloat16 or checkpoint.dtype != "bfloat16" else "float32"
 
 
 def can_compile(cpu: bool) -> bool:

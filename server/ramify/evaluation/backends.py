@@ -92,7 +92,7 @@ class LocalBackend:
         bills = {role: Bill(meter) for role, meter in self.meters.items()}
         policy = metered(self.engines.policy, bills["policy"])
         scorer = MeteredScorer(self.engines.scorer, bills.get("value", bills["policy"]))
-        await Search(tree, policy, scorer, task, clock=time.monotonic).run()
+        await Search(tree, policy, scorer, task, clock=time.monotonic, crowd=self.engines.crowd).run()
         value = bills["value"].seconds if "value" in bills else 0.0
         return Grown(tree, EngineSeconds(bills["policy"].seconds, value))
 

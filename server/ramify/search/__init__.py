@@ -71,6 +71,7 @@ The modules, in the order in which to read them; each imports only from those ab
 `params`: parameters checked: defaults, bounds, those without effect.
 `grouping`: which answers are equal, asked of the task beside the search; their votes.
 `answers`: which answer a tree gives, and when it is settled.
+`crowd`: searches that share a policy, and how many answers each writes at once to use its seconds well.
 `run`: plans kept in flight and landed; every way in which a search ends.
 `allocation`: how much the next tokens of a search are expected to bring.
 `batch`: several searches on one budget, which goes where it brings most.

@@ -19,6 +19,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -26,6 +27,7 @@ from ramify.search import answers
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.budget import Budget, Purse
 from ramify.search.builder import TreeBuilder
+from ramify.search.crowd import Crowd
 from ramify.search.evaluator import Evaluator
 from ramify.search.grouping import LAST_CALL, Grouping
 from ramify.search.params import check_sampling, draws_vary, search_params, without_cuts
@@ -34,6 +36,8 @@ from ramify.search.protocols import EngineDead, Policy, Scorer, Task
 from ramify.search.records import Answer, Sampling, Status, StopReason, Usage
 from ramify.search.tree import Node, Tree, derive_seed
 
+GIVEN_UP_AT = 0.5
+"""Part of an answer that is written, on average, when `abandon` gives it up."""
 LET_GO_SECONDS = 5.0
 """Seconds that an engine has to give up a cancelled request. Tokens that it reports later are not counted."""
 
@@ -83,7 +87,8 @@ class Search:
     """One tree being grown.
 
     `observe` is called after every landing. The parameters must have passed `params.search_params` and
-    `params.check_sampling`. turns: the batch that it belongs to, which then says when it sends a plan.
+    `params.check_sampling`. turns: the batch that it belongs to, which then says when it sends a plan. crowd:
+    the searches that it shares the policy with; on a clock it then keeps no more answers under way than suit them all.
     """
 
     def __init__(
@@ -96,6 +101,7 @@ class Search:
         clock: Callable[[], float],
         observe: Callable[[Progress], None] | None = None,
         turns: Turns | None = None,
+        crowd: Crowd | None = None,
     ) -> None:
         self.tree, self.task, self.observe = tree, task, observe
         purse = turns.purse if turns is not None else None
@@ -124,7 +130,7 @@ class Search:
         self._time_is_up = False
         self._final: StopReason | None = None
         """The reason for which the search ends, once its final rollout (`Budget`) was sent."""
-        self._turns = turns
+        self._turns, self._crowd = turns, crowd
         if turns is not None:
             turns.join(self)
 
@@ -140,7 +146,8 @@ class Search:
         if seconds is not None:
             timer = asyncio.get_running_loop().call_later(seconds, self._time_up)
         try:
-            await self._grow()
+            async with nullcontext() if self._crowd is None else self._crowd.joined():
+                await self._grow()
             await self._grouping.caught_up(self.over)
             self._choose()
         except asyncio.CancelledError:
@@ -225,10 +232,22 @@ class Search:
             return self._turns.turn(self)
         if self.tree.params.schedule == "waves" and self._in_flight:
             return "exhausted"
-        while len(self._in_flight) < self.tree.params.parallel:
+        while len(self._in_flight) < self._most_in_flight():
             if (reason := self.send()) is not None:
                 return reason
         return "exhausted"
+
+    def _most_in_flight(self) -> float:
+        """Return how many plans may be in flight: the `parallel` that was asked for; on a clock also its share of what
+        suits the policy, once the length of an answer is known."""
+        most, seconds, length = (
+            self.tree.params.parallel,
+            self.tree.params.budget.seconds,
+            self.builder.mean_length,
+        )
+        if self._crowd is None or seconds is None:
+            return most
+        return min(most, self._crowd.share(seconds, length or self.tree.sampling.max_tokens))
 
     def send(self) -> StopReason | None:
         """Put one more plan in flight, or return the reason for which that cannot be done now."""
@@ -247,6 +266,8 @@ class Search:
             return limit or "exhausted"
         if self._too_late_for(plan):
             return "budget.seconds"
+        if self._too_late_for(plan, begun_again_at=GIVEN_UP_AT):
+            plan = replace(plan, hurdle=None)  # nothing could take the place of what is given up
         # The most that the plan can cost is set aside before it is sent.
         paid = self._pay(plan)
         if paid is None:
@@ -265,13 +286,17 @@ class Search:
         self.algorithm = type(self.algorithm)(self.builder, self._rng)
         return self.algorithm.select()
 
-    def _too_late_for(self, plan: Plan) -> bool:
+    def _too_late_for(self, plan: Plan, begun_again_at: float = 0.0) -> bool:
         """Tell whether an answer of mean length, drawn at the best pace so far, would land after the seconds are over:
-        it would only slow down the searches beside this one."""
+        it would only slow down the searches beside this one. begun_again_at: the part of it after which it is given up
+        for another one, from the prompt."""
         seconds, length = self.tree.params.budget.seconds, self.builder.mean_length
         if seconds is None or not length or plan.kind not in ("path", "answer"):
             return False
-        return self.budget.seconds + self._pace * max(1.0, length - plan.node.length) > seconds
+        tokens = max(1.0, length - plan.node.length)
+        if begun_again_at:
+            tokens = begun_again_at * tokens + length
+        return self.budget.seconds + self._pace * tokens > seconds
 
     def _unpaid(self, plan: Plan) -> StopReason:
         """Return which limit leaves nothing for a plan."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ramify.engines import Measurement, Serving, Text
+from ramify.search.crowd import Crowd
 from ramify.search.protocols import Policy, Scorer
 
 
@@ -82,6 +83,11 @@ class Engines(Protocol):
 
     @property
     def scorer(self) -> Scorer: ...
+
+    @property
+    def crowd(self) -> Crowd:
+        """The searches that use the policy."""
+        ...
 
     @property
     def tokenizer(self) -> Tokenizer: ...

@@ -172,7 +172,9 @@ class Searches:
         """Make a search that is ready to begin, with the batch that it takes turns in, or a ticket of its own."""
         tree, engines = prepared.tree, self.engines
         task = CountedTask(prepared.task, self.metrics.grading_failed)
-        search = Search(tree, engines.policy, engines.scorer, task, clock=self.clock, turns=turns)
+        search = Search(
+            tree, engines.policy, engines.scorer, task, clock=self.clock, turns=turns, crowd=engines.crowd
+        )
         return RunningSearch(
             search_id(tree.id), caller.key_id, tree, search, ticket, idempotency, self.clock()
         )

@@ -21,6 +21,7 @@ from fakes_openai import FakePlain
 from ramify.api.app import application
 from ramify.api.context import Context, assemble
 from ramify.engines import Serving
+from ramify.search.crowd import Crowd
 from ramify.search.records import Action
 from ramify.settings import Settings
 from ramify.treelog import TreeLog
@@ -81,6 +82,7 @@ class FakeEngines:
     hung: bool = False
     probes: int = 0
     dead_reason: str | None = None
+    crowd: Crowd = field(default_factory=lambda: Crowd(lambda: None))
 
     def __post_init__(self) -> None:
         self.plain = FakePlain(self.policy)

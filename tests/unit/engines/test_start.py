@@ -58,16 +58,22 @@ def test_models_are_not_compiled_on_a_cpu_without_a_compiler(
     assert can_compile(cpu=False)
 
 
+def precisions(config: EngineConfig, *, bfloat16: bool = True) -> list[str]:
+    plans = launches(config, POLICY_FILES, VALUE_FILES, cpu=True, bfloat16=bfloat16)
+    return [launch.dtype for launch in plans]
+
+
 def test_weights_keep_their_precision_unless_another_is_asked_for() -> None:
     config = EngineConfig(Path("p"), Path("v"))
-    assert [launch.dtype for launch in launches(config, POLICY_FILES, VALUE_FILES, cpu=True)] == [
-        "float32",
-        "bfloat16",
-    ]
-    config = EngineConfig(Path("p"), Path("v"), options=EngineOptions(dtype="float16"))
-    assert [launch.dtype for launch in launches(config, POLICY_FILES, VALUE_FILES, cpu=True)] == [
-        "float16"
-    ] * 2
+    assert precisions(config) == ["float32", "bfloat16"]
+    assert precisions(replace(config, options=EngineOptions(dtype="float16"))) == ["float16"] * 2
+
+
+def test_bfloat16_is_served_in_float32_by_a_machine_that_cannot_multiply_it() -> None:
+    config = EngineConfig(Path("p"), Path("v"))
+    assert precisions(config, bfloat16=False) == ["float32"] * 2
+    asked = replace(config, options=EngineOptions(dtype="bfloat16"))
+    assert precisions(asked, bfloat16=False) == ["bfloat16"] * 2
 
 
 POLICY, VALUE = launches(EngineConfig(Path("p"), Path("v")), POLICY_FILES, VALUE_FILES, cpu=False)

@@ -11,7 +11,7 @@ import pytest
 from fakes import FakePolicy, FakeTask, letters
 from ramify.search.protocols import SampleAborted
 from ramify.search.records import BudgetLimits, Continuation, Sampling
-from search_worlds import STEP, World, check, world
+from search_worlds import STEP, JudgingFake, World, check, world
 from virtual_time import run
 
 MANY = letters(dict.fromkeys("abcdefghijklmnop", 1 / 16), 3)
@@ -48,9 +48,8 @@ class Hangs(FakeTask):
 def timed(**params: Any) -> World:
     async def searched() -> World:
         found = world(
-            policy=Paced(MANY),
             clock=asyncio.get_running_loop().time,
-            **{"budget": BudgetLimits(seconds=SECONDS), **params},
+            **{"policy": Paced(MANY), "budget": BudgetLimits(seconds=SECONDS), **params},
         )
         await found.run()
         return found
@@ -98,6 +97,34 @@ def test_no_answer_is_begun_that_could_not_land_in_time(algorithm: str):
     assert found.tree.usage.seconds == pytest.approx(0.84)
     assert found.tree.stop_reason == "budget.seconds"
     assert found.tree.answer is not None
+
+
+class Noting(JudgingFake):
+    """Takes 0.1 s for an answer, and notes when it began those that it may give up, and the others."""
+
+    watched: list[float]
+    others: list[float]
+
+    async def write_on(self, *args: Any, **kwargs: Any) -> list[Continuation]:
+        self.watched.append(asyncio.get_running_loop().time())
+        return await super().write_on(*args, **kwargs)
+
+    async def sample(self, *args: Any) -> list[Continuation]:
+        self.others.append(asyncio.get_running_loop().time())
+        return await super().sample(*args)
+
+    async def _take_time(self) -> None:
+        await asyncio.sleep(0.1)
+
+
+def test_an_answer_that_no_other_could_follow_in_time_is_not_given_up():
+    policy = Noting(MANY, value=lambda text: 0.5)
+    policy.watched, policy.others = [], []
+    timed(policy=policy, algorithm="mcts", action=STEP, abandon=True, width=1, parallel=1)
+    # the first is written before anything is known; given up halfway, the one begun at 0.8 s is followed by another at
+    # 0.85 s, which lands at 0.95 s; for that of 0.9 s there is no other
+    assert policy.others == pytest.approx([0.0, 0.9])
+    assert policy.watched == pytest.approx([0.1 * i for i in range(1, 9)])
 
 
 def test_nothing_is_asked_for_once_they_are_over():

@@ -85,10 +85,9 @@ def _stats_logger(stats: EngineStats) -> Any:
             pass
 
         def record(self, scheduler_stats: Any, *args: Any, **kwargs: Any) -> None:
-            stats.steps += 1
-            stats.at = time.monotonic()
+            running = None if scheduler_stats is None else scheduler_stats.num_running_reqs
+            stats.stepped(running, time.monotonic())
             if scheduler_stats is not None:
-                stats.running = scheduler_stats.num_running_reqs
                 stats.waiting = scheduler_stats.num_waiting_reqs
                 stats.kv_usage = scheduler_stats.kv_cache_usage
 

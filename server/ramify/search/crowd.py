@@ -1,0 +1,96 @@
+"""The searches that share one policy, and how many answers each should write at once to use its seconds well.
+
+A step of an engine that writes n answers takes about a + b·n seconds (`StepTimes`). Suppose that each of s searches has
+m answers under way, n = s·m, of L tokens each. In T seconds a search then lands
+
+    m · (T / (L · (a + b·n)) - 1/2)
+
+of them, since those that are cut off at the end are half written. More at once make better use of the steps and lose
+more at the end. The sum over all searches is largest at a + b·n = √(2·a·T / L).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+FORGETTING = 0.998
+"""Weight of a step's time after one more step: the last 500 steps count."""
+SPREAD = 0.25
+"""Least standard deviation of the sequences in those steps, as a share of their mean, for a new slope."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """Seconds of a step by the sequences that it advances: `fixed` + `each` · n."""
+
+    fixed: float
+    each: float
+
+    def of(self, sequences: float) -> float:
+        return self.fixed + self.each * sequences
+
+
+class StepTimes:
+    """A running fit of `StepTime` (least squares with exponential forgetting)."""
+
+    def __init__(self) -> None:
+        self._weight = self._n = self._nn = self._t = self._nt = 0.0
+        self._shape: StepTime | None = None
+
+    def see(self, sequences: int, seconds: float) -> None:
+        """Take in one step."""
+        self._weight = self._weight * FORGETTING + 1.0
+        self._n = self._n * FORGETTING + sequences
+        self._nn = self._nn * FORGETTING + sequences * sequences
+        self._t = self._t * FORGETTING + seconds
+        self._nt = self._nt * FORGETTING + sequences * seconds
+
+    @property
+    def fit(self) -> StepTime | None:
+        """The fit; `None` before there is one. While recent steps hardly differ in their sequences, the last shape is
+        kept, and only the pace follows."""
+        if not self._weight:
+            return None
+        n, t = self._n / self._weight, self._t / self._weight
+        variance = self._nn / self._weight - n * n
+        if variance > (SPREAD * n) ** 2:
+            each = (self._nt / self._weight - n * t) / variance
+            if 0 < each * n < t:
+                self._shape = StepTime(t - each * n, each)
+        if self._shape is None:
+            return None
+        pace = t / self._shape.of(n)
+        return StepTime(self._shape.fixed * pace, self._shape.each * pace)
+
+
+class Crowd:
+    """Searches that use one policy at the same time."""
+
+    def __init__(self, step_time: Callable[[], StepTime | None]) -> None:
+        """step_time: the policy's, as far as it is known."""
+        self._step_time = step_time
+        self._searches = 0
+
+    @asynccontextmanager
+    async def joined(self) -> AsyncIterator[None]:
+        """Count a search for the length of an `async with`, which is entered once those that begin in the same moment
+        count as well."""
+        self._searches += 1
+        try:
+            await asyncio.sleep(0)
+            yield
+        finally:
+            self._searches -= 1
+
+    def share(self, seconds: float, length: float) -> float:
+        """Return how many answers a search should have under way, at least 1. seconds: its whole time. length: tokens
+        of an answer."""
+        time = self._step_time()
+        if time is None:
+            return math.inf
+        best = (math.sqrt(2 * time.fixed * seconds / length) - time.fixed) / time.each
+        return max(1.0, best // max(1, self._searches))
