@@ -243,6 +243,14 @@ def test_the_slider_goes_back_to_the_first_simulation_and_on(page: Page, large: 
     assert count_of(page) == everything
 
 
+def test_a_tree_names_the_defaults_that_its_search_used(page: Page, api: httpx.Client) -> None:
+    reply = api.post("/v1/search", json={"prompt": "3 5 7 8 to 24"}).json()
+    open_tree(page, reply["tree"]["id"])
+    used = page.locator(".figures div:has(dt:text-is('Defaults')) span")
+    expect(used).to_have_text(f"of {reply['defaults']['source']}")
+    expect(used).to_have_attribute("title", re.compile(r"algorithm mcts, .*temperature 0\.8"))
+
+
 def test_the_replay_says_that_visits_over_time_agree_with_the_log(page: Page, small: str) -> None:
     open_tree(page, small)
     expect(page.locator(".replay p")).to_contain_text("agree with the logged counts")

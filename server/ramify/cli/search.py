@@ -207,6 +207,7 @@ async def _search_in_process(release: Path | None, body: Mapping[str, Any]) -> T
                 prepared.task,
                 clock=time.monotonic,
                 observe=observe,
+                crowd=engines.crowd,
             ).run()
         return prepared.tree
 

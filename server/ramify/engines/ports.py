@@ -36,15 +36,18 @@ class EngineStats:
     """Share of the KV cache in use, [0, 1]."""
     step_times: StepTimes = field(default_factory=StepTimes)
     """Seconds of its steps by the sequences in them."""
+    _told: float = 0.0
+    """`time.monotonic()` of the last step that told its sequences."""
 
     def stepped(self, running: int | None, now: float) -> None:
         """Take in that a step ended at `now`, with `running` sequences in the batch (`None`: not told)."""
-        if running and self.running:  # between two such steps the engine did not idle
-            self.step_times.see(running, now - self.at)
         self.steps += 1
-        self.at = now
         if running is not None:
-            self.running = running
+            # A sequence that ends in a step is not in `running`. After a step that left none, the engine idled.
+            if self.running:
+                self.step_times.see(max(running, self.running), now - self._told)
+            self.running, self._told = running, now
+        self.at = now
 
 
 @dataclass(frozen=True, slots=True)

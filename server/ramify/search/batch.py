@@ -97,7 +97,7 @@ class Batch:
         able = [
             (not standing.tokens, standing.rate, search)
             for search, standing in self._present.items()
-            if search not in self._stuck and search.in_flight < search.tree.params.parallel
+            if search not in self._stuck and search.has_place
         ]
         return max(able, key=lambda one: one[:2])[2] if able else None
 

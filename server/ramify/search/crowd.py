@@ -1,7 +1,7 @@
-"""The searches that share one policy, and how many answers each should write at once to use its seconds well.
+"""The searches on a clock that share one policy, and how many answers each should write at once.
 
 A step of an engine that writes n answers takes about a + b·n seconds (`StepTimes`). Suppose that each of s searches has
-m answers under way, n = s·m, of L tokens each. In T seconds a search then lands
+m answers in flight, n = s·m, of L tokens each. In T seconds a search then lands
 
     m · (T / (L · (a + b·n)) - 1/2)
 
@@ -48,32 +48,32 @@ class StepTimes:
         self._nn = self._nn * FORGETTING + sequences * sequences
         self._t = self._t * FORGETTING + seconds
         self._nt = self._nt * FORGETTING + sequences * seconds
-
-    @property
-    def fit(self) -> StepTime | None:
-        """The fit; `None` before there is one. While recent steps hardly differ in their sequences, the last shape is
-        kept, and only the pace follows."""
-        if not self._weight:
-            return None
         n, t = self._n / self._weight, self._t / self._weight
         variance = self._nn / self._weight - n * n
         if variance > (SPREAD * n) ** 2:
             each = (self._nt / self._weight - n * t) / variance
             if 0 < each * n < t:
                 self._shape = StepTime(t - each * n, each)
+
+    @property
+    def fit(self) -> StepTime | None:
+        """The fit; `None` before there is one. While recent steps hardly differ in their sequences, the last shape is
+        kept, and only the pace follows."""
         if self._shape is None:
             return None
-        pace = t / self._shape.of(n)
+        pace = self._t / (self._weight * self._shape.of(self._n / self._weight))
         return StepTime(self._shape.fixed * pace, self._shape.each * pace)
 
 
 class Crowd:
-    """Searches that use one policy at the same time."""
+    """Searches on a clock that use one policy at the same time."""
 
     def __init__(self, step_time: Callable[[], StepTime | None]) -> None:
         """step_time: the policy's, as far as it is known."""
         self._step_time = step_time
         self._searches = 0
+        self._length = 0.0
+        """Tokens of an answer, as a search told last; 0 if none has."""
 
     @asynccontextmanager
     async def joined(self) -> AsyncIterator[None]:
@@ -87,10 +87,12 @@ class Crowd:
             self._searches -= 1
 
     def share(self, seconds: float, length: float) -> float:
-        """Return how many answers a search should have under way, at least 1. seconds: its whole time. length: tokens
-        of an answer."""
+        """Return the most draws that a search should have in flight: at least 1, and infinity before the time of a step
+        and the length of an answer are known. seconds: its whole time. length: tokens of its answers; 0 if it has none,
+        and then that of another search counts."""
+        self._length = length or self._length
         time = self._step_time()
-        if time is None:
+        if time is None or not self._length:
             return math.inf
-        best = (math.sqrt(2 * time.fixed * seconds / length) - time.fixed) / time.each
+        best = (math.sqrt(2 * time.fixed * seconds / self._length) - time.fixed) / time.each
         return max(1.0, best // max(1, self._searches))

@@ -44,9 +44,14 @@ class Plan:
         return (1 if self.kind == "token" else self.n * self.tokens) + self.rollout_tokens
 
     @property
+    def draws(self) -> int:
+        """Draws, with the one of a rollout."""
+        return self.n + (self.rollout_tokens > 0)
+
+    @property
     def nodes(self) -> int:
         """The nodes that are set aside for it: one for each draw, which may bring more if there is room."""
-        return self.n + (self.rollout_tokens > 0)
+        return self.draws
 
     def within(self, tokens: int | None, nodes: int | None = None) -> Plan | None:
         """Return the plan with as many draws as `tokens` and `nodes` pay for; `None` if that is not even one. Without a

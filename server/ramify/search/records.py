@@ -131,7 +131,7 @@ class SearchParams:
     """Draws of one expansion; of `token` actions, the likeliest. Under `expand: path` the first simulation draws as
     many answers, each later expansion draws one. `gumbel`: with `expand: step` only."""
     parallel: int = param(8, low=1, high=256)
-    """Simulations in flight in this tree."""
+    """Simulations in flight in this tree, at most; on a clock the other searches on the server count too."""
     max_depth: int = param(32, low=1, high=4096)
     """Edges below the prompt; a deeper unfinished answer is `truncated`, with value 0. Left out of a request, it is
     `sampling.max_tokens`, since a step may be one token; of chunks, as many as such an answer has."""

@@ -88,7 +88,7 @@ class Search:
 
     `observe` is called after every landing. The parameters must have passed `params.search_params` and
     `params.check_sampling`. turns: the batch that it belongs to, which then says when it sends a plan. crowd:
-    the searches that it shares the policy with; on a clock it then keeps no more answers under way than suit them all.
+    the searches on a clock that share the policy; it then has no more draws in flight than suit them all.
     """
 
     def __init__(
@@ -130,7 +130,8 @@ class Search:
         self._time_is_up = False
         self._final: StopReason | None = None
         """The reason for which the search ends, once its final rollout (`Budget`) was sent."""
-        self._turns, self._crowd = turns, crowd
+        self._turns = turns
+        self._crowd = crowd if tree.params.budget.seconds is not None else None
         if turns is not None:
             turns.join(self)
 
@@ -232,22 +233,22 @@ class Search:
             return self._turns.turn(self)
         if self.tree.params.schedule == "waves" and self._in_flight:
             return "exhausted"
-        while len(self._in_flight) < self._most_in_flight():
+        while self.has_place:
             if (reason := self.send()) is not None:
                 return reason
         return "exhausted"
 
-    def _most_in_flight(self) -> float:
-        """Return how many plans may be in flight: the `parallel` that was asked for; on a clock also its share of what
-        suits the policy, once the length of an answer is known."""
-        most, seconds, length = (
-            self.tree.params.parallel,
-            self.tree.params.budget.seconds,
-            self.builder.mean_length,
-        )
+    @property
+    def has_place(self) -> bool:
+        """True while one more plan may be in flight: fewer than `parallel` are, and on a clock fewer draws than the
+        search's share."""
+        if len(self._in_flight) >= self.tree.params.parallel:
+            return False
+        seconds = self.tree.params.budget.seconds
         if self._crowd is None or seconds is None:
-            return most
-        return min(most, self._crowd.share(seconds, length or self.tree.sampling.max_tokens))
+            return True
+        draws = sum(one.plan.draws for one in self._in_flight.values())
+        return draws < self._crowd.share(seconds, self.builder.mean_length)
 
     def send(self) -> StopReason | None:
         """Put one more plan in flight, or return the reason for which that cannot be done now."""
@@ -264,10 +265,9 @@ class Search:
         plan = self._next_plan(may_begin=limit is None)
         if plan is None:
             return limit or "exhausted"
-        if self._too_late_for(plan):
+        plan = self._in_time(plan)
+        if plan is None:
             return "budget.seconds"
-        if self._too_late_for(plan, begun_again_at=GIVEN_UP_AT):
-            plan = replace(plan, hurdle=None)  # nothing could take the place of what is given up
         # The most that the plan can cost is set aside before it is sent.
         paid = self._pay(plan)
         if paid is None:
@@ -286,17 +286,22 @@ class Search:
         self.algorithm = type(self.algorithm)(self.builder, self._rng)
         return self.algorithm.select()
 
-    def _too_late_for(self, plan: Plan, begun_again_at: float = 0.0) -> bool:
-        """Tell whether an answer of mean length, drawn at the best pace so far, would land after the seconds are over:
-        it would only slow down the searches beside this one. begun_again_at: the part of it after which it is given up
-        for another one, from the prompt."""
-        seconds, length = self.tree.params.budget.seconds, self.builder.mean_length
-        if seconds is None or not length or plan.kind not in ("path", "answer"):
-            return False
-        tokens = max(1.0, length - plan.node.length)
-        if begun_again_at:
-            tokens = begun_again_at * tokens + length
-        return self.budget.seconds + self._pace * tokens > seconds
+    def _in_time(self, plan: Plan) -> Plan | None:
+        """Return a plan as suits the seconds that are left, by the mean length of the answers so far and their best
+        pace. `None` if its answers could not land: they would only slow down the searches beside this one. Without a
+        hurdle if there is no time for another answer in the place of one that is given up."""
+        length = self.builder.mean_length
+        if not length or plan.kind not in ("path", "answer"):
+            return plan
+        left = max(1.0, length - plan.node.length)
+        if not self._time_for(left):
+            return None
+        return plan if self._time_for(GIVEN_UP_AT * left + length) else replace(plan, hurdle=None)
+
+    def _time_for(self, tokens: float) -> bool:
+        """Tell whether a draw of so many tokens, at the best pace so far, ends before the seconds are over."""
+        seconds = self.tree.params.budget.seconds
+        return seconds is None or self.budget.seconds + self._pace * tokens <= seconds
 
     def _unpaid(self, plan: Plan) -> StopReason:
         """Return which limit leaves nothing for a plan."""

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import platform
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,8 @@ from fixtures_engines import LiveEngines, until
 from ramify.api.openai.fields import to_vllm
 from ramify.bench.recording import recorded, replay
 from ramify.engines import Engines, EngineStartFailed, SampleParams, SampleRequest
+from ramify.engines.vllm import multiplies_bfloat16
+from ramify.search.crowd import StepTimes
 from ramify.search.records import Continuation, Sampling
 
 PROMPT = "3 5 7 8 to 24\n"
@@ -68,6 +72,32 @@ def test_statistics_name_each_engine_s_figures(engines: Engines) -> None:
         "policy_steps",
     }
     assert all(isinstance(value, int | float) for value in figures.values())
+
+
+def test_the_time_of_a_step_is_learned_from_draws(engines: Engines, live_engines: LiveEngines) -> None:
+    class Noting(StepTimes):
+        def see(self, sequences: int, seconds: float) -> None:
+            noted.append((sequences, seconds))
+
+    policy, noted = engines.by_role["policy"], list[tuple[int, float]]()
+    params = SampleParams(max_tokens=12, temperature=1.0, ignore_eos=True)
+    requests = [SampleRequest([engines.tokenizer.a_token], params)] * 64
+    before, policy.stats.step_times = policy.stats.step_times, Noting()
+    try:
+        for draws in (1, 64):
+            live_engines.run(policy.generate(requests[:draws]))
+    finally:
+        policy.stats.step_times = before
+    assert len(noted) >= 2 * (12 - 2)
+    assert min(noted)[0] == 1
+    assert max(noted)[0] > 32
+    assert all(seconds > 0 for _, seconds in noted)
+
+
+def test_bfloat16_is_multiplied_where_the_cpu_has_instructions_for_it() -> None:
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    slow = platform.machine() == "x86_64" and not flags & {"avx512_bf16", "amx_tile"}
+    assert multiplies_bfloat16() is not slow
 
 
 def test_a_conversation_goes_through_the_chat_template(engines: Engines) -> None:

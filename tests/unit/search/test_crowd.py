@@ -4,23 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from fakes import FakePolicy, letters
 from ramify.engines.ports import EngineStats
+from ramify.search.batch import Batch
 from ramify.search.crowd import Crowd, StepTime, StepTimes
-from ramify.search.records import BudgetLimits, Sampling
-from search_worlds import world
+from ramify.search.records import BudgetLimits, Continuation, Sampling
+from search_worlds import STEP, world
 from virtual_time import run
 
 SLOW = StepTime(fixed=0.01, each=0.0005)
 MANY = letters(dict.fromkeys("abcdefghijklmnop", 1 / 16), 3)
 
 
-class Paced(FakePolicy):
+@dataclass
+class Counting(FakePolicy):
+    """Takes 0.1 s for an answer."""
+
+    draws: int = 0
+    most_draws: int = 0
+
+    async def sample(
+        self, prefix: Sequence[int], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Continuation]:
+        self.draws += len(seeds)
+        self.most_draws = max(self.most_draws, self.draws)
+        try:
+            return await super().sample(prefix, sampling, seeds)
+        finally:
+            self.draws -= len(seeds)
+
     async def _take_time(self) -> None:
         await asyncio.sleep(0.1)
 
@@ -44,7 +63,6 @@ def test_nothing_is_known_before_steps_differ() -> None:
 
 def test_among_equal_steps_the_pace_is_followed() -> None:
     times = seen(StepTimes(), SLOW, [*range(1, 60)])
-    assert times.fit is not None
     fit = seen(times, StepTime(SLOW.fixed * 2, SLOW.each * 2), [40] * 5000).fit
     assert fit is not None
     assert fit.of(40) == pytest.approx(2 * SLOW.of(40), rel=0.01)
@@ -54,17 +72,27 @@ def test_steps_that_take_less_time_the_larger_they_are_say_nothing() -> None:
     assert seen(StepTimes(), StepTime(fixed=0.1, each=-0.001), range(1, 60)).fit is None
 
 
-def test_the_time_in_which_an_engine_idles_is_no_step_s() -> None:
+def test_a_step_counts_the_sequences_that_end_in_it_and_no_time_in_which_the_engine_idled() -> None:
     stats = EngineStats()
-    stats.stepped(1, 0.0)
-    for n in range(2, 50):
-        stats.stepped(n, stats.at + SLOW.of(n))
+    for n in [*range(1, 50), *range(50, 0, -1)]:
+        stats.stepped(n, stats.at + SLOW.of(max(n, stats.running)))
     stats.stepped(0, stats.at + SLOW.of(1))
-    stats.stepped(1, stats.at + 100)
+    stats.stepped(1, stats.at + 100)  # after a pause
     fit = stats.step_times.fit
     assert fit is not None
-    assert fit.of(10) == pytest.approx(SLOW.of(10))
-    assert stats.steps == 51
+    assert (fit.fixed, fit.each) == pytest.approx((SLOW.fixed, SLOW.each))
+    assert stats.steps == 101
+
+
+def test_a_step_that_does_not_tell_its_sequences_is_part_of_the_next() -> None:
+    stats = EngineStats()
+    for n in range(1, 50):
+        stats.stepped(None, stats.at + SLOW.of(n) / 2)
+        stats.stepped(n, stats.at + SLOW.of(n) / 2)
+    fit = stats.step_times.fit
+    assert fit is not None
+    assert (fit.fixed, fit.each) == pytest.approx((SLOW.fixed, SLOW.each))
+    assert (stats.steps, stats.running) == (98, 49)
 
 
 def landed(each: int, searches: int, seconds: float, length: float) -> float:
@@ -87,23 +115,89 @@ def test_a_share_lands_the_most_answers(searches: int, seconds: float) -> None:
     assert abs(share - most) <= 1
 
 
-def test_a_share_is_one_at_least_and_all_while_nothing_is_known() -> None:
+def test_a_share_is_one_at_least_and_all_while_too_little_is_known() -> None:
     assert Crowd(lambda: SLOW).share(0.01, 1000) == 1
     assert Crowd(lambda: None).share(0.01, 1000) == math.inf
+    assert Crowd(lambda: SLOW).share(0.01, 0) == math.inf
 
 
-@pytest.mark.parametrize("algorithm", ["mcts", "best_of_n"])
-def test_searches_on_a_clock_keep_to_their_share(algorithm: str) -> None:
-    async def under_way(budget: BudgetLimits) -> int:
-        crowd, policy = Crowd(lambda: StepTime(0.01, 0.01)), Paced(MANY)
+def test_the_length_of_answers_is_that_of_another_search_before_the_first() -> None:
+    crowd = Crowd(lambda: SLOW)
+    assert crowd.share(1.0, 200) == crowd.share(1.0, 0) < crowd.share(1.0, 20)
+
+
+def most_in_flight(
+    budget: BudgetLimits,
+    *,
+    searches: int = 2,
+    batch: bool = False,
+    step_time: StepTime | None = None,
+    **shape: Any,
+) -> int:
+    """The most draws in flight at once of searches that know how long answers are, of seven tokens."""
+
+    async def under_way() -> int:
+        policy, crowd = Counting(MANY), Crowd(lambda: step_time or StepTime(0.01, 0.01))
+        crowd.share(1.0, 7)
+        turns = Batch(None) if batch else None
         clock = asyncio.get_running_loop().time
-        shape = {"algorithm": algorithm, "parallel": 8, "budget": budget, "sampling": Sampling(max_tokens=7)}
-        searches = [world(policy=policy, clock=clock, crowd=crowd, seed=i, **shape) for i in range(2)]
-        await asyncio.gather(*(search.run() for search in searches))
-        return policy.most_running
+        asked = {"algorithm": "mcts", "parallel": 8, "width": 1, "action": STEP, **shape}
+        worlds = [
+            world(policy=policy, clock=clock, crowd=crowd, turns=turns, seed=i, budget=budget, **asked)
+            for i in range(searches)
+        ]
+        await asyncio.gather(*(one.run() for one in worlds))
+        return policy.most_draws
 
-    # sqrt(2 · 0.01 · 40/7) = 0.338 s a step is best for answers of seven tokens: 32 under way, which is enough for all;
-    # for half a second it is 0.038 s, so 2 of them are under way, and one of each search
-    assert run(under_way(BudgetLimits(seconds=40.0, simulations=50))) == 16
-    assert run(under_way(BudgetLimits(seconds=0.5))) == 2
-    assert run(under_way(BudgetLimits(simulations=50))) == 16
+    return run(under_way())
+
+
+SHORT = BudgetLimits(seconds=0.5)
+"""√(2 · 0.01 s · 0.5 s / 7) = 0.038 s a step is best, so 2 draws are in flight: one of each of two searches."""
+
+
+@pytest.mark.parametrize(
+    "shape", [{}, {"algorithm": "best_of_n", "width": None, "action": None}, {"schedule": "waves"}]
+)
+def test_searches_on_a_clock_keep_to_their_share(shape: dict[str, Any]) -> None:
+    assert most_in_flight(SHORT, **shape) == 2
+    # 0.338 s a step is best for 40 s: 32 draws, more than two searches of 8 may have
+    assert most_in_flight(BudgetLimits(seconds=40.0, simulations=50), **shape) == 16
+
+
+def test_searches_of_a_batch_keep_to_it_too() -> None:
+    assert most_in_flight(SHORT, batch=True) == 2
+
+
+def test_a_share_is_of_draws_and_not_of_plans() -> None:
+    # one search may have 2 in flight: a first plan of four draws is all
+    assert most_in_flight(SHORT, searches=1, width=4) == 4
+
+
+def test_searches_on_no_clock_have_no_share_and_take_none() -> None:
+    assert most_in_flight(BudgetLimits(simulations=50)) == 16
+
+    async def among_others() -> float:
+        crowd = Crowd(lambda: SLOW)
+        others = world(policy=Counting(MANY), crowd=crowd, budget=BudgetLimits(simulations=50), action=STEP)
+        growing = asyncio.create_task(others.run())
+        await asyncio.sleep(0)
+        share = crowd.share(1.0, 20)
+        await growing
+        return share
+
+    assert run(among_others()) == Crowd(lambda: SLOW).share(1.0, 20)
+
+
+def test_a_search_that_is_cancelled_as_it_joins_is_closed_and_counts_no_more() -> None:
+    async def cancelled() -> tuple[float, str]:
+        crowd = Crowd(lambda: SLOW)
+        one = world(policy=Counting(MANY), crowd=crowd, budget=SHORT, action=STEP)
+        task = asyncio.create_task(one.run())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        async with crowd.joined():
+            return crowd.share(1.0, 20), one.tree.status
+
+    assert run(cancelled()) == (Crowd(lambda: SLOW).share(1.0, 20), "cancelled")

@@ -94,8 +94,8 @@ def on_cpu() -> bool:
 
 
 def multiplies_bfloat16() -> bool:
-    """Return whether this machine has instructions for bfloat16. An x86 CPU without them takes four times as long for a
-    product of two matrices as it does in float32 (measured with AVX-512, 2026-11-28)."""
+    """Return False on an x86 CPU without instructions for bfloat16, True on any other machine. Without them a product
+    of two matrices takes four times as long as in float32 (AVX-512, 2026-11-28)."""
     import torch
 
     if not on_cpu() or platform.machine() not in ("x86_64", "AMD64"):

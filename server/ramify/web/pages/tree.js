@@ -97,7 +97,7 @@ function remember(view) {
   history.replaceState(null, "", `#${address}`);
 }
 
-function head(reply, { prompt, answer, params, usage, status, stop_reason, task, created_at, candidates, parent_tree, origin, error, sampling, seed, train }) {
+function head(reply, { prompt, answer, params, usage, status, stop_reason, task, created_at, candidates, parent_tree, origin, error, sampling, seed, train, defaults }) {
   const { budget } = params;
   const figure = (name, ...value) => el("div", {}, el("dt", {}, name), el("dd", {}, ...value));
   // The log holds the limits in force, the server's own among them: only the one that ended the search is shown.
@@ -123,8 +123,13 @@ function head(reply, { prompt, answer, params, usage, status, stop_reason, task,
       figure("Outcome", judged(reply.outcome)),
       figure("Votes", answer ? `${Math.round(100 * answer.votes)} % of ${candidates.length}` : NONE),
       figure("Task · T · seed", `${task ?? "none"} · ${unit(sampling.temperature, 1)} · ${seed}`),
+      defaults && figure("Defaults", el("span", { title: named({ ...defaults.search, ...defaults.sampling }) }, `of ${defaults.source}`)),
       !train && figure("Training", "not allowed"),
       error && figure("Error", el("span", { class: "bad", title: error }, oneLine(error, 80)))));
+}
+
+function named(fields) {
+  return Object.entries(fields).map(([name, value]) => `${name} ${value}`).join(", ");
 }
 
 function judged(outcome) {
