@@ -171,7 +171,7 @@ class SearchParams(TypedDict):
     """Draws of one expansion; of `token` actions, the likeliest. Under `expand: path` the first simulation
     draws as many answers, each later expansion draws one. `gumbel`: with `expand: step` only."""
     parallel: int
-    """Simulations in flight in this tree."""
+    """Simulations in flight in this tree, at most; on a clock the other searches on the server count too."""
     max_depth: int
     """Edges below the prompt; a deeper unfinished answer is `truncated`, with value 0. Left out of a request,
     it is `sampling.max_tokens`, since a step may be one token; of chunks, as many as such an answer has."""

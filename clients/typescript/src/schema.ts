@@ -2319,7 +2319,7 @@ export interface components {
             width: number;
             /**
              * Parallel
-             * @description Simulations in flight in this tree.
+             * @description Simulations in flight in this tree, at most; on a clock the other searches on the server count too.
              */
             parallel: number;
             /**
@@ -3665,7 +3665,7 @@ export interface components {
             width?: number | null;
             /**
              * Parallel
-             * @description Simulations in flight in this tree.
+             * @description Simulations in flight in this tree, at most; on a clock the other searches on the server count too.
              */
             parallel?: number | null;
             /**
@@ -3859,7 +3859,7 @@ export interface components {
             width?: number | null;
             /**
              * Parallel
-             * @description Simulations in flight in this tree.
+             * @description Simulations in flight in this tree, at most; on a clock the other searches on the server count too.
              */
             parallel?: number | null;
             /**
