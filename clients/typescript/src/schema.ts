@@ -331,7 +331,7 @@ export interface paths {
          * @description The log, for people or for consumers.
          *
          *     Without `after`: newest first, a page at a time (`before` is the last one's `seq`), filtered. With `after`: every
-         *     tree and every later verdict with a greater `seq`, in order, one JSON object a line, to the log's end as it was when
+         *     tree and all feedback with a greater `seq`, in order, one JSON object a line, to the log's end as it was when
          *     the request came (the header `x-ramify-high-water`). A key without the scope `log` sees its own trees only, and
          *     cannot use `after`.
          */
@@ -353,14 +353,14 @@ export interface paths {
         };
         /**
          * One
-         * @description One tree with the later verdicts on it; `format=dot` for Graphviz.
+         * @description One tree with the feedback on it; `format=dot` for Graphviz.
          */
         get: operations["one_v1_trees__tree__get"];
         put?: never;
         post?: never;
         /**
          * Delete
-         * @description Forget a tree, the verdicts on it, and the kept answer of its Idempotency-Key.
+         * @description Forget a tree, the feedback on it, and the kept answer of its Idempotency-Key.
          */
         delete: operations["delete_v1_trees__tree__delete"];
         options?: never;
@@ -1885,7 +1885,7 @@ export interface components {
         };
         /**
          * FeedbackRequest
-         * @description A verdict on one answer; with neither `node` nor `answer`, on the chosen one.
+         * @description An outcome of one answer; with neither `node` nor `answer`, of the chosen one.
          */
         FeedbackRequest: {
             /**
@@ -3486,7 +3486,7 @@ export interface components {
             key: string;
             /**
              * Outcome
-             * @description The latest verdict on the chosen answer, in [0, 1]; 1 is right.
+             * @description The latest outcome of the chosen answer, in [0, 1]; 1 is right.
              */
             outcome: number | null;
             /**
@@ -3534,7 +3534,7 @@ export interface components {
             value: number | null;
             /**
              * Outcome
-             * @description The latest verdict on the chosen answer, in [0, 1]; 1 is right.
+             * @description The latest outcome of the chosen answer, in [0, 1]; 1 is right.
              */
             outcome: number | null;
             /**
@@ -4271,7 +4271,7 @@ export interface components {
         };
         /**
          * OutcomeRecord
-         * @description A line of the log: a later verdict on an answer of a tree.
+         * @description A line of the log: feedback on an answer of a tree.
          */
         OutcomeRecord: {
             /**
@@ -5804,7 +5804,7 @@ export interface operations {
                 min_value?: number | null;
                 text?: string | null;
                 min_nodes?: number | null;
-                /** @description The latest verdict on the chosen answer; `none`: nobody judged it. */
+                /** @description The latest outcome of the chosen answer; `none`: nobody judged it. */
                 outcome?: ("right" | "wrong" | "none") | null;
             };
             header?: never;

@@ -116,7 +116,7 @@ class TreeRecord(Reply):
 OutcomeRecord = model_of(
     Feedback,
     "OutcomeRecord",
-    "A line of the log: a later verdict on an answer of a tree.",
+    "A line of the log: feedback on an answer of a tree.",
     kind=Literal["outcome"],
 )
 CorruptRecord = model_of(
@@ -149,7 +149,7 @@ class TreeSummary(Reply):
     tokens: int
     value: float | None = Field(description="The outcome model's value of the chosen answer.")
     outcome: float | None = Field(
-        description="The latest verdict on the chosen answer, in [0, 1]; 1 is right."
+        description="The latest outcome of the chosen answer, in [0, 1]; 1 is right."
     )
     outcome_source: records.OutcomeSource | None = Field(description="Who gave it.")
     key: str = Field(description="Name of the API key that asked; empty without one.")
@@ -185,7 +185,7 @@ class TreeReply(Reply):
     sha256: str
     key: str
     outcome: float | None = Field(
-        description="The latest verdict on the chosen answer, in [0, 1]; 1 is right."
+        description="The latest outcome of the chosen answer, in [0, 1]; 1 is right."
     )
     outcome_source: records.OutcomeSource | None = Field(description="Who gave it.")
     tree: TreeDocument = Field(description="The tree as it was logged.")
@@ -199,7 +199,7 @@ class Deleted(Reply):
 
 
 class FeedbackRequest(Request):
-    """A verdict on one answer; with neither `node` nor `answer`, on the chosen one."""
+    """An outcome of one answer; with neither `node` nor `answer`, of the chosen one."""
 
     outcome: Annotated[float, Field(ge=0, le=1)] = Field(description="1 is right, 0 is wrong.")
     source: records.OutcomeSource = Field(

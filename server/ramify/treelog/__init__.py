@@ -46,7 +46,7 @@ its holder. SQLite itself would allow it, but a server that starts also releases
 processes and loads the active release: with two servers on a file both would be wrong in silence. Reading (`ramify
 trees`, `read_only=True`) goes on beside the server.
 
-**Forgetting.** `delete` removes a tree, the verdicts on it and the kept answer. `expire` removes old trees, but only
+**Forgetting.** `delete` removes a tree, the feedback on it and the kept answer. `expire` removes old trees, but only
 what every registered consumer has read. Migrations are append-only and run on open, in one transaction.
 """
 

@@ -20,7 +20,7 @@ class LogError(Exception):
 
 
 class StoreError(LogError):
-    """The database failed, or had no room or no time for a write; the tree or verdict itself is not at fault."""
+    """The database failed, or had no room or no time for a write; the tree or feedback itself is not at fault."""
 
 
 class CorruptTree(LogError):

@@ -225,7 +225,7 @@ class TreeLog:
                         return
 
     async def delete(self, tree_id: str) -> bool:
-        """Remove a tree, its verdicts and the kept answer of its search; False if there is none."""
+        """Remove a tree, its feedback and the kept answer of its search; False if there is none."""
         return await self._write(lambda tx: trees.remove(tx, tree_id))
 
     async def add_feedback(
@@ -240,9 +240,9 @@ class TreeLog:
         comment: str = "",
         train: bool = True,
     ) -> Feedback:
-        """Add a later verdict (in [0, 1]) on the answer that ends at `node`, or whose text is `answer`.
+        """Add feedback, an outcome in [0, 1], on the answer that ends at `node`, or whose text is `answer`.
 
-        train: whether the trainer may learn from it. Raises `LogError` for an unknown tree or a senseless verdict.
+        train: whether the trainer may learn from it. Raises `LogError` for an unknown tree or senseless feedback.
         """
         given = Feedback(
             seq=0,  # the transaction gives it its place and time
@@ -258,11 +258,11 @@ class TreeLog:
             created_at=0.0,
         )
         if problem := feedback_problem(given):
-            raise LogError(f"no verdict: {problem}")
+            raise LogError(f"no feedback: {problem}")
         return await self._write(lambda tx: trees.add_feedback(tx, given))
 
     async def feedback(self, tree_id: str) -> Sequence[Feedback]:
-        """Return a tree's later verdicts, oldest first; those whose row is corrupt are left out."""
+        """Return the feedback on a tree, oldest first; what is corrupt is left out."""
         with self._reading():
             return await trees.feedback_on(self._reads, tree_id)
 

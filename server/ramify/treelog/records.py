@@ -36,7 +36,7 @@ class Summary:
     best_value: float | None
     """The outcome model's value of the chosen answer, in [0, 1]."""
     outcome: float | None
-    """The latest verdict on the chosen answer, in [0, 1]: the last `Feedback` that names its node, else the verifier's
+    """The latest outcome of the chosen answer, in [0, 1]: the last `Feedback` that names its node, else the verifier's
     at the search's end."""
     outcome_source: Source | None
     """Its author; `None` if there is none."""
@@ -77,7 +77,7 @@ class Entry(Summary):
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """A later verdict on an answer of a logged tree."""
+    """An outcome that somebody gave an answer of a logged tree."""
 
     kind: ClassVar[Literal["outcome"]] = "outcome"
     seq: int
@@ -140,7 +140,7 @@ class Filters:
     min_nodes: int | None = None
     """Least `n_nodes`."""
     verdict: Literal["right", "wrong", "none"] | None = None
-    """The latest verdict on the chosen answer: 1, less than 1, or none was given."""
+    """The latest outcome of the chosen answer: 1, less than 1, or none was given."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ def columns_of(tree: Tree) -> dict[str, Any]:
 
 
 def _outcome(tree: Tree) -> float | None:
-    """Return the verdict at the search's end: the verifier's on the chosen answer, or the search's own."""
+    """Return the outcome at the search's end: the verifier's of the chosen answer, or the search's own."""
     if tree.verdict is not None and tree.verdict.outcome is not None:
         return tree.verdict.outcome
     return tree.answer.outcome if tree.answer else None
@@ -108,7 +108,7 @@ def summary_of(row: Mapping[Any, Any]) -> Summary:
 
 
 def _head(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return the fields of a `Summary`; a later verdict (`later_outcome`, `later_source`) goes before the search's."""
+    """Return the fields of a `Summary`; feedback (`later_outcome`, `later_source`) goes before the search's."""
     later, source = _unit(row.get("later_outcome")), row.get("later_source")
     outcome = _unit(row["outcome"]) if later is None else later
     known = {f.name: row[f.name] for f in fields(Summary) if f.name != "outcome_source"}
@@ -143,7 +143,7 @@ def feedback_of(row: Mapping[Any, Any]) -> Feedback:
 
 
 def feedback_problem(feedback: Feedback) -> str | None:
-    """Describe what is wrong with a verdict, given or read; `None` if it is sound."""
+    """Describe what is wrong with feedback, given or read; `None` if it is sound."""
     if not isinstance(feedback.outcome, int | float) or not 0 <= feedback.outcome <= 1:
         return f"the outcome is {feedback.outcome!r}, which is not in [0, 1]"
     if feedback.source not in get_args(Source):

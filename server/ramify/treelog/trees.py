@@ -61,7 +61,7 @@ async def _logged(conn: AsyncConnection, ids: Sequence[str]) -> dict[str, tuple[
 
 
 async def add_feedback(tx: Transaction, given: Feedback) -> Feedback:
-    """Insert a verdict under the next `seq`; one that is there already was committed by an earlier attempt."""
+    """Insert feedback under the next `seq`; what is there already was committed by an earlier attempt."""
     known = select(feedback).where(feedback.c.outcome_id == given.outcome_id)
     if row := (await tx.conn.execute(known)).mappings().one_or_none():
         return feedback_of(row)
@@ -79,7 +79,7 @@ async def add_feedback(tx: Transaction, given: Feedback) -> Feedback:
 
 
 async def remove(tx: Transaction, tree_id: str) -> bool:
-    """Delete a tree with its verdicts and the kept answer of its search; False if there is none. Its `seq` is not used
+    """Delete a tree with its feedback and the kept answer of its search; False if there is none. Its `seq` is not used
     again."""
     known = bool(await _logged(tx.conn, [tree_id]))
     if known:
@@ -90,10 +90,10 @@ async def remove(tx: Transaction, tree_id: str) -> bool:
 
 
 async def delete_trees(tx: Transaction, ids: Sequence[str]) -> int:
-    """Delete trees with their verdicts; return the number of verdicts."""
-    verdicts = (await tx.conn.execute(delete(feedback).where(feedback.c.tree_id.in_(ids)))).rowcount
+    """Delete trees with their feedback; return how many outcomes that were."""
+    outcomes = (await tx.conn.execute(delete(feedback).where(feedback.c.tree_id.in_(ids)))).rowcount
     await tx.conn.execute(delete(trees).where(trees.c.tree_id.in_(ids)))
-    return verdicts
+    return outcomes
 
 
 async def high_water(engine: AsyncEngine) -> int:
@@ -104,22 +104,22 @@ async def high_water(engine: AsyncEngine) -> int:
 
 
 async def fetch(engine: AsyncEngine, tree_id: str) -> Row | None:
-    query = _with_verdict(select(trees, *_LATER)).where(trees.c.tree_id == tree_id)
+    query = _with_feedback(select(trees, *_LATER)).where(trees.c.tree_id == tree_id)
     async with engine.connect() as conn:
         row: Row | None = (await conn.execute(query)).mappings().one_or_none()
     return row
 
 
 async def feedback_on(engine: AsyncEngine, tree_id: str) -> list[Feedback]:
-    """Return the sound verdicts on a tree, oldest first."""
+    """Return the sound feedback on a tree, oldest first."""
     query = select(feedback).where(feedback.c.tree_id == tree_id).order_by(feedback.c.seq)
     async with engine.connect() as conn:
-        verdicts = [feedback_of(row) for row in (await conn.execute(query)).mappings()]
-    return [verdict for verdict in verdicts if feedback_problem(verdict) is None]
+        given = [feedback_of(row) for row in (await conn.execute(query)).mappings()]
+    return [one for one in given if feedback_problem(one) is None]
 
 
 async def newest(engine: AsyncEngine, before: int | None, limit: int, filters: Filters) -> list[Summary]:
-    query = _with_verdict(select(*SUMMARY, *_LATER)).where(*_conditions(filters))
+    query = _with_feedback(select(*SUMMARY, *_LATER)).where(*_conditions(filters))
     query = query.order_by(trees.c.seq.desc()).limit(limit)
     if before is not None:
         query = query.where(trees.c.seq < before)
@@ -127,7 +127,7 @@ async def newest(engine: AsyncEngine, before: int | None, limit: int, filters: F
         return [summary_of(row) for row in (await conn.execute(query)).mappings()]
 
 
-def _with_verdict(query: Select[Any]) -> Select[Any]:
+def _with_feedback(query: Select[Any]) -> Select[Any]:
     """Join the later verdict on each tree's chosen answer to a query, if there is one."""
     return query.select_from(trees.outerjoin(feedback, feedback.c.seq == trees.c.verdict_seq))
 

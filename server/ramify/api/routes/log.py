@@ -59,13 +59,13 @@ async def trees(
     min_nodes: Annotated[int | None, Query(ge=1, le=10_000_000)] = None,
     outcome: Annotated[
         Literal["right", "wrong", "none"] | None,
-        Query(description="The latest verdict on the chosen answer; `none`: nobody judged it."),
+        Query(description="The latest outcome of the chosen answer; `none`: nobody judged it."),
     ] = None,
 ) -> Response | wire.TreeList:
     """The log, for people or for consumers.
 
     Without `after`: newest first, a page at a time (`before` is the last one's `seq`), filtered. With `after`: every
-    tree and every later verdict with a greater `seq`, in order, one JSON object a line, to the log's end as it was when
+    tree and all feedback with a greater `seq`, in order, one JSON object a line, to the log's end as it was when
     the request came (the header `x-ramify-high-water`). A key without the scope `log` sees its own trees only, and
     cannot use `after`.
     """
@@ -100,7 +100,7 @@ async def trees(
 async def one(
     tree: Id, request: Request, context: ContextDep, caller: CallerDep, form: Form = "json"
 ) -> Response:
-    """One tree with the later verdicts on it; `format=dot` for Graphviz."""
+    """One tree with the feedback on it; `format=dot` for Graphviz."""
     entry = await _entry(context, caller, tree)
     if form == "dot":
         return await large_answers.answer(request, lambda: dot(entry.tree()).encode(), media_type=GRAPHVIZ)
@@ -113,7 +113,7 @@ async def one(
         "key": entry.key_id,
         "outcome": entry.outcome,
         "outcome_source": entry.outcome_source,
-        "feedback": [verdict.model_dump() for verdict in feedback],
+        "feedback": [one.model_dump() for one in feedback],
     }
     return await large_answers.answer(request, lambda: large_answers.with_tree(head, "tree", entry.body))
 
@@ -121,7 +121,7 @@ async def one(
 @router.delete("/v1/trees/{tree}", tags=["trees"], name="delete", response_model=wire.Deleted)
 @needs("log")
 async def delete_tree(tree: Id, context: ContextDep) -> wire.Deleted:
-    """Forget a tree, the verdicts on it, and the kept answer of its Idempotency-Key."""
+    """Forget a tree, the feedback on it, and the kept answer of its Idempotency-Key."""
     known = tree_id(tree)
     if known is None or not await context.log.delete(known):
         raise ServiceError("not_found", f"no tree {tree[:60]!r}", param="tree")
