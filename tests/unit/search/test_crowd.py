@@ -1,4 +1,4 @@
-"""Searches that share a policy: how the time of a step is found out, and how many answers each keeps under way."""
+"""Searches that share a policy: how the time of a step is learned, and how many draws each has in flight."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def seen(times: StepTimes, time: StepTime, sequences: Iterable[int]) -> StepTime
     return times
 
 
-def test_a_step_s_time_is_found_out_from_steps_of_different_sizes() -> None:
+def test_a_step_s_time_is_learned_from_steps_of_different_sizes() -> None:
     fit = seen(StepTimes(), SLOW, [*range(1, 60)]).fit
     assert fit is not None
     assert (fit.fixed, fit.each) == pytest.approx((SLOW.fixed, SLOW.each))
@@ -131,13 +131,12 @@ def most_in_flight(
     *,
     searches: int = 2,
     batch: bool = False,
-    step_time: StepTime | None = None,
     **shape: Any,
 ) -> int:
     """The most draws in flight at once of searches that know how long answers are, of seven tokens."""
 
     async def under_way() -> int:
-        policy, crowd = Counting(MANY), Crowd(lambda: step_time or StepTime(0.01, 0.01))
+        policy, crowd = Counting(MANY), Crowd(lambda: StepTime(0.01, 0.01))
         crowd.share(1.0, 7)
         turns = Batch(None) if batch else None
         clock = asyncio.get_running_loop().time
