@@ -45,11 +45,6 @@ class Batch:
     readings: Mapping[str, Places]
     """By output: `policy`, `value`, or both."""
 
-    @property
-    def at(self) -> dict[str, Tensor]:
-        """The places that are read, by output."""
-        return {name: places.at for name, places in self.readings.items()}
-
     def to(self, device: torch.device) -> Batch:
         mask = None if self.mask is None else self.mask.to(device)
         readings = {name: places.to(device) for name, places in self.readings.items()}

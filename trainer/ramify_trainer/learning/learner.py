@@ -26,7 +26,7 @@ from ramify_trainer.learning.batches import Places, plan
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.export import export
 from ramify_trainer.learning.labels import LabelledTree, policy_refusal
-from ramify_trainer.learning.losses import Loss, imitation_loss, policy_loss, token_logprobs, value_loss
+from ramify_trainer.learning.losses import Loss, imitation_loss, policy_loss, value_loss
 from ramify_trainer.learning.metrics import RoundMetrics
 from ramify_trainer.learning.networks import (
     Network,
@@ -265,17 +265,14 @@ class Learner:
             self._reference.packs = self._policy.packs
         return self._reference
 
-    def _policy_loss(self, logits: Tensor, places: Places) -> Loss:
+    def _policy_loss(self, outputs: Mapping[str, Tensor], places: Places) -> Loss:
         columns = places.columns
-        logprobs, entropy = token_logprobs(
-            logits, places.labels, columns["temperature"], self.config.entropy > 0
-        )
         loss_of = policy_loss if self.config.needs_ratio else imitation_loss
-        return loss_of(logprobs, entropy, columns.get("reference"), columns, self.config)
+        return loss_of(outputs["policy"], outputs["entropy"], columns.get("reference"), columns, self.config)
 
-    def _value_loss(self, logits: Tensor, places: Places) -> Loss:
+    def _value_loss(self, outputs: Mapping[str, Tensor], places: Places) -> Loss:
         a, b = self.calibration
-        loss = value_loss(a * logits + b, places.columns, self.config.value_loss)
+        loss = value_loss(a * outputs["value"] + b, places.columns, self.config.value_loss)
         alone = self._value is not self._policy
         return loss if alone else replace(loss, total=self.config.value_coefficient * loss.total)
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ramify_trainer.learning.config import LearningConfig
 
-__all__ = ["Loss", "imitation_loss", "policy_loss", "token_logprobs", "value_loss"]
+__all__ = ["Loss", "imitation_loss", "policy_loss", "value_loss"]
 
 MAX_LOG_RATIO = 20.0
 """Log-ratios beyond ± this are cut before they are exponentiated: exp(20) is 5e8."""
@@ -32,17 +32,6 @@ class Loss:
     """[], to be divided by the step's weighted count."""
     sums: dict[str, Tensor]
     """Detached; float64, [] or [BINS]."""
-
-
-def token_logprobs(
-    logits: Tensor, labels: Tensor, temperature: Tensor, entropy: bool
-) -> tuple[Tensor, Tensor]:
-    """Return ln π of each label [k] and π's entropy [k], of logits [k, V] divided by the temperature [k], in float32.
-    The entropy carries a gradient only if `entropy` asks for one."""
-    logprobs = torch.log_softmax(logits.float() / temperature[:, None], dim=-1)
-    with torch.set_grad_enabled(entropy and torch.is_grad_enabled()):
-        spread = -(logprobs.exp() * logprobs).sum(dim=-1)
-    return logprobs.gather(1, labels[:, None])[:, 0], spread
 
 
 def policy_loss(

@@ -8,7 +8,7 @@ in float32, whatever the directory holds.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from transformers.pytorch_utils import Conv1D
 from ramify.weights import HEAD, value_kind
 from ramify_trainer.learning.batches import Batch, Places, collate
 from ramify_trainer.learning.config import LearningConfig, LoraConfig
+from ramify_trainer.learning.lm_head import scored, trunk_of
 from ramify_trainer.learning.packing import Piece
 from ramify_trainer.learning.value_head import closing_of, read_head
 
@@ -47,15 +48,16 @@ class Network(nn.Module):
 
     def judged(self, tokens: Tensor, at: Tensor) -> Tensor:
         """Return the value's logits [k] at places of the flattened rows [R, L], each of which is one path."""
-        logits: Tensor = self(tokens, tokens, None, {"value": at})["value"]
+        logits: Tensor = self(tokens, tokens, None, {"value": Places(at, at, {})})["value"]
         return logits
 
-    def _layers(self, positions: Tensor, mask: Tensor | None) -> dict[str, Any]:
-        """Return the model's arguments beside the tokens. With rows of single paths there are none: the model does as
-        it always does, whatever its layers are."""
-        if mask is None:
-            return {"use_cache": False}
-        return {"position_ids": positions, "attention_mask": self._added(mask), "use_cache": False}
+    def _states(self, tokens: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the hidden states of the flattened rows, [R·L, H]. Rows of single paths come without positions and
+        mask: the model does as it always does, whatever its layers are."""
+        seen = {} if mask is None else {"position_ids": positions, "attention_mask": self._added(mask)}
+        out = trunk_of(self.model)(input_ids=tokens, **seen, use_cache=False)
+        states: Tensor = out.last_hidden_state.flatten(0, 1)
+        return states
 
     def _added(self, mask: Tensor) -> Tensor:
         """Return what is added to the attention scores, [R, 1, L, L]: 0, or the least number for what must not be
@@ -79,11 +81,16 @@ class PolicyNetwork(Network):
     outputs: tuple[str, ...] = ("policy",)
 
     def forward(
-        self, tokens: Tensor, positions: Tensor, mask: Tensor | None, at: Mapping[str, Tensor]
+        self, tokens: Tensor, positions: Tensor, mask: Tensor | None, readings: Mapping[str, Places]
     ) -> dict[str, Tensor]:
-        """Return as `policy` the logits [k, V] that follow the places `at` [k] of the flattened rows [R, L]."""
-        out = self.model(input_ids=tokens, **self._layers(positions, mask))
-        return {"policy": out.logits.flatten(0, 1)[at["policy"]]}
+        """Return as `policy` ln π [k] of the labels after places of the rows [R, L], and as `entropy` π's there."""
+        return self._scored(self._states(tokens, positions, mask), readings["policy"])
+
+    def _scored(self, states: Tensor, places: Places) -> dict[str, Tensor]:
+        logprobs, entropy = scored(
+            self.model, states[places.at], places.labels, places.columns["temperature"]
+        )
+        return {"policy": logprobs, "entropy": entropy}
 
 
 class TrunkNetwork(PolicyNetwork):
@@ -102,26 +109,18 @@ class TrunkNetwork(PolicyNetwork):
         return "value" if parameter.startswith("head.") else "policy"
 
     def forward(
-        self, tokens: Tensor, positions: Tensor, mask: Tensor | None, at: Mapping[str, Tensor]
+        self, tokens: Tensor, positions: Tensor, mask: Tensor | None, readings: Mapping[str, Places]
     ) -> dict[str, Tensor]:
-        """Return what `at` asks for, in one pass: `policy` as above, and as `value` the logit [k] of the sequence that
-        ends at each place, calibration left out."""
-        if "policy" not in at:
-            out = self.model.base_model(input_ids=tokens, **self._layers(positions, mask))
-            return {"value": self._judged(out.last_hidden_state, at["value"])}
-        states: list[Tensor] = []
-        hook = self.model.base_model.register_forward_hook(
-            lambda _module, _inputs, out: states.append(out.last_hidden_state)
-        )
-        try:
-            outputs = super().forward(tokens, positions, mask, at)
-        finally:
-            hook.remove()
-        return {**outputs, "value": self._judged(states[-1], at["value"])} if "value" in at else outputs
+        """Return what `readings` ask for, in one pass: `policy` and `entropy` as above, and as `value` the logit [k] of
+        the sequence that ends at each place, calibration left out."""
+        states = self._states(tokens, positions, mask)
+        outputs = self._scored(states, readings["policy"]) if "policy" in readings else {}
+        if "value" in readings:
+            outputs["value"] = self._judged(states[readings["value"].at])
+        return outputs
 
-    def _judged(self, hidden: Tensor, at: Tensor) -> Tensor:
-        """Return the logits [k] of places of the hidden states [R, L, H], in float32, as the server's engine does."""
-        states = hidden.flatten(0, 1)[at]
+    def _judged(self, states: Tensor) -> Tensor:
+        """Return the logits [k] of hidden states [k, H], in float32, as the server's engine does."""
         if self.detached:
             states = states.detach()
         with torch.autocast(states.device.type, enabled=False):
@@ -138,11 +137,10 @@ class ValueNetwork(Network):
     outputs = ("value",)
 
     def forward(
-        self, tokens: Tensor, positions: Tensor, mask: Tensor | None, at: Mapping[str, Tensor]
+        self, tokens: Tensor, positions: Tensor, mask: Tensor | None, readings: Mapping[str, Places]
     ) -> dict[str, Tensor]:
         """Return as `value` the logit [k] of the sequence that ends at each place, calibration left out."""
-        out = self.model.base_model(input_ids=tokens, **self._layers(positions, mask))
-        logits: Tensor = self.model.score(out.last_hidden_state.flatten(0, 1)[at["value"]])
+        logits: Tensor = self.model.score(self._states(tokens, positions, mask)[readings["value"].at])
         return {"value": logits[:, 0].float()}
 
 
@@ -320,18 +318,17 @@ class Reader:
         half = self.config.precision == "bf16"
         batch = batch.to(device)
         with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
-            outputs: dict[str, Tensor] = self.wrapped(batch.tokens, batch.positions, batch.mask, batch.at)
+            outputs: dict[str, Tensor] = self.wrapped(
+                batch.tokens, batch.positions, batch.mask, batch.readings
+            )
         return outputs
 
     @torch.no_grad()
-    def numbers(
-        self, pieces: Sequence[Piece], output: str, of: Callable[[Tensor, Places], Tensor]
-    ) -> list[NDArray[np.float32]]:
-        """Return `of` an output of the network at each piece's places, in their order: [k] numbers a piece."""
+    def numbers(self, pieces: Sequence[Piece], output: str) -> list[NDArray[np.float32]]:
+        """Return an output of the network at each piece's places, in their order: [k] numbers a piece."""
         numbers: list[NDArray[np.float32]] = []
         for group in _groups(pieces, self.config.tokens_per_batch):
-            batch = collate(group, self.packs).to(self.accelerator.device)
-            together = of(self.read(batch)[output], batch.readings[output]).float().cpu().numpy()
+            together = self.read(collate(group, self.packs))[output].float().cpu().numpy()
             numbers += np.split(together, np.cumsum([len(p.readings[output].at) for p in group])[:-1])
         return numbers
 

@@ -14,14 +14,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ramify.search.params import search_params
 from ramify.search.records import Sampling
 from ramify.search.tree import Node, Tree
-from ramify_trainer.learning.batches import Places, collate
+from ramify_trainer.learning.batches import collate
 from ramify_trainer.learning.labels import LabelledTree
-from ramify_trainer.learning.losses import token_logprobs
 from ramify_trainer.learning.networks import Reader
 from ramify_trainer.learning.packing import Piece, pack
 from ramify_trainer.learning.targets import PolicyTargets
@@ -52,11 +50,7 @@ def policy_fault(policy: Reader, path: Sequence[int]) -> str | None:
     """Return why trees with a path of these tokens must not be packed for this policy; None if they may be."""
     tree = _fork(path)
     targets = PolicyTargets({node.id: 1.0 for node in tree.nodes[1:]})
-
-    def logprobs(logits: Tensor, places: Places) -> Tensor:
-        return token_logprobs(logits, places.labels, places.columns["temperature"], False)[0]
-
-    found = _compared(policy, "policy", lambda limit: pack(tree, limit, policy=targets), logprobs)
+    found = _compared(policy, "policy", lambda limit: pack(tree, limit, policy=targets))
     if isinstance(found, str):
         return found
     worst = float(np.abs(found[0] - found[1]).max(initial=0))
@@ -68,9 +62,7 @@ def value_fault(value: Reader, path: Sequence[int]) -> str | None:
     packed."""
     tree = _fork(path)
     targets = {node.id: (0.0, 1.0) for node in tree.nodes}
-    found = _compared(
-        value, "value", lambda limit: pack(tree, limit, value=targets), lambda logits, _: logits
-    )
+    found = _compared(value, "value", lambda limit: pack(tree, limit, value=targets))
     if isinstance(found, str):
         return found
     worst, spread = float(np.abs(found[0] - found[1]).max()), float(found[1].std())
@@ -102,28 +94,19 @@ def _grow(tree: Tree, parent: Node, tokens: Sequence[int]) -> Node:
 
 @torch.no_grad()
 def _compared(
-    reader: Reader,
-    output: str,
-    pieces: Callable[[int | None], list[Piece]],
-    of: Callable[[Tensor, Places], Tensor],
+    reader: Reader, output: str, pieces: Callable[[int | None], list[Piece]]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | str:
     """Return the same numbers of the packed tree and of its paths, in float32 whatever the training's precision; or why
     packing fails."""
-    apart = _numbers(reader, output, pieces(None), of, packed=False)
+    apart = _numbers(reader, output, pieces(None), packed=False)
     try:
-        return _numbers(reader, output, pieces(sys.maxsize), of, packed=True), apart
+        return _numbers(reader, output, pieces(sys.maxsize), packed=True), apart
     except Exception as error:  # what a model makes of a mask that it does not expect is its own affair
         return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
-def _numbers(
-    reader: Reader,
-    output: str,
-    pieces: Sequence[Piece],
-    of: Callable[[Tensor, Places], Tensor],
-    packed: bool,
-) -> NDArray[np.float32]:
+def _numbers(reader: Reader, output: str, pieces: Sequence[Piece], packed: bool) -> NDArray[np.float32]:
     batch = collate(pieces, packed).to(reader.accelerator.device)
-    outputs = reader.wrapped(batch.tokens, batch.positions, batch.mask, batch.at)
-    numbers: NDArray[np.float32] = of(outputs[output], batch.readings[output]).float().cpu().numpy()
+    outputs = reader.wrapped(batch.tokens, batch.positions, batch.mask, batch.readings)
+    numbers: NDArray[np.float32] = outputs[output].float().cpu().numpy()
     return numbers

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from torch import Tensor
+import torch
 
 from ramify_trainer.learning.advantages import champion
-from ramify_trainer.learning.batches import Places
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import LabelledTree, policy_refusal, refusal
-from ramify_trainer.learning.losses import token_logprobs
 from ramify_trainer.learning.networks import Reader
 from ramify_trainer.learning.packing import Piece, ValueTargets, pack
 from ramify_trainer.learning.targets import PolicyTargets, policy_targets, value_targets
@@ -64,12 +62,8 @@ def packed_trees(
 
 def with_reference(pieces: Sequence[Piece], reference: Reader) -> list[Piece]:
     """Return the pieces with a reference policy's log-probs as the column `reference` of `policy`."""
-
-    def logprobs(logits: Tensor, places: Places) -> Tensor:
-        return token_logprobs(logits, places.labels, places.columns["temperature"], False)[0]
-
     added = []
-    for piece, column in zip(pieces, reference.numbers(pieces, "policy", logprobs), strict=True):
+    for piece, column in zip(pieces, reference.numbers(pieces, "policy"), strict=True):
         reading = piece.readings["policy"]
         reading = replace(reading, columns={**reading.columns, "reference": column})
         added.append(replace(piece, readings={**piece.readings, "policy": reading}))
@@ -90,7 +84,7 @@ def _judged(
         for piece in pack(labelled.tree, value.limit, value=own, closing=value.network.closing)
     ]
     values: list[dict[int, float]] = [{} for _ in trees]
-    found = value.numbers([p for _, p in asked], "value", lambda logits, _: (a * logits + b).sigmoid())
-    for (i, piece), judged in zip(asked, found, strict=True):
+    for (i, piece), logits in zip(asked, value.numbers([p for _, p in asked], "value"), strict=True):
+        judged = torch.sigmoid(a * torch.from_numpy(logits) + b)
         values[i] |= dict(zip(piece.readings["value"].labels.tolist(), judged.tolist(), strict=True))
     return values

@@ -24,8 +24,8 @@ from ramify_trainer.learning.packing import Piece
 
 __all__ = ["Trainee", "add_sums"]
 
-LossOf = Callable[[Tensor, Places], Loss]
-"""An output of the network at its places in a batch, and the places, to the loss there."""
+LossOf = Callable[[Mapping[str, Tensor], Places], Loss]
+"""The network's outputs, and the places of a batch at which one of them is read, to the loss there."""
 Sums = dict[str, Tensor]
 """Sums of one loss, by name."""
 
@@ -75,7 +75,7 @@ class Trainee(Reader):
             batch = collate(part or [idle(pieces[0])], self.packs)
             with self._communicating(i + 1 == len(mine)):
                 outputs, batch = self.read(batch), batch.to(self.accelerator.device)
-                found = {output: of(outputs[output], batch.readings[output]) for output, of in losses.items()}
+                found = {output: of(outputs, batch.readings[output]) for output, of in losses.items()}
                 self._whole_loss(found, weights).backward()  # type: ignore[no-untyped-call]
             for output, loss in found.items():
                 add_sums(sums[output], loss.sums)

@@ -1,6 +1,7 @@
 """A packed tree gives the losses and gradients of its paths read one by one, at a fraction of the tokens."""
 
 import math
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from ramify_trainer.learning.advantages import gae, tree_advantages
 from ramify_trainer.learning.batches import Places, collate
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import LabelledTree, policy_refusal
-from ramify_trainer.learning.losses import policy_loss, token_logprobs
+from ramify_trainer.learning.losses import policy_loss
 from ramify_trainer.learning.networks import PolicyNetwork
 from ramify_trainer.learning.packing import pack
 from ramify_trainer.learning.returns import lambda_returns, tree_values
@@ -55,13 +56,13 @@ def _network() -> PolicyNetwork:
 def packed_loss(network: PolicyNetwork, labelled: LabelledTree, limit: int | None) -> Tensor:
     targets = policy_targets(labelled, CONFIG, set())
     batch = collate(pack(labelled.tree, limit, policy=targets), packed=limit is not None)
-    logits = network(batch.tokens, batch.positions, batch.mask, batch.at)["policy"]
-    return loss_of(logits, batch.readings["policy"])
+    return loss_of(
+        network(batch.tokens, batch.positions, batch.mask, batch.readings), batch.readings["policy"]
+    )
 
 
-def loss_of(logits: Tensor, places: Places) -> Tensor:
-    logprobs, entropy = token_logprobs(logits, places.labels, places.columns["temperature"], False)
-    return policy_loss(logprobs, entropy, None, places.columns, CONFIG).total
+def loss_of(outputs: Mapping[str, Tensor], places: Places) -> Tensor:
+    return policy_loss(outputs["policy"], outputs["entropy"], None, places.columns, CONFIG).total
 
 
 def unpacked_loss(network: PolicyNetwork, labelled: LabelledTree) -> Tensor:

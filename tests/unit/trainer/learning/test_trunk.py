@@ -60,9 +60,9 @@ def pieces(labelled: LabelledTree, limit: int | None, closing: frozenset[int]) -
 
 def joint_losses(trunk: TrunkNetwork, labelled: LabelledTree, limit: int | None) -> dict[str, Tensor]:
     batch = collate(pieces(labelled, limit, trunk.closing), packed=limit is not None)
-    outputs = trunk(batch.tokens, batch.positions, batch.mask, batch.at)
+    outputs = trunk(batch.tokens, batch.positions, batch.mask, batch.readings)
     value = value_loss(outputs["value"], batch.readings["value"].columns, "bce").total
-    return {"policy": loss_of(outputs["policy"], batch.readings["policy"]), "value": value}
+    return {"policy": loss_of(outputs, batch.readings["policy"]), "value": value}
 
 
 def judged_by_hand(trunk: TrunkNetwork, sequence: tuple[int, ...]) -> Tensor:
@@ -84,13 +84,13 @@ def test_every_node_is_judged_at_the_state_before_what_only_closes_it(base: Path
     assert trunk.closing >= CLOSING
     for piece in pieces(TREES[0], limit, trunk.closing):
         batch = collate([piece], packed=limit is not None)
-        logits = trunk(batch.tokens, batch.positions, batch.mask, batch.at)["value"]
+        logits = trunk(batch.tokens, batch.positions, batch.mask, batch.readings)["value"]
         expected = [
             judged_by_hand(trunk, tree.sequence(tree.nodes[i]))
             for i in batch.readings["value"].labels.tolist()
         ]
         torch.testing.assert_close(logits, torch.stack(expected), rtol=1e-5, atol=1e-5)
-        alone = trunk(batch.tokens, batch.positions, batch.mask, {"value": batch.at["value"]})
+        alone = trunk(batch.tokens, batch.positions, batch.mask, {"value": batch.readings["value"]})
         torch.testing.assert_close(alone["value"], logits, rtol=1e-5, atol=1e-6)
 
 
