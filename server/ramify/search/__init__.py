@@ -88,6 +88,7 @@ from ramify.search.records import (
     Sampling,
     Score,
     SearchParams,
+    State,
     Usage,
     Verdict,
 )
@@ -111,6 +112,7 @@ __all__ = [
     "Scorer",
     "Search",
     "SearchParams",
+    "State",
     "Task",
     "Tree",
     "Usage",

@@ -15,7 +15,7 @@ from ramify.search.builder import TreeBuilder
 from ramify.search.cutting import SampledAction, cut, first_stop, given_up_at
 from ramify.search.plans import Plan, PlanCost, PlanKind, PlanResult
 from ramify.search.protocols import GradingFailed, JudgingPolicy, Policy, SampleAborted, Scorer, Task
-from ramify.search.records import Continuation, Hurdle, Sampling, Terminal
+from ramify.search.records import Continuation, Hurdle, Sampling, State, Terminal
 from ramify.search.tree import Node, derive_seed
 
 
@@ -205,17 +205,17 @@ class Evaluator:
             return PlanResult(samples, rollout)
         lines = [self._prefixes(node, line) for line in (*samples, *([rollout] if rollout else []))]
         new = [p for line in lines for p in line if not p.judged]
-        sequences = list(dict.fromkeys(p.sequence for p in new if self._is_judged(p.action)))
+        states = list(dict.fromkeys(p.state for p in new if self._is_judged(p.action)))
         texts = list(dict.fromkeys(p.text for p in new if self._grades_answers and p.action.complete))
-        scores = await self._score(sequences)
-        cost.scored += len(sequences)
+        scores = await self._score(states)
+        cost.scored += len(states)
         outcomes = dict(zip(texts, await asyncio.gather(*map(self._grade, texts)), strict=True))
         cost.grading_failures += sum(outcome is None for outcome in outcomes.values())
         judged = [
             [
                 replace(
                     p.action,
-                    value=scores.get(p.sequence, p.action.value),
+                    value=scores.get(p.state, p.action.value),
                     outcome=outcomes.get(p.text, p.action.outcome) if p.action.complete else None,
                 )
                 for p in line
@@ -237,26 +237,27 @@ class Evaluator:
 
     def _prefixes(self, node: Node, line: list[SampledAction]) -> list[_Prefix]:
         """Return each action of a draw with the sequence and the text as far as its end."""
-        sequence, text = self.tree.sequence(node), self.tree.text(node)
+        state, text = self.tree.state(node), self.tree.text(node)
         prefixes: list[_Prefix] = []
         at: Node | None = node
         for action in line:
-            sequence, text = sequence + action.tokens, text + action.text
+            text += action.text
+            state = State(state + action.tokens, (*state.ends, len(state) + len(action.tokens)))
             at = self.builder.known(at, action.tokens) if at is not None else None
             holder = action if at is None else at
             judged = action.value is not None or holder.value is not None or holder.outcome is not None
-            prefixes.append(_Prefix(action, sequence, text, judged))
+            prefixes.append(_Prefix(action, state, text, judged))
         return prefixes
 
-    async def _score(self, sequences: list[tuple[int, ...]]) -> dict[tuple[int, ...], float]:
-        if not sequences:
+    async def _score(self, states: list[State]) -> dict[State, float]:
+        if not states:
             return {}
-        scores = await self.scorer.score(sequences)
-        if len(scores) != len(sequences):
-            raise RuntimeError(f"the scorer gave {len(scores)} values for {len(sequences)} sequences")
+        scores = await self.scorer.score(states)
+        if len(scores) != len(states):
+            raise RuntimeError(f"the scorer gave {len(scores)} values for {len(states)} sequences")
         for score in scores:
             _check_value("scorer", score.value)
-        return {s: score.value for s, score in zip(sequences, scores, strict=True)}
+        return {state: score.value for state, score in zip(states, scores, strict=True)}
 
     async def _grade(self, text: str) -> float | None:
         """Return the outcome, or `None` if the verifier itself failed."""
@@ -271,8 +272,8 @@ class _Prefix:
     """A draw up to the end of one of its actions."""
 
     action: SampledAction
-    sequence: tuple[int, ...]
-    """Token ids, the prompt included."""
+    state: State
+    """Prompt and answer so far."""
     text: str
     """The answer so far, without the prompt."""
     judged: bool

@@ -74,7 +74,9 @@ class Scorer(Protocol):
     """A value model: the expected outcome of an answer, finished or not."""
 
     async def score(self, sequences: Sequence[Sequence[int]]) -> list[Score]:
-        """Judge whole sequences (prompt and answer so far, token ids); one Score each, in order."""
+        """Judge whole sequences (prompt and answer so far, token ids); one Score each, in order.
+
+        A search passes `records.State`s, which say where the prompt and each action of the answer end."""
         ...
 
 

@@ -5,7 +5,7 @@ Everything here is frozen. Token ids are the engine's own; text is only ever rea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -263,6 +263,20 @@ class Continuation:
     values: tuple[float | None, ...] = ()
     """`values[i]`: the expected outcome, in [0, 1], of the answer as far as token i, if the policy judged it while it
     wrote. Same length as `token_ids`, or empty from a policy that does not judge."""
+
+
+class State(tuple[int, ...]):
+    """Token ids of a prompt and the answer so far, which also say where the parts of both end.
+
+    A scorer that cares only for the tokens reads it as any other sequence of them; equal tokens are equal states."""
+
+    ends: tuple[int, ...]
+    """Rising positions: the end of the prompt, then the end of each action of the answer; the last is the length."""
+
+    def __new__(cls, tokens: Iterable[int], ends: Sequence[int]) -> State:
+        state = super().__new__(cls, tokens)
+        state.ends = tuple(ends)
+        return state
 
 
 @dataclass(frozen=True, slots=True)

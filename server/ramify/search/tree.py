@@ -15,6 +15,7 @@ from ramify.search.records import (
     OutcomeSource,
     Sampling,
     SearchParams,
+    State,
     Status,
     StopReason,
     Terminal,
@@ -182,6 +183,11 @@ class Tree:
     def sequence(self, node: Node) -> tuple[int, ...]:
         """Return the token ids of prompt and answer so far."""
         return self.prompt_tokens + self.answer_tokens(node)
+
+    def state(self, node: Node) -> State:
+        """Return the same with the ends of the prompt and of each action, for a scorer."""
+        start = len(self.prompt_tokens)
+        return State(self.sequence(node), [start + n.length for n in self.lineage(node)])
 
     def text(self, node: Node) -> str:
         """Return the answer so far, without the prompt. In a branched tree the whole of it, from the first prompt of

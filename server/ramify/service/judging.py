@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ramify.engines.errors import EngineError
 from ramify.search.protocols import EngineDead
-from ramify.search.records import Score
+from ramify.search.records import Score, State
 from ramify.service.errors import (
     BadRequest,
     ServiceError,
@@ -44,7 +44,8 @@ async def judge_continuations(
         raise no_value_model("continuations")
     _check_size(caps, engines.serving.vocabulary, prompt, continuations)
     head = engines.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-    sequences = [head + _continued(engines, text) for text in continuations]
+    tails = [_continued(engines, text) for text in continuations]
+    sequences = [State([*head, *tail], (len(head), len(head) + len(tail))) for tail in tails]
     for i, sequence in enumerate(sequences):
         if not sequence:
             raise BadRequest("prompt and continuation are both empty", param=f"continuations.{i}")

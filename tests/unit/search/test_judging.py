@@ -4,23 +4,26 @@ request."""
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes import FakePolicy, FakeScorer, FakeTask
+from fakes import FakePolicy, FakeScorer, FakeTask, decode
 from ramify.search.budget import Budget
 from ramify.search.builder import TreeBuilder
 from ramify.search.cutting import SampledAction, cut, given_up_at
 from ramify.search.evaluator import Evaluator
 from ramify.search.plans import Plan, PlanCost
 from ramify.search.protocols import JudgingPolicy
-from ramify.search.records import Action, BudgetLimits, Continuation, Hurdle, Sampling
+from ramify.search.records import Action, BudgetLimits, Continuation, Hurdle, Sampling, Score, State
+from ramify.search.run import Search
 from search_worlds import (
+    PROMPT,
     STEP,
     JudgingFake,
     World,
@@ -52,6 +55,30 @@ def doubtful(text: str) -> float:
 def judged(rule: Any = ab, value: Any = doubtful, surplus: int = 0, **params: Any) -> World:
     policy = JudgingFake(rule, value=value, surplus=surplus, jitter=params.pop("jitter", None))
     return ran(policy=policy, value=value, **params)
+
+
+# What a scorer is told
+
+
+@pytest.mark.parametrize("expand", ["step", "path"])
+def test_a_scorer_is_told_where_the_prompt_and_each_action_end(expand: str) -> None:
+    asked: list[State] = []
+
+    class Listening(FakeScorer):
+        async def score(self, sequences: Sequence[State]) -> list[Score]:  # type: ignore[override]
+            asked.extend(sequences)
+            return await super().score(sequences)
+
+    tree = new_tree(action=STEP, expand=expand, budget=BudgetLimits(simulations=8))
+    asyncio.run(
+        Search(tree, FakePolicy(rule_for({})), Listening(parity), FakeTask(), clock=lambda: 0.0).run()
+    )
+    assert {len(state.ends) for state in asked} >= {2, 3}, "answers of one action and of several"
+    for state in asked:
+        cuts = [decode(state[a:b]) for a, b in itertools.pairwise((0, *state.ends))]
+        assert cuts[0] == PROMPT
+        assert all(cut in ("a\n", "b\n", "") for cut in cuts[1:])
+        assert state.ends[-1] == len(state)
 
 
 # Values in place of the scorer
