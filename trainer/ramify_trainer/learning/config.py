@@ -118,6 +118,9 @@ class LearningConfig(Section):
     """Tokens of one packed sequence; larger trees are split by subtrees. A model whose layers have windows, chunks or
     recurrences is trained path by path instead, which the learner finds out by itself and says."""
 
+    gradient_checkpointing: bool = False
+    """Keep only each layer's input for the backward pass and compute the rest again: a third more work, a fraction of
+    the memory. The result is the same."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """`bf16` computes in bfloat16; the weights that are trained stay in float32."""
     attention: Literal["sdpa", "eager"] = "sdpa"

@@ -19,7 +19,8 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
 from ramify.weights import HEAD, value_kind
@@ -146,19 +147,19 @@ class ValueNetwork(Network):
 
 def load_policy(folder: Path, config: LearningConfig, *, trained: bool = True) -> PolicyNetwork:
     """Return the causal language model in `folder`, in float32 and without dropout; with adapters if so configured."""
-    model = AutoModelForCausalLM.from_pretrained(folder, **_options(config.attention))
-    return _finish(PolicyNetwork(model), config.lora if trained else None, trained)
+    model = AutoModelForCausalLM.from_pretrained(folder, **_options(folder, config.attention))
+    return _finish(PolicyNetwork(model), config if trained else None)
 
 
 def load_value(folder: Path, config: LearningConfig, *, trained: bool = True) -> ValueNetwork:
     """Return the classifier in `folder`. Raises `ValueError` if it has more than one label, or no head on a trunk."""
-    return _finish(_classifier(folder, config.attention), config.lora if trained else None, trained)
+    return _finish(_classifier(folder, config.attention), config if trained else None)
 
 
 def load_trunk(policy: Path, head: Path, config: LearningConfig) -> TrunkNetwork:
     """Return the causal language model in `policy` with the value head in the file `head`. If the configuration trains
     only one of policy and value, what the other alone would move is frozen."""
-    network = _finish(_with_head(policy, head, config.attention), config.lora, trained=True)
+    network = _finish(_with_head(policy, head, config.attention), config)
     network.detached = config.value_gradient == "head"
     # Data parallelism waits for the gradient of everything that is not frozen.
     if config.train_policy != config.train_value:
@@ -171,11 +172,11 @@ def load_judge(policy: Path, value: Path) -> Network:
     or the policy if `value` holds a head on its trunk."""
     trunk = value_kind(value) == "trunk"
     judge = _with_head(policy, value / HEAD, None) if trunk else _classifier(value, None)
-    return _finish(judge, None, trained=False)
+    return _finish(judge, None)
 
 
 def _classifier(folder: Path, attention: str | None) -> ValueNetwork:
-    model = AutoModelForSequenceClassification.from_pretrained(folder, **_options(attention))
+    model = AutoModelForSequenceClassification.from_pretrained(folder, **_options(folder, attention))
     if model.config.num_labels != 1:
         raise ValueError(f"{folder}: a value model has 1 label, not {model.config.num_labels}")
     if not isinstance(getattr(model, "score", None), nn.Module):
@@ -186,14 +187,19 @@ def _classifier(folder: Path, attention: str | None) -> ValueNetwork:
 
 
 def _with_head(policy: Path, head: Path, attention: str | None) -> TrunkNetwork:
-    model = AutoModelForCausalLM.from_pretrained(policy, **_options(attention))
+    model = AutoModelForCausalLM.from_pretrained(policy, **_options(policy, attention))
     size = model.config.get_text_config().hidden_size
     return TrunkNetwork(model, read_head(head, size), closing_of(policy))
 
 
-def _options(attention: str | None) -> dict[str, Any]:
-    """Return what a model is loaded with. attention: None leaves the choice to transformers."""
+def _options(folder: Path, attention: str | None) -> dict[str, Any]:
+    """Return what the model in `folder` is loaded with. attention: None leaves the choice to transformers."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    for name, rate in vars(config).items():
+        if "drop" in name and isinstance(rate, float):
+            setattr(config, name, 0.0)
     return {
+        "config": config,
         "dtype": torch.float32,
         "attn_implementation": attention,
         "local_files_only": True,
@@ -201,13 +207,30 @@ def _options(attention: str | None) -> dict[str, Any]:
     }
 
 
-def _finish(network: N, lora: LoraConfig | None, trained: bool) -> N:
+def _finish(network: N, config: LearningConfig | None) -> N:
+    """config: None if the network is only read."""
     network.eval()
-    if not trained:
-        network.requires_grad_(False)
-    elif lora is not None:
-        _add_adapters(network, lora)
+    if config is None:
+        return network.requires_grad_(False)
+    if config.lora is not None:
+        _add_adapters(network, config.lora)
+    if config.gradient_checkpointing:
+        _checkpoint_layers(network.model)
     return network
+
+
+def _checkpoint_layers(model: Any) -> None:
+    """Have each layer keep no more than its input for the backward pass, which computes the rest again."""
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        raise ValueError(
+            f"{type(model).__name__} cannot compute its layers again: set learning.gradient_checkpointing to false"
+        )
+    model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+    # What this asks of the embeddings only re-entrant checkpoints need; below a frozen trunk it would cost a pass.
+    model.disable_input_require_grads()
+    for layer in layers:
+        layer.training = True  # the layer's own condition; what is in it stays as `eval` left it
 
 
 def _add_adapters(network: Network, lora: LoraConfig) -> None:
