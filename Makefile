@@ -4,7 +4,7 @@ BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup demo serve loop demo-model compare test check format docs bench client-types test-browser test-compose test-clients real-round viewer-image crash-test overload-test clean
+.PHONY: setup demo serve loop demo-model compare test check format docs bench client-types test-browser test-compose test-clients real-round viewer-image test-scorers crash-test overload-test clean
 
 setup: .venv/.ready
 
@@ -77,6 +77,10 @@ real-round: setup
 
 viewer-image: setup
 	$(BIN)/python scripts/viewer_image.py
+
+# Every kind of model that judges, each on an engine of its own: about four minutes.
+test-scorers: setup
+	$(BIN)/python -m pytest tests/scorers -m scorers
 
 crash-test: setup
 	$(BIN)/python -m pytest tests/crash -m crash --override-ini=timeout=1800

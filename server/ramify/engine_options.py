@@ -1,4 +1,5 @@
-"""The options of the engines, declared once: the settings' table `[engine]`, with which `ramify.engines` starts.
+"""The options of the engines and of what judges, declared once: the settings' tables `[engine]` and `[scorer]`, with
+which `ramify.engines` starts.
 
 Settings and engines know nothing of each other, so this stands below both.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class EngineOptions(BaseModel):
@@ -98,3 +99,75 @@ class EngineOptions(BaseModel):
     start_timeout: float = Field(
         default=900.0, gt=0, description="Seconds that an engine may take to become ready."
     )
+
+
+class ScorerOptions(BaseModel):
+    """The judge of answers in place of the value model or value head of a release or of `policy`. See scorers.md."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kind: Literal["model", "judge"] | None = Field(
+        default=None,
+        description="A reward `model` in an engine of its own; a `judge`, which is asked in words whether an answer is "
+        "right. None: the release's value model or value head, `value`, or `value_head`.",
+    )
+    model: Path | None = Field(
+        default=None,
+        description="Directory of the model that judges, with its tokenizer. A `judge` without one: the policy itself.",
+    )
+    format: Literal["auto", "tokens", "text", "chat", "qwen-prm", "math-shepherd", "trl-prm"] = Field(
+        default="auto",
+        description="How prompt and answer become the model's input; `auto`: by its architecture (scorers.md).",
+    )
+    label: str | None = Field(
+        default=None,
+        max_length=200,
+        description="Label that means right, by its name in config.json or by its number; none: the only one, or "
+        "label 1 of a process reward model.",
+    )
+    system: str | None = Field(
+        default=None,
+        max_length=10_000,
+        description="System message of a chat format; none: the format's own.",
+    )
+    split: str | None = Field(
+        default=None,
+        max_length=20,
+        description="Text that ends a step of the answer; empty: each action of the search is one. None: the format's.",
+    )
+    tag: str | None = Field(
+        default=None,
+        max_length=50,
+        description="Text after each step, at whose last token it is judged; empty: the answer is judged at its end. "
+        "None: the format's.",
+    )
+    good: str | None = Field(
+        default=None,
+        max_length=50,
+        description="Token that a causal model writes for a right answer: compared with `bad`. None: the format's.",
+    )
+    bad: str | None = Field(default=None, max_length=50, description="Token for a wrong one.")
+    rubric: str | None = Field(
+        default=None,
+        max_length=20_000,
+        description="Question to a `judge`; `{question}` and `{answer}` stand for the prompt and the answer so far. "
+        "None: a general one (scorers.md).",
+    )
+    a: float = Field(default=1.0, description="Calibration: value = sigmoid(a · logit + b).")
+    b: float = Field(default=0.0, description="The same.")
+
+    @model_validator(mode="after")
+    def whole(self) -> ScorerOptions:
+        given = self.model_fields_set - {"kind"}
+        if self.kind is None and given:
+            raise ValueError(f"{min(given)} has no effect without kind: model or judge")
+        if self.kind == "model" and self.model is None:
+            raise ValueError("kind model needs model, the directory of a reward model")
+        if self.kind == "judge" and (wrong := given & {"format", "label", "split", "tag"}):
+            raise ValueError(f"{min(wrong)} has no effect on a judge, which reads its rubric")
+        if self.kind == "model" and "rubric" in given:
+            raise ValueError("rubric has no effect on a reward model; it is the question to a judge")
+        for name in ("{question}", "{answer}"):
+            if self.rubric is not None and name not in self.rubric:
+                raise ValueError(f"rubric lacks {name}")
+        return self

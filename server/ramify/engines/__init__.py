@@ -10,6 +10,8 @@ From the bottom up; a module imports only those above it:
 | `ports` | `Engine`: one running engine, as everything but `vllm` sees it |
 | `limiter` | bounded concurrency in front of an engine |
 | `tokenizer` | prompts to token ids, token ids to text, stop strings to stop tokens |
+| `formats` | the input of a model that judges: its template, its tags, its tokens |
+| `judges` | checks of a model that judges, and how its judgement is read |
 | `scorer` | `search.protocols.Scorer` on an engine |
 | `policy` | `search.protocols.Policy` on an engine |
 | `measurement` | log-probabilities and values of given texts, for the canary of a reload |
@@ -21,7 +23,7 @@ From the bottom up; a module imports only those above it:
 Importing this package imports neither vLLM nor torch.
 """
 
-from ramify.engine_options import EngineOptions
+from ramify.engine_options import EngineOptions, ScorerOptions
 from ramify.engines.config import EngineConfig, Serving
 from ramify.engines.engines import Engines
 from ramify.engines.errors import (
@@ -48,6 +50,7 @@ __all__ = [
     "SampleParams",
     "SampleRequest",
     "ScorerFactory",
+    "ScorerOptions",
     "Serving",
     "Text",
     "Tokenizer",

@@ -30,9 +30,14 @@ class Checkpoint:
 
 def read_checkpoint(path: Path, role: str) -> Checkpoint:
     """Check one model directory; `role` is "policy" or "value model", for the messages. Raises `EngineStartFailed`."""
-    _check_files(path, role)
-    config = _config(path, role)
+    check_files(path, role)
+    config = model_config(path, role)
     _check_architecture(path, role, config)
+    return facts(path, config)
+
+
+def facts(path: Path, config: Any) -> Checkpoint:
+    """Read off a model's configuration what the engines need to know of it."""
     text = config.get_text_config()
     heads = getattr(text, "num_attention_heads", None)
     hidden = getattr(text, "hidden_size", None)
@@ -41,8 +46,8 @@ def read_checkpoint(path: Path, role: str) -> Checkpoint:
     return Checkpoint(path, size, hidden, precision)
 
 
-def _check_files(path: Path, role: str) -> None:
-    """Refuse a directory that lacks a configuration or safetensors."""
+def check_files(path: Path, role: str) -> None:
+    """Refuse a directory that lacks a configuration or safetensors. Raises `EngineStartFailed`."""
     if not path.is_dir():
         raise EngineStartFailed(
             f"the {role} directory {path} does not exist; a model of a hub is fetched first: "
@@ -97,7 +102,8 @@ def check_value_head(path: Path, policy: Checkpoint) -> None:
         raise EngineStartFailed(str(error)) from error
 
 
-def _config(path: Path, role: str) -> Any:
+def model_config(path: Path, role: str) -> Any:
+    """Read a model's configuration with transformers, running none of its code. Raises `EngineStartFailed`."""
     from transformers import AutoConfig
 
     try:

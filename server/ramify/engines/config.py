@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ramify.engine_options import EngineOptions
+from ramify.engine_options import EngineOptions, ScorerOptions
 from ramify.search.records import Action
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ class EngineConfig:
     value_head: Path | None = None
     """A safetensors file with a linear value head on the policy's own trunk (float32 `weight` [1, hidden size] and
     `bias` [1]), in place of `value`: the policy then judges what it writes."""
+    judge: ScorerOptions | None = None
+    """The judge in place of `value` and `value_head`, which are then `None`."""
 
 
 def default_kv_bytes() -> int:

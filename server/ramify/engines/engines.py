@@ -8,20 +8,22 @@ import tempfile
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
-from ramify.engines.checkpoints import check_cpu, check_value_head, read_checkpoint
-from ramify.engines.config import EngineConfig
+from ramify.engines.checkpoints import Checkpoint, check_cpu, check_value_head, read_checkpoint
+from ramify.engines.config import EngineConfig, Serving
 from ramify.engines.errors import EngineBusy, EngineError, EngineHeld, EngineStartFailed
+from ramify.engines.judges import ONE_LABEL, JudgeModel, Question, read_judge, read_question, read_value
 from ramify.engines.limiter import EngineLimiter
 from ramify.engines.measurement import TOLERANCE, Measurement, Text, measure
 from ramify.engines.policy import JudgingVllmPolicy, VllmPolicy
 from ramify.engines.ports import Engine
 from ramify.engines.progress import kv_bytes, phases
-from ramify.engines.scorer import EngineScorer, NoScorer, Translate, TrunkScorer, VllmScorer
+from ramify.engines.scorer import EngineScorer, NoScorer, PolicyJudge, TrunkScorer, VllmScorer
 from ramify.engines.start import Launch, Role, at_once, build_all, launches
 from ramify.engines.tokenizer import Tokenizer
 from ramify.engines.vllm import (
@@ -50,16 +52,14 @@ class Engines:
         self,
         config: EngineConfig,
         engines: Sequence[Engine],
-        tokenizer: Tokenizer,
-        translate: Translate | None,
+        models: Models,
         folder: str,
     ) -> None:
-        """tokenizer: the policy's. translate: from its token ids to the value model's, if they differ. folder: of the
-        engines' sockets and progress; removed by `close`."""
+        """folder: of the engines' sockets and progress; removed by `close`."""
         self.config = config
         self.serving = config.serving
         """Assigned anew when another release is activated, inside `exclusive`; policy and scorer read it."""
-        self.tokenizer = tokenizer
+        self.tokenizer = models.tokenizer
         self.dead = asyncio.Event()
         """Set once an engine is gone for good; `dead_reason` says which and how."""
         self.dead_reason: str | None = None
@@ -79,26 +79,42 @@ class Engines:
         )
         self.crowd = Crowd(lambda: self.by_role["policy"].stats.step_times.fit)
         """The searches that use the policy."""
-        self._judge = self._make_judge(translate)
-        self.scorer: Scorer = self._judge or NoScorer()
+        scorer = self._make_scorer(models)
+        self._judge = None if config.judge is not None else scorer
+        """The scorer of what the release itself judges with."""
+        self.scorer: Scorer = scorer or NoScorer()
         if config.scorer is not None:
-            self.scorer = config.scorer(self.tokenizer, self._judge)
+            self.scorer = config.scorer(self.tokenizer, scorer)
         self._plain: OpenAIServing | None = None
+        self._tokenizers: dict[Role, Tokenizer] = {"policy": self.tokenizer}
+        if models.judge is not None:
+            self._tokenizers["value"] = models.judge.tokenizer
         for engine in engines:
             engine.attach(self._died)
 
-    def _make_judge(self, translate: Translate | None) -> EngineScorer | None:
-        """Return the scorer of the value head or of the value model, whichever there is."""
+    def _make_scorer(self, models: Models) -> EngineScorer | None:
+        """Return the scorer of the value head, of the model that judges or of the policy, whichever does."""
+
+        def serving() -> Serving:
+            return self.serving
+
+        policy, limiter = self.by_role["policy"], self._limiters["policy"]
+        options = self.config.judge
+        calibration = (options.a, options.b) if options is not None else None
+        if models.question is not None and calibration is not None:
+            return PolicyJudge(policy, limiter, serving, models.question, calibration)
         if self.config.value_head is not None:
-            return TrunkScorer(
-                self.by_role["policy"],
-                self._limiters["policy"],
-                lambda: self.serving,
-                lambda: self.tokenizer.closing,
-            )
-        if "value" not in self.by_role:
+            return TrunkScorer(policy, limiter, serving, lambda: self.tokenizer.closing)
+        if models.judge is None:
             return None
-        return VllmScorer(self.by_role["value"], self._limiters["value"], lambda: self.serving, translate)
+        return VllmScorer(
+            self.by_role["value"],
+            self._limiters["value"],
+            serving,
+            models.judge.write,
+            models.judge.reading,
+            calibration,
+        )
 
     @classmethod
     async def start(cls, config: EngineConfig, tell: Callable[[str], None] | None = None) -> Engines:
@@ -112,7 +128,7 @@ class Engines:
         folder = tempfile.mkdtemp(prefix="ramify-engines-")
         try:
             with warnings.catch_warnings(action="ignore"):  # of vLLM's and torch's own making, dozens of them
-                plans, tokenizer, translate = await asyncio.to_thread(_prepare, config)
+                plans, models = await asyncio.to_thread(_prepare, config)
                 roles = [plan.role for plan in plans]
 
                 def look() -> None:
@@ -124,7 +140,7 @@ class Engines:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        started = cls(config, engines, tokenizer, translate, folder)
+        started = cls(config, engines, models, folder)
         if config.value_head is not None:
             try:
                 await started.by_role["policy"].load_value_head(config.value_head)
@@ -196,7 +212,7 @@ class Engines:
         steps, held = engine.stats.steps, engine.held
         try:
             async with asyncio.timeout(deadline):
-                await engine.ping(self.tokenizer.a_token)
+                await engine.ping(self._tokenizers[engine.launch.role].a_token)
         except TimeoutError:
             if engine.stats.steps == steps:
                 kind = EngineHeld if held or engine.held else TimeoutError
@@ -231,6 +247,9 @@ class Engines:
         after which the engines may hold anything: load a release that is known to be good. Raises `EngineDead`.
         Cancelled, it leaves them in the same doubt."""
         paths: dict[Role, Path] = {"policy": policy}
+        if self.config.judge is not None:  # it stays, whatever the release judges with
+            await self.by_role["policy"].reload(policy)
+            return
         if value is not None:
             paths["value"] = value
         if paths.keys() != self.by_role.keys() or (value_head is None) != (self.config.value_head is None):
@@ -283,26 +302,55 @@ class Engines:
         self.dead.set()
 
 
-def _prepare(config: EngineConfig) -> tuple[list[Launch], Tokenizer, Translate | None]:
-    """Check the models, the quickest checks first, and return what each engine is started with, the policy's tokenizer
-    and a translation of its token ids if the value model has another one."""
-    policy = read_checkpoint(config.policy, "policy")
-    value = read_checkpoint(config.value, "value model") if config.value else None
-    tokenizer = Tokenizer(config.policy)
-    other = Tokenizer(config.value) if config.value else None
-    check_parsers(config.options.tool_parser, config.options.reasoning_parser, tokenizer.hf)
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The models of a server, read and checked."""
+
+    policy: Checkpoint
+    tokenizer: Tokenizer
+    """The policy's."""
+    judge: JudgeModel | None
+    """The model in the engine `value`."""
+    question: Question | None
+    """The question to the policy about answers, if it judges them itself."""
+
+
+def _prepare(config: EngineConfig) -> tuple[list[Launch], Models]:
+    """Check the models, the quickest checks first, and return what each engine is started with."""
+    models = _models(config)
+    judge = models.judge
     cpu = on_cpu()
+    check_parsers(config.options.tool_parser, config.options.reasoning_parser, models.tokenizer.hf)
     if cpu:
-        for checkpoint in filter(None, (policy, value)):
-            check_cpu(checkpoint)
+        check_cpu(models.policy)
+        if judge is not None:
+            check_cpu(judge.checkpoint)
+    plans = launches(
+        config,
+        models.policy,
+        judge.checkpoint if judge else None,
+        cpu=cpu,
+        bfloat16=multiplies_bfloat16(),
+        reading=judge.reading if judge else ONE_LABEL,
+    )
+    return plans, models
+
+
+def _models(config: EngineConfig) -> Models:
+    policy = read_checkpoint(config.policy, "policy")
     if config.value_head is not None:
-        if value is not None:
+        if config.value is not None:
             raise EngineStartFailed("a value model and a value head: one of them is needed, not both")
         check_value_head(config.value_head, policy)
-    plans = launches(config, policy, value, cpu=cpu, bfloat16=multiplies_bfloat16())
-    if other is None or tokenizer.same_as(other):
-        return plans, tokenizer, None
-    return plans, tokenizer, lambda tokens: other.encode(tokenizer.decode(tokens))
+    tokenizer, options = Tokenizer(config.policy), config.judge
+    judge = question = None
+    if options is not None and options.model is not None:
+        judge = read_judge(options, tokenizer)
+    elif options is not None:
+        question = read_question(options, tokenizer)
+    elif config.value is not None:
+        judge = read_value(config.value, tokenizer)
+    return Models(policy, tokenizer, judge, question)
 
 
 def _mebibytes(count: int) -> str:

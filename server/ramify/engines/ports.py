@@ -66,6 +66,8 @@ class SampleParams:
     """Token ids that end it."""
     top: int = 0
     """Likeliest next tokens to report at every position."""
+    allowed: tuple[int, ...] = ()
+    """Token ids of which alone it may consist; none: all. Log-probabilities are then among these."""
     ignore_eos: bool = False
     """True draws on past the model's end tokens."""
 

@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence, Set
 
 from ramify.engines.config import Serving
 from ramify.engines.errors import NO_VALUE_MODEL, EngineError
+from ramify.engines.formats import Write
+from ramify.engines.judges import ONE_LABEL, Question, Reading
 from ramify.engines.limiter import EngineLimiter
 from ramify.engines.ports import Engine, RawSample, SampleParams, SampleRequest, plain_cancellation
 from ramify.engines.tokenizer import Tokenizer
@@ -26,7 +28,6 @@ BLOCK = 32
 """Tokens that a separate request computes afresh at least, about: the end of its prefix that fills no KV block, and
 what a request costs beside its tokens."""
 ONE_TOKEN = SampleParams(max_tokens=1, temperature=0.0)
-Translate = Callable[[Sequence[int]], list[int]]
 ScorerFactory = Callable[[Tokenizer, Scorer | None], Scorer]
 """Makes a scorer of the policy's tokenizer and the value model's scorer, `None` without a value model."""
 
@@ -38,16 +39,23 @@ class EngineScorer(ABC):
     sigmoid is applied here, once.
     """
 
-    def __init__(self, engine: Engine, limiter: EngineLimiter, serving: Callable[[], Serving]) -> None:
-        """serving: what the engine serves at that moment."""
+    def __init__(
+        self,
+        engine: Engine,
+        limiter: EngineLimiter,
+        serving: Callable[[], Serving],
+        calibration: tuple[float, float] | None = None,
+    ) -> None:
+        """serving: what the engine serves at that moment. calibration: (a, b); `None`: what is served says it."""
         self._engine = engine
         self._limiter = limiter
         self._serving = serving
+        self._calibration = calibration
 
     async def score(self, sequences: Sequence[Sequence[int]]) -> list[Score]:
         """Judge whole sequences, all sent at once. Raises `EngineDead` or an `EngineError`."""
         logits, serving = await self._logits(sequences)
-        a, b = serving.calibration
+        a, b = self._calibration or serving.calibration
         return [Score(sigmoid(a * logit + b), serving.release) for logit in logits]
 
     async def values(
@@ -57,6 +65,16 @@ class EngineScorer(ABC):
         logits, _ = await self._logits(sequences)
         a, b = calibration
         return [sigmoid(a * logit + b) for logit in logits]
+
+    async def _drawn(self, requests: Sequence[SampleRequest]) -> tuple[list[RawSample], Serving]:
+        """Draw from the engine, and return what was served when it did."""
+        taken = await self._limiter.acquire(len(requests))
+        try:
+            with plain_cancellation():
+                drawn = await self._engine.generate(requests)
+            return drawn, self._serving()
+        finally:
+            self._limiter.release(taken)
 
     @abstractmethod
     async def _logits(self, sequences: Sequence[Sequence[int]]) -> tuple[list[float], Serving]:
@@ -68,8 +86,8 @@ class VllmScorer(EngineScorer):
 
     Sequences that begin one another are judged in one pass if the model is causal (`chains`).
 
-    `translate` turns the policy's token ids into the value model's if the two have different tokenizers: the text
-    without special tokens, encoded afresh. `None` hands the ids through.
+    `write` makes the model's input of the policy's token ids if the two have different tokenizers, or the model
+    wants a form of its own (`formats`). `None` hands the ids through.
     """
 
     def __init__(
@@ -77,15 +95,18 @@ class VllmScorer(EngineScorer):
         engine: Engine,
         limiter: EngineLimiter,
         serving: Callable[[], Serving],
-        translate: Translate | None = None,
+        write: Write | None = None,
+        reading: Reading = ONE_LABEL,
+        calibration: tuple[float, float] | None = None,
     ) -> None:
-        super().__init__(engine, limiter, serving)
-        self._translate = translate
+        super().__init__(engine, limiter, serving, calibration)
+        self._write = write
+        self._reading = reading
 
     async def _logits(self, sequences: Sequence[Sequence[int]]) -> tuple[list[float], Serving]:
         if not sequences:
             return [], self._serving()
-        prompts = [self._translate(s) if self._translate else list(s) for s in sequences]
+        prompts = [self._write(s) if self._write else list(s) for s in sequences]
         jobs = self._jobs(prompts)
         taken = await self._limiter.acquire(len(jobs))
         try:
@@ -93,7 +114,7 @@ class VllmScorer(EngineScorer):
             serving = self._serving()  # weights change only while no request is under way
         finally:
             self._limiter.release(taken)
-        return logits_of(prompts, jobs, judged), serving
+        return logits_of(prompts, jobs, judged, self._reading), serving
 
     def _jobs(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
         """Indices of the sequences of each engine request, the one that is sent first."""
@@ -101,7 +122,9 @@ class VllmScorer(EngineScorer):
             return [[i] for i in range(len(prompts))]
         jobs: list[list[int]] = []
         for chain in chains(prompts):
-            jobs += [chain] if worth_it(len(prompts[chain[0]]), len(chain)) else [[i] for i in chain]
+            # Token by token the prefix cache is not read in any case.
+            joined = self._reading.tokenwise or worth_it(len(prompts[chain[0]]), len(chain))
+            jobs += [chain] if joined else [[i] for i in chain]
         return jobs
 
 
@@ -129,13 +152,7 @@ class TrunkScorer(EngineScorer):
             return [], self._serving()
         read = [self._read(sequence) for sequence in sequences]
         requests = [SampleRequest(state, ONE_TOKEN) for state in dict.fromkeys(read)]
-        taken = await self._limiter.acquire(len(requests))
-        try:
-            with plain_cancellation():
-                drawn = await self._engine.generate(requests)
-            serving = self._serving()
-        finally:
-            self._limiter.release(taken)
+        drawn, serving = await self._drawn(requests)
         logits = {state: _first_logit(one) for state, one in zip(dict.fromkeys(read), drawn, strict=True)}
         return [logits[state] for state in read], serving
 
@@ -145,6 +162,40 @@ class TrunkScorer(EngineScorer):
         if not state:
             raise EngineError("a sequence of nothing, or of one token that only closes, cannot be judged")
         return state
+
+
+class PolicyJudge(EngineScorer):
+    """The policy, asked in words whether an answer is right.
+
+    It may only answer with one of two tokens, and their log-probabilities are what counts: one token drawn for each
+    answer, most of whose prompt is in the prefix cache."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        limiter: EngineLimiter,
+        serving: Callable[[], Serving],
+        question: Question,
+        calibration: tuple[float, float],
+    ) -> None:
+        """engine: the policy's."""
+        super().__init__(engine, limiter, serving, calibration)
+        self._write = question.write
+        self._tokens = question.tokens
+        self._params = SampleParams(max_tokens=1, temperature=1.0, top=2, allowed=question.tokens)
+
+    async def _logits(self, sequences: Sequence[Sequence[int]]) -> tuple[list[float], Serving]:
+        if not sequences:
+            return [], self._serving()
+        requests = [SampleRequest(self._write(sequence), self._params, seed=0) for sequence in sequences]
+        drawn, serving = await self._drawn(requests)
+        return [self._log_odds(one) for one in drawn], serving
+
+    def _log_odds(self, drawn: RawSample) -> float:
+        bad, good = (dict(drawn.top).get(token, -math.inf) for token in self._tokens)
+        if not math.isfinite(good - bad):
+            raise EngineError(f"the judge gave the log-probabilities {good} and {bad} for its two answers")
+        return good - bad
 
 
 def _first_logit(drawn: RawSample) -> float:
@@ -164,6 +215,7 @@ def logits_of(
     prompts: Sequence[Sequence[int]],
     jobs: Sequence[Sequence[int]],
     judged: Sequence[Sequence[Sequence[float]]],
+    reading: Reading = ONE_LABEL,
 ) -> list[float]:
     """One finite logit for each prompt, out of what came back for each job: the labels' logits at the end of its
     sequence, or at each of its positions. Raises `EngineError`."""
@@ -178,12 +230,21 @@ def logits_of(
             raise EngineError(f"the value model judged {len(positions)} positions in place of {expected}")
         for index in job:
             values = positions[len(prompts[index]) - 1] if len(job) > 1 else positions[0]
-            if len(values) != 1:
+            if len(values) != reading.labels:
                 raise EngineError(f"the value model gave {len(values)} values for one sequence")
-            if not math.isfinite(values[0]):
-                raise EngineError(f"the value model gave {values[0]} for a sequence")
-            logits[index] = values[0]
+            if not all(map(math.isfinite, values)):
+                raise EngineError(f"the value model gave {', '.join(map(str, values))} for a sequence")
+            logits[index] = log_odds(values, reading.label)
     return logits
+
+
+def log_odds(logits: Sequence[float], label: int) -> float:
+    """Return the logit of a label's share of the softmax: log p - log(1 - p); a single label's logit is its own."""
+    others = [logit for i, logit in enumerate(logits) if i != label]
+    if not others:
+        return logits[label]
+    most = max(others)
+    return logits[label] - most - math.log(sum(math.exp(logit - most) for logit in others))
 
 
 def sigmoid(x: float) -> float:

@@ -31,6 +31,7 @@ from ramify.engine_options import EngineOptions
 from ramify.engines.checkpoints import Checkpoint
 from ramify.engines.config import EngineConfig, default_kv_bytes, default_threads
 from ramify.engines.errors import EngineStartFailed
+from ramify.engines.judges import ONE_LABEL, Reading
 from ramify.engines.ports import Engine
 
 Role = Literal["policy", "value"]
@@ -62,10 +63,18 @@ class Launch:
     threads: int
     """CPU only."""
     compile: bool
+    reading: Reading = ONE_LABEL
+    """How the model judges, if its role is to."""
 
 
 def launches(
-    config: EngineConfig, policy: Checkpoint, value: Checkpoint | None, *, cpu: bool, bfloat16: bool = True
+    config: EngineConfig,
+    policy: Checkpoint,
+    value: Checkpoint | None,
+    *,
+    cpu: bool,
+    bfloat16: bool = True,
+    reading: Reading = ONE_LABEL,
 ) -> list[Launch]:
     """Return a launch for the policy, then one for the value model if there is one. bfloat16: whether the machine has
     instructions for it; else weights in bfloat16 are served in float32, as long as nobody says otherwise."""
@@ -87,6 +96,7 @@ def launches(
             block_size=options.block_size or (CPU_BLOCK if cpu else None),
             threads=options.threads or default_threads(len(parts)),
             compile=can_compile(cpu) if options.compile is None else options.compile,
+            reading=reading,
         )
         for role, checkpoint, kv_bytes, gpu_fraction in parts
     ]

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ramify.engines import EngineConfig, ScorerFactory, Serving
+from ramify.engines import EngineConfig, ScorerFactory, ScorerOptions, Serving
 from ramify.extensions import BadExtension, announced, load
 from ramify.rewards import registry
 from ramify.search import algorithms
@@ -83,10 +83,17 @@ def engine_config(settings: Settings) -> EngineConfig:
             search=operators_search(settings, Action()) or (),
             search_from=OPERATOR,
             vocabulary=vocabulary(policy, value),
-            value="scorer" if settings.extensions.scorer else kind,
+            value="scorer" if _judged_apart(settings) else kind,
         )
-        factory = scorer_factory(settings)
-        return EngineConfig(policy, value, serving, factory, settings.engine, settings.value_head)
+        return EngineConfig(
+            policy,
+            value,
+            serving,
+            scorer_factory(settings),
+            settings.engine,
+            settings.value_head,
+            _judge(settings),
+        )
     release = load_release(settings.release or shipped())
     _one_of_each_id(release, settings.weights)
     return release_config(release, settings)
@@ -94,15 +101,25 @@ def engine_config(settings: Settings) -> EngineConfig:
 
 def release_config(release: Release, settings: Settings) -> EngineConfig:
     """The engines of a release."""
-    serving = serving_of(release, settings)
+    judge = _judge(settings)
     return EngineConfig(
         release.policy_path,
-        release.value_path,
-        serving,
+        None if judge else release.value_path,
+        serving_of(release, settings),
         scorer_factory(settings),
         settings.engine,
-        release.value_head,
+        None if judge else release.value_head,
+        judge,
     )
+
+
+def _judge(settings: Settings) -> ScorerOptions | None:
+    return settings.scorer if settings.scorer.kind is not None else None
+
+
+def _judged_apart(settings: Settings) -> bool:
+    """Tell whether a scorer judges in place of what the release or the policy has."""
+    return settings.extensions.scorer is not None or settings.scorer.kind is not None
 
 
 def _one_of_each_id(release: Release, weights: Path | None) -> None:
@@ -136,7 +153,7 @@ def serving_of(release: Release, settings: Settings) -> Serving:
         search=manifest.search if own is None else own,
         search_from=release.id if own is None else OPERATOR,
         vocabulary=vocabulary(release.policy_path, release.value_path),
-        value="scorer" if settings.extensions.scorer else manifest.value,
+        value="scorer" if _judged_apart(settings) else manifest.value,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from ramify.engine_options import EngineOptions
+from ramify.engine_options import EngineOptions, ScorerOptions
 from ramify.settings.groups import (
     AdminSettings,
     AdmissionSettings,
@@ -106,6 +106,9 @@ class Settings(BaseSettings):
     extensions: ExtensionSettings = Field(
         default=ExtensionSettings(), description="Tasks, algorithms and a scorer of other packages."
     )
+    scorer: ScorerOptions = Field(
+        default=ScorerOptions(), description="What judges answers in place of a value model."
+    )
     engine: EngineOptions = Field(default=EngineOptions(), description="The vLLM engines.")
     auth: AuthSettings = Field(default=AuthSettings(), description="API keys.")
     admin: AdminSettings = Field(default=AdminSettings(), description="The operators' listener.")
@@ -141,6 +144,12 @@ class Settings(BaseSettings):
             raise ValueError("value_head is the value head of a policy: give policy too, or a release")
         if self.value is not None and self.value_head is not None:
             raise ValueError("value and value_head both judge: give one of them")
+        if self.scorer.kind is not None:
+            for name, other in (("value", self.value), ("value_head", self.value_head)):
+                if other is not None:
+                    raise ValueError(f"{name} and scorer.kind both judge: give one of them")
+            if self.extensions.scorer is not None:
+                raise ValueError("extensions.scorer and scorer.kind both judge: give one of them")
         if self.policy is not None and self.release is not None:
             raise ValueError("give either a release or policy and value")
         if self.policy is not None and self.weights is not None:

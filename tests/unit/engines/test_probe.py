@@ -28,7 +28,7 @@ class Still:
 
 @pytest.mark.parametrize("held", [True, False])
 def test_an_engine_that_was_held_when_it_was_asked_does_not_hang(held: bool) -> None:
-    asker: Any = SimpleNamespace(tokenizer=SimpleNamespace(a_token=1))
+    asker: Any = SimpleNamespace(_tokenizers={"policy": SimpleNamespace(a_token=1)})
     backend: Any = Still(held)
     with pytest.raises(TimeoutError) as found:
         asyncio.run(Engines._probe(asker, backend, 0.01))

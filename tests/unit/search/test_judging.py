@@ -57,7 +57,7 @@ def judged(rule: Any = ab, value: Any = doubtful, surplus: int = 0, **params: An
     return ran(policy=policy, value=value, **params)
 
 
-# What a scorer is told
+# Told to a scorer
 
 
 @pytest.mark.parametrize("expand", ["step", "path"])

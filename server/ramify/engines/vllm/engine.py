@@ -223,14 +223,17 @@ class VllmEngine(Engine):
 
     async def classify(self, requests: Iterable[tuple[Sequence[int], bool]]) -> list[list[list[float]]]:
         requests = list(requests)
+        tokenwise = self.launch.reading.tokenwise
         with plain_cancellation():
             outputs = await self._run(
-                (prompt, _EVERYWHERE if everywhere else _AT_END) for prompt, everywhere in requests
+                (prompt, _EVERYWHERE if everywhere or tokenwise else _AT_END)
+                for prompt, everywhere in requests
             )
         if self.listener is not None:
             self.listener.classified(requests)
         logits = (output.outputs.data.tolist() for output in outputs)
-        return [data if isinstance(data[0], list) else [data] for data in logits]
+        rows = [data if isinstance(data[0], list) else [data] for data in logits]
+        return [row if everywhere else row[-1:] for row, (_, everywhere) in zip(rows, requests, strict=True)]
 
     async def ping(self, token: int) -> None:
         if self.launch.role == "policy":
@@ -337,6 +340,7 @@ def _sampling_params(params: SampleParams) -> SamplingParams:
         stop_token_ids=list(params.stop_tokens),
         detokenize=False,
         extra_args={STOP: list(params.stop)} if params.stop else None,
+        allowed_token_ids=list(params.allowed) or None,
         ignore_eos=params.ignore_eos,
         output_kind=RequestOutputKind.FINAL_ONLY,
         skip_clone=True,

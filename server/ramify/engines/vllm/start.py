@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from vllm.config import StructuredOutputsConfig
+from vllm.config import PoolerConfig, StructuredOutputsConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.metrics.loggers import PrometheusStatLogger
@@ -71,6 +71,14 @@ def _arguments(launch: Launch) -> Mapping[str, Any]:
         )
     else:
         arguments |= {"runner": "pooling", "convert": "classify", "skip_tokenizer_init": True}
+        if launch.reading.tokenwise:  # else vLLM picks the tokens of one publisher's tag, by an id of its own
+            arguments["pooler_config"] = PoolerConfig(tok_pooling_type="ALL")
+        if launch.reading.tokens is not None:
+            # One label: the difference of the two tokens' rows of the language model's head.
+            arguments["hf_overrides"] = {
+                "method": "from_2_way_softmax",
+                "classifier_from_token": list(launch.reading.tokens),
+            }
     return arguments
 
 

@@ -1,0 +1,261 @@
+"""The input of a model that judges: a prompt and an answer so far, in that model's own template and tokens.
+
+A published reward model was trained on one form of input and judges no other well: its chat template with special
+tokens kept, its system message, a tag after each step at which it is read. `Format` says which form, and `InputWriter`
+makes the input of a state of a search.
+
+A state is judged at the last token of its input, so an input ends with the tag of the last step. Then the input of an
+answer's first steps begins that of the whole answer, and a causal model judges all of them in one pass (`scorer`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Literal
+
+from ramify.engines.errors import EngineError
+from ramify.engines.tokenizer import Tokenizer
+from ramify.search.records import State
+
+Message = Mapping[str, str]
+Write = Callable[[Sequence[int]], list[int]]
+"""Makes a model's input of prompt and answer so far, the policy's token ids."""
+MARKS = ("Qzuser0", "Qzassistant1", "Qzuser2", "Qzsystem3")
+"""Contents of the messages by which a chat template is learned: no template writes them by itself."""
+PROMPTS_KEPT = 256
+"""Prompts whose conversations are remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """The form of input that a model was trained on."""
+
+    layout: Literal["tokens", "text", "chat"]
+    """The policy's own token ids; the plain text; the model's chat template, the answer as the assistant's message."""
+    system: str | None = None
+    """System message, in place of the prompt's own."""
+    opening: str = ""
+    """Text between prompt and answer, in a plain text."""
+    split: str = ""
+    """Text that ends a step of the answer; empty: each action of the search is a step."""
+    tag: str = ""
+    """Text after each step, judged at its last token; empty: the answer is one piece, judged at the input's end."""
+    separator: str = ""
+    """Text between a tag and the next step."""
+    apart: bool = False
+    """Prompt, steps and tags are encoded one by one, so that no token holds parts of two."""
+    rubric: str = ""
+    """Question in place of the conversation: `{question}` and `{answer}` are filled in, the model's turn follows."""
+
+
+FORMATS: Mapping[str, Format] = {
+    "tokens": Format("tokens"),
+    "text": Format("text"),
+    "chat": Format("chat"),
+    # https://huggingface.co/Qwen/Qwen2.5-Math-PRM-7B
+    "qwen-prm": Format(
+        "chat",
+        system="Please reason step by step, and put your final answer within \\boxed{}.",
+        split="\n\n",
+        tag="<extra_0>",
+    ),
+    # https://huggingface.co/peiyi9979/math-shepherd-mistral-7b-prm
+    "math-shepherd": Format("text", opening=" ", split="\n", tag=" ки", separator="\n"),
+    # trl.experimental.prm.PRMTrainer.tokenize_row
+    "trl-prm": Format("text", split="\n", tag="\n", apart=True),
+}
+RUBRIC = """{question}
+
+A proposed answer, which may be unfinished:
+{answer}
+
+Is it right as far as it goes? Say Yes or No."""
+
+
+class InputWriter:
+    """Makes the input of a model that judges, out of a state of a search.
+
+    What prompt and answer hold of the model's special tokens is taken out of their text: no answer writes a turn or a
+    tag of its own.
+    """
+
+    def __init__(self, form: Format, judge: Tokenizer, policy: Tokenizer) -> None:
+        """judge, policy: the tokenizers of the model that judges and of the one that writes."""
+        self._form = form
+        self._judge = judge
+        self._policy = policy
+        added = judge.hf.added_tokens_decoder.values()
+        special = {token.content for token in added if token.special or token.content == form.tag}
+        self._special = sorted(special - {""}, key=len, reverse=True)
+        self._reader = ConversationReader(policy)
+        self._conversation = lru_cache(PROMPTS_KEPT)(self._reader.read)
+
+    def __call__(self, sequence: Sequence[int]) -> list[int]:
+        """Return the input of a `State`; of other sequences it is not known where the answer begins, so that they are
+        a prompt without an answer. Raises `EngineError` if the model's chat template refuses it."""
+        ends = sequence.ends if isinstance(sequence, State) else (len(sequence),)
+        conversation, begun = self._conversation(tuple(sequence[: ends[0]]))
+        actions = [self._policy.spell(sequence[:a], sequence[a:b])[0] for a, b in pairwise(ends)]
+        answer = [self._clean(text) for text in (begun + "".join(actions[:1]), *actions[1:])]
+        messages = [{"role": m["role"], "content": self._clean(m["content"])} for m in conversation]
+        if self._form.rubric:
+            return self._asked(messages, "".join(answer))
+        steps = self._steps(answer)
+        if self._form.layout == "chat":
+            return self._chat(messages, steps)
+        return self._text(_question(messages), steps)
+
+    def _clean(self, text: str) -> str:
+        for token in self._special:
+            text = text.replace(token, "")
+        return text
+
+    def _steps(self, actions: Sequence[str]) -> list[str]:
+        """Return the steps of an answer, at least one."""
+        form, text = self._form, "".join(actions)
+        if not form.tag:
+            return [text]
+        steps = text.split(form.split) if form.split else actions
+        return [step.strip() for step in steps if step.strip()] or [""]
+
+    def _tagged(self, steps: Sequence[str]) -> str:
+        return self._form.separator.join(step + self._form.tag for step in steps)
+
+    def _asked(self, messages: Sequence[Message], answer: str) -> list[int]:
+        filled = {"{question}": _question(messages), "{answer}": answer}
+        parts = re.split(r"(\{question\}|\{answer\})", self._form.rubric)
+        text = "".join(filled.get(part, part) for part in parts)
+        if self._form.layout != "chat":
+            return self._judge.encode(text)
+        return self._ids(self._render(self._told([{"role": "user", "content": text}]), True))
+
+    def _told(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Return messages with the format's system message in place of their own."""
+        if self._form.system is None:
+            return messages
+        others = [m for m in messages if m["role"] != "system"]
+        return [{"role": "system", "content": self._form.system}, *others]
+
+    def _chat(self, messages: Sequence[Message], steps: Sequence[str]) -> list[int]:
+        answer = self._tagged(steps)
+        text = self._render([*self._told(messages), {"role": "assistant", "content": answer}], False)
+        if not self._form.tag:
+            return self._ids(text)
+        at = text.rfind(answer)
+        if at < 0:
+            raise EngineError(
+                "the chat template of the model that judges changes the answer: its tags are lost"
+            )
+        return self._ids(text, at + len(answer))
+
+    def _text(self, prompt: str, steps: Sequence[str]) -> list[int]:
+        form = self._form
+        if form.apart:
+            bos = self._judge.hf.bos_token_id
+            pieces = [prompt + form.opening, *(piece for step in steps for piece in (step, form.tag))]
+            tokens = [token for piece in pieces for token in self._judge.encode_continuation(piece)]
+            return tokens if bos is None else [bos, *tokens]
+        text = prompt + form.opening + self._tagged(steps)
+        return self._ids(text, len(text), special=True) if form.tag else self._judge.encode(text)
+
+    def _render(self, messages: Sequence[Message], turn: bool) -> str:
+        try:
+            return str(
+                self._judge.hf.apply_chat_template(
+                    [dict(m) for m in messages], tokenize=False, add_generation_prompt=turn
+                )
+            )
+        except Exception as error:  # templates are programs: they raise what they like
+            raise EngineError(
+                f"the chat template of the model that judges refuses a prompt: {error}"
+            ) from error
+
+    def _ids(self, text: str, end: int | None = None, *, special: bool = False) -> list[int]:
+        """Encode a text, as far as the token that holds character `end` - 1 if it is given. special: with the special
+        tokens that the tokenizer puts around a text; a chat template has written them already."""
+        found = self._judge.hf(text, add_special_tokens=special, return_offsets_mapping=end is not None)
+        ids = list(found.input_ids)
+        if end is None:
+            return ids
+        return ids[
+            : 1 + max(i for i, (begin, past) in enumerate(found.offset_mapping) if begin < min(end, past))
+        ]
+
+
+class ConversationReader:
+    """Reads the messages of a prompt back out of its tokens, by the chat template of the policy that wrote it.
+
+    The template is learned from conversations whose contents are known. What is read counts only if the template makes
+    the same text of it again; any other prompt is one message of the user.
+    """
+
+    def __init__(self, policy: Tokenizer) -> None:
+        self._policy = policy
+        self._heads: list[tuple[str, str]] = []
+        """Text before the first message of a user, and, if that has a system message, between these two."""
+        self._turn = self._next = ""
+        """Text between a message of the user and the model's turn, and between this and the next of a user."""
+        if policy.hf.chat_template:
+            with suppress(
+                Exception
+            ):  # a template that takes no such conversation: what is learned by then holds
+                self._learn()
+
+    def _render(self, messages: Sequence[Message]) -> str:
+        return str(
+            self._policy.hf.apply_chat_template(
+                [dict(m) for m in messages], tokenize=False, add_generation_prompt=True
+            )
+        )
+
+    def _learn(self) -> None:
+        user, assistant, again, system = MARKS
+        first = {"role": "user", "content": user}
+        head, self._turn = self._render([first]).split(user)
+        self._heads.append((head, ""))
+        before, rest = self._render([{"role": "system", "content": system}, first]).split(system)
+        self._heads.append((before, rest.partition(user)[0]))
+        answered = [{"role": "assistant", "content": assistant}, {"role": "user", "content": again}]
+        self._next = self._render([first, *answered]).partition(assistant)[2].partition(again)[0]
+
+    def read(self, prompt: tuple[int, ...]) -> tuple[tuple[Message, ...], str]:
+        """Return the messages of a prompt, and what the answer begins with if the prompt holds its beginning."""
+        written = str(
+            self._policy.hf.decode(prompt, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        )
+        for head, middle in self._heads:
+            # The last one first: to the first one, further turns are the beginning of an answer.
+            for messages, begun in reversed(list(self._candidates(written, head, middle))):
+                if self._render(messages) + begun == written:
+                    return tuple(messages), begun
+        return ({"role": "user", "content": self._policy.decode(prompt)},), ""
+
+    def _candidates(self, text: str, head: str, middle: str) -> Iterator[tuple[list[Message], str]]:
+        messages: list[Message] = []
+        if not text.startswith(head) or not self._turn:
+            return
+        text = text.removeprefix(head)
+        if middle:
+            system, found, text = text.partition(middle)
+            if not found:
+                return
+            messages.append({"role": "system", "content": system})
+        while True:
+            user, found, text = text.partition(self._turn)
+            if not found:
+                return
+            messages = [*messages, {"role": "user", "content": user}]
+            yield messages, text
+            if not self._next or self._next not in text:
+                return
+            assistant, _, text = text.partition(self._next)
+            messages = [*messages, {"role": "assistant", "content": assistant}]
+
+
+def _question(messages: Sequence[Message]) -> str:
+    return "\n\n".join(m["content"] for m in messages if m["role"] != "system")
