@@ -88,20 +88,15 @@ class InputWriter:
         """judge, policy: the tokenizers of the model that judges and of the one that writes."""
         self._form = form
         self._judge = judge
-        self._policy = policy
+        self._read = StateReader(policy)
         added = judge.hf.added_tokens_decoder.values()
         special = {token.content for token in added if token.special or token.content == form.tag}
         self._special = sorted(special - {""}, key=len, reverse=True)
-        self._reader = ConversationReader(policy)
-        self._conversation = lru_cache(PROMPTS_KEPT)(self._reader.read)
 
     def __call__(self, sequence: Sequence[int]) -> list[int]:
-        """Return the input of a `State`; of other sequences it is not known where the answer begins, so that they are
-        a prompt without an answer. Raises `EngineError` if the model's chat template refuses it."""
-        ends = sequence.ends if isinstance(sequence, State) else (len(sequence),)
-        conversation, begun = self._conversation(tuple(sequence[: ends[0]]))
-        actions = [self._policy.spell(sequence[:a], sequence[a:b])[0] for a, b in pairwise(ends)]
-        answer = [self._clean(text) for text in (begun + "".join(actions[:1]), *actions[1:])]
+        """Return the input of a `State`. Raises `EngineError` if the model's chat template refuses it."""
+        conversation, actions = self._read(sequence)
+        answer = [self._clean(text) for text in actions]
         messages = [{"role": m["role"], "content": self._clean(m["content"])} for m in conversation]
         if self._form.rubric:
             return self._asked(messages, "".join(answer))
@@ -185,6 +180,25 @@ class InputWriter:
         return ids[
             : 1 + max(i for i, (begin, past) in enumerate(found.offset_mapping) if begin < min(end, past))
         ]
+
+
+class StateReader:
+    """Reads a state of a search as text."""
+
+    def __init__(self, policy: Tokenizer) -> None:
+        self._policy = policy
+        self._conversation = lru_cache(PROMPTS_KEPT)(ConversationReader(policy).read)
+
+    def __call__(self, sequence: Sequence[int]) -> tuple[tuple[Message, ...], list[str]]:
+        """Return the messages of the prompt and the texts of the actions, at least one.
+
+        Of a sequence that is no `State` it is not known where the answer begins: it is a prompt without an answer."""
+        ends = sequence.ends if isinstance(sequence, State) else (len(sequence),)
+        messages, begun = self._conversation(tuple(sequence[: ends[0]]))
+        first, *others = [self._policy.spell(sequence[:a], sequence[a:b])[0] for a, b in pairwise(ends)] or [
+            ""
+        ]
+        return messages, [begun + first, *others]
 
 
 class ConversationReader:
