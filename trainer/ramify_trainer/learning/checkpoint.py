@@ -1,7 +1,8 @@
 """A checkpoint: everything that a resumed run needs, in one folder: models, optimizers, step, random state. No pickle.
 
-    policy/, value/     as in a release, in float32 (under adapters: of the weights below them)
-    state.safetensors   the optimizers' moments, adapters, torch's random state
+    policy/, value/     as in a release, in float32; what no step changes (all weights below adapters, a model that is
+                        not trained) as links to the files that it was read from
+    state.safetensors   the optimizers' moments, what is trained over frozen weights, torch's random state
     learner.json        step, seed, calibration; written last
 
 The folder is swapped in whole. A process killed between the two renames of a swap leaves the old one under
@@ -21,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ramify.files import move
+from ramify.files import move, share
 from ramify_trainer.learning.export import export
 from ramify_trainer.learning.value_head import write_head
 
@@ -39,6 +40,8 @@ class LearnerState:
     seed: int
     calibration: tuple[float, float]
     """The value's a and b: value = sigmoid(a·logit + b)."""
+    from_reference: bool = False
+    """True: the policy's weights, below its adapters if it has some, are the reference's."""
     format: int = FORMAT
 
 
@@ -46,17 +49,20 @@ def write(
     folder: Path,
     facts: LearnerState,
     models: Mapping[str, tuple[Any, Mapping[str, Tensor], Path]],
+    unchanged: Mapping[str, Path],
     head: Mapping[str, Tensor],
     state: Mapping[str, Tensor],
 ) -> None:
     """Write a checkpoint as `folder`, in place of one that may be there. `models` gives for `policy` and `value` the
-    Hugging Face model, its weights and the directory that it was read from; `head` the weights of a value head in place
-    of a value model."""
+    Hugging Face model, its weights and the directory that it was read from; `unchanged` the directory of one whose
+    weights are still those; `head` the weights of a value head in place of a value model."""
     draft = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     for name, (model, weights, source) in models.items():
         export(model, weights, source, draft / name, torch.float32)
+    for name, source in unchanged.items():
+        share(source, draft / name)
     if head:
         write_head(draft / "value", head)
     save_file(dict(state), draft / "state.safetensors")

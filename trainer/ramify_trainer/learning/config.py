@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -12,6 +12,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    model_validator,
 )
 
 __all__ = ["LearningConfig", "LoraConfig", "Section"]
@@ -106,6 +107,12 @@ class LearningConfig(Section):
     """Norm above which a gradient is scaled down to it; those of trunk and value head apart."""
     warmup_steps: NonNegativeInt = 10
     """Optimizer steps of the whole run over which the learning rate rises."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Course of the learning rate after that: it stays, or falls in a line or along half a cosine."""
+    schedule_steps: PositiveInt | None = None
+    """Optimizer steps of the whole run at which the learning rate has fallen to its floor; where it falls, needed."""
+    schedule_floor: float = Field(default=0.1, ge=0, le=1)
+    """Share of the learning rate that is left at the end of the fall, and from then on."""
     steps_per_round: PositiveInt = 40
     """Optimizer steps of one round, at most."""
     epochs: PositiveFloat = 4.0
@@ -134,6 +141,16 @@ class LearningConfig(Section):
     """Folder that a tracker writes to; without it nothing is tracked."""
     threads: PositiveInt | None = None
     """CPU threads of torch; none: torch's own choice."""
+
+    @model_validator(mode="after")
+    def schedule_has_an_end(self) -> Self:
+        if (self.schedule == "constant") != (self.schedule_steps is None):
+            raise ValueError("schedule_steps goes with schedule linear or cosine: give both, or neither")
+        if self.schedule_steps is not None and self.schedule_steps <= self.warmup_steps:
+            raise ValueError(
+                f"schedule_steps is {self.schedule_steps}: it must be above warmup_steps, {self.warmup_steps}"
+            )
+        return self
 
     @property
     def needs_ratio(self) -> bool:

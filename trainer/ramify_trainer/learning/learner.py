@@ -20,6 +20,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from ramify.files import share
 from ramify.weights import HEAD, value_kind
 from ramify_trainer.learning import checkpoint, metrics
 from ramify_trainer.learning.batches import Places, plan
@@ -37,6 +38,7 @@ from ramify_trainer.learning.networks import (
     load_trunk,
     load_value,
     merged_weights,
+    without_adapters,
 )
 from ramify_trainer.learning.packing import Piece
 from ramify_trainer.learning.packing_probe import longest_path, policy_fault, value_fault
@@ -64,10 +66,10 @@ class Learner:
         facts: checkpoint.LearnerState,
     ) -> None:
         self.config = config
-        self._facts = facts
         self._sources = {"policy": policy, "value": value}
-        self._reference_path = reference
-        self._reference: Reader | None = None
+        self._trunk = value_kind(value) == "trunk"
+        self._reference = reference
+        self._idle: dict[str, Tensor] = {}
         self._accelerator = Accelerator(
             log_with=None if config.tracker == "none" or not config.tracker_folder else config.tracker,
             project_dir=config.tracker_folder,
@@ -76,11 +78,10 @@ class Learner:
             self._accelerator.init_trackers("ramify")
         torch.manual_seed(facts.seed)
         self._trainees = {
-            name: Trainee(network, config, self._accelerator)
-            for name, network in _networks(policy, value, config).items()
+            name: Trainee(network, config, self._accelerator) for name, network in self._networks().items()
         }
-        self._policy = self._trainees["policy"]
-        self._value = self._trainees.get("value", self._policy)
+        changes = "policy" in self._trainees and self._trainees["policy"].network.changes
+        self._facts = replace(facts, from_reference=facts.from_reference and not changes)
 
     @classmethod
     def start(
@@ -97,7 +98,8 @@ class Learner:
         safetensors, but for a `value` that holds a head on the policy's trunk.
 
         `reference` is the policy that `kl_beta` holds to; `calibration` the served value's a and b."""
-        return cls(config, policy, value, reference, checkpoint.LearnerState(0, seed, calibration))
+        facts = checkpoint.LearnerState(0, seed, calibration, from_reference=policy.samefile(reference))
+        return cls(config, policy, value, reference, facts)
 
     @classmethod
     def resume(cls, config: LearningConfig, folder: Path, reference: Path) -> Learner:
@@ -108,10 +110,10 @@ class Learner:
         learner = cls(config, folder / "policy", folder / "value", reference, facts)
         for name, trainee in learner._trainees.items():
             own = {k.removeprefix(f"{name}/"): v for k, v in state.items() if k.startswith(f"{name}/")}
-            adapters = {k.removeprefix("weight/"): v for k, v in own.items() if k.startswith("weight/")}
-            trainee.load(adapters)
+            trainee.load({k.removeprefix("weight/"): v for k, v in own.items() if k.startswith("weight/")})
             trainee.restore({k: v for k, v in own.items() if not k.startswith("weight/")})
-        torch.set_rng_state(state["random/cpu"])
+        torch.set_rng_state(state.pop("random/cpu"))
+        learner._idle = {k: v for k, v in state.items() if k.partition("/")[0] not in learner._trainees}
         return learner
 
     @property
@@ -127,7 +129,7 @@ class Learner:
     @property
     def policy(self) -> Any:
         """The Hugging Face causal language model in training."""
-        return self._policy.network.model
+        return self._trainees["policy"].network.model
 
     def round(
         self, trees: Sequence[LabelledTree], *, seed: int, progress: Progress | None = None
@@ -164,33 +166,44 @@ class Learner:
 
     def save(self, folder: Path) -> None:
         """Write everything that `resume` needs as `folder`, in place of what is there, all or nothing."""
-        state: dict[str, Tensor] = {"random/cpu": torch.get_rng_state()}
+        state: dict[str, Tensor] = {**self._idle, "random/cpu": torch.get_rng_state()}
         models: dict[str, tuple[Any, dict[str, Tensor], Path]] = {}
         head: dict[str, Tensor] = {}
         for name, trainee in self._trainees.items():
-            weights = trainee.weights()
-            own = base_weights(trainee.network, weights)
-            models[name] = (trainee.network.model, own, self._sources[name])
-            head |= head_weights(weights)
+            network, weights = trainee.network, trainee.learned()
             state |= {f"{name}/{key}": value for key, value in trainee.state().items()}
-            state |= {f"{name}/weight/{key}": w for key, w in weights.items() if ".lora_" in key}
+            head |= head_weights(weights)
+            if network.changes:
+                models[name] = network.model, base_weights(trainee.weights()), self._sources[name]
+            else:
+                own = {key: weight for key, weight in weights.items() if not key.startswith("head.")}
+                state |= {f"{name}/weight/{key}": weight for key, weight in own.items()}
+        unchanged = {name: source for name, source in self._sources.items() if name not in models}
+        if head:
+            unchanged.pop("value", None)
         if self._accelerator.is_main_process:
-            checkpoint.write(folder, self._facts, models, head, state)
+            checkpoint.write(folder, self._facts, models, unchanged, head, state)
         self._accelerator.wait_for_everyone()
 
     def export(self, folder: Path, like: Path) -> None:
         """Write policy and value, adapters merged, as `policy` and `value` in `folder`. They hold the tensors that the
         directories of these names in `like` hold, numbers of their types, and every other file as it is there; a value
-        head is written in float32.
+        head is written in float32. What is not trained is taken from `like`, whose models must be those that this
+        learner began with.
 
         Raises `FileExistsError`, and `ValueError` if a weight is not finite or has no place."""
         for name, trainee in self._trainees.items():
-            weights = trainee.weights()
-            merged, head = merged_weights(trainee.network, weights), head_weights(weights)
-            if self._accelerator.is_main_process:
-                export(trainee.network.model, merged, like / name, folder / name)
-                if head:
-                    write_head(folder / "value", head)
+            network, head = trainee.network, head_weights(trainee.learned())
+            if network.changes or network.adapted:
+                merged = merged_weights(network, trainee.weights())
+                if self._accelerator.is_main_process:
+                    export(network.model, merged, like / name, folder / name)
+            if head and self._accelerator.is_main_process:
+                write_head(folder / "value", head)
+        if self._accelerator.is_main_process:
+            for name in self._sources:
+                if not (folder / name).exists():
+                    share(like / name, folder / name)
         self._accelerator.wait_for_everyone()
 
     def close(self) -> None:
@@ -201,7 +214,10 @@ class Learner:
     def _pieces(self, trees: Sequence[LabelledTree]) -> dict[str, list[Piece]]:
         """Return what each trainee learns from, by its name."""
         c = self.config
-        policy = policy_lessons(trees, c, self._value, self.calibration) if c.train_policy else None
+        judge = (
+            self._trainees.get("value", self._trainees.get("policy")) if c.objective == "path_ppo" else None
+        )
+        policy = policy_lessons(trees, c, judge, self.calibration) if c.train_policy else None
         value = value_lessons(trees, c) if c.train_value else None
         pieces = {}
         for name, trainee in self._trainees.items():
@@ -209,9 +225,21 @@ class Learner:
             pieces[name] = packed_trees(
                 trees, trainee, policy if "policy" in outputs else None, value if "value" in outputs else None
             )
-        if policy is not None and (reference := self._reference_policy()) is not None:
-            pieces["policy"] = with_reference(pieces["policy"], reference)
+        if policy is not None and c.kl_beta:
+            pieces["policy"] = self._with_reference(pieces["policy"])
         return pieces
+
+    def _with_reference(self, pieces: Sequence[Piece]) -> list[Piece]:
+        """Return the pieces with the reference's log-probs. Nothing of the reference stays in memory: it is the policy
+        without its adapters, or a model that is loaded for this alone."""
+        policy = self._trainees["policy"]
+        if self._facts.from_reference and policy.network.adapted:
+            with without_adapters(policy.network):
+                return with_reference(pieces, policy)
+        network = load_policy(self._reference, self.config, trained=False)
+        reference = Reader(network, self.config, self._accelerator)
+        reference.packs = policy.packs
+        return with_reference(pieces, reference)
 
     def _steps(
         self, pieces: Mapping[str, list[Piece]], seed: int, progress: Progress | None
@@ -257,14 +285,6 @@ class Learner:
                     fault,
                 )
 
-    def _reference_policy(self) -> Reader | None:
-        if self._reference is None and self.config.kl_beta:
-            network = load_policy(self._reference_path, self.config, trained=False)
-            self._reference = Reader(network, self.config, self._accelerator)
-        if self._reference is not None:
-            self._reference.packs = self._policy.packs
-        return self._reference
-
     def _policy_loss(self, outputs: Mapping[str, Tensor], places: Places) -> Loss:
         columns = places.columns
         loss_of = policy_loss if self.config.needs_ratio else imitation_loss
@@ -273,8 +293,19 @@ class Learner:
     def _value_loss(self, outputs: Mapping[str, Tensor], places: Places) -> Loss:
         a, b = self.calibration
         loss = value_loss(a * outputs["value"] + b, places.columns, self.config.value_loss)
-        alone = self._value is not self._policy
-        return loss if alone else replace(loss, total=self.config.value_coefficient * loss.total)
+        return replace(loss, total=self.config.value_coefficient * loss.total) if self._trunk else loss
+
+    def _networks(self) -> dict[str, Network]:
+        """Return the networks that have something to do: one with a value head on its trunk, or up to two models."""
+        c, policy, value = self.config, self._sources["policy"], self._sources["value"]
+        if self._trunk:
+            return {"policy": load_trunk(policy, value / HEAD, c)}
+        networks: dict[str, Network] = {}
+        if c.train_policy:
+            networks["policy"] = load_policy(policy, c)
+        if c.train_value or c.objective == "path_ppo":
+            networks["value"] = load_value(value, c)
+        return networks
 
     def _figures(
         self,
@@ -287,13 +318,6 @@ class Learner:
             return {}
         whole = {name: self._accelerator.reduce(x, "sum") for name, x in metrics.merged(sums).items()}
         return figures(whole, norms) if whole["weight"] else {}
-
-
-def _networks(policy: Path, value: Path, config: LearningConfig) -> dict[str, Network]:
-    """Return the networks that a release's directories make: two models, or one with a value head on its trunk."""
-    if value_kind(value) == "trunk":
-        return {"policy": load_trunk(policy, value / HEAD, config)}
-    return {"policy": load_policy(policy, config), "value": load_value(value, config)}
 
 
 @contextmanager

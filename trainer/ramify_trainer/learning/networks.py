@@ -8,8 +8,8 @@ in float32, whatever the directory holds.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +46,16 @@ class Network(nn.Module):
     def trained_as(self, parameter: str) -> str:
         """Return the output whose learning rate a parameter has."""
         return self.outputs[0]
+
+    @property
+    def changes(self) -> bool:
+        """True if training changes the model's own weights; those of adapters and of a head on its trunk are not."""
+        return not self.adapted and any(p.requires_grad for p in self.model.parameters())
+
+    @property
+    def adapted(self) -> bool:
+        """True if the model has adapters."""
+        return any(".lora_" in name for name, _ in self.named_parameters())
 
     def judged(self, tokens: Tensor, at: Tensor) -> Tensor:
         """Return the value's logits [k] at places of the flattened rows [R, L], each of which is one path."""
@@ -259,11 +269,11 @@ def merged_weights(network: Network, weights: Mapping[str, Tensor]) -> dict[str,
     learned = _learned(network, weights)
     return {
         name: weight + learned[name].to(weight) if name in learned else weight
-        for name, weight in base_weights(network, weights).items()
+        for name, weight in base_weights(weights).items()
     }
 
 
-def base_weights(network: Network, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def base_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the same without what the adapters learned."""
     return {
         _own_name(name): weight
@@ -282,6 +292,21 @@ def head_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _own_name(name: str) -> str:
     """Return a weight's name in the Hugging Face model. Experts with two adapted weights lie two `base_layer`s deep."""
     return name.replace(".base_layer", "").removeprefix("model.")
+
+
+@contextmanager
+def without_adapters(network: Network) -> Iterator[None]:
+    """Have the network read as if it had no adapters, until the block ends."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 class _Delta(nn.Module):

@@ -18,13 +18,16 @@ __all__ = ["packed_trees", "policy_lessons", "value_lessons", "with_reference"]
 
 
 def policy_lessons(
-    trees: Sequence[LabelledTree], config: LearningConfig, value: Reader, calibration: tuple[float, float]
+    trees: Sequence[LabelledTree],
+    config: LearningConfig,
+    value: Reader | None,
+    calibration: tuple[float, float],
 ) -> list[PolicyTargets]:
     """Return the targets of every tree; none of those that may not serve the policy. `value` judges the champion paths
-    of `path_ppo`."""
+    of `path_ppo`, and is needed for nothing else."""
     fit = [policy_refusal(tree, config) is None for tree in trees]
     values: Sequence[Mapping[int, float]] = [{}] * len(trees)
-    if config.objective == "path_ppo":
+    if value is not None:
         chosen = [champion(labelled.tree)[:-1] if ok else [] for labelled, ok in zip(trees, fit, strict=True)]
         states = [{node.id: (0.0, 1.0) for node in path} for path in chosen]
         values = _judged(trees, states, value, calibration)

@@ -21,6 +21,7 @@ from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.losses import Loss
 from ramify_trainer.learning.networks import Network, Reader
 from ramify_trainer.learning.packing import Piece
+from ramify_trainer.learning.schedule import rate_factor
 
 __all__ = ["Trainee", "add_sums"]
 
@@ -57,6 +58,14 @@ class Trainee(Reader):
         """Return every weight, whole and on the CPU, by its name in the network. All processes must ask at once."""
         return {name: whole(tensor) for name, tensor in self.network.state_dict().items()}
 
+    def learned(self) -> dict[str, Tensor]:
+        """Return the same of adapters and of all that is in training."""
+        return {
+            name: whole(p)
+            for name, p in self.network.named_parameters()
+            if p.requires_grad or ".lora_" in name
+        }
+
     def step(
         self, pieces: Sequence[Piece], losses: Mapping[str, LossOf], steps: int
     ) -> tuple[dict[str, Sums], dict[str, float]]:
@@ -70,16 +79,18 @@ class Trainee(Reader):
             mine = [part for part in mine if part]
         weights = {output: total_weight(pieces, output) for output in losses}
         sums: dict[str, Sums] = {output: {} for output in losses}
-        self.optimizer.zero_grad(set_to_none=True)
-        for i, part in enumerate(mine):
-            batch = collate(part or [idle(pieces[0])], self.packs)
-            with self._communicating(i + 1 == len(mine)):
-                outputs, batch = self.read(batch), batch.to(self.accelerator.device)
-                found = {output: of(outputs, batch.readings[output]) for output, of in losses.items()}
-                self._whole_loss(found, weights).backward()  # type: ignore[no-untyped-call]
-            for output, loss in found.items():
-                add_sums(sums[output], loss.sums)
-        return sums, self._update(steps)
+        try:
+            for i, part in enumerate(mine):
+                batch = collate(part or [idle(pieces[0])], self.packs)
+                with self._communicating(i + 1 == len(mine)):
+                    outputs, batch = self.read(batch), batch.to(self.accelerator.device)
+                    found = {output: of(outputs, batch.readings[output]) for output, of in losses.items()}
+                    self._whole_loss(found, weights).backward()  # type: ignore[no-untyped-call]
+                for output, loss in found.items():
+                    add_sums(sums[output], loss.sums)
+            return sums, self._update(steps)
+        finally:
+            self.optimizer.zero_grad()  # frees the gradients: the other network's step comes next
 
     def _whole_loss(self, losses: Mapping[str, Loss], weights: Mapping[str, float]) -> Tensor:
         """Return the sum of the losses, each divided by its weighted count in the whole step. A step of trees that
@@ -98,14 +109,14 @@ class Trainee(Reader):
         return self.accelerator.no_sync(self.wrapped)
 
     def _update(self, steps: int) -> dict[str, float]:
-        warmup = self.config.warmup_steps
+        factor = rate_factor(steps, self.config)
         norms = {}
         for group in self.optimizer.param_groups:
             norm = whole(torch.nn.utils.clip_grad_norm_(group["params"], self.config.max_grad_norm)).item()
             if not norm < float("inf"):
                 raise FloatingPointError(f"the gradient's norm is {norm} in optimizer step {steps + 1}")
             norms[group["output"]] = norm
-            group["lr"] = group["rate"] * (min(1.0, (steps + 1) / warmup) if warmup else 1.0)
+            group["lr"] = group["rate"] * factor
         self.optimizer.step()
         return norms
 

@@ -187,7 +187,8 @@ class Loop:
         # Training goes on from the incumbent's learner; the first release served is the reference of the KL term.
         begun = None if state.learner is None else self.folder / state.learner
         seeds = config.seed, config.seed * 1_000_003 + state.round
-        job = config.learning, begun, self._release(state.served[0]), trees, self._here, seeds
+        incumbent, first = self._release(state.incumbent), self._release(state.served[0])
+        job = config.learning, begun, incumbent, first, trees, self._here, seeds
         try:
             metrics, steps = await self.worker.run(self.team.learn, job, self._told("trained"))
         except FloatingPointError as error:

@@ -31,13 +31,14 @@ LONGEST_WAIT = timedelta(days=365)
 """Time that the others wait for the first process, between two rounds at most."""
 Progress = Callable[[int, int], None]
 """Called after an optimizer step with steps done, and of how many."""
-Job = tuple[LearningConfig, Path | None, Release, Sequence[LabelledTree], Path, tuple[int, int]]
+Job = tuple[LearningConfig, Path | None, Release, Release, Sequence[LabelledTree], Path, tuple[int, int]]
 """Arguments of `learn`, but for `progress`."""
 
 
 def learn(
     config: LearningConfig,
     begun: Path | None,
+    incumbent: Release,
     reference: Release,
     trees: Sequence[LabelledTree],
     folder: Path,
@@ -46,29 +47,32 @@ def learn(
 ) -> tuple[RoundMetrics, int]:
     """Train, and leave `learner/`, `policy/` and `value/` in `folder`. Return the round's figures and the run's steps.
 
-    begun: a saved learner; None: one at step 0 from `reference`, which `kl_beta` holds to in any case. seeds: the
-    run's and the round's. Raises `FloatingPointError` if a gradient is not finite; nothing is left then."""
+    begun: the saved learner of `incumbent`; None: one at step 0 from that release. reference: whose policy `kl_beta`
+    holds to. seeds: the run's and the round's. Raises `FloatingPointError` if a gradient is not finite; nothing is left
+    then."""
     # What a training that was cut short after its export has left.
     for part in ("policy", "value"):
         shutil.rmtree(folder / part, ignore_errors=True)
-    learner = _learner(config, begun, reference, seeds[0])
+    learner = _learner(config, begun, incumbent, reference, seeds[0])
     try:
         metrics = learner.round(trees, seed=seeds[1], progress=progress)
         learner.save(folder / "learner")
-        learner.export(folder, reference.path)
+        learner.export(folder, incumbent.path)
         return metrics, learner.steps
     finally:
         learner.close()
 
 
-def _learner(config: LearningConfig, begun: Path | None, reference: Release, seed: int) -> Learner:
+def _learner(
+    config: LearningConfig, begun: Path | None, incumbent: Release, reference: Release, seed: int
+) -> Learner:
     if begun is not None:
         return Learner.resume(config, begun, reference.policy_path)
-    calibration = reference.manifest.calibration
+    calibration = incumbent.manifest.calibration
     return Learner.start(
         config,
-        reference.policy_path,
-        reference.path / "value",
+        incumbent.policy_path,
+        incumbent.path / "value",
         reference.policy_path,
         calibration=(calibration.a, calibration.b),
         seed=seed,

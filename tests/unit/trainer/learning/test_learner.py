@@ -30,6 +30,7 @@ SMALL = LearningConfig(
     tracker="none",
 )
 LORA = SMALL.model_copy(update={"lora": LoraConfig(rank=4, alpha=8)})
+FALLING = SMALL.model_copy(update={"schedule": "cosine", "schedule_steps": 5})
 
 
 KINDS = ("model", "trunk")
@@ -72,7 +73,7 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("config", [SMALL, LORA], ids=["all weights", "adapters"])
+@pytest.mark.parametrize("config", [SMALL, LORA, FALLING], ids=["all weights", "adapters", "falling rate"])
 def test_a_resumed_learner_ends_in_the_weights_of_one_that_was_not_interrupted(
     base: Path, tmp_path: Path, config: LearningConfig
 ) -> None:
