@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 
 class EngineOptions(BaseModel):
@@ -106,14 +106,15 @@ class ScorerOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    kind: Literal["model", "judge"] | None = Field(
+    kind: Literal["model", "judge", "http"] | None = Field(
         default=None,
         description="A reward `model` in an engine of its own; a `judge`, which is asked in words whether an answer is "
-        "right. None: the release's value model or value head, `value`, or `value_head`.",
+        "right; a model on another server (`http`). None: the release's value model or head, `value` or `value_head`.",
     )
     model: Path | None = Field(
         default=None,
-        description="Directory of the model that judges, with its tokenizer. A `judge` without one: the policy itself.",
+        description="Directory of the model that judges, with its tokenizer. A `judge` without one: the policy itself. "
+        "For `http`, tokenizer and config.json are enough; none: it reads the policy's token ids.",
     )
     format: Literal["auto", "tokens", "text", "chat", "qwen-prm", "math-shepherd", "trl-prm"] = Field(
         default="auto",
@@ -153,6 +154,31 @@ class ScorerOptions(BaseModel):
         description="Question to a `judge`; `{question}` and `{answer}` stand for the prompt and the answer so far. "
         "None: a general one (scorers.md).",
     )
+    url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/@?#\s]+(/[^?#\s]*)?$",
+        description="`http`: address of the endpoint, path included.",
+    )
+    api: Literal["values", "classify", "pooling"] = Field(
+        default="values",
+        description="`http`: its form: `values` of texts, or vLLM's `/classify` or `/pooling` (scorers.md).",
+    )
+    served: str | None = Field(
+        default=None, max_length=200, description="`http`: the field `model` of each request; none: left out."
+    )
+    key: SecretStr | None = Field(default=None, description="`http`: sent as a bearer token.")
+    key_file: Path | None = Field(
+        default=None, description="`http`: a file that holds nothing but the key, in place of `key`."
+    )
+    seconds: float = Field(
+        default=30.0, gt=0, le=3600, description="`http`: longest time of one judgement, tries included."
+    )
+    retries: int = Field(
+        default=2, ge=0, le=10, description="`http`: further tries if it cannot be reached or is overloaded."
+    )
+    parallel: int = Field(
+        default=16, ge=1, le=1024, description="`http`: requests at once, of 64 answers each."
+    )
     a: float = Field(default=1.0, description="Calibration: value = sigmoid(a · logit + b).")
     b: float = Field(default=0.0, description="The same.")
 
@@ -161,13 +187,27 @@ class ScorerOptions(BaseModel):
         given = self.model_fields_set - {"kind"}
         if self.kind is None and given:
             raise ValueError(f"{min(given)} has no effect without kind: model or judge")
+        http = {"url", "api", "served", "key", "key_file", "seconds", "retries", "parallel"}
+        if self.kind != "http" and (wrong := given & http):
+            raise ValueError(f"{min(wrong)} has no effect on kind {self.kind}; it is for http")
+        if self.kind == "http":
+            self._check_http(given)
         if self.kind == "model" and self.model is None:
             raise ValueError("kind model needs model, the directory of a reward model")
         if self.kind == "judge" and (wrong := given & {"format", "label", "split", "tag"}):
             raise ValueError(f"{min(wrong)} has no effect on a judge, which reads its rubric")
-        if self.kind == "model" and "rubric" in given:
-            raise ValueError("rubric has no effect on a reward model; it is the question to a judge")
+        if self.kind in ("model", "http") and "rubric" in given:
+            raise ValueError(f"rubric has no effect on kind {self.kind}; it is the question to a judge")
         for name in ("{question}", "{answer}"):
             if self.rubric is not None and name not in self.rubric:
                 raise ValueError(f"rubric lacks {name}")
         return self
+
+    def _check_http(self, given: set[str]) -> None:
+        if self.url is None:
+            raise ValueError("kind http needs url, the address of the endpoint")
+        if self.key is not None and self.key_file is not None:
+            raise ValueError("give key or key_file, not both")
+        textual = given & {"model", "format", "label", "system", "split", "tag", "good", "bad"}
+        if self.api == "values" and textual:
+            raise ValueError(f"{min(textual)} has no effect on api values, which is sent texts")

@@ -13,6 +13,7 @@ From the bottom up; a module imports only those above it:
 | `formats` | the input of a model that judges: its template, its tags, its tokens |
 | `judges` | checks of a model that judges, and how its judgement is read |
 | `scorer` | `search.protocols.Scorer` on an engine |
+| `remote` | the same on another server, over HTTP |
 | `policy` | `search.protocols.Policy` on an engine |
 | `measurement` | log-probabilities and values of given texts, for the canary of a reload |
 | `progress` | what a start waits for, on standard error |
@@ -31,6 +32,7 @@ from ramify.engines.errors import (
     EngineError,
     EngineStartFailed,
     RequestRefused,
+    ScorerUnreachable,
 )
 from ramify.engines.measurement import Measurement, Text, long_text
 from ramify.engines.ports import RawSample, SampleParams, SampleRequest
@@ -51,6 +53,7 @@ __all__ = [
     "SampleRequest",
     "ScorerFactory",
     "ScorerOptions",
+    "ScorerUnreachable",
     "Serving",
     "Text",
     "Tokenizer",

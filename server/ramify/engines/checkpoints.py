@@ -46,8 +46,8 @@ def facts(path: Path, config: Any) -> Checkpoint:
     return Checkpoint(path, size, hidden, precision)
 
 
-def check_files(path: Path, role: str) -> None:
-    """Refuse a directory that lacks a configuration or safetensors. Raises `EngineStartFailed`."""
+def check_files(path: Path, role: str, *, weights: bool = True) -> None:
+    """Refuse a directory that lacks a configuration or, if `weights`, safetensors. Raises `EngineStartFailed`."""
     if not path.is_dir():
         raise EngineStartFailed(
             f"the {role} directory {path} does not exist; a model of a hub is fetched first: "
@@ -57,7 +57,7 @@ def check_files(path: Path, role: str) -> None:
         release = (path / "manifest.json").is_file()
         kind = "it is a release, which --release serves" if release else "not a Hugging Face model"
         raise EngineStartFailed(f"the {role} directory {path} holds no config.json: {kind}")
-    if not list(path.glob("*.safetensors")):
+    if weights and not list(path.glob("*.safetensors")):
         pickled = sorted(file.name for pattern in PICKLES for file in path.glob(pattern))
         kind = f"only {', '.join(pickled[:3])}, which can run code when loaded" if pickled else "no weights"
         raise EngineStartFailed(f"the {role} directory {path} holds {kind}: safetensors files are needed")

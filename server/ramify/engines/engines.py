@@ -23,6 +23,7 @@ from ramify.engines.measurement import TOLERANCE, Measurement, Text, measure
 from ramify.engines.policy import JudgingVllmPolicy, VllmPolicy
 from ramify.engines.ports import Engine
 from ramify.engines.progress import kv_bytes, phases
+from ramify.engines.remote import RemoteForm, RemoteScorer, read_remote
 from ramify.engines.scorer import EngineScorer, NoScorer, PolicyJudge, TrunkScorer, VllmScorer
 from ramify.engines.start import Launch, Role, at_once, build_all, launches
 from ramify.engines.tokenizer import Tokenizer
@@ -82,7 +83,8 @@ class Engines:
         scorer = self._make_scorer(models)
         self._judge = None if config.judge is not None else scorer
         """The scorer of what the release itself judges with."""
-        self.scorer: Scorer = scorer or NoScorer()
+        self._remote = self._make_remote(models)
+        self.scorer: Scorer = self._remote or scorer or NoScorer()
         if config.scorer is not None:
             self.scorer = config.scorer(self.tokenizer, scorer)
         self._plain: OpenAIServing | None = None
@@ -116,6 +118,11 @@ class Engines:
             calibration,
         )
 
+    def _make_remote(self, models: Models) -> RemoteScorer | None:
+        if models.remote is None or self.config.judge is None:
+            return None
+        return RemoteScorer(self.config.judge, models.remote, lambda: self.serving.release)
+
     @classmethod
     async def start(cls, config: EngineConfig, tell: Callable[[str], None] | None = None) -> Engines:
         """Check the models, then start the engines and wait until they are ready (20 s on a CPU). `tell` hears
@@ -141,12 +148,15 @@ class Engines:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         started = cls(config, engines, models, folder)
-        if config.value_head is not None:
-            try:
+        try:
+            if config.value_head is not None:
                 await started.by_role["policy"].load_value_head(config.value_head)
-            except BaseException:
-                await started.close()
-                raise
+            if started._remote is not None:
+                some = started.tokenizer.encode("1 + 1 =")
+                await started._remote.check(some, started.tokenizer.encode_continuation(" 2"))
+        except BaseException:
+            await started.close()
+            raise
         return started
 
     @property
@@ -289,6 +299,8 @@ class Engines:
     async def close(self) -> None:
         """End both engines and their processes."""
         await asyncio.gather(*(engine.close() for engine in self.by_role.values()))
+        if self._remote is not None:
+            await self._remote.close()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     async def __aenter__(self) -> Engines:
@@ -313,6 +325,8 @@ class Models:
     """The model in the engine `value`."""
     question: Question | None
     """The question to the policy about answers, if it judges them itself."""
+    remote: RemoteForm | None
+    """Form of what another server is asked, if one judges."""
 
 
 def _prepare(config: EngineConfig) -> tuple[list[Launch], Models]:
@@ -343,14 +357,16 @@ def _models(config: EngineConfig) -> Models:
             raise EngineStartFailed("a value model and a value head: one of them is needed, not both")
         check_value_head(config.value_head, policy)
     tokenizer, options = Tokenizer(config.policy), config.judge
-    judge = question = None
-    if options is not None and options.model is not None:
+    judge = question = remote = None
+    if options is not None and options.kind == "http":
+        remote = read_remote(options, tokenizer)
+    elif options is not None and options.model is not None:
         judge = read_judge(options, tokenizer)
     elif options is not None:
         question = read_question(options, tokenizer)
     elif config.value is not None:
         judge = read_value(config.value, tokenizer)
-    return Models(policy, tokenizer, judge, question)
+    return Models(policy, tokenizer, judge, question, remote)
 
 
 def _mebibytes(count: int) -> str:

@@ -5,6 +5,7 @@
     EngineError                other weights were not taken, or a judgement is none; the message says which
     ├── EngineStartFailed      a model that cannot be served, or an engine process that ended before it was ready
     ├── EngineBusy             the queue in front of an engine is full
+    ├── ScorerUnreachable    another server that judges did not answer in time
     ├── EngineHeld             no progress within a probe's deadline, for weights are being replaced
     └── RequestRefused         the engine refuses this request: a prompt that is too long, a token that does not exist
 
@@ -30,6 +31,10 @@ class EngineStartFailed(EngineError):
 
 class EngineBusy(EngineError):
     """The queue in front of an engine is full."""
+
+
+class ScorerUnreachable(EngineError):
+    """Another server that judges did not answer in time, or not what it should; a later try may succeed."""
 
 
 class EngineHeld(EngineError, TimeoutError):

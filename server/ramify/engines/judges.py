@@ -82,7 +82,7 @@ def read_question(options: ScorerOptions, policy: Tokenizer) -> Question:
 def read_judge(options: ScorerOptions, policy: Tokenizer) -> JudgeModel:
     """Check the model that the settings name, against the policy's tokenizer. Raises `EngineStartFailed`."""
     assert options.model is not None
-    check_files(options.model, ROLE)
+    check_files(options.model, ROLE, weights=options.kind != "http")
     config = _own_config(options)
     tokenizer = Tokenizer(options.model)
     form = judge_format(options, config, tokenizer, policy)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from ramify.engines.errors import NO_VALUE_MODEL, EngineBusy, RequestRefused
+from ramify.engines.errors import NO_VALUE_MODEL, EngineBusy, RequestRefused, ScorerUnreachable
 from ramify.search.protocols import EngineDead
 
 DRAINED = "the server is shutting down or drained (POST /admin/drain): no more work until it is started again"
@@ -88,6 +88,8 @@ def from_engine(
         return ServiceError("engine_unavailable", f"{name} has died", retry_after=30)
     if isinstance(error, EngineBusy):
         return ServiceError("server_full", f"{name}'s queue is full", retry_after=2)
+    if isinstance(error, ScorerUnreachable):
+        return ServiceError("engine_unavailable", str(error), retry_after=5)
     if isinstance(error, RequestRefused):
         return BadRequest(str(error)[:500], param=error.param or param)
     return None

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from ramify.engines.errors import EngineBusy, EngineError, RequestRefused
+from ramify.engines.errors import EngineBusy, EngineError, RequestRefused, ScorerUnreachable
 from ramify.search.protocols import EngineDead
 
 from .world import PROMPT, FakeEngines, a_world
@@ -38,6 +38,7 @@ def refusing(error: Exception) -> FakeEngines:
     [
         (RequestRefused("a token that does not exist"), 400, "invalid_value", None),
         (EngineBusy("4 wait"), 503, "server_full", "2"),
+        (ScorerUnreachable("the scorer at judge.test cannot be reached"), 503, "engine_unavailable", "5"),
         (EngineDead("gone"), 503, "engine_unavailable", "30"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",

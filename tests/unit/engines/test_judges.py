@@ -143,7 +143,7 @@ def test_a_policy_judges_if_its_answers_are_one_token_each(
         ({"kind": "judge", "label": "1"}, "label has no effect on a judge"),
         (
             {"kind": "model", "model": "m", "rubric": "{question} {answer}"},
-            "rubric has no effect on a reward model",
+            "rubric has no effect on kind model",
         ),
         ({"kind": "judge", "rubric": "{question}"}, "rubric lacks {answer}"),
     ],
