@@ -132,5 +132,5 @@ def test_a_chat_classifier_by_classify(tmp_path: Path) -> None:
         where = {"url": f"{address}/classify", "api": "classify", "model": folder}
         found = values(policy, "\n", label="helpful", **where)
         assert found == pytest.approx(expected, abs=TOLERANCE)
-        with pytest.raises(EngineStartFailed, match=r"the scorer cannot be used: .* answered 401"):
-            values(policy, "\n", label="helpful", **{**where, "key": "another"})
+        with pytest.raises(EngineStartFailed, match=r"the scorer cannot be used: .* answered 404"):
+            values(policy, "\n", label="helpful", **{**where, "served": "another"})

@@ -18,6 +18,7 @@ except ModuleNotFoundError as missing:
 
 from ramify import __version__
 from ramify.cli.bench import bench
+from ramify.cli.calibrate import calibrate
 from ramify.cli.demo import demo
 from ramify.cli.eval import evaluate
 from ramify.cli.releases import app as releases
@@ -41,6 +42,7 @@ app.command("serve")(serve)
 app.command("search")(search)
 app.command("eval")(evaluate)
 app.command("tune")(tune)
+app.command("calibrate")(calibrate)
 app.command("bench")(bench)
 app.command("demo")(demo)
 app.add_typer(trees, name="trees")

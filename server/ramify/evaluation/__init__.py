@@ -8,6 +8,7 @@
 | `rows` | results on disk as they come |
 | `reading` | a tree's answers at each budget, judged by the task's verifier |
 | `runner` | many problems at once, every method on each; on the clock in turns |
+| `calibration` | the calibration of a scorer, fitted on graded answers |
 | `backends` | engines in this process, or a running server |
 | `summary` | rows to figures: accuracies and paired differences with their intervals |
 | `report` | tables for the terminal, Markdown and JSON |

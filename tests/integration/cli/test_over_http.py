@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import tomllib
 from dataclasses import replace
 from itertools import product
 
@@ -234,6 +235,32 @@ async def command(*arguments: object) -> tuple[int, str]:
     output, _ = await process.communicate()
     assert process.returncode is not None
     return process.returncode, output.decode()
+
+
+async def test_ramify_calibrate_prints_the_settings_of_a_fit(tmp_path):
+    data = tmp_path / "rows.jsonl"
+    data.write_text(json.dumps({"prompt": PROMPT, "answer": "b", "verifier": "exact"}) + "\n")
+    async with a_world(tmp_path) as world, over_network(world) as http:
+        asked = [
+            "calibrate",
+            "--server",
+            str(http.base_url),
+            "--data",
+            str(data),
+            "--problems",
+            "1",
+            "--draws",
+            "200",
+        ]
+        asked += ["--tokens", "2000"]
+        said = await asyncio.to_thread(CliRunner().invoke, app, asked)
+        assert said.exit_code == 0, said.output
+        found = tomllib.loads(said.stdout)["scorer"]
+        again = await asyncio.to_thread(CliRunner().invoke, app, [*asked, "--json"])
+        assert json.loads(again.stdout)["a"] == pytest.approx(found["a"], rel=1e-4)
+        few = await asyncio.to_thread(CliRunner().invoke, app, [*asked, "--draws", "1"])
+        assert few.exit_code == 1
+        assert "a fit needs right ones and wrong ones" in few.output
 
 
 async def test_ramify_eval_writes_its_results_and_goes_on_where_it_stopped(tmp_path):
