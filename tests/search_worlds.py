@@ -175,7 +175,7 @@ class World:
 
 def world(
     rule: Rule | None = None,
-    value: Callable[[str], float] = parity,
+    value: Callable[[str], float] | None = parity,
     *,
     policy: FakePolicy | None = None,
     task: FakeTask | None = None,
@@ -184,12 +184,13 @@ def world(
     crowd: Crowd | None = None,
     **tree: Any,
 ) -> World:
-    """A world by its rule and its value model; `turns` make it one of a batch, `crowd` one of those that share the
-    policy. The rest are the search's parameters."""
+    """A world by its rule and its value model, `None` for none; `turns` make it one of a batch, `crowd` one of those
+    that share the policy. The rest are the search's parameters."""
     policy = policy or FakePolicy(rule or letters({"a": 0.6, "b": 0.4}, 3))
-    scorer, task, seen = FakeScorer(value), task or FakeTask(lambda text: text.startswith("a")), []
+    scorer, task, seen = FakeScorer(value or parity), task or FakeTask(lambda text: text.startswith("a")), []
     grown = new_tree(**tree)
-    search = Search(grown, policy, scorer, task, clock=clock, observe=seen.append, turns=turns, crowd=crowd)
+    judge = scorer if value is not None else None
+    search = Search(grown, policy, judge, task, clock=clock, observe=seen.append, turns=turns, crowd=crowd)
     return World(grown, policy, scorer, task, search, seen)
 
 

@@ -28,7 +28,8 @@ class Answer(TypedDict):
     final: str | None
     """The task's canonical form; None if the text holds no answer."""
     value: float | None
-    """The outcome model's estimate of this text, in [0, 1]; None if no model judged it."""
+    """The outcome model's estimate of this text, in [0, 1], or the policy's confidence if that is the
+    `grader`; None if neither judged it."""
     visits: int
     """Backups through the node that ends it."""
     votes: float
@@ -97,7 +98,8 @@ class Node(TypedDict):
     multiplicity: int
     """m: how many policy draws at the parent took this action."""
     value: float | None
-    """v: the value model's estimate, in [0, 1]; None if it was not asked."""
+    """v: the value model's estimate, in [0, 1], or the policy's confidence if that is the `grader`; None if
+    neither was asked."""
     visits: int
     """N: backups through here."""
     value_sum: float
@@ -192,8 +194,10 @@ class SearchParams(TypedDict):
     """Value that a new leaf backs up: the model's, a rollout's, or both mixed."""
     rollout_weight: float
     """Share of the rollout: rollout_weight · rollout + (1 - rollout_weight) · value is backed up."""
-    grader: Literal["model", "verifier"]
-    """Judge of complete answers: the outcome model, or the task's verifier."""
+    grader: Literal["model", "verifier", "confidence"]
+    """Judge of complete answers: the outcome model, the task's verifier, or the policy's own confidence,
+    which judges unfinished steps too and needs no model beside the policy. `confidence` is the default
+    without a value model."""
     answer: Literal["majority", "orm_max", "orm_vote", "most_visited"]
     """Rule that chooses the final answer; `most_visited` with `mcts`, `gumbel` and `rap` only."""
     schedule: Literal["continuous", "waves"]

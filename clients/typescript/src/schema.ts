@@ -2020,7 +2020,7 @@ export interface components {
             final: string | null;
             /**
              * Value
-             * @description The outcome model's estimate of this text, in [0, 1]; `null` if no model judged it.
+             * @description The outcome model's estimate of this text, in [0, 1], or the policy's confidence if that is the `grader`; `null` if neither judged it.
              */
             value: number | null;
             /**
@@ -2165,7 +2165,7 @@ export interface components {
             multiplicity: number;
             /**
              * Value
-             * @description v: the value model's estimate, in [0, 1]; `null` if it was not asked.
+             * @description v: the value model's estimate, in [0, 1], or the policy's confidence if that is the `grader`; `null` if neither was asked.
              */
             value: number | null;
             /**
@@ -2370,10 +2370,10 @@ export interface components {
             rollout_weight: number;
             /**
              * Grader
-             * @description Judge of complete answers: the outcome model, or the task's verifier.
+             * @description Judge of complete answers: the outcome model, the task's verifier, or the policy's own confidence, which judges unfinished steps too and needs no model beside the policy. `confidence` is the default without a value model.
              * @enum {string}
              */
-            grader: "model" | "verifier";
+            grader: "model" | "verifier" | "confidence";
             /**
              * Answer
              * @description Rule that chooses the final answer; `most_visited` with `mcts`, `gumbel` and `rap` only.
@@ -2732,7 +2732,7 @@ export interface components {
             search_defaults?: components["schemas"]["SearchDefaults"][];
             /**
              * Value
-             * @description What judges answers: a value `model`, a value head on the policy's `trunk`, or a `scorer` of the operator's; null: nothing.
+             * @description What judges answers: a value `model`, a value head on the policy's `trunk`, or a `scorer` of the operator's; null: no model, and searches go by the policy's own `confidence`.
              */
             value?: ("model" | "trunk") | "scorer" | null;
             /**
@@ -3712,9 +3712,9 @@ export interface components {
             rollout_weight?: number | null;
             /**
              * Grader
-             * @description Judge of complete answers: the outcome model, or the task's verifier.
+             * @description Judge of complete answers: the outcome model, the task's verifier, or the policy's own confidence, which judges unfinished steps too and needs no model beside the policy. `confidence` is the default without a value model.
              */
-            grader?: ("model" | "verifier") | null;
+            grader?: ("model" | "verifier" | "confidence") | null;
             /**
              * Answer
              * @description Rule that chooses the final answer; `most_visited` with `mcts`, `gumbel` and `rap` only.
@@ -3906,9 +3906,9 @@ export interface components {
             rollout_weight?: number | null;
             /**
              * Grader
-             * @description Judge of complete answers: the outcome model, or the task's verifier.
+             * @description Judge of complete answers: the outcome model, the task's verifier, or the policy's own confidence, which judges unfinished steps too and needs no model beside the policy. `confidence` is the default without a value model.
              */
-            grader?: ("model" | "verifier") | null;
+            grader?: ("model" | "verifier" | "confidence") | null;
             /**
              * Answer
              * @description Rule that chooses the final answer; `most_visited` with `mcts`, `gumbel` and `rap` only.

@@ -24,7 +24,6 @@ from ramify.search.algorithms import ALGORITHMS
 from ramify.search.params import ParamError, search_params
 from ramify.service.errors import BadRequest, unknown_model
 from ramify.service.ports import Engines
-from ramify.service.search_preparation import needs_judging
 from ramify.settings import BadSettings, Settings
 from ramify.weights import SearchDefaults, ValueKind
 
@@ -62,7 +61,7 @@ class Model(Reply):
     value: ValueKind | Literal["scorer"] | None = Field(
         default=None,
         description="What judges answers: a value `model`, a value head on the policy's `trunk`, or a `scorer` of the "
-        "operator's; null: nothing.",
+        "operator's; null: no model, and searches go by the policy's own `confidence`.",
     )
     max_model_len: int = Field(description="Tokens of prompt and answer together.")
 
@@ -135,8 +134,7 @@ class ModelNames:
         model = model_of(self.engines.serving, max_model_len)
         yield model
         for algorithm in ALGORITHMS:
-            if self.engines.serving.judged or not needs_judging(search_params(algorithm)):
-                yield self._listed(model, f"{model.id}:{spoken(algorithm)}", {"algorithm": algorithm})
+            yield self._listed(model, f"{model.id}:{spoken(algorithm)}", {"algorithm": algorithm})
         for name, search in self.aliases.items():
             yield self._listed(model, name, search.model_dump(exclude_unset=True))
 

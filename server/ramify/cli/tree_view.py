@@ -31,7 +31,8 @@ def show(tree: Tree, branches: int, outcome: float | None = None) -> None:
     console.print("[bold]answer[/]", mark)
     console.print(escape(tree.answer.text.rstrip("\n")), highlight=False)
     usage = tree.usage
-    value = "" if tree.answer.value is None else f"value {tree.answer.value:.2f}, "
+    judge = "confidence" if tree.params.grader == "confidence" else "value"
+    value = "" if tree.answer.value is None else f"{judge} {tree.answer.value:.2f}, "
     console.print(
         f"[dim]{value}{usage.simulations} simulations, {usage.completion_tokens} tokens, {usage.nodes} nodes, "
         f"{usage.seconds:.2f} s; ended by {tree.stop_reason}; {tree.id}[/]",

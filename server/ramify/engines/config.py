@@ -50,11 +50,11 @@ class Serving:
     no token ids are taken from outside."""
     value: ValueKind | Literal["scorer"] | None = "model"
     """Judge of answers: a value model, a value head on the policy's trunk, or a scorer in its place; `None`: there is
-    none."""
+    none, and a search goes by the policy's own confidence."""
 
     @property
     def judged(self) -> bool:
-        """True if something judges answers."""
+        """True if a model or a scorer judges answers."""
         return self.value is not None
 
 
@@ -65,8 +65,8 @@ class EngineConfig:
     policy: Path
     """Hugging Face directory of a causal language model, safetensors."""
     value: Path | None = None
-    """Hugging Face directory of a sequence classifier with one label; `None` serves the policy alone, and then
-    whatever needs a judgement of the model fails with a message that says so."""
+    """Hugging Face directory of a sequence classifier with one label; `None` serves the policy alone: a search
+    then goes by the policy's own confidence, or by a verifier."""
     serving: Serving = Serving()
     """The model and the release that the two directories hold."""
     scorer: ScorerFactory | None = None

@@ -24,7 +24,7 @@ from ramify.engines.policy import JudgingVllmPolicy, VllmPolicy
 from ramify.engines.ports import Engine
 from ramify.engines.progress import kv_bytes, phases
 from ramify.engines.remote import RemoteForm, RemoteScorer, read_remote
-from ramify.engines.scorer import EngineScorer, NoScorer, PolicyJudge, TrunkScorer, VllmScorer
+from ramify.engines.scorer import EngineScorer, PolicyJudge, TrunkScorer, VllmScorer
 from ramify.engines.start import Launch, Role, at_once, build_all, launches
 from ramify.engines.tokenizer import Tokenizer
 from ramify.engines.vllm import (
@@ -84,7 +84,8 @@ class Engines:
         self._judge = None if config.judge is not None else scorer
         """The scorer of what the release itself judges with."""
         self._remote = self._make_remote(models)
-        self.scorer: Scorer = self._remote or scorer or NoScorer()
+        self.scorer: Scorer | None = self._remote or scorer
+        """`None` if nothing judges but the policy's own confidence."""
         if config.scorer is not None:
             self.scorer = config.scorer(self.tokenizer, scorer)
         self._plain: OpenAIServing | None = None

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence, Set
 
 from ramify.engines.config import Serving
-from ramify.engines.errors import NO_VALUE_MODEL, EngineError
+from ramify.engines.errors import EngineError
 from ramify.engines.formats import Write
 from ramify.engines.judges import ONE_LABEL, Question, Reading
 from ramify.engines.limiter import EngineLimiter
@@ -202,13 +202,6 @@ def _first_logit(drawn: RawSample) -> float:
     if not drawn.logits or not math.isfinite(drawn.logits[0]):
         raise EngineError(f"the value head gave {drawn.logits[:1] or 'no logit'} for a sequence")
     return drawn.logits[0]
-
-
-class NoScorer:
-    """The scorer of a server without a value model: it refuses."""
-
-    async def score(self, sequences: Sequence[Sequence[int]]) -> list[Score]:
-        raise EngineError(NO_VALUE_MODEL)
 
 
 def logits_of(

@@ -91,7 +91,8 @@ class LocalBackend:
         task = prepared.task if tree.params.grader == "verifier" else HiddenVerifier(prepared.task)
         bills = {role: Bill(meter) for role, meter in self.meters.items()}
         policy = metered(self.engines.policy, bills["policy"])
-        scorer = MeteredScorer(self.engines.scorer, bills.get("value", bills["policy"]))
+        judge = self.engines.scorer
+        scorer = MeteredScorer(judge, bills.get("value", bills["policy"])) if judge is not None else None
         await Search(tree, policy, scorer, task, clock=time.monotonic, crowd=self.engines.crowd).run()
         value = bills["value"].seconds if "value" in bills else 0.0
         return Grown(tree, EngineSeconds(bills["policy"].seconds, value))

@@ -106,6 +106,8 @@ def read_off(
 
 
 def _scored(tree: Tree, simulation: int) -> int:
+    if tree.params.grader == "confidence":
+        return 0
     return sum(node.value is not None and node.simulation <= simulation for node in tree.nodes)
 
 

@@ -29,7 +29,7 @@ LEAST_GAIN = 0.002
 class Standing:
     """A search that may be given more, as far as it is known."""
 
-    confidence: float
+    probability_right: float
     """Probability that its best answer so far is right, in [0, 1]; 0 without an answer."""
     tokens: float
     """Tokens spent on it so far, those expected of what is in flight included."""
@@ -39,7 +39,7 @@ class Standing:
     @property
     def rate(self) -> float:
         """Expected gain of P(right) with the next token."""
-        return (1.0 - self.confidence) * FOUND / (SOUGHT * self.length + self.tokens)
+        return (1.0 - self.probability_right) * FOUND / (SOUGHT * self.length + self.tokens)
 
     @property
     def gain(self) -> float:

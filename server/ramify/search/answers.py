@@ -1,7 +1,8 @@
 """Which answer a tree gives, and when it is settled.
 
 The rules go over the complete leaves, each counted as often as it was drawn. With f_j the final answer of draw j and
-r(y_j) its leaf value (the verifier's outcome if a verifier grades, else the outcome model's value):
+r(y_j) its leaf value (the verifier's outcome if a verifier grades, else the outcome model's value or the policy's
+confidence):
 
 - `majority`      argmax_f Σ_j 1[f_j = f]
 - `orm_max`       the answer of argmax_j r(y_j)
@@ -112,15 +113,16 @@ def settled(builder: TreeBuilder, votes: Mapping[str, float], left: int) -> bool
     return bool(votes) and leads(first, second) > params.early_stop_threshold
 
 
-def confidence(builder: TreeBuilder, votes: Mapping[str, float]) -> float:
+def probability_right(builder: TreeBuilder, votes: Mapping[str, float]) -> float:
     """Return the probability, in [0, 1], that the best answer so far is right; 0 if there is none.
 
-    A judge says it: the leaf value of the best answer. Without a judge the draws do, m of n for the leading answer,
-    and one more that nobody has seen speaks against it: m/(n + 1). votes: as in `settled`."""
+    A judge says it: the leaf value of the best answer. Without one the draws do, m of n for the leading answer, and one
+    more that nobody has seen speaks against it: m/(n + 1). The policy's confidence is no such judge; a draw then counts
+    by it. votes: as in `settled`."""
     if builder.best is None:
         return 0.0
     judged = builder.tree.leaf_value(builder.best)
-    if judged is not None:
+    if judged is not None and builder.tree.params.grader != "confidence":
         return judged
     return max(votes.values(), default=0.0) / (len(builder.tree.completions) + 1)
 

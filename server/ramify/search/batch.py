@@ -104,7 +104,7 @@ class Batch:
     def _look_at(self, search: Search) -> None:
         length = search.builder.mean_length or self._usual_length(search)
         tokens = search.budget.tokens + search.in_flight * length
-        standing = self._present[search] = Standing(search.confidence, tokens, length)
+        standing = self._present[search] = Standing(search.probability_right, tokens, length)
         if standing.gain < self.least_gain:
             self._stuck[search] = "early"
         else:

@@ -2,12 +2,18 @@
 
 If the policy judges what it writes, its values are taken and the scorer is asked only about what has none. A draw that
 may be given up is then one request too; without such a policy it is written and judged action by action.
+
+Under `grader: confidence` the value of a text is the policy's confidence in it, exp of the mean log-probability of its
+tokens: the inverse of its perplexity, in (0, 1]. It costs nothing, as the log-probabilities come with every draw and
+stay in the tree; it is no probability of being right. (2026-11-28: it is computed here and not by a `Scorer`, which
+is given token ids alone and would have to run the policy over every prefix again.)
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,17 +28,21 @@ from ramify.search.tree import Node, derive_seed
 class Evaluator:
     """The engine side of one search.
 
-    judges_steps: whether unfinished steps are judged. A complete answer has one judge, never both: the verifier if
+    scorer: `None` if there is none; then only the verifier, the policy itself and its confidence judge. judges_steps:
+    whether unfinished steps are judged. A complete answer has one judge, never both: the verifier if
     `grader` says so, else the policy or the value model. A vote over answers that were drawn whole needs neither.
     """
 
     def __init__(
-        self, builder: TreeBuilder, policy: Policy, scorer: Scorer, task: Task, *, judges_steps: bool
+        self, builder: TreeBuilder, policy: Policy, scorer: Scorer | None, task: Task, *, judges_steps: bool
     ) -> None:
         self.builder, self.tree = builder, builder.tree
         self.policy, self.scorer, self.task = policy, scorer, task
-        self._judging_policy = policy if isinstance(policy, JudgingPolicy) else None
         params = self.tree.params
+        self._by_confidence = params.grader == "confidence"
+        judging = isinstance(policy, JudgingPolicy) and not self._by_confidence
+        self._judging_policy = policy if isinstance(policy, JudgingPolicy) and judging else None
+        judges_steps = judges_steps and (self._by_confidence or judging or scorer is not None)
         votes_only = not judges_steps and params.answer in ("majority", "most_visited")
         self._judges_steps = judges_steps
         self._grades_answers = params.grader == "verifier"
@@ -89,6 +99,7 @@ class Evaluator:
             parent=node.id,
             depth=node.depth + len(line),
             tokens=whole.tokens,
+            logprobs=whole.logprobs,
             text=whole.text,
             length=node.length + len(whole.tokens),
         )
@@ -165,6 +176,8 @@ class Evaluator:
     def _actions(self, node: Node, drawn: Continuation, kind: PlanKind) -> list[SampledAction]:
         """Cut a continuation of `node` into actions, and mark the one that ends the answer."""
         pieces = cut(drawn, self.tree.params.action if kind == "path" else None)
+        if self._by_confidence:
+            pieces = self._with_confidence(node, pieces)
         if drawn.finish == "abandoned":
             pieces = pieces[: given_up_at(pieces, self.tree.params.action)]
             if not pieces:
@@ -191,6 +204,17 @@ class Evaluator:
                 break
         return actions
 
+    def _with_confidence(self, node: Node, actions: Sequence[SampledAction]) -> list[SampledAction]:
+        """Return actions that were drawn in a row from `node`, each with the policy's confidence in the answer as far
+        as its end."""
+        logprobs = [logprob for above in self.tree.lineage(node) for logprob in above.logprobs]
+        total, tokens = sum(logprobs), len(logprobs)
+        confident: list[SampledAction] = []
+        for action in actions:
+            total, tokens = total + sum(action.logprobs), tokens + len(action.logprobs)
+            confident.append(replace(action, value=math.exp(min(0.0, total / tokens))))
+        return confident
+
     # -- judging -------------------------------------------------------------------------------------------------
 
     async def _judge(
@@ -208,7 +232,7 @@ class Evaluator:
         states = list(dict.fromkeys(p.state for p in new if self._is_judged(p.action)))
         texts = list(dict.fromkeys(p.text for p in new if self._grades_answers and p.action.complete))
         scores = await self._score(states)
-        cost.scored += len(states)
+        cost.scored += len(scores)
         outcomes = dict(zip(texts, await asyncio.gather(*map(self._grade, texts)), strict=True))
         cost.grading_failures += sum(outcome is None for outcome in outcomes.values())
         judged = [
@@ -250,7 +274,7 @@ class Evaluator:
         return prefixes
 
     async def _score(self, states: list[State]) -> dict[State, float]:
-        if not states:
+        if not states or self.scorer is None:
             return {}
         scores = await self.scorer.score(states)
         if len(scores) != len(states):

@@ -66,6 +66,9 @@ def search_params(algorithm: str = "mcts", **given: Any) -> SearchParams:
     if "early_stop" not in given and params.grader == "verifier":
         # A search that was told that an answer is right has nothing left to look for.
         params = replace(params, early_stop="verified")
+    if "answer" not in given and params.grader == "confidence" and params.answer == "orm_max":
+        # The answer that the policy is surest of is often wrong; votes weighted by it are at least a majority's.
+        params = replace(params, answer="orm_vote")
     for name in given:
         _check_needs(name, params)
     _check_values(params)
@@ -90,6 +93,34 @@ def over_defaults(
             if error.field not in used:
                 raise
             del used[error.field]
+
+
+def no_model_defaults(algorithm: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults of a search in which no model judges, beside the parameters `given`: the policy's confidence
+    judges. If `given` names the verifier, unfinished answers have no value, and a rollout says what a step is worth."""
+    if "grader" not in given:
+        return {"grader": "confidence"}
+    kind = ALGORITHMS.get(algorithm)
+    if given["grader"] != "verifier" or kind is None or "leaf" not in kind.parameters:
+        return {}
+    expand = given.get("expand", kind.defaults.get("expand", SearchParams().expand))
+    return {"leaf": "rollout"} if expand == "step" else {}
+
+
+def check_no_model(params: SearchParams) -> None:
+    """Raise `ParamError` if a search needs the values of a model; to be called when there is none."""
+    needs = "needs a value model or a scorer, and there is none"
+    kind = ALGORITHMS[params.algorithm]
+    if params.grader == "model" and not (kind.flat and params.answer == "majority"):
+        raise ParamError(
+            "grader", f"'model' {needs}: leave it out for the policy's own confidence, or ask for 'verifier'"
+        )
+    if params.grader != "verifier":
+        return
+    if "leaf" in kind.parameters and params.expand == "step" and params.leaf != "rollout":
+        raise ParamError("leaf", f"{params.leaf!r} {needs}: ask for 'rollout', or for grader 'confidence'")
+    if params.abandon:
+        raise ParamError("abandon", f"{needs}: leave it out, or ask for grader 'confidence'")
 
 
 def sampling_params(**given: Any) -> Sampling:

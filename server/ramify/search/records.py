@@ -14,7 +14,7 @@ Expand = Literal["step", "path"]
 Select = Literal["puct", "thompson"]
 Prior = Literal["count", "mean_logprob", "sum_logprob"]
 Leaf = Literal["value", "rollout", "mixed"]
-Grader = Literal["model", "verifier"]
+Grader = Literal["model", "verifier", "confidence"]
 AnswerRule = Literal["majority", "orm_max", "orm_vote", "most_visited"]
 Schedule = Literal["continuous", "waves"]
 Commit = Literal["root", "step"]
@@ -155,7 +155,8 @@ class SearchParams:
     rollout_weight: float = param(0.5, low=0, high=1, needs=("leaf", ("mixed",)))
     """Share of the rollout: rollout_weight · rollout + (1 - rollout_weight) · value is backed up."""
     grader: Grader = "model"
-    """Judge of complete answers: the outcome model, or the task's verifier."""
+    """Judge of complete answers: the outcome model, the task's verifier, or the policy's own confidence, which judges
+    unfinished steps too and needs no model beside the policy. `confidence` is the default without a value model."""
     answer: AnswerRule = "orm_vote"
     """Rule that chooses the final answer; `most_visited` with `mcts`, `gumbel` and `rap` only."""
     schedule: Schedule = "continuous"
@@ -309,7 +310,8 @@ class Answer:
     final: str | None
     """The task's canonical form; `None` if the text holds no answer."""
     value: float | None
-    """The outcome model's estimate of this text, in [0, 1]; `None` if no model judged it."""
+    """The outcome model's estimate of this text, in [0, 1], or the policy's confidence if that is the `grader`; `None`
+    if neither judged it."""
     visits: int
     """Backups through the node that ends it."""
     votes: float

@@ -30,10 +30,17 @@ from ramify.search.builder import TreeBuilder
 from ramify.search.crowd import Crowd
 from ramify.search.evaluator import Evaluator
 from ramify.search.grouping import LAST_CALL, Grouping
-from ramify.search.params import check_sampling, draws_vary, search_params, without_cuts
+from ramify.search.params import (
+    check_no_model,
+    check_sampling,
+    draws_vary,
+    no_model_defaults,
+    search_params,
+    without_cuts,
+)
 from ramify.search.plans import Plan, PlanCost, PlanResult
-from ramify.search.protocols import EngineDead, Policy, Scorer, Task
-from ramify.search.records import Answer, Sampling, Status, StopReason, Usage
+from ramify.search.protocols import EngineDead, JudgingPolicy, Policy, Scorer, Task
+from ramify.search.records import Answer, Sampling, SearchParams, Status, StopReason, Usage
 from ramify.search.tree import Node, Tree, derive_seed
 
 GIVEN_UP_AT = 0.5
@@ -95,7 +102,7 @@ class Search:
         self,
         tree: Tree,
         policy: Policy,
-        scorer: Scorer,
+        scorer: Scorer | None,
         task: Task,
         *,
         clock: Callable[[], float],
@@ -192,9 +199,9 @@ class Search:
         return len(self._in_flight)
 
     @property
-    def confidence(self) -> float:
-        """The probability that the best answer so far is right, in [0, 1], as `answers.confidence` tells it."""
-        return answers.confidence(self.builder, self._grouping.votes)
+    def probability_right(self) -> float:
+        """The probability that the best answer so far is right, in [0, 1], as `answers.probability_right` tells it."""
+        return answers.probability_right(self.builder, self._grouping.votes)
 
     def wake(self) -> None:
         """Have the search look again whether it has a turn to wait for."""
@@ -449,7 +456,7 @@ class Search:
 async def search(
     prompt_tokens: Sequence[int],
     policy: Policy,
-    scorer: Scorer,
+    scorer: Scorer | None,
     task: Task,
     *,
     sampling: Sampling | None = None,
@@ -460,13 +467,19 @@ async def search(
     """Search once, in a program of one's own. Returns the finished tree, with the best answer in `Tree.answer`.
 
     prompt_tokens: token ids, as the policy knows them. sampling, params: how one answer is drawn, and the fields of
-    `SearchParams`; what is not given is the algorithm's default. clock: seconds, monotonic.
+    `SearchParams`; what is not given is the algorithm's default. scorer: `None` searches without a value model
+    (`params.no_model_defaults`). clock: seconds, monotonic.
 
     Raises `ParamError`, which names the parameter that is wrong. When the policy, the scorer or the task fails,
     nothing is raised: `Tree.status` and `Tree.error` tell what happened.
     """
     sampling = sampling or Sampling()
+    judged = scorer is not None or isinstance(policy, JudgingPolicy)
+    if not judged:
+        params = {**no_model_defaults(params.get("algorithm", SearchParams().algorithm), params), **params}
     checked = search_params(**params)
+    if not judged:
+        check_no_model(checked)
     if "max_depth" not in params:
         checked = without_cuts(checked, sampling)
     check_sampling(checked, sampling)

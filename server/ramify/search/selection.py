@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ramify.search.records import ActionKind, Prior
-from ramify.search.tree import Node
+from ramify.search.tree import IGNORANCE, Node
 
 
 def priors(children: Sequence[Node], kind: Prior, temperature: float, action: ActionKind) -> list[float]:
@@ -113,7 +113,7 @@ def _model_value(node: Node, parent: Node) -> float:
     for value in (node.value, node.outcome, parent.value):
         if value is not None:
             return value
-    return 0.5
+    return IGNORANCE
 
 
 def puct_scores(choices: Sequence[Arm], c_init: float, c_base: float) -> list[float]:

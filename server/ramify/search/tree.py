@@ -23,6 +23,9 @@ from ramify.search.records import (
     UsedDefaults,
 )
 
+IGNORANCE = 0.5
+"""The value of what nothing has judged."""
+
 
 @dataclass(slots=True)
 class Node:
@@ -47,7 +50,8 @@ class Node:
     multiplicity: int = 1
     """m: how many policy draws at the parent took this action."""
     value: float | None = None
-    """v: the value model's estimate, in [0, 1]; `None` if it was not asked."""
+    """v: the value model's estimate, in [0, 1], or the policy's confidence if that is the `grader`; `None` if neither
+    was asked."""
     visits: int = 0
     """N: backups through here."""
     value_sum: float = 0.0
@@ -198,13 +202,17 @@ class Tree:
     def leaf_value(self, node: Node) -> float | None:
         """Return what reaching `node` is worth, in [0, 1]; `None` if its judge failed or was not asked.
 
-        A complete answer is worth its outcome if a verifier grades, else the outcome model's value. A truncated one is
-        worth 0."""
+        A complete answer is worth its outcome if a verifier grades, else its value. A truncated one is worth 0."""
         if node.terminal == "truncated":
             return 0.0
         if node.terminal is not None and self.params.grader == "verifier":
             return node.outcome
         return node.value
+
+    def estimate(self, node: Node) -> float:
+        """Return `leaf_value`; ignorance, 0.5, if nothing has judged the node."""
+        value = self.leaf_value(node)
+        return IGNORANCE if value is None else value
 
     def leaves(self) -> Iterator[Node]:
         return (node for node in self.nodes if not node.children)

@@ -40,7 +40,8 @@ async def judge_continuations(
     """Judge each continuation of the prompt, in order. Raises `ServiceError`."""
     if model is not None and model != engines.serving.name:
         raise unknown_model(model, engines.serving.name)
-    if not engines.serving.judged:
+    scorer = engines.scorer
+    if scorer is None:
         raise no_value_model("continuations")
     _check_size(caps, engines.serving.vocabulary, prompt, continuations)
     head = engines.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
@@ -56,7 +57,7 @@ async def judge_continuations(
             )
     try:
         async with asyncio.timeout(caps.deadline_seconds):
-            scores = await engines.scorer.score(sequences)
+            scores = await scorer.score(sequences)
     except TimeoutError as error:
         raise ServiceError("no_answer", "the deadline came before the values were computed") from error
     except (EngineDead, EngineError) as error:

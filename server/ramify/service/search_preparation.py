@@ -20,7 +20,9 @@ from ramify.rewards.errors import BadProblem, UnknownTask
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.params import (
     ParamError,
+    check_no_model,
     check_sampling,
+    no_model_defaults,
     over_defaults,
     repeats,
     sampling_params,
@@ -33,7 +35,6 @@ from ramify.search.tree import Tree
 from ramify.service.branching import branch_origin, branch_prompt, inherited
 from ramify.service.errors import (
     BadRequest,
-    no_value_model,
     over,
     require_token_ids,
     unknown_model,
@@ -84,8 +85,6 @@ class SearchPreparer:
         defaults = self._defaults(spec, budget)
         sampling = self._sampling(spec, defaults, budget, len(tokens))
         params, sampling, used = self._params(spec, defaults, budget, sampling)
-        if not self.engines.serving.judged and needs_judging(params):
-            raise no_value_model("search.algorithm")
         if params.grader == "verifier" and name not in registry.gradable():
             raise BadRequest(
                 f"grader 'verifier' needs a task that can grade: {', '.join(registry.gradable())}",
@@ -144,12 +143,15 @@ class SearchPreparer:
             ) from error
 
     def _defaults(self, spec: SearchSpec, budget: BudgetLimits) -> SearchDefaults | None:
-        """Return the search defaults that hold for a request; `None`: the algorithm's own do."""
+        """Return the search defaults that hold for a request; `None`: the algorithm's own do. Those of a model's values
+        mean nothing to a request that is judged by the policy's confidence."""
         if spec.share is not None:
             budget = replace(budget, tokens=spec.share)
         defaults = for_budget(self.engines.serving.search, budget) if spec.defaults else None
-        named = spec.search.get("algorithm")
-        return defaults if defaults and named in (None, defaults.algorithm) else None
+        if defaults is None or spec.search.get("algorithm") not in (None, defaults.algorithm):
+            return None
+        by_confidence = spec.search.get("grader") == "confidence" != defaults.search.get("grader")
+        return None if by_confidence and self.engines.serving.judged else defaults
 
     def _sampling(
         self, spec: SearchSpec, defaults: SearchDefaults | None, budget: BudgetLimits, prompt_tokens: int
@@ -185,7 +187,12 @@ class SearchPreparer:
         try:
             if "action" in given:
                 given["action"] = self._action(given["action"], search_params(algorithm).action)
-            params, used = over_defaults(algorithm, own, given)
+            judged = self.engines.serving.judged
+            unsaid = {} if judged else no_model_defaults(algorithm, {**own, **given})
+            params, used = over_defaults(algorithm, {**unsaid, **own}, given)
+            if not judged:
+                check_no_model(params)
+            used = {name: value for name, value in used.items() if name in own}
             if "action" not in given and self.engines.serving.action is not None:
                 params = replace(params, action=self.engines.serving.action)
             if "max_depth" not in given and "max_depth" not in used:
@@ -288,12 +295,6 @@ def refused(error: ParamError) -> BadRequest:
     """Return the refusal of a request for one of its parameters."""
     param = error.field if error.field.startswith("sampling.") else f"search.{error.field}"
     return BadRequest(error.message, param=param)
-
-
-def needs_judging(params: SearchParams) -> bool:
-    """Tell whether a search asks the value model: every tree does, of flat ones those whose answer rule weighs."""
-    flat = ALGORITHMS[params.algorithm].flat
-    return not flat or (params.grader == "model" and params.answer != "majority")
 
 
 def worst_case(params: SearchParams, sampling: Sampling) -> int:

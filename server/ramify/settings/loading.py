@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     value: str | None = Field(
         default=None,
         description="Directory of a one-label sequence classifier, the value model of `policy`; without it or a "
-        "`value_head` only what needs no value model can be asked for.",
+        "`value_head` a search goes by the policy's own confidence.",
     )
     value_head: Path | None = Field(
         default=None,

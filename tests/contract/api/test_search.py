@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from ramify.engines.scorer import NoScorer
 from ramify.search.codec import tree_from_dict
 
 from .world import FOUR_ANSWERS, PROMPT, SERVING, FakeEngines, World, a_world, events, hold, release, until
@@ -155,28 +154,34 @@ async def test_stream_options_mean_nothing_without_a_stream(world: World) -> Non
 
 
 @pytest.mark.parametrize(
-    ("search", "status"),
+    ("search", "grader"),
     [
-        ({}, 400),
-        ({"grader": "verifier"}, 400),
-        ({"algorithm": "best_of_n"}, 400),
-        ({"algorithm": "best_of_n", "grader": "verifier"}, 200),
-        ({"algorithm": "self_consistency"}, 200),
+        ({}, "confidence"),
+        ({"algorithm": "beam"}, "confidence"),
+        ({"algorithm": "best_of_n"}, "confidence"),
+        ({"algorithm": "self_consistency"}, "confidence"),
+        ({"grader": "verifier"}, "verifier"),
+        ({"algorithm": "gumbel", "grader": "verifier"}, "verifier"),
+        ({"grader": "model"}, None),
+        ({"grader": "verifier", "abandon": True}, None),
     ],
 )
-async def test_without_a_value_model_only_what_needs_none_is_searched(
-    tmp_path: Path, search: dict[str, Any], status: int
+async def test_without_a_value_model_the_policys_confidence_or_the_verifier_judges(
+    tmp_path: Path, search: dict[str, Any], grader: str | None
 ) -> None:
     engines = FakeEngines(serving=replace(SERVING, value=None))
     task = {"name": "exact", "problem": {"answer": "a"}}
-    engines.scorer = NoScorer()  # type: ignore[assignment]
+    engines.scorer = None  # type: ignore[assignment]
     async with a_world(tmp_path, engines) as world:
-        answer = await world.search(search=search, task=task)
-        assert answer.status_code == status, answer.text
-        if status == 400:
-            assert "--value" in answer.json()["error"]["message"]
+        answer = await world.search(search=search, task=task, include_tree=True)
+        if grader is None:
+            assert answer.status_code == 400
+            assert "there is none" in answer.json()["error"]["message"]
+        else:
+            assert answer.json()["tree_document"]["params"]["grader"] == grader, answer.text
         judged = await world.http.post("/v1/value", json={"prompt": PROMPT, "continuations": ["a"]})
         assert judged.status_code == 400
+        assert "--value" in judged.json()["error"]["message"]
 
 
 async def test_28_parameters_of_requests_at_once_do_not_mix(world: World) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ramify.engines import EngineError, RawSample, SampleRequest, Serving
 from ramify.engines.limiter import EngineLimiter
-from ramify.engines.scorer import NoScorer, TrunkScorer, VllmScorer, chains, sigmoid
+from ramify.engines.scorer import TrunkScorer, VllmScorer, chains, sigmoid
 from ramify.search.records import Score
 
 
@@ -121,11 +121,6 @@ def test_a_long_cached_prompt_is_not_computed_afresh_for_a_few_steps() -> None:
 def test_a_wrong_number_of_positions_is_an_error() -> None:
     with pytest.raises(EngineError, match="judged 1 positions in place of 3"):
         score(Logits([0.0], causal=True), [[1, 2], [1, 2, 3]])
-
-
-def test_without_a_value_model_the_error_says_what_to_set() -> None:
-    with pytest.raises(EngineError, match="--value PATH"):
-        asyncio.run(NoScorer().score([[1]]))
 
 
 class Head:

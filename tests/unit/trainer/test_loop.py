@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -102,6 +103,21 @@ def test_a_later_verdict_speaks_where_the_verifier_weighs_nothing(tmp_path: Path
         await freeze(pulled(TrainingRecord(4, tree.id, tree_to_dict(tree)), verdict), path)
         (found,) = await label_trees(path, OutcomeWeights(verifier=0.0), lambda _: 0)
         assert found.outcomes == {1: 0.25}
+
+    asyncio.run(scenario())
+
+
+def test_the_policys_confidence_is_no_value_to_learn_from(tmp_path: Path):
+    path, weights = tmp_path / "trees.ndjson", OutcomeWeights(verifier=0.0, model=1.0)
+
+    async def scenario() -> None:
+        valued, confident = answered(RIGHT), answered(WRONG, RIGHT)
+        confident.params = dataclasses.replace(confident.params, grader="confidence")
+        records = [TrainingRecord(i, t.id, tree_to_dict(t)) for i, t in enumerate((valued, confident))]
+        await freeze(pulled(*records), path)
+        by_model, by_nobody = await label_trees(path, weights, lambda _: 0)
+        assert (by_model.outcomes, by_nobody.outcomes) == ({1: 0.5}, {})
+        assert [node.value for node in by_nobody.tree.nodes] == [None, None, None]
 
     asyncio.run(scenario())
 

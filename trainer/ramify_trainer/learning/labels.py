@@ -126,9 +126,12 @@ class LabelledTree:
     """Releases between the oldest one that wrote a node of the tree and the served one; 0 for the served one."""
 
 
-Refusal = Literal["not_allowed", "greedy", "truncated_sampling", "enumerated", "stale", "unlabelled"]
+Refusal = Literal[
+    "not_allowed", "greedy", "truncated_sampling", "enumerated", "stale", "unlabelled", "confidence"
+]
 """Reason why a tree is not learned from: the asker forbade training; sampled at temperature 0; with top_p or top_k;
-tokens enumerated, not drawn; older than `max_staleness`; no answer is labelled."""
+tokens enumerated, not drawn; older than `max_staleness`; no answer is labelled; its visits follow the policy's own
+confidence, and imitating them would teach the policy what it believes."""
 
 
 def refusal(labelled: LabelledTree) -> Refusal | None:
@@ -145,6 +148,8 @@ def policy_refusal(labelled: LabelledTree, config: LearningConfig) -> Refusal | 
     temperature > 0, top_p = 1 and top_k = 0. `visits` and `sft` imitate, whatever a tree was drawn from; `visits`
     needs no label."""
     tree = labelled.tree
+    if config.objective == "visits" and tree.params.grader == "confidence":
+        return "confidence"
     reason = refusal(labelled)
     if reason is not None:
         return None if reason == "unlabelled" and config.objective == "visits" else reason

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ramify.files import replacing
@@ -118,16 +118,27 @@ async def label_trees(
 
 
 def read_trees(path: Path) -> tuple[list[Tree], dict[str, list[Feedback]]]:
-    """Return the trees of a round in their order, and the feedback by tree id, oldest first."""
+    """Return the trees of a round in their order, without the policy's confidence, and the feedback by tree id, oldest
+    first."""
     trees: list[Tree] = []
     feedback: dict[str, list[Feedback]] = {}
     with path.open(encoding="utf-8") as lines:
         for record in map(json.loads, lines):
             if record["tree"] is not None:
-                trees.append(tree_from_dict(record["tree"]))
+                trees.append(without_confidence(tree_from_dict(record["tree"])))
             else:
                 feedback.setdefault(record["tree_id"], []).append(Feedback(**record["feedback"]))
     return trees, feedback
+
+
+def without_confidence(tree: Tree) -> Tree:
+    """Return a tree of a search by the policy's confidence without its values; any other as it is.
+
+    A confidence is no estimate of an outcome: values that end a return, baselines and labels of the model must not be
+    made of it. The draws and whatever a verifier or a person said of the answers stay."""
+    if tree.params.grader != "confidence":
+        return tree
+    return replace(tree, nodes=[replace(node, value=None) for node in tree.nodes])
 
 
 async def _grade(tree: Tree) -> dict[int, Verdict | None]:

@@ -67,9 +67,7 @@ class Particle(Algorithm):
         reached = self.tree.leaf_value(after)
         if reached is None:
             return 1.0
-        return max(_FLOOR, reached) / (
-            max(_FLOOR, (self.tree.leaf_value(before) or 0.0)) if before.depth else 1.0
-        )
+        return max(_FLOOR, reached) / (max(_FLOOR, self.tree.estimate(before)) if before.depth else 1.0)
 
     def _resample(self) -> None:
         """Systematic resampling: one uniform offset, evenly spaced pointers over the cumulated weights."""

@@ -42,7 +42,7 @@ class Beam(Algorithm):
 
     def _next_level(self) -> None:
         below = [c for children in self._below.values() for c in children if c.terminal is None]
-        below.sort(key=lambda c: (-(self.tree.leaf_value(c) or 0.0), c.id))
+        below.sort(key=lambda c: (-self.tree.estimate(c), c.id))
         self.builder.prune(below[self.params.beam_width :])
         self._level, self._below = below[: self.params.beam_width], {}
 
@@ -74,7 +74,7 @@ class Dvts(Algorithm):
         return None
 
     def land(self, plan: Plan, result: PlanResult) -> None:
-        ranked = sorted(self.land_step(plan, result), key=lambda c: (-(self.tree.leaf_value(c) or 0.0), c.id))
+        ranked = sorted(self.land_step(plan, result), key=lambda c: (-self.tree.estimate(c), c.id))
         kept = ranked[: self.params.beam_width if plan.node.depth == 0 else 1]
         self.builder.prune(ranked[len(kept) :])
         self._heads.remove(plan.node)
@@ -102,8 +102,8 @@ class Dfs(Algorithm):
 
     def land(self, plan: Plan, result: PlanResult) -> None:
         children = [c for c in self.land_step(plan, result) if c.terminal is None]
-        self.builder.prune(c for c in children if (self.tree.leaf_value(c) or 0.0) < self.params.threshold)
+        self.builder.prune(c for c in children if c.value is not None and c.value < self.params.threshold)
         at = next(i for i, node in enumerate(self._stack) if node is plan.node)
         promising = [c for c in children if not c.pruned]
-        promising.sort(key=lambda c: (self.tree.leaf_value(c) or 0.0, -c.id))
+        promising.sort(key=lambda c: (self.tree.estimate(c), -c.id))
         self._stack[at : at + 1] = promising

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -141,6 +142,14 @@ def test_ratio_objectives_refuse_what_was_not_drawn_from_the_policy_or_long_ago(
     asked = LabelledTree(labelled.tree, labelled.outcomes, staleness)
     assert policy_refusal(asked, CONFIG) == reason
     assert policy_refusal(asked, LearningConfig(objective="sft")) is None
+
+
+def test_visits_that_the_policys_confidence_has_led_are_not_imitated() -> None:
+    labelled = grown()
+    tree = replace(labelled.tree, params=replace(labelled.tree.params, grader="confidence"))
+    asked = LabelledTree(tree, labelled.outcomes)
+    assert policy_refusal(asked, LearningConfig(objective="visits")) == "confidence"
+    assert policy_refusal(asked, CONFIG) is None
 
 
 def test_the_clip_stops_a_token_that_has_moved_far_enough() -> None:
