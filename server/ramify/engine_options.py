@@ -184,7 +184,9 @@ class ScorerOptions(BaseModel):
 
     @model_validator(mode="after")
     def whole(self) -> ScorerOptions:
-        given = self.model_fields_set - {"kind"}
+        # Not `model_fields_set`: with variables or a file, every default counts as set.
+        fields = type(self).model_fields
+        given = {name for name in fields if name != "kind" and getattr(self, name) != fields[name].default}
         if self.kind is None and given:
             raise ValueError(f"{min(given)} has no effect without kind: model or judge")
         http = {"url", "api", "served", "key", "key_file", "seconds", "retries", "parallel"}

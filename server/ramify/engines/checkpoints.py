@@ -11,6 +11,7 @@ from ramify.engines.errors import EngineStartFailed
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 """A path that may be meant as the name of a model on a hub."""
+OTHER_KINDS = "other kinds of reward model are served by the settings' table [scorer] (docs/scorers.md)"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """Attention head sizes that vLLM 0.32 has CPU kernels for (v1/attention/backends/cpu_attn.py)."""
@@ -75,10 +76,12 @@ def _check_architecture(path: Path, role: str, config: Any) -> None:
     elif not classifies:
         raise EngineStartFailed(
             f"the value model {path} is {' '.join(architectures) or 'of no architecture'}; a model for sequence "
-            "classification with one label is needed"
+            f"classification with one label is needed; {OTHER_KINDS}"
         )
     elif config.num_labels != 1:
-        raise EngineStartFailed(f"the value model {path} has {config.num_labels} labels; one is needed")
+        raise EngineStartFailed(
+            f"the value model {path} has {config.num_labels} labels; one is needed; {OTHER_KINDS}"
+        )
 
 
 def check_cpu(checkpoint: Checkpoint) -> None:

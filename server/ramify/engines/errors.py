@@ -15,8 +15,9 @@
 from __future__ import annotations
 
 NO_VALUE_MODEL = (
-    "this server has no value model to judge texts by: start it with one (--value PATH, --value-head FILE, or a "
-    "release). Searches need none: they go by the policy's own confidence, or by a task's verifier"
+    "this server has no value model to judge texts by: start it with one (--value PATH, --value-head FILE, a "
+    "release, or [scorer] in its settings). Searches need none: they go by the policy's own confidence, or by a "
+    "task's verifier"
 )
 """Says what is missing, and what can be had without it."""
 

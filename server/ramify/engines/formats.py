@@ -16,17 +16,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from ramify.engines.errors import EngineError
 from ramify.engines.tokenizer import Tokenizer
 from ramify.search.records import State
 
 Message = Mapping[str, str]
-Write = Callable[[Sequence[int]], list[int]]
-"""Makes a model's input of prompt and answer so far, the policy's token ids."""
+Write = Callable[[Sequence[Sequence[int]]], list[list[int]]]
+"""Makes a model's inputs of prompts and answers so far, the policy's token ids."""
 MARKS = ("Qzuser0", "Qzassistant1", "Qzuser2", "Qzsystem3")
 """Contents of the messages by which a chat template is learned: no template writes them by itself."""
+PIECES_KEPT = 4096
+"""Steps whose tokens are remembered."""
 PROMPTS_KEPT = 256
 """Prompts whose conversations are remembered."""
 
@@ -91,19 +93,38 @@ class InputWriter:
         self._read = StateReader(policy)
         added = judge.hf.added_tokens_decoder.values()
         special = {token.content for token in added if token.special or token.content == form.tag}
+        self._piece = lru_cache(PIECES_KEPT)(judge.encode_continuation)
         self._special = sorted(special - {""}, key=len, reverse=True)
 
-    def __call__(self, sequence: Sequence[int]) -> list[int]:
-        """Return the input of a `State`. Raises `EngineError` if the model's chat template refuses it."""
+    def __call__(self, sequences: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Return the input of each `State`. Raises `EngineError` if the model's chat template refuses it.
+
+        Of states that begin one another only the longest is encoded, where tags say how far each goes."""
+        if self._form.apart:
+            return [self._in_pieces(sequence) for sequence in sequences]
+        texts = [self._text(sequence) for sequence in sequences]
+        if not self._form.tag or self._form.rubric:
+            return [list(self._encode(text).input_ids) for text in texts]
+        inputs: list[list[int]] = [[]] * len(texts)
+        encoded: list[tuple[str, list[int], list[tuple[int, int]]]] = []
+        for i in sorted(range(len(texts)), key=lambda i: -len(texts[i])):
+            text = texts[i]
+            cuts = (_cut(ids, at, len(text)) for longer, ids, at in encoded if longer.startswith(text))
+            known = next(filter(None, cuts), None)
+            if known is None:
+                found = self._encode(text, return_offsets_mapping=True)
+                encoded.append((text, list(found.input_ids), list(found.offset_mapping)))
+                known = _cut(*encoded[-1][1:], len(text)) or encoded[-1][1]
+            inputs[i] = known
+        return inputs
+
+    def _read_clean(self, sequence: Sequence[int]) -> tuple[list[Message], list[str]]:
+        """Return messages and actions without special tokens."""
         conversation, actions = self._read(sequence)
-        answer = [self._clean(text) for text in actions]
-        messages = [{"role": m["role"], "content": self._clean(m["content"])} for m in conversation]
-        if self._form.rubric:
-            return self._asked(messages, "".join(answer))
-        steps = self._steps(answer)
-        if self._form.layout == "chat":
-            return self._chat(messages, steps)
-        return self._text(_question(messages), steps)
+        messages: list[Message] = [
+            {"role": m["role"], "content": self._clean(m["content"])} for m in conversation
+        ]
+        return messages, [self._clean(text) for text in actions]
 
     def _clean(self, text: str) -> str:
         for token in self._special:
@@ -121,13 +142,42 @@ class InputWriter:
     def _tagged(self, steps: Sequence[str]) -> str:
         return self._form.separator.join(step + self._form.tag for step in steps)
 
-    def _asked(self, messages: Sequence[Message], answer: str) -> list[int]:
+    def _text(self, sequence: Sequence[int]) -> str:
+        """Return the input of a state as text, as far as its last tag."""
+        messages, actions = self._read_clean(sequence)
+        form = self._form
+        if form.rubric:
+            return self._asked(messages, "".join(actions))
+        answer = self._tagged(self._steps(actions))
+        if form.layout != "chat":
+            return _question(messages) + form.opening + answer
+        text = self._render([*self._told(messages), {"role": "assistant", "content": answer}], False)
+        if not form.tag:
+            return text
+        at = text.rfind(answer)
+        if at < 0:
+            raise EngineError(
+                "the chat template of the model that judges changes the answer: its tags are lost"
+            )
+        return text[: at + len(answer)]
+
+    def _asked(self, messages: Sequence[Message], answer: str) -> str:
         filled = {"{question}": _question(messages), "{answer}": answer}
         parts = re.split(r"(\{question\}|\{answer\})", self._form.rubric)
         text = "".join(filled.get(part, part) for part in parts)
         if self._form.layout != "chat":
-            return self._judge.encode(text)
-        return self._ids(self._render(self._told([{"role": "user", "content": text}]), True))
+            return text
+        return self._render(self._told([{"role": "user", "content": text}]), True)
+
+    def _in_pieces(self, sequence: Sequence[int]) -> list[int]:
+        """Return the input of a state whose prompt, steps and tags are encoded one by one."""
+        messages, actions = self._read_clean(sequence)
+        form, bos = self._form, self._judge.hf.bos_token_id
+        steps = (piece for step in self._steps(actions) for piece in (step, form.tag))
+        tokens = [] if bos is None else [bos]
+        for piece in (_question(messages) + form.opening, *steps):
+            tokens += self._piece(piece)
+        return tokens
 
     def _told(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Return messages with the format's system message in place of their own."""
@@ -135,28 +185,6 @@ class InputWriter:
             return messages
         others = [m for m in messages if m["role"] != "system"]
         return [{"role": "system", "content": self._form.system}, *others]
-
-    def _chat(self, messages: Sequence[Message], steps: Sequence[str]) -> list[int]:
-        answer = self._tagged(steps)
-        text = self._render([*self._told(messages), {"role": "assistant", "content": answer}], False)
-        if not self._form.tag:
-            return self._ids(text)
-        at = text.rfind(answer)
-        if at < 0:
-            raise EngineError(
-                "the chat template of the model that judges changes the answer: its tags are lost"
-            )
-        return self._ids(text, at + len(answer))
-
-    def _text(self, prompt: str, steps: Sequence[str]) -> list[int]:
-        form = self._form
-        if form.apart:
-            bos = self._judge.hf.bos_token_id
-            pieces = [prompt + form.opening, *(piece for step in steps for piece in (step, form.tag))]
-            tokens = [token for piece in pieces for token in self._judge.encode_continuation(piece)]
-            return tokens if bos is None else [bos, *tokens]
-        text = prompt + form.opening + self._tagged(steps)
-        return self._ids(text, len(text), special=True) if form.tag else self._judge.encode(text)
 
     def _render(self, messages: Sequence[Message], turn: bool) -> str:
         try:
@@ -170,16 +198,20 @@ class InputWriter:
                 f"the chat template of the model that judges refuses a prompt: {error}"
             ) from error
 
-    def _ids(self, text: str, end: int | None = None, *, special: bool = False) -> list[int]:
-        """Encode a text, as far as the token that holds character `end` - 1 if it is given. special: with the special
-        tokens that the tokenizer puts around a text; a chat template has written them already."""
-        found = self._judge.hf(text, add_special_tokens=special, return_offsets_mapping=end is not None)
-        ids = list(found.input_ids)
-        if end is None:
-            return ids
-        return ids[
-            : 1 + max(i for i, (begin, past) in enumerate(found.offset_mapping) if begin < min(end, past))
-        ]
+    def _encode(self, text: str, **options: Any) -> Any:
+        """Encode a text with the special tokens around it, which a chat template has written already."""
+        return self._judge.hf(text, add_special_tokens=self._form.layout != "chat", **options)
+
+
+def _cut(ids: list[int], offsets: Sequence[tuple[int, int]], end: int) -> list[int] | None:
+    """Return the tokens of a text as far as its character `end`; `None` if one token holds what is on both sides.
+
+    Special tokens around a text have no characters."""
+    for i in reversed(range(len(ids))):
+        begin, past = offsets[i]
+        if begin < min(end, past):
+            return ids[: i + 1] if past <= end else None
+    return None
 
 
 class StateReader:

@@ -68,7 +68,11 @@ def read_value(path: Path, policy: Tokenizer) -> JudgeModel:
     checkpoint, tokenizer = read_checkpoint(path, "value model"), Tokenizer(path)
     if policy.same_as(tokenizer):
         return JudgeModel(checkpoint, ONE_LABEL, tokenizer, None)
-    return JudgeModel(checkpoint, ONE_LABEL, tokenizer, lambda ids: tokenizer.encode(policy.decode(ids)))
+
+    def write(sequences: Sequence[Sequence[int]]) -> list[list[int]]:
+        return [tokenizer.encode(policy.decode(ids)) for ids in sequences]
+
+    return JudgeModel(checkpoint, ONE_LABEL, tokenizer, write)
 
 
 def read_question(options: ScorerOptions, policy: Tokenizer) -> Question:
@@ -95,10 +99,11 @@ def _within(config: Any) -> Write:
     """Return what hands token ids on if the model has them: an engine that is given others dies."""
     size = int(config.get_text_config().vocab_size)
 
-    def write(ids: Sequence[int]) -> list[int]:
-        if max(ids) >= size:
-            raise RequestRefused(f"the scorer's model has no token {max(ids)}: its ids are below {size}")
-        return list(ids)
+    def write(sequences: Sequence[Sequence[int]]) -> list[list[int]]:
+        largest = max(map(max, sequences))
+        if largest >= size:
+            raise RequestRefused(f"the scorer's model has no token {largest}: its ids are below {size}")
+        return [list(ids) for ids in sequences]
 
     return write
 
@@ -115,7 +120,7 @@ def writer(form: Format, judge: Tokenizer, policy: Tokenizer, options: ScorerOpt
     try:
         start = policy.encode("1 + 1 =")
         end = policy.encode_continuation(" 2\n\n 2 + 1 = 3")
-        write(State([*start, *end], (len(start), len(start) + len(end))))
+        write([State([*start, *end], (len(start), len(start) + len(end)))])
     except EngineError as error:
         raise EngineStartFailed(f"scorer.format does not fit {options.model}: {error}") from error
     return write

@@ -129,8 +129,8 @@ class RemoteScorer:
             items = [self._item(sequence) for sequence in sequences]
             values = await self._in_parts(items, lambda part: {"answers": part}, _values)
             return [math.log(v / (1 - v)) for v in (min(max(v, EDGE), 1 - EDGE) for v in values)]
-        write = self._form.write or list
-        inputs = [write(sequence) for sequence in sequences]
+        write = self._form.write
+        inputs = write(sequences) if write else [list(sequence) for sequence in sequences]
         if self._options.api == "classify":
             rows = await self._in_parts(inputs, _classify_body, _class_logits)
             return [self._logit(row) for row in rows]

@@ -106,7 +106,7 @@ class VllmScorer(EngineScorer):
     async def _logits(self, sequences: Sequence[Sequence[int]]) -> tuple[list[float], Serving]:
         if not sequences:
             return [], self._serving()
-        prompts = [self._write(s) if self._write else list(s) for s in sequences]
+        prompts = self._write(sequences) if self._write else [list(s) for s in sequences]
         jobs = self._jobs(prompts)
         taken = await self._limiter.acquire(len(jobs))
         try:
@@ -187,7 +187,7 @@ class PolicyJudge(EngineScorer):
     async def _logits(self, sequences: Sequence[Sequence[int]]) -> tuple[list[float], Serving]:
         if not sequences:
             return [], self._serving()
-        requests = [SampleRequest(self._write(sequence), self._params, seed=0) for sequence in sequences]
+        requests = [SampleRequest(one, self._params, seed=0) for one in self._write(sequences)]
         drawn, serving = await self._drawn(requests)
         return [self._log_odds(one) for one in drawn], serving
 

@@ -148,3 +148,29 @@ def test_a_log_may_be_named_by_its_file() -> None:
 
 def test_every_setting_is_described() -> None:
     assert not [name for _, name, field in variables() if not field.description]
+
+
+def test_a_scorer_is_named_by_a_table_or_by_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "ramify.toml"
+    file.write_text('policy = "p"\n[scorer]\nkind = "judge"\n')
+    assert load(file).scorer.kind == "judge"
+    monkeypatch.setenv("RAMIFY_SCORER__GOOD", "Right")
+    assert (load(file).scorer.kind, load(file).scorer.good) == ("judge", "Right")
+    file.write_text("")
+    monkeypatch.setenv("RAMIFY_SCORER__KIND", "http")
+    monkeypatch.setenv("RAMIFY_SCORER__URL", "http://judge.test/")
+    with pytest.raises(BadSettings, match="scorer: good has no effect on api values"):
+        load(file)
+    monkeypatch.delenv("RAMIFY_SCORER__GOOD")
+    assert load(file).scorer.url == "http://judge.test/"
+
+
+def test_two_judges_are_refused(tmp_path: Path) -> None:
+    scorer = {"kind": "judge"}
+    for other in ({"policy": "p", "value": "v"}, {"policy": "p", "value_head": tmp_path}):
+        with pytest.raises(BadSettings, match=r"and scorer\.kind both judge"):
+            load(scorer=scorer, **other)
+    with pytest.raises(BadSettings, match=r"extensions\.scorer and scorer\.kind both judge"):
+        load(scorer=scorer, extensions={"scorer": "ascending"})

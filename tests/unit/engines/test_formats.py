@@ -51,7 +51,7 @@ def written(policy: Tokenizer, judge: Tokenizer) -> Written:
     def write(form: Format, messages: Sequence[dict[str, str]] | str, *actions: str, **template: Any) -> str:
         chat = not isinstance(messages, str)
         prompt = policy.encode_chat(messages, template) if chat else policy.encode(messages)  # type: ignore[arg-type]
-        return str(judge.hf.decode(InputWriter(form, judge, policy)(state(policy, prompt, *actions))))
+        return str(judge.hf.decode(InputWriter(form, judge, policy)([state(policy, prompt, *actions)])[0]))
 
     return write
 
@@ -67,7 +67,10 @@ def test_the_input_of_a_beginning_begins_the_input_of_the_whole(policy: Tokenize
     for name in ("qwen-prm", "math-shepherd", "trl-prm"):
         form = Format(**{**{f: getattr(FORMATS[name], f) for f in Format.__slots__}, "split": "\n"})
         write = InputWriter(form, judge, policy)
-        inputs = [write(state(policy, prompt, *["a\n", "b\n", "c\n"][:n])) for n in (1, 2, 3)]
+        states = [state(policy, prompt, *["a\n", "b\n", "c\n"][:n]) for n in (1, 3, 2)]
+        inputs = [write([one])[0] for one in states]
+        assert write(states) == inputs, "together as each alone"
+        inputs[1:] = inputs[:0:-1]
         assert inputs[1][: len(inputs[0])] == inputs[0]
         assert inputs[2][: len(inputs[1])] == inputs[1]
 

@@ -121,9 +121,9 @@ def test_a_model_with_the_policys_tokenizer_reads_its_token_ids(tmp_path: Path) 
     write_classifier(tmp_path)
     judge = read(Tokenizer(tmp_path), tmp_path, label="helpful")
     assert judge.write is not None
-    assert judge.write([1, 2, 3]) == [1, 2, 3]
+    assert judge.write([[1, 2, 3]]) == [[1, 2, 3]]
     with pytest.raises(RequestRefused, match="the scorer's model has no token 267: its ids are below 267"):
-        judge.write([1, 267])
+        judge.write([[1], [1, 267]])
 
 
 def test_a_policy_judges_if_its_answers_are_one_token_each(

@@ -109,7 +109,7 @@ def test_all_steps_of_a_path_are_one_input_whether_tokens_or_tags_are_judged(
     chosen = ScorerOptions.model_validate({"kind": "http", "url": URL, **options})
     write = read_remote(chosen, policy).write
     assert write is not None
-    expected = [sigmoid((len(write(state)) - 1) / 100) for state in states]
+    expected = [sigmoid((len(one) - 1) / 100) for one in write(states)]
     assert values(policy, states, pool, **options) == pytest.approx(expected)
 
 

@@ -74,7 +74,7 @@ def test_a_value_that_is_no_number_is_an_error(bad: float) -> None:
 
 def test_ids_are_translated_for_a_value_model_with_another_tokenizer() -> None:
     engine = Logits([0.0])
-    score(engine, [[1, 2]], write=lambda tokens: [t + 100 for t in tokens])
+    score(engine, [[1, 2]], write=lambda sequences: [[t + 100 for t in s] for s in sequences])
     assert engine.asked == [([101, 102], False)]
 
 
