@@ -95,6 +95,21 @@ def over_defaults(
             del used[error.field]
 
 
+def default_algorithm(given: Mapping[str, Any], *, judged: bool) -> str:
+    """Return the algorithm of a search whose parameters `given` name none. judged: a model judges unless they say
+    otherwise.
+
+    If the policy's confidence judges, it is `best_of_n`, whose votes are of independent draws: at least a majority's.
+    The votes of a tree count what lies below its favourite steps more often than the policy would write it, which only
+    a judge that knows right from wrong makes up for. (Measured 2026-11-28: docs/evaluation.md.) Parameters that only
+    trees have ask for a tree all the same."""
+    flat = "best_of_n"
+    confident = given.get("grader", "model" if judged else "confidence") == "confidence"
+    if confident and ALGORITHMS[flat].parameters.issuperset(given):
+        return flat
+    return SearchParams().algorithm
+
+
 def no_model_defaults(algorithm: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the defaults of a search in which no model judges, beside the parameters `given`: the policy's confidence
     judges. If `given` names the verifier, unfinished answers have no value, and a rollout says what a step is worth."""

@@ -33,6 +33,7 @@ from ramify.search.grouping import LAST_CALL, Grouping
 from ramify.search.params import (
     check_no_model,
     check_sampling,
+    default_algorithm,
     draws_vary,
     no_model_defaults,
     search_params,
@@ -40,7 +41,7 @@ from ramify.search.params import (
 )
 from ramify.search.plans import Plan, PlanCost, PlanResult
 from ramify.search.protocols import EngineDead, JudgingPolicy, Policy, Scorer, Task
-from ramify.search.records import Answer, Sampling, SearchParams, Status, StopReason, Usage
+from ramify.search.records import Answer, Sampling, Status, StopReason, Usage
 from ramify.search.tree import Node, Tree, derive_seed
 
 GIVEN_UP_AT = 0.5
@@ -475,8 +476,9 @@ async def search(
     """
     sampling = sampling or Sampling()
     judged = scorer is not None or isinstance(policy, JudgingPolicy)
+    params = {"algorithm": default_algorithm(params, judged=judged), **params}
     if not judged:
-        params = {**no_model_defaults(params.get("algorithm", SearchParams().algorithm), params), **params}
+        params = {**no_model_defaults(params["algorithm"], params), **params}
     checked = search_params(**params)
     if not judged:
         check_no_model(checked)

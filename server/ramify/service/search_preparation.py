@@ -22,6 +22,7 @@ from ramify.search.params import (
     ParamError,
     check_no_model,
     check_sampling,
+    default_algorithm,
     no_model_defaults,
     over_defaults,
     repeats,
@@ -182,12 +183,16 @@ class SearchPreparer:
     ) -> tuple[SearchParams, Sampling, UsedDefaults | None]:
         """Return the search's parameters, the sampling that goes with them, and what both have from `defaults`."""
         given = {**spec.search, "budget": budget}
-        own = dict(defaults.search) if defaults else {"algorithm": SearchParams().algorithm}
+        judged = self.engines.serving.judged
+        own = (
+            dict(defaults.search)
+            if defaults
+            else {"algorithm": default_algorithm(spec.search, judged=judged)}
+        )
         algorithm = given.pop("algorithm", own.pop("algorithm"))
         try:
             if "action" in given:
                 given["action"] = self._action(given["action"], search_params(algorithm).action)
-            judged = self.engines.serving.judged
             unsaid = {} if judged else no_model_defaults(algorithm, {**own, **given})
             params, used = over_defaults(algorithm, {**unsaid, **own}, given)
             if not judged:

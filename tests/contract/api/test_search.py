@@ -178,7 +178,10 @@ async def test_without_a_value_model_the_policys_confidence_or_the_verifier_judg
             assert answer.status_code == 400
             assert "there is none" in answer.json()["error"]["message"]
         else:
-            assert answer.json()["tree_document"]["params"]["grader"] == grader, answer.text
+            params = answer.json()["tree_document"]["params"]
+            assert params["grader"] == grader
+            tree = "algorithm" not in search and grader == "verifier"
+            assert params["algorithm"] == search.get("algorithm", "mcts" if tree else "best_of_n")
         judged = await world.http.post("/v1/value", json={"prompt": PROMPT, "continuations": ["a"]})
         assert judged.status_code == 400
         assert "--value" in judged.json()["error"]["message"]

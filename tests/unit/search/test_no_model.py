@@ -10,7 +10,7 @@ import pytest
 
 from fakes import FakePolicy, FakeTask, encode, letters
 from ramify.search import ParamError, search
-from ramify.search.params import check_no_model, no_model_defaults, search_params
+from ramify.search.params import check_no_model, default_algorithm, no_model_defaults, search_params
 from ramify.search.records import Action, BudgetLimits
 from ramify.search.tree import Node, Tree
 from search_worlds import (
@@ -128,6 +128,23 @@ def test_what_needs_a_model_is_refused_by_name(given: dict[str, Any], field: str
     with pytest.raises(ParamError, match="there is none") as refused:
         asyncio.run(search(encode(PROMPT), policy, None, task, budget=BUDGET, **given))
     assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("given", "judged", "algorithm"),
+    [
+        ({}, False, "best_of_n"),
+        ({"answer": "majority"}, False, "best_of_n"),
+        ({"grader": "confidence"}, True, "best_of_n"),
+        ({}, True, "mcts"),
+        ({"grader": "verifier"}, False, "mcts"),
+        ({"action": STEP}, False, "mcts"),
+    ],
+)
+def test_confidence_weighs_the_votes_of_independent_draws_unless_a_tree_is_asked_for(
+    given: dict[str, Any], judged: bool, algorithm: str
+) -> None:
+    assert default_algorithm(given, judged=judged) == algorithm
 
 
 @pytest.mark.parametrize(
