@@ -6,6 +6,7 @@ Everything that cannot be used is refused here, before an engine starts, with wh
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from ramify.engines.tokenizer import Tokenizer
 from ramify.search.records import State
 
 ROLE = "scorer's model"
+SPECIAL = re.compile(r"<\S+>")
+"""The look of a special token."""
 PROCESS = "Qwen2ForProcessRewardModel"
 TOKENWISE = (PROCESS, "Qwen2ForRewardModel")
 """Architectures that vLLM pools token by token only."""
@@ -114,7 +117,7 @@ def writer(form: Format, judge: Tokenizer, policy: Tokenizer, options: ScorerOpt
         raise EngineStartFailed(
             f"the tokenizer of {options.model} has no tokenizer.json, by which tags are found"
         )
-    if form == replace(FORMATS["qwen-prm"], system=form.system, split=form.split):
+    if SPECIAL.fullmatch(form.tag):  # in a model that does not have it, it would be a text like any other
         _one_token(judge, form.tag, options, "tag")
     write = InputWriter(form, judge, policy)
     try:
