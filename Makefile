@@ -78,7 +78,7 @@ real-round: setup
 viewer-image: setup
 	$(BIN)/python scripts/viewer_image.py
 
-# Every kind of model that judges, each on an engine of its own: about four minutes.
+# Every kind of model that judges, each on an engine of its own: about six minutes.
 test-scorers: setup
 	$(BIN)/python -m pytest tests/scorers -m scorers
 
