@@ -139,7 +139,7 @@ def trained(arm: str, seed: int, rounds: int, problems: int, folder: Path) -> Fi
         here.mkdir()
         learner.export(here, before)
     dev = scored(here, DEV, "dev", 0, 4)
-    values = predict_values(here, (1.0, 0.0), pool_answers(dev), Action(), lambda: None).figures()
+    values = predict_values(here, (1.0, 0.0), pool_answers(dev), Action(), lambda done, total: None).figures()
     worker.close()
     own = {name: values.get(name, float("nan")) for name in ("value_auc", "value_auc_steps")}
     return Figures(arm=arm, seed=seed, **dev.figures(), **own)

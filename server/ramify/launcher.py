@@ -1,8 +1,8 @@
-"""`ramify serve` as a child process: on free ports, for as long as a block runs, with nothing of it left behind.
+"""A child process for as long as a block runs, with nothing of it left behind; above all `ramify serve` on free ports.
 
 The server picks its ports itself and names them in the banner that it prints once it is ready: no port is chosen here
-that another program could take first. It ends with the block: SIGTERM, then SIGKILL for it and its engines. If this
-process is killed, the kernel sends the server SIGTERM (Linux only).
+that another program could take first. A child ends with the block: SIGTERM, then SIGKILL for it and its engines.
+If this process is killed, or the thread ends that started the child, the kernel sends it SIGTERM (Linux only).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 START_SECONDS = 600.0
 """Seconds until a server must be ready: two engines, perhaps on a slow machine."""
@@ -27,6 +28,7 @@ BANNER = re.compile(
     re.MULTILINE,
 )
 """The lines that a server prints once it is ready; its own address and its admin listener's."""
+Stream = int | IO[bytes]
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
 
@@ -57,17 +59,28 @@ def launched(
         "--admin-port",
         "0",
     ]
-    with log.open("ab") as output:
-        child = subprocess.Popen(
-            [*command, *flags],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-        )
-    try:
+    with (
+        log.open("ab") as output,
+        child_process([*command, *flags], subprocess.DEVNULL, output, subprocess.STDOUT) as child,
+    ):
         yield _ready(child, log, begin, tell)
+
+
+@contextmanager
+def child_process(
+    command: Sequence[str], stdin: Stream, stdout: Stream, stderr: Stream
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command; the streams are as `subprocess.Popen` takes them."""
+    child = subprocess.Popen(
+        command,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,
+        preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+    )
+    try:
+        yield child
     finally:
         end(child)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -96,6 +96,23 @@ class MeasureConfig(Section):
     """Longest answer, in tokens."""
 
 
+class SamplerConfig(Section):
+    """The sampler of the answers by which gate and report measure weights that are not served."""
+
+    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    """`vllm`: an engine in a process of its own, which takes the memory that training has left, and is gone before the
+    next phase. `transformers`: batches in the trainer itself, on its device. `auto`: `vllm` on a GPU if it is
+    installed, else `transformers`."""
+    gpu_fraction: float | None = Field(default=None, gt=0, lt=1)
+    """`vllm` on a GPU: share of the card's memory; none: nine tenths of what is free."""
+    compile: bool = False
+    """`vllm`: compile the model first, which takes up to minutes and pays for large gates only."""
+    start_seconds: float = Field(default=900.0, gt=0)
+    """`vllm`: seconds that the engine may take to become ready."""
+    stall_seconds: float = Field(default=300.0, gt=0)
+    """`vllm`: seconds without a step after which the engine counts as dead."""
+
+
 class GateConfig(MeasureConfig):
     """The harm that rejects a candidate, if it is shown with 95 % confidence on the dev split.
 
@@ -165,6 +182,7 @@ class LoopConfig(FromBase):
     outcomes: OutcomeWeights = OutcomeWeights()
     learning: LearningConfig = LearningConfig()
     gate: GateConfig = GateConfig()
+    sampler: SamplerConfig = SamplerConfig()
     held_out: HeldOutConfig = HeldOutConfig()
 
 

@@ -48,6 +48,7 @@ class Health:
     def report(self) -> dict[str, object]:
         """Return the readiness, and how far the run is, for people."""
         progress, state = self.loop.progress, getattr(self.loop, "state", None)
+        last = state.history[-1] if state is not None and state.history else None
         return {
             "ready": self.reason is None,
             "reason": self.reason,
@@ -57,6 +58,7 @@ class Health:
             "total": progress.total,
             "idle_seconds": round(progress.idle, 1),
             "release": None if state is None else state.incumbent,
+            "last_round_seconds": {} if last is None else {**last.seconds, "canary": last.canary_seconds},
         }
 
 

@@ -20,6 +20,7 @@ From the bottom up; a module imports only those above it:
 | `start` | from a configuration to running engines, side by side, and their end if the start is given up |
 | `vllm` | the only door to vLLM |
 | `engines` | `Engines`: all of it together |
+| `offline` | answers of a model that is not served, by an engine in a process of its own |
 
 Importing this package imports neither vLLM nor torch.
 """

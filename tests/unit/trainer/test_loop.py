@@ -135,7 +135,15 @@ def test_what_is_not_to_be_trained_on_is_read_past(tmp_path: Path):
 
 def test_the_report_shows_every_round_and_what_was_served(tmp_path: Path):
     history = [
-        RoundRecord(round=1, release="v000002", promoted=True, reason="promoted: …", steps=40),
+        RoundRecord(
+            round=1,
+            release="v000002",
+            promoted=True,
+            reason="promoted: …",
+            steps=40,
+            seconds={"train": 61.5, "gate": 12.25},
+            canary_seconds=0.5,
+        ),
         RoundRecord(round=2, release="v000003", reason="rejected: …", steps=80),
     ]
     held_out = {
@@ -143,9 +151,9 @@ def test_the_report_shows_every_round_and_what_was_served(tmp_path: Path):
         "v000002": PolicyScores({"a": 1.0, "b": 1.0}, {"a": 0.5, "b": 0.75}),
     }
     table = markdown(history, held_out)
-    assert "| base | v000001 | | | | | yes | 50.0 | 37.5 |" in table
-    assert "| 1 | v000002 | 0 | 40 | 0 | promoted: … | yes | 100.0 | 62.5 |" in table
-    assert "| 2 | v000003 | 0 | 80 | 0 | rejected: … | no |  |  |" in table
+    assert "| base | v000001 | | | | | | | | yes | 50.0 | 37.5 |" in table
+    assert "| 1 | v000002 | 0 | 40 | 0 | 61.5 | 12.2 | 0.5 | promoted: … | yes | 100.0 | 62.5 |" in table
+    assert "| 2 | v000003 | 0 | 80 | 0 | 0.0 | 0.0 | 0.0 | rejected: … | no |  |  |" in table
     assert "greedy +50.0 [+0.0, +100.0], mean@k +25.0 [+25.0, +25.0]" in table
     write(tmp_path, history, held_out, {})
     assert {p.name for p in tmp_path.iterdir()} == {"results.md", "results.json", "curve.png", "curve.svg"}

@@ -108,7 +108,9 @@ def test_one_pass_an_answer_gives_the_value_at_every_step_and_at_the_end() -> No
         PolicyScores({"p": 0.0}, {}, {"p": [SampledAnswer(prompt, tokens, True, 1.0)]}),
         PolicyScores({"p": 0.0}, {}, {"p": [SampledAnswer(prompt, cut, False, 0.0)]}),
     )
-    found = predict_values(base.path, (2.0, 0.5), pool, base.manifest.default_action, lambda: None)
+    found = predict_values(
+        base.path, (2.0, 0.5), pool, base.manifest.default_action, lambda done, total: None
+    )
     ends = [i for i, t in enumerate(tokens) if tokenizer.decode([t]) == "\n"]
     assert found.finished.tolist() == [False, False, True, False]
     assert found.outcome.tolist() == [1.0, 1.0, 1.0, 0.0]
@@ -125,7 +127,7 @@ def test_a_value_head_is_asked_before_what_only_closes_a_step_or_an_answer(tmp_p
     prompt = tuple(tokenizer.encode("3 5 7 8 to 24\n"))
     tokens = (*tokenizer.encode("8 * 3 = 24\n7 - 5 = 2", add_special_tokens=False), tokenizer.eos_token_id)
     pool = {"p": [SampledAnswer(prompt, tokens, True, 1.0)]}
-    found = predict_values(folder, flat, pool, Action(), lambda: None)
+    found = predict_values(folder, flat, pool, Action(), lambda done, total: None)
     newline = tokens.index(tokenizer.encode("\n", add_special_tokens=False)[-1])
     open_ended = [[*prompt, *tokens[:newline]], [*prompt, *tokens[:-1]]]
     assert found.finished.tolist() == [False, True]

@@ -2,7 +2,10 @@
 
 | module | what it does |
 |---|---|
-| `sampling` | answers of weights that are not served |
+| `answers` | the answers that are asked of weights that are not served |
+| `placement` | the device and precision of such weights in the trainer |
+| `sampling` | answers by transformers, in batches |
+| `spare_engine` | answers by vLLM, in a process of its own |
 | `policy_scores` | a policy on held-out problems, without search |
 | `value_scores` | a value model on sampled answers, and two compared |
 | `decision` | the harm test: candidate against incumbent and best |

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from ramify.weights import Release
-from ramify_trainer.config import GateConfig
+from ramify_trainer.config import GateConfig, SamplerConfig
 from ramify_trainer.gate.decision import Comparison, GateDecision, decide
 from ramify_trainer.gate.policy_scores import PolicyScores, score_policy
 from ramify_trainer.gate.value_scores import (
@@ -20,10 +21,20 @@ from ramify_trainer.loop.progress import ComputeThread
 
 
 class Gate:
-    """The gate of a run. `folder` keeps the scores of releases."""
+    """The gate of a run. `folder` keeps the scores of releases. told: called in the worker's thread with how much of
+    a measurement is done, and of how much."""
 
-    def __init__(self, config: GateConfig, seed: int, folder: Path, worker: ComputeThread) -> None:
-        self.config, self.seed, self.folder, self.worker = config, seed, folder, worker
+    def __init__(
+        self,
+        config: GateConfig,
+        sampler: SamplerConfig,
+        seed: int,
+        folder: Path,
+        worker: ComputeThread,
+        told: Callable[[int, int], None],
+    ) -> None:
+        self.config, self.sampler, self.seed = config, sampler, seed
+        self.folder, self.worker, self._told = folder, worker, told
 
     async def scores_of(self, release: Release) -> PolicyScores:
         """Return the scores of a release that is or was served."""
@@ -40,7 +51,7 @@ class Gate:
         """Decide on the candidate in a round's folder, and keep its scores there as `gate.json`; also all figures."""
         policy = await self._scores(candidate / "policy", candidate / "gate.json")
         before, top = await self.scores_of(incumbent), await self.scores_of(best)
-        figures = policy.figures()
+        figures = policy.figures() | policy.costs()
         value_comparisons: list[Comparison] = []
         if self.config.value_answers:
             pool = pool_answers(before, policy)
@@ -52,7 +63,14 @@ class Gate:
 
     async def _scores(self, policy: Path, kept: Path) -> PolicyScores:
         return await score_policy(
-            policy, self.config, self.seed, kept, self.worker, self.config.value_answers
+            policy,
+            self.config,
+            self.seed,
+            kept,
+            self.worker,
+            self.config.value_answers,
+            self.sampler,
+            self._told,
         )
 
     async def _values(
@@ -74,5 +92,5 @@ class Gate:
         which a candidate inherits."""
         calibration, action = like.manifest.calibration, like.manifest.default_action
         return await self.worker.run(
-            predict_values, folder, (calibration.a, calibration.b), pool, action, self.worker.check
+            predict_values, folder, (calibration.a, calibration.b), pool, action, self._told
         )

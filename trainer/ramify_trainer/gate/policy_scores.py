@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from ramify.files import replace
 from ramify.rewards import datasets, registry
 from ramify.rewards.verifier import Example
 from ramify.search.protocols import GradingFailed
 from ramify.tokens import chat_tokens, eos_ids, prompt_tokens, text_of
-from ramify_trainer.config import MeasureConfig
-from ramify_trainer.gate.sampling import sample
+from ramify_trainer.config import MeasureConfig, SamplerConfig
+from ramify_trainer.errors import TrainerError
+from ramify_trainer.gate import sampling, spare_engine
+from ramify_trainer.gate.answers import AnswerJob, answer_seed
+from ramify_trainer.gate.placement import device
 from ramify_trainer.loop.progress import ComputeThread
 
+SamplingProgress = Callable[[int, int], None]
+"""Called with how much is done, and of how much."""
 Scores = Mapping[str, float]
 """Problem id to score in [0, 1]: 0 or 1 greedily, the share of right answers for mean@k."""
 
@@ -39,6 +44,20 @@ class SampledAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class Drawing:
+    """How the answers were drawn, and what that took."""
+
+    engine: str
+    """`vllm` or `transformers`."""
+    seed: int
+    """The run's, of which every answer's own is derived."""
+    seconds: float
+    """Loading the weights, or starting the engine, included."""
+    tokens: int
+    """Sum over all answers."""
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyScores:
     """Scores of a policy on held-out problems, without search."""
 
@@ -47,6 +66,8 @@ class PolicyScores:
     """mean@k, by problem."""
     answers: Mapping[str, Sequence[SampledAnswer]] = field(default_factory=dict)
     """Some of the sampled answers by problem, for value models to judge."""
+    drawing: Drawing | None = None
+    """None if that was not recorded."""
 
     @property
     def level(self) -> float:
@@ -60,22 +81,46 @@ class PolicyScores:
             "mean_at_k": sum(self.mean.values()) / len(self.mean),
         }
 
+    def costs(self) -> dict[str, float]:
+        """Return what the answers took, `drawing_seconds` and `drawing_tokens`, if it was recorded."""
+        if self.drawing is None:
+            return {}
+        return {"drawing_seconds": self.drawing.seconds, "drawing_tokens": self.drawing.tokens}
+
 
 async def score_policy(
-    policy: Path, config: MeasureConfig, seed: int, kept: Path, worker: ComputeThread, keep: int = 0
+    policy: Path,
+    config: MeasureConfig,
+    seed: int,
+    kept: Path,
+    worker: ComputeThread,
+    keep: int = 0,
+    sampler: SamplerConfig | None = None,
+    told: SamplingProgress | None = None,
 ) -> PolicyScores:
     """Score the policy in a Hugging Face directory, and keep its scores in the file `kept`; read them if it is there.
 
-    keep: sampled answers to each problem that stay with the scores. An answer on which the verifier itself fails
-    counts as wrong."""
+    keep: sampled answers to each problem that stay with the scores. told: called in the worker's thread while answers
+    are drawn. An answer on which the verifier itself fails counts as wrong. Raises `TrainerError` if the sampler
+    fails; nothing is kept then."""
     scores = read_scores(kept)
     if scores is not None:
         return scores
     examples = datasets.load(config.data, config.problems, seed=seed)
-    drawn = await worker.run(_draw, policy, examples, config, seed, worker.check)
+    told = told or (lambda done, total: worker.check())
+    drawn = await worker.run(_draw, policy, examples, config, seed, sampler or SamplerConfig(), told)
     scores = await _grade(examples, drawn, keep)
     _keep(scores, kept)
     return scores
+
+
+def require_sampler(sampler: SamplerConfig) -> None:
+    """Raise `TrainerError` if vLLM is asked for and is not there."""
+    if sampler.engine == "vllm" and not spare_engine.installed():
+        raise TrainerError(
+            'sampler.engine is "vllm", which is not installed beside the trainer: install the extra `cpu` or `gpu`, '
+            'or set "transformers"'
+        )
 
 
 def require_askable(policy: Path, config: MeasureConfig, seed: int) -> None:
@@ -103,7 +148,8 @@ def read_scores(kept: Path) -> PolicyScores | None:
         ]
         for problem, group in scores.get("answers", {}).items()
     }
-    return PolicyScores(scores["greedy"], scores["mean"], answers)
+    drawing = scores.get("drawing")
+    return PolicyScores(scores["greedy"], scores["mean"], answers, drawing and Drawing(**drawing))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,53 +157,59 @@ class _DrawnAnswers:
     """Answers to every problem, in their order."""
 
     prompts: list[list[int]]
-    greedy: list[list[str]]
+    greedy: list[str]
     """Texts; an empty one, which is wrong, for a cut answer."""
     texts: list[list[str]]
     tokens: list[list[list[int]]]
+    drawing: Drawing
 
 
 def _draw(
-    policy: Path, examples: Sequence[Example], config: MeasureConfig, seed: int, check: Callable[[], None]
+    policy: Path,
+    examples: Sequence[Example],
+    config: MeasureConfig,
+    seed: int,
+    sampler: SamplerConfig,
+    told: SamplingProgress,
 ) -> _DrawnAnswers:
-    model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32, use_safetensors=True).eval()
     tokenizer = AutoTokenizer.from_pretrained(policy)
     prompts = [_tokens(tokenizer, example) for example in examples]
     ends = eos_ids(policy, tokenizer)
-    generator = torch.Generator().manual_seed(seed)
+    seeds = [[answer_seed(seed, example.id, i) for i in range(config.answers)] for example in examples]
+    job = AnswerJob(policy, prompts, seeds, config.max_tokens, ends)
+    engine, began = _chosen(sampler), time.monotonic()
+    answers = spare_engine.draw(job, sampler, told) if engine == "vllm" else sampling.draw(job, told)
+    tokens = sum(len(answer) for group in answers for answer in group)
+    drawing = Drawing(engine, seed, round(time.monotonic() - began, 3), tokens)
+    texts = [[text_of(tokenizer, a) if a and a[-1] in ends else "" for a in group] for group in answers]
+    return _DrawnAnswers(
+        prompts,
+        [group[0] for group in texts],
+        [group[1:] for group in texts],
+        [group[1:] for group in answers],
+        drawing,
+    )
 
-    def drawn(n: int, temperature: float) -> list[list[list[int]]]:
-        check()
-        return sample(
-            model,
-            prompts,
-            n,
-            temperature=temperature,
-            max_tokens=config.max_tokens,
-            eos_ids=ends,
-            generator=generator,
-        )
 
-    def texts(answers: list[list[list[int]]]) -> list[list[str]]:
-        return [[text_of(tokenizer, a) if a and a[-1] in ends else "" for a in group] for group in answers]
-
-    greedy = texts(drawn(1, 0.0))
-    sampled = drawn(config.answers, 1.0)
-    return _DrawnAnswers(prompts, greedy, texts(sampled), sampled)
+def _chosen(sampler: SamplerConfig) -> str:
+    """Return `vllm` or `transformers`."""
+    if sampler.engine != "auto":
+        return sampler.engine
+    return "vllm" if device().type == "cuda" and spare_engine.installed() else "transformers"
 
 
 async def _grade(examples: Sequence[Example], drawn: _DrawnAnswers, keep: int) -> PolicyScores:
     greedy, mean, answers = {}, {}, {}
     for i, example in enumerate(examples):
-        known = await _outcomes(example, {*drawn.greedy[i], *drawn.texts[i]})
+        known = await _outcomes(example, {drawn.greedy[i], *drawn.texts[i]})
         scores = [known[text] for text in drawn.texts[i]]
-        greedy[example.id] = known[drawn.greedy[i][0]]
+        greedy[example.id] = known[drawn.greedy[i]]
         mean[example.id] = sum(scores) / len(scores)
         answers[example.id] = [
             SampledAnswer(tuple(drawn.prompts[i]), tuple(tokens), text != "", known[text])
             for tokens, text in list(zip(drawn.tokens[i], drawn.texts[i], strict=True))[:keep]
         ]
-    return PolicyScores(greedy, mean, answers)
+    return PolicyScores(greedy, mean, answers, drawn.drawing)
 
 
 def _tokens(tokenizer: Any, example: Example) -> list[int]:

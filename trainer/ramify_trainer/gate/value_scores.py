@@ -25,8 +25,9 @@ from ramify.statistics import resampled_weights
 from ramify.tokens import TokenText, plain_token, text_of
 from ramify.weights.manifest import Action
 from ramify_trainer.gate.decision import Comparison
+from ramify_trainer.gate.placement import judge_in
 from ramify_trainer.gate.policy_scores import PolicyScores, SampledAnswer
-from ramify_trainer.learning.networks import Network, load_judge
+from ramify_trainer.learning.networks import Network
 from ramify_trainer.learning.packing import value_place
 
 BINS = 10
@@ -88,19 +89,22 @@ def predict_values(
     calibration: tuple[float, float],
     pool: AnswerPool,
     action: Action,
-    check: Callable[[], None],
+    told: Callable[[int, int], None],
 ) -> ValuePredictions:
     """Ask the value of a release, or of a candidate, in `folder` about every answer of `pool`.
 
-    action: says what a step is; if it is not text up to a delimiter, whole answers alone are judged. check: called
-    between two passes."""
-    judge = load_judge(folder / "policy", folder / "value")
+    action: says what a step is; if it is not text up to a delimiter, whole answers alone are judged. told:
+    called before every pass with answers judged, and of how many; what it raises ends the judging.
+
+    One pass a batch of whole answers judges every step of them, so this stays in the trainer, on its device: an engine
+    of its own for every value model would take longer to start than to judge."""
+    judge = judge_in(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder / "policy")
     text = TokenText(partial(text_of, tokenizer), len(tokenizer), plain_token(tokenizer))
     answers = [(i, answer) for i, group in enumerate(pool.values()) for answer in group]
     places = [_places(answer, text, action) for _, answer in answers]
     sequences = [(*answer.prompt, *answer.tokens) for _, answer in answers]
-    values = values_at(judge, sequences, places, calibration, check)
+    values = values_at(judge, sequences, places, calibration, told)
     rows = [  # problem, value, outcome and whether the text is whole, for each place of each answer
         (i, value, answer.outcome, place + 1 == len(sequence))
         for (i, answer), sequence, at, own in zip(answers, sequences, places, values, strict=True)
@@ -144,32 +148,39 @@ def values_at(
     sequences: Sequence[Sequence[int]],
     places: Sequence[Sequence[int]],
     calibration: tuple[float, float],
-    check: Callable[[], None] = lambda: None,
+    told: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[list[float]]:
     """Return sigmoid(a·logit + b) of every sequence as far as each of its places, in their order.
 
     The trunk is causal, so one pass a sequence gives the logit of the text up to any token. Sequences of about one
-    length run together, padded on the right, where earlier positions cannot see it. check: called before every pass."""
+    length run together, padded on the right, where earlier positions cannot see it. told: called before every pass with
+    sequences judged, and of how many."""
     a, b = calibration
     values: list[list[float]] = [[] for _ in sequences]
-    for group in _groups([len(sequence) for sequence in sequences]):
-        check()
+    device, done = next(judge.parameters()).device, 0
+    for group in by_length([len(sequence) for sequence in sequences]):
+        told(done, len(sequences))
+        done += len(group)
         width = max(len(sequences[i]) for i in group)
-        tokens = torch.tensor([[*sequences[i], *[0] * (width - len(sequences[i]))] for i in group])
+        tokens = torch.tensor(
+            [[*sequences[i], *[0] * (width - len(sequences[i]))] for i in group], device=device
+        )
         at = [
             row * width + value_place(sequences[i], place, max(0, place - 1), judge.closing)
             for row, i in enumerate(group)
             for place in places[i]
         ]
-        found = torch.sigmoid(a * judge.judged(tokens, torch.tensor(at, dtype=torch.int64)) + b).tolist()
+        found = torch.sigmoid(
+            a * judge.judged(tokens, torch.tensor(at, dtype=torch.int64, device=device)) + b
+        ).tolist()
         ends = list(accumulate(len(places[i]) for i in group))
         for i, end in zip(group, ends, strict=True):
             values[i] = found[end - len(places[i]) : end]
     return values
 
 
-def _groups(lengths: Sequence[int]) -> list[list[int]]:
-    """Return the indices of sequences of about one length together, `TOKENS` at most."""
+def by_length(lengths: Sequence[int]) -> list[list[int]]:
+    """Return the indices of sequences of about one length together, `TOKENS` tokens at most, padding included."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     groups = []
     while order:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from ramify.files import move
 from ramify.search.tree import Tree
 from ramify.weights import Probe, Release, load_release, publish, shipped
 from ramify.weights.manifest import Details
-from ramify_trainer.gate.value_scores import end_values
-from ramify_trainer.learning.networks import load_judge
+from ramify_trainer.gate.placement import device
+from ramify_trainer.gate.value_scores import by_length, end_values
+from ramify_trainer.learning.batches import Places
+from ramify_trainer.learning.networks import PolicyNetwork, load_judge
 
 PROBES = 8
 TEXTS = 128
@@ -42,38 +45,47 @@ def publish_candidate(
     release_id: str,
     parts: tuple[Path, Path],
     parent: Release,
-    trees: Sequence[Tree],
+    canary: Sequence[Probe],
     facts: Mapping[str, Any],
 ) -> Release:
     """Return the release of this id, published unless it is there already. parts: the policy's and the value's
-    directories; trees: whose answers may become probes; facts: what else the manifest says."""
+    directories; facts: what else the manifest says."""
     if (root / release_id / "READY").exists():
         return load_release(root / release_id)
     inherited = parent.manifest.model_dump(
         include={"name", "calibration", "default_task", "default_action", "default_max_tokens", "search"}
     )
-    canary = probes(*parts, parent, trees)
-    details = Details(**inherited, parent=parent.id, canary=canary, **facts)
+    details = Details(**inherited, parent=parent.id, canary=tuple(canary), **facts)
     return publish(root, *parts, details, release_id=release_id)
 
 
-@torch.inference_mode()
-def probes(policy: Path, value: Path, parent: Release, trees: Sequence[Tree]) -> tuple[Probe, ...]:
+def probes(
+    policy: Path,
+    value: Path,
+    parent: Release,
+    trees: Sequence[Tree],
+    told: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Probe, ...]:
     """Choose those of the round's own answers whose log-probabilities moved the most between the parent and the
     candidate, all their tokens together, as the server's canary adds them up. An answer is probed up to its first
     token that rounding alone would move: a model in bfloat16 moves some token of nearly every long answer, and one
-    such token would have the server refuse the release."""
-    new, old, coarse = _policy(policy), _policy(parent.policy_path), _policy(policy, torch.bfloat16)
+    such token would have the server refuse the release.
+
+    told: called before every pass with answers read by one of the three policies, and of how many; what it raises
+    ends the choice."""
+    answers = _answers(trees)
+    new = _logprobs(policy, torch.float32, answers, told)
+    old = _logprobs(parent.policy_path, torch.float32, answers, told)
+    coarse = _logprobs(policy, torch.bfloat16, answers, told)
     moved: dict[tuple[int, ...], tuple[float, list[int], list[int], list[float]]] = {}
-    for prompt, answer in _answers(trees):
-        now, before = _logprobs(new, prompt, answer), _logprobs(old, prompt, answer)
-        steady = _steady(_apart(now, _logprobs(coarse, prompt, answer)))
+    for (prompt, answer), now, before, rounded in zip(answers, new, old, coarse, strict=True):
+        steady = _steady(_apart(now, rounded))
         if steady:
             distance = sum(d**2 for d in _apart(now[:steady], before[:steady]))
             key = (*prompt, -1, *answer[:steady])
             moved.setdefault(key, (distance, prompt, answer[:steady], now[:steady]))
     chosen = [one[1:] for one in sorted(moved.values(), key=lambda one: -one[0])[:PROBES]]
-    judge, calibration = load_judge(policy, value), parent.manifest.calibration
+    judge, calibration = load_judge(policy, value).to(device()), parent.manifest.calibration
     texts = [[*prompt, *answer] for prompt, answer, _ in chosen]
     judged = end_values(judge, texts, (calibration.a, calibration.b))
     return tuple(
@@ -109,11 +121,39 @@ def _apart(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
     return [(a - b) / max(1.0, abs(a)) for a, b in zip(ours, theirs, strict=True)]
 
 
-def _policy(path: Path, dtype: torch.dtype = torch.float32) -> Any:
-    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True).eval()
+@torch.inference_mode()
+def _logprobs(
+    policy: Path,
+    dtype: torch.dtype,
+    answers: Sequence[tuple[list[int], list[int]]],
+    told: Callable[[int, int], None],
+) -> list[list[float]]:
+    """Return the log-probability of every token of each answer to its prompt, with weights of this type, which are in
+    memory no longer than that. Answers of about one length run together, padded on the right, where none sees it."""
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype=dtype, use_safetensors=True)
+    network = PolicyNetwork(model.to(device()).eval())
+    found: list[list[float]] = [[] for _ in answers]
+    done = 0
+    for group in by_length([len(prompt) + len(answer) for prompt, answer in answers]):
+        told(done, len(answers))
+        done += len(group)
+        read = network(*_rows([answers[i] for i in group]))["policy"].tolist()
+        for i in group:
+            size = len(answers[i][1])
+            found[i], read = read[:size], read[size:]
+    return found
 
 
-def _logprobs(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> list[float]:
-    logits = model(input_ids=torch.tensor([[*prompt, *answer]]), use_cache=False).logits[0]
-    at = torch.arange(len(prompt) - 1, len(prompt) + len(answer) - 1)
-    return [float(x) for x in torch.log_softmax(logits[at].float(), -1)[range(len(answer)), list(answer)]]
+def _rows(answers: Sequence[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor, None, dict[str, Places]]:
+    """Return one row an answer, and the places and labels of its own tokens, as `PolicyNetwork` takes them."""
+    width = max(len(prompt) + len(answer) for prompt, answer in answers)
+    texts = [[*prompt, *answer] for prompt, answer in answers]
+    rows = torch.tensor([[*text, *[0] * (width - len(text))] for text in texts])
+    at = [
+        row * width + place
+        for row, (prompt, answer) in enumerate(answers)
+        for place in range(len(prompt) - 1, len(prompt) + len(answer) - 1)
+    ]
+    labels = torch.tensor([token for _, answer in answers for token in answer], dtype=torch.int64)
+    places = Places(torch.tensor(at, dtype=torch.int64), labels, {"temperature": torch.ones(len(at))})
+    return rows.to(device()), rows.to(device()), None, {"policy": places.to(device())}

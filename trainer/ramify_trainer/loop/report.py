@@ -10,19 +10,21 @@ from ramify.statistics import paired_difference
 from ramify_trainer.gate.policy_scores import PolicyScores
 from ramify_trainer.loop.state import RoundRecord
 
+HELD_OUT = "held-out greedy | held-out mean@k"
+
 
 def markdown(history: Sequence[RoundRecord], held_out: Mapping[str, PolicyScores]) -> str:
     """Return a table of one line a round; held-out figures of the releases that were served."""
     lines = [
-        "| round | release | trees | steps | tokens | gate | served | held-out greedy | held-out mean@k |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"| round | release | trees | steps | tokens | train s | gate s | canary s | gate | served | {HELD_OUT} |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     base = next(iter(held_out))
-    lines.append(f"| base | {base} | | | | | yes | {_pair(held_out.get(base))} |")
+    lines.append(f"| base | {base} | | | | | | | | yes | {_pair(held_out.get(base))} |")
     for r in history:
         served = "yes" if r.promoted else "no"
         lines.append(
-            f"| {r.round} | {r.release} | {r.trees} | {r.steps} | {r.tokens} | {r.reason} | {served} "
+            f"| {r.round} | {r.release} | {r.trees} | {r.steps} | {r.tokens} | {_seconds(r)} | {r.reason} | {served} "
             f"| {_pair(held_out.get(r.release or ''))} |"
         )
     return "\n".join(lines) + "\n" + _gained([*held_out.values()])
@@ -36,6 +38,12 @@ def _gained(served: Sequence[PolicyScores]) -> str:
     greedy = paired_difference(last.greedy, first.greedy).percent(signed=True)
     mean = paired_difference(last.mean, first.mean).percent(signed=True)
     return f"\nThe last release served less the base, points [95 %]: greedy {greedy}, mean@k {mean}.\n"
+
+
+def _seconds(record: RoundRecord) -> str:
+    """Return the seconds of training, of the gate, and in which the canary was chosen."""
+    phases = [record.seconds.get(phase, 0.0) for phase in ("train", "gate")]
+    return " | ".join(f"{seconds:.1f}" for seconds in (*phases, record.canary_seconds))
 
 
 def _pair(scores: PolicyScores | None) -> str:

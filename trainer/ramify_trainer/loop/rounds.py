@@ -20,11 +20,11 @@ from ramify_client import AsyncAdmin, AsyncClient, Conflict
 from ramify_trainer.config import LoopConfig
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.gate.candidate import Gate
-from ramify_trainer.gate.policy_scores import PolicyScores, require_askable, score_policy
+from ramify_trainer.gate.policy_scores import PolicyScores, require_askable, require_sampler, score_policy
 from ramify_trainer.loop.collection import collect
 from ramify_trainer.loop.progress import ComputeThread, RunProgress
 from ramify_trainer.loop.puller import Puller
-from ramify_trainer.loop.release import copy_base, publish_candidate
+from ramify_trainer.loop.release import copy_base, probes, publish_candidate
 from ramify_trainer.loop.round_trees import freeze, label_trees, read_trees, solved_share, unlearned
 from ramify_trainer.loop.state import RoundRecord, State, finite, lease_owner, round_folder
 from ramify_trainer.loop.training import Team
@@ -63,7 +63,14 @@ class Loop:
         self.folder = config.state
         self.folder.mkdir(parents=True, exist_ok=True)
         self.worker = ComputeThread()
-        self.gate = Gate(config.gate, config.seed, self.folder / "gate", self.worker)
+        self.gate = Gate(
+            config.gate,
+            config.sampler,
+            config.seed,
+            self.folder / "gate",
+            self.worker,
+            self._told("measured"),
+        )
         self.puller = Puller(
             client,
             config.name,
@@ -81,6 +88,7 @@ class Loop:
         # Before anything is paid for: the base is there, and the gate can ask it its problems.
         base = copy_base(self.config.base, self.config.weights)
         gate = self.config.gate
+        require_sampler(self.config.sampler)
         await asyncio.to_thread(require_askable, self._release(base).policy_path, gate, self.config.seed)
         # A run that was stopped goes on from its state, on the cursor and the release that the state knows.
         state = State.load(self._state_path)
@@ -132,7 +140,13 @@ class Loop:
         """Score a release on the held-out problems, without search. For the report only."""
         kept = self.folder / "held_out" / f"{release}.json"
         return await score_policy(
-            self._release(release).policy_path, self.config.held_out, self.config.seed, kept, self.worker
+            self._release(release).policy_path,
+            self.config.held_out,
+            self.config.seed,
+            kept,
+            self.worker,
+            sampler=self.config.sampler,
+            told=self._told("measured"),
         )
 
     async def _do(self, name: str, phase: Callable[[], Awaitable[PhaseSummary]]) -> None:
@@ -229,11 +243,14 @@ class Loop:
         facts = {"training_step": record.steps, "metrics": record.gate, "log_cursor": state.upto}
         parts, parent = (self._here / "policy", self._here / "value"), self._release(state.incumbent)
         trees, _ = await self.worker.run(read_trees, self._trees)
+        began = self.progress.clock()
+        canary = await self.worker.run(probes, *parts, parent, trees, self._told("measured"))
+        record.canary_seconds = round(self.progress.clock() - began, 3)
         await self.worker.run(
-            publish_candidate, self.config.weights, record.release, parts, parent, trees, facts
+            publish_candidate, self.config.weights, record.release, parts, parent, canary, facts
         )
         await self._record("promoted" if record.promoted else "rejected")
-        return {"release": record.release}
+        return {"release": record.release, "canary_seconds": record.canary_seconds}
 
     async def _serve(self) -> PhaseSummary:
         """Have the server load a promoted candidate, which is the incumbent then."""

@@ -58,6 +58,8 @@ class RoundRecord(BaseModel):
     """Figures of the gate."""
     seconds: dict[str, float] = {}
     """Seconds of each phase, the last time that it was done."""
+    canary_seconds: float = 0.0
+    """Seconds in which the canary's probes were chosen, a part of `publish`."""
 
     @property
     def result(self) -> RoundResult:
