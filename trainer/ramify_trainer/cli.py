@@ -114,6 +114,50 @@ def gate_power_command(
         Console().print(f"{100 * effect:+.0f} points: promoted {100 * share:.1f} %", highlight=False)
 
 
+@app.command("memory")
+def memory_command(
+    config: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="TOML file of a run; else the defaults.")
+    ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Model directory in place of the base's policy."),
+    ] = None,
+    value: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, file_okay=False, help="Its value model; none: a head on the policy's trunk."
+        ),
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option(help="Also take two optimizer steps, for which the weights must be there.")
+    ] = False,
+) -> None:
+    """Say what an optimizer step of a run needs of memory, from its models' configurations alone."""
+    from ramify_trainer.config import LoopConfig, models_of
+    from ramify_trainer.learning.memory import measured_step, step_memory
+
+    log_to_stderr()
+    with refusing("memory"):
+        settings = LoopConfig.read(config) if config else LoopConfig()
+        models = (policy, value) if policy else models_of(settings.base)
+        step = step_memory(*models, settings.learning)
+        rows = {
+            "weights": step.weights,
+            "moments of the optimizer": step.moments,
+            "gradients": step.gradients,
+            "kept for the backward pass": step.kept,
+            "for a moment": step.transient,
+            "peak of a step": step.peak,
+        }
+        if measure:
+            peak, before = measured_step(*models, settings.learning)
+            rows |= {"measured": peak - before, "the program before": before}
+    Console().print(f"{step.parameters:,} parameters, {step.trained:,} in training", highlight=False)
+    for name, size in rows.items():
+        Console().print(f"{name:28}{size / 2**30:9.2f} GiB", highlight=False)
+
+
 @app.command("loop")
 def loop_command(
     config: Annotated[Path | None, typer.Option(help="TOML file of the run; the demo's by default.")] = None,

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ramify.rewards import registry
+from ramify.weights import load_release, shipped
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.learning.config import LearningConfig, Section
 from ramify_trainer.learning.labels import OutcomeWeights
@@ -184,6 +185,12 @@ class LoopConfig(FromBase):
     gate: GateConfig = GateConfig()
     sampler: SamplerConfig = SamplerConfig()
     held_out: HeldOutConfig = HeldOutConfig()
+
+
+def models_of(base: str) -> tuple[Path, Path | None]:
+    """Return the directories of a base's policy and value model; None for a value head on the policy's trunk."""
+    release = load_release(shipped() if base == "shipped" else Path(base))
+    return release.policy_path, release.value_path
 
 
 def key_in(path: Path | None) -> str | None:

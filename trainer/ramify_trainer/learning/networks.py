@@ -169,7 +169,34 @@ def load_value(folder: Path, config: LearningConfig, *, trained: bool = True) ->
 def load_trunk(policy: Path, head: Path, config: LearningConfig) -> TrunkNetwork:
     """Return the causal language model in `policy` with the value head in the file `head`. If the configuration trains
     only one of policy and value, what the other alone would move is frozen."""
-    network = _finish(_with_head(policy, head, config.attention), config)
+    return _finish_trunk(_with_head(policy, head, config.attention), config)
+
+
+def shaped(policy: Path, value: Path | None, config: LearningConfig) -> dict[str, Network]:
+    """Return the networks that are trained, with their shapes and no weights of the directories, of which only
+    `config.json` is read. value: None if the value is a head on the policy's trunk."""
+    if value is None:
+        model = _unloaded(AutoModelForCausalLM, policy, config)
+        head = nn.Linear(model.config.get_text_config().hidden_size, 1)
+        return {"policy": _finish_trunk(TrunkNetwork(model, head, frozenset()), config)}
+    networks: dict[str, Network] = {}
+    if config.train_policy:
+        networks["policy"] = _finish(PolicyNetwork(_unloaded(AutoModelForCausalLM, policy, config)), config)
+    if config.train_value:
+        model = _unloaded(AutoModelForSequenceClassification, value, config)
+        networks["value"] = _finish(ValueNetwork(model), config)
+    return networks
+
+
+def _unloaded(kind: Any, folder: Path, config: LearningConfig) -> Any:
+    options = _options(folder, config.attention)
+    return kind.from_config(
+        options["config"], dtype=options["dtype"], attn_implementation=options["attn_implementation"]
+    )
+
+
+def _finish_trunk(network: TrunkNetwork, config: LearningConfig) -> TrunkNetwork:
+    network = _finish(network, config)
     network.detached = config.value_gradient == "head"
     # Data parallelism waits for the gradient of everything that is not frozen.
     if config.train_policy != config.train_value:

@@ -1,0 +1,75 @@
+"""The arithmetic of a step's memory counts what a real step of the same models holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+from typer.testing import CliRunner
+
+from architectures import PLAIN
+from fakes_training import TREES, write_release
+from ramify_trainer.cli import app
+from ramify_trainer.learning.config import LearningConfig, LoraConfig
+from ramify_trainer.learning.learner import Learner
+from ramify_trainer.learning.memory import measured_step, step_memory
+
+CONFIG = LearningConfig(
+    steps_per_round=1,
+    tokens_per_batch=64,
+    max_pack_tokens=32,
+    kl_beta=0,
+    warmup_steps=0,
+    threads=1,
+    tracker="none",
+)
+LORA = CONFIG.model_copy(update={"lora": LoraConfig(rank=4)})
+
+
+def bytes_of(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+@pytest.mark.parametrize("config", [CONFIG, LORA], ids=["all weights", "adapters"])
+def test_weights_moments_and_gradients_are_those_of_a_real_step(
+    tmp_path: Path, config: LearningConfig
+) -> None:
+    base = write_release(tmp_path).path
+    expected = step_memory(base / "policy", base / "value", config)
+    learner = Learner.start(config, base / "policy", base / "value", base / "policy", seed=3)
+    learner.round(TREES, seed=1)
+    trainees = learner._trainees.values()
+    parameters = [list(trainee.network.parameters()) for trainee in trainees]
+    assert expected.weights == sum(bytes_of(p) for own in parameters for p in own)
+    assert expected.gradients == max(sum(bytes_of(p) for p in own if p.requires_grad) for own in parameters)
+    states = [state for trainee in trainees for state in trainee.optimizer.state.values()]
+    moments = sum(bytes_of(t) for s in states for name, t in s.items() if name != "step")
+    assert expected.moments == moments
+
+
+def test_what_is_kept_grows_with_tokens_and_shrinks_with_checkpoints(tmp_path: Path) -> None:
+    policy = PLAIN["llama"].write(tmp_path)
+    twice = CONFIG.model_copy(update={"tokens_per_batch": 128})
+    again = twice.model_copy(update={"gradient_checkpointing": True})
+    halves = twice.model_copy(update={"accumulation": 2})
+    plain, more, less, split = (step_memory(policy, None, c) for c in (CONFIG, twice, again, halves))
+    assert more.kept == pytest.approx(2 * plain.kept, rel=0.2)
+    assert less.kept < 0.7 * more.kept
+    assert split.kept == plain.kept
+    assert plain.peak > plain.weights + plain.moments + plain.gradients
+
+
+def test_a_step_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
+    base = write_release(tmp_path).path
+    peak, before = measured_step(base / "policy", None, CONFIG)
+    assert peak >= before > 2**26  # loading torch takes more than this little step
+
+
+def test_the_command_says_it_of_a_configuration_without_weights(tmp_path: Path) -> None:
+    folder = PLAIN["llama"].write(tmp_path)
+    (folder / "model.safetensors").unlink()
+    result = CliRunner().invoke(app, ["memory", "--policy", str(folder)])
+    assert result.exit_code == 0, result.output
+    assert "parameters" in result.output
+    assert "peak of a step" in result.output
