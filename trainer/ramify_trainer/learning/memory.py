@@ -56,11 +56,11 @@ class StepMemory:
     moments: int
     """The optimizer's."""
     gradients: int
-    """Of the network with most of them: networks take turns."""
+    """Bytes of the network with most of them: networks take turns."""
     kept: int
-    """What the forward pass keeps for the backward pass."""
+    """Bytes that the forward pass keeps for the backward pass."""
     transient: int
-    """What is needed for a moment: logits of one chunk, one layer that is computed again, the optimizer's own."""
+    """Bytes needed for a moment: logits of one chunk, one layer that is computed again, the optimizer's own."""
     peak: int
 
 

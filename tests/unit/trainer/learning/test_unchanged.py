@@ -1,4 +1,4 @@
-"""What a round does not change is neither computed twice, loaded, nor written again."""
+"""Models that a round does not change are neither computed twice, loaded, nor written again."""
 
 from __future__ import annotations
 
