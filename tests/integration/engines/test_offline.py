@@ -1,4 +1,4 @@
-"""What a spare engine writes for a gate: the same greedy answers as transformers, and the same distribution."""
+"""A spare engine writes the same greedy answers as transformers, and samples from the same distribution."""
 
 from __future__ import annotations
 
