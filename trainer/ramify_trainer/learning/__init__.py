@@ -11,7 +11,9 @@
 | `batches` | the optimizer steps of a round; several sequences in a batch |
 | `losses` | the objectives on token log-probabilities |
 | `networks` | policy and value of any Hugging Face directory: loaded, read, adapted |
+| `lm_head` | log-probabilities of chosen tokens, without the logits of all others |
 | `value_head` | a value head on the policy's trunk: its file |
+| `schedule` | the course of the learning rates over a run |
 | `trainee` | one network in training: optimizer, steps |
 | `pieces` | a round's trees as sequences to train on |
 | `packing_probe` | networks that cannot read packed trees, found out before a round |
@@ -19,4 +21,5 @@
 | `checkpoint` | everything that a resumed run needs, on disk |
 | `metrics` | a round in figures |
 | `learner` | one round, from labelled trees to weights |
+| `memory` | what an optimizer step needs of memory, by arithmetic or measured |
 """
