@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ramify.rewards.countdown_data import COUNTS, Split, problems
+from ramify.statistics import auc
 from research.bootstrap.collect import merge
 from research.bootstrap.config import ReportConfig
 from research.bootstrap.judge import Judge, score
@@ -33,16 +34,6 @@ def pass_at_k(right: NDArray[np.int64], drawn: int, k: int) -> float:
     for i in range(k):
         miss *= np.clip((drawn - right - i) / (drawn - i), 0, 1)
     return float(1 - miss.mean())
-
-
-def auc(scores: NDArray[np.float32], labels: NDArray[np.float32]) -> float | None:
-    """Return the area under the ROC curve, ties counting half; None if all labels agree."""
-    values, inverse = np.unique(scores, return_inverse=True)
-    counts = np.bincount(inverse, minlength=len(values))
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    positive = labels > 0.5
-    n, m = int(positive.sum()), int((~positive).sum())
-    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * m)) if n and m else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +113,16 @@ def _value_figures(group: list[_JudgedAnswers]) -> dict[str, Any]:
     """Return AUC at the prompt, after each step and at the end, and how calibrated and useful the end's value is."""
     prompt_values = np.concatenate([np.repeat(j.at_prompt, j.rollouts.outcomes.shape[1]) for j in group])
     figures: dict[str, Any] = {
-        "auc_prompt": auc(prompt_values, np.concatenate([j.rollouts.outcomes.ravel() for j in group]))
+        "auc_prompt": auc(prompt_values, np.concatenate([j.rollouts.outcomes.ravel() for j in group]) == 1)
     }
     for step in range(1, 5):
         picked = [_after_step(j, step) for j in group if step < j.rollouts.count - 1]
         if picked:
             values, outcomes = (np.concatenate(part) for part in zip(*picked, strict=True))
-            figures[f"auc_step_{step}"] = auc(values, outcomes)
+            figures[f"auc_step_{step}"] = auc(values, outcomes == 1)
     ends = [_at_end(j) for j in group]
     values, outcomes = (np.concatenate(part) for part in zip(*ends, strict=True))
-    figures["auc_end"] = auc(values, outcomes)
+    figures["auc_end"] = auc(values, outcomes == 1)
     if len(values):
         figures["brier_end"] = float(((values - outcomes) ** 2).mean())
         figures["ece_end"] = expected_calibration_error(values, outcomes)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ramify import weights
+from ramify.statistics import auc
 from ramify.weights import Details, Release
 from research.bootstrap.checkpoints import save_policy
 from research.bootstrap.policy import optimizer_for, step_optimizer
@@ -213,19 +214,10 @@ def figures(trunk: Trunk, grids: list[Grid], answers: int) -> dict[str, float]:
             scored[name] += zip(values[:, :, 2 * step - 1].ravel(), part.outcomes.ravel(), strict=True)
     for name, pairs in sorted(scored.items()):
         value, right = (np.array(one) for one in zip(*pairs, strict=True))
-        if 0 < right.sum() < len(right):
-            measured[name] = auc(value, right)
+        area = auc(value, right == 1)
+        if area is not None:
+            measured[name] = area
     return measured
-
-
-def auc(values: NDArray[np.float64], rights: NDArray[np.float64]) -> float:
-    """Return the probability that a right sample is valued above a wrong one (Mann-Whitney U)."""
-    order = values.argsort()
-    ranks = np.empty(len(values))
-    ranks[order] = np.arange(1, len(values) + 1)
-    right = rights == 1
-    n, m = right.sum(), (~right).sum()
-    return float((ranks[right].sum() - n * (n + 1) / 2) / (n * m))
 
 
 def publish(trunk: Trunk, root: Path, metrics: dict[str, float]) -> Release:

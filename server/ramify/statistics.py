@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,16 @@ def paired_difference(
     """
     shared = sorted(ours.keys() & theirs.keys())
     return bootstrap([ours[key] - theirs[key] for key in shared], seed, resamples)
+
+
+def auc(values: NDArray[np.floating[Any]], right: NDArray[np.bool_]) -> float | None:
+    """Return the chance that a right answer has a higher value than a wrong one, ties counting half (Mann-Whitney U);
+    `None` if there are none of either. values, right: [N]."""
+    wrong = np.sort(values[~right])
+    if not 0 < len(wrong) < len(values):
+        return None
+    below, not_above = (np.searchsorted(wrong, values[right], side) for side in ("left", "right"))
+    return float((below + not_above).mean() / 2 / len(wrong))
 
 
 def resampled_weights(problems: int, seed: int = 0, resamples: int = RESAMPLES) -> Iterator[Floats]:

@@ -129,8 +129,8 @@ def test_a_chat_classifier_by_classify(tmp_path: Path) -> None:
         expected.append(float(model(torch.tensor([ids])).logits[0].softmax(-1)[1]))
     policy = write_chat_policy(tmp_path / "policy")
     with served(folder, tmp_path / "log") as address:
-        where = {"url": f"{address}/classify", "api": "classify", "model": folder}
-        found = values(policy, "\n", label="helpful", **where)
+        told = {"url": f"{address}/classify", "api": "classify", "model": folder}
+        found = values(policy, "\n", label="helpful", **told)
         assert found == pytest.approx(expected, abs=TOLERANCE)
         with pytest.raises(EngineStartFailed, match=r"the scorer cannot be used: .* answered 404"):
-            values(policy, "\n", label="helpful", **{**where, "served": "another"})
+            values(policy, "\n", label="helpful", **{**told, "served": "another"})

@@ -1,7 +1,11 @@
+import itertools
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ramify.statistics import bootstrap, paired_difference, resampled_weights, upper_bound
+from ramify.statistics import auc, bootstrap, paired_difference, resampled_weights, upper_bound
 
 
 def test_the_mean_is_the_mean_and_the_interval_is_the_binomial_one():
@@ -68,3 +72,16 @@ def test_weights_are_how_often_each_problem_appears():
 def test_an_estimate_is_written_in_percent_and_a_difference_with_its_sign():
     assert bootstrap([1.0] * 4).percent() == "100.0 [100.0, 100.0]"
     assert paired_difference({"a": 1.0}, {"a": 0.5}).percent(signed=True) == "+50.0 [+50.0, +50.0]"
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=30))
+def test_auc_is_the_share_of_pairs_in_order_ties_half(rows: list[tuple[int, bool]]) -> None:
+    scores = np.array([s for s, _ in rows], dtype=np.float32)
+    labels = np.array([label for _, label in rows], dtype=np.float32)
+    pairs = list(itertools.product(scores[labels == 1], scores[labels == 0]))
+    expected = np.mean([(p > n) + 0.5 * (p == n) for p, n in pairs]) if pairs else None
+    assert auc(scores, labels == 1) == (None if expected is None else pytest.approx(expected))
+
+
+def test_auc_is_the_share_of_pairs_in_order() -> None:
+    assert auc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True])) == 0.75

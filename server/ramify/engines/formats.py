@@ -99,7 +99,7 @@ class InputWriter:
     def __call__(self, sequences: Sequence[Sequence[int]]) -> list[list[int]]:
         """Return the input of each `State`. Raises `EngineError` if the model's chat template refuses it.
 
-        Of states that begin one another only the longest is encoded, where tags say how far each goes."""
+        If tags say how far each goes, only the longest of states that begin one another is encoded."""
         if self._form.apart:
             return [self._in_pieces(sequence) for sequence in sequences]
         texts = [self._text(sequence) for sequence in sequences]
@@ -224,7 +224,7 @@ class StateReader:
     def __call__(self, sequence: Sequence[int]) -> tuple[tuple[Message, ...], list[str]]:
         """Return the messages of the prompt and the texts of the actions, at least one.
 
-        Of a sequence that is no `State` it is not known where the answer begins: it is a prompt without an answer."""
+        A sequence that is no `State` does not tell prompt and answer apart: it is a prompt without an answer."""
         ends = sequence.ends if isinstance(sequence, State) else (len(sequence),)
         messages, begun = self._conversation(tuple(sequence[: ends[0]]))
         first, *others = [self._policy.spell(sequence[:a], sequence[a:b])[0] for a, b in pairwise(ends)] or [

@@ -20,7 +20,7 @@ from ramify.engines.errors import EngineError, EngineStartFailed, ScorerUnreacha
 from ramify.engines.formats import StateReader, Write
 from ramify.engines.judges import Reading, read_judge
 from ramify.engines.limiter import EngineLimiter
-from ramify.engines.scorer import chains, log_odds, sigmoid
+from ramify.engines.scorer import chains, log_odds, logit, sigmoid
 from ramify.engines.tokenizer import Tokenizer
 from ramify.search.records import Score, State
 
@@ -36,8 +36,6 @@ PASSING = {408, 425, 429, 500, 502, 503, 504}
 """Statuses after which a later try may succeed."""
 FIRST_WAIT = 0.2
 """Seconds before the second try; each later one waits twice as long."""
-EDGE = 1e-9
-"""Values are taken for logits no nearer to 0 and 1 than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +126,7 @@ class RemoteScorer:
         if self._options.api == "values":
             items = [self._item(sequence) for sequence in sequences]
             values = await self._in_parts(items, lambda part: {"answers": part}, _values)
-            return [math.log(v / (1 - v)) for v in (min(max(v, EDGE), 1 - EDGE) for v in values)]
+            return [logit(value) for value in values]
         write = self._form.write
         inputs = write(sequences) if write else [list(sequence) for sequence in sequences]
         if self._options.api == "classify":

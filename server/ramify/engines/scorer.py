@@ -27,6 +27,8 @@ from ramify.search.records import Score
 BLOCK = 32
 """Tokens that a separate request computes afresh at least, about: the end of its prefix that fills no KV block, and
 what a request costs beside its tokens."""
+EDGE = 1e-9
+"""Values are taken for logits no nearer to 0 and 1 than this."""
 ONE_TOKEN = SampleParams(max_tokens=1, temperature=0.0)
 ScorerFactory = Callable[[Tokenizer, Scorer | None], Scorer]
 """Makes a scorer of the policy's tokenizer and the value model's scorer, `None` without a value model."""
@@ -238,6 +240,12 @@ def log_odds(logits: Sequence[float], label: int) -> float:
         return logits[label]
     most = max(others)
     return logits[label] - most - math.log(sum(math.exp(logit - most) for logit in others))
+
+
+def logit(value: float) -> float:
+    """Return the logit of a value in [0, 1], which is taken no nearer to 0 and 1 than `EDGE`."""
+    value = min(max(value, EDGE), 1 - EDGE)
+    return math.log(value / (1 - value))
 
 
 def sigmoid(x: float) -> float:

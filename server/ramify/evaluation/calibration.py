@@ -7,19 +7,21 @@ halved steps (Lin, Lin and Weng, 2007).
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ramify.engines.scorer import logit
 from ramify.evaluation.budgets import Budget
 from ramify.evaluation.methods import Method
 from ramify.evaluation.reading import graded
 from ramify.evaluation.runner import Backend
 from ramify.rewards.registry import task
 from ramify.rewards.verifier import Example
+from ramify.statistics import Floats, auc
 
-EDGE = 1e-9
-"""Values are taken for logits no nearer to 0 and 1 than this."""
 STEPS = 100
 CLOSE = 1e-9
 """The fit ends when a step gains less than this, a logarithm an answer."""
@@ -81,89 +83,69 @@ def fit(answers: Sequence[Judged], before: tuple[float, float] = (1.0, 0.0)) -> 
     """Fit a and b to graded answers whose values were given under the calibration `before`.
 
     Raises `ValueError` if all of them are right, or all wrong, or all have one value."""
-    right = sum(answer.right for answer in answers)
-    if not 0 < right < len(answers):
+    given, right = np.array([one.value for one in answers]), np.array([one.right for one in answers], bool)
+    count = int(right.sum())
+    if not 0 < count < len(answers):
         raise ValueError(
-            f"{right} of {len(answers)} answers are right: a fit needs right ones and wrong ones"
+            f"{count} of {len(answers)} answers are right: a fit needs right ones and wrong ones"
         )
-    if len({answer.value for answer in answers}) == 1:
-        raise ValueError(f"all {len(answers)} answers have the value {answers[0].value:g}")
-    logits = [(_logit(answer.value) - before[1]) / before[0] for answer in answers]
-    high, low = (right + 1) / (right + 2), 1 / (len(answers) - right + 2)
-    a, b = _newton(logits, [high if answer.right else low for answer in answers])
-    values = [_sigmoid(a * x + b) for x in logits]
-    given = [answer.value for answer in answers]
-    outcomes = [float(answer.right) for answer in answers]
+    if np.all(given == given[0]):
+        raise ValueError(f"all {len(answers)} answers have the value {given[0]:g}")
+    logits = (_logits(given) - before[1]) / before[0]
+    high, low = (count + 1) / (count + 2), 1 / (len(answers) - count + 2)
+    a, b = _newton(logits, np.where(right, high, low))
+    fitted = _sigmoids(a * logits + b)
+    area = auc(logits, right)
+    assert area is not None
     return Calibration(
         a,
         b,
-        (_loss(given, outcomes), _loss(values, outcomes)),
-        (_brier(given, outcomes), _brier(values, outcomes)),
-        _auc(logits, outcomes),
+        (_loss(given, right), _loss(fitted, right)),
+        (_brier(given, right), _brier(fitted, right)),
+        area,
     )
 
 
-def _newton(logits: Sequence[float], targets: Sequence[float]) -> tuple[float, float]:
-    """Minimise the cross-entropy of sigmoid(a · x + b); it is convex in (a, b)."""
-    a, b = 0.0, _logit(sum(targets) / len(targets))
-    loss = _cross_entropy(a, b, logits, targets)
+def _newton(logits: Floats, targets: Floats) -> tuple[float, float]:
+    """Minimise the cross-entropy of sigmoid(a · x + b) by damped Newton steps; it is convex in (a, b).
+
+    logits, targets: [N]."""
+    x = np.stack([logits, np.ones_like(logits)])
+    found = np.array([0.0, logit(float(targets.mean()))])
+    loss = _cross_entropy(found @ x, targets)
     for _ in range(STEPS):
-        p = [_sigmoid(a * x + b) for x in logits]
-        errors = [q - t for q, t in zip(p, targets, strict=True)]
-        weights = [q * (1 - q) for q in p]
-        ga, gb = sum(e * x for e, x in zip(errors, logits, strict=True)), sum(errors)
+        p = _sigmoids(found @ x)
         # A little is added to the diagonal, so that it can be inverted however the logits lie.
-        aa = sum(w * x * x for w, x in zip(weights, logits, strict=True)) + 1e-12
-        ab, bb = sum(w * x for w, x in zip(weights, logits, strict=True)), sum(weights) + 1e-12
-        det = aa * bb - ab * ab
-        da, db = (bb * ga - ab * gb) / det, (aa * gb - ab * ga) / det
-        size, gained = 1.0, 0.0
-        while size > 1e-10:
-            tried = _cross_entropy(a - size * da, b - size * db, logits, targets)
+        step = np.linalg.solve((x * (p * (1 - p))) @ x.T + 1e-12 * np.eye(2), x @ (p - targets))
+        gained = 0.0
+        while np.abs(step).max() > 1e-10:
+            tried = _cross_entropy((found - step) @ x, targets)
             if (gained := loss - tried) >= 0:
-                a, b, loss = a - size * da, b - size * db, tried
+                found, loss = found - step, tried
                 break
-            size /= 2
+            step /= 2
         if gained < CLOSE * len(logits):
             break
-    return a, b
+    return float(found[0]), float(found[1])
 
 
-def _cross_entropy(a: float, b: float, logits: Sequence[float], targets: Sequence[float]) -> float:
-    total = 0.0
-    for x, t in zip(logits, targets, strict=True):
-        z = a * x + b
-        total += max(z, 0.0) - z * t + math.log1p(math.exp(-abs(z)))
-    return total
+def _cross_entropy(z: Floats, targets: Floats) -> float:
+    """Return the sum over logits z [N] of -t · log(sigmoid(z)) - (1 - t) · log(1 - sigmoid(z))."""
+    return float((np.logaddexp(0, z) - z * targets).sum())
 
 
-def _loss(values: Sequence[float], outcomes: Sequence[float]) -> float:
-    pairs = zip((min(max(v, EDGE), 1 - EDGE) for v in values), outcomes, strict=True)
-    return -sum(o * math.log(v) + (1 - o) * math.log(1 - v) for v, o in pairs) / len(values)
+def _sigmoids(z: Floats) -> Floats:
+    shares: Floats = np.exp(-np.logaddexp(0, -z))
+    return shares
 
 
-def _brier(values: Sequence[float], outcomes: Sequence[float]) -> float:
-    return sum((v - o) ** 2 for v, o in zip(values, outcomes, strict=True)) / len(values)
+def _logits(values: Floats) -> Floats:
+    return np.array([logit(value) for value in values])
 
 
-def _auc(logits: Sequence[float], outcomes: Sequence[float]) -> float:
-    """By ranks, equal logits sharing theirs (Mann and Whitney)."""
-    ordered = sorted(zip(logits, outcomes, strict=True))
-    ranks, start = 0.0, 0
-    while start < len(ordered):
-        end = start
-        while end < len(ordered) and ordered[end][0] == ordered[start][0]:
-            end += 1
-        ranks += (start + 1 + end) / 2 * sum(outcome for _, outcome in ordered[start:end])
-        start = end
-    right = sum(outcomes)
-    return (ranks - right * (right + 1) / 2) / (right * (len(ordered) - right))
+def _loss(values: Floats, right: NDArray[np.bool_]) -> float:
+    return _cross_entropy(_logits(values), right.astype(np.float64)) / len(values)
 
 
-def _logit(value: float) -> float:
-    value = min(max(value, EDGE), 1 - EDGE)
-    return math.log(value / (1 - value))
-
-
-def _sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+def _brier(values: Floats, right: NDArray[np.bool_]) -> float:
+    return float(((values - right) ** 2).mean())

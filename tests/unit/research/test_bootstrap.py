@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
@@ -156,15 +154,6 @@ def test_the_demo_config_is_the_default() -> None:
 def test_an_unknown_setting_is_refused() -> None:
     with pytest.raises(ValidationError, match="lerning_rate"):
         BootstrapConfig.model_validate({"policy": {"lerning_rate": 1e-3}})
-
-
-@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=30))
-def test_auc_is_the_share_of_pairs_in_order_ties_half(rows: list[tuple[int, bool]]) -> None:
-    scores = np.array([s for s, _ in rows], dtype=np.float32)
-    labels = np.array([label for _, label in rows], dtype=np.float32)
-    pairs = list(itertools.product(scores[labels == 1], scores[labels == 0]))
-    expected = np.mean([(p > n) + 0.5 * (p == n) for p, n in pairs]) if pairs else None
-    assert report.auc(scores, labels) == (None if expected is None else pytest.approx(expected))
 
 
 def test_pass_at_k_is_the_chance_that_k_of_the_drawn_answers_hold_a_right_one() -> None:

@@ -21,7 +21,6 @@ from research.tour.make import (
     VOCABULARY,
     Trunk,
     answer_tokens,
-    auc,
     figures,
     grade,
     policy_loss,
@@ -113,10 +112,6 @@ def test_the_value_is_read_at_the_cell_before_its_line_closes(grids: list[Grid])
     trunk.value.bias.data += 5
     assert value_loss(trunk, part, targets, ends).item() < 0.01
     assert torch.isfinite(policy_loss(trunk, [grid]))
-
-
-def test_auc_is_the_share_of_pairs_in_order() -> None:
-    assert auc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0.0, 0.0, 1.0, 1.0])) == 0.75
 
 
 def test_the_network_is_published_as_a_release_with_a_head(grids: list[Grid], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where weights that are not served are computed, and how precisely: on the trainer's own device, as they are served.
+"""Device and precision of weights that are not served: the trainer's own device, and the server's precision.
 
 On a GPU that is the precision of the files. On a CPU it is float32: few multiply anything else as fast, and the server
 widens bfloat16 there as well.
@@ -24,22 +24,22 @@ def device() -> torch.device:
 
 def policy_in(folder: Path) -> Any:
     """Return the causal language model in a Hugging Face directory, only to be read."""
-    where = device()
+    place = device()
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=_precision(folder, where), local_files_only=True, use_safetensors=True
+        folder, dtype=_precision(folder, place), local_files_only=True, use_safetensors=True
     )
-    return model.to(where).eval()
+    return model.to(place).eval()
 
 
 def judge_in(folder: Path) -> Network:
     """Return what judges for the release or candidate in a folder, only to be read. A head computes in float32."""
-    where = device()
-    judge = load_judge(folder / "policy", folder / "value").to(where)
-    judge.model.to(_precision(folder / "policy", where))
+    place = device()
+    judge = load_judge(folder / "policy", folder / "value").to(place)
+    judge.model.to(_precision(folder / "policy", place))
     return judge
 
 
-def _precision(folder: Path, where: torch.device) -> torch.dtype:
-    if where.type == "cpu":
+def _precision(folder: Path, place: torch.device) -> torch.dtype:
+    if place.type == "cpu":
         return torch.float32
     return AutoConfig.from_pretrained(folder, local_files_only=True).dtype or torch.float32

@@ -1,4 +1,4 @@
-"""Batched sampling from any Hugging Face causal language model, where there is no vLLM.
+"""Batched sampling from any Hugging Face causal language model, for when there is no vLLM.
 
 Prompts of any length share a batch: the shorter ones are padded on the left. Each answer follows its own seed, so it is
 the same whatever else is in its batch, up to the rounding of the model.
@@ -209,8 +209,8 @@ def _batched(out: Any, model: Any) -> Any:
 
 
 def _pick(logits: Tensor, temperature: float, uniform: Tensor | None) -> Tensor:
-    """Return one token [R] for logits [R, V]: where the cumulative probability passes `uniform` [R], or the likeliest
-    without it."""
+    """Return one token [R] for logits [R, V]: the first at which the cumulative probability passes `uniform` [R], or
+    the likeliest without it."""
     if uniform is None:
         return logits.argmax(dim=-1)
     sums = torch.softmax(logits.float() / temperature, dim=-1).cumsum(dim=-1)

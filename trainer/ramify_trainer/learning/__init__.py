@@ -13,8 +13,7 @@
 | `networks` | policy and value of any Hugging Face directory: loaded, read, adapted |
 | `lm_head` | log-probabilities of chosen tokens, without the logits of all others |
 | `value_head` | a value head on the policy's trunk: its file |
-| `schedule` | the course of the learning rates over a run |
-| `trainee` | one network in training: optimizer, steps |
+| `trainee` | one network in training: optimizer, learning rates, steps |
 | `pieces` | a round's trees as sequences to train on |
 | `packing_probe` | networks that cannot read packed trees, found out before a round |
 | `export` | weights as a Hugging Face directory |

@@ -110,7 +110,7 @@ class LearningConfig(Section):
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Course of the learning rate after that: it stays, or falls in a line or along half a cosine."""
     schedule_steps: PositiveInt | None = None
-    """Optimizer steps of the whole run at which the learning rate has fallen to its floor; where it falls, needed."""
+    """Optimizer steps of the whole run at which the learning rate has fallen to its floor; needed if it falls."""
     schedule_floor: float = Field(default=0.1, ge=0, le=1)
     """Share of the learning rate that is left at the end of the fall, and from then on."""
     steps_per_round: PositiveInt = 40

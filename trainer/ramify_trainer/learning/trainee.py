@@ -8,6 +8,7 @@ alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -21,9 +22,8 @@ from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.losses import Loss
 from ramify_trainer.learning.networks import Network, Reader
 from ramify_trainer.learning.packing import Piece
-from ramify_trainer.learning.schedule import rate_factor
 
-__all__ = ["Trainee", "add_sums"]
+__all__ = ["Trainee", "add_sums", "rate_factor"]
 
 LossOf = Callable[[Mapping[str, Tensor], Places], Loss]
 """The network's outputs, and the places of a batch at which one of them is read, to the loss there."""
@@ -175,3 +175,19 @@ def placed_like(value: Tensor, parameter: Tensor) -> Tensor:
         parameter.placements,  # type: ignore[attr-defined]
     )
     return placed
+
+
+def rate_factor(step: int, config: LearningConfig) -> float:
+    """Return what the learning rates are multiplied by in an optimizer step; `step` were taken before it.
+
+    A function of the step alone: a run that goes on after a restart has the rates of one that was never stopped.
+    They rise in a line to 1 over `warmup_steps`; from there to `schedule_steps` they stay, or fall to `schedule_floor`
+    in a line or along half a cosine (Loshchilov & Hutter 2017, without restarts), and then stay."""
+    warmup, floor = config.warmup_steps, config.schedule_floor
+    if step < warmup:
+        return (step + 1) / warmup
+    if config.schedule_steps is None:
+        return 1.0
+    done = min(1.0, (step - warmup) / (config.schedule_steps - warmup))
+    left = 1 - done if config.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+    return floor + (1 - floor) * left

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from fakes_training import TREES, write_release
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.learner import Learner
-from ramify_trainer.learning.schedule import rate_factor
+from ramify_trainer.learning.trainee import rate_factor
 
 STEPS = (0, 1, 3, 4, 6, 8, 12, 100)
 
