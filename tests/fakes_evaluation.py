@@ -70,6 +70,7 @@ class FakeBackend:
     """Grows trees of the fake language and remembers what was asked."""
 
     asked: list[tuple[int, str, Budget, int]] = field(default_factory=list)
+    methods: list[Method] = field(default_factory=list)
     running: int = 0
     most_running: int = 0
     fail_on: int | None = None
@@ -82,6 +83,7 @@ class FakeBackend:
     async def grow(self, problem: Example, method: Method, budget: Budget, seed: int) -> Grown:
         index = int(problem.id[1:])
         self.asked.append((index, method.name, budget, seed))
+        self.methods.append(method)
         if index == self.refuse:
             raise ProblemRefused("prompt: too long")
         self.running += 1

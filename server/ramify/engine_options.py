@@ -188,7 +188,7 @@ class ScorerOptions(BaseModel):
         fields = type(self).model_fields
         given = {name for name in fields if name != "kind" and getattr(self, name) != fields[name].default}
         if self.kind is None and given:
-            raise ValueError(f"{min(given)} has no effect without kind: model or judge")
+            raise ValueError(f"{min(given)} has no effect without kind: model, judge or http")
         http = {"url", "api", "served", "key", "key_file", "seconds", "retries", "parallel"}
         if self.kind != "http" and (wrong := given & http):
             raise ValueError(f"{min(wrong)} has no effect on kind {self.kind}; it is for http")
@@ -213,3 +213,8 @@ class ScorerOptions(BaseModel):
         textual = given & {"model", "format", "label", "system", "split", "tag", "good", "bad"}
         if self.api == "values" and textual:
             raise ValueError(f"{min(textual)} has no effect on api values, which is sent texts")
+        formed = given & {"system", "split", "tag", "good", "bad"}
+        if self.model is None and formed:
+            raise ValueError(
+                f"{min(formed)} has no effect without model, whose template and tokenizer it needs"
+            )

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from ramify.evaluation.calibration import Judged
     from ramify.rewards.verifier import Example
 
+JUDGES = {
+    None: "the policy's own confidence",
+    "model": "the release's value model, whose calibration stands in its manifest",
+    "trunk": "the release's value head, whose calibration stands in its manifest",
+}
+
 
 def calibrate(
     data: Annotated[str, typer.Option(help="Data set with a verifier, as of `ramify eval`.")],
@@ -32,7 +38,8 @@ def calibrate(
 ) -> None:
     """Draw answers, grade them with the task's verifier, and fit value = sigmoid(a · logit + b) to that.
 
-    Prints the settings to give the scorer. Take problems that nothing was trained on, and measure on others.
+    Prints the settings to give the scorer, which the server must have. Take problems that nothing was trained on, and
+    measure on others.
     """
     from ramify.evaluation.calibration import fit
     from ramify.evaluation.runner import ProblemRefused, SearchFailed
@@ -88,4 +95,9 @@ async def _answers(
         errors.print(f"{done} of {len(examples)} problems", end=end, highlight=False)
 
     async with connect(server, api_key) as backend:
+        if (judge := await backend.judge()) != "scorer":
+            raise ValueError(
+                f"{server} has no scorer to calibrate (settings, table scorer): its answers are judged by "
+                + JUDGES.get(judge, str(judge))
+            )
         return await judged_answers(backend, examples, draws, tokens, seed, concurrency, tell)

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,8 +133,9 @@ class Engines:
         prepare_vllm(config.options.log_level, config.options.start_timeout, config.options.cache_dir)
         if tell is not None:
             tell("loading vLLM and reading the models")
-        folder = tempfile.mkdtemp(prefix="ramify-engines-")
-        try:
+        async with AsyncExitStack() as undo:
+            folder = tempfile.mkdtemp(prefix="ramify-engines-")
+            undo.callback(shutil.rmtree, folder, ignore_errors=True)
             with warnings.catch_warnings(action="ignore"):  # of vLLM's and torch's own making, dozens of them
                 plans, models = await asyncio.to_thread(_prepare, config)
                 roles = [plan.role for plan in plans]
@@ -145,19 +146,16 @@ class Engines:
 
                 with engine_environment(plans[0].threads, folder):
                     engines = await build_all(plans, at_once(plans, cpu=plans[0].cpu), start_engine, look)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        started = cls(config, engines, models, folder)
-        try:
+            for engine in engines:
+                undo.push_async_callback(engine.close)
+            started = cls(config, engines, models, folder)
             if config.value_head is not None:
                 await started.by_role["policy"].load_value_head(config.value_head)
             if started._remote is not None:
+                undo.push_async_callback(started._remote.close)
                 some = started.tokenizer.encode("1 + 1 =")
                 await started._remote.check(some, started.tokenizer.encode_continuation(" 2"))
-        except BaseException:
-            await started.close()
-            raise
+            undo.pop_all()
         return started
 
     @property

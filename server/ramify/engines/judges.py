@@ -164,7 +164,12 @@ def judge_format(options: ScorerOptions, config: Any, tokenizer: Tokenizer, poli
     if options.kind == "judge":
         form = replace(form, rubric=options.rubric or RUBRIC)
     told = {field: getattr(options, field) for field in ("system", "split", "tag")}
-    return replace(form, **{field: value for field, value in told.items() if value is not None})
+    told = {field: value for field, value in told.items() if value is not None}
+    form = replace(form, **told)
+    idle = {"system": form.layout != "chat", "tag": form.layout == "tokens", "split": not form.tag}
+    if useless := [field for field in told if idle[field]]:
+        raise EngineStartFailed(f"scorer.{useless[0]} has no effect on scorer.format {name}")
+    return form
 
 
 def answer_tokens(options: ScorerOptions, tokenizer: Tokenizer) -> tuple[int, int] | None:

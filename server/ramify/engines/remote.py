@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from ramify.engines.scorer import chains, log_odds, logit, sigmoid
 from ramify.engines.tokenizer import Tokenizer
 from ramify.search.records import Score, State
 
+KEY = re.compile(r"[!-~]+")
 Body = Callable[[Sequence[Any]], Mapping[str, Any]]
 Read = Callable[[Any], Sequence[Any]]
 AT_ONCE = 64
@@ -40,8 +42,10 @@ FIRST_WAIT = 0.2
 
 @dataclass(frozen=True, slots=True)
 class RemoteForm:
-    """How states become inputs of the other server, and its replies judgements."""
+    """Whom to ask and with which key; how states become inputs of the other server, and its replies judgements."""
 
+    url: httpx.URL
+    key: str | None
     read: StateReader
     """Reads a state as text, for an endpoint of values."""
     write: Write | None
@@ -50,11 +54,13 @@ class RemoteForm:
 
 
 def read_remote(options: ScorerOptions, policy: Tokenizer) -> RemoteForm:
-    """Prepare what is sent, by the settings and the folder of the model's tokenizer. Raises `EngineStartFailed`."""
-    read = StateReader(policy)
+    """Prepare what is sent, by the settings, the key's file and the folder of the model's tokenizer.
+
+    Raises `EngineStartFailed`."""
+    url, key, read = _url(options), _key(options), StateReader(policy)
     if options.model is not None:
         judge = read_judge(options, policy)
-        return RemoteForm(read, judge.write, judge.reading)
+        return RemoteForm(url, key, read, judge.write, judge.reading)
     if options.format not in ("auto", "tokens"):
         raise EngineStartFailed(
             f"scorer.format {options.format} needs the model's tokenizer: name a folder with it and config.json "
@@ -64,7 +70,7 @@ def read_remote(options: ScorerOptions, policy: Tokenizer) -> RemoteForm:
         raise EngineStartFailed(
             f"scorer.label {options.label!r} is a name: give its number, or the folder with config.json (scorer.model)"
         )
-    return RemoteForm(read, None, Reading(label=int(options.label or 0)))
+    return RemoteForm(url, key, read, None, Reading(label=int(options.label or 0)))
 
 
 class RemoteScorer:
@@ -78,21 +84,18 @@ class RemoteScorer:
         release: Callable[[], str],
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """release: the id that scores carry. transport: in place of the network. Raises `EngineStartFailed`
-        if the key's file cannot be read."""
-        assert options.url is not None
+        """release: the id that scores carry. transport: in place of the network."""
         self._options = options
         self._form = form
         self._release = release
         self._limiter = EngineLimiter(options.parallel, MOST_WAITING)
-        key = _key(options)
         self._client = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers={"Authorization": f"Bearer {form.key}"} if form.key is not None else {},
             limits=httpx.Limits(max_connections=options.parallel),
             timeout=options.seconds,
             transport=transport,
         )
-        self._place = httpx.URL(options.url).host
+        self._place = form.url.netloc.decode()
         """The server as errors name it."""
 
     async def score(self, sequences: Sequence[Sequence[int]]) -> list[Score]:
@@ -192,7 +195,6 @@ class RemoteScorer:
 
     async def _post(self, body: Mapping[str, Any]) -> Any:
         """Send one request, and again after what may pass."""
-        assert self._options.url is not None
         if self._options.served is not None:
             body = {"model": self._options.served, **body}
         taken = await self._limiter.acquire(1)
@@ -200,7 +202,7 @@ class RemoteScorer:
             for attempt in range(self._options.retries + 1):
                 problem = "cannot be reached"
                 try:
-                    async with self._client.stream("POST", self._options.url, json=body) as reply:
+                    async with self._client.stream("POST", self._form.url, json=body) as reply:
                         if reply.status_code == 200:
                             return await self._json(reply)
                         problem = f"answered {reply.status_code}"
@@ -216,25 +218,41 @@ class RemoteScorer:
 
     async def _json(self, reply: httpx.Response) -> Any:
         content = bytearray()
-        async for chunk in reply.aiter_bytes():
-            content += chunk
-            if len(content) > MOST_BYTES:
-                raise EngineError(
-                    f"the reply of the scorer at {self._place} has more than {MOST_BYTES} bytes"
-                )
         try:
+            async for chunk in reply.aiter_bytes():
+                content += chunk
+                if len(content) > MOST_BYTES:
+                    raise EngineError(
+                        f"the reply of the scorer at {self._place} has more than {MOST_BYTES} bytes"
+                    )
             return json.loads(content)
-        except ValueError as error:
+        except (httpx.DecodingError, ValueError) as error:
             raise EngineError(f"the reply of the scorer at {self._place} is not valid JSON") from error
 
 
-def _key(options: ScorerOptions) -> str | None:
-    if options.key_file is None:
-        return options.key.get_secret_value() if options.key else None
+def _url(options: ScorerOptions) -> httpx.URL:
+    assert options.url is not None
     try:
-        return options.key_file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise EngineStartFailed(f"scorer.key_file {options.key_file} cannot be read") from error
+        return httpx.URL(options.url)
+    except httpx.InvalidURL as error:
+        raise EngineStartFailed(f"scorer.url {options.url!r} is no address: {error}") from error
+
+
+def _key(options: ScorerOptions) -> str | None:
+    """Return the key as it stands in a header."""
+    if options.key_file is not None:
+        name = f"scorer.key_file {options.key_file}"
+        try:
+            key = options.key_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise EngineStartFailed(f"{name} cannot be read") from error
+    elif options.key is not None:
+        name, key = "scorer.key", options.key.get_secret_value()
+    else:
+        return None
+    if not KEY.fullmatch(key):
+        raise EngineStartFailed(f"{name} must hold one key of printable ASCII characters without spaces")
+    return key
 
 
 def _classify_body(inputs: Sequence[Any]) -> dict[str, Any]:

@@ -139,6 +139,15 @@ class ServerBackend:
             raise SearchFailed(f"method {method.name!r}: the server's answer is without its tree")
         return Grown(tree_from_dict(result.tree_document), None)
 
+    async def judge(self) -> str | None:
+        """Return what judges answers there: a value `model`, a value head on the `trunk`, a `scorer`; `None`: nothing.
+
+        Raises `SearchFailed` if the server does not say."""
+        try:
+            return (await self._client.models()).data[0].value
+        except RamifyError as error:
+            raise SearchFailed(f"the server's models cannot be listed: {error}") from error
+
     async def forget(self) -> None:
         """Do nothing: a server's caches are its own."""
 

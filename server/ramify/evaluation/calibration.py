@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from ramify.engines.scorer import logit
 from ramify.evaluation.budgets import Budget
 from ramify.evaluation.methods import Method
-from ramify.evaluation.reading import graded
-from ramify.evaluation.runner import Backend
-from ramify.rewards.registry import task
+from ramify.evaluation.runner import Backend, ProblemRefused, grow_and_grade
 from ramify.rewards.verifier import Example
 from ramify.statistics import Floats, auc
 
@@ -59,24 +57,37 @@ async def judged_answers(
     concurrency: int,
     tell: Callable[[int], None],
 ) -> list[Judged]:
-    """Draw answers to each problem and have them judged. tokens: cap on all draws of one problem. tell: hears how many
-    problems are done. Raises what `Backend.grow` raises."""
-    turn, done = asyncio.Semaphore(concurrency), 0
-    method = Method("calibration", "best_of_n", "orm_max", simulations=draws)
+    """Draw answers to each problem and have them judged by a model. tokens: cap on all draws of one problem. tell:
+    hears how many problems are done; those that are refused are left out.
 
-    async def one(i: int, problem: Example) -> list[Judged]:
+    Raises `SearchFailed`, and `ProblemRefused` if every problem is refused."""
+    turn, done = asyncio.Semaphore(concurrency), 0
+    method = Method("calibration", "best_of_n", "orm_max", {"grader": "model"}, simulations=draws)
+    refusals: list[ProblemRefused] = []
+
+    async def one(problem: Example) -> list[Judged]:
         nonlocal done
-        async with turn:
-            grown = await backend.grow(problem, method, Budget("tokens", tokens), seed + i)
-            verdicts = await graded(grown.tree, task(problem.task, problem.problem))
-        done += 1
-        tell(done)
+        try:
+            async with turn:
+                grown, grades = await grow_and_grade(backend, problem, method, Budget("tokens", tokens), seed)
+        except ProblemRefused as reason:
+            refusals.append(reason)
+            return []
+        finally:
+            done += 1
+            tell(done)
         # An answer drawn several times counts as often.
         nodes = (grown.tree.nodes[completion.node] for completion in grown.tree.completions)
-        return [Judged(node.value, node.id in verdicts.right) for node in nodes if node.value is not None]
+        return [Judged(node.value, node.id in grades.right) for node in nodes if node.value is not None]
 
-    found = await asyncio.gather(*(one(i, problem) for i, problem in enumerate(problems)))
-    return [answer for answers in found for answer in answers]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(problem)) for problem in problems]
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
+    if refusals and len(refusals) == len(problems):
+        raise refusals[0]
+    return [answer for task in tasks for answer in task.result()]
 
 
 def fit(answers: Sequence[Judged], before: tuple[float, float] = (1.0, 0.0)) -> Calibration:

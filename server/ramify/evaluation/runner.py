@@ -17,7 +17,7 @@ from typing import Protocol
 from ramify.evaluation.budgets import Budget, Unit
 from ramify.evaluation.metering import Grown
 from ramify.evaluation.methods import Method
-from ramify.evaluation.reading import graded, rows_of
+from ramify.evaluation.reading import AnswerGrades, graded, rows_of
 from ramify.evaluation.rows import Row, refused_row
 from ramify.rewards.registry import task
 from ramify.rewards.verifier import Example
@@ -152,21 +152,28 @@ async def run(
             raise failures.exceptions[0] from failures
 
 
-async def _rows(backend: Backend, job: Job, seed: int) -> list[Row]:
-    problem = job.problem
-    try:
-        grown = await backend.grow(problem, job.methods[0], max(job.budgets), seed_of(problem, seed))
-    except ProblemRefused as reason:
-        return [
-            refused_row(index, problem.group, method, budget, str(reason))
-            for index, method, budget in sorted(job.rows)
-        ]
+async def grow_and_grade(
+    backend: Backend, problem: Example, method: Method, budget: Budget, seed: int
+) -> tuple[Grown, AnswerGrades]:
+    """Search one problem to its end and ask its verifier. Raises `SearchFailed`, `ProblemRefused`."""
+    grown = await backend.grow(problem, method, budget, seed_of(problem, seed))
     tree = grown.tree
     if tree.status != "complete":
         raise SearchFailed(
             f"the search of {problem.id!r} ended {tree.status}: {tree.error or tree.stop_reason}"
         )
-    verdicts = await graded(tree, task(problem.task, problem.problem))
+    return grown, await graded(tree, task(problem.task, problem.problem))
+
+
+async def _rows(backend: Backend, job: Job, seed: int) -> list[Row]:
+    problem = job.problem
+    try:
+        grown, verdicts = await grow_and_grade(backend, problem, job.methods[0], max(job.budgets), seed)
+    except ProblemRefused as reason:
+        return [
+            refused_row(index, problem.group, method, budget, str(reason))
+            for index, method, budget in sorted(job.rows)
+        ]
     return rows_of(grown, verdicts, job.methods, job.budgets, problem=job.index, group=problem.group)
 
 

@@ -241,6 +241,8 @@ async def test_ramify_calibrate_prints_the_settings_of_a_fit(tmp_path):
     data = tmp_path / "rows.jsonl"
     data.write_text(json.dumps({"prompt": PROMPT, "answer": "b", "verifier": "exact"}) + "\n")
     async with a_world(tmp_path) as world, over_network(world) as http:
+        served = world.engines.serving
+        world.engines.serving = replace(served, value="scorer")
         asked = [
             "calibrate",
             "--server",
@@ -261,6 +263,12 @@ async def test_ramify_calibrate_prints_the_settings_of_a_fit(tmp_path):
         few = await asyncio.to_thread(CliRunner().invoke, app, [*asked, "--draws", "1"])
         assert few.exit_code == 1
         assert "a fit needs right ones and wrong ones" in few.output
+        for judge, name in (("model", "value model"), (None, "own confidence")):
+            world.engines.serving = replace(served, value=judge)
+            none = await asyncio.to_thread(CliRunner().invoke, app, asked)
+            assert none.exit_code == 1
+            assert "no scorer to calibrate" in none.output
+            assert name in none.output
 
 
 async def test_ramify_eval_writes_its_results_and_goes_on_where_it_stopped(tmp_path):

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,11 @@ from fixtures_engines import LiveEngines, until
 from ramify.api.openai.fields import to_vllm
 from ramify.bench.recording import recorded, replay
 from ramify.engines import Engines, EngineStartFailed, SampleParams, SampleRequest
+from ramify.engines import engines as module
+from ramify.engines.start import Launch
 from ramify.engines.vllm import multiplies_bfloat16
 from ramify.search.crowd import StepTimes
+from ramify.search.protocols import Scorer
 from ramify.search.records import Continuation, Sampling
 
 PROMPT = "3 5 7 8 to 24\n"
@@ -115,6 +120,36 @@ def test_what_goes_to_vllm_by_name_is_a_field_of_vllms_request(engines: Engines)
 
     assert to_vllm("completions") <= set(CompletionRequest.model_fields)
     assert to_vllm("chat") <= set(ChatCompletionRequest.model_fields)
+
+
+class Started:
+    """An engine that is up and does nothing."""
+
+    def __init__(self, launch: Launch) -> None:
+        self.launch, self.closed = launch, False
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def test_a_scorer_that_cannot_be_made_leaves_neither_engine_nor_folder(
+    live_engines: LiveEngines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Started] = []
+
+    def start(launch: Launch) -> Started:
+        started.append(Started(launch))
+        return started[-1]
+
+    def scorer(*_: object) -> Scorer:
+        raise ValueError("no scorer")
+
+    monkeypatch.setattr(module, "start_engine", start)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(ValueError, match="no scorer"):
+        live_engines.run(Engines.start(replace(live_engines.config, scorer=scorer)))
+    assert [engine.closed for engine in started] == [True, True]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_parser_that_vllm_does_not_know_is_refused_with_those_that_there_are(engines: Engines) -> None:

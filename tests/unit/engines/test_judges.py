@@ -91,6 +91,12 @@ def test_the_architecture_says_how_a_model_is_read(
         ("tokens", {"format": "qwen-prm"}, "has no chat template"),
         ("judge", {"format": "qwen-prm", "good": "A", "bad": "B"}, "scorer.tag '<extra_0>' is not one token"),
         ("shepherd", {"kind": "judge"}, "scorer.bad 'No' is not one token"),
+        (
+            "shepherd",
+            {"format": "math-shepherd", "system": "S"},
+            "system has no effect on scorer.format math",
+        ),
+        ("shepherd", {"format": "text", "good": "A", "bad": "B", "split": "#"}, "split has no effect"),
     ],
 )
 def test_what_cannot_judge_is_refused_with_what_to_do(
@@ -120,6 +126,8 @@ def test_an_architecture_that_judges_nothing_is_refused(
 def test_a_model_with_the_policys_tokenizer_reads_its_token_ids(tmp_path: Path) -> None:
     write_classifier(tmp_path)
     judge = read(Tokenizer(tmp_path), tmp_path, label="helpful")
+    with pytest.raises(EngineStartFailed, match=r"scorer\.tag has no effect on scorer\.format tokens"):
+        read(Tokenizer(tmp_path), tmp_path, label="helpful", tag="#", split="\n")
     assert judge.write is not None
     assert judge.write([[1, 2, 3]]) == [[1, 2, 3]]
     with pytest.raises(RequestRefused, match="the scorer's model has no token 267: its ids are below 267"):

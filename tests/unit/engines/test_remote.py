@@ -205,6 +205,9 @@ def test_the_key_is_in_no_error_and_no_log(
         ({"label": "good", "api": "classify"}, "is a name: give its number"),
         ({"format": "chat", "api": "classify"}, "needs the model's tokenizer"),
         ({"model": "nowhere", "api": "pooling"}, "nowhere does not exist"),
+        ({"url": "http://judge.test:port/"}, "is no address: Invalid port"),
+        ({"key": "schlüssel"}, "scorer.key must hold one key of printable ASCII"),
+        ({"key_file": "nowhere"}, "scorer.key_file nowhere cannot be read"),
     ],
 )
 def test_what_needs_the_models_files_says_so(
@@ -212,6 +215,28 @@ def test_what_needs_the_models_files_says_so(
 ) -> None:
     with pytest.raises(EngineStartFailed, match=message):
         read_remote(ScorerOptions.model_validate({"kind": "http", "url": URL, **options}), policy)
+
+
+@pytest.mark.parametrize("content", ["", "\n", "two\nlines", "a key"])
+def test_a_file_that_does_not_hold_one_key_is_refused(
+    policy: Tokenizer, tmp_path: Path, content: str
+) -> None:
+    file = tmp_path / "key"
+    file.write_text(content)
+    with pytest.raises(EngineStartFailed, match=r"key must hold one key"):
+        read_remote(ScorerOptions(kind="http", url=URL, key_file=file), policy)
+
+
+def test_a_reply_that_is_not_compressed_as_it_says_is_an_error_that_names_the_server_with_its_port(
+    policy: Tokenizer,
+) -> None:
+    def judge(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(
+            200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(b"no gzip at all")
+        )
+
+    with pytest.raises(EngineError, match=r"judge\.test:8123 is not valid JSON"):
+        values(policy, answers(policy, "3"), judge, url="http://judge.test:8123/judge")
 
 
 @pytest.mark.parametrize(
@@ -223,6 +248,11 @@ def test_what_needs_the_models_files_says_so(
         ({"url": URL, "label": "1"}, "label has no effect on api values"),
         ({"url": URL, "key": SECRET, "key_file": "k"}, "give key or key_file"),
         ({"kind": "judge", "url": URL}, "url has no effect on kind judge"),
+        ({"kind": None, "url": URL}, "url has no effect without kind: model, judge or http"),
+        *(
+            ({"url": URL, "api": "pooling", field: "x"}, f"{field} has no effect without model")
+            for field in ("system", "split", "tag", "good", "bad")
+        ),
     ],
 )
 def test_settings_that_say_nothing_are_refused(options: dict[str, Any], message: str) -> None:

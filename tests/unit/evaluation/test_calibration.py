@@ -7,6 +7,7 @@ import pytest
 
 from fakes_evaluation import FakeBackend, problem, value
 from ramify.evaluation.calibration import Judged, fit, judged_answers
+from ramify.evaluation.runner import ProblemRefused, SearchFailed, seed_of
 
 
 def sigmoid(x: float) -> float:
@@ -76,3 +77,22 @@ async def test_every_draw_counts_with_the_verifiers_word_on_it() -> None:
     assert {one.value for one in found} <= {
         value(x + y) for x in ("a\n", "b\n", "c\n") for y in ("a\n", "b\n", "c\n")
     }
+
+
+@pytest.mark.anyio
+async def test_a_model_judges_and_a_problem_has_its_own_seed_and_may_be_refused() -> None:
+    backend, told = FakeBackend(refuse=1), list[int]()
+    found = await judged_answers(backend, [problem(i) for i in range(3)], 4, 1000, 7, 1, told.append)
+    assert (len(found), told) == (8, [1, 2, 3])
+    assert [seed for *_, seed in backend.asked] == [seed_of(problem(i), 7) for i in range(3)]
+    assert {method.search["grader"] for method in backend.methods} == {"model"}
+    with pytest.raises(ProblemRefused, match="too long"):
+        await judged_answers(FakeBackend(refuse=0), [problem(0)], 4, 1000, 7, 1, told.append)
+
+
+@pytest.mark.anyio
+async def test_a_search_that_fails_ends_the_others() -> None:
+    backend = FakeBackend(fail_on=0)
+    with pytest.raises(SearchFailed, match=r"'p0' ended failed: told to"):
+        await judged_answers(backend, [problem(i) for i in range(9)], 4, 1000, 0, 1, lambda done: None)
+    assert len(backend.asked) < 9
