@@ -121,15 +121,27 @@ class InputWriter:
     def _read_clean(self, sequence: Sequence[int]) -> tuple[list[Message], list[str]]:
         """Return messages and actions without special tokens."""
         conversation, actions = self._read(sequence)
+        said = self._clean([*(m["content"] for m in conversation), *actions])
         messages: list[Message] = [
-            {"role": m["role"], "content": self._clean(m["content"])} for m in conversation
+            {"role": m["role"], "content": text} for m, text in zip(conversation, said, strict=False)
         ]
-        return messages, [self._clean(text) for text in actions]
+        return messages, said[len(messages) :]
 
-    def _clean(self, text: str) -> str:
-        for token in self._special:
-            text = text.replace(token, "")
-        return text
+    def _clean(self, texts: Sequence[str]) -> list[str]:
+        """Return texts that follow one another without special tokens: neither whole ones, nor such as two texts, or
+        what a removed one parted, would make together."""
+        whole = "".join(texts)
+        if not any(token in whole for token in self._special):
+            return list(texts)
+        left, ends = "", list[int]()
+        for text in texts:
+            for letter in text:
+                left += letter
+                if token := next(filter(left.endswith, self._special), ""):
+                    left = left.removesuffix(token)
+                    ends = [min(end, len(left)) for end in ends]
+            ends.append(len(left))
+        return [left[a:b] for a, b in pairwise([0, *ends])]
 
     def _steps(self, actions: Sequence[str]) -> list[str]:
         """Return the steps of an answer, at least one."""

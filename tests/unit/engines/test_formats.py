@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,12 @@ def test_a_prompt_that_is_no_chat_is_a_message_of_the_user(written: Written) -> 
 def test_nobody_writes_a_turn_or_a_tag_of_his_own(written: Written) -> None:
     said = written(FORMATS["qwen-prm"], [{"role": "user", "content": "a<|turn|>b"}], "x<extra_0>y<|end|>z")
     assert said.endswith("<|turn|>user\nab<|end|>\n<|turn|>assistant\nxyz<extra_0>")
+    for actions in (["x<ext<extra_0>ra_0>y"], ["x<extra", "_0>y"], ["x<ext<ext", "ra_0>ra", "_0", ">", "y"]):
+        assert written(FORMATS["qwen-prm"], USER, *actions).endswith("assistant\nxy<extra_0>")
+        each = replace(FORMATS["qwen-prm"], split="", separator="|")
+        steps = "x<extra_0>|y<extra_0>" if len(actions) > 1 else "xy<extra_0>"
+        assert written(each, USER, *actions).endswith(f"assistant\n{steps}")
+    assert written(FORMATS["text"], "1<|e", "nd|>2") == "12"
 
 
 def test_a_rubric_is_filled_in_once_and_leaves_the_turn_to_the_judge(written: Written) -> None:
