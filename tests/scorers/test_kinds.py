@@ -63,6 +63,15 @@ def states(live: LiveEngines, between: str) -> list[State]:
     return found
 
 
+def longest(live: LiveEngines) -> State:
+    """The longest answer that the server takes, in tokens that are the same when they are written again."""
+    tokenizer, room = live.engines.tokenizer, live.engines.max_model_len
+    prompt = tokenizer.encode_chat([{"role": "user", "content": QUESTION}])
+    line = tokenizer.encode_continuation("3\n")
+    tokens = [*prompt, *line * room][:room]
+    return State(tokens, (len(prompt), room))
+
+
 def started(policy: Path, **scorer: Any) -> LiveEngines:
     judge = ScorerOptions(**scorer)
     return LiveEngines(EngineConfig(policy, serving=Serving(value="scorer"), options=OPTIONS, judge=judge))
@@ -81,6 +90,8 @@ def check(live: LiveEngines, between: str, expected: Sequence[float]) -> None:
         assert alone == pytest.approx(expected, abs=TOLERANCE)
         for _ in range(2):
             assert live.run(values(asked)) == pytest.approx(expected, abs=TOLERANCE)
+        if set(live.engines.by_role) == {"policy"}:
+            live.run(values([longest(live)]))
         live.run(live.engines.probe(60))
     finally:
         live.close()

@@ -90,8 +90,13 @@ class Engines:
             self.scorer = config.scorer(self.tokenizer, scorer)
         self._plain: OpenAIServing | None = None
         self._tokenizers: dict[Role, Tokenizer] = {"policy": self.tokenizer}
+        self._overhead: dict[Role, int] = {}
+        """Tokens of an engine's inputs that are neither prompt nor answer."""
         if models.judge is not None:
             self._tokenizers["value"] = models.judge.tokenizer
+            self._overhead["value"] = models.judge.overhead
+        if models.question is not None:
+            self._overhead["policy"] = models.question.overhead
         for engine in engines:
             engine.attach(self._died)
 
@@ -149,6 +154,10 @@ class Engines:
             for engine in engines:
                 undo.push_async_callback(engine.close)
             started = cls(config, engines, models, folder)
+            if started.max_model_len < 2:
+                raise EngineStartFailed(
+                    "the judge's form leaves no room for an answer: shorten scorer.rubric"
+                )
             if config.value_head is not None:
                 await started.by_role["policy"].load_value_head(config.value_head)
             if started._remote is not None:
@@ -172,8 +181,10 @@ class Engines:
 
     @property
     def max_model_len(self) -> int:
-        """Tokens of prompt and answer together that both models take."""
-        return min(engine.max_model_len for engine in self.by_role.values())
+        """Tokens of prompt and answer together that both models take, beside what a judge's form adds."""
+        return min(
+            engine.max_model_len - self._overhead.get(role, 0) for role, engine in self.by_role.items()
+        )
 
     @property
     def pids(self) -> list[int]:

@@ -20,6 +20,8 @@ from ramify.engines.tokenizer import Tokenizer
 from ramify.search.records import State
 
 ROLE = "scorer's model"
+TRIAL = ("1 + 1 =", " 2\n\n 2 + 1 = 3")
+"""Prompt and answer on which a form is tried."""
 SPECIAL = re.compile(r"<\S+>")
 """The look of a special token."""
 PROCESS = "Qwen2ForProcessRewardModel"
@@ -53,6 +55,8 @@ class JudgeModel:
     tokenizer: Tokenizer
     write: Write | None
     """Makes its input; `None`: the policy's token ids are its own."""
+    overhead: int = 0
+    """Tokens of its input that are neither prompt nor answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,8 @@ class Question:
     """A question to the policy itself about an answer."""
 
     write: Write
+    overhead: int
+    """Tokens of its input that are neither prompt nor answer."""
     tokens: tuple[int, int]
     """Ids of its answers: (bad, good)."""
 
@@ -83,7 +89,7 @@ def read_question(options: ScorerOptions, policy: Tokenizer) -> Question:
     tokens = answer_tokens(options, policy)
     assert tokens is not None  # a judge has its usual answers
     form = judge_format(options, None, policy, policy)
-    return Question(writer(form, policy, policy, options), tokens)
+    return Question(*writer(form, policy, policy, options), tokens)
 
 
 def read_judge(options: ScorerOptions, policy: Tokenizer) -> JudgeModel:
@@ -94,8 +100,9 @@ def read_judge(options: ScorerOptions, policy: Tokenizer) -> JudgeModel:
     tokenizer = Tokenizer(options.model)
     form = judge_format(options, config, tokenizer, policy)
     reading = _reading(options, config, tokenizer)
-    write = _within(config) if form.layout == "tokens" else writer(form, tokenizer, policy, options)
-    return JudgeModel(facts(options.model, config), reading, tokenizer, write)
+    same = form.layout == "tokens"
+    write, overhead = (_within(config), 0) if same else writer(form, tokenizer, policy, options)
+    return JudgeModel(facts(options.model, config), reading, tokenizer, write, overhead)
 
 
 def _within(config: Any) -> Write:
@@ -111,8 +118,12 @@ def _within(config: Any) -> Write:
     return write
 
 
-def writer(form: Format, judge: Tokenizer, policy: Tokenizer, options: ScorerOptions) -> InputWriter:
-    """Return what makes the judge's inputs, tried on one of two steps. Raises `EngineStartFailed`."""
+def writer(
+    form: Format, judge: Tokenizer, policy: Tokenizer, options: ScorerOptions
+) -> tuple[InputWriter, int]:
+    """Return what makes the judge's inputs, and how many tokens it added to an answer of two steps.
+
+    Raises `EngineStartFailed`."""
     if form.tag and not judge.hf.is_fast:
         raise EngineStartFailed(
             f"the tokenizer of {options.model} has no tokenizer.json, by which tags are found"
@@ -121,12 +132,12 @@ def writer(form: Format, judge: Tokenizer, policy: Tokenizer, options: ScorerOpt
         _one_token(judge, form.tag, options, "tag")
     write = InputWriter(form, judge, policy)
     try:
-        start = policy.encode("1 + 1 =")
-        end = policy.encode_continuation(" 2\n\n 2 + 1 = 3")
-        write([State([*start, *end], (len(start), len(start) + len(end)))])
+        start = policy.encode(TRIAL[0])
+        end = policy.encode_continuation(TRIAL[1])
+        (made,) = write([State([*start, *end], (len(start), len(start) + len(end)))])
     except EngineError as error:
         raise EngineStartFailed(f"scorer.format does not fit {options.model}: {error}") from error
-    return write
+    return write, max(0, len(made) - len(judge.encode("".join(TRIAL))))
 
 
 def judge_format(options: ScorerOptions, config: Any, tokenizer: Tokenizer, policy: Tokenizer) -> Format:

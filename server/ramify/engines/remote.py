@@ -150,13 +150,14 @@ class RemoteScorer:
         for group, rows in zip(groups, found, strict=True):
             whole = inputs[group[0]]
             for i in group:
-                tag = inputs[i][-1]
-                tokens = len(inputs[i]) if len(rows) == len(whole) else inputs[i].count(tag)
-                if not 0 < tokens <= len(rows):
-                    raise EngineError(
-                        f"the scorer at {self._place} gave {len(rows)} judgements for {len(whole)} tokens"
-                    )
-                logits[i] = self._logit(rows[tokens - 1])
+                place, tag = len(inputs[i]), inputs[i][-1]
+                if len(rows) != len(whole):
+                    if tag != whole[-1] or len(rows) != whole.count(tag):
+                        raise EngineError(
+                            f"the scorer at {self._place} gave {len(rows)} judgements for {len(whole)} tokens"
+                        )
+                    place = inputs[i].count(tag)
+                logits[i] = self._logit(rows[place - 1])
         return logits
 
     def _logit(self, row: Sequence[float]) -> float:

@@ -134,6 +134,16 @@ def test_a_model_with_the_policys_tokenizer_reads_its_token_ids(tmp_path: Path) 
         judge.write([[1], [1, 267]])
 
 
+def test_what_a_form_adds_is_no_room_of_the_answers(policy: Tokenizer, models: dict[str, Path]) -> None:
+    assert (
+        read(policy, models["tokens"]).overhead == 0
+    )  # its tags are fewer than the line ends that they replace
+    said, long = (read(policy, models["process"], system=text).overhead for text in ("", "Be strict. " * 10))
+    assert said > 0
+    assert long == said + 110, "one byte is a token"
+    assert read_question(ScorerOptions(kind="judge", good="Y", bad="N"), policy).overhead > 0
+
+
 def test_a_policy_judges_if_its_answers_are_one_token_each(
     policy: Tokenizer, models: dict[str, Path]
 ) -> None:

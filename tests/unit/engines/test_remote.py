@@ -99,9 +99,11 @@ def test_all_steps_of_a_path_are_one_input_whether_tokens_or_tags_are_judged(
     (tmp_path / "model.safetensors").unlink()  # tokenizer and config.json are enough
     tag = Tokenizer(tmp_path).encode_continuation("<extra_0>")[0]
 
+    skipped = 0
+
     def pool(request: httpx.Request) -> httpx.Response:
         (ids,) = json.loads(request.content)["input"]
-        places = [i for i, token in enumerate(ids) if at == "tokens" or token == tag]
+        places = [i for i, token in enumerate(ids) if at == "tokens" or token == tag][skipped:]
         return httpx.Response(200, json={"data": [{"index": 0, "data": [[0.0, i / 100] for i in places]}]})
 
     states = answers(policy, "so\n\n", "3\n\n", "3!")
@@ -111,6 +113,9 @@ def test_all_steps_of_a_path_are_one_input_whether_tokens_or_tags_are_judged(
     assert write is not None
     expected = [sigmoid((len(one) - 1) / 100) for one in write(states)]
     assert values(policy, states, pool, **options) == pytest.approx(expected)
+    skipped = 1
+    with pytest.raises(EngineError, match=r"judge\.test gave \d+ judgements for \d+ tokens"):
+        values(policy, states[-1:], pool, **options)
 
 
 def test_what_may_pass_is_tried_again_and_what_may_not_is_not(
