@@ -77,18 +77,24 @@ def search_params(algorithm: str = "mcts", **given: Any) -> SearchParams:
 
 
 def over_defaults(
-    algorithm: str, defaults: Mapping[str, Any], given: Mapping[str, Any]
+    algorithm: str, defaults: Mapping[str, Any], given: Mapping[str, Any], *, judged: bool
 ) -> tuple[SearchParams, dict[str, Any]]:
-    """Return the parameters `given`, with `defaults` if they are silent, and the defaults that were used.
+    """Return the parameters `given`, with `defaults` if they are silent, and the defaults that were used. judged: there
+    is a model that judges; else `no_model_defaults` hold below both.
 
-    A default that has no effect beside what is given gives way to it, as `abandon` does to `expand: step`.
-    Raises `ParamError` as `search_params` does."""
+    A default that has no effect beside what is given gives way to it, as `abandon` does to `expand: step`; so does one
+    that needs a model if there is none. Raises `ParamError` as `search_params` does, and for what is given and needs a
+    model."""
     used = {name: value for name, value in defaults.items() if name not in given}
     if "grader" in given:
         used.pop("early_stop", None)  # it was chosen for another judge
     while True:
+        unsaid = {} if judged else no_model_defaults(algorithm, {**used, **given})
         try:
-            return search_params(algorithm, **used, **given), used
+            params = search_params(algorithm, **{**unsaid, **used, **given})
+            if not judged:
+                _check_no_model(params)
+            return params, used
         except ParamError as error:
             if error.field not in used:
                 raise
@@ -101,11 +107,12 @@ def default_algorithm(given: Mapping[str, Any], *, judged: bool) -> str:
 
     If the policy's confidence judges, it is `best_of_n`, whose votes are of independent draws: at least a majority's.
     The votes of a tree count what lies below its favourite steps more often than the policy would write it, which only
-    a judge that knows right from wrong makes up for. (Measured 2026-11-28: docs/evaluation.md.) Parameters that only
-    trees have ask for a tree all the same."""
+    a judge that knows right from wrong makes up for. (Measured 2026-11-28: docs/evaluation.md.) Parameters and answer
+    rules that only trees have ask for a tree all the same."""
     flat = "best_of_n"
+    kind = ALGORITHMS[flat]
     confident = given.get("grader", "model" if judged else "confidence") == "confidence"
-    if confident and ALGORITHMS[flat].parameters.issuperset(given):
+    if confident and kind.parameters.issuperset(given) and given.get("answer") in (None, *kind.answer_rules):
         return flat
     return SearchParams().algorithm
 
@@ -122,8 +129,8 @@ def no_model_defaults(algorithm: str, given: Mapping[str, Any]) -> dict[str, Any
     return {"leaf": "rollout"} if expand == "step" else {}
 
 
-def check_no_model(params: SearchParams) -> None:
-    """Raise `ParamError` if a search needs the values of a model; to be called when there is none."""
+def _check_no_model(params: SearchParams) -> None:
+    """Raise `ParamError` if a search needs the values of a model."""
     needs = "needs a value model or a scorer, and there is none"
     kind = ALGORITHMS[params.algorithm]
     if params.grader == "model" and not (kind.flat and params.answer == "majority"):

@@ -31,12 +31,10 @@ from ramify.search.crowd import Crowd
 from ramify.search.evaluator import Evaluator
 from ramify.search.grouping import LAST_CALL, Grouping
 from ramify.search.params import (
-    check_no_model,
     check_sampling,
     default_algorithm,
     draws_vary,
-    no_model_defaults,
-    search_params,
+    over_defaults,
     without_cuts,
 )
 from ramify.search.plans import Plan, PlanCost, PlanResult
@@ -476,12 +474,8 @@ async def search(
     """
     sampling = sampling or Sampling()
     judged = scorer is not None or isinstance(policy, JudgingPolicy)
-    params = {"algorithm": default_algorithm(params, judged=judged), **params}
-    if not judged:
-        params = {**no_model_defaults(params["algorithm"], params), **params}
-    checked = search_params(**params)
-    if not judged:
-        check_no_model(checked)
+    algorithm = params.pop("algorithm", None) or default_algorithm(params, judged=judged)
+    checked, _ = over_defaults(algorithm, {}, params, judged=judged)
     if "max_depth" not in params:
         checked = without_cuts(checked, sampling)
     check_sampling(checked, sampling)

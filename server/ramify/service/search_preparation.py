@@ -20,10 +20,8 @@ from ramify.rewards.errors import BadProblem, UnknownTask
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.params import (
     ParamError,
-    check_no_model,
     check_sampling,
     default_algorithm,
-    no_model_defaults,
     over_defaults,
     repeats,
     sampling_params,
@@ -184,20 +182,13 @@ class SearchPreparer:
         """Return the search's parameters, the sampling that goes with them, and what both have from `defaults`."""
         given = {**spec.search, "budget": budget}
         judged = self.engines.serving.judged
-        own = (
-            dict(defaults.search)
-            if defaults
-            else {"algorithm": default_algorithm(spec.search, judged=judged)}
-        )
-        algorithm = given.pop("algorithm", own.pop("algorithm"))
+        own = dict(defaults.search) if defaults else {}
+        chosen = own.pop("algorithm", None) or default_algorithm(spec.search, judged=judged)
+        algorithm = given.pop("algorithm", chosen)
         try:
             if "action" in given:
                 given["action"] = self._action(given["action"], search_params(algorithm).action)
-            unsaid = {} if judged else no_model_defaults(algorithm, {**own, **given})
-            params, used = over_defaults(algorithm, {**unsaid, **own}, given)
-            if not judged:
-                check_no_model(params)
-            used = {name: value for name, value in used.items() if name in own}
+            params, used = over_defaults(algorithm, own, given, judged=judged)
             if "action" not in given and self.engines.serving.action is not None:
                 params = replace(params, action=self.engines.serving.action)
             if "max_depth" not in given and "max_depth" not in used:

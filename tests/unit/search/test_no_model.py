@@ -10,7 +10,7 @@ import pytest
 
 from fakes import FakePolicy, FakeTask, encode, letters
 from ramify.search import ParamError, search
-from ramify.search.params import check_no_model, default_algorithm, no_model_defaults, search_params
+from ramify.search.params import default_algorithm, no_model_defaults, over_defaults, search_params
 from ramify.search.records import Action, BudgetLimits
 from ramify.search.tree import Node, Tree
 from search_worlds import (
@@ -53,7 +53,6 @@ def test_the_value_of_every_text_is_the_inverse_of_its_perplexity(params: dict[s
 def test_with_a_verifier_alone_only_answers_are_worth_anything(params: dict[str, Any]) -> None:
     given = {"grader": "verifier", **params}
     given |= no_model_defaults(given["algorithm"], given)
-    check_no_model(search_params(**given))
     task = FakeTask(lambda text: text.startswith("b"))
     found = ran(rule_for(params), None, task=task, budget=BUDGET, early_stop="off", **given)
     check(found)
@@ -131,10 +130,34 @@ def test_what_needs_a_model_is_refused_by_name(given: dict[str, Any], field: str
 
 
 @pytest.mark.parametrize(
+    ("defaults", "given", "used"),
+    [
+        ({"kappa": 0.9, "abandon": True}, {"grader": "verifier"}, {"kappa": 0.9}),
+        ({"kappa": 0.9, "abandon": True}, {}, {"kappa": 0.9, "abandon": True}),
+        ({"expand": "step", "leaf": "value"}, {"grader": "verifier"}, {"expand": "step"}),
+        ({"grader": "model", "kappa": 0.9}, {}, {"kappa": 0.9}),
+        (
+            {"grader": "verifier", "expand": "step", "leaf": "mixed"},
+            {},
+            {"grader": "verifier", "expand": "step"},
+        ),
+    ],
+)
+def test_a_default_that_needs_a_model_gives_way_where_there_is_none(
+    defaults: dict[str, Any], given: dict[str, Any], used: dict[str, Any]
+) -> None:
+    params, held = over_defaults("mcts", defaults, given, judged=False)
+    assert held == used
+    assert params.grader == {**used, **given}.get("grader", "confidence")
+    assert params.grader != "verifier" or params.expand == "path" or params.leaf == "rollout"
+
+
+@pytest.mark.parametrize(
     ("given", "judged", "algorithm"),
     [
         ({}, False, "best_of_n"),
         ({"answer": "majority"}, False, "best_of_n"),
+        ({"answer": "most_visited"}, False, "mcts"),
         ({"grader": "confidence"}, True, "best_of_n"),
         ({}, True, "mcts"),
         ({"grader": "verifier"}, False, "mcts"),

@@ -372,16 +372,16 @@ def _takes(algorithm: str, given: dict[str, Any]) -> bool:
 def test_a_default_holds_if_it_is_not_named_and_has_an_effect_beside_what_is(
     defaults: dict[str, Any], given: dict[str, Any], used: dict[str, Any]
 ) -> None:
-    params, held = over_defaults("mcts", defaults, given)
+    params, held = over_defaults("mcts", defaults, given, judged=True)
     assert held == used
     assert params == search_params(**used, **given)
 
 
 def test_defaults_excuse_no_mistake_of_what_is_given() -> None:
     with pytest.raises(ParamError, match=r"^kappa: 5000 is not a number"):
-        over_defaults("mcts", {"abandon": True}, {"kappa": 5000})
+        over_defaults("mcts", {"abandon": True}, {"kappa": 5000}, judged=True)
     with pytest.raises(ParamError, match=r"^kappa: has no effect unless select is 'thompson'"):
-        over_defaults("mcts", {"select": "puct"}, {"kappa": 1.0})
+        over_defaults("mcts", {"select": "puct"}, {"kappa": 1.0}, judged=True)
 
 
 @pytest.mark.parametrize(
