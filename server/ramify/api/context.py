@@ -116,6 +116,7 @@ def assemble(
             serving_of=lambda release: serving_of(release, settings),
             root=settings.weights,
             base=base,
+            judged_apart=settings.scorer.kind is not None,
         ),
         readiness=Readiness(engines, settings.probe, clock, lambda: searches.draining),
         retention=Retention(log, settings.retention, metrics.expired, now),

@@ -92,6 +92,8 @@ class Releases:
     """Folder of releases; `None`: there are none but the base."""
     base: Release | None = None
     """The release served until another is activated; `None` if models are served that are no release."""
+    judged_apart: bool = False
+    """True if a scorer of the settings judges, and no release's own value model or head is served."""
     _task: asyncio.Task[ActivationResult] | None = field(default=None)
 
     @property
@@ -206,7 +208,7 @@ class Releases:
             load_release(before.path, verify=False)
         except ReleaseNotFound as error:  # the asked one is there: this is no 404
             raise WeightsError(f"there would be no way back: {error}") from error
-        require_alike(before.path, release.path)
+        require_alike(before.path, release.path, judged_apart=self.judged_apart)
         return release
 
     # -- the swap

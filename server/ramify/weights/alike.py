@@ -23,14 +23,15 @@ LISTED = 3
 """Names shown of a longer list."""
 
 
-def require_alike(running: Path, new: Path) -> None:
+def require_alike(running: Path, new: Path, *, judged_apart: bool = False) -> None:
     """Raise `WeightsError` if what `new` holds must not be loaded in place of `running`.
 
     Both are directories with a `policy` and a `value`: releases, or a candidate that is none yet.
 
-    A value head takes the place of a value head alone, and a value model that of a value model.
+    A value head takes the place of a value head alone, and a value model that of a value model; judged_apart: neither
+    is served, so only the policies are looked at.
     Reads every byte of the new weights: seconds a few gigabytes. Blocks."""
-    kind = _same_kind(running / "value", new / "value")
+    kind = None if judged_apart else _same_kind(running / "value", new / "value")
     for part in PARTS if kind == "model" else ("policy",):
         before, after = running / part, new / part
         _same_network(before, after)

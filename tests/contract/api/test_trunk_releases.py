@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fakes_releases import write_release
+from ramify.engines import ScorerOptions
 
 from .site import Site, a_site
 
@@ -74,6 +75,16 @@ async def test_a_head_does_not_take_a_value_models_place(tmp_path: Path) -> None
         assert "start another server for it" in reply.json()["error"]["message"]
         assert site.engines.loads == []
         assert await site.served() == "v000001"
+
+
+async def test_beside_a_scorer_no_release_is_asked_how_it_would_be_judged(tmp_path: Path) -> None:
+    scorer = ScorerOptions(kind="http", url="http://judge.test/")
+    async with a_site(tmp_path, scorer=scorer) as site:
+        write_release(site.root, 4.0, 0.4, head=True)
+        for release in ("v000004", "v000002"):
+            reply = await site.activate(release)
+            assert reply.status_code == 200, reply.text
+            assert await site.served() == release
 
 
 async def test_a_head_of_another_width_is_refused_before_anything_stops(site: Site) -> None:
