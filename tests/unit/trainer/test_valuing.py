@@ -22,9 +22,9 @@ from ramify_trainer.gate.decision import Comparison, decide
 from ramify_trainer.gate.policy_scores import PolicyScores, SampledAnswer
 from ramify_trainer.gate.value_scores import (
     ValuePredictions,
-    _places,
     compare_values,
     end_values,
+    judged_places,
     pool_answers,
     predict_values,
 )
@@ -154,5 +154,7 @@ def test_the_gate_judges_at_the_ends_of_the_steps_that_the_search_cuts(
     drawn = records.Continuation(tokens, written, (0.0,) * len(tokens), ends, "eos", "r")
     searched = [len(action.tokens) for action in cut(drawn, records.Action("step", (stop,), 4))]
     assert [sum(searched[: i + 1]) - 1 for i in range(len(searched) - 1)] == steps
-    judged_at = _places(SampledAnswer((0,), tokens, True, 1.0), text, Action(stop=(stop,), max_tokens=4))
+    judged_at = judged_places(
+        SampledAnswer((0,), tokens, True, 1.0), text, Action(stop=(stop,), max_tokens=4)
+    )
     assert judged_at == [*(1 + step for step in steps), len(tokens)]

@@ -102,7 +102,7 @@ def predict_values(
     tokenizer = AutoTokenizer.from_pretrained(folder / "policy")
     text = TokenText(partial(text_of, tokenizer), len(tokenizer), plain_token(tokenizer))
     answers = [(i, answer) for i, group in enumerate(pool.values()) for answer in group]
-    places = [_places(answer, text, action) for _, answer in answers]
+    places = [judged_places(answer, text, action) for _, answer in answers]
     sequences = [(*answer.prompt, *answer.tokens) for _, answer in answers]
     values = values_at(judge, sequences, places, calibration, told)
     rows = [  # problem, value, outcome and whether the text is whole, for each place of each answer
@@ -119,7 +119,7 @@ def predict_values(
     )
 
 
-def _places(answer: SampledAnswer, text: TokenText, action: Action) -> list[int]:
+def judged_places(answer: SampledAnswer, text: TokenText, action: Action) -> list[int]:
     """Return the tokens of prompt and answer at which the value is asked for: the last one of every step, cut as the
     search cuts them, and that of a finished answer.
 

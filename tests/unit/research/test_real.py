@@ -1,0 +1,224 @@
+"""The recipe for real models: its problems, and each of its stages on a tiny chat model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from models import write_tiny_models
+from ramify.rewards import datasets, registry
+from ramify.weights import Action, Details, load_release
+from ramify_trainer.config import LoopConfig
+from ramify_trainer.gate.placement import judge_in
+from ramify_trainer.gate.policy_scores import SampledAnswer
+from ramify_trainer.gate.value_scores import end_values
+from research.real import fine_tune, gsm8k, problems, value_head
+from research.real.rows import asked, write
+
+TEMPLATE = (
+    "{% for m in messages %}{% if m.role == 'user' %}{{ m.content + '\n' }}{% endif %}"
+    "{% if m.role == 'assistant' %}{{ m.content }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.fixture(scope="module")
+def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    policy = write_tiny_models(tmp_path_factory.mktemp("tiny"), hidden=64, layers=2, heads=2).policy
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(policy)
+    return policy
+
+
+@pytest.fixture(scope="module")
+def chats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Worked answers in the tiny model's words."""
+    file = tmp_path_factory.mktemp("chats") / "worked.jsonl"
+    turns = [
+        [
+            {"role": "user", "content": f"{n} + 1"},
+            {"role": "assistant", "content": f"{n} + 1 = {n + 1}\n{n + 1}"},
+        ]
+        for n in range(8)
+    ]
+    write(file, [{"messages": each} for each in turns])
+    return file
+
+
+def test_every_line_of_a_worked_answer_is_true_and_the_verifier_takes_its_end() -> None:
+    for problem in islice(problems.problems("train", 3, 200, (3, 4, 5)), 200):
+        *lines, last = problem.answer.splitlines()
+        for line in lines:
+            left, right = line.split("=")
+            assert eval(left) == int(right), line  # digits and a sign
+        assert len(lines) == problem.lines >= 3
+        assert last == f"Answer: {problem.number}"
+        assert lines[-1].endswith(f"={problem.number}")
+        assert "/1=" not in problem.answer
+
+
+def test_splits_share_no_problem_and_the_same_seed_gives_the_same() -> None:
+    drawn = {split: list(problems.problems(split, 1, 60, (3, 4))) for split in problems.SPLITS}
+    for split, own in drawn.items():
+        assert {p.split for p in own} == {split}
+        assert len({p.question for p in own}) == 60
+    assert drawn["dev"] == list(problems.problems("dev", 1, 60, (3, 4)))
+    assert drawn["dev"] != list(problems.problems("dev", 2, 60, (3, 4)))
+
+
+def test_the_command_writes_files_that_eval_the_trainer_and_fine_tuning_read(tmp_path: Path) -> None:
+    problems.main(tmp_path, train=12, dev=6, test=6, examples=4)
+
+    for split, count in (("train", 12), ("dev", 6), ("test", 6)):
+        rows = datasets.load(str(tmp_path / f"{split}.jsonl"))
+        assert len(rows) == count
+        assert {row.task for row in rows} == {"math"}
+    worked = [json.loads(line)["messages"] for line in (tmp_path / "worked.jsonl").read_text().splitlines()]
+    first = datasets.load(str(tmp_path / "train.jsonl"))[0]
+    assert [turn["content"] for turn in worked[0][:2]] == [m.content for m in first.messages]
+    task = registry.task("math", first.problem)
+    assert asyncio.run(task.grade(worked[0][2]["content"])).outcome == 1.0
+
+
+def test_gsm8k_loses_its_marks_and_its_answers_are_numbers(tmp_path: Path) -> None:
+    row = {"question": "A?", "answer": "He has 24*50=<<24*50=1200>>1,200 pens.\n#### 1,200"}
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(f"{json.dumps(row)}\n" * (gsm8k.DEV + 2))
+    gsm8k.main(tmp_path, tmp_path / "out")
+
+    assert [len(datasets.load(str(tmp_path / f"out/{s}.jsonl"))) for s in ("train", "dev", "test")] == [
+        2,
+        500,
+        502,
+    ]
+    worked = json.loads((tmp_path / "out/worked.jsonl").read_text().splitlines()[0])["messages"]
+    assert worked[-1] == {"role": "assistant", "content": "He has 24*50=1,200 pens.\nAnswer: 1200"}
+    example = datasets.load(str(tmp_path / "out/train.jsonl"))[0]
+    assert asyncio.run(registry.task("math", example.problem).grade(worked[-1]["content"])).outcome == 1.0
+
+
+@pytest.fixture(scope="module")
+def tuned(chat_model: Path, chats: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tuned") / "policy"
+    fine_tune.main(chat_model, chats, out, examples=8, steps=40, batch=4, rate=3e-3, threads=1)
+    return out
+
+
+def test_fine_tuning_learns_the_answers_and_keeps_tensors_and_precision(
+    chat_model: Path, chats: Path, tuned: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tuned)
+    read = fine_tune.read_chats(chats, tokenizer, 8)
+    before, after = (
+        fine_tune.loss_of(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), read).item()
+        for folder in (chat_model, tuned)
+    )
+    assert after < 0.5 * before
+    with (
+        safe_open(chat_model / "model.safetensors", "pt") as old,
+        safe_open(tuned / "model.safetensors", "pt") as new,
+    ):
+        names = list(new.keys())
+        assert set(old.keys()) == set(names)
+        assert {str(new.get_slice(name).get_dtype()) for name in names} == {"BF16"}
+    assert tokenizer.chat_template == TEMPLATE
+
+
+def test_the_loss_is_that_of_transformers(chat_model: Path, chats: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(chat_model, dtype=torch.float32)
+    first, second = fine_tune.read_chats(chats, AutoTokenizer.from_pretrained(chat_model), 2)
+    longer = fine_tune.Chat([*first.prompt, 5], first.answer)  # so that the other is padded
+
+    own = fine_tune.loss_of(model, [longer, second]).item()
+
+    sums = []
+    for prompt, answer in (longer, second):
+        labels = torch.tensor([[*[-100] * len(prompt), *answer]])
+        loss = model(input_ids=torch.tensor([[*prompt, *answer]]), labels=labels).loss
+        sums.append((loss.item() * len(answer), len(answer)))
+    assert own == pytest.approx(sum(s for s, _ in sums) / sum(n for _, n in sums), rel=1e-4)
+
+
+def test_a_chat_must_end_with_the_assistant(chat_model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "chats.jsonl"
+    file.write_text('{"messages": [{"role": "user", "content": "1"}]}\n')
+    with pytest.raises(ValueError, match=r"chats.jsonl:1: the last message must be the assistant's"):
+        fine_tune.read_chats(file, AutoTokenizer.from_pretrained(chat_model), 1)
+
+
+def test_a_fitted_head_sees_the_states_that_a_release_judges_and_ranks_by_them(
+    chat_model: Path, tmp_path: Path
+) -> None:
+    """Its logit at an answer's end is that of the published release."""
+    tokenizer = AutoTokenizer.from_pretrained(chat_model)
+    prompt = tuple(tokenizer("3 + 1\n").input_ids)
+    answers = [
+        SampledAnswer(
+            prompt, (*tokenizer(f"{n} + 1\n {n % 7}").input_ids, tokenizer.eos_token_id), True, float(n % 2)
+        )
+        for n in range(60)
+    ]
+    action = Action(stop=("\n",), max_tokens=8)
+    states = value_head.states_of(chat_model, answers, action)
+    assert set(states.step.tolist()) == {0, 1}
+    assert len(states.hidden) == 120
+
+    head = value_head.fitted(states, states)
+    measured = value_head.figures(head, states)
+    assert measured["auc_step_1"] > 0.75
+    release = value_head.published(
+        tmp_path / "weights", chat_model, head, Details(name="tiny", default_action=action)
+    )
+    assert load_release(release.path).manifest.value == "trunk"
+
+    whole = [(*answer.prompt, *answer.tokens) for answer in answers]
+    judged = np.array(end_values(judge_in(release.path), whole))
+    logit = states.hidden @ head["weight"][0] + head["bias"]
+    own = torch.sigmoid(logit[torch.from_numpy(states.step == 0)]).numpy()
+    assert sorted(judged) == pytest.approx(sorted(own), abs=1e-3)
+
+
+def make_head(policy: Path, folder: Path) -> None:
+    write(folder / "rows.jsonl", [asked(f"{n} + 1", str(n + 1), f"p{n}", "sums") for n in range(8)])
+    value_head.main(
+        policy,
+        folder / "rows.jsonl",
+        folder / "rows.jsonl",
+        folder,
+        problems=8,
+        answers=4,
+        dev_problems=8,
+        max_tokens=12,
+        engine="transformers",
+        threads=1,
+    )
+
+
+def test_answers_are_sampled_graded_and_kept_and_a_release_comes_of_them(tuned: Path, tmp_path: Path) -> None:
+    make_head(tuned, tmp_path)
+
+    kept = json.loads((tmp_path / "samples-train.json").read_text())
+    assert [len(group) for group in kept["answers"].values()] == [4] * 8
+    manifest = load_release(tmp_path / "weights/v000001").manifest
+    assert manifest.default_action.stop == ("\n",)
+    assert {"greedy", "mean_at_k", "auc_end"} <= set(manifest.metrics)
+
+
+def test_a_policy_that_is_never_right_teaches_no_head(chat_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(typer.BadParameter, match=r"0 of 32 sampled answers to train problems are right"):
+        make_head(chat_model, tmp_path)
+
+
+def test_the_loop_of_the_recipe_can_be_read() -> None:
+    config = LoopConfig.read(Path(value_head.__file__).with_name("loop.toml"))
+    assert config.rounds == 3
+    assert config.gate.max_tokens == config.held_out.max_tokens == 96
