@@ -183,10 +183,15 @@ def loop_command(
 
 
 def tenths_on(console: Console) -> Callable[[str, int, int], None]:
-    """Return a function that prints a line for every tenth of a phase, on a terminal or not."""
+    """Return a function that prints a line for every tenth of a phase, on a terminal or not, and each but once: some
+    phases are told of again and again while nothing ends."""
+    last: tuple[str, int, int] | None = None
 
     def tell(phase: str, done: int, total: int) -> None:
-        if total == 1 or done == total or done * 10 // total > (done - 1) * 10 // total:
+        nonlocal last
+        now = phase, total, done * 10 // max(total, 1)
+        if now != last:
+            last = now
             count = "" if total == 1 else f" {done}/{total}"
             console.print(f"{phase}{count}", highlight=False)
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from fakes_training import PROMPT, Site, a_site, small, write_problems, write_release
 from ramify.weights import load_release
 from ramify.weights.tensors import tensors_of
-from ramify_client import AsyncAdmin, AsyncClient
+from ramify_client import AsyncAdmin, AsyncClient, ConnectionFailed
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.gate.decision import Comparison, GateDecision
 from ramify_trainer.gate.value_scores import end_values
@@ -103,6 +103,30 @@ async def test_a_value_head_on_the_trunk_is_trained_gated_published_served_and_t
         judge = load_judge(releases[2].policy_path, releases[2].path / "value")
         values = end_values(judge, [[*probe.prompt, *probe.continuation] for probe in probes])
         assert [probe.value for probe in probes] == pytest.approx(values, abs=1e-5)
+
+
+async def test_the_canary_of_a_release_that_is_written_is_not_computed_again(tmp_path: Path) -> None:
+    async with (
+        a_site(tmp_path) as site,
+        a_loop(tmp_path, site) as loop,
+        AsyncAdmin("http://127.0.0.1:9", max_retries=0) as away,
+    ):
+        there, told = loop.admin, []
+
+        def tell(phase: str, *_: int) -> None:
+            told.append(phase)
+            if phase == "probed":
+                loop.admin = away  # the release is written then, and not recorded
+
+        loop.tell = tell
+        with pytest.raises(ConnectionFailed):
+            await loop.round()
+        assert "probed" in told
+        assert (tmp_path / "weights" / "v000002" / "READY").exists()
+        loop.admin = there
+        told.clear()
+        assert (await loop.round()).result == "promoted"
+        assert "probed" not in told
 
 
 async def test_a_candidate_that_the_server_would_refuse_is_not_gated(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from models import write_chat_policy
+from ramify.engines.offline import OfflineJob
 from ramify_trainer.config import SamplerConfig
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.gate.answers import AnswerJob, answer_seed
@@ -37,7 +38,7 @@ def _job(tmp_path: Path) -> AnswerJob:
     return AnswerJob(policy, [[65, 66]], [[answer_seed(0, "a", 0)]], 8, {258})
 
 
-def ignored(done: int, total: int) -> None:
+def ignored(*_: object) -> None:
     pass
 
 
@@ -46,10 +47,25 @@ def test_the_process_is_asked_in_full_and_its_answers_are_taken(job: AnswerJob) 
     answering = process(
         READY, "tell(answers=[[job['draws'][0]['prompt'], [job['options']['max_model_len']]]])"
     )
-    assert draw(job, SamplerConfig(), lambda *progress: seen.append(progress), answering) == [
+    assert draw(job, SamplerConfig(), lambda *progress: seen.append(progress), ignored, answering) == [
         [[65, 66], [10]]
     ]
     assert seen[-1] == (0, 1)
+
+
+def test_what_the_process_is_asked_is_a_job_as_it_reads_one(job: AnswerJob) -> None:
+    asked = draw(job, SamplerConfig(compile=True), ignored, ignored, process(READY, "tell(answers=job)"))
+    read = OfflineJob.model_validate_json(json.dumps(asked))
+    draws = [([*one.prompt], [*one.seeds]) for one in read.draws]
+    assert draws == list(zip(job.prompts, job.seeds, strict=True))
+    assert (read.policy, read.max_tokens, set(read.ends)) == (job.policy, job.max_tokens, job.ends)
+    assert (read.options.compile, read.options.max_model_len) == (True, 10)
+
+
+def test_the_command_itself_reads_its_job_and_says_why_it_cannot_do_it(job: AnswerJob) -> None:
+    (job.policy / "model.safetensors").unlink()
+    with pytest.raises(TrainerError, match=r"failed: the policy directory .* holds no weights"):
+        draw(job, SamplerConfig(), ignored, ignored)
 
 
 @pytest.mark.parametrize(
@@ -66,15 +82,24 @@ def test_an_engine_that_fails_is_named_with_what_to_do(
 ) -> None:
     config = SamplerConfig(start_seconds=2 if READY not in lines else 60, stall_seconds=1)
     with pytest.raises(TrainerError, match=f"(?s){complaint}") as failed:
-        draw(job, config, ignored, process(*lines))
+        draw(job, config, ignored, ignored, process(*lines))
     assert "goes on from here at the next start" in str(failed.value)
+
+
+def test_an_engine_that_says_the_same_again_counts_as_standing_still(job: AnswerJob) -> None:
+    told: list[tuple[int, int]] = []
+    repeating = process(READY, "while True: tell(done=0, total=1, steps=1); time.sleep(0.2)")
+    with pytest.raises(TrainerError, match="made no step within 1 s"):
+        draw(job, SamplerConfig(stall_seconds=1), lambda *progress: told.append(progress), ignored, repeating)
+    assert told == [(0, 1), (0, 1)], "once at the start, and once for its first step"
 
 
 def test_work_that_is_cancelled_leaves_no_process(job: AnswerJob, tmp_path: Path) -> None:
     kept = tmp_path / "pid"
+    told: list[tuple[int, int]] = []
 
-    def cancelled(done: int, total: int) -> None:
-        if total > 1:
+    def cancelled() -> None:
+        if (0, 2) in told:
             raise WorkCancelled
 
     waiting = process(
@@ -83,7 +108,7 @@ def test_work_that_is_cancelled_leaves_no_process(job: AnswerJob, tmp_path: Path
         HANG,
     )
     with pytest.raises(WorkCancelled):
-        draw(job, SamplerConfig(), cancelled, waiting)
+        draw(job, SamplerConfig(), lambda *progress: told.append(progress), cancelled, waiting)
     with pytest.raises(ProcessLookupError):
         os.kill(int(kept.read_text()), 0)
 

@@ -100,15 +100,16 @@ async def score_policy(
 ) -> PolicyScores:
     """Score the policy in a Hugging Face directory, and keep its scores in the file `kept`; read them if it is there.
 
-    keep: sampled answers to each problem that stay with the scores. told: called in the worker's thread while answers
-    are drawn. An answer on which the verifier itself fails counts as wrong. Raises `TrainerError` if the sampler
-    fails; nothing is kept then."""
+    keep: sampled answers to each problem that stay with the scores. told: called in the worker's thread as answers are
+    drawn; what it raises ends the drawing. An answer on which the verifier itself fails counts as wrong. Raises
+    `TrainerError` if the sampler fails; nothing is kept then."""
     scores = read_scores(kept)
     if scores is not None:
         return scores
     examples = datasets.load(config.data, config.problems, seed=seed)
     told = told or (lambda done, total: worker.check())
-    drawn = await worker.run(_draw, policy, examples, config, seed, sampler or SamplerConfig(), told)
+    sampler = sampler or SamplerConfig()
+    drawn = await worker.run(_draw, policy, examples, config, seed, sampler, told, worker.check)
     scores = await _grade(examples, drawn, keep)
     _keep(scores, kept)
     return scores
@@ -171,6 +172,7 @@ def _draw(
     seed: int,
     sampler: SamplerConfig,
     told: SamplingProgress,
+    check: Callable[[], None],
 ) -> _DrawnAnswers:
     tokenizer = AutoTokenizer.from_pretrained(policy)
     prompts = [_tokens(tokenizer, example) for example in examples]
@@ -178,7 +180,7 @@ def _draw(
     seeds = [[answer_seed(seed, example.id, i) for i in range(config.answers)] for example in examples]
     job = AnswerJob(policy, prompts, seeds, config.max_tokens, ends)
     engine, began = _chosen(sampler), time.monotonic()
-    answers = spare_engine.draw(job, sampler, told) if engine == "vllm" else sampling.draw(job, told)
+    answers = spare_engine.draw(job, sampler, told, check) if engine == "vllm" else sampling.draw(job, told)
     tokens = sum(len(answer) for group in answers for answer in group)
     drawing = Drawing(engine, seed, round(time.monotonic() - began, 3), tokens)
     texts = [[text_of(tokenizer, a) if a and a[-1] in ends else "" for a in group] for group in answers]

@@ -46,17 +46,20 @@ def draw(
     job: AnswerJob,
     config: SamplerConfig,
     told: Callable[[int, int], None],
+    check: Callable[[], None],
     command: tuple[str, ...] = COMMAND,
 ) -> list[list[list[int]]]:
-    """Return the answers by prompt, the greedy one first. told: called with prompts done, and of how many.
+    """Return the answers by prompt, the greedy one first. told: called whenever the engine has got on, with prompts
+    done, and of how many. check: called at least every `LOOK_EVERY` seconds; what it raises ends the drawing.
 
-    Raises `TrainerError` if the engine does not start, dies or stops moving; and what `told` raises."""
+    Raises `TrainerError` if the engine does not start, dies or stops moving; and what `told` and `check` raise."""
     with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as said:
         asked.write(json.dumps(_request(job, config)).encode())
         asked.seek(0)
         try:
             with child_process(command, asked, subprocess.PIPE, said) as child:
-                return _answers(child, config, told)
+                told(0, len(job.prompts))
+                return _answers(child, config, told, check)
         except _Failed as error:
             raise TrainerError(
                 f"the spare engine that measures {job.policy} {error}. The round goes on from here at the next start; "
@@ -99,14 +102,16 @@ def _room(job: AnswerJob) -> int:
 
 
 def _answers(
-    child: subprocess.Popen[bytes], config: SamplerConfig, told: Callable[[int, int], None]
+    child: subprocess.Popen[bytes],
+    config: SamplerConfig,
+    told: Callable[[int, int], None],
+    check: Callable[[], None],
 ) -> list[list[list[int]]]:
     assert child.stdout is not None
-    lines = _lines(child.stdout)
-    steps, progress = None, (0, 1)
+    lines, steps = _lines(child.stdout), None
     patience, deadline = config.start_seconds, time.monotonic() + config.start_seconds
     while True:
-        told(*progress)
+        check()
         try:
             line = lines.get(timeout=LOOK_EVERY)
         except queue.Empty:
@@ -120,9 +125,9 @@ def _answers(
             answers: list[list[list[int]]] = event["answers"]
             return answers
         if event.get("steps", steps) != steps:
-            steps, progress = event["steps"], (event["done"], event["total"])
-            patience = config.stall_seconds
+            steps, patience = event["steps"], config.stall_seconds
             deadline = time.monotonic() + patience
+            told(event["done"], event["total"])
         if time.monotonic() > deadline:
             raise _Failed(f"{'was not ready' if steps is None else 'made no step'} within {patience:g} s")
 

@@ -40,6 +40,11 @@ def copy_base(base: str, root: Path) -> str:
     return release.id
 
 
+def is_published(root: Path, release_id: str) -> bool:
+    """Return whether the release of this id is in the folder of releases, whole."""
+    return (root / release_id / "READY").exists()
+
+
 def publish_candidate(
     root: Path,
     release_id: str,
@@ -48,10 +53,8 @@ def publish_candidate(
     canary: Sequence[Probe],
     facts: Mapping[str, Any],
 ) -> Release:
-    """Return the release of this id, published unless it is there already. parts: the policy's and the value's
-    directories; facts: what else the manifest says."""
-    if (root / release_id / "READY").exists():
-        return load_release(root / release_id)
+    """Publish a candidate as the release of this id. parts: the policy's and the value's directories; facts: what else
+    the manifest says."""
     inherited = parent.manifest.model_dump(
         include={"name", "calibration", "default_task", "default_action", "default_max_tokens", "search"}
     )

@@ -24,7 +24,7 @@ from ramify_trainer.gate.policy_scores import PolicyScores, require_askable, req
 from ramify_trainer.loop.collection import collect
 from ramify_trainer.loop.progress import ComputeThread, RunProgress
 from ramify_trainer.loop.puller import Puller
-from ramify_trainer.loop.release import copy_base, probes, publish_candidate
+from ramify_trainer.loop.release import copy_base, is_published, probes, publish_candidate
 from ramify_trainer.loop.round_trees import freeze, label_trees, read_trees, solved_share, unlearned
 from ramify_trainer.loop.state import RoundRecord, State, finite, lease_owner, round_folder
 from ramify_trainer.loop.training import Team
@@ -238,19 +238,25 @@ class Loop:
 
     async def _publish(self) -> PhaseSummary:
         """Make a release of the candidate, promoted or rejected, and have the server record the decision."""
-        state, record = self.state, self.state.current
+        record = self.state.current
         assert record.release is not None
+        if not is_published(self.config.weights, record.release):
+            await self._write_release(record.release)
+        await self._record("promoted" if record.promoted else "rejected")
+        return {"release": record.release, "canary_seconds": record.canary_seconds}
+
+    async def _write_release(self, release_id: str) -> None:
+        """Choose the candidate's canary, and write the release."""
+        state, record = self.state, self.state.current
         facts = {"training_step": record.steps, "metrics": record.gate, "log_cursor": state.upto}
         parts, parent = (self._here / "policy", self._here / "value"), self._release(state.incumbent)
         trees, _ = await self.worker.run(read_trees, self._trees)
         began = self.progress.clock()
-        canary = await self.worker.run(probes, *parts, parent, trees, self._told("measured"))
+        canary = await self.worker.run(probes, *parts, parent, trees, self._told("probed"))
         record.canary_seconds = round(self.progress.clock() - began, 3)
         await self.worker.run(
-            publish_candidate, self.config.weights, record.release, parts, parent, canary, facts
+            publish_candidate, self.config.weights, release_id, parts, parent, canary, facts
         )
-        await self._record("promoted" if record.promoted else "rejected")
-        return {"release": record.release, "canary_seconds": record.canary_seconds}
 
     async def _serve(self) -> PhaseSummary:
         """Have the server load a promoted candidate, which is the incumbent then."""
