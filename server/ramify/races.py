@@ -1,4 +1,4 @@
-"""Tasks of which the first to end decides: a request and its client's leaving, a listener and a signal.
+"""Tasks of which the first to end, or to fail, decides: a request and its client's leaving, the parts of one whole.
 
 Whoever loses is cancelled and waited for, so that nothing goes on behind the back of what comes next. Server and
 trainer stand on it, so it knows nothing of either.
@@ -7,9 +7,11 @@ trainer stand on it, so it knows nothing of either.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -38,6 +40,15 @@ async def beside(*tasks: asyncio.Task[Any]) -> AsyncIterator[None]:
         yield
     finally:
         await cancel(*tasks)
+
+
+async def all_of(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run coroutines side by side and return what they do, in order.
+
+    The first that fails ends the others, and its error is raised as it is."""
+    tasks = [asyncio.create_task(one) for one in work]
+    async with beside(*tasks):
+        return await asyncio.gather(*tasks)
 
 
 async def cancel(*tasks: asyncio.Task[Any]) -> None:

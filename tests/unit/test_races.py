@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from ramify.races import beside, first_of
+from ramify.races import all_of, beside, first_of
 
 pytestmark = pytest.mark.anyio
 
@@ -60,3 +60,23 @@ async def test_a_task_beside_a_block_ends_with_it_though_the_block_raises() -> N
         async with beside(task):
             raise KeyError
     assert task.cancelled()
+
+
+async def test_all_end_in_order_and_the_first_that_fails_ends_the_others_with_its_own_error() -> None:
+    assert await all_of(asyncio.sleep(0.0 if i else 0.01, i) for i in range(3)) == [0, 1, 2]
+    ended: list[str] = []
+
+    async def endless() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("the other")
+
+    async def failing() -> None:
+        await asyncio.sleep(0)
+        raise KeyError("mine") from ValueError("why")
+
+    with pytest.raises(KeyError, match="mine") as caught:
+        await all_of([endless(), failing()])
+    assert ended == ["the other"]
+    assert isinstance(caught.value.__cause__, ValueError)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from ramify.evaluation.backends import LocalBackend
 from ramify.evaluation.budgets import Budget
 from ramify.evaluation.methods import Method
 from ramify.evaluation.runner import ProblemRefused, SearchFailed, seed_of
+from ramify.races import all_of
 from ramify.rewards.verifier import Example
 
 
@@ -134,12 +134,7 @@ async def _through_slots(backend: LocalBackend, load: Load, seed: int) -> tuple[
             simulations += tree.usage.simulations
             scored += tree.usage.scored_sequences
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(load.slots):
-                group.create_task(slot())
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from failures
+    await all_of(slot() for _ in range(load.slots))
     return simulations, scored
 
 

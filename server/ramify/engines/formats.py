@@ -11,6 +11,7 @@ answer's first steps begins that of the whole answer, and a causal model judges 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import Any, Literal
 from ramify.engines.errors import EngineError
 from ramify.engines.tokenizer import Tokenizer
 from ramify.search.records import State
+from ramify.tokens import CONTEXT
 
 Message = Mapping[str, str]
 Write = Callable[[Sequence[Sequence[int]]], list[list[int]]]
@@ -28,7 +30,7 @@ Write = Callable[[Sequence[Sequence[int]]], list[list[int]]]
 MARKS = ("Qzuser0", "Qzassistant1", "Qzuser2", "Qzsystem3")
 """Contents of the messages by which a chat template is learned: no template writes them by itself."""
 PIECES_KEPT = 4096
-"""Steps whose tokens are remembered."""
+"""Steps whose tokens, and actions whose texts, are remembered."""
 PROMPTS_KEPT = 256
 """Prompts whose conversations are remembered."""
 
@@ -113,7 +115,7 @@ class InputWriter:
             known = next(filter(None, cuts), None)
             if known is None:
                 found = self._encode(text, return_offsets_mapping=True)
-                encoded.append((text, list(found.input_ids), list(found.offset_mapping)))
+                encoded.append((text, list(found.input_ids), _of_text(found.offset_mapping)))
                 known = _cut(*encoded[-1][1:], len(text)) or encoded[-1][1]
             inputs[i] = known
         return inputs
@@ -216,22 +218,28 @@ class InputWriter:
 
 
 def _cut(ids: list[int], offsets: Sequence[tuple[int, int]], end: int) -> list[int] | None:
-    """Return the tokens of a text as far as its character `end`; `None` if one token holds what is on both sides.
-
-    Special tokens around a text have no characters."""
-    for i in reversed(range(len(ids))):
+    """Return the tokens of a text as far as its character `end`; `None` if one token holds what is on both sides."""
+    for i in reversed(range(bisect_left(offsets, (end,)))):
         begin, past = offsets[i]
         if begin < min(end, past):
             return ids[: i + 1] if past <= end else None
     return None
 
 
+def _of_text(offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return offsets of tokens without those at the end that are special and have no characters: they rise then."""
+    size = len(offsets)
+    while size and offsets[size - 1] == (0, 0):
+        size -= 1
+    return list(offsets[:size])
+
+
 class StateReader:
     """Reads a state of a search as text."""
 
     def __init__(self, policy: Tokenizer) -> None:
-        self._policy = policy
         self._conversation = lru_cache(PROMPTS_KEPT)(ConversationReader(policy).read)
+        self._spelled = lru_cache(PIECES_KEPT)(lambda before, tokens: policy.spell(before, tokens)[0])
 
     def __call__(self, sequence: Sequence[int]) -> tuple[tuple[Message, ...], list[str]]:
         """Return the messages of the prompt and the texts of the actions, at least one.
@@ -239,9 +247,10 @@ class StateReader:
         A sequence that is no `State` does not tell prompt and answer apart: it is a prompt without an answer."""
         ends = sequence.ends if isinstance(sequence, State) else (len(sequence),)
         messages, begun = self._conversation(tuple(sequence[: ends[0]]))
-        first, *others = [self._policy.spell(sequence[:a], sequence[a:b])[0] for a, b in pairwise(ends)] or [
-            ""
-        ]
+        first, *others = [
+            self._spelled(tuple(sequence[max(0, a - CONTEXT) : a]), tuple(sequence[a:b]))
+            for a, b in pairwise(ends)
+        ] or [""]
         return messages, [begun + first, *others]
 
 

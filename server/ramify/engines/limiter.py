@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from ramify.engines.errors import EngineBusy
 
@@ -25,6 +27,15 @@ class EngineLimiter:
     def waiting(self) -> int:
         """Units that wait."""
         return self._queued
+
+    @asynccontextmanager
+    async def slots(self, units: int) -> AsyncIterator[None]:
+        """Hold `units` for as long as the block runs. Raises as `acquire` does."""
+        taken = await self.acquire(units)
+        try:
+            yield
+        finally:
+            self.release(taken)
 
     async def acquire(self, units: int) -> int:
         """Take `units` (at most the limit), waiting for them; returns what was taken, for `release`.

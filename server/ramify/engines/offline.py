@@ -29,6 +29,7 @@ from ramify.engines.config import EngineConfig
 from ramify.engines.engines import Engines
 from ramify.engines.errors import EngineError, RequestRefused
 from ramify.engines.ports import Engine, SampleParams, SampleRequest
+from ramify.races import all_of, beside
 from ramify.search.protocols import EngineDead
 
 TELL_EVERY = 1.0
@@ -85,15 +86,8 @@ async def answer_with(engine: Engine, job: OfflineJob, tell: Tell) -> list[list[
             tell(done=done, total=len(job.draws), steps=engine.stats.steps)
             await asyncio.sleep(TELL_EVERY)
 
-    telling = asyncio.create_task(tell_progress())
-    try:
-        async with asyncio.TaskGroup() as group:
-            drawing = [group.create_task(one(draw)) for draw in job.draws]
-    except* (EngineError, EngineDead) as errors:
-        raise errors.exceptions[0] from None
-    finally:
-        telling.cancel()
-    return [task.result() for task in drawing]
+    async with beside(asyncio.create_task(tell_progress())):
+        return await all_of(map(one, job.draws))
 
 
 def _requests(job: OfflineJob, draw: OfflineDraw, engine: Engine) -> list[SampleRequest]:

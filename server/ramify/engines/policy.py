@@ -91,13 +91,10 @@ class VllmPolicy:
 
         At temperature 0 the log-probabilities are those of temperature 1."""
         params = SampleParams(max_tokens=1, temperature=temperature, top=k)
-        taken = await self._limiter.acquire(1)
-        try:
+        async with self._limiter.slots(1):
             with plain_cancellation():
                 (drawn,) = await self._engine.generate([SampleRequest(list(prefix), params)])
             serving = self._serving()
-        finally:
-            self._limiter.release(taken)
         steps = []
         for token, logprob in drawn.top[:k]:
             stopped = token in self._tokenizer.eos_ids

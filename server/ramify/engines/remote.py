@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,9 @@ from ramify.engines.errors import EngineError, EngineStartFailed, ScorerUnreacha
 from ramify.engines.formats import StateReader, Write
 from ramify.engines.judges import Reading, read_judge
 from ramify.engines.limiter import EngineLimiter
-from ramify.engines.scorer import chains, log_odds, logit, sigmoid
+from ramify.engines.scorer import chains, log_odds, logit, sigmoid, written
 from ramify.engines.tokenizer import Tokenizer
+from ramify.races import all_of
 from ramify.search.records import Score, State
 
 KEY = re.compile(r"[!-~]+")
@@ -37,7 +39,7 @@ MOST_BYTES = 64 << 20
 PASSING = {408, 425, 429, 500, 502, 503, 504}
 """Statuses after which a later try may succeed."""
 FIRST_WAIT = 0.2
-"""Seconds before the second try; each later one waits twice as long."""
+"""Seconds before the second try, about; each later one waits twice as long, and as long as the server asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +129,10 @@ class RemoteScorer:
 
     async def _logits(self, sequences: Sequence[Sequence[int]]) -> list[float]:
         if self._options.api == "values":
-            items = [self._item(sequence) for sequence in sequences]
+            items = await asyncio.to_thread(lambda: [self._item(sequence) for sequence in sequences])
             values = await self._in_parts(items, lambda part: {"answers": part}, _values)
             return [logit(value) for value in values]
-        write = self._form.write
-        inputs = write(sequences) if write else [list(sequence) for sequence in sequences]
+        inputs = await written(self._form.write, sequences)
         if self._options.api == "classify":
             rows = await self._in_parts(inputs, _classify_body, _class_logits)
             return [self._logit(row) for row in rows]
@@ -177,7 +178,7 @@ class RemoteScorer:
     async def _in_parts(self, items: Sequence[Any], body: Body, read: Read) -> list[Any]:
         """Send `AT_ONCE` items a request, and return what `read` finds for each in the replies."""
         parts = [items[i : i + AT_ONCE] for i in range(0, len(items), AT_ONCE)]
-        replies = await asyncio.gather(*(self._post(body(part)) for part in parts))
+        replies = await all_of(self._post(body(part)) for part in parts)
         found: list[Any] = []
         for part, reply in zip(parts, replies, strict=True):
             try:
@@ -198,10 +199,10 @@ class RemoteScorer:
         """Send one request, and again after what may pass."""
         if self._options.served is not None:
             body = {"model": self._options.served, **body}
-        taken = await self._limiter.acquire(1)
-        try:
+        async with self._limiter.slots(1):
             for attempt in range(self._options.retries + 1):
                 problem = "cannot be reached"
+                wait = FIRST_WAIT * 2**attempt * random.uniform(0.75, 1.25)
                 try:
                     async with self._client.stream("POST", self._form.url, json=body) as reply:
                         if reply.status_code == 200:
@@ -209,13 +210,14 @@ class RemoteScorer:
                         problem = f"answered {reply.status_code}"
                         if reply.status_code not in PASSING:
                             raise EngineError(f"the scorer at {self._place} {problem}")
+                        asked = reply.headers.get("retry-after", "")
+                        wait = max(wait, float(asked) if asked.isdecimal() else 0.0)
                 except httpx.TransportError:
                     pass
-                if attempt < self._options.retries:
-                    await asyncio.sleep(FIRST_WAIT * 2**attempt)
+                if attempt == self._options.retries or wait >= self._options.seconds:
+                    break
+                await asyncio.sleep(wait)  # in its slot: who is overloaded is asked less
             raise ScorerUnreachable(f"the scorer at {self._place} {problem}, {attempt + 1} times")
-        finally:
-            self._limiter.release(taken)
 
     async def _json(self, reply: httpx.Response) -> Any:
         content = bytearray()

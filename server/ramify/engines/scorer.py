@@ -10,6 +10,7 @@ done only if that is less than what the separate requests would compute beyond t
 
 from __future__ import annotations
 
+import asyncio
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence, Set
@@ -56,6 +57,8 @@ class EngineScorer(ABC):
 
     async def score(self, sequences: Sequence[Sequence[int]]) -> list[Score]:
         """Judge whole sequences, all sent at once. Raises `EngineDead` or an `EngineError`."""
+        if not sequences:
+            return []
         logits, serving = await self._logits(sequences)
         a, b = self._calibration or serving.calibration
         return [Score(sigmoid(a * logit + b), serving.release) for logit in logits]
@@ -64,23 +67,23 @@ class EngineScorer(ABC):
         self, sequences: Sequence[Sequence[int]], calibration: tuple[float, float]
     ) -> list[float]:
         """Judge as `score` does, under the calibration of a release that is loaded and not yet served."""
+        if not sequences:
+            return []
         logits, _ = await self._logits(sequences)
         a, b = calibration
         return [sigmoid(a * logit + b) for logit in logits]
 
     async def _drawn(self, requests: Sequence[SampleRequest]) -> tuple[list[RawSample], Serving]:
         """Draw from the engine, and return what was served when it did."""
-        taken = await self._limiter.acquire(len(requests))
-        try:
+        async with self._limiter.slots(len(requests)):
             with plain_cancellation():
                 drawn = await self._engine.generate(requests)
             return drawn, self._serving()
-        finally:
-            self._limiter.release(taken)
 
     @abstractmethod
     async def _logits(self, sequences: Sequence[Sequence[int]]) -> tuple[list[float], Serving]:
-        """Return one finite logit for each sequence, and what was served when the engine gave them."""
+        """Return one finite logit for each sequence, of which there is one at least, and what was served when the
+        engine gave them."""
 
 
 class VllmScorer(EngineScorer):
@@ -106,16 +109,11 @@ class VllmScorer(EngineScorer):
         self._reading = reading
 
     async def _logits(self, sequences: Sequence[Sequence[int]]) -> tuple[list[float], Serving]:
-        if not sequences:
-            return [], self._serving()
-        prompts = self._write(sequences) if self._write else [list(s) for s in sequences]
+        prompts = await written(self._write, sequences)
         jobs = self._jobs(prompts)
-        taken = await self._limiter.acquire(len(jobs))
-        try:
+        async with self._limiter.slots(len(jobs)):
             judged = await self._engine.classify([(prompts[job[0]], len(job) > 1) for job in jobs])
             serving = self._serving()  # weights change only while no request is under way
-        finally:
-            self._limiter.release(taken)
         return logits_of(prompts, jobs, judged, self._reading), serving
 
     def _jobs(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -150,8 +148,6 @@ class TrunkScorer(EngineScorer):
         self._closing = closing
 
     async def _logits(self, sequences: Sequence[Sequence[int]]) -> tuple[list[float], Serving]:
-        if not sequences:
-            return [], self._serving()
         read = [self._read(sequence) for sequence in sequences]
         requests = [SampleRequest(state, ONE_TOKEN) for state in dict.fromkeys(read)]
         drawn, serving = await self._drawn(requests)
@@ -187,9 +183,8 @@ class PolicyJudge(EngineScorer):
         self._params = SampleParams(max_tokens=1, temperature=1.0, top=2, allowed=question.tokens)
 
     async def _logits(self, sequences: Sequence[Sequence[int]]) -> tuple[list[float], Serving]:
-        if not sequences:
-            return [], self._serving()
-        requests = [SampleRequest(one, self._params, seed=0) for one in self._write(sequences)]
+        inputs = await written(self._write, sequences)
+        requests = [SampleRequest(one, self._params, seed=0) for one in inputs]
         drawn, serving = await self._drawn(requests)
         return [self._log_odds(one) for one in drawn], serving
 
@@ -198,6 +193,12 @@ class PolicyJudge(EngineScorer):
         if not math.isfinite(good - bad):
             raise EngineError(f"the judge gave the log-probabilities {good} and {bad} for its two answers")
         return good - bad
+
+
+async def written(write: Write | None, sequences: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Return the inputs that `write` makes of states, in a thread: a long one takes tens of milliseconds, in which
+    nobody else would be served."""
+    return await asyncio.to_thread(write, sequences) if write else [list(s) for s in sequences]
 
 
 def _first_logit(drawn: RawSample) -> float:

@@ -17,6 +17,7 @@ from ramify.engines.scorer import logit
 from ramify.evaluation.budgets import Budget
 from ramify.evaluation.methods import Method
 from ramify.evaluation.runner import Backend, ProblemRefused, grow_and_grade
+from ramify.races import all_of
 from ramify.rewards.verifier import Example
 from ramify.statistics import Floats, auc
 
@@ -80,14 +81,10 @@ async def judged_answers(
         nodes = (grown.tree.nodes[completion.node] for completion in grown.tree.completions)
         return [Judged(node.value, node.id in grades.right) for node in nodes if node.value is not None]
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(problem)) for problem in problems]
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from failures
+    found = await all_of(map(one, problems))
     if refusals and len(refusals) == len(problems):
         raise refusals[0]
-    return [answer for task in tasks for answer in task.result()]
+    return [answer for answers in found for answer in answers]
 
 
 def fit(answers: Sequence[Judged], before: tuple[float, float] = (1.0, 0.0)) -> Calibration:

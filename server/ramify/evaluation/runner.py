@@ -8,7 +8,6 @@ problems at a time, and the methods take turns at every block: what else the mac
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,6 +18,7 @@ from ramify.evaluation.metering import Grown
 from ramify.evaluation.methods import Method
 from ramify.evaluation.reading import AnswerGrades, graded, rows_of
 from ramify.evaluation.rows import Row, refused_row
+from ramify.races import all_of
 from ramify.rewards.registry import task
 from ramify.rewards.verifier import Example
 from ramify.search.tree import derive_seed
@@ -144,12 +144,7 @@ async def run(
     for block in blocks:
         await backend.forget()
         work = iter(block)
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(concurrency):
-                    group.create_task(worker(work))
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from failures
+        await all_of(worker(work) for _ in range(concurrency))
 
 
 async def grow_and_grade(

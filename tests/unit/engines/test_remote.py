@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,49 @@ def test_what_may_pass_is_tried_again_and_what_may_not_is_not(
         with pytest.raises(EngineError, match=rf"judge\.test answered {status}$"):
             values(policy, states, at_first(status))
         assert len(tries) == 1
+
+
+def test_a_server_is_left_alone_as_long_as_it_asks_or_given_up_at_once(policy: Tokenizer) -> None:
+    asked: list[float] = []
+
+    def busy_until(seconds: str) -> Handler:
+        def judge(request: httpx.Request) -> httpx.Response:
+            asked.append(time.monotonic())
+            if len(asked) > 1:
+                return httpx.Response(200, json={"values": [0.5]})
+            return httpx.Response(503, headers={"retry-after": seconds})
+
+        return judge
+
+    assert values(policy, answers(policy, "3"), busy_until("1")) == pytest.approx([0.5])
+    assert asked[1] - asked[0] >= 1
+    asked.clear()
+    with pytest.raises(ScorerUnreachable, match=r"answered 503, 1 times"):
+        values(policy, answers(policy, "3"), busy_until("3600"))
+
+
+def test_a_part_that_fails_ends_the_others(policy: Tokenizer) -> None:
+    ended: list[int] = []
+
+    async def judge(request: httpx.Request) -> httpx.Response:
+        if len(json.loads(request.content)["answers"]) < module.AT_ONCE:
+            return httpx.Response(401)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(1)
+        raise AssertionError
+
+    async def go() -> None:
+        chosen = ScorerOptions(kind="http", url=URL)
+        transport = httpx.MockTransport(judge)
+        scorer = RemoteScorer(chosen, read_remote(chosen, policy), lambda: "v000007", transport)
+        with pytest.raises(EngineError, match="answered 401"):
+            await scorer.score(answers(policy, *"a" * (module.AT_ONCE + 1)))
+        assert ended == [1]
+        await scorer.close()
+
+    asyncio.run(go())
 
 
 @pytest.mark.parametrize(

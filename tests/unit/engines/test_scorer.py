@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections.abc import Iterable, Sequence
 
 import pytest
@@ -76,6 +77,17 @@ def test_ids_are_translated_for_a_value_model_with_another_tokenizer() -> None:
     engine = Logits([0.0])
     score(engine, [[1, 2]], write=lambda sequences: [[t + 100 for t in s] for s in sequences])
     assert engine.asked == [([101, 102], False)]
+
+
+def test_a_judges_input_is_written_while_others_are_served() -> None:
+    threads: list[threading.Thread] = []
+
+    def write(sequences: Sequence[Sequence[int]]) -> list[list[int]]:
+        threads.append(threading.current_thread())
+        return [list(s) for s in sequences]
+
+    score(Logits([0.0]), [[1, 2]], write=write)
+    assert threads != [threading.current_thread()]
 
 
 def test_nothing_to_judge_asks_nothing() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ramify.races import all_of
 from ramify.rewards import datasets
 from ramify.rewards.verifier import Example
 from ramify_client import AsyncClient, RamifyError
@@ -57,14 +58,12 @@ async def collect(
             progress(len(results), len(examples))
 
     try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(math.ceil(config.concurrency / config.batch), len(examples))):
-                group.create_task(slot())
-    except* RamifyError as errors:
-        first = errors.exceptions[0]
+        slots = min(math.ceil(config.concurrency / config.batch), len(examples))
+        await all_of(slot() for _ in range(slots))
+    except RamifyError as error:
         raise CollectionFailed(
-            f"round {round_}, {len(results)} of {len(examples)} searched: {first}"
-        ) from first
+            f"round {round_}, {len(results)} of {len(examples)} searched: {error}"
+        ) from error
     return CollectionResult(
         len(results), sum(r.usage.completion_tokens for r in results), _by_status(results)
     )

@@ -147,8 +147,7 @@ class OpenAIServing:
     @asynccontextmanager
     async def _work(self, body: Mapping[str, Any], sequences: int) -> AsyncIterator[Any]:
         """A place in the engine and the request made for it; whatever is left of it in the end is aborted."""
-        taken = await self._limiter.acquire(sequences)
-        try:
+        async with self._limiter.slots(sequences):
             with self._engine.translating():
                 request = self._request(body)
                 try:
@@ -156,8 +155,6 @@ class OpenAIServing:
                 except BaseException:
                     await self._abort(request)
                     raise
-        finally:
-            self._limiter.release(taken)
 
     async def _create(self, request: Any) -> Any:
         if isinstance(request, ChatCompletionRequest):
