@@ -45,13 +45,17 @@ def move(draft: Path, folder: Path) -> None:
 
 def share(source: Path, folder: Path) -> None:
     """Write `folder` as a copy of the folder `source` whose files are hard links to the same bytes; on another file
-    system they are copied. Both must be left as they are from then on, but may be deleted."""
-    shutil.copytree(source, folder, copy_function=_linked)
+    system they are copied. Both must be left as they are from then on, but may be deleted. `folder` appears whole or
+    not at all. Raises `OSError` if it is there and not empty."""
+    draft = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.copytree(source, draft, copy_function=_linked)
+    move(draft, folder)
 
 
 def _linked(source: str, target: str) -> None:
     try:
-        os.link(source, target)
+        os.link(os.path.realpath(source), target)  # a link to a symbolic link would be one more of those
     except OSError:
         shutil.copy2(source, target)
 

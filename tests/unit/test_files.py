@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ramify.files import move, replace, replacing
+from ramify.files import move, replace, replacing, share
 
 
 def test_a_file_is_replaced_when_its_writing_has_ended(tmp_path: Path) -> None:
@@ -44,3 +44,21 @@ def test_a_folder_is_moved_with_all_that_is_in_it_and_over_none(tmp_path: Path) 
     assert (tmp_path / "v000001" / "policy" / "weights").read_text() == "draft"
     with pytest.raises(OSError, match="not empty"):
         move(tmp_path / "there", tmp_path / "v000001")
+
+
+def test_a_folder_is_shared_whole_and_its_files_are_files_even_where_the_source_has_symbolic_links(
+    tmp_path: Path,
+) -> None:
+    blobs, source, folder = (tmp_path / name for name in ("blobs", "snapshot", "deeper/policy"))
+    for each in (blobs, source, folder.parent / ".policy.unfinished"):
+        each.mkdir(parents=True)
+    (folder.parent / ".policy.unfinished" / "half").touch()
+    (blobs / "b1").write_text("weights")
+    (source / "model.safetensors").symlink_to("../blobs/b1")  # as Hugging Face's cache has it
+    share(source, folder)
+    (shared,) = folder.iterdir()
+    assert not shared.is_symlink()
+    assert shared.samefile(blobs / "b1")
+    assert list(folder.parent.iterdir()) == [folder]
+    with pytest.raises(OSError, match="not empty"):
+        share(source, folder)

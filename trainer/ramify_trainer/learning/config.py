@@ -152,6 +152,17 @@ class LearningConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def something_is_trained(self) -> Self:
+        if not (self.train_policy or self.train_value):
+            raise ValueError("train_policy and train_value are both false: set one of them to true")
+        return self
+
+    @property
+    def judges(self) -> bool:
+        """True if states are judged before a round's first step, by the value as it is then."""
+        return self.train_policy and self.objective == "path_ppo"
+
     @property
     def needs_ratio(self) -> bool:
         """True if the objective compares with the logged behaviour log-probs."""

@@ -77,9 +77,11 @@ class Learner:
         if self._accelerator.trackers == [] and config.tracker_folder and config.tracker != "none":
             self._accelerator.init_trackers("ramify")
         torch.manual_seed(facts.seed)
-        self._trainees = {
-            name: Trainee(network, config, self._accelerator) for name, network in self._networks().items()
+        self._readers: dict[str, Reader] = {
+            name: (Trainee if network.trains else Reader)(network, config, self._accelerator)
+            for name, network in self._networks().items()
         }
+        self._trainees = {name: r for name, r in self._readers.items() if isinstance(r, Trainee)}
         changes = "policy" in self._trainees and self._trainees["policy"].network.changes
         self._facts = replace(facts, from_reference=facts.from_reference and not changes)
 
@@ -108,10 +110,11 @@ class Learner:
         folder = checkpoint.settled(folder)
         facts, state = checkpoint.read_facts(folder), checkpoint.read_state(folder)
         learner = cls(config, folder / "policy", folder / "value", reference, facts)
-        for name, trainee in learner._trainees.items():
+        for name, reader in learner._readers.items():
             own = {k.removeprefix(f"{name}/"): v for k, v in state.items() if k.startswith(f"{name}/")}
-            trainee.load({k.removeprefix("weight/"): v for k, v in own.items() if k.startswith("weight/")})
-            trainee.restore({k: v for k, v in own.items() if not k.startswith("weight/")})
+            reader.load({k.removeprefix("weight/"): v for k, v in own.items() if k.startswith("weight/")})
+            if isinstance(reader, Trainee):
+                reader.restore({k: v for k, v in own.items() if not k.startswith("weight/")})
         torch.set_rng_state(state.pop("random/cpu"))
         learner._idle = {k: v for k, v in state.items() if k.partition("/")[0] not in learner._trainees}
         return learner
@@ -155,7 +158,7 @@ class Learner:
                 seconds=time.perf_counter() - began,
                 staleness=float(np.mean([t.staleness for t in trees])) if trees else 0.0,
                 masked_share=float(np.mean([not t.outcomes for t in trees])) if trees else 0.0,
-                packed=float(all(trainee.packs for trainee in self._trainees.values())),
+                packed=float(all(reader.packs for reader in self._readers.values())),
                 refused=dict(sorted(refused.items())),
                 policy=self._figures(sums["policy"], norms["policy"], metrics.policy_figures),
                 value=self._figures(sums["value"], norms["value"], metrics.value_figures),
@@ -214,9 +217,7 @@ class Learner:
     def _pieces(self, trees: Sequence[LabelledTree]) -> dict[str, list[Piece]]:
         """Return what each trainee learns from, by its name."""
         c = self.config
-        judge = (
-            self._trainees.get("value", self._trainees.get("policy")) if c.objective == "path_ppo" else None
-        )
+        judge = self._readers.get("value", self._readers["policy"]) if c.judges else None
         policy = policy_lessons(trees, c, judge, self.calibration) if c.train_policy else None
         value = value_lessons(trees, c) if c.train_value else None
         pieces = {}
@@ -225,7 +226,7 @@ class Learner:
             pieces[name] = packed_trees(
                 trees, trainee, policy if "policy" in outputs else None, value if "value" in outputs else None
             )
-        if policy is not None and c.kl_beta:
+        if policy is not None and c.kl_beta and pieces["policy"]:
             pieces["policy"] = self._with_reference(pieces["policy"])
         return pieces
 
@@ -274,14 +275,14 @@ class Learner:
         if len(path) < 2:
             return
         faults = {"policy": policy_fault, "value": value_fault}  # a head sees what its trunk's policy sees
-        for name, trainee in self._trainees.items():
-            fault = faults[name](trainee, path)
-            trainee.packs = fault is None
+        for name, reader in self._readers.items():
+            fault = faults[name](reader, path)
+            reader.packs = fault is None
             if fault is not None:
                 logger.warning(
-                    "the %s (%s) is trained path by path, which is correct and slower than packed trees: packed, %s",
+                    "the %s (%s) reads path by path, which is correct and slower than packed trees: packed, %s",
                     name,
-                    type(trainee.network.model).__name__,
+                    type(reader.network.model).__name__,
                     fault,
                 )
 
@@ -296,15 +297,16 @@ class Learner:
         return replace(loss, total=self.config.value_coefficient * loss.total) if self._trunk else loss
 
     def _networks(self) -> dict[str, Network]:
-        """Return the networks that have something to do: one with a value head on its trunk, or up to two models."""
+        """Return the networks that have something to do: one with a value head on its trunk, or up to two models. A
+        value model that is not trained may have to judge."""
         c, policy, value = self.config, self._sources["policy"], self._sources["value"]
         if self._trunk:
             return {"policy": load_trunk(policy, value / HEAD, c)}
         networks: dict[str, Network] = {}
         if c.train_policy:
             networks["policy"] = load_policy(policy, c)
-        if c.train_value or c.objective == "path_ppo":
-            networks["value"] = load_value(value, c)
+        if c.train_value or c.judges:
+            networks["value"] = load_value(value, c, trained=c.train_value)
         return networks
 
     def _figures(

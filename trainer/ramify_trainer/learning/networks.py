@@ -48,6 +48,11 @@ class Network(nn.Module):
         return self.outputs[0]
 
     @property
+    def trains(self) -> bool:
+        """True if something of it is in training; else it is only read."""
+        return any(p.requires_grad for p in self.parameters())
+
+    @property
     def changes(self) -> bool:
         """True if training changes the model's own weights; those of adapters and of a head on its trunk are not."""
         return not self.adapted and any(p.requires_grad for p in self.model.parameters())
@@ -173,7 +178,7 @@ def load_trunk(policy: Path, head: Path, config: LearningConfig) -> TrunkNetwork
 
 
 def shaped(policy: Path, value: Path | None, config: LearningConfig) -> dict[str, Network]:
-    """Return the networks that are trained, with their shapes and no weights of the directories, of which only
+    """Return the networks that a learner holds, with their shapes and no weights of the directories, of which only
     `config.json` is read. value: None if the value is a head on the policy's trunk."""
     if value is None:
         model = _unloaded(AutoModelForCausalLM, policy, config)
@@ -182,9 +187,9 @@ def shaped(policy: Path, value: Path | None, config: LearningConfig) -> dict[str
     networks: dict[str, Network] = {}
     if config.train_policy:
         networks["policy"] = _finish(PolicyNetwork(_unloaded(AutoModelForCausalLM, policy, config)), config)
-    if config.train_value:
+    if config.train_value or config.judges:
         model = _unloaded(AutoModelForSequenceClassification, value, config)
-        networks["value"] = _finish(ValueNetwork(model), config)
+        networks["value"] = _finish(ValueNetwork(model), config if config.train_value else None)
     return networks
 
 
@@ -374,8 +379,7 @@ class Reader:
         self.packs = True
         """True: trees are packed; else they are read path by path."""
         self.accelerator = accelerator
-        trains = any(p.requires_grad for p in network.parameters())
-        if not trains:
+        if not network.trains:
             self.wrapped: Any = network.to(accelerator.device)
         elif config.sharding == "fsdp2" and accelerator.num_processes > 1:
             self.wrapped = _sharded(network.to(accelerator.device))
@@ -398,6 +402,14 @@ class Reader:
             )
         return outputs
 
+    def load(self, weights: dict[str, Tensor]) -> None:
+        """Put in some of the weights, by their names in the network. Raises `ValueError` for an unknown one."""
+        own = self.network.state_dict()
+        for name, weight in weights.items():
+            if name not in own:
+                raise ValueError(f"the checkpoint holds {name!r}, which this configuration does not train")
+            own[name].copy_(placed_like(weight, own[name]))
+
     @torch.no_grad()
     def numbers(self, pieces: Sequence[Piece], output: str) -> list[NDArray[np.float32]]:
         """Return an output of the network at each piece's places, in their order: [k] numbers a piece."""
@@ -406,6 +418,20 @@ class Reader:
             together = self.read(collate(group, self.packs))[output].float().cpu().numpy()
             numbers += np.split(together, np.cumsum([len(p.readings[output].at) for p in group])[:-1])
         return numbers
+
+
+def placed_like(value: Tensor, parameter: Tensor) -> Tensor:
+    """Return a copy of `value` on the parameter's device, sharded as the parameter is."""
+    if not hasattr(parameter, "device_mesh"):
+        return value.to(parameter.device, copy=True)
+    from torch.distributed.tensor import distribute_tensor
+
+    placed: Tensor = distribute_tensor(
+        value.to(parameter.device),
+        parameter.device_mesh,
+        parameter.placements,  # type: ignore[attr-defined]
+    )
+    return placed
 
 
 def _groups(pieces: Sequence[Piece], tokens: int) -> list[list[Piece]]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ramify_trainer.learning.batches import Places, collate, idle, share, total_weight
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.losses import Loss
-from ramify_trainer.learning.networks import Network, Reader
+from ramify_trainer.learning.networks import Network, Reader, placed_like
 from ramify_trainer.learning.packing import Piece
 
 __all__ = ["Trainee", "add_sums", "rate_factor"]
@@ -128,14 +128,6 @@ class Trainee(Reader):
             for moment, value in self.optimizer.state.get(parameter, {}).items()
         }
 
-    def load(self, weights: dict[str, Tensor]) -> None:
-        """Put in some of the weights, by their names in the network. Raises `ValueError` for an unknown one."""
-        own = self.network.state_dict()
-        for name, weight in weights.items():
-            if name not in own:
-                raise ValueError(f"the checkpoint holds {name!r}, which this configuration does not train")
-            own[name].copy_(placed_like(weight, own[name]))
-
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take up what `state` gave, but for parameters that are frozen now. Raises `ValueError` if it is another
         network's."""
@@ -161,20 +153,6 @@ def whole(tensor: Tensor) -> Tensor:
     """Return a copy of the tensor on the CPU, gathered from all processes if it is sharded."""
     full = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return full.detach().to("cpu", copy=True)
-
-
-def placed_like(value: Tensor, parameter: Tensor) -> Tensor:
-    """Return a copy of `value` on the parameter's device, sharded as the parameter is."""
-    if not hasattr(parameter, "device_mesh"):
-        return value.to(parameter.device, copy=True)
-    from torch.distributed.tensor import distribute_tensor
-
-    placed: Tensor = distribute_tensor(
-        value.to(parameter.device),
-        parameter.device_mesh,
-        parameter.placements,  # type: ignore[attr-defined]
-    )
-    return placed
 
 
 def rate_factor(step: int, config: LearningConfig) -> float:

@@ -25,13 +25,16 @@ CONFIG = LearningConfig(
     tracker="none",
 )
 LORA = CONFIG.model_copy(update={"lora": LoraConfig(rank=4)})
+JUDGED = CONFIG.model_copy(update={"objective": "path_ppo", "train_value": False})
 
 
 def bytes_of(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-@pytest.mark.parametrize("config", [CONFIG, LORA], ids=["all weights", "adapters"])
+@pytest.mark.parametrize(
+    "config", [CONFIG, LORA, JUDGED], ids=["all weights", "adapters", "a value that only judges"]
+)
 def test_weights_moments_and_gradients_are_those_of_a_real_step(
     tmp_path: Path, config: LearningConfig
 ) -> None:
@@ -40,7 +43,7 @@ def test_weights_moments_and_gradients_are_those_of_a_real_step(
     learner = Learner.start(config, base / "policy", base / "value", base / "policy", seed=3)
     learner.round(TREES, seed=1)
     trainees = learner._trainees.values()
-    parameters = [list(trainee.network.parameters()) for trainee in trainees]
+    parameters = [list(reader.network.parameters()) for reader in learner._readers.values()]
     assert expected.weights == sum(bytes_of(p) for own in parameters for p in own)
     assert expected.gradients == max(sum(bytes_of(p) for p in own if p.requires_grad) for own in parameters)
     states = [state for trainee in trainees for state in trainee.optimizer.state.values()]

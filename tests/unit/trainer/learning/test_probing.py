@@ -81,7 +81,7 @@ def test_a_windowed_model_is_trained_path_by_path_on_what_it_says_itself(
     assert figures["packed"] == 0
     assert figures["policy/log_ratio_squared"] == pytest.approx(0, abs=1e-8)
     assert figures["policy/kl"] == pytest.approx(0, abs=1e-6)
-    told = [message for message in caplog.messages if "is trained path by path" in message]
+    told = [message for message in caplog.messages if "reads path by path" in message]
     assert [message.split()[:3] for message in told] == [
         ["the", "policy", "(MistralForCausalLM)"],
         ["the", "value", "(MistralForSequenceClassification)"],

@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from fakes_training import TREES, with_value_head, write_release
@@ -65,6 +67,13 @@ def test_a_reference_is_in_memory_only_while_it_is_asked(base: Path) -> None:
     assert policies() == before
 
 
+def test_a_round_that_teaches_the_policy_nothing_loads_no_reference(base: Path, tmp_path: Path) -> None:
+    learner = started(base)
+    learner.save(tmp_path / "saved")
+    resumed = Learner.resume(CONFIG, tmp_path / "saved", tmp_path / "nowhere")
+    assert resumed.round([replace(tree, outcomes={}) for tree in TREES], seed=1).steps == 0
+
+
 def policies() -> int:
     gc.collect()
     return sum(type(thing) is PolicyNetwork for thing in gc.get_objects())
@@ -87,6 +96,29 @@ def test_a_model_that_is_not_trained_is_not_loaded_and_its_file_is_shared(
     resumed = Learner.resume(CONFIG.model_copy(update=setting), tmp_path / "saved", base / "policy")
     resumed.save(tmp_path / "again")
     assert same_file(tmp_path / "again" / left, base / left)
+
+
+def test_a_value_model_that_only_judges_is_read_and_its_file_is_shared(base: Path, tmp_path: Path) -> None:
+    judged = {"objective": "path_ppo", "train_value": False}
+    config = CONFIG.model_copy(update=judged)
+    learner = started(base, **judged)
+    assert learner.round(TREES, seed=1).steps > 0
+    learner.save(tmp_path / "saved")
+    learner.export(tmp_path, base)
+    for folder in (tmp_path / "saved", tmp_path):
+        assert same_file(folder / "value", base / "value")
+        assert not same_file(folder / "policy", base / "policy")
+    assert Learner.resume(config, tmp_path / "saved", base / "policy").round(TREES, seed=2).steps > 0
+    adapted = started(base, **LORA)
+    adapted.round(TREES, seed=1)
+    adapted.save(tmp_path / "adapted")
+    with pytest.raises(ValueError, match=r"holds .*lora_A.*, which this configuration does not train"):
+        Learner.resume(config, tmp_path / "adapted", base / "policy")
+
+
+def test_a_configuration_that_trains_nothing_is_refused() -> None:
+    with pytest.raises(ValidationError, match="both false: set one of them to true"):
+        LearningConfig(train_policy=False, train_value=False)
 
 
 def test_weights_below_adapters_are_written_neither_for_the_policy_nor_for_the_value(
