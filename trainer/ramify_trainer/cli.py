@@ -134,14 +134,18 @@ def memory_command(
     ] = False,
 ) -> None:
     """Say what an optimizer step of a run needs of memory, from its models' configurations alone."""
-    from ramify_trainer.config import LoopConfig, models_of
+    from ramify_trainer.config import LoopConfig, base_release
     from ramify_trainer.learning.memory import measured_step, step_memory
 
     log_to_stderr()
     with refusing("memory"):
         settings = LoopConfig.read(config) if config else LoopConfig()
-        models = (policy, value) if policy else models_of(settings.base)
-        step = step_memory(*models, settings.learning)
+        if value and not policy:
+            raise TrainerError("--value goes with --policy, the model that it judges for")
+        if not policy:
+            base = base_release(settings.base)
+            policy, value = base.policy_path, base.value_path
+        step = step_memory(policy, value, settings.learning)
         rows = {
             "weights": step.weights,
             "moments of the optimizer": step.moments,
@@ -151,7 +155,7 @@ def memory_command(
             "peak of a step": step.peak,
         }
         if measure:
-            peak, before = measured_step(*models, settings.learning)
+            peak, before = measured_step(policy, value, settings.learning)
             rows |= {"measured": peak - before, "the program before": before}
     Console().print(f"{step.parameters:,} parameters, {step.trained:,} in training", highlight=False)
     for name, size in rows.items():

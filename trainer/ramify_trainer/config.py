@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ramify.rewards import registry
-from ramify.weights import load_release, shipped
+from ramify.weights import Release, load_release, shipped
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.learning.config import LearningConfig, Section
 from ramify_trainer.learning.labels import OutcomeWeights
@@ -187,10 +187,9 @@ class LoopConfig(FromBase):
     held_out: HeldOutConfig = HeldOutConfig()
 
 
-def models_of(base: str) -> tuple[Path, Path | None]:
-    """Return the directories of a base's policy and value model; None for a value head on the policy's trunk."""
-    release = load_release(shipped() if base == "shipped" else Path(base))
-    return release.policy_path, release.value_path
+def base_release(base: str) -> Release:
+    """Return the release that a run begins with: `shipped`, or a directory."""
+    return load_release(shipped() if base == "shipped" else Path(base))
 
 
 def key_in(path: Path | None) -> str | None:

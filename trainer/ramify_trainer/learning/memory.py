@@ -13,9 +13,11 @@ import resource
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +27,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from ramify.search.params import search_params
 from ramify.search.records import Sampling
 from ramify.search.tree import Tree
+from ramify_trainer.errors import TrainerError
 from ramify_trainer.learning.batches import Places
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import LabelledTree
@@ -33,7 +36,7 @@ from ramify_trainer.learning.lm_head import LOGITS
 from ramify_trainer.learning.networks import Network, shaped
 from ramify_trainer.learning.value_head import write_head
 
-__all__ = ["StepMemory", "measured_step", "step_memory"]
+__all__ = ["StepMemory", "apart", "measured_step", "step_memory"]
 
 NUMBER = 4
 """Bytes of a float32."""
@@ -42,6 +45,7 @@ COPIES = 6
 STEP = 64
 """Tokens of a step of the trees that are measured, each of which has `WIDTH` children."""
 WIDTH = 4
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +168,22 @@ def measured_step(policy: Path, value: Path | None, config: LearningConfig) -> t
     """Return the bytes of two optimizer steps at their peak, and those of the program before them, measured in a
     process of its own: resident memory, or on a GPU what torch has allocated there.
 
-    value: None puts a head of zeros on the policy's trunk. The trees are random tokens."""
+    value: None puts a head of zeros on the policy's trunk. The trees are random tokens. Raises `TrainerError` if they
+    do not fit into memory."""
+    return apart(_measured, policy, value, config)
+
+
+def apart(work: Callable[..., Done], *arguments: Any) -> Done:
+    """Return what `work` returns in a process of its own. Raises `TrainerError` if that runs out of memory: the system
+    has killed it then, or torch says so."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(_measured, policy, value, config).result()
+        try:
+            return process.submit(work, *arguments).result()
+        except (BrokenProcessPool, MemoryError, torch.OutOfMemoryError) as error:
+            raise TrainerError(
+                "two optimizer steps do not fit into the memory here; gradient_checkpointing, lora, accumulation and "
+                f"a smaller tokens_per_batch need less ({error})"
+            ) from error
 
 
 def _measured(policy: Path, value: Path | None, config: LearningConfig) -> tuple[int, int]:

@@ -48,6 +48,7 @@ class Trainee(Reader):
             betas=(0.9, config.adam_beta2),
             eps=1e-8,
             weight_decay=config.weight_decay,
+            foreach=False,  # all parameters at once, as is usual on a GPU, need one more copy of them
         )
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:

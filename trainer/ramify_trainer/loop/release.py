@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM
 
 from ramify.files import move
 from ramify.search.tree import Tree
-from ramify.weights import Probe, Release, load_release, publish, shipped
+from ramify.weights import Probe, Release, publish
 from ramify.weights.manifest import Details
+from ramify_trainer.config import base_release
 from ramify_trainer.gate.placement import device
 from ramify_trainer.gate.value_scores import by_length, end_values
 from ramify_trainer.learning.batches import Places
@@ -30,7 +31,7 @@ server's canary allows."""
 
 def copy_base(base: str, root: Path) -> str:
     """Copy a run's base (`shipped`, or a directory) into the folder of releases, unless it is there; its id."""
-    release = load_release(shipped() if base == "shipped" else Path(base))
+    release = base_release(base)
     if not (root / release.id).exists():
         root.mkdir(parents=True, exist_ok=True)
         draft = root / f".seeding-{release.id}"

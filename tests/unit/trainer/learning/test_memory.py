@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,10 @@ from typer.testing import CliRunner
 from architectures import PLAIN
 from fakes_training import TREES, write_release
 from ramify_trainer.cli import app
+from ramify_trainer.errors import TrainerError
 from ramify_trainer.learning.config import LearningConfig, LoraConfig
 from ramify_trainer.learning.learner import Learner
-from ramify_trainer.learning.memory import measured_step, step_memory
+from ramify_trainer.learning.memory import apart, measured_step, step_memory
 
 CONFIG = LearningConfig(
     steps_per_round=1,
@@ -49,6 +52,10 @@ def test_weights_moments_and_gradients_are_those_of_a_real_step(
     states = [state for trainee in trainees for state in trainee.optimizer.state.values()]
     moments = sum(bytes_of(t) for s in states for name, t in s.items() if name != "step")
     assert expected.moments == moments
+    groups = [group for trainee in trainees for group in trainee.optimizer.param_groups]
+    assert not any(group["foreach"] is not False for group in groups), (
+        "no second copy of all moments, on a GPU"
+    )
 
 
 def test_what_is_kept_grows_with_tokens_and_shrinks_with_checkpoints(tmp_path: Path) -> None:
@@ -67,6 +74,24 @@ def test_a_step_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
     base = write_release(tmp_path).path
     peak, before = measured_step(base / "policy", None, CONFIG)
     assert peak >= before > 2**26  # loading torch takes more than this little step
+
+
+@pytest.mark.parametrize(
+    ("work", "arguments"),
+    [(os.abort, ()), (exec, ("import torch; raise torch.OutOfMemoryError('CUDA out of memory')",))],
+    ids=["the system has killed it", "torch says so"],
+)
+def test_steps_that_do_not_fit_are_an_error_with_what_to_do(
+    work: Callable[..., None], arguments: tuple[str]
+) -> None:
+    with pytest.raises(TrainerError, match="do not fit into the memory here; gradient_checkpointing"):
+        apart(work, *arguments)
+
+
+def test_a_value_model_without_its_policy_is_refused(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["memory", "--value", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "--value goes with --policy" in result.output
 
 
 def test_the_command_says_it_of_a_configuration_without_weights(tmp_path: Path) -> None:
