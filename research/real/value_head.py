@@ -30,7 +30,7 @@ from ramify.weights import HEAD, Action, Details, Release, publish
 from ramify_trainer.config import MeasureConfig, SamplerConfig
 from ramify_trainer.gate.placement import policy_in
 from ramify_trainer.gate.policy_scores import PolicyScores, SampledAnswer, score_policy
-from ramify_trainer.gate.value_scores import by_length, judged_places
+from ramify_trainer.gate.value_scores import AnswerPool, judged_places
 from ramify_trainer.learning.lm_head import trunk_of
 from ramify_trainer.learning.packing import value_place
 from ramify_trainer.learning.value_head import closing_of, write_head
@@ -53,29 +53,35 @@ class States:
 
 
 @torch.no_grad()
-def states_of(policy: Path, answers: Sequence[SampledAnswer], action: Action) -> States:
+def states_of(policy: Path, pool: AnswerPool, action: Action) -> States:
     """Return the trunk's states at the ends of all steps of the answers, where the server's engine would judge them."""
     model, tokenizer, closing = policy_in(policy), AutoTokenizer.from_pretrained(policy), closing_of(policy)
     text = TokenText(partial(text_of, tokenizer), len(tokenizer), plain_token(tokenizer))
     found: list[Tensor] = []
     outcomes, steps = [], []
-    groups = by_length([len(answer.prompt) + len(answer.tokens) for answer in answers])
-    for number, group in enumerate(groups):
-        tokens = _padded([(*answers[i].prompt, *answers[i].tokens) for i in group]).to(model.device)
-        hidden = trunk_of(model)(input_ids=tokens, use_cache=False).last_hidden_state
-        for row, i in zip(hidden, group, strict=True):
-            whole = (*answers[i].prompt, *answers[i].tokens)
-            places = judged_places(answers[i], text, action)
-            found.append(row[[value_place(whole, at, at - 1, closing) for at in places]].float().cpu())
-            outcomes += [answers[i].outcome] * len(places)
+    for number, group in enumerate(pool.values(), 1):
+        start = len(group[0].prompt)
+        for answer, row in zip(group, _states(model, group), strict=True):
+            whole = (*answer.prompt, *answer.tokens)
+            places = judged_places(answer, text, action)
+            found.append(row[[value_place(whole, at, at - 1, closing) - start + 1 for at in places]])
+            outcomes += [answer.outcome] * len(places)
             steps += [0 if at + 1 == len(whole) else step for step, at in enumerate(places, 1)]
-        typer.echo(f"states: {number + 1} of {len(groups)} batches")
+        if number % 50 == 0 or number == len(pool):
+            typer.echo(f"states: {number} of {len(pool)} problems")
     return States(torch.cat(found), torch.tensor(outcomes), np.array(steps))
 
 
-def _padded(sequences: Sequence[Sequence[int]]) -> Tensor:
-    width = max(map(len, sequences))
-    return torch.tensor([[*sequence, *[0] * (width - len(sequence))] for sequence in sequences])
+def _states(model: Any, group: Sequence[SampledAnswer]) -> Tensor:
+    """Return the hidden states [K, 1 + T, H] of the prompt's last token and of the tokens of its K answers, the shorter
+    ones padded. The prompt is read once."""
+    width = max(len(answer.tokens) for answer in group)
+    answers = torch.tensor([[*a.tokens, *[0] * (width - len(a.tokens))] for a in group], device=model.device)
+    prompt = trunk_of(model)(input_ids=torch.tensor([group[0].prompt], device=model.device), use_cache=True)
+    prompt.past_key_values.batch_repeat_interleave(len(group))
+    read = trunk_of(model)(input_ids=answers, past_key_values=prompt.past_key_values, use_cache=True)
+    last = prompt.last_hidden_state[:, -1:].expand(len(group), -1, -1)
+    return torch.cat([last, read.last_hidden_state], dim=1).float().cpu()
 
 
 def fitted(train: States, dev: States) -> dict[str, Tensor]:
@@ -182,7 +188,7 @@ def main(
     }
     for name, scores in drawn.items():
         require_both(name, scores)
-    train_states, dev_states = (states_of(policy, flat(scores), action) for scores in drawn.values())
+    train_states, dev_states = (states_of(policy, scores.answers, action) for scores in drawn.values())
     head = fitted(train_states, dev_states)
     measured = {**drawn["dev"].figures(), **figures(head, dev_states)}
     for name, figure in measured.items():

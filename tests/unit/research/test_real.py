@@ -168,7 +168,7 @@ def test_a_fitted_head_sees_the_states_that_a_release_judges_and_ranks_by_them(
         for n in range(60)
     ]
     action = Action(stop=("\n",), max_tokens=8)
-    states = value_head.states_of(chat_model, answers, action)
+    states = value_head.states_of(chat_model, {"a": answers[:40], "b": answers[40:]}, action)
     assert set(states.step.tolist()) == {0, 1}
     assert len(states.hidden) == 120
 
