@@ -22,11 +22,11 @@ def device() -> torch.device:
     return found
 
 
-def policy_in(folder: Path) -> Any:
-    """Return the causal language model in a Hugging Face directory, only to be read."""
+def policy_in(folder: Path, dtype: torch.dtype | None = None) -> Any:
+    """Return the causal language model in a Hugging Face directory, only to be read. dtype: None: the server's."""
     place = device()
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=_precision(folder, place), local_files_only=True, use_safetensors=True
+        folder, dtype=dtype or _precision(folder, place), local_files_only=True, use_safetensors=True
     )
     return model.to(place).eval()
 

@@ -7,19 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from ramify.files import move
 from ramify.search.tree import Tree
 from ramify.weights import Probe, Release, publish
 from ramify.weights.manifest import Details
 from ramify_trainer.config import base_release
-from ramify_trainer.gate.placement import device
+from ramify_trainer.gate.placement import device, policy_in
 from ramify_trainer.gate.value_scores import by_length, end_values
-from ramify_trainer.learning.batches import Places
+from ramify_trainer.learning.batches import collate
 from ramify_trainer.learning.networks import PolicyNetwork, load_judge
+from ramify_trainer.learning.packing import Piece, Reading, ints
 
 PROBES = 8
 TEXTS = 128
@@ -134,30 +134,26 @@ def _logprobs(
 ) -> list[list[float]]:
     """Return the log-probability of every token of each answer to its prompt, with weights of this type, which are in
     memory no longer than that. Answers of about one length run together, padded on the right, where none sees it."""
-    model = AutoModelForCausalLM.from_pretrained(policy, dtype=dtype, use_safetensors=True)
-    network = PolicyNetwork(model.to(device()).eval())
+    network = PolicyNetwork(policy_in(policy, dtype))
     found: list[list[float]] = [[] for _ in answers]
     done = 0
     for group in by_length([len(prompt) + len(answer) for prompt, answer in answers]):
         told(done, len(answers))
         done += len(group)
-        read = network(*_rows([answers[i] for i in group]))["policy"].tolist()
+        batch = collate([_piece(*answers[i]) for i in group], packed=False).to(device())
+        read = network(batch.tokens, batch.positions, batch.mask, batch.readings)["policy"].tolist()
         for i in group:
             size = len(answers[i][1])
             found[i], read = read[:size], read[size:]
     return found
 
 
-def _rows(answers: Sequence[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor, None, dict[str, Places]]:
-    """Return one row an answer, and the places and labels of its own tokens, as `PolicyNetwork` takes them."""
-    width = max(len(prompt) + len(answer) for prompt, answer in answers)
-    texts = [[*prompt, *answer] for prompt, answer in answers]
-    rows = torch.tensor([[*text, *[0] * (width - len(text))] for text in texts])
-    at = [
-        row * width + place
-        for row, (prompt, answer) in enumerate(answers)
-        for place in range(len(prompt) - 1, len(prompt) + len(answer) - 1)
-    ]
-    labels = torch.tensor([token for _, answer in answers for token in answer], dtype=torch.int64)
-    places = Places(torch.tensor(at, dtype=torch.int64), labels, {"temperature": torch.ones(len(at))})
-    return rows.to(device()), rows.to(device()), None, {"policy": places.to(device())}
+def _piece(prompt: Sequence[int], answer: Sequence[int]) -> Piece:
+    """Return an answer as one path, read before each of its tokens."""
+    tokens = np.array([*prompt, *answer], dtype=ints)
+    places = np.arange(len(prompt) - 1, len(tokens) - 1)
+    ones = np.ones(len(answer), dtype=np.float32)
+    reading = Reading(places, tokens[len(prompt) :], {"temperature": ones})
+    return Piece(
+        tokens, np.arange(len(tokens)), np.zeros_like(tokens), np.ones((1, 1), np.bool_), {"policy": reading}
+    )
