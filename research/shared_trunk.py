@@ -31,7 +31,7 @@ from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import LabelledTree
 from ramify_trainer.learning.learner import Learner
 from ramify_trainer.learning.value_head import write_head
-from ramify_trainer.loop.progress import ComputeThread
+from ramify_trainer.progress import ComputeThread
 
 BASE = Path(__file__).parents[1] / "trainer/ramify_trainer/models/countdown-weak/v000001/policy"
 ARMS: Mapping[str, Mapping[str, Any]] = {

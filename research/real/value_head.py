@@ -34,7 +34,7 @@ from ramify_trainer.gate.value_scores import AnswerPool, judged_places
 from ramify_trainer.learning.lm_head import trunk_of
 from ramify_trainer.learning.packing import value_place
 from ramify_trainer.learning.value_head import closing_of, write_head
-from ramify_trainer.loop.progress import ComputeThread
+from ramify_trainer.progress import ComputeThread
 
 DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)
 """Weights of the squared norm that are tried; the one with the best loss on the dev split is taken."""

@@ -9,5 +9,6 @@
 | `loop` | rounds: collect, pull, train, gate, publish, activate, advance |
 | `service` | `ramify-trainer run`: the loop as a service |
 | `probes` | the service's /livez, /readyz and /metrics |
+| `progress` | the progress of a run, and the one thread that computes |
 | `errors` | the errors of a trainer |
 """

@@ -15,7 +15,7 @@ from ramify_trainer.config import SamplerConfig
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.gate.answers import AnswerJob, answer_seed
 from ramify_trainer.gate.spare_engine import draw
-from ramify_trainer.loop.progress import WorkCancelled
+from ramify_trainer.progress import WorkCancelled
 
 READY = "tell(done=0, total=1, steps=1)"
 HANG = "time.sleep(600)"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from ramify.weights import Release
@@ -17,7 +16,7 @@ from ramify_trainer.gate.value_scores import (
     pool_answers,
     predict_values,
 )
-from ramify_trainer.loop.progress import ComputeThread
+from ramify_trainer.progress import ComputeThread, Progress
 
 
 class Gate:
@@ -31,7 +30,7 @@ class Gate:
         seed: int,
         folder: Path,
         worker: ComputeThread,
-        told: Callable[[int, int], None],
+        told: Progress,
     ) -> None:
         self.config, self.sampler, self.seed = config, sampler, seed
         self.folder, self.worker, self._told = folder, worker, told

@@ -22,10 +22,8 @@ from ramify_trainer.errors import TrainerError
 from ramify_trainer.gate import sampling, spare_engine
 from ramify_trainer.gate.answers import AnswerJob, answer_seed
 from ramify_trainer.gate.placement import device
-from ramify_trainer.loop.progress import ComputeThread
+from ramify_trainer.progress import ComputeThread, Progress
 
-SamplingProgress = Callable[[int, int], None]
-"""Called with how much is done, and of how much."""
 Scores = Mapping[str, float]
 """Problem id to score in [0, 1]: 0 or 1 greedily, the share of right answers for mean@k."""
 
@@ -96,7 +94,7 @@ async def score_policy(
     worker: ComputeThread,
     keep: int = 0,
     sampler: SamplerConfig | None = None,
-    told: SamplingProgress | None = None,
+    told: Progress | None = None,
 ) -> PolicyScores:
     """Score the policy in a Hugging Face directory, and keep its scores in the file `kept`; read them if it is there.
 
@@ -171,7 +169,7 @@ def _draw(
     config: MeasureConfig,
     seed: int,
     sampler: SamplerConfig,
-    told: SamplingProgress,
+    told: Progress,
     check: Callable[[], None],
 ) -> _DrawnAnswers:
     tokenizer = AutoTokenizer.from_pretrained(policy)

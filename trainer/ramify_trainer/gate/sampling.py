@@ -16,6 +16,7 @@ from torch import Tensor
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.gate.answers import AnswerJob
 from ramify_trainer.gate.placement import policy_in
+from ramify_trainer.progress import Progress
 
 __all__ = ["draw", "sample"]
 
@@ -25,7 +26,7 @@ TOKENS = 65_536
 """Room in the KV cache for a batch: prompts, padding and the longest answers. One prompt alone may need more."""
 
 
-def draw(job: AnswerJob, told: Callable[[int, int], None]) -> list[list[list[int]]]:
+def draw(job: AnswerJob, told: Progress) -> list[list[list[int]]]:
     """Return the answers by prompt, the greedy one first. told: called before every token with answers done, and of how
     many; what it raises ends the drawing."""
     model, count = policy_in(job.policy), len(job.prompts)
@@ -40,7 +41,7 @@ def draw(job: AnswerJob, told: Callable[[int, int], None]) -> list[list[list[int
             temperature=temperature,
             max_tokens=job.max_tokens,
             eos_ids=job.ends,
-            check=lambda done: told(before + done, total),
+            told=lambda done: told(before + done, total),
         )
 
     greedy = drawn([(0,)] * count, 0.0, 0)
@@ -57,12 +58,12 @@ def sample(
     temperature: float,
     max_tokens: int,
     eos_ids: Collection[int],
-    check: Callable[[int], None] = lambda written: None,
+    told: Callable[[int], None] = lambda ended: None,
 ) -> list[list[list[int]]]:
     """Draw an answer of at most `max_tokens` tokens to each prompt for each of its seeds, in their order.
 
     seeds: equally many for every prompt. An answer ends with its end token, if it came to one. Temperature 0 takes the
-    likeliest token, whatever the seed. check: called before every token with the number of answers that are done."""
+    likeliest token, whatever the seed. told: called before every token with the number of answers that are done."""
     counts = {len(own) for own in seeds}
     if len(counts) != 1 or 0 in counts or len(seeds) != len(prompts) or max_tokens < 1 or temperature < 0:
         raise ValueError(
@@ -82,7 +83,7 @@ def sample(
             uniform.to(model.device),
             max_tokens,
             eos_ids,
-            lambda ended: check(begun + ended),  # noqa: B023  # called within this turn of the loop
+            lambda ended: told(begun + ended),  # noqa: B023  # called within this turn of the loop
         )
         for at, i in enumerate(group):
             answers[i] = rows[at * n : (at + 1) * n]
@@ -117,7 +118,7 @@ def _write(
     uniform: Tensor,
     max_tokens: int,
     eos_ids: Collection[int],
-    check: Callable[[int], None],
+    told: Callable[[int], None],
 ) -> list[list[int]]:
     """Return n answers to each prompt. Rows that have ended leave the batch once they are a quarter of it."""
     reading = _Reading(model, prompts, n)
@@ -128,7 +129,7 @@ def _write(
     live = torch.ones_like(rows, dtype=torch.bool)
     left = len(rows)
     for at in range(max_tokens):
-        check(len(written) - left)
+        told(len(written) - left)
         token = _pick(logits, temperature, uniform[rows, at] if temperature else None)
         written[rows[live], at] = token[live]
         live &= ~torch.isin(token, ends)

@@ -27,6 +27,7 @@ from ramify_trainer.config import SamplerConfig
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.gate.answers import AnswerJob
 from ramify_trainer.gate.placement import device
+from ramify_trainer.progress import Progress
 
 COMMAND = (sys.executable, "-m", "ramify.engines.offline")
 LOOK_EVERY = 1.0
@@ -45,7 +46,7 @@ def installed() -> bool:
 def draw(
     job: AnswerJob,
     config: SamplerConfig,
-    told: Callable[[int, int], None],
+    told: Progress,
     check: Callable[[], None],
     command: tuple[str, ...] = COMMAND,
 ) -> list[list[list[int]]]:
@@ -104,7 +105,7 @@ def _room(job: AnswerJob) -> int:
 def _answers(
     child: subprocess.Popen[bytes],
     config: SamplerConfig,
-    told: Callable[[int, int], None],
+    told: Progress,
     check: Callable[[], None],
 ) -> list[list[list[int]]]:
     assert child.stdout is not None

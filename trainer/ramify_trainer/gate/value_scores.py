@@ -29,6 +29,7 @@ from ramify_trainer.gate.placement import judge_in
 from ramify_trainer.gate.policy_scores import PolicyScores, SampledAnswer
 from ramify_trainer.learning.networks import Network
 from ramify_trainer.learning.packing import value_place
+from ramify_trainer.progress import Progress
 
 BINS = 10
 TOKENS = 16_384
@@ -89,7 +90,7 @@ def predict_values(
     calibration: tuple[float, float],
     pool: AnswerPool,
     action: Action,
-    told: Callable[[int, int], None],
+    told: Progress,
 ) -> ValuePredictions:
     """Ask the value of a release, or of a candidate, in `folder` about every answer of `pool`.
 
@@ -148,7 +149,7 @@ def values_at(
     sequences: Sequence[Sequence[int]],
     places: Sequence[Sequence[int]],
     calibration: tuple[float, float],
-    told: Callable[[int, int], None] = lambda done, total: None,
+    told: Progress = lambda done, total: None,
 ) -> list[list[float]]:
     """Return sigmoid(a·logit + b) of every sequence as far as each of its places, in their order.
 

@@ -45,13 +45,11 @@ from ramify_trainer.learning.packing_probe import longest_path, policy_fault, va
 from ramify_trainer.learning.pieces import packed_trees, policy_lessons, value_lessons, with_reference
 from ramify_trainer.learning.trainee import LossOf, Sums, Trainee
 from ramify_trainer.learning.value_head import write_head
+from ramify_trainer.progress import Progress
 
 __all__ = ["Learner", "torch_settings"]
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
-"""Called after a step with (steps done, steps of this round)."""
 
 
 class Learner:

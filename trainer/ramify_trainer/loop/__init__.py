@@ -3,7 +3,6 @@
 | module | what it does |
 |---|---|
 | `state` | the state of a run, on disk; one process a folder |
-| `progress` | the progress of a run, and the one thread that computes |
 | `collection` | the collect phase: a round's problems, searched by the server |
 | `puller` | the pull phase: the log's new records, under a lease |
 | `round_trees` | a round's trees, frozen on disk and labelled |

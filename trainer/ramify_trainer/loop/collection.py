@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,7 @@ from ramify_client import AsyncClient, RamifyError
 from ramify_client.results import SearchResult
 from ramify_trainer.config import CollectConfig, LoopConfig, key_in
 from ramify_trainer.errors import CollectionFailed
-
-Progress = Callable[[int, int], None]
-"""Called with searches done, and of how many."""
+from ramify_trainer.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)

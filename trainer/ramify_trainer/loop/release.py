@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ramify_trainer.gate.value_scores import by_length, end_values
 from ramify_trainer.learning.batches import collate
 from ramify_trainer.learning.networks import PolicyNetwork, load_judge
 from ramify_trainer.learning.packing import Piece, Reading, ints
+from ramify_trainer.progress import Progress
 
 PROBES = 8
 TEXTS = 128
@@ -68,7 +69,7 @@ def probes(
     value: Path,
     parent: Release,
     trees: Sequence[Tree],
-    told: Callable[[int, int], None] = lambda done, total: None,
+    told: Progress = lambda done, total: None,
 ) -> tuple[Probe, ...]:
     """Choose those of the round's own answers whose log-probabilities moved the most between the parent and the
     candidate, all their tokens together, as the server's canary adds them up. An answer is probed up to its first
@@ -130,7 +131,7 @@ def _logprobs(
     policy: Path,
     dtype: torch.dtype,
     answers: Sequence[tuple[list[int], list[int]]],
-    told: Callable[[int, int], None],
+    told: Progress,
 ) -> list[list[float]]:
     """Return the log-probability of every token of each answer to its prompt, with weights of this type, which are in
     memory no longer than that. Answers of about one length run together, padded on the right, where none sees it."""

@@ -22,12 +22,12 @@ from ramify_trainer.errors import TrainerError
 from ramify_trainer.gate.candidate import Gate
 from ramify_trainer.gate.policy_scores import PolicyScores, require_askable, require_sampler, score_policy
 from ramify_trainer.loop.collection import collect
-from ramify_trainer.loop.progress import ComputeThread, RunProgress
 from ramify_trainer.loop.puller import Puller
 from ramify_trainer.loop.release import copy_base, is_published, probes, publish_candidate
 from ramify_trainer.loop.round_trees import freeze, label_trees, read_trees, solved_share, unlearned
 from ramify_trainer.loop.state import RoundRecord, State, finite, lease_owner, round_folder
 from ramify_trainer.loop.training import Team
+from ramify_trainer.progress import ComputeThread, Progress, RunProgress
 
 logger = logging.getLogger(__name__)
 PhaseSummary = dict[str, Any]
@@ -334,7 +334,7 @@ class Loop:
     def _release(self, release: str) -> weights.Release:
         return weights.load_release(self.config.weights / release)
 
-    def _told(self, phase: str) -> Callable[[int, int], None]:
+    def _told(self, phase: str) -> Progress:
         def told(done: int, total: int) -> None:
             self.worker.check()
             self.progress.progressed(done, total)

@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,11 @@ from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import LabelledTree
 from ramify_trainer.learning.learner import Learner
 from ramify_trainer.learning.metrics import RoundMetrics
-from ramify_trainer.loop.progress import WorkCancelled
+from ramify_trainer.progress import Progress, WorkCancelled
 
 logger = logging.getLogger(__name__)
 LONGEST_WAIT = timedelta(days=365)
 """Time that the others wait for the first process, between two rounds at most."""
-Progress = Callable[[int, int], None]
-"""Called after an optimizer step with steps done, and of how many."""
 Job = tuple[LearningConfig, Path | None, Release, Release, Sequence[LabelledTree], Path, tuple[int, int]]
 """Arguments of `learn`, but for `progress`."""
 

@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+Progress = Callable[[int, int], None]
+"""Called with how much of some work is done, and of how much. What it raises ends the work."""
+
 
 @dataclass
 class RunProgress:
