@@ -4,7 +4,7 @@ BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup demo serve loop demo-model compare test check format docs bench client-types test-browser test-compose test-clients real-round viewer-image test-scorers crash-test overload-test clean
+.PHONY: setup demo serve loop demo-model compare test check format docs bench client-types test-browser test-compose test-clients real-round viewer-image test-scorers test-remote crash-test overload-test clean
 
 setup: .venv/.ready
 
@@ -81,6 +81,10 @@ viewer-image: setup
 # Every kind of model that judges, each on an engine of its own: about six minutes.
 test-scorers: setup
 	$(BIN)/python -m pytest tests/scorers -m scorers
+
+# The policy on vLLM's own server, beside an engine at home: about three minutes.
+test-remote: setup
+	$(BIN)/python -m pytest tests/remote -m remote
 
 crash-test: setup
 	$(BIN)/python -m pytest tests/crash -m crash --override-ini=timeout=1800

@@ -1,5 +1,5 @@
-"""The options of the engines and of what judges, declared once: the settings' tables `[engine]` and `[scorer]`, with
-which `ramify.engines` starts.
+"""The options of the engines, of the server that has the policy and of what judges, declared once: the settings' tables
+`[engine]`, `[policy_server]` and `[scorer]`, with which `ramify.engines` starts.
 
 Settings and engines know nothing of each other, so this stands below both.
 """
@@ -99,6 +99,54 @@ class EngineOptions(BaseModel):
     start_timeout: float = Field(
         default=900.0, gt=0, description="Seconds that an engine may take to become ready."
     )
+
+
+class PolicyServerOptions(BaseModel):
+    """A running vLLM server that has the policy, in place of an engine at home. See bring-your-own.md."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/@?#\s]+(/[^?#\s]*)?$",
+        description="Its address, such as `http://gpu-box:8000`. `policy` then is a directory with the tokenizer and "
+        "config.json of the same model; weights are not read. None: an engine at home.",
+    )
+    served: str | None = Field(
+        default=None,
+        max_length=200,
+        description="Name of the model there; none: the only one that it serves.",
+    )
+    key: SecretStr | None = Field(default=None, description="Sent as a bearer token.")
+    key_file: Path | None = Field(
+        default=None, description="A file that holds nothing but the key, in place of `key`."
+    )
+    seconds: float = Field(
+        default=60.0,
+        gt=0,
+        le=3600,
+        description="How long it may send nothing of a draw, its wait for a place included; the draw then fails.",
+    )
+    retries: int = Field(
+        default=2,
+        ge=0,
+        le=10,
+        description="Further tries of a draw if it cannot be reached or is overloaded; only of draws that follow "
+        "their own seed, or are greedy.",
+    )
+    parallel: int = Field(
+        default=256, ge=1, le=4096, description="Draws at once, each on a connection of its own."
+    )
+
+    @model_validator(mode="after")
+    def whole(self) -> PolicyServerOptions:
+        fields = type(self).model_fields
+        given = {name for name in fields if name != "url" and getattr(self, name) != fields[name].default}
+        if self.url is None and given:
+            raise ValueError(f"{min(given)} has no effect without url, the address of the server")
+        if self.key is not None and self.key_file is not None:
+            raise ValueError("give key or key_file, not both")
+        return self
 
 
 class ScorerOptions(BaseModel):

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -22,62 +14,16 @@ from models import write_chat_policy
 from ramify.engines import EngineConfig, EngineOptions, EngineStartFailed, ScorerOptions, Serving
 from ramify.search.records import State
 from scorer_models import write_classifier, write_process_reward_model
+from vllm_process import KEY, served
 
 pytestmark = [pytest.mark.scorers, pytest.mark.timeout(START_SECONDS + 120)]
 
 TOLERANCE = 1e-3
 OPTIONS = EngineOptions(dtype="float32", compile=False, policy_kv_bytes=1 << 26)
-KEY = "key-of-the-scorer-0123456789"
+POOLING = ("--runner", "pooling", "--served-model-name", "rm")
 STEPS = ("1 + 2 is 3.", "3 + 3 is 6.", "The answer is 6.")
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 USER = {"role": "user", "content": "What is 1 + 2 + 3?"}
-
-
-@contextmanager
-def served(model: Path, log: Path, *more: str) -> Iterator[str]:
-    """vLLM's server of a pooling model; yields its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    flags = ["--model", str(model), "--runner", "pooling", "--dtype", "float32", "--enforce-eager"]
-    flags += [
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--max-model-len",
-        "512",
-        "--served-model-name",
-        "rm",
-        *more,
-    ]
-    environment = {
-        **os.environ,
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_API_KEY": KEY,
-    }
-    with log.open("wb") as out:
-        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *flags]
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
-        try:
-            address = f"http://127.0.0.1:{port}"
-            _wait(process, f"{address}/health", log)
-            yield address
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
-def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            if httpx.get(url).status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.5)
-    raise AssertionError(log.read_text()[-3000:])
 
 
 def values(policy: Path, between: str, **options: Any) -> list[float]:
@@ -112,7 +58,7 @@ def test_a_process_reward_model_by_pooling(tmp_path: Path) -> None:
     policy = write_chat_policy(tmp_path / "policy")
     # By itself vLLM reads the tag of the published models, whose id this small tokenizer does not have.
     config = '{"tok_pooling_type": "ALL"}'
-    with served(folder, tmp_path / "log", "--pooler-config", config) as address:
+    with served(folder, tmp_path / "log", *POOLING, "--pooler-config", config) as address:
         found = values(policy, "\n\n", url=f"{address}/pooling", api="pooling", model=folder)
         assert found == pytest.approx(expected, abs=TOLERANCE)
 
@@ -128,7 +74,7 @@ def test_a_chat_classifier_by_classify(tmp_path: Path) -> None:
         ids = tokenizer.apply_chat_template([USER, answer], return_dict=False)
         expected.append(float(model(torch.tensor([ids])).logits[0].softmax(-1)[1]))
     policy = write_chat_policy(tmp_path / "policy")
-    with served(folder, tmp_path / "log") as address:
+    with served(folder, tmp_path / "log", *POOLING) as address:
         told = {"url": f"{address}/classify", "api": "classify", "model": folder}
         found = values(policy, "\n", label="helpful", **told)
         assert found == pytest.approx(expected, abs=TOLERANCE)

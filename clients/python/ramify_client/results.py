@@ -273,6 +273,8 @@ class Model(Result):
     """How the model searches if a request does not say: the first entry that covers the budget (docs/search.md)."""
     value: str | None = None
     """The judge of answers: a value `model`, a head on the policy's `trunk`, a `scorer`; None: nothing."""
+    remote: bool = False
+    """True if another server draws."""
     max_model_len: int
 
 
@@ -328,3 +330,5 @@ class Version(Result):
     version: str
     model: str
     release: str
+    remote: bool = False
+    """True if the policy is on another server."""

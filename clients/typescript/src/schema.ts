@@ -2736,6 +2736,12 @@ export interface components {
              */
             value?: ("model" | "trunk") | "scorer" | null;
             /**
+             * Remote
+             * @description True if another server draws: its weights have no release here, and none can be activated.
+             * @default false
+             */
+            remote?: boolean;
+            /**
              * Max Model Len
              * @description Tokens of prompt and answer together.
              */
@@ -3633,6 +3639,12 @@ export interface components {
             model: string;
             /** Release */
             release: string;
+            /**
+             * Remote
+             * @description True if the policy is on another server.
+             * @default false
+             */
+            remote?: boolean;
         };
         /** Usage */
         ramify__api__wire_openai_replies__Usage: {

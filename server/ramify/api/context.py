@@ -95,7 +95,9 @@ def assemble(
     searches = Searches(
         engines, log, preparer, admission, metrics, spool, settings.limits.verdict_seconds, clock
     )
-    plain = CompletionPreparer(engines, settings.limits, tools=settings.engine.tool_parser is not None)
+    # A policy's own server decides for itself whether it can read calls of tools.
+    tools = settings.engine.tool_parser is not None or settings.policy_server.url is not None
+    plain = CompletionPreparer(engines, settings.limits, tools=tools)
     completions = Completions(engines, plain, settings.limits, admission, metrics, clock)
     searches.stop_others.append(completions.stop_all)
     context = Context(

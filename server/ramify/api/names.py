@@ -63,6 +63,10 @@ class Model(Reply):
         description="What judges answers: a value `model`, a value head on the policy's `trunk`, or a `scorer` of the "
         "operator's; null: no model, and searches go by the policy's own `confidence`.",
     )
+    remote: bool = Field(
+        default=False,
+        description="True if another server draws: its weights have no release here, and none can be activated.",
+    )
     max_model_len: int = Field(description="Tokens of prompt and answer together.")
 
 
@@ -78,6 +82,7 @@ def model_of(serving: Serving, max_model_len: int) -> Model:
         root=serving.release,
         search_defaults=list(serving.search),
         value=serving.value,
+        remote=serving.remote,
         max_model_len=max_model_len,
     )
 

@@ -23,6 +23,12 @@ def serve(
     policy: Annotated[
         str | None, typer.Option(help="A causal language model to serve, with --value or --value-head.")
     ] = None,
+    policy_url: Annotated[
+        str | None,
+        typer.Option(
+            help="A vLLM server that has the policy; --policy then needs no weights, only tokenizer and config.json."
+        ),
+    ] = None,
     value: Annotated[str | None, typer.Option(help="A one-label sequence classifier, with --policy.")] = None,
     value_head: Annotated[
         Path | None,
@@ -47,6 +53,7 @@ def serve(
         "weights": weights,
         "admin": None if admin_port is None else {"port": admin_port},
         "policy": policy,
+        "policy_server": None if policy_url is None else {"url": policy_url},
         "value": value,
         "value_head": value_head,
         "model_name": model_name,

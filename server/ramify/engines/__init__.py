@@ -8,6 +8,7 @@ From the bottom up; a module imports only those above it:
 | `config` | `EngineConfig`: what engines are started with; `Serving`: the release that they serve |
 | `checkpoints` | checks of a model's files before anything starts |
 | `ports` | `Engine`: one running engine, as everything but `vllm` sees it |
+| `http` | another server: its address, its key, and its failures that may pass |
 | `limiter` | bounded concurrency in front of an engine |
 | `tokenizer` | prompts to token ids, token ids to text, stop strings to stop tokens |
 | `formats` | the input of a model that judges: its template, its tags, its tokens |
@@ -15,9 +16,12 @@ From the bottom up; a module imports only those above it:
 | `scorer` | `search.protocols.Scorer` on an engine |
 | `remote` | the same on another server, over HTTP |
 | `policy` | `search.protocols.Policy` on an engine |
+| `policy_server` | the vLLM server that has the policy: requests, streams, deadlines, errors |
 | `measurement` | log-probabilities and values of given texts, for the canary of a reload |
 | `progress` | what a start waits for, on standard error |
 | `start` | from a configuration to running engines, side by side, and their end if the start is given up |
+| `remote_engine` | the port on a policy's server, and what is checked of it at the start |
+| `remote_openai` | plain completions by that server's own OpenAI routes |
 | `vllm` | the only door to vLLM |
 | `engines` | `Engines`: all of it together |
 | `offline` | answers of a model that is not served, by an engine in a process of its own |
@@ -25,13 +29,14 @@ From the bottom up; a module imports only those above it:
 Importing this package imports neither vLLM nor torch.
 """
 
-from ramify.engine_options import EngineOptions, ScorerOptions
+from ramify.engine_options import EngineOptions, PolicyServerOptions, ScorerOptions
 from ramify.engines.config import EngineConfig, Serving
 from ramify.engines.engines import Engines
 from ramify.engines.errors import (
     EngineBusy,
     EngineError,
     EngineStartFailed,
+    PolicyUnreachable,
     RequestRefused,
     ScorerUnreachable,
 )
@@ -48,6 +53,8 @@ __all__ = [
     "EngineStartFailed",
     "Engines",
     "Measurement",
+    "PolicyServerOptions",
+    "PolicyUnreachable",
     "RawSample",
     "RequestRefused",
     "SampleParams",

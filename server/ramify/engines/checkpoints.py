@@ -29,9 +29,10 @@ class Checkpoint:
     """Precision of the weights by config.json: "bfloat16", "float32", ..."""
 
 
-def read_checkpoint(path: Path, role: str) -> Checkpoint:
-    """Check one model directory; `role` is "policy" or "value model", for the messages. Raises `EngineStartFailed`."""
-    check_files(path, role)
+def read_checkpoint(path: Path, role: str, *, weights: bool = True) -> Checkpoint:
+    """Check one model directory, for weights too if they are needed; `role` is "policy" or "value model", for the
+    messages. Raises `EngineStartFailed`."""
+    check_files(path, role, weights=weights)
     config = model_config(path, role)
     _check_architecture(path, role, config)
     return facts(path, config)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ramify.engine_options import EngineOptions, ScorerOptions
+from ramify.engine_options import EngineOptions, PolicyServerOptions, ScorerOptions
 from ramify.search.records import Action
 
 if TYPE_CHECKING:
@@ -52,6 +52,9 @@ class Serving:
     """Judge of answers: a value model, a value head on the policy's trunk, or a scorer in its place; `None`: there is
     none, and a search goes by the policy's own confidence."""
 
+    remote: bool = False
+    """True if the policy is on another server, whose weights nobody here can name."""
+
     @property
     def judged(self) -> bool:
         """True if a model or a scorer judges answers."""
@@ -78,6 +81,8 @@ class EngineConfig:
     `bias` [1]), in place of `value`: the policy then judges what it writes."""
     judge: ScorerOptions | None = None
     """The judge in place of `value` and `value_head`, which are then `None`."""
+    server: PolicyServerOptions | None = None
+    """The server that has the policy; `policy` then needs no weights. `None`: an engine at home."""
 
 
 def default_kv_bytes() -> int:

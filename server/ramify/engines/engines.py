@@ -1,4 +1,4 @@
-"""Both engines of a server: started, watched, closed together."""
+"""Both engines of a server: started, watched, closed together. The policy's may be another server's."""
 
 from __future__ import annotations
 
@@ -14,16 +14,26 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from ramify.engine_options import PolicyServerOptions
 from ramify.engines.checkpoints import Checkpoint, check_cpu, check_value_head, read_checkpoint
 from ramify.engines.config import EngineConfig, Serving
-from ramify.engines.errors import EngineBusy, EngineError, EngineHeld, EngineStartFailed
+from ramify.engines.errors import (
+    EngineBusy,
+    EngineError,
+    EngineHeld,
+    EngineStartFailed,
+    PolicyUnreachable,
+)
 from ramify.engines.judges import ONE_LABEL, JudgeModel, Question, read_judge, read_question, read_value
 from ramify.engines.limiter import EngineLimiter
 from ramify.engines.measurement import TOLERANCE, Measurement, Text, measure
 from ramify.engines.policy import JudgingVllmPolicy, VllmPolicy
+from ramify.engines.policy_server import PolicyServer
 from ramify.engines.ports import Engine
 from ramify.engines.progress import kv_bytes, phases
 from ramify.engines.remote import RemoteForm, RemoteScorer, read_remote
+from ramify.engines.remote_engine import RemoteEngine
+from ramify.engines.remote_openai import RemoteOpenAI
 from ramify.engines.scorer import EngineScorer, PolicyJudge, TrunkScorer, VllmScorer
 from ramify.engines.start import Launch, Role, at_once, build_all, launches
 from ramify.engines.tokenizer import Tokenizer
@@ -67,8 +77,7 @@ class Engines:
         self.by_role: Mapping[Role, Engine] = {engine.launch.role: engine for engine in engines}
         self._folder = folder
         self._limiters = {
-            role: EngineLimiter(IN_ENGINE * config.options.max_num_seqs, config.options.max_waiting)
-            for role in self.by_role
+            role: EngineLimiter(_most(role, config), config.options.max_waiting) for role in self.by_role
         }
         judges = config.value_head is not None and config.scorer is None
         self.policy = (JudgingVllmPolicy if judges else VllmPolicy)(
@@ -88,7 +97,7 @@ class Engines:
         """`None` if nothing judges but the policy's own confidence."""
         if config.scorer is not None:
             self.scorer = config.scorer(self.tokenizer, scorer)
-        self._plain: OpenAIServing | None = None
+        self._plain: OpenAIServing | RemoteOpenAI | None = None
         self._tokenizers: dict[Role, Tokenizer] = {"policy": self.tokenizer}
         self._overhead: dict[Role, int] = {}
         """Tokens of an engine's inputs that are neither prompt nor answer."""
@@ -143,16 +152,13 @@ class Engines:
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
             with warnings.catch_warnings(action="ignore"):  # of vLLM's and torch's own making, dozens of them
                 plans, models = await asyncio.to_thread(_prepare, config)
-                roles = [plan.role for plan in plans]
-
-                def look() -> None:
-                    if tell is not None:
-                        tell(phases(Path(folder), roles))
-
-                with engine_environment(plans[0].threads, folder):
-                    engines = await build_all(plans, at_once(plans, cpu=plans[0].cpu), start_engine, look)
-            for engine in engines:
-                undo.push_async_callback(engine.close)
+                engines: list[Engine] = []
+                if config.server is not None:
+                    engines.append(await _connect(config.server, plans.pop(0), models.tokenizer))
+                    undo.push_async_callback(engines[0].close)
+                for engine in await _start_all(plans, folder, tell):
+                    engines.append(engine)
+                    undo.push_async_callback(engine.close)
             started = cls(config, engines, models, folder)
             if started.max_model_len < 2:
                 raise EngineStartFailed(
@@ -168,10 +174,14 @@ class Engines:
         return started
 
     @property
-    def plain(self) -> OpenAIServing:
+    def plain(self) -> OpenAIServing | RemoteOpenAI:
         """The policy alone, in OpenAI's shapes; made at its first use, which takes a quarter of a second."""
         if self._plain is None:
-            self._plain = serve_openai(self.by_role["policy"], self._limiters["policy"])
+            policy, limiter = self.by_role["policy"], self._limiters["policy"]
+            if isinstance(policy, RemoteEngine):
+                self._plain = RemoteOpenAI(policy, limiter)
+            else:
+                self._plain = serve_openai(policy, limiter)
         return self._plain
 
     @property
@@ -211,6 +221,8 @@ class Engines:
         return [self._memory(engine) for engine in self.by_role.values()]
 
     def _memory(self, engine: Engine) -> str:
+        if isinstance(engine, RemoteEngine):
+            return f"{engine.launch.role}: {engine.served} at {engine.server.place}, on another server"
         resident = 0
         for pid in engine.pids:
             with suppress(psutil.Error):
@@ -235,7 +247,8 @@ class Engines:
                 await engine.ping(self._tokenizers[engine.launch.role].a_token)
         except TimeoutError:
             if engine.stats.steps == steps:
-                kind = EngineHeld if held or engine.held else TimeoutError
+                held = held or engine.held
+                kind = EngineHeld if held else PolicyUnreachable if engine.elsewhere else TimeoutError
                 raise kind(f"the {engine.launch.role} engine made no step within {deadline:g} s") from None
 
     @asynccontextmanager
@@ -339,16 +352,51 @@ class Models:
     """Form of what another server is asked, if one judges."""
 
 
+def _most(role: Role, config: EngineConfig) -> int:
+    """Return how many sequences are handed to an engine at once."""
+    if role == "policy" and config.server is not None:
+        return config.server.parallel
+    return IN_ENGINE * config.options.max_num_seqs
+
+
+async def _connect(options: PolicyServerOptions, launch: Launch, tokenizer: Tokenizer) -> RemoteEngine:
+    server = PolicyServer(options)
+    try:
+        return await RemoteEngine.connect(launch, server, tokenizer, options)
+    except BaseException:
+        await server.close()
+        raise
+
+
+async def _start_all(
+    plans: Sequence[Launch], folder: str, tell: Callable[[str], None] | None
+) -> Sequence[Engine]:
+    """Start the engines at home, if there are any."""
+    if not plans:
+        return []
+    roles = [plan.role for plan in plans]
+
+    def look() -> None:
+        if tell is not None:
+            tell(phases(Path(folder), roles))
+
+    with engine_environment(plans[0].threads, folder):
+        return await build_all(plans, at_once(plans, cpu=plans[0].cpu), start_engine, look)
+
+
 def _prepare(config: EngineConfig) -> tuple[list[Launch], Models]:
     """Check the models, the quickest checks first, and return what each engine is started with."""
     models = _models(config)
     judge = models.judge
+    at_home = [] if config.server is not None else [models.policy]
+    if judge is not None:
+        at_home.append(judge.checkpoint)
+    if not at_home:  # vLLM, which takes seconds to import, is not needed
+        return launches(config, models.policy, None, cpu=False), models
     cpu = on_cpu()
     check_parsers(config.options.tool_parser, config.options.reasoning_parser, models.tokenizer.hf)
-    if cpu:
-        check_cpu(models.policy)
-        if judge is not None:
-            check_cpu(judge.checkpoint)
+    for checkpoint in at_home if cpu else ():
+        check_cpu(checkpoint)
     plans = launches(
         config,
         models.policy,
@@ -361,7 +409,7 @@ def _prepare(config: EngineConfig) -> tuple[list[Launch], Models]:
 
 
 def _models(config: EngineConfig) -> Models:
-    policy = read_checkpoint(config.policy, "policy")
+    policy = read_checkpoint(config.policy, "policy", weights=config.server is None)
     if config.value_head is not None:
         if config.value is not None:
             raise EngineStartFailed("a value model and a value head: one of them is needed, not both")

@@ -10,9 +10,12 @@
     └── RequestRefused         the engine refuses this request: a prompt that is too long, a token that does not exist
 
     search.protocols.EngineDead   an engine is gone for good (the search knows this one, so it lives there)
+    └── PolicyUnreachable      the server that has the policy is away; it may come back
 """
 
 from __future__ import annotations
+
+from ramify.search.protocols import EngineDead
 
 NO_VALUE_MODEL = (
     "this server has no value model to judge texts by: start it with one (--value PATH, --value-head FILE, a "
@@ -36,6 +39,10 @@ class EngineBusy(EngineError):
 
 class ScorerUnreachable(EngineError):
     """Another server that judges did not answer in time, or not what it should; a later try may succeed."""
+
+
+class PolicyUnreachable(EngineDead):
+    """The server that has the policy did not answer: a search that needs it ends, and a later one may succeed."""
 
 
 class EngineHeld(EngineError, TimeoutError):

@@ -1,6 +1,7 @@
 """One running engine, as everything but `vllm/` sees it: token ids in, plain values out.
 
-`vllm.engine.VllmEngine` is the one implementation; tests have fakes of the parts that they need.
+`vllm.engine.VllmEngine` is one that runs here, `remote_engine.RemoteEngine` a policy on another server; tests have
+fakes of the parts that they need.
 """
 
 from __future__ import annotations
@@ -132,6 +133,8 @@ class Engine(Protocol):
     listener: EngineListener | None
     dead_reason: str | None
     """The reason of its death; `None` while it lives."""
+    elsewhere: bool = False
+    """True if another server runs it: whether it hangs, ends or comes back is not decided here."""
 
     @property
     def pids(self) -> list[int]:

@@ -1,8 +1,4 @@
-"""A scorer on another server: vLLM's `/classify` and `/pooling`, or any endpoint that answers texts with values.
-
-Only settings name the server. Its key is sent as a bearer token and stands in no log, error or URL; redirects are not
-followed, since they would carry it elsewhere.
-"""
+"""A scorer on another server: vLLM's `/classify` and `/pooling`, or any endpoint that answers texts with values."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import asyncio
 import json
 import math
 import random
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +15,7 @@ import httpx
 from ramify.engine_options import ScorerOptions
 from ramify.engines.errors import EngineError, EngineStartFailed, ScorerUnreachable
 from ramify.engines.formats import StateReader, Write
+from ramify.engines.http import FIRST_WAIT, MOST_BYTES, PASSING, bearer, read_key, read_url
 from ramify.engines.judges import Reading, read_judge
 from ramify.engines.limiter import EngineLimiter
 from ramify.engines.scorer import chains, log_odds, logit, sigmoid, written
@@ -27,19 +23,12 @@ from ramify.engines.tokenizer import Tokenizer
 from ramify.races import all_of
 from ramify.search.records import Score, State
 
-KEY = re.compile(r"[!-~]+")
 Body = Callable[[Sequence[Any]], Mapping[str, Any]]
 Read = Callable[[Any], Sequence[Any]]
 AT_ONCE = 64
 """Inputs of one request."""
 MOST_WAITING = 4096
 """Requests that may wait for their turn."""
-MOST_BYTES = 64 << 20
-"""Largest reply."""
-PASSING = {408, 425, 429, 500, 502, 503, 504}
-"""Statuses after which a later try may succeed."""
-FIRST_WAIT = 0.2
-"""Seconds before the second try, about; each later one waits twice as long, and as long as the server asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +48,9 @@ def read_remote(options: ScorerOptions, policy: Tokenizer) -> RemoteForm:
     """Prepare what is sent, by the settings, the key's file and the folder of the model's tokenizer.
 
     Raises `EngineStartFailed`."""
-    url, key, read = _url(options), _key(options), StateReader(policy)
+    assert options.url is not None
+    url, key = read_url(options.url, "scorer.url"), read_key(options.key, options.key_file, "scorer")
+    read = StateReader(policy)
     if options.model is not None:
         judge = read_judge(options, policy)
         return RemoteForm(url, key, read, judge.write, judge.reading)
@@ -92,7 +83,7 @@ class RemoteScorer:
         self._release = release
         self._limiter = EngineLimiter(options.parallel, MOST_WAITING)
         self._client = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {form.key}"} if form.key is not None else {},
+            headers=bearer(form.key),
             limits=httpx.Limits(max_connections=options.parallel),
             timeout=options.seconds,
             transport=transport,
@@ -231,31 +222,6 @@ class RemoteScorer:
             return json.loads(content)
         except (httpx.DecodingError, ValueError) as error:
             raise EngineError(f"the reply of the scorer at {self._place} is not valid JSON") from error
-
-
-def _url(options: ScorerOptions) -> httpx.URL:
-    assert options.url is not None
-    try:
-        return httpx.URL(options.url)
-    except httpx.InvalidURL as error:
-        raise EngineStartFailed(f"scorer.url {options.url!r} is no address: {error}") from error
-
-
-def _key(options: ScorerOptions) -> str | None:
-    """Return the key as it stands in a header."""
-    if options.key_file is not None:
-        name = f"scorer.key_file {options.key_file}"
-        try:
-            key = options.key_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise EngineStartFailed(f"{name} cannot be read") from error
-    elif options.key is not None:
-        name, key = "scorer.key", options.key.get_secret_value()
-    else:
-        return None
-    if not KEY.fullmatch(key):
-        raise EngineStartFailed(f"{name} must hold one key of printable ASCII characters without spaces")
-    return key
 
 
 def _classify_body(inputs: Sequence[Any]) -> dict[str, Any]:

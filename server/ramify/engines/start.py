@@ -94,7 +94,7 @@ def launches(
             kv_bytes=kv_bytes or (default_kv_bytes() if cpu else None),
             gpu_fraction=gpu_fraction,
             block_size=options.block_size or (CPU_BLOCK if cpu else None),
-            threads=options.threads or default_threads(len(parts)),
+            threads=options.threads or default_threads(len(parts) - (config.server is not None) or 1),
             compile=can_compile(cpu) if options.compile is None else options.compile,
             reading=reading,
         )

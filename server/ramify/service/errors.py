@@ -12,7 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from ramify.engines.errors import NO_VALUE_MODEL, EngineBusy, RequestRefused, ScorerUnreachable
+from ramify.engines.errors import (
+    NO_VALUE_MODEL,
+    EngineBusy,
+    PolicyUnreachable,
+    RequestRefused,
+    ScorerUnreachable,
+)
 from ramify.search.protocols import EngineDead
 
 DRAINED = "the server is shutting down or drained (POST /admin/drain): no more work until it is started again"
@@ -84,6 +90,8 @@ def from_engine(
 
     engine: the one that was asked, if that is known. param: the field at fault unless the engine names one."""
     name = f"the {engine} engine" if engine else "an engine"
+    if isinstance(error, PolicyUnreachable):
+        return ServiceError("engine_unavailable", str(error), retry_after=5)
     if isinstance(error, EngineDead):
         return ServiceError("engine_unavailable", f"{name} has died", retry_after=30)
     if isinstance(error, EngineBusy):

@@ -86,8 +86,8 @@ class Metrics:
         self._serving: tuple[str, Callable[[], Serving]] | None = None
         self._info = Gauge(
             "ramify_info",
-            "The server's version, model and release.",
-            ["version", "model", "release"],
+            "The server's version, model and release, and whether its policy is on another server.",
+            ["version", "model", "release", "remote"],
             registry=r,
         )
 
@@ -169,7 +169,7 @@ class Metrics:
             version, read = self._serving
             now = read()
             for gauge, labels in (
-                (self._info, (version, now.name, now.release)),
+                (self._info, (version, now.name, now.release, str(now.remote).lower())),
                 (self._release, (now.name, now.release)),
             ):
                 gauge.clear()

@@ -126,6 +126,11 @@ class Releases:
             raise ServiceError("activation_in_progress", "another release is being activated", retry_after=5)
         if self.searches.draining:
             raise ServiceError("server_full", DRAINED, retry_after=30)
+        if self.engines.serving.remote:
+            raise ServiceError(
+                "conflict",
+                "the policy is on another server, which alone replaces its weights: activate nothing here",
+            )
         before = self.engines.serving.source
         if before is None:
             raise ServiceError(

@@ -76,14 +76,17 @@ def engine_config(settings: Settings) -> EngineConfig:
         policy = Path(settings.policy)
         value = Path(settings.value) if settings.value else None
         kind: ValueKind | None = "trunk" if settings.value_head else "model" if value else None
+        remote = settings.policy_server.url is not None
         serving = Serving(
             settings.model_name or policy.absolute().name,
+            "remote" if remote else "local",
             created=int(time.time()),
             task=settings.task,
             search=operators_search(settings, Action()) or (),
             search_from=OPERATOR,
             vocabulary=vocabulary(policy, value),
             value="scorer" if _judged_apart(settings) else kind,
+            remote=remote,
         )
         return EngineConfig(
             policy,
@@ -93,6 +96,7 @@ def engine_config(settings: Settings) -> EngineConfig:
             settings.engine,
             settings.value_head,
             _judge(settings),
+            settings.policy_server if remote else None,
         )
     release = load_release(settings.release or shipped())
     _one_of_each_id(release, settings.weights)

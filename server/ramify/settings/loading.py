@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from ramify.engine_options import EngineOptions, ScorerOptions
+from ramify.engine_options import EngineOptions, PolicyServerOptions, ScorerOptions
 from ramify.settings.groups import (
     AdminSettings,
     AdmissionSettings,
@@ -33,6 +33,15 @@ from ramify.settings.groups import (
 
 PREFIX = "RAMIFY_"
 ADMIN_PORT = 8001
+OF_THE_POLICY = (
+    "policy_kv_bytes",
+    "policy_gpu_fraction",
+    "tool_parser",
+    "tool_strict_level",
+    "reasoning_parser",
+    "structured_outputs",
+)
+"""Options of an engine that only a policy at home has."""
 AliasName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
@@ -109,6 +118,9 @@ class Settings(BaseSettings):
     scorer: ScorerOptions = Field(
         default=ScorerOptions(), description="What judges answers in place of a value model."
     )
+    policy_server: PolicyServerOptions = Field(
+        default=PolicyServerOptions(), description="A vLLM server that has the policy."
+    )
     engine: EngineOptions = Field(default=EngineOptions(), description="The vLLM engines.")
     auth: AuthSettings = Field(default=AuthSettings(), description="API keys.")
     admin: AdminSettings = Field(default=AdminSettings(), description="The operators' listener.")
@@ -156,6 +168,25 @@ class Settings(BaseSettings):
             raise ValueError(
                 "weights is a folder of releases, and policy serves a model that is none: give one of them"
             )
+        return self
+
+    @model_validator(mode="after")
+    def policy_elsewhere(self) -> Settings:
+        if self.policy_server.url is None:
+            return self
+        if self.policy is None:
+            raise ValueError(
+                "policy_server.url needs policy, a directory with the tokenizer and config.json of the same model"
+            )
+        if self.value_head is not None:
+            raise ValueError(
+                "value_head stands on the trunk of a policy at home, and policy_server.url is elsewhere"
+            )
+        for name in OF_THE_POLICY:
+            if getattr(self.engine, name) != EngineOptions.model_fields[name].default:
+                raise ValueError(
+                    f"engine.{name} has no effect on a policy elsewhere: set it on policy_server.url"
+                )
         return self
 
     @property

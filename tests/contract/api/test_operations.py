@@ -55,7 +55,7 @@ async def test_version_says_what_runs(world: World) -> None:
     import ramify
 
     found = (await world.http.get("/version")).json()
-    assert found == {"version": ramify.__version__, "model": "letters", "release": "fake"}
+    assert found == {"version": ramify.__version__, "model": "letters", "release": "fake", "remote": False}
 
 
 async def test_metrics_count_what_was_done(world: World) -> None:

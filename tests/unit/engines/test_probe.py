@@ -17,6 +17,7 @@ class Still:
 
     launch = SimpleNamespace(role="policy")
     stats = SimpleNamespace(steps=7)
+    elsewhere = False
 
     def __init__(self, held: bool) -> None:
         self.held = held

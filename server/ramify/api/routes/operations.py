@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import Field
 
 import ramify
 from ramify.api import wire_releases
@@ -27,6 +28,7 @@ class Version(Reply):
     version: str
     model: str
     release: str
+    remote: bool = Field(default=False, description="True if the policy is on another server.")
 
 
 router = APIRouter(route_class=ScopedRoute)
@@ -61,7 +63,10 @@ async def health(context: ContextDep) -> Health:
 @needs("open")
 async def version(context: ContextDep) -> Version:
     """Tell the versions of what runs here."""
-    return Version(version=ramify.__version__, model=context.serving.name, release=context.serving.release)
+    serving = context.serving
+    return Version(
+        version=ramify.__version__, model=serving.name, release=serving.release, remote=serving.remote
+    )
 
 
 @router.get("/metrics", tags=["operations"], responses=METRICS)
