@@ -18,8 +18,10 @@ from ramify.search.codec import check_structure, tree_from_dict, tree_to_dict
 from ramify.search.crowd import Crowd
 from ramify.search.cutting import action_ends
 from ramify.search.params import search_params
-from ramify.search.records import Action, BudgetLimits, Continuation, Hurdle, Sampling
+from ramify.search.protocols import Scorer
+from ramify.search.records import NO_ANSWER, Action, BudgetLimits, Continuation, Hurdle, Sampling
 from ramify.search.run import Progress, Search, Turns
+from ramify.search.scorers import NamedScorer, Scorers
 from ramify.search.tree import Node, Tree
 
 PROMPT = "?\n"
@@ -160,6 +162,8 @@ class World:
     task: FakeTask
     search: Search
     seen: list[Progress]
+    beside: Mapping[str, FakeScorer]
+    """The scorers beside the value model."""
 
     async def run(self) -> Tree:
         await self.search.run()
@@ -182,16 +186,26 @@ def world(
     clock: Callable[[], float] = lambda: 0.0,
     turns: Turns | None = None,
     crowd: Crowd | None = None,
+    weights: Mapping[str, tuple[Callable[[str], float], float]] | None = None,
+    prunes: Mapping[str, tuple[Callable[[str], float], float]] | None = None,
     **tree: Any,
 ) -> World:
     """A world by its rule and its value model, `None` for none; `turns` make it one of a batch, `crowd` one of those
-    that share the policy. The rest are the search's parameters."""
+    that share the policy. weights, prunes: scorers beside the value model, whose weight is 1, by name: each a function
+    of the answer and its weight, or the value below which it prunes. The rest are the search's parameters."""
     policy = policy or FakePolicy(rule or letters({"a": 0.6, "b": 0.4}, 3))
     scorer, task, seen = FakeScorer(value or parity), task or FakeTask(lambda text: text.startswith("a")), []
     grown = new_tree(**tree)
-    judge = scorer if value is not None else None
+    named = {"value": NamedScorer(scorer)} if value is not None else {}
+    named |= {
+        name: NamedScorer(FakeScorer(of), weight=weight) for name, (of, weight) in (weights or {}).items()
+    }
+    named |= {name: NamedScorer(FakeScorer(of), prune_below=t) for name, (of, t) in (prunes or {}).items()}
+    judge: Scorer | None = Scorers(named) if weights or prunes else scorer if value is not None else None
     search = Search(grown, policy, judge, task, clock=clock, observe=seen.append, turns=turns, crowd=crowd)
-    return World(grown, policy, scorer, task, search, seen)
+    beside = {name: one.scorer for name, one in named.items() if isinstance(one.scorer, FakeScorer)}
+    beside.pop("value", None)
+    return World(grown, policy, scorer, task, search, seen, beside)
 
 
 def ran(*args: Any, **kwargs: Any) -> World:
@@ -221,7 +235,7 @@ def check_books(found: World) -> None:
     tree, usage = found.tree, found.tree.usage
     assert found.policy.running == 0
     assert usage.completion_tokens == found.policy.generated
-    assert usage.scored_sequences == found.scorer.scored
+    assert usage.scored_sequences == found.scorer.scored + sum(one.scored for one in found.beside.values())
     assert usage.prompt_tokens == len(tree.prompt_tokens)
     assert usage.nodes == len(tree.nodes)
     limits = tree.params.budget
@@ -251,7 +265,7 @@ def check_nodes(tree: Tree) -> None:
             assert math.isclose(sum(child.prior for child in children), 1)
         if node.terminal in ("eos", "stop"):
             assert answers[node.id] == node.multiplicity
-        if node.terminal == "truncated":
+        if node.terminal in NO_ANSWER:
             assert node.value == 0
 
 
@@ -287,8 +301,10 @@ def check_answers(tree: Tree) -> None:
         assert math.isclose(sum(a.votes for a in tree.candidates), 1) or not any(
             a.votes for a in tree.candidates
         )
-    elif any(node.terminal for node in tree.nodes):
+    elif tree.truncated:
         assert tree.answer is not None
+    elif tree.pruned and tree.status == "complete":
+        assert tree.stop_reason == "pruned"
 
 
 STEP = Action("step", ("\n",), 4)

@@ -67,6 +67,8 @@ class Usage(Result):
     seconds: float
     truncated_answers: int
     """Draws cut by `sampling.max_tokens` or `search.max_depth` before the answer's end; worth 0."""
+    pruned_branches: int = 0
+    """Draws that safety scorers closed; worth 0."""
 
 
 class UsedDefaults(Result):
@@ -149,6 +151,8 @@ class Values(Result):
     release: str
     values: list[float]
     """Expected outcomes, [0, 1], in the order of the continuations."""
+    scores: list[dict[str, float]] = []
+    """Value that each scorer gave it, safety scorers too, by their names in the settings."""
 
 
 class TreeSummary(Result):

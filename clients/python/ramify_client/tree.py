@@ -98,8 +98,8 @@ class Node(TypedDict):
     multiplicity: int
     """m: how many policy draws at the parent took this action."""
     value: float | None
-    """v: the value model's estimate, in [0, 1], or the policy's confidence if that is the `grader`; None if
-    neither was asked."""
+    """v: the value model's estimate, in [0, 1], or the weighted mean of several scorers, or the policy's
+    confidence if that is the `grader`; None if none was asked."""
     visits: int
     """N: backups through here."""
     value_sum: float
@@ -118,8 +118,9 @@ class Node(TypedDict):
     expanded: bool
     """An expansion from here has landed."""
     pruned: bool
-    """Given up by the algorithm (`beam`, `dvts`, `dfs`, `particle`)."""
-    terminal: Literal["eos", "stop", "truncated"] | None
+    """Given up by the algorithm (`beam`, `dvts`, `dfs`, `particle`). What a safety scorer has closed says so
+    in `terminal`."""
+    terminal: Literal["eos", "stop", "truncated", "pruned"] | None
     """Reason for which an answer ends here; None if it goes on."""
     outcome: float | None
     """A verifier's or a person's verdict, in [0, 1]; never a model's."""
@@ -134,6 +135,11 @@ class Node(TypedDict):
     tokens only the likeliest cost one."""
     children: list[int]
     """Ids of the nodes below, in the order in which they were made."""
+    scores: NotRequired[dict[str, Any] | None]
+    """Value that each scorer gave it, in [0, 1], by its name in the settings; one that has no name is left
+    out."""
+    pruned_by: NotRequired[str | None]
+    """The safety scorer that has closed the branch here; None unless `terminal` is `pruned`."""
 
 
 class Origin(TypedDict):
@@ -194,10 +200,13 @@ class SearchParams(TypedDict):
     """Value that a new leaf backs up: the model's, a rollout's, or both mixed."""
     rollout_weight: float
     """Share of the rollout: rollout_weight · rollout + (1 - rollout_weight) · value is backed up."""
-    grader: Literal["model", "verifier", "confidence"]
-    """Judge of complete answers: the outcome model, the task's verifier, or the policy's own confidence,
-    which judges unfinished steps too and needs no model beside the policy. `confidence` is the default
-    without a value model."""
+    grader: Literal["model", "verifier", "mixed", "confidence"]
+    """Judge of complete answers: the outcome model, the task's verifier, both `mixed`, or the policy's own
+    confidence, which judges unfinished steps too and needs no model beside the policy. `confidence` is the
+    default without a value model."""
+    verifier_weight: NotRequired[float]
+    """Share of the verifier: a complete answer is worth verifier_weight · outcome + (1 - verifier_weight) ·
+    value."""
     answer: Literal["majority", "orm_max", "orm_vote", "most_visited"]
     """Rule that chooses the final answer; `most_visited` with `mcts`, `gumbel` and `rap` only."""
     schedule: Literal["continuous", "waves"]
@@ -252,7 +261,8 @@ class Usage(TypedDict):
     """Every generated token: merged duplicates, aborted draws and the final rollout too, which completes an
     answer if the search finds none."""
     scored_sequences: int
-    """Sequences that the value model was asked about. Values that a policy gives with its draws cost none."""
+    """Sequences that scorers were asked about, each of several counted. Values that a policy gives with its
+    draws cost none."""
     grading_failures: int
     """Complete answers on which the verifier itself failed; they count for nothing."""
     simulations: int
@@ -311,7 +321,7 @@ class Tree(TypedDict):
     """Cost of the search."""
     status: Literal["running", "complete", "cancelled", "deadline", "drained", "engine_dead", "failed"]
     """State at its end; `running` is never logged."""
-    stop_reason: Literal["budget.simulations", "budget.tokens", "budget.seconds", "budget.nodes", "budget.shared", "exhausted", "early", "client", "disconnect", "deadline", "drain", "error"] | None
+    stop_reason: Literal["budget.simulations", "budget.tokens", "budget.seconds", "budget.nodes", "budget.shared", "exhausted", "pruned", "early", "client", "disconnect", "deadline", "drain", "error"] | None
     """Which limit or event ended it."""
     error: str | None
     """The failure, if it did not end well."""

@@ -741,7 +741,7 @@ export interface components {
              */
             status: "running" | "complete" | "cancelled" | "deadline" | "drained" | "engine_dead" | "failed";
             /** Stop Reason */
-            stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "budget.shared" | "exhausted" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error") | null;
+            stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "budget.shared" | "exhausted" | "pruned" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error") | null;
             answer: components["schemas"]["Answer"] | null;
             /** Candidates */
             candidates: components["schemas"]["Answer"][];
@@ -1029,7 +1029,7 @@ export interface components {
              * Finish Reason
              * @enum {string}
              */
-            finish_reason: "stop" | "length" | "tool_calls";
+            finish_reason: "stop" | "length" | "tool_calls" | "content_filter";
         };
         /** ChatCompletion */
         ChatCompletion: {
@@ -1484,7 +1484,7 @@ export interface components {
              * Finish Reason
              * @enum {string}
              */
-            finish_reason: "stop" | "length" | "tool_calls";
+            finish_reason: "stop" | "length" | "tool_calls" | "content_filter";
         };
         /** CompletionDetails */
         CompletionDetails: {
@@ -2165,7 +2165,7 @@ export interface components {
             multiplicity: number;
             /**
              * Value
-             * @description v: the value model's estimate, in [0, 1], or the policy's confidence if that is the `grader`; `null` if neither was asked.
+             * @description v: the value model's estimate, in [0, 1], or the weighted mean of several scorers, or the policy's confidence if that is the `grader`; `null` if none was asked.
              */
             value: number | null;
             /**
@@ -2210,14 +2210,14 @@ export interface components {
             expanded: boolean;
             /**
              * Pruned
-             * @description Given up by the algorithm (`beam`, `dvts`, `dfs`, `particle`).
+             * @description Given up by the algorithm (`beam`, `dvts`, `dfs`, `particle`). What a safety scorer has closed says so in `terminal`.
              */
             pruned: boolean;
             /**
              * Terminal
              * @description Reason for which an answer ends here; `null` if it goes on.
              */
-            terminal: ("eos" | "stop" | "truncated") | null;
+            terminal: ("eos" | "stop" | "truncated" | "pruned") | null;
             /**
              * Outcome
              * @description A verifier's or a person's verdict, in [0, 1]; never a model's.
@@ -2248,6 +2248,20 @@ export interface components {
              * @description Ids of the nodes below, in the order in which they were made.
              */
             children: number[];
+            /**
+             * Scores
+             * @description Value that each scorer gave it, in [0, 1], by its name in the settings; one that has no name is left out.
+             * @default null
+             */
+            scores?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Pruned By
+             * @description The safety scorer that has closed the branch here; `null` unless `terminal` is `pruned`.
+             * @default null
+             */
+            pruned_by?: string | null;
         };
         /**
          * LoggedOrigin
@@ -2370,10 +2384,16 @@ export interface components {
             rollout_weight: number;
             /**
              * Grader
-             * @description Judge of complete answers: the outcome model, the task's verifier, or the policy's own confidence, which judges unfinished steps too and needs no model beside the policy. `confidence` is the default without a value model.
+             * @description Judge of complete answers: the outcome model, the task's verifier, both `mixed`, or the policy's own confidence, which judges unfinished steps too and needs no model beside the policy. `confidence` is the default without a value model.
              * @enum {string}
              */
-            grader: "model" | "verifier" | "confidence";
+            grader: "model" | "verifier" | "mixed" | "confidence";
+            /**
+             * Verifier Weight
+             * @description Share of the verifier: a complete answer is worth verifier_weight · outcome + (1 - verifier_weight) · value.
+             * @default 0.5
+             */
+            verifier_weight?: number;
             /**
              * Answer
              * @description Rule that chooses the final answer; `most_visited` with `mcts`, `gumbel` and `rap` only.
@@ -2566,7 +2586,7 @@ export interface components {
              * Stop Reason
              * @description Which limit or event ended it.
              */
-            stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "budget.shared" | "exhausted" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error") | null;
+            stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "budget.shared" | "exhausted" | "pruned" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error") | null;
             /**
              * Error
              * @description The failure, if it did not end well.
@@ -2630,7 +2650,7 @@ export interface components {
             completion_tokens: number;
             /**
              * Scored Sequences
-             * @description Sequences that the value model was asked about. Values that a policy gives with its draws cost none.
+             * @description Sequences that scorers were asked about, each of several counted. Values that a policy gives with its draws cost none.
              */
             scored_sequences: number;
             /**
@@ -3150,7 +3170,7 @@ export interface components {
              */
             status: "running" | "complete" | "cancelled" | "deadline" | "drained" | "engine_dead" | "failed";
             /** Stop Reason */
-            stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "budget.shared" | "exhausted" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error") | null;
+            stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "budget.shared" | "exhausted" | "pruned" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error") | null;
             answer: components["schemas"]["Answer"] | null;
             /** Candidates */
             candidates: components["schemas"]["Answer"][];
@@ -3254,7 +3274,7 @@ export interface components {
              */
             status: "running" | "complete" | "cancelled" | "deadline" | "drained" | "engine_dead" | "failed";
             /** Stop Reason */
-            stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "budget.shared" | "exhausted" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error") | null;
+            stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "budget.shared" | "exhausted" | "pruned" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error") | null;
             /** Release */
             release: string;
             /** @description Search defaults that were used, since the request did not say; null: none. */
@@ -3269,6 +3289,11 @@ export interface components {
              * @description Draws cut by `max_tokens` or `search.max_depth` before the answer's end; worth 0.
              */
             truncated_answers: number;
+            /**
+             * Pruned Branches
+             * @description Draws that safety scorers closed; worth 0.
+             */
+            pruned_branches: number;
             /**
              * Without Effect
              * @description Fields of the request that a search does not heed, such as `ignore_eos`.
@@ -3605,6 +3630,13 @@ export interface components {
              * @description Expected outcomes in [0, 1], in the order of `continuations`.
              */
             values: number[];
+            /**
+             * Scores
+             * @description Value that each scorer gave it, safety scorers too, by their names in the settings.
+             */
+            scores: {
+                [key: string]: number;
+            }[];
             usage: components["schemas"]["ValueUsage"];
         };
         /** ValueRequest */
@@ -3724,9 +3756,14 @@ export interface components {
             rollout_weight?: number | null;
             /**
              * Grader
-             * @description Judge of complete answers: the outcome model, the task's verifier, or the policy's own confidence, which judges unfinished steps too and needs no model beside the policy. `confidence` is the default without a value model.
+             * @description Judge of complete answers: the outcome model, the task's verifier, both `mixed`, or the policy's own confidence, which judges unfinished steps too and needs no model beside the policy. `confidence` is the default without a value model.
              */
-            grader?: ("model" | "verifier" | "confidence") | null;
+            grader?: ("model" | "verifier" | "mixed" | "confidence") | null;
+            /**
+             * Verifier Weight
+             * @description Share of the verifier: a complete answer is worth verifier_weight · outcome + (1 - verifier_weight) · value.
+             */
+            verifier_weight?: number | null;
             /**
              * Answer
              * @description Rule that chooses the final answer; `most_visited` with `mcts`, `gumbel` and `rap` only.
@@ -3918,9 +3955,14 @@ export interface components {
             rollout_weight?: number | null;
             /**
              * Grader
-             * @description Judge of complete answers: the outcome model, the task's verifier, or the policy's own confidence, which judges unfinished steps too and needs no model beside the policy. `confidence` is the default without a value model.
+             * @description Judge of complete answers: the outcome model, the task's verifier, both `mixed`, or the policy's own confidence, which judges unfinished steps too and needs no model beside the policy. `confidence` is the default without a value model.
              */
-            grader?: ("model" | "verifier" | "confidence") | null;
+            grader?: ("model" | "verifier" | "mixed" | "confidence") | null;
+            /**
+             * Verifier Weight
+             * @description Share of the verifier: a complete answer is worth verifier_weight · outcome + (1 - verifier_weight) · value.
+             */
+            verifier_weight?: number | null;
             /**
              * Answer
              * @description Rule that chooses the final answer; `most_visited` with `mcts`, `gumbel` and `rap` only.
@@ -4052,6 +4094,11 @@ export interface components {
              * @description Draws cut by `sampling.max_tokens` or `search.max_depth` before the answer's end; worth 0.
              */
             truncated_answers: number;
+            /**
+             * Pruned Branches
+             * @description Draws that safety scorers closed; worth 0.
+             */
+            pruned_branches: number;
         };
         /** ErrorDetail */
         ErrorDetail: {
@@ -4135,11 +4182,23 @@ export interface components {
             /** Multiplicity */
             multiplicity: number;
             /** Terminal */
-            terminal: ("eos" | "stop" | "truncated") | null;
+            terminal: ("eos" | "stop" | "truncated" | "pruned") | null;
             /** Outcome */
             outcome: number | null;
             /** Pruned */
             pruned: boolean;
+            /**
+             * Scores
+             * @description Value that each scorer gave it, by its name in the settings.
+             */
+            scores: {
+                [key: string]: number;
+            } | null;
+            /**
+             * Pruned By
+             * @description The safety scorer that has closed the branch here.
+             */
+            pruned_by: string | null;
             /**
              * Simulation
              * @description The simulation that made it.

@@ -117,6 +117,7 @@ def usage_of(tree: Tree) -> wire.Usage:
         nodes=usage.nodes,
         seconds=usage.seconds,
         truncated_answers=tree.truncated,
+        pruned_branches=tree.pruned,
     )
 
 
@@ -175,6 +176,7 @@ def running_reply(running: RunningSearch, serving: Serving) -> wire.SearchReply:
             nodes=progress.nodes,
             seconds=progress.seconds,
             truncated_answers=tree.truncated,
+            pruned_branches=tree.pruned,
         ),
     )
 
@@ -214,6 +216,8 @@ def growing_node(node: Node) -> wire.GrowingNode:
         terminal=node.terminal,
         outcome=node.outcome,
         pruned=node.pruned,
+        scores=None if node.scores is None else dict(node.scores),
+        pruned_by=node.pruned_by,
         simulation=node.simulation,
     )
 

@@ -346,6 +346,7 @@ def quoted(text: str) -> str:
 def _figures(node: Node) -> str:
     figures = [f"N={node.visits}"]
     figures += [f"Q={node.mean:.2f}"] if node.mean is not None else []
-    figures += [node.terminal] if node.terminal else []
+    ended = node.terminal if node.pruned_by is None else f"pruned by {node.pruned_by}"
+    figures += [ended] if ended else []
     figures += [f"outcome={node.outcome:g}"] if node.outcome is not None else []
     return "\\n" + " ".join(figures)

@@ -232,6 +232,7 @@ class Usage(Reply):
     truncated_answers: int = Field(
         description="Draws cut by `sampling.max_tokens` or `search.max_depth` before the answer's end; worth 0."
     )
+    pruned_branches: int = Field(description="Draws that safety scorers closed; worth 0.")
 
 
 class SearchReply(Reply):
@@ -283,6 +284,10 @@ class GrowingNode(Reply):
     terminal: records.Terminal | None
     outcome: float | None
     pruned: bool
+    scores: dict[str, float] | None = Field(
+        description="Value that each scorer gave it, by its name in the settings."
+    )
+    pruned_by: str | None = Field(description="The safety scorer that has closed the branch here.")
     simulation: int = Field(description="The simulation that made it.")
 
 
@@ -325,4 +330,7 @@ class ValueReply(Reply):
     model: str
     release: str
     values: list[float] = Field(description="Expected outcomes in [0, 1], in the order of `continuations`.")
+    scores: list[dict[str, float]] = Field(
+        description="Value that each scorer gave it, safety scorers too, by their names in the settings."
+    )
     usage: ValueUsage

@@ -73,7 +73,8 @@ def evaluate(
 ) -> None:
     """Run a data set through several methods; write a table, a JSON file and a plot.
 
-    Correctness is the task's verifier's, asked after each search; only methods with `grader = "verifier"` are told.
+    Correctness is the task's verifier's, asked after each search; only methods
+    with `grader = "verifier"` or `"mixed"` are told.
     """
     from ramify.evaluation.methods import BadMethod
     from ramify.evaluation.rows import RowFile

@@ -58,7 +58,9 @@ def search(
     ] = None,
     grader: Annotated[
         str | None,
-        typer.Option(help="Who judges complete answers: model or verifier; none: as the release says."),
+        typer.Option(
+            help="Who judges complete answers: model, verifier or mixed; none: as the release says."
+        ),
     ] = None,
     task: Annotated[
         str | None,

@@ -101,6 +101,8 @@ def _label(tree: Tree, node: Node, right: Collection[int] | None, chosen: bool, 
 def _mark(node: Node, right: Collection[int] | None) -> str:
     if node.terminal == "truncated":
         return f"{CUT} "
+    if node.pruned_by is not None:
+        return f"[red]pruned by {escape(node.pruned_by)}[/] "
     if node.terminal is None:
         return ""
     if node.outcome is not None:

@@ -57,7 +57,7 @@ class HiddenVerifier:
 
     async def grade(self, text: str) -> Verdict:
         raise GradingFailed(
-            "an evaluated search is not told what is right, unless its grader is the verifier"
+            "an evaluated search is not told what is right, unless its grader asks the verifier"
         )
 
 
@@ -88,7 +88,7 @@ class LocalBackend:
         except ServiceError as error:
             raise refusal(f"method {method.name!r}: {error.message}", error.param) from error
         tree = prepared.tree
-        task = prepared.task if tree.params.grader == "verifier" else HiddenVerifier(prepared.task)
+        task = prepared.task if tree.params.grader in ("verifier", "mixed") else HiddenVerifier(prepared.task)
         bills = {role: Bill(meter) for role, meter in self.meters.items()}
         policy = metered(self.engines.policy, bills["policy"])
         judge = self.engines.scorer

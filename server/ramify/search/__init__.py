@@ -66,6 +66,7 @@ The modules, in the order in which to read them; each imports only from those ab
 `selection`: P of the children; PUCT and Thompson sampling over them and "draw afresh here".
 `plans`: a request of one simulation, and the draws that come back for it.
 `builder`: the only hands that change a tree: merge, back up; when a search is exhausted.
+`scorers`: several scorers at once, by weight; those that prune.
 `evaluator`: a plan carried out: draw, cut, judge.
 `algorithms`: which plan comes next (`base`, then `mcts` and the others), and the registry.
 `params`: parameters checked: defaults, bounds, those without effect.
@@ -93,6 +94,7 @@ from ramify.search.records import (
     Verdict,
 )
 from ramify.search.run import Progress, Search, search
+from ramify.search.scorers import NamedScorer, Scorers
 from ramify.search.tree import Node, Tree
 
 __all__ = [
@@ -102,6 +104,7 @@ __all__ = [
     "Continuation",
     "EngineDead",
     "GradingFailed",
+    "NamedScorer",
     "Node",
     "ParamError",
     "Policy",
@@ -110,6 +113,7 @@ __all__ = [
     "Sampling",
     "Score",
     "Scorer",
+    "Scorers",
     "Search",
     "SearchParams",
     "State",

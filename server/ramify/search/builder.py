@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from ramify.search.budget import Budget
 from ramify.search.cutting import SampledAction
 from ramify.search.plans import Plan, PlanResult
+from ramify.search.records import NO_ANSWER
 from ramify.search.selection import priors
 from ramify.search.tree import Completion, Node, Tree
 
@@ -135,13 +136,15 @@ class TreeBuilder:
             logprobs=action.logprobs,
             text=action.text,
             length=parent.length + len(action.tokens),
-            value=0.0 if action.terminal == "truncated" else action.value,
+            value=0.0 if action.terminal in NO_ANSWER else action.value,
             terminal=action.terminal,
             outcome=action.outcome,
             outcome_source=None if action.outcome is None else "verifier",
             release=action.release,
             simulation=simulation,
             tokens_spent=len(action.tokens),
+            scores=action.scores,
+            pruned_by=action.pruned_by,
         )
         self._index[(parent.id, action.tokens)] = node
         self.budget.nodes += 1

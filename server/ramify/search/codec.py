@@ -34,6 +34,7 @@ class BadTree(ValueError):
 def tree_to_dict(tree: Tree) -> dict[str, Any]:
     """The tree as JSON-ready values; `tree_from_dict` is its inverse."""
     document = {"schema_version": SCHEMA_VERSION, **asdict(tree)}
+    document["nodes"] = [_compact(node, Node) for node in document["nodes"]]
     return compact(document)
 
 
@@ -44,7 +45,7 @@ def compact(document: dict[str, Any]) -> dict[str, Any]:
 
 def _compact(document: Mapping[str, Any], record: type) -> dict[str, Any]:
     omitted = omitted_fields(record)
-    return {name: value for name, value in document.items() if value is not omitted.get(name, ...)}
+    return {name: value for name, value in document.items() if value != omitted.get(name, ...)}
 
 
 @cache
@@ -63,7 +64,7 @@ def tree_from_dict(document: Mapping[str, Any]) -> Tree:
         data["params"] = _params(data["params"])
         data["sampling"] = _record(Sampling, data["sampling"])
         data["usage"] = _record(Usage, data["usage"])
-        data["nodes"] = [_record(Node, n) for n in data["nodes"]]
+        data["nodes"] = [_record(Node, {**omitted_fields(Node), **n}) for n in data["nodes"]]
         data["completions"] = [_record(Completion, c) for c in data["completions"]]
         data["answer"] = None if data["answer"] is None else _record(Answer, data["answer"])
         data["candidates"] = [_record(Answer, a) for a in data["candidates"]]
@@ -94,6 +95,10 @@ def check_structure(tree: Tree) -> None:
             raise BadTree(f"node {i} holds a number that is not finite")
         if any(not 0 <= x <= 1 for x in (node.prior, node.value, node.outcome) if x is not None):
             raise BadTree(f"node {i} has a prior, value or outcome outside [0, 1]")
+        if any(not 0 <= x <= 1 for x in (node.scores or {}).values()):  # NaN is in no range
+            raise BadTree(f"node {i} has a score outside [0, 1]")
+        if (node.pruned_by is None) != (node.terminal != "pruned"):
+            raise BadTree(f"node {i} ends as {node.terminal} and was pruned by {node.pruned_by}")
         if not -1e-6 <= node.value_sum <= node.visits + 1e-6:
             raise BadTree(f"node {i} has {node.visits} visits whose values sum to {node.value_sum}")
         for child in node.children:

@@ -8,7 +8,7 @@ alike, whatever the tokenizer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ramify.search.records import Action, Continuation, Terminal
@@ -36,10 +36,14 @@ class SampledAction:
     """The expected outcome at its end, in [0, 1], from the policy or the value model; `None` if neither was asked."""
     outcome: float | None = None
     """The verifier's verdict, in [0, 1]; `None` if it was not asked, or failed."""
+    scores: Mapping[str, float] | None = None
+    """See `Node.scores`."""
+    pruned_by: str | None = None
+    """See `Node.pruned_by`."""
 
     @property
     def complete(self) -> bool:
-        """It ends a complete answer. A truncated one is not complete."""
+        """It ends a complete answer. One that is cut short is not complete."""
         return self.terminal in ("eos", "stop")
 
     @classmethod

@@ -14,39 +14,42 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ramify.search.builder import TreeBuilder
 from ramify.search.cutting import SampledAction, cut, first_stop, given_up_at
 from ramify.search.plans import Plan, PlanCost, PlanKind, PlanResult
 from ramify.search.protocols import GradingFailed, JudgingPolicy, Policy, SampleAborted, Scorer, Task
-from ramify.search.records import Continuation, Hurdle, Sampling, State, Terminal
+from ramify.search.records import Continuation, Hurdle, Sampling, Score, State, Terminal
+from ramify.search.scorers import Scorers
 from ramify.search.tree import Node, derive_seed
 
 
 class Evaluator:
     """The engine side of one search.
 
-    scorer: `None` if there is none; then only the verifier, the policy itself and its confidence judge. judges_steps:
-    whether unfinished steps are judged. A complete answer has one judge, never both: the verifier if
-    `grader` says so, else the policy or the value model. A vote over answers that were drawn whole needs neither.
+    scorer: one, several (`Scorers`), or `None`; then only the verifier, the policy itself and its confidence judge.
+    judges_steps: whether unfinished steps are judged. A complete answer has one judge, unless `grader` mixes them: the
+    verifier if `grader` says so, else the policy or the value model. A vote over answers that were drawn whole needs
+    neither.
+    Safety scorers judge whatever is new, and what they prune ends there.
     """
 
     def __init__(
         self, builder: TreeBuilder, policy: Policy, scorer: Scorer | None, task: Task, *, judges_steps: bool
     ) -> None:
         self.builder, self.tree = builder, builder.tree
-        self.policy, self.scorer, self.task = policy, scorer, task
+        self.policy, self.scorers, self.task = policy, Scorers.of(scorer), task
         params = self.tree.params
         self._by_confidence = params.grader == "confidence"
         judging = isinstance(policy, JudgingPolicy) and not self._by_confidence
         self._judging_policy = policy if isinstance(policy, JudgingPolicy) and judging else None
-        judges_steps = judges_steps and (self._by_confidence or judging or scorer is not None)
+        judges_steps = judges_steps and (self._by_confidence or judging or bool(self.scorers.weighing))
         votes_only = not judges_steps and params.answer in ("majority", "most_visited")
         self._judges_steps = judges_steps
-        self._grades_answers = params.grader == "verifier"
-        self._judges_answers = not self._grades_answers and not votes_only
+        self._grades_answers = params.grader in ("verifier", "mixed")
+        self._judges_answers = params.grader != "verifier" and not votes_only
 
     async def evaluate(self, plan: Plan, expansion: int, cost: PlanCost) -> PlanResult:
         """Draw and judge what a plan asks for.
@@ -224,29 +227,55 @@ class Evaluator:
         rollout: list[SampledAction] | None,
         cost: PlanCost,
     ) -> PlanResult:
-        """Score every new action that came without a value, in one batch; grade every new answer, all at once."""
+        """Score every new action that came without a value, in one batch, and cut what is pruned; then grade every new
+        answer, all at once."""
         if all(map(self._is_settled, itertools.chain(*samples, rollout or ()))):
             return PlanResult(samples, rollout)
         lines = [self._prefixes(node, line) for line in (*samples, *([rollout] if rollout else []))]
-        new = [p for line in lines for p in line if not p.judged]
-        states = list(dict.fromkeys(p.state for p in new if self._is_judged(p.action)))
-        texts = list(dict.fromkeys(p.text for p in new if self._grades_answers and p.action.complete))
-        scores = await self._score(states)
-        cost.scored += len(scores)
+        lines = await self._scored(lines, cost)
+        new = [p for line in lines for p in line if p.action.complete and not p.graded]
+        texts = list(dict.fromkeys(p.text for p in new if self._grades_answers))
         outcomes = dict(zip(texts, await asyncio.gather(*map(self._grade, texts)), strict=True))
         cost.grading_failures += sum(outcome is None for outcome in outcomes.values())
         judged = [
             [
                 replace(
-                    p.action,
-                    value=scores.get(p.state, p.action.value),
-                    outcome=outcomes.get(p.text, p.action.outcome) if p.action.complete else None,
+                    p.action, outcome=outcomes.get(p.text, p.action.outcome) if p.action.complete else None
                 )
                 for p in line
             ]
             for line in lines
         ]
         return PlanResult(samples=judged[: len(samples)], rollout=judged[-1] if rollout else None)
+
+    async def _scored(self, lines: list[list[_Prefix]], cost: PlanCost) -> list[list[_Prefix]]:
+        """Return draws with what the scorers say, each as far as the first action that a safety scorer prunes."""
+        new = [p for line in lines for p in line if not p.valued and self._is_judged(p.action)]
+        unsafe = [p for line in lines for p in line if not p.safe] if self.scorers.pruning else []
+        weigh, prune = (list(dict.fromkeys(p.state for p in some)) for some in (new, unsafe))
+        found = await self.scorers.ask(weigh, prune)
+        cost.scored += sum(map(len, found.values()))
+        scored = []
+        for line in lines:
+            scored.append(list[_Prefix]())
+            for p in line:
+                scored[-1].append(replace(p, action=self._with_scores(p.action, found.get(p.state, {}))))
+                if scored[-1][-1].action.terminal == "pruned":
+                    break
+        return scored
+
+    def _with_scores(self, action: SampledAction, scores: Mapping[str, Score]) -> SampledAction:
+        """Return an action with its value, what of each scorer is kept, and its end if one of them prunes it."""
+        if not scores:
+            return action
+        value, pruned_by = self.scorers.value(scores), self.scorers.pruned_by(scores)
+        return replace(
+            action,
+            value=action.value if value is None else value,
+            scores=self.scorers.kept(scores),
+            pruned_by=pruned_by,
+            terminal=action.terminal if pruned_by is None else "pruned",
+        )
 
     def _is_judged(self, action: SampledAction) -> bool:
         if action.terminal == "truncated":
@@ -255,12 +284,13 @@ class Evaluator:
 
     def _is_settled(self, action: SampledAction) -> bool:
         """Nothing need be asked about it."""
-        if action.complete and self._grades_answers:
+        if self.scorers.pruning or (action.complete and self._grades_answers):
             return False
         return action.value is not None or not self._is_judged(action)
 
     def _prefixes(self, node: Node, line: list[SampledAction]) -> list[_Prefix]:
-        """Return each action of a draw with the sequence and the text as far as its end."""
+        """Return each action of a draw with the sequence and the text as far as its end. One that is known to be pruned
+        is the last."""
         state, text = self.tree.state(node), self.tree.text(node)
         prefixes: list[_Prefix] = []
         at: Node | None = node
@@ -268,20 +298,15 @@ class Evaluator:
             text += action.text
             state = State(state + action.tokens, (*state.ends, len(state) + len(action.tokens)))
             at = self.builder.known(at, action.tokens) if at is not None else None
+            if at is not None and at.terminal == "pruned":
+                action = replace(action, terminal="pruned", pruned_by=at.pruned_by)
             holder = action if at is None else at
-            judged = action.value is not None or holder.value is not None or holder.outcome is not None
-            prefixes.append(_Prefix(action, state, text, judged))
+            valued, graded = holder.value is not None or action.value is not None, holder.outcome is not None
+            safe = at is not None or action.scores is not None
+            prefixes.append(_Prefix(action, state, text, valued, graded, safe))
+            if action.terminal == "pruned":
+                break
         return prefixes
-
-    async def _score(self, states: list[State]) -> dict[State, float]:
-        if not states or self.scorer is None:
-            return {}
-        scores = await self.scorer.score(states)
-        if len(scores) != len(states):
-            raise RuntimeError(f"the scorer gave {len(scores)} values for {len(states)} sequences")
-        for score in scores:
-            _check_value("scorer", score.value)
-        return {state: score.value for state, score in zip(states, scores, strict=True)}
 
     async def _grade(self, text: str) -> float | None:
         """Return the outcome, or `None` if the verifier itself failed."""
@@ -300,8 +325,12 @@ class _Prefix:
     """Prompt and answer so far."""
     text: str
     """The answer so far, without the prompt."""
-    judged: bool
-    """It has its judgement already: in the tree, from the policy, or from before the draw was written on."""
+    valued: bool
+    """It has its value already: in the tree, from the policy, or from before the draw was written on."""
+    graded: bool
+    """The verifier has judged it, in the tree or before the draw was written on."""
+    safe: bool
+    """The safety scorers have seen it, in the tree or before the draw was written on."""
 
 
 def _check(drawn: Sequence[Continuation], max_tokens: int) -> None:
@@ -317,10 +346,5 @@ def _check(drawn: Sequence[Continuation], max_tokens: int) -> None:
         if len(one.values) not in (0, size):
             raise RuntimeError(f"the policy gave {len(one.values)} values for {size} tokens")
         for value in one.values:
-            if value is not None:
-                _check_value("policy", value)
-
-
-def _check_value(judge: str, value: float) -> None:
-    if not 0 <= value <= 1:  # NaN is in no range
-        raise RuntimeError(f"the {judge} gave the value {value}, which is outside [0, 1]")
+            if value is not None and not 0 <= value <= 1:  # NaN is in no range
+                raise RuntimeError(f"the policy gave the value {value}, which is outside [0, 1]")

@@ -133,9 +133,10 @@ def _check_no_model(params: SearchParams) -> None:
     """Raise `ParamError` if a search needs the values of a model."""
     needs = "needs a value model or a scorer, and there is none"
     kind = ALGORITHMS[params.algorithm]
-    if params.grader == "model" and not (kind.flat and params.answer == "majority"):
+    if params.grader in ("model", "mixed") and not (kind.flat and params.answer == "majority"):
         raise ParamError(
-            "grader", f"'model' {needs}: leave it out for the policy's own confidence, or ask for 'verifier'"
+            "grader",
+            f"{params.grader!r} {needs}: leave it out for the policy's own confidence, or ask for 'verifier'",
         )
     if params.grader != "verifier":
         return

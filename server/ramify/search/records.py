@@ -14,7 +14,7 @@ Expand = Literal["step", "path"]
 Select = Literal["puct", "thompson"]
 Prior = Literal["count", "mean_logprob", "sum_logprob"]
 Leaf = Literal["value", "rollout", "mixed"]
-Grader = Literal["model", "verifier", "confidence"]
+Grader = Literal["model", "verifier", "mixed", "confidence"]
 AnswerRule = Literal["majority", "orm_max", "orm_vote", "most_visited"]
 Schedule = Literal["continuous", "waves"]
 Commit = Literal["root", "step"]
@@ -24,9 +24,11 @@ OutcomeSource = Literal["verifier", "human"]
 Finish = Literal["eos", "stop", "length", "abandoned"]
 """Why the engine ended a sample: the model's end token, a stop string, the token cap, or a value below its hurdle."""
 
-Terminal = Literal["eos", "stop", "truncated"]
-"""Why an answer ended at a node: the model's end token, an answer's stop string, or a depth or length cap. Any of them
-makes an answer *finished*; it is *complete* unless it is truncated."""
+Terminal = Literal["eos", "stop", "truncated", "pruned"]
+"""Why an answer ended at a node: the model's end token, an answer's stop string, a depth or length cap, or a safety
+scorer, which closes a branch for good. Any of them makes an answer *finished*; it is *complete* after the first two."""
+NO_ANSWER = ("truncated", "pruned")
+"""The ends that no complete answer has: worth 0."""
 
 Status = Literal["running", "complete", "cancelled", "deadline", "drained", "engine_dead", "failed"]
 """State of a search: running, ended by itself (complete), stopped from outside (the next three), or broken by an engine
@@ -38,6 +40,7 @@ StopReason = Literal[
     "budget.nodes",
     "budget.shared",
     "exhausted",
+    "pruned",
     "early",
     "client",
     "disconnect",
@@ -45,8 +48,8 @@ StopReason = Literal[
     "drain",
     "error",
 ]
-"""Cause of a search's end: a limit of its own or of its batch (shared), a tree without news, a settled answer (early),
-whoever stopped it, or a failure."""
+"""Cause of a search's end: a limit of its own or of its batch (shared), a tree without news, safety scorers that have
+left no answer (pruned), a settled answer (early), whoever stopped it, or a failure."""
 
 OMITTED = {"omitted": True}
 """Metadata of a field that a logged tree leaves out at its default: it was added after trees had been logged, and those
@@ -155,8 +158,11 @@ class SearchParams:
     rollout_weight: float = param(0.5, low=0, high=1, needs=("leaf", ("mixed",)))
     """Share of the rollout: rollout_weight · rollout + (1 - rollout_weight) · value is backed up."""
     grader: Grader = "model"
-    """Judge of complete answers: the outcome model, the task's verifier, or the policy's own confidence, which judges
-    unfinished steps too and needs no model beside the policy. `confidence` is the default without a value model."""
+    """Judge of complete answers: the outcome model, the task's verifier, both `mixed`, or the policy's own confidence,
+    which judges unfinished steps too and needs no model beside the policy. `confidence` is the default without a value
+    model."""
+    verifier_weight: float = param(0.5, low=0, high=1, needs=("grader", ("mixed",)), omitted=True)
+    """Share of the verifier: a complete answer is worth verifier_weight · outcome + (1 - verifier_weight) · value."""
     answer: AnswerRule = "orm_vote"
     """Rule that chooses the final answer; `most_visited` with `mcts`, `gumbel` and `rap` only."""
     schedule: Schedule = "continuous"
@@ -282,7 +288,7 @@ class State(tuple[int, ...]):
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The value model's judgement of one sequence."""
+    """A scorer's judgement of one sequence."""
 
     value: float
     """The expected outcome, in [0, 1]."""
@@ -344,7 +350,8 @@ class Usage:
     """Every generated token: merged duplicates, aborted draws and the final rollout too, which completes an answer if
     the search finds none."""
     scored_sequences: int = 0
-    """Sequences that the value model was asked about. Values that a policy gives with its draws cost none."""
+    """Sequences that scorers were asked about, each of several counted. Values that a policy gives with its draws cost
+    none."""
     grading_failures: int = 0
     """Complete answers on which the verifier itself failed; they count for nothing."""
     simulations: int = 0

@@ -8,6 +8,7 @@ from hashlib import blake2b
 from typing import Any
 
 from ramify.search.records import (
+    NO_ANSWER,
     OMITTED,
     Answer,
     AnswerVerdict,
@@ -50,8 +51,8 @@ class Node:
     multiplicity: int = 1
     """m: how many policy draws at the parent took this action."""
     value: float | None = None
-    """v: the value model's estimate, in [0, 1], or the policy's confidence if that is the `grader`; `None` if neither
-    was asked."""
+    """v: the value model's estimate, in [0, 1], or the weighted mean of several scorers, or the policy's confidence if
+    that is the `grader`; `None` if none was asked."""
     visits: int = 0
     """N: backups through here."""
     value_sum: float = 0.0
@@ -69,7 +70,8 @@ class Node:
     expanded: bool = False
     """An expansion from here has landed."""
     pruned: bool = False
-    """Given up by the algorithm (`beam`, `dvts`, `dfs`, `particle`)."""
+    """Given up by the algorithm (`beam`, `dvts`, `dfs`, `particle`). What a safety scorer has closed says so in
+    `terminal`."""
     terminal: Terminal | None = None
     """Reason for which an answer ends here; `None` if it goes on."""
     outcome: float | None = None
@@ -85,6 +87,10 @@ class Node:
     the likeliest cost one."""
     children: list[int] = field(default_factory=list)
     """Ids of the nodes below, in the order in which they were made."""
+    scores: Mapping[str, float] | None = field(default=None, metadata=OMITTED)
+    """Value that each scorer gave it, in [0, 1], by its name in the settings; one that has no name is left out."""
+    pruned_by: str | None = field(default=None, metadata=OMITTED)
+    """The safety scorer that has closed the branch here; `None` unless `terminal` is `pruned`."""
 
     @property
     def mean(self) -> float | None:
@@ -202,12 +208,18 @@ class Tree:
     def leaf_value(self, node: Node) -> float | None:
         """Return what reaching `node` is worth, in [0, 1]; `None` if its judge failed or was not asked.
 
-        A complete answer is worth its outcome if a verifier grades, else its value. A truncated one is worth 0."""
-        if node.terminal == "truncated":
+        A complete answer is worth its outcome if a verifier grades, else its value, or a mean of the two; one of them
+        stands for both if the other is not known. One that was cut short or pruned is worth 0."""
+        if node.terminal in NO_ANSWER:
             return 0.0
-        if node.terminal is not None and self.params.grader == "verifier":
+        if node.terminal is None or self.params.grader not in ("verifier", "mixed"):
+            return node.value
+        if self.params.grader == "verifier" or node.value is None:
             return node.outcome
-        return node.value
+        if node.outcome is None:
+            return node.value
+        share = self.params.verifier_weight
+        return share * node.outcome + (1 - share) * node.value
 
     def estimate(self, node: Node) -> float:
         """Return `leaf_value`; ignorance, 0.5, if nothing has judged the node."""
@@ -222,8 +234,13 @@ class Tree:
         """Draws that were cut before the end of their answer."""
         return sum(node.multiplicity for node in self.nodes if node.terminal == "truncated")
 
+    @property
+    def pruned(self) -> int:
+        """Draws that safety scorers closed."""
+        return sum(node.multiplicity for node in self.nodes if node.terminal == "pruned")
+
     def complete(self) -> list[Node]:
-        """Return the ends of complete answers; truncated ones are not complete."""
+        """Return the ends of complete answers; those cut short or pruned are not complete."""
         return [node for node in self.nodes if node.terminal in ("eos", "stop")]
 
     def add(self, parent: Node, **fields: Any) -> Node:

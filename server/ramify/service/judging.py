@@ -1,4 +1,4 @@
-"""Judge partial answers with the value model, for POST /v1/value."""
+"""Judge partial answers with the scorers, for POST /v1/value."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ramify.engines.errors import EngineError
 from ramify.search.protocols import EngineDead
 from ramify.search.records import Score, State
+from ramify.search.scorers import Scorers
 from ramify.service.errors import (
     BadRequest,
     ServiceError,
@@ -26,9 +27,11 @@ Text = str | Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class ValueResult:
-    """Scores of continuations, in their order."""
+    """Judgements of continuations, in their order."""
 
-    scores: list[Score]
+    values: list[float]
+    scores: list[dict[str, Score]]
+    """Judgements of each scorer, by its name; of a single one without a name too."""
     prompt_tokens: int
     tokens: int
     """Tokens of all scored sequences together."""
@@ -40,8 +43,8 @@ async def judge_continuations(
     """Judge each continuation of the prompt, in order. Raises `ServiceError`."""
     if model is not None and model != engines.serving.name:
         raise unknown_model(model, engines.serving.name)
-    scorer = engines.scorer
-    if scorer is None:
+    scorers = Scorers.of(engines.scorer)
+    if not scorers.weighing:
         raise no_value_model("continuations")
     _check_size(caps, engines.serving.vocabulary, prompt, continuations)
     head = engines.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
@@ -57,13 +60,15 @@ async def judge_continuations(
             )
     try:
         async with asyncio.timeout(caps.deadline_seconds):
-            scores = await scorer.score(sequences)
+            found = await scorers.ask(sequences, sequences)
     except TimeoutError as error:
         raise ServiceError("no_answer", "the deadline came before the values were computed") from error
     except (EngineDead, EngineError) as error:
         refusal = from_engine(error, "value", "continuations")
         raise refusal or ServiceError("generation_failed", str(error)[:500]) from error
-    return ValueResult(scores, len(head), sum(map(len, sequences)))
+    scores = [found[sequence] for sequence in sequences]
+    values = [scorers.value(one) or 0.0 for one in scores]
+    return ValueResult(values, scores, len(head), sum(map(len, sequences)))
 
 
 def _continued(engines: Engines, text: Text) -> list[int]:

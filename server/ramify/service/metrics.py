@@ -50,7 +50,7 @@ class Metrics:
             "ramify_generated_tokens", "Tokens that all searches generated.", registry=r
         )
         self._scored = Counter(
-            "ramify_scored_sequences", "Sequences that the value model judged.", registry=r
+            "ramify_scored_sequences", "Sequences that scorers judged, each of several counted.", registry=r
         )
         self._simulations = Counter("ramify_simulations", "Simulations of all searches.", registry=r)
         self._truncated = Counter(
@@ -58,6 +58,9 @@ class Metrics:
             "Draws of searches cut before the answer's end, by max_depth or by max_tokens.",
             ["by"],
             registry=r,
+        )
+        self._pruned = Counter(
+            "ramify_pruned_branches", "Draws of searches that safety scorers closed.", ["scorer"], registry=r
         )
         self._completions = Counter(
             "ramify_completions", "Plain completions ended.", ["route", "outcome"], registry=r
@@ -138,6 +141,8 @@ class Metrics:
             if node.terminal == "truncated":
                 by = "max_tokens" if node.length >= tree.sampling.max_tokens else "max_depth"
                 self._truncated.labels(by).inc(node.multiplicity)
+            elif node.pruned_by is not None:
+                self._pruned.labels(node.pruned_by).inc(node.multiplicity)
 
     def generated(self, tokens: int) -> None:
         self._generated.inc(max(0, tokens))

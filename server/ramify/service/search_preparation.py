@@ -84,9 +84,9 @@ class SearchPreparer:
         defaults = self._defaults(spec, budget)
         sampling = self._sampling(spec, defaults, budget, len(tokens))
         params, sampling, used = self._params(spec, defaults, budget, sampling)
-        if params.grader == "verifier" and name not in registry.gradable():
+        if params.grader in ("verifier", "mixed") and name not in registry.gradable():
             raise BadRequest(
-                f"grader 'verifier' needs a task that can grade: {', '.join(registry.gradable())}",
+                f"grader {params.grader!r} needs a task that can grade: {', '.join(registry.gradable())}",
                 param="search.grader",
             )
         now = self.now()

@@ -87,6 +87,7 @@ def test_an_error_does_not_echo_what_is_long():
         ("commit is 'step'", "tau", {"tau": 1.0}),
         ("expand is 'step'", "leaf", {"leaf": "value"}),
         ("expand is 'step'", "widen", {"widen": False}),
+        ("grader is 'mixed'", "verifier_weight", {"grader": "verifier", "verifier_weight": 0.1}),
         ("leaf is 'mixed'", "rollout_weight", {"expand": "step", "leaf": "rollout", "rollout_weight": 0.1}),
         ("prior is 'mean_logprob' or 'sum_logprob'", "prior_temperature",
          {"select": "puct", "prior_temperature": 2.0}),
@@ -144,6 +145,7 @@ def beside(name: str) -> dict[str, Any]:
         "tau": {"commit": "step"},
         "leaf": {"expand": "step"},
         "rollout_weight": {"expand": "step", "leaf": "mixed"},
+        "verifier_weight": {"grader": "mixed"},
         "early_stop_threshold": {"early_stop": "posterior"},
     }
     return {"algorithm": algorithm, **needed.get(name, {})}
@@ -305,6 +307,7 @@ EFFECTS: dict[str, list[tuple[dict[str, Any], Any, Any]]] = {
     ],
     "leaf": [(STEP, "value", "rollout")],
     "rollout_weight": [({**STEP, "leaf": "mixed"}, 0.05, 0.95)],
+    "verifier_weight": [({"grader": "mixed", "answer": "orm_vote"}, 0.05, 0.95)],
     "commit": [({}, "root", "step")],
     "tau": [({"commit": "step"}, 0.0, 100.0)],
     "c_init": [({**PUCT, **STEP}, 0.0, 20.0), ({}, 0.0, 20.0)],

@@ -1,4 +1,4 @@
-"""Outcomes of a tree's answers: verifier first, then people, then, if configured, the outcome model.
+"""Outcomes of a tree's answers: by the verifier, people and scorers, else, if configured, by the outcome model.
 
 Pure: nothing is graded here, and what the log holds is read, never overwritten. If several sources know an answer, its
 outcome is their mean by the configured weights; if none does, the answer stays unlabelled: a verifier that failed says
@@ -6,18 +6,18 @@ nothing, and nothing is not 0.
 
 A decision that could have gone otherwise (2026-11-24): a `truncated` end is no answer, so nobody need be asked and its
 outcome is 0. (The server backs it up as 0 for the same reason.) A policy that rambles past the cap would otherwise go
-unpunished.
+unpunished. So would one that writes what a safety scorer prunes, whatever anybody says of the answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ramify.search.records import Verdict
+from ramify.search.records import NO_ANSWER, Verdict
 from ramify.search.tree import Node, Tree
 from ramify_trainer.learning.config import LearningConfig, Section
 
@@ -29,9 +29,11 @@ class OutcomeWeights(Section):
     """The task's verifier, asked by the trainer or by the server, and programs that posted feedback."""
     human: float = Field(default=1.0, ge=0)
     """People who posted feedback."""
+    scorers: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """Models that gave the answer a score in its search, by their names in the server's settings (`[scorers.NAME]`)."""
     model: float = Field(default=0.0, ge=0)
     """The outcome model's own guess. Above 0 the trainer learns from what its model believes: off by default, and
-    then only used if neither a verifier nor a person has spoken."""
+    then only used if no other source has spoken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Feedback:
 
 
 def answer_ends(tree: Tree) -> list[Node]:
-    """Return the nodes that can be labelled: ends of complete answers, and of truncated ones."""
+    """Return the nodes that can be labelled: ends of complete answers, and of those cut short or pruned."""
     return [node for node in tree.nodes if node.terminal is not None]
 
 
@@ -67,16 +69,16 @@ def label_answers(
     later = _latest(tree, feedback)
     labels = {}
     for node in answer_ends(tree):
-        if node.terminal == "truncated":
+        if node.terminal in NO_ANSWER:
             labels[node.id] = 0.0
             continue
-        known = {
-            "verifier": _verified(node, graded, later.get((node.id, "verifier"))),
-            "human": later.get((node.id, "human"), node.outcome if node.outcome_source == "human" else None),
-        }
-        outcome = _mean(known, weights)
+        verified = _verified(node, graded, later.get((node.id, "verifier")))
+        said = later.get((node.id, "human"), node.outcome if node.outcome_source == "human" else None)
+        scores = node.scores or {}
+        known = [(weights.verifier, verified), (weights.human, said)]
+        outcome = _mean([*known, *((weight, scores.get(name)) for name, weight in weights.scorers.items())])
         if outcome is None:
-            outcome = _mean({"model": node.value}, weights)
+            outcome = _mean([(weights.model, node.value)])
         if outcome is not None:
             labels[node.id] = outcome
     return labels
@@ -108,9 +110,9 @@ def _verified(node: Node, graded: Mapping[int, Verdict | None], later: float | N
     return node.outcome if node.outcome_source == "verifier" else None
 
 
-def _mean(known: Mapping[str, float | None], weights: OutcomeWeights) -> float | None:
+def _mean(known: Sequence[tuple[float, float | None]]) -> float | None:
     """Return Σ w·outcome / Σ w over the sources that know one; None if none does."""
-    pairs = [(getattr(weights, source), value) for source, value in known.items() if value is not None]
+    pairs = [(weight, value) for weight, value in known if value is not None]
     total = sum(weight for weight, _ in pairs)
     return sum(w * value for w, value in pairs) / total if total > 0 else None
 

@@ -16,7 +16,7 @@ from ramify.files import replacing
 from ramify.rewards import registry
 from ramify.search.codec import tree_from_dict
 from ramify.search.protocols import GradingFailed
-from ramify.search.records import Verdict
+from ramify.search.records import NO_ANSWER, Verdict
 from ramify.search.tree import Tree
 from ramify_trainer.learning.labels import (
     Feedback,
@@ -150,7 +150,7 @@ async def _grade(tree: Tree) -> dict[int, Verdict | None]:
     task = registry.task(tree.task, tree.problem)
     graded: dict[int, Verdict | None] = {}
     for node in answer_ends(tree):
-        if node.terminal == "truncated":
+        if node.terminal in NO_ANSWER:
             continue
         try:
             graded[node.id] = await task.grade(tree.text(node))

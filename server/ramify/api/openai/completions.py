@@ -176,8 +176,9 @@ async def _pings(running: RunningSearch, seconds: float) -> AsyncIterator[bytes]
 
 
 def _reply(tree: Tree, body: convert.Body, context: Context) -> replies.AnyCompletion:
-    """Make the reply of an ended search. Raise `ServiceError` if it has no answer: clients read the first choice."""
-    if tree.answer is None:
+    """Make the reply of an ended search. Raise `ServiceError` if it has no answer, unless safety scorers left none:
+    clients read the first choice."""
+    if tree.answer is None and tree.stop_reason != "pruned":
         raise ServiceError("no_answer", f"the search of {tree.id} was ended before it had any answer")
     return replies.searched(tree, body, context.serving, context.engines.tokenizer)
 

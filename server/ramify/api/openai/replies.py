@@ -23,7 +23,8 @@ from ramify.service.completion_spec import PREFIX
 from ramify.service.ports import Tokenizer
 from ramify.service.search_state import release_of, search_id
 
-FinishReason = Literal["stop", "length", "tool_calls"]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+"""OpenAI's; `content_filter`: safety scorers have left no answer."""
 
 
 def absent(value: object) -> bool:
@@ -61,6 +62,7 @@ class Searched(Reply):
     truncated_answers: int = Field(
         description="Draws cut by `max_tokens` or `search.max_depth` before the answer's end; worth 0."
     )
+    pruned_branches: int = Field(description="Draws that safety scorers closed; worth 0.")
     without_effect: list[str] = Field(
         description="Fields of the request that a search does not heed, such as `ignore_eos`."
     )
@@ -184,13 +186,14 @@ def searched(tree: Tree, body: Body, serving: Serving, tokenizer: Tokenizer) -> 
             defaults=convert.defaults_of(tree),
             temperature=tree.sampling.temperature,
             truncated_answers=tree.truncated,
+            pruned_branches=tree.pruned,
             without_effect=without_effect(body),
         ),
     }
     fields["choices"] = [
         _choice(index, tree, answer, body, tokenizer)
         for index, answer in enumerate(tree.candidates[: body.n or 1])
-    ]
+    ] or [_filtered(body)]
     return ChatCompletion(**fields) if chat else Completion(**fields)
 
 
@@ -217,6 +220,14 @@ def _choice(
         logprobs=None if tokens is None else _completion_logprobs(tokens),
         finish_reason=finish,
     )
+
+
+def _filtered(body: Body) -> ChatChoice | CompletionChoice:
+    """Make the choice of a tree whose answers were all pruned."""
+    if isinstance(body, ChatRequest):
+        message = ChatAnswer(content="")
+        return ChatChoice(index=0, message=message, logprobs=None, finish_reason="content_filter")
+    return CompletionChoice(index=0, text="", logprobs=None, finish_reason="content_filter")
 
 
 def _chat_logprobs(tokens: list[tuple[str, float, int]]) -> ChatLogprobs:

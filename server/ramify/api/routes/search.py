@@ -120,11 +120,12 @@ async def value(body: wire.ValueRequest, request: Request, context: ContextDep) 
     )
     reply = wire.ValueReply(
         model=context.serving.name,
-        release=judged.scores[0].release,
-        values=[score.value for score in judged.scores],
+        release=next(iter(judged.scores[0].values())).release,
+        values=judged.values,
+        scores=[{name: score.value for name, score in one.items() if name} for one in judged.scores],
         usage=wire.ValueUsage(
             prompt_tokens=judged.prompt_tokens,
-            scored_sequences=len(judged.scores),
+            scored_sequences=sum(map(len, judged.scores)),
             total_tokens=judged.tokens,
         ),
     )

@@ -21,7 +21,8 @@ from ramify.search.selection import softmax
 from ramify.search.tree import Node, Tree
 
 COMMON = frozenset(
-    {"algorithm", "parallel", "grader", "answer", "schedule", "early_stop", "early_stop_threshold", "budget"}
+    {"algorithm", "parallel", "grader", "verifier_weight", "answer", "schedule", "budget"}
+    | {"early_stop", "early_stop_threshold"}
 )
 """The parameters of every algorithm."""
 STEPWISE = COMMON | {"action", "width", "max_depth"}

@@ -6,7 +6,7 @@ import { oneLine } from "../lib/format.js";
 export function kindOf(node) {
   if (node.outcome !== null) return node.outcome >= 1 ? "right" : "wrong";
   if (node.terminal === "truncated") return "truncated";
-  if (node.pruned) return "pruned";
+  if (node.pruned || node.terminal === "pruned") return "pruned";
   if (node.terminal) return "done";
   return node.children.length || node.id === 0 ? "inner" : "open";
 }

@@ -42,12 +42,13 @@ function summary({ model }, node, actions) {
       fact("Mean value Q", unit(q)),
       fact("Prior P", node.parent === null ? NONE : unit(node.prior)),
       fact("Model value v", unit(node.value)),
+      Object.entries(node.scores ?? {}).map(([name, score]) => fact(`Score ${name}`, unit(score))),
       fact("Outcome", node.outcome === null ? NONE : `${unit(node.outcome, 2)} (${node.outcome_source})`),
       fact("Draws m", whole(node.multiplicity)),
       fact("Depth", whole(node.depth)),
       fact("Simulation", node.id === 0 ? NONE : node.simulation === 0 ? "final rollout" : whole(node.simulation)),
       fact("Tokens spent", whole(node.tokens_spent)),
-      fact("Ends as", node.terminal ?? NONE),
+      fact("Ends as", node.pruned_by ? `pruned by ${node.pruned_by}` : node.terminal ?? NONE),
       fact("Answer tokens", whole(node.length)),
       fact("Release", el("code", {}, node.release || NONE))));
 }
@@ -85,7 +86,7 @@ function selection(tree, node, here, actions) {
 }
 
 function closedWhy(node) {
-  if (node.pruned) return "it was pruned";
+  if (kindOf(node) === "pruned") return "it was pruned";
   if (node.terminal) return "a finished answer is not drawn again";
   return "all but 1 % of what the policy can write below it is known";
 }
