@@ -82,7 +82,7 @@ viewer-image: setup
 test-scorers: setup
 	$(BIN)/python -m pytest tests/scorers -m scorers
 
-# The policy on vLLM's own server, beside an engine at home: about three minutes.
+# The policy on vLLM's own server, beside an engine at home: ten minutes on a busy machine.
 test-remote: setup
 	$(BIN)/python -m pytest tests/remote -m remote
 
