@@ -69,7 +69,7 @@ class FakeVllm:
 
     def refusal(self, request: Request) -> Response | None:
         if self.key is not None and request.headers.get("authorization") != f"Bearer {self.key}":
-            return error(401, f"Unauthorized: {request.headers.get('authorization')}")
+            return JSONResponse({"error": f"Unauthorized: {request.headers.get('authorization')}"}, 401)
         if self.away > 0:
             self.away -= 1
             return error(503, "no engine")

@@ -166,6 +166,8 @@ def _told(content: bytes) -> tuple[str, str | None]:
     """Return the message of a server's error in one short line, and the field that it names."""
     try:
         error = json.loads(content)["error"]
+        if isinstance(error, str):  # as vLLM refuses a key
+            error = {"message": error}
         message, param = str(error["message"]), error.get("param")
     except (ValueError, KeyError, TypeError, AttributeError):
         return "", None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ramify.engines.engines import Engines
-from ramify.engines.errors import EngineHeld
+from ramify.engines.errors import EngineHeld, PolicyUnreachable
 
 
 class Still:
@@ -17,10 +17,9 @@ class Still:
 
     launch = SimpleNamespace(role="policy")
     stats = SimpleNamespace(steps=7)
-    elsewhere = False
 
-    def __init__(self, held: bool) -> None:
-        self.held = held
+    def __init__(self, held: bool, elsewhere: bool = False) -> None:
+        self.held, self.elsewhere = held, elsewhere
 
     async def ping(self, token: int) -> None:
         self.held = False
@@ -34,3 +33,10 @@ def test_an_engine_that_was_held_when_it_was_asked_does_not_hang(held: bool) -> 
     with pytest.raises(TimeoutError) as found:
         asyncio.run(Engines._probe(asker, backend, 0.01))
     assert isinstance(found.value, EngineHeld) == held
+
+
+def test_another_servers_engine_that_makes_no_step_is_away_and_ends_nobody() -> None:
+    asker: Any = SimpleNamespace(_tokenizers={"policy": SimpleNamespace(a_token=1)})
+    backend: Any = Still(held=False, elsewhere=True)
+    with pytest.raises(PolicyUnreachable, match="made no step within"):
+        asyncio.run(Engines._probe(asker, backend, 0.01))
