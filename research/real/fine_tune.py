@@ -29,6 +29,10 @@ WARM_UP = 0.1
 """Share of the steps in which the learning rate rises; it falls to 0 as a cosine after them."""
 
 
+WEIGHTS = frozenset((".safetensors", ".bin", ".pt", ".pth", ".gguf"))
+"""Endings of the base's files that the new model has its own in place of."""
+
+
 class Chat(NamedTuple):
     """A prompt and its answer with the end token, as token ids."""
 
@@ -40,16 +44,22 @@ def read_chats(file: Path, tokenizer: Any, count: int) -> list[Chat]:
     """Return the first chats of a file. Raises `ValueError` naming the line."""
     chats = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines()[:count], 1):
-        *turns, last = json.loads(line)["messages"]
-        if last["role"] != "assistant":
+        try:
+            *turns, last = json.loads(line)["messages"]
+            role, said = last["role"], last["content"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{file}:{number}: no chat in `messages`: {error!r}") from error
+        if role != "assistant":
             raise ValueError(f"{file}:{number}: the last message must be the assistant's")
-        answer = [*tokenizer(last["content"], add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+        answer = [*tokenizer(said, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
         chats.append(Chat(chat_tokens(tokenizer, turns), answer))
     return chats
 
 
 def batches(chats: Sequence[Chat], size: int, rng: random.Random) -> Iterator[Sequence[Chat]]:
-    """Yield batches without end, each chat once an epoch."""
+    """Yield batches without end, each chat at most once an epoch. Raises `ValueError` if there is not one batch."""
+    if len(chats) < size:
+        raise ValueError(f"a batch of {size} needs as many chats; there are {len(chats)}")
     while True:
         order = rng.sample(chats, len(chats))
         yield from (order[at : at + size] for at in range(0, len(order) - size + 1, size))
@@ -102,7 +112,8 @@ def save(model: Any, base: Path, out: Path) -> None:
     """Write the model in the precision of its base, with the base's tokenizer and chat template."""
     model.to(AutoConfig.from_pretrained(base).dtype).save_pretrained(out)
     for file in base.iterdir():
-        if file.is_file() and not (out / file.name).exists():
+        weights = file.suffix in WEIGHTS or file.name.endswith(".index.json")
+        if file.is_file() and not weights and not (out / file.name).exists():
             shutil.copy(file, out)
 
 

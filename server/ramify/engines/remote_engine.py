@@ -34,7 +34,6 @@ from ramify.engines.ports import (
     RawSample,
     SampleParams,
     SampleRequest,
-    plain_cancellation,
 )
 from ramify.engines.start import Launch
 from ramify.engines.tokenizer import Tokenizer
@@ -189,8 +188,10 @@ class RemoteEngine(Engine):
         self._refuse("it judges nothing")
 
     async def ping(self, token: int) -> None:
-        with plain_cancellation():
-            await self.generate([SampleRequest([token], SampleParams(max_tokens=1, temperature=0.0))])
+        """Past the queue of draws: how long that is says nothing of the server."""
+        if self.dead_reason:
+            raise EngineDead(self.dead_reason)
+        await self._once(_Draw(SampleRequest([token], SampleParams(max_tokens=1, temperature=0.0))))
 
     async def _finished(self, draw: _Draw) -> RawSample:
         """Draw to the end; again if the server was away and a second try gives the same."""

@@ -184,9 +184,7 @@ class Settings(BaseSettings):
             )
         for name in OF_THE_POLICY:
             if getattr(self.engine, name) != EngineOptions.model_fields[name].default:
-                raise ValueError(
-                    f"engine.{name} has no effect on a policy elsewhere: set it on policy_server.url"
-                )
+                raise ValueError(f"engine.{name} has no effect on a policy elsewhere: set it on that server")
         return self
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from itertools import islice
 from pathlib import Path
 
@@ -151,8 +152,26 @@ def test_the_loss_is_that_of_transformers(chat_model: Path, chats: Path) -> None
 def test_a_chat_must_end_with_the_assistant(chat_model: Path, tmp_path: Path) -> None:
     file = tmp_path / "chats.jsonl"
     file.write_text('{"messages": [{"role": "user", "content": "1"}]}\n')
+    tokenizer = AutoTokenizer.from_pretrained(chat_model)
     with pytest.raises(ValueError, match=r"chats.jsonl:1: the last message must be the assistant's"):
-        fine_tune.read_chats(file, AutoTokenizer.from_pretrained(chat_model), 1)
+        fine_tune.read_chats(file, tokenizer, 1)
+    for bad in ("{", "{}", '{"messages": 3}'):
+        file.write_text(bad)
+        with pytest.raises(ValueError, match=r"chats.jsonl:1: no chat in `messages`"):
+            fine_tune.read_chats(file, tokenizer, 1)
+
+
+def test_fewer_chats_than_a_batch_are_refused_and_weights_of_the_base_are_not_copied(
+    chat_model: Path, chats: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="a batch of 4 needs as many chats; there are 3"):
+        fine_tune.main(chat_model, chats, tmp_path / "policy", examples=3, steps=1, batch=4, threads=1)
+
+    base = shutil.copytree(chat_model, tmp_path / "base")
+    (base / "model-00002-of-00002.safetensors").touch()
+    (base / "model.safetensors.index.json").touch()
+    fine_tune.save(AutoModelForCausalLM.from_pretrained(chat_model), base, tmp_path / "policy")
+    assert [file.name for file in (tmp_path / "policy").glob("model*")] == ["model.safetensors"]
 
 
 def test_a_fitted_head_sees_the_states_that_a_release_judges_and_ranks_by_them(
