@@ -75,6 +75,13 @@ def configuration() -> str:
     keys = [("", f"auth.keys[].{name}", field) for name, field in ApiKey.model_fields.items()]
     lines += _settings_table("`[[auth.keys]]`", keys, (ApiKey.__doc__ or "").strip())
     aliases = [("", f"aliases.NAME.{name}", field) for name, field in SearchAlias.model_fields.items()]
+    lines += [
+        "## `[scorers.NAME]`",
+        "",
+        "The settings of `[scorer]`, for each of several. NAME has 1 to 32 lower-case letters, digits and underscores,",
+        "first a letter.",
+        "",
+    ]
     return "\n".join(
         lines + _settings_table("`[aliases.NAME]`", aliases, (SearchAlias.__doc__ or "").strip())
     )

@@ -150,7 +150,8 @@ class PolicyServerOptions(BaseModel):
 
 
 class ScorerOptions(BaseModel):
-    """The judge of answers in place of the value model or value head of a release or of `policy`. See scorers.md."""
+    """A judge of answers in place of the value model or value head of a release or of `policy`, or one of several. See
+    scorers.md."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -229,12 +230,30 @@ class ScorerOptions(BaseModel):
     )
     a: float = Field(default=1.0, description="Calibration: value = sigmoid(a · logit + b).")
     b: float = Field(default=0.0, description="The same.")
+    weight: float = Field(
+        default=1.0,
+        ge=0,
+        description="One of several: weight of its value in their mean; 0: it is logged alone.",
+    )
+    prune_below: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="One of several: it is a safety scorer, which closes every branch that it values below this, and "
+        "has no weight.",
+    )
 
     @model_validator(mode="after")
     def whole(self) -> ScorerOptions:
         # Not `model_fields_set`: with variables or a file, every default counts as set.
         fields = type(self).model_fields
         given = {name for name in fields if name != "kind" and getattr(self, name) != fields[name].default}
+        if {"weight", "prune_below"} <= given:
+            raise ValueError(
+                "weight has no effect beside prune_below: a safety scorer's value is in no mean. For both, give the "
+                "model two tables"
+            )
+        given.discard("weight")
         if self.kind is None and given:
             raise ValueError(f"{min(given)} has no effect without kind: model, judge or http")
         http = {"url", "api", "served", "key", "key_file", "seconds", "retries", "parallel"}

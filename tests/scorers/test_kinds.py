@@ -74,7 +74,9 @@ def longest(live: LiveEngines) -> State:
 
 def started(policy: Path, **scorer: Any) -> LiveEngines:
     judge = ScorerOptions(**scorer)
-    return LiveEngines(EngineConfig(policy, serving=Serving(value="scorer"), options=OPTIONS, judge=judge))
+    return LiveEngines(
+        EngineConfig(policy, serving=Serving(value="scorer"), options=OPTIONS, scorers={"": judge})
+    )
 
 
 def check(live: LiveEngines, between: str, expected: Sequence[float]) -> None:

@@ -29,7 +29,9 @@ USER = {"role": "user", "content": "What is 1 + 2 + 3?"}
 def values(policy: Path, between: str, **options: Any) -> list[float]:
     """An answer after each of its steps, judged over HTTP by engines that have a policy alone."""
     chosen = ScorerOptions.model_validate({"kind": "http", "key": KEY, "served": "rm", **options})
-    live = LiveEngines(EngineConfig(policy, serving=Serving(value="scorer"), options=OPTIONS, judge=chosen))
+    live = LiveEngines(
+        EngineConfig(policy, serving=Serving(value="scorer"), options=OPTIONS, scorers={"": chosen})
+    )
     tokenizer = live.engines.tokenizer
     tokens = tokenizer.encode_chat([USER])
     ends, states = [len(tokens)], []

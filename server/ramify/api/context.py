@@ -24,7 +24,7 @@ from ramify.service.releases import Releases
 from ramify.service.retention import Retention
 from ramify.service.search_preparation import SearchPreparer
 from ramify.service.searches import Searches
-from ramify.service.serving import serving_of
+from ramify.service.serving import judges_by_itself, serving_of
 from ramify.service.spool import Spool
 from ramify.settings import Settings
 from ramify.treelog import TreeLog
@@ -118,7 +118,7 @@ def assemble(
             serving_of=lambda release: serving_of(release, settings),
             root=settings.weights,
             base=base,
-            judged_apart=settings.scorer.kind is not None,
+            judged_apart=not judges_by_itself(settings),
         ),
         readiness=Readiness(engines, settings.probe, clock, lambda: searches.draining),
         retention=Retention(log, settings.retention, metrics.expired, now),

@@ -32,6 +32,9 @@ def calibrate(
     data_seed: Annotated[int, typer.Option(help="Which problems.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     concurrency: Annotated[int, typer.Option(min=1, help="Problems at once.")] = 16,
+    scorer: Annotated[
+        str | None, typer.Option(help="Which scorer, if there are several: NAME of its table [scorers.NAME].")
+    ] = None,
     a: Annotated[float, typer.Option(help="The server's a now; its setting scorer.a.")] = 1.0,
     b: Annotated[float, typer.Option(help="The server's b now; its setting scorer.b.")] = 0.0,
     as_json: AsJson = False,
@@ -57,7 +60,7 @@ def calibrate(
     except (BadDataset, BadExtension, BadSettings) as error:
         refuse(error)
     try:
-        answers = asyncio.run(_answers(server, api_key, examples, draws, tokens, seed, concurrency))
+        answers = asyncio.run(_answers(server, api_key, examples, draws, tokens, seed, concurrency, scorer))
         found = fit(answers, (a, b))
     except (ProblemRefused, SearchFailed, ValueError) as error:
         fail(error)
@@ -73,7 +76,8 @@ def calibrate(
         highlight=False,
         soft_wrap=True,
     )
-    console.print(f"\\[scorer]\na = {found.a:.6g}\nb = {found.b:.6g}", highlight=False)
+    table = "scorer" if scorer is None else f"scorers.{scorer}"
+    console.print(f"\\[{table}]\na = {found.a:.6g}\nb = {found.b:.6g}", highlight=False)
     if found.a <= 0:
         errors.print("the scorer puts wrong answers above right ones: look at its format and label")
 
@@ -86,6 +90,7 @@ async def _answers(
     tokens: int,
     seed: int,
     concurrency: int,
+    scorer: str | None,
 ) -> list[Judged]:
     from ramify.evaluation.backends import connect
     from ramify.evaluation.calibration import judged_answers
@@ -95,9 +100,9 @@ async def _answers(
         errors.print(f"{done} of {len(examples)} problems", end=end, highlight=False)
 
     async with connect(server, api_key) as backend:
-        if (judge := await backend.judge()) != "scorer":
+        if (judge := await backend.judge()) != "scorer" and scorer is None:
             raise ValueError(
                 f"{server} has no scorer to calibrate (settings, table scorer): its answers are judged by "
                 + JUDGES.get(judge, str(judge))
             )
-        return await judged_answers(backend, examples, draws, tokens, seed, concurrency, tell)
+        return await judged_answers(backend, examples, draws, tokens, seed, concurrency, tell, scorer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -79,8 +80,8 @@ class EngineConfig:
     value_head: Path | None = None
     """A safetensors file with a linear value head on the policy's own trunk (float32 `weight` [1, hidden size] and
     `bias` [1]), in place of `value`: the policy then judges what it writes."""
-    judge: ScorerOptions | None = None
-    """The judge in place of `value` and `value_head`, which are then `None`."""
+    scorers: Mapping[str, ScorerOptions] = field(default_factory=lambda: {"": ScorerOptions()})
+    """Scorers by name. One without a kind is `value` or `value_head`, which are `None` if there is no such one."""
     server: PolicyServerOptions | None = None
     """The server that has the policy; `policy` then needs no weights. `None`: an engine at home."""
 

@@ -1,4 +1,4 @@
-"""Both engines of a server: started, watched, closed together. The policy's may be another server's."""
+"""The engines of a server: started, watched, closed together. The policy's may be another server's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import psutil
 
 from ramify.engine_options import PolicyServerOptions
 from ramify.engines.checkpoints import Checkpoint, check_cpu, check_value_head, read_checkpoint
-from ramify.engines.config import EngineConfig, Serving
+from ramify.engines.config import EngineConfig
 from ramify.engines.errors import (
     EngineBusy,
     EngineError,
@@ -24,17 +24,17 @@ from ramify.engines.errors import (
     EngineStartFailed,
     PolicyUnreachable,
 )
-from ramify.engines.judges import ONE_LABEL, JudgeModel, Question, read_judge, read_question, read_value
+from ramify.engines.judges import JudgeModel, Question
 from ramify.engines.limiter import EngineLimiter
 from ramify.engines.measurement import TOLERANCE, Measurement, Text, measure
 from ramify.engines.policy import JudgingVllmPolicy, VllmPolicy
 from ramify.engines.policy_server import PolicyServer
 from ramify.engines.ports import Engine
 from ramify.engines.progress import kv_bytes, phases
-from ramify.engines.remote import RemoteForm, RemoteScorer, read_remote
+from ramify.engines.remote import RemoteForm, RemoteScorer
 from ramify.engines.remote_engine import RemoteEngine
 from ramify.engines.remote_openai import RemoteOpenAI
-from ramify.engines.scorer import EngineScorer, PolicyJudge, TrunkScorer, VllmScorer
+from ramify.engines.scoring import Judge, ScorerMaker, read_judges, role_of
 from ramify.engines.start import Launch, Role, at_once, build_all, launches
 from ramify.engines.tokenizer import Tokenizer
 from ramify.engines.vllm import (
@@ -47,7 +47,6 @@ from ramify.engines.vllm import (
     start_engine,
 )
 from ramify.search.crowd import Crowd
-from ramify.search.protocols import Scorer
 
 if TYPE_CHECKING:
     from ramify.engines.vllm.openai_serving import OpenAIServing
@@ -79,8 +78,16 @@ class Engines:
         self._limiters = {
             role: EngineLimiter(_most(role, config), config.options.max_waiting) for role in self.by_role
         }
-        judges = config.value_head is not None and config.scorer is None
-        self.policy = (JudgingVllmPolicy if judges else VllmPolicy)(
+        maker = ScorerMaker(config, self.tokenizer, self.by_role, self._limiters, lambda: self.serving)
+        self._judge = maker.own(models.judges)
+        """The scorer of what the release itself judges with, if it does."""
+        self.scorer = maker.all(models.judges, self._judge)
+        """All that judges; without one of a weight it is the policy's own confidence."""
+        self._remotes = [
+            one.scorer for one in self.scorer.named.values() if isinstance(one.scorer, RemoteScorer)
+        ]
+        judging = config.value_head is not None and config.scorer is None and self.scorer.weighing == ("",)
+        self.policy = (JudgingVllmPolicy if judging else VllmPolicy)(
             self.by_role["policy"],
             self.tokenizer,
             self._limiters["policy"],
@@ -89,54 +96,19 @@ class Engines:
         )
         self.crowd = Crowd(lambda: self.by_role["policy"].stats.step_times.fit)
         """The searches that use the policy."""
-        scorer = self._make_scorer(models)
-        self._judge = None if config.judge is not None else scorer
-        """The scorer of what the release itself judges with."""
-        self._remote = self._make_remote(models)
-        self.scorer: Scorer | None = self._remote or scorer
-        """`None` if nothing judges but the policy's own confidence."""
-        if config.scorer is not None:
-            self.scorer = config.scorer(self.tokenizer, scorer)
         self._plain: OpenAIServing | RemoteOpenAI | None = None
         self._tokenizers: dict[Role, Tokenizer] = {"policy": self.tokenizer}
         self._overhead: dict[Role, int] = {}
         """Tokens of an engine's inputs that are neither prompt nor answer."""
-        if models.judge is not None:
-            self._tokenizers["value"] = models.judge.tokenizer
-            self._overhead["value"] = models.judge.overhead
-        if models.question is not None:
-            self._overhead["policy"] = models.question.overhead
+        for name, judge in models.judges.items():
+            if isinstance(judge, RemoteForm):
+                continue
+            role = "policy" if isinstance(judge, Question) else role_of(name, config.scorers[name])
+            self._overhead[role] = max(self._overhead.get(role, 0), judge.overhead)
+            if isinstance(judge, JudgeModel):
+                self._tokenizers[role] = judge.tokenizer
         for engine in engines:
             engine.attach(self._died)
-
-    def _make_scorer(self, models: Models) -> EngineScorer | None:
-        """Return the scorer of the value head, of the model that judges or of the policy, whichever does."""
-
-        def serving() -> Serving:
-            return self.serving
-
-        policy, limiter = self.by_role["policy"], self._limiters["policy"]
-        options = self.config.judge
-        calibration = (options.a, options.b) if options is not None else None
-        if models.question is not None and calibration is not None:
-            return PolicyJudge(policy, limiter, serving, models.question, calibration)
-        if self.config.value_head is not None:
-            return TrunkScorer(policy, limiter, serving, lambda: self.tokenizer.closing)
-        if models.judge is None:
-            return None
-        return VllmScorer(
-            self.by_role["value"],
-            self._limiters["value"],
-            serving,
-            models.judge.write,
-            models.judge.reading,
-            calibration,
-        )
-
-    def _make_remote(self, models: Models) -> RemoteScorer | None:
-        if models.remote is None or self.config.judge is None:
-            return None
-        return RemoteScorer(self.config.judge, models.remote, lambda: self.serving.release)
 
     @classmethod
     async def start(cls, config: EngineConfig, tell: Callable[[str], None] | None = None) -> Engines:
@@ -166,10 +138,11 @@ class Engines:
                 )
             if config.value_head is not None:
                 await started.by_role["policy"].load_value_head(config.value_head)
-            if started._remote is not None:
-                undo.push_async_callback(started._remote.close)
+            for remote in started._remotes:
+                undo.push_async_callback(remote.close)
+            for remote in started._remotes:
                 some = started.tokenizer.encode("1 + 1 =")
-                await started._remote.check(some, started.tokenizer.encode_continuation(" 2"))
+                await remote.check(some, started.tokenizer.encode_continuation(" 2"))
             undo.pop_all()
         return started
 
@@ -280,19 +253,20 @@ class Engines:
         after which the engines may hold anything: load a release that is known to be good. Raises `EngineDead`.
         Cancelled, it leaves them in the same doubt."""
         paths: dict[Role, Path] = {"policy": policy}
-        if self.config.judge is not None:  # it stays, whatever the release judges with
-            await self.by_role["policy"].reload(policy)
+        if all(options.kind is not None for options in self.config.scorers.values()):
+            await self.by_role["policy"].reload(policy)  # what judges stays, whatever the release judges with
             return
         if value is not None:
             paths["value"] = value
-        if paths.keys() != self.by_role.keys() or (value_head is None) != (self.config.value_head is None):
+        held = self.by_role.keys() & {"policy", "value"}
+        if paths.keys() != held or (value_head is None) != (self.config.value_head is None):
             raise EngineError(
                 f"{policy} and what is served are not judged alike: by a model, a head or nothing"
             )
         if value_head is not None:
             check_value_head(value_head, read_checkpoint(policy, "policy"))
-        for role, engine in self.by_role.items():
-            await engine.reload(paths[role])
+        for role, path in paths.items():
+            await self.by_role[role].reload(path)
         if value_head is not None:
             await self.by_role["policy"].load_value_head(value_head)
 
@@ -322,8 +296,8 @@ class Engines:
     async def close(self) -> None:
         """End both engines and their processes."""
         await asyncio.gather(*(engine.close() for engine in self.by_role.values()))
-        if self._remote is not None:
-            await self._remote.close()
+        for remote in self._remotes:
+            await remote.close()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     async def __aenter__(self) -> Engines:
@@ -344,12 +318,8 @@ class Models:
     policy: Checkpoint
     tokenizer: Tokenizer
     """The policy's."""
-    judge: JudgeModel | None
-    """The model in the engine `value`."""
-    question: Question | None
-    """The question to the policy about answers, if it judges them itself."""
-    remote: RemoteForm | None
-    """Form of what another server is asked, if one judges."""
+    judges: Mapping[str, Judge]
+    """Models and servers that judge, by the scorers' names; a value head is not among them."""
 
 
 def _most(role: Role, config: EngineConfig) -> int:
@@ -387,24 +357,20 @@ async def _start_all(
 def _prepare(config: EngineConfig) -> tuple[list[Launch], Models]:
     """Check the models, the quickest checks first, and return what each engine is started with."""
     models = _models(config)
-    judge = models.judge
+    judges = {
+        role_of(name, config.scorers[name]): (judge.checkpoint, judge.reading)
+        for name, judge in models.judges.items()
+        if isinstance(judge, JudgeModel)
+    }
     at_home = [] if config.server is not None else [models.policy]
-    if judge is not None:
-        at_home.append(judge.checkpoint)
+    at_home += [checkpoint for checkpoint, _ in judges.values()]
     if not at_home:  # vLLM, which takes seconds to import, is not needed
-        return launches(config, models.policy, None, cpu=False), models
+        return launches(config, models.policy, {}, cpu=False), models
     cpu = on_cpu()
     check_parsers(config.options.tool_parser, config.options.reasoning_parser, models.tokenizer.hf)
     for checkpoint in at_home if cpu else ():
         check_cpu(checkpoint)
-    plans = launches(
-        config,
-        models.policy,
-        judge.checkpoint if judge else None,
-        cpu=cpu,
-        bfloat16=multiplies_bfloat16(),
-        reading=judge.reading if judge else ONE_LABEL,
-    )
+    plans = launches(config, models.policy, judges, cpu=cpu, bfloat16=multiplies_bfloat16())
     return plans, models
 
 
@@ -414,17 +380,8 @@ def _models(config: EngineConfig) -> Models:
         if config.value is not None:
             raise EngineStartFailed("a value model and a value head: one of them is needed, not both")
         check_value_head(config.value_head, policy)
-    tokenizer, options = Tokenizer(config.policy), config.judge
-    judge = question = remote = None
-    if options is not None and options.kind == "http":
-        remote = read_remote(options, tokenizer)
-    elif options is not None and options.model is not None:
-        judge = read_judge(options, tokenizer)
-    elif options is not None:
-        question = read_question(options, tokenizer)
-    elif config.value is not None:
-        judge = read_value(config.value, tokenizer)
-    return Models(policy, tokenizer, judge, question, remote)
+    tokenizer = Tokenizer(config.policy)
+    return Models(policy, tokenizer, read_judges(config, tokenizer))
 
 
 def _mebibytes(count: int) -> str:

@@ -20,12 +20,11 @@ import os
 import shutil
 import sysconfig
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Literal
 
 from ramify.engine_options import EngineOptions
 from ramify.engines.checkpoints import Checkpoint
@@ -34,7 +33,8 @@ from ramify.engines.errors import EngineStartFailed
 from ramify.engines.judges import ONE_LABEL, Reading
 from ramify.engines.ports import Engine
 
-Role = Literal["policy", "value"]
+Role = str
+"""Part that an engine has: `policy`; `value`, the only model that judges or the release's own; `scorer_NAME`."""
 CPU_BLOCK = 32
 """Tokens of a KV block on a CPU: the smallest that its kernels take. With vLLM's 128, short sequences share nothing."""
 LOOK_EVERY = 0.1
@@ -70,20 +70,21 @@ class Launch:
 def launches(
     config: EngineConfig,
     policy: Checkpoint,
-    value: Checkpoint | None,
+    judges: Mapping[Role, tuple[Checkpoint, Reading]],
     *,
     cpu: bool,
     bfloat16: bool = True,
-    reading: Reading = ONE_LABEL,
 ) -> list[Launch]:
-    """Return a launch for the policy, then one for the value model if there is one. bfloat16: whether the machine has
-    instructions for it; else weights in bfloat16 are served in float32, as long as nobody says otherwise."""
+    """Return a launch for the policy, then one for each model that judges, which share the GPU's memory that is theirs
+    equally. bfloat16: whether the machine has instructions for it; else weights in bfloat16 are served in float32, as
+    long as nobody says otherwise."""
     options = config.options
-    parts: list[tuple[Role, Checkpoint, int | None, float]] = [
-        ("policy", policy, options.policy_kv_bytes, options.policy_gpu_fraction)
+    parts: list[tuple[Role, Checkpoint, Reading, int | None, float]] = [
+        ("policy", policy, ONE_LABEL, options.policy_kv_bytes, options.policy_gpu_fraction)
     ]
-    if value is not None:
-        parts.append(("value", value, options.value_kv_bytes, options.value_gpu_fraction))
+    for role, (checkpoint, reading) in judges.items():
+        share = options.value_gpu_fraction / len(judges)
+        parts.append((role, checkpoint, reading, options.value_kv_bytes, share))
     return [
         Launch(
             role=role,
@@ -98,7 +99,7 @@ def launches(
             compile=can_compile(cpu) if options.compile is None else options.compile,
             reading=reading,
         )
-        for role, checkpoint, kv_bytes, gpu_fraction in parts
+        for role, checkpoint, reading, kv_bytes, gpu_fraction in parts
     ]
 
 

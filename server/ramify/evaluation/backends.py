@@ -27,6 +27,7 @@ from ramify.search.codec import tree_from_dict
 from ramify.search.protocols import GradingFailed, Task
 from ramify.search.records import Verdict
 from ramify.search.run import Search
+from ramify.search.scorers import Scorers
 from ramify.service.errors import ServiceError
 from ramify.service.search_preparation import SearchPreparer
 from ramify.service.search_spec import Message, SearchSpec
@@ -68,7 +69,8 @@ class LocalBackend:
     engines: Engines
     preparer: SearchPreparer
     meters: Mapping[Role, Meter] = field(default_factory=lambda: meters(("policy", "value")))
-    """The meter of each engine. Without an engine of their own, values are charged to the policy's."""
+    """The meter of the policy's engine, and one of all that judge. Without an engine of their own, values are charged
+    to the policy's."""
 
     async def grow(self, problem: Example, method: Method, budget: Budget, seed: int) -> Grown:
         """Search one problem. Raises `SearchFailed`, `ProblemRefused`."""
@@ -91,8 +93,8 @@ class LocalBackend:
         task = prepared.task if tree.params.grader in ("verifier", "mixed") else HiddenVerifier(prepared.task)
         bills = {role: Bill(meter) for role, meter in self.meters.items()}
         policy = metered(self.engines.policy, bills["policy"])
-        judge = self.engines.scorer
-        scorer = MeteredScorer(judge, bills.get("value", bills["policy"])) if judge is not None else None
+        bill = bills.get("value", bills["policy"])
+        scorer = Scorers.of(self.engines.scorer).wrapped(lambda one: MeteredScorer(one, bill))
         await Search(tree, policy, scorer, task, clock=time.monotonic, crowd=self.engines.crowd).run()
         value = bills["value"].seconds if "value" in bills else 0.0
         return Grown(tree, EngineSeconds(bills["policy"].seconds, value))
@@ -103,7 +105,7 @@ class LocalBackend:
 
 
 def meters(roles: Iterable[Role]) -> dict[Role, Meter]:
-    """Return a meter for each engine."""
+    """Return a meter for each role."""
     return {role: Meter(time.monotonic) for role in roles}
 
 
@@ -180,8 +182,13 @@ async def start(release: Path | None) -> AsyncIterator[LocalBackend]:
         startup.tell("loading vLLM")
         preload(config.options.log_level, config.options.start_timeout, config.options.cache_dir)
         engines = await Engines.start(config, startup.tell)
+    roles = ("policy", "value") if len(engines.by_role) > 1 else ("policy",)
     try:
-        yield LocalBackend(engines, SearchPreparer(engines, UNLIMITED, time.time), meters(engines.by_role))
+        yield LocalBackend(
+            engines,
+            SearchPreparer(engines, UNLIMITED, time.time),
+            meters(roles),
+        )
     finally:
         await engines.close()
 

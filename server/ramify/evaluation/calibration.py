@@ -19,6 +19,7 @@ from ramify.evaluation.methods import Method
 from ramify.evaluation.runner import Backend, ProblemRefused, grow_and_grade
 from ramify.races import all_of
 from ramify.rewards.verifier import Example
+from ramify.search.tree import Node
 from ramify.statistics import Floats, auc
 
 STEPS = 100
@@ -57,11 +58,13 @@ async def judged_answers(
     seed: int,
     concurrency: int,
     tell: Callable[[int], None],
+    scorer: str | None = None,
 ) -> list[Judged]:
     """Draw answers to each problem and have them judged by a model. tokens: cap on all draws of one problem. tell:
-    hears how many problems are done; those that are refused are left out.
+    hears how many problems are done; those that are refused are left out. scorer: the one that is meant, by name, if
+    there are several.
 
-    Raises `SearchFailed`, and `ProblemRefused` if every problem is refused."""
+    Raises `SearchFailed`, `ProblemRefused` if every problem is refused, and `ValueError` if there is no such scorer."""
     turn, done = asyncio.Semaphore(concurrency), 0
     method = Method("calibration", "best_of_n", "orm_max", {"grader": "model"}, simulations=draws)
     refusals: list[ProblemRefused] = []
@@ -79,12 +82,23 @@ async def judged_answers(
             tell(done)
         # An answer drawn several times counts as often.
         nodes = (grown.tree.nodes[completion.node] for completion in grown.tree.completions)
-        return [Judged(node.value, node.id in grades.right) for node in nodes if node.value is not None]
+        judged = ((_value(node, scorer), node.id in grades.right) for node in nodes)
+        return [Judged(value, right) for value, right in judged if value is not None]
 
     found = await all_of(map(one, problems))
     if refusals and len(refusals) == len(problems):
         raise refusals[0]
     return [answer for answers in found for answer in answers]
+
+
+def _value(node: Node, scorer: str | None) -> float | None:
+    """Return what the scorer that is meant gave a node."""
+    if scorer is None and not node.scores:
+        return node.value
+    if scorer is None or scorer not in (node.scores or {}):
+        named = ", ".join(node.scores or ()) or "none with a name"
+        raise ValueError(f"name the scorer that is meant (--scorer); the server has {named}")
+    return (node.scores or {})[scorer]
 
 
 def fit(answers: Sequence[Judged], before: tuple[float, float] = (1.0, 0.0)) -> Calibration:

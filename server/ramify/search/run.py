@@ -40,6 +40,7 @@ from ramify.search.params import (
 from ramify.search.plans import Plan, PlanCost, PlanResult
 from ramify.search.protocols import EngineDead, JudgingPolicy, Policy, Scorer, Task
 from ramify.search.records import Answer, Sampling, Status, StopReason, Usage
+from ramify.search.scorers import Scorers
 from ramify.search.tree import Node, Tree, derive_seed
 
 GIVEN_UP_AT = 0.5
@@ -475,7 +476,7 @@ async def search(
     nothing is raised: `Tree.status` and `Tree.error` tell what happened.
     """
     sampling = sampling or Sampling()
-    judged = scorer is not None or isinstance(policy, JudgingPolicy)
+    judged = bool(Scorers.of(scorer).weighing) or isinstance(policy, JudgingPolicy)
     algorithm = params.pop("algorithm", None) or default_algorithm(params, judged=judged)
     checked, _ = over_defaults(algorithm, {}, params, judged=judged)
     if "max_depth" not in params:

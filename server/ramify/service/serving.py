@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ramify.engines import EngineConfig, ScorerFactory, ScorerOptions, Serving
+from ramify.engines import EngineConfig, ScorerFactory, Serving
 from ramify.extensions import BadExtension, announced, load
 from ramify.rewards import registry
 from ramify.search import algorithms
@@ -95,7 +95,7 @@ def engine_config(settings: Settings) -> EngineConfig:
             scorer_factory(settings),
             settings.engine,
             settings.value_head,
-            _judge(settings),
+            settings.judges,
             settings.policy_server if remote else None,
         )
     release = load_release(settings.release or shipped())
@@ -105,25 +105,27 @@ def engine_config(settings: Settings) -> EngineConfig:
 
 def release_config(release: Release, settings: Settings) -> EngineConfig:
     """The engines of a release."""
-    judge = _judge(settings)
+    own = judges_by_itself(settings)
     return EngineConfig(
         release.policy_path,
-        None if judge else release.value_path,
+        release.value_path if own else None,
         serving_of(release, settings),
         scorer_factory(settings),
         settings.engine,
-        None if judge else release.value_head,
-        judge,
+        release.value_head if own else None,
+        settings.judges,
     )
 
 
-def _judge(settings: Settings) -> ScorerOptions | None:
-    return settings.scorer if settings.scorer.kind is not None else None
+def judges_by_itself(settings: Settings) -> bool:
+    """Tell whether the value model or head of the release or the policy judges, be it one of several scorers."""
+    return any(options.kind is None for options in settings.judges.values())
 
 
 def _judged_apart(settings: Settings) -> bool:
-    """Tell whether a scorer judges in place of what the release or the policy has."""
-    return settings.extensions.scorer is not None or settings.scorer.kind is not None
+    """Tell whether a scorer says what answers are worth in place of the release's or the policy's own, or beside it."""
+    weighing = [options for options in settings.judges.values() if options.prune_below is None]
+    return settings.extensions.scorer is not None or any(options.kind is not None for options in weighing)
 
 
 def _one_of_each_id(release: Release, weights: Path | None) -> None:

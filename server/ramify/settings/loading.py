@@ -42,6 +42,7 @@ OF_THE_POLICY = (
     "structured_outputs",
 )
 """Options of an engine that only a policy at home has."""
+ScorerName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 AliasName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
@@ -118,6 +119,10 @@ class Settings(BaseSettings):
     scorer: ScorerOptions = Field(
         default=ScorerOptions(), description="What judges answers in place of a value model."
     )
+    scorers: Annotated[dict[ScorerName, ScorerOptions], Field(max_length=16)] = Field(
+        default={},
+        description="What judges answers if it is several, or prunes them, as tables `[scorers.NAME]` (scorers.md).",
+    )
     policy_server: PolicyServerOptions = Field(
         default=PolicyServerOptions(), description="A vLLM server that has the policy."
     )
@@ -156,12 +161,6 @@ class Settings(BaseSettings):
             raise ValueError("value_head is the value head of a policy: give policy too, or a release")
         if self.value is not None and self.value_head is not None:
             raise ValueError("value and value_head both judge: give one of them")
-        if self.scorer.kind is not None:
-            for name, other in (("value", self.value), ("value_head", self.value_head)):
-                if other is not None:
-                    raise ValueError(f"{name} and scorer.kind both judge: give one of them")
-            if self.extensions.scorer is not None:
-                raise ValueError("extensions.scorer and scorer.kind both judge: give one of them")
         if self.policy is not None and self.release is not None:
             raise ValueError("give either a release or policy and value")
         if self.policy is not None and self.weights is not None:
@@ -169,6 +168,50 @@ class Settings(BaseSettings):
                 "weights is a folder of releases, and policy serves a model that is none: give one of them"
             )
         return self
+
+    @model_validator(mode="after")
+    def scorers_fit(self) -> Settings:
+        for name in ("weight", "prune_below"):
+            if getattr(self.scorer, name) != ScorerOptions.model_fields[name].default:
+                raise ValueError(f"scorer.{name} is for one of several: name it, in a table [scorers.NAME]")
+        if self.scorer.kind is not None and self.scorers:
+            raise ValueError("scorer and scorers both judge: give [scorer] a name among [scorers.NAME]")
+        own = [name for name, one in self.scorers.items() if one.kind is None]
+        if len(own) > 1:
+            raise ValueError(
+                f"scorers.{own[0]} and scorers.{own[1]} have no kind, so both are the release's own"
+            )
+        weights = [one.weight for one in self.judges.values() if one.prune_below is None]
+        if not any(weights):
+            raise ValueError(
+                f"scorers.{next(iter(self.scorers))}.weight: all weights are 0; one must be above it"
+            )
+        if any(one.kind is None for one in self.judges.values()):
+            return self
+        who = "scorer.kind" if self.scorer.kind is not None else "scorers"
+        others = {
+            "value": self.value,
+            "value_head": self.value_head,
+            "extensions.scorer": self.extensions.scorer,
+        }
+        for name, other in others.items():
+            if other is not None:
+                advice = (
+                    "give one of them"
+                    if self.scorer.kind
+                    else "add a table [scorers.NAME] without kind for it"
+                )
+                raise ValueError(f"{name} and {who} both judge: {advice}")
+        return self
+
+    @property
+    def judges(self) -> dict[str, ScorerOptions]:
+        """All that judges, by name; a single scorer has none. One without a kind is what the release, `policy` or
+        `extensions.scorer` brings, which also judges beside safety scorers alone."""
+        if self.scorer.kind is not None:
+            return {"": self.scorer}
+        pruning = all(one.prune_below is not None for one in self.scorers.values())
+        return {**({"": ScorerOptions()} if pruning else {}), **self.scorers}
 
     @model_validator(mode="after")
     def policy_elsewhere(self) -> Settings:

@@ -11,7 +11,8 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from contract.api.world import KEYS, PROMPT, a_world, hold, over_network, release, serving
+from contract.api.world import KEYS, PROMPT, FakeEngines, a_world, hold, over_network, release, serving
+from fakes import FakeScorer
 from fakes_evaluation import seconds, tokens
 from ramify.api.app import application
 from ramify.cli import app
@@ -23,6 +24,7 @@ from ramify.evaluation.runner import SearchFailed, run, schedule
 from ramify.rewards.verifier import Example
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.params import search_params
+from ramify.search.scorers import NamedScorer, Scorers
 from ramify_client import AsyncClient
 
 pytestmark = pytest.mark.anyio
@@ -269,6 +271,25 @@ async def test_ramify_calibrate_prints_the_settings_of_a_fit(tmp_path):
             assert none.exit_code == 1
             assert "no scorer to calibrate" in none.output
             assert name in none.output
+
+
+async def test_of_several_scorers_ramify_calibrate_fits_the_one_that_is_named(tmp_path):
+    data = tmp_path / "rows.jsonl"
+    data.write_text(json.dumps({"prompt": PROMPT, "answer": "b", "verifier": "exact"}) + "\n")
+    engines = FakeEngines()
+    scorers = {"style": NamedScorer(FakeScorer(lambda _: 0.5)), "prm": NamedScorer(engines.scorer)}
+    engines.scorer = Scorers(scorers)
+    engines.serving = replace(engines.serving, value="scorer")
+    async with a_world(tmp_path, engines) as world, over_network(world) as http:
+        asked = ["calibrate", "--server", str(http.base_url), "--data", str(data), "--problems", "1"]
+        asked += ["--draws", "200", "--tokens", "2000"]
+        said = await asyncio.to_thread(CliRunner().invoke, app, [*asked, "--scorer", "prm"])
+        assert said.exit_code == 0, said.output
+        assert tomllib.loads(said.stdout)["scorers"]["prm"].keys() == {"a", "b"}
+        for options in ([], ["--scorer", "rpm"]):
+            none = await asyncio.to_thread(CliRunner().invoke, app, [*asked, *options])
+            assert none.exit_code == 1
+            assert "the server has style, prm" in none.output
 
 
 async def test_ramify_eval_writes_its_results_and_goes_on_where_it_stopped(tmp_path):

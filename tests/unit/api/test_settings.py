@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -165,6 +166,55 @@ def test_a_scorer_is_named_by_a_table_or_by_variables(
         load(file)
     monkeypatch.delenv("RAMIFY_SCORER__GOOD")
     assert load(file).scorer.url == "http://judge.test/"
+
+
+HTTP = {"kind": "http", "url": "http://judge.test/"}
+SAFETY = {**HTTP, "prune_below": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("scorers", "judges"),
+    [
+        ({}, {"": None}),
+        ({"safety": SAFETY}, {"": None, "safety": "http"}),
+        ({"own": {}, "safety": SAFETY}, {"own": None, "safety": "http"}),
+        ({"prm": {"kind": "model", "model": "m"}, "safety": SAFETY}, {"prm": "model", "safety": "http"}),
+    ],
+)
+def test_what_the_release_brings_judges_too_if_it_is_named_or_only_safety_scorers_are(
+    scorers: dict[str, Any], judges: dict[str, str | None]
+) -> None:
+    assert {name: one.kind for name, one in load(scorers=scorers).judges.items()} == judges
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"scorers": {"a": {**HTTP, "weight": 0}}}, "scorers.a.weight: all weights are 0"),
+        (
+            {"scorers": {"a": {**HTTP, "prune_below": 1}}},
+            "scorers.a.prune_below: Input should be less than 1",
+        ),
+        ({"scorers": {"a": {**HTTP, "prune_below": 0}}}, "scorers.a.prune_below: .* greater than 0"),
+        ({"scorers": {"a": {**SAFETY, "weight": 2}}}, "scorers.a: weight has no effect beside prune_below"),
+        ({"scorers": {"a": {"prune_below": 0.5}}}, "scorers.a: prune_below has no effect without kind"),
+        ({"scorers": {"a": {"weight": -1, **HTTP}}}, "scorers.a.weight"),
+        ({"scorers": {"a": {}, "b": {}}}, "scorers.a and scorers.b have no kind"),
+        ({"scorers": {"A b": HTTP}}, "scorers.A b"),
+        ({"scorer": HTTP, "scorers": {"a": HTTP}}, "scorer and scorers both judge"),
+        ({"scorer": {**HTTP, "prune_below": 0.5}}, "scorer.prune_below is for one of several"),
+        ({"scorer": {**HTTP, "weight": 2}}, "scorer.weight is for one of several"),
+        ({"policy": "p", "value": "v", "scorers": {"a": HTTP}}, "value and scorers both judge: add a table"),
+        ({"extensions": {"scorer": "x"}, "scorers": {"a": HTTP}}, "extensions.scorer and scorers both judge"),
+    ],
+)
+def test_scorers_that_cannot_be_combined_are_refused_by_name(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadSettings, match=said):
+        load(**given)
+
+
+def test_a_value_model_judges_beside_safety_scorers() -> None:
+    assert load(policy="p", value="v", scorers={"safety": SAFETY}).value == "v"
 
 
 def test_two_judges_are_refused(tmp_path: Path) -> None:

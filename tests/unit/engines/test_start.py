@@ -14,32 +14,42 @@ from ramify.engines import EngineConfig, EngineOptions
 from ramify.engines.checkpoints import Checkpoint
 from ramify.engines.config import GIB, default_kv_bytes, default_threads
 from ramify.engines.errors import EngineStartFailed
+from ramify.engines.judges import ONE_LABEL, Reading
 from ramify.engines.start import Launch, at_once, build_all, can_compile, launches
 
 POLICY_FILES = Checkpoint(Path("p"), 32, 192, "float32")
 VALUE_FILES = Checkpoint(Path("v"), 32, 192, "bfloat16")
+JUDGE = {"value": (VALUE_FILES, ONE_LABEL)}
 
 
 def test_a_policy_alone_is_one_engine() -> None:
-    assert [launch.role for launch in launches(EngineConfig(Path("p")), POLICY_FILES, None, cpu=True)] == [
+    assert [launch.role for launch in launches(EngineConfig(Path("p")), POLICY_FILES, {}, cpu=True)] == [
         "policy"
     ]
 
 
 def test_kv_blocks_are_small_on_a_cpu_and_vllm_s_own_on_a_gpu() -> None:
     config = EngineConfig(Path("p"), Path("v"))
-    assert [launch.block_size for launch in launches(config, POLICY_FILES, VALUE_FILES, cpu=True)] == [32, 32]
-    assert [launch.block_size for launch in launches(config, POLICY_FILES, VALUE_FILES, cpu=False)] == [
+    assert [launch.block_size for launch in launches(config, POLICY_FILES, JUDGE, cpu=True)] == [32, 32]
+    assert [launch.block_size for launch in launches(config, POLICY_FILES, JUDGE, cpu=False)] == [
         None,
         None,
     ]
+
+
+def test_several_models_that_judge_share_the_memory_that_is_theirs() -> None:
+    judges = {**JUDGE, "scorer_prm": (VALUE_FILES, Reading(labels=2, label=1))}
+    policy, value, prm = launches(EngineConfig(Path("p")), POLICY_FILES, judges, cpu=False)
+    assert (policy.role, value.role, prm.role) == ("policy", "value", "scorer_prm")
+    assert value.gpu_fraction == prm.gpu_fraction == EngineOptions().value_gpu_fraction / 2
+    assert (value.reading.labels, prm.reading.labels) == (1, 2)
 
 
 def test_given_figures_win_over_the_machine_s() -> None:
     config = EngineConfig(
         Path("p"), Path("v"), options=EngineOptions(policy_kv_bytes=7 << 20, threads=3, compile=False)
     )
-    policy, value = launches(config, POLICY_FILES, VALUE_FILES, cpu=True)
+    policy, value = launches(config, POLICY_FILES, JUDGE, cpu=True)
     assert (policy.kv_bytes, policy.threads, policy.compile) == (7 << 20, 3, False)
     assert value.kv_bytes == default_kv_bytes()
 
@@ -59,7 +69,7 @@ def test_models_are_not_compiled_on_a_cpu_without_a_compiler(
 
 
 def precisions(config: EngineConfig, *, bfloat16: bool = True) -> list[str]:
-    plans = launches(config, POLICY_FILES, VALUE_FILES, cpu=True, bfloat16=bfloat16)
+    plans = launches(config, POLICY_FILES, JUDGE, cpu=True, bfloat16=bfloat16)
     return [launch.dtype for launch in plans]
 
 
@@ -76,7 +86,7 @@ def test_bfloat16_is_served_in_float32_by_a_machine_that_cannot_multiply_it() ->
     assert precisions(asked, bfloat16=False) == ["bfloat16"] * 2
 
 
-POLICY, VALUE = launches(EngineConfig(Path("p"), Path("v")), POLICY_FILES, VALUE_FILES, cpu=False)
+POLICY, VALUE = launches(EngineConfig(Path("p"), Path("v")), POLICY_FILES, JUDGE, cpu=False)
 
 
 class Launcher:
