@@ -106,7 +106,7 @@ class PolicyServer:
                 return await work
         except TimeoutError:
             raise PolicyUnreachable(
-                f"the policy's server at {self.place} sent nothing for {self.seconds:g} s"
+                f"the policy's server at {self.place} sent nothing in the time that it has"
             ) from None
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise PolicyUnreachable(
@@ -126,6 +126,7 @@ class PolicyServer:
         message, param = _told(content)
         if self._key is not None:
             message = message.replace(self._key, "(key)")
+        message = message[:SHORT]  # no sooner: half a key would stay
         said = f"the policy's server at {self.place} answered {status}" + (f": {message}" if message else "")
         if status in PASSING:
             return PolicyUnreachable(said)
@@ -163,7 +164,7 @@ def _status(event: Any) -> int | None:
 
 
 def _told(content: bytes) -> tuple[str, str | None]:
-    """Return the message of a server's error in one short line, and the field that it names."""
+    """Return the message of a server's error in one line, and the field that it names."""
     try:
         error = json.loads(content)["error"]
         if isinstance(error, str):  # as vLLM refuses a key
@@ -171,4 +172,4 @@ def _told(content: bytes) -> tuple[str, str | None]:
         message, param = str(error["message"]), error.get("param")
     except (ValueError, KeyError, TypeError, AttributeError):
         return "", None
-    return " ".join(message.split())[:SHORT], param if isinstance(param, str) else None
+    return " ".join(message.split()), param if isinstance(param, str) else None

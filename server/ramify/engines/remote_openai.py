@@ -11,7 +11,7 @@ from ramify.engines.limiter import EngineLimiter
 from ramify.engines.remote_engine import COMPLETIONS, RemoteEngine
 
 LONGEST = 3600.0
-"""Seconds of a whole answer: the service's own deadline is shorter."""
+"""Longest time of a whole answer in seconds, whatever the service's own deadline."""
 COUNTED = {"include_usage": True, "continuous_usage_stats": True}
 """Every chunk says how many tokens its choice has by now."""
 TEMPLATE = ("tools", "chat_template_kwargs", "add_generation_prompt", "continue_final_message")

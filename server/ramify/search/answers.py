@@ -42,7 +42,7 @@ def rank(
         final: 0.0 if final is None else _weight(tree, leaves, rule) for final, leaves in groups.items()
     }
     best = {final: _best(tree, leaves) for final, leaves in groups.items()}
-    champion = _champion(tree).id if rule == "most_visited" else None
+    champion = most_visited(tree).id if rule == "most_visited" else None
     total = sum(weights.values())
     ranked = sorted(
         groups,
@@ -75,10 +75,11 @@ def _best(tree: Tree, leaves: Counter[int]) -> Node:
     return max((tree.nodes[i] for i in leaves), key=lambda leaf: (tree.leaf_value(leaf) or 0.0, -leaf.id))
 
 
-def _champion(tree: Tree) -> Node:
-    """The end of the path of most visits: committed steps first, then at each node the most visited child."""
+def most_visited(tree: Tree) -> Node:
+    """The end of the path of most visits: committed steps first, then at each node the most visited child that no
+    safety scorer has closed."""
     node, committed = tree.root, set(tree.committed)
-    while children := tree.children(node):
+    while children := [c for c in tree.children(node) if c.terminal != "pruned"]:
         node = max(children, key=lambda c: (c.id in committed, c.visits, c.mean or 0.0, -c.id))
     return node
 

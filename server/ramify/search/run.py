@@ -439,7 +439,7 @@ class Search:
         tree = self.tree
         self._grouping.close()
         tree.status, tree.stop_reason = self._ended or ("failed", "error")
-        if tree.status == "complete" and tree.answer is None and tree.pruned:
+        if tree.status == "complete" and tree.answer is None and tree.all_pruned:
             tree.stop_reason = "pruned"
         for node in tree.nodes:
             if node.children:

@@ -239,6 +239,12 @@ class Tree:
         """Draws that safety scorers closed."""
         return sum(node.multiplicity for node in self.nodes if node.terminal == "pruned")
 
+    @property
+    def all_pruned(self) -> bool:
+        """True if safety scorers have closed every branch, and there is one."""
+        ends = [node for node in self.nodes[1:] if not node.children]
+        return bool(ends) and all(node.terminal == "pruned" for node in ends)
+
     def complete(self) -> list[Node]:
         """Return the ends of complete answers; those cut short or pruned are not complete."""
         return [node for node in self.nodes if node.terminal in ("eos", "stop")]

@@ -75,9 +75,11 @@ async def claim(
 
 
 def kept(idempotency: IdempotencyKey | None, tree: Tree, key_id: str) -> KeptAnswer | None:
-    """The answer to keep with the tree; `None` if there is no key, or no answer of a search that ran to its end."""
+    """The answer to keep with the tree; `None` if there is no key, or no answer of a search that ran to its end, be it
+    that safety scorers left none."""
     if idempotency is None or idempotency.render is None:
         return None
-    if tree.answer is None or tree.status not in ("complete", "deadline"):
+    answered = tree.answer is not None or tree.stop_reason == "pruned"
+    if not answered or tree.status not in ("complete", "deadline"):
         return None
     return KeptAnswer(key_id, idempotency.key, search_state.search_id(tree.id), idempotency.render(tree))

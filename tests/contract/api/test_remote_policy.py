@@ -174,7 +174,7 @@ async def test_a_server_that_sends_nothing_is_waited_for_no_longer_than_the_sett
 ) -> None:
     async with started(folder, vllm, seconds=0.3) as engines:
         vllm.gate = asyncio.Event()
-        with pytest.raises(EngineDead, match=r"sent nothing for 0\.3 s"):
+        with pytest.raises(EngineDead, match=r"sent nothing in the time that it has"):
             await engines.by_role["policy"].generate([one([5], ignore_eos=True)])
         await until(lambda: vllm.drawing == 0)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from fakes import FakePolicy, FakeScorer, FakeTask
+from ramify.search.answers import most_visited
 from ramify.search.codec import BadTree, tree_from_dict, tree_to_dict
 from ramify.search.records import BudgetLimits, Sampling, Score
 from ramify.search.scorers import NamedScorer, Scorers
@@ -103,6 +105,40 @@ def test_it_prunes_whoever_judges_answers(grader: str) -> None:
     check(found)
     clean(found)
     assert all(node.outcome is None for node in found.tree.nodes if node.terminal == "pruned")
+
+
+def likes_b(text: str) -> Mapping[str, float]:
+    """The policy likes an unsafe first step best, so most visits are there at first."""
+    if text.count("\n") == 3:
+        return {"": 1.0}
+    return {"a\n": 0.9, "b\n": 0.1} if text else {"b\n": 0.8, "a\n": 0.2}
+
+
+@pytest.mark.parametrize("simulations", [16, 40])
+def test_no_search_moves_to_a_pruned_step_however_often_it_was_drawn(simulations: int) -> None:
+    budget, committed = BudgetLimits(simulations=simulations), 0
+    for seed in range(12):
+        tree = ran(likes_b, seed=seed, budget=budget, expand="path", commit="step", tau=1.0, **SAFE).tree
+        assert all(tree.nodes[i].terminal != "pruned" for i in tree.committed)
+        committed += len(tree.committed)
+    assert committed
+
+
+def test_the_path_of_most_visits_is_one_of_live_branches() -> None:
+    more_unsafe = 0
+    for seed in range(12):
+        tree = ran(likes_b, seed=seed, budget=BudgetLimits(simulations=8), answer="most_visited", **SAFE).tree
+        visits = {child.terminal: child.visits for child in tree.children(tree.root)}
+        more_unsafe += visits.get("pruned", 0) > visits.get(None, 0)
+        assert most_visited(tree).terminal != "pruned"
+    assert more_unsafe
+
+
+def test_a_tree_with_a_live_branch_is_not_all_pruned() -> None:
+    tree = ran(AB, budget=BUDGET, **SAFE).tree
+    assert tree.pruned
+    assert not tree.all_pruned
+    assert not ran(AB, budget=BUDGET).tree.all_pruned
 
 
 def test_a_vote_without_any_value_is_held_among_what_is_safe() -> None:

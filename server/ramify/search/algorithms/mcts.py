@@ -193,7 +193,7 @@ class Mcts(Algorithm):
             share = (1 - self._begun) / max(1, self._end_depth() - root.depth)
             due, spent = self._begun + share, self.budget.fraction()
             spent_share = spent >= due - 1e-9  # as numbers, 1/3 + 1/3 is more than 2/3
-            visited = [c for c in self.tree.children(root) if c.visits]
+            visited = [c for c in self.tree.children(root) if c.visits and c.terminal != "pruned"]
             if not visited or not (spent_share or self.builder.exhausted):
                 return
             self.builder.commit(self._committed(visited))
