@@ -2254,7 +2254,7 @@ export interface components {
              * @default null
              */
             scores?: {
-                [key: string]: unknown;
+                [key: string]: number;
             } | null;
             /**
              * Pruned By

@@ -76,7 +76,7 @@ def _wire_type(kind: Any) -> Any:
         return Union[tuple(_wire_type(one) for one in inner)]  # noqa: UP007  (of a tuple known only now)
     if origin in (list, tuple):
         return list[_wire_type(inner[0])]  # type: ignore[misc]
-    return dict[str, Any] if origin is Mapping else kind
+    return dict[inner] if origin is Mapping else kind  # type: ignore[misc, valid-type]
 
 
 LoggedTree = model_of(

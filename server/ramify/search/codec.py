@@ -34,18 +34,18 @@ class BadTree(ValueError):
 def tree_to_dict(tree: Tree) -> dict[str, Any]:
     """The tree as JSON-ready values; `tree_from_dict` is its inverse."""
     document = {"schema_version": SCHEMA_VERSION, **asdict(tree)}
-    document["nodes"] = [_compact(node, Node) for node in document["nodes"]]
-    return compact(document)
+    document["nodes"] = [compact(node, Node) for node in document["nodes"]]
+    document["params"] = compact(document["params"], SearchParams)
+    return compact(document, Tree)
 
 
-def compact(document: dict[str, Any]) -> dict[str, Any]:
-    """Leave out of a tree's document, its `params` a mapping, the fields that are `OMITTED` at their defaults."""
-    return {**_compact(document, Tree), "params": _compact(document["params"], SearchParams)}
-
-
-def _compact(document: Mapping[str, Any], record: type) -> dict[str, Any]:
-    omitted = omitted_fields(record)
-    return {name: value for name, value in document.items() if value != omitted.get(name, ...)}
+def compact(document: Mapping[str, Any], record: type) -> dict[str, Any]:
+    """Leave out of a record's document the fields that are `OMITTED` at their defaults."""
+    left = dict(document)
+    for name, default in omitted_fields(record).items():
+        if left[name] == default:
+            del left[name]
+    return left
 
 
 @cache

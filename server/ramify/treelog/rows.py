@@ -46,14 +46,12 @@ def tree_json(tree: Tree) -> bytes:
 
     A tree of 2,000 nodes takes 20 ms instead of 70. Raises `TypeError` or `ValueError` (also for NaN, infinity).
     """
-    document = {"schema_version": SCHEMA_VERSION, **_fields(tree), "params": _fields(tree.params)}
-    return json.dumps(compact(document), allow_nan=False, default=_fields, separators=(",", ":")).encode(
-        "ascii"
-    )
+    document = {"schema_version": SCHEMA_VERSION, **_fields(tree)}
+    return json.dumps(document, allow_nan=False, default=_fields, separators=(",", ":")).encode("ascii")
 
 
 def _fields(record: Any) -> dict[str, Any]:
-    return {f.name: getattr(record, f.name) for f in fields(record)}
+    return compact({f.name: getattr(record, f.name) for f in fields(record)}, type(record))
 
 
 def columns_of(tree: Tree) -> dict[str, Any]:

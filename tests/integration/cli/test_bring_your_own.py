@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[ServerProcess]:
-    command, _ = [line for line in PAGE.splitlines() if line.startswith("ramify serve --policy")]
+    command, _ = [line for line in PAGE.splitlines() if line.startswith("ramify serve --policy ")]
     server = start(folder, command.split()[2:], "--admin-port", "0")
     yield server
     server.stop()

@@ -212,7 +212,7 @@ def test_an_engine_that_hangs_fails_its_probe(paths: tuple[Path, Path], scratch:
     async def go() -> None:
         engines = await Engines.start(EngineConfig(paths[0], options=EngineOptions(compile=False)))
         async with engines:
-            assert engines.scorer is None
+            assert not engines.scorer.named
             await engines.probe(30.0)
             os.kill(engines.pids[0], signal.SIGSTOP)
             try:

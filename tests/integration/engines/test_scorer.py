@@ -72,7 +72,7 @@ def test_the_steps_of_an_answer_judged_in_one_pass_get_the_values_that_each_gets
     whole = engines.tokenizer.encode(TEXTS[0] + "8 * 3 = 24\n7 - 5 = 2\n24 + 2 = 26\n")
     sequences = [whole[:length] for length in range(len(whole), 7, -3)]
     assert engines.by_role["value"].causal
-    assert len(engines.scorer._jobs(sequences)) == 1
+    assert len(engines.scorer.named[""].scorer._jobs(sequences)) == 1
     got = [s.value for s in score(live_engines, [*sequences, engines.tokenizer.encode("9")])]
     assert got[:-1] == pytest.approx(expected(reference, sequences), abs=TOLERANCE)
 
