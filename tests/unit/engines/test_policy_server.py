@@ -1,4 +1,4 @@
-"""What errors say of a policy's server."""
+"""Errors about a policy's server, and the key that is in none of them."""
 
 from __future__ import annotations
 
