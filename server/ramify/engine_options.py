@@ -11,6 +11,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+ADDRESS = r"^https?://[^/@?#\s]+(/[^?#\s]*)?$"
+"""A server: no user, no query, so that no secret stands in it."""
+
 
 class EngineOptions(BaseModel):
     """The vLLM engines. Absent values are computed from the machine."""
@@ -108,7 +111,7 @@ class PolicyServerOptions(BaseModel):
 
     url: str | None = Field(
         default=None,
-        pattern=r"^https?://[^/@?#\s]+(/[^?#\s]*)?$",
+        pattern=ADDRESS,
         description="Its address, such as `http://gpu-box:8000`. `policy` then is a directory with the tokenizer and "
         "config.json of the same model; weights are not read. None: an engine at home.",
     )
@@ -140,8 +143,7 @@ class PolicyServerOptions(BaseModel):
 
     @model_validator(mode="after")
     def whole(self) -> PolicyServerOptions:
-        fields = type(self).model_fields
-        given = {name for name in fields if name != "url" and getattr(self, name) != fields[name].default}
+        given = _changed(self) - {"url"}
         if self.url is None and given:
             raise ValueError(f"{min(given)} has no effect without url, the address of the server")
         if self.key is not None and self.key_file is not None:
@@ -205,7 +207,7 @@ class ScorerOptions(BaseModel):
     )
     url: str | None = Field(
         default=None,
-        pattern=r"^https?://[^/@?#\s]+(/[^?#\s]*)?$",
+        pattern=ADDRESS,
         description="`http`: address of the endpoint, path included.",
     )
     api: Literal["values", "classify", "pooling"] = Field(
@@ -245,9 +247,7 @@ class ScorerOptions(BaseModel):
 
     @model_validator(mode="after")
     def whole(self) -> ScorerOptions:
-        # Not `model_fields_set`: with variables or a file, every default counts as set.
-        fields = type(self).model_fields
-        given = {name for name in fields if name != "kind" and getattr(self, name) != fields[name].default}
+        given = _changed(self) - {"kind"}
         if {"weight", "prune_below"} <= given:
             raise ValueError(
                 "weight has no effect beside prune_below: a safety scorer's value is in no mean. For both, give the "
@@ -285,3 +285,10 @@ class ScorerOptions(BaseModel):
             raise ValueError(
                 f"{min(formed)} has no effect without model, whose template and tokenizer it needs"
             )
+
+
+def _changed(options: BaseModel) -> set[str]:
+    """Return the names of the fields that are not at their defaults. Not `model_fields_set`: with variables or a file,
+    every default counts as set."""
+    fields = type(options).model_fields
+    return {name for name in fields if getattr(options, name) != fields[name].default}
