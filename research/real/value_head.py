@@ -144,6 +144,12 @@ def flat(scores: PolicyScores) -> list[SampledAnswer]:
     return [answer for group in scores.answers.values() for answer in group]
 
 
+def policy_figures(scores: PolicyScores) -> dict[str, float]:
+    """Return `greedy`, `mean_at_k`, and the share of problems of whose k samples one is right (`any_of_k`)."""
+    right = [any(answer.outcome > 0.5 for answer in group) for group in scores.answers.values()]
+    return {**scores.figures(), "any_of_k": sum(right) / len(right)}
+
+
 def require_both(name: str, scores: PolicyScores) -> None:
     """Raise `typer.BadParameter` if all answers to a split's problems are right, or all are wrong."""
     right = sum(answer.outcome > 0.5 for answer in flat(scores))
@@ -163,9 +169,9 @@ def main(
         "runs/real/dev.jsonl"
     ),
     out: Annotated[Path, typer.Option(help="Folder of the samples and of the release.")] = Path("runs/real"),
-    problems: int = 1_200,
+    problems: int = 500,
     answers: Annotated[int, typer.Option(help="Answers to each problem.")] = 4,
-    dev_problems: int = 200,
+    dev_problems: int = 96,
     max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 96,
     step_tokens: Annotated[int, typer.Option(help="Longest step, in tokens; a step is a line.")] = 24,
     engine: Annotated[str, typer.Option(help="auto, vllm or transformers.")] = "vllm",
@@ -190,9 +196,11 @@ def main(
         require_both(name, scores)
     train_states, dev_states = (states_of(policy, scores.answers, action) for scores in drawn.values())
     head = fitted(train_states, dev_states)
-    measured = {**drawn["dev"].figures(), **figures(head, dev_states)}
-    for name, figure in measured.items():
-        typer.echo(f"{name} {figure:.3f}")
+    measured = {**policy_figures(drawn["dev"]), **figures(head, dev_states)}
+    told = {"train": policy_figures(drawn["train"]), "dev": measured}
+    for split, found in told.items():
+        for name, figure in found.items():
+            typer.echo(f"{split} {name} {figure:.3f}")
     details = Details(
         name=policy.resolve().parent.name,
         default_task="math",

@@ -229,7 +229,7 @@ def test_answers_are_sampled_graded_and_kept_and_a_release_comes_of_them(tuned: 
     assert [len(group) for group in kept["answers"].values()] == [4] * 8
     manifest = load_release(tmp_path / "weights/v000001").manifest
     assert manifest.default_action.stop == ("\n",)
-    assert {"greedy", "mean_at_k", "auc_end"} <= set(manifest.metrics)
+    assert {"greedy", "mean_at_k", "any_of_k", "auc_end"} <= set(manifest.metrics)
 
 
 def test_a_policy_that_is_never_right_teaches_no_head(chat_model: Path, tmp_path: Path) -> None:
