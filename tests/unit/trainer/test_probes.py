@@ -14,7 +14,7 @@ from ramify.search.tree import Completion, Tree
 from ramify.weights import Probe, Release
 from ramify_trainer.gate.value_scores import end_values
 from ramify_trainer.learning.networks import load_judge
-from ramify_trainer.loop.release import PROBES, probes
+from ramify_trainer.loop.release import LONGEST, PROBES, TOKENS, probes
 from search_worlds import new_tree
 
 STEADY = "abcdefghijkl"
@@ -104,3 +104,23 @@ def test_an_answer_is_probed_up_to_its_first_token_that_rounding_moves(
     found = probes(candidate, release.value_path, release, answering(*FRAGILE, "ayz", *STEADY[1:3]))
     assert letters(found)[:2] == ["c", "b"]
     assert sorted(letters(found)[2:]) == ["ay", "y", "z"]
+
+
+def read_by(release: Release, trees: Sequence[Tree]) -> int:
+    """The answers that are read to choose probes from."""
+    totals: list[int] = []
+    probes(release.policy_path, release.value_path, release, trees, lambda done, total: totals.append(total))
+    return totals[0]
+
+
+def test_probes_are_chosen_from_as_many_answers_as_their_tokens_allow(release: Release) -> None:
+    texts = [f"{a}{b}{STEADY}" for a in STEADY for b in STEADY]
+    each = len(new_tree().prompt_tokens) + len(texts[0])
+    assert read_by(release, answering(*texts)) == TOKENS // each < len(texts)
+
+
+def test_of_a_long_answer_no_more_than_its_beginning_is_probed(release: Release, candidate: Path) -> None:
+    found = probes(
+        candidate, release.value_path, release, answering("a" * LONGEST + "b", "a" * LONGEST + "c")
+    )
+    assert letters(found) == ["a" * LONGEST]

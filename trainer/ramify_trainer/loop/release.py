@@ -23,8 +23,11 @@ from ramify_trainer.learning.packing import Piece, Reading, ints
 from ramify_trainer.progress import Progress
 
 PROBES = 8
-TEXTS = 128
-"""Answers that probes are chosen from."""
+LONGEST = 64
+"""Tokens of an answer that are read for its probe, since rounding leaves few long ones steady to their end."""
+TOKENS = 2_048
+"""Tokens, prompts included, of the answers that probes are chosen from; they are read three times, so this bounds the
+canary's time. At least `PROBES` answers are read, however long their prompts."""
 STEADY = 0.04
 """Largest change of a probe's log-probability by rounding to bfloat16, in units of max(1, |ln p|): well within what the
 server's canary allows."""
@@ -79,9 +82,11 @@ def probes(
     told: called before every pass with answers read by one of the three policies, and of how many; what it raises
     ends the choice."""
     answers = _answers(trees)
-    new = _logprobs(policy, torch.float32, answers, told)
-    old = _logprobs(parent.policy_path, torch.float32, answers, told)
-    coarse = _logprobs(policy, torch.bfloat16, answers, told)
+    old = _logprobs(policy_in(parent.policy_path, torch.float32), answers, told)
+    model = policy_in(policy, torch.float32)
+    new = _logprobs(model, answers, told)
+    coarse = _logprobs(model.to(torch.bfloat16), answers, told)
+    del model  # before the judge is loaded
     moved: dict[tuple[int, ...], tuple[float, list[int], list[int], list[float]]] = {}
     for (prompt, answer), now, before, rounded in zip(answers, new, old, coarse, strict=True):
         steady = _steady(_apart(now, rounded))
@@ -105,14 +110,24 @@ def probes(
 
 
 def _answers(trees: Sequence[Tree]) -> list[tuple[list[int], list[int]]]:
-    """Return prompt and answer of different answers: the first of every tree before the second of any."""
+    """Return prompt and beginning of different answers, as many as `TOKENS` allow: the first of every tree before the
+    second of any."""
     answers: dict[tuple[int, ...], tuple[list[int], list[int]]] = {}
+    size = 0
     for i in range(max((len(tree.completions) for tree in trees), default=0)):
         for tree in trees:
-            if i < len(tree.completions) and len(answers) < TEXTS:
-                node = tree.nodes[tree.completions[i].node]
-                answer = [t for step in tree.lineage(node)[1:] for t in step.tokens]
-                answers.setdefault((*tree.prompt_tokens, -1, *answer), (list(tree.prompt_tokens), answer))
+            if i >= len(tree.completions):
+                continue
+            node = tree.nodes[tree.completions[i].node]
+            prompt = list(tree.prompt_tokens)
+            answer = [t for step in tree.lineage(node)[1:] for t in step.tokens][:LONGEST]
+            key = (*prompt, -1, *answer)
+            if key in answers:
+                continue
+            size += len(prompt) + len(answer)
+            if size > TOKENS and len(answers) >= PROBES:
+                return list(answers.values())
+            answers[key] = prompt, answer
     return list(answers.values())
 
 
@@ -128,14 +143,11 @@ def _apart(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
 
 @torch.inference_mode()
 def _logprobs(
-    policy: Path,
-    dtype: torch.dtype,
-    answers: Sequence[tuple[list[int], list[int]]],
-    told: Progress,
+    model: Any, answers: Sequence[tuple[list[int], list[int]]], told: Progress
 ) -> list[list[float]]:
-    """Return the log-probability of every token of each answer to its prompt, with weights of this type, which are in
-    memory no longer than that. Answers of about one length run together, padded on the right, where none sees it."""
-    network = PolicyNetwork(policy_in(policy, dtype))
+    """Return the log-probability of every token of each answer to its prompt. Answers of about one length run together,
+    padded on the right, where none sees it."""
+    network = PolicyNetwork(model)
     found: list[list[float]] = [[] for _ in answers]
     done = 0
     for group in by_length([len(prompt) + len(answer) for prompt, answer in answers]):
