@@ -1,20 +1,49 @@
-"""How `make test` shares the suite out between processes: by file, and all that starts real engines in one of them."""
+"""How `make test` shares the suite out between processes: by file, all that starts real engines in one of them, and what
+takes longest first, so that the processes end together.
+
+Nobody keeps a list of times: a file whose tests need a longer limit than the usual one says so in its `timeout` marks.
+"""
 
 from __future__ import annotations
+
+from collections import Counter
 
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
-ON_ENGINES = tuple(f"tests/integration/{folder}/" for folder in ("api", "cli", "clients", "engines"))
+INTEGRATION = "tests/integration/"
+ON_ENGINES = tuple(f"{INTEGRATION}{folder}/" for folder in ("api", "cli", "clients", "engines"))
+ON_FAKES = tuple(f"{INTEGRATION}cli/{name}.py" for name in ("test_over_http", "test_releases_live"))
 
 
-class EnginesTogether(LoadFileScheduling):
-    """Shares tests out by file, those on real engines as one file: a pair of engines takes two gigabytes."""
+def scope_of(nodeid: str) -> str:
+    """What is not divided: a file, or all files on real engines, since a pair of engines takes two gigabytes."""
+    on_engines = nodeid.startswith(ON_ENGINES) and not nodeid.startswith(ON_FAKES)
+    return "engines" if on_engines else nodeid.partition("::")[0]
+
+
+class LongestFirst(LoadFileScheduling):
+    """Hands out scopes in the order in which they were collected."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "engines" if nodeid.startswith(ON_ENGINES) else super()._split_scope(nodeid)
+        return scope_of(nodeid)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> EnginesTogether:
-    return EnginesTogether(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LongestFirst:
+    config.option.loadscopereorder = False  # which puts a file of one long test last
+    return LongestFirst(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In a process of `make test`, sort scopes by their longest limit, then by their number of tests."""
+    if not hasattr(config, "workerinput"):
+        return
+    scopes = [scope_of(item.nodeid) for item in items]
+    tests, limits = Counter(scopes), dict.fromkeys(scopes, 0.0)
+    for scope, item in zip(scopes, items, strict=True):
+        limits[scope] = max(limits[scope], *(mark.args[0] for mark in item.iter_markers("timeout")), 0.0)
+    order = sorted(tests, key=lambda scope: (scope != "engines", -limits[scope], -tests[scope]))
+    places = {scope: place for place, scope in enumerate(order)}
+    items.sort(key=lambda item: places[scope_of(item.nodeid)])
