@@ -1,5 +1,5 @@
-"""How `make test` shares the suite out between processes: by file, all that starts real engines in one of them, and what
-takes longest first, so that the processes end together.
+"""How `make test` shares the suite out between processes: by file, all that starts real engines in one of them, and
+what takes longest first, so that the processes end together.
 
 Nobody keeps a list of times: a file whose tests need a longer limit than the usual one says so in its `timeout` marks.
 """

@@ -143,37 +143,67 @@ async def probe_thrice(engines: Engines) -> None:
         await engines.probe(2.0)
 
 
-def test_a_hung_engine_keeps_no_deadline_waiting_and_counts_as_dead_once_it_is_given_up(
+def test_a_hung_engine_fails_its_probe_keeps_no_deadline_waiting_and_counts_as_dead_once_it_is_given_up(
     paths: tuple[Path, Path], scratch: Path
 ) -> None:
     async def go() -> None:
-        engines = await Engines.start(EngineConfig(*paths, options=EngineOptions(compile=False)))
+        engines = await Engines.start(EngineConfig(paths[0], options=EngineOptions(compile=False)))
         hung = psutil.Process(engines.pids[0])
         try:
-            prompt = engines.tokenizer.encode("3 5 7 8 to 24\n")
-            await engines.policy.sample(prompt, Sampling(max_tokens=4), [1])
-            hung.suspend()
-            drawing = [
-                asyncio.create_task(engines.policy.sample(prompt, Sampling(max_tokens=64), [i, 7]))
-                for i in (2, 3)
-            ]
-            await until(lambda: hung.status() == psutil.STATUS_STOPPED)
-            with pytest.raises(TimeoutError):
-                await probe_thrice(engines)
-            began = time.monotonic()
-            drawing[0].cancel()
-            with pytest.raises(SampleAborted):
-                await drawing[0]
-            assert time.monotonic() - began < 1.0
-            engines.give_up("it hangs")
-            with pytest.raises(EngineDead, match="it hangs"):
-                await asyncio.wait_for(drawing[1], 5)
-            assert engines.dead.is_set()
+            await hang_and_go_on(engines, hung)
+            await hang_until_given_up(engines, hung)
         finally:
             await asyncio.wait_for(engines.close(), 60)
         assert psutil.wait_procs([hung], timeout=10)[1] == []
 
     asyncio.run(go())
+
+
+async def hang_and_go_on(engines: Engines, hung: psutil.Process) -> None:
+    assert not engines.scorer.named
+    await engines.probe(30.0)
+    hung.suspend()
+    try:
+        with contextlib.suppress(
+            TimeoutError
+        ):  # what it had answered before it was stopped may still come in
+            await engines.probe(1.0)
+        with pytest.raises(TimeoutError, match="policy engine made no step within 1 s"):
+            await engines.probe(1.0)
+        engine = engines.by_role["policy"]
+        left = engine.unfinished
+        waiting = asyncio.create_task(engines.policy.sample([1], Sampling(max_tokens=4), [1, 2]))
+        await until(lambda: engine.unfinished == left + 2)
+        waiting.cancel()
+        await asyncio.sleep(0)
+        waiting.cancel()  # the second time it waits no longer for the engine's word
+        with pytest.raises(SampleAborted):
+            await asyncio.wait_for(waiting, 1)
+        assert engine.unfinished == left == 0, "what was given up is forgotten"
+    finally:
+        hung.resume()
+    await engines.probe(30.0)
+
+
+async def hang_until_given_up(engines: Engines, hung: psutil.Process) -> None:
+    prompt = engines.tokenizer.encode("3 5 7 8 to 24\n")
+    await engines.policy.sample(prompt, Sampling(max_tokens=4), [1])
+    hung.suspend()
+    drawing = [
+        asyncio.create_task(engines.policy.sample(prompt, Sampling(max_tokens=64), [i, 7])) for i in (2, 3)
+    ]
+    await until(lambda: hung.status() == psutil.STATUS_STOPPED)
+    with pytest.raises(TimeoutError):
+        await probe_thrice(engines)
+    began = time.monotonic()
+    drawing[0].cancel()
+    with pytest.raises(SampleAborted):
+        await drawing[0]
+    assert time.monotonic() - began < 1.0
+    engines.give_up("it hangs")
+    with pytest.raises(EngineDead, match="it hangs"):
+        await asyncio.wait_for(drawing[1], 5)
+    assert engines.dead.is_set()
 
 
 def test_the_death_of_an_engine_reaches_those_who_wait_and_those_who_come_later(
@@ -204,37 +234,6 @@ def test_the_death_of_an_engine_reaches_those_who_wait_and_those_who_come_later(
             with pytest.raises(EngineDead):
                 await engines.probe(5.0)
             assert len(await engines.scorer.score([prompt])) == 1, "the other one still works"
-
-    asyncio.run(go())
-
-
-def test_an_engine_that_hangs_fails_its_probe(paths: tuple[Path, Path], scratch: Path) -> None:
-    async def go() -> None:
-        engines = await Engines.start(EngineConfig(paths[0], options=EngineOptions(compile=False)))
-        async with engines:
-            assert not engines.scorer.named
-            await engines.probe(30.0)
-            os.kill(engines.pids[0], signal.SIGSTOP)
-            try:
-                with contextlib.suppress(
-                    TimeoutError
-                ):  # what it had answered before it was stopped may still come in
-                    await engines.probe(1.0)
-                with pytest.raises(TimeoutError, match="policy engine made no step within 1 s"):
-                    await engines.probe(1.0)
-                engine = engines.by_role["policy"]
-                left = engine.unfinished
-                waiting = asyncio.create_task(engines.policy.sample([1], Sampling(max_tokens=4), [1, 2]))
-                await until(lambda: engine.unfinished == left + 2)
-                waiting.cancel()
-                await asyncio.sleep(0)
-                waiting.cancel()  # the second time it waits no longer for the engine's word
-                with pytest.raises(SampleAborted):
-                    await asyncio.wait_for(waiting, 1)
-                assert engine.unfinished == left == 0, "what was given up is forgotten"
-            finally:
-                os.kill(engines.pids[0], signal.SIGCONT)
-            await engines.probe(30.0)
 
     asyncio.run(go())
 
