@@ -8,14 +8,14 @@ TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
 setup: .venv/.ready
 
-# torch's CPU build is taken from wherever pip already finds it, else from PyTorch's own index. Packages are compiled after
-# all are there, on every core: pip uses one, and compiles their tests too. (Some hold files that are no Python: `-`.)
+# torch's CPU build is taken from wherever pip already finds it, else from PyTorch's own index. Packages are compiled when
+# all are there, on every core: pip would use one, and compile their tests too.
 .venv/.ready: requirements/cpu.lock requirements/dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Ramify needs Python 3.11 or newer (make PYTHON=python3.11)")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install -q --no-deps --no-compile "$(TORCH)" 2>/dev/null || $(BIN)/pip install -q --no-deps --no-compile --index-url $(TORCH_INDEX) "$(TORCH)"
 	$(BIN)/pip install -q --no-deps --no-compile -r requirements/cpu.lock -r requirements/dev.lock
-	-$(BIN)/python -m compileall -qq -j 0 -x /tests/ .venv/lib
+	$(BIN)/python -W ignore -m compileall -qq -j 0 -x /tests/ .venv/lib server trainer clients/python || true  # some hold files that are no Python
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	touch $@
 
