@@ -18,7 +18,7 @@ ON_FAKES = tuple(f"{INTEGRATION}cli/{name}.py" for name in ("test_over_http", "t
 
 
 def scope_of(nodeid: str) -> str:
-    """What is not divided: a file, or all files on real engines, since a pair of engines takes two gigabytes."""
+    """Name what is not divided: a file, or all files on real engines, since a pair of engines takes two gigabytes."""
     on_engines = nodeid.startswith(ON_ENGINES) and not nodeid.startswith(ON_FAKES)
     return "engines" if on_engines else nodeid.partition("::")[0]
 
