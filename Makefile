@@ -4,7 +4,7 @@ BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup demo serve loop demo-model compare test check format docs bench client-types test-browser test-compose test-clients real-round viewer-image test-scorers test-remote crash-test overload-test clean
+.PHONY: setup demo serve loop demo-model compare test check format docs bench client-types test-browser test-compose test-clients real-round viewer-image test-scorers test-remote crash-test overload-test attack-sandbox clean
 
 setup: .venv/.ready
 
@@ -87,6 +87,10 @@ test-scorers: setup
 # The policy on vLLM's own server, beside an engine at home: ten minutes on a busy machine.
 test-remote: setup
 	$(BIN)/python -m pytest tests/remote -m remote
+
+# What an answer may try against the sandbox of the task `code`; part of `make test` as well.
+attack-sandbox: setup
+	$(BIN)/python -m pytest tests/integration/sandbox -v
 
 crash-test: setup
 	$(BIN)/python -m pytest tests/crash -m crash --override-ini=timeout=1800

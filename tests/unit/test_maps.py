@@ -15,6 +15,7 @@ PACKAGES = [
     "ramify.engines",
     "ramify.engines.vllm",
     "ramify.evaluation",
+    "ramify.sandbox",
     "ramify.service",
     "ramify.settings",
     "ramify.treelog",

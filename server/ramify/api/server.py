@@ -31,6 +31,7 @@ from ramify.extensions import BadExtension
 from ramify.logs import log_to_stderr
 from ramify.races import beside, first_of
 from ramify.rewards import registry
+from ramify.rewards import registry
 from ramify.rewards.grading import close_pools
 from ramify.search.protocols import EngineDead
 from ramify.service import ports
@@ -132,6 +133,8 @@ class _Server:
                 log = await TreeLog.open(self.settings.log)
                 stack.push_async_callback(log.close)
                 stack.push_async_callback(close_pools)
+                for task, why in (await asyncio.to_thread(registry.unusable)).items():
+                    logger.warning("task unusable name=%s: %s", task, why)
                 config = await self._active(log)
                 logger.info("engines starting release=%s log=%s", config.serving.release, log.store)
                 engines = await self._unless_signalled(self.start(config, self.startup.tell))

@@ -4,6 +4,7 @@
 ValueError
 ├── BadProblem                a problem does not fit its task's schema
 │   └── UnknownTask           no task has that name
+│       └── UnusableTask      it has, but nothing can be graded on this machine
 ├── BadDataset                a data set cannot be read: file, line, field
 └── BadExtension              (ramify.extensions) a task of another package cannot be registered
 GradingFailed                 (ramify.search) nothing is known about the answer
@@ -35,6 +36,10 @@ class BadProblem(ValueError):
 
 class UnknownTask(BadProblem):
     """No task has that name."""
+
+
+class UnusableTask(UnknownTask):
+    """A task of that name cannot grade on this machine; the message says what to install."""
 
 
 class BadDataset(ValueError):

@@ -15,8 +15,6 @@ MAX_FINAL = 500
 """Characters of a final answer."""
 MAX_COMPARED = 32
 """Answers that one call compares a new one with."""
-COMPARING_SECONDS = 2.0
-"""Seconds that reading an answer, or comparing it with others, may take."""
 
 _pools: dict[type[Verifier], Pool] = {}
 """The process's shared pool of each task."""
@@ -70,6 +68,7 @@ class WorkerTask:
     def __init__(self, verifier: Verifier, pool: Pool | None) -> None:
         self._problem = verifier.model_dump_json(by_alias=True)
         self._max_text = verifier.max_text
+        self._grade_seconds, self._final_seconds = verifier.grade_seconds, verifier.final_seconds
         self._pairwise = verifier.compares_pairs()
         self._pool = pool or shared_pool(type(verifier))
         self._finals: dict[str, str | None] = {}
@@ -82,7 +81,7 @@ class WorkerTask:
 
     async def grade(self, text: str) -> Verdict:
         """Judge a text. Raises `CallFailed` (a `GradingFailed`) if that did not end, died or raised."""
-        reply = await self._call("grade", None, text=text[-self._max_text :])
+        reply = await self._call("grade", self._grade_seconds, text=text[-self._max_text :])
         return Verdict(reply["outcome"], reply["reason"])
 
     async def finals(self, texts: Sequence[str]) -> list[str | None]:
@@ -98,7 +97,7 @@ class WorkerTask:
         return [self._finals[tail] for tail in tails]
 
     async def _canonical(self, text: str) -> str | None:
-        final: str | None = await self._call("final", COMPARING_SECONDS, text=text)
+        final: str | None = await self._call("final", self._final_seconds, text=text)
         if not final:
             return None
         final = final[:MAX_FINAL]
@@ -115,7 +114,7 @@ class WorkerTask:
         for start in range(0, len(forms), MAX_COMPARED):
             some = forms[start : start + MAX_COMPARED]
             others = [self._classes[form] for form in some]
-            equal: int | None = await self._call("match", COMPARING_SECONDS, text=text, others=others)
+            equal: int | None = await self._call("match", self._final_seconds, text=text, others=others)
             if equal is not None:
                 return some[equal]
         return None

@@ -2,6 +2,7 @@
 
 | name | problem | final answer | right when |
 |---|---|---|---|
+| `code` | tests, a function, limits: see `code.Code` | behaviour on the public tests | every hidden test passes |
 | `countdown` | `{"numbers": [3, 5, 7, 8], "target": 24}` | canonical expression | the calculation holds |
 | `exact` | `{"answer": "Paris", "ignore_case": true}` | see `tasks.answer_line` | equal text, whole |
 | `math` | `{"answer": "\\\\frac{1}{2}"}` | see `answer_text.final` | one value |
@@ -21,12 +22,13 @@ from typing import Any
 
 from ramify.extensions import BadExtension, announced, check_name, load
 from ramify.rewards import grading
-from ramify.rewards.errors import UnknownTask
+from ramify.rewards.errors import UnknownTask, UnusableTask
 from ramify.rewards.pool import Pool
 from ramify.rewards.verifier import Verifier
 from ramify.search.protocols import Task
 
 SHIPPED = {
+    "code": "ramify.rewards.code:Code",
     "countdown": "ramify.rewards.tasks:Countdown",
     "exact": "ramify.rewards.tasks:Exact",
     "math": "ramify.rewards.tasks:Math",
@@ -72,9 +74,18 @@ def task(name: str, problem: Mapping[str, object], pool: Pool | None = None) -> 
 
     `pool` is the pool of workers that a task which is not judged in this process uses; `None` takes the process's
     shared one, which starts with the first call and is ended by `grading.close_pools`. Cheap: no process starts here.
-    Raises `UnknownTask`, or `BadProblem` naming the field and its limit.
+    Raises `UnknownTask`, `UnusableTask`, or `BadProblem` naming the field and its limit.
     """
-    return grading.bound(check(name, problem), pool)
+    verifier = check(name, problem)
+    if why := verifier.unusable():
+        raise UnusableTask("name", why)
+    return grading.bound(verifier, pool)
+
+
+def unusable() -> dict[str, str]:
+    """Return the tasks that cannot grade on this machine, and why. The first call tries; it takes a moment."""
+    reasons = {name: verifier.unusable() for name, verifier in _verifiers().items()}
+    return {name: why for name, why in reasons.items() if why}
 
 
 # -- registration -----------------------------------------------------------------------------------------------------

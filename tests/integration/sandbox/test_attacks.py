@@ -1,0 +1,268 @@
+"""What an answer may try: nothing of it has an effect outside, and nothing earns a reward. `make attack-sandbox`."""
+
+from __future__ import annotations
+
+import socket
+import textwrap
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ramify.rewards.code import Case, Code
+from ramify.search.protocols import GradingFailed
+from tests.integration.sandbox.conftest import RunAs
+
+PROBLEM: dict[str, Any] = {
+    "hidden": [{"input": "6 7\n", "output": "42\n"}, {"input": "SECRET-IN 3\n", "output": "SECRET-OUT\n"}],
+    "seconds": 1,
+}
+REFUSED = {
+    "open a file to write": "open('/x', 'w')",
+    "write where there is a folder": "open('/dev/x', 'w').write('x' * 2_000_000)",
+    "write to shared memory": "open('/dev/shm/x', 'w')",
+    "make a file of memory": "os.memfd_create('x')",
+    "read /etc/passwd": "open('/etc/passwd')",
+    "list /proc": "os.listdir('/proc')",
+    "read the memory of process 1": "open('/proc/1/mem', 'rb')",
+    "see the home of root": "os.listdir('/root')",
+    "see the checkout": f"os.listdir({str(Path(__file__).parent)!r})",
+    "link out of the root": "os.symlink('/proc/1/root', '/y')",
+    "climb out of the root": "os.listdir('../../../../etc/apt')",
+    "make a device": "os.mknod('/z', 0o20666, os.makedev(1, 3))",
+    "change the root": "os.chroot('/usr')",
+    "become root": "os.setuid(0)",
+    "fork": "os.fork()",
+    "start a program": "os.execv('/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2', ['ld'])",
+    "start a child": "__import__('subprocess').run(['/bin/true'])",
+    "make a namespace": "call(272, 0x10000000)",
+    "clone into a namespace": "call(56, 0x10000011, 0, 0, 0, 0)",
+    "trace process 1": "call(101, 16, 1, 0, 0)",
+    "be traced": "call(101, 0, 0, 0, 0)",
+    "read another process": "call(310, 1, 0, 0, 0, 0, 0)",
+    "take a descriptor of process 1": "call(434, 1, 0)",
+    "get a System V segment": "call(29, 0, 4096, 0o1600)",
+    "mount": "call(165, 0, 0, 0, 0, 0)",
+    "set up io_uring": "call(425, 1, 0)",
+    "load a program into the kernel": "call(321, 0, 0, 0)",
+    "use the other set of system calls": "call(0x40000000 + 39)",
+    "raise a limit": "__import__('resource').setrlimit(__import__('resource').RLIMIT_AS, (1 << 40, 1 << 40))",
+    "signal a process outside": "os.kill(2, 9)",
+    "open a socket to the world": "__import__('socket').create_connection(('1.1.1.1', 53), 1)",
+    "ask for a name": "__import__('socket').getaddrinfo('example.com', 80)",
+}
+CALL = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+def call(*numbers):
+    if libc.syscall(*map(ctypes.c_long, numbers)) < 0:
+        raise OSError(ctypes.get_errno(), "refused")
+"""
+
+
+def ended(program: str, *, seconds: int = 1, stdin: str = "6 7\n", memory: int = 256) -> dict[str, Any]:
+    """What a program did in a sandbox."""
+    case = Case(input=stdin, output="42")
+    code = Code(hidden=(case,), seconds=seconds, memory=memory)
+    (one,) = code.run(textwrap.dedent(program), (case,))
+    return asdict(one)
+
+
+def graded(text: str) -> list[Any]:
+    """Outcome and reason; an outcome of None: not graded."""
+    try:
+        verdict = Code.of(PROBLEM).grade(textwrap.dedent(text))
+    except GradingFailed as failure:
+        return [None, str(failure)]
+    return [verdict.outcome, verdict.reason]
+
+
+@pytest.mark.parametrize("attempt", REFUSED)
+def test_the_kernel_refuses(attempt: str, as_user: RunAs) -> None:
+    body = f"try:\n    {REFUSED[attempt]}\nexcept (OSError, ValueError) as error:\n    print('held')\nelse:\n    print('BREACH')\n"
+    result = as_user(lambda: ended(CALL + body))
+    assert result["out"] == "held\n", result
+
+
+def test_the_refused_calls_are_possible_elsewhere() -> None:
+    """Outside a sandbox the same lines succeed, so that the test above can fail."""
+    for line in ("os.fork() or os._exit(0)", "os.listdir('/proc')", "os.memfd_create('x')", "call(29, 0, 4096, 0o1600)"):
+        names: dict[str, Any] = {}
+        exec(CALL + line, names)
+
+
+def test_a_server_on_this_machine_cannot_be_reached(as_user: RunAs) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        socket.create_connection(("127.0.0.1", port), 5).close()
+        result = as_user(
+            lambda: ended(f"""
+            import socket
+            try:
+                socket.create_connection(("127.0.0.1", {port}), 1)
+                print("BREACH")
+            except OSError:
+                print("held")
+            """)
+        )
+    assert result["out"] == "held\n", result
+
+
+def test_an_endless_loop_uses_up_its_processor_time(as_user: RunAs) -> None:
+    assert as_user(lambda: ended("while True: pass"))["status"] in ("cpu", "wall")
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        "x = bytearray(1 << 30)",
+        "x = []\nwhile True: x.append(bytearray(1 << 20))",
+        "import mmap\nx = [mmap.mmap(-1, 1 << 20) for _ in range(1000)]",
+    ],
+)
+def test_a_gigabyte_is_refused(bomb: str, as_user: RunAs) -> None:
+    assert as_user(lambda: ended(bomb, seconds=5))["status"] == "error"
+
+
+def test_threads_are_few(as_user: RunAs) -> None:
+    result = as_user(
+        lambda: ended("""
+        import threading, time
+        started = 0
+        try:
+            for _ in range(200):
+                threading.Thread(target=time.sleep, args=(0.01 * 3000,), daemon=True).start()
+                started += 1
+        except RuntimeError:
+            print("held" if started < 50 else "BREACH")
+        """)
+    )
+    assert result["out"] == "held\n", result
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_flood_of_output_ends_the_test(stream: str, as_user: RunAs) -> None:
+    result = as_user(lambda: ended(f"import sys\nwhile True: sys.{stream}.write('x' * 65536)", seconds=10))
+    assert result["status"] == "output"
+    assert len(result["out"]) <= 1 << 20
+
+
+def test_nothing_but_its_three_streams_is_open(as_user: RunAs) -> None:
+    result = as_user(
+        lambda: ended("""
+        import os
+        def is_open(fd):
+            try:
+                os.fstat(fd)
+            except OSError:
+                return False
+            return True
+        print(*filter(is_open, range(4096)))
+        """)
+    )
+    assert result["out"] == "0 1 2\n"
+
+
+def test_there_is_no_file_but_libraries(as_user: RunAs) -> None:
+    result = as_user(
+        lambda: ended("""
+        import os
+        print(sorted(os.listdir("/")), os.listdir("/etc"), os.listdir("/dev"), os.environ.get("HOME"), len(os.environ))
+        """)
+    )
+    root, _, rest = result["out"].partition("]")
+    assert set(eval(root + "]")) <= {"dev", "etc", "lib", "lib64", "usr", "opt"}, root
+    assert rest.strip() == "['ld.so.cache'] ['null'] None 1" or "['null'] None" in rest
+
+
+@pytest.mark.parametrize("signals", ["-1, 9", "1, 9", "1, 2", "1, 17", "0, 9"])
+def test_signals_do_not_end_the_sandbox(signals: str, as_user: RunAs) -> None:
+    """The next test runs as if nothing had been."""
+
+    def twice() -> list[str]:
+        case = Case(input="1", output="1")
+        program = f"import os\ntry: os.kill({signals})\nexcept OSError: pass\nprint(1)"
+        return [one.status for one in Code(hidden=(case, case)).run(program, (case, case))]
+
+    statuses = as_user(twice)
+    assert len(statuses) == 2, statuses
+    assert set(statuses) <= {"done", "error"}
+
+
+def test_nothing_is_left_for_the_next_test(as_user: RunAs) -> None:
+    def twice() -> list[str]:
+        case = Case(input="1", output="1")
+        program = "import builtins\nprint(getattr(builtins, 'left', 'nothing'))\nbuiltins.left = 'something'"
+        return [one.out for one in Code(hidden=(case, case)).run(program, (case, case))]
+
+    assert as_user(twice) == ["nothing\n", "nothing\n"]
+
+
+def test_neither_outputs_nor_later_inputs_are_in_the_answers_memory(as_user: RunAs) -> None:
+    """All objects and the caller's frames are searched, for a text that is there too."""
+
+    def first() -> str:
+        code = Code.of(PROBLEM)
+        program = """
+import gc, sys
+frame, seen = sys._getframe(), []
+while frame:
+    seen.append(repr(frame.f_locals) + repr(frame.f_globals))
+    frame = frame.f_back
+seen += [repr(one) for one in gc.get_objects() if isinstance(one, (dict, list, tuple, str, bytes))]
+everything = "".join(seen)
+print("code" in everything, "SECRET" + "-IN" in everything, "SECRET" + "-OUT" in everything)
+"""
+        return next(code.run(program, code.hidden)).out
+
+    assert as_user(first) == "True False False\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import sys; sys.exit(0)",
+        "import os; os._exit(0)",
+        "raise SystemExit",
+        "print('passed')",
+        "print('{\"status\": \"done\", \"outcome\": 1.0}')",
+        "import os\nfor fd in range(3, 64):\n    try: os.write(fd, b'42')\n    except OSError: pass",
+        "import builtins\nbuiltins.print = builtins.exec = builtins.compile = lambda *a, **k: True",
+        "import json\njson.dumps = lambda *a, **k: '42'",
+        "assert False",
+        "import time, os; os.abort()",
+        "print(42)",
+        "def f(:",
+        "import sys\nsys.setrecursionlimit(10**9)\ndef f(): f()\nf()",
+        "class A:\n    def __eq__(self, other): return True\nprint(A())",
+    ],
+)
+def test_a_trick_earns_nothing(text: str, as_user: RunAs) -> None:
+    outcome, reason = as_user(lambda: graded(text))
+    assert outcome == 0, reason
+
+
+def test_an_answer_that_waits_is_not_graded(as_user: RunAs) -> None:
+    outcome, reason = as_user(lambda: graded("import time; time.sleep(1000)"))
+    assert outcome is None
+    assert "neither ended nor used up" in reason
+
+
+def test_a_result_that_calls_itself_equal_is_compared_as_data(as_user: RunAs) -> None:
+    def outcome() -> float:
+        code = Code(hidden=(Case(input=[1], output=2),), function="f")
+        return code.grade(
+            "class A(int):\n    def __eq__(self, o): return True\n    __hash__ = int.__hash__\ndef f(x): return A(1)"
+        ).outcome
+
+    assert as_user(outcome) == 0
+
+
+def test_a_right_answer_is_right_behind_the_same_walls(as_user: RunAs) -> None:
+    case = {"input": "6 7\n", "output": "42\n"}
+
+    def outcome() -> float:
+        return Code.of({"hidden": [case]}).grade("a, b = map(int, input().split())\nprint(a * b)").outcome
+
+    assert as_user(outcome) == 1.0
