@@ -14,7 +14,7 @@ The modules, in the order in which to read them; each imports only from those ab
 `math_numbers`, `math_reading`, `math_equality`: the structure of a mathematical answer, and when two are equal.
 `countdown`, `countdown_data`: Countdown's arithmetic and grading; its generator, splits and solver.
 `tasks`: the shipped tasks `countdown`, `exact`, `math` and `none`.
-`code`: the shipped task `code`: programs that pass tests, run by `ramify.sandbox`.
+`code_data`, `code`: data sets of programming problems; the shipped task `code`, run by `ramify.sandbox`.
 """
 
 from ramify.rewards.verifier import Example, Message, Verifier

@@ -16,7 +16,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from ramify.rewards.verifier import Verifier
+from ramify.rewards import code_data
+from ramify.rewards.verifier import Example, Verifier
 from ramify.sandbox import Bubblewrap, Ended, Program, Sandbox, SandboxFailed, find
 from ramify.search.protocols import GradingFailed
 from ramify.search.records import Verdict
@@ -53,6 +54,7 @@ class Code(Verifier):
     """
 
     max_text: ClassVar[int] = 65_536
+    splits: ClassVar[tuple[str, ...]] = tuple(code_data.READERS)
     grade_seconds: ClassVar[float | None] = 120.0
     final_seconds: ClassVar[float] = 60.0
 
@@ -131,6 +133,11 @@ class Code(Verifier):
         return f"{self.prelude}\n{code}" if blocks and self.prelude else self.prelude + code
 
     @classmethod
+    def examples(cls, split: str, seed: int, options: Mapping[str, str]) -> Iterator[Example]:
+        """Yield the problems of a file: `code:mbpp?file=mbpp.jsonl`."""
+        return code_data.read(split, options)
+
+    @classmethod
     def unusable(cls) -> str | None:
         return _unusable()
 
@@ -179,7 +186,9 @@ def _unusable() -> str | None:
             ended = sandbox.run("7 times 6", call=False)
     except SandboxFailed as failure:
         return f"code cannot be run safely here: {failure}"
-    return None if ended.out == "7 times 6\n" else f"code cannot be run safely here: a trial ended with {ended}"
+    return (
+        None if ended.out == "7 times 6\n" else f"code cannot be run safely here: a trial ended with {ended}"
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -321,7 +321,10 @@ def _filter(*, answer: bool) -> None:
     load, equal, at_least, any_bit, give = 0x20, 0x15, 0x35, 0x45, 0x06
     program = [(load, 0, 0, 4), (equal, 1, 0, audit), (give, 0, 0, KILL), (load, 0, 0, 0)]
     program += [(at_least, 0, 1, 0x40000000), (give, 0, 0, EPERM)]  # the second set of calls that x86 has
-    program += [(equal, 0, 1, CLONE3), (give, 0, 0, ENOSYS)]  # its flags cannot be seen; libc then takes clone
+    program += [
+        (equal, 0, 1, CLONE3),
+        (give, 0, 0, ENOSYS),
+    ]  # its flags cannot be seen; libc then takes clone
     for number in map(int, denied.split()):
         program += [(equal, 0, 1, number), (give, 0, 0, EPERM)]
     program += [(equal, 1, 0, clone), (give, 0, 0, ALLOW), (load, 0, 0, 16)]

@@ -48,7 +48,7 @@ REFUSED = {
     "load a program into the kernel": "call(321, 0, 0, 0)",
     "use the other set of system calls": "call(0x40000000 + 39)",
     "raise a limit": "__import__('resource').setrlimit(__import__('resource').RLIMIT_AS, (1 << 40, 1 << 40))",
-    "signal a process outside": "os.kill(2, 9)",
+    "signal a process outside": "os.kill(4321, 9)",
     "open a socket to the world": "__import__('socket').create_connection(('1.1.1.1', 53), 1)",
     "ask for a name": "__import__('socket').getaddrinfo('example.com', 80)",
 }
@@ -87,7 +87,12 @@ def test_the_kernel_refuses(attempt: str, as_user: RunAs) -> None:
 
 def test_the_refused_calls_are_possible_elsewhere() -> None:
     """Outside a sandbox the same lines succeed, so that the test above can fail."""
-    for line in ("os.fork() or os._exit(0)", "os.listdir('/proc')", "os.memfd_create('x')", "call(29, 0, 4096, 0o1600)"):
+    for line in (
+        "os.fork() or os._exit(0)",
+        "os.listdir('/proc')",
+        "os.memfd_create('x')",
+        "call(29, 0, 4096, 0o1600)",
+    ):
         names: dict[str, Any] = {}
         exec(CALL + line, names)
 
@@ -212,7 +217,7 @@ while frame:
     frame = frame.f_back
 seen += [repr(one) for one in gc.get_objects() if isinstance(one, (dict, list, tuple, str, bytes))]
 everything = "".join(seen)
-print("code" in everything, "SECRET" + "-IN" in everything, "SECRET" + "-OUT" in everything)
+print("code" in everything, *("-".join(("SECRET", end)) in everything for end in ("IN", "OUT")))
 """
         return next(code.run(program, code.hidden)).out
 
@@ -226,7 +231,7 @@ print("code" in everything, "SECRET" + "-IN" in everything, "SECRET" + "-OUT" in
         "import os; os._exit(0)",
         "raise SystemExit",
         "print('passed')",
-        "print('{\"status\": \"done\", \"outcome\": 1.0}')",
+        'print(\'{"status": "done", "outcome": 1.0}\')',
         "import os\nfor fd in range(3, 64):\n    try: os.write(fd, b'42')\n    except OSError: pass",
         "import builtins\nbuiltins.print = builtins.exec = builtins.compile = lambda *a, **k: True",
         "import json\njson.dumps = lambda *a, **k: '42'",
