@@ -31,7 +31,6 @@ from ramify.extensions import BadExtension
 from ramify.logs import log_to_stderr
 from ramify.races import beside, first_of
 from ramify.rewards import registry
-from ramify.rewards import registry
 from ramify.rewards.grading import close_pools
 from ramify.search.protocols import EngineDead
 from ramify.service import ports

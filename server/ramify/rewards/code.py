@@ -43,7 +43,7 @@ class Case(BaseModel):
     input: JsonValue
     """The standard input as text; for a function the list of its arguments."""
     output: JsonValue
-    """What must be printed, as text that is not blank; for a function its result."""
+    """The text that must be printed, that is not blank; for a function its result."""
 
 
 class Code(Verifier):
@@ -278,8 +278,8 @@ def same_value(expected: Any, result: Any) -> bool:
         return bool(expected == result)
     if "$set" in expected and "$set" in result:
         return sorted(map(_canonical, expected["$set"])) == sorted(map(_canonical, result["$set"]))
-    these, those = _entries(expected), _entries(result)
-    return these.keys() == those.keys() and all(same_value(these[key], those[key]) for key in these)
+    entries, others = _entries(expected), _entries(result)
+    return entries.keys() == others.keys() and all(same_value(entries[key], others[key]) for key in entries)
 
 
 def _sequence(value: Any) -> list[Any] | None:

