@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from ramify.rewards.pool import Pool
+from ramify.rewards.pool import Pool, PoolLimits
 from ramify.rewards.verifier import Verifier, checked_final, checked_verdict
 from ramify.search.protocols import Task
 from ramify.search.records import Verdict
@@ -16,6 +17,8 @@ MAX_FINAL = 500
 MAX_COMPARED = 32
 """Answers that one call compares a new one with."""
 
+_limits = PoolLimits()
+"""Bounds of the shared pools."""
 _pools: dict[type[Verifier], Pool] = {}
 """The process's shared pool of each task."""
 
@@ -28,8 +31,14 @@ def bound(verifier: Verifier, pool: Pool | None = None) -> Task:
 def shared_pool(verifier: type[Verifier]) -> Pool:
     """Return the process's shared pool of a task. It starts no process before its first call."""
     if verifier not in _pools:
-        _pools[verifier] = Pool(functions_path(verifier))
+        _pools[verifier] = Pool(functions_path(verifier), _limits)
     return _pools[verifier]
+
+
+def set_workers(count: int) -> None:
+    """Give each shared pool that is made from now on so many worker processes: 1 or more."""
+    global _limits
+    _limits = replace(_limits, workers=count)
 
 
 async def close_pools() -> None:

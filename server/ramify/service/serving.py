@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from ramify.engines import EngineConfig, ScorerFactory, Serving
 from ramify.extensions import BadExtension, announced, load
-from ramify.rewards import registry
+from ramify.rewards import grading, registry
 from ramify.search import algorithms
 from ramify.search.params import ParamError
 from ramify.search.records import Action
@@ -34,7 +34,7 @@ OPERATOR = "settings"
 
 
 def install(settings: Settings) -> Settings:
-    """Register the tasks and algorithms that installed packages and the settings name.
+    """Register the tasks and algorithms that installed packages and the settings name, and set the pools' size.
 
     Returns the settings with a `task` that is the path of a verifier replaced by the name under which it is registered.
     Call it once, before anything is served. Raises `BadExtension`.
@@ -46,6 +46,7 @@ def install(settings: Settings) -> Settings:
         algorithms.install(settings.extensions.algorithms)
     except Exception as error:  # a module may raise anything while it is imported
         raise BadExtension(f"algorithms: {error}") from error
+    grading.set_workers(settings.graders)
     if settings.task is None:
         return settings
     return settings.model_copy(update={"task": registry.register_default(settings.task)})

@@ -116,6 +116,12 @@ class Settings(BaseSettings):
     extensions: ExtensionSettings = Field(
         default=ExtensionSettings(), description="Tasks, algorithms and a scorer of other packages."
     )
+    graders: int = Field(
+        default=2,
+        ge=1,
+        le=256,
+        description="Worker processes of each task that is graded in such, `code` and `math` among them.",
+    )
     scorer: ScorerOptions = Field(
         default=ScorerOptions(), description="What judges answers in place of a value model."
     )

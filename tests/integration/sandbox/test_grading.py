@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from ramify.rewards import code as code_task
-from ramify.rewards import registry
+from ramify.rewards import grading, registry
 from ramify.rewards.code import Code
 from ramify.rewards.errors import CallFailed, UnusableTask
 from ramify.rewards.grading import functions_path
 from ramify.rewards.pool import Pool, PoolLimits
+from ramify.service.serving import install
+from ramify.settings import Settings
 
 RIGHT = "a, b = map(int, input().split())\nprint(a * b)"
 SAME = "```python\nx = input().split()\nprint(int(x[0]) * int(x[1]))\n```"
@@ -39,6 +41,15 @@ def test_all_or_nothing_and_the_share_that_passes() -> None:
     assert verdict(RIGHT) == (1.0, "2 of 2 hidden tests passed")
     assert verdict(half) == (0.0, "not all of 2 hidden tests passed; hidden test 2: wrong output")
     assert verdict(half, scoring="share")[0] == 0.5
+
+
+def test_the_settings_say_how_many_are_graded_at_once() -> None:
+    install(Settings(graders=3))
+    try:
+        assert grading.shared_pool(Code).limits.workers == 3
+    finally:
+        asyncio.run(grading.close_pools())
+        install(Settings())
 
 
 def test_a_reason_repeats_nothing_of_a_hidden_test() -> None:
