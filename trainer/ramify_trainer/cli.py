@@ -151,7 +151,7 @@ def memory_command(
             "moments of the optimizer": step.moments,
             "gradients": step.gradients,
             "kept for the backward pass": step.kept,
-            "for a moment": step.transient,
+            "peak of the two passes": step.passes,
             "peak of a step": step.peak,
         }
         if measure:

@@ -1,8 +1,9 @@
 """Memory of an optimizer step: by arithmetic, from the models' configurations alone, and measured.
 
-The arithmetic runs the trainer's own forward pass on tensors that have shapes but no numbers (PyTorch's fake tensors),
-and counts what autograd keeps of it. So it follows the architecture, adapters and checkpoints, takes seconds, and needs
-no weights.
+The arithmetic runs the trainer's own forward and backward pass on tensors that have shapes but no numbers (PyTorch's
+fake tensors), and adds up what is alive at once. So it follows the architecture, adapters and checkpoints, takes
+seconds, and needs no weights. Left out is what no tensor holds: workspaces of the matrix library, and the allocator's
+gaps.
 """
 
 from __future__ import annotations
@@ -11,18 +12,19 @@ import multiprocessing
 import random
 import resource
 import tempfile
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers.modeling_layers import GradientCheckpointingLayer
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ramify.search.params import search_params
 from ramify.search.records import Sampling
@@ -32,16 +34,15 @@ from ramify_trainer.learning.batches import Places
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import LabelledTree
 from ramify_trainer.learning.learner import Learner
-from ramify_trainer.learning.lm_head import LOGITS
 from ramify_trainer.learning.networks import Network, shaped
 from ramify_trainer.learning.value_head import write_head
 
-__all__ = ["StepMemory", "apart", "measured_step", "step_memory"]
+__all__ = ["Alive", "StepMemory", "apart", "measured_step", "step_memory"]
 
 NUMBER = 4
 """Bytes of a float32."""
-COPIES = 6
-"""Copies of a chunk of logits that its log-softmax, entropy and gradients hold at once."""
+TEMPORARIES = 2
+"""Copies of the largest parameter that AdamW makes, one parameter after another: √v, and that divided."""
 STEP = 64
 """Tokens of a step of the trees that are measured, each of which has `WIDTH` children."""
 WIDTH = 4
@@ -62,9 +63,9 @@ class StepMemory:
     gradients: int
     """Bytes of the network with most of them: networks take turns."""
     kept: int
-    """Bytes that the forward pass keeps for the backward pass."""
-    transient: int
-    """Bytes needed for a moment: logits of one chunk, one layer that is computed again, the optimizer's own."""
+    """Bytes that the forward pass leaves for the backward pass."""
+    passes: int
+    """Bytes that are alive at once at the peak of forward and backward pass, gradients so far included."""
     peak: int
 
 
@@ -88,8 +89,8 @@ def step_memory(policy: Path, value: Path | None, config: LearningConfig) -> Ste
         moments=moments,
         gradients=max(NUMBER * part.trained for part in parts),
         kept=max(part.kept for part in parts),
-        transient=max(part.transient for part in parts),
-        peak=weights + moments + max(part.above(config) for part in parts),
+        passes=max(part.passes for part in parts),
+        peak=weights + moments + max(max(part.passes, part.update) for part in parts),
     )
 
 
@@ -99,69 +100,78 @@ class _Part:
 
     parameters: int
     trained: int
-    largest: int
-    """Bytes of the largest gradient."""
     kept: int
-    transient: int
-
-    def above(self, config: LearningConfig) -> int:
-        """Return the peak above weights and moments. What was kept goes as gradients come; those of `lm_head`, the
-        largest, come first. With accumulation all gradients are there in every pass but the first."""
-        gradients = NUMBER * self.trained
-        backward = self.kept + (gradients if config.accumulation > 1 else self.largest)
-        return max(backward + self.transient, gradients + 2 * self.largest)
+    passes: int
+    update: int
+    """Gradients and the optimizer's temporaries."""
 
 
 def _of(network: Network, config: LearningConfig) -> _Part:
     trained = [p.numel() for p in network.parameters() if p.requires_grad]
-    kept = _kept(network, config)
-    again = 0
-    if config.gradient_checkpointing:
-        layers = [m for m in network.modules() if isinstance(m, GradientCheckpointingLayer)]
-        for layer in layers:
-            layer.training = False
-        again = (_kept(network, config) - kept) // len(layers)
-    places = config.tokens_per_batch // config.accumulation
-    vocabulary = network.model.config.get_text_config().vocab_size
-    chunk = COPIES * NUMBER * min(LOGITS, places * vocabulary) if "policy" in network.outputs else 0
-    parameters = sum(p.numel() for p in network.parameters())
-    return _Part(parameters, sum(trained), NUMBER * max(trained, default=0), kept, max(chunk, again))
+    kept, passes = _passes(network, config)
+    return _Part(
+        parameters=sum(p.numel() for p in network.parameters()),
+        trained=sum(trained),
+        kept=kept,
+        passes=passes,
+        update=NUMBER * (sum(trained) + TEMPORARIES * max(trained, default=0)),
+    )
 
 
-def _kept(network: Network, config: LearningConfig) -> int:
-    """Return the bytes that the backward pass of one forward pass needs, the weights themselves left out."""
+def _passes(network: Network, config: LearningConfig) -> tuple[int, int]:
+    """Return the bytes alive above the weights after a forward pass, and at the peak of all passes of a step. The
+    gradients of the first pass are there in every other, so that two tell of any number."""
     tokens = config.tokens_per_batch // config.accumulation
     length = min(tokens, config.max_pack_tokens)
     rows = -(-tokens // length)
+    kept = 0
+    with Alive(network) as alive:
+        for _ in range(min(2, config.accumulation)):
+            outputs = _outputs(network, rows, length, config)
+            kept = max(kept, alive.now)
+            if network.trains:
+                torch.stack([output.sum() for output in outputs.values()]).sum().backward()  # type: ignore[no-untyped-call]
+            del outputs
+    return kept, alive.peak
+
+
+def _outputs(network: Network, rows: int, length: int, config: LearningConfig) -> dict[str, Tensor]:
+    """Return what the network says after each of its tokens."""
     ids = torch.zeros(rows, length, dtype=torch.long)
     mask = torch.ones(rows, 1, length, length, dtype=torch.bool)
     at = torch.zeros(rows * length, dtype=torch.long)
     places = Places(at, at, {"temperature": torch.ones(len(at))})
-    with _counting(network) as kept, _computing(config):
-        network(ids, ids, mask, dict.fromkeys(network.outputs, places))
-    return kept()
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+        outputs: dict[str, Tensor] = network(ids, ids, mask, dict.fromkeys(network.outputs, places))
+    return outputs
 
 
-@contextmanager
-def _counting(network: Network) -> Iterator[Callable[[], int]]:
-    """Count the bytes that autograd keeps, each storage once."""
-    own = {p.untyped_storage()._cdata for p in network.parameters()}
-    sizes: dict[int, int] = {}
-    held: list[Tensor] = []
+class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up, within its block, the bytes of all storages that operators make and nobody has let go of yet."""
 
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            sizes[storage._cdata] = storage.nbytes()
-            held.append(tensor)  # no other storage may come by its address
-        return tensor
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self._known = weakref.WeakSet(p.untyped_storage() for p in network.parameters())
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        yield lambda: sum(sizes.values())
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return made
 
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if storage in self._known:
+            return
+        self._known.add(storage)
+        size = storage.nbytes()
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._forget, size).atexit = False
 
-def _computing(config: LearningConfig) -> torch.autocast:
-    return torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16")
+    def _forget(self, size: int) -> None:
+        self.now -= size
 
 
 def measured_step(policy: Path, value: Path | None, config: LearningConfig) -> tuple[int, int]:
@@ -216,20 +226,20 @@ def _peak() -> int:
 
 
 def _random_tree(seed: int, tokens: int) -> LabelledTree:
-    """Return a tree of so many tokens, in which every second answer is right."""
+    """Return a tree of just so many tokens, in which every second answer is right."""
     draws = random.Random(seed)
 
     def drawn() -> tuple[int, ...]:
         return tuple(draws.randrange(10, 100) for _ in range(min(STEP, tokens // WIDTH)))
 
     tree = Tree(prompt_tokens=drawn(), params=search_params("mcts"), sampling=Sampling(), seed=seed)
-    size, ends = 2 * len(tree.prompt_tokens), [tree.root]
-    while size <= tokens:
+    size, ends = len(tree.prompt_tokens), [tree.root]
+    while size < tokens:
         parent = ends.pop(0)
         for _ in range(WIDTH):
-            if size > tokens:
+            step = drawn()[: tokens - size]
+            if not step:
                 break
-            step = drawn()
             ends.append(
                 tree.add(parent, tokens=step, logprobs=(-5.0,) * len(step), length=parent.length + len(step))
             )
