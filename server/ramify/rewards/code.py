@@ -165,7 +165,7 @@ class Code(Verifier):
             return same_text(str(case.output), ended.out)
         try:
             return same_value(case.output, json.loads(ended.out))
-        except (ValueError, RecursionError):
+        except (ValueError, TypeError, RecursionError):  # the answer may have written anything
             return False
 
 

@@ -265,6 +265,18 @@ def test_a_result_that_calls_itself_equal_is_compared_as_data(as_user: RunAs) ->
     assert as_user(outcome) == 0
 
 
+@pytest.mark.parametrize(
+    "result", ['{"$set": 5}', '{"$dict": [1]}', '{"$dict": 5}', "[" * 100_000, "nonsense", ""]
+)
+def test_a_result_of_no_known_form_is_wrong(result: str, as_user: RunAs) -> None:
+    def outcomes() -> list[float]:
+        program = f"import os\ndef f():\n    os.write(3, {result!r}.encode())\n    os._exit(0)"
+        cases = (Case(input=[], output={"$set": [1]}), Case(input=[], output={"$dict": [[1, 2]]}))
+        return [Code(hidden=(case,), function="f").grade(program).outcome for case in cases]
+
+    assert as_user(outcomes) == [0, 0]
+
+
 def test_a_right_answer_is_right_behind_the_same_walls(as_user: RunAs) -> None:
     case = {"input": "6 7\n", "output": "42\n"}
 
