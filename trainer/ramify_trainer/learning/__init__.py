@@ -13,6 +13,7 @@
 | `networks` | policy and value of any Hugging Face directory: loaded, read, adapted |
 | `lm_head` | log-probabilities of chosen tokens, without the logits of all others |
 | `value_head` | a value head on the policy's trunk: its file |
+| `optimizers` | AdamW, with moments in float32 or in 8 bits |
 | `trainee` | one network in training: optimizer, learning rates, steps |
 | `pieces` | a round's trees as sequences to train on |
 | `packing_probe` | networks that cannot read packed trees, found out before a round |

@@ -95,6 +95,9 @@ class LearningConfig(Section):
     value_loss: Literal["bce", "mse"] = "bce"
     """Cross-entropy, or squared error, of the value to its target."""
 
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    """AdamW with its two moments in float32, or in 8 bits: a quarter of that memory, by bitsandbytes (the extra
+    `8bit`). A learner that was saved goes on with the optimizer that it had."""
     policy_learning_rate: PositiveFloat = 3e-4
     """AdamW's learning rate of the policy, its trunk included."""
     value_learning_rate: PositiveFloat = 3e-4
@@ -150,6 +153,12 @@ class LearningConfig(Section):
             raise ValueError(
                 f"schedule_steps is {self.schedule_steps}: it must be above warmup_steps, {self.warmup_steps}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def optimizer_can_be_sharded(self) -> Self:
+        if self.optimizer == "adamw_8bit" and self.sharding != "none":
+            raise ValueError('optimizer is "adamw_8bit", which cannot be sharded: set sharding to "none"')
         return self
 
     @model_validator(mode="after")

@@ -98,15 +98,22 @@ class Learner:
         safetensors, but for a `value` that holds a head on the policy's trunk.
 
         `reference` is the policy that `kl_beta` holds to; `calibration` the served value's a and b."""
-        facts = checkpoint.LearnerState(0, seed, calibration, from_reference=policy.samefile(reference))
+        facts = checkpoint.LearnerState(
+            0, seed, calibration, from_reference=policy.samefile(reference), optimizer=config.optimizer
+        )
         return cls(config, policy, value, reference, facts)
 
     @classmethod
     def resume(cls, config: LearningConfig, folder: Path, reference: Path) -> Learner:
         """Return the learner that `save` left in `folder`. Raises `FileNotFoundError`, or `ValueError` for another
-        format."""
+        format or optimizer."""
         folder = checkpoint.settled(folder)
         facts, state = checkpoint.read_facts(folder), checkpoint.read_state(folder)
+        if facts.optimizer != config.optimizer:
+            raise ValueError(
+                f'{folder} has moments of the optimizer "{facts.optimizer}": set learning.optimizer to that, '
+                f'not "{config.optimizer}"'
+            )
         learner = cls(config, folder / "policy", folder / "value", reference, facts)
         for name, reader in learner._readers.items():
             own = {k.removeprefix(f"{name}/"): v for k, v in state.items() if k.startswith(f"{name}/")}

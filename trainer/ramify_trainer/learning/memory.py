@@ -35,14 +35,16 @@ from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import LabelledTree
 from ramify_trainer.learning.learner import Learner
 from ramify_trainer.learning.networks import Network, shaped
+from ramify_trainer.learning.optimizers import BLOCK, SMALL
 from ramify_trainer.learning.value_head import write_head
 
 __all__ = ["Alive", "StepMemory", "apart", "measured_step", "step_memory"]
 
 NUMBER = 4
 """Bytes of a float32."""
-TEMPORARIES = 2
-"""Copies of the largest parameter that AdamW makes, one parameter after another: √v, and that divided."""
+TEMPORARIES = {"adamw": 2, "adamw_8bit": 5}
+"""Copies of the largest parameter that an optimizer makes, which goes through them one after another: √v, and that
+divided; with 8 bits on a CPU also the gradient and both moments in float32 (on a GPU none of all these)."""
 STEP = 64
 """Tokens of a step of the trees that are measured, each of which has `WIDTH` children."""
 WIDTH = 4
@@ -81,7 +83,7 @@ def step_memory(policy: Path, value: Path | None, config: LearningConfig) -> Ste
             network.to_empty(device="cpu").model.tie_weights()
         parts = [_of(network, config) for network in networks.values()]
     weights = NUMBER * sum(part.parameters for part in parts)
-    moments = 2 * NUMBER * sum(part.trained for part in parts)
+    moments = sum(part.moments for part in parts)
     return StepMemory(
         parameters=sum(part.parameters for part in parts),
         trained=sum(part.trained for part in parts),
@@ -100,6 +102,7 @@ class _Part:
 
     parameters: int
     trained: int
+    moments: int
     kept: int
     passes: int
     update: int
@@ -112,10 +115,18 @@ def _of(network: Network, config: LearningConfig) -> _Part:
     return _Part(
         parameters=sum(p.numel() for p in network.parameters()),
         trained=sum(trained),
+        moments=sum(_moments(size, config) for size in trained),
         kept=kept,
         passes=passes,
-        update=NUMBER * (sum(trained) + TEMPORARIES * max(trained, default=0)),
+        update=NUMBER * (sum(trained) + TEMPORARIES[config.optimizer] * max(trained, default=0)),
     )
+
+
+def _moments(size: int, config: LearningConfig) -> int:
+    """Return the bytes of both moments of a parameter of so many numbers."""
+    if config.optimizer == "adamw" or size < SMALL:
+        return 2 * NUMBER * size
+    return 2 * (size + NUMBER * -(-size // BLOCK))
 
 
 def _passes(network: Network, config: LearningConfig) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from ramify_trainer.learning.batches import Places, collate, idle, share, total_
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.losses import Loss
 from ramify_trainer.learning.networks import Network, Reader, placed_like
+from ramify_trainer.learning.optimizers import optimizer_of
 from ramify_trainer.learning.packing import Piece
 
 __all__ = ["Trainee", "add_sums", "rate_factor"]
@@ -40,15 +41,12 @@ class Trainee(Reader):
         groups: dict[str, list[nn.Parameter]] = {}
         for name, parameter in self.parameters():
             groups.setdefault(network.trained_as(name), []).append(parameter)
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = optimizer_of(
             [
                 {"params": own, "lr": rates[output], "rate": rates[output], "output": output}
                 for output, own in groups.items()
             ],
-            betas=(0.9, config.adam_beta2),
-            eps=1e-8,
-            weight_decay=config.weight_decay,
-            foreach=False,  # all parameters at once, as is usual on a GPU, need one more copy of them
+            config,
         )
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
@@ -124,7 +122,7 @@ class Trainee(Reader):
     def state(self) -> dict[str, Tensor]:
         """Return what the optimizer remembers, by `<moment>/<parameter>`. All processes must ask at once."""
         return {
-            f"{moment}/{name}": whole(value)
+            f"{moment}/{name}": whole(torch.as_tensor(value))  # bitsandbytes counts steps in a plain number
             for name, parameter in self.parameters()
             for moment, value in self.optimizer.state.get(parameter, {}).items()
         }
@@ -141,7 +139,10 @@ class Trainee(Reader):
             if not parameter.requires_grad:
                 continue
             at = self.optimizer.state[parameter]
-            at[moment] = value.clone() if moment == "step" else placed_like(value, parameter)
+            if moment != "step":
+                at[moment] = placed_like(value, parameter)
+            else:
+                at[moment] = value.clone() if value.is_floating_point() else int(value)
 
 
 def add_sums(sums: Sums, more: Sums) -> None:

@@ -21,6 +21,7 @@ from ramify_trainer.config import LoopConfig
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.gate.candidate import Gate
 from ramify_trainer.gate.policy_scores import PolicyScores, require_askable, require_sampler, score_policy
+from ramify_trainer.learning.optimizers import require_optimizer
 from ramify_trainer.loop.collection import collect
 from ramify_trainer.loop.puller import Puller
 from ramify_trainer.loop.release import copy_base, is_published, probes, publish_candidate
@@ -89,6 +90,7 @@ class Loop:
         base = copy_base(self.config.base, self.config.weights)
         gate = self.config.gate
         require_sampler(self.config.sampler)
+        require_optimizer(self.config.learning)
         await asyncio.to_thread(require_askable, self._release(base).policy_path, gate, self.config.seed)
         # A run that was stopped goes on from its state, on the cursor and the release that the state knows.
         state = State.load(self._state_path)

@@ -3,6 +3,7 @@ value a model or a head on the policy's trunk."""
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +15,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fakes_training import TREES, as_one_of_two, children, with_logprobs_of, with_value_head, write_release
+from ramify_trainer.errors import TrainerError
+from ramify_trainer.learning import optimizers
 from ramify_trainer.learning.config import LearningConfig, LoraConfig
 from ramify_trainer.learning.learner import Learner
 from ramify_trainer.learning.metrics import RoundMetrics
+from ramify_trainer.learning.optimizers import require_optimizer
 
 SMALL = LearningConfig(
     steps_per_round=3,
@@ -30,6 +34,7 @@ SMALL = LearningConfig(
     tracker="none",
 )
 LORA = SMALL.model_copy(update={"lora": LoraConfig(rank=4, alpha=8)})
+EIGHT = SMALL.model_copy(update={"optimizer": "adamw_8bit"})
 FALLING = SMALL.model_copy(update={"schedule": "cosine", "schedule_steps": 5})
 
 
@@ -73,7 +78,9 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("config", [SMALL, LORA, FALLING], ids=["all weights", "adapters", "falling rate"])
+@pytest.mark.parametrize(
+    "config", [SMALL, LORA, FALLING, EIGHT], ids=["all weights", "adapters", "falling rate", "8 bits"]
+)
 def test_a_resumed_learner_ends_in_the_weights_of_one_that_was_not_interrupted(
     base: Path, tmp_path: Path, config: LearningConfig
 ) -> None:
@@ -87,6 +94,44 @@ def test_a_resumed_learner_ends_in_the_weights_of_one_that_was_not_interrupted(
     one, other = exported(whole, tmp_path / "one", base), exported(resumed, tmp_path / "other", base)
     assert equal(one, other)
     assert not equal(one, exported(started(base, config), tmp_path / "base", base))
+
+
+def test_moments_of_8_bits_teach_what_those_of_32_do(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimizers, "SMALL", 1)  # the models here are small
+    before = started(base, SMALL)
+    fine, coarse = started(base, SMALL), started(base, EIGHT)
+    for learner in (fine, coarse):
+        learner.round(TREES, seed=1)
+    kinds = {t.dtype for r in coarse._trainees.values() for name, t in r.state().items() if "state1/" in name}
+    assert kinds == {torch.uint8}
+    start, one, other = (
+        torch.cat([w.flatten() for r in learner._trainees.values() for w in r.weights().values()])
+        for learner in (before, fine, coarse)
+    )
+    moved, apart = one - start, other - one
+    assert moved.norm() > 0
+    assert apart.norm() < 0.2 * moved.norm()
+
+
+def test_a_learner_goes_on_with_the_optimizer_that_it_had(base: Path, tmp_path: Path) -> None:
+    started(base, SMALL).save(tmp_path / "saved")
+    with pytest.raises(ValueError, match='moments of the optimizer "adamw": set learning.optimizer to that'):
+        Learner.resume(EIGHT, tmp_path / "saved", base / "policy")
+
+
+def test_an_optimizer_whose_library_is_missing_is_refused_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    require_optimizer(EIGHT)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    require_optimizer(SMALL)
+    with pytest.raises(TrainerError, match=r"needs bitsandbytes: pip install '\.\[8bit\]' in a checkout"):
+        require_optimizer(EIGHT)
+
+
+def test_8_bits_are_not_sharded() -> None:
+    with pytest.raises(ValueError, match='optimizer is "adamw_8bit", which cannot be sharded'):
+        LearningConfig(optimizer="adamw_8bit", sharding="fsdp2")
 
 
 def test_the_ratio_is_one_before_the_first_step_and_moves_with_the_weights(base: Path) -> None:
