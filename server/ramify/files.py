@@ -43,6 +43,17 @@ def move(draft: Path, folder: Path) -> None:
     flush(folder.parent)
 
 
+def remove(folder: Path) -> None:
+    """Remove a folder, if it is there: a reader sees it whole or not at all. What a removal that was cut short has left
+    is removed too."""
+    doomed = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(doomed, ignore_errors=True)
+    if folder.exists():
+        folder.rename(doomed)
+        flush(folder.parent)
+        shutil.rmtree(doomed)
+
+
 def share(source: Path, folder: Path) -> None:
     """Write `folder` as a copy of the folder `source` whose files are hard links to the same bytes; on another file
     system they are copied. Both must be left as they are from then on, but may be deleted. `folder` appears whole or

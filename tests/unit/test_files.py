@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ramify.files import move, replace, replacing, share
+from ramify.files import move, remove, replace, replacing, share
 
 
 def test_a_file_is_replaced_when_its_writing_has_ended(tmp_path: Path) -> None:
@@ -62,3 +62,13 @@ def test_a_folder_is_shared_whole_and_its_files_are_files_even_where_the_source_
     assert list(folder.parent.iterdir()) == [folder]
     with pytest.raises(OSError, match="not empty"):
         share(source, folder)
+
+
+def test_a_folder_is_removed_with_what_a_removal_cut_short_has_left(tmp_path: Path) -> None:
+    folder, half = tmp_path / "learner", tmp_path / ".learner.removed"
+    for made in (folder, half):
+        made.mkdir()
+        (made / "state").write_text("1")
+    remove(folder)
+    remove(folder)
+    assert list(tmp_path.iterdir()) == []

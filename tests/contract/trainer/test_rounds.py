@@ -199,6 +199,22 @@ async def test_the_loop_goes_on_from_the_release_that_an_operator_went_back_to(t
         assert (row.parent, third.steps, loop.state.served[-1]) == ("v000002", 8, "v000004")
 
 
+async def test_learners_of_long_ago_are_removed_and_training_then_begins_anew(tmp_path: Path) -> None:
+    async with a_site(tmp_path) as site, a_loop(tmp_path, site, rounds=4, keep_learners=1) as loop:
+        await loop.round()
+        left = loop.folder / "round-0001" / "policy"
+        left.mkdir()  # as a kill before the removal leaves it
+        await loop.round()
+        loop.state.best = loop.state.served[0]
+        await loop.round()
+        assert [p.parent.name for p in loop.folder.glob("round-*/learner")] == ["round-0003"]
+        assert not left.exists()
+        await loop.admin.rollback()
+        fourth = await loop.round()
+        (row,) = [row for row in (await loop.client.releases()).data if row.id == "v000005"]
+        assert (row.parent, fourth.steps) == ("v000003", 4)
+
+
 async def test_weights_that_cannot_be_trained_on_end_the_round_and_not_the_run(tmp_path: Path) -> None:
     async with a_site(tmp_path) as site, a_loop(tmp_path, site) as loop:
         steep = loop.config.learning.model_copy(update={"policy_learning_rate": 1e30})

@@ -71,6 +71,17 @@ def test_a_run_goes_on_from_what_it_last_kept(tmp_path: Path):
     assert (state.round, state.phase, state.history[0].tokens, state.current.round) == (2, "collect", 900, 2)
 
 
+def test_learners_stay_of_the_newest_releases_the_incumbent_and_the_best():
+    state = State.begin("run", "v000001")
+    for number in range(1, 7):
+        state.current.release, state.current.promoted = f"v00000{number + 1}", number != 5
+        state.end_round()
+    state.incumbent, state.best = "v000004", "v000002"
+    assert state.kept_learners(2) == {1, 3, 4, 6}
+    state.best = "v000001"
+    assert state.kept_learners(1) == {3, 6}
+
+
 def test_staleness_counts_served_releases_and_knows_no_others():
     state = State.begin("run", "v000001")
     state.served += ["v000003", "v000004"]

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ramify import weights
+from ramify.files import remove
 from ramify_client import AsyncAdmin, AsyncClient, Conflict
 from ramify_trainer.config import LoopConfig
 from ramify_trainer.errors import TrainerError
@@ -103,6 +103,7 @@ class Loop:
         await self._catch_up()
         await self._settle()
         self._save()
+        await asyncio.to_thread(self._tidy)
 
     @property
     def done(self) -> bool:
@@ -130,12 +131,10 @@ class Loop:
             if name != "advance":
                 state.phase = names[names.index(name) + 1]  # type: ignore[assignment]
                 self._save()
-        record, here = state.current, self._here
+        record = state.current
         state.end_round()
         self._save()
-        # The weights are in the release now; the learner is needed again only if the release is served.
-        for part in ("policy", "value") if record.promoted else ("policy", "value", "learner"):
-            shutil.rmtree(here / part, ignore_errors=True)
+        await asyncio.to_thread(self._tidy)
         return record
 
     async def held_out(self, release: str) -> PolicyScores:
@@ -150,6 +149,16 @@ class Loop:
             sampler=self.config.sampler,
             told=self._told("measured"),
         )
+
+    def _tidy(self) -> None:
+        """Remove what ended rounds have left and none will need: models, which are in releases now, and learners but
+        for the configured ones. Only after the state is on disk, which names what is needed; a removal that a kill has
+        cut short is done again."""
+        kept = self.state.kept_learners(self.config.keep_learners)
+        for record in self.state.history:
+            here = self.folder / round_folder(record.round)
+            for part in ("policy", "value") if record.round in kept else ("policy", "value", "learner"):
+                remove(here / part)
 
     async def _do(self, name: str, phase: Callable[[], Awaitable[PhaseSummary]]) -> None:
         """Do one phase under a lease that was renewed before it, and log what came of it."""
@@ -324,6 +333,9 @@ class Loop:
         elif state.phase == "collect":
             logger.warning("the server was taken back to %s: going on from there", served)
             state.adopt(served)
+            if state.learner is not None and not (self.folder / state.learner).exists():
+                logger.warning("its learner is gone (keep_learners): training begins anew from its weights")
+                state.learner = None
 
     async def _activate(self, release: str) -> None:
         await self.admin.activate(

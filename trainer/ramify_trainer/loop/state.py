@@ -125,6 +125,13 @@ class State(BaseModel):
         known = {r.release: f"{round_folder(r.round)}/learner" for r in self.history if r.promoted}
         self.learner = known.get(release)
 
+    def kept_learners(self, newest: int) -> set[int]:
+        """Return the rounds whose learners may be needed again: of the `newest` releases of the run, of the incumbent
+        and of the best."""
+        promoted = [record for record in self.history if record.promoted]
+        named = [record for record in promoted if record.release in (self.incumbent, self.best)]
+        return {record.round for record in promoted[-newest:] + named}
+
     def staleness(self, release: str) -> int:
         """Return the number of served releases since `release`; more than any limit for one that was never served."""
         known = {id_: i for i, id_ in enumerate(reversed(self.served))}

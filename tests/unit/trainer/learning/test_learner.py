@@ -115,7 +115,7 @@ def test_moments_of_8_bits_teach_what_those_of_32_do(base: Path, monkeypatch: py
 
 def test_a_learner_goes_on_with_the_optimizer_that_it_had(base: Path, tmp_path: Path) -> None:
     started(base, SMALL).save(tmp_path / "saved")
-    with pytest.raises(ValueError, match='moments of the optimizer "adamw": set learning.optimizer to that'):
+    with pytest.raises(ValueError, match=r'moments of the optimizer "adamw": set learning\.optimizer to'):
         Learner.resume(EIGHT, tmp_path / "saved", base / "policy")
 
 
