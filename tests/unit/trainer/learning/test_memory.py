@@ -34,7 +34,7 @@ JUDGED = CONFIG.model_copy(update={"objective": "path_ppo", "train_value": False
 
 
 SHARED = ("step", "qmap1", "qmap2")
-"""What an optimizer remembers beside the moments; the tables of 8 bits are the same two for all parameters."""
+"""Memory of an optimizer beside the moments; the tables of 8 bits are the same two for all parameters."""
 
 
 def bytes_of(tensor: Tensor) -> int:
