@@ -13,18 +13,20 @@ import math
 import random
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import torch
 import typer
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from ramify.engines.vllm import multiplies_bfloat16
 from ramify.tokens import chat_tokens
 from ramify_trainer.learning.lm_head import scored, trunk_of
 
+T = TypeVar("T")
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises; it falls to 0 as a cosine after them."""
 
@@ -56,56 +58,75 @@ def read_chats(file: Path, tokenizer: Any, count: int) -> list[Chat]:
     return chats
 
 
-def batches(chats: Sequence[Chat], size: int, rng: random.Random) -> Iterator[Sequence[Chat]]:
-    """Yield batches without end, each chat at most once an epoch. Raises `ValueError` if there is not one batch."""
-    if len(chats) < size:
-        raise ValueError(f"a batch of {size} needs as many chats; there are {len(chats)}")
+def batches(examples: Sequence[T], size: int, rng: random.Random) -> Iterator[Sequence[T]]:
+    """Yield batches without end, each example at most once an epoch. Raises `ValueError` if there is not one batch."""
+    if len(examples) < size:
+        raise ValueError(f"a batch of {size} needs as many examples; there are {len(examples)}")
     while True:
-        order = rng.sample(chats, len(chats))
+        order = rng.sample(examples, len(examples))
         yield from (order[at : at + size] for at in range(0, len(order) - size + 1, size))
 
 
+def states_at(model: Any, rows: Sequence[Sequence[int]], places: Sequence[Sequence[int]]) -> Tensor:
+    """Return the trunk's states [n, H], after its final norm, at `places[i]` of the tokens `rows[i]`, one row after the
+    other. Padding is on the right, where no token sees it."""
+    width = max(map(len, rows))
+    tokens = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=model.device)
+    at = [row * width + place for row, own in enumerate(places) for place in own]
+    states: Tensor = trunk_of(model)(input_ids=tokens, use_cache=False).last_hidden_state
+    return states.flatten(0, 1)[at]
+
+
 def loss_of(model: Any, batch: Sequence[Chat]) -> Tensor:
-    """Return the mean cross-entropy of the answers' tokens. Padding is on the right, where no token sees it."""
-    width = max(len(chat.prompt) + len(chat.answer) for chat in batch)
-    tokens = torch.zeros((len(batch), width), dtype=torch.int64)
-    at: list[int] = []
-    labels: list[int] = []
-    for row, (prompt, answer) in enumerate(batch):
-        tokens[row, : len(prompt) + len(answer)] = torch.tensor([*prompt, *answer])
-        at += range(row * width + len(prompt) - 1, row * width + len(prompt) - 1 + len(answer))
-        labels += answer
-    states = trunk_of(model)(input_ids=tokens.to(model.device), use_cache=False).last_hidden_state.flatten(
-        0, 1
-    )
-    chosen = torch.tensor(labels, device=model.device)
-    logprobs, _ = scored(model, states[at], chosen, torch.ones(len(labels), device=model.device))
+    """Return the mean cross-entropy of the answers' tokens."""
+    rows = [[*chat.prompt, *chat.answer] for chat in batch]
+    before = [range(len(chat.prompt) - 1, len(row) - 1) for chat, row in zip(batch, rows, strict=True)]
+    states = states_at(model, rows, before)
+    labels = torch.tensor([token for chat in batch for token in chat.answer], device=model.device)
+    logprobs, _ = scored(model, states, labels, torch.ones(len(labels), device=model.device))
     return -logprobs.mean()
 
 
+def computing(model: Any) -> torch.autocast:
+    """Return the context of a forward pass: products in bfloat16 where the hardware multiplies it."""
+    device = model.device.type
+    return torch.autocast(device, torch.bfloat16, enabled=device == "cuda" or multiplies_bfloat16())
+
+
+def trainable(folder: Path) -> Any:
+    """Return the model of a directory, in float32, on a GPU if there is one."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def rate_at(step: int, steps: int) -> float:
-    """Return the learning rate's factor, in [0, 1]."""
+    """Return the learning rate's factor at a step, counted from 0, in [0, 1]."""
     rise = max(1, round(WARM_UP * steps))
-    return (step + 1) / rise if step < rise else (1 + math.cos(math.pi * (step - rise) / (steps - rise))) / 2
+    if step < rise:
+        return (step + 1) / rise
+    return (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise))) / 2
 
 
-def train(model: Any, chats: Sequence[Chat], steps: int, batch: int, rate: float, seed: int) -> None:
-    """Train in place, and print the loss of every tenth step."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01, foreach=False)
-    stream, began, read = batches(chats, batch, random.Random(seed)), time.monotonic(), 0
-    for step in range(steps):
-        chosen = next(stream)
-        read += sum(len(chat.prompt) + len(chat.answer) for chat in chosen)
-        loss = loss_of(model, chosen)
+def train(model: Any, next_loss: Callable[[], Tensor], groups: Sequence[dict[str, Any]], steps: int) -> None:
+    """Train in place, and print the loss of every tenth step.
+
+    next_loss: computes the loss of the next batch. groups: parameters (`params`, a list) with their highest learning
+    rate (`lr`), all of which are clipped together."""
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.01, foreach=False)
+    trained = [parameter for group in groups for parameter in group["params"]]
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, steps))
+    began = time.monotonic()
+    for step in range(1, steps + 1):
+        with computing(model):
+            loss = next_loss()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * rate_at(step, steps)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
+        schedule.step()
         optimizer.zero_grad()
-        if (step + 1) % 10 == 0 or step + 1 == steps:
-            pace = read / (time.monotonic() - began)
-            typer.echo(f"step {step + 1} of {steps}, loss {loss.item():.3f}, {pace:.0f} tokens/s")
+        if step % 10 == 0 or step == steps:
+            seconds = time.monotonic() - began
+            typer.echo(f"step {step} of {steps}, loss {loss.item():.3f}, {seconds:.0f} s")
 
 
 def save(model: Any, base: Path, out: Path) -> None:
@@ -135,9 +156,10 @@ def main(
     torch.manual_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(model)
     chats = read_chats(data, tokenizer, examples)
-    policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, use_safetensors=True)
-    policy.to("cuda" if torch.cuda.is_available() else "cpu")
-    train(policy, chats, steps, batch, rate, seed)
+    policy, stream = trainable(model), batches(chats, batch, random.Random(seed))
+    train(
+        policy, lambda: loss_of(policy, next(stream)), [{"params": [*policy.parameters()], "lr": rate}], steps
+    )
     save(policy, model, out)
     typer.echo(f"wrote {out}")
 

@@ -45,7 +45,7 @@ def main(
     splits = {"train": train[:-DEV], "dev": train[-DEV:], "test": test}
     for split, own in splits.items():
         rows = [
-            asked(question, answer.rsplit(ENDING, 1)[1], f"{split}-{i}", "gsm8k")
+            asked(question, "math", {"answer": answer.rsplit(ENDING, 1)[1]}, f"{split}-{i}", "gsm8k")
             for i, (question, answer) in enumerate(own)
         ]
         write(out / f"{split}.jsonl", rows)

@@ -178,7 +178,8 @@ def main(
     for split, count in {"train": train, "dev": dev, "test": test}.items():
         found = problems(split, seed, count, numbers)
         rows = [
-            asked(p.question, str(p.number), f"{split}-{i}", f"{p.lines} lines") for i, p in enumerate(found)
+            asked(p.question, "math", {"answer": str(p.number)}, f"{split}-{i}", f"{p.lines} lines")
+            for i, p in enumerate(found)
         ]
         write(out / f"{split}.jsonl", rows)
     found = problems("train", seed, examples, numbers)

@@ -13,10 +13,9 @@ SYSTEM = "Solve step by step."
 Row = Mapping[str, Any]
 
 
-def asked(question: str, answer: str, name: str, group: str) -> Row:
-    """Return a problem for `ramify eval` and the trainer, whose answer is a number."""
-    task = {"task": "math", "problem": {"answer": answer}}
-    return {"id": name, "messages": _turns(question), **task, "group": group}
+def asked(question: str, task: str, problem: Row, name: str, group: str) -> Row:
+    """Return a problem for `ramify eval` and the trainer; `problem` is what the task's verifier needs to know."""
+    return {"id": name, "messages": _turns(question), "task": task, "problem": problem, "group": group}
 
 
 def worked(question: str, answer: str) -> Row:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 from itertools import islice
 from pathlib import Path
@@ -22,7 +23,7 @@ from ramify_trainer.config import LoopConfig
 from ramify_trainer.gate.placement import judge_in
 from ramify_trainer.gate.policy_scores import SampledAnswer
 from ramify_trainer.gate.value_scores import end_values
-from research.real import fine_tune, gsm8k, problems, value_head
+from research.real import countdown, fine_tune, gsm8k, problems, value_head
 from research.real.rows import asked, write
 
 TEMPLATE = (
@@ -88,6 +89,22 @@ def test_the_command_writes_files_that_eval_the_trainer_and_fine_tuning_read(tmp
     assert [turn["content"] for turn in worked[0][:2]] == [m.content for m in first.messages]
     task = registry.task("math", first.problem)
     assert asyncio.run(task.grade(worked[0][2]["content"])).outcome == 1.0
+
+
+def test_countdown_in_words_is_the_task_and_its_worked_answers_are_right(tmp_path: Path) -> None:
+    countdown.main(tmp_path, train=12, dev=6, test=6, examples=12)
+
+    for split, count in (("train", 12), ("dev", 6), ("test", 6)):
+        rows = datasets.load(str(tmp_path / f"{split}.jsonl"))
+        assert len(rows) == count
+        assert {(row.task, len(row.problem["numbers"])) for row in rows} == {("countdown", 4)}
+    row = datasets.load(str(tmp_path / "train.jsonl"))[0]
+    assert row.messages[-1].content == countdown.question(row.problem)
+    for line in (tmp_path / "worked.jsonl").read_text().splitlines():
+        _, said, answer = (turn["content"] for turn in json.loads(line)["messages"])
+        target, *numbers = map(int, re.findall(r"\d+", said))
+        task = registry.task("countdown", {"numbers": numbers, "target": target})
+        assert asyncio.run(task.grade(answer)).outcome == 1.0
 
 
 def test_gsm8k_loses_its_marks_and_its_answers_are_numbers(tmp_path: Path) -> None:
@@ -164,7 +181,7 @@ def test_a_chat_must_end_with_the_assistant(chat_model: Path, tmp_path: Path) ->
 def test_fewer_chats_than_a_batch_are_refused_and_weights_of_the_base_are_not_copied(
     chat_model: Path, chats: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match="a batch of 4 needs as many chats; there are 3"):
+    with pytest.raises(ValueError, match="a batch of 4 needs as many examples; there are 3"):
         fine_tune.main(chat_model, chats, tmp_path / "policy", examples=3, steps=1, batch=4, threads=1)
 
     base = shutil.copytree(chat_model, tmp_path / "base")
@@ -174,8 +191,8 @@ def test_fewer_chats_than_a_batch_are_refused_and_weights_of_the_base_are_not_co
     assert [file.name for file in (tmp_path / "policy").glob("model*")] == ["model.safetensors"]
 
 
-def test_a_fitted_head_sees_the_states_that_a_release_judges_and_ranks_by_them(
-    chat_model: Path, tmp_path: Path
+def test_a_head_trained_with_its_trunk_sees_the_states_that_a_release_judges_and_ranks_by_them(
+    chat_model: Path, chats: Path, tmp_path: Path
 ) -> None:
     """Its logit at an answer's end is that of the published release."""
     tokenizer = AutoTokenizer.from_pretrained(chat_model)
@@ -187,43 +204,54 @@ def test_a_fitted_head_sees_the_states_that_a_release_judges_and_ranks_by_them(
         for n in range(60)
     ]
     action = Action(stop=("\n",), max_tokens=8)
-    states = value_head.states_of(chat_model, {"a": answers[:40], "b": answers[40:]}, action)
-    assert set(states.step.tolist()) == {0, 1}
-    assert len(states.hidden) == 120
+    judged = value_head.judged_answers(chat_model, answers, action)
+    assert [answer.steps for answer in judged] == [[1, 0]] * 60
 
-    head = value_head.fitted(states, states)
-    measured = value_head.figures(head, states)
-    assert measured["auc_step_1"] > 0.75
+    model = fine_tune.trainable(chat_model)
+    worked = fine_tune.read_chats(chats, tokenizer, 8)
+    before = fine_tune.loss_of(model, worked).item()
+    head = value_head.train_both(model, judged, worked, steps=30, batch=8, rate=3e-3, seed=0)
+    assert value_head.figures(model, head, judged)["auc_step_1"] > 0.75
+    assert fine_tune.loss_of(model, worked).item() < before
+
+    fine_tune.save(model, chat_model, tmp_path / "policy")
     release = value_head.published(
-        tmp_path / "weights", chat_model, head, Details(name="tiny", default_action=action)
+        tmp_path / "weights", tmp_path / "policy", head, Details(name="tiny", default_action=action)
     )
     assert load_release(release.path).manifest.value == "trunk"
+    policy = AutoModelForCausalLM.from_pretrained(tmp_path / "policy", dtype=torch.float32)
+    with torch.no_grad():
+        own = torch.sigmoid(value_head.logits_of(policy, head, judged)[1::2]).numpy()
+    released = np.array(end_values(judge_in(release.path), [answer.tokens for answer in judged]))
+    assert released == pytest.approx(own, abs=1e-3)
 
-    whole = [(*answer.prompt, *answer.tokens) for answer in answers]
-    judged = np.array(end_values(judge_in(release.path), whole))
-    logit = states.hidden @ head["weight"][0] + head["bias"]
-    own = torch.sigmoid(logit[torch.from_numpy(states.step == 0)]).numpy()
-    assert sorted(judged) == pytest.approx(sorted(own), abs=1e-3)
 
-
-def make_head(policy: Path, folder: Path) -> None:
-    write(folder / "rows.jsonl", [asked(f"{n} + 1", str(n + 1), f"p{n}", "sums") for n in range(8)])
+def make_head(policy: Path, chats: Path, folder: Path) -> None:
+    rows = [asked(f"{n} + 1", "math", {"answer": str(n + 1)}, f"p{n}", "sums") for n in range(8)]
+    write(folder / "rows.jsonl", rows)
     value_head.main(
         policy,
         folder / "rows.jsonl",
+        chats,
         folder / "rows.jsonl",
         folder,
         problems=8,
         answers=4,
         dev_problems=8,
+        examples=8,
         max_tokens=12,
+        steps=2,
+        batch=8,
+        rate=1e-5,
         engine="transformers",
         threads=1,
     )
 
 
-def test_answers_are_sampled_graded_and_kept_and_a_release_comes_of_them(tuned: Path, tmp_path: Path) -> None:
-    make_head(tuned, tmp_path)
+def test_answers_are_sampled_graded_and_kept_and_a_release_comes_of_them(
+    tuned: Path, chats: Path, tmp_path: Path
+) -> None:
+    make_head(tuned, chats, tmp_path)
 
     kept = json.loads((tmp_path / "samples-train.json").read_text())
     assert [len(group) for group in kept["answers"].values()] == [4] * 8
@@ -232,9 +260,9 @@ def test_answers_are_sampled_graded_and_kept_and_a_release_comes_of_them(tuned: 
     assert {"greedy", "mean_at_k", "any_of_k", "auc_end"} <= set(manifest.metrics)
 
 
-def test_a_policy_that_is_never_right_teaches_no_head(chat_model: Path, tmp_path: Path) -> None:
+def test_a_policy_that_is_never_right_teaches_no_head(chat_model: Path, chats: Path, tmp_path: Path) -> None:
     with pytest.raises(typer.BadParameter, match=r"0 of 32 sampled answers to train problems are right"):
-        make_head(chat_model, tmp_path)
+        make_head(chat_model, chats, tmp_path)
 
 
 def test_the_loop_of_the_recipe_can_be_read() -> None:
