@@ -10,6 +10,7 @@ Policy and head become a release.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class JudgedAnswer:
     """An answer, and where the server's engine would judge it."""
 
     tokens: tuple[int, ...]
-    """Of the prompt and the answer."""
+    """Prompt and answer."""
     places: list[int]
     """Tokens whose states are read, one for each of k steps."""
     steps: list[int]
@@ -101,15 +102,22 @@ def train_both(
     rate: float,
     seed: int,
 ) -> nn.Linear:
-    """Train the policy in place for both, and return the head. A step reads `batch` answers and half as many chats."""
+    """Train the policy in place for both, and return the head.
+
+    A step reads `batch` answers, as many right as wrong ones, and half as many chats. Right answers are rare, and a
+    fair draw would hold few; the head's bias then takes the share of right ones in again (prior correction, King and
+    Zeng 2001, equation 7)."""
     head = nn.Linear(model.config.hidden_size, 1, device=model.device)
     nn.init.zeros_(head.weight)
-    nn.init.constant_(head.bias, torch.logit(outcomes_of(answers).mean()).item())
+    nn.init.zeros_(head.bias)
     rng = random.Random(seed)
-    graded, worked = batches(answers, batch, rng), batches(chats, batch // 2, rng)
+    right = [answer for answer in answers if answer.outcome > 0.5]
+    wrong = [answer for answer in answers if answer.outcome <= 0.5]
+    streams = [batches(each, batch // 2, rng) for each in (right, wrong)]
+    worked = batches(chats, batch // 2, rng)
 
     def next_loss() -> Tensor:
-        drawn = next(graded)
+        drawn = [answer for stream in streams for answer in next(stream)]
         logits = logits_of(model, head, drawn)
         value = F.binary_cross_entropy_with_logits(logits, outcomes_of(drawn).to(logits.device))
         return value + loss_of(model, next(worked))
@@ -119,6 +127,8 @@ def train_both(
         {"params": [*head.parameters()], "lr": HEAD_RATE * rate},
     ]
     train(model, next_loss, groups, steps)
+    with torch.no_grad():
+        head.bias.add_(math.log(len(right) / len(wrong)))
     return head
 
 
