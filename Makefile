@@ -4,7 +4,7 @@ BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup demo serve loop demo-model compare test check format docs bench client-types test-browser test-compose test-clients real-round viewer-image test-scorers test-remote crash-test overload-test attack-sandbox clean
+.PHONY: setup demo serve loop demo-model compare test check format docs bench client-types test-browser test-compose test-clients real-round viewer-image test-scorers test-remote crash-test overload-test attack-sandbox gpu-check clean
 
 setup: .venv/.ready
 
@@ -76,6 +76,11 @@ test-clients: setup
 MODEL ?= smollm2
 real-round: setup
 	RAMIFY_ENGINE__COMPILE=false $(BIN)/python scripts/real_round.py $(MODEL) runs/real
+
+# On one GPU, in an environment with torch for it and Ramify's other packages; parts that lack theirs are skipped by name. A
+# model is taken by MODEL=, else a random one. RAMIFY_GPU_CHECK_DEVICE=cpu rehearses on a CPU: make setup gpu-check.
+gpu-check:
+	RAMIFY_GPU_CHECK_MODEL="$(if $(filter command line environment,$(origin MODEL)),$(abspath $(MODEL)))" OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/gpu -m gpu
 
 viewer-image: setup
 	$(BIN)/python scripts/viewer_image.py

@@ -155,8 +155,8 @@ def memory_command(
             "peak of a step": step.peak,
         }
         if measure:
-            peak, before = measured_step(policy, value, settings.learning)
-            rows |= {"measured": peak - before, "the program before": before}
+            measured = measured_step(policy, value, settings.learning)
+            rows |= {"measured": measured.peak - measured.before, "the program before": measured.before}
     Console().print(f"{step.parameters:,} parameters, {step.trained:,} in training", highlight=False)
     for name, size in rows.items():
         Console().print(f"{name:28}{size / 2**30:9.2f} GiB", highlight=False)

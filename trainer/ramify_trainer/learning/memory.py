@@ -12,6 +12,7 @@ import multiprocessing
 import random
 import resource
 import tempfile
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -38,7 +39,7 @@ from ramify_trainer.learning.networks import Network, shaped
 from ramify_trainer.learning.optimizers import BLOCK, SMALL
 from ramify_trainer.learning.value_head import write_head
 
-__all__ = ["Alive", "StepMemory", "apart", "measured_step", "step_memory"]
+__all__ = ["Alive", "MeasuredStep", "StepMemory", "apart", "measured_step", "step_memory"]
 
 NUMBER = 4
 """Bytes of a float32."""
@@ -185,9 +186,20 @@ class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now -= size
 
 
-def measured_step(policy: Path, value: Path | None, config: LearningConfig) -> tuple[int, int]:
-    """Return the bytes of two optimizer steps at their peak, and those of the program before them, measured in a
-    process of its own: resident memory, or on a GPU what torch has allocated there.
+@dataclass(frozen=True, slots=True)
+class MeasuredStep:
+    """Two optimizer steps, measured: resident memory, or on a GPU what torch has allocated there."""
+
+    peak: int
+    """Bytes at the peak, the program included."""
+    before: int
+    """Bytes of the program before the steps."""
+    seconds_per_step: float
+    """The mean of both, the packing of the trees included."""
+
+
+def measured_step(policy: Path, value: Path | None, config: LearningConfig) -> MeasuredStep:
+    """Measure two optimizer steps in a process of its own.
 
     value: None puts a head of zeros on the policy's trunk. The trees are random tokens. Raises `TrainerError` if they
     do not fit into memory."""
@@ -207,7 +219,7 @@ def apart(work: Callable[..., Done], *arguments: Any) -> Done:
             ) from error
 
 
-def _measured(policy: Path, value: Path | None, config: LearningConfig) -> tuple[int, int]:
+def _measured(policy: Path, value: Path | None, config: LearningConfig) -> MeasuredStep:
     changes = {"steps_per_round": 2, "epochs": 2.0, "tracker": "none"}
     config = config.model_copy(update=changes)
     before = _peak()
@@ -219,8 +231,10 @@ def _measured(policy: Path, value: Path | None, config: LearningConfig) -> tuple
         learner = Learner.start(config, policy, value, policy, seed=0)
         each = min(config.max_pack_tokens, config.tokens_per_batch)
         trees = [_random_tree(i, each) for i in range(max(1, config.tokens_per_batch // each))]
-        learner.round(trees, seed=0)
-    return _peak(), before
+        began = time.perf_counter()
+        steps = learner.round(trees, seed=0).steps
+        seconds = time.perf_counter() - began
+    return MeasuredStep(_peak(), before, seconds / steps)
 
 
 def _hidden_size(policy: Path) -> int:

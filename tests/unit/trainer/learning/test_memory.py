@@ -99,8 +99,9 @@ def test_what_is_alive_is_counted_once_and_until_it_is_let_go() -> None:
 
 def test_a_step_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
     base = write_release(tmp_path).path
-    peak, before = measured_step(base / "policy", None, CONFIG)
-    assert peak >= before > 2**26  # loading torch takes more than this little step
+    step = measured_step(base / "policy", None, CONFIG)
+    assert step.peak >= step.before > 2**26  # loading torch takes more than this little step
+    assert step.seconds_per_step > 0
 
 
 @pytest.mark.parametrize(
