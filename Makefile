@@ -77,10 +77,10 @@ MODEL ?= smollm2
 real-round: setup
 	RAMIFY_ENGINE__COMPILE=false $(BIN)/python scripts/real_round.py $(MODEL) runs/real
 
-# On one GPU, in an environment with torch for it and Ramify's other packages; parts that lack theirs are skipped by name. A
-# model is taken by MODEL=, else a random one. RAMIFY_GPU_CHECK_DEVICE=cpu rehearses on a CPU: make setup gpu-check.
+# On one GPU, by .venv if it is there, else by PYTHON; without vLLM its checks are skipped. MODEL= takes a model, else one is
+# made at random. RAMIFY_GPU_CHECK_DEVICE=cpu rehearses on a CPU.
 gpu-check:
-	RAMIFY_GPU_CHECK_MODEL="$(if $(filter command line environment,$(origin MODEL)),$(abspath $(MODEL)))" OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/gpu -m gpu
+	RAMIFY_GPU_CHECK_MODEL="$(if $(filter command line environment,$(origin MODEL)),$(abspath $(MODEL)))" OMP_WAIT_POLICY=PASSIVE $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m pytest tests/gpu -m gpu
 
 viewer-image: setup
 	$(BIN)/python scripts/viewer_image.py
