@@ -187,6 +187,8 @@ class VllmEngine(Engine):
             try:
                 await self._llm.pause_generation(mode="wait", clear_cache=True)
                 await self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(path)})
+                if self.launch.role == "policy":
+                    await self._llm.collective_rpc("renew_tied_output")
                 if not await self._llm.reset_prefix_cache():
                     raise EngineError(f"the {self.launch.role} engine did not clear its prefix cache")
                 await self._llm.resume_generation()

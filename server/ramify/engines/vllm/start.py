@@ -16,7 +16,7 @@ from ramify.engines.errors import EngineStartFailed
 from ramify.engines.ports import EngineStats
 from ramify.engines.start import Launch
 from ramify.engines.vllm.core_process import ROLE, THREADS, executor
-from ramify.engines.vllm.value_head import ValueHeadWorker
+from ramify.engines.vllm.worker import PolicyWorker
 
 
 def start_llm(launch: Launch) -> tuple[AsyncLLM, EngineStats]:
@@ -64,7 +64,7 @@ def _arguments(launch: Launch) -> Mapping[str, Any]:
         arguments["gpu_memory_utilization"] = launch.gpu_fraction
     if launch.role == "policy":
         arguments |= {"runner": "generate", "logprobs_mode": "processed_logprobs", "max_logprobs": -1}
-        arguments["worker_extension_cls"] = f"{ValueHeadWorker.__module__}.{ValueHeadWorker.__qualname__}"
+        arguments["worker_extension_cls"] = f"{PolicyWorker.__module__}.{PolicyWorker.__qualname__}"
         arguments["reasoning_parser"] = launch.options.reasoning_parser or ""
         arguments["structured_outputs_config"] = StructuredOutputsConfig(
             backend=launch.options.structured_outputs

@@ -18,23 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from vllm.v1.outputs import AsyncModelRunnerOutput
-
-
-class ValueHeadWorker:
-    """Methods that vLLM adds to its workers' class (`worker_extension_cls`), to be called by name in each of them."""
-
-    model_runner: Any
-
-    def load_value_head(self, path: str) -> None:
-        """Judge from now on by the head in `path`, in place of the one before if there is one."""
-        runner = self.model_runner
-        head = getattr(runner, "ramify_value_head", None)
-        if head is None:
-            head = runner.ramify_value_head = ValueHead(runner)
-        tensors = load_file(path, device=str(runner.device))
-        head.weight, head.bias = tensors["weight"][0], tensors["bias"]
 
 
 class ValueHead:
