@@ -50,7 +50,7 @@ SHAPES: dict[str, dict[str, int]] = {
 }
 JUDGE_LAYERS = 6
 """Layers of the random value model, at most."""
-CHANGE = 0.02
+CHANGE = 0.3
 """Noise on the next release's weights, in units of their own spread."""
 
 
@@ -62,7 +62,7 @@ class CheckTable:
     """Check, figure and its value with the unit."""
 
     def add(self, check: str, **figures: str) -> None:
-        self.rows += [(check, name.replace("_", " "), value) for name, value in figures.items()]
+        self.rows.extend((check, name.replace("_", " "), value) for name, value in figures.items())
 
 
 def mebibytes(size: int) -> str:
@@ -75,7 +75,7 @@ def policy_of(folder: Path, device: str) -> Path:
         return Path(given)
     torch.manual_seed(0)
     shape = SHAPES[device]
-    config = LlamaConfig(**shape, initializer_range=0.1, tie_word_embeddings=True, **_ends())
+    config = LlamaConfig(**shape, initializer_range=0.05, tie_word_embeddings=True, **_ends())
     LlamaForCausalLM(config).bfloat16().save_pretrained(folder)
     rest = range(len(WORDS), shape["vocab_size"])
     write_tokenizer(folder, (*WORDS, *(f" word{i}" for i in rest)))
