@@ -1,4 +1,4 @@
-"""What vLLM's workers do for us beside their own: methods that are called by name in each of a policy's workers."""
+"""Methods that Ramify adds to vLLM's workers of a policy, to be called by name in each of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PolicyWorker:
         A reload takes such a layer for one without weights of its own and leaves it as it was. On a CPU it computes
         from a packed copy of the weight, which is then that of the weights before (vLLM 0.32)."""
         model = self.model_runner.get_model()
-        output = getattr(model, "lm_head", None)
+        output: Any = getattr(model, "lm_head", None)
         weight = getattr(output, "weight", None)
         others = (module for module in model.modules() if module is not output)
         if weight is not None and any(getattr(module, "weight", None) is weight for module in others):
