@@ -144,10 +144,10 @@ def main(
         "runs/real/worked.jsonl"
     ),
     out: Annotated[Path, typer.Option(help="Directory of the new model.")] = Path("runs/real/policy"),
-    examples: Annotated[int, typer.Option(help="Chats read, from the first.")] = 800,
-    steps: int = 100,
-    batch: Annotated[int, typer.Option(help="Chats a step.")] = 8,
-    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-4,
+    examples: Annotated[int, typer.Option(help="Chats read, from the first.")] = 6_000,
+    steps: int = 200,
+    batch: Annotated[int, typer.Option(help="Chats a step.")] = 16,
+    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 3e-4,
     threads: int = 2,
     seed: int = 0,
 ) -> None:
