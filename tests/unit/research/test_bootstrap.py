@@ -74,7 +74,13 @@ def test_the_canary_is_what_the_published_weights_give(run: tuple[Path, weights.
     again = probes(
         load_model(release.policy_path, "lm_head"), load_judge(release.policy_path, release.path / "value")
     )
-    assert again == release.manifest.canary
+    published = release.manifest.canary
+    assert [(one.prompt, one.continuation) for one in again] == [
+        (one.prompt, one.continuation) for one in published
+    ]
+    for one, was in zip(again, published, strict=True):  # in the last digit threads and batches may differ
+        assert one.logprobs == pytest.approx(was.logprobs, abs=2e-4)
+        assert one.value == pytest.approx(was.value, abs=2e-4)
     assert len(again) == 8
 
 
