@@ -127,7 +127,7 @@ def written_like(like: Path, folder: Path, save: Callable[[Path], object]) -> Pa
     """Save a model, and put every other file beside it that `like` has."""
     save(folder)
     for file in like.iterdir():
-        if file.suffix != ".safetensors":
+        if ".safetensors" not in file.name:  # nor the index of several
             (folder / file.name).write_bytes(file.read_bytes())
     return folder
 

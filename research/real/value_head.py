@@ -49,7 +49,7 @@ from research.real.fine_tune import (
 )
 
 HEAD_RATE = 10
-"""Learning rate of the head, in that of the trunk: it begins at zero."""
+"""Learning rate of the head, as a multiple of the trunk's: the head begins at zero."""
 
 
 @dataclass(frozen=True)
@@ -174,13 +174,13 @@ def policy_figures(scores: PolicyScores) -> dict[str, float]:
     return {**scores.figures(), "any_of_k": sum(right) / len(right)}
 
 
-def require_both(name: str, scores: PolicyScores) -> None:
-    """Raise `typer.BadParameter` if all answers to a split's problems are right, or all are wrong."""
-    right = sum(answer.outcome > 0.5 for answer in flat(scores))
-    if not 0 < right < len(flat(scores)):
+def require_both(answers: Sequence[JudgedAnswer], least: int) -> None:
+    """Raise `typer.BadParameter` unless at least so many answers are right, and as many wrong."""
+    right = sum(answer.outcome > 0.5 for answer in answers)
+    if min(right, len(answers) - right) < least:
         raise typer.BadParameter(
-            f"{right} of {len(flat(scores))} sampled answers to {name} problems are right: a head learns from right "
-            "and wrong ones. Fine-tune the policy further, or take easier or harder problems"
+            f"{right} of {len(answers)} sampled answers are right: a batch needs {least} right and {least} wrong ones. "
+            "Take more problems or a smaller batch, fine-tune the policy further, or take easier or harder problems"
         )
 
 
@@ -203,7 +203,7 @@ def main(
     max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 48,
     step_tokens: Annotated[int, typer.Option(help="Longest step, in tokens; a step is a line.")] = 16,
     steps: int = 150,
-    batch: Annotated[int, typer.Option(help="Sampled answers a step.")] = 16,
+    batch: Annotated[int, typer.Option(min=2, help="Sampled answers a step.")] = 16,
     rate: Annotated[float, typer.Option(help="Highest learning rate of the trunk.")] = 1e-4,
     engine: Annotated[str, typer.Option(help="auto, vllm or transformers.")] = "vllm",
     threads: int = 2,
@@ -215,12 +215,12 @@ def main(
     action = Action(stop=("\n",), max_tokens=step_tokens)
     taught = MeasureConfig(data=str(data), problems=problems, answers=answers, max_tokens=max_tokens)
     before = sampled(policy, taught, out / "samples-train.json", engine, seed)
-    require_both("train", before)
     tell("train, before", policy_figures(before))
+    graded = judged_answers(policy, flat(before), action)
+    require_both(graded, batch // 2)
 
     model = trainable(policy)
     worked = read_chats(chats, AutoTokenizer.from_pretrained(policy), examples)
-    graded = judged_answers(policy, flat(before), action)
     head = train_both(model, graded, worked, steps, batch, rate, seed)
     with TemporaryDirectory() as work:
         both = Path(work) / "policy"

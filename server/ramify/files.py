@@ -44,14 +44,22 @@ def move(draft: Path, folder: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder, if it is there: a reader sees it whole or not at all. What a removal that was cut short has left
-    is removed too."""
+    """Remove a folder, if it is there: a reader sees it whole or not at all. What an earlier removal has left
+    goes too."""
     doomed = folder.with_name(f".{folder.name}.removed")
-    shutil.rmtree(doomed, ignore_errors=True)
+    _erase(doomed)
     if folder.exists():
         folder.rename(doomed)
         flush(folder.parent)
-        shutil.rmtree(doomed)
+        _erase(doomed)
+
+
+def _erase(folder: Path) -> None:
+    """Delete what can be deleted of a folder; of a link to one the link alone."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def share(source: Path, folder: Path) -> None:

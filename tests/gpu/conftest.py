@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpu_checks import DEVICE, CheckTable, base_release
+from gpu_checks import DEVICE, CheckTable, base_release, next_release
 from ramify.weights import Release
 
 TABLE = pytest.StashKey[CheckTable]()
@@ -63,3 +63,9 @@ def vllm_here(device: str) -> None:
 def base(tmp_path_factory: pytest.TempPathFactory, device: str) -> Release:
     root: Path = tmp_path_factory.mktemp("gpu-check")
     return base_release(root, device)
+
+
+@pytest.fixture(scope="session")
+def following(base: Release, tmp_path_factory: pytest.TempPathFactory) -> Release:
+    """The release after the base. Its canary is chosen on the device, so this comes before any engine."""
+    return next_release(base, tmp_path_factory.mktemp("following"))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fixtures_engines import LiveEngines
-from gpu_checks import CheckTable, next_release
+from gpu_checks import CheckTable
 from ramify.bench.throughput import Load, Pair, throughput
 from ramify.engines import EngineConfig, EngineOptions, Engines, Serving
 from ramify.evaluation.backends import UNLIMITED, LocalBackend, meters
@@ -71,8 +71,10 @@ def sharing(
 
 
 @pytest.fixture(scope="module")
-def live(sharing: str, base: Release, device: str, table: CheckTable) -> Iterator[LiveEngines]:
-    """Both engines of the base; on a GPU they start one after the other."""
+def live(
+    sharing: str, base: Release, following: Release, device: str, table: CheckTable
+) -> Iterator[LiveEngines]:
+    """Both engines of the base; on a GPU they start one after the other. The next release was made before them."""
     serving = Serving("gpu-check", base.id, action=Action(max_tokens=16), max_tokens=64)
     # Random weights are less steady under rounding than trained ones: a rehearsal rounds as little as it can.
     options = EngineOptions(compile=False, max_model_len=512, dtype="float32" if device == "cpu" else "auto")
@@ -113,9 +115,9 @@ def test_search_is_held_against_its_replay(
 
 
 def test_a_release_is_loaded_in_place_and_its_canary_tells_it_apart(
-    live: LiveEngines, sharing: str, base: Release, table: CheckTable, tmp_path: Path
+    live: LiveEngines, sharing: str, base: Release, following: Release, table: CheckTable
 ) -> None:
-    engines, following = live.engines, next_release(base, tmp_path)
+    engines = live.engines
     marks, calibration = following.manifest.canary, (1.0, 0.0)
     texts = canary.texts_of(marks)
 

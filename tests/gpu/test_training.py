@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from torch import Tensor
 
 from gpu_checks import CheckTable, answer_trees, changed_policy, mebibytes
 from ramify.weights import Release, require_alike
@@ -26,6 +27,11 @@ WAYS: dict[str, dict[str, Any]] = {
     "step with adapters": {"lora": {"rank": 16}},
     "step with adapters and checkpoints": {"lora": {"rank": 16}, "gradient_checkpointing": True},
 }
+
+
+def tensors_of(folder: Path) -> dict[str, Tensor]:
+    """Return all tensors of a model, which may be in several files."""
+    return {name: t for file in folder.glob("*.safetensors") for name, t in load_file(file).items()}
 
 
 def learning(device: str, **changes: Any) -> LearningConfig:
@@ -72,7 +78,7 @@ def test_adapters_are_trained_and_merged_into_a_policy_that_can_be_served(
     learner.export(tmp_path, base.path)
     table.add("adapters", steps=str(metrics.steps), seconds=f"{seconds:.2f} s")
     assert metrics.steps
-    before, after = (load_file(folder / "model.safetensors") for folder in (policy, tmp_path / "policy"))
+    before, after = (tensors_of(folder) for folder in (policy, tmp_path / "policy"))
     assert before.keys() == after.keys()
     assert any(not before[name].equal(after[name]) for name in before)
     require_alike(base.path, tmp_path)

@@ -177,8 +177,8 @@ class LoopConfig(FromBase):
     """Folder for everything that the run needs to go on."""
     keep_learners: int = Field(default=3, ge=1)
     """Learners (weights in float32, optimizer) of the last promoted rounds that stay in the state folder, beside those
-    of the incumbent and of the best release. From a release whose learner is gone, training begins anew at step 0 if an
-    operator returns to it."""
+    of the incumbent and of the best release. If an operator returns to a release whose learner is gone, training begins
+    anew from it at step 0."""
     most_records: int = Field(default=10_000, ge=1, le=10_000)
     """Records of the log that a round reads at most; the rest waits for the next one."""
     server: ServerConfig = ServerConfig()

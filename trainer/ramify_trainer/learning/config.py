@@ -97,7 +97,7 @@ class LearningConfig(Section):
 
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
     """AdamW with its two moments in float32, or in 8 bits: a quarter of that memory, by bitsandbytes (the extra
-    `8bit`). A learner that was saved goes on with the optimizer that it had."""
+    `8bit`). A learner that was saved with the other one is refused."""
     policy_learning_rate: PositiveFloat = 3e-4
     """AdamW's learning rate of the policy, its trunk included."""
     value_learning_rate: PositiveFloat = 3e-4

@@ -85,8 +85,11 @@ def probes(
     old = _logprobs(policy_in(parent.policy_path, torch.float32), answers, told)
     model = policy_in(policy, torch.float32)
     new = _logprobs(model, answers, told)
-    coarse = _logprobs(model.to(torch.bfloat16), answers, told)
-    del model  # before the judge is loaded
+    # Weights alone are rounded, as they are when served: rotary frequencies, which are buffers, keep float32.
+    for weight in model.parameters():
+        weight.data = weight.data.to(torch.bfloat16)
+    coarse = _logprobs(model, answers, told)
+    del model, weight  # before the judge is loaded
     moved: dict[tuple[int, ...], tuple[float, list[int], list[int], list[float]]] = {}
     for (prompt, answer), now, before, rounded in zip(answers, new, old, coarse, strict=True):
         steady = _steady(_apart(now, rounded))

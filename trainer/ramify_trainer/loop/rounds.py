@@ -158,7 +158,10 @@ class Loop:
         for record in self.state.history:
             here = self.folder / round_folder(record.round)
             for part in ("policy", "value") if record.round in kept else ("policy", "value", "learner"):
-                remove(here / part)
+                try:
+                    remove(here / part)
+                except OSError as error:  # no reason to end a run: the next round tries again
+                    logger.warning("%s was not removed: %s", here / part, error)
 
     async def _do(self, name: str, phase: Callable[[], Awaitable[PhaseSummary]]) -> None:
         """Do one phase under a lease that was renewed before it, and log what came of it."""

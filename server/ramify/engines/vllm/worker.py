@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from safetensors.torch import load_file
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 
 from ramify.engines.vllm.value_head import ValueHead
 
@@ -24,13 +25,12 @@ class PolicyWorker:
         head.weight, head.bias = tensors["weight"][0], tensors["bias"]
 
     def renew_tied_output(self) -> None:
-        """Have an output layer whose weight is the embedding's take that weight anew.
+        """Have an output layer whose weight is the embedding's too take that weight anew.
 
         A reload takes such a layer for one without weights of its own and leaves it as it was. On a CPU it computes
         from a packed copy of the weight, which is then that of the weights before (vLLM 0.32)."""
-        model = self.model_runner.get_model()
-        output: Any = getattr(model, "lm_head", None)
-        weight = getattr(output, "weight", None)
-        others = (module for module in model.modules() if module is not output)
-        if weight is not None and any(getattr(module, "weight", None) is weight for module in others):
-            output.quant_method.process_weights_after_loading(output)
+        layers = [layer for layer in self.model_runner.get_model().modules() if hasattr(layer, "weight")]
+        for output in layers:
+            others = (layer.weight for layer in layers if layer is not output)
+            if isinstance(output, ParallelLMHead) and any(weight is output.weight for weight in others):
+                output.quant_method.process_weights_after_loading(output)
