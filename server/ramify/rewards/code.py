@@ -6,6 +6,7 @@ compared. So nothing that an answer prints, returns, patches or exits with can s
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import json
 import math
@@ -216,9 +217,15 @@ def _fault(code: Code, ended: Ended, *, shown: bool) -> str:
     if ended.status == "output":
         return "too much output"
     if ended.status == "error":
-        error = ended.err if shown else ended.err.partition(":")[0]
+        error = ended.err if shown else _builtin_exception(ended.err.partition(":")[0])
         return f"it failed{': ' + error[:MAX_SHOWN] if error.strip() else ''}"
     return f"wrong output {ended.out[:MAX_SHOWN]!r}" if shown else "wrong output"
+
+
+def _builtin_exception(name: str) -> str:
+    """Return the name of one of Python's own exceptions as it is, of any other none: answers name them at will."""
+    known = getattr(builtins, name, None)
+    return name if isinstance(known, type) and issubclass(known, BaseException) else ""
 
 
 @lru_cache(maxsize=1024)
@@ -269,8 +276,7 @@ def same_value(expected: Any, result: Any) -> bool:
     """Compare values as `sandbox.driver.encode` gives them: as Python does, but lists equal tuples, and numbers with a
     fraction are compared up to `TOLERANCE`."""
     if isinstance(expected, bool | int | float) and isinstance(result, bool | int | float):
-        exact = isinstance(expected, int) and isinstance(result, int)
-        return expected == result if exact else _close(expected, result)
+        return expected == result if isinstance(expected, int) else _close(expected, result)
     these, those = _sequence(expected), _sequence(result)
     if these is not None and those is not None:
         return len(these) == len(those) and all(map(same_value, these, those))

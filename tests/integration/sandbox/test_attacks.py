@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ramify.rewards.code import Case, Code
+from ramify.rewards.code import Case, Code, same_value
 from ramify.search.protocols import GradingFailed
 from tests.integration.sandbox.conftest import RunAs
 
@@ -47,6 +47,10 @@ REFUSED = {
     "set up io_uring": "call(425, 1, 0)",
     "load a program into the kernel": "call(321, 0, 0, 0)",
     "use the other set of system calls": "call(0x40000000 + 39)",
+    "limit process 1": "__import__('resource').prlimit(1, __import__('resource').RLIMIT_NOFILE, (0, 0))",
+    "slow process 1 down": "os.sched_setaffinity(1, {0})",
+    "lower a priority": "os.setpriority(os.PRIO_PROCESS, 1, 13)",
+    "take the machine's asynchronous I/O": "call(206, 1, ctypes.addressof(ctypes.create_string_buffer(8)))",
     "raise a limit": "__import__('resource').setrlimit(__import__('resource').RLIMIT_AS, (1 << 40, 1 << 40))",
     "signal a process outside": "os.kill(4321, 9)",
     "open a socket to the world": "__import__('socket').create_connection(('1.1.1.1', 53), 1)",
@@ -275,6 +279,29 @@ def test_a_result_of_no_known_form_is_wrong(result: str, as_user: RunAs) -> None
         return [Code(hidden=(case,), function="f").grade(program).outcome for case in cases]
 
     assert as_user(outcomes) == [0, 0]
+
+
+def test_an_integer_is_compared_exactly() -> None:
+    assert not same_value(1_000_000, 1_000_000.9)
+    assert same_value(1_000_000, 1_000_000.0)
+
+
+def test_dataclasses_work_and_annotations_are_as_the_program_says(as_user: RunAs) -> None:
+    def outcomes() -> list[float]:
+        code = Code(hidden=(Case(input=[1], output=1),), function="f")
+        record = (
+            "from dataclasses import dataclass\n@dataclass\nclass A:\n    x: int\ndef f(n): return A(n).x"
+        )
+        return [code.grade(text).outcome for text in (record, "def f(n: Unknown): return n")]
+
+    assert as_user(outcomes) == [1, 0]
+
+
+def test_the_name_of_an_answers_own_exception_tells_nothing_of_a_hidden_test(as_user: RunAs) -> None:
+    leak = "import sys\nsys.stderr.write('SECRET')\nraise type('SECRET', (Exception,), {})"
+    outcome, reason = as_user(lambda: graded(leak))
+    assert outcome == 0
+    assert "SECRET" not in reason
 
 
 def test_a_right_answer_is_right_behind_the_same_walls(as_user: RunAs) -> None:
