@@ -99,6 +99,10 @@ class Code(Verifier):
         return self
 
     def _check(self, place: str, case: Case) -> None:
+        try:
+            json.dumps([case.input, case.output], allow_nan=False)
+        except ValueError:
+            raise ValueError(f"{place} holds a number that is not finite, which JSON does not have") from None
         if self.function:
             if not isinstance(case.input, list):
                 raise ValueError(f"{place}.input must be the list of the arguments of {self.function!r}")

@@ -24,6 +24,11 @@ TEST = {"input": "1\n", "output": "1\n"}
             "must be the name of a function, or Class.method",
         ),
         (
+            {"function": "f", "hidden": [{"input": [], "output": float("inf")}]},
+            "problem",
+            "hidden.0 holds a number that is not finite",
+        ),
+        (
             {"hidden": [TEST], "function": "f"},
             "problem",
             "hidden.0.input must be the list of the arguments of 'f'",
