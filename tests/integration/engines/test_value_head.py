@@ -234,13 +234,13 @@ class GivenSteps:
 
 
 def test_each_step_s_logits_come_with_its_tokens_and_none_for_a_row_without_one(tmp_path: Path) -> None:
-    from ramify.engines.vllm.value_head import ValueHeadWorker
+    from ramify.engines.vllm.worker import PolicyWorker
 
     save_file(
         {"weight": torch.tensor([[1.0, 2.0, 0.0, 0.0]]), "bias": torch.tensor([0.5])},
         tmp_path / "head.safetensors",
     )
-    worker = ValueHeadWorker()
+    worker = PolicyWorker()
     worker.model_runner = runner = GivenSteps()
     worker.load_value_head(str(tmp_path / "head.safetensors"))
     for first in (1.0, 2.0):
