@@ -77,10 +77,10 @@ MODEL ?= smollm2
 real-round: setup
 	RAMIFY_ENGINE__COMPILE=false $(BIN)/python scripts/real_round.py $(MODEL) runs/real
 
-# On one GPU, by .venv if it is there, else by PYTHON; without vLLM its checks are skipped. MODEL= takes a model, else one is
-# made at random. RAMIFY_GPU_CHECK_DEVICE=cpu rehearses on a CPU.
+# On one GPU, by PYTHON= if given, else by .venv; without vLLM its checks are skipped. MODEL= takes a model, else one is made
+# at random. RAMIFY_GPU_CHECK_DEVICE=cpu rehearses on a CPU.
 gpu-check:
-	RAMIFY_GPU_CHECK_MODEL="$(if $(filter command line environment,$(origin MODEL)),$(abspath $(MODEL)))" OMP_WAIT_POLICY=PASSIVE $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m pytest tests/gpu -m gpu
+	RAMIFY_GPU_CHECK_MODEL="$(if $(filter command line environment,$(origin MODEL)),$(abspath $(MODEL)))" OMP_WAIT_POLICY=PASSIVE $(if $(filter command line environment,$(origin PYTHON)),$(PYTHON),$(firstword $(wildcard $(BIN)/python) $(PYTHON))) -m pytest tests/gpu -m gpu
 
 viewer-image: setup
 	$(BIN)/python scripts/viewer_image.py

@@ -9,7 +9,6 @@ model's end token. All weights are trained, by the mean cross-entropy of the ans
 from __future__ import annotations
 
 import json
-import math
 import random
 import shutil
 import time
@@ -20,7 +19,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 import torch
 import typer
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, get_cosine_schedule_with_warmup
 
 from ramify.engines.vllm import multiplies_bfloat16
 from ramify.tokens import chat_tokens
@@ -99,14 +98,6 @@ def trainable(folder: Path) -> Any:
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def rate_at(step: int, steps: int) -> float:
-    """Return the learning rate's factor at a step, counted from 0, in [0, 1]."""
-    rise = max(1, round(WARM_UP * steps))
-    if step < rise:
-        return (step + 1) / rise
-    return (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise))) / 2
-
-
 def train(model: Any, next_loss: Callable[[], Tensor], groups: Sequence[dict[str, Any]], steps: int) -> None:
     """Train in place, and print the loss of every tenth step.
 
@@ -114,7 +105,7 @@ def train(model: Any, next_loss: Callable[[], Tensor], groups: Sequence[dict[str
     rate (`lr`), all of which are clipped together."""
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01, foreach=False)
     trained = [parameter for group in groups for parameter in group["params"]]
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, steps))
+    schedule = get_cosine_schedule_with_warmup(optimizer, round(WARM_UP * steps), steps)
     began = time.monotonic()
     for step in range(1, steps + 1):
         with computing(model):

@@ -72,3 +72,11 @@ def test_a_folder_is_removed_with_what_a_removal_cut_short_has_left(tmp_path: Pa
     remove(folder)
     remove(folder)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_a_link_to_a_folder_the_link_alone_is_removed(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "disk"
+    elsewhere.mkdir()
+    (tmp_path / "learner").symlink_to(elsewhere)
+    remove(tmp_path / "learner")
+    assert list(tmp_path.iterdir()) == [elsewhere]

@@ -234,7 +234,7 @@ class GivenSteps:
 
 
 def test_each_step_s_logits_come_with_its_tokens_and_none_for_a_row_without_one(tmp_path: Path) -> None:
-    from ramify.engines.vllm.worker import PolicyWorker
+    from ramify.engines.vllm.core_process import PolicyWorker
 
     save_file(
         {"weight": torch.tensor([[1.0, 2.0, 0.0, 0.0]]), "bias": torch.tensor([0.5])},

@@ -131,7 +131,7 @@ def _moments(size: int, config: LearningConfig) -> int:
 
 
 def _passes(network: Network, config: LearningConfig) -> tuple[int, int]:
-    """Return the bytes alive above the weights after a forward pass, and at the peak of all passes of a step. The
+    """Return the bytes that a forward pass leaves, and those alive above the weights at the peak of all passes. The
     gradients of the first pass are there in every other, so that two tell of any number."""
     tokens = config.tokens_per_batch // config.accumulation
     length = min(tokens, config.max_pack_tokens)
@@ -139,8 +139,9 @@ def _passes(network: Network, config: LearningConfig) -> tuple[int, int]:
     kept = 0
     with Alive(network) as alive:
         for _ in range(min(2, config.accumulation)):
+            before = alive.now
             outputs = _outputs(network, rows, length, config)
-            kept = max(kept, alive.now)
+            kept = max(kept, alive.now - before)
             if network.trains:
                 torch.stack([output.sum() for output in outputs.values()]).sum().backward()  # type: ignore[no-untyped-call]
             del outputs

@@ -5,8 +5,7 @@
 | `watching` | the ends of draws that vLLM does not see: stop strings and hurdles, token by token |
 | `scheduler` | vLLM's scheduler made for searches |
 | `value_head` | the value head in the workers: a logit for each sampled token |
-| `worker` | what a policy's workers do beside vLLM's own: the value head, reloads of tied embeddings |
-| `core_process` | what runs inside the engine processes: executors, progress, their end with the server |
+| `core_process` | what runs inside the engine processes: executors, workers, progress, their end with the server |
 | `start` | the start of one engine |
 | `engine` | `VllmEngine`, the port of `engines.ports` on a running `AsyncLLM` |
 | `openai_serving` | plain completions by vLLM's own OpenAI serving classes |

@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from safetensors.torch import load_file
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.v1.executor.abstract import Executor
 from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
@@ -30,6 +32,7 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 from ramify.engines.progress import KV_BYTES, PHASE
 from ramify.engines.vllm import RUN_FOLDER, SERVER
 from ramify.engines.vllm.scheduler import search_scheduler
+from ramify.engines.vllm.value_head import ValueHead
 from ramify.engines.vllm.watching import tokenizer_of
 
 ROLE = "ramify_role"
@@ -113,6 +116,32 @@ class ManyProcessExecutor(ProgressReporter, MultiprocExecutor):  # type: ignore[
         self._report("loading weights")
         super()._init_executor()
         _schedule_search_scheduler(self.vllm_config)
+
+
+class PolicyWorker:
+    """Methods that vLLM adds to the class of a policy's workers (`worker_extension_cls`), called in each by name."""
+
+    model_runner: Any
+
+    def load_value_head(self, path: str) -> None:
+        """Judge from now on by the head in `path`, in place of the one before if there is one."""
+        runner = self.model_runner
+        head = getattr(runner, "ramify_value_head", None)
+        if head is None:
+            head = runner.ramify_value_head = ValueHead(runner)
+        tensors = load_file(path, device=str(runner.device))
+        head.weight, head.bias = tensors["weight"][0], tensors["bias"]
+
+    def renew_tied_output(self) -> None:
+        """Have an output layer whose weight is the embedding's too take that weight anew.
+
+        A reload takes such a layer for one without weights of its own and leaves it as it was. On a CPU it computes
+        from a packed copy of the weight, which is then that of the weights before (vLLM 0.32)."""
+        layers = [layer for layer in self.model_runner.get_model().modules() if hasattr(layer, "weight")]
+        for output in layers:
+            others = (layer.weight for layer in layers if layer is not output)
+            if isinstance(output, ParallelLMHead) and any(weight is output.weight for weight in others):
+                output.quant_method.process_weights_after_loading(output)
 
 
 def executor(tensor_parallel: int) -> type[Executor]:

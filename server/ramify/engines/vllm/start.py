@@ -15,8 +15,7 @@ from vllm.v1.metrics.loggers import PrometheusStatLogger
 from ramify.engines.errors import EngineStartFailed
 from ramify.engines.ports import EngineStats
 from ramify.engines.start import Launch
-from ramify.engines.vllm.core_process import ROLE, THREADS, executor
-from ramify.engines.vllm.worker import PolicyWorker
+from ramify.engines.vllm.core_process import ROLE, THREADS, PolicyWorker, executor
 
 
 def start_llm(launch: Launch) -> tuple[AsyncLLM, EngineStats]:

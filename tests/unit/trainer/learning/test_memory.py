@@ -74,7 +74,8 @@ def test_what_is_kept_grows_with_tokens_and_shrinks_with_checkpoints(tmp_path: P
     plain, more, less, split = (step_memory(policy, None, c) for c in (CONFIG, twice, again, halves))
     assert more.kept == pytest.approx(2 * plain.kept, rel=0.2)
     assert less.kept < 0.7 * more.kept
-    assert split.kept == pytest.approx(plain.kept + split.gradients, rel=0.01), (
+    assert split.kept == pytest.approx(plain.kept, rel=0.01)
+    assert split.passes >= plain.kept + split.gradients, (
         "the second pass begins with the first one's gradients"
     )
     assert plain.kept < plain.passes
