@@ -103,7 +103,7 @@ def train(model: Any, next_loss: Callable[[], Tensor], groups: Sequence[dict[str
 
     next_loss: computes the loss of the next batch. groups: parameters (`params`, a list) with their highest learning
     rate (`lr`), all of which are clipped together."""
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.01, foreach=False)
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
     trained = [parameter for group in groups for parameter in group["params"]]
     schedule = get_cosine_schedule_with_warmup(optimizer, round(WARM_UP * steps), steps)
     began = time.monotonic()

@@ -104,9 +104,9 @@ def train_both(
 ) -> nn.Linear:
     """Train the policy in place for both, and return the head.
 
-    A step reads `batch` answers, as many right as wrong ones, and half as many chats. Right answers are rare, and a
-    fair draw would hold few; the head's bias then takes the share of right ones in again (prior correction, King and
-    Zeng 2001, equation 7)."""
+    A step reads `batch` answers, as many right as wrong ones, and as many chats: with half of them the policy forgets.
+    Right answers are rare, and a fair draw would hold few; the head's bias then takes the share of right ones in again
+    (prior correction, King and Zeng 2001, equation 7)."""
     head = nn.Linear(model.config.hidden_size, 1, device=model.device)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
@@ -114,7 +114,7 @@ def train_both(
     right = [answer for answer in answers if answer.outcome > 0.5]
     wrong = [answer for answer in answers if answer.outcome <= 0.5]
     streams = [batches(each, batch // 2, rng) for each in (right, wrong)]
-    worked = batches(chats, batch // 2, rng)
+    worked = batches(chats, batch, rng)
 
     def next_loss() -> Tensor:
         drawn = [answer for stream in streams for answer in next(stream)]
@@ -153,7 +153,8 @@ def sampled(policy: Path, config: MeasureConfig, kept: Path, engine: Any, seed: 
     worker = ComputeThread()
 
     def told(done: int, total: int) -> None:
-        typer.echo(f"{config.data}: {done} of {total} problems")
+        if done % 100 == 0 or done == total:
+            typer.echo(f"{config.data}: {done} of {total} problems")
 
     try:
         sampler = SamplerConfig(engine=engine)
