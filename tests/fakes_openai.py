@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fakes import FakePolicy, decode, encode
+from fakes import FakePolicy, encode
 from ramify.search.protocols import SampleAborted
 from ramify.search.records import Continuation, Sampling
 
@@ -40,7 +40,7 @@ class FakePlain:
         return {"count": len(tokens), "max_model_len": 512, "tokens": tokens, "token_strs": texts}
 
     async def detokenize(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        return {"prompt": decode(body["tokens"])}
+        return {"prompt": "".join(map(chr, body["tokens"]))}  # special tokens have texts here
 
     async def tokenizer_info(self) -> dict[str, Any]:
         return {"tokenizer_class": "Letters", "eos_token": "</s>"}

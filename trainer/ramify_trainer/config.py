@@ -33,9 +33,16 @@ class FromBase(Section):
         settings = cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
         for name, verifier in settings.tasks.items():
             registry.register(name, verifier)
-        if settings.base == "shipped":
-            return settings
-        return settings.model_copy(update={"base": str(path.parent / settings.base)})
+        return settings.relative_to(path.parent)
+
+    def relative_to(self, folder: Path) -> Self:
+        """Return the settings with the releases that they name by a relative path in `folder`."""
+        return self.model_copy(update={"base": release_in(folder, self.base)})
+
+
+def release_in(folder: Path, named: str) -> str:
+    """Return `shipped`, or the directory of a release that a file in `folder` names."""
+    return named if named == "shipped" else str(folder / named)
 
 
 class ServerConfig(Section):
@@ -53,6 +60,23 @@ class ServerConfig(Section):
     """Seconds that running searches may go on when new weights are to be loaded."""
     lease_seconds: float = Field(default=300.0, ge=1, le=86_400)
     """Seconds that the log's cursor is kept for this trainer; renewed every third of them."""
+
+
+class TeacherConfig(Section):
+    """A stronger model whose searches the policy learns from, in place of its own. Its token ids must mean the same."""
+
+    url: str | None = None
+    """Address of the API of its server."""
+    release: str | None = None
+    """In place of `url`, for `ramify-trainer loop`, which then serves it: `shipped`, or a directory."""
+    key_file: Path | None = None
+    """File with an API key of that server, of the scopes search and log. None: no key is sent, nor `RAMIFY_API_KEY`."""
+
+    @model_validator(mode="after")
+    def one_teacher(self) -> Self:
+        if (self.url is None) == (self.release is None):
+            raise ValueError("give either url or release")
+        return self
 
 
 class CollectConfig(Section):
@@ -182,6 +206,7 @@ class LoopConfig(FromBase):
     most_records: int = Field(default=10_000, ge=1, le=10_000)
     """Records of the log that a round reads at most; the rest waits for the next one."""
     server: ServerConfig = ServerConfig()
+    teacher: TeacherConfig | None = None
     service: ServiceConfig = ServiceConfig()
     collect: CollectConfig = CollectConfig()
     outcomes: OutcomeWeights = OutcomeWeights()
@@ -189,6 +214,25 @@ class LoopConfig(FromBase):
     gate: GateConfig = GateConfig()
     sampler: SamplerConfig = SamplerConfig()
     held_out: HeldOutConfig = HeldOutConfig()
+
+    @model_validator(mode="after")
+    def teacher_is_imitated(self) -> Self:
+        if self.teacher and self.learning.train_policy and self.learning.needs_ratio:
+            raise ValueError(
+                f"learning.objective is {self.learning.objective!r}, which compares the policy with its own draws, "
+                'and a teacher drew these: set "sft" or "visits", or train_policy to false'
+            )
+        return self
+
+    def relative_to(self, folder: Path) -> Self:
+        """Return the settings with the releases that they name by a relative path in `folder`."""
+        settings = super().relative_to(folder)
+        if settings.teacher is None or settings.teacher.release is None:
+            return settings
+        release = release_in(folder, settings.teacher.release)
+        return settings.model_copy(
+            update={"teacher": settings.teacher.model_copy(update={"release": release})}
+        )
 
 
 def base_release(base: str) -> Release:

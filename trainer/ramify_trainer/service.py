@@ -33,6 +33,7 @@ from ramify_trainer.config import LoopConfig, key_in
 from ramify_trainer.errors import CollectionFailed, TrainerError
 from ramify_trainer.loop.rounds import Loop, PhaseProgress
 from ramify_trainer.loop.state import folder_lock, unserved
+from ramify_trainer.loop.teacher import teacher_client
 from ramify_trainer.loop.training import Team
 from ramify_trainer.probes import GRACE, LIMITS, Health, Metrics, Routes
 
@@ -69,15 +70,19 @@ async def _run(config: LoopConfig, tell: PhaseProgress, team: Team) -> int:
         AsyncClient(config.server.url, keys[0], max_retries=100) as client,
         AsyncAdmin(config.server.admin_url, keys[1]) as admin,
         AsyncClient(config.server.url, keys[0], max_retries=0, timeout=PROBE_SECONDS) as probe,
+        teacher_client(config.teacher, max_retries=100) as teacher,
+        teacher_client(config.teacher, max_retries=0, timeout=PROBE_SECONDS) as teacher_probe,
     ):
-        return await Service(Loop(config, client, admin, tell, team=team), probe).run()
+        loop = Loop(config, client, admin, tell, team=team, teacher=teacher)
+        return await Service(loop, probe, teacher_probe or probe).run()
 
 
 class Service:
-    """One run of the service."""
+    """One run of the service. probe, log_probe: clients without patience of the server that serves, and of the one
+    whose log is read."""
 
-    def __init__(self, loop: Loop, probe: AsyncClient) -> None:
-        self.loop, self.probe = loop, probe
+    def __init__(self, loop: Loop, probe: AsyncClient, log_probe: AsyncClient) -> None:
+        self.loop, self.probe, self.log_probe = loop, probe, log_probe
         self.settings = loop.config.service
         self.health = Health(loop, self.settings.stall_seconds)
         self.metrics = Metrics(self.health)
@@ -182,13 +187,14 @@ class Service:
             await puller.renew()
 
     async def _probing(self) -> None:
-        """Ask again and again whether the server is there, and how far behind it this trainer is."""
+        """Ask again and again whether the servers are there, and how far behind the log this trainer is."""
         puller = self.loop.puller
         while True:
             try:
-                await self.probe.version()
+                for probe in {self.probe, self.log_probe}:
+                    await probe.version()
                 self.health.away = None
-                oldest = await puller.oldest(self.probe) if puller.leased and puller.backlog else None
+                oldest = await puller.oldest(self.log_probe) if puller.leased and puller.backlog else None
                 self.metrics.lag_seconds = 0.0 if oldest is None else max(0.0, time.time() - oldest)
             except RamifyError as error:
                 self.health.away = str(error)

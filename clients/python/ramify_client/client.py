@@ -28,10 +28,10 @@ Done = TypeVar("Done")
 class Client:
     """A Ramify server.
 
-    base_url, api_key: by default `RAMIFY_BASE_URL` and `RAMIFY_API_KEY`. timeout: seconds that one call may take,
-    retries and waits included. max_retries: further tries of calls that may be repeated; a search may, since it carries
-    an Idempotency-Key. configuration: in place of all four. All methods raise `RamifyError` only, except for arguments
-    that no request can be made of (`ValueError`, `TypeError`).
+    base_url, api_key: by default `RAMIFY_BASE_URL` and `RAMIFY_API_KEY`; an empty key sends none. timeout: seconds
+    that one call may take, retries and waits included. max_retries: further tries of calls that may be repeated; a
+    search may, since it carries an Idempotency-Key. configuration: in place of all four. All methods raise
+    `RamifyError` only, except for arguments that no request can be made of (`ValueError`, `TypeError`).
     """
 
     def __init__(

@@ -28,9 +28,10 @@ class Configuration:
 
     @classmethod
     def of(cls, base_url: str | None, api_key: str | None, timeout: float, max_retries: int) -> Configuration:
-        """Read `RAMIFY_BASE_URL` and `RAMIFY_API_KEY` for what is not given."""
+        """Read `RAMIFY_BASE_URL` and `RAMIFY_API_KEY` for what is not given. An empty key sends none."""
         url = base_url or os.environ.get("RAMIFY_BASE_URL") or DEFAULT_URL
-        return cls._checked(url, api_key or os.environ.get("RAMIFY_API_KEY"), timeout, max_retries)
+        key = os.environ.get("RAMIFY_API_KEY") if api_key is None else api_key
+        return cls._checked(url, key, timeout, max_retries)
 
     @classmethod
     def of_admin(

@@ -72,7 +72,7 @@ async def a_service(
         AsyncAdmin(site.admin_url) as admin,
         AsyncClient(site.url, max_retries=0, timeout=5) as probe,
     ):
-        running = Running(Service(Loop(config, client, admin, tell), probe))
+        running = Running(Service(Loop(config, client, admin, tell), probe, probe))
         try:
             yield running
         finally:

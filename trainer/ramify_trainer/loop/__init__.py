@@ -3,6 +3,7 @@
 | module | what it does |
 |---|---|
 | `state` | the state of a run, on disk; one process a folder |
+| `teacher` | another server that searches in place of the one trained, if there is one |
 | `collection` | the collect phase: a round's problems, searched by the server |
 | `puller` | the pull phase: the log's new records, under a lease |
 | `round_trees` | a round's trees, frozen on disk and labelled |

@@ -15,6 +15,7 @@ from ramify_trainer.gate.policy_scores import PolicyScores
 from ramify_trainer.loop.report import write
 from ramify_trainer.loop.rounds import Loop, PhaseProgress
 from ramify_trainer.loop.state import RoundRecord, folder_lock, unserved
+from ramify_trainer.loop.teacher import teacher_client
 from ramify_trainer.loop.training import require_one_process
 
 
@@ -33,6 +34,20 @@ def running_server(folder: Path, weights: Path, base: str) -> Iterator[tuple[str
         raise TrainerError(f"{error}\nthe whole of it is in {folder / 'server.log'}") from error
 
 
+@contextmanager
+def served_teacher(config: LoopConfig, folder: Path) -> Iterator[LoopConfig]:
+    """Serve the teacher that is a release, with its log in `folder`; yield the settings with its address.
+
+    Raises `TrainerError` if it does not start."""
+    teacher = config.teacher
+    if teacher is None or teacher.release is None:
+        yield config
+        return
+    with running_server(folder, folder / "weights", teacher.release) as (url, _):
+        served = teacher.model_copy(update={"url": url, "release": None})
+        yield config.model_copy(update={"teacher": served})
+
+
 async def run(
     config: LoopConfig, addresses: tuple[str, str], tell: PhaseProgress
 ) -> tuple[list[RoundRecord], dict[str, PolicyScores]]:
@@ -43,8 +58,9 @@ async def run(
     async with (
         AsyncClient(url, key, max_retries=100) as client,
         AsyncAdmin(admin_url, admin_key) as admin,
+        teacher_client(config.teacher, max_retries=100) as teacher,
     ):
-        loop = Loop(config, client, admin, tell)
+        loop = Loop(config, client, admin, tell, teacher=teacher)
         await loop.start()
         return await loop.puller.holding(_rounds(loop))
 
@@ -64,8 +80,12 @@ def demo(config: LoopConfig, out: Path, tell: PhaseProgress) -> str:
     if config.rounds is None:
         raise TrainerError("rounds: say how many")
     placed = config.model_copy(update={"weights": out / "weights", "state": out / "state"})
-    with folder_lock(placed.state), running_server(out, placed.weights, config.base) as addresses:
-        history, held_out = asyncio.run(run(placed, addresses, tell))
+    with (
+        folder_lock(placed.state),
+        running_server(out, placed.weights, config.base) as addresses,
+        served_teacher(placed, out / "teacher") as taught,
+    ):
+        history, held_out = asyncio.run(run(taught, addresses, tell))
     write(out, history, held_out, {"config": config.model_dump(mode="json")})
     if fault := unserved(history):
         raise TrainerError(fault)

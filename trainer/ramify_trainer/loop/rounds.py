@@ -27,6 +27,7 @@ from ramify_trainer.loop.puller import Puller
 from ramify_trainer.loop.release import copy_base, is_published, probes, publish_candidate
 from ramify_trainer.loop.round_trees import freeze, label_trees, read_trees, solved_share, unlearned
 from ramify_trainer.loop.state import RoundRecord, State, finite, lease_owner, round_folder
+from ramify_trainer.loop.teacher import require_same_tokens
 from ramify_trainer.loop.training import Team
 from ramify_trainer.progress import ComputeThread, Progress, RunProgress
 
@@ -48,7 +49,9 @@ NEEDS_A_CANDIDATE = ("gate", "publish", "activate")
 
 
 class Loop:
-    """A run. `start` it once, then `round` until `done`, within `puller.holding`, which keeps the lease."""
+    """A run. `start` it once, then `round` until `done`, within `puller.holding`, which keeps the lease.
+
+    teacher: the server of a teacher, if there is one."""
 
     def __init__(
         self,
@@ -58,8 +61,12 @@ class Loop:
         tell: PhaseProgress,
         progress: RunProgress | None = None,
         team: Team | None = None,
+        teacher: AsyncClient | None = None,
     ) -> None:
         self.config, self.client, self.admin, self.tell = config, client, admin, tell
+        self.teacher = teacher
+        self.searching = teacher or client
+        """The server that searches, and whose log is read."""
         self.progress, self.team = progress or RunProgress(), team or Team()
         self.folder = config.state
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +80,7 @@ class Loop:
             self._told("measured"),
         )
         self.puller = Puller(
-            client,
+            self.searching,
             config.name,
             lease_owner(self.folder, config.name),
             self.folder / "quarantine",
@@ -92,6 +99,8 @@ class Loop:
         require_sampler(self.config.sampler)
         require_optimizer(self.config.learning)
         await asyncio.to_thread(require_askable, self._release(base).policy_path, gate, self.config.seed)
+        if self.teacher is not None:
+            await require_same_tokens(self.teacher, self._release(base).policy_path)
         # A run that was stopped goes on from its state, on the cursor and the release that the state knows.
         state = State.load(self._state_path)
         if state is not None and state.run != self.config.name:
@@ -177,7 +186,7 @@ class Loop:
     async def _collect(self) -> PhaseSummary:
         """Have the server search the round's problems."""
         c, state = self.config, self.state
-        result = await collect(self.client, c.collect, c.name, state.round, c.seed, self._told("searched"))
+        result = await collect(self.searching, c.collect, c.name, state.round, c.seed, self._told("searched"))
         state.current.tokens = result.tokens
         return {"searches": result.searches, "tokens": result.tokens, **result.ended}
 
