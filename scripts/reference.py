@@ -163,7 +163,7 @@ def parameter_row(name: str) -> str:
     elif limits := bounds(name):
         values = f"{limits[0]:g} to {limits[1]:,.10g}"
     else:
-        values = "true, false" if kind is bool else f"1 to {MAX_STEP_STOPS} strings"
+        values = {bool: "true, false", str: "text"}.get(kind, f"1 to {MAX_STEP_STOPS} strings")
     having = [a for a, own in ALGORITHMS.items() if name.partition(".")[0] in own.parameters]
     lacking = [a for a in ALGORITHMS if a not in having]
     listed = having if len(having) <= len(lacking) else lacking
@@ -177,7 +177,7 @@ def parameter_row(name: str) -> str:
 
 
 def literal(value: object) -> str:
-    if value is None:
+    if value is None or value == "":
         return "none"
     if isinstance(value, tuple):
         return f"`{json.dumps(value)}`"

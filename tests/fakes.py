@@ -13,9 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ramify.search.protocols import EngineDead, GradingFailed, SampleAborted
-from ramify.search.records import Continuation, Finish, Sampling, Score, Verdict
+from ramify.search.records import Continuation, Finish, Revision, Sampling, Score, Verdict
 
 END = 0
+ASKED = "»"
+"""Ends a prompt that asks for a better answer."""
 Rule = Callable[[str], Mapping[str, float]]
 
 
@@ -83,9 +85,13 @@ class FakePolicy:
             raise SampleAborted(len(seeds)) from None
         finally:
             self.running -= 1
-        steps = draws(text.removeprefix(self.prompt), sampling, seeds)
+        steps = draws(self.answer(text), sampling, seeds)
         self.generated += sum(len(s.token_ids) for s in steps)
         return steps
+
+    def answer(self, text: str) -> str:
+        """The answer so far, of a text that was to be continued."""
+        return text.removeprefix(self.prompt).rpartition(ASKED)[2]
 
     async def next_tokens(self, prefix: Sequence[int], k: int, temperature: float) -> list[Continuation]:
         text = decode(prefix).removeprefix(self.prompt)
@@ -172,3 +178,27 @@ class FakeTask:
         if self.broken(text):
             raise GradingFailed("the fake verifier was told to fail")
         return Verdict(float(self.right(text)), "by rule")
+
+
+@dataclass
+class FakeReviser:
+    """Repeats the answer in its prompt, with the outcome if it was told one. It closes those that are `full`, and has
+    nothing to say of those that are `mute`."""
+
+    prompt: str = "?\n"
+    full: Callable[[str], bool] = lambda text: False
+    mute: Callable[[str], bool] = lambda text: False
+    asked: list[tuple[str, float | None]] = field(default_factory=list)
+
+    async def revise(self, text: str, outcome: float | None) -> Revision:
+        self.asked.append((text, outcome))
+        await asyncio.sleep(0)
+        if self.mute(text):
+            raise GradingFailed("the fake task has nothing to say")
+        if self.full(text):
+            return Revision("too long", closed="context")
+        return Revision(f"outcome {outcome}", encode(self.asks(text, outcome)))
+
+    def asks(self, text: str, outcome: float | None = None) -> str:
+        """The prompt that asks for an answer better than `text`."""
+        return f"{self.prompt}{text}|outcome {outcome}{ASKED}"

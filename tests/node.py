@@ -17,13 +17,15 @@ NPM = NODE / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 TYPESCRIPT_CLIENT = Path(__file__).resolve().parents[1] / "clients" / "typescript"
 
 
-def node(folder: Path, *arguments: str, **environment: str) -> str:
-    """Run Node in `folder`; what it wrote on standard output. Fails where its exit code is not 0."""
+def node(folder: Path, *arguments: str, given: str = "", **environment: str) -> str:
+    """Run Node in `folder`, with `given` as standard input; what it wrote on standard output. Fails where its exit code
+    is not 0."""
     path = f"{NODE / 'bin'}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         [str(NODE / "bin" / "node"), *arguments],
         cwd=folder,
         env={**os.environ, "PATH": path, **environment},
+        input=given,
         capture_output=True,
         text=True,
         timeout=300,

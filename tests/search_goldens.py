@@ -14,7 +14,7 @@ from typing import Any
 from fakes import FakeTask
 from ramify.search.records import Action, BudgetLimits, Sampling
 from ramify.search.tree import Tree
-from search_worlds import STEP, lines, ran, shape, words
+from search_worlds import REFINE, STEP, lines, ran, shape, words
 
 FOLDER = Path(__file__).parent / "golden"
 
@@ -37,6 +37,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "mcts_chunks": {"algorithm": "mcts", **TREE, "action": Action("chunk", (), 2)},
     "mcts_verifier": {"algorithm": "mcts", "grader": "verifier", "early_stop": "off", "answer": "orm_max", **TREE},
+    "mcts_refine": {"algorithm": "mcts", "width": 3, "parallel": 2, "action": REFINE, "max_depth": 3},
     "gumbel_path": {"algorithm": "gumbel", "considered": 4, "action": STEP, "parallel": 2},
     "gumbel_step": {"algorithm": "gumbel", "considered": 4, "expand": "step", "gumbel_scale": 1.0, **TREE},
     "rap": {"algorithm": "rap", **TREE},

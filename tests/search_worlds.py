@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fakes import FakePolicy, FakeScorer, FakeTask, Rule, encode, letters
+from fakes import FakePolicy, FakeReviser, FakeScorer, FakeTask, Rule, encode, letters
 from ramify.search.builder import TreeBuilder
 from ramify.search.codec import check_structure, tree_from_dict, tree_to_dict
 from ramify.search.crowd import Crowd
@@ -162,6 +162,7 @@ class World:
     task: FakeTask
     search: Search
     seen: list[Progress]
+    reviser: FakeReviser
     beside: Mapping[str, FakeScorer]
     """The scorers beside the value model."""
 
@@ -183,6 +184,7 @@ def world(
     *,
     policy: FakePolicy | None = None,
     task: FakeTask | None = None,
+    reviser: FakeReviser | None = None,
     clock: Callable[[], float] = lambda: 0.0,
     turns: Turns | None = None,
     crowd: Crowd | None = None,
@@ -202,10 +204,18 @@ def world(
     }
     named |= {name: NamedScorer(FakeScorer(of), prune_below=t) for name, (of, t) in (prunes or {}).items()}
     judge: Scorer | None = Scorers(named) if weights or prunes else scorer if value is not None else None
-    search = Search(grown, policy, judge, task, clock=clock, observe=seen.append, turns=turns, crowd=crowd)
+    reviser = reviser or FakeReviser()
+    search = Search(
+        *(grown, policy, judge, task),
+        clock=clock,
+        reviser=reviser,
+        observe=seen.append,
+        turns=turns,
+        crowd=crowd,
+    )
     beside = {name: one.scorer for name, one in named.items() if isinstance(one.scorer, FakeScorer)}
     beside.pop("value", None)
-    return World(grown, policy, scorer, task, search, seen, beside)
+    return World(grown, policy, scorer, task, search, seen, reviser, beside)
 
 
 def ran(*args: Any, **kwargs: Any) -> World:
@@ -236,7 +246,8 @@ def check_books(found: World) -> None:
     assert found.policy.running == 0
     assert usage.completion_tokens == found.policy.generated
     assert usage.scored_sequences == found.scorer.scored + sum(one.scored for one in found.beside.values())
-    assert usage.prompt_tokens == len(tree.prompt_tokens)
+    revisions = [node.revision for node in tree.nodes if node.revision is not None]
+    assert usage.prompt_tokens == len(tree.prompt_tokens) + sum(len(one.prompt) for one in revisions)
     assert usage.nodes == len(tree.nodes)
     limits = tree.params.budget
     assert usage.simulations <= limits.simulations
@@ -261,7 +272,7 @@ def check_nodes(tree: Tree) -> None:
         children = tree.children(node)
         assert len({child.tokens for child in children}) == len(children)
         if children:
-            assert node.terminal is None
+            assert node.terminal is None or node.revision is not None
             assert math.isclose(sum(child.prior for child in children), 1)
         if node.terminal in ("eos", "stop"):
             assert answers[node.id] == node.multiplicity
@@ -279,6 +290,8 @@ def check_visits(tree: Tree) -> None:
         below = sum(child.visits for child in tree.children(node))
         if node.id in above:
             continue
+        if node.revision is not None and node.value is not None:
+            assert node.visits == below + node.multiplicity  # each draw of it, and of those that better it
         if node.terminal is None:
             given_up = node.visits - below if params.abandon else 0
             assert given_up >= 0
@@ -310,6 +323,7 @@ def check_answers(tree: Tree) -> None:
 STEP = Action("step", ("\n",), 4)
 CHUNK = Action("chunk", (), 2)
 TOKEN = Action("token", (), 1)
+REFINE = Action("refine")
 
 
 def variants() -> list[dict[str, Any]]:
@@ -336,6 +350,10 @@ def variants() -> list[dict[str, Any]]:
         found.append({**gumbel, "expand": "step", "width": 2, "leaf": "mixed"})
         if action is not TOKEN:
             found.append({**gumbel, "expand": "path", "gumbel_scale": 1.0})
+    found += [
+        {"algorithm": "mcts", "select": select, "action": REFINE, "max_depth": 4}
+        for select in ("puct", "thompson")
+    ]
     return found
 
 

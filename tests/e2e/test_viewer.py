@@ -325,7 +325,13 @@ def test_the_panel_recomputes_selection_as_the_search_computes_it(
     for leaf in tree.nodes:
         if leaf.terminal is not None:
             builder._see(leaf)
-    choices = arms(tree.root, tree.children(tree.root), fresh=True, revisit=False, unseen=builder.unseen)
+    choices = arms(
+        tree.root,
+        tree.children(tree.root),
+        fresh=builder.unseen(tree.root),
+        revisit=False,
+        unseen=builder.unseen_below,
+    )
     scores = puct_scores(choices, tree.params.c_init, tree.params.c_base)
     assert [node for node, _ in found] == [arm.node.id if arm.node else None for arm in choices]
     assert [score for _, score in found] == pytest.approx(scores)

@@ -10,12 +10,16 @@ from typing import Any, Literal, NotRequired, TypedDict
 class Action(TypedDict):
     """The kind and size of one edge of the tree: where a continuation is cut."""
 
-    kind: Literal["step", "token", "chunk"]
-    """A step up to a delimiter, one token (with `expand: step` only), or a chunk of so many tokens."""
+    kind: Literal["step", "token", "chunk", "refine"]
+    """A step up to a delimiter, one token (with `expand: step` only), a chunk of so many tokens, or `refine`:
+    a whole answer, below which better ones are drawn, given it and the feedback on it (`mcts` only)."""
     stop: list[str]
     """`step`: strings that end a step, each of 1 to 128 characters, matched on decoded text."""
     max_tokens: int
     """`step`: cap on the tokens of one step. `chunk`: its exact size. `token`: ignored (always 1)."""
+    template: NotRequired[str]
+    """`refine`: words in which a better answer is asked for. `{feedback}`, `{answer}` and `{prompt}` stand
+    for what they name. Left out of a request, those of the release, of the task, or the server's own."""
 
 
 class Answer(TypedDict):
@@ -92,7 +96,7 @@ class Node(TypedDict):
     text: str
     """The text they add."""
     length: int
-    """Tokens of the answer up to here, this action included."""
+    """Tokens of its answer up to here, this action included."""
     prior: float
     """P, in [0, 1]; siblings sum to 1."""
     multiplicity: int
@@ -140,6 +144,9 @@ class Node(TypedDict):
     out."""
     pruned_by: NotRequired[str | None]
     """The safety scorer that has closed the branch here; None unless `terminal` is `pruned`."""
+    revision: NotRequired[Revision | None]
+    """`refine`: what the answers below were drawn from, each to better the one that ends here; None if none
+    was."""
 
 
 class Origin(TypedDict):
@@ -152,6 +159,19 @@ class Origin(TypedDict):
     """The answer as far as that node, from the first prompt of all; it opens every answer of this tree."""
     tokens: int
     """Tokens at the end of this tree's prompt that belong to that answer. They cost this search nothing."""
+
+
+class Revision(TypedDict):
+    """The request to better a complete answer: what the policy is given when it draws another from it."""
+
+    feedback: str
+    """Comment on the answer, in the words that the policy gets to see."""
+    prompt: list[int]
+    """Token ids that better answers are drawn after, in place of the tree's prompt; none if `closed`."""
+    shortened: bool
+    """The answer was shown without its middle, since all of it left no room in the model's context."""
+    closed: Literal["context", "feedback"] | None
+    """Why nothing can be drawn; None if it can."""
 
 
 class Sampling(TypedDict):
@@ -256,7 +276,7 @@ class Usage(TypedDict):
     """The cost of a search."""
 
     prompt_tokens: int
-    """Tokens of the prompt, counted once."""
+    """Tokens of the prompt, and of every prompt that asked for a better answer, each counted once."""
     completion_tokens: int
     """Every generated token: merged duplicates, aborted draws and the final rollout too, which completes an
     answer if the search finds none."""

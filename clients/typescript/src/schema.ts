@@ -632,9 +632,9 @@ export interface components {
         Action: {
             /**
              * Kind
-             * @description A step up to a delimiter, one token (with `expand: step` only), or a chunk of so many tokens.
+             * @description A step up to a delimiter, one token (with `expand: step` only), a chunk of so many tokens, or `refine`: a whole answer, below which better ones are drawn, given it and the feedback on it (`mcts` only).
              */
-            kind?: ("step" | "token" | "chunk") | null;
+            kind?: ("step" | "token" | "chunk" | "refine") | null;
             /**
              * Stop
              * @description `step`: strings that end a step, each of 1 to 128 characters, matched on decoded text.
@@ -645,6 +645,11 @@ export interface components {
              * @description `step`: cap on the tokens of one step. `chunk`: its exact size. `token`: ignored (always 1).
              */
             max_tokens?: number | null;
+            /**
+             * Template
+             * @description `refine`: words in which a better answer is asked for. `{feedback}`, `{answer}` and `{prompt}` stand for what they name. Left out of a request, those of the release, of the task, or the server's own.
+             */
+            template?: string | null;
         };
         /** Activation */
         Activation: {
@@ -1983,10 +1988,10 @@ export interface components {
         LoggedAction: {
             /**
              * Kind
-             * @description A step up to a delimiter, one token (with `expand: step` only), or a chunk of so many tokens.
+             * @description A step up to a delimiter, one token (with `expand: step` only), a chunk of so many tokens, or `refine`: a whole answer, below which better ones are drawn, given it and the feedback on it (`mcts` only).
              * @enum {string}
              */
-            kind: "step" | "token" | "chunk";
+            kind: "step" | "token" | "chunk" | "refine";
             /**
              * Stop
              * @description `step`: strings that end a step, each of 1 to 128 characters, matched on decoded text.
@@ -1997,6 +2002,12 @@ export interface components {
              * @description `step`: cap on the tokens of one step. `chunk`: its exact size. `token`: ignored (always 1).
              */
             max_tokens: number;
+            /**
+             * Template
+             * @description `refine`: words in which a better answer is asked for. `{feedback}`, `{answer}` and `{prompt}` stand for what they name. Left out of a request, those of the release, of the task, or the server's own.
+             * @default
+             */
+            template?: string;
         };
         /**
          * LoggedAnswer
@@ -2150,7 +2161,7 @@ export interface components {
             text: string;
             /**
              * Length
-             * @description Tokens of the answer up to here, this action included.
+             * @description Tokens of its answer up to here, this action included.
              */
             length: number;
             /**
@@ -2262,6 +2273,11 @@ export interface components {
              * @default null
              */
             pruned_by?: string | null;
+            /**
+             * @description `refine`: what the answers below were drawn from, each to better the one that ends here; `null` if none was.
+             * @default null
+             */
+            revision?: components["schemas"]["LoggedRevision"] | null;
         };
         /**
          * LoggedOrigin
@@ -2283,6 +2299,32 @@ export interface components {
              * @description Tokens at the end of this tree's prompt that belong to that answer. They cost this search nothing.
              */
             tokens: number;
+        };
+        /**
+         * LoggedRevision
+         * @description The request to better a complete answer: what the policy is given when it draws another from it.
+         */
+        LoggedRevision: {
+            /**
+             * Feedback
+             * @description Comment on the answer, in the words that the policy gets to see.
+             */
+            feedback: string;
+            /**
+             * Prompt
+             * @description Token ids that better answers are drawn after, in place of the tree's prompt; none if `closed`.
+             */
+            prompt: number[];
+            /**
+             * Shortened
+             * @description The answer was shown without its middle, since all of it left no room in the model's context.
+             */
+            shortened: boolean;
+            /**
+             * Closed
+             * @description Why nothing can be drawn; `null` if it can.
+             */
+            closed: ("context" | "feedback") | null;
         };
         /**
          * LoggedSampling
@@ -2640,7 +2682,7 @@ export interface components {
         LoggedUsage: {
             /**
              * Prompt Tokens
-             * @description Tokens of the prompt, counted once.
+             * @description Tokens of the prompt, and of every prompt that asked for a better answer, each counted once.
              */
             prompt_tokens: number;
             /**

@@ -208,6 +208,7 @@ async def _search_in_process(release: Path | None, body: Mapping[str, Any]) -> T
                 engines.scorer,
                 prepared.task,
                 clock=time.monotonic,
+                reviser=prepared.reviser,
                 observe=observe,
                 crowd=engines.crowd,
             ).run()

@@ -42,6 +42,8 @@ class Serving:
     """Default action."""
     max_tokens: int | None = None
     """Default cap on one answer."""
+    refine_template: str = ""
+    """Words in which a better answer is asked for; empty: the task's, or the server's own."""
     search: tuple[SearchDefaults, ...] = ()
     """How a prompt is searched if its request does not say, by budget; none: with the algorithm's own defaults."""
     search_from: str = ""

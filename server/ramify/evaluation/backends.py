@@ -95,7 +95,10 @@ class LocalBackend:
         policy = metered(self.engines.policy, bills["policy"])
         bill = bills.get("value", bills["policy"])
         scorer = Scorers.of(self.engines.scorer).wrapped(lambda one: MeteredScorer(one, bill))
-        await Search(tree, policy, scorer, task, clock=time.monotonic, crowd=self.engines.crowd).run()
+        crowd = self.engines.crowd
+        await Search(
+            tree, policy, scorer, task, clock=time.monotonic, reviser=prepared.reviser, crowd=crowd
+        ).run()
         value = bills["value"].seconds if "value" in bills else 0.0
         return Grown(tree, EngineSeconds(bills["policy"].seconds, value))
 

@@ -33,6 +33,8 @@ MAX_SHOWN = 100
 """Characters of a program's output or error that a reason repeats."""
 WAITING = 10.0
 """Seconds beside three times the processor time that a test may take, whatever else the machine does."""
+MAX_FAILURES, MAX_PART = 3, 500
+"""Failed public tests that feedback tells of, and the characters of an input or an output that it repeats."""
 MIB = 1 << 20
 
 
@@ -127,6 +129,27 @@ class Code(Verifier):
         if source is None:
             return Verdict(0.0, "the answer holds no code")
         return _grade(self.model_dump_json(), source)
+
+    def feedback(self, text: str, outcome: float | None) -> str:
+        """Tell which public tests fail, and how; of the hidden ones only, by the verdict, that some do."""
+        source = self.source(text)
+        if source is None:
+            return "The answer holds no code."
+        failures = _failures(self.model_dump_json(), source)
+        if failures:
+            return "\n\n".join(failures[:MAX_FAILURES])
+        if outcome is None and not self.public:
+            raise GradingFailed("without public tests and without a verdict nothing can be said of a program")
+        passed = f"All {len(self.public)} public tests pass" if self.public else "The program runs"
+        return (
+            f"{passed}, but tests that are not shown fail."
+            if outcome is not None and outcome < 1
+            else f"{passed}."
+        )
+
+    @property
+    def feedback_needs_outcome(self) -> bool:
+        return not self.public
 
     def source(self, text: str) -> str | None:
         """Return the program of an answer, behind the prelude; None if there is none."""
@@ -230,6 +253,40 @@ def _builtin_exception(name: str) -> str:
     """Return the name of one of Python's own exceptions as it is, of any other none: answers name them at will."""
     known = getattr(builtins, name, None)
     return name if isinstance(known, type) and issubclass(known, BaseException) else ""
+
+
+@lru_cache(maxsize=1024)
+def _failures(problem: str, source: str) -> tuple[str, ...]:
+    """Return what went wrong on each public test that fails. Raises `GradingFailed` if one neither ends nor uses its
+    time."""
+    code = Code.model_validate_json(problem)
+    failures = []
+    for i, (case, ended) in enumerate(zip(code.public, code.run(source, code.public), strict=False), 1):
+        if ended.status == "wall":
+            raise GradingFailed(f"public test {i} neither ended nor used up its processor time")
+        if not code.passes(case, ended):
+            failures.append(f"Public test {i} of {len(code.public)} fails.\n{_told(code, case, ended)}")
+    return tuple(failures)
+
+
+def _told(code: Code, case: Case, ended: Ended) -> str:
+    """Tell what went into a public test, what should have come out, and what did."""
+    if code.function:
+        given = json.dumps(case.input)[1:-1]
+        expected = _cut(json.dumps(case.output))
+        return f"Call: {code.function}({_cut(given)})\nExpected: {expected}\nGot: {_outcome(code, ended)}"
+    given, expected = _cut(str(case.input)), _cut(str(case.output))
+    return f"Input:\n{given}\nExpected output:\n{expected}\nGot:\n{_outcome(code, ended)}"
+
+
+def _outcome(code: Code, ended: Ended) -> str:
+    """Return what a program wrote or returned, or how it failed."""
+    return _cut(ended.out) if ended.status == "done" else _fault(code, ended, shown=True)
+
+
+def _cut(text: str) -> str:
+    text = text.strip()
+    return text if len(text) <= MAX_PART else f"{text[:MAX_PART]}…"
 
 
 @lru_cache(maxsize=1024)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from ramify.rewards.pool import Pool, PoolLimits
-from ramify.rewards.verifier import Verifier, checked_final, checked_verdict
+from ramify.rewards.verifier import Verifier, checked_feedback, checked_final, checked_verdict
 from ramify.search.protocols import Task
 from ramify.search.records import Verdict
 
@@ -23,7 +23,15 @@ _pools: dict[type[Verifier], Pool] = {}
 """The process's shared pool of each task."""
 
 
-def bound(verifier: Verifier, pool: Pool | None = None) -> Task:
+class BoundTask(Task, Protocol):
+    """A problem and its rules, which also say what is wrong with an answer."""
+
+    async def feedback(self, text: str, outcome: float | None) -> str:
+        """Return what `Verifier.feedback` says. Raises `GradingFailed` if it cannot be told."""
+        ...
+
+
+def bound(verifier: Verifier, pool: Pool | None = None) -> BoundTask:
     """Return a verifier as a search asks it; `pool` replaces the process's shared pool of that task."""
     return DirectTask(verifier) if verifier.in_process else WorkerTask(verifier, pool)
 
@@ -65,6 +73,9 @@ class DirectTask:
     async def grade(self, text: str) -> Verdict:
         return checked_verdict(self._verifier.grade(text))
 
+    async def feedback(self, text: str, outcome: float | None) -> str:
+        return checked_feedback(self._verifier.feedback(text, outcome))
+
 
 class WorkerTask:
     """A verifier asked in worker processes. All that fails there is a `CallFailed`.
@@ -92,6 +103,13 @@ class WorkerTask:
         """Judge a text. Raises `CallFailed` (a `GradingFailed`) if that did not end, died or raised."""
         reply = await self._call("grade", self._grade_seconds, text=text[-self._max_text :])
         return Verdict(reply["outcome"], reply["reason"])
+
+    async def feedback(self, text: str, outcome: float | None) -> str:
+        """Say what is wrong with a text. Raises `CallFailed` (a `GradingFailed`) if that cannot be told."""
+        said: str = await self._call(
+            "feedback", self._grade_seconds, text=text[-self._max_text :], outcome=outcome
+        )
+        return said
 
     async def finals(self, texts: Sequence[str]) -> list[str | None]:
         """Return the canonical form of each text's answer; `None` if a text has none.

@@ -23,9 +23,9 @@ from typing import Any
 from ramify.extensions import BadExtension, announced, check_name, load
 from ramify.rewards import grading
 from ramify.rewards.errors import UnknownTask, UnusableTask
+from ramify.rewards.grading import BoundTask
 from ramify.rewards.pool import Pool
 from ramify.rewards.verifier import Verifier
-from ramify.search.protocols import Task
 
 SHIPPED = {
     "code": "ramify.rewards.code:Code",
@@ -45,6 +45,11 @@ def names() -> tuple[str, ...]:
 def gradable() -> tuple[str, ...]:
     """Return the names of the tasks that can grade."""
     return tuple(name for name, verifier in _verifiers().items() if verifier.can_grade())
+
+
+def with_feedback() -> tuple[str, ...]:
+    """Return the names of the tasks that say what is wrong with an answer."""
+    return tuple(name for name, verifier in _verifiers().items() if verifier.gives_feedback())
 
 
 def verifier_of(name: str) -> type[Verifier]:
@@ -69,7 +74,7 @@ def stated(name: str, prompt: str) -> tuple[dict[str, Any], str] | None:
     return None if read is None else ({**read[0]}, read[1])
 
 
-def task(name: str, problem: Mapping[str, object], pool: Pool | None = None) -> Task:
+def task(name: str, problem: Mapping[str, object], pool: Pool | None = None) -> BoundTask:
     """Bind a problem to its task's rules.
 
     `pool` is the pool of workers that a task which is not judged in this process uses; `None` takes the process's
@@ -135,7 +140,7 @@ def _add(verifiers: dict[str, type[Verifier]], name: str, path: str) -> None:
 def _check_shape(verifier: object, path: str) -> None:
     if not (isinstance(verifier, type) and issubclass(verifier, Verifier)):
         raise BadExtension(f"{path} is not a subclass of ramify.rewards.Verifier")
-    for method in ("final", "grade", "match"):
+    for method in ("final", "grade", "match", "feedback"):
         if inspect.iscoroutinefunction(getattr(verifier, method)):
             raise BadExtension(f"{path}: {method} must be a plain function: it runs in a worker process")
     if verifier.splits and verifier.examples.__func__ is Verifier.examples.__func__:  # type: ignore[attr-defined]

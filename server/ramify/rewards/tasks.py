@@ -12,6 +12,7 @@ from ramify.rewards import countdown, countdown_data, math_reading
 from ramify.rewards.answer_text import BOX, bare, final, marked, scope
 from ramify.rewards.math_numbers import Unreadable
 from ramify.rewards.verifier import Example, Verifier
+from ramify.search.protocols import GradingFailed
 from ramify.search.records import Verdict
 
 MAX_TEXT = 20_000
@@ -62,6 +63,10 @@ class Countdown(Verifier):
     def grade(self, text: str) -> Verdict:
         """Give 1 if every line is right, every number is used once and the last result is the target."""
         return countdown.grade({"numbers": list(self.numbers), "target": self.target}, text)
+
+    def feedback(self, text: str, outcome: float | None) -> str:
+        """Return the verifier's reason: the prompt states all that it is made of."""
+        return self.grade(text).reason
 
     @classmethod
     def read_prompt(cls, prompt: str) -> tuple[Mapping[str, Any], str] | None:
@@ -115,6 +120,14 @@ class Exact(Verifier):
             return Verdict(0.0, f"the answer is {shown(answer)}, not {shown(right)}")
         return Verdict(1.0, "correct")
 
+    def feedback(self, text: str, outcome: float | None) -> str:
+        """Repeat the text's answer, with the verdict on it."""
+        return judged(self.final(text), outcome)
+
+    @property
+    def feedback_needs_outcome(self) -> bool:
+        return True
+
     def _normal(self, line: str) -> str:
         line = bare(line)
         return line.casefold() if self.ignore_case else line
@@ -150,6 +163,14 @@ class Math(Verifier):
         if answer is None:
             return Verdict(0.0, "no answer was found in the text")
         return Verdict(0.0, f"the answer is {shown(answer)}, not {shown(self.answer)}")
+
+    def feedback(self, text: str, outcome: float | None) -> str:
+        """Repeat the text's answer, with the verdict on it."""
+        return judged(self.final(text), outcome)
+
+    @property
+    def feedback_needs_outcome(self) -> bool:
+        return True
 
     def match(self, text: str, others: Sequence[str]) -> int | None:
         equal: int | None = _equality().match(text, others)
@@ -208,3 +229,12 @@ def answer_line(text: str) -> str | None:
 def shown(text: str) -> str:
     """Quote a text for a reason, cut if it is long."""
     return repr(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…")
+
+
+def judged(answer: str | None, outcome: float | None) -> str:
+    """Say what is known of an answer without the reference. Raises `GradingFailed` if that is nothing."""
+    if answer is None:
+        return "no answer was found in the text"
+    if outcome is None:
+        raise GradingFailed("without the verifier's verdict nothing can be said of an answer")
+    return f"the answer {shown(answer)} is {'right' if outcome >= 1 else 'not right'}"

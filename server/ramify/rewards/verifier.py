@@ -55,9 +55,9 @@ class Verifier(BaseModel):
     """One problem and the rules for its answers. Subclass it to make a task.
 
     The fields are the problem: their types and bounds are what a caller may send, strictly (`"3"` and `true` are no
-    integers), and an unknown field is refused by name. Bound every size. `final`, `grade` and `match` are plain
-    functions of this problem and a text. They run in a worker process that is killed at its deadline or memory limit,
-    sees no secret of the server and can write no file. Never evaluate the model's text: parse it.
+    integers), and an unknown field is refused by name. Bound every size. `final`, `grade`, `match` and `feedback` are
+    plain functions of this problem and a text. They run in a worker process that is killed at its deadline or memory
+    limit, sees no secret of the server and can write no file. Never evaluate the model's text: parse it.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
@@ -70,6 +70,9 @@ class Verifier(BaseModel):
     """Seconds that `grade` may take in a worker; None: the pool's own limit, 5 s."""
     final_seconds: ClassVar[float] = 2.0
     """Seconds that `final` and `match` may each take in a worker."""
+    refine_template: ClassVar[str] = ""
+    """Words in which a better answer is asked for under `action: refine`, with `{feedback}` in them; empty: the
+    server's own."""
     splits: ClassVar[tuple[str, ...]] = ()
     """The task's own data sets: `ramify eval --data NAME:SPLIT` runs `examples(SPLIT, …)`."""
 
@@ -92,6 +95,20 @@ class Verifier(BaseModel):
         found equal before. By default answers are equal if their `final` is."""
         final = self.final(text)
         return next((i for i, other in enumerate(others) if self.final(other) == final), None)
+
+    def feedback(self, text: str, outcome: float | None) -> str:
+        """Tell the model that wrote a complete text what is wrong with it, so that it can write a better one.
+
+        outcome: the verdict on the text, in [0, 1], if the search has it from the verifier; None: it has not, and must
+        not be told whether the text is right. Use only what the prompt states, beside that verdict: never a reference
+        answer, never a hidden test. Raise `GradingFailed` if nothing can be told. A task that does not override this
+        method gives no feedback, and its answers cannot be refined."""
+        raise GradingFailed("this task gives no feedback")
+
+    @property
+    def feedback_needs_outcome(self) -> bool:
+        """Tell whether `feedback` has nothing to say of this problem's answers without a verdict on them."""
+        return False
 
     @classmethod
     def read_prompt(cls, prompt: str) -> tuple[Mapping[str, Any], str] | None:
@@ -123,6 +140,11 @@ class Verifier(BaseModel):
     def can_grade(cls) -> bool:
         """Tell whether this task has a verifier; the task `none` has not."""
         return cls.grade is not Verifier.grade
+
+    @classmethod
+    def gives_feedback(cls) -> bool:
+        """Tell whether this task says what is wrong with an answer."""
+        return cls.feedback is not Verifier.feedback
 
     @classmethod
     def compares_pairs(cls) -> bool:
@@ -178,7 +200,10 @@ class Verifier(BaseModel):
         def match(problem: str, text: str, others: Sequence[str]) -> int | None:
             return bound(problem).match(text, others)
 
-        return {"final": final, "grade": grade, "match": match}
+        def feedback(problem: str, text: str, outcome: float | None) -> str:
+            return checked_feedback(bound(problem).feedback(text, outcome))
+
+        return {"final": final, "grade": grade, "match": match, "feedback": feedback}
 
 
 def checked_final(final: object) -> str | None:
@@ -186,6 +211,13 @@ def checked_final(final: object) -> str | None:
     if final is not None and not isinstance(final, str):
         raise TypeError(f"final returned {type(final).__name__}, not text or None")
     return final
+
+
+def checked_feedback(feedback: object) -> str:
+    """Return what `feedback` returned if it may; raises `TypeError`."""
+    if not isinstance(feedback, str):
+        raise TypeError(f"feedback returned {type(feedback).__name__}, not text")
+    return feedback
 
 
 def checked_verdict(verdict: object) -> Verdict:

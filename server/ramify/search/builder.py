@@ -35,8 +35,11 @@ class TreeBuilder:
         self._end_depths = self._end_lengths = 0
         for completion in tree.completions:
             self._count_answer(tree.nodes[completion.node])
+        self._refines = tree.params.action.kind == "refine"
         self._seen: dict[int, float] = {}
-        """By id, the policy's probability of the finished answers that are known below a node, [0, 1]."""
+        """By id, the policy's probability of the finished answers that are known of draws from a node, [0, 1]."""
+        self._counted: set[int] = set()
+        """Ids of the nodes that end an answer which is counted there."""
         self._ended = 0
         """Plans that have ended since what is new was last counted afresh."""
         self._fruitful = deque[int]()
@@ -69,6 +72,8 @@ class TreeBuilder:
         """Add what was drawn below the plan's node. Identical actions merge, and their multiplicity counts the draws.
 
         Returns the nodes along each draw; a rollout's come last."""
+        if result.revision is not None:
+            plan.node.revision = result.revision
         # Add the nodes, draw by draw. One is reserved for each; a draw that would add more than fit is joined.
         draws = [*result.samples, *([result.rollout] if result.rollout is not None else [])]
         lines = [self._merge_line(plan, self._fitting(plan, i, draws)) for i in range(len(draws))]
@@ -135,7 +140,7 @@ class TreeBuilder:
             tokens=action.tokens,
             logprobs=action.logprobs,
             text=action.text,
-            length=parent.length + len(action.tokens),
+            length=parent.begun + len(action.tokens),
             value=0.0 if action.terminal in NO_ANSWER else action.value,
             terminal=action.terminal,
             outcome=action.outcome,
@@ -154,7 +159,7 @@ class TreeBuilder:
         return node
 
     def _mark_expanded(self, node: Node) -> None:
-        self.unexpanded -= not node.expanded
+        self.unexpanded -= node.terminal is None and not node.expanded
         node.expanded, node.pruned = True, False
 
     def _count_answer(self, end: Node) -> None:
@@ -235,21 +240,50 @@ class TreeBuilder:
         return self._end_lengths / drawn if drawn else 0.0
 
     def unseen(self, node: Node) -> float:
-        """Return the policy's probability that a draw below `node` ends in an answer not yet known, in [0, 1]. Below
-        `NOTHING_NEW` it is 0: the node is closed."""
+        """Return the policy's probability that a draw from `node` ends in an answer not yet known, in [0, 1]. Below
+        `NOTHING_NEW` it is 0: the node is closed. So it is at the end of an answer, unless that can be bettered now."""
+        if node.terminal is not None and not self._can_be_bettered(node):
+            return 0.0
         left = 1.0 - self._seen.get(node.id, 0.0)
         return left if left >= NOTHING_NEW else 0.0
 
+    def unseen_below(self, node: Node) -> float:
+        """Return the same for a draw from `node` or from any node below it.
+
+        Without `refine` a draw from a node passes those below, and the two are the same. With it each node has draws of
+        its own: 1 as long as one of them has anything new, else 0."""
+        if not self._refines:
+            return self.unseen(node)
+        stack = [node]
+        while stack:
+            at = stack.pop()
+            if self.unseen(at):
+                return 1.0
+            stack += self.tree.children(at)
+        return 0.0
+
+    def _can_be_bettered(self, end: Node) -> bool:
+        """Tell whether another answer can be drawn from the one that ends here. Until the first has landed, its prompt
+        is being made, and there can be no second."""
+        if not self._refines or end.terminal in NO_ANSWER or end.outcome == 1.0:
+            return False
+        if end.depth >= self.tree.params.max_depth:
+            return False
+        return not end.expanding if end.revision is None else end.revision.closed is None
+
     def _see(self, end: Node) -> None:
-        """Count a finished answer's probability, from every node above it, as seen."""
-        if end.id in self._seen:
+        """Count a finished answer's probability, from every node that it was drawn through, as seen."""
+        if end.id in self._counted:
             return
-        self._seen[end.id], logprob, node = 1.0, 0.0, end
+        self._counted.add(end.id)
+        logprob, node = 0.0, end
         greedy = not self.tree.sampling.temperature  # its log-probs are not the draw's own
         while node.parent is not None and not greedy:
             logprob += sum(node.logprobs)
             node = self.tree.nodes[node.parent]
             self._seen[node.id] = self._seen.get(node.id, 0.0) + math.exp(logprob)
+            if node.terminal is not None:
+                break  # what is below was drawn from it, and not from what is above
 
     @property
     def exhausted(self) -> bool:

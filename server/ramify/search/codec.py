@@ -12,11 +12,13 @@ from functools import cache
 from typing import Any
 
 from ramify.search.records import (
+    NO_ANSWER,
     Action,
     Answer,
     AnswerVerdict,
     BudgetLimits,
     Origin,
+    Revision,
     Sampling,
     SearchParams,
     Usage,
@@ -36,6 +38,7 @@ def tree_to_dict(tree: Tree) -> dict[str, Any]:
     document = {"schema_version": SCHEMA_VERSION, **asdict(tree)}
     document["nodes"] = [compact(node, Node) for node in document["nodes"]]
     document["params"] = compact(document["params"], SearchParams)
+    document["params"]["action"] = compact(document["params"]["action"], Action)
     return compact(document, Tree)
 
 
@@ -64,7 +67,7 @@ def tree_from_dict(document: Mapping[str, Any]) -> Tree:
         data["params"] = _params(data["params"])
         data["sampling"] = _record(Sampling, data["sampling"])
         data["usage"] = _record(Usage, data["usage"])
-        data["nodes"] = [_record(Node, {**omitted_fields(Node), **n}) for n in data["nodes"]]
+        data["nodes"] = [_node(n) for n in data["nodes"]]
         data["completions"] = [_record(Completion, c) for c in data["completions"]]
         data["answer"] = None if data["answer"] is None else _record(Answer, data["answer"])
         data["candidates"] = [_record(Answer, a) for a in data["candidates"]]
@@ -97,6 +100,8 @@ def check_structure(tree: Tree) -> None:
             raise BadTree(f"node {i} has a prior, value or outcome outside [0, 1]")
         if any(not 0 <= x <= 1 for x in (node.scores or {}).values()):  # NaN is in no range
             raise BadTree(f"node {i} has a score outside [0, 1]")
+        if (fault := _revision_fault(node)) is not None:
+            raise BadTree(f"node {i} {fault}")
         if (node.pruned_by is None) != (node.terminal != "pruned"):
             raise BadTree(f"node {i} ends as {node.terminal} and was pruned by {node.pruned_by}")
         if not -1e-6 <= node.value_sum <= node.visits + 1e-6:
@@ -126,15 +131,37 @@ def check_structure(tree: Tree) -> None:
             raise BadTree(f"node {named} is named but not there")
 
 
+def _revision_fault(node: Node) -> str | None:
+    """Say why answers below a node cannot have been drawn from the one that ends there; `None` if they can."""
+    revision = node.revision
+    if revision is None:
+        return (
+            "has answers below its own, and no prompt of theirs" if node.children and node.terminal else None
+        )
+    if node.terminal is None or node.terminal in NO_ANSWER:
+        return "is to be bettered, and ends no answer"
+    if (revision.closed is None) != bool(revision.prompt) or (revision.closed and node.children):
+        return f"is closed by {revision.closed}, with {len(revision.prompt)} prompt tokens"
+    return None
+
+
+def _node(data: Mapping[str, Any]) -> Node:
+    values: dict[str, Any] = {**omitted_fields(Node), **data}
+    if values["revision"] is not None:
+        values["revision"] = _record(Revision, values["revision"])
+    node: Node = _record(Node, values)
+    return node
+
+
 def _params(data: Mapping[str, Any]) -> SearchParams:
     values: dict[str, Any] = {**omitted_fields(SearchParams), **data}
-    values["action"] = _record(Action, values["action"])
+    values["action"] = _record(Action, {**omitted_fields(Action), **values["action"]})
     values["budget"] = _record(BudgetLimits, values["budget"])
     params: SearchParams = _record(SearchParams, values)
     return params
 
 
-_TUPLES = {"tokens", "logprobs", "prompt_tokens", "stop"}
+_TUPLES = {"prompt", "tokens", "logprobs", "prompt_tokens", "stop"}
 
 
 def _record(cls: type[Any], data: Mapping[str, Any]) -> Any:

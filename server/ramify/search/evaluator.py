@@ -7,6 +7,9 @@ Under `grader: confidence` the value of a text is the policy's confidence in it,
 tokens: the inverse of its perplexity, in (0, 1]. It costs nothing, as the log-probabilities come with every draw and
 stay in the tree; it is no probability of being right. (2026-11-28: it is computed here and not by a `Scorer`, which
 is given token ids alone and would have to run the policy over every prefix again.)
+
+Under `action: refine` a draw from a complete answer is another answer, after a prompt of its own. The reviser is asked
+for that prompt by the first plan that goes there, so that no answer is looked at which nothing follows.
 """
 
 from __future__ import annotations
@@ -20,10 +23,21 @@ from dataclasses import dataclass, replace
 from ramify.search.builder import TreeBuilder
 from ramify.search.cutting import SampledAction, cut, first_stop, given_up_at
 from ramify.search.plans import Plan, PlanCost, PlanKind, PlanResult
-from ramify.search.protocols import GradingFailed, JudgingPolicy, Policy, SampleAborted, Scorer, Task
-from ramify.search.records import Continuation, Hurdle, Sampling, Score, State, Terminal
+from ramify.search.protocols import (
+    GradingFailed,
+    JudgingPolicy,
+    Policy,
+    Reviser,
+    SampleAborted,
+    Scorer,
+    Task,
+)
+from ramify.search.records import Continuation, Hurdle, Revision, Sampling, Score, State, Terminal
 from ramify.search.scorers import Scorers
 from ramify.search.tree import Node, derive_seed
+
+LONGEST_FAILURE = 200
+"""Characters of a failure that a tree keeps in place of feedback."""
 
 
 class Evaluator:
@@ -32,14 +46,21 @@ class Evaluator:
     scorer: one, several (`Scorers`), or `None`; then only the verifier, the policy itself and its confidence judge.
     judges_steps: whether unfinished steps are judged. A complete answer has one judge, unless `grader` mixes them: the
     verifier if `grader` says so, else the policy or the value model. A vote over answers that were drawn whole needs
-    neither.
-    Safety scorers judge whatever is new, and what they prune ends there.
+    neither. Safety scorers judge whatever is new, and what they prune ends there. reviser: who asks for better answers,
+    under `action: refine` alone.
     """
 
     def __init__(
-        self, builder: TreeBuilder, policy: Policy, scorer: Scorer | None, task: Task, *, judges_steps: bool
+        self,
+        builder: TreeBuilder,
+        policy: Policy,
+        scorer: Scorer | None,
+        task: Task,
+        *,
+        judges_steps: bool,
+        reviser: Reviser | None = None,
     ) -> None:
-        self.builder, self.tree = builder, builder.tree
+        self.builder, self.tree, self.reviser = builder, builder.tree, reviser
         self.policy, self.scorers, self.task = policy, Scorers.of(scorer), task
         params = self.tree.params
         self._by_confidence = params.grader == "confidence"
@@ -58,6 +79,27 @@ class Evaluator:
         raises what the policy, the scorer or the task raised. Raises `RuntimeError` for a reply that cannot be used."""
         if plan.kind == "revisit":
             return PlanResult(samples=[])
+        if plan.node.terminal is None or plan.node.revision is not None:
+            return await self._carry_out(plan, expansion, cost)
+        revision = await self._revise(plan.node)
+        if revision.closed is not None:
+            return PlanResult(samples=[], revision=revision)
+        asked = replace(plan.node, revision=revision)  # a copy: the tree is only read
+        result = await self._carry_out(replace(plan, path=(*plan.path[:-1], asked)), expansion, cost)
+        return replace(result, revision=revision)
+
+    async def _revise(self, node: Node) -> Revision:
+        """Ask how the complete answer at `node` can be bettered."""
+        if self.reviser is None:
+            raise RuntimeError("action 'refine' needs a reviser")
+        try:
+            return await self.reviser.revise(
+                self.tree.text(node), node.outcome if self._grades_answers else None
+            )
+        except GradingFailed as error:
+            return Revision(feedback=str(error)[:LONGEST_FAILURE], closed="feedback")
+
+    async def _carry_out(self, plan: Plan, expansion: int, cost: PlanCost) -> PlanResult:
         place = [*self._place(plan.node), expansion]
         if plan.hurdle is not None and self._judging_policy is None:
             lines = [await self._write_on(plan, plan.hurdle, i, place, cost) for i in range(plan.n)]
@@ -154,7 +196,7 @@ class Evaluator:
     def _request(
         self, at: Node, sampling: Sampling, seeds: Sequence[int], hurdle: Hurdle | None
     ) -> Awaitable[list[Continuation]]:
-        prefix = self.tree.sequence(at)
+        prefix = self.tree.prefix(at)
         if hurdle is None or self._judging_policy is None:
             return self.policy.sample(prefix, sampling, seeds)
         return self._judging_policy.write_on(
@@ -186,7 +228,9 @@ class Evaluator:
             if not pieces:
                 raise RuntimeError("the policy gave a draw up before it had judged one whole action of it")
         actions: list[SampledAction] = []
-        length, text = node.length, self.tree.text(node)
+        above = self.tree.unfinished(node)
+        length = node.begun
+        text = self.tree.opening + "".join(step.text for step in above)
         for depth, piece in enumerate(pieces, node.depth + 1):
             length += len(piece.tokens)
             seen, text = len(text), text + piece.text
@@ -210,7 +254,7 @@ class Evaluator:
     def _with_confidence(self, node: Node, actions: Sequence[SampledAction]) -> list[SampledAction]:
         """Return actions that were drawn in a row from `node`, each with the policy's confidence in the answer as far
         as its end."""
-        logprobs = [logprob for above in self.tree.lineage(node) for logprob in above.logprobs]
+        logprobs = [logprob for step in self.tree.unfinished(node) for logprob in step.logprobs]
         total, tokens = sum(logprobs), len(logprobs)
         confident: list[SampledAction] = []
         for action in actions:
@@ -291,7 +335,9 @@ class Evaluator:
     def _prefixes(self, node: Node, line: list[SampledAction]) -> list[_Prefix]:
         """Return each action of a draw with the sequence and the text as far as its end. One that is known to be pruned
         is the last."""
-        state, text = self.tree.state(node), self.tree.text(node)
+        steps = self.tree.unfinished(node)
+        state = self.tree.state(steps)
+        text = self.tree.opening + "".join(step.text for step in steps)
         prefixes: list[_Prefix] = []
         at: Node | None = node
         for action in line:

@@ -16,6 +16,9 @@ from ramify.search.algorithms import ALGORITHMS
 from ramify.search.cutting import MAX_STEP_STOPS, MAX_STOP_CHARS, MAX_STOPS
 from ramify.search.records import Action, BudgetLimits, Sampling, SearchParams
 
+MAX_TEMPLATE = 10_000
+"""Characters of the words in which a better answer is asked for."""
+
 
 class ParamError(ValueError):
     """A parameter that is unknown, out of bounds or without effect. `field` is its path below `search`."""
@@ -175,8 +178,9 @@ def _check_needs(name: str, params: SearchParams) -> None:
 
 
 def without_cuts(params: SearchParams, sampling: Sampling) -> SearchParams:
-    """Return them with a `max_depth` that cuts no answer short: a step may be one token, a chunk has a fixed size."""
-    if "max_depth" not in ALGORITHMS[params.algorithm].parameters:
+    """Return them with a `max_depth` that cuts no answer short: a step may be one token, a chunk has a fixed size. (A
+    whole answer is never cut.)"""
+    if "max_depth" not in ALGORITHMS[params.algorithm].parameters or params.action.kind == "refine":
         return params
     size = params.action.max_tokens if params.action.kind == "chunk" else 1
     _, deepest = bounds("max_depth") or (0, math.inf)
@@ -251,6 +255,10 @@ def _check_combinations(params: SearchParams) -> None:
         raise ParamError(
             "action.kind", "'token' enumerates next tokens and cannot write whole paths: use expand 'step'"
         )
+    if params.action.kind == "refine":
+        _check_refinement(params)
+    elif params.action.template:
+        raise ParamError("action.template", f"has no effect on actions of kind {params.action.kind!r}")
     if params.abandon and params.expand != "path":
         raise ParamError("abandon", "has no effect unless expand is 'path'")
     if params.widen and params.action.kind == "token":
@@ -266,6 +274,29 @@ def _check_combinations(params: SearchParams) -> None:
         )
     if params.answer not in kind.answer_rules:
         raise ParamError("answer", f"{params.answer!r} means nothing with algorithm {params.algorithm!r}")
+
+
+def _check_refinement(params: SearchParams) -> None:
+    """Raise `ParamError` for what means nothing if a node is a whole answer."""
+    if not ALGORITHMS[params.algorithm].refines:
+        able = ", ".join(name for name, kind in ALGORITHMS.items() if kind.refines)
+        raise ParamError("action.kind", f"'refine' needs an algorithm that refines answers: {able}")
+    if len(params.action.template) > MAX_TEMPLATE:
+        raise ParamError(
+            "action.template", f"has {len(params.action.template)} characters; at most {MAX_TEMPLATE}"
+        )
+    faults = {
+        "expand": params.expand != "path" and "must be 'path': a whole answer is drawn at once",
+        "commit": params.commit != "root" and "must be 'root': there is no step to commit to",
+        "abandon": params.abandon and "has no effect: a whole answer is judged only at its end",
+        "kappa_growth": params.kappa_growth is not None
+        and "has no effect: there are no steps left to an end",
+        "answer": params.answer == "most_visited"
+        and "'most_visited' needs steps: a refined answer ends none",
+    }
+    for name, fault in faults.items():
+        if fault:
+            raise ParamError(name, f"{fault} (action 'refine')")
 
 
 def _short(value: object) -> str:

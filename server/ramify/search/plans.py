@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ramify.search.cutting import SampledAction
-from ramify.search.records import Hurdle
+from ramify.search.records import Hurdle, Revision
 from ramify.search.tree import Node
 
 PlanKind = Literal["step", "path", "answer", "token", "revisit"]
@@ -73,6 +73,8 @@ class PlanResult:
     samples: list[list[SampledAction]]
     """One list of actions, in order, for each draw. One of a plan with a hurdle may break off before its end."""
     rollout: list[SampledAction] | None = None
+    revision: Revision | None = None
+    """The request that they were drawn after, if this was the first plan to better the answer at its node."""
 
 
 @dataclass(slots=True)

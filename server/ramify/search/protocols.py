@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from ramify.search.records import Action, Continuation, Hurdle, Sampling, Score, Verdict
+from ramify.search.records import Action, Continuation, Hurdle, Revision, Sampling, Score, Verdict
 
 
 class EngineDead(RuntimeError):
@@ -77,6 +77,20 @@ class Scorer(Protocol):
         """Judge whole sequences (prompt and answer so far, token ids); one Score each, in order.
 
         A search passes `records.State`s, which say where the prompt and each action of the answer end."""
+        ...
+
+
+class Reviser(Protocol):
+    """Asks for better answers, under `action: refine`: it says what is wrong with an answer, and how that is put to the
+    policy."""
+
+    async def revise(self, text: str, outcome: float | None) -> Revision:
+        """Return what better answers than a complete one are drawn from. A search asks once for each answer that it
+        goes on from.
+
+        text: the whole answer. outcome: the verdict on it, in [0, 1], if the search's grader is the verifier; `None`:
+        the search does not know it, and the policy must not learn it here. Raises `GradingFailed` if there is no
+        feedback to be had."""
         ...
 
 

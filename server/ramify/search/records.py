@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-ActionKind = Literal["step", "token", "chunk"]
+ActionKind = Literal["step", "token", "chunk", "refine"]
 Expand = Literal["step", "path"]
 Select = Literal["puct", "thompson"]
 Prior = Literal["count", "mean_logprob", "sum_logprob"]
@@ -29,6 +29,9 @@ Terminal = Literal["eos", "stop", "truncated", "pruned"]
 scorer, which closes a branch for good. Any of them makes an answer *finished*; it is *complete* after the first two."""
 NO_ANSWER = ("truncated", "pruned")
 """The ends that no complete answer has: worth 0."""
+Closed = Literal["context", "feedback"]
+"""Why no better answer can be drawn from one: its prompt leaves no room for an answer in the model's context, or no
+feedback on it could be had."""
 
 Status = Literal["running", "complete", "cancelled", "deadline", "drained", "engine_dead", "failed"]
 """State of a search: running, ended by itself (complete), stopped from outside (the next three), or broken by an engine
@@ -94,11 +97,15 @@ class Action:
     """The kind and size of one edge of the tree: where a continuation is cut."""
 
     kind: ActionKind = "step"
-    """A step up to a delimiter, one token (with `expand: step` only), or a chunk of so many tokens."""
+    """A step up to a delimiter, one token (with `expand: step` only), a chunk of so many tokens, or `refine`: a whole
+    answer, below which better ones are drawn, given it and the feedback on it (`mcts` only)."""
     stop: tuple[str, ...] = ("\n",)
     """`step`: strings that end a step, each of 1 to 128 characters, matched on decoded text."""
     max_tokens: int = param(16, low=1, high=4096)
     """`step`: cap on the tokens of one step. `chunk`: its exact size. `token`: ignored (always 1)."""
+    template: str = field(default="", metadata=OMITTED)
+    """`refine`: words in which a better answer is asked for. `{feedback}`, `{answer}` and `{prompt}` stand for what
+    they name. Left out of a request, those of the release, of the task, or the server's own."""
 
 
 MOST_SIMULATIONS = 100_000
@@ -306,6 +313,20 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Revision:
+    """The request to better a complete answer: what the policy is given when it draws another from it."""
+
+    feedback: str = ""
+    """Comment on the answer, in the words that the policy gets to see."""
+    prompt: tuple[int, ...] = ()
+    """Token ids that better answers are drawn after, in place of the tree's prompt; none if `closed`."""
+    shortened: bool = False
+    """The answer was shown without its middle, since all of it left no room in the model's context."""
+    closed: Closed | None = None
+    """Why nothing can be drawn; `None` if it can."""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """One distinct final answer of a tree."""
 
@@ -345,7 +366,7 @@ class Usage:
     """The cost of a search."""
 
     prompt_tokens: int = 0
-    """Tokens of the prompt, counted once."""
+    """Tokens of the prompt, and of every prompt that asked for a better answer, each counted once."""
     completion_tokens: int = 0
     """Every generated token: merged duplicates, aborted draws and the final rollout too, which completes an answer if
     the search finds none."""

@@ -38,7 +38,7 @@ from ramify.search.params import (
     without_cuts,
 )
 from ramify.search.plans import Plan, PlanCost, PlanResult
-from ramify.search.protocols import EngineDead, JudgingPolicy, Policy, Scorer, Task
+from ramify.search.protocols import EngineDead, JudgingPolicy, Policy, Reviser, Scorer, Task
 from ramify.search.records import Answer, Sampling, Status, StopReason, Usage
 from ramify.search.scorers import Scorers
 from ramify.search.tree import Node, Tree, derive_seed
@@ -94,8 +94,9 @@ class Search:
     """One tree being grown.
 
     `observe` is called after every landing. The parameters must have passed `params.search_params` and
-    `params.check_sampling`. turns: the batch that it belongs to, which then says when it sends a plan. crowd:
-    the searches on a clock that share the policy; it then has no more draws in flight than suit them all.
+    `params.check_sampling`. reviser: who asks for better answers, under `action: refine`. turns: the batch that it
+    belongs to, which then says when it sends a plan. crowd: the searches on a clock that share the policy; it then has
+    no more draws in flight than suit them all.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Search:
         task: Task,
         *,
         clock: Callable[[], float],
+        reviser: Reviser | None = None,
         observe: Callable[[Progress], None] | None = None,
         turns: Turns | None = None,
         crowd: Crowd | None = None,
@@ -119,7 +121,9 @@ class Search:
         self.algorithm = kind(self.builder, self._rng)
         self._repeats = kind.rounds and draws_vary(tree.params, tree.sampling)
         """Another round of the algorithm can bring what this one did not."""
-        self.evaluator = Evaluator(self.builder, policy, scorer, task, judges_steps=not kind.flat)
+        self.evaluator = Evaluator(
+            self.builder, policy, scorer, task, judges_steps=not kind.flat, reviser=reviser
+        )
         self._in_flight: dict[asyncio.Task[PlanResult], InFlight] = {}
         self._pace = 0.0
         """Seconds a token of the fastest draw so far; 0 before one has landed."""
@@ -300,7 +304,7 @@ class Search:
         length = self.builder.mean_length
         if not length or plan.kind not in ("path", "answer"):
             return plan
-        left = max(1.0, length - plan.node.length)
+        left = max(1.0, length - plan.node.begun)
         if not self._time_for(left):
             return None
         return plan if self._time_for(GIVEN_UP_AT * left + length) else replace(plan, hurdle=None)
@@ -445,7 +449,8 @@ class Search:
             if node.children:
                 self.builder.set_priors(node)
         tree.usage = Usage(
-            prompt_tokens=len(tree.prompt_tokens),
+            prompt_tokens=len(tree.prompt_tokens)
+            + sum(len(n.revision.prompt) for n in tree.nodes if n.revision),
             completion_tokens=self.budget.tokens,
             scored_sequences=self._scored,
             grading_failures=self._grading_failures,
@@ -463,6 +468,7 @@ async def search(
     *,
     sampling: Sampling | None = None,
     seed: int = 0,
+    reviser: Reviser | None = None,
     clock: Callable[[], float] = time.monotonic,
     **params: Any,
 ) -> Tree:
@@ -470,7 +476,8 @@ async def search(
 
     prompt_tokens: token ids, as the policy knows them. sampling, params: how one answer is drawn, and the fields of
     `SearchParams`; what is not given is the algorithm's default. scorer: `None` searches without a value model
-    (`params.no_model_defaults`). clock: seconds, monotonic.
+    (`params.no_model_defaults`). reviser: who asks for better answers, needed with `action=Action("refine")`. clock:
+    seconds, monotonic.
 
     Raises `ParamError`, which names the parameter that is wrong. When the policy, the scorer or the task fails,
     nothing is raised: `Tree.status` and `Tree.error` tell what happened.
@@ -483,5 +490,5 @@ async def search(
         checked = without_cuts(checked, sampling)
     check_sampling(checked, sampling)
     tree = Tree(prompt_tokens=tuple(prompt_tokens), params=checked, sampling=sampling, seed=seed)
-    await Search(tree, policy, scorer, task, clock=clock).run()
+    await Search(tree, policy, scorer, task, clock=clock, reviser=reviser).run()
     return tree

@@ -74,27 +74,33 @@ def arms(
     node: Node,
     children: Sequence[Node],
     *,
-    fresh: bool,
+    fresh: float,
     revisit: bool,
-    unseen: Callable[[Node], float] = lambda _: 1.0,
+    unseen: Callable[[Node], float] = lambda node: float(node.terminal is None),
 ) -> list[Arm]:
     """Return the arms at `node`: its children that are not pruned and, if `fresh`, "draw afresh here".
 
     revisit: finished answers are arms too, and so is a node below which everything is known. A search that can always
-    draw afresh learns nothing by going back to either. unseen: the policy's probability that a draw below a node brings
-    an answer not yet known (`TreeBuilder.unseen`). The fresh arm's prior is that of one more draw, 1/(Σm + 1).
+    draw afresh learns nothing by going back to either. fresh: the policy's probability that a draw from `node` brings
+    an answer not yet known; 0: there is no such arm. unseen: that of going on below a child. The fresh arm's prior is
+    that of one more draw, 1/(Σm + 1).
     """
     total = sum(c.multiplicity for c in children)
     scale = total / (total + 1) if fresh else 1.0
+
+    def value_of(child: Node) -> float:
+        # What an answer turned out to be is worth going back to. It says little of what betters it.
+        return _first_known(child.value, child.outcome if revisit else None, node.value)
+
     choices = [
-        Arm(c, c.visits, c.in_flight, c.value_sum, _model_value(c, node), c.prior * scale, left)
+        Arm(c, c.visits, c.in_flight, c.value_sum, value_of(c), c.prior * scale, left)
         for c in children
-        if not c.pruned and (left := 1.0 if revisit else unseen(c) * (c.terminal is None))
+        if not c.pruned and (left := 1.0 if revisit else unseen(c))
     ]
-    if fresh and (left := unseen(node)):
+    if fresh:
         q = _fresh_value(node, children)
         prior = 1 / (total + 1)
-        choices.append(Arm(None, node.fresh_visits, node.expanding, node.fresh_value_sum, q, prior, left))
+        choices.append(Arm(None, node.fresh_visits, node.expanding, node.fresh_value_sum, q, prior, fresh))
     return choices
 
 
@@ -105,15 +111,12 @@ def _fresh_value(node: Node, children: Sequence[Node]) -> float:
     if node.value is None and judged:
         drawn = sum(c.multiplicity for c in judged)
         return sum(c.multiplicity * (c.value or 0.0) for c in judged) / drawn
-    return _model_value(node, node)
+    return _first_known(node.value)
 
 
-def _model_value(node: Node, parent: Node) -> float:
-    """Return a model value, or the nearest thing to one: a verifier's outcome, the parent's value, ignorance."""
-    for value in (node.value, node.outcome, parent.value):
-        if value is not None:
-            return value
-    return IGNORANCE
+def _first_known(*values: float | None) -> float:
+    """Return the first value that is known, or ignorance."""
+    return next((value for value in values if value is not None), IGNORANCE)
 
 
 def puct_scores(choices: Sequence[Arm], c_init: float, c_base: float) -> list[float]:

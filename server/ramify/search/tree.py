@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -14,6 +14,7 @@ from ramify.search.records import (
     AnswerVerdict,
     Origin,
     OutcomeSource,
+    Revision,
     Sampling,
     SearchParams,
     State,
@@ -45,7 +46,7 @@ class Node:
     text: str = ""
     """The text they add."""
     length: int = 0
-    """Tokens of the answer up to here, this action included."""
+    """Tokens of its answer up to here, this action included."""
     prior: float = 1.0
     """P, in [0, 1]; siblings sum to 1."""
     multiplicity: int = 1
@@ -91,6 +92,13 @@ class Node:
     """Value that each scorer gave it, in [0, 1], by its name in the settings; one that has no name is left out."""
     pruned_by: str | None = field(default=None, metadata=OMITTED)
     """The safety scorer that has closed the branch here; `None` unless `terminal` is `pruned`."""
+    revision: Revision | None = field(default=None, metadata=OMITTED)
+    """`refine`: what the answers below were drawn from, each to better the one that ends here; `None` if none was."""
+
+    @property
+    def begun(self) -> int:
+        """Tokens of the answer that a draw from here goes on with. Past the end of one, a draw is another answer."""
+        return self.length if self.terminal is None else 0
 
     @property
     def mean(self) -> float | None:
@@ -187,23 +195,54 @@ class Tree:
             path.append(self.nodes[parent])
         return path[::-1]
 
+    def steps(self, node: Node) -> list[Node]:
+        """Return the nodes that make up the answer as far as `node`: those below the root, or below the answer that it
+        is to better."""
+        path: list[Node] = []
+        while node.parent is not None:
+            path.append(node)
+            node = self.nodes[node.parent]
+            if node.terminal is not None:
+                break
+        return path[::-1]
+
+    def unfinished(self, node: Node) -> list[Node]:
+        """Return the nodes that make up the answer which a draw from `node` goes on with."""
+        return self.steps(node) if node.terminal is None else []
+
     def answer_tokens(self, node: Node) -> tuple[int, ...]:
-        return tuple(t for n in self.lineage(node) for t in n.tokens)
+        return tuple(t for n in self.steps(node) for t in n.tokens)
+
+    def prompt_of(self, node: Node) -> tuple[int, ...]:
+        """Return the token ids of the prompt that the answer at `node` was drawn after."""
+        steps = self.steps(node)
+        above = self.nodes[steps[0].parent or 0] if steps else self.root
+        return self.prompt_tokens if above.revision is None else above.revision.prompt
 
     def sequence(self, node: Node) -> tuple[int, ...]:
-        """Return the token ids of prompt and answer so far."""
-        return self.prompt_tokens + self.answer_tokens(node)
+        """Return the token ids of its prompt and its answer so far, as the policy had them."""
+        return self.prompt_of(node) + self.answer_tokens(node)
 
-    def state(self, node: Node) -> State:
-        """Return the same with the ends of the prompt and of each action, for a scorer."""
+    def prefix(self, node: Node) -> tuple[int, ...]:
+        """Return the token ids that a draw from `node` follows."""
+        return self.sequence(node) if node.revision is None else node.revision.prompt
+
+    def state(self, steps: Sequence[Node]) -> State:
+        """Return the prompt and the answer that `steps` make up with the ends of the prompt and of each of them, for a
+        scorer. One that betters another is judged as an answer to the same prompt."""
+        tokens = [token for step in steps for token in step.tokens]
         start = len(self.prompt_tokens)
-        return State(self.sequence(node), [start + n.length for n in self.lineage(node)])
+        return State(self.prompt_tokens + tuple(tokens), [start, *(start + step.length for step in steps)])
+
+    @property
+    def opening(self) -> str:
+        """Return the text that opens every answer: in a branched tree what its prompt holds of the answer, since a task
+        judges the whole of it."""
+        return "" if self.origin is None else self.origin.text
 
     def text(self, node: Node) -> str:
-        """Return the answer so far, without the prompt. In a branched tree the whole of it, from the first prompt of
-        all, since that is what a task judges."""
-        opening = "" if self.origin is None else self.origin.text
-        return opening + "".join(n.text for n in self.lineage(node))
+        """Return its answer so far, without the prompt."""
+        return self.opening + "".join(step.text for step in self.steps(node))
 
     def leaf_value(self, node: Node) -> float | None:
         """Return what reaching `node` is worth, in [0, 1]; `None` if its judge failed or was not asked.

@@ -24,6 +24,10 @@ def inherited(spec: SearchSpec, branch: Branch, serving: Serving) -> SearchSpec:
         raise BadRequest(
             f"is {node}, at which the answer is finished: branch from a node above it", param="node"
         )
+    if tree.nodes[node].depth and tree.params.action.kind == "refine":
+        raise BadRequest(
+            f"is {node}, a whole answer with a prompt of its own: branch from node 0", param="node"
+        )
     if tree.model != serving.name:
         raise ServiceError(
             "conflict",

@@ -17,6 +17,7 @@ from typing import Any
 
 from ramify.rewards import registry
 from ramify.rewards.errors import BadProblem, UnknownTask
+from ramify.rewards.grading import BoundTask
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.params import (
     ParamError,
@@ -28,7 +29,7 @@ from ramify.search.params import (
     search_params,
     without_cuts,
 )
-from ramify.search.protocols import Task
+from ramify.search.protocols import Reviser, Task
 from ramify.search.records import Action, BudgetLimits, Sampling, SearchParams, UsedDefaults
 from ramify.search.tree import Tree
 from ramify.service.branching import branch_origin, branch_prompt, inherited
@@ -39,6 +40,7 @@ from ramify.service.errors import (
     unknown_model,
 )
 from ramify.service.ports import Engines
+from ramify.service.refinement import TEMPLATE, TaskReviser, asker, check_room
 from ramify.service.search_spec import SearchSpec
 from ramify.service.search_state import TREE, uuid7
 from ramify.settings import RequestCaps
@@ -53,6 +55,8 @@ class PreparedSearch:
 
     tree: Tree
     task: Task
+    reviser: Reviser | None
+    """Who asks for better answers; `None` unless the action is `refine`."""
     deadline: float
     """Seconds from the request's arrival."""
 
@@ -89,6 +93,9 @@ class SearchPreparer:
                 f"grader {params.grader!r} needs a task that can grade: {', '.join(registry.gradable())}",
                 param="search.grader",
             )
+        reviser = None
+        if params.action.kind == "refine":
+            params, reviser = self._reviser(spec, name, problem, task, prompt, params, sampling)
         now = self.now()
         tree = Tree(
             id=TREE + uuid7(now),
@@ -106,7 +113,41 @@ class SearchPreparer:
             parent_tree=spec.branch.tree.id if spec.branch else None,
             origin=branch_origin(spec.branch) if spec.branch else None,
         )
-        return PreparedSearch(tree, task, self._deadline(spec))
+        return PreparedSearch(tree, task, reviser, self._deadline(spec))
+
+    def _reviser(
+        self,
+        spec: SearchSpec,
+        name: str,
+        problem: Mapping[str, Any],
+        task: BoundTask,
+        prompt: str,
+        params: SearchParams,
+        sampling: Sampling,
+    ) -> tuple[SearchParams, TaskReviser]:
+        """Return the parameters with the template in them that holds, and who asks for better answers by it."""
+        if spec.branch is not None:
+            raise BadRequest(
+                "'refine' needs a prompt of its own: a branch goes on inside an answer",
+                param="search.action.kind",
+            )
+        rules = registry.check(name, problem)
+        if not rules.gives_feedback():
+            able = ", ".join(registry.with_feedback())
+            raise BadRequest(f"'refine' needs a task that gives feedback: {able}", param="search.action.kind")
+        if rules.feedback_needs_outcome and params.grader not in ("verifier", "mixed"):
+            raise BadRequest(
+                f"'refine' needs grader 'verifier' or 'mixed' here: without a verdict the task {name!r} has nothing to "
+                "say of an answer",
+                param="search.grader",
+            )
+        own = params.action.template or self.engines.serving.refine_template
+        template = own or rules.refine_template or TEMPLATE
+        ask = asker(spec, prompt, template, self.engines.tokenizer)
+        room = self.engines.max_model_len - sampling.max_tokens
+        check_room(ask, room, sampling.max_tokens)
+        action = replace(params.action, template=template)
+        return replace(params, action=action), TaskReviser(task.feedback, ask, room)
 
     def _prompt(self, spec: SearchSpec) -> tuple[str, list[int]]:
         if spec.branch is not None:
@@ -232,7 +273,8 @@ class SearchPreparer:
 
     def _action(self, given: Mapping[str, Any], default: Action) -> Action:
         kind = given.get("kind", (self.engines.serving.action or default).kind)
-        for name, kinds in {"stop": ("step",), "max_tokens": ("step", "chunk")}.items():
+        kinds_with = {"stop": ("step",), "max_tokens": ("step", "chunk"), "template": ("refine",)}
+        for name, kinds in kinds_with.items():
             if name in given and kind not in kinds:
                 raise ParamError(f"action.{name}", f"has no effect on actions of kind {kind!r}")
         return replace(self.engines.serving.action or default, **given)
@@ -266,7 +308,7 @@ class SearchPreparer:
             return self.engines.tokenizer.decode(spec.prompt) if known else ""
         return spec.prompt or ""
 
-    def _task(self, spec: SearchSpec) -> tuple[str, Mapping[str, Any], Task, SearchSpec]:
+    def _task(self, spec: SearchSpec) -> tuple[str, Mapping[str, Any], BoundTask, SearchSpec]:
         """Return the task's name and problem, the task itself, and the spec.
 
         If the prompt states a problem of the task, the spec's prompt is in the task's own words."""

@@ -173,7 +173,11 @@ class Searches:
         tree, engines = prepared.tree, self.engines
         task = CountedTask(prepared.task, self.metrics.grading_failed)
         search = Search(
-            tree, engines.policy, engines.scorer, task, clock=self.clock, turns=turns, crowd=engines.crowd
+            *(tree, engines.policy, engines.scorer, task),
+            clock=self.clock,
+            reviser=prepared.reviser,
+            turns=turns,
+            crowd=engines.crowd,
         )
         return RunningSearch(
             search_id(tree.id), caller.key_id, tree, search, ticket, idempotency, self.clock()

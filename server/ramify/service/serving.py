@@ -157,6 +157,7 @@ def serving_of(release: Release, settings: Settings) -> Serving:
         task=settings.task or manifest.default_task,
         action=action,
         max_tokens=manifest.default_max_tokens,
+        refine_template=manifest.refine_template,
         search=manifest.search if own is None else own,
         search_from=release.id if own is None else OPERATOR,
         vocabulary=vocabulary(release.policy_path, release.value_path),

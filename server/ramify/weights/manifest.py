@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from ramify.search import records
+from ramify.search.params import MAX_TEMPLATE
 from ramify.weights.search_defaults import SearchDefaults, check_search_defaults
 
 
@@ -117,6 +118,9 @@ class Details(_Model):
     default_action: Action = Action()
     default_max_tokens: int = Field(default=64, ge=1)
     """Longest answer in tokens, unless a request says otherwise."""
+    refine_template: str = Field(default="", max_length=MAX_TEMPLATE)
+    """Words in which a better answer is asked for, unless a request says otherwise (`action.template`); empty: the
+    task's, or the server's own."""
     search: tuple[SearchDefaults, ...] = ()
     """How a prompt is searched if its request does not say, by budget; none: with the algorithm's own defaults."""
     canary: tuple[Probe, ...] = ()

@@ -45,7 +45,13 @@ def closed(builder: TreeBuilder) -> set[int]:
 
 def arms_at(builder: TreeBuilder, node: Node) -> list[Arm]:
     """The choices of a search that widens, at `node`."""
-    return arms(node, builder.tree.children(node), fresh=True, revisit=False, unseen=builder.unseen)
+    return arms(
+        node,
+        builder.tree.children(node),
+        fresh=builder.unseen(node),
+        revisit=False,
+        unseen=builder.unseen_below,
+    )
 
 
 def open_arms(builder: TreeBuilder, node: Node) -> list[str]:
@@ -144,7 +150,7 @@ def test_a_search_that_only_goes_down_its_children_visits_closed_ones_again():
     builder = new_builder(expand="step")
     draw(builder, step("a", 0.5), END)
     children = builder.tree.children(builder.tree.root)
-    found = arms(builder.tree.root, children, fresh=False, revisit=True, unseen=builder.unseen)
+    found = arms(builder.tree.root, children, fresh=False, revisit=True, unseen=builder.unseen_below)
     assert [arm.node.text for arm in found if arm.node] == ["a"]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import search_goldens
-from fakes import FakePolicy, FakeScorer, FakeTask
+from fakes import FakePolicy, FakeReviser, FakeScorer, FakeTask
 from ramify.search.records import BudgetLimits
 from ramify.search.run import Search
 from ramify.search.tree import derive_seed
@@ -26,7 +26,7 @@ async def crowd(params: dict[str, Any], others: int, jitter: int | None) -> list
         tree = new_tree(
             **params, seed=seed, schedule="waves", budget=BudgetLimits(simulations=15, tokens=200)
         )
-        return Search(tree, policy, scorer, task, clock=lambda: 0.0)
+        return Search(tree, policy, scorer, task, clock=lambda: 0.0, reviser=FakeReviser())
 
     searches = [search(seed) for seed in range(others + 1)]
     await asyncio.gather(*(s.run() for s in searches))

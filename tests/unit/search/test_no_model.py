@@ -30,7 +30,7 @@ BUDGET = BudgetLimits(simulations=24)
 
 
 def perplexity(tree: Tree, node: Node) -> float:
-    logprobs = [x for above in tree.lineage(node) for x in above.logprobs]
+    logprobs = [x for step in tree.steps(node) for x in step.logprobs]
     return math.exp(-sum(logprobs) / len(logprobs))
 
 

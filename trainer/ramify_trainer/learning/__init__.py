@@ -15,6 +15,7 @@
 | `value_head` | a value head on the policy's trunk: its file |
 | `optimizers` | AdamW, with moments in float32 or in 8 bits |
 | `trainee` | one network in training: optimizer, learning rates, steps |
+| `prompts` | a refined tree as one tree for each of its prompts |
 | `pieces` | a round's trees as sequences to train on |
 | `packing_probe` | networks that cannot read packed trees, found out before a round |
 | `export` | weights as a Hugging Face directory |

@@ -126,6 +126,8 @@ class LabelledTree:
     """Outcome in [0, 1] by the id of the node that ends an answer; absent if nobody could tell."""
     staleness: int = 0
     """Releases between the oldest one that wrote a node of the tree and the served one; 0 for the served one."""
+    problem: tuple[int, ...] | None = None
+    """The problem's prompt, if the tree's own asks for an answer better than another; None: the tree's own is it."""
 
 
 Refusal = Literal[

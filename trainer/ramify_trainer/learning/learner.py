@@ -43,6 +43,7 @@ from ramify_trainer.learning.networks import (
 from ramify_trainer.learning.packing import Piece
 from ramify_trainer.learning.packing_probe import longest_path, policy_fault, value_fault
 from ramify_trainer.learning.pieces import packed_trees, policy_lessons, value_lessons, with_reference
+from ramify_trainer.learning.prompts import by_prompt
 from ramify_trainer.learning.trainee import LossOf, Sums, Trainee
 from ramify_trainer.learning.value_head import write_head
 from ramify_trainer.progress import Progress
@@ -152,10 +153,11 @@ class Learner:
             refused = Counter(
                 reason for tree in trees if (reason := policy_refusal(tree, self.config)) is not None
             )
-            self._settle_packing(longest_path(trees))
+            parts = by_prompt(trees)
+            self._settle_packing(longest_path(parts))
             # Trees become sequences with targets. The reference's log-probs and, for `path_ppo`, the values of states
             # are taken here, before the first step changes anything.
-            pieces = self._pieces(trees)
+            pieces = self._pieces(parts)
             sums, norms, steps = self._steps(pieces, seed, progress)
             result = RoundMetrics(
                 trees=len(trees),
@@ -224,7 +226,7 @@ class Learner:
         c = self.config
         judge = self._readers.get("value", self._readers["policy"]) if c.judges else None
         policy = policy_lessons(trees, c, judge, self.calibration) if c.train_policy else None
-        value = value_lessons(trees, c) if c.train_value else None
+        value = value_lessons(trees, c, apart="value" in self._trainees) if c.train_value else None
         pieces = {}
         for name, trainee in self._trainees.items():
             outputs = trainee.network.outputs

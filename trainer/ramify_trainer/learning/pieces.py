@@ -12,6 +12,7 @@ from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import LabelledTree, policy_refusal, refusal
 from ramify_trainer.learning.networks import Reader
 from ramify_trainer.learning.packing import Piece, ValueTargets, pack
+from ramify_trainer.learning.prompts import as_judged
 from ramify_trainer.learning.targets import PolicyTargets, policy_targets, value_targets
 
 __all__ = ["packed_trees", "policy_lessons", "value_lessons", "with_reference"]
@@ -30,7 +31,7 @@ def policy_lessons(
     if value is not None:
         chosen = [champion(labelled.tree)[:-1] if ok else [] for labelled, ok in zip(trees, fit, strict=True)]
         states = [{node.id: (0.0, 1.0) for node in path} for path in chosen]
-        values = _judged(trees, states, value, calibration)
+        values = _judged(as_read(trees, value), states, value, calibration)
     known: set[tuple[int, ...]] = set()
     return [
         policy_targets(labelled, config, known, own) if ok else PolicyTargets({})
@@ -38,14 +39,26 @@ def policy_lessons(
     ]
 
 
-def value_lessons(trees: Sequence[LabelledTree], config: LearningConfig) -> list[ValueTargets]:
-    """Return the targets of every tree; none of those that may not serve the value."""
-    return [
-        value_targets(labelled.tree, labelled.outcomes, config.lambda_return)
-        if refusal(labelled) is None
-        else {}
-        for labelled in trees
-    ]
+def as_read(trees: Sequence[LabelledTree], reader: Reader) -> Sequence[LabelledTree]:
+    """Return the trees as a network reads them: after the policy's prompts if it is the policy or has its trunk."""
+    return trees if "policy" in reader.network.outputs else [as_judged(labelled) for labelled in trees]
+
+
+def value_lessons(
+    trees: Sequence[LabelledTree], config: LearningConfig, *, apart: bool
+) -> list[ValueTargets]:
+    """Return the targets of every tree; none of those that may not serve the value. apart: it is a model of its own,
+    which is not asked what follows a request for a better answer."""
+    return [_value_lesson(labelled, config, apart) for labelled in trees]
+
+
+def _value_lesson(labelled: LabelledTree, config: LearningConfig, apart: bool) -> ValueTargets:
+    if refusal(labelled) is not None:
+        return {}
+    targets = value_targets(labelled.tree, labelled.outcomes, config.lambda_return)
+    if apart and labelled.problem is not None:
+        targets.pop(0, None)
+    return targets
 
 
 def packed_trees(
@@ -58,7 +71,7 @@ def packed_trees(
     none = [None] * len(trees)
     return [
         piece
-        for labelled, p, v in zip(trees, policy or none, value or none, strict=True)
+        for labelled, p, v in zip(as_read(trees, reader), policy or none, value or none, strict=True)
         for piece in pack(labelled.tree, reader.limit, policy=p, value=v, closing=reader.network.closing)
     ]
 

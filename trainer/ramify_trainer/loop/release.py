@@ -61,7 +61,15 @@ def publish_candidate(
     """Publish a candidate as the release of this id. parts: the policy's and the value's directories; facts: what else
     the manifest says."""
     inherited = parent.manifest.model_dump(
-        include={"name", "calibration", "default_task", "default_action", "default_max_tokens", "search"}
+        include={
+            "name",
+            "calibration",
+            "default_task",
+            "default_action",
+            "default_max_tokens",
+            "refine_template",
+            "search",
+        }
     )
     details = Details(**inherited, parent=parent.id, canary=tuple(canary), **facts)
     return publish(root, *parts, details, release_id=release_id)
@@ -122,8 +130,8 @@ def _answers(trees: Sequence[Tree]) -> list[tuple[list[int], list[int]]]:
             if i >= len(tree.completions):
                 continue
             node = tree.nodes[tree.completions[i].node]
-            prompt = list(tree.prompt_tokens)
-            answer = [t for step in tree.lineage(node)[1:] for t in step.tokens][:LONGEST]
+            prompt = list(tree.prompt_of(node))
+            answer = list(tree.answer_tokens(node))[:LONGEST]
             key = (*prompt, -1, *answer)
             if key in answers:
                 continue

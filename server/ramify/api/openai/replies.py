@@ -250,10 +250,10 @@ def _completion_logprobs(tokens: list[tuple[str, float, int]]) -> CompletionLogp
 
 def _spelled(tree: Tree, node: Node, length: int, tokenizer: Tokenizer) -> Iterator[tuple[str, float, int]]:
     """Yield text, behaviour log-probability and offset of each token in the first `length` characters of an answer."""
-    path = tree.lineage(node)
+    path = tree.steps(node)
     tokens = [token for at in path for token in at.tokens]
     logprobs = [logprob for at in path for logprob in at.logprobs]
-    text, ends = tokenizer.spell(tree.prompt_tokens, tokens)
+    text, ends = tokenizer.spell(tree.prompt_of(node), tokens)
     start = 0
     for logprob, end in zip(logprobs, ends, strict=True):
         if start >= length and end > start:

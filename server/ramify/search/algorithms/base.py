@@ -50,6 +50,8 @@ class Algorithm(ABC):
     where it goes on, must not depend on what an earlier one has expanded or pruned."""
     flat: ClassVar[bool] = False
     """It draws whole answers from the prompt and has no steps to judge."""
+    refines: ClassVar[bool] = False
+    """It can draw better answers below an answer: action `refine`."""
 
     def __init__(self, builder: TreeBuilder, rng: random.Random) -> None:
         self.builder, self.rng = builder, rng
@@ -120,7 +122,7 @@ class Algorithm(ABC):
 
     def to_end(self, path: Sequence[Node], n: int) -> Plan:
         """Plan to draw n continuations of `path` to the end of the answer."""
-        left = self.tree.sampling.max_tokens - path[-1].length
+        left = self.tree.sampling.max_tokens - path[-1].begun
         return Plan(self.next_simulation, tuple(path), "path", n, left)
 
     def revisit(self, path: Sequence[Node]) -> Plan:

@@ -22,6 +22,7 @@ from ramify.search.tree import Node, derive_seed
 class Gumbel(Mcts):
     parameters = (TREE - {"c_init", "c_base"}) | {"considered", "c_visit", "c_scale", "gumbel_scale"}
     needs = {"width": ("expand", ("step",))}
+    refines = False
 
     def __init__(self, builder: TreeBuilder, rng: random.Random) -> None:
         super().__init__(builder, rng)

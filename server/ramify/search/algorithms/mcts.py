@@ -5,6 +5,9 @@ policy write on to the end of an answer, keeps every step of it as a node, and b
 the tree widens wherever "draw afresh here" beats going down a child, so a node may get a new child at any time. With
 `abandon` such a path breaks off once it is no longer worth its tokens, and the value model's estimate there is backed
 up.
+
+Under `action: refine` a node is a whole answer. "Draw afresh here" at the prompt is another answer, and at an answer a
+better one of it: with Thompson sampling that is adaptive branching, AB-MCTS-A of Inoue et al. 2025 (arXiv 2503.04412).
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ class Mcts(Algorithm):
     )
     defaults = {}
     answer_rules = (*Algorithm.answer_rules, "most_visited")
+    refines = True
 
     def __init__(self, builder: TreeBuilder, rng: random.Random) -> None:
         super().__init__(builder, rng)
@@ -61,9 +65,14 @@ class Mcts(Algorithm):
             self._commit()
         if self.builder.search_root.terminal is not None:
             return None
-        if self.widens and not self.builder.unseen(self.builder.search_root):
+        if self.widens and not self.builder.unseen_below(self.builder.search_root):
             return None
         return self.descend([self.builder.search_root])
+
+    @property
+    def refines_answers(self) -> bool:
+        """Answers are whole nodes, and those below one are to better it."""
+        return self.params.action.kind == "refine"
 
     @property
     def answers_per_simulation(self) -> int:
@@ -79,9 +88,9 @@ class Mcts(Algorithm):
         """Go down by the selection rule until there is something to draw."""
         while True:
             node = path[-1]
-            # The end of an answer: nothing can be drawn below. A search that cannot draw afresh elsewhere counts the
-            # visit again.
-            if node.terminal is not None:
+            # The end of an answer: nothing can be drawn below, unless it can be bettered. A search that cannot draw
+            # afresh elsewhere counts the visit again.
+            if node.terminal is not None and not self.refines_answers:
                 return None if self.widens else self.revisit(path)
             # A leaf: expand it. While that is under way, another path may be drawn from there, but no other step. (A
             # path that was given up is visited but not expanded.)
@@ -97,7 +106,8 @@ class Mcts(Algorithm):
 
     def arms_at(self, node: Node) -> list[Arm]:
         children = self.tree.children(node)
-        return arms(node, children, fresh=self.widens, revisit=not self.widens, unseen=self.builder.unseen)
+        fresh = self.builder.unseen(node) if self.widens else 0.0
+        return arms(node, children, fresh=fresh, revisit=not self.widens, unseen=self.builder.unseen_below)
 
     def choose(self, node: Node) -> Arm | None:
         choices = self.arms_at(node)
@@ -122,7 +132,7 @@ class Mcts(Algorithm):
         root, length = self.builder.search_root, self.builder.mean_length
         if not self.params.abandon or length <= root.length:
             return None
-        fresh = arms(root, self.tree.children(root), fresh=True, revisit=False)[-1]
+        fresh = arms(root, self.tree.children(root), fresh=1.0, revisit=False)[-1]
         (kappa,) = self._kappas(root, [fresh])
         mean = (kappa * fresh.model_value + fresh.value_sum) / max(1.0, kappa + fresh.visits)
         return Hurdle(mean / (length - root.length), length)
@@ -151,10 +161,14 @@ class Mcts(Algorithm):
         left = self.tree.sampling.max_tokens - path[-1].length
         return replace(plan, rollout_tokens=left)
 
+    def to_end(self, path: Sequence[Node], n: int) -> Plan:
+        plan = super().to_end(path, n)
+        return replace(plan, kind="answer") if self.refines_answers else plan
+
     def land(self, plan: Plan, result: PlanResult) -> None:
         if plan.kind == "revisit":
             self.land_revisit(plan)
-        elif plan.kind == "path":
+        elif plan.kind in ("path", "answer"):
             self._land_paths(plan, result)
         elif plan.rollout_tokens:
             self._land_rollout(plan, result)

@@ -100,6 +100,7 @@ function controlOf(schema) {
   if (schema.enum) return [choice(["", ...schema.enum]), (text) => text];
   if (schema.type === "boolean") return [choice(["", "true", "false"]), (text) => text === "true"];
   if (schema.type === "array") return [el("input", { placeholder: "\\n is a line's end", spellcheck: "false" }), (text) => [text.replaceAll("\\n", "\n")]];
+  if (schema.type === "string") return [el("input", { placeholder: "default", spellcheck: "false" }), (text) => text];
   const { minimum, maximum, exclusiveMinimum } = schema;
   const step = schema.type === "integer" ? 1 : "any";
   return [el("input", { type: "number", inputmode: "decimal", min: minimum ?? exclusiveMinimum, max: maximum, step, placeholder: "default" }), Number];

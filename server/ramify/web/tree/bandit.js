@@ -13,25 +13,39 @@ const FLOOR = 1e-3;
 export const widens = (params) =>
   params.algorithm === "mcts" || params.algorithm === "gumbel" ? params.expand === "path" || params.widen : false;
 
-/** Compute, by node id, the policy's probability that a draw below it ends in a new answer; 0 if that is below 1 %. */
+/** Compute, by node id, the policy's probability that a draw ends in a new answer: one from the node itself (`fresh`) and
+ * one from it or from any node below (`below`). It is 0 if it is under 1 %. */
 export function unseenBelow(model) {
+  const refines = model.params.action.kind === "refine";
   const seen = new Float64Array(model.nodes.length);
+  const fresh = new Float64Array(model.nodes.length);
+  const below = new Float64Array(model.nodes.length);
   for (let id = model.nodes.length - 1; id >= 0; id--) {
     const node = model.nodes[id];
-    if (node.terminal) seen[id] = 1;
-    else if (model.sampling.temperature) {
-      for (const child of node.children) seen[id] += seen[child] * Math.exp(model.nodes[child].logprobs.reduce((a, b) => a + b, 0));
+    if (model.sampling.temperature) {
+      for (const child of node.children) {
+        const { logprobs, terminal } = model.nodes[child];
+        seen[id] += (terminal ? 1 : seen[child]) * Math.exp(logprobs.reduce((a, b) => a + b, 0));
+      }
     }
+    const open = !node.terminal || (refines && canBeBettered(model, node));
+    fresh[id] = open && 1 - seen[id] >= NOTHING_NEW ? 1 - seen[id] : 0;
+    // An answer's prompt is its own: a draw from it passes no node below.
+    below[id] = refines ? Number(fresh[id] > 0 || node.children.some((child) => below[child])) : fresh[id];
   }
-  return Array.from(seen, (known) => (1 - known >= NOTHING_NEW ? 1 - known : 0));
+  return { fresh, below };
 }
 
-const modelValue = (node, parent) => node.value ?? node.outcome ?? parent.value ?? 0.5;
+/** Whether better answers than the one that a node ends can be drawn. */
+export function canBeBettered({ params }, node) {
+  const complete = node.terminal === "eos" || node.terminal === "stop";
+  return complete && node.outcome !== 1 && node.depth < params.max_depth && !node.revision?.closed;
+}
 
 /** The model's value of a node; if it was not judged, as a prompt is not, the mean of what was drawn from it. */
 function freshValue(node, children) {
   const judged = children.filter((child) => child.value != null);
-  if (node.value != null || !judged.length) return modelValue(node, node);
+  if (node.value != null || !judged.length) return node.value ?? 0.5;
   const drawn = judged.reduce((sum, child) => sum + child.multiplicity, 0);
   return judged.reduce((sum, child) => sum + child.multiplicity * child.value, 0) / drawn;
 }
@@ -48,10 +62,10 @@ export function armsAt(model, node, unseen) {
     kappa: kappa(child),
     n: child.visits,
     w: child.value_sum,
-    model: modelValue(child, node),
+    model: child.value ?? (fresh ? null : child.outcome) ?? node.value ?? 0.5,
     prior: child.prior * scale,
-    unseen: fresh ? unseen[child.id] : 1,
-    open: !child.pruned && (!fresh || (!child.terminal && unseen[child.id] > 0)),
+    unseen: fresh ? unseen.below[child.id] : 1,
+    open: !child.pruned && (!fresh || unseen.below[child.id] > 0),
   }));
   if (fresh) {
     arms.push({
@@ -61,8 +75,8 @@ export function armsAt(model, node, unseen) {
       w: node.fresh_value_sum,
       model: freshValue(node, children),
       prior: 1 / (total + 1),
-      unseen: unseen[node.id],
-      open: unseen[node.id] > 0,
+      unseen: unseen.fresh[node.id],
+      open: unseen.fresh[node.id] > 0,
     });
   }
   return arms;

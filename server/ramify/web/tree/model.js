@@ -49,9 +49,21 @@ export class Model {
     return path.reverse();
   }
 
+  /** The nodes that make up the answer as far as a node: those below the prompt, or below the answer that it betters. */
+  steps(id) {
+    const path = this.lineage(id).slice(1);
+    return path.slice(path.slice(0, -1).findLastIndex((node) => node.terminal) + 1);
+  }
+
   /** The answer as far as a node. */
   text(id) {
-    return this.lineage(id).map((node) => node.text).join("");
+    return this.steps(id).map((node) => node.text).join("");
+  }
+
+  /** The node that ends the answer which a node's answer betters; null for a fresh answer. */
+  bettered(id) {
+    const first = this.steps(id)[0];
+    return first?.parent ? this.nodes[first.parent] : null;
   }
 
   label(node) {

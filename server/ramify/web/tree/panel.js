@@ -4,6 +4,7 @@ import { post } from "../lib/api.js";
 import { el, icon, replace } from "../lib/dom.js";
 import { NONE, exactly, oneLine, percent, unit, whole } from "../lib/format.js";
 import { armsAt, beta, puct, widens } from "./bandit.js";
+import { difference } from "./difference.js";
 import { KINDS, kindOf, meanOf } from "./model.js";
 
 /** tree: {id, model, unseen, feedback}; actions: {select(id), focus(id), judged(verdict)}. */
@@ -12,6 +13,8 @@ export function showPanel(panel, tree, id, actions) {
   replace(panel,
     summary(tree, node, actions),
     text(tree.model, node),
+    changes(tree.model, node, actions),
+    revision(node),
     node.parent !== null && selection(tree, tree.model.nodes[node.parent], node, actions),
     node.children.length > 0 && selection(tree, node, null, actions),
     tokens(node),
@@ -54,11 +57,38 @@ function summary({ model }, node, actions) {
 }
 
 function text(model, node) {
-  const before = model.lineage(node.id).slice(1, -1).map((above) => above.text).join("");
+  const before = model.steps(node.id).slice(0, -1).map((above) => above.text).join("");
   return section("Full text, to the end of this node",
     el("pre", { tabindex: 0, "aria-label": "Text to the end of this node" },
       el("span", { class: "before" }, model.prompt, before),
       node.id !== 0 && el("span", { class: "own" }, node.text || "(adds no text)")));
+}
+
+const CHANGES = { same: "span", gone: "del", new: "ins" };
+
+/** How an answer differs from the one that it betters. */
+function changes(model, node, actions) {
+  const old = node.id === 0 ? null : model.bettered(node.id);
+  if (old === null) return false;
+  const parts = difference(model.text(old.id), model.text(node.id));
+  return section(`Difference to the answer that it betters, node ${old.id}`,
+    el("pre", { tabindex: 0, "aria-label": `Difference to the answer of node ${old.id}` },
+      parts.map(([kind, part]) => el(CHANGES[kind], {}, part))),
+    el("button", { type: "button", onclick: () => actions.select(old.id) }, `Node ${old.id}`));
+}
+
+const CLOSED = {
+  context: "No better answer was asked for: problem, answer and feedback leave no room for one.",
+  feedback: "No better answer was asked for: no feedback could be had.",
+};
+
+/** What was said of an answer when better ones were asked for. */
+function revision({ revision: asked }) {
+  if (!asked) return false;
+  return section("Feedback on this answer, as the policy was given it",
+    el("pre", { tabindex: 0, "aria-label": "Feedback on this answer" }, asked.feedback),
+    asked.shortened && el("p", { class: "note" }, "The answer was shown to it without its middle: all of it left no room for another."),
+    asked.closed && el("p", { class: "note" }, CLOSED[asked.closed]));
 }
 
 function tokens(node) {
@@ -79,14 +109,17 @@ function selection(tree, node, here, actions) {
   const own = here && terms.get(arms.find((arm) => arm.node === here));
   return section(here ? `As an arm of its parent, node ${node.id}` : "Its arms",
     here && own && formula(own),
-    here && !own && el("p", { class: "note" }, "Selection does not offer it now: ", closedWhy(here), "."),
+    here && !own && el("p", { class: "note" }, "Selection does not offer it now: ", closedWhy(model, here), "."),
     thompson && here && betaLine(arms.find((arm) => arm.node === here)),
     el("div", { class: "scroll" }, table(arms, terms, thompson, here, model, actions)),
     el("p", { class: "note" }, how(params, thompson)));
 }
 
-function closedWhy(node) {
+function closedWhy(model, node) {
   if (kindOf(node) === "pruned") return "it was pruned";
+  if (node.terminal && model.params.action.kind === "refine") {
+    return node.children.length ? "nothing new can follow it" : "it is not bettered: it is right, cut short, closed, or as deep as may be";
+  }
   if (node.terminal) return "a finished answer is not drawn again";
   return "all but 1 % of what the policy can write below it is known";
 }
