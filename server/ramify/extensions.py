@@ -15,7 +15,7 @@ from importlib import metadata
 from operator import attrgetter
 from typing import Any
 
-NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 """Names under which tasks, algorithms and scorers are asked for."""
 PATH = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*:[A-Za-z_]\w*(?:\.\w+)*")
 """Paths of objects: `package.module:Name`."""
@@ -50,5 +50,5 @@ def check_name(name: str) -> None:
     """Raise `BadExtension` unless a task, an algorithm or a scorer may have this name."""
     if not NAME.fullmatch(name):
         raise BadExtension(
-            f"the name {name[:50]!r} must be 1 to 32 lower-case letters, digits and underscores, a letter first"
+            f"the name {name[:50]!r} must be 1 to 32 lower-case letters, digits, underscores and hyphens, a letter first"
         )

@@ -33,6 +33,7 @@ SHIPPED = {
     "exact": "ramify.rewards.tasks:Exact",
     "math": "ramify.rewards.tasks:Math",
     "none": "ramify.rewards.tasks:Free",
+    "reasoning-gym": "ramify.rewards.gym:ReasoningGym",
 }
 GROUP = "ramify.tasks"
 

@@ -33,10 +33,11 @@ class Bubblewrap:
     path: str
     python: str
 
-    @property
-    def command(self) -> list[str]:
-        """The command up to the interpreter's own options: a root of libraries alone, nothing in it writable."""
-        shown = ["/usr/lib", "/usr/lib64", str(Path(self.python).parents[1] / "lib"), self.python]
+    def command(self, folders: Sequence[str] = ()) -> list[str]:
+        """Return the command up to the interpreter's own options: a root of libraries alone, nothing in it writable.
+
+        `folders` are seen as well, under their own paths."""
+        shown = ["/usr/lib", "/usr/lib64", str(Path(self.python).parents[1] / "lib"), self.python, *folders]
         binds = [part for path in dict.fromkeys(shown) for part in ("--ro-bind-try", path, path)]
         for path in ("/lib", "/lib64"):
             link = ("--symlink", os.readlink(path), path) if os.path.islink(path) else ()

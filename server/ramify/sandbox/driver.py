@@ -71,13 +71,31 @@ def main() -> None:
 
     answer = _receive(source)
     answer["filter"] = _filter(answer=True)
+    try:
+        answer["names"] = _preload(answer.pop("preload"), answer.pop("folders"))
+    except Exception as error:
+        _send(sink, {"failed": f"{type(error).__name__}: {error}"[:300]})
+        return
     gc.freeze()  # so that a fork copies less
     _send(sink, {"ready": answer.pop("nonce")})
     while True:
         test = _receive(source)
+        if test["prepare"] is not None:
+            answer["names"]["prepare"](*map(decode, test["prepare"]))
         pid, pipes = _start(answer, test)
         nonce = _receive(source)["nonce"]
         _send(sink, {**_watch(pid, pipes, test, answer), "nonce": nonce})
+
+
+def _preload(code: str, folders: list[str]) -> dict[str, Any]:
+    """Run code that every test's fork starts with, and return its names. It is the caller's own, not an answer's."""
+    if not code:
+        return {}
+    sys.path += folders
+    module = type(sys)("preload")
+    sys.modules[module.__name__] = module
+    exec(compile(code, "preload.py", "exec", dont_inherit=True), vars(module))  # noqa: S102
+    return vars(module)
 
 
 # -- outside the fork -------------------------------------------------------------------------------------------------
@@ -235,6 +253,7 @@ def _run(answer: dict[str, Any], test: dict[str, Any], stdin: int, stdout: int, 
         module = type(sys)("answer" if calls else "__main__")
         sys.modules[module.__name__] = module  # where dataclasses and pickle look for what it defines
         names: dict[str, Any] = vars(module)
+        names.update((name, value) for name, value in answer["names"].items() if not name.startswith("__"))
         try:
             # Nobody trusts what runs from here on.
             exec(compile(answer["code"], "answer.py", "exec", dont_inherit=True), names)  # noqa: S102

@@ -26,6 +26,10 @@ processor time. `wall`: it neither ended nor used up its processor time. `output
 
 STARTING = 20.0
 """Seconds that a sandbox may take to start."""
+PRELOADING = 90.0
+"""Seconds beside these that code of ours may take to be loaded."""
+PREPARING = 60.0
+"""Seconds that it may take to prepare a test."""
 GRACE = 5.0
 """Seconds past an answer's wall limit at which a sandbox that says nothing has failed."""
 LEAVING = 1.0
@@ -51,6 +55,11 @@ class Program:
     """Bytes of address space."""
     wall: float
     """Seconds that may pass: so many that only a program that waits gets there, even on a busy machine."""
+    preload: str = ""
+    """Code of ours that runs once, before any test and without its limits; tests see its names. If it has a function
+    `prepare`, process 1 calls it before a test that asks for it."""
+    folders: tuple[str, ...] = ()
+    """Folders of packages that may be imported, read-only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +86,7 @@ class Sandbox:
         drop = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
         try:
             self._process = subprocess.Popen(
-                [*bubblewrap.command, "-c", driver_source()],
+                [*bubblewrap.command(program.folders), "-c", driver_source()],
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -94,11 +103,13 @@ class Sandbox:
     def __enter__(self) -> Self:
         try:
             nonce = secrets.token_hex(16)
-            until = time.monotonic() + STARTING
+            until = time.monotonic() + STARTING + (PRELOADING if self._program.preload else 0)
             self._send(
                 {
                     "nonce": nonce,
                     "code": self._program.code,
+                    "preload": self._program.preload,
+                    "folders": self._program.folders,
                     "function": self._program.function,
                     "cpu": self._program.cpu,
                     "wall": self._program.wall,
@@ -107,8 +118,9 @@ class Sandbox:
                 },
                 until,
             )
-            if self._receive(until) != {"ready": nonce}:
-                raise SandboxFailed("the sandbox did not say that it is ready")
+            reply = self._receive(until)
+            if reply != {"ready": nonce}:
+                raise SandboxFailed(f"the sandbox is not ready: {reply.get('failed', 'it did not say why')}")
         except BaseException:
             self.close()
             raise
@@ -119,11 +131,14 @@ class Sandbox:
     ) -> None:
         self.close()
 
-    def run(self, given: Any, *, call: bool) -> Ended:
-        """Run the program on one test: call its function with a list of arguments, or give it a standard input."""
-        until = time.monotonic() + self._program.wall + GRACE
+    def run(self, given: Any, *, call: bool, prepare: list[Any] | None = None) -> Ended:
+        """Run the program on one test: call its function with a list of arguments, or give it a standard input.
+
+        `prepare` are arguments for the function of that name in the program's `preload`: what it makes is there for
+        this and later tests, so nothing of an answer may be among them."""
+        until = time.monotonic() + self._program.wall + GRACE + (0 if prepare is None else PREPARING)
         nonce = secrets.token_hex(16)
-        self._send({"args" if call else "stdin": given}, until)
+        self._send({"args" if call else "stdin": given, "prepare": prepare}, until)
         self._send({"nonce": nonce}, until)
         reply = self._receive(until)
         if reply.pop("nonce", None) != nonce:
