@@ -62,7 +62,7 @@ SYSTEM = {
 """Instructions that the library's authors evaluate with: their `direct` and `default`."""
 MAX_PROBLEM = 1_000_000
 """Characters of a problem's JSON."""
-SECONDS = 10
+SECONDS = 5
 """Processor time of a grading."""
 MAKING = 120
 """Processor time in which a problem must be made."""
@@ -168,22 +168,30 @@ def first_seed(part: str, seed: int, size: int) -> int:
 
 
 def _items(name: str, options: dict[str, Any], seed: int, size: int) -> Iterator[dict[str, Any]]:
-    """Yield the library's items, as `driver.encode` has them. Raises `ValueError` with what the library says."""
+    """Yield the library's items. Raises `ValueError` with what the library says."""
     try:
-        with Sandbox(find(), _program("items", MAKING)) as sandbox:
+        with Sandbox(find(), program("items", MAKING)) as sandbox:
             start = 0
             while start < size:
-                prepare = [name, options, seed, size]
-                ended = sandbox.run([*prepare, start], call=True, prepare=prepare)
-                if ended.status != "done":
-                    raise ValueError(f"{name}: no problem {start + 1} could be made: {_fault(ended, MAKING)}")
-                made = json.loads(ended.out)
-                if "refused" in made:
-                    raise ValueError(made["refused"])
-                yield from made["items"]
-                start += len(made["items"])
+                made = items(sandbox, name, options, seed, size, start)
+                yield from made
+                start += len(made)
     except SandboxFailed as failure:
         raise ValueError(f"the sandbox failed: {failure}") from failure
+
+
+def items(
+    sandbox: Sandbox, name: str, options: dict[str, Any], seed: int, size: int, start: int = 0
+) -> list[dict[str, Any]]:
+    """Return some items from `start` on, as `driver.encode` has them. Raises `ValueError`, or `SandboxFailed`."""
+    prepare = [name, options, seed, size]
+    ended = sandbox.run([*prepare, start], call=True, prepare=prepare)
+    if ended.status != "done":
+        raise ValueError(f"{name}: no problem {start + 1} could be made: {_fault(ended, MAKING)}")
+    made = json.loads(ended.out)
+    if "refused" in made:
+        raise ValueError(made["refused"])
+    return list(made["items"])
 
 
 def _choice(option: str, value: str, known: tuple[str, ...]) -> str:
@@ -213,7 +221,8 @@ def _json(value: str) -> Any:
 # -- the sandbox ------------------------------------------------------------------------------------------------------
 
 
-def _program(function: str, seconds: int) -> Program:
+def program(function: str, seconds: int) -> Program:
+    """Return a function of `gym_inside` as what a sandbox runs."""
     return Program(
         code="",
         function=function,
@@ -234,7 +243,7 @@ def _folders() -> tuple[str, ...]:
 @cache
 def _scorers() -> Sandbox:
     """Return this process's sandbox for grading. It ends with the process."""
-    return Sandbox(find(), _program("grade", SECONDS)).__enter__()
+    return Sandbox(find(), program("grade", SECONDS)).__enter__()
 
 
 def close() -> None:

@@ -17,9 +17,10 @@ INSTALL = "install bubblewrap: apt-get install bubblewrap, or pip install bubble
 OPTIONS = (
     *("--unshare-all", "--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"),
     *("--hostname", "sandbox", "--as-pid-1", "--die-with-parent", "--new-session", "--clearenv"),
-    *("--cap-drop", "ALL"),
+    *("--cap-drop", "ALL", "--setenv", "PYTHONHASHSEED", "0"),
 )
-"""Namespaces of its own for all that has one and no way to make more, no capabilities, no variables, no terminal."""
+"""Namespaces of its own for all that has one and no way to make more, no capabilities, no terminal, and one variable:
+sets have the same order in each sandbox."""
 
 
 class SandboxFailed(Exception):
@@ -44,7 +45,7 @@ class Bubblewrap:
             binds += link or ("--ro-bind-try", path, path)
         binds += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
         binds += ["--dev-bind", "/dev/null", "/dev/null", "--remount-ro", "/", "--chdir", "/"]
-        return [self.path, *OPTIONS, *binds, self.python, "-I", "-S", "-X", "utf8"]
+        return [self.path, *OPTIONS, *binds, self.python, "-s", "-S", "-X", "utf8"]
 
 
 def find() -> Bubblewrap:
