@@ -37,8 +37,13 @@ OUT ?= runs/compare
 compare: setup
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m research.compare --out $(OUT)
 
+# The library behind the task `reasoning-gym`, which is an extra.
+.venv/.gym: .venv/.ready requirements/reasoning-gym.lock
+	$(BIN)/pip install -q --no-deps --no-compile -r requirements/reasoning-gym.lock
+	touch $@
+
 # Shared out between processes as tests/conftest.py says.
-test: setup
+test: setup .venv/.gym
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 check: setup
@@ -93,8 +98,8 @@ test-scorers: setup
 test-remote: setup
 	$(BIN)/python -m pytest tests/remote -m remote
 
-# What an answer may try against the sandbox of the task `code`; part of `make test` as well.
-attack-sandbox: setup
+# What an answer may try against the sandbox of the tasks `code` and `reasoning-gym`; part of `make test` as well.
+attack-sandbox: setup .venv/.gym
 	$(BIN)/python -m pytest tests/integration/sandbox -v
 
 crash-test: setup

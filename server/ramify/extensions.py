@@ -50,5 +50,5 @@ def check_name(name: str) -> None:
     """Raise `BadExtension` unless a task, an algorithm or a scorer may have this name."""
     if not NAME.fullmatch(name):
         raise BadExtension(
-            f"the name {name[:50]!r} must be 1 to 32 lower-case letters, digits, underscores and hyphens, a letter first"
+            f"the name {name[:50]!r} must be 1 to 32 lower-case letters, digits, _ and -, a letter first"
         )

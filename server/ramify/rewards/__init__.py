@@ -15,6 +15,7 @@ The modules, in the order in which to read them; each imports only from those ab
 `countdown`, `countdown_data`: Countdown's arithmetic and grading; its generator, splits and solver.
 `tasks`: the shipped tasks `countdown`, `exact`, `math` and `none`.
 `code_data`, `code`: data sets of programming problems; the shipped task `code`, run by `ramify.sandbox`.
+`gym_inside`, `gym`: what runs in a sandbox of the shipped task `reasoning-gym`, and the task.
 """
 
 from ramify.rewards.verifier import Example, Message, Verifier

@@ -4,6 +4,7 @@
 |---|---|
 | `countdown:test`, `countdown:dev`, `countdown:train` | generated problems of 4, 5 and 6 numbers in turn |
 | `countdown:test?numbers=5,6` | the same, of 5 and 6 numbers only |
+| `reasoning-gym:gcd?split=train&level=2` | one of reasoning-gym's data sets |
 | `TASK:SPLIT?option=value` | those of any other task that has `splits` |
 | `path/to/rows.jsonl` | a file of your own: see `ramify.rewards.jsonl` |
 """
@@ -22,6 +23,9 @@ from ramify.rewards import jsonl, registry
 from ramify.rewards.errors import BadDataset, BadProblem
 from ramify.rewards.verifier import Example
 
+MAX_OFFERED = 10
+"""Data sets of a task that an error lists."""
+
 
 def load(spec: str, count: int | None = None, seed: int = 0) -> list[Example]:
     """Return the examples of a data set, the same for the same arguments.
@@ -37,11 +41,18 @@ def load(spec: str, count: int | None = None, seed: int = 0) -> list[Example]:
         return list(_of_task(spec, task, variant, count, seed))
     path = Path(spec)
     if not path.is_file():
-        known = ", ".join(
-            f"{name}:{split}" for name in registry.names() for split in registry.verifier_of(name).splits
-        )
+        known = ", ".join(offer for name in registry.names() for offer in _offers(name))
         raise BadDataset(spec, None, None, f"no such file, and no data set of that name (there are {known})")
     return jsonl.sample(path, count, seed)
+
+
+def _offers(task: str) -> Iterator[str]:
+    """Yield the names of a task's data sets, or how many there are if they would fill a page."""
+    splits = registry.verifier_of(task).splits
+    if len(splits) > MAX_OFFERED:
+        yield f"{task}:NAME, of {len(splits)} names"
+    else:
+        yield from (f"{task}:{split}" for split in splits)
 
 
 def _of_task(spec: str, task: str, variant: str, count: int | None, seed: int) -> Iterator[Example]:

@@ -26,25 +26,25 @@ from ramify.search.records import Verdict
 
 VERSION = "0.1.25"
 """The release whose data sets are named here."""
-NAMES = tuple(
-    """
-    ab acre advanced_geometry aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation
-    binary_matrix bitwise_arithmetic boxnet caesar_cipher calendar_arithmetic chain_sum circuit_logic codeio
-    coin_flip color_cube_rotation complex_arithmetic composite count_bits count_primes countdown
-    course_schedule cryptarithm decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships
-    figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd graph_color
-    group_anagrams gsm_symbolic intermediate_integration isomorphic_strings jugs kakurasu knight_swap
-    knights_knaves largest_island lcm leg_counting letter_counting letter_jumble list_functions mahjong_puzzle
-    manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format
-    number_sequence number_sorting palindrome_generation palindrome_partitioning path_star polynomial_equations
-    polynomial_multiplication pool_matrix power_function prime_factorization products propositional_logic
-    puzzle24 quantum_lock ransom_note rearc rectangle_count rotate_matrix rotten_oranges rubiks_cube rush_hour
-    self_reference sentence_reordering shortest_path simple_equations simple_geometry simple_integration
-    sokoban spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis
-    sudoku survo syllogism time_intervals tower_of_hanoi tsumego word_ladder word_sequence_reversal
-    word_sorting zebra_puzzles
-    """.split()
-)
+_NAMES = """
+ab acre advanced_geometry aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation
+binary_matrix bitwise_arithmetic boxnet caesar_cipher calendar_arithmetic chain_sum circuit_logic codeio
+coin_flip color_cube_rotation complex_arithmetic composite count_bits count_primes countdown
+course_schedule cryptarithm decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships
+figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd graph_color
+group_anagrams gsm_symbolic intermediate_integration isomorphic_strings jugs kakurasu knight_swap
+knights_knaves largest_island lcm leg_counting letter_counting letter_jumble list_functions mahjong_puzzle
+manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format
+number_sequence number_sorting palindrome_generation palindrome_partitioning path_star polynomial_equations
+polynomial_multiplication pool_matrix power_function prime_factorization products propositional_logic
+puzzle24 quantum_lock ransom_note rearc rectangle_count rotate_matrix rotten_oranges rubiks_cube rush_hour
+self_reference sentence_reordering shortest_path simple_equations simple_geometry simple_integration
+sokoban spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis
+sudoku survo syllogism time_intervals tower_of_hanoi tsumego word_ladder word_sequence_reversal
+word_sorting zebra_puzzles
+"""
+NAMES = tuple(_NAMES.split())
+"""All of its data sets."""
 SPLITS = ("train", "dev", "test")
 SEEDS = 1 << 30
 """Seeds of a split: the library numbers problems by 32 bits, NumPy allows no more."""
@@ -54,10 +54,10 @@ SIZE = 500
 SYSTEM = {
     "direct": "Answer the question directly. Provide your answer between <answer> and </answer> tags. Do not return any"
     " preamble, explanation, or reasoning.",
-    "think": "Given a problem, your task is to answer the question by thinking step-by-step in a clear and specific manner."
-    "\nOnce you have thought about the reasoning process, provide the answer in the following format:\n<answer>answer"
-    " here</answer>\nDo not explain your reasoning inside the answer tags, provide only the final answer. When an example"
-    " is provided, you should strictly follow the format of the output/answer in that example.\n",
+    "think": "Given a problem, your task is to answer the question by thinking step-by-step in a clear and specific"
+    " manner.\nOnce you have thought about the reasoning process, provide the answer in the following format:\n"
+    "<answer>answer here</answer>\nDo not explain your reasoning inside the answer tags, provide only the final answer."
+    " When an example is provided, you should strictly follow the format of the output/answer in that example.\n",
 }
 """Instructions that the library's authors evaluate with: their `direct` and `default`."""
 MAX_PROBLEM = 1_000_000
@@ -86,7 +86,7 @@ class ReasoningGym(Verifier):
 
     dataset: Annotated[str, Field(max_length=50)]
     """Name of the data set."""
-    options: dict[str, JsonValue] = {}
+    options: Annotated[dict[str, JsonValue], Field(default_factory=dict)]
     """Those that the data set was made with: `level`, and fields of its configuration."""
     entry: dict[str, JsonValue]
     """The library's own record of the problem: `answer` and `metadata`."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
 import dataclasses
 import enum
 import json
@@ -43,10 +44,11 @@ _named: set[str] = set()
 CALCULATION = re.compile(r"[\w\s+\-*/^(),!]|\.(?!\s*[^\W\d])", re.ASCII)
 """A character of a calculation; a point only in a number, never before a name."""
 WORD = re.compile(r"[^\W\d]\w*", re.ASCII)
-FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc asin acos atan acot asec acsc sinh cosh tanh asinh acosh atanh exp log ln sqrt abs Abs pi E I"
-    .split()
-)
+_FUNCTIONS = """
+sin cos tan cot sec csc asin acos atan acot asec acsc sinh cosh tanh asinh acosh atanh exp log ln sqrt abs Abs pi E I
+"""
+FUNCTIONS = frozenset(_FUNCTIONS.split())
+"""Names that mean something and that a calculation may have."""
 
 
 def load() -> None:
@@ -65,10 +67,8 @@ def load() -> None:
 
 def prepare(name: str, options: dict[str, Any], seed: int = 0, size: int = 1) -> None:
     """Make a data set for the calls to come. If it cannot be made, the call says why."""
-    try:
+    with contextlib.suppress(Exception):
         _data(name, json.dumps(options), seed, size)
-    except Exception:  # noqa: S110 - the library raises anything
-        pass
 
 
 def items(name: str, options: dict[str, Any], seed: int, size: int, start: int) -> dict[str, Any]:
@@ -125,13 +125,13 @@ def _configured(name: str, options: dict[str, Any], seed: int, size: int) -> Any
     for option in options:
         if option != "level" and option not in known:
             raise ValueError(f"{name} has no option {option!r}; it has {', '.join(['level', *known])}")
-    if "level" in options:
-        base = _at_level(name, options["level"], seed, size)
-    else:
-        base = kind(seed=seed, size=size)
-    given = {option: value for option, value in options.items() if option != "level"}
+    given = {**options}
+    level = given.pop("level", None)
+    base = kind(seed=seed, size=size) if level is None else _at_level(name, level, seed, size)
     if name == "composite":
-        return dataclasses.replace(base, datasets=[_part(part, seed, size) for part in given["datasets"]])
+        return dataclasses.replace(
+            base, datasets=[_part(part, seed, size) for part in given.get("datasets", ())]
+        )
     return dataclasses.replace(
         base, **{option: _typed(option, value, getattr(base, option)) for option, value in given.items()}
     )

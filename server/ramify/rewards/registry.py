@@ -7,6 +7,7 @@
 | `exact` | `{"answer": "Paris", "ignore_case": true}` | see `tasks.answer_line` | equal text, whole |
 | `math` | `{"answer": "\\\\frac{1}{2}"}` | see `answer_text.final` | one value |
 | `none` | `{}` | the stripped text | never graded |
+| `reasoning-gym` | see `gym.ReasoningGym` | the last `<answer>`, else the text | its scorer's full score |
 
 Those of other packages stand beside them under the names of their entry points in the group `ramify.tasks`, or under
 those that settings gave to `register`. All of them, ours too, come in by the same door.

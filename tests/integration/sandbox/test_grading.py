@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ramify.rewards import code as code_task
-from ramify.rewards import grading, registry
+from ramify.rewards import grading, gym, registry
 from ramify.rewards.code import Code
 from ramify.rewards.errors import CallFailed, UnusableTask
 from ramify.rewards.grading import functions_path
@@ -119,16 +119,18 @@ def alive(pid: int) -> bool:
 def no_bubblewrap(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    code_task._unusable.cache_clear()
+    for task in (code_task, gym):
+        task._unusable.cache_clear()
     yield
-    code_task._unusable.cache_clear()
+    for task in (code_task, gym):
+        task._unusable.cache_clear()
 
 
 @pytest.mark.usefixtures("no_bubblewrap")
 def test_without_bubblewrap_code_is_refused_with_what_to_install() -> None:
     with pytest.raises(UnusableTask, match="install bubblewrap: apt-get install bubblewrap"):
         registry.task("code", PROBLEM)
-    assert set(registry.unusable()) == {"code"}
+    assert set(registry.unusable()) == {"code", "reasoning-gym"}
 
 
 def test_a_bubblewrap_that_cannot_make_its_walls_is_refused(
