@@ -23,7 +23,7 @@ from ramify_trainer.config import LoopConfig
 from ramify_trainer.gate.placement import judge_in
 from ramify_trainer.gate.policy_scores import SampledAnswer
 from ramify_trainer.gate.value_scores import end_values
-from research.real import countdown, fine_tune, gsm8k, problems, value_head
+from research.real import countdown, fine_tune, gsm8k, gym, problems, value_head
 from research.real.rows import asked, write
 
 TEMPLATE = (
@@ -271,3 +271,31 @@ def test_the_loop_of_the_recipe_can_be_read() -> None:
     config = LoopConfig.read(Path(value_head.__file__).with_name("loop.toml"))
     assert config.rounds == 3
     assert config.gate.max_tokens == config.held_out.max_tokens == 96
+
+
+def test_the_table_of_reasoning_gym_has_a_line_for_each_data_set(tmp_path: Path) -> None:
+    def figure(group: str, method: str, accuracy: float, any_correct: float) -> dict[str, object]:
+        shares = {"accuracy": {"mean": accuracy, "n": 8}, "any_correct": {"mean": any_correct, "n": 8}}
+        return {"group": group, "method": method, **shares}
+
+    figures = [
+        figure("gcd", "greedy", 0.5, 0.5),
+        figure("gcd", "any_of_4", 0.25, 0.75),
+        figure("all", "greedy", 0.5, 0.5),
+        figure("all", "any_of_4", 0.25, 0.75),
+    ]
+    (tmp_path / "results.json").write_text(json.dumps({"figures": figures}))
+    assert list(gym.table(tmp_path))[2:] == ["| gcd | 8 | 50 | 75 |", "| all | 8 | 50 | 75 |"]
+
+
+def test_a_run_of_reasoning_gym_goes_on_with_the_parts_that_it_has(tmp_path: Path) -> None:
+    """No data set is made: each has a part already, but for what is asked of all together."""
+    (tmp_path / "parts").mkdir()
+    for name in gym.DATA_SETS:
+        for split, rows in (("train", 2), ("test", 1)):
+            lines = [json.dumps({"data set": name, "split": split, "row": i}) + "\n" for i in range(rows)]
+            (tmp_path / "parts" / f"{name}-{split}-{rows}.jsonl").write_text("".join(lines))
+    gym.write(tmp_path, train=2, test=1)
+    worked = [json.loads(line) for line in (tmp_path / "worked.jsonl").read_text().splitlines()]
+    assert [row["data set"] for row in worked] == [*gym.DATA_SETS, *gym.DATA_SETS]
+    assert len((tmp_path / "test.jsonl").read_text().splitlines()) == len(gym.DATA_SETS)
