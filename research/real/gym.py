@@ -74,7 +74,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def table(results: Path) -> Iterator[str]:
-    """Yield the lines of a table: for each data set, in per cent, what greedy answers and any of four draws get right."""
+    """Yield the lines of a table: for each data set, in per cent: greedy answers, and any of four draws."""
     figures = json.loads((results / "results.json").read_text(encoding="utf-8"))["figures"]
     cells = {(figure["group"], figure["method"]): figure for figure in figures}
     yield "| right answers, % | problems | greedy | any of 4 |"
