@@ -184,7 +184,7 @@ def items(
     sandbox: Sandbox, name: str, options: dict[str, Any], seed: int, size: int, start: int = 0
 ) -> list[dict[str, Any]]:
     """Return some items from `start` on, as `driver.encode` has them. Raises `ValueError`, or `SandboxFailed`."""
-    prepare = [name, options, seed, size]
+    prepare = [name, json.dumps(options), seed, size]
     ended = sandbox.run([*prepare, start], call=True, prepare=prepare)
     if ended.status != "done":
         raise ValueError(f"{name}: no problem {start + 1} could be made: {_fault(ended, MAKING)}")
@@ -257,8 +257,9 @@ def _score(
     name: str, options: dict[str, JsonValue], entry: dict[str, JsonValue], answer: str
 ) -> tuple[float, str]:
     """Return the scorer's score, from 0 to 1, and what there is to say. Raises `GradingFailed`."""
+    prepare = [name, json.dumps(options)]
     try:
-        ended = _scorers().run([name, options, entry, answer], call=True, prepare=[name, options])
+        ended = _scorers().run([*prepare, entry, answer], call=True, prepare=prepare)
     except SandboxFailed as failure:
         close()
         raise GradingFailed(f"the sandbox failed: {failure}") from failure

@@ -65,16 +65,16 @@ def load() -> None:
     _tame()
 
 
-def prepare(name: str, options: dict[str, Any], seed: int = 0, size: int = 1) -> None:
-    """Make a data set for the calls to come. If it cannot be made, the call says why."""
+def prepare(name: str, options: str, seed: int = 0, size: int = 1) -> None:
+    """Make a data set for the calls to come; `options` are JSON. If it cannot be made, the call says why."""
     with contextlib.suppress(Exception):
-        _data(name, json.dumps(options), seed, size)
+        _data(name, options, seed, size)
 
 
-def items(name: str, options: dict[str, Any], seed: int, size: int, start: int) -> dict[str, Any]:
+def items(name: str, options: str, seed: int, size: int, start: int) -> dict[str, Any]:
     """Return {"items": …}, the problems from `start` on, as many as the limits allow; or {"refused": why}."""
     try:
-        data = _data(name, json.dumps(options), seed, size)
+        data = _data(name, options, seed, size)
     except Exception as error:  # its authors check by assertions
         return {"refused": str(error) or type(error).__name__}
     made: list[Any] = []
@@ -87,12 +87,12 @@ def items(name: str, options: dict[str, Any], seed: int, size: int, start: int) 
     return {"items": made}
 
 
-def grade(name: str, options: dict[str, Any], entry: dict[str, Any], answer: str) -> tuple[float, str]:
+def grade(name: str, options: str, entry: dict[str, Any], answer: str) -> tuple[float, str]:
     """Return the scorer's score of an answer and what to say about it.
 
     Raises if the problem itself cannot be scored: then nothing is known about the answer.
     """
-    data = _data(name, json.dumps(options), 0, 1)
+    data = _data(name, options, 0, 1)
     _named.update(WORD.findall(str(entry["answer"])))
     try:
         return float(data.score_answer(answer, entry)), ""
