@@ -213,7 +213,7 @@ class Releases:
             load_release(before.path, verify=False)
         except ReleaseNotFound as error:  # the asked one is there: this is no 404
             raise WeightsError(f"there would be no way back: {error}") from error
-        require_alike(before.path, release.path, judged_apart=self.judged_apart)
+        require_alike(before, release, judged_apart=self.judged_apart)
         return release
 
     # -- the swap

@@ -8,12 +8,14 @@
 | `search_defaults` | how a release is searched if a request does not say |
 | `manifest` | what a release says of itself, and the exceptions of this package |
 | `tensors` | the headers of safetensors files |
+| `adapter` | a LoRA adapter in place of a policy's whole weights |
 | `value_head` | a linear head on the policy's trunk in place of a value model |
 | `release` | finding and checking a release |
 | `publish` | writing one, so that a reader sees a whole one or none |
 | `alike` | the check that one release can take another's place in running engines |
 """
 
+from ramify.weights.adapter import adapter_rank, check_adapter
 from ramify.weights.alike import require_alike
 from ramify.weights.manifest import (
     Action,
@@ -45,6 +47,8 @@ __all__ = [
     "SearchDefaults",
     "ValueKind",
     "WeightsError",
+    "adapter_rank",
+    "check_adapter",
     "check_id",
     "check_search_defaults",
     "check_value_head",

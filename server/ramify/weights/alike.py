@@ -10,8 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ramify.weights.adapter import check_adapter
 from ramify.weights.manifest import ValueKind, WeightsError
-from ramify.weights.release import PARTS
+from ramify.weights.release import ADAPTER, Release
 from ramify.weights.tensors import Tensor, json_object, require_finite, require_index, tensors_of
 from ramify.weights.value_head import HEAD, check_value_head, hidden_size, value_kind
 
@@ -23,26 +24,44 @@ LISTED = 3
 """Names shown of a longer list."""
 
 
-def require_alike(running: Path, new: Path, *, judged_apart: bool = False) -> None:
+def require_alike(
+    running: Path | Release, new: Path | Release, *, judged_apart: bool = False, base: Release | None = None
+) -> None:
     """Raise `WeightsError` if what `new` holds must not be loaded in place of `running`.
 
-    Both are directories with a `policy` and a `value`: releases, or a candidate that is none yet.
+    Both are releases, or directories with a `policy` and a `value`, such as a candidate that is none yet. base: the
+    release that such a candidate's adapter stands on, in place of a `policy`.
 
     A value head takes the place of a value head alone, and a value model that of a value model; judged_apart: neither
-    is served, so only the policies are looked at.
-    Reads every byte of the new weights: seconds a few gigabytes. Blocks."""
-    kind = None if judged_apart else _same_kind(running / "value", new / "value")
-    for part in PARTS if kind == "model" else ("policy",):
-        before, after = running / part, new / part
-        _same_network(before, after)
-        for name in (*MUST_MATCH, *OTHERS):
-            _same_file(before / name, after / name)
-        tensors = tensors_of(after)
-        require_index(after, tensors)
-        _same_tensors(tensors_of(before), tensors, after)
-        require_finite(tensors)
+    is served, so only the policies are looked at. Reads every byte of the new weights: seconds a few gigabytes.
+    Blocks."""
+    before, after = _folders(running), _folders(new)
+    if base is not None and isinstance(new, Path):
+        after["policy"] = base.policy_path
+        check_adapter(new / ADAPTER, base.policy_path)
+    kind = None if judged_apart else _same_kind(before["value"], after["value"])
+    for part in before if kind == "model" else ("policy",):
+        _same_model(before[part], after[part])
     if kind == "trunk":
-        check_value_head(new / "value" / HEAD, hidden_size(new / "policy"))
+        check_value_head(after["value"] / HEAD, hidden_size(after["policy"]))
+
+
+def _folders(models: Path | Release) -> dict[str, Path]:
+    if isinstance(models, Release):
+        return {"policy": models.policy_path, "value": models.value_folder}
+    return {"policy": models / "policy", "value": models / "value"}
+
+
+def _same_model(before: Path, after: Path) -> None:
+    if before == after:  # the base of both
+        return
+    _same_network(before, after)
+    for name in (*MUST_MATCH, *OTHERS):
+        _same_file(before / name, after / name)
+    tensors = tensors_of(after)
+    require_index(after, tensors)
+    _same_tensors(tensors_of(before), tensors, after)
+    require_finite(tensors)
 
 
 def _same_kind(before: Path, after: Path) -> ValueKind:

@@ -37,6 +37,8 @@ _ID = re.compile(r"v[0-9]{6}")
 
 ReleaseId = Annotated[str, Field(pattern=r"^v[0-9]{6}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+FOLDERS = ("policy", "policy_adapter", "value")
+"""Folders of a release."""
 ValueKind = Literal["model", "trunk"]
 """A value model of its own judges, or a linear head on the policy's trunk."""
 
@@ -141,6 +143,14 @@ class Details(_Model):
         return search
 
 
+class Base(_Model):
+    """The policy that an adapter stands on: that of a release which lies beside the adapter's."""
+
+    release: ReleaseId
+    policy: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Hash of its policy's files and their names (`Release.policy_digest`): another policy under that id is refused."""
+
+
 class Manifest(Details):
     """`manifest.json`."""
 
@@ -150,6 +160,9 @@ class Manifest(Details):
     """When the release was published, UTC."""
     value: ValueKind = "model"
     """`model`: `value/` is a Hugging Face directory. `trunk`: it holds `head.safetensors` alone."""
+    base: Base | None = None
+    """`None`: `policy/` holds the policy whole. Else `policy_adapter/` holds a LoRA adapter in its place, and without
+    a `value/` the base's judges."""
     files: dict[str, FileDigest]
     """Every file but `manifest.json` and `READY`, by POSIX path relative to the release."""
 
@@ -157,8 +170,8 @@ class Manifest(Details):
     def _paths_stay_inside(self) -> Manifest:
         for name in self.files:
             path = PurePosixPath(name)
-            if len(path.parts) != 2 or path.parts[0] not in ("policy", "value") or ".." in path.parts:
-                raise ValueError(f"{name!r} is not a file of policy/ or value/")
+            if len(path.parts) != 2 or path.parts[0] not in FOLDERS or ".." in path.parts:
+                raise ValueError(f"{name!r} is not a file of {', '.join(f'{folder}/' for folder in FOLDERS)}")
         return self
 
 

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ramify.files import move
-from ramify.weights.manifest import Details, Manifest, WeightsError
-from ramify.weights.release import MANIFEST, PARTS, READY, Release, digest, load_release, release_path
+from ramify.weights.manifest import Base, Details, Manifest, WeightsError
+from ramify.weights.release import ADAPTER, MANIFEST, READY, Release, digest, load_release, release_path
 from ramify.weights.value_head import HEAD, value_kind
 
 
@@ -26,18 +26,20 @@ def next_id(root: Path) -> str:
 def publish(
     root: Path,
     policy: Path,
-    value: Path,
+    value: Path | None,
     details: Details,
     *,
+    base: Release | None = None,
     release_id: str | None = None,
     created_at: datetime | None = None,
 ) -> Release:
     """Copy a policy and what judges it into a new release under `root` and return it, verified.
 
-    policy: a Hugging Face directory. value: that of a value model, or the file of a value head on the policy's trunk
-    (`ramify.weights.value_head`), or a directory that holds it as `head.safetensors`. `release_id` is the next free
-    one unless given; `created_at` is now. Raises `WeightsError` if the id is taken, or for files that no release may
-    hold; nothing is left behind then.
+    policy: a Hugging Face directory; with `base`, that of a LoRA adapter on the base's policy, which lies under `root`.
+    value: that of a value model, or the file of a value head on the policy's trunk (`ramify.weights.value_head`), or a
+    directory that holds it as `head.safetensors`; `None`: the base's. `release_id` is the next free one unless given;
+    `created_at` is now. Raises `WeightsError` if the id is taken, or for files that no release may hold; nothing is
+    left behind then.
     """
     root = Path(root).absolute()
     root.mkdir(parents=True, exist_ok=True)
@@ -48,25 +50,31 @@ def publish(
     staging = Path(tempfile.mkdtemp(prefix=".publishing-", dir=root))
     try:
         draft = staging / target.name
-        _write(
-            draft,
-            {"policy": Path(policy), "value": Path(value)},
-            details,
-            created_at or datetime.now(UTC),
-        )
-        load_release(draft)
+        parts = {"policy" if base is None else ADAPTER: Path(policy)}
+        if value is not None:
+            parts["value"] = Path(value)
+        _write(draft, parts, base, details, created_at or datetime.now(UTC))
+        load_release(draft, beside=root)
         _rename(draft, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return load_release(target, verify=False)
 
 
-def _write(draft: Path, sources: dict[str, Path], details: Details, created_at: datetime) -> None:
-    for part in PARTS:
-        _copy(sources[part], draft / part)
+def _write(
+    draft: Path, sources: dict[str, Path], base: Release | None, details: Details, created_at: datetime
+) -> None:
+    for part, source in sources.items():
+        _copy(source, draft / part)
     files = {path.relative_to(draft).as_posix(): digest(path) for path in sorted(draft.glob("*/*"))}
-    kind = value_kind(draft / "value")
-    manifest = Manifest(**dict(details), id=draft.name, created_at=created_at, value=kind, files=files)
+    manifest = Manifest(
+        **dict(details),
+        id=draft.name,
+        created_at=created_at,
+        value=value_kind(draft / "value") if "value" in sources or base is None else base.manifest.value,
+        base=None if base is None else Base(release=base.id, policy=base.policy_digest),
+        files=files,
+    )
     (draft / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (draft / READY).touch()
 
@@ -75,7 +83,7 @@ def _copy(source: Path, part: Path) -> None:
     if source.is_symlink() or any(entry.is_symlink() for entry in source.rglob("*")):
         raise WeightsError(f"{source} holds symbolic links; a release holds plain files")
     if source.is_file() and part.name == "value":
-        part.mkdir()
+        part.mkdir(parents=True)
         shutil.copy(source, part / HEAD)
     else:
         shutil.copytree(source, part)

@@ -4,6 +4,9 @@ A release is a directory `vNNNNNN` of a Hugging Face directory `policy`, a `valu
 linear head on the policy's trunk), a `manifest.json` and an empty `READY` written last. Nothing is loaded from a
 release that is unfinished, that holds links or weight files in formats that can run code, or whose files differ from
 the manifest.
+
+A release may hold a LoRA adapter in place of a policy: it then stands on another one, its base, whose policy is whole
+and lies beside it.
 """
 
 from __future__ import annotations
@@ -12,11 +15,13 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from ramify.weights.adapter import ADAPTER_FILES, check_adapter
 from ramify.weights.manifest import (
+    FOLDERS,
+    Base,
     FileDigest,
     Manifest,
     ReleaseNotFound,
-    ValueKind,
     WeightsError,
     check_id,
     is_id,
@@ -27,6 +32,8 @@ from ramify.weights.value_head import HEAD, check_value_head, hidden_size
 MANIFEST = "manifest.json"
 READY = "READY"
 PARTS = ("policy", "value")
+ADAPTER = "policy_adapter"
+"""The folder that a release on a base has in place of `policy`."""
 SHIPPED = "v000002"
 """Id of the demo release that comes with the package."""
 
@@ -40,6 +47,8 @@ class Release:
     path: Path
     """Its directory, absolute."""
     manifest: Manifest
+    base: Release | None = None
+    """The release whose policy this one's adapter stands on; `None`: the policy is whole."""
 
     @property
     def id(self) -> str:
@@ -48,18 +57,47 @@ class Release:
 
     @property
     def policy_path(self) -> Path:
-        """The Hugging Face directory of the policy."""
-        return self.path / "policy"
+        """The Hugging Face directory of the policy, below its adapter if there is one."""
+        return self.path / "policy" if self.base is None else self.base.policy_path
+
+    @property
+    def adapter(self) -> Path | None:
+        """The directory of the LoRA adapter that stands on `policy_path`; `None` if the policy is whole."""
+        return None if self.base is None else self.path / ADAPTER
+
+    @property
+    def value_folder(self) -> Path:
+        """The directory of what judges, be it a model or a head."""
+        if self.base is not None and not _of("value", set(self.manifest.files)):
+            return self.base.value_folder
+        return self.path / "value"
 
     @property
     def value_path(self) -> Path | None:
         """The Hugging Face directory of the value model; `None` if a head on the policy's trunk judges."""
-        return self.path / "value" if self.manifest.value == "model" else None
+        return self.value_folder if self.manifest.value == "model" else None
 
     @property
     def value_head(self) -> Path | None:
         """The file of the value head; `None` if a value model judges."""
-        return self.path / "value" / HEAD if self.manifest.value == "trunk" else None
+        return self.value_folder / HEAD if self.manifest.value == "trunk" else None
+
+    @property
+    def policy_digest(self) -> str:
+        """Hash of the policy's files below an adapter, as an adapter's manifest names them."""
+        lines = (f"{name} {file.sha256}\n" for name, file in sorted(self._files("policy").items()))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def stands_on_weights_of(self, other: Release, *, judged_apart: bool = False) -> bool:
+        """Tell whether engines that hold the other's policy and value hold this one's, but for an adapter.
+        judged_apart: the value is not served."""
+        parts = ("policy",) if judged_apart else PARTS
+        return all(self._files(part) == other._files(part) for part in parts)
+
+    def _files(self, part: str) -> dict[str, FileDigest]:
+        files = self.manifest.files
+        own = {name: files[f"{part}/{name}"] for name in _of(part, set(files))}
+        return own if own or self.base is None else self.base._files(part)
 
 
 def shipped() -> Path:
@@ -81,11 +119,11 @@ def list_releases(root: Path) -> list[str]:
     return sorted(path.name for path in marked if not path.is_symlink())
 
 
-def load_release(path: Path, verify: bool = True) -> Release:
-    """Return the release in a directory after checking it.
+def load_release(path: Path, verify: bool = True, *, beside: Path | None = None) -> Release:
+    """Return the release in a directory after checking it, and the base that it stands on.
 
-    `verify=False` leaves out the hashes (not the other checks), for a release verified a moment ago. Raises a
-    `WeightsError`.
+    `verify=False` leaves out the hashes (not the other checks), for a release verified a moment ago. `beside` is where
+    the base lies; `None`: in the same folder. Raises a `WeightsError`.
     """
     path = Path(path).absolute()
     if path.is_symlink():
@@ -106,10 +144,36 @@ def load_release(path: Path, verify: bool = True) -> Release:
     if manifest.id != path.name:
         raise WeightsError(f"{path / MANIFEST} is of release {manifest.id}, not {path.name}")
     _compare(path, files, manifest, verify)
-    release = Release(path, manifest)
+    base = None if manifest.base is None else _base(path, manifest.base, beside or path.parent, verify)
+    release = Release(path, manifest, base)
+    if base is not None and base.manifest.value != manifest.value:
+        raise WeightsError(
+            f"{path} has a value of the kind {manifest.value}, and its base one of {base.manifest.value}"
+        )
+    if release.adapter is not None:
+        check_adapter(release.adapter, release.policy_path)
     if release.value_head is not None:
         check_value_head(release.value_head, hidden_size(release.policy_path))
     return release
+
+
+def _base(path: Path, named: Base, folder: Path, verify: bool) -> Release:
+    """Return the release that an adapter stands on. Raises `WeightsError` if it is not there, or is another one."""
+    where = release_path(folder, named.release)
+    try:
+        base = load_release(where, verify)
+    except ReleaseNotFound:
+        raise WeightsError(
+            f"{path} is an adapter on {named.release}, which must lie beside it: there is no {where}"
+        ) from None
+    if base.base is not None:
+        raise WeightsError(f"{path} is an adapter on {where}, which is one itself, on {base.base.id}")
+    if base.policy_digest != named.policy:
+        raise WeightsError(
+            f"{path} is an adapter on {named.release} with the policy {named.policy[:12]}, and {where} has the policy "
+            f"{base.policy_digest[:12]}"
+        )
+    return base
 
 
 def _instead(path: Path) -> str:
@@ -132,10 +196,10 @@ def _files(path: Path) -> set[str]:
         name = entry.relative_to(path).as_posix()
         if entry.is_symlink():
             raise WeightsError(f"{entry} is a symbolic link; a release holds plain files")
-        if (entry.is_dir() and name in PARTS) or name in (MANIFEST, READY):
+        if (entry.is_dir() and name in FOLDERS) or name in (MANIFEST, READY):
             continue
         if not entry.is_file():
-            raise WeightsError(f"{entry} is neither a plain file nor one of {', '.join(PARTS)}")
+            raise WeightsError(f"{entry} is neither a plain file nor one of {', '.join(FOLDERS)}")
         if entry.suffix not in _SAFE_SUFFIXES:
             raise WeightsError(f"{entry} is not allowed: weights are safetensors, and nothing may carry code")
         files.add(name)
@@ -147,7 +211,7 @@ def _compare(path: Path, files: set[str], manifest: Manifest, verify: bool) -> N
     if files != listed:
         missing, extra = sorted(listed - files), sorted(files - listed)
         raise WeightsError(f"{path}: missing files {missing}, files not in the manifest {extra}")
-    _require_parts(path, manifest.value, listed)
+    _require_parts(path, manifest, listed)
     for name, expected in manifest.files.items():
         if (path / name).stat().st_size != expected.size:
             raise WeightsError(f"{path / name} has {(path / name).stat().st_size} bytes, not {expected.size}")
@@ -155,15 +219,25 @@ def _compare(path: Path, files: set[str], manifest: Manifest, verify: bool) -> N
             raise WeightsError(f"{path / name} does not have the sha256 that the manifest lists")
 
 
-def _require_parts(path: Path, value: ValueKind, listed: set[str]) -> None:
-    """Raise `WeightsError` unless the files are those of two models, or of a policy and a head."""
-    models: tuple[str, ...] = PARTS
-    if value == "trunk":
-        models, held = ("policy",), sorted(_of("value", listed))
-        if held != [HEAD]:
-            raise WeightsError(
-                f"{path / 'value'} holds {', '.join(held) or 'nothing'}: a value head (value: trunk) is {HEAD} alone"
-            )
+def _require_parts(path: Path, manifest: Manifest, listed: set[str]) -> None:
+    """Raise `WeightsError` unless the files are those of a policy, or of an adapter in its place, and of a value model
+    or a head, which an adapter's release may leave to its base."""
+    adapter, value = set(_of(ADAPTER, listed)), set(_of("value", listed))
+    models = ["policy"] if manifest.base is None else []
+    if manifest.value == "model" and (value or manifest.base is None):
+        models.append("value")
+    if adapter != (set() if manifest.base is None else ADAPTER_FILES):
+        raise WeightsError(
+            f"{path / ADAPTER} holds {', '.join(sorted(adapter)) or 'nothing'}: a release that names a base has "
+            f"{' and '.join(sorted(ADAPTER_FILES))} there, and no other has the folder"
+        )
+    if manifest.base is not None and _of("policy", listed):
+        raise WeightsError(f"{path} holds a policy and names a base: one of them is needed, not both")
+    if manifest.value == "trunk" and value != {HEAD} and (value or manifest.base is None):
+        raise WeightsError(
+            f"{path / 'value'} holds {', '.join(sorted(value)) or 'nothing'}: a value head (value: trunk) is "
+            f"{HEAD} alone"
+        )
     for part in models:
         names = _of(part, listed)
         if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
