@@ -80,7 +80,7 @@ test-clients: setup
 # One round of training with a real model, as of `hf download HuggingFaceTB/SmolLM2-135M-Instruct --local-dir smollm2`.
 MODEL ?= smollm2
 real-round: setup
-	RAMIFY_ENGINE__COMPILE=false $(BIN)/python scripts/real_round.py $(MODEL) runs/real
+	RAMIFY_ENGINE__COMPILE=false $(BIN)/python scripts/real_round.py $(MODEL) runs/real $(if $(ADAPTER),--adapter)
 
 # On one GPU, by PYTHON= if given, else by .venv; without vLLM its checks are skipped. MODEL= takes a model, else one is made
 # at random. RAMIFY_GPU_CHECK_DEVICE=cpu rehearses on a CPU.

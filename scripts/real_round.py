@@ -8,6 +8,10 @@ Makes a release of the model and a small random value model, starts a server on 
 new one a question. Ends with code 1 if the new release is not the one that is served. With SmolLM2-135M on two cores it
 takes about ten minutes. The figures say nothing about learning: one round of two steps on eight sums, and a gate of
 eight problems with margins that let nearly everything pass.
+
+With `make real-round MODEL=smollm2 ADAPTER=1` it trains a LoRA adapter that is a release of its own, the gate's answers
+are drawn by a spare engine, and in the end the server is taken back to the base and forth again while it searches: code
+1 if a search is lost, or its tree is of two releases.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from ramify.weights import Action, Details, publish
-from ramify_client import Client
+from ramify_client import AsyncAdmin, AsyncClient, Client
 from ramify_trainer.cli import log_to_stderr
 from ramify_trainer.config import LoopConfig
 from ramify_trainer.loop.demo import run, running_server
@@ -34,11 +38,11 @@ NAME = "real"
 ASKED = "What is {} + {}? Answer with the number only."
 
 
-def main(model: Path, out: Path) -> str | None:
+def main(model: Path, out: Path, adapter: bool) -> str | None:
     """Run the round; return what is wrong, or None if its release is served."""
     began = time.monotonic()
     base = made_release(model, out)
-    config = configured(base, out)
+    config = configured(base, out, adapter)
     with folder_lock(config.state), running_server(out, config.weights, config.base) as (url, admin_url):
         said(f"{time.monotonic() - began:.0f} s: serves {base.name} at {url}")
         history, held_out = asyncio.run(run(config, (url, admin_url), lambda *_: None))
@@ -50,6 +54,7 @@ def main(model: Path, out: Path) -> str | None:
                 task={"name": "math", "problem": {"answer": "5"}},
                 search={"budget": {"tokens": 100}},
             )
+        fault = asyncio.run(there_and_back(url, admin_url)) if adapter else None
     record = history[-1]
     said(json.dumps(record.model_dump(), indent=1))
     said(json.dumps({release: found.figures() for release, found in held_out.items()}))
@@ -57,7 +62,43 @@ def main(model: Path, out: Path) -> str | None:
         f"{time.monotonic() - began:.0f} s: serves {served}; /v1/models: {sorted({model.root for model in listed})}"
     )
     said(f"asked 2 + 3, {served} says {answer.answer.text!r}")
-    return None if served == record.release else f"round 1 came to {record.result}: {record.reason}"
+    return fault if served == record.release else f"round 1 came to {record.result}: {record.reason}"
+
+
+async def there_and_back(url: str, admin_url: str) -> str | None:
+    """Roll back and activate again while four searches run at a time; return what is wrong with their trees."""
+    releases: list[set[str]] = []
+
+    async def search(client: AsyncClient) -> None:
+        message = {"role": "user", "content": ASKED.format(len(releases), 1)}
+        options: dict[str, Any] = {
+            "search": {"algorithm": "mcts", "budget": {"tokens": 100}},
+            "include_tree": True,
+        }
+        found = await client.search(messages=[message], **options)
+        assert found.tree_document is not None
+        releases.append({node["release"] for node in found.tree_document["nodes"][1:]})
+
+    async def search_on(client: AsyncClient, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            await search(client)
+
+    async with AsyncClient(url) as client, AsyncAdmin(admin_url) as admin, asyncio.TaskGroup() as group:
+        stop = asyncio.Event()
+        for _ in range(4):
+            group.create_task(search_on(client, stop))
+        await search(client)
+        served = (await client.version()).release
+        for change in (admin.rollback(), admin.activate(served)):
+            done = await change
+            total, drain = done.seconds["total"], done.seconds["drain"]
+            said(f"serves {done.release} after {total:.2f} s, of which draining {drain:.2f}")
+            await search(client)
+        stop.set()
+    counts = {one: sum(one in found for found in releases) for one in sorted(set().union(*releases))}
+    said(f"{len(releases)} searches meanwhile, by release {counts}")
+    mixed = [found for found in releases if len(found) != 1]
+    return f"{len(mixed)} trees are not of one release: {mixed[:3]}" if mixed else None
 
 
 def said(line: str) -> None:
@@ -87,8 +128,9 @@ def made_release(model: Path, out: Path) -> Path:
     return publish(weights, model, value, details).path
 
 
-def configured(base: Path, out: Path) -> LoopConfig:
+def configured(base: Path, out: Path, adapter: bool) -> LoopConfig:
     """A round that is as small as can be."""
+    lora = {"lora": {"rank": 8, "publish": "adapter"}, "train_value": False} if adapter else {}
     data = {split: write_sums(out / f"{split}.jsonl", split) for split in ("train", "dev", "test")}
     measured = {"problems": 8, "answers": 2, "max_tokens": 16}
     return LoopConfig.model_validate(
@@ -111,7 +153,9 @@ def configured(base: Path, out: Path) -> LoopConfig:
                 "policy_learning_rate": 2e-5,
                 "kl_beta": 0,
                 "tracker": "none",
+                **lora,
             },
+            "sampler": {"engine": "vllm" if adapter else "auto"},
             "gate": {
                 "data": data["dev"],
                 **measured,
@@ -140,8 +184,10 @@ def _sums(split: str) -> Iterator[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("usage: python scripts/real_round.py MODEL OUT")
+    if len(sys.argv) < 3 or sys.argv[3:] not in ([], ["--adapter"]):
+        sys.exit("usage: python scripts/real_round.py MODEL OUT [--adapter]")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if sys.argv[3:]:
+        os.environ["RAMIFY_ENGINE__ADAPTERS"] = "2"
     log_to_stderr()
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), bool(sys.argv[3:])))

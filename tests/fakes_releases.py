@@ -54,7 +54,11 @@ def write_release(
             (model / "config.json").write_text(json.dumps({"hidden_size": hidden, "vocab_size": 256}))
             (model / "tokenizer.json").write_text("{}")
             save_file(
-                {name: np.full((2,), number, np.float32) for name in names}, model / "model.safetensors"
+                {
+                    name: np.full((2, 1) if name.endswith(".weight") else (2,), number, np.float32)
+                    for name in names
+                },
+                model / "model.safetensors",
             )
         value = Path(folder) / "value"
         if head:
@@ -69,7 +73,22 @@ def number(folder: Path) -> float:
     """The number of a release's `policy` or `value`."""
     if (folder / HEAD).exists():
         return float(load_file(folder / HEAD)["bias"][0])
-    return float(load_file(folder / "model.safetensors")["w"][0])
+    return float(load_file(folder / "model.safetensors")["w"].flat[0])
+
+
+def write_adapter(root: Path, base: Release) -> Release:
+    """An adapter on a release whose policy has the matrix `layer.weight`."""
+    with TemporaryDirectory() as made:
+        folder = Path(made) / "adapter"
+        folder.mkdir()
+        (folder / "adapter_config.json").write_text(json.dumps({"r": 1, "lora_alpha": 1}))
+        shapes = {"A": (1, 1), "B": (2, 1)}
+        matrices = {
+            f"base_model.model.layer.lora_{which}.weight": np.ones(shape, np.float32)
+            for which, shape in shapes.items()
+        }
+        save_file(matrices, folder / "adapter_model.safetensors")
+        return publish(root, folder, None, Details(name="letters"), base=base)
 
 
 @dataclass

@@ -29,7 +29,7 @@ from fakes import FakePolicy, FakeScorer, letters
 from fakes_releases import stamped
 from ramify.api.app import admin_application, application
 from ramify.api.context import Context, assemble, serving_of
-from ramify.engines import Measurement, Text
+from ramify.engines import Measurement, Serving, Text
 from ramify.search.params import search_params
 from ramify.search.records import Sampling
 from ramify.search.tree import Tree
@@ -37,8 +37,9 @@ from ramify.service.catalogue import at_start
 from ramify.settings import Settings
 from ramify.treelog import TreeLog
 from ramify.treelog.errors import ConsumerConflict
-from ramify.weights import Details, Release, load_release, publish
+from ramify.weights import Details, ModelFiles, Release, load_release, publish
 from ramify_trainer.config import LoopConfig
+from ramify_trainer.gate.placement import policy_in
 from ramify_trainer.gate.value_scores import end_values
 from ramify_trainer.learning.labels import LabelledTree
 from ramify_trainer.learning.networks import load_judge
@@ -203,15 +204,25 @@ class TrainedEngines(FakeEngines):
 
     async def reload(self, policy: Path, value: Path | None, value_head: Path | None) -> None:
         self.loads.append(policy.parent.name)
-        self.hold(policy)
+        assert value_head or value
+        self.hold(ModelFiles(policy, value_head.parent if value_head else value))  # type: ignore[arg-type]
 
-    def hold(self, policy: Path) -> None:
-        from transformers import AutoModelForCausalLM
-
+    def hold(self, models: ModelFiles) -> None:
         self.models = (
-            AutoModelForCausalLM.from_pretrained(policy).eval(),
-            load_judge(policy, policy.parent / "value"),
+            policy_in(models.policy, torch.float32, models.adapter),
+            load_judge(models.policy, models.value, models.adapter),
         )
+
+    @asynccontextmanager
+    async def trying(self, serving: Serving) -> AsyncIterator[None]:
+        assert serving.source is not None
+        before = self.models
+        self.hold(serving.source.models)
+        try:
+            yield
+        finally:
+            if self.serving is not serving:
+                self.models = before
 
     async def reset_prefix_caches(self) -> None:
         pass
@@ -273,7 +284,7 @@ async def a_site(
         engines = engines or TrainedEngines()
         engines.serving = serving_of(active, chosen)
         stamped(engines)
-        engines.hold(active.policy_path)
+        engines.hold(active.models)
         context = assemble(chosen, engines, log, base=base)
         stack.push_async_callback(context.searches.drain, 0)
         stack.push_async_callback(context.releases.settle, 5)

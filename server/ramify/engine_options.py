@@ -71,6 +71,17 @@ class EngineOptions(BaseModel):
         default=None,
         description="Compile the models at start-up; none: on a GPU, and on a CPU with a C++ compiler.",
     )
+    adapters: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Releases that are LoRA adapters, on one base, which the policy's engine holds at once: the one "
+        "served, one on trial, and those that older searches still use; at least 2. 0: none can be served. Uses "
+        "memory, and on a CPU turns compilation off.",
+    )
+    adapter_rank: int = Field(
+        default=16, ge=1, le=512, description="Largest rank of their matrices; memory is set aside for it."
+    )
     tool_parser: str | None = Field(
         default=None,
         max_length=100,
@@ -102,6 +113,14 @@ class EngineOptions(BaseModel):
     start_timeout: float = Field(
         default=900.0, gt=0, description="Seconds that an engine may take to become ready."
     )
+
+    @model_validator(mode="after")
+    def room_to_change(self) -> EngineOptions:
+        if self.adapters == 1:
+            raise ValueError(
+                "adapters is 1: none could take its place while it is served. Give 0, or 2 at least"
+            )
+        return self
 
 
 class PolicyServerOptions(BaseModel):

@@ -119,6 +119,7 @@ def assemble(
             root=settings.weights,
             base=base,
             judged_apart=not judges_by_itself(settings),
+            options=settings.engine,
         ),
         readiness=Readiness(engines, settings.probe, clock, lambda: searches.draining),
         retention=Retention(log, settings.retention, metrics.expired, now),

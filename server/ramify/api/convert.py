@@ -166,7 +166,7 @@ def running_reply(running: RunningSearch, serving: Serving) -> wire.SearchReply:
         candidates=[best] if best else [],
         defaults=defaults_of(tree),
         tree=link_of(tree.id),
-        release=serving.release,
+        release=release_of(running.tree, serving),
         usage=wire.Usage(
             prompt_tokens=prompt_tokens,
             completion_tokens=progress.tokens,

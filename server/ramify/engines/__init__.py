@@ -9,6 +9,7 @@ From the bottom up; a module imports only those above it:
 | `checkpoints` | checks of a model's files before anything starts |
 | `ports` | `Engine`: one running engine, as everything but `vllm` sees it |
 | `http` | another server: its address, its key, and its failures that may pass |
+| `leases` | the release served, and older ones that work under way still uses |
 | `limiter` | bounded concurrency in front of an engine |
 | `tokenizer` | prompts to token ids, token ids to text, stop strings to stop tokens |
 | `formats` | the input of a model that judges: its template, its tags, its tokens |
@@ -41,6 +42,7 @@ from ramify.engines.errors import (
     RequestRefused,
     ScorerUnreachable,
 )
+from ramify.engines.leases import require_servable
 from ramify.engines.measurement import Measurement, Text, long_text
 from ramify.engines.ports import RawSample, SampleParams, SampleRequest
 from ramify.engines.scorer import ScorerFactory
@@ -67,4 +69,5 @@ __all__ = [
     "Text",
     "Tokenizer",
     "long_text",
+    "require_servable",
 ]

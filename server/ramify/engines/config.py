@@ -22,8 +22,9 @@ GIB = 1 << 30
 class Serving:
     """The model that is offered, and the release whose weights the engines hold.
 
-    There is one at a time: `Engines.serving`. Another release takes its place in a single assignment, so that no reader
-    sees half of each; whoever needs several of its fields reads it once.
+    There is one at a time that is offered: `Engines.serving`. Another release takes its place in a single assignment,
+    so that no reader sees half of each; whoever needs several of its fields reads it once. Work that goes on for
+    longer leases the one that it began with (`leases`).
     """
 
     name: str = "local"
@@ -57,6 +58,11 @@ class Serving:
 
     remote: bool = False
     """True if the policy is on another server, whose weights nobody here can name."""
+
+    @property
+    def adapter(self) -> str | None:
+        """Name of the LoRA adapter that the policy draws with, its release's id; `None` for whole weights."""
+        return None if self.source is None or self.source.adapter is None else self.release
 
     @property
     def judged(self) -> bool:

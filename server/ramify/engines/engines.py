@@ -7,7 +7,13 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    suppress,
+)
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +22,7 @@ import psutil
 
 from ramify.engine_options import PolicyServerOptions
 from ramify.engines.checkpoints import Checkpoint, check_cpu, check_value_head, read_checkpoint
-from ramify.engines.config import EngineConfig
+from ramify.engines.config import EngineConfig, Serving
 from ramify.engines.errors import (
     EngineBusy,
     EngineError,
@@ -25,6 +31,7 @@ from ramify.engines.errors import (
     PolicyUnreachable,
 )
 from ramify.engines.judges import JudgeModel, Question
+from ramify.engines.leases import Leases, require_servable
 from ramify.engines.limiter import EngineLimiter
 from ramify.engines.measurement import TOLERANCE, Measurement, Text, measure
 from ramify.engines.policy import JudgingVllmPolicy, VllmPolicy
@@ -67,8 +74,6 @@ class Engines:
     ) -> None:
         """folder: of the engines' sockets and progress; removed by `close`."""
         self.config = config
-        self.serving = config.serving
-        """Assigned anew when another release is activated, inside `exclusive`; policy and scorer read it."""
         self.tokenizer = models.tokenizer
         self.dead = asyncio.Event()
         """Set once an engine is gone for good; `dead_reason` says which and how."""
@@ -78,7 +83,8 @@ class Engines:
         self._limiters = {
             role: EngineLimiter(_most(role, config), config.options.max_waiting) for role in self.by_role
         }
-        maker = ScorerMaker(config, self.tokenizer, self.by_role, self._limiters, lambda: self.serving)
+        self._leases = Leases(config.serving, self.by_role["policy"])
+        maker = ScorerMaker(config, self.tokenizer, self.by_role, self._limiters, self._leases.mine)
         self._judge = maker.own(models.judges)
         """The scorer of what the release itself judges with, if it does."""
         self.scorer = maker.all(models.judges, self._judge)
@@ -91,7 +97,7 @@ class Engines:
             self.by_role["policy"],
             self.tokenizer,
             self._limiters["policy"],
-            lambda: self.serving,
+            self._leases.mine,
             config.options.seeded,
         )
         self.crowd = Crowd(lambda: self.by_role["policy"].stats.step_times.fit)
@@ -138,6 +144,10 @@ class Engines:
                 )
             if config.value_head is not None:
                 await started.by_role["policy"].load_value_head(config.value_head)
+            try:
+                await started._leases.load_served()
+            except EngineError as error:
+                raise EngineStartFailed(str(error)) from error
             for remote in started._remotes:
                 undo.push_async_callback(remote.close)
             for remote in started._remotes:
@@ -147,6 +157,27 @@ class Engines:
         return started
 
     @property
+    def serving(self) -> Serving:
+        """The release that is offered. Assigned anew when another is activated: whole weights inside `exclusive`, an
+        adapter inside `trying`."""
+        return self._leases.serving
+
+    @serving.setter
+    def serving(self, serving: Serving) -> None:
+        self._leases.serve(serving)
+
+    def lease(self) -> AbstractContextManager[Serving]:
+        """Have all that the calling task asks of policy and scorers be answered by the release served now, for as long
+        as the block runs, whichever is served then. Whole weights are not put in others' place under a lease: the
+        caller waits for its end."""
+        return self._leases.lease()
+
+    def trying(self, serving: Serving) -> AbstractAsyncContextManager[None]:
+        """Lease a release that is not served yet, its adapter loaded first if it is one; its whole weights must be in
+        the engines. Raises `EngineError` if the adapter cannot be loaded."""
+        return self._leases.trying(serving)
+
+    @property
     def plain(self) -> OpenAIServing | RemoteOpenAI:
         """The policy alone, in OpenAI's shapes; made at its first use, which takes a quarter of a second."""
         if self._plain is None:
@@ -154,7 +185,7 @@ class Engines:
             if isinstance(policy, RemoteEngine):
                 self._plain = RemoteOpenAI(policy, limiter)
             else:
-                self._plain = serve_openai(policy, limiter)
+                self._plain = serve_openai(policy, limiter, lambda: self._leases.mine().adapter)
         return self._plain
 
     @property
@@ -277,10 +308,15 @@ class Engines:
         return max(TOLERANCE[engine.launch.dtype] for engine in self.by_role.values())
 
     async def measure(self, texts: Sequence[Text], calibration: tuple[float, float]) -> list[Measurement]:
-        """The figures of texts under the weights that are loaded and a calibration of the values, through the prefix
-        cache as searches go; see `measurement`."""
+        """The figures of texts under the release that the calling task leases and a calibration of the values, through
+        the prefix cache as searches go; see `measurement`."""
         return await measure(
-            self.by_role["policy"], self._judge, texts, calibration, self.tokenizer.text.size
+            self.by_role["policy"],
+            self._judge,
+            texts,
+            calibration,
+            self.tokenizer.text.size,
+            self._leases.mine().adapter,
         )
 
     def give_up(self, reason: str) -> None:
@@ -376,6 +412,11 @@ def _prepare(config: EngineConfig) -> tuple[list[Launch], Models]:
 
 def _models(config: EngineConfig) -> Models:
     policy = read_checkpoint(config.policy, "policy", weights=config.server is None)
+    if config.serving.source is not None:
+        try:
+            require_servable(config.serving.source, config.options)
+        except EngineError as error:
+            raise EngineStartFailed(str(error)) from error
     if config.value_head is not None:
         if config.value is not None:
             raise EngineStartFailed("a value model and a value head: one of them is needed, not both")

@@ -58,13 +58,15 @@ async def measure(
     texts: Sequence[Text],
     calibration: tuple[float, float],
     vocabulary: int,
+    adapter: str | None = None,
 ) -> list[Measurement]:
     """The figures of `texts`, in order. calibration: (a, b) of the values. vocabulary: how many tokens there are.
+    adapter: with which the policy is measured.
 
     Raises what the engines raise."""
     params = SampleParams(max_tokens=1, temperature=1.0, top=min(vocabulary, MOST_TOKENS))
     requests = [
-        SampleRequest([*text.prompt, *text.continuation[:i]], params, seed=i)
+        SampleRequest([*text.prompt, *text.continuation[:i]], params, seed=i, adapter=adapter)
         for text in texts
         for i in range(len(text.continuation))
     ]

@@ -32,6 +32,8 @@ from ramify.engines.ports import Engine, SampleParams, SampleRequest
 from ramify.races import all_of, beside
 from ramify.search.protocols import EngineDead
 
+ADAPTER = "candidate"
+"""Name of the job's adapter in the engine."""
 TELL_EVERY = 1.0
 """Seconds between two events."""
 Tell = Callable[..., None]
@@ -56,6 +58,8 @@ class OfflineJob(BaseModel):
 
     policy: Path
     """Hugging Face directory."""
+    adapter: Path | None = None
+    """LoRA adapter on the policy to draw with; `options` must have room for it."""
     draws: tuple[OfflineDraw, ...] = Field(min_length=1)
     max_tokens: int = Field(ge=1)
     """Longest answer; fewer if the model's context ends before."""
@@ -68,7 +72,10 @@ async def answer(job: OfflineJob, tell: Tell) -> list[list[list[int]]]:
     """Start an engine, and return the answers by prompt, the greedy one first. Raises `EngineError`, `EngineDead`."""
     config = EngineConfig(job.policy, options=job.options)
     async with await Engines.start(config, lambda phase: tell(starting=phase)) as engines:
-        return await answer_with(engines.by_role["policy"], job, tell)
+        engine = engines.by_role["policy"]
+        if job.adapter is not None:
+            await engine.load_adapter(ADAPTER, job.adapter)
+        return await answer_with(engine, job, tell)
 
 
 async def answer_with(engine: Engine, job: OfflineJob, tell: Tell) -> list[list[list[int]]]:
@@ -99,9 +106,10 @@ def _requests(job: OfflineJob, draw: OfflineDraw, engine: Engine) -> list[Sample
         )
     greedy = SampleParams(min(job.max_tokens, room), temperature=0.0, stop_tokens=job.ends)
     sampled = replace(greedy, temperature=1.0)
+    adapter = None if job.adapter is None else ADAPTER
     return [
-        SampleRequest(draw.prompt, greedy),
-        *(SampleRequest(draw.prompt, sampled, seed) for seed in draw.seeds),
+        SampleRequest(draw.prompt, greedy, adapter=adapter),
+        *(SampleRequest(draw.prompt, sampled, seed, adapter=adapter) for seed in draw.seeds),
     ]
 
 

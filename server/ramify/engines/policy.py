@@ -49,7 +49,8 @@ class VllmPolicy:
         serving: Callable[[], Serving],
         seeded: bool,
     ) -> None:
-        """serving: what the engine serves at that moment. seeded: whether each draw follows its own seed."""
+        """serving: the release that the calling task leases, else the one served. seeded: whether each draw follows its
+        own seed."""
         self.seeded = seeded
         self._serving = serving
         self._engine = engine
@@ -68,20 +69,16 @@ class VllmPolicy:
     async def _draw(
         self, prefix: Sequence[int], sampling: Sampling, seeds: Sequence[int], watch: Watch | None
     ) -> list[Continuation]:
-        prompt = list(prefix)
+        prompt, serving = list(prefix), self._serving()
         params = self._params(sampling)
-        if self.seeded and sampling.temperature > 0:
-            requests = [SampleRequest(prompt, params, seed, watch) for seed in seeds]
-        else:
-            requests = [SampleRequest(prompt, params, None, watch)] * len(seeds)
+        own = seeds if self.seeded and sampling.temperature > 0 else [None] * len(seeds)
+        requests = [SampleRequest(prompt, params, seed, watch, serving.adapter) for seed in own]
         try:
             taken = await self._limiter.acquire(len(seeds))
         except asyncio.CancelledError:
             raise SampleAborted(0) from None
         try:
             drawn = await self._engine.generate(requests)
-            # Weights change only while no request is under way: these are the ones that it ran on.
-            serving = self._serving()
         finally:
             self._limiter.release(taken)
         return [self._continuation(prefix, one, serving) for one in drawn]
@@ -90,11 +87,11 @@ class VllmPolicy:
         """The k likeliest next tokens with their exact log-probabilities, likeliest first.
 
         At temperature 0 the log-probabilities are those of temperature 1."""
-        params = SampleParams(max_tokens=1, temperature=temperature, top=k)
+        params, serving = SampleParams(max_tokens=1, temperature=temperature, top=k), self._serving()
+        request = SampleRequest(list(prefix), params, adapter=serving.adapter)
         async with self._limiter.slots(1):
             with plain_cancellation():
-                (drawn,) = await self._engine.generate([SampleRequest(list(prefix), params)])
-            serving = self._serving()
+                (drawn,) = await self._engine.generate([request])
         steps = []
         for token, logprob in drawn.top[:k]:
             stopped = token in self._tokenizer.eos_ids

@@ -97,6 +97,8 @@ class SampleRequest:
     seed: int | None = None
     """`None` draws from the engine's shared random stream."""
     watch: Watch | None = None
+    adapter: str | None = None
+    """Name of the loaded adapter to draw with; `None`: the policy's own weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,13 @@ class Engine(Protocol):
         """Judge every sampled token by the value head in `path`, in place of the one before if there is one.
 
         Check the file before. Raises `EngineError` if the engine refuses it."""
+
+    async def load_adapter(self, name: str, path: Path) -> None:
+        """Have requests name the LoRA adapter in `path`. Requests under way go on. Check the files before, and that no
+        more are loaded than fit. Raises `EngineError` if the engine refuses it."""
+
+    async def drop_adapter(self, name: str) -> None:
+        """Forget a loaded adapter that no request names any more. Raises `EngineError`."""
 
     async def reload(self, path: Path) -> None:
         """Replace the weights by those in `path`, and forget every cached prefix.

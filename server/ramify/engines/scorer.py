@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 
 from ramify.engines.config import Serving
 from ramify.engines.errors import EngineError
@@ -49,7 +49,8 @@ class EngineScorer(ABC):
         serving: Callable[[], Serving],
         calibration: tuple[float, float] | None = None,
     ) -> None:
-        """serving: what the engine serves at that moment. calibration: (a, b); `None`: what is served says it."""
+        """serving: the release that the calling task leases, else the one served. calibration: (a, b); `None`: the
+        release's own."""
         self._engine = engine
         self._limiter = limiter
         self._serving = serving
@@ -59,7 +60,8 @@ class EngineScorer(ABC):
         """Judge whole sequences, all sent at once. Raises `EngineDead` or an `EngineError`."""
         if not sequences:
             return []
-        logits, serving = await self._logits(sequences)
+        serving = self._serving()
+        logits = await self._logits(sequences)
         a, b = self._calibration or serving.calibration
         return [Score(sigmoid(a * logit + b), serving.release) for logit in logits]
 
@@ -69,21 +71,23 @@ class EngineScorer(ABC):
         """Judge as `score` does, under the calibration of a release that is loaded and not yet served."""
         if not sequences:
             return []
-        logits, _ = await self._logits(sequences)
+        logits = await self._logits(sequences)
         a, b = calibration
         return [sigmoid(a * logit + b) for logit in logits]
 
-    async def _drawn(self, requests: Sequence[SampleRequest]) -> tuple[list[RawSample], Serving]:
-        """Draw from the engine, and return what was served when it did."""
+    async def _drawn(
+        self, states: Iterable[Sequence[int]], params: SampleParams, seed: int | None = None
+    ) -> list[RawSample]:
+        """Draw once after each state, from the policy of the release that the calling task leases."""
+        adapter = self._serving().adapter
+        requests = [SampleRequest(state, params, seed, adapter=adapter) for state in states]
         async with self._limiter.slots(len(requests)):
             with plain_cancellation():
-                drawn = await self._engine.generate(requests)
-            return drawn, self._serving()
+                return await self._engine.generate(requests)
 
     @abstractmethod
-    async def _logits(self, sequences: Sequence[Sequence[int]]) -> tuple[list[float], Serving]:
-        """Return one finite logit for each sequence, of which there is one at least, and what was served when the
-        engine gave them."""
+    async def _logits(self, sequences: Sequence[Sequence[int]]) -> list[float]:
+        """Return one finite logit for each sequence, of which there is one at least."""
 
 
 class VllmScorer(EngineScorer):
@@ -108,13 +112,12 @@ class VllmScorer(EngineScorer):
         self._write = write
         self._reading = reading
 
-    async def _logits(self, sequences: Sequence[Sequence[int]]) -> tuple[list[float], Serving]:
+    async def _logits(self, sequences: Sequence[Sequence[int]]) -> list[float]:
         prompts = await written(self._write, sequences)
         jobs = self._jobs(prompts)
         async with self._limiter.slots(len(jobs)):
             judged = await self._engine.classify([(prompts[job[0]], len(job) > 1) for job in jobs])
-            serving = self._serving()  # weights change only while no request is under way
-        return logits_of(prompts, jobs, judged, self._reading), serving
+        return logits_of(prompts, jobs, judged, self._reading)
 
     def _jobs(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
         """Indices of the sequences of each engine request, the one that is sent first."""
@@ -147,12 +150,12 @@ class TrunkScorer(EngineScorer):
         super().__init__(engine, limiter, serving)
         self._closing = closing
 
-    async def _logits(self, sequences: Sequence[Sequence[int]]) -> tuple[list[float], Serving]:
+    async def _logits(self, sequences: Sequence[Sequence[int]]) -> list[float]:
         read = [self._read(sequence) for sequence in sequences]
-        requests = [SampleRequest(state, ONE_TOKEN) for state in dict.fromkeys(read)]
-        drawn, serving = await self._drawn(requests)
-        logits = {state: _first_logit(one) for state, one in zip(dict.fromkeys(read), drawn, strict=True)}
-        return [logits[state] for state in read], serving
+        states = dict.fromkeys(read)
+        drawn = await self._drawn(states, ONE_TOKEN)
+        logits = {state: _first_logit(one) for state, one in zip(states, drawn, strict=True)}
+        return [logits[state] for state in read]
 
     def _read(self, sequence: Sequence[int]) -> tuple[int, ...]:
         """Return the tokens at whose end a sequence is judged."""
@@ -182,11 +185,10 @@ class PolicyJudge(EngineScorer):
         self._tokens = question.tokens
         self._params = SampleParams(max_tokens=1, temperature=1.0, top=2, allowed=question.tokens)
 
-    async def _logits(self, sequences: Sequence[Sequence[int]]) -> tuple[list[float], Serving]:
+    async def _logits(self, sequences: Sequence[Sequence[int]]) -> list[float]:
         inputs = await written(self._write, sequences)
-        requests = [SampleRequest(one, self._params, seed=0) for one in inputs]
-        drawn, serving = await self._drawn(requests)
-        return [self._log_odds(one) for one in drawn], serving
+        drawn = await self._drawn(inputs, self._params, seed=0)
+        return [self._log_odds(one) for one in drawn]
 
     def _log_odds(self, drawn: RawSample) -> float:
         bad, good = (dict(drawn.top).get(token, -math.inf) for token in self._tokens)

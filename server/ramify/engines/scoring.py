@@ -69,7 +69,7 @@ class ScorerMaker:
         limiters: Mapping[Role, EngineLimiter],
         serving: Callable[[], Serving],
     ) -> None:
-        """tokenizer: the policy's. serving: what is served at that moment."""
+        """tokenizer: the policy's. serving: the release that the calling task leases, else the one served."""
         self._config, self._tokenizer = config, tokenizer
         self._engines, self._limiters, self._serving = engines, limiters, serving
 

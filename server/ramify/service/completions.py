@@ -40,6 +40,8 @@ class RunningCompletion:
     """Tokens generated so far, by choice; before the end they are known of streams only."""
     stopped: ServiceError | None = None
     """Reason for which it was told to end before its deadline."""
+    release: str = ""
+    """The release that writes it, once it was admitted."""
 
     @property
     def spent(self) -> int:
@@ -60,6 +62,10 @@ class RunningCompletion:
             self.counts[0] = self.counts.get(0, 0) + 1
         for choice in chunk.get("choices", ()):
             self.counts[choice["index"]] = usage.get("completion_tokens", 0)
+
+    def stamped(self, reply: Chunk) -> Chunk:
+        """Return vLLM's reply with the release that wrote it, if it is one that OpenAI has a field for this in."""
+        return {**reply, "system_fingerprint": self.release} if "choices" in reply else reply
 
     def finish(self, reply: Chunk) -> None:
         """Count the tokens that a whole answer reports."""
@@ -122,7 +128,7 @@ class Completions:
             reply = work.counted(await self.engines.plain.complete(work.body, work.sequences))
             running.finish(reply)
             _check_finished(reply)
-        return reply
+        return running.stamped(reply)
 
     async def stream(self, spec: CompletionSpec, caller: Caller) -> CompletionStream:
         """Return the answer as a stream, once it has a first chunk; the caller closes it. Raises `ServiceError`."""
@@ -200,7 +206,7 @@ class Completions:
                     chunk = work.counted(counted)
                     running.note(chunk)
                     _check_finished(chunk)
-                    stream.queue.put_nowait(chunk)
+                    stream.queue.put_nowait(running.stamped(chunk))
         finally:
             stream.queue.put_nowait(None)
 
@@ -240,7 +246,8 @@ class Completions:
         self.running.add(running)
         outcome = "failed"
         try:
-            with _translated(running):
+            with _translated(running), self.engines.lease() as serving:
+                running.release = serving.release
                 async with running.alarm:
                     yield running
             outcome = "complete"

@@ -60,7 +60,7 @@ async def judge_continuations(
             )
     try:
         async with asyncio.timeout(caps.deadline_seconds):
-            found = await scorers.ask(sequences, sequences)
+            found = await _ask(engines, sequences)
     except TimeoutError as error:
         raise ServiceError("no_answer", "the deadline came before the values were computed") from error
     except (EngineDead, EngineError) as error:
@@ -69,6 +69,17 @@ async def judge_continuations(
     scores = [found[sequence] for sequence in sequences]
     values = [scorers.value(one) or 0.0 for one in scores]
     return ValueResult(values, scores, len(head), sum(map(len, sequences)))
+
+
+async def _ask(engines: Engines, sequences: Sequence[State]) -> dict[tuple[int, ...], dict[str, Score]]:
+    """Ask under the release that is served, and again if another took its place meanwhile: a request that was held
+    while weights were replaced is answered by the new ones."""
+    while True:
+        with engines.lease() as leased:
+            scorers = Scorers.of(engines.scorer)
+            found = await scorers.ask(sequences, sequences)
+        if engines.serving is leased:
+            return found
 
 
 def _continued(engines: Engines, text: Text) -> list[int]:

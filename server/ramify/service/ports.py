@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -74,7 +74,8 @@ class Engines(Protocol):
     """Policy and scorer, running."""
 
     serving: Serving
-    """The model and the release that they serve. Assigned anew, inside `exclusive`, when another is activated."""
+    """The model and the release that they serve. Assigned anew when another is activated: inside `exclusive`, or
+    inside `trying` if it is another adapter on the same weights."""
     dead_reason: str | None
     """Which engine is gone and how, once `dead` is set."""
 
@@ -129,6 +130,14 @@ class Engines(Protocol):
         """Hold everybody else's requests once those under way have ended. Raises `EngineBusy` after `seconds`."""
         ...
 
+    def lease(self) -> AbstractContextManager[Serving]:
+        """Have the calling task be answered by the release served now, for as long as the block runs."""
+        ...
+
+    def trying(self, serving: Serving) -> AbstractAsyncContextManager[None]:
+        """Lease a release that is not served yet, its adapter loaded first if it is one. Raises `EngineError`."""
+        ...
+
     async def reload(self, policy: Path, value: Path | None, value_head: Path | None) -> None:
         """Load other weights and forget cached prefixes, inside `exclusive` only. Failed, they may hold anything."""
         ...
@@ -136,7 +145,8 @@ class Engines(Protocol):
     async def reset_prefix_caches(self) -> None: ...
 
     async def measure(self, texts: Sequence[Text], calibration: tuple[float, float]) -> list[Measurement]:
-        """Log-probabilities and values of texts under the weights that are loaded and (a, b) of the values."""
+        """Log-probabilities and values of texts under the release that the calling task leases, with (a, b) of the
+        values."""
         ...
 
     def give_up(self, reason: str) -> None:

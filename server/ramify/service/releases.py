@@ -6,6 +6,9 @@ engines, and believes only the canary. Its row is written last. Whatever goes wr
 the release before is loaded back and held against its own figures. If even that fails, the engines count as dead and
 the process ends, so that its supervisor starts it on the last active release. A crash at any point does the same.
 
+A LoRA adapter on the weights that are loaded, or these weights bare, wait for nobody: new searches begin under it, and
+those that run end under the release that they lease. The canary asks by the adapter's name meanwhile.
+
 An activation is a task of its own: a client that hangs up does not leave it half-way.
 
 2026-11-24: what a rollback goes back to is found as on a stack: an activation pushes, a rollback pops. So a second
@@ -16,13 +19,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ramify.engines import Measurement, Serving, Text, long_text
+from ramify.engines import (
+    EngineError,
+    EngineOptions,
+    Measurement,
+    Serving,
+    Text,
+    long_text,
+    require_servable,
+)
 from ramify.search.protocols import EngineDead
 from ramify.service import canary
 from ramify.service.catalogue import ReleaseEntry, catalogue, lineage, resolve
@@ -76,6 +87,21 @@ class ReleaseListing:
     """Newest first."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """An activation that was asked for, and whose files were checked."""
+
+    release: Release
+    before: Release
+    """The release that is served until then."""
+    record: ReleaseRecord | None
+    note: str
+    kind: ActivationKind
+
+    def failed(self, now: str, error: Exception) -> ActivationFailed:
+        return ActivationFailed(f"{self.release.id} was not activated, {now}: {said(error)}")
+
+
 @dataclass(eq=False, slots=True)
 class Releases:
     """The releases of one server. All calls on one event loop."""
@@ -94,6 +120,8 @@ class Releases:
     """The release served until another is activated; `None` if models are served that are no release."""
     judged_apart: bool = False
     """True if a scorer of the settings judges, and no release's own value model or head is served."""
+    options: EngineOptions = field(default_factory=EngineOptions)
+    """The options that the engines were started with."""
     _task: asyncio.Task[ActivationResult] | None = field(default=None)
 
     @property
@@ -107,7 +135,7 @@ class Releases:
         history = await self.log.activations()
         rows = await asyncio.to_thread(catalogue, self.root, self.base, recorded)
         rejected = {row.id for row in rows if row.state == "rejected"}
-        return ReleaseListing(self.engines.serving.release, self._before(history, rejected), rows, history)
+        return ReleaseListing(self.engines.serving.release, self._way_back(history, rejected), rows, history)
 
     async def record(self, release_id: str, state: str, figures: dict[str, Any]) -> ReleaseEntry:
         """Record a gate's decision. Raises `not_found` for a release that is neither on disk nor on record."""
@@ -174,8 +202,12 @@ class Releases:
             )
         release = await self._checked(release_id, before, record)
         logger.info("activating release=%s previous=%s", release_id, before.id)
+        change = _Change(release, before, record, note, kind)
         try:
-            report, seconds = await self._swap(release, before, record, grace, note, kind)
+            if release.stands_on_weights_of(before, judged_apart=self.judged_apart):
+                report, seconds = await self._swap_beside(change)
+            else:
+                report, seconds = await self._swap(change, grace)
         except EngineDead as error:
             raise ServiceError(
                 "engine_unavailable", "an engine died during the activation", retry_after=30
@@ -201,7 +233,7 @@ class Releases:
             return await asyncio.to_thread(self._check, release_id, before)
         except ReleaseNotFound:
             raise unknown(release_id) from None
-        except (WeightsError, OSError) as error:
+        except (WeightsError, OSError, EngineError) as error:
             message = f"{release_id} was not activated, {before.id} is served as before: {error}"
             self.metrics.activation("refused")
             await self._failed(release_id, record, message)
@@ -213,20 +245,14 @@ class Releases:
             load_release(before.path, verify=False)
         except ReleaseNotFound as error:  # the asked one is there: this is no 404
             raise WeightsError(f"there would be no way back: {error}") from error
+        require_servable(release, self.options)
         require_alike(before, release, judged_apart=self.judged_apart)
         return release
 
     # -- the swap
 
-    async def _swap(
-        self,
-        release: Release,
-        before: Release,
-        record: ReleaseRecord | None,
-        grace: float,
-        note: str,
-        kind: ActivationKind,
-    ) -> tuple[canary.CanaryReport, ActivationSeconds]:
+    async def _swap(self, change: _Change, grace: float) -> tuple[canary.CanaryReport, ActivationSeconds]:
+        """Serve other weights, which no search may see being loaded."""
         admission, began = self.searches.admission, self.clock()
         # Drain: nobody is let in, what runs ends, and the engines are this task's alone.
         admission.pause()
@@ -234,55 +260,88 @@ class Releases:
             await self.searches.quiesce(grace)
             async with self.engines.exclusive(IDLE_SECONDS):
                 drained = self.clock()
-                texts = self._texts(release)
-                calibration = self.engines.serving.calibration
-                # Measure the old weights, to tell the two apart; this warms every prefix, so that a stale one shows.
-                async with asyncio.timeout(RELOAD_SECONDS):
-                    figures = await self.engines.measure(texts, calibration)
+                texts, figures = await self._before(change)
                 # Load, believe only the canary, commit. From here on a failure loads the release before again.
                 try:
-                    async with asyncio.timeout(RELOAD_SECONDS):
+                    async with asyncio.timeout(RELOAD_SECONDS) as limit:
                         loading = self.clock()
-                        await self._load(release)
+                        await self._load(change.release)
                         loaded = self.clock()
-                        report = await self._canary(release, texts, figures)
-                    checked = self.clock()
-                    await self._commit(release, before, record, report, note, kind)
+                        emptied = self.engines.reset_prefix_caches
+                        report, checked = await self._try(change, texts, figures, limit, emptied)
                 except EngineDead:
                     raise
                 except Exception as error:
-                    await self._load_back(release, before, texts, figures, error)
-                    raise ActivationFailed(
-                        f"{release.id} was not activated, {before.id} is loaded again and served: {said(error)}"
-                    ) from error
+                    await self._load_back(change, texts, figures, error)
+                    raise change.failed(f"{change.before.id} is loaded again and served", error) from error
         except (EngineDead, ActivationFailed):
             raise
         except Exception as error:
             self.metrics.activation("refused")
-            raise ActivationFailed(
-                f"{release.id} was not activated, {before.id} is served as before: {said(error)}"
-            ) from error
+            raise change.failed(f"{change.before.id} is served as before", error) from error
         finally:
             if not self.engines.dead.is_set():  # else the server ends, and nobody may search what they hold
                 admission.resume()
         self.metrics.reloaded(loaded - loading)
         return report, ActivationSeconds(drained - began, loaded - loading, checked - loaded)
 
-    def _texts(self, release: Release) -> list[Text]:
-        texts = canary.texts_of(release.manifest.canary)
+    async def _swap_beside(self, change: _Change) -> tuple[canary.CanaryReport, ActivationSeconds]:
+        """Serve another adapter on the weights that are loaded, or none, while searches go on under the one before."""
+        try:
+            texts, figures = await self._before(change)
+            async with asyncio.timeout(RELOAD_SECONDS) as limit:
+                loading = self.clock()
+                # The engine keeps cached prefixes by adapter, and requests of others are in its caches.
+                report, checked = await self._try(change, texts, figures, limit, _leave)
+        except EngineDead:
+            raise
+        except Exception as error:
+            self.metrics.activation("refused")
+            raise change.failed(f"{change.before.id} is served as before", error) from error
+        return report, ActivationSeconds(canary=checked - loading)
+
+    async def _before(self, change: _Change) -> tuple[list[Text], list[Measurement]]:
+        """Return the texts of the canary, and their figures under what is served, to tell the two apart; this warms
+        every prefix, so that a stale one shows."""
+        texts = canary.texts_of(change.release.manifest.canary)
         long = long_text(texts, self.engines.max_model_len)
-        return texts if long is None else [*texts, long]
+        if long is not None:
+            texts.append(long)
+        async with asyncio.timeout(RELOAD_SECONDS):
+            return texts, await self.engines.measure(texts, self.engines.serving.calibration)
 
     async def _load(self, release: Release) -> None:
         await self.engines.reload(release.policy_path, release.value_path, release.value_head)
 
+    async def _try(
+        self,
+        change: _Change,
+        texts: Sequence[Text],
+        before: Sequence[Measurement],
+        limit: asyncio.Timeout,
+        empty_caches: Callable[[], Awaitable[None]],
+    ) -> tuple[canary.CanaryReport, float]:
+        """Lease the release, whose weights are loaded, and commit if the canary agrees, whose time `limit` is. Return
+        its report and its end."""
+        serving = self.serving_of(change.release)
+        async with self.engines.trying(serving):
+            report = await self._canary(change.release, texts, before, serving.calibration, empty_caches)
+            limit.reschedule(None)
+            checked = self.clock()
+            await self._commit(change, serving, report)
+        return report, checked
+
     async def _canary(
-        self, release: Release, texts: Sequence[Text], before: Sequence[Measurement]
+        self,
+        release: Release,
+        texts: Sequence[Text],
+        before: Sequence[Measurement],
+        calibration: tuple[float, float],
+        empty_caches: Callable[[], Awaitable[None]],
     ) -> canary.CanaryReport:
         probes, tolerance = release.manifest.canary, self.engines.tolerance
-        calibration = self.serving_of(release).calibration
         first = await self.engines.measure(texts, calibration)
-        await self.engines.reset_prefix_caches()
+        await empty_caches()
         second = await self.engines.measure(texts, calibration)
         report = canary.check(
             probes, before[: len(probes)], (first[: len(probes)], second[: len(probes)]), tolerance
@@ -290,33 +349,26 @@ class Releases:
         canary.same(first, second, tolerance, "cached prefixes of the weights before are still in use")
         return report
 
-    async def _commit(
-        self,
-        release: Release,
-        before: Release,
-        record: ReleaseRecord | None,
-        report: canary.CanaryReport,
-        note: str,
-        kind: ActivationKind,
-    ) -> None:
-        await self._as_recorded(before, "served until now", "automatic")
+    async def _commit(self, change: _Change, serving: Serving, report: canary.CanaryReport) -> None:
+        release, record, note = change.release, change.record, change.note
+        await self._as_recorded(change.before, "served until now", "automatic")
         if record is None or record.state == "failed":
             kept = {k: v for k, v in (record.figures if record else {}).items() if k != ERROR}
             await self.log.record_release(release.id, "available", kept)
         if not (note or report.distinguishable):
             note = "its canary cannot tell it from the release before"
-        await self.log.activate(release.id, note, kind)
-        self.engines.serving = self.serving_of(release)
+        await self.log.activate(release.id, note, change.kind)
+        self.engines.serving = serving
 
     async def _load_back(
         self,
-        release: Release,
-        before: Release,
+        change: _Change,
         texts: Sequence[Text],
         figures: Sequence[Measurement],
         error: Exception,
     ) -> None:
         """Load the release before again. Raises `EngineDead` if that fails too: the engines may hold anything."""
+        release, before = change.release, change.before
         logger.error("release=%s failed (%s): loading %s again", release.id, said(error), before.id)
         try:
             async with asyncio.timeout(RELOAD_SECONDS):
@@ -357,7 +409,7 @@ class Releases:
         except LogError as error:
             logger.error("the failure of %s could not be recorded: %s", release_id, error)
 
-    def _before(self, history: Sequence[Activation], rejected: set[str]) -> str | None:
+    def _way_back(self, history: Sequence[Activation], rejected: set[str]) -> str | None:
         line = [
             name for name in lineage(history) if name == self.engines.serving.release or name not in rejected
         ]
@@ -372,6 +424,10 @@ def unknown(release_id: str) -> ServiceError:
 
 def said(error: BaseException) -> str:
     return str(error) or type(error).__name__
+
+
+async def _leave() -> None:
+    """Empty no caches."""
 
 
 def _seen(task: asyncio.Task[ActivationResult]) -> None:

@@ -205,7 +205,8 @@ class Searches:
         alarm = asyncio.get_running_loop().call_later(deadline, running.stop, "deadline", "deadline")
         try:
             try:
-                await running.search.run()
+                with self.engines.lease():
+                    await running.search.run()
             except Exception as error:
                 close_failed(running.tree, error)
                 logger.exception("search %s failed", running.id)

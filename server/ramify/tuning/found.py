@@ -142,4 +142,5 @@ def publish_with(release: Release, root: Path, search: tuple[SearchDefaults, ...
     """Publish the same weights with these search defaults under `root`. Raises `WeightsError`."""
     details = {name: getattr(release.manifest, name) for name in Details.model_fields}
     details |= {"parent": release.id, "search": search}
-    return publish(root, release.policy_path, release.path / "value", Details(**details))
+    policy = release.adapter or release.policy_path
+    return publish(root, policy, release.value_folder, Details(**details), base=release.base)

@@ -30,17 +30,28 @@ from ramify.weights.manifest import (
     check_id,
 )
 from ramify.weights.publish import next_id, publish
-from ramify.weights.release import Release, list_releases, load_release, release_path, shipped
+from ramify.weights.release import (
+    ADAPTER,
+    ModelFiles,
+    Release,
+    list_releases,
+    load_release,
+    models_of,
+    release_path,
+    shipped,
+)
 from ramify.weights.search_defaults import SearchDefaults, check_search_defaults, for_budget, toml_of
 from ramify.weights.value_head import HEAD, check_value_head, hidden_size, value_kind
 
 __all__ = [
+    "ADAPTER",
     "HEAD",
     "Action",
     "Calibration",
     "Details",
     "FileDigest",
     "Manifest",
+    "ModelFiles",
     "Probe",
     "Release",
     "ReleaseNotFound",
@@ -56,6 +67,7 @@ __all__ = [
     "hidden_size",
     "list_releases",
     "load_release",
+    "models_of",
     "next_id",
     "publish",
     "release_path",

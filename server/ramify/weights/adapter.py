@@ -27,7 +27,7 @@ PLAIN: Mapping[str, Any] = {
     "rank_pattern": {},
     "alpha_pattern": {},
 }
-"""What a configuration must say where it says anything: all else changes the formula, or other weights."""
+"""Values that a configuration must have where it names them: others change the formula, or other weights."""
 _NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 LISTED = 3
 """Names shown of a longer list."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from ramify.weights.adapter import check_adapter
 from ramify.weights.manifest import ValueKind, WeightsError
-from ramify.weights.release import ADAPTER, Release
+from ramify.weights.release import ModelFiles, Release, models_of
 from ramify.weights.tensors import Tensor, json_object, require_finite, require_index, tensors_of
 from ramify.weights.value_head import HEAD, check_value_head, hidden_size, value_kind
 
@@ -25,31 +25,24 @@ LISTED = 3
 
 
 def require_alike(
-    running: Path | Release, new: Path | Release, *, judged_apart: bool = False, base: Release | None = None
+    running: Path | Release | ModelFiles, new: Path | Release | ModelFiles, *, judged_apart: bool = False
 ) -> None:
     """Raise `WeightsError` if what `new` holds must not be loaded in place of `running`.
 
-    Both are releases, or directories with a `policy` and a `value`, such as a candidate that is none yet. base: the
-    release that such a candidate's adapter stands on, in place of a `policy`.
+    Both are releases, or the models of one that is none yet (`models_of`).
 
     A value head takes the place of a value head alone, and a value model that of a value model; judged_apart: neither
     is served, so only the policies are looked at. Reads every byte of the new weights: seconds a few gigabytes.
     Blocks."""
-    before, after = _folders(running), _folders(new)
-    if base is not None and isinstance(new, Path):
-        after["policy"] = base.policy_path
-        check_adapter(new / ADAPTER, base.policy_path)
-    kind = None if judged_apart else _same_kind(before["value"], after["value"])
-    for part in before if kind == "model" else ("policy",):
-        _same_model(before[part], after[part])
+    before, after = models_of(running), models_of(new)
+    kind = None if judged_apart else _same_kind(before.value, after.value)
+    _same_model(before.policy, after.policy)
+    if after.adapter is not None:
+        check_adapter(after.adapter, after.policy)
+    if kind == "model":
+        _same_model(before.value, after.value)
     if kind == "trunk":
-        check_value_head(after["value"] / HEAD, hidden_size(after["policy"]))
-
-
-def _folders(models: Path | Release) -> dict[str, Path]:
-    if isinstance(models, Release):
-        return {"policy": models.policy_path, "value": models.value_folder}
-    return {"policy": models / "policy", "value": models / "value"}
+        check_value_head(after.value / HEAD, hidden_size(after.policy))
 
 
 def _same_model(before: Path, after: Path) -> None:

@@ -37,9 +37,9 @@ def publish(
 
     policy: a Hugging Face directory; with `base`, that of a LoRA adapter on the base's policy, which lies under `root`.
     value: that of a value model, or the file of a value head on the policy's trunk (`ramify.weights.value_head`), or a
-    directory that holds it as `head.safetensors`; `None`: the base's. `release_id` is the next free one unless given;
-    `created_at` is now. Raises `WeightsError` if the id is taken, or for files that no release may hold; nothing is
-    left behind then.
+    directory that holds it as `head.safetensors`; `None`, or the very files of the base's: the base's. `release_id` is
+    the next free one unless given; `created_at` is now. Raises `WeightsError` if the id is taken, or for files that no
+    release may hold; nothing is left behind then.
     """
     root = Path(root).absolute()
     root.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def publish(
     try:
         draft = staging / target.name
         parts = {"policy" if base is None else ADAPTER: Path(policy)}
-        if value is not None:
+        if value is not None and not (base is not None and base.judges_by(Path(value))):
             parts["value"] = Path(value)
         _write(draft, parts, base, details, created_at or datetime.now(UTC))
         load_release(draft, beside=root)

@@ -41,6 +41,18 @@ _SAFE_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja",
 
 
 @dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """The directories in which the models of a release, or of a candidate that is none yet, lie."""
+
+    policy: Path
+    """A Hugging Face directory."""
+    value: Path
+    """Another such directory, or one that holds a value head."""
+    adapter: Path | None = None
+    """A LoRA adapter on the policy; `None`: the policy is whole."""
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """A release that passed its checks."""
 
@@ -83,6 +95,11 @@ class Release:
         return self.value_folder / HEAD if self.manifest.value == "trunk" else None
 
     @property
+    def models(self) -> ModelFiles:
+        """The directories of policy, adapter and value."""
+        return ModelFiles(self.policy_path, self.value_folder, self.adapter)
+
+    @property
     def policy_digest(self) -> str:
         """Hash of the policy's files below an adapter, as an adapter's manifest names them."""
         lines = (f"{name} {file.sha256}\n" for name, file in sorted(self._files("policy").items()))
@@ -93,6 +110,11 @@ class Release:
         judged_apart: the value is not served."""
         parts = ("policy",) if judged_apart else PARTS
         return all(self._files(part) == other._files(part) for part in parts)
+
+    def judges_by(self, folder: Path) -> bool:
+        """Tell whether a directory holds the very files of this release's value. Reads them."""
+        files = {path.name: digest(path) for path in folder.iterdir()} if folder.is_dir() else {}
+        return files == self._files("value")
 
     def _files(self, part: str) -> dict[str, FileDigest]:
         files = self.manifest.files
@@ -155,6 +177,13 @@ def load_release(path: Path, verify: bool = True, *, beside: Path | None = None)
     if release.value_head is not None:
         check_value_head(release.value_head, hidden_size(release.policy_path))
     return release
+
+
+def models_of(where: Path | Release | ModelFiles) -> ModelFiles:
+    """Return the directories of a release's models, or those called `policy` and `value` in a folder."""
+    if isinstance(where, Release):
+        return where.models
+    return where if isinstance(where, ModelFiles) else ModelFiles(where / "policy", where / "value")
 
 
 def _base(path: Path, named: Base, folder: Path, verify: bool) -> Release:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -105,6 +105,14 @@ class FakeEngines:
         self.policy.die_after = 0
         release(self)
         self.dead.set()
+
+    @contextmanager
+    def lease(self) -> Iterator[Serving]:
+        yield self.serving
+
+    @asynccontextmanager
+    async def trying(self, serving: Serving) -> AsyncIterator[None]:
+        yield
 
     async def reset_prefix_caches(self) -> None:
         pass  # it caches nothing

@@ -81,6 +81,26 @@ async def test_a_chat_model_with_tied_embeddings_is_searched_gated_published_and
         assert "lm_head.weight" not in tensors[1]
 
 
+@pytest.mark.parametrize(("train_value", "loads"), [(False, []), (True, ["v000001"] * 2)])
+async def test_adapters_are_trained_gated_published_served_and_trained_on(
+    tmp_path: Path, train_value: bool, loads: list[str]
+) -> None:
+    lora = {"rank": 4, "alpha": 8, "publish": "adapter"}
+    learning = LEARNING | {"policy_learning_rate": 1e-2, "train_value": train_value, "lora": lora}
+    async with (
+        a_site(tmp_path, engine={"adapters": 2}) as site,
+        a_loop(tmp_path, site, learning=learning) as loop,
+    ):
+        records = [await loop.round(), await loop.round()]
+        assert [record.result for record in records] == ["promoted", "promoted"]
+        assert (await loop.client.version()).release == "v000003"
+        releases = [load_release(tmp_path / "weights" / id_) for id_ in ("v000002", "v000003")]
+        assert [release.base and release.base.id for release in releases] == ["v000001", "v000001"]
+        assert not any((release.path / "policy").exists() for release in releases)
+        assert [(release.path / "value").exists() for release in releases] == [train_value] * 2
+        assert site.engines.loads == loads
+
+
 async def test_a_value_head_on_the_trunk_is_trained_gated_published_served_and_trained_on(
     tmp_path: Path,
 ) -> None:

@@ -22,6 +22,8 @@ class AnswerJob:
     """Longest answer, in tokens."""
     ends: Set[int]
     """Tokens that end an answer, and are part of it."""
+    adapter: Path | None = None
+    """LoRA adapter on the policy to draw with."""
 
 
 def answer_seed(seed: int, problem: str, i: int) -> int:

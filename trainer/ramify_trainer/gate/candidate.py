@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from ramify.weights import Release
+from ramify.weights import ModelFiles, Release
 from ramify_trainer.config import GateConfig, SamplerConfig
 from ramify_trainer.gate.decision import Comparison, GateDecision, decide
 from ramify_trainer.gate.policy_scores import PolicyScores, score_policy
@@ -37,7 +37,7 @@ class Gate:
 
     async def scores_of(self, release: Release) -> PolicyScores:
         """Return the scores of a release that is or was served."""
-        return await self._scores(release.policy_path, self.folder / f"{release.id}.json")
+        return await self._scores(release.models, self.folder / f"{release.id}.json")
 
     def keep(self, scores: Path, release: str) -> None:
         """Keep a candidate's scores as those of the release that it has become."""
@@ -45,10 +45,10 @@ class Gate:
         shutil.copyfile(scores, self.folder / f"{release}.json")
 
     async def decide(
-        self, candidate: Path, incumbent: Release, best: Release
+        self, candidate: ModelFiles, kept: Path, incumbent: Release, best: Release
     ) -> tuple[GateDecision, dict[str, float]]:
-        """Decide on the candidate in a round's folder, and keep its scores there as `gate.json`; also all figures."""
-        policy = await self._scores(candidate / "policy", candidate / "gate.json")
+        """Decide on a candidate, and keep its scores in the file `kept`; also return all figures."""
+        policy = await self._scores(candidate, kept)
         before, top = await self.scores_of(incumbent), await self.scores_of(best)
         figures = policy.figures() | policy.costs()
         value_comparisons: list[Comparison] = []
@@ -60,9 +60,9 @@ class Gate:
         decision = decide(policy, before, top, margins[0], self.seed, value_comparisons, margins[1])
         return decision, {**figures, **decision.figures()}
 
-    async def _scores(self, policy: Path, kept: Path) -> PolicyScores:
+    async def _scores(self, models: ModelFiles, kept: Path) -> PolicyScores:
         return await score_policy(
-            policy,
+            models.policy,
             self.config,
             self.seed,
             kept,
@@ -70,10 +70,11 @@ class Gate:
             self.config.value_answers,
             self.sampler,
             self._told,
+            models.adapter,
         )
 
     async def _values(
-        self, candidate: Path, pool: AnswerPool, incumbent: Release, best: Release
+        self, candidate: ModelFiles, pool: AnswerPool, incumbent: Release, best: Release
     ) -> tuple[ValuePredictions, list[Comparison]]:
         """Compare the value models on the same answers: those of the policies before and after."""
         ours = await self._predict(candidate, incumbent, pool)
@@ -82,14 +83,14 @@ class Gate:
         theirs = ours
         for against, release in {"incumbent": incumbent, "best": best}.items():
             if against == "incumbent" or release.id != incumbent.id:
-                theirs = await self._predict(release.path, release, pool)
+                theirs = await self._predict(release.models, release, pool)
             comparisons += compare_values(against, ours, theirs, margin, self.seed)
         return ours, comparisons
 
-    async def _predict(self, folder: Path, like: Release, pool: AnswerPool) -> ValuePredictions:
-        """Ask the value of the release or candidate in a folder; `like` says how it is calibrated and what a step is,
+    async def _predict(self, models: ModelFiles, like: Release, pool: AnswerPool) -> ValuePredictions:
+        """Ask the value of a release or candidate; `like` says how it is calibrated and what a step is,
         which a candidate inherits."""
         calibration, action = like.manifest.calibration, like.manifest.default_action
         return await self.worker.run(
-            predict_values, folder, (calibration.a, calibration.b), pool, action, self._told
+            predict_values, models, (calibration.a, calibration.b), pool, action, self._told
         )

@@ -13,6 +13,8 @@ import torch
 from accelerate import PartialState
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from ramify.weights import ModelFiles, Release, models_of
+from ramify_trainer.learning.adapters import merge_adapter
 from ramify_trainer.learning.networks import Network, load_judge
 
 
@@ -22,20 +24,23 @@ def device() -> torch.device:
     return found
 
 
-def policy_in(folder: Path, dtype: torch.dtype | None = None) -> Any:
-    """Return the causal language model in a Hugging Face directory, only to be read. dtype: None: the server's."""
+def policy_in(folder: Path, dtype: torch.dtype | None = None, adapter: Path | None = None) -> Any:
+    """Return the causal language model in a Hugging Face directory, only to be read. dtype: None: the server's.
+    adapter: the one on it whose sums are added to its weights, in their precision."""
     place = device()
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype or _precision(folder, place), local_files_only=True, use_safetensors=True
     )
+    if adapter is not None:
+        model = merge_adapter(model, adapter)
     return model.to(place).eval()
 
 
-def judge_in(folder: Path) -> Network:
-    """Return what judges for the release or candidate in a folder, only to be read. A head computes in float32."""
-    place = device()
-    judge = load_judge(folder / "policy", folder / "value").to(place)
-    judge.model.to(_precision(folder / "policy", place))
+def judge_in(where: Path | Release | ModelFiles) -> Network:
+    """Return what judges for a release or candidate, only to be read. A head computes in float32."""
+    place, models = device(), models_of(where)
+    judge = load_judge(models.policy, models.value, models.adapter).to(place)
+    judge.model.to(_precision(models.policy, place))
     return judge
 
 

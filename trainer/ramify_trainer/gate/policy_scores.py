@@ -95,19 +95,20 @@ async def score_policy(
     keep: int = 0,
     sampler: SamplerConfig | None = None,
     told: Progress | None = None,
+    adapter: Path | None = None,
 ) -> PolicyScores:
     """Score the policy in a Hugging Face directory, and keep its scores in the file `kept`; read them if it is there.
 
-    keep: sampled answers to each problem that stay with the scores. told: called in the worker's thread as answers are
-    drawn; what it raises ends the drawing. An answer on which the verifier itself fails counts as wrong. Raises
-    `TrainerError` if the sampler fails; nothing is kept then."""
+    adapter: the one on it that it answers with. keep: sampled answers to each problem that stay with the scores. told:
+    called in the worker's thread as answers are drawn; what it raises ends the drawing. An answer on which the verifier
+    itself fails counts as wrong. Raises `TrainerError` if the sampler fails; nothing is kept then."""
     scores = read_scores(kept)
     if scores is not None:
         return scores
     examples = datasets.load(config.data, config.problems, seed=seed)
     told = told or (lambda done, total: worker.check())
     sampler = sampler or SamplerConfig()
-    drawn = await worker.run(_draw, policy, examples, config, seed, sampler, told, worker.check)
+    drawn = await worker.run(_draw, policy, adapter, examples, config, seed, sampler, told, worker.check)
     scores = await _grade(examples, drawn, keep)
     _keep(scores, kept)
     return scores
@@ -165,6 +166,7 @@ class _DrawnAnswers:
 
 def _draw(
     policy: Path,
+    adapter: Path | None,
     examples: Sequence[Example],
     config: MeasureConfig,
     seed: int,
@@ -176,7 +178,7 @@ def _draw(
     prompts = [_tokens(tokenizer, example) for example in examples]
     ends = eos_ids(policy, tokenizer)
     seeds = [[answer_seed(seed, example.id, i) for i in range(config.answers)] for example in examples]
-    job = AnswerJob(policy, prompts, seeds, config.max_tokens, ends)
+    job = AnswerJob(policy, prompts, seeds, config.max_tokens, ends, adapter)
     engine, began = _chosen(sampler), time.monotonic()
     answers = spare_engine.draw(job, sampler, told, check) if engine == "vllm" else sampling.draw(job, told)
     tokens = sum(len(answer) for group in answers for answer in group)

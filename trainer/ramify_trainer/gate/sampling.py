@@ -29,7 +29,7 @@ TOKENS = 65_536
 def draw(job: AnswerJob, told: Progress) -> list[list[list[int]]]:
     """Return the answers by prompt, the greedy one first. told: called before every token with answers done, and of how
     many; what it raises ends the drawing."""
-    model, count = policy_in(job.policy), len(job.prompts)
+    model, count = policy_in(job.policy, adapter=job.adapter), len(job.prompts)
     n = len(job.seeds[0])
     total = count * (1 + n)
 

@@ -23,6 +23,7 @@ import torch
 from transformers import AutoConfig
 
 from ramify.launcher import child_process
+from ramify.weights import adapter_rank
 from ramify_trainer.config import SamplerConfig
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.gate.answers import AnswerJob
@@ -34,6 +35,8 @@ LOOK_EVERY = 1.0
 """Seconds between two looks at the clock, and at whether the work was cancelled, while the process says nothing."""
 TAIL = 15
 """Lines of its output that an error shows."""
+FEWEST_ADAPTERS = 2
+"""The least that `engine.adapters` may be if it is not 0."""
 FREE_SHARE = 0.9
 """Share of a card's free memory that the engine takes."""
 
@@ -79,12 +82,15 @@ def _request(job: AnswerJob, config: SamplerConfig) -> Mapping[str, Any]:
         "start_timeout": config.start_seconds,
         "max_model_len": _room(job),
     }
+    if job.adapter is not None:
+        options |= {"adapters": FEWEST_ADAPTERS, "adapter_rank": adapter_rank(job.adapter)}
     if device().type == "cuda":
         torch.cuda.empty_cache()  # what training has kept
         free, total = torch.cuda.mem_get_info()
         options["policy_gpu_fraction"] = config.gpu_fraction or FREE_SHARE * free / total
     return {
         "policy": str(job.policy.absolute()),
+        "adapter": None if job.adapter is None else str(job.adapter.absolute()),
         "draws": [
             {"prompt": list(prompt), "seeds": list(seeds)}
             for prompt, seeds in zip(job.prompts, job.seeds, strict=True)

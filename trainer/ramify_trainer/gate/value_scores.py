@@ -23,6 +23,7 @@ from ramify.search import records
 from ramify.search.cutting import action_ends
 from ramify.statistics import resampled_weights
 from ramify.tokens import TokenText, plain_token, text_of
+from ramify.weights import ModelFiles, Release, models_of
 from ramify.weights.manifest import Action
 from ramify_trainer.gate.decision import Comparison
 from ramify_trainer.gate.placement import judge_in
@@ -86,21 +87,21 @@ def pool_answers(*policies: PolicyScores) -> dict[str, list[SampledAnswer]]:
 
 
 def predict_values(
-    folder: Path,
+    where: Path | Release | ModelFiles,
     calibration: tuple[float, float],
     pool: AnswerPool,
     action: Action,
     told: Progress,
 ) -> ValuePredictions:
-    """Ask the value of a release, or of a candidate, in `folder` about every answer of `pool`.
+    """Ask the value of a release, or of a candidate, about every answer of `pool`.
 
     action: says what a step is; if it is not text up to a delimiter, whole answers alone are judged. told:
     called before every pass with answers judged, and of how many; what it raises ends the judging.
 
     One pass a batch of whole answers judges every step of them, so this stays in the trainer, on its device: an engine
     of its own for every value model would take longer to start than to judge."""
-    judge = judge_in(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder / "policy")
+    judge = judge_in(where)
+    tokenizer = AutoTokenizer.from_pretrained(models_of(where).policy)
     text = TokenText(partial(text_of, tokenizer), len(tokenizer), plain_token(tokenizer))
     answers = [(i, answer) for i, group in enumerate(pool.values()) for answer in group]
     places = [judged_places(answer, text, action) for _, answer in answers]

@@ -10,6 +10,7 @@
 | `packing` | trees as packed sequences, prompt and shared prefixes once |
 | `batches` | the optimizer steps of a round; several sequences in a batch |
 | `losses` | the objectives on token log-probabilities |
+| `adapters` | the policy's LoRA adapters on disk |
 | `networks` | policy and value of any Hugging Face directory: loaded, read, adapted |
 | `lm_head` | log-probabilities of chosen tokens, without the logits of all others |
 | `value_head` | a value head on the policy's trunk: its file |

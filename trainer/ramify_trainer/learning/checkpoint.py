@@ -42,6 +42,8 @@ class LearnerState:
     """The value's a and b: value = sigmoid(a·logit + b)."""
     from_reference: bool = False
     """True: the policy's weights, below its adapters if it has some, are the reference's."""
+    base: str = ""
+    """Id of the release whose policy lies below the adapters; empty if that is not known."""
     optimizer: str = "adamw"
     """The optimizer whose moments are kept, as `learning.optimizer` names it."""
     format: int = FORMAT

@@ -27,7 +27,7 @@ class Section(BaseModel):
 
 
 class LoraConfig(Section):
-    """Low-rank adapters in place of all weights (needs `peft`); they are merged when a release is exported."""
+    """Low-rank adapters in place of all weights (needs `peft`)."""
 
     rank: PositiveInt = 16
     """Rank of the adapters' matrices."""
@@ -35,6 +35,9 @@ class LoraConfig(Section):
     """The adapters' output is scaled by alpha / rank."""
     targets: str | tuple[str, ...] = "all-linear"
     """Names of the modules that get one, or `all-linear`."""
+    publish: Literal["merged", "adapter"] = "merged"
+    """Policy of a release: whole weights with the adapters merged in, or the adapters alone, megabytes that stand on
+    the release they were begun on (the server then needs `engine.adapters`). A value model's are always merged."""
 
 
 class LearningConfig(Section):
@@ -166,6 +169,11 @@ class LearningConfig(Section):
         if not (self.train_policy or self.train_value):
             raise ValueError("train_policy and train_value are both false: set one of them to true")
         return self
+
+    @property
+    def publishes_adapter(self) -> bool:
+        """True if a release holds the policy's adapters alone."""
+        return self.lora is not None and self.lora.publish == "adapter"
 
     @property
     def judges(self) -> bool:

@@ -21,8 +21,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ramify.files import share
-from ramify.weights import HEAD, value_kind
+from ramify.weights import ADAPTER, HEAD, ModelFiles, Release, models_of, value_kind
 from ramify_trainer.learning import checkpoint, metrics
+from ramify_trainer.learning.adapters import write_adapter
 from ramify_trainer.learning.batches import Places, plan
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.export import export
@@ -63,8 +64,10 @@ class Learner:
         value: Path,
         reference: Path,
         facts: checkpoint.LearnerState,
+        adapter: Path | None = None,
     ) -> None:
         self.config = config
+        self._adapter = adapter
         self._sources = {"policy": policy, "value": value}
         self._trunk = value_kind(value) == "trunk"
         self._reference = reference
@@ -94,15 +97,28 @@ class Learner:
         *,
         calibration: tuple[float, float] = (1.0, 0.0),
         seed: int,
+        base: str = "",
+        adapter: Path | None = None,
     ) -> Learner:
         """Return a learner at step 0, from the directories `policy` and `value` of a release: Hugging Face ones with
         safetensors, but for a `value` that holds a head on the policy's trunk.
 
-        `reference` is the policy that `kl_beta` holds to; `calibration` the served value's a and b."""
+        `reference` is the policy that `kl_beta` holds to; `calibration` the served value's a and b; `base` the id of
+        the release that has the directory `policy`; `adapter` the one on it that is served, if it is.
+
+        Raises `ValueError` if the configuration would train others than its own."""
+        trains = config.train_policy or value_kind(value) == "trunk"
+        if adapter is not None and trains and not config.publishes_adapter:
+            raise ValueError(f'{adapter} is served: training goes on with learning.lora.publish "adapter"')
         facts = checkpoint.LearnerState(
-            0, seed, calibration, from_reference=policy.samefile(reference), optimizer=config.optimizer
+            0,
+            seed,
+            calibration,
+            from_reference=policy.samefile(reference),
+            base=base,
+            optimizer=config.optimizer,
         )
-        return cls(config, policy, value, reference, facts)
+        return cls(config, policy, value, reference, facts, adapter)
 
     @classmethod
     def resume(cls, config: LearningConfig, folder: Path, reference: Path) -> Learner:
@@ -195,26 +211,48 @@ class Learner:
             checkpoint.write(folder, self._facts, models, unchanged, head, state)
         self._accelerator.wait_for_everyone()
 
-    def export(self, folder: Path, like: Path) -> None:
-        """Write policy and value, adapters merged, as `policy` and `value` in `folder`. They hold the tensors that the
-        directories of these names in `like` hold, numbers of their types, and every other file as it is there; a value
-        head is written in float32. What is not trained is taken from `like`, whose models must be those that this
-        learner began with.
+    def export(self, folder: Path, like: Path | Release) -> None:
+        """Write policy and value, adapters merged, as `policy` and `value` in `folder`. They hold the tensors that
+        those of `like` hold, numbers of their types, and every other file as it is there; a value head is written in
+        float32. What is not trained is taken from `like`, whose models must be those that this learner began with.
+        With `lora.publish = "adapter"` the policy's adapters are written as `policy_adapter`, in place of `policy`.
 
         Raises `FileExistsError`, and `ValueError` if a weight is not finite or has no place."""
+        models = models_of(like)
+        sources = {"policy": models.policy, "value": models.value}
         for name, trainee in self._trainees.items():
-            network, head = trainee.network, head_weights(trainee.learned())
-            if network.changes or network.adapted:
-                merged = merged_weights(network, trainee.weights())
+            learned = trainee.learned()
+            if name == "policy" and self.config.publishes_adapter and trainee.network.adapted:
+                self._write_adapter(folder / ADAPTER, learned)
+            elif trainee.network.changes or trainee.network.adapted:
+                merged = merged_weights(trainee.network, trainee.weights())
                 if self._accelerator.is_main_process:
-                    export(network.model, merged, like / name, folder / name)
-            if head and self._accelerator.is_main_process:
+                    export(trainee.network.model, merged, sources[name], folder / name)
+            if (head := head_weights(learned)) and self._accelerator.is_main_process:
                 write_head(folder / "value", head)
         if self._accelerator.is_main_process:
-            for name in self._sources:
-                if not (folder / name).exists():
-                    share(like / name, folder / name)
+            self._share_untrained(folder, models)
         self._accelerator.wait_for_everyone()
+
+    def _write_adapter(self, folder: Path, learned: Mapping[str, Tensor]) -> None:
+        if not self._facts.base:
+            raise ValueError(
+                'lora.publish is "adapter", and this learner does not say which release its adapters were begun on: '
+                "remove it, and training begins anew from the release served"
+            )
+        if self._accelerator.is_main_process and self.config.lora is not None:
+            write_adapter(folder, learned, self.config.lora, self._facts.base)
+
+    def _share_untrained(self, folder: Path, models: ModelFiles) -> None:
+        """Put what was not trained into a candidate's folder."""
+        if not (folder / "value").exists():
+            share(models.value, folder / "value")
+        if (folder / "policy").exists() or (folder / ADAPTER).exists():
+            return
+        if models.adapter is not None:
+            share(models.adapter, folder / ADAPTER)
+        else:
+            share(models.policy, folder / "policy")
 
     def close(self) -> None:
         """End the tracker. Several processes stay together for the next round, as `end_training` would not have it."""
@@ -308,10 +346,10 @@ class Learner:
         value model that is not trained may have to judge."""
         c, policy, value = self.config, self._sources["policy"], self._sources["value"]
         if self._trunk:
-            return {"policy": load_trunk(policy, value / HEAD, c)}
+            return {"policy": load_trunk(policy, value / HEAD, c, adapter=self._adapter)}
         networks: dict[str, Network] = {}
         if c.train_policy:
-            networks["policy"] = load_policy(policy, c)
+            networks["policy"] = load_policy(policy, c, adapter=self._adapter)
         if c.train_value or c.judges:
             networks["value"] = load_value(value, c, trained=c.train_value)
         return networks

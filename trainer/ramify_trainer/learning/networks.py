@@ -24,6 +24,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
 from ramify.weights import HEAD, value_kind
+from ramify_trainer.learning.adapters import merge_adapter, read_adapter
 from ramify_trainer.learning.batches import Batch, Places, collate
 from ramify_trainer.learning.config import LearningConfig, LoraConfig
 from ramify_trainer.learning.lm_head import scored, trunk_of
@@ -160,10 +161,14 @@ class ValueNetwork(Network):
         return {"value": logits[:, 0].float()}
 
 
-def load_policy(folder: Path, config: LearningConfig, *, trained: bool = True) -> PolicyNetwork:
-    """Return the causal language model in `folder`, in float32 and without dropout; with adapters if so configured."""
-    model = AutoModelForCausalLM.from_pretrained(folder, **_options(folder, config.attention))
-    return _finish(PolicyNetwork(model), config if trained else None)
+def load_policy(
+    folder: Path, config: LearningConfig, *, trained: bool = True, adapter: Path | None = None
+) -> PolicyNetwork:
+    """Return the causal language model in `folder`, in float32 and without dropout; with adapters if so configured.
+
+    adapter: the one on it that training begins with. Raises `ValueError` if the configured ones are others."""
+    network = PolicyNetwork(_causal(folder, config.attention))
+    return _begin_at(adapter, _finish(network, config if trained else None), config)
 
 
 def load_value(folder: Path, config: LearningConfig, *, trained: bool = True) -> ValueNetwork:
@@ -171,10 +176,27 @@ def load_value(folder: Path, config: LearningConfig, *, trained: bool = True) ->
     return _finish(_classifier(folder, config.attention), config if trained else None)
 
 
-def load_trunk(policy: Path, head: Path, config: LearningConfig) -> TrunkNetwork:
+def load_trunk(
+    policy: Path, head: Path, config: LearningConfig, *, adapter: Path | None = None
+) -> TrunkNetwork:
     """Return the causal language model in `policy` with the value head in the file `head`. If the configuration trains
-    only one of policy and value, what the other alone would move is frozen."""
-    return _finish_trunk(_with_head(policy, head, config.attention), config)
+    only one of policy and value, what the other alone would move is frozen. adapter: as in `load_policy`."""
+    network = _with_head(policy, head, _causal(policy, config.attention))
+    return _begin_at(adapter, _finish_trunk(network, config), config)
+
+
+def _causal(folder: Path, attention: str | None, adapter: Path | None = None) -> Any:
+    """Return the causal language model in `folder`, with an adapter added to its weights if one is given."""
+    model = AutoModelForCausalLM.from_pretrained(folder, **_options(folder, attention))
+    return model if adapter is None else merge_adapter(model, adapter)
+
+
+def _begin_at(adapter: Path | None, network: N, config: LearningConfig) -> N:
+    if adapter is not None and config.lora is not None:
+        own = network.state_dict()
+        for name, matrix in read_adapter(adapter, own, config.lora).items():
+            own[name].copy_(matrix)
+    return network
 
 
 def shaped(policy: Path, value: Path | None, config: LearningConfig) -> dict[str, Network]:
@@ -209,12 +231,12 @@ def _finish_trunk(network: TrunkNetwork, config: LearningConfig) -> TrunkNetwork
     return network
 
 
-def load_judge(policy: Path, value: Path) -> Network:
+def load_judge(policy: Path, value: Path, adapter: Path | None = None) -> Network:
     """Return what judges for a release or candidate of these directories, only to be read: the classifier in `value`,
-    or the policy if `value` holds a head on its trunk."""
-    trunk = value_kind(value) == "trunk"
-    judge = _with_head(policy, value / HEAD, None) if trunk else _classifier(value, None)
-    return _finish(judge, None)
+    or the policy, with its adapter if it has one, if `value` holds a head on its trunk."""
+    if value_kind(value) == "trunk":
+        return _finish(_with_head(policy, value / HEAD, _causal(policy, None, adapter)), None)
+    return _finish(_classifier(value, None), None)
 
 
 def _classifier(folder: Path, attention: str | None) -> ValueNetwork:
@@ -228,8 +250,7 @@ def _classifier(folder: Path, attention: str | None) -> ValueNetwork:
     return ValueNetwork(model)
 
 
-def _with_head(policy: Path, head: Path, attention: str | None) -> TrunkNetwork:
-    model = AutoModelForCausalLM.from_pretrained(policy, **_options(policy, attention))
+def _with_head(policy: Path, head: Path, model: Any) -> TrunkNetwork:
     size = model.config.get_text_config().hidden_size
     return TrunkNetwork(model, read_head(head, size), closing_of(policy))
 

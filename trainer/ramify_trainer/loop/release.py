@@ -12,11 +12,13 @@ import torch
 
 from ramify.files import move
 from ramify.search.tree import Tree
-from ramify.weights import Probe, Release, publish
+from ramify.weights import ModelFiles, Probe, Release, load_release, publish
 from ramify.weights.manifest import Details
 from ramify_trainer.config import base_release
+from ramify_trainer.errors import TrainerError
 from ramify_trainer.gate.placement import device, policy_in
 from ramify_trainer.gate.value_scores import by_length, end_values
+from ramify_trainer.learning.adapters import base_of
 from ramify_trainer.learning.batches import collate
 from ramify_trainer.learning.networks import PolicyNetwork, load_judge
 from ramify_trainer.learning.packing import Piece, Reading, ints
@@ -36,6 +38,10 @@ server's canary allows."""
 def copy_base(base: str, root: Path) -> str:
     """Copy a run's base (`shipped`, or a directory) into the folder of releases, unless it is there; its id."""
     release = base_release(base)
+    if release.base is not None:
+        raise TrainerError(
+            f"base is {release.path}, a LoRA adapter on {release.base.id}: a run begins with whole weights"
+        )
     if not (root / release.id).exists():
         root.mkdir(parents=True, exist_ok=True)
         draft = root / f".seeding-{release.id}"
@@ -53,13 +59,12 @@ def is_published(root: Path, release_id: str) -> bool:
 def publish_candidate(
     root: Path,
     release_id: str,
-    parts: tuple[Path, Path],
+    models: ModelFiles,
     parent: Release,
     canary: Sequence[Probe],
     facts: Mapping[str, Any],
 ) -> Release:
-    """Publish a candidate as the release of this id. parts: the policy's and the value's directories; facts: what else
-    the manifest says."""
+    """Publish a candidate as the release of this id. facts: what else the manifest says."""
     inherited = parent.manifest.model_dump(
         include={
             "name",
@@ -72,7 +77,15 @@ def publish_candidate(
         }
     )
     details = Details(**inherited, parent=parent.id, canary=tuple(canary), **facts)
-    return publish(root, *parts, details, release_id=release_id)
+    base = None if models.adapter is None else candidate_base(models.adapter, parent, root)
+    policy = models.adapter or models.policy
+    return publish(root, policy, models.value, details, base=base, release_id=release_id)
+
+
+def candidate_base(adapter: Path, parent: Release, root: Path) -> Release:
+    """Return the release that a candidate's adapter stands on: its parent's, or the one that its training began with if
+    the parent's weights are whole, since those may have older adapters merged in."""
+    return parent.base or load_release(root / base_of(adapter), verify=False)
 
 
 def probes(
@@ -81,17 +94,18 @@ def probes(
     parent: Release,
     trees: Sequence[Tree],
     told: Progress = lambda done, total: None,
+    adapter: Path | None = None,
 ) -> tuple[Probe, ...]:
     """Choose those of the round's own answers whose log-probabilities moved the most between the parent and the
     candidate, all their tokens together, as the server's canary adds them up. An answer is probed up to its first
     token that rounding alone would move: a model in bfloat16 moves some token of nearly every long answer, and one
     such token would have the server refuse the release.
 
-    told: called before every pass with answers read by one of the three policies, and of how many; what it raises
-    ends the choice."""
+    adapter: the candidate's on `policy`. told: called before every pass with answers read by one of the three policies,
+    and of how many; what it raises ends the choice."""
     answers = _answers(trees)
-    old = _logprobs(policy_in(parent.policy_path, torch.float32), answers, told)
-    model = policy_in(policy, torch.float32)
+    old = _logprobs(policy_in(parent.policy_path, torch.float32, parent.adapter), answers, told)
+    model = policy_in(policy, torch.float32, adapter)
     new = _logprobs(model, answers, told)
     # Weights alone are rounded, as they are when served: rotary frequencies, which are buffers, keep float32.
     for weight in model.parameters():
@@ -106,7 +120,7 @@ def probes(
             key = (*prompt, -1, *answer[:steady])
             moved.setdefault(key, (distance, prompt, answer[:steady], now[:steady]))
     chosen = [one[1:] for one in sorted(moved.values(), key=lambda one: -one[0])[:PROBES]]
-    judge, calibration = load_judge(policy, value).to(device()), parent.manifest.calibration
+    judge, calibration = load_judge(policy, value, adapter).to(device()), parent.manifest.calibration
     texts = [[*prompt, *answer] for prompt, answer, _ in chosen]
     judged = end_values(judge, texts, (calibration.a, calibration.b))
     return tuple(

@@ -24,11 +24,11 @@ from ramify_trainer.gate.policy_scores import PolicyScores, require_askable, req
 from ramify_trainer.learning.optimizers import require_optimizer
 from ramify_trainer.loop.collection import collect
 from ramify_trainer.loop.puller import Puller
-from ramify_trainer.loop.release import copy_base, is_published, probes, publish_candidate
+from ramify_trainer.loop.release import candidate_base, copy_base, is_published, probes, publish_candidate
 from ramify_trainer.loop.round_trees import freeze, label_trees, read_trees, solved_share, unlearned
 from ramify_trainer.loop.state import RoundRecord, State, finite, lease_owner, round_folder
 from ramify_trainer.loop.teacher import require_same_tokens
-from ramify_trainer.loop.training import Team
+from ramify_trainer.loop.training import CANDIDATE, Team
 from ramify_trainer.progress import ComputeThread, Progress, RunProgress
 
 logger = logging.getLogger(__name__)
@@ -148,15 +148,16 @@ class Loop:
 
     async def held_out(self, release: str) -> PolicyScores:
         """Score a release on the held-out problems, without search. For the report only."""
-        kept = self.folder / "held_out" / f"{release}.json"
+        kept, models = self.folder / "held_out" / f"{release}.json", self._release(release).models
         return await score_policy(
-            self._release(release).policy_path,
+            models.policy,
             self.config.held_out,
             self.config.seed,
             kept,
             self.worker,
             sampler=self.config.sampler,
             told=self._told("measured"),
+            adapter=models.adapter,
         )
 
     def _tidy(self) -> None:
@@ -166,7 +167,7 @@ class Loop:
         kept = self.state.kept_learners(self.config.keep_learners)
         for record in self.state.history:
             here = self.folder / round_folder(record.round)
-            for part in ("policy", "value") if record.round in kept else ("policy", "value", "learner"):
+            for part in CANDIDATE if record.round in kept else (*CANDIDATE, "learner"):
                 try:
                     remove(here / part)
                 except OSError as error:  # no reason to end a run: the next round tries again
@@ -246,7 +247,7 @@ class Loop:
         could never be served, and the next start trains again."""
         incumbent = self._release(self.state.incumbent)
         try:
-            await self.worker.run(weights.require_alike, incumbent.path, self._here)
+            await self.worker.run(weights.require_alike, incumbent, self._candidate())
         except weights.WeightsError as error:
             raise TrainerError(f"the server would refuse round {self.state.round}: {error}") from error
 
@@ -254,7 +255,9 @@ class Loop:
         """Decide on the candidate, and choose the id that it is published under."""
         state, record = self.state, self.state.current
         incumbent, best = self._release(state.incumbent), self._release(state.best)
-        decision, figures = await self.gate.decide(self._here, incumbent, best)
+        decision, figures = await self.gate.decide(
+            self._candidate(), self._here / "gate.json", incumbent, best
+        )
         record.promoted, record.reason, record.gate = decision.promoted, decision.reason, finite(figures)
         record.release = record.release or weights.next_id(self.config.weights)
         return {"release": record.release, "decision": decision.reason}
@@ -272,13 +275,15 @@ class Loop:
         """Choose the candidate's canary, and write the release."""
         state, record = self.state, self.state.current
         facts = {"training_step": record.steps, "metrics": record.gate, "log_cursor": state.upto}
-        parts, parent = (self._here / "policy", self._here / "value"), self._release(state.incumbent)
+        models, parent = self._candidate(), self._release(state.incumbent)
         trees, _ = await self.worker.run(read_trees, self._trees)
         began = self.progress.clock()
-        canary = await self.worker.run(probes, *parts, parent, trees, self._told("probed"))
+        canary = await self.worker.run(
+            probes, models.policy, models.value, parent, trees, self._told("probed"), models.adapter
+        )
         record.canary_seconds = round(self.progress.clock() - began, 3)
         await self.worker.run(
-            publish_candidate, self.config.weights, release_id, parts, parent, canary, facts
+            publish_candidate, self.config.weights, release_id, models, parent, canary, facts
         )
 
     async def _serve(self) -> PhaseSummary:
@@ -356,6 +361,15 @@ class Loop:
         served = (await self.client.version()).release
         if served != release:
             raise TrainerError(f"{release} was activated, but the server serves {served}")
+
+    def _candidate(self) -> weights.ModelFiles:
+        """Return the models that the round has trained."""
+        adapter = self._here / weights.ADAPTER
+        if not adapter.exists():
+            return weights.models_of(self._here)
+        incumbent = self._release(self.state.incumbent)
+        base = candidate_base(adapter, incumbent, self.config.weights)
+        return weights.ModelFiles(base.policy_path, self._here / "value", adapter)
 
     def _release(self, release: str) -> weights.Release:
         return weights.load_release(self.config.weights / release)

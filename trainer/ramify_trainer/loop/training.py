@@ -18,7 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from ramify.weights import Release
+from ramify.weights import ADAPTER, Release
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import LabelledTree
@@ -27,6 +27,8 @@ from ramify_trainer.learning.metrics import RoundMetrics
 from ramify_trainer.progress import Progress, WorkCancelled
 
 logger = logging.getLogger(__name__)
+CANDIDATE = ("policy", ADAPTER, "value")
+"""Folders that a candidate may have."""
 LONGEST_WAIT = timedelta(days=365)
 """Time that the others wait for the first process, between two rounds at most."""
 Job = tuple[LearningConfig, Path | None, Release, Release, Sequence[LabelledTree], Path, tuple[int, int]]
@@ -43,19 +45,20 @@ def learn(
     seeds: tuple[int, int],
     progress: Progress,
 ) -> tuple[RoundMetrics, int]:
-    """Train, and leave `learner/`, `policy/` and `value/` in `folder`. Return the round's figures and the run's steps.
+    """Train, and leave `learner/`, `policy/` or `policy_adapter/`, and `value/` in `folder`. Return the round's figures
+    and the run's steps.
 
     begun: the saved learner of `incumbent`; None: one at step 0 from that release. reference: whose policy `kl_beta`
     holds to. seeds: the run's and the round's. Raises `FloatingPointError` if a gradient is not finite; nothing is left
     then."""
     # What a training that was cut short after its export has left.
-    for part in ("policy", "value"):
+    for part in CANDIDATE:
         shutil.rmtree(folder / part, ignore_errors=True)
     learner = _learner(config, begun, incumbent, reference, seeds[0])
     try:
         metrics = learner.round(trees, seed=seeds[1], progress=progress)
         learner.save(folder / "learner")
-        learner.export(folder, incumbent.path)
+        learner.export(folder, incumbent)
         return metrics, learner.steps
     finally:
         learner.close()
@@ -70,10 +73,12 @@ def _learner(
     return Learner.start(
         config,
         incumbent.policy_path,
-        incumbent.path / "value",
+        incumbent.value_folder,
         reference.policy_path,
         calibration=(calibration.a, calibration.b),
         seed=seed,
+        base=(incumbent.base or incumbent).id,
+        adapter=incumbent.adapter,
     )
 
 

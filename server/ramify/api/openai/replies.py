@@ -302,7 +302,7 @@ def plain(answer: Mapping[str, Any], serving: Serving) -> AnyCompletion:
         "id": answer["id"],
         "created": answer["created"],
         "model": serving.name,
-        "system_fingerprint": serving.release,
+        "system_fingerprint": answer["system_fingerprint"],
         "usage": usage_of(usage),
     }
     if answer["object"] == "text_completion":
@@ -337,7 +337,7 @@ def plain_chunk(chunk: Mapping[str, Any], serving: Serving, wanted: UsageWanted)
         "object": chunk["object"],
         "created": chunk["created"],
         "model": serving.name,
-        "system_fingerprint": serving.release,
+        "system_fingerprint": chunk["system_fingerprint"],
         "choices": [_chunk_choice(choice) for choice in chunk["choices"]],
     }
     if wanted != "never":

@@ -21,7 +21,7 @@ import math
 import os
 import platform
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,10 +123,11 @@ def check_parsers(tool_parser: str | None, reasoning_parser: str | None, tokeniz
         openai_serving.check_parsers(tool_parser, reasoning_parser, tokenizer)
 
 
-def serve_openai(engine: Engine, limiter: EngineLimiter) -> OpenAIServing:
-    """Plain completions on a policy's engine; the first call takes a quarter of a second."""
+def serve_openai(engine: Engine, limiter: EngineLimiter, adapter: Callable[[], str | None]) -> OpenAIServing:
+    """Plain completions on a policy's engine, with the adapter that a call finds named; the first call takes a quarter
+    of a second."""
     from ramify.engines.vllm.engine import VllmEngine
     from ramify.engines.vllm.openai_serving import OpenAIServing
 
     assert isinstance(engine, VllmEngine)
-    return OpenAIServing(engine, limiter)
+    return OpenAIServing(engine, limiter, adapter)

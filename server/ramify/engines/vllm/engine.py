@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from functools import lru_cache
@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 from vllm.exceptions import VLLMClientError
+from vllm.lora.request import LoRARequest
 from vllm.pooling_params import PoolingParams
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.exceptions import EngineDeadError
@@ -49,6 +50,8 @@ LAST_WORD_SECONDS = 2.0
 """Longest time that an engine may take to say what an aborted request had generated: a step or two."""
 STALLED_SECONDS = 0.5
 """Time without a step after which nothing more is waited for: a deadline must not be late for an engine that hangs."""
+Prompt = tuple[Sequence[int], Any, LoRARequest | None]
+"""Token ids, vLLM's parameters, and the adapter."""
 EXIT_CODE_LOOKS = 400
 """Looks for the exit code of a process that has ended, before its end is reported without one."""
 
@@ -63,6 +66,9 @@ class VllmEngine(Engine):
         self.dead_reason: str | None = None
         self._llm = llm
         self._ids = itertools.count()
+        self.adapters: dict[str, LoRARequest] = {}
+        """The loaded adapters by name, as requests name them to vLLM."""
+        self._adapter_ids = itertools.count(1)
         self._processes: list[Any] = list(llm.engine_core.resources.engine_manager.processes)
         self._watched: list[int] = []
         self._obituary: asyncio.Task[None] | None = None
@@ -207,6 +213,24 @@ class VllmEngine(Engine):
             except Exception as error:  # vLLM passes on what its worker raised, as a bare Exception
                 raise EngineError(f"the {self.launch.role} engine did not load {path}: {error}") from error
 
+    async def load_adapter(self, name: str, path: Path) -> None:
+        adapter = LoRARequest(name, next(self._adapter_ids), str(path))
+        await self._on_adapter(self._llm.add_lora(adapter), f"load the adapter {path}")
+        self.adapters[name] = adapter
+
+    async def drop_adapter(self, name: str) -> None:
+        adapter = self.adapters.pop(name)
+        await self._on_adapter(self._llm.remove_lora(adapter.lora_int_id), f"drop the adapter {name}")
+
+    async def _on_adapter(self, work: Awaitable[bool], what: str) -> None:
+        with self.translating():
+            try:
+                await work
+            except EngineDeadError:
+                raise
+            except Exception as error:  # vLLM passes on what its worker raised, as a bare Exception
+                raise EngineError(f"the {self.launch.role} engine did not {what}: {error}") from error
+
     async def reset_prefix_cache(self) -> None:
         with self.translating():
             if not await self._llm.reset_prefix_cache():
@@ -217,7 +241,7 @@ class VllmEngine(Engine):
     # -- requests -----------------------------------------------------------------------------------------------------
 
     async def generate(self, requests: Sequence[SampleRequest]) -> list[RawSample]:
-        outputs = await self._run((request.prompt, _params_of(request)) for request in requests)
+        outputs = await self._run((one.prompt, _params_of(one), self._adapter_of(one)) for one in requests)
         samples = [_sample(output.outputs[0], output.kv_transfer_params) for output in outputs]
         if self.listener is not None:
             self.listener.sampled(requests, samples)
@@ -228,7 +252,7 @@ class VllmEngine(Engine):
         tokenwise = self.launch.reading.tokenwise
         with plain_cancellation():
             outputs = await self._run(
-                (prompt, _EVERYWHERE if everywhere or tokenwise else _AT_END)
+                (prompt, _EVERYWHERE if everywhere or tokenwise else _AT_END, None)
                 for prompt, everywhere in requests
             )
         if self.listener is not None:
@@ -244,8 +268,11 @@ class VllmEngine(Engine):
         else:
             await self.classify([([token], False)])
 
-    async def _run(self, prompts: Iterable[tuple[Sequence[int], Any]]) -> list[Any]:
-        """Run requests (prompt, vLLM's parameters) once weights are not being replaced; vLLM's outputs, in order."""
+    def _adapter_of(self, request: SampleRequest) -> LoRARequest | None:
+        return None if request.adapter is None else self.adapters[request.adapter]
+
+    async def _run(self, prompts: Iterable[Prompt]) -> list[Any]:
+        """Run requests once weights are not being replaced; vLLM's outputs, in order."""
         while not self._open.is_set() and asyncio.current_task() is not self._holder:
             await self._open.wait()
         self._inside += 1
@@ -254,7 +281,7 @@ class VllmEngine(Engine):
         finally:
             self._inside -= 1
 
-    async def _run_inside(self, prompts: Iterable[tuple[Sequence[int], Any]]) -> list[Any]:
+    async def _run_inside(self, prompts: Iterable[Prompt]) -> list[Any]:
         llm = self._llm
         began = time.monotonic()
         names: list[str] = []
@@ -263,10 +290,10 @@ class VllmEngine(Engine):
         with self.translating():
             try:
                 # Send everything first: the engine then has the whole call in one batch.
-                for prompt, params in prompts:
+                for prompt, params, adapter in prompts:
                     names.append(f"r{next(self._ids)}")
                     tokens = {"type": "token", "prompt_token_ids": list(prompt)}
-                    collectors.append(await llm.add_request(names[-1], tokens, params))
+                    collectors.append(await llm.add_request(names[-1], tokens, params, lora_request=adapter))
                 # Then collect, in order; what has landed stays in `outputs` if this is cancelled.
                 for collector in collectors:
                     outputs.append(collector.get_nowait() or await collector.get())  # noqa: PERF401

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -53,10 +53,14 @@ FILES = ("name_or_path", "tokenizer_file", "vocab_file", "merges_file")
 class OpenAIServing:
     """Plain completions on a running policy engine."""
 
-    def __init__(self, engine: VllmEngine, limiter: EngineLimiter) -> None:
-        self._engine, self._limiter = engine, limiter
+    def __init__(
+        self, engine: VllmEngine, limiter: EngineLimiter, adapter: Callable[[], str | None] = lambda: None
+    ) -> None:
+        """adapter: name of the one that the calling task's requests are written with."""
+        self._engine, self._limiter, self._adapter = engine, limiter, adapter
         llm, options = engine.client, engine.launch.options
         models = OpenAIServingModels(llm, [BaseModelPath(name="policy", model_path=str(engine.launch.path))])
+        models.lora_requests = engine.adapters  # a request has the one that it names as its model
         template: dict[str, Any] = {"chat_template": None, "chat_template_content_format": "auto"}
         parsing: dict[str, Any] = {
             "tool_parser": options.tool_parser,
@@ -207,6 +211,8 @@ class OpenAIServing:
         if foreign := sorted(body.get("chat_template_kwargs", {}).keys() & self._not_variables):
             message = f"{foreign[0]!r} is no variable of a chat template"
             raise RequestRefused(message, "chat_template_kwargs")
+        if (adapter := self._adapter()) is not None:
+            body = {**body, "model": adapter}
         try:
             return kind.model_validate(copy.deepcopy(dict(body)))
         except ValidationError as error:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from vllm.config import PoolerConfig, StructuredOutputsConfig
+from vllm.config.lora import MaxLoRARanks
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.metrics.loggers import PrometheusStatLogger
@@ -64,6 +65,15 @@ def _arguments(launch: Launch) -> Mapping[str, Any]:
     if launch.role == "policy":
         arguments |= {"runner": "generate", "logprobs_mode": "processed_logprobs", "max_logprobs": -1}
         arguments["worker_extension_cls"] = f"{PolicyWorker.__module__}.{PolicyWorker.__qualname__}"
+        if launch.options.adapters:
+            ranks = (rank for rank in get_args(MaxLoRARanks) if rank >= launch.options.adapter_rank)
+            # On a CPU, rows without an adapter are computed with the last slot (vLLM 0.32 indexes it by -1), and slots
+            # are taken from the first on: one more than is ever used stays empty.
+            arguments |= {
+                "enable_lora": True,
+                "max_loras": launch.options.adapters + launch.cpu,
+                "max_lora_rank": min(ranks),
+            }
         arguments["reasoning_parser"] = launch.options.reasoning_parser or ""
         arguments["structured_outputs_config"] = StructuredOutputsConfig(
             backend=launch.options.structured_outputs
