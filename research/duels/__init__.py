@@ -9,6 +9,7 @@ POST /v1/completions and have it judged by POST /v1/value, as their users would.
 | `arms` | an arm, its budget, and Ramify's own |
 | `treequest` | AB-MCTS-A of TreeQuest 0.3.3 |
 | `its_hub` | beam search and particle filtering of its_hub 1.2 |
+| `refinement` | whole answers that are bettered with feedback: Ramify and AB-MCTS-A, a script of its own |
 | `run` | every arm on every problem, in turns |
 | `report` | the table, with paired intervals |
 """

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ramify.rewards.verifier import Example
 from ramify_client import AsyncClient
 from ramify_client.calls import Call
 
@@ -38,6 +39,8 @@ class Engine:
     """The text of the policy's end token."""
     tokens: int = 0
     """Tokens generated so far."""
+    example: Example | None = None
+    """The problem, for arms that need more of it than its prompt."""
 
     async def steps(self, texts: Sequence[str]) -> list[Draft]:
         """Write each text on by one step, all in one request."""

@@ -82,7 +82,8 @@ class Duel:
         return list(await asyncio.gather(*map(one, problems)))
 
     async def _row(self, arm: Arm, problem: Example, budget: Budget) -> Row:
-        engine, began = Engine(self.client, problem.prompt, self.temperature), time.monotonic()
+        engine = Engine(self.client, problem.prompt, self.temperature, example=problem)
+        began = time.monotonic()
         text = await arm.answer(engine, budget)
         seconds = time.monotonic() - began
         verdict = None if text is None else await task(problem.task, problem.problem).grade(text)

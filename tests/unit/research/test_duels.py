@@ -11,13 +11,16 @@ import httpx
 import pytest
 
 from contract.api.world import FOUR_ANSWERS, PROMPT, FakeEngines, a_world
-from fakes import FakePolicy
+from fakes import ASKED, FakePolicy
 from ramify.api.app import application
 from ramify.rewards.verifier import Example
 from ramify_client import AsyncClient
 from research.duels.arms import Budget, Ramify, Sized
 from research.duels.engine import Draft, Engine
 from research.duels.its_hub import Models, sized
+from research.duels.refinement import Ramify as RamifyRefining
+from research.duels.refinement import Rules, public
+from research.duels.refinement import TreeQuest as TreeQuestRefining
 from research.duels.report import markdown
 from research.duels.run import Duel, Row
 from research.duels.treequest import Node, TreeQuest
@@ -163,3 +166,40 @@ def test_the_table_compares_with_the_first_arm_over_the_same_problems() -> None:
     *_, ours, theirs = markdown(rows).splitlines()
     assert ours == "| 9 tokens | `ours` | 100.0 % | 9 | 0.50 |  |"
     assert theirs == "| 9 tokens | `theirs` | 0.0 % | 9 | 0.50 | +100.0 [+100.0, +100.0] |"
+
+
+ASK = "{prompt}{answer}|{feedback}" + ASKED
+RULES = Rules(template=ASK, max_tokens=8, parallel=2)
+WRONG = [Example(id=f"p{i}", prompt=PROMPT, task="exact", problem={"answer": "c"}) for i in range(2)]
+
+
+async def test_refinement_is_asked_for_by_the_same_prompts_on_both_sides(tmp_path: Path) -> None:
+    policy = FakePolicy(FOUR_ANSWERS)
+    refine = {"algorithm": "mcts", "action": {"kind": "refine", "template": ASK}}
+    sides = [
+        RamifyRefining("ramify", refine, RULES),
+        TreeQuestRefining("asked and told", Deepening, RULES),
+    ]
+    sent: dict[str, set[str]] = {}
+    async with a_world(tmp_path, FakeEngines(policy)) as world:
+        transport = httpx.ASGITransport(application(world.context))
+        async with AsyncClient("http://127.0.0.1:8000", max_retries=0, transport=transport) as client:
+            for side in sides:
+                policy.requests.clear()
+                rows = await Duel(client, 1.0, 1).rows([side], WRONG, (), Budget(tokens=200))
+                assert all(100 < row.tokens <= 200 and row.right == 0.0 for row in rows)
+                sent[side.name] = {text for text, *_ in policy.requests}
+    for prompts in sent.values():
+        assert PROMPT in prompts
+        better = prompts - {PROMPT}
+        assert better
+        for text in better:
+            answer = text.removeprefix(PROMPT).partition("|")[0]
+            assert text == f"{PROMPT}{answer}|the answer {answer.strip()[-1:]!r} is not right{ASKED}"
+
+
+def test_a_duel_shows_searches_no_hidden_test() -> None:
+    problem = {"public": [{"input": "1", "output": "1"}], "hidden": [{"input": "2", "output": "2"}]}
+    shown = public(Example(prompt="?", task="code", problem=problem))
+    assert shown == {"public": problem["public"], "hidden": [], "scoring": "share"}
+    assert public(WRONG[0]) == {"answer": "c"}
