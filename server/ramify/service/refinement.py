@@ -12,7 +12,9 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from ramify.search.records import Revision
+from ramify.rewards import registry
+from ramify.rewards.verifier import Verifier
+from ramify.search.records import Revision, SearchParams
 from ramify.service.errors import BadRequest
 from ramify.service.ports import Tokenizer
 from ramify.service.search_spec import SearchSpec
@@ -50,6 +52,25 @@ class TaskReviser:
             if len(prompt) <= self.room:
                 return Revision(feedback, tuple(prompt), shortened=share < 1)
         return Revision(feedback, closed="context")
+
+
+def refinable(spec: SearchSpec, rules: Verifier, params: SearchParams) -> Verifier:
+    """Return the rules of a task whose answers can be refined. Raises `BadRequest` if the request's cannot."""
+    if spec.branch is not None:
+        raise BadRequest(
+            "'refine' needs a prompt of its own: a branch goes on inside an answer",
+            param="search.action.kind",
+        )
+    if not rules.gives_feedback():
+        able = ", ".join(registry.with_feedback())
+        raise BadRequest(f"'refine' needs a task that gives feedback: {able}", param="search.action.kind")
+    if rules.feedback_needs_outcome and params.grader not in ("verifier", "mixed"):
+        raise BadRequest(
+            "'refine' needs grader 'verifier' or 'mixed' here: without a verdict the task has nothing to say of an "
+            "answer to this problem",
+            param="search.grader",
+        )
+    return rules
 
 
 def asker(spec: SearchSpec, prompt: str, template: str, tokenizer: Tokenizer) -> Ask:

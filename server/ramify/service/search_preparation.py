@@ -40,7 +40,7 @@ from ramify.service.errors import (
     unknown_model,
 )
 from ramify.service.ports import Engines
-from ramify.service.refinement import TEMPLATE, TaskReviser, asker, check_room
+from ramify.service.refinement import TEMPLATE, TaskReviser, asker, check_room, refinable
 from ramify.service.search_spec import SearchSpec
 from ramify.service.search_state import TREE, uuid7
 from ramify.settings import RequestCaps
@@ -126,21 +126,7 @@ class SearchPreparer:
         sampling: Sampling,
     ) -> tuple[SearchParams, TaskReviser]:
         """Return the parameters with the template in them that holds, and who asks for better answers by it."""
-        if spec.branch is not None:
-            raise BadRequest(
-                "'refine' needs a prompt of its own: a branch goes on inside an answer",
-                param="search.action.kind",
-            )
-        rules = registry.check(name, problem)
-        if not rules.gives_feedback():
-            able = ", ".join(registry.with_feedback())
-            raise BadRequest(f"'refine' needs a task that gives feedback: {able}", param="search.action.kind")
-        if rules.feedback_needs_outcome and params.grader not in ("verifier", "mixed"):
-            raise BadRequest(
-                f"'refine' needs grader 'verifier' or 'mixed' here: without a verdict the task {name!r} has nothing to "
-                "say of an answer",
-                param="search.grader",
-            )
+        rules = refinable(spec, registry.check(name, problem), params)
         own = params.action.template or self.engines.serving.refine_template
         template = own or rules.refine_template or TEMPLATE
         ask = asker(spec, prompt, template, self.engines.tokenizer)
