@@ -1,9 +1,13 @@
 """Twenty data sets of reasoning-gym at their easiest level, and the table of one model: `python -m research.real.gym`.
 
 Writes worked.jsonl, which `research.real.fine_tune` reads, and test.jsonl, whose groups are the data sets, for
-`ramify eval`. What is there already is kept: a run that was stopped goes on.
+`ramify eval`. What is there already is kept: a run that was stopped goes on. The table of a model:
 
-With `--results DIR`, the folder of that evaluation, it prints the table of docs/reasoning-gym.md in place of all that.
+    python -m research.real.fine_tune --model smollm2 --data runs/gym/worked.jsonl --out runs/gym/policy
+    ramify serve --policy runs/gym/policy
+    ramify eval --server http://127.0.0.1:8000 --data runs/gym/test.jsonl --problems 1000 --budgets 600 \\
+        --methods-file research/configs/gym.toml --out runs/gym/eval        (--resume goes on with it)
+    python -m research.real.gym --results runs/gym/eval
 """
 
 from __future__ import annotations

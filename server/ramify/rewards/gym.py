@@ -19,6 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from ramify.rewards.answer_text import scope
+from ramify.rewards.tasks import judged
 from ramify.rewards.verifier import Example, Message, Verifier
 from ramify.sandbox import Ended, Program, Sandbox, SandboxFailed, find
 from ramify.search.protocols import GradingFailed
@@ -124,6 +125,14 @@ class ReasoningGym(Verifier):
         score, reason = _score(self.dataset, self.options, self.entry, answer)
         outcome = score if self.scoring == "share" else float(score >= 1)
         return Verdict(outcome, reason or f"the scorer gave {score:g} of 1")
+
+    def feedback(self, text: str, outcome: float | None) -> str:
+        """Repeat the text's answer, with the verdict on it: a scorer's own words may hold the reference."""
+        return judged(self.final(text), outcome)
+
+    @property
+    def feedback_needs_outcome(self) -> bool:
+        return True
 
     @classmethod
     def examples(cls, split: str, seed: int, options: Mapping[str, str]) -> Iterator[Example]:

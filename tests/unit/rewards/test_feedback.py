@@ -15,8 +15,13 @@ SECRET = "a secret city"
 
 
 def judged_by(name: str) -> Any:
-    answer = {"exact": SECRET, "math": "8191"}[name]
-    return registry.check(name, {"answer": answer})
+    entry = {"answer": "8191", "metadata": {"the answer": "8191"}}
+    problems = {
+        "exact": {"answer": SECRET},
+        "math": {"answer": "8191"},
+        "reasoning-gym": {"dataset": "gcd", "entry": entry},
+    }
+    return registry.check(name, problems[name])
 
 
 @pytest.mark.parametrize(
@@ -35,7 +40,12 @@ def test_countdown_tells_which_rule_is_broken_with_or_without_a_verdict(text: st
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("exact", "Answer: Paris"), ("math", "The answer is \\boxed{12}")]
+    ("name", "text"),
+    [
+        ("exact", "Answer: Paris"),
+        ("math", "The answer is \\boxed{12}"),
+        ("reasoning-gym", "<answer>12</answer>"),
+    ],
 )
 def test_a_task_with_a_reference_never_tells_it(name: str, text: str) -> None:
     verifier = judged_by(name)
@@ -50,7 +60,7 @@ def test_a_task_with_a_reference_never_tells_it(name: str, text: str) -> None:
 
 
 def test_every_task_that_gives_feedback_is_named() -> None:
-    assert set(registry.with_feedback()) >= {"code", "countdown", "exact", "math"}
+    assert set(registry.with_feedback()) >= {"code", "countdown", "exact", "math", "reasoning-gym"}
     assert "none" not in registry.with_feedback()
     with pytest.raises(GradingFailed, match="gives no feedback"):
         registry.check("none", {}).feedback("x", None)
