@@ -1,10 +1,11 @@
 # Server and trainer for one NVIDIA GPU (the extra `gpu`). Targets: server, trainer.
 # CUDA's libraries come with the wheels; the driver comes from the host (NVIDIA Container Toolkit).
 FROM python:3.11-slim-bookworm AS dependencies
-# Triton and torch.compile call a C compiler when the models start. Pinned by the Debian release.
+# Triton and torch.compile call a C compiler when the models start; bubblewrap is the sandbox of the task `code`.
+# Pinned by the Debian release.
 # hadolint ignore=DL3008
 RUN apt-get update -q \
- && apt-get install -q -y --no-install-recommends gcc g++ libc6-dev \
+ && apt-get install -q -y --no-install-recommends bubblewrap gcc g++ libc6-dev \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --uid 10001 --user-group --create-home ramify \
  && install -d -o ramify -g ramify /run/secrets /var/lib/ramify/log /var/lib/ramify/cache /var/lib/ramify/weights /var/lib/ramify/training

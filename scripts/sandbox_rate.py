@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 
 from ramify.rewards import Verifier, gym
-from ramify.rewards.code import Code
+from ramify.rewards.code import Code, sandbox
 from ramify.rewards.datasets import load
 from ramify.rewards.gym import ReasoningGym
 
@@ -56,6 +56,7 @@ def grade(pairs: Sequence[tuple[Verifier, str]]) -> tuple[float, float]:
         verdict = verifier.grade(answer)
         if verdict.outcome != 1:
             raise SystemExit(verdict.reason)
+    sandbox().close()  # else its use does not count yet
     gym.close()
     return processor_seconds() - used, time.monotonic() - started
 

@@ -170,8 +170,8 @@ class FakeTask:
     broken: Callable[[str], bool] = lambda text: False
     graded: int = 0
 
-    async def finals(self, texts: Sequence[str]) -> list[str | None]:
-        return [text.replace("\n", "") or None for text in texts]
+    async def final(self, text: str) -> str | None:
+        return text.replace("\n", "") or None
 
     async def grade(self, text: str) -> Verdict:
         self.graded += 1

@@ -6,7 +6,7 @@ Both take the same request, and both refuse it in the same two ways.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -53,8 +53,8 @@ class HiddenVerifier:
     def __init__(self, task: Task) -> None:
         self._task = task
 
-    async def finals(self, texts: Sequence[str]) -> list[str | None]:
-        return await self._task.finals(texts)
+    async def final(self, text: str) -> str | None:
+        return await self._task.final(text)
 
     async def grade(self, text: str) -> Verdict:
         raise GradingFailed(

@@ -14,7 +14,8 @@ The modules, in the order in which to read them; each imports only from those ab
 `math_numbers`, `math_reading`, `math_equality`: the structure of a mathematical answer, and when two are equal.
 `countdown`, `countdown_data`: Countdown's arithmetic and grading; its generator, splits and solver.
 `tasks`: the shipped tasks `countdown`, `exact`, `math` and `none`.
-`code_data`, `code`: data sets of programming problems; the shipped task `code`, run by `ramify.sandbox`.
+`code_assertions`, `code_data`: other people's tests as calls, and their data sets of programming problems.
+`code_outputs`, `code`: when what a program did is right; the shipped task `code`, run by `ramify.sandbox`.
 `gym_inside`, `gym`: what runs in a sandbox of the shipped task `reasoning-gym`, and the task.
 """
 

@@ -6,20 +6,30 @@ compared. So nothing that an answer prints, returns, patches or exits with can s
 
 from __future__ import annotations
 
+import atexit
 import builtins
 import hashlib
 import json
-import math
 import re
+import time
 from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from ramify.rewards import code_data
+from ramify.rewards.code_outputs import (
+    USUAL,
+    Tolerance,
+    canonical_text,
+    canonical_value,
+    same_text,
+    same_value,
+)
 from ramify.rewards.verifier import Example, Verifier
-from ramify.sandbox import Bubblewrap, Ended, Program, Sandbox, SandboxFailed, find
+from ramify.sandbox import Ended, Probe, Program, Sandbox, SandboxFailed, find
+from ramify.sandbox.session import IDLE
 from ramify.search.protocols import GradingFailed
 from ramify.search.records import Verdict
 
@@ -27,15 +37,18 @@ LANGUAGES = ("python",)
 FENCE = re.compile(r"^```[ \t]*([\w+#.-]*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 """A fenced block: its language and what stands in it."""
 FUNCTION = re.compile(r"(?:[A-Za-z_]\w*\.)?[A-Za-z_]\w*")
-TOLERANCE = 1e-6
-"""Relative or absolute difference up to which numbers are equal if one of them has a fraction."""
+FUTURE = re.compile(r"^from[ \t]+__future__[ \t]+import[ \t]*(?:\([^)]*\)|[^\n;#]*)", re.MULTILINE)
+"""An import that must stand first. Elsewhere no program has such a line, but within a text."""
 MAX_SHOWN = 100
 """Characters of a program's output or error that a reason repeats."""
+LONGEST = 200
+"""Seconds of processor time that the public tests, or the hidden ones, may take together."""
 WAITING = 10.0
-"""Seconds beside three times the processor time that a test may take, whatever else the machine does."""
+"""Seconds beside three times the processor time that tests may take, whatever else the machine does."""
 MAX_FAILURES, MAX_PART = 3, 500
 """Failed public tests that feedback tells of, and the characters of an input or an output that it repeats."""
 MIB = 1 << 20
+probe = Probe()
 
 
 class Case(BaseModel):
@@ -46,7 +59,19 @@ class Case(BaseModel):
     input: JsonValue
     """The standard input as text; for a function the list of its arguments."""
     output: JsonValue
-    """The text that must be printed, that is not blank; for a function its result."""
+    """The text that must be printed, that is not blank; for a function its result, or `{"$truth": false}` for any that
+    is false in a condition, `true` for any that is true."""
+    rel_tol: Annotated[float, Field(ge=0, le=1)] | None = None
+    """With `abs_tol`: by how much numbers may differ, as in `math.isclose`. Without both, a number that is expected
+    with a fraction may differ by 1e-6, relatively or absolutely, and an integer not at all."""
+    abs_tol: Annotated[float, Field(ge=0)] | None = None
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """By how much numbers may differ."""
+        if self.rel_tol is None and self.abs_tol is None:
+            return USUAL
+        return Tolerance(self.rel_tol or 0.0, self.abs_tol or 0.0, integers=True)
 
 
 class Code(Verifier):
@@ -58,8 +83,9 @@ class Code(Verifier):
 
     max_text: ClassVar[int] = 65_536
     splits: ClassVar[tuple[str, ...]] = tuple(code_data.READERS)
-    grade_seconds: ClassVar[float | None] = 120.0
-    final_seconds: ClassVar[float] = 60.0
+    # What `run` gives the longest problem, and a minute to start sandboxes in and to end them.
+    grade_seconds: ClassVar[float | None] = 3.0 * LONGEST + WAITING + 60.0
+    final_seconds: ClassVar[float] = 3.0 * LONGEST + WAITING + 60.0
 
     language: str = "python"
     public: Annotated[tuple[Case, ...], Field(max_length=20)] = ()
@@ -98,6 +124,11 @@ class Code(Verifier):
         for name, cases in (("public", self.public), ("hidden", self.hidden)):
             for i, case in enumerate(cases):
                 self._check(f"{name}.{i}", case)
+            if len(cases) * self.seconds > LONGEST:
+                raise ValueError(
+                    f"{name} has {len(cases)} tests of {self.seconds} s of processor time; together they may have"
+                    f" {LONGEST} s at most: leave tests out, or lower 'seconds'"
+                )
         return self
 
     def _check(self, place: str, case: Case) -> None:
@@ -116,7 +147,7 @@ class Code(Verifier):
     def final(self, text: str) -> str | None:
         """Return how the program behaves on the public tests; None if it fails to run on all of them.
 
-        Without public tests a program's own text tells it from others.
+        Without public tests a program's own text tells it from others. Raises `GradingFailed` as `grade` does.
         """
         source = self.source(text)
         if source is None or not self.public:
@@ -124,7 +155,7 @@ class Code(Verifier):
         return _behaviour(self.model_dump_json(), source)
 
     def grade(self, text: str) -> Verdict:
-        """Run the program on the tests that decide. Raises `GradingFailed` if one neither ends nor uses its time."""
+        """Run the program on the tests that decide. Raises `GradingFailed` if the sandbox or the machine fails."""
         source = self.source(text)
         if source is None:
             return Verdict(0.0, "the answer holds no code")
@@ -158,7 +189,10 @@ class Code(Verifier):
         code = blocks[-1][1] if blocks else text
         if not code.strip():
             return None
-        return f"{self.prelude}\n{code}" if blocks and self.prelude else self.prelude + code
+        if not self.prelude:
+            return code
+        futures = "".join(f"{line}\n" for line in FUTURE.findall(code))
+        return f"{futures}{self.prelude}{chr(10) if blocks else ''}{FUTURE.sub('', code)}"
 
     @classmethod
     def examples(cls, split: str, seed: int, options: Mapping[str, str]) -> Iterator[Example]:
@@ -167,33 +201,63 @@ class Code(Verifier):
 
     @classmethod
     def unusable(cls) -> str | None:
-        return _unusable()
+        return probe.fault()
 
     def run(self, source: str, cases: tuple[Case, ...]) -> Iterator[Ended]:
-        """Yield what a program does on each test, in one sandbox; a test is sent only once the last one has ended."""
-        program = Program(
-            code=source,
-            function=self.function,
-            cpu=self.seconds,
-            wall=3.0 * self.seconds + WAITING,
-            memory=self.memory * MIB,
-        )
+        """Yield what a program does on each test; a test is sent only once the last one has ended.
+
+        A program that was idle on one is not run on the rest, and has failed there as well. Raises `GradingFailed` if
+        the sandbox fails, or if the program does not get the processor.
+        """
+        program = Program(code=source, function=self.function, cpu=self.seconds, memory=self.memory * MIB)
+        left = 3.0 * self.seconds * len(cases) + WAITING
+        for case in cases:
+            began = time.monotonic()
+            try:
+                wall = min(3.0 * self.seconds + WAITING, left)
+                ended = sandbox().run(program, case.input, call=bool(self.function), wall=wall)
+            except SandboxFailed as failure:
+                raise GradingFailed(f"the sandbox failed: {failure}") from failure
+            if ended.status == "wall":
+                raise GradingFailed(
+                    f"a test did not get the processor: {ended.cpu:.1f} s of it in {wall:.0f} s"
+                )
+            left -= time.monotonic() - began
+            yield ended
+            if ended.status == "idle":
+                return
+
+    def spelled(self, case: Case, ended: Ended) -> str:
+        """Return what a program did on a test, in one spelling for all that do the same."""
+        if self.passes(case, ended):
+            return "passed"
+        if ended.status != "done":
+            return ended.status
         try:
-            with Sandbox(_sandbox(), program) as sandbox:
-                for case in cases:
-                    yield sandbox.run(case.input, call=bool(self.function))
-        except SandboxFailed as failure:
-            raise GradingFailed(f"the sandbox failed: {failure}") from failure
+            out = canonical_value(json.loads(ended.out)) if self.function else canonical_text(ended.out)
+        except (
+            ValueError,
+            TypeError,
+            RecursionError,
+            AttributeError,
+        ):  # the answer may have written anything
+            out = ended.out
+        return f"done: {out}"
 
     def passes(self, case: Case, ended: Ended) -> bool:
         """Tell whether what a program did on a test is what it should do."""
         if ended.status != "done":
             return False
         if not self.function:
-            return same_text(str(case.output), ended.out)
+            return same_text(str(case.output), ended.out, case.tolerance)
         try:
-            return same_value(case.output, json.loads(ended.out))
-        except (ValueError, TypeError, RecursionError):  # the answer may have written anything
+            return same_value(case.output, json.loads(ended.out), case.tolerance)
+        except (
+            ValueError,
+            TypeError,
+            RecursionError,
+            AttributeError,
+        ):  # the answer may have written anything
             return False
 
 
@@ -201,22 +265,11 @@ class Code(Verifier):
 
 
 @cache
-def _sandbox() -> Bubblewrap:
-    return find()
-
-
-@cache
-def _unusable() -> str | None:
-    """Return why no code can be run here; None if a program just did."""
-    try:
-        program = Program(code="print(input())", cpu=5, wall=30.0, memory=256 * MIB)
-        with Sandbox(find(), program) as sandbox:
-            ended = sandbox.run("7 times 6", call=False)
-    except SandboxFailed as failure:
-        return f"code cannot be run safely here: {failure}"
-    return (
-        None if ended.out == "7 times 6\n" else f"code cannot be run safely here: a trial ended with {ended}"
-    )
+def sandbox() -> Sandbox:
+    """Return the sandbox of this process. It starts with the first program."""
+    made = Sandbox(find())
+    atexit.register(made.close)
+    return made
 
 
 @lru_cache(maxsize=1024)
@@ -226,8 +279,6 @@ def _grade(problem: str, source: str) -> Verdict:
     kind, cases = ("hidden", code.hidden) if code.hidden else ("public", code.public)
     passed, fault = 0, ""
     for i, (case, ended) in enumerate(zip(cases, code.run(source, cases), strict=False)):
-        if ended.status == "wall":
-            raise GradingFailed(f"{kind} test {i + 1} neither ended nor used up its processor time")
         if code.passes(case, ended):
             passed += 1
             continue
@@ -243,6 +294,8 @@ def _fault(code: Code, ended: Ended, *, shown: bool) -> str:
         return f"more than {code.seconds} s of processor time"
     if ended.status == "output":
         return "too much output"
+    if ended.status == "idle":
+        return f"it did nothing for {IDLE:.0f} s"
     if ended.status == "error":
         error = ended.err if shown else _builtin_exception(ended.err.partition(":")[0])
         return f"it failed{': ' + error[:MAX_SHOWN] if error.strip() else ''}"
@@ -257,13 +310,10 @@ def _builtin_exception(name: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _failures(problem: str, source: str) -> tuple[str, ...]:
-    """Return what went wrong on each public test that fails. Raises `GradingFailed` if one neither ends nor uses its
-    time."""
+    """Return what went wrong on each public test that fails. Raises `GradingFailed` as `grade` does."""
     code = Code.model_validate_json(problem)
     failures = []
     for i, (case, ended) in enumerate(zip(code.public, code.run(source, code.public), strict=False), 1):
-        if ended.status == "wall":
-            raise GradingFailed(f"public test {i} neither ended nor used up its processor time")
         if not code.passes(case, ended):
             failures.append(f"Public test {i} of {len(code.public)} fails.\n{_told(code, case, ended)}")
     return tuple(failures)
@@ -291,80 +341,11 @@ def _cut(text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _behaviour(problem: str, source: str) -> str | None:
+    """Say what a program does; what could not be run to its end raises and is tried again."""
     code = Code.model_validate_json(problem)
     ends = list(code.run(source, code.public))
     if all(ended.status != "done" for ended in ends):
         return None
-    passed = sum(map(code.passes, code.public, ends))
-    did = json.dumps([_spelled(code, ended) for ended in ends])
-    return f"{passed} of {len(ends)} public tests passed, outputs {hashlib.sha256(did.encode()).hexdigest()[:16]}"
-
-
-def _spelled(code: Code, ended: Ended) -> list[str]:
-    out = "\n".join(lines_of(ended.out)) if not code.function else ended.out
-    return [ended.status, out if ended.status == "done" else ""]
-
-
-# -- comparing --------------------------------------------------------------------------------------------------------
-
-
-def same_text(expected: str, printed: str) -> bool:
-    """Compare line by line, blanks at the ends aside; numbers with a fraction up to `TOLERANCE`."""
-    these, those = lines_of(expected), lines_of(printed)
-    return len(these) == len(those) and all(map(_same_line, these, those))
-
-
-def lines_of(text: str) -> list[str]:
-    """Return the lines of a text without blanks at their ends and blank lines around them."""
-    return [line.strip() for line in text.strip().splitlines()]
-
-
-def _same_line(expected: str, printed: str) -> bool:
-    these, those = expected.split(), printed.split()
-    return len(these) == len(those) and all(map(_same_word, these, those))
-
-
-def _same_word(expected: str, printed: str) -> bool:
-    if expected == printed:
-        return True
-    try:
-        return "." in expected and _close(float(expected), float(printed))
-    except ValueError:
-        return False
-
-
-def same_value(expected: Any, result: Any) -> bool:
-    """Compare values as `sandbox.driver.encode` gives them: as Python does, but lists equal tuples, and numbers with a
-    fraction are compared up to `TOLERANCE`."""
-    if isinstance(expected, bool | int | float) and isinstance(result, bool | int | float):
-        return expected == result if isinstance(expected, int) else _close(expected, result)
-    these, those = _sequence(expected), _sequence(result)
-    if these is not None and those is not None:
-        return len(these) == len(those) and all(map(same_value, these, those))
-    if not (isinstance(expected, Mapping) and isinstance(result, Mapping)):
-        return bool(expected == result)
-    if "$set" in expected and "$set" in result:
-        return sorted(map(_canonical, expected["$set"])) == sorted(map(_canonical, result["$set"]))
-    entries, others = _entries(expected), _entries(result)
-    return entries.keys() == others.keys() and all(same_value(entries[key], others[key]) for key in entries)
-
-
-def _sequence(value: Any) -> list[Any] | None:
-    inner = value.get("$tuple") if isinstance(value, Mapping) else value
-    return inner if isinstance(inner, list) else None
-
-
-def _entries(value: Mapping[str, Any]) -> dict[str, Any]:
-    pairs = value["$dict"] if "$dict" in value else value.items()
-    return {_canonical(key): inner for key, inner in pairs}
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
-
-
-def _close(a: float, b: float) -> bool:
-    try:
-        return math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE) or (math.isnan(a) and math.isnan(b))
-    except OverflowError:  # an integer that no float can hold
-        return False
+    did = [code.spelled(case, ended) for case, ended in zip(code.public, ends, strict=False)]
+    digest = hashlib.sha256(json.dumps(did).encode()).hexdigest()[:16]
+    return f"{did.count('passed')} of {len(code.public)} public tests passed, outputs {digest}"

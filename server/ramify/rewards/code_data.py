@@ -6,10 +6,10 @@
 | `code:mbpp?file=…` | `task_id`, `text` or `prompt`, `test_list`, `test_setup_code`, `test_imports` |
 | `code:livecodebench?file=…` | `question_id`, `question_content`, `starter_code`, `public_test_cases`, … |
 
-Tests that are assertions become calls with literal arguments and the literal that must come out, because nothing but
-the arguments may enter the sandbox. An assertion of another form is left out, and so is a problem without any test that
-can be used. Private tests of LiveCodeBench are pickled text: the text is read from the pickle's opcodes, which are not
-run. Tests beyond `MAX_TESTS` or `MAX_BYTES` are left out, the longest first.
+Tests that are assertions become calls with literal arguments and what must come out, because nothing but the arguments
+may enter the sandbox (`code_assertions`). A problem with a test of another kind is left out, and the log names it: what
+is graded is graded by all of its tests. Private tests of LiveCodeBench are pickled text: the text is read from the
+pickle's opcodes, which are not run. Tests beyond `MAX_TESTS` or `MAX_BYTES` are left out, the longest first.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ from __future__ import annotations
 import ast
 import base64
 import json
+import logging
 import pickletools
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ramify.rewards.code_assertions import UnreadableTest, calls, function_of
 from ramify.rewards.verifier import Example, Message
 
+logger = logging.getLogger(__name__)
 MAX_LINE = 256 << 20
 """Bytes of a line."""
 MAX_UNPACKED = 256 << 20
@@ -55,17 +58,19 @@ def read(split: str, options: Mapping[str, str]) -> Iterator[Example]:
             if not line.strip():
                 continue
             try:
-                example = READERS[split](json.loads(line))
+                row = json.loads(line)
+                yield READERS[split](row)
+            except UnreadableTest as why:
+                name = row.get("task_id", row.get("question_id"))
+                logger.warning("%s: problem %s (line %d) is left out: %s", path, name, number, why)
             except (ValueError, KeyError, TypeError, SyntaxError, zlib.error) as error:
                 kind = "has no field" if isinstance(error, KeyError) else f"{type(error).__name__}:"
                 raise ValueError(f"{path}, line {number} is no row of {split}: {kind} {error}") from error
-            if example is not None:
-                yield example
 
 
-def _humaneval(row: Row) -> Example | None:
+def _humaneval(row: Row) -> Example:
     checks = [node for node in ast.parse(row["test"]).body if isinstance(node, ast.FunctionDef)]
-    hidden = [test for check in checks for test in _tests(check.body, "candidate")]
+    hidden = [test for check in checks for test in calls(check.body, "candidate")]
     question = f"Complete this function. {ASKED}\n\n```python\n{row['prompt']}```"
     return _example(
         row["task_id"],
@@ -78,10 +83,10 @@ def _humaneval(row: Row) -> Example | None:
     )
 
 
-def _mbpp(row: Row) -> Example | None:
-    bodies = [ast.parse(text).body for text in row["test_list"]]
-    function = next(filter(None, (_called(statement) for body in bodies for statement in body)), "")
-    tests = [test for body in bodies for test in _tests(body, function)]
+def _mbpp(row: Row) -> Example:
+    body = [statement for text in row["test_list"] for statement in ast.parse(text).body]
+    function = function_of(body)
+    tests = calls(body, function)
     setup = "\n".join([*row.get("test_imports", []), row.get("test_setup_code", "")]).strip()
     statement = row.get("text") or row["prompt"]
     question = f"{statement}\nIt must pass this test:\n\n{row['test_list'][0].strip()}\n\n{ASKED}"
@@ -92,7 +97,7 @@ def _mbpp(row: Row) -> Example | None:
     )
 
 
-def _livecodebench(row: Row) -> Example | None:
+def _livecodebench(row: Row) -> Example:
     name = json.loads(row["metadata"] or "{}").get("func_name", "")
     starter = row.get("starter_code") or ""
     function = f"Solution.{name}" if name and "class Solution" in starter else name
@@ -116,7 +121,7 @@ def _livecodebench(row: Row) -> Example | None:
     )
 
 
-READERS: Mapping[str, Callable[[Row], Example | None]] = {
+READERS: Mapping[str, Callable[[Row], Example]] = {
     "humaneval": _humaneval,
     "mbpp": _mbpp,
     "livecodebench": _livecodebench,
@@ -132,11 +137,11 @@ def _example(
     function: str,
     prelude: str,
     group: str,
-) -> Example | None:
+) -> Example:
     public = [test for test in public if function or str(test["output"]).strip()][:20]
     hidden = _bounded([test for test in hidden if function or str(test["output"]).strip()])
     if not hidden and not public:
-        return None
+        raise UnreadableTest(f"{name} has no test that is not blank")
     problem = {"public": public, "hidden": hidden, "function": function, "prelude": prelude}
     return Example(messages=(Message("user", question),), problem=problem, group=group, id=name)
 
@@ -174,76 +179,3 @@ def _unpacked(packed: str) -> list[Row]:
     if len(texts) != 1:
         raise ValueError("private_test_cases is not one pickled text")
     return list(json.loads(texts[0]))
-
-
-# -- assertions -------------------------------------------------------------------------------------------------------
-
-
-def _tests(body: list[ast.stmt], function: str) -> Iterator[Test]:
-    """Yield the assertions that say what a call with literal arguments returns."""
-    for statement in body:
-        if isinstance(statement, ast.Assert):
-            try:
-                call, output = _claim(statement.test)
-                if _name(call) == function and isinstance(call, ast.Call) and not call.keywords:
-                    yield {"input": [_literal(one) for one in call.args], "output": output}
-            except ValueError:
-                continue
-
-
-def _called(statement: ast.stmt) -> str:
-    try:
-        return _name(_claim(statement.test)[0]) if isinstance(statement, ast.Assert) else ""
-    except ValueError:
-        return ""
-
-
-def _name(call: ast.expr) -> str:
-    return call.func.id if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) else ""
-
-
-def _claim(test: ast.expr) -> tuple[ast.expr, Any]:
-    """Return the call of an assertion and what it must return. Raises `ValueError` if it is of another form."""
-    match test:
-        case ast.Compare(
-            left=ast.Call(func=ast.Name(id="abs"), args=[difference]), ops=[ast.Lt() | ast.LtE()]
-        ):
-            if isinstance(difference, ast.BinOp) and isinstance(difference.op, ast.Sub):
-                return difference.left, _literal(difference.right)
-        case ast.Compare(left=call, ops=[ast.Eq() | ast.Is()], comparators=[output]):
-            return call, _literal(output)
-        case ast.Call(func=ast.Attribute(attr="isclose"), args=[call, output]):
-            return call, _literal(output)
-        case ast.UnaryOp(op=ast.Not(), operand=ast.Call() as call):
-            return call, False
-        case ast.Call():
-            return test, True
-    raise ValueError("an assertion of another form")
-
-
-def _literal(node: ast.expr) -> Any:
-    """Return a literal as `sandbox.driver.encode` has it. Raises `ValueError` if it is none."""
-    match node:
-        case ast.Constant(value=None | bool() | int() | float() | str() as value):
-            return value
-        case ast.Constant(value=bytes() as value):
-            return {"$bytes": value.hex()}
-        case ast.List(elts=inner):
-            return [_literal(one) for one in inner]
-        case ast.Tuple(elts=inner):
-            return {"$tuple": [_literal(one) for one in inner]}
-        case (
-            ast.Set(elts=inner) | ast.Call(func=ast.Name(id="set"), args=[ast.List(elts=inner)], keywords=[])
-        ):
-            return {"$set": [_literal(one) for one in inner]}
-        case ast.Call(func=ast.Name(id="set"), args=[], keywords=[]):
-            return {"$set": []}
-        case ast.Dict(keys=keys, values=values) if None not in keys:
-            return {
-                "$dict": [
-                    [_literal(key), _literal(one)] for key, one in zip(keys, values, strict=True) if key
-                ]
-            }
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
-            return -value
-    raise ValueError("no literal")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -39,7 +38,9 @@ def bound(verifier: Verifier, pool: Pool | None = None) -> BoundTask:
 def shared_pool(verifier: type[Verifier]) -> Pool:
     """Return the process's shared pool of a task. It starts no process before its first call."""
     if verifier not in _pools:
-        _pools[verifier] = Pool(functions_path(verifier), _limits)
+        # A call waits at least as long as the one before it may run.
+        patience = max(_limits.patience, verifier.grade_seconds or 0.0)
+        _pools[verifier] = Pool(functions_path(verifier), replace(_limits, patience=patience))
     return _pools[verifier]
 
 
@@ -67,8 +68,8 @@ class DirectTask:
     def __init__(self, verifier: Verifier) -> None:
         self._verifier = verifier
 
-    async def finals(self, texts: Sequence[str]) -> list[str | None]:
-        return [checked_final(self._verifier.final(text)) for text in texts]
+    async def final(self, text: str) -> str | None:
+        return checked_final(self._verifier.final(text))
 
     async def grade(self, text: str) -> Verdict:
         return checked_verdict(self._verifier.grade(text))
@@ -80,7 +81,7 @@ class DirectTask:
 class WorkerTask:
     """A verifier asked in worker processes. All that fails there is a `CallFailed`.
 
-    If equality is pairwise (`Verifier.match`), `finals` keeps classes of equal answers for the life of the task: a
+    If equality is pairwise (`Verifier.match`), `final` keeps classes of equal answers for the life of the task: a
     new answer is compared with the first of each class (the older answer stands as the reference) and takes that
     answer's text as its canonical form. Texts that are the same, and answers of one spelling, are not compared.
     """
@@ -111,17 +112,16 @@ class WorkerTask:
         )
         return said
 
-    async def finals(self, texts: Sequence[str]) -> list[str | None]:
-        """Return the canonical form of each text's answer; `None` if a text has none.
+    async def final(self, text: str) -> str | None:
+        """Return the canonical form of a text's answer; `None` if it has none.
 
-        Raises `CallFailed` (a `GradingFailed`) if one could not be read or compared.
+        Raises `CallFailed` (a `GradingFailed`) if it could not be read or compared; the next call tries again.
         """
-        tails = [text[-self._max_text :] for text in texts]
+        tail = text[-self._max_text :]
         async with self._grouping:
-            for tail in tails:
-                if tail not in self._finals:
-                    self._finals[tail] = await self._canonical(tail)
-        return [self._finals[tail] for tail in tails]
+            if tail not in self._finals:
+                self._finals[tail] = await self._canonical(tail)
+        return self._finals[tail]
 
     async def _canonical(self, text: str) -> str | None:
         final: str | None = await self._call("final", self._final_seconds, text=text)

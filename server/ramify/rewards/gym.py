@@ -21,7 +21,8 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 from ramify.rewards.answer_text import scope
 from ramify.rewards.tasks import judged
 from ramify.rewards.verifier import Example, Message, Verifier
-from ramify.sandbox import Ended, Program, Sandbox, SandboxFailed, find
+from ramify.sandbox import Ended, Probe, Program, Sandbox, SandboxFailed, find
+from ramify.sandbox.session import IDLE
 from ramify.search.protocols import GradingFailed
 from ramify.search.records import Verdict
 
@@ -147,7 +148,7 @@ class ReasoningGym(Verifier):
 
     @classmethod
     def unusable(cls) -> str | None:
-        return _unusable()
+        return probe.fault()
 
 
 # -- data sets --------------------------------------------------------------------------------------------------------
@@ -179,7 +180,7 @@ def first_seed(part: str, seed: int, size: int) -> int:
 def _items(name: str, options: dict[str, Any], seed: int, size: int) -> Iterator[dict[str, Any]]:
     """Yield the library's items. Raises `ValueError` with what the library says."""
     try:
-        with Sandbox(find(), program("items", MAKING)) as sandbox:
+        with library() as sandbox:
             start = 0
             while start < size:
                 made = items(sandbox, name, options, seed, size, start)
@@ -194,7 +195,7 @@ def items(
 ) -> list[dict[str, Any]]:
     """Return some items from `start` on, as `driver.encode` has them. Raises `ValueError`, or `SandboxFailed`."""
     prepare = [name, json.dumps(options), seed, size]
-    ended = sandbox.run([*prepare, start], call=True, prepare=prepare)
+    ended = run(sandbox, program("items", MAKING), [*prepare, start], prepare)
     if ended.status != "done":
         raise ValueError(f"{name}: no problem {start + 1} could be made: {_fault(ended, MAKING)}")
     made = json.loads(ended.out)
@@ -232,15 +233,18 @@ def _json(value: str) -> Any:
 
 def program(function: str, seconds: int) -> Program:
     """Return a function of `gym_inside` as what a sandbox runs."""
-    return Program(
-        code="",
-        function=function,
-        cpu=seconds,
-        wall=3.0 * seconds + WAITING,
-        memory=MEMORY,
-        preload=Path(__file__).with_name("gym_inside.py").read_text(encoding="utf-8"),
-        folders=_folders(),
-    )
+    return Program(code="", function=function, cpu=seconds, memory=MEMORY)
+
+
+def library() -> Sandbox:
+    """Return a sandbox that has the library loaded once it is entered."""
+    inside = Path(__file__).with_name("gym_inside.py").read_text(encoding="utf-8")
+    return Sandbox(find(), preload=inside, folders=_folders())
+
+
+def run(sandbox: Sandbox, program: Program, arguments: list[Any], prepare: list[Any]) -> Ended:
+    """Call a function of `gym_inside`. Raises `SandboxFailed`."""
+    return sandbox.run(program, arguments, call=True, wall=3.0 * program.cpu + WAITING, prepare=prepare)
 
 
 def _folders() -> tuple[str, ...]:
@@ -252,7 +256,7 @@ def _folders() -> tuple[str, ...]:
 @cache
 def _scorers() -> Sandbox:
     """Return this process's sandbox for grading. It ends with the process."""
-    return Sandbox(find(), program("grade", SECONDS)).__enter__()
+    return library().__enter__()
 
 
 def close() -> None:
@@ -268,7 +272,7 @@ def _score(
     """Return the scorer's score, from 0 to 1, and what there is to say. Raises `GradingFailed`."""
     prepare = [name, json.dumps(options)]
     try:
-        ended = _scorers().run([*prepare, entry, answer], call=True, prepare=prepare)
+        ended = run(_scorers(), program("grade", SECONDS), [*prepare, entry, answer], prepare)
     except SandboxFailed as failure:
         close()
         raise GradingFailed(f"the sandbox failed: {failure}") from failure
@@ -281,24 +285,26 @@ def _score(
 def _fault(ended: Ended, seconds: int) -> str:
     said = {
         "cpu": f"it used up its {seconds} s of processor time",
+        "idle": f"it did nothing for {IDLE:.0f} s",
         "wall": "it neither ended nor used up its processor time",
         "output": "it returned too much",
     }
     return said.get(ended.status, ended.err or "it ended without a word")
 
 
-@cache
-def _unusable() -> str | None:
+def trial() -> str | None:
     """Return why the library cannot be used here; None if an interpreter in a sandbox just found it."""
     if importlib.util.find_spec("reasoning_gym") is None:
         return f"reasoning-gym is not installed: pip install reasoning-gym=={VERSION}, or Ramify's extra of that name"
     try:
-        program = Program(code=TRIAL, cpu=30, wall=60.0, memory=MEMORY, preload="pass", folders=_folders())
         sandboxed = find()
-        with Sandbox(sandboxed, program) as sandbox:
-            ended = sandbox.run("", call=False)
+        with Sandbox(sandboxed, folders=_folders()) as sandbox:
+            ended = sandbox.run(Program(code=TRIAL, cpu=30, memory=MEMORY), "", call=False, wall=60.0)
     except SandboxFailed as failure:
         return f"reasoning-gym's scorers cannot be run safely here: {failure}"
     if ended.out != "True\n":
         return f"reasoning-gym cannot be imported in a sandbox, by {sandboxed.python}: {_fault(ended, 30)}"
     return None
+
+
+probe = Probe(trial)

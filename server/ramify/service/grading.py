@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from ramify.rewards import registry
 from ramify.search.grouping import in_time
@@ -23,8 +23,8 @@ class CountedTask:
     def __init__(self, task: Task, failed: Callable[[str], None]) -> None:
         self._task, self._failed = task, failed
 
-    async def finals(self, texts: Sequence[str]) -> list[str | None]:
-        return await self._task.finals(texts)
+    async def final(self, text: str) -> str | None:
+        return await self._task.final(text)
 
     async def grade(self, text: str) -> Verdict:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -80,8 +79,8 @@ class Verifier:
     def __init__(self, said: Verdict | Exception | None) -> None:
         self._said = said
 
-    async def finals(self, texts: Sequence[str]) -> list[str | None]:
-        return list(texts)
+    async def final(self, text: str) -> str | None:
+        return text
 
     async def grade(self, text: str) -> Verdict:
         if self._said is None:

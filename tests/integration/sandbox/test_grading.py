@@ -6,8 +6,8 @@ import asyncio
 import importlib.util
 import os
 import shutil
+import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from ramify.rewards.code import Code
 from ramify.rewards.errors import CallFailed, UnusableTask
 from ramify.rewards.grading import functions_path
 from ramify.rewards.pool import Pool, PoolLimits
+from ramify.sandbox import Probe
+from ramify.search.protocols import GradingFailed
 from ramify.service.serving import install
 from ramify.settings import Settings
 
@@ -71,7 +73,7 @@ def test_answers_vote_by_what_they_do_on_the_public_tests() -> None:
         pool = Pool(functions_path(Code))
         try:
             task = registry.task("code", PROBLEM, pool)
-            return await task.finals([RIGHT, SAME, "print(1)", "boom("])
+            return [await task.final(text) for text in (RIGHT, SAME, "print(1)", "boom(")]
         finally:
             await pool.close()
 
@@ -116,14 +118,11 @@ def alive(pid: int) -> bool:
 
 
 @pytest.fixture
-def no_bubblewrap(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_bubblewrap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    for task in (code_task, gym):
-        task._unusable.cache_clear()
-    yield
-    for task in (code_task, gym):
-        task._unusable.cache_clear()
+    monkeypatch.setattr(code_task, "probe", Probe())
+    monkeypatch.setattr(gym, "probe", Probe(gym.trial))
 
 
 @pytest.mark.usefixtures("no_bubblewrap")
@@ -133,10 +132,8 @@ def test_without_bubblewrap_code_is_refused_with_what_to_install() -> None:
     assert set(registry.unusable()) == {"code", "reasoning-gym"}
 
 
-def test_a_bubblewrap_that_cannot_make_its_walls_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It says what bubblewrap said, and runs nothing without the walls."""
+@pytest.fixture
+def broken_bubblewrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "bwrap"
     broken.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
     for folder in (tmp_path, *tmp_path.parents):
@@ -144,9 +141,95 @@ def test_a_bubblewrap_that_cannot_make_its_walls_is_refused(
             folder.chmod(0o755)
     broken.chmod(0o755)
     monkeypatch.setattr(shutil, "which", lambda name: str(broken))
-    code_task._unusable.cache_clear()
-    try:
-        with pytest.raises(UnusableTask, match="No permissions to create new namespace"):
-            registry.task("code", PROBLEM)
-    finally:
-        code_task._unusable.cache_clear()
+    monkeypatch.setattr(code_task, "probe", Probe(retry=0.0))
+
+
+@pytest.mark.usefixtures("broken_bubblewrap")
+def test_a_bubblewrap_that_cannot_make_its_walls_is_refused() -> None:
+    """It says what bubblewrap said, and runs nothing without the walls."""
+    with pytest.raises(UnusableTask, match="No permissions to create new namespace"):
+        registry.task("code", PROBLEM)
+
+
+@pytest.mark.usefixtures("no_bubblewrap")
+def test_a_sandbox_that_works_again_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The question that starts the next trial has the last one's answer, and the question after it another one."""
+    probe = Probe(retry=0.0)
+    assert "install bubblewrap" in str(probe.fault())
+    monkeypatch.undo()
+    assert "install bubblewrap" in str(probe.fault())
+    for trial in [one for one in threading.enumerate() if one.name == "sandbox-probe"]:
+        trial.join(60)
+    assert probe.fault() is None
+
+
+def test_a_failure_is_kept_for_a_while() -> None:
+    """Many requests for a task that cannot be graded start few trials."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "which", lambda name: None)
+        patch.setattr(importlib.util, "find_spec", lambda name: None)
+        probe = Probe(retry=3600.0)
+        first = probe.fault()
+    assert first is not None
+    assert probe.fault() == first
+
+
+def test_a_behaviour_that_the_machine_cut_short_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same program has its vote as soon as it gets the processor."""
+    code = Code.of({**PROBLEM, "seconds": 1})
+    program = "while input() != '6 7': pass\nfor _ in range(10**6): pass\nprint(42)"
+    with monkeypatch.context() as patch:
+        patch.setattr(code_task, "WAITING", -3.0)
+        with pytest.raises(GradingFailed, match="did not get the processor"):
+            code.final(program)
+    assert str(code.final(program)).startswith("1 of 1 public tests passed")
+
+
+@pytest.mark.parametrize(
+    "bodies",
+    [
+        ("return {'c', 'a', 'b'}", "return frozenset('abc')"),
+        ("return {'x': 1, 'y': 2}", "return {'y': 2, 'x': 1.0}"),
+        ("return 0.1 + 0.2", "return 0.3"),
+        ("return [1, 2]", "return (1, 2)"),
+    ],
+)
+def test_equal_results_are_one_vote(bodies: tuple[str, str]) -> None:
+    """Right or wrong: here the expected result is another one."""
+    code = Code.of({"public": [{"input": [], "output": "something else"}], "function": "f"})
+    one, other = (code.final(f"def f():\n    {body}") for body in bodies)
+    assert one == other
+    assert one != code.final("def f(): return 'no such thing'")
+
+
+def test_the_order_of_a_set_is_the_same_each_time() -> None:
+    program = "print(*{str(i) for i in range(50)})"
+    code = Code.of({"public": [{"input": "", "output": "something else"}]})
+    finals = set()
+    for i in range(3):
+        code_task.sandbox().close()  # the next one's interpreter would have another seed
+        finals.add(code.final(f"{program}  # {i}"))
+    assert len(finals) == 1
+
+
+def test_what_leaves_last_is_read() -> None:
+    """Threads that go on after the program's end, and what is printed as the interpreter leaves."""
+    program = """
+import atexit, sys, threading
+atexit.register(lambda: sys.stdout.write("3"))
+def late():
+    threading.main_thread().join()
+    sys.stdout.write("2")
+sys.stdout.write("1")
+threading.Thread(target=late).start()
+"""
+    assert Code.of({"hidden": [{"input": "", "output": "123"}]}).grade(program).outcome == 1
+    assert Code.of({"hidden": [{"input": "", "output": "123"}]}).grade(f"{program}\nsys.exit()").outcome == 1
+
+
+def test_a_program_may_import_from_the_future_behind_a_prelude() -> None:
+    problem = {"hidden": [{"input": [2], "output": 4}], "function": "f", "prelude": "import math\n"}
+    answer = (
+        '"""Doubles."""\nfrom __future__ import annotations\ndef f(x: Unknown): return int(math.pow(x, 2))'
+    )
+    assert Code.of(problem).grade(f"```python\n{answer}\n```").outcome == 1

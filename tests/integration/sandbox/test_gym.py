@@ -17,7 +17,7 @@ from ramify.rewards.errors import BadDataset, CallFailed, UnusableTask
 from ramify.rewards.grading import functions_path
 from ramify.rewards.gym import NAMES, ReasoningGym
 from ramify.rewards.pool import Pool, PoolLimits
-from ramify.sandbox import Program, Sandbox, find
+from ramify.sandbox import Probe, Program, Sandbox, find
 from ramify.search.records import Verdict
 
 pytestmark = pytest.mark.timeout(600)
@@ -40,7 +40,7 @@ WRONG = "none of these 987654321"
 
 @pytest.fixture(scope="module")
 def maker() -> Iterator[Sandbox]:
-    with Sandbox(find(), gym.program("items", gym.MAKING)) as sandbox:
+    with gym.library() as sandbox:
         yield sandbox
 
 
@@ -163,14 +163,11 @@ def test_without_our_care_the_walls_of_the_sandbox_stand(tmp_path: Path) -> None
         code="def read(text):\n return str(sympy.parse_expr(text))",
         function="read",
         cpu=10,
-        wall=60,
         memory=gym.MEMORY,
-        preload="import sympy",
-        folders=gym._folders(),
     )
-    with Sandbox(find(), program) as sandbox:
-        assert sandbox.run(["2+3"], call=True).out == '"5"'
-        ended = sandbox.run([f"__import__('os').mkdir({str(folder)!r})"], call=True)
+    with Sandbox(find(), preload="import sympy", folders=gym._folders()) as sandbox:
+        assert sandbox.run(program, ["2+3"], call=True, wall=60).out == '"5"'
+        ended = sandbox.run(program, [f"__import__('os').mkdir({str(folder)!r})"], call=True, wall=60)
     assert ended.status == "error"
     assert not folder.exists()
 
@@ -221,10 +218,7 @@ def test_a_name_that_cannot_be_is_refused(spec: str, said: str) -> None:
 def test_without_the_library_it_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = {"dataset": "gcd", "entry": {"answer": "1", "metadata": {}}}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    gym._unusable.cache_clear()
-    try:
-        for use in (lambda: registry.task("reasoning-gym", problem), lambda: load("reasoning-gym:gcd")):
-            with pytest.raises((UnusableTask, BadDataset), match=r"pip install reasoning-gym==0\.1\.25"):
-                use()
-    finally:
-        gym._unusable.cache_clear()
+    monkeypatch.setattr(gym, "probe", Probe(gym.trial))
+    for use in (lambda: registry.task("reasoning-gym", problem), lambda: load("reasoning-gym:gcd")):
+        with pytest.raises((UnusableTask, BadDataset), match=r"pip install reasoning-gym==0\.1\.25"):
+            use()

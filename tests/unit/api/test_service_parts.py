@@ -80,7 +80,7 @@ async def test_grading_failures_are_counted_by_kind_and_passed_on() -> None:
     assert seen == ["deadline", "no_verifier"]
     counted = CountedTask(FakeTask(right=lambda text: True), seen.append)
     assert (await counted.grade("x")).outcome == 1.0
-    assert await counted.finals(["a\n"]) == ["a"]
+    assert await counted.final("a\n") == "a"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from ramify.settings.loading import variables
 from ramify_trainer.config import LoopConfig
 
 ROOT = Path(__file__).parents[3]
-COMPOSE = ["compose.yaml", "docker/compose.gpu.yaml"]
+COMPOSE = ["compose.yaml", "docker/compose.code.yaml", "docker/compose.gpu.yaml"]
 DOCKERFILES = ["docker/Dockerfile", "docker/gpu.Dockerfile"]
 OURS = ("secrets", "server", "trainer")
 NOT_THE_SERVERS = {"RAMIFY_PUBLISH", "RAMIFY_SECRETS", "RAMIFY_SERVER_CONFIG", "RAMIFY_TRAINER_CONFIG"} | {
@@ -90,6 +91,20 @@ def test_our_containers_have_no_more_rights_than_they_need(name: str) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in service["security_opt"]
     assert not service.get("privileged")
+
+
+def test_the_sandbox_of_code_gets_namespaces_and_nothing_else() -> None:
+    """Without the overlay no container may make one; with it, none has a capability, and root's calls stay refused."""
+    for name, service in services("docker/compose.code.yaml").items():
+        assert name in ("server", "trainer")
+        assert service.keys() == {"security_opt"}
+        assert service["security_opt"] == ["seccomp:docker/seccomp-bubblewrap.json", "apparmor:unconfined"]
+    (refused,) = json.loads(read("docker/seccomp-bubblewrap.json"))["syscalls"]
+    assert refused["action"] == "SCMP_ACT_ERRNO"
+    assert not {"clone", "unshare", "mount", "umount2", "pivot_root", "seccomp"} & set(refused["names"])
+    assert {"ptrace", "bpf", "keyctl", "kexec_load", "init_module", "reboot"} <= set(refused["names"])
+    for name in DOCKERFILES:
+        assert "bubblewrap" in read(name)
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
@@ -176,7 +191,7 @@ def test_env_example_changes_nothing_as_it_stands() -> None:
 @pytest.mark.parametrize("name", COMPOSE)
 def test_every_setting_that_compose_gives_is_one_of_the_servers(name: str) -> None:
     known = {variable for variable, _, _ in variables()}
-    given = set(services(name)["server"]["environment"]) - {"PGPASSFILE"}
+    given = set(services(name)["server"].get("environment", {})) - {"PGPASSFILE"}
     assert given <= known
     assert set(interpolated()) <= known | NOT_THE_SERVERS
 

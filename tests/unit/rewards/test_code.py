@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
-from ramify.rewards import registry
-from ramify.rewards.code import Code, same_text, same_value
+from ramify.rewards import code as code_task
+from ramify.rewards import grading, registry
+from ramify.rewards.code import Case, Code
+from ramify.rewards.code_outputs import canonical_text, canonical_value, same_text, same_value, truth
 from ramify.rewards.errors import BadProblem
+from ramify.sandbox.session import GRACE, STARTING
 
 TEST = {"input": "1\n", "output": "1\n"}
 
@@ -38,6 +41,17 @@ TEST = {"input": "1\n", "output": "1\n"}
         ({"hidden": [TEST], "seconds": 21}, "seconds", "must be less than or equal to 20"),
         ({"hidden": [TEST], "memory": 10_000}, "memory", "must be less than or equal to 768"),
         ({"hidden": [TEST] * 201}, "hidden", "at most 200"),
+        (
+            {"hidden": [TEST] * 200, "seconds": 20},
+            "problem",
+            "hidden has 200 tests of 20 s of processor time; together they may have 200 s at most",
+        ),
+        (
+            {"hidden": [TEST], "public": [TEST] * 20, "seconds": 11},
+            "problem",
+            "public has 20 tests of 11 s",
+        ),
+        ({"hidden": [{**TEST, "rel_tol": 2}]}, "hidden.0.rel_tol", "less than or equal to 1"),
     ],
 )
 def test_a_wrong_problem_is_named_by_field_and_limit(
@@ -68,6 +82,114 @@ def test_a_prelude_stands_before_the_answer() -> None:
     code = Code.of({"hidden": [TEST], "prelude": "def f(x):\n"})
     assert code.source("    return x") == "def f(x):\n    return x"
     assert code.source("```python\ndef f(x): return x\n```") == "def f(x):\n\ndef f(x): return x\n"
+
+
+def test_imports_from_the_future_stand_before_a_prelude() -> None:
+    code = Code.of({"hidden": [TEST], "prelude": "import math\n"})
+    program = '"""Doc."""\nfrom __future__ import (\n    annotations,\n)\nfrom __future__ import division  # x\nx = 1\n'
+    source = code.source(f"```python\n{program}```")
+    assert source is not None
+    compile(source, "answer.py", "exec")
+    assert source.index("annotations") < source.index("import math") < source.index("x = 1")
+
+
+def test_the_longest_grading_fits_its_deadline_and_whoever_waits_has_that_long() -> None:
+    """Each test's own limit, three times its processor time and a wait, is cut by what is left for all."""
+    assert Code.grade_seconds is not None
+    assert Code.grade_seconds >= 3 * code_task.LONGEST + code_task.WAITING + STARTING + GRACE
+    assert Code.final_seconds == Code.grade_seconds
+    assert grading.shared_pool(Code).limits.patience >= Code.grade_seconds
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "expected", "result", "same"),
+    [
+        ({"abs_tol": 0.1}, 3, 3.05, True),
+        ({"abs_tol": 0.1}, 3, 3.2, False),
+        ({"abs_tol": 0.1}, [1.0, [2]], [1.05, [1.95]], True),
+        ({"rel_tol": 0.01}, 1000.0, 1009.0, True),
+        ({"rel_tol": 0.01}, 0.0, 0.001, False),
+        ({"rel_tol": 1e-9, "abs_tol": 0}, 1.0, 1.0 + 1e-7, False),
+        ({"abs_tol": 5.0}, True, 3, False),
+        ({}, 3, 3.0000001, False),
+        ({}, 3.0, 3.0000001, True),
+    ],
+)
+def test_a_test_may_say_how_close_is_close_enough(
+    tolerance: dict[str, float], expected: Any, result: Any, same: bool
+) -> None:
+    case = Case(input=[], output=expected, **tolerance)
+    assert same_value(case.output, result, case.tolerance) is same
+
+
+@pytest.mark.parametrize(
+    ("value", "true"),
+    [
+        (None, False),
+        (0, False),
+        ("", False),
+        ([], False),
+        ({}, False),
+        ({"$tuple": []}, False),
+        ({"$set": []}, False),
+        ({"$dict": []}, False),
+        ({"$bytes": ""}, False),
+        (-1, True),
+        ("0", True),
+        ([0], True),
+        ({"a": 0}, True),
+        ({"$tuple": [0]}, True),
+    ],
+)
+def test_a_condition_takes_what_python_takes(value: Any, true: bool) -> None:
+    assert truth(value) is true
+    assert same_value({"$truth": true}, value)
+    assert not same_value({"$truth": not true}, value)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (1, 1.0),
+        (1, True),
+        (0.1 + 0.2, 0.3),
+        ([1], {"$tuple": [1]}),
+        ({"$set": [2, "a", 1]}, {"$set": ["a", 1.0, 2]}),
+        ({"a": [1], "b": 2}, {"$dict": [["b", 2], ["a", {"$tuple": [1]}]]}),
+        ({"$dict": [[{"$tuple": [1, 2]}, 3]]}, {"$dict": [[{"$tuple": [1.0, 2]}, 3]]}),
+    ],
+)
+def test_equal_values_have_one_spelling(one: Any, other: Any) -> None:
+    assert canonical_value(one) == canonical_value(other)
+    assert same_value(one, other)
+
+
+def test_different_values_have_different_spellings() -> None:
+    values = [
+        None,
+        "null",
+        0,
+        "0",
+        1,
+        1.5,
+        2**70,
+        [],
+        [1],
+        [[1]],
+        {},
+        {"$set": []},
+        {"$bytes": ""},
+        "",
+        {"a": 1},
+    ]
+    assert len(set(map(canonical_value, values))) == len(values)
+
+
+def test_printed_fractions_have_one_spelling() -> None:
+    assert canonical_text("x 0.30000000000000004 \n\n") == canonical_text("x  0.3")
+    assert canonical_text("1.0") != canonical_text("2.0")
+    assert canonical_text("1 2") != canonical_text("1\n2")
+    assert canonical_text("no.") == "no."
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import json
+import math
 import pickle
 import zlib
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from ramify.rewards import datasets
+from ramify.rewards.code_assertions import calls
 from ramify.rewards.errors import BadDataset
 from ramify.rewards.verifier import Example
 
@@ -29,9 +32,7 @@ def check(candidate):
     assert candidate(-1, 1) == 0
     assert abs(candidate(0.5, 0.25) - 0.75) < 1e-6
     assert candidate([1], (2, {3})) == {"a": None}
-    for i in range(9):
-        assert candidate(i, i) == 2 * i
-    assert candidate is not None
+    assert True
 """,
 }
 MBPP = {
@@ -39,7 +40,6 @@ MBPP = {
     "text": "Write a function to find the shared elements.",
     "test_list": [
         "assert shared((3, 4), (4, 5)) == (4,)",
-        "assert set(shared((1, 2), (2, 1))) == {1, 2}",
         "assert shared((1,), (2,)) == ()",
     ],
     "test_setup_code": "import re",
@@ -74,9 +74,60 @@ def test_assertions_become_calls_with_literals(tmp_path: Path) -> None:
     assert example.problem["hidden"] == [
         {"input": [1, 2], "output": 3},
         {"input": [-1, 1], "output": 0},
-        {"input": [0.5, 0.25], "output": 0.75},
+        {"input": [0.5, 0.25], "output": 0.75, "abs_tol": math.nextafter(1e-6, 0)},
         {"input": [[1], {"$tuple": [2, {"$set": [3]}]}], "output": {"$dict": [["a", None]]}},
     ]
+
+
+@pytest.mark.parametrize(
+    ("assertion", "test"),
+    [
+        ("abs(f(1) - 0.5) <= 1e-3", {"output": 0.5, "abs_tol": 1e-3}),
+        ("abs(2.0 / 4 - f(1)) <= 0.25", {"output": 0.5, "abs_tol": 0.25}),
+        ("math.isclose(f(1), 0.5, rel_tol=0.01)", {"output": 0.5, "rel_tol": 0.01, "abs_tol": 0.0}),
+        ("math.isclose(f(1), 0.5)", {"output": 0.5, "rel_tol": 1e-9, "abs_tol": 0.0}),
+        ("not f(1)", {"output": {"$truth": False}}),
+        ("f(1)", {"output": {"$truth": True}}),
+        ("f(1) is None", {"output": None}),
+        ("-3 * 19 + 2 ** 10 == f(1)", {"output": 967}),
+        ("f(1) == 'ab' * 2 + 'c'", {"output": "ababc"}),
+    ],
+)
+def test_an_assertion_says_what_must_come_out(assertion: str, test: dict[str, Any]) -> None:
+    assert calls(ast.parse(f"assert {assertion}").body, "f") == [{"input": [1], **test}]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "for i in range(9): assert f(i) == i",
+        "assert f is not None",
+        "assert f(1) != 2",
+        "assert f(x=1) == 2",
+        "assert g(1) == 2",
+        "assert f(1) == g(1)",
+        "assert set(f(1)) == {1}",
+        "assert round(f(1), 2) == 0.33",
+        "assert f(1) is 3",
+        "assert abs(f(1) - 2) > 1",
+        "assert abs(f(1) - 2) < limit",
+        "assert numpy.isclose(f(1), 2)",
+        "assert f(1) == 2 ** 1000",
+        "assert f(1) == 10 ** 60 * 10 ** 60",
+        "assert f(1) == 'x' * 10 ** 9",
+        "assert f(1) == 1 / 0",
+        "assert f(1) == '%99999999d' % 1",
+        "x = f(1)",
+    ],
+)
+def test_a_problem_with_a_test_of_another_kind_is_left_out_by_name(
+    statement: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    row = {"task_id": 7, "text": "Write f.", "test_list": ["assert f(1) == 2", statement]}
+    problems = load(tmp_path, "mbpp", row, MBPP)
+    assert [one.id for one in problems] == ["mbpp/2"]
+    assert "problem 7 (line 1) is left out" in caplog.text
+    assert statement.splitlines()[0][:20] in caplog.text
 
 
 def test_mbpps_first_test_is_shown_and_the_others_decide(tmp_path: Path) -> None:

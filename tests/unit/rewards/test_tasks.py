@@ -27,7 +27,8 @@ async def test_countdown_grades_by_its_own_rules() -> None:
 
 async def test_countdown_answers_that_are_the_same_expression_vote_together() -> None:
     task = registry.task("countdown", COUNTDOWN)
-    first, second, broken = await task.finals(["8 + 3 = 11\n11 + 5 = 16", "5 + 3 = 8\n8 + 8 = 16", "hello"])
+    texts = ("8 + 3 = 11\n11 + 5 = 16", "5 + 3 = 8\n8 + 8 = 16", "hello")
+    first, second, broken = [await task.final(text) for text in texts]
     assert first == second is not None
     assert broken is None
 
@@ -54,7 +55,7 @@ async def test_countdown_answers_that_are_the_same_expression_vote_together() ->
 async def test_exact_takes_the_last_box_or_what_follows_the_last_marker_or_else_the_last_line(
     text: str, final: str | None
 ) -> None:
-    assert await registry.task("exact", {"answer": "x"}).finals([text]) == [final]
+    assert await registry.task("exact", {"answer": "x"}).final(text) == final
 
 
 async def test_exact_compares_text_and_nothing_else() -> None:
@@ -74,7 +75,7 @@ async def test_exact_takes_an_answer_as_people_end_it_and_never_a_hedge(case: Ma
 async def test_answers_that_exact_takes_for_one_vote_together() -> None:
     task = registry.task("exact", {"answer": "x"})
     right = [case["text"] for case in CASES if case["right"] and case["reference"] == "Paris"]
-    assert set(await task.finals(right)) == {"Paris"}
+    assert {await task.final(text) for text in right} == {"Paris"}
 
 
 async def test_exact_ignores_case_only_where_asked() -> None:
@@ -82,7 +83,7 @@ async def test_exact_ignores_case_only_where_asked() -> None:
     lenient = registry.task("exact", {"answer": "Straße", "ignore_case": True})
     assert (await strict.grade("STRASSE")).outcome == 0.0
     assert (await lenient.grade("STRASSE")).outcome == 1.0
-    assert await lenient.finals(["Yes", "YES"]) == ["yes", "yes"]
+    assert await lenient.final("Yes") == await lenient.final("YES") == "yes"
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,8 @@ async def test_a_reason_does_not_repeat_megabytes_of_answer() -> None:
 
 
 async def test_without_a_task_the_stripped_text_is_the_answer() -> None:
-    assert await registry.task("none", {}).finals([" a \n", "a", " "]) == ["a", "a", None]
+    task = registry.task("none", {})
+    assert [await task.final(text) for text in (" a \n", "a", " ")] == ["a", "a", None]
 
 
 async def test_without_a_task_grading_is_refused_and_never_zero() -> None:

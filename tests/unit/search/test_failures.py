@@ -151,7 +151,7 @@ async def test_a_verifier_that_fails_is_counted_apart_and_its_answers_weigh_noth
 @pytest.mark.anyio
 async def test_any_other_error_of_a_verifier_fails_the_search():
     class Broken(FakeTask):
-        async def finals(self, texts: Sequence[str]) -> list[str | None]:
+        async def final(self, text: str) -> str | None:
             raise OSError("no such file")
 
     found = world(AB, task=Broken(), algorithm="best_of_n", budget=BudgetLimits(simulations=3))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
 
 import pytest
 
@@ -28,11 +27,11 @@ class HangsOver(FakeTask):
         self.letters = letters
         self.asked: list[str] = []
 
-    async def finals(self, texts: Sequence[str]) -> list[str | None]:
-        self.asked += texts
-        if any(text.startswith(self.letters) for text in texts):
+    async def final(self, text: str) -> str | None:
+        self.asked.append(text)
+        if text.startswith(self.letters):
             await asyncio.Event().wait()
-        return await super().finals(texts)
+        return await super().final(text)
 
 
 async def turns(count: int) -> None:
@@ -103,10 +102,10 @@ async def test_answers_are_grouped_while_the_search_grows() -> None:
 
 async def test_a_text_that_cannot_be_told_apart_votes_by_its_last_line_and_the_tree_says_so() -> None:
     class Fails(FakeTask):
-        async def finals(self, texts: Sequence[str]) -> list[str | None]:
-            if texts[0].startswith("a"):
+        async def final(self, text: str) -> str | None:
+            if text.startswith("a"):
                 raise GradingFailed("the worker died")
-            return ["B"]
+            return "B"
 
     found = search(Fails(), budget=BudgetLimits(simulations=20))
     await ended(found)

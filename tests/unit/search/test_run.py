@@ -199,7 +199,7 @@ async def test_one_searchs_failure_leaves_the_others_alone():
         return Search(new_tree(seed=seed, algorithm="best_of_n"), policy, scorer, task, clock=lambda: 0.0)
 
     class Broken(FakeTask):
-        async def finals(self, texts: Sequence[str]) -> list[str | None]:
+        async def final(self, text: str) -> str | None:
             raise OSError("no such file")
 
     searches = [search(i, Broken() if i == 3 else FakeTask()) for i in range(8)]

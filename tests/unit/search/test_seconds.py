@@ -40,7 +40,7 @@ class Paced(FakePolicy):
 
 
 class Hangs(FakeTask):
-    async def finals(self, texts: Sequence[str]) -> list[str | None]:
+    async def final(self, text: str) -> str | None:
         await asyncio.Event().wait()
         raise AssertionError
 
