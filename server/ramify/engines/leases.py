@@ -92,7 +92,8 @@ class Leases:
         """Load the adapter of a release if it is one, and lease it. One task at a time.
 
         Raises `EngineError` if there is no room for it, or if the engine refuses it."""
-        await asyncio.gather(*self._dropping)
+        while self._dropping:  # they give room, and go on if this is cancelled
+            await asyncio.wait(self._dropping)
         if serving.adapter not in self._users:
             await self._load(serving)
         with self.lease(serving):

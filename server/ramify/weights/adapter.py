@@ -5,6 +5,7 @@ A layer with the weight W then computes with W + (alpha / rank) · B · A (Hu et
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,10 @@ PLAIN: Mapping[str, Any] = {
     "modules_to_save": None,
     "rank_pattern": {},
     "alpha_pattern": {},
+    "layer_replication": None,
+    "target_parameters": None,
+    "trainable_token_indices": None,
+    "alora_invocation_tokens": None,
 }
 """Values that a configuration must have where it names them: others change the formula, or other weights."""
 _NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
@@ -44,9 +49,9 @@ def adapter_rank(folder: Path) -> int:
         if config.get(name, plain) not in (plain, None):
             raise WeightsError(f"{path}: {name} is {str(config[name])[:80]}; plain LoRA has {plain}")
     rank, alpha = config.get("r"), config.get("lora_alpha")
-    if type(rank) is not int or rank < 1 or not isinstance(alpha, int | float) or alpha <= 0:
+    if type(rank) is not int or rank < 1 or not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
         raise WeightsError(
-            f"{path}: r is {str(rank)[:20]} and lora_alpha {str(alpha)[:20]}; both are above 0"
+            f"{path}: r is {str(rank)[:20]} and lora_alpha {str(alpha)[:20]}; both are above 0 and finite"
         )
     return rank
 

@@ -189,14 +189,16 @@ def models_of(where: Path | Release | ModelFiles) -> ModelFiles:
 def _base(path: Path, named: Base, folder: Path, verify: bool) -> Release:
     """Return the release that an adapter stands on. Raises `WeightsError` if it is not there, or is another one."""
     where = release_path(folder, named.release)
+    # Before its own base is looked for: two releases may name each other.
+    below = read_manifest(where / MANIFEST).base if (where / MANIFEST).is_file() else None
+    if below is not None:
+        raise WeightsError(f"{path} is an adapter on {where}, which is one itself, on {below.release}")
     try:
         base = load_release(where, verify)
     except ReleaseNotFound:
         raise WeightsError(
             f"{path} is an adapter on {named.release}, which must lie beside it: there is no {where}"
         ) from None
-    if base.base is not None:
-        raise WeightsError(f"{path} is an adapter on {where}, which is one itself, on {base.base.id}")
     if base.policy_digest != named.policy:
         raise WeightsError(
             f"{path} is an adapter on {named.release} with the policy {named.policy[:12]}, and {where} has the policy "

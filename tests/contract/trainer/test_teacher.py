@@ -52,6 +52,8 @@ async def test_the_student_learns_from_searches_of_its_teacher_alone(tmp_path: P
         assert (student.engines.loads, teacher.engines.loads) == (["v000002"], [])
         assert (await teacher.log.get_consumer("loop")) is not None
         assert (await student.log.get_consumer("loop")) is None
+        # Now the student serves v000002, beside which the teacher's v000001 is no older one.
+        assert (await loop.puller.holding(loop.round())).training["staleness"] == 0
 
 
 async def test_a_policy_whose_tokens_mean_something_else_is_refused_before_anything_is_searched(

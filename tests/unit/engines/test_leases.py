@@ -121,6 +121,34 @@ async def test_a_trial_that_fails_leaves_nothing_in_the_engine(offered: Offered)
     assert leases.serving.release == "v000002"
 
 
+async def test_a_trial_that_is_cancelled_while_it_waits_for_a_drop_leaves_nothing_either(
+    offered: Offered,
+) -> None:
+    go_on = asyncio.Event()
+
+    class SlowEngine(AdapterEngine):
+        async def drop_adapter(self, name: str) -> None:
+            await go_on.wait()
+            await super().drop_adapter(name)
+
+    engine = SlowEngine()
+    leases = Leases(offered(1), engine)  # type: ignore[arg-type]
+    async with leases.trying(offered(2)):
+        pass
+
+    async def second() -> None:
+        async with leases.trying(offered(3)):
+            raise AssertionError("it did not wait")
+
+    trial = asyncio.create_task(second())
+    await asyncio.sleep(0)
+    trial.cancel()
+    await asyncio.wait([trial])
+    assert trial.cancelled()
+    go_on.set()
+    await settled(engine)
+
+
 async def test_one_adapter_more_than_fit_is_refused_by_names_until_a_search_ends(offered: Offered) -> None:
     engine = AdapterEngine()
     first = offered(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -107,12 +108,23 @@ def test_an_adapter_on_an_adapter_is_refused(published: Publish, tmp_path: Path)
         weights.publish(tmp_path / "weights", adapter(tmp_path / "second"), None, DETAILS, base=first)
 
 
+def test_an_adapter_on_itself_is_refused(published: Publish) -> None:
+    release = published()
+    manifest = json.loads((release.path / "manifest.json").read_text())
+    manifest["base"]["release"] = release.id
+    (release.path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(WeightsError, match="v000002, which is one itself, on v000002"):
+        weights.load_release(release.path)
+
+
 @pytest.mark.parametrize(
     ("said", "complaint"),
     [
         ({"use_dora": True}, "use_dora is True; plain LoRA has False"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save is"),
         ({"r": 0}, "r is 0"),
+        ({"lora_alpha": math.nan}, "lora_alpha nan; both are above 0 and finite"),
+        ({"layer_replication": [[0, 1]]}, "layer_replication is"),
         ({"r": 3}, r"where A is \(3, 4\) and B \(6, 3\)"),
         ({"matrices": {}}, "holds no matrices"),
         ({"matrices": {f"{NAME}.weight": np.ones((OUT, INTO), np.float32)}}, "is not base_model.model.LAYER"),

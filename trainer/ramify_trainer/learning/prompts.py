@@ -46,7 +46,7 @@ def _part(labelled: LabelledTree, above: Node) -> LabelledTree:
     part = replace(
         tree,
         prompt_tokens=tree.prefix(above),
-        nodes=[_root(tree, above, ids.values()), *(_alone(node, ids[node.id]) for node in drawn)],
+        nodes=[_root(tree, above, ids.values()), *(_alone(tree, node, ids[node.id]) for node in drawn)],
         completions=[replace(one, node=ids[one.node]) for one in tree.completions if one.node in ids],
         answer=None if answer is None else replace(answer, node=ids[answer.node]),
         candidates=[replace(one, node=ids[one.node]) for one in tree.candidates if one.node in ids],
@@ -66,5 +66,12 @@ def _root(tree: Tree, above: Node, children: Iterable[int]) -> Node:
     return Node(id=0, parent=None, depth=0, value=value, expanded=True, children=list(children))
 
 
-def _alone(node: Node, new_id: int) -> Node:
-    return replace(node, id=new_id, parent=0, depth=1, children=[], revision=None)
+def _alone(tree: Tree, node: Node, new_id: int) -> Node:
+    """Return an answer without those that better it. Its visits are its own draws: a search goes on from what is wrong,
+    and `visits` must not teach that in place of what is right."""
+    value = tree.leaf_value(node)
+    visits = 0 if value is None else node.multiplicity
+    worth = visits * (value or 0.0)
+    return replace(
+        node, id=new_id, parent=0, depth=1, children=[], revision=None, visits=visits, value_sum=worth
+    )

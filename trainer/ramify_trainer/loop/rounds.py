@@ -217,7 +217,7 @@ class Loop:
     async def _train(self) -> PhaseSummary:
         """Label the trees, and learn from them if there is anything to learn."""
         state, config, record = self.state, self.config, self.state.current
-        trees = await label_trees(self._trees, config.outcomes, state.staleness)
+        trees = await label_trees(self._trees, config.outcomes, self._staleness)
         record.trees, record.steps = len(trees), 0
         if not trees:
             record.reason = "nothing to learn from: the log held no tree since the last round"
@@ -361,6 +361,10 @@ class Loop:
         served = (await self.client.version()).release
         if served != release:
             raise TrainerError(f"{release} was activated, but the server serves {served}")
+
+    def _staleness(self, release: str) -> int:
+        """Return the number of served releases since `release`; 0 for a teacher's, which are none of this server's."""
+        return 0 if self.teacher is not None else self.state.staleness(release)
 
     def _candidate(self) -> weights.ModelFiles:
         """Return the models that the round has trained."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -84,6 +85,19 @@ def test_the_parts_of_a_search_hold_every_node_once_after_the_tokens_that_the_po
     assert sorted(drawn) == sorted(tree.sequence(node) for node in tree.nodes[1:])
     assert len(parts) > 3
     assert sum(len(part.tree.completions) for part in parts) == len(tree.completions)
+
+
+def test_what_was_bettered_often_is_not_imitated_in_place_of_what_is_right() -> None:
+    tree = refined().tree
+    tree = replace(tree, params=search_params("mcts", action=Action("refine"), grader="verifier"))
+    for id_, outcome, visits in ((1, 0.0, 30), (2, 1.0, 1), (3, 0.0, 9), (4, 1.0, 2), (5, 1.0, 1)):
+        node = tree.nodes[id_]
+        node.outcome, node.visits, node.value_sum = outcome, visits, visits / 2
+    part, *_ = by_prompt([LabelledTree(tree, {})])
+    assert [(node.visits, node.mean) for node in part.tree.nodes[1:]] == [(3, 0.0), (1, 1.0)]
+    config = CONFIG.model_copy(update={"objective": "visits", "visit_target": "completed_q"})
+    weights = policy_targets(part, config, set()).weights
+    assert weights[2] > 0.9
 
 
 def test_other_trees_stay_as_they_are() -> None:
