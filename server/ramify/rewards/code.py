@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, m
 
 from ramify.rewards import code_data
 from ramify.rewards.code_outputs import (
+    TRUTH,
     USUAL,
     Tolerance,
     canonical_text,
@@ -139,6 +140,8 @@ class Code(Verifier):
         if self.function:
             if not isinstance(case.input, list):
                 raise ValueError(f"{place}.input must be the list of the arguments of {self.function!r}")
+            if isinstance(case.output, dict) and not isinstance(case.output.get(TRUTH, True), bool):
+                raise ValueError(f"{place}.output: {TRUTH!r} must be true or false")
         elif not isinstance(case.input, str) or not isinstance(case.output, str):
             raise ValueError(f"{place} must have text as input and output, unless 'function' is named")
         elif not case.output.strip():

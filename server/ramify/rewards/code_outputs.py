@@ -30,8 +30,7 @@ class Tolerance:
         if isinstance(expected, bool) or (isinstance(expected, int) and not self.integers):
             return expected == result
         try:
-            both_nan = math.isnan(expected) and math.isnan(result)
-            return both_nan or math.isclose(expected, result, rel_tol=self.relative, abs_tol=self.absolute)
+            return math.isclose(expected, result, rel_tol=self.relative, abs_tol=self.absolute)
         except OverflowError:  # an integer that no float can hold
             return expected == result
 

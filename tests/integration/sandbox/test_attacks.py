@@ -54,6 +54,9 @@ REFUSED = {
     "load a program into the kernel": "call(321, 0, 0, 0)",
     "use the other set of system calls": "call(0x40000000 + 39)",
     "lower a priority": "os.setpriority(os.PRIO_PROCESS, 1, 13)",
+    "want idle processors only": "os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))",
+    "choose a processor": "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})",
+    "leave a hint at a file": "__import__('fcntl').fcntl(0, 1036, bytes(8))",
     "take the machine's asynchronous I/O": "call(206, 1, ctypes.addressof(ctypes.create_string_buffer(8)))",
     "raise a limit": "__import__('resource').setrlimit(__import__('resource').RLIMIT_AS, (1 << 40, 1 << 40))",
     "signal a process outside": "os.kill(4321, 9)",
@@ -129,8 +132,7 @@ def test_a_server_on_this_machine_cannot_be_reached(as_user: RunAs) -> None:
     assert result["out"] == "held\n", result
 
 
-def test_an_endless_loop_uses_up_its_processor_time(as_user: RunAs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code_task, "WAITING", 300.0)  # however busy this machine is
+def test_an_endless_loop_uses_up_its_processor_time(as_user: RunAs) -> None:
     assert as_user(lambda: ended("while True: pass"))["status"] == "cpu"
 
 
@@ -234,6 +236,22 @@ def test_nothing_is_left_for_the_next_test(as_user: RunAs) -> None:
     builtins.left = 'something'
     """
     assert [one["out"] for one in as_user(lambda: ended_twice(program))] == ["nothing\n", "nothing\n"]
+
+
+def test_no_flag_of_a_stream_is_left_for_the_next_test(as_user: RunAs) -> None:
+    program = """
+import fcntl, os
+def f():
+    found = [fcntl.fcntl(fd, fcntl.F_GETFL) for fd in (0, 1, 2)]
+    for fd in (0, 1, 2):
+        fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND | os.O_NONBLOCK)
+    return found
+"""
+    case = Case(input=[], output=0)
+    code = Code(hidden=(case, case), function="f")
+    first, second = as_user(lambda: [one.out for one in code.run(program, code.hidden)])
+    assert first.startswith("[")
+    assert first == second
 
 
 SEARCH = """
@@ -352,10 +370,32 @@ def test_an_answer_that_waits_has_failed_and_holds_nobody_up(wait: str, as_user:
 
 def test_an_answer_that_never_gets_the_processor_is_not_graded(monkeypatch: pytest.MonkeyPatch) -> None:
     """It has used nothing up and it has not been idle: that is the machine's doing. Here it has no time at all."""
-    monkeypatch.setattr(code_task, "WAITING", -2.9)
-    code = Code(hidden=(Case(input="1", output="1"),), seconds=1)
+    monkeypatch.setattr(code_task, "WAITING", -59.9)
+    code = Code(hidden=(Case(input="1", output="1"),), seconds=20)
     with pytest.raises(GradingFailed, match="did not get the processor"):
         code.grade("while True: pass")
+
+
+def test_threads_that_wait_at_once_buy_no_time_to_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their waits together are longer than all that passed. An answer that will fail must not end as not graded."""
+    monkeypatch.setattr(code_task, "WAITING", 10.0)
+    result = ended("""
+        import ctypes, threading, time
+        libc, stop, block = ctypes.CDLL(None), False, 1 << 22
+        def crowd():
+            buffer = ctypes.create_string_buffer(block)
+            while not stop:
+                libc.memset(buffer, 1, block)
+            time.sleep(1000)
+        threading.stack_size(1 << 16)
+        for _ in range(12):
+            threading.Thread(target=crowd, daemon=True).start()
+        while time.process_time() < 0.6:
+            time.sleep(0.02)
+        stop = True
+        time.sleep(1000)
+        """)
+    assert result["status"] in ("idle", "cpu"), result  # cpu: where that took longer than it should
 
 
 def test_a_result_that_calls_itself_equal_is_compared_as_data(as_user: RunAs) -> None:

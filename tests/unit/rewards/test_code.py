@@ -36,6 +36,11 @@ TEST = {"input": "1\n", "output": "1\n"}
             "problem",
             "hidden.0.input must be the list of the arguments of 'f'",
         ),
+        (
+            {"function": "f", "hidden": [{"input": [], "output": {"$truth": "yes"}}]},
+            "problem",
+            "hidden.0.output: '$truth' must be true or false",
+        ),
         ({"public": [{"input": "", "output": " \n"}]}, "problem", "public.0.output must not be blank"),
         ({"hidden": [{"input": [1], "output": 2}]}, "problem", "hidden.0 must have text as input and output"),
         ({"hidden": [TEST], "seconds": 21}, "seconds", "must be less than or equal to 20"),
