@@ -22,7 +22,7 @@ CALLS_OF_ALL = "425 426 427 428 429 430 431 432 433 434 438 442 447"
 """The same numbers everywhere: io_uring, new mounts, descriptors of processes, secret memory."""
 CLONE3 = 435
 SET_HINT, SET_FILE_HINT = 1036, 1038
-"""What fcntl may not do: a hint stays with the file for whoever comes later (older kernels let anybody set it)."""
+"""Calls of fcntl that are refused: a hint stays with the file for the next test (older kernels let anybody set it)."""
 NEW_NAMESPACES = 0x7E020000
 CLONE_THREAD = 0x10000
 ALLOW, KILL, EPERM, ENOSYS = 0x7FFF0000, 0x80000000, 0x00050001, 0x00050026
