@@ -77,6 +77,8 @@ def as_user(request: pytest.FixtureRequest) -> RunAs:
         with os.fdopen(reader, "rb") as pipe:
             result = json.loads(pipe.read())
         os.waitpid(pid, 0)
+        if isinstance(result, dict) and "raised" in result:
+            pytest.fail(result["raised"])
         return result
 
     return run
