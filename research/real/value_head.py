@@ -22,6 +22,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoTokenizer
@@ -30,6 +31,7 @@ from ramify.rewards import datasets
 from ramify.statistics import auc
 from ramify.tokens import TokenText, plain_token, text_of
 from ramify.weights import HEAD, Action, Details, Release, publish
+from ramify_trainer.cli import tenths_on
 from ramify_trainer.config import MeasureConfig, SamplerConfig
 from ramify_trainer.gate.policy_scores import PolicyScores, SampledAnswer, score_policy
 from ramify_trainer.gate.value_scores import judged_places
@@ -151,11 +153,7 @@ def figures(model: Any, head: nn.Linear, answers: Sequence[JudgedAnswer]) -> dic
 def sampled(policy: Path, config: MeasureConfig, kept: Path, engine: Any, seed: int) -> PolicyScores:
     """Return the policy's scores on a data set, with all its answers, which are kept in a file."""
     worker = ComputeThread()
-
-    def told(done: int, total: int) -> None:
-        if done % 100 == 0 or done == total:
-            typer.echo(f"{config.data}: {done} of {total} problems")
-
+    told = partial(tenths_on(Console()), config.data)
     try:
         sampler = SamplerConfig(engine=engine)
         asked = score_policy(policy, config, seed, kept, worker, config.answers, sampler, told)

@@ -71,6 +71,11 @@ async def test_a_policy_whose_tokens_mean_something_else_is_refused_before_anyth
             (other / "tokenizer.json").write_text(json.dumps(spelled))
             with pytest.raises(TrainerError, match=fault):
                 await require_same_tokens(teacher, other)
+        other = tmp_path / "other_template"
+        shutil.copytree(policy, other)
+        (other / "chat_template.jinja").write_text("Q: {{ messages[0]['content'] }}")
+        with pytest.raises(TrainerError, match="chat template writes a conversation otherwise"):
+            await require_same_tokens(teacher, other)
         assert await site.searches() == 0
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 from transformers import AutoTokenizer
 
+from ramify.tokens import chat_tokens
 from ramify_client import AsyncClient, BadRequest
 from ramify_client.calls import Call, read
 from ramify_trainer.config import TeacherConfig, key_in
@@ -22,10 +23,20 @@ from ramify_trainer.errors import TrainerError
 
 ASKED_AT_ONCE = 1_000
 """Token ids of one request."""
+CONVERSATION = [
+    {"role": "user", "content": "Make 24 from 3, 5, 7 and 8."},
+    {"role": "assistant", "content": "8 * 3 = 24"},
+    {"role": "user", "content": "Use them all."},
+]
+"""A conversation that both must write alike."""
 
 
 class Detokenized(BaseModel):
     prompt: str
+
+
+class Tokenized(BaseModel):
+    tokens: list[int]
 
 
 @asynccontextmanager
@@ -46,7 +57,8 @@ async def teacher_client(config: TeacherConfig | None, **options: Any) -> AsyncI
 
 
 async def require_same_tokens(teacher: AsyncClient, policy: Path) -> None:
-    """Raise `TrainerError` unless every token id means to the teacher what it means to the policy."""
+    """Raise `TrainerError` unless every token id means to the teacher what it means to the policy, and both are asked
+    in the same words."""
     tokenizer = AutoTokenizer.from_pretrained(policy)
     size = len(tokenizer)
     for start in range(0, size, ASKED_AT_ONCE):
@@ -60,6 +72,12 @@ async def require_same_tokens(teacher: AsyncClient, policy: Path) -> None:
         raise TrainerError(
             f"the teacher has more tokens than the policy's {size}: it needs one with the same tokenizer"
         )
+    if tokenizer.chat_template:
+        call = Call("POST", "/tokenize", read(Tokenized), {"messages": CONVERSATION})
+        if (await teacher.send(call)).tokens != chat_tokens(tokenizer, CONVERSATION):
+            raise TrainerError(
+                "the teacher's chat template writes a conversation otherwise than the policy's"
+            )
 
 
 async def text_at(teacher: AsyncClient, ids: range) -> str | None:
