@@ -42,9 +42,9 @@ def main(
     train: int = 4_000,
     dev: int = 500,
     test: int = 1_000,
-    examples: Annotated[int, typer.Option(help="Worked answers to problems of the train split.")] = 6_000,
+    examples: Annotated[int, typer.Option(help="Worked answers to problems of the train split.")] = 12_000,
     numbers: Annotated[str, typer.Option(help="How many numbers a problem has, each in turn.")] = "4",
-    taught: Annotated[str, typer.Option(help="The same for worked answers.")] = "3,4",
+    taught: Annotated[str, typer.Option(help="The same for worked answers.")] = "4",
     seed: int = 0,
 ) -> None:
     """Write train.jsonl, dev.jsonl, test.jsonl and, with worked answers, worked.jsonl."""

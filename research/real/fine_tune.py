@@ -135,8 +135,8 @@ def main(
         "runs/real/worked.jsonl"
     ),
     out: Annotated[Path, typer.Option(help="Directory of the new model.")] = Path("runs/real/policy"),
-    examples: Annotated[int, typer.Option(help="Chats read, from the first.")] = 6_000,
-    steps: int = 200,
+    examples: Annotated[int, typer.Option(help="Chats read, from the first.")] = 12_000,
+    steps: int = 600,
     batch: Annotated[int, typer.Option(help="Chats a step.")] = 16,
     rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 3e-4,
     threads: int = 2,
