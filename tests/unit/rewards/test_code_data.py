@@ -32,7 +32,7 @@ def check(candidate):
     assert candidate(-1, 1) == 0
     assert abs(candidate(0.5, 0.25) - 0.75) < 1e-6
     assert candidate([1], (2, {3})) == {"a": None}
-    assert True
+    assert 1, "some of HumanEval hold such a line"
 """,
 }
 MBPP = {
