@@ -18,7 +18,7 @@ TYPESCRIPT_CLIENT = Path(__file__).resolve().parents[1] / "clients" / "typescrip
 
 
 def node(folder: Path, *arguments: str, given: str = "", **environment: str) -> str:
-    """Run Node in `folder`, with `given` as standard input; what it wrote on standard output. Fails where its exit code
+    """Run Node in `folder`, with `given` as standard input; what it wrote on standard output. Fails if its exit code
     is not 0."""
     path = f"{NODE / 'bin'}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(

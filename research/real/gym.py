@@ -53,7 +53,7 @@ def _turns(example: Example) -> list[dict[str, str]]:
 
 
 def write(out: Path, train: int, test: int) -> None:
-    """Write a part for each data set, where there is none, then the two files of them all."""
+    """Write a part for each data set, if there is none, then the two files of them all."""
     parts = out / "parts"
     parts.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(DATA_SETS, 1):

@@ -44,6 +44,8 @@ MAX_SHOWN = 100
 """Characters of a program's output or error that a reason repeats."""
 LONGEST = 200
 """Seconds of processor time that the public tests, or the hidden ones, may take together."""
+UNREADABLE = (ValueError, TypeError, RecursionError, AttributeError)
+"""Raised by what is read of a program's result: the answer may have written anything."""
 WAITING = 10.0
 """Seconds beside three times the processor time that tests may take, whatever else the machine does."""
 MAX_FAILURES, MAX_PART = 3, 500
@@ -238,12 +240,7 @@ class Code(Verifier):
             return ended.status
         try:
             out = canonical_value(json.loads(ended.out)) if self.function else canonical_text(ended.out)
-        except (
-            ValueError,
-            TypeError,
-            RecursionError,
-            AttributeError,
-        ):  # the answer may have written anything
+        except UNREADABLE:
             out = ended.out
         return f"done: {out}"
 
@@ -255,12 +252,7 @@ class Code(Verifier):
             return same_text(str(case.output), ended.out, case.tolerance)
         try:
             return same_value(case.output, json.loads(ended.out), case.tolerance)
-        except (
-            ValueError,
-            TypeError,
-            RecursionError,
-            AttributeError,
-        ):  # the answer may have written anything
+        except UNREADABLE:
             return False
 
 

@@ -178,7 +178,7 @@ def _execute(job: dict[str, Any], preloaded: dict[str, Any]) -> None:
     calls = "arguments" in job
     sys.argv = ["answer.py"]
     module = type(sys)("answer" if calls else "__main__")
-    sys.modules[module.__name__] = module  # where dataclasses and pickle look for what it defines
+    sys.modules[module.__name__] = module  # dataclasses and pickle look there for what it defines
     names: dict[str, Any] = vars(module)
     names.update((name, value) for name, value in preloaded.items() if not name.startswith("__"))
     # Nobody trusts what runs from here on.

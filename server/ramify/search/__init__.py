@@ -59,7 +59,7 @@ when the policy, the scorer or the task fails; its complete answers then vote, e
 The modules, in the order in which to read them; each imports only from those above it:
 
 `records`: parameters that go in, samples and judgements that come back, answers that go out.
-`protocols`: the world that a search knows: `Policy`, `Scorer`, `Task`, and `Reviser` where answers are refined.
+`protocols`: the world that a search knows: `Policy`, `Scorer`, `Task`, and `Reviser` if answers are refined.
 `cutting`: a continuation cut into actions; the stop string that ends an answer.
 `tree`: nodes and their statistics; the leaf value; random seeds.
 `budget`: what was spent and reserved, and which limit is met.

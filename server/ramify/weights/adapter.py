@@ -32,7 +32,7 @@ PLAIN: Mapping[str, Any] = {
     "trainable_token_indices": None,
     "alora_invocation_tokens": None,
 }
-"""Values that a configuration must have where it names them: others change the formula, or other weights."""
+"""Values that a configuration must have if it names them: others change the formula, or other weights."""
 _NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 LISTED = 3
 """Names shown of a longer list."""
@@ -80,7 +80,7 @@ def check_adapter(folder: Path, policy: Path) -> None:
         shapes = {which: tensor.shape for which, tensor in pair.items()}
         out, into = layers[name]
         if shapes != {"A": (rank, into), "B": (out, rank)}:
-            raise WeightsError(f"{file}: {name} has {shapes}, where A is {(rank, into)} and B {(out, rank)}")
+            raise WeightsError(f"{file}: {name} has {shapes}; A is {(rank, into)} and B {(out, rank)}")
     if not pairs:
         raise WeightsError(f"{file} holds no matrices")
     require_finite(tensors)

@@ -144,8 +144,8 @@ def list_releases(root: Path) -> list[str]:
 def load_release(path: Path, verify: bool = True, *, beside: Path | None = None) -> Release:
     """Return the release in a directory after checking it, and the base that it stands on.
 
-    `verify=False` leaves out the hashes (not the other checks), for a release verified a moment ago. `beside` is where
-    the base lies; `None`: in the same folder. Raises a `WeightsError`.
+    `verify=False` leaves out the hashes (not the other checks), for a release verified a moment ago. beside: the
+    folder in which the base lies; `None`: the same. Raises a `WeightsError`.
     """
     path = Path(path).absolute()
     if path.is_symlink():
@@ -179,29 +179,29 @@ def load_release(path: Path, verify: bool = True, *, beside: Path | None = None)
     return release
 
 
-def models_of(where: Path | Release | ModelFiles) -> ModelFiles:
+def models_of(source: Path | Release | ModelFiles) -> ModelFiles:
     """Return the directories of a release's models, or those called `policy` and `value` in a folder."""
-    if isinstance(where, Release):
-        return where.models
-    return where if isinstance(where, ModelFiles) else ModelFiles(where / "policy", where / "value")
+    if isinstance(source, Release):
+        return source.models
+    return source if isinstance(source, ModelFiles) else ModelFiles(source / "policy", source / "value")
 
 
 def _base(path: Path, named: Base, folder: Path, verify: bool) -> Release:
     """Return the release that an adapter stands on. Raises `WeightsError` if it is not there, or is another one."""
-    where = release_path(folder, named.release)
+    place = release_path(folder, named.release)
     # Before its own base is looked for: two releases may name each other.
-    below = read_manifest(where / MANIFEST).base if (where / MANIFEST).is_file() else None
+    below = read_manifest(place / MANIFEST).base if (place / MANIFEST).is_file() else None
     if below is not None:
-        raise WeightsError(f"{path} is an adapter on {where}, which is one itself, on {below.release}")
+        raise WeightsError(f"{path} is an adapter on {place}, which is one itself, on {below.release}")
     try:
-        base = load_release(where, verify)
+        base = load_release(place, verify)
     except ReleaseNotFound:
         raise WeightsError(
-            f"{path} is an adapter on {named.release}, which must lie beside it: there is no {where}"
+            f"{path} is an adapter on {named.release}, which must lie beside it: there is no {place}"
         ) from None
     if base.policy_digest != named.policy:
         raise WeightsError(
-            f"{path} is an adapter on {named.release} with the policy {named.policy[:12]}, and {where} has the policy "
+            f"{path} is an adapter on {named.release} with the policy {named.policy[:12]}, and {place} has the policy "
             f"{base.policy_digest[:12]}"
         )
     return base

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def merge(parts: Path, adapter: Path, folder: Path) -> Path:
 
 @torch.inference_mode()
 def logprobs_of(policy: Any, texts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
-    """The log-probabilities of each text (prompt, continuation), all in one pass, padded where nothing looks."""
+    """The log-probabilities of each text (prompt, continuation), all in one pass, padded at the end."""
     longest = max(len(prompt) + len(text) for prompt, text in texts)
     rows = [[*prompt, *text, *[0] * (longest - len(prompt) - len(text))] for prompt, text in texts]
     logprobs = policy(torch.tensor(rows)).logits.log_softmax(-1)
@@ -151,18 +151,6 @@ def server(tmp_path_factory: pytest.TempPathFactory, written: Written) -> Iterat
     server = start(folder, flags, "--config", str(config))
     yield server
     server.stop()
-
-
-@pytest.fixture
-async def http(server: ServerProcess) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, timeout=300) as client:
-        yield client
-
-
-@pytest.fixture
-async def admin(server: ServerProcess) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.admin_url, timeout=300) as client:
-        yield client
 
 
 def assert_written_by(reply: dict[str, Any], release: str, policy: Any) -> None:

@@ -20,12 +20,6 @@ pytestmark = [pytest.mark.vllm, pytest.mark.anyio, pytest.mark.timeout(900)]
 LARGE = {"algorithm": "mcts", "parallel": 32, "budget": {"simulations": 10_000, "tokens": 200_000}}
 
 
-@pytest.fixture
-async def http(server: ServerProcess) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
-        yield client
-
-
 async def engine_work(http: httpx.AsyncClient) -> float:
     """Sequences in the policy's engine and its queue."""
     text = (await http.get("/metrics")).text

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,22 +95,10 @@ def serve(folder: Path, root: Path, release: Path) -> ServerProcess:
 
 
 @pytest.fixture(scope="module")
-def reloading(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[ServerProcess]:
+def server(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[ServerProcess]:
     server = serve(tmp_path_factory.mktemp("reloading"), root, TWO_MODELS)
     yield server
     server.stop()
-
-
-@pytest.fixture
-async def http(reloading: ServerProcess) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=reloading.url, timeout=300) as client:
-        yield client
-
-
-@pytest.fixture
-async def admin(reloading: ServerProcess) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=reloading.admin_url, timeout=300) as client:
-        yield client
 
 
 async def asked(http: httpx.AsyncClient) -> dict[str, Any]:

@@ -6,7 +6,7 @@ The heads are random ones on the shipped policy, published with the figures that
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -42,7 +42,7 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("trunk")
     root = folder / "weights"
     first, _ = with_random_head(root, 1), with_random_head(root, 2)
@@ -51,25 +51,18 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]
     server.stop()
 
 
-@pytest.fixture
-async def http(serving: ServerProcess) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=serving.url, timeout=300) as client:
-        yield client
-
-
 async def test_another_head_is_loaded_live_and_gone_back_from(
-    http: httpx.AsyncClient, serving: ServerProcess
+    http: httpx.AsyncClient, admin: httpx.AsyncClient
 ) -> None:
     assert (await http.get("/v1/models")).json()["data"][0]["value"] == "trunk"
     before = await asked(http)
     assert before["release"] == {"v000001"}
-    async with httpx.AsyncClient(base_url=serving.admin_url, timeout=300) as admin:
-        done = await admin.post("/admin/releases/v000002/activate", json={"deadline_seconds": 60})
-        assert done.status_code == 200, done.text
-        canary = done.json()["canary"]
-        assert canary["distinguishable"] == canary["probes"] > 0
-        after = await asked(http)
-        assert after["release"] == {"v000002"}
-        assert after["values"] != pytest.approx(before["values"], rel=1e-2, abs=0)
-        assert (await admin.post("/admin/releases/rollback", json={})).json()["release"] == "v000001"
+    done = await admin.post("/admin/releases/v000002/activate", json={"deadline_seconds": 60})
+    assert done.status_code == 200, done.text
+    canary = done.json()["canary"]
+    assert canary["distinguishable"] == canary["probes"] > 0
+    after = await asked(http)
+    assert after["release"] == {"v000002"}
+    assert after["values"] != pytest.approx(before["values"], rel=1e-2, abs=0)
+    assert (await admin.post("/admin/releases/rollback", json={})).json()["release"] == "v000001"
     assert_same(await asked(http), before)

@@ -272,13 +272,13 @@ def page(address):
     return os.read(reader, 4096)
 
 def found(start, step, misses):
-    where = start
+    at = start
     while misses:
-        held = page(where)
+        held = page(at)
         misses -= held is None
         if held and b"SECRET" in held and there(held):
             return True
-        where += step
+        at += step
     return False
 
 line = input()
@@ -298,7 +298,7 @@ def test_no_memory_of_another_test_can_be_read(later: bool, as_user: RunAs) -> N
         order = (secret, secret) if later else (secret, other)
         return [one.out for one in code.run(SEARCH, order)]
 
-    # The words are found where they are: a search that finds nothing anywhere proves nothing.
+    # The words are found in their own process: a search that finds nothing anywhere proves nothing.
     assert as_user(outputs) == ["True\n", f"{later}\n"]
 
 
@@ -395,7 +395,7 @@ def test_threads_that_wait_at_once_buy_no_time_to_sleep(monkeypatch: pytest.Monk
         stop = True
         time.sleep(1000)
         """)
-    assert result["status"] in ("idle", "cpu"), result  # cpu: where that took longer than it should
+    assert result["status"] in ("idle", "cpu"), result  # cpu: if that took longer than it should
 
 
 def test_a_result_that_calls_itself_equal_is_compared_as_data(as_user: RunAs) -> None:

@@ -46,6 +46,7 @@ def test_all_or_nothing_and_the_share_that_passes() -> None:
 
 
 def test_the_settings_say_how_many_are_graded_at_once() -> None:
+    asyncio.run(grading.close_pools())  # another file's tests may have left one, of the size then set
     install(Settings(graders=3))
     try:
         assert grading.shared_pool(Code).limits.workers == 3

@@ -32,7 +32,7 @@ ELSEWHERE: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "propositional_logic": lambda metadata: str(metadata["example_answer"]),
     "rubiks_cube": lambda metadata: str(metadata["example_correct_answer"]),
 }
-"""Where the record of a problem without `answer` has a right one."""
+"""How a right answer is read of the records that have no `answer`, by data set."""
 MIXTURE = {"datasets": [{"name": "gcd"}, {"name": "lcm", "weight": 2, "config": {"level": 1}}]}
 SEED = gym.first_seed("test", 3, 1)
 WRONG = "none of these 987654321"
@@ -180,7 +180,7 @@ def test_an_answer_that_takes_for_ever_is_not_graded(maker: Sandbox, grade: Call
 
 
 def test_a_data_set_is_the_same_for_one_seed_in_any_sandbox(maker: Sandbox) -> None:
-    """Also where the library goes through sets, whose order Python draws for each process."""
+    """Also if the library goes through sets, whose order Python draws for each process."""
     examples = load("reasoning-gym:ransom_note?size=2&level=1&system=direct&seed=1")
     seed = gym.first_seed("test", 1, 2)
     for number, (example, item) in enumerate(

@@ -125,7 +125,7 @@ def test_an_adapter_on_itself_is_refused(published: Publish) -> None:
         ({"r": 0}, "r is 0"),
         ({"lora_alpha": math.nan}, "lora_alpha nan; both are above 0 and finite"),
         ({"layer_replication": [[0, 1]]}, "layer_replication is"),
-        ({"r": 3}, r"where A is \(3, 4\) and B \(6, 3\)"),
+        ({"r": 3}, r"; A is \(3, 4\) and B \(6, 3\)"),
         ({"matrices": {}}, "holds no matrices"),
         ({"matrices": {f"{NAME}.weight": np.ones((OUT, INTO), np.float32)}}, "is not base_model.model.LAYER"),
         ({"matrices": dict(list(MATRICES.items())[:1])}, "has {'A'"),

@@ -36,9 +36,9 @@ def policy_in(folder: Path, dtype: torch.dtype | None = None, adapter: Path | No
     return model.to(place).eval()
 
 
-def judge_in(where: Path | Release | ModelFiles) -> Network:
+def judge_in(source: Path | Release | ModelFiles) -> Network:
     """Return what judges for a release or candidate, only to be read. A head computes in float32."""
-    place, models = device(), models_of(where)
+    place, models = device(), models_of(source)
     judge = load_judge(models.policy, models.value, models.adapter).to(place)
     judge.model.to(_precision(models.policy, place))
     return judge

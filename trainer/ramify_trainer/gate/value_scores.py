@@ -87,7 +87,7 @@ def pool_answers(*policies: PolicyScores) -> dict[str, list[SampledAnswer]]:
 
 
 def predict_values(
-    where: Path | Release | ModelFiles,
+    source: Path | Release | ModelFiles,
     calibration: tuple[float, float],
     pool: AnswerPool,
     action: Action,
@@ -100,8 +100,8 @@ def predict_values(
 
     One pass a batch of whole answers judges every step of them, so this stays in the trainer, on its device: an engine
     of its own for every value model would take longer to start than to judge."""
-    judge = judge_in(where)
-    tokenizer = AutoTokenizer.from_pretrained(models_of(where).policy)
+    judge = judge_in(source)
+    tokenizer = AutoTokenizer.from_pretrained(models_of(source).policy)
     text = TokenText(partial(text_of, tokenizer), len(tokenizer), plain_token(tokenizer))
     answers = [(i, answer) for i, group in enumerate(pool.values()) for answer in group]
     places = [judged_places(answer, text, action) for _, answer in answers]

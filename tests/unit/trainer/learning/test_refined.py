@@ -154,6 +154,6 @@ def alone(network: PolicyNetwork, part: LabelledTree, config: LearningConfig) ->
 def test_a_value_model_of_its_own_learns_an_answer_as_one_to_the_problem() -> None:
     parts = by_prompt([refined()])
     assert [as_judged(part).tree.prompt_tokens for part in parts] == [PROBLEM] * 3
-    # What follows the request for a better answer says nothing of the problem's prompt, where it would be read.
+    # What answers the request for a better one is no answer to the bare problem, whose prompt learns nothing of it.
     assert [0 in lesson for lesson in value_lessons(parts, CONFIG, apart=True)] == [True, False, False]
     assert [0 in lesson for lesson in value_lessons(parts, CONFIG, apart=False)] == [True, True, True]
