@@ -33,6 +33,8 @@ PLAIN: Mapping[str, Any] = {
     "alora_invocation_tokens": None,
 }
 """Values that a configuration must have if it names them: others change the formula, or other weights."""
+BASE_CHANGED_BY = ("corda", "loftq", "lora_ga", "olora", "pissa")
+"""Beginnings of PEFT's `init_lora_weights` that take from the base's weights what the adapter begins with."""
 _NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 LISTED = 3
 """Names shown of a longer list."""
@@ -48,6 +50,12 @@ def adapter_rank(folder: Path) -> int:
     for name, plain in PLAIN.items():
         if config.get(name, plain) not in (plain, None):
             raise WeightsError(f"{path}: {name} is {str(config[name])[:80]}; plain LoRA has {plain}")
+    begun = str(config.get("init_lora_weights", ""))
+    if begun.lower().startswith(BASE_CHANGED_BY):
+        raise WeightsError(
+            f"{path}: init_lora_weights is {begun[:80]}: this adapter stands on a base changed as it began, not on the "
+            "policy; merge it, or have PEFT convert it (save_pretrained, path_initial_model_for_weight_conversion)"
+        )
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if type(rank) is not int or rank < 1 or not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
         raise WeightsError(
@@ -56,9 +64,10 @@ def adapter_rank(folder: Path) -> int:
     return rank
 
 
-def check_adapter(folder: Path, policy: Path) -> None:
+def check_adapter(folder: Path, policy: Path, *, numbers: bool = True) -> None:
     """Raise `WeightsError` unless a directory holds a plain LoRA adapter for the policy in another: a pair of finite
-    matrices [rank, in] and [out, rank] for each of some of its weights [out, in], and nothing else."""
+    matrices [rank, in] and [out, rank] for each of some of its weights [out, in], and nothing else. numbers: read
+    them, rather than the headers alone."""
     rank, file = adapter_rank(folder), Path(folder) / WEIGHTS
     try:
         tensors = tensors_in(file)
@@ -83,4 +92,5 @@ def check_adapter(folder: Path, policy: Path) -> None:
             raise WeightsError(f"{file}: {name} has {shapes}; A is {(rank, into)} and B {(out, rank)}")
     if not pairs:
         raise WeightsError(f"{file} holds no matrices")
-    require_finite(tensors)
+    if numbers:
+        require_finite(tensors)

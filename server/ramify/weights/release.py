@@ -144,8 +144,9 @@ def list_releases(root: Path) -> list[str]:
 def load_release(path: Path, verify: bool = True, *, beside: Path | None = None) -> Release:
     """Return the release in a directory after checking it, and the base that it stands on.
 
-    `verify=False` leaves out the hashes (not the other checks), for a release verified a moment ago. beside: the
-    folder in which the base lies; `None`: the same. Raises a `WeightsError`.
+    `verify=False` reads no weights, for a list of releases or one verified before: it leaves out the hashes and whether
+    numbers are finite, not the other checks. beside: the folder in which the base lies; `None`: the same. Raises a
+    `WeightsError`.
     """
     path = Path(path).absolute()
     if path.is_symlink():
@@ -173,9 +174,9 @@ def load_release(path: Path, verify: bool = True, *, beside: Path | None = None)
             f"{path} has a value of the kind {manifest.value}, and its base one of {base.manifest.value}"
         )
     if release.adapter is not None:
-        check_adapter(release.adapter, release.policy_path)
+        check_adapter(release.adapter, release.policy_path, numbers=verify)
     if release.value_head is not None:
-        check_value_head(release.value_head, hidden_size(release.policy_path))
+        check_value_head(release.value_head, hidden_size(release.policy_path), numbers=verify)
     return release
 
 

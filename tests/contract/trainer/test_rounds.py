@@ -125,6 +125,14 @@ async def test_a_value_head_on_the_trunk_is_trained_gated_published_served_and_t
         assert [probe.value for probe in probes] == pytest.approx(values, abs=1e-5)
 
 
+async def test_a_release_is_held_against_its_hashes_once_a_run(tmp_path: Path) -> None:
+    async with a_site(tmp_path) as site, a_loop(tmp_path, site) as loop:
+        with (tmp_path / "weights" / "v000001" / "policy" / "model.safetensors").open("r+b") as file:
+            file.seek(-4, 2)
+            file.write(b"\0\0\0\0")  # a hash of the file would not be the manifest's any more
+        assert (await loop.round()).result == "promoted"
+
+
 async def test_the_canary_of_a_release_that_is_written_is_not_computed_again(tmp_path: Path) -> None:
     async with (
         a_site(tmp_path) as site,

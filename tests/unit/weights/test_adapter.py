@@ -122,6 +122,8 @@ def test_an_adapter_on_itself_is_refused(published: Publish) -> None:
     [
         ({"use_dora": True}, "use_dora is True; plain LoRA has False"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save is"),
+        ({"init_lora_weights": "pissa_niter_16"}, "init_lora_weights is pissa_niter_16: .* a base changed"),
+        ({"init_lora_weights": "OLoRA"}, "init_lora_weights is OLoRA"),
         ({"r": 0}, "r is 0"),
         ({"lora_alpha": math.nan}, "lora_alpha nan; both are above 0 and finite"),
         ({"layer_replication": [[0, 1]]}, "layer_replication is"),
@@ -141,6 +143,22 @@ def test_what_is_no_plain_adapter_for_the_policy_is_refused(
 ) -> None:
     with pytest.raises(WeightsError, match=complaint):
         published(**said)
+
+
+@pytest.mark.parametrize("begun", [True, False, "gaussian", "eva"])
+def test_an_adapter_that_left_its_base_as_it_was_is_taken_however_it_began(
+    published: Publish, begun: object
+) -> None:
+    assert published(init_lora_weights=begun).adapter is not None
+
+
+def test_a_release_that_is_only_listed_has_its_weights_left_unread(published: Publish) -> None:
+    release = published()
+    numbers = {name: m * np.nan for name, m in MATRICES.items()}
+    save_file(numbers, release.path / "policy_adapter/adapter_model.safetensors")
+    assert weights.load_release(release.path, verify=False) == release
+    with pytest.raises(WeightsError, match="sha256"):
+        weights.load_release(release.path)
 
 
 @pytest.mark.parametrize("extra", ["policy/config.json", "policy_adapter/notes.txt"])
