@@ -13,6 +13,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from ramify.engines import Serving
 from ramify.search.batch import Batch, check_turns
 from ramify.search.params import ParamError
 from ramify.search.records import Status, StopReason
@@ -46,6 +47,11 @@ class PreparedBatch:
     def deadline(self) -> float:
         """Seconds from the request's arrival."""
         return self.searches[0].deadline
+
+    @property
+    def serving(self) -> Serving:
+        """The release that they were prepared for."""
+        return self.searches[0].serving
 
 
 @dataclass(eq=False, slots=True)
@@ -107,13 +113,13 @@ class Batches:
             spec = replace(spec, searches=tuple(replace(one, train=False) for one in spec.searches))
         prepared = prepare(self.searches.preparer, spec)
         if idempotency is None:
-            return await self._admit(prepared, caller, None, arrived)
+            return await self._admit(spec, prepared, caller, None, arrived)
         log = self.searches.log
         try:
             replayed = await claim(log, caller.key_id, idempotency, prepared.id, prepared.deadline)
             if replayed is not None:
                 return await self._replayed(replayed, caller)
-            return await self._admit(prepared, caller, idempotency, arrived)
+            return await self._admit(spec, prepared, caller, idempotency, arrived)
         except KeyTaken:
             raise
         except BaseException:  # also if the client left while the claim was being written
@@ -143,12 +149,20 @@ class Batches:
         return running
 
     async def _admit(
-        self, prepared: PreparedBatch, caller: Caller, idempotency: IdempotencyKey | None, arrived: float
+        self,
+        spec: BatchSpec,
+        prepared: PreparedBatch,
+        caller: Caller,
+        idempotency: IdempotencyKey | None,
+        arrived: float,
     ) -> RunningBatch:
         searches, deadline = self.searches, prepared.deadline
         ticket = await searches.enter(caller, prepared.tokens, deadline - (searches.clock() - arrived))
         # No await from here on until the batch's own task holds the ticket.
         try:
+            if prepared.serving is not searches.engines.serving:
+                # Another release was activated while it waited: that one's defaults hold.
+                prepared = prepare(searches.preparer, spec, prepared.id)
             members = tuple(searches.opened(one, caller, prepared.batch, None) for one in prepared.searches)
         except BaseException:
             searches.admission.leave(ticket)
@@ -192,8 +206,9 @@ def _kept(search: RunningSearch) -> bool:
     return logged and search.tree.answer is not None and search.tree.status in ("complete", "deadline")
 
 
-def prepare(preparer: SearchPreparer, spec: BatchSpec) -> PreparedBatch:
-    """Check a batch and fill in its defaults. Raises `ServiceError` that names the field at fault."""
+def prepare(preparer: SearchPreparer, spec: BatchSpec, number: str | None = None) -> PreparedBatch:
+    """Check a batch and fill in its defaults. number: its id, if it has one already. Raises `ServiceError` that names
+    the field at fault."""
     caps = preparer.caps
     if len(spec.searches) > caps.batch_prompts:
         raise BadRequest(
@@ -207,7 +222,7 @@ def prepare(preparer: SearchPreparer, spec: BatchSpec) -> PreparedBatch:
     tokens = spec.tokens or caps.budget_tokens
     prepared = tuple(_prepared(preparer, spec, i, tokens) for i in range(len(spec.searches)))
     _require_answers(prepared, tokens)
-    number = BATCH + uuid7(preparer.now())
+    number = number or BATCH + uuid7(preparer.now())
     for one in prepared:
         one.tree.batch = number
     batch = Batch(tokens, parallel=spec.parallel, least_gain=spec.least_gain)

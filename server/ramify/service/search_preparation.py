@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ramify.engines import Serving
 from ramify.rewards import registry
 from ramify.rewards.errors import BadProblem, UnknownTask
 from ramify.rewards.grading import BoundTask
@@ -59,6 +60,8 @@ class PreparedSearch:
     """Who asks for better answers; `None` unless the action is `refine`."""
     deadline: float
     """Seconds from the request's arrival."""
+    serving: Serving
+    """The release that it was prepared for."""
 
     @property
     def tokens(self) -> int:
@@ -113,7 +116,19 @@ class SearchPreparer:
             parent_tree=spec.branch.tree.id if spec.branch else None,
             origin=branch_origin(spec.branch) if spec.branch else None,
         )
-        return PreparedSearch(tree, task, reviser, self._deadline(spec))
+        return PreparedSearch(tree, task, reviser, self._deadline(spec), self.engines.serving)
+
+    def as_served(self, spec: SearchSpec, prepared: PreparedSearch) -> PreparedSearch:
+        """Return a search that has waited for its turn as the release served now has it searched: prepared again if
+        another one was activated meanwhile, under its id and within the tokens reserved for it.
+
+        Raises `ServiceError`."""
+        if prepared.serving is self.engines.serving:
+            return prepared
+        reserved = self.caps.model_copy(update={"budget_tokens": prepared.tokens})
+        again = replace(self, caps=reserved).prepare(spec)
+        again.tree.id = prepared.tree.id
+        return again
 
     def _reviser(
         self,

@@ -120,14 +120,15 @@ class Searches:
         """
         arrived = self.clock()
         self.check(caller, idempotency)
-        prepared = self.preparer.prepare(spec if caller.train else replace(spec, train=False))
+        spec = spec if caller.train else replace(spec, train=False)
+        prepared = self.preparer.prepare(spec)
         if idempotency is None:
-            return await self._admit(prepared, caller, None, arrived)
+            return await self._admit(spec, prepared, caller, None, arrived)
         # The key is claimed before the search is admitted, and freed again if it never starts.
         search = search_id(prepared.tree.id)
         try:
             replayed = await claim(self.log, caller.key_id, idempotency, search, prepared.deadline)
-            return replayed or await self._admit(prepared, caller, idempotency, arrived)
+            return replayed or await self._admit(spec, prepared, caller, idempotency, arrived)
         except KeyTaken:
             raise
         except BaseException:  # also if the client left while the claim was being written
@@ -144,11 +145,17 @@ class Searches:
             self.admission.check(caller.key_id)
 
     async def _admit(
-        self, prepared: PreparedSearch, caller: Caller, idempotency: IdempotencyKey | None, arrived: float
+        self,
+        spec: SearchSpec,
+        prepared: PreparedSearch,
+        caller: Caller,
+        idempotency: IdempotencyKey | None,
+        arrived: float,
     ) -> RunningSearch:
         ticket = await self.enter(caller, prepared.tokens, prepared.deadline - (self.clock() - arrived))
         # No await from here on until the search's own task holds the ticket.
         try:
+            prepared = self.preparer.as_served(spec, prepared)
             running = self.opened(prepared, caller, None, ticket, idempotency)
             self.begin(running, prepared.deadline, self.clock() - arrived)
         except BaseException:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from fakes_releases import write_release
+from ramify.weights import SearchDefaults
+
 from .site import Site, a_site
-from .world import hold, release, until
+from .world import PROMPT, hold, release, until
 
 pytestmark = pytest.mark.anyio
 
@@ -31,6 +35,72 @@ async def test_searches_that_run_end_first_and_those_that_come_wait(site: Site) 
     for reply, expected in zip(replies, ["v000001"] * 32 + ["v000002"] * 8, strict=True):
         nodes = {node["release"] for node in reply["tree_document"]["nodes"][1:]}
         assert {reply["release"], *nodes} == {expected}
+
+
+BEFORE = SearchDefaults(search={"algorithm": "best_of_n"})
+AFTER = SearchDefaults(search={"algorithm": "mcts", "kappa": 0.5, "width": 5})
+
+
+@pytest.fixture
+async def changing(tmp_path: Path) -> AsyncIterator[Site]:
+    """A server of one search at a time, whose next release is searched otherwise."""
+    write_release(tmp_path / "weights", 1.0, 0.1, search=[BEFORE])
+    write_release(tmp_path / "weights", 2.0, 0.2, parent="v000001", search=[AFTER])
+    async with a_site(tmp_path, admission={"searches": 1}) as site:
+        yield site
+
+
+async def test_a_search_that_has_waited_is_searched_as_the_release_says_that_is_served_then(
+    changing: Site,
+) -> None:
+    hold(changing.engines)
+    first = asyncio.create_task(changing.search())
+    await until(lambda: changing.context.searches.running)
+    waiting = asyncio.create_task(changing.search(headers={"Idempotency-Key": "once"}))
+    await until(lambda: changing.context.searches.admission.waiting)
+    activation = asyncio.create_task(changing.activate("v000002", deadline_seconds=60))
+    await until(lambda: changing.context.searches.admission.paused)
+    release(changing.engines)
+    before, after = (await first).json(), (await waiting).json()
+    assert (await activation).status_code == 200
+    assert before["defaults"] == {"source": "v000001", "search": BEFORE.search, "sampling": {}}
+    assert after["defaults"] == {"source": "v000002", "search": AFTER.search, "sampling": {}}
+    again = (await changing.search(headers={"Idempotency-Key": "once"})).json()
+    assert again["id"] == after["id"]
+
+
+async def test_what_it_may_spend_is_what_it_has_reserved(changing: Site) -> None:
+    hold(changing.engines)
+    searches = changing.context.searches
+    first = asyncio.create_task(changing.search())
+    await until(lambda: searches.running)
+    budget = {"budget": {"simulations": 2}}
+    waiting = asyncio.create_task(changing.search(search=budget, include_tree=True))
+    await until(lambda: searches.admission.waiting)
+    reserved = searches.admission.wanted
+    activation = asyncio.create_task(changing.activate("v000002", deadline_seconds=60))
+    await until(lambda: searches.admission.paused)
+    release(changing.engines)
+    await asyncio.gather(first, activation)
+    params = (await waiting).json()["tree_document"]["params"]
+    assert (params["algorithm"], params["budget"]["tokens"]) == ("mcts", reserved)
+
+
+async def test_so_is_a_batch(changing: Site) -> None:
+    hold(changing.engines)
+    first = asyncio.create_task(changing.search())
+    await until(lambda: changing.context.searches.running)
+    body = {"prompts": [{"prompt": PROMPT}, {"prompt": PROMPT + "a"}], "budget": {"tokens": 200}}
+    waiting = asyncio.create_task(changing.http.post("/v1/search/batch", json=body))
+    await until(lambda: changing.context.searches.admission.waiting)
+    activation = asyncio.create_task(changing.activate("v000002", deadline_seconds=60))
+    await until(lambda: changing.context.searches.admission.paused)
+    release(changing.engines)
+    await asyncio.gather(first, activation)
+    batch = (await waiting).json()
+    trees = [await changing.log.get(one["tree"]["id"]) for one in batch["results"]]
+    assert {tree.tree().defaults.source for tree in trees if tree is not None} == {"v000002"}
+    assert {tree.tree().batch for tree in trees if tree is not None} == {batch["id"]}
 
 
 async def test_a_search_that_outlasts_the_deadline_is_drained_and_answered(site: Site) -> None:
