@@ -26,6 +26,7 @@ from ramify.service.search_preparation import SearchPreparer
 from ramify.service.searches import Searches
 from ramify.service.serving import judges_by_itself, serving_of
 from ramify.service.spool import Spool
+from ramify.service.standing import Standing
 from ramify.settings import Settings
 from ramify.treelog import TreeLog
 from ramify.weights import Release
@@ -80,16 +81,18 @@ def assemble(
     log: TreeLog,
     *,
     base: Release | None = None,
+    unserved: str | None = None,
     clock: Callable[[], float] = time.monotonic,
     now: Callable[[], float] = time.time,
 ) -> Context:
     """Put a server's parts together and have its metrics watch them.
 
-    base: the release that is served until another is activated; `None` if the models served are no release. clock:
-    seconds, monotonic. now: Unix seconds.
+    base: the release that is served until another is activated; `None` if the models served are no release. unserved:
+    why nobody is answered until a release is activated. clock: seconds, monotonic. now: Unix seconds.
     """
     metrics = Metrics()
-    admission = Admission(settings.admission, clock, metrics.rejected)
+    standing = Standing(clock, unserved)
+    admission = Admission(settings.admission, clock, metrics.rejected, standing)
     preparer = SearchPreparer(engines, settings.limits, now)
     spool = Spool(log, settings.spool, clock, metrics.log_failed)
     searches = Searches(
@@ -121,7 +124,7 @@ def assemble(
             judged_apart=not judges_by_itself(settings),
             options=settings.engine,
         ),
-        readiness=Readiness(engines, settings.probe, clock, lambda: searches.draining),
+        readiness=Readiness(engines, settings.probe, clock, lambda: searches.draining, standing),
         retention=Retention(log, settings.retention, metrics.expired, now),
         metrics=metrics,
     )

@@ -58,6 +58,7 @@ STATUS: Mapping[e.Code, int] = {
     "generation_failed": 500,
     "server_full": 503,
     "engine_unavailable": 503,
+    "not_ready": 503,
     "log_unavailable": 503,
     "no_answer": 504,
 }

@@ -134,20 +134,25 @@ class _Server:
                 stack.push_async_callback(close_pools)
                 for task, why in (await asyncio.to_thread(registry.unusable)).items():
                     logger.warning("task unusable name=%s: %s", task, why)
-                config = await self._active(log)
+                config, unserved = await self._active(log)
                 logger.info("engines starting release=%s log=%s", config.serving.release, log.store)
                 engines = await self._unless_signalled(self.start(config, self.startup.tell))
                 stack.push_async_callback(engines.close)
-                context = assemble(self.settings, engines, log, base=self.config.serving.source)
+                context = assemble(
+                    self.settings, engines, log, base=self.config.serving.source, unserved=unserved
+                )
                 gc.collect()
                 gc.freeze()  # what start-up made stays: the collector need not look at it again
                 return await self._serve(context)
 
-    async def _active(self, log: TreeLog) -> EngineConfig:
-        """Return the engines of the release that the log calls active; of the settings' own if it is unusable."""
+    async def _active(self, log: TreeLog) -> tuple[EngineConfig, str | None]:
+        """Return the engines of the release that the log calls active; if it is unusable, of the settings' own, and
+        why nobody may be answered."""
         base = self.config.serving.source
-        active = base and await at_start(log, self.settings.weights, base)
-        return self.config if active is None or active is base else release_config(active, self.settings)
+        if base is None:
+            return self.config, None
+        active, unserved = await at_start(log, self.settings.weights, base)
+        return (self.config if active is base else release_config(active, self.settings)), unserved
 
     async def _serve(self, context: Context) -> int:
         upkeep = asyncio.create_task(context.retention.run(), name="retention")

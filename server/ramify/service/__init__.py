@@ -7,6 +7,7 @@
 | `keys` | API keys and their scopes |
 | `metrics` | figures for Prometheus |
 | `serving` | the model, the engines and the extensions that the settings name |
+| `standing` | whether this server may take requests, and answer them |
 | `admission` | how much runs at once, who is next, and how long to wait before trying again |
 | `search_state` | how a search looks to its caller: ids, failure, changed nodes |
 | `search_spec` | a search as it was asked for |

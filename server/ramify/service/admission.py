@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ramify.service.errors import DRAINED, ServiceError
+from ramify.service.standing import Standing, not_ready
 from ramify.settings import AdmissionSettings
 
 LONGEST_RETRY = 120
@@ -108,7 +109,9 @@ class Admission:
     clock: Callable[[], float]
     """Seconds, monotonic."""
     refused: Callable[[str], None] = lambda reason: None
-    """Hears the reason of every refusal: `key`, `full`, `timeout`, `reloading` or `draining`."""
+    """Hears the reason of every refusal: `key`, `full`, `timeout`, `reloading`, `not_ready` or `draining`."""
+    standing: Standing = field(default_factory=Standing)
+    """Is asked whenever somebody is let in."""
     running: dict[Ticket, None] = field(default_factory=dict)
     """Tickets held, in the order in which they were let in."""
     keys: dict[str, KeyQueue] = field(default_factory=dict)
@@ -123,8 +126,8 @@ class Admission:
     """`let_in` of the key that was let in last, as it was then. No key whose queue is empty falls behind it."""
     closed: bool = False
     """True once nobody is admitted any more: the server drains."""
-    paused: bool = False
-    """True while nobody is let in; the queue goes on, within its bounds."""
+    holds: int = 0
+    """Number of `pause` without their `resume`."""
     rate: Rate = field(init=False)
 
     def __post_init__(self) -> None:
@@ -134,6 +137,8 @@ class Admission:
         """Raise the `ServiceError` with which a request of at least `tokens` would be refused at once, if it would."""
         if self.closed:
             raise self._refuse(key_id, tokens, "draining")
+        if self.standing.problem():
+            raise self._refuse(key_id, tokens, "not_ready")
         if self._over_limit(key_id, tokens):
             raise self._refuse(key_id, tokens, "key")
         if not self._at_once(tokens) and self._no_place(key_id):
@@ -167,16 +172,28 @@ class Admission:
     def close(self) -> None:
         """Admit nobody any more, and refuse those who wait."""
         self.closed = True
+        self._empty("draining")
+
+    def bar(self) -> None:
+        """Refuse those who wait: this server's standing has come to forbid that they are let in."""
+        self._empty("not_ready")
+
+    def _empty(self, reason: str) -> None:
         for queue in list(self.keys.values()):
             for ticket in list(queue.waiting):
-                self._send_away(ticket, self._refuse(ticket.key_id, ticket.tokens, "draining"))
+                self._send_away(ticket, self._refuse(ticket.key_id, ticket.tokens, reason))
+
+    @property
+    def paused(self) -> bool:
+        """True while nobody is let in; the queue goes on, within its bounds."""
+        return self.holds > 0
 
     def pause(self) -> None:
-        """Let nobody in until `resume`: those who come wait their turn, as long as the queue takes them."""
-        self.paused = True
+        """Let nobody in until `resume`, once for each `pause`: those who come wait, as long as the queue takes them."""
+        self.holds += 1
 
     def resume(self) -> None:
-        self.paused = False
+        self.holds -= 1
         self._admit()
 
     def retry_after(self, key_id: str, tokens: int) -> int:
@@ -225,6 +242,7 @@ class Admission:
     def _fits(self, tokens: int) -> bool:
         return (
             not self.paused
+            and self.standing.problem() is None
             and len(self.running) < self.settings.searches
             and self.reserved + tokens <= self.settings.tokens_in_flight
         )
@@ -301,6 +319,9 @@ class Admission:
         return key_id in self.keys and self.keys[key_id].demand * active > self.reserved + self.wanted
 
     def _refuse(self, key_id: str, tokens: int, reason: str) -> ServiceError:
+        if reason == "not_ready" or (reason == "timeout" and self.standing.problem()):
+            self.refused("not_ready")
+            return not_ready(self.standing.problem() or "this server has just left service")
         after = self.retry_after(key_id, tokens)
         if self.paused and reason in ("full", "timeout"):
             self.refused("reloading")

@@ -81,13 +81,17 @@ def lineage(history: Iterable[Activation]) -> list[str]:
     return line
 
 
-async def at_start(log: TreeLog, root: Path | None, base: Release) -> Release:
-    """Return the release that the log calls active; if it cannot be served, `base`, and never that in silence."""
+async def at_start(log: TreeLog, root: Path | None, base: Release) -> tuple[Release, str | None]:
+    """Return the release to load, which is the one that the log calls active, and why it may not be served.
+
+    If the active one is unusable, `base` is loaded so that operators can activate another release, and nobody is
+    answered until they have."""
     active = await log.active_release()
     if active is None or active.release_id == base.id:
-        return base
+        return base, None
     try:
-        return await asyncio.to_thread(load_release, resolve(root, base, active.release_id))
+        return await asyncio.to_thread(load_release, resolve(root, base, active.release_id)), None
     except WeightsError as error:
-        logger.error("the active release cannot be served, so %s is: %s", base.id, error)
-        return base
+        problem = f"the active release cannot be served, activate another: {error}"
+        logger.error("%s", problem)
+        return base, problem

@@ -20,6 +20,7 @@ from ramify.service.errors import DRAINED, ENGINE_DIED, ServiceError, from_engin
 from ramify.service.keys import Caller
 from ramify.service.metrics import Metrics
 from ramify.service.ports import Engines
+from ramify.service.standing import not_ready
 from ramify.settings import RequestCaps
 
 LET_GO = 10.0
@@ -205,6 +206,7 @@ class Completions:
                 async for counted in chunks:
                     chunk = work.counted(counted)
                     running.note(chunk)
+                    self._require_standing()
                     _check_finished(chunk)
                     stream.queue.put_nowait(running.stamped(chunk))
         finally:
@@ -224,6 +226,11 @@ class Completions:
                     "server_full", "the server ends what runs: it shuts down or reloads", retry_after=5
                 )
             )
+
+    def _require_standing(self) -> None:
+        """Raise `ServiceError` if what was admitted may not be answered any more."""
+        if why := self.admission.standing.lapsed():
+            raise not_ready(why)
 
     async def _until_idle(self, seconds: float) -> None:
         while self.running:
@@ -250,6 +257,7 @@ class Completions:
                 running.release = serving.release
                 async with running.alarm:
                     yield running
+                self._require_standing()
             outcome = "complete"
         except (asyncio.CancelledError, GeneratorExit):
             outcome = "cancelled"

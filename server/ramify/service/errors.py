@@ -42,6 +42,7 @@ Code = Literal[
     "key_over_share",  # this key's own requests fill the server
     "server_full",  # everyone's do, or the server is draining
     "engine_unavailable",  # an engine is dead or does not answer
+    "not_ready",  # this server does not hold the release that it should
     "log_unavailable",  # the log takes no writes: full, or away
     "no_answer",  # the deadline came before any answer existed
     "search_failed",

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from ramify.engines.errors import EngineHeld
 from ramify.service.errors import DRAINED
 from ramify.service.ports import Engines
+from ramify.service.standing import Standing
 from ramify.settings import ProbeSettings
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Readiness:
     settings: ProbeSettings
     clock: Callable[[], float]
     draining: Callable[[], bool]
+    standing: Standing = field(default_factory=Standing)
     _known: tuple[float, str | None] | None = None
     """Time at which the last probe ended, and what was wrong."""
     _probe: asyncio.Task[str | None] | None = field(default=None)
@@ -57,7 +59,9 @@ class Readiness:
     def _known_problem(self) -> str | None:
         if self.engines.dead.is_set():
             return "an engine has died"
-        return DRAINED if self.draining() else None
+        if self.draining():
+            return DRAINED
+        return self.standing.problem() or self.standing.waiting
 
     async def watch(self) -> None:
         """Give the engines up once one makes no step for `hang_seconds` twice in a row; return when they are dead.

@@ -196,6 +196,7 @@ class Releases:
             )
         if release_id == before.id:
             await self._as_recorded(before, note, kind)
+            self._in_service()
             previous = (await self.listing()).previous
             return ActivationResult(
                 release_id, previous, canary.CanaryReport(0, 0, 0.0, 0.0), ActivationSeconds()
@@ -216,6 +217,7 @@ class Releases:
             await self._failed(release_id, record, error.message)
             raise
         total = self.clock() - began
+        self._in_service()
         self.metrics.activation("activated")
         logger.info(
             "activated release=%s previous=%s distinguishable=%d/%d drain=%.3f reload=%.3f canary=%.3f total=%.3f",
@@ -225,6 +227,10 @@ class Releases:
         if not report.distinguishable:
             logger.warning("release=%s cannot be told from %s by its canary", release.id, before.id)
         return ActivationResult(release.id, before.id, report, replace(seconds, total=total))
+
+    def _in_service(self) -> None:
+        """Take requests, should an active release that could not be loaded have forbidden it."""
+        self.searches.admission.standing.refusal = None
 
     # -- before anything is touched
 

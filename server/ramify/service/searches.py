@@ -29,6 +29,7 @@ from ramify.service.search_preparation import PreparedSearch, SearchPreparer
 from ramify.service.search_spec import SearchSpec
 from ramify.service.search_state import failure, search_id, tree_id
 from ramify.service.spool import Spool
+from ramify.service.standing import not_ready
 from ramify.treelog import KeptAnswer, TreeLog
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,8 @@ class RunningSearch:
     """Tokens already told to the metrics."""
     stopped: bool = False
     """True once it was told to stop; the first reason counts."""
+    lapsed: str | None = None
+    """Why it may not be answered, found out at its end."""
 
     @property
     def spent(self) -> int:
@@ -74,9 +77,13 @@ class RunningSearch:
             self.search.stop(status, reason)
 
     async def logged(self) -> Tree:
-        """Return the tree once it is in the log. Cancelling the wait leaves the search alone. Raises `ServiceError`."""
+        """Return the tree once it is in the log. Cancelling the wait leaves the search alone. Raises `ServiceError`,
+        also if the search ended when this server might not answer any more."""
         assert self.life is not None
-        return await asyncio.shield(self.life)
+        tree = await asyncio.shield(self.life)
+        if self.lapsed is not None:
+            raise not_ready(f"{self.lapsed}; the search {self.id} is in the log")
+        return tree
 
     async def answered(self) -> Tree:
         """Return the tree as `logged` does. Raises `ServiceError` also if the search has nothing to send."""
@@ -218,6 +225,7 @@ class Searches:
                 close_failed(running.tree, error)
                 logger.exception("search %s failed", running.id)
             finally:
+                running.lapsed = self.admission.standing.lapsed()
                 await asyncio.shield(self._log(running))
         finally:
             self._let_go(running, alarm)
@@ -244,6 +252,8 @@ class Searches:
 
     def _kept(self, running: RunningSearch) -> KeptAnswer | None:
         """The answer to replay under the search's Idempotency-Key, or `None` if there is none to keep."""
+        if running.lapsed is not None:
+            return None
         try:
             return kept(running.idempotency, running.tree, running.key_id)
         except Exception:  # an answer that cannot be written is no reason to lose its tree

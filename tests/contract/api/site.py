@@ -62,11 +62,11 @@ async def a_site(folder: Path, **settings: Any) -> AsyncIterator[Site]:
     chosen = Settings(weights=root, release=root / "v000001", **settings)
     base = load_release(root / "v000001")
     log = await TreeLog.open(f"sqlite:///{folder}/trees.db")
-    active = await at_start(log, root, base)
+    active, unserved = await at_start(log, root, base)
     held = number(active.policy_path), number(active.path / "value")
     engines = ReloadingEngines(held=held, serving=serving_of(active, chosen))
     stamped(engines)
-    context = assemble(chosen, engines, log, base=base)
+    context = assemble(chosen, engines, log, base=base, unserved=unserved)
     apps = worlds.application(context), admin_application(context, chosen.admin.digest())
     http, admin = (
         httpx.AsyncClient(

@@ -13,7 +13,7 @@ from ramify.service.catalogue import lineage
 from ramify.treelog.records import Activation
 
 from .site import Site, a_site
-from .world import until
+from .world import PROMPT, until
 
 pytestmark = pytest.mark.anyio
 
@@ -57,15 +57,28 @@ async def test_the_active_release_survives_a_restart(tmp_path: Path) -> None:
         assert await site.served() == "v000002"
 
 
-async def test_an_active_release_that_is_gone_at_start_gives_way_to_the_base_and_is_said(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("chosen", ["v000001", "v000003"])
+async def test_a_server_whose_active_release_is_gone_at_start_answers_nobody_until_another_is_activated(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, chosen: str
 ) -> None:
     async with a_site(tmp_path) as site:
         await site.activate("v000002")
     shutil.rmtree(tmp_path / "weights" / "v000002")
     with caplog.at_level("ERROR"):
         async with a_site(tmp_path) as site:
-            assert await site.served() == "v000001"
+            for asked in (
+                site.http.get("/readyz"),
+                site.search(),
+                site.http.post("/v1/completions", json={"prompt": PROMPT}),
+                site.http.post("/v1/value", json={"prompt": PROMPT, "continuations": ["a"]}),
+            ):
+                refused = await asked
+                assert refused.status_code == 503
+                assert "the active release cannot be served" in refused.json()["error"]["message"]
+            assert (await site.http.get("/livez")).status_code == 200
+            assert (await site.activate(chosen)).status_code == 200
+            assert await site.served() == chosen
+            assert (await site.http.get("/readyz")).status_code == 200
     assert "v000002" in caplog.text
 
 

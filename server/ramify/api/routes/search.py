@@ -108,6 +108,8 @@ async def cancel(search_id: Id, context: ContextDep, caller: CallerDep) -> wire.
 @needs("search")
 async def value(body: wire.ValueRequest, request: Request, context: ContextDep) -> Response:
     """Judge answers, finished or not, with the value model: the expected outcome of each, in [0, 1]."""
+    standing = context.searches.admission.standing
+    standing.require()
     judged = await unless_gone(
         request.receive,
         judge_continuations(
@@ -118,6 +120,7 @@ async def value(body: wire.ValueRequest, request: Request, context: ContextDep) 
             body.continuations,
         ),
     )
+    standing.require()
     reply = wire.ValueReply(
         model=context.serving.name,
         release=next(iter(judged.scores[0].values())).release,
