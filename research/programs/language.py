@@ -1,0 +1,199 @@
+"""Straight-line programs of two integers: their text, what they do, and how a model's text is read.
+
+    a = x * 3
+    b = max(a, y)
+    return b - 2
+
+Each line combines two operands by one of seven operators. A text is parsed and its lines are computed here, never
+executed: that is the sandbox's, which the trainer would wait for (a test holds the two against each other).
+"""
+
+from __future__ import annotations
+
+import operator
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+HEAD = "def f(x, y):\n"
+"""The line that every answer goes on from."""
+ARGUMENTS = ("x", "y")
+NAMES = ("a", "b", "c")
+"""The variables that lines but the last define, in this order."""
+VARIABLES = (*ARGUMENTS, *NAMES)
+OPERATORS = ("+", "-", "*", "//", "%", "max", "min")
+COMMUTES = ("+", "*", "max", "min")
+CONSTANTS: Mapping[str, range] = {
+    "+": range(1, 10),
+    "-": range(1, 10),
+    "*": range(2, 6),
+    "//": range(2, 6),
+    "%": range(2, 8),
+    "max": range(1, 10),
+    "min": range(1, 10),
+}
+"""Right operands that programs are drawn with."""
+SIDE = 10
+GRID = [(x, y) for x in range(SIDE) for y in range(SIDE)]
+"""Every input of a test. Two programs behave alike if they do so here."""
+MOST = 99
+"""Largest absolute value that a drawn program comes to."""
+MAX_LINES = 8
+"""Lines of a text that are read."""
+
+Operand = str | int
+Ints = NDArray[np.int64]
+_OPERAND = r"([a-z]|-?\d+)"
+_LINE = re.compile(
+    rf"    (?:([abc]) =|return) (?:{_OPERAND} (\+|-|\*|//|%) {_OPERAND}|(max|min)\({_OPERAND}, {_OPERAND}\))"
+)
+_RUN: Mapping[str, Callable[[int, int], int]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "//": operator.floordiv,
+    "%": operator.mod,
+    "max": max,
+    "min": min,
+}
+_RUN_ALL: Mapping[str, Callable[[Ints, Ints], Ints]] = {
+    "+": np.add,
+    "-": np.subtract,
+    "*": np.multiply,
+    "//": np.floor_divide,
+    "%": np.mod,
+    "max": np.maximum,
+    "min": np.minimum,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line: `name = left operator right`, or `return …` if the name is empty."""
+
+    name: str
+    operator: str
+    left: Operand
+    right: Operand
+
+    def __str__(self) -> str:
+        start = f"    {self.name} =" if self.name else "    return"
+        if self.operator in ("max", "min"):
+            return f"{start} {self.operator}({self.left}, {self.right})"
+        return f"{start} {self.left} {self.operator} {self.right}"
+
+
+Program = tuple[Line, ...]
+
+
+def text(program: Program) -> str:
+    """Return the body of the function, without a newline at its end."""
+    return "\n".join(map(str, program))
+
+
+def read(body: str) -> Program | None:
+    """Return the program of a text; None if a line is not of this language or none returns.
+
+    Lines behind the first `return` count for nothing, but must be lines of the language.
+    """
+    lines = body.split("\n")
+    if len(lines) > MAX_LINES:
+        return None
+    program = []
+    for line in lines:
+        match = _LINE.fullmatch(line)
+        if match is None:
+            return None
+        name, left, sign, right, call, first, second = match.groups()
+        program.append(Line(name or "", sign or call, _operand(left or first), _operand(right or second)))
+    ends = [i for i, line in enumerate(program) if not line.name]
+    return tuple(program[: ends[0] + 1]) if ends else None
+
+
+def run(program: Program, x: int, y: int) -> int | None:
+    """Return what the function returns; None if it raises."""
+    known = {"x": x, "y": y}
+    result = 0
+    try:
+        for line in program:
+            left, right = (v if isinstance(v, int) else known[v] for v in (line.left, line.right))
+            result = _RUN[line.operator](left, right)
+            known[line.name] = result
+    except (KeyError, ZeroDivisionError):
+        return None
+    return result
+
+
+def behaviour(program: Program) -> bytes | None:
+    """Return what a drawn program does on the grid, equal for programs that behave alike; None if a value is too
+    large."""
+    known: dict[Operand, Ints] = dict(zip(ARGUMENTS, _grid(), strict=True))
+    for line in program:
+        right = known[line.right] if isinstance(line.right, str) else np.int64(line.right)
+        result = _RUN_ALL[line.operator](known[line.left], right)  # type: ignore[arg-type]
+        if np.abs(result).max() > MOST:
+            return None
+        known[line.name] = result
+    return known[""].astype(np.int8).tobytes()
+
+
+def results(behaving: bytes) -> list[int]:
+    """Return the results on the grid of a behaviour."""
+    return np.frombuffer(behaving, np.int8).tolist()
+
+
+def draw(lines: int, rng: random.Random) -> Program:
+    """Draw a program whose lines are all used."""
+    while True:
+        program = tuple(_line(i, lines, rng) for i in range(lines))
+        used = {v for line in program for v in (line.left, line.right)}
+        if used.issuperset(NAMES[: lines - 1]):
+            return program
+
+
+def _line(i: int, lines: int, rng: random.Random) -> Line:
+    visible = [*ARGUMENTS, *NAMES[:i]]
+    sign = rng.choice(OPERATORS)
+    left = rng.choice(visible)
+    others: Sequence[str] = [] if sign in ("//", "%") else [v for v in visible if v != left]
+    right: Operand = rng.choice(others) if others and rng.random() < 0.5 else rng.choice(CONSTANTS[sign])
+    if sign in COMMUTES and isinstance(right, str) and visible.index(left) < visible.index(right):
+        left, right = right, left
+    return Line(NAMES[i] if i < lines - 1 else "", sign, left, right)
+
+
+@cache
+def every(lines: int) -> frozenset[bytes]:
+    """Return the behaviours of all programs of at most so many lines, 0 to 2."""
+    if lines == 0:
+        return frozenset(v.astype(np.int8).tobytes() for v in _grid())
+    programs = [()]
+    for i in range(lines):
+        programs = [(*program, line) for program in programs for line in _all_lines(i, lines)]
+    return every(lines - 1).union(filter(None, map(behaviour, programs)))
+
+
+def _all_lines(i: int, lines: int) -> list[Line]:
+    visible = [*ARGUMENTS, *NAMES[:i]]
+    name = NAMES[i] if i < lines - 1 else ""
+    made = []
+    for sign in OPERATORS:
+        for left in visible:
+            others = [] if sign in ("//", "%") else [v for v in visible if v != left]
+            made += [Line(name, sign, left, right) for right in (*others, *CONSTANTS[sign])]
+    return made
+
+
+@cache
+def _grid() -> tuple[Ints, Ints]:
+    x, y = np.array(GRID, dtype=np.int64).T
+    return x, y
+
+
+def _operand(word: str) -> Operand:
+    return word if word.isalpha() else int(word)

@@ -1,0 +1,123 @@
+"""Problems of the language: what a function does on a few inputs, and tests of it that are not shown.
+
+python -m research.programs.problems --split test --count 300 --out runs/programs/test.jsonl
+
+writes rows of the task `code`, as `ramify eval --data`, `ramify-trainer` and POST /v1/search take them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import typer
+
+from ramify.files import write_atomically
+from research.programs.language import GRID, HEAD, Program, behaviour, draw, every, results
+
+Split = Literal["train", "dev", "test"]
+PUBLIC, HIDDEN = 6, 12
+"""Tests of a problem: those that its prompt shows, and those that decide."""
+FEWEST_RESULTS = 4
+"""Different results that a function must have on the grid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A program, and what it does: its results on the grid."""
+
+    program: Program
+    results: tuple[int, ...]
+
+    def __call__(self, x: int, y: int) -> int:
+        """Return the result for an input on the grid."""
+        return self.results[GRID.index((x, y))]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One problem, and the program that it was made of."""
+
+    function: Function
+    public: tuple[tuple[int, int], ...]
+    """Inputs of the tests that the prompt shows, ascending."""
+    hidden: tuple[tuple[int, int], ...]
+
+    @property
+    def prompt(self) -> str:
+        return "".join(f"{x} {y} -> {self.function(x, y)}\n" for x, y in self.public) + HEAD
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The problem as a row of a data set of the task `code`."""
+        tests = {"public": self._tests(self.public), "hidden": self._tests(self.hidden)}
+        return {
+            "prompt": self.prompt,
+            "task": "code",
+            "problem": {**tests, "function": "f", "prelude": HEAD},
+            "group": f"{len(self.function.program)} lines",
+        }
+
+    def _tests(self, inputs: tuple[tuple[int, int], ...]) -> list[dict[str, Any]]:
+        return [{"input": [x, y], "output": self.function(x, y)} for x, y in inputs]
+
+
+def functions(split: Split, lines: int, seed: int) -> Iterator[Function]:
+    """Draw functions of a split without end, none of which fewer lines could compute."""
+    rng = random.Random(f"{split} {lines} {seed}")
+    simpler = every(lines - 1)
+    while True:
+        program = draw(lines, rng)
+        behaving = behaviour(program)
+        if behaving is None or split_of(behaving) != split or behaving in simpler:
+            continue
+        if len(set(behaving)) >= FEWEST_RESULTS:
+            yield Function(program, tuple(results(behaving)))
+
+
+def split_of(behaving: bytes) -> Split:
+    """Return the split of a behaviour, by its hash: 90 % train, 5 % dev, 5 % test."""
+    digest = hashlib.sha256(behaving).digest()[0]
+    return "dev" if digest < 13 else "test" if digest < 26 else "train"
+
+
+def posed(function: Function, rng: random.Random) -> Problem:
+    """Make a problem of a function: choose the tests."""
+    inputs = rng.sample(GRID, PUBLIC + HIDDEN)
+    return Problem(function, tuple(sorted(inputs[:PUBLIC])), tuple(inputs[PUBLIC:]))
+
+
+def problems(split: Split, count: int, seed: int, lines: tuple[int, ...] = (2, 3)) -> list[Problem]:
+    """Return problems of as many lines as `lines` says, in turn; no two functions of them behave alike."""
+    rng = random.Random(f"tests {split} {seed}")
+    sources = [functions(split, n, seed) for n in lines]
+    made: dict[tuple[int, ...], Problem] = {}
+    while len(made) < count:
+        function = next(sources[len(made) % len(sources)])
+        if function.results not in made:
+            made[function.results] = posed(function, rng)
+    return list(made.values())
+
+
+def main(
+    split: Annotated[str, typer.Option(help=f"One of {', '.join(get_args(Split))}.")],
+    out: Annotated[Path, typer.Option(help="The file.")],
+    count: int = 300,
+    seed: int = 0,
+) -> None:
+    """Write problems as a data set of the task `code`."""
+    if split not in get_args(Split):
+        raise typer.BadParameter(f"there are {', '.join(get_args(Split))}", param_hint="--split")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    rows = [json.dumps({**p.row, "id": f"programs/{split}/{seed}/{i}"}) for i, p in enumerate(problems(split, count, seed))]  # type: ignore[arg-type]
+    out.write_text("".join(f"{row}\n" for row in rows))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,55 @@
+"""How the network reads and writes: words with the blank before them, numbers and indentations, one token each."""
+
+from __future__ import annotations
+
+import re
+
+from research.bootstrap.tokenizer import word_tokenizer
+from research.programs.language import MOST, NAMES, SIDE, VARIABLES
+from research.programs.problems import PUBLIC
+
+TEMPLATE = "{prompt}{answer}\n{feedback}\ndef f(x, y):\n"
+"""How a better answer is asked for: the whole prompt, as the release says it (`refine_template`)."""
+INDENT = "   "
+"""Three blanks; the fourth belongs to the word behind them."""
+_WORDS = f"""
+def f(x, y): -> = return + - * // % Public test of fails. Call: Expected: Got: All public tests pass. pass, but that are
+not shown fail.
+""".split()
+_STARTS = ("def", "Public", "Call:", "Expected:", "Got:", "All")
+"""Words that begin a line."""
+_OPERANDS = [*VARIABLES, *(str(n) for n in range(SIDE))]
+
+VOCABULARY = [
+    *("<pad>", "<s>", "</s>", "<unk>", "\n", INDENT),
+    *(word if word in _STARTS else f" {word}" for word in _WORDS),
+    *(f" {name}" for name in VARIABLES),
+    *(f" {function}({operand}," for function in ("max", "min") for operand in _OPERANDS),
+    *(f" {operand})" for operand in _OPERANDS),
+    *(f" f({n}," for n in range(SIDE)),
+    *(str(n) for n in range(SIDE)),
+    *(f" {n}" for n in range(-MOST, MOST + 1)),
+]
+"""The text of each token id."""
+INDEX = {text: i for i, text in enumerate(VOCABULARY)}
+PAD, BOS, EOS, UNKNOWN, NEWLINE = range(5)
+POSITIONS = 192
+LONGEST_ANSWER = 32
+PROMPT = 1 + 5 * PUBLIC + 4
+"""Tokens of a problem's prompt."""
+ASSIGNED = NAMES
+_PIECE = re.compile(r" ?[^ \n]+|\n| +")
+
+
+def encode(text: str) -> list[int]:
+    """Return the token ids of a text, without a first `<s>`: those of the published tokenizer."""
+    return [INDEX.get(piece, UNKNOWN) for piece in _PIECE.findall(text)]
+
+
+def decode(tokens: list[int]) -> str:
+    """Return the text of token ids, special tokens left out."""
+    return "".join(VOCABULARY[token] for token in tokens if token > UNKNOWN)
+
+
+def build_tokenizer():  # type: ignore[no-untyped-def]
+    return word_tokenizer(VOCABULARY, POSITIONS)
