@@ -12,20 +12,24 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 
-from ramify.files import write_atomically
+from ramify import files
 from research.programs.language import GRID, HEAD, Program, behaviour, draw, every, results
 
 Split = Literal["train", "dev", "test"]
-PUBLIC, HIDDEN = 6, 12
+PUBLIC, HIDDEN = 8, 12
 """Tests of a problem: those that its prompt shows, and those that decide."""
 FEWEST_RESULTS = 4
 """Different results that a function must have on the grid."""
+TRIES = 20
+"""Choices of tests before a function is given up whose public tests a shorter program would pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +91,26 @@ def split_of(behaving: bytes) -> Split:
     return "dev" if digest < 13 else "test" if digest < 26 else "train"
 
 
-def posed(function: Function, rng: random.Random) -> Problem:
-    """Make a problem of a function: choose the tests."""
-    inputs = rng.sample(GRID, PUBLIC + HIDDEN)
-    return Problem(function, tuple(sorted(inputs[:PUBLIC])), tuple(inputs[PUBLIC:]))
+def posed(function: Function, rng: random.Random) -> Problem | None:
+    """Make a problem of a function: choose tests, such that no program of fewer lines passes the public ones.
+
+    None if no such choice was found.
+    """
+    simpler = _simpler(len(function.program) - 1)
+    own = np.array(function.results, np.int8)
+    for _ in range(TRIES):
+        places = rng.sample(range(len(GRID)), PUBLIC + HIDDEN)
+        shown = sorted(places[:PUBLIC])
+        if not (simpler[:, shown] == own[shown]).all(axis=1).any():
+            public, hidden = (tuple(GRID[i] for i in part) for part in (shown, places[PUBLIC:]))
+            return Problem(function, public, hidden)
+    return None
+
+
+@cache
+def _simpler(lines: int) -> NDArray[np.int8]:
+    """Return the results [N, 100] of every function of at most so many lines."""
+    return np.array([np.frombuffer(behaving, np.int8) for behaving in sorted(every(lines))])
 
 
 def problems(split: Split, count: int, seed: int, lines: tuple[int, ...] = (2, 3)) -> list[Problem]:
@@ -100,8 +120,8 @@ def problems(split: Split, count: int, seed: int, lines: tuple[int, ...] = (2, 3
     made: dict[tuple[int, ...], Problem] = {}
     while len(made) < count:
         function = next(sources[len(made) % len(sources)])
-        if function.results not in made:
-            made[function.results] = posed(function, rng)
+        if function.results not in made and (problem := posed(function, rng)):
+            made[function.results] = problem
     return list(made.values())
 
 
@@ -116,7 +136,7 @@ def main(
         raise typer.BadParameter(f"there are {', '.join(get_args(Split))}", param_hint="--split")
     out.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.dumps({**p.row, "id": f"programs/{split}/{seed}/{i}"}) for i, p in enumerate(problems(split, count, seed))]  # type: ignore[arg-type]
-    out.write_text("".join(f"{row}\n" for row in rows))
+    files.replace(out, "".join(f"{row}\n" for row in rows).encode())
 
 
 if __name__ == "__main__":

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 
+from transformers import PreTrainedTokenizerFast
+
+from ramify.service.refinement import filled
 from research.bootstrap.tokenizer import word_tokenizer
-from research.programs.language import MOST, NAMES, SIDE, VARIABLES
+from research.programs.language import MOST, SIDE, VARIABLES
 from research.programs.problems import PUBLIC
 
 TEMPLATE = "{prompt}{answer}\n{feedback}\ndef f(x, y):\n"
@@ -31,14 +34,15 @@ VOCABULARY = [
     *(f" {n}" for n in range(-MOST, MOST + 1)),
 ]
 """The text of each token id."""
+NUMBERS = {i: int(found[0]) for i, text in enumerate(VOCABULARY) if (found := re.search(r"-?\d+", text))}
+"""The number that a token holds, by token id."""
 INDEX = {text: i for i, text in enumerate(VOCABULARY)}
 PAD, BOS, EOS, UNKNOWN, NEWLINE = range(5)
 POSITIONS = 192
 LONGEST_ANSWER = 32
 PROMPT = 1 + 5 * PUBLIC + 4
 """Tokens of a problem's prompt."""
-ASSIGNED = NAMES
-_PIECE = re.compile(r" ?[^ \n]+|\n| +")
+_PIECE = re.compile(r" ?[^ \n]+|\n| +(?= )")
 
 
 def encode(text: str) -> list[int]:
@@ -51,5 +55,11 @@ def decode(tokens: list[int]) -> str:
     return "".join(VOCABULARY[token] for token in tokens if token > UNKNOWN)
 
 
-def build_tokenizer():  # type: ignore[no-untyped-def]
+def refining(prompt: str, answer: str, said: str) -> str:
+    """Return the prompt that asks for a better answer."""
+    return filled(TEMPLATE, prompt=prompt, answer=answer, feedback=said)
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Return the tokenizer as `transformers` and vLLM load it."""
     return word_tokenizer(VOCABULARY, POSITIONS)
