@@ -22,7 +22,7 @@ from research.programs.texts import Sampled, Texts
 from research.programs.tokens import EOS, LONGEST_ANSWER, NUMBERS, POSITIONS, VOCABULARY, decode
 
 SHAPE = Shape(
-    vocab=len(VOCABULARY), hidden=192, layers=5, heads=6, intermediate=512, positions=POSITIONS
+    vocab=len(VOCABULARY), hidden=128, layers=4, heads=4, intermediate=384, positions=POSITIONS
 )
 PERIODS = (2, 3, 4, 5, 6, 7, 8, 10, 16, 32, 64, 200)
 
