@@ -1,4 +1,4 @@
-"""What the task `code` tells of a program of the language, without running it in a sandbox (a test compares the two)."""
+"""What the task `code` says of a program of the language, computed here: a test holds it against the sandbox."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def feedback(problem: Problem, body: str) -> str | None:
         expected = problem.function(x, y)
         if result != expected:
             failures.append(
-                f"Public test {i} of {len(problem.public)} fails.\nCall: f({x}, {y})\nExpected: {expected}\nGot: {result}"
+                f"Public test {i} of {len(problem.public)} fails.\n"
+                f"Call: f({x}, {y})\nExpected: {expected}\nGot: {result}"
             )
     return "\n\n".join(failures[:MAX_FAILURES]) or f"All {len(problem.public)} public tests pass."
 

@@ -50,7 +50,7 @@ Operand = str | int
 Ints = NDArray[np.int64]
 _OPERAND = r"([a-z]|-?\d+)"
 _LINE = re.compile(
-    rf"    (?:([abc]) =|return) (?:{_OPERAND} (\+|-|\*|//|%) {_OPERAND}|(max|min)\({_OPERAND}, {_OPERAND}\))"
+    rf"    (?:([a-z]) =|return) (?:{_OPERAND} (\+|-|\*|//|%) {_OPERAND}|(max|min)\({_OPERAND}, {_OPERAND}\))"
 )
 _RUN: Mapping[str, Callable[[int, int], int]] = {
     "+": operator.add,

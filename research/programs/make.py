@@ -93,8 +93,8 @@ def train(
     name: str,
     judgement: float = 1.0,
 ) -> None:
-    """Train in place. batches: what each step sees, one after another, to bound memory. judgement: weight of the value's
-    loss."""
+    """Train in place. batches: what each step sees, one after another, to bound memory. judgement: weight of the
+    value's loss."""
     optimizer = optimizer_for(network, rate, 0.05)
     mean: dict[str, float] = defaultdict(float)
     for step, batch in enumerate(islice(batches, steps)):
@@ -104,7 +104,9 @@ def train(
             (policy + judgement * value).backward()  # type: ignore[no-untyped-call]
             for what, loss in (("policy", policy), ("value", value)):
                 if loss.item():
-                    mean[f"{what} {kind}"] += 0.02 * (loss.item() - mean[f"{what} {kind}"]) if step else loss.item()
+                    mean[f"{what} {kind}"] += (
+                        0.02 * (loss.item() - mean[f"{what} {kind}"]) if step else loss.item()
+                    )
         step_optimizer(optimizer, network, step, steps, rate, 50)
         if (step + 1) % 100 == 0 or step + 1 == steps:
             tell(f"{name}: {step + 1} of {steps}: " + ", ".join(f"{k} {v:.3f}" for k, v in mean.items()))
@@ -117,7 +119,9 @@ def policy_batches(pool: Pool, steps: int, batch: int) -> Iterator[list[Texts]]:
         yield [solved(pool.problems(batch, now)), bettered(pool.pairs(batch // 8, now))]
 
 
-def both_batches(pool: Pool, groups: Sequence[Sampled], pairs: Sequence[Pair], batch: int) -> Iterator[list[Texts]]:
+def both_batches(
+    pool: Pool, groups: Sequence[Sampled], pairs: Sequence[Pair], batch: int
+) -> Iterator[list[Texts]]:
     """Yield what the last stages learn from: the same with the policy's own wrong answers, and its graded samples."""
     rng, now = pool.rng, shares(1)
     while True:

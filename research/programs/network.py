@@ -21,9 +21,7 @@ from research.programs.problems import Problem
 from research.programs.texts import Sampled, Texts
 from research.programs.tokens import EOS, LONGEST_ANSWER, NUMBERS, POSITIONS, VOCABULARY, decode
 
-SHAPE = Shape(
-    vocab=len(VOCABULARY), hidden=128, layers=4, heads=4, intermediate=384, positions=POSITIONS
-)
+SHAPE = Shape(vocab=len(VOCABULARY), hidden=128, layers=4, heads=4, intermediate=384, positions=POSITIONS)
 PERIODS = (2, 3, 4, 5, 6, 7, 8, 10, 16, 32, 64, 200)
 
 
@@ -92,7 +90,8 @@ def sample(
             part = some[start : start + batch]
             written = sampler(np.array([prompt for _, prompt in part]), answers, LONGEST_ANSWER)
             groups += [
-                _graded(problem, prompt, rows) for (problem, prompt), rows in zip(part, written.tolist(), strict=True)
+                _graded(problem, prompt, rows)
+                for (problem, prompt), rows in zip(part, written.tolist(), strict=True)
             ]
     return groups
 

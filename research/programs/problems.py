@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 import numpy as np
 import typer
@@ -134,9 +134,10 @@ def main(
     """Write problems as a data set of the task `code`."""
     if split not in get_args(Split):
         raise typer.BadParameter(f"there are {', '.join(get_args(Split))}", param_hint="--split")
+    rows = (problem.row for problem in problems(cast(Split, split), count, seed))
+    named = ({**row, "id": f"programs/{split}/{seed}/{i}"} for i, row in enumerate(rows))
     out.parent.mkdir(parents=True, exist_ok=True)
-    rows = [json.dumps({**p.row, "id": f"programs/{split}/{seed}/{i}"}) for i, p in enumerate(problems(split, count, seed))]  # type: ignore[arg-type]
-    files.replace(out, "".join(f"{row}\n" for row in rows).encode())
+    files.replace(out, "".join(f"{json.dumps(row)}\n" for row in named).encode())
 
 
 if __name__ == "__main__":

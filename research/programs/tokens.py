@@ -15,10 +15,37 @@ TEMPLATE = "{prompt}{answer}\n{feedback}\ndef f(x, y):\n"
 """How a better answer is asked for: the whole prompt, as the release says it (`refine_template`)."""
 INDENT = "   "
 """Three blanks; the fourth belongs to the word behind them."""
-_WORDS = f"""
-def f(x, y): -> = return + - * // % Public test of fails. Call: Expected: Got: All public tests pass. pass, but that are
-not shown fail.
-""".split()
+_WORDS = [
+    "def",
+    "f(x,",
+    "y):",
+    "->",
+    "=",
+    "return",
+    "+",
+    "-",
+    "*",
+    "//",
+    "%",
+    "Public",
+    "test",
+    "of",
+    "fails.",
+    "Call:",
+    "Expected:",
+    "Got:",
+    "All",
+    "public",
+    "tests",
+    "pass.",
+    "pass,",
+    "but",
+    "that",
+    "are",
+    "not",
+    "shown",
+    "fail.",
+]
 _STARTS = ("def", "Public", "Call:", "Expected:", "Got:", "All")
 """Words that begin a line."""
 _OPERANDS = [*VARIABLES, *(str(n) for n in range(SIDE))]
