@@ -144,7 +144,7 @@ def behaviour(program: Program) -> bytes | None:
 
 def results(behaving: bytes) -> list[int]:
     """Return the results on the grid of a behaviour."""
-    return np.frombuffer(behaving, np.int8).tolist()
+    return [int(result) for result in np.frombuffer(behaving, np.int8)]
 
 
 def draw(lines: int, rng: random.Random) -> Program:
@@ -172,7 +172,7 @@ def every(lines: int) -> frozenset[bytes]:
     """Return the behaviours of all programs of at most so many lines, 0 to 2."""
     if lines == 0:
         return frozenset(v.astype(np.int8).tobytes() for v in _grid())
-    programs = [()]
+    programs: list[Program] = [()]
     for i in range(lines):
         programs = [(*program, line) for program in programs for line in _all_lines(i, lines)]
     return every(lines - 1).union(filter(None, map(behaviour, programs)))

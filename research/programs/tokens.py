@@ -15,44 +15,17 @@ TEMPLATE = "{prompt}{answer}\n{feedback}\ndef f(x, y):\n"
 """How a better answer is asked for: the whole prompt, as the release says it (`refine_template`)."""
 INDENT = "   "
 """Three blanks; the fourth belongs to the word behind them."""
-_WORDS = [
-    "def",
-    "f(x,",
-    "y):",
-    "->",
-    "=",
-    "return",
-    "+",
-    "-",
-    "*",
-    "//",
-    "%",
-    "Public",
-    "test",
-    "of",
-    "fails.",
-    "Call:",
-    "Expected:",
-    "Got:",
-    "All",
-    "public",
-    "tests",
-    "pass.",
-    "pass,",
-    "but",
-    "that",
-    "are",
-    "not",
-    "shown",
-    "fail.",
-]
+_TEXT = """
+def f(x, y): -> = return + - * // % Public test of fails. Call: Expected: Got: All public tests pass. pass, but that are
+not shown fail.
+"""
 _STARTS = ("def", "Public", "Call:", "Expected:", "Got:", "All")
 """Words that begin a line."""
 _OPERANDS = [*VARIABLES, *(str(n) for n in range(SIDE))]
 
 VOCABULARY = [
     *("<pad>", "<s>", "</s>", "<unk>", "\n", INDENT),
-    *(word if word in _STARTS else f" {word}" for word in _WORDS),
+    *(word if word in _STARTS else f" {word}" for word in _TEXT.split()),
     *(f" {name}" for name in VARIABLES),
     *(f" {function}({operand}," for function in ("max", "min") for operand in _OPERANDS),
     *(f" {operand})" for operand in _OPERANDS),

@@ -17,7 +17,7 @@ from research.programs.feedback import feedback, grade
 from research.programs.language import GRID, MOST, Line, behaviour, draw, every, read, results, run, text
 from research.programs.make import Pool, figures, main, refining, rolled_out, shares, wrong_of
 from research.programs.network import Network, sample
-from research.programs.problems import Problem, problems, split_of
+from research.programs.problems import Problem, Split, problems, split_of
 from research.programs.texts import Sampled, bettered, judged, mutated, prompt_tokens, refine_tokens, solved
 from research.programs.tokens import (
     BOS,
@@ -35,7 +35,7 @@ from research.programs.tokens import (
 )
 from research.programs.tokens import refining as refine_prompt
 
-SPLITS = ("train", "dev", "test")
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +55,9 @@ def test_a_program_is_read_as_it_is_written_and_does_what_its_lines_say() -> Non
             behaving = behaviour(program)
             if behaving is not None:
                 assert results(behaving) == [run(program, x, y) for x, y in GRID]
-    program = read("    a = x * 3\n    b = max(a, y)\n    return b - 2")
-    assert program is not None
-    assert [run(program, *given) for given in ((1, 2), (0, 9))] == [1, 7]
+    written = read("    a = x * 3\n    b = max(a, y)\n    return b - 2")
+    assert written is not None
+    assert [run(written, *given) for given in ((1, 2), (0, 9))] == [1, 7]
 
 
 @pytest.mark.parametrize(
