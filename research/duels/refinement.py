@@ -3,6 +3,8 @@
 pip install --no-deps -r research/duels/requirements.txt
 python -m research.duels.refinement --server http://127.0.0.1:8000 --data 'code:mbpp?file=mbpp.jsonl' --tokens 4000
 
+With `--release DIR` in place of `--server` it starts one, and asks for better answers in that release's own words.
+
 Both draw whole answers from the same policy, better them after the same prompts, and score them by the same verifier,
 which of a code problem has only the public tests: a score is the share that passes, and 1 ends the search. Each gives
 the answer of its highest score, which is graded by all tests.
@@ -16,16 +18,20 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
 
 from ramify.evaluation.provenance import machine, versions
+from ramify.launcher import launched
 from ramify.rewards import datasets, registry
 from ramify.rewards.verifier import Example
 from ramify.service.refinement import LONGEST_FEEDBACK, TEMPLATE, filled
+from ramify.weights import load_release
 from ramify_client import AsyncClient
 from ramify_client.calls import Call
 from research.duels.arms import Arm, Budget
@@ -176,12 +182,20 @@ def arms(rules: Rules) -> list[Arm]:
     ]
 
 
-async def duels(options: argparse.Namespace) -> list[Row]:
+def words(options: argparse.Namespace) -> str:
+    """Return the words in which a better answer is asked for."""
+    if options.template is not None:
+        return str(options.template)
+    release = options.release and load_release(options.release)
+    return release.manifest.refine_template or TEMPLATE if release else TEMPLATE
+
+
+async def duels(server: str, options: argparse.Namespace) -> list[Row]:
     """Run every budget."""
-    rules = Rules(options.template, options.max_tokens, options.temperature, options.parallel)
+    rules = Rules(words(options), options.max_tokens, options.temperature, options.parallel)
     problems: Sequence[Example] = datasets.load(options.data, options.problems, seed=options.seed)
     progress, rows = Console(stderr=True).print, list[Row]()
-    async with AsyncClient(options.server, max_retries=0, timeout=600) as client:
+    async with AsyncClient(server, max_retries=0, timeout=600) as client:
         duel = Duel(client, options.temperature, options.concurrency)
         for tokens in options.tokens:
             rows += await duel.rows(arms(rules), problems, (), Budget(tokens=tokens), progress)
@@ -194,7 +208,11 @@ def main(options: argparse.Namespace) -> None:
         ab_mcts_a()
     except ImportError as error:
         sys.exit(f"{error}: pip install --no-deps -r research/duels/requirements.txt")
-    rows = asyncio.run(duels(options))
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        flags = ["--release", str(options.release), "--log", str(folder / "trees.db")]
+        server = options.server or stack.enter_context(launched(flags, folder / "server.log"))[0]
+        rows = asyncio.run(duels(server, options))
     Console().print(markdown(rows), soft_wrap=True)
     if options.out is not None:
         about = {"machine": machine(), "versions": versions()}
@@ -205,11 +223,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         prog="python -m research.duels.refinement", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--server", required=True, help="its address")
+    engine = parser.add_mutually_exclusive_group(required=True)
+    engine.add_argument("--server", help="its address")
+    engine.add_argument("--release", type=Path, help="a release, for which a server is started")
     parser.add_argument("--data", required=True, help="a data set whose task gives feedback")
     parser.add_argument("--problems", type=int, default=60)
     parser.add_argument("--tokens", type=int, nargs="+", required=True, help="budgets in generated tokens")
-    parser.add_argument("--template", default=TEMPLATE, help="words in which a better answer is asked for")
+    parser.add_argument("--template", help="words in which a better answer is asked for; none: the release's")
     parser.add_argument("--max-tokens", type=int, default=512, help="of one answer")
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--parallel", type=int, default=8, help="answers in flight of one search")

@@ -124,8 +124,9 @@ def both_batches(
 ) -> Iterator[list[Texts]]:
     """Yield what the last stages learn from: the same with the policy's own wrong answers, and its graded samples."""
     rng, now = pool.rng, shares(1)
+    own = pairs or pool.pairs(batch, now)  # an untrained policy writes nothing that can be run
     while True:
-        wrong = [*pool.pairs(batch // 16, now), *rng.choices(pairs, k=batch // 16)]
+        wrong = [*pool.pairs(batch // 16, now), *rng.choices(own, k=batch // 16)]
         yield [
             solved(pool.problems(batch // 2, now)),
             bettered(wrong),
