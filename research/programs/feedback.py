@@ -1,4 +1,4 @@
-"""What the task `code` says of a program of the language, computed here: a test holds it against the sandbox."""
+"""Say what the task `code` says of a program of the language, computed here: a test holds it against the sandbox."""
 
 from __future__ import annotations
 

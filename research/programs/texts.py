@@ -1,4 +1,4 @@
-"""What the network learns from: solved problems, answers bettered, and graded samples, as batches of token ids.
+"""Make batches of token ids that the network learns from: solved problems, answers bettered, and graded samples.
 
 Shapes: B texts, T tokens.
 """
