@@ -316,7 +316,7 @@ def _sections(model: type[BaseModel], table: str) -> Iterator[tuple[str, type[Ba
     yield table, model
     for name, field in model.model_fields.items():
         if inner := _inner(field):
-            path = f"{table}.{name}" if table else name
+            path = f"{table.strip('[]')}.{name}" if table else name
             yield from _sections(inner, f"[{path}]" if get_origin(field.annotation) is tuple else path)
 
 

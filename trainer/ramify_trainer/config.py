@@ -217,9 +217,10 @@ class LoopConfig(FromBase):
 
     @model_validator(mode="after")
     def teacher_is_imitated(self) -> Self:
-        if self.teacher and self.learning.train_policy and self.learning.needs_ratio:
+        compared = [own.objective for own in self.learning.over_run if own.needs_ratio]
+        if self.teacher and self.learning.train_policy and compared:
             raise ValueError(
-                f"learning.objective is {self.learning.objective!r}, which compares the policy with its own draws, "
+                f"learning.objective is {compared[0]!r}, which compares the policy with its own draws, "
                 'and a teacher drew these: set "sft" or "visits", or train_policy to false'
             )
         return self

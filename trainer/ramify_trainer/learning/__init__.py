@@ -7,6 +7,8 @@
 | `returns` | values of a tree's nodes: V, and the λ-return G |
 | `advantages` | comparisons of a tree's nodes with what the policy reaches without them |
 | `targets` | a tree's nodes with weights and targets, by the configured objective |
+| `imitation` | the distinct right answers of a round, to be imitated |
+| `draws` | what a round drew, in figures |
 | `packing` | trees as packed sequences, prompt and shared prefixes once |
 | `batches` | the optimizer steps of a round; several sequences in a batch |
 | `losses` | the objectives on token log-probabilities |

@@ -15,6 +15,9 @@ from ramify_trainer.learning.packing import Piece, Reading, ints
 
 __all__ = ["Batch", "Places", "collate", "idle", "plan", "share", "total_weight"]
 
+WEIGHTS = ("weight", "imitated")
+"""Columns of a reading that are weights: of its loss, and of the imitation beside it."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Places:
@@ -80,16 +83,17 @@ def share(pieces: Sequence[Piece], parts: int) -> list[list[Piece]]:
     return groups
 
 
-def total_weight(pieces: Sequence[Piece], output: str) -> float:
-    """Return the weighted count of the places at which an output is read."""
-    return float(sum(piece.readings[output].columns["weight"].sum(dtype=np.float64) for piece in pieces))
+def total_weight(pieces: Sequence[Piece], output: str, column: str = "weight") -> float:
+    """Return the weighted count of the places at which an output is read, by one of its columns of weights."""
+    return float(sum(piece.readings[output].columns[column].sum(dtype=np.float64) for piece in pieces))
 
 
 def idle(piece: Piece) -> Piece:
     """Return the piece without weight, for a process that has nothing to do while the others have."""
 
     def weightless(reading: Reading) -> Reading:
-        return replace(reading, columns={**reading.columns, "weight": 0 * reading.columns["weight"]})
+        weights = {name: 0 * reading.columns[name] for name in WEIGHTS if name in reading.columns}
+        return replace(reading, columns={**reading.columns, **weights})
 
     return replace(piece, readings={name: weightless(each) for name, each in piece.readings.items()})
 

@@ -26,9 +26,10 @@ from ramify_trainer.learning import checkpoint, metrics
 from ramify_trainer.learning.adapters import write_adapter
 from ramify_trainer.learning.batches import Places, plan
 from ramify_trainer.learning.config import LearningConfig
+from ramify_trainer.learning.draws import draw_figures
 from ramify_trainer.learning.export import export
 from ramify_trainer.learning.labels import LabelledTree, policy_refusal
-from ramify_trainer.learning.losses import Loss, imitation_loss, policy_loss, value_loss
+from ramify_trainer.learning.losses import Loss, policy_loss, value_loss
 from ramify_trainer.learning.metrics import RoundMetrics
 from ramify_trainer.learning.networks import (
     Network,
@@ -43,7 +44,13 @@ from ramify_trainer.learning.networks import (
 )
 from ramify_trainer.learning.packing import Piece
 from ramify_trainer.learning.packing_probe import longest_path, policy_fault, value_fault
-from ramify_trainer.learning.pieces import packed_trees, policy_lessons, value_lessons, with_reference
+from ramify_trainer.learning.pieces import (
+    PolicyLessons,
+    packed_trees,
+    policy_lessons,
+    value_lessons,
+    with_reference,
+)
 from ramify_trainer.learning.prompts import by_prompt
 from ramify_trainer.learning.trainee import LossOf, Sums, Trainee
 from ramify_trainer.learning.value_head import write_head
@@ -173,7 +180,8 @@ class Learner:
             self._settle_packing(longest_path(parts))
             # Trees become sequences with targets. The reference's log-probs and, for `path_ppo`, the values of states
             # are taken here, before the first step changes anything.
-            pieces = self._pieces(parts)
+            policy = self._policy_lessons(parts, seed) if self.config.train_policy else None
+            pieces = self._pieces(parts, policy)
             sums, norms, steps = self._steps(pieces, seed, progress)
             result = RoundMetrics(
                 trees=len(trees),
@@ -183,6 +191,8 @@ class Learner:
                 masked_share=float(np.mean([not t.outcomes for t in trees])) if trees else 0.0,
                 packed=float(all(reader.packs for reader in self._readers.values())),
                 refused=dict(sorted(refused.items())),
+                draws=draw_figures(parts, self.config.correct),
+                lessons={} if policy is None else policy.figures,
                 policy=self._figures(sums["policy"], norms["policy"], metrics.policy_figures),
                 value=self._figures(sums["value"], norms["value"], metrics.value_figures),
             )
@@ -259,11 +269,14 @@ class Learner:
         for tracker in self._accelerator.trackers:
             tracker.finish()
 
-    def _pieces(self, trees: Sequence[LabelledTree]) -> dict[str, list[Piece]]:
+    def _policy_lessons(self, trees: Sequence[LabelledTree], seed: int) -> PolicyLessons:
+        judge = self._readers.get("value", self._readers["policy"]) if self.config.judges else None
+        return policy_lessons(trees, self.config, judge, self.calibration, seed)
+
+    def _pieces(self, trees: Sequence[LabelledTree], lessons: PolicyLessons | None) -> dict[str, list[Piece]]:
         """Return what each trainee learns from, by its name."""
         c = self.config
-        judge = self._readers.get("value", self._readers["policy"]) if c.judges else None
-        policy = policy_lessons(trees, c, judge, self.calibration) if c.train_policy else None
+        policy = None if lessons is None else lessons.targets
         value = value_lessons(trees, c, apart="value" in self._trainees) if c.train_value else None
         pieces = {}
         for name, trainee in self._trainees.items():
@@ -313,7 +326,8 @@ class Learner:
 
     def _plan(self, pieces: Sequence[Piece], seed: int) -> list[list[int]]:
         c = self.config
-        return plan([len(p) for p in pieces], c.tokens_per_batch, c.steps_per_round, c.epochs, seed)
+        sizes = [len(p) if c.fill == "tokens" else p.signal for p in pieces]
+        return plan(sizes, c.tokens_per_batch, c.steps_per_round, c.epochs, seed)
 
     def _settle_packing(self, path: Sequence[int]) -> None:
         """Decide, on the round's longest path, which of the networks read packed trees and which read their paths."""
@@ -333,13 +347,16 @@ class Learner:
 
     def _policy_loss(self, outputs: Mapping[str, Tensor], places: Places) -> Loss:
         columns = places.columns
-        loss_of = policy_loss if self.config.needs_ratio else imitation_loss
-        return loss_of(outputs["policy"], outputs["entropy"], columns.get("reference"), columns, self.config)
+        reference = columns.get("reference")
+        return policy_loss(outputs["policy"], outputs["entropy"], reference, columns, self.config)
 
     def _value_loss(self, outputs: Mapping[str, Tensor], places: Places) -> Loss:
         a, b = self.calibration
         loss = value_loss(a * outputs["value"] + b, places.columns, self.config.value_loss)
-        return replace(loss, total=self.config.value_coefficient * loss.total) if self._trunk else loss
+        if not self._trunk:
+            return loss
+        scaled = {name: self.config.value_coefficient * total for name, total in loss.totals.items()}
+        return replace(loss, totals=scaled)
 
     def _networks(self) -> dict[str, Network]:
         """Return the networks that have something to do: one with a value head on its trunk, or up to two models. A
@@ -364,7 +381,7 @@ class Learner:
         if not sums:
             return {}
         whole = {name: self._accelerator.reduce(x, "sum") for name, x in metrics.merged(sums).items()}
-        return figures(whole, norms) if whole["weight"] else {}
+        return figures(whole, norms)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ramify_trainer.learning.config import LearningConfig
 
-__all__ = ["Loss", "imitation_loss", "policy_loss", "value_loss"]
+__all__ = ["Loss", "policy_loss", "value_loss"]
 
 MAX_LOG_RATIO = 20.0
 """Log-ratios beyond ± this are cut before they are exponentiated: exp(20) is 5e8."""
@@ -28,8 +28,8 @@ BINS = 10
 class Loss:
     """A sum over a batch, and sums for the metrics."""
 
-    total: Tensor
-    """[], to be divided by the step's weighted count."""
+    totals: Mapping[str, Tensor]
+    """[] each, by the column of weights whose sum over the whole step it is to be divided by."""
     sums: dict[str, Tensor]
     """Detached; float64, [] or [BINS]."""
 
@@ -41,60 +41,72 @@ def policy_loss(
     columns: Mapping[str, Tensor],
     config: LearningConfig,
 ) -> Loss:
-    """Return clipped PPO or CISPO on ρ, + β·KL to the reference, - the entropy bonus; all arguments [k].
+    """Return the objective's loss, + β·KL to the reference, - the entropy bonus, by `weight`; and, if configured, α
+    times the imitation of right answers, by `imitated`. All arguments are [k].
+
+    The objective's is PPO or CISPO on ρ, or -ln π (`visits`, `sft`). The regularisers are taken where it is."""
+    weight = columns["weight"]
+    if config.needs_ratio:
+        total, ratio, sums = _surrogate(logprobs, columns, config)
+    else:
+        total, ratio, sums = -(weight * logprobs).sum(), torch.ones_like(weight), {}
+    regularised, more = _regularised(logprobs, entropy, reference, weight, ratio, config)
+    total = total + regularised
+    totals = {"weight": total}
+    sums |= {**more, "loss": total.detach().double(), "tokens": (weight > 0).double().sum()}
+    if config.imitate:
+        imitated = columns["imitated"]
+        totals["imitated"] = -config.imitate * (imitated * logprobs).sum()
+        sums["imitated"] = imitated.double().sum()
+        sums["imitated_loss"] = _sum(imitated, -logprobs)
+        sums["imitated_tokens"] = (imitated > 0).double().sum()
+    return Loss(totals, sums)
+
+
+def _surrogate(
+    logprobs: Tensor, columns: Mapping[str, Tensor], config: LearningConfig
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Return the surrogate's loss, ρ, and sums.
 
     PPO (Schulman et al. 2017, eq. 7): -min(ρ·A, clip(ρ, 1-ε_low, 1+ε_high)·A), ρ truncated at `ratio_cap`, beyond
-    which it has no gradient (a negative advantage alone would let it grow without bound). CISPO (arXiv 2506.13585):
-    -stop_gradient(clip(ρ))·A·ln π."""
+    which it has no gradient (a negative advantage alone would let it grow without bound). CISPO (MiniMax-M1, arXiv
+    2506.13585, eq. 4 and 5): -stop_gradient(min(ρ, cap))·A·ln π: as published the ratio has no lower bound, and an
+    upper one that is all there is to tune."""
     weight, advantage = columns["weight"], columns["advantage"]
     log_ratio = logprobs - columns["logprob"]
     ratio = _truncated_ratio(log_ratio, config.ratio_cap)
-    clipped = ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
+    stopped = torch.zeros_like(weight, dtype=torch.bool)
     if config.ratio == "ppo":
+        clipped = ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
         surrogate = torch.minimum(ratio * advantage, clipped * advantage)
+        stopped = torch.where(
+            advantage > 0, ratio > 1 + config.clip_high, (ratio < 1 - config.clip_low) & (advantage < 0)
+        )
     else:
-        surrogate = clipped.detach() * advantage * logprobs
-    total = -(weight * surrogate).sum()
-    acts = ((ratio > 1 + config.clip_high) & (advantage > 0)) | (
-        (ratio < 1 - config.clip_low) & (advantage < 0)
-    )
+        surrogate = ratio.detach() * advantage * logprobs
     sums = {
         "ratio": _sum(weight, ratio),
         "log_ratio_squared": _sum(weight, log_ratio**2),
-        "clipped": _sum(weight, acts),
+        "clipped": _sum(weight, stopped),
         "truncated": _sum(weight, log_ratio > math.log(config.ratio_cap)),
         "advantage_squared": _sum(weight, advantage**2),
     }
-    return _regularised(total, sums, logprobs, entropy, reference, weight, ratio, config)
-
-
-def imitation_loss(
-    logprobs: Tensor,
-    entropy: Tensor,
-    reference: Tensor | None,
-    columns: Mapping[str, Tensor],
-    config: LearningConfig,
-) -> Loss:
-    """Return -ln π, weighted (`visits`, `sft`), + β·KL to the reference on these tokens, - the entropy bonus."""
-    weight = columns["weight"]
-    ones = torch.ones_like(weight)
-    return _regularised(-(weight * logprobs).sum(), {}, logprobs, entropy, reference, weight, ones, config)
+    return -(weight * surrogate).sum(), ratio, sums
 
 
 def _regularised(
-    total: Tensor,
-    sums: dict[str, Tensor],
     logprobs: Tensor,
     entropy: Tensor,
     reference: Tensor | None,
     weight: Tensor,
     ratio: Tensor,
     config: LearningConfig,
-) -> Loss:
-    """Add β·KL by the k3 estimator (Schulman 2020): ρ·(r - 1 - ln r), r = π_ref/π. The tokens are μ's; under ρ their
-    mean, and its gradient, are those under π."""
-    sums = {**sums, "weight": weight.double().sum(), "entropy": _sum(weight, entropy)}
-    sums["tokens"] = (weight > 0).double().sum()
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return β·KL less the entropy bonus, and sums. KL is by the k3 estimator (Schulman 2020): ρ·(r - 1 - ln r),
+    r = π_ref/π. The tokens are μ's; under ρ their mean, and its gradient, are those under π. The entropy is that of
+    the whole vocabulary."""
+    total = weight.new_zeros(())
+    sums = {"weight": weight.double().sum(), "entropy": _sum(weight, entropy)}
     if reference is not None:
         log_r = (reference - logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
         k3 = ratio * (log_r.exp() - 1 - log_r)
@@ -102,7 +114,7 @@ def _regularised(
         sums["kl"] = _sum(weight, k3)
     if config.entropy:
         total = total - config.entropy * (weight * entropy).sum()
-    return Loss(total, {**sums, "loss": total.detach().double()})
+    return total, sums
 
 
 def _truncated_ratio(log_ratio: Tensor, cap: float) -> Tensor:
@@ -136,7 +148,7 @@ def value_loss(logits: Tensor, columns: Mapping[str, Tensor], kind: str) -> Loss
         "bin_value": per_bin[1],
         "bin_target": per_bin[2],
     }
-    return Loss(total, sums)
+    return Loss({"weight": total}, sums)
 
 
 def _sum(weight: Tensor, values: Tensor) -> Tensor:

@@ -28,6 +28,10 @@ class RoundMetrics:
     """1 if both networks read packed trees, 0 if one of them reads path by path."""
     refused: Mapping[str, int] = field(default_factory=dict)
     """Trees that did not serve the policy, by reason (see `labels.Refusal`)."""
+    draws: Mapping[str, float] = field(default_factory=dict)
+    """What the searches drew (see `draws.draw_figures`)."""
+    lessons: Mapping[str, float] = field(default_factory=dict)
+    """What that teaches the policy (see `pieces.PolicyLessons`)."""
     policy: Mapping[str, float] = field(default_factory=dict)
     """See `policy_figures`; empty if no tree served the policy."""
     value: Mapping[str, float] = field(default_factory=dict)
@@ -37,16 +41,16 @@ class RoundMetrics:
         """Return all of it, flat: `policy/kl`, `refused/stale`, ..."""
         plain = {"trees", "steps", "seconds", "staleness", "masked_share", "packed"}
         figures = {name: float(getattr(self, name)) for name in sorted(plain)}
-        for group in ("refused", "policy", "value"):
+        for group in ("refused", "draws", "lessons", "policy", "value"):
             figures |= {f"{group}/{name}": float(x) for name, x in getattr(self, group).items()}
         return figures
 
 
 def policy_figures(sums: Mapping[str, Tensor], norms: list[float]) -> dict[str, float]:
-    """Return `loss`, `entropy` (nats), `kl` (to the reference), `tokens`, `grad_norm`; and of the ratio objectives
-    `ratio_mean`, `log_ratio_squared`, `clip_share` (of tokens whose gradient the clip stopped), `truncated_share`,
-    `advantage_rms`."""
-    weight = sums["weight"]
+    """Return of the objective's tokens `loss`, `entropy` (nats), `kl` (to the reference), `tokens`; of the ratio
+    objectives `ratio_mean`, `log_ratio_squared`, `clip_share` (of tokens whose gradient the clip stopped),
+    `truncated_share`, `advantage_rms`; of what is imitated beside it `imitated_loss` (-ln π), `imitated_tokens`; and
+    `grad_norm`. There is none of what had no weight."""
     names = {
         "ratio": "ratio_mean",
         "clipped": "clip_share",
@@ -57,16 +61,24 @@ def policy_figures(sums: Mapping[str, Tensor], norms: list[float]) -> dict[str, 
         "entropy": "entropy",
         "loss": "loss",
     }
-    figures = {new: (sums[old] / weight).item() for old, new in names.items() if old in sums}
+    figures: dict[str, float] = {}
+    if weight := sums["weight"]:
+        figures = {new: (sums[old] / weight).item() for old, new in names.items() if old in sums}
+        figures["tokens"] = sums["tokens"].item()
     if "advantage_rms" in figures:
         figures["advantage_rms"] **= 0.5
-    return {**figures, "tokens": sums["tokens"].item(), "grad_norm": sum(norms) / len(norms)}
+    if imitated := sums.get("imitated"):
+        figures["imitated_loss"] = (sums["imitated_loss"] / imitated).item()
+        figures["imitated_tokens"] = sums["imitated_tokens"].item()
+    return {**figures, "grad_norm": sum(norms) / len(norms)} if figures else {}
 
 
 def value_figures(sums: Mapping[str, Tensor], norms: list[float]) -> dict[str, float]:
     """Return `loss`, `error` (root mean square), `bias`, `explained_variance` 1 - Var(G - v)/Var(G),
     `calibration_error` (expected, over ten bins), `places`, `grad_norm`."""
     weight = sums["weight"]
+    if not weight:
+        return {}
     error = sums["error"] / weight
     left = sums["error_squared"] / weight - error**2
     spread = sums["target_squared"] / weight - (sums["target"] / weight) ** 2

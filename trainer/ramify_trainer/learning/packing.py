@@ -59,6 +59,16 @@ class Piece:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def signal(self) -> int:
+        """Tokens that teach the policy: their advantage is not 0, or they are imitated. All tokens if it is not read,
+        and 1 at least."""
+        if "policy" not in self.readings:
+            return len(self)
+        columns = self.readings["policy"].columns
+        teaches = (columns["weight"] * columns["advantage"] != 0) | (columns["imitated"] > 0)
+        return max(1, int(teaches.sum()))
+
     def mask(self) -> NDArray[np.bool_]:
         """Return [T, T], whether a token (row) attends to another (column)."""
         allowed: NDArray[np.bool_] = self.sees[self.owner[:, None], self.owner[None, :]]
@@ -84,11 +94,11 @@ def pack(
 ) -> list[Piece]:
     """Return pieces of at most `limit` tokens if single paths allow it. limit: None makes each path a piece of its own.
 
-    policy: reads `policy` before every token of a node with a weight. Columns: `weight`, `advantage` (1 if imitated),
-    `logprob` (μ's, logged), `temperature`. value: reads `value` where every node with a target is judged, which depends
-    on the tokens that are `closing` (see `value_place`). Columns: `weight`, `target`, `end` (1 at the ends of answers,
-    else 0)."""
-    taught = {*(policy.weights if policy else ()), *(value or ())}
+    policy: reads `policy` before every token of a node that teaches. Columns: `weight`, `advantage` (1 without one),
+    `imitated`, `logprob` (μ's, logged), `temperature`. value: reads `value` where every node with a target is judged,
+    which depends on the tokens that are `closing` (see `value_place`). Columns: `weight`, `target`, `end` (1 at the
+    ends of answers, else 0)."""
+    taught = {*(policy.nodes if policy else ()), *(value or ())}
     pieces = []
     for layout in _layouts(tree, taught, limit):
         packed = _pack(tree, layout)
@@ -208,7 +218,7 @@ def _pack(tree: Tree, layout: _Layout) -> _PackedTree:
 
 def _policy_reading(packed: _PackedTree, tree: Tree, layout: _Layout, targets: PolicyTargets) -> Reading:
     row = {node.id: i for i, node in enumerate(layout.nodes)}
-    mine = layout.taught & targets.weights.keys()
+    mine = layout.taught & targets.nodes
     taught = [node for node in layout.nodes if node.id in mine and node.tokens]
     lengths = [len(node.tokens) for node in taught]
     places = []
@@ -218,7 +228,8 @@ def _policy_reading(packed: _PackedTree, tree: Tree, layout: _Layout, targets: P
         places.append(np.arange(start - 1, start - 1 + len(node.tokens)))
         places[-1][0] = packed.lasts[row[node.parent]][0]
     columns = {
-        "weight": np.repeat([targets.weights[n.id] for n in taught], lengths),
+        "weight": np.repeat([targets.weights.get(n.id, 0.0) for n in taught], lengths),
+        "imitated": np.repeat([targets.imitated.get(n.id, 0.0) for n in taught], lengths),
         "advantage": np.repeat([targets.advantages.get(n.id, 1.0) for n in taught], lengths),
         "logprob": np.asarray([x for n in taught for x in n.logprobs]),
         "temperature": np.full(sum(lengths), tree.sampling.temperature or 1.0),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
 from ramify_trainer.learning.advantages import champion
 from ramify_trainer.learning.config import LearningConfig
+from ramify_trainer.learning.imitation import imitated, problem_of, right_answers
 from ramify_trainer.learning.labels import LabelledTree, policy_refusal, refusal
 from ramify_trainer.learning.networks import Reader
 from ramify_trainer.learning.packing import Piece, ValueTargets, pack
@@ -18,25 +19,50 @@ from ramify_trainer.learning.targets import PolicyTargets, policy_targets, value
 __all__ = ["packed_trees", "policy_lessons", "value_lessons", "with_reference"]
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyLessons:
+    """What a round's trees teach the policy."""
+
+    targets: Sequence[PolicyTargets]
+    """Of every tree."""
+    figures: Mapping[str, float]
+    """`dropped_share`: of the trees that may serve the objective, those that teach nothing by it; `right_answers`:
+    distinct ones, and `right_problems`, the problems that have one: what there is to imitate."""
+
+
 def policy_lessons(
     trees: Sequence[LabelledTree],
     config: LearningConfig,
     value: Reader | None,
     calibration: tuple[float, float],
-) -> list[PolicyTargets]:
-    """Return the targets of every tree; none of those that may not serve the policy. `value` judges the champion paths
-    of `path_ppo`, and is needed for nothing else."""
+    seed: int = 0,
+) -> PolicyLessons:
+    """Return what the trees teach the policy. `value` judges the champion paths of `path_ppo`, and is needed for
+    nothing else."""
     fit = [policy_refusal(tree, config) is None for tree in trees]
     values: Sequence[Mapping[int, float]] = [{}] * len(trees)
     if value is not None:
         chosen = [champion(labelled.tree)[:-1] if ok else [] for labelled, ok in zip(trees, fit, strict=True)]
         states = [{node.id: (0.0, 1.0) for node in path} for path in chosen]
         values = _judged(as_read(trees, value), states, value, calibration)
-    known: set[tuple[int, ...]] = set()
-    return [
-        policy_targets(labelled, config, known, own) if ok else PolicyTargets({})
-        for labelled, ok, own in zip(trees, fit, values, strict=True)
-    ]
+    ends = right_answers(trees, config.correct)
+    right = imitated(trees, ends, config)
+    if config.objective == "sft":
+        targets = [PolicyTargets(own) for own in right]
+    else:
+        targets = [
+            policy_targets(labelled, config, own, (seed, i)) if ok else PolicyTargets({})
+            for i, (labelled, ok, own) in enumerate(zip(trees, fit, values, strict=True))
+        ]
+    dropped = [not own.weights for own, ok in zip(targets, fit, strict=True) if ok]
+    if config.imitate:
+        targets = [replace(one, imitated=own) for one, own in zip(targets, right, strict=True)]
+    figures = {
+        "dropped_share": sum(dropped) / len(dropped) if dropped else 0.0,
+        "right_answers": sum(map(len, ends)),
+        "right_problems": len({problem_of(one) for one, own in zip(trees, ends, strict=True) if own}),
+    }
+    return PolicyLessons(targets, figures)
 
 
 def as_read(trees: Sequence[LabelledTree], reader: Reader) -> Sequence[LabelledTree]:

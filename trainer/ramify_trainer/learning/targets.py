@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from ramify.search.selection import softmax
 from ramify.search.tree import Node, Tree
@@ -13,39 +15,50 @@ from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import LabelledTree
 from ramify_trainer.learning.returns import lambda_returns, leaf_counts, tree_values
 
+SMALLEST = 1e-9
+"""Advantages, and differences of values, below this are 0."""
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyTargets:
     """Weights and advantages that a tree teaches the policy. Nodes without a weight teach nothing."""
 
     weights: Mapping[int, float]
-    """Weight of each of a node's tokens, above 0, by node id."""
+    """Weight of the objective's loss on each of a node's tokens, above 0, by node id."""
     advantages: Mapping[int, float] = field(default_factory=dict)
     """A of each of a node's tokens, by node id; empty if nodes are imitated."""
+    imitated: Mapping[int, float] = field(default_factory=dict)
+    """Weight of the imitation beside the objective (`imitate`), above 0, by node id."""
+
+    @property
+    def nodes(self) -> Set[int]:
+        """The ids of the nodes that teach something."""
+        return self.weights.keys() | self.imitated.keys()
 
 
 def policy_targets(
     labelled: LabelledTree,
     config: LearningConfig,
-    known: set[tuple[int, ...]],
     values: Mapping[int, float] | None = None,
+    seed: Sequence[int] = (),
 ) -> PolicyTargets:
-    """Return a tree's targets under `config.objective`.
+    """Return what a tree teaches under `config.objective`, if that is not `sft` (see `imitation`). It is nothing if no
+    advantage differs from 0.
 
-    `known` are the right answers met before (`sft`, which adds to it). `values` are the value model's of the states on
-    the champion path, by node id (`path_ppo` alone)."""
-    tree = labelled.tree
-    if config.objective == "tree_ppo":
-        return _tree_ppo(labelled, config)
-    if config.objective == "path_ppo":
-        return _path_ppo(labelled, config, values or {})
+    `values` are the value model's of the states on the champion path, by node id (`path_ppo` alone). seed: of the wrong
+    answers that are learned from (`negatives`)."""
     if config.objective == "visits":
-        c_visit, c_scale = config.completed_q_visits, config.completed_q_scale
-        return PolicyTargets(visit_weights(tree, config.visit_target, c_visit, c_scale))
-    return PolicyTargets(correct_paths(tree, labelled.outcomes, config.correct, known))
+        return PolicyTargets(visit_weights(labelled, config))
+    targets = (
+        _tree_ppo(labelled, config, seed)
+        if config.objective == "tree_ppo"
+        else _path_ppo(labelled, config, values or {})
+    )
+    informative = any(abs(a) > SMALLEST for a in targets.advantages.values())
+    return targets if informative else PolicyTargets({})
 
 
-def _tree_ppo(labelled: LabelledTree, config: LearningConfig) -> PolicyTargets:
+def _tree_ppo(labelled: LabelledTree, config: LearningConfig, seed: Sequence[int]) -> PolicyTargets:
     tree, counts = labelled.tree, leaf_counts(labelled.tree, labelled.outcomes)
     advantages = tree_advantages(
         tree,
@@ -54,12 +67,20 @@ def _tree_ppo(labelled: LabelledTree, config: LearningConfig) -> PolicyTargets:
         config.baseline_weight,
         config.normalise,
     )
-    weights = {
-        i: child_weight(tree.nodes[i].multiplicity, counts[i], config.child_weight)
-        for i in advantages
-        if counts[i]
-    }
-    return PolicyTargets(weights, {i: advantages[i] for i in weights})
+    taught = [i for i in advantages if counts[i]]
+    if config.negatives < 1:
+        heard = _heard(labelled, config, seed)
+        taught = [i for i in taught if advantages[i] > 0 or i in heard]
+    weights = {i: child_weight(tree.nodes[i].multiplicity, counts[i], config.child_weight) for i in taught}
+    return PolicyTargets(weights, {i: advantages[i] for i in taught})
+
+
+def _heard(labelled: LabelledTree, config: LearningConfig, seed: Sequence[int]) -> set[int]:
+    """Return the nodes that lead to a right answer, or to one of the wrong ones that are learned from."""
+    tree, draws = labelled.tree, np.random.default_rng(seed)
+    right = {i for i, outcome in labelled.outcomes.items() if outcome >= config.correct}
+    ends = [i for i in labelled.outcomes if i in right or draws.random() < config.negatives]
+    return {node.id for i in ends for node in tree.lineage(tree.nodes[i])}
 
 
 def _path_ppo(labelled: LabelledTree, config: LearningConfig, values: Mapping[int, float]) -> PolicyTargets:
@@ -91,45 +112,50 @@ def value_targets(tree: Tree, outcomes: Mapping[int, float], lam: float) -> dict
     }
 
 
-def sibling_distribution(
-    tree: Tree, node: Node, target: str, c_visit: float = 50.0, c_scale: float = 0.1
-) -> dict[int, float]:
-    """Return what the policy at `node` should be, by child id; empty if fewer than two children compete.
-
-    `visits`: ∝ N (AlphaZero). `completed_q`: softmax(ln(m/Σm) + σ(q)), σ(q) = (c_visit + max N)·c_scale·q, with q the
-    search's mean, and the model's own value for a child never visited (Danihelka et al. 2022, eq. 11)."""
-    children = tree.children(node)
-    total = sum(c.visits for c in children)
-    if len(children) < 2 or not total:
-        return {}
-    if target == "visits":
-        return {c.id: c.visits / total for c in children}
-    scale = (c_visit + max(c.visits for c in children)) * c_scale
-    judged = [c for c in children if c.mean is not None]
-    scores = [math.log(c.multiplicity) + scale * (c.mean or 0.0) for c in judged]
-    return {c.id: p for c, p in zip(judged, softmax(scores), strict=True)}
-
-
-def visit_weights(tree: Tree, target: str, c_visit: float = 50.0, c_scale: float = 0.1) -> dict[int, float]:
+def visit_weights(labelled: LabelledTree, config: LearningConfig) -> dict[int, float]:
     """Return the weights of -log π(child), which sum to 1 at every node whose children compete."""
-    weights: dict[int, float] = {}
+    tree, weights = labelled.tree, dict[int, float]()
+    values = tree_values(tree, labelled.outcomes) if config.visit_target == "completed_q" else None
     for node in tree.nodes:
-        weights |= sibling_distribution(tree, node, target, c_visit, c_scale)
+        children = tree.children(node)
+        if len(children) < 2:
+            continue
+        weights |= (
+            visit_distribution(children)
+            if values is None
+            else improved_policy(node, children, values, config.completed_q_visits, config.completed_q_scale)
+        )
     return {i: w for i, w in weights.items() if w > 0}
 
 
-def correct_paths(
-    tree: Tree, outcomes: Mapping[int, float], least: float, known: set[tuple[int, ...]]
-) -> dict[int, float]:
-    """Return TS-LLM's D⁺: by node id, how many distinct right answers pass through it.
+def visit_distribution(children: Sequence[Node]) -> dict[int, float]:
+    """Return what the policy should be by AlphaZero, ∝ N, by child id; empty if nothing was visited."""
+    total = sum(c.visits for c in children)
+    return {c.id: c.visits / total for c in children} if total else {}
 
-    An answer counts once, however often it was drawn; `known` holds the sequences (prompt and answer) that were met
-    before, in other trees, and is added to."""
-    weights: dict[int, float] = {}
-    for leaf in tree.complete():
-        if outcomes.get(leaf.id, 0.0) < least or (sequence := tree.sequence(leaf)) in known:
-            continue
-        known.add(sequence)
-        for node in tree.lineage(leaf)[1:]:
-            weights[node.id] = weights.get(node.id, 0.0) + 1.0
-    return weights
+
+def improved_policy(
+    node: Node, children: Sequence[Node], values: Mapping[int, float], c_visit: float, c_scale: float
+) -> dict[int, float]:
+    """Return what the policy at `node` should be by Gumbel MuZero (Danihelka et al. 2022), by child id; empty if the
+    children's values say nothing.
+
+    π' = softmax(ln(m/Σm) + σ(q)), σ(q) = (c_visit + max N)·c_scale·q (eq. 8 and 11), with the draws' shares m/Σm in
+    the place of the prior, since the policy drew them (Sampled MuZero, Hubert et al. 2021). q is V by the outcomes of
+    the answers below, not the search's own mean. A child of which nothing is known has v_mix (eq. 33): the mean of the
+    node's logged value, if there is one, and the known q by share, which counts as often as the children were visited.
+    With equal q, π' is what the children were drawn by, and imitating it would be noise."""
+    draws = sum(c.multiplicity for c in children)
+    known = [c for c in children if c.id in values]
+    if not known:
+        return {}
+    by_share = sum(c.multiplicity * values[c.id] for c in known) / sum(c.multiplicity for c in known)
+    visits = sum(c.visits for c in known)
+    own = by_share if node.value is None else node.value
+    mixed = (own + visits * by_share) / (1 + visits)
+    q = [values.get(c.id, mixed) for c in children]
+    if max(q) - min(q) < SMALLEST:
+        return {}
+    scale = (c_visit + max(c.visits for c in children)) * c_scale
+    scores = [math.log(c.multiplicity / draws) + scale * x for c, x in zip(children, q, strict=True)]
+    return {c.id: p for c, p in zip(children, softmax(scores), strict=True)}

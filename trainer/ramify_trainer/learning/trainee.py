@@ -72,11 +72,10 @@ class Trainee(Reader):
         Return by output the sums of the loss over this process's share, and the norm of the whole gradient of its group
         of parameters before clipping."""
         # Every process holds all pieces and takes its share of them; none may skip a backward pass that others wait in.
-        shares = share(pieces, self.config.accumulation * self.accelerator.num_processes)
+        shares = share(pieces, self._passes(pieces) * self.accelerator.num_processes)
         mine = shares[self.accelerator.process_index :: self.accelerator.num_processes]
         if self.accelerator.num_processes == 1:
             mine = [part for part in mine if part]
-        weights = {output: total_weight(pieces, output) for output in losses}
         sums: dict[str, Sums] = {output: {} for output in losses}
         try:
             for i, part in enumerate(mine):
@@ -84,21 +83,27 @@ class Trainee(Reader):
                 with self._communicating(i + 1 == len(mine)):
                     outputs, batch = self.read(batch), batch.to(self.accelerator.device)
                     found = {output: of(outputs, batch.readings[output]) for output, of in losses.items()}
-                    self._whole_loss(found, weights).backward()  # type: ignore[no-untyped-call]
+                    self._whole_loss(found, pieces).backward()  # type: ignore[no-untyped-call]
                 for output, loss in found.items():
                     add_sums(sums[output], loss.sums)
             return sums, self._update(steps)
         finally:
             self.optimizer.zero_grad()  # frees the gradients: the other network's step comes next
 
-    def _whole_loss(self, losses: Mapping[str, Loss], weights: Mapping[str, float]) -> Tensor:
-        """Return the sum of the losses, each divided by its weighted count in the whole step. A step of trees that
-        serve one output alone has no weight for the other."""
+    def _passes(self, pieces: Sequence[Piece]) -> int:
+        """Return the forward passes of a step: as configured, or more, so that none holds more tokens than then."""
+        full = round(sum(map(len, pieces)) / self.config.tokens_per_batch)
+        return self.config.accumulation * max(1, full)
+
+    def _whole_loss(self, losses: Mapping[str, Loss], pieces: Sequence[Piece]) -> Tensor:
+        """Return the sum of the losses' terms, each divided by its weighted count in the whole step. A step of trees
+        that serve one term alone has no weight for the others."""
         processes = self.accelerator.num_processes  # gradients are averaged over them
-        scaled = [
-            loss.total * (processes / weights[output] if weights[output] else 0.0)
-            for output, loss in losses.items()
-        ]
+        scaled = []
+        for output, loss in losses.items():
+            for column, total in loss.totals.items():
+                weight = total_weight(pieces, output, column)
+                scaled.append(total * (processes / weight if weight else 0.0))
         return torch.stack(scaled).sum() if len(scaled) > 1 else scaled[0]
 
     def _communicating(self, last: bool) -> Any:

@@ -23,6 +23,7 @@ from ramify_trainer.gate.candidate import Gate
 from ramify_trainer.gate.policy_scores import PolicyScores, require_askable, require_sampler, score_policy
 from ramify_trainer.learning.optimizers import require_optimizer
 from ramify_trainer.loop.collection import collect
+from ramify_trainer.loop.phases import begun_phases
 from ramify_trainer.loop.puller import Puller
 from ramify_trainer.loop.release import candidate_base, copy_base, is_published, probes, publish_candidate
 from ramify_trainer.loop.round_trees import freeze, label_trees, read_trees, solved_share, unlearned
@@ -39,10 +40,16 @@ PhaseProgress = Callable[[str, int, int], None]
 SHOWN = (
     "policy/kl",
     "policy/clip_share",
+    "policy/log_ratio_squared",
     "policy/entropy",
+    "draws/entropy",
+    "draws/pass_at_8",
+    "lessons/dropped_share",
+    "lessons/right_answers",
     "value/explained_variance",
     "staleness",
     "solved",
+    "phase",
 )
 """Training figures that the log shows."""
 NEEDS_A_CANDIDATE = ("gate", "publish", "activate")
@@ -228,7 +235,8 @@ class Loop:
         begun = None if state.learner is None else self.folder / state.learner
         seeds = config.seed, config.seed * 1_000_003 + state.round
         incumbent, first = self._release(state.incumbent), self._release(state.served[0])
-        job = config.learning, begun, incumbent, first, trees, self._here, seeds
+        phase = begun_phases(config.learning, state.history)
+        job = config.learning.after(phase), begun, incumbent, first, trees, self._here, seeds
         try:
             metrics, steps = await self.worker.run(self.team.learn, job, self._told("trained"))
         except FloatingPointError as error:
@@ -239,7 +247,8 @@ class Loop:
             await self._require_servable()
         else:
             record.reason = f"nothing to learn from: none of {len(trees)} trees serves an objective"
-        record.training = finite({**metrics.figures(), "solved": solved_share(trees)})
+        also = {"solved": solved_share(trees), "phase": phase}
+        record.training = finite({**metrics.figures(), **also})
         return {"trees": len(trees), "steps": metrics.steps} | {
             k: v for k, v in record.training.items() if k in SHOWN
         }

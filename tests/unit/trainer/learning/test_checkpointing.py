@@ -28,7 +28,7 @@ def gradients(network: Network, config: LearningConfig) -> tuple[dict[str, Tenso
     """The gradients of what one packed tree is read for, and the bytes kept for the backward pass."""
     labelled = TREES[0]
     lessons = {
-        "policy": policy_targets(labelled, config, set()),
+        "policy": policy_targets(labelled, config),
         "value": value_targets(labelled.tree, labelled.outcomes, 1),
     }
     batch = collate(pack(labelled.tree, 2048, **{name: lessons[name] for name in network.outputs}))

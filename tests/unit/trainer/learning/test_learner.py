@@ -35,6 +35,7 @@ SMALL = LearningConfig(
 )
 LORA = SMALL.model_copy(update={"lora": LoraConfig(rank=4, alpha=8)})
 EIGHT = SMALL.model_copy(update={"optimizer": "adamw_8bit"})
+MIXED = SMALL.model_copy(update={"imitate": 0.5, "entropy": 0.01, "fill": "signal", "negatives": 0.5})
 FALLING = SMALL.model_copy(update={"schedule": "cosine", "schedule_steps": 5})
 
 
@@ -79,7 +80,9 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 @pytest.mark.parametrize(
-    "config", [SMALL, LORA, FALLING, EIGHT], ids=["all weights", "adapters", "falling rate", "8 bits"]
+    "config",
+    [SMALL, LORA, FALLING, EIGHT, MIXED],
+    ids=["all weights", "adapters", "falling rate", "8 bits", "mixed objectives"],
 )
 def test_a_resumed_learner_ends_in_the_weights_of_one_that_was_not_interrupted(
     base: Path, tmp_path: Path, config: LearningConfig, monkeypatch: pytest.MonkeyPatch

@@ -55,7 +55,7 @@ def _network() -> PolicyNetwork:
 
 
 def packed_loss(network: PolicyNetwork, labelled: LabelledTree, limit: int | None) -> Tensor:
-    targets = policy_targets(labelled, CONFIG, set())
+    targets = policy_targets(labelled, CONFIG)
     batch = collate(pack(labelled.tree, limit, policy=targets), packed=limit is not None)
     return loss_of(
         network(batch.tokens, batch.positions, batch.mask, batch.readings), batch.readings["policy"]
@@ -63,12 +63,12 @@ def packed_loss(network: PolicyNetwork, labelled: LabelledTree, limit: int | Non
 
 
 def loss_of(outputs: Mapping[str, Tensor], places: Places) -> Tensor:
-    return policy_loss(outputs["policy"], outputs["entropy"], None, places.columns, CONFIG).total
+    return policy_loss(outputs["policy"], outputs["entropy"], None, places.columns, CONFIG).totals["weight"]
 
 
 def unpacked_loss(network: PolicyNetwork, labelled: LabelledTree) -> Tensor:
     """Each node's tokens in its own path's whole sequence, through the plain model."""
-    tree, targets = labelled.tree, policy_targets(labelled, CONFIG, set())
+    tree, targets = labelled.tree, policy_targets(labelled, CONFIG)
     total = torch.zeros(())
     for i, weight in targets.weights.items():
         node, sequence = tree.nodes[i], torch.tensor([tree.sequence(tree.nodes[i])])
@@ -102,7 +102,7 @@ def test_a_packed_tree_has_the_loss_and_the_gradients_of_its_paths(
 
 def test_shared_prefixes_are_computed_once() -> None:
     labelled = grown()
-    (piece,) = pack(labelled.tree, 2048, policy=policy_targets(labelled, CONFIG, set()))
+    (piece,) = pack(labelled.tree, 2048, policy=policy_targets(labelled, CONFIG))
     apart = sum(len(labelled.tree.sequence(leaf)) for leaf in labelled.tree.leaves() if leaf.id in (3, 4, 6))
     assert (len(piece), apart) == (18, 33)
 
@@ -160,6 +160,6 @@ def test_the_clip_stops_a_token_that_has_moved_far_enough() -> None:
         "logprob": torch.zeros(3),
     }
     loss = policy_loss(logprobs, torch.zeros(3), None, columns, CONFIG)
-    (gradient,) = torch.autograd.grad(loss.total, logprobs)
+    (gradient,) = torch.autograd.grad(loss.totals["weight"], logprobs)
     torch.testing.assert_close(gradient, torch.tensor([0.0, 1.5, -1.0]))
     assert loss.sums["clipped"].item() == 1

@@ -96,7 +96,7 @@ def test_what_was_bettered_often_is_not_imitated_in_place_of_what_is_right() -> 
     part, *_ = by_prompt([LabelledTree(tree, {})])
     assert [(node.visits, node.mean) for node in part.tree.nodes[1:]] == [(3, 0.0), (1, 1.0)]
     config = CONFIG.model_copy(update={"objective": "visits", "visit_target": "completed_q"})
-    weights = policy_targets(part, config, set()).weights
+    weights = policy_targets(part, config).weights
     assert weights[2] > 0.9
 
 
@@ -123,14 +123,14 @@ def test_the_loss_is_that_of_each_answer_after_its_own_prompt(limit: int | None)
     parts = by_prompt([refined()])
     with torch.no_grad():
         pieces = [
-            piece
-            for part in parts
-            for piece in pack(part.tree, limit, policy=policy_targets(part, config, set()))
+            piece for part in parts for piece in pack(part.tree, limit, policy=policy_targets(part, config))
         ]
         batch = collate(pieces, packed=limit is not None)
         outputs = network(batch.tokens, batch.positions, batch.mask, batch.readings)
         places = batch.readings["policy"]
-        found = policy_loss(outputs["policy"], outputs["entropy"], None, places.columns, config).total
+        found = policy_loss(outputs["policy"], outputs["entropy"], None, places.columns, config).totals[
+            "weight"
+        ]
         expected = sum((alone(network, part, config) for part in parts), torch.zeros(()))
     assert found.item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-4)
     assert expected.abs().item() > 0.1

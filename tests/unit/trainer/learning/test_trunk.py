@@ -48,7 +48,7 @@ def network(base: Path, **changes: object) -> TrunkNetwork:
 
 
 def pieces(labelled: LabelledTree, limit: int | None, closing: frozenset[int]) -> list[Piece]:
-    policy = policy_targets(labelled, CONFIG, set())
+    policy = policy_targets(labelled, CONFIG)
     return pack(
         labelled.tree,
         limit,
@@ -61,7 +61,7 @@ def pieces(labelled: LabelledTree, limit: int | None, closing: frozenset[int]) -
 def joint_losses(trunk: TrunkNetwork, labelled: LabelledTree, limit: int | None) -> dict[str, Tensor]:
     batch = collate(pieces(labelled, limit, trunk.closing), packed=limit is not None)
     outputs = trunk(batch.tokens, batch.positions, batch.mask, batch.readings)
-    value = value_loss(outputs["value"], batch.readings["value"].columns, "bce").total
+    value = value_loss(outputs["value"], batch.readings["value"].columns, "bce").totals["weight"]
     return {"policy": loss_of(outputs, batch.readings["policy"]), "value": value}
 
 
@@ -102,7 +102,7 @@ def test_a_packed_tree_has_the_value_loss_and_the_gradients_of_its_paths(
     targets = value_targets(tree, TREES[0].outcomes, 1)
     logits = torch.stack([judged_by_hand(trunk, tree.sequence(tree.nodes[i])) for i in targets])
     target, weight = (torch.tensor(column) for column in zip(*targets.values(), strict=True))
-    by_hand = value_loss(logits, {"target": target, "weight": weight}, "bce").total
+    by_hand = value_loss(logits, {"target": target, "weight": weight}, "bce").totals["weight"]
     packed = joint_losses(trunk, TREES[0], limit)["value"]
     torch.testing.assert_close(packed, by_hand, rtol=1e-5, atol=1e-5)
     ours, theirs = gradients(trunk, packed), gradients(trunk, by_hand)
