@@ -54,7 +54,7 @@ def shared(loop: LoopConfig) -> dict[str, object]:
     found = loop.model_dump(exclude={"name", "weights", "state"})
     algorithm = {"algorithm", "parallel", "kappa", "grader", "considered", "gumbel_scale"}
     found["collect"]["search"] = {k: v for k, v in loop.collect.search.items() if k not in algorithm}
-    for key in ("objective", "epochs", "baseline", "visit_target"):
+    for key in ("objective", "epochs", "baseline", "visit_target", "answer_weight"):
         del found["learning"][key]
     return found
 

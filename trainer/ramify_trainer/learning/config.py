@@ -230,8 +230,8 @@ class LearningConfig(Section):
     tokens_per_batch: PositiveInt = 4096
     """Tokens of one optimizer step; a node's tokens count once."""
     fill: Literal["tokens", "signal"] = "tokens"
-    """What a step of the policy is filled with: all `tokens` of its trees, or those that teach (`signal`: advantage not
-    0, or imitated). Trees in which nothing teaches are left out in any case."""
+    """Tokens that a step of the policy is filled up with: all `tokens` of its trees, or those that teach (`signal`:
+    advantage not 0, or imitated). Trees in which nothing teaches are left out in any case."""
     accumulation: PositiveInt = 1
     """Forward passes that one optimizer step is split into, more of them if it holds more than `tokens_per_batch`
     tokens (`fill`). Memory, not the result, depends on it."""

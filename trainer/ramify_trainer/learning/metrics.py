@@ -29,9 +29,9 @@ class RoundMetrics:
     refused: Mapping[str, int] = field(default_factory=dict)
     """Trees that did not serve the policy, by reason (see `labels.Refusal`)."""
     draws: Mapping[str, float] = field(default_factory=dict)
-    """What the searches drew (see `draws.draw_figures`)."""
+    """See `draws.draw_figures`."""
     lessons: Mapping[str, float] = field(default_factory=dict)
-    """What that teaches the policy (see `pieces.PolicyLessons`)."""
+    """See `pieces.PolicyLessons`; empty if the policy is not trained."""
     policy: Mapping[str, float] = field(default_factory=dict)
     """See `policy_figures`; empty if no tree served the policy."""
     value: Mapping[str, float] = field(default_factory=dict)

@@ -21,10 +21,10 @@ __all__ = ["packed_trees", "policy_lessons", "value_lessons", "with_reference"]
 
 @dataclass(frozen=True, slots=True)
 class PolicyLessons:
-    """What a round's trees teach the policy."""
+    """Targets of the policy on a round's trees, and what they hold in figures."""
 
     targets: Sequence[PolicyTargets]
-    """Of every tree."""
+    """Those of every tree, in their order."""
     figures: Mapping[str, float]
     """`dropped_share`: of the trees that may serve the objective, those that teach nothing by it; `right_answers`:
     distinct ones, and `right_problems`, the problems that have one: what there is to imitate."""

@@ -93,7 +93,7 @@ def test_what_was_bettered_often_is_not_imitated_in_place_of_what_is_right() -> 
     for id_, outcome, visits in ((1, 0.0, 30), (2, 1.0, 1), (3, 0.0, 9), (4, 1.0, 2), (5, 1.0, 1)):
         node = tree.nodes[id_]
         node.outcome, node.visits, node.value_sum = outcome, visits, visits / 2
-    part, *_ = by_prompt([LabelledTree(tree, {})])
+    part, *_ = by_prompt([LabelledTree(tree, refined().outcomes | {2: 1.0})])
     assert [(node.visits, node.mean) for node in part.tree.nodes[1:]] == [(3, 0.0), (1, 1.0)]
     config = CONFIG.model_copy(update={"objective": "visits", "visit_target": "completed_q"})
     weights = policy_targets(part, config).weights
