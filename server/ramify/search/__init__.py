@@ -65,6 +65,7 @@ The modules, in the order in which to read them; each imports only from those ab
 `budget`: what was spent and reserved, and which limit is met.
 `selection`: P of the children; PUCT and Thompson sampling over them and "draw afresh here".
 `plans`: a request of one simulation, and the draws that come back for it.
+`policies`: which of several policies draws next.
 `builder`: the only hands that change a tree: merge, back up; when a search is exhausted.
 `scorers`: several scorers at once, by weight; those that prune.
 `evaluator`: a plan carried out: draw, cut, judge.
@@ -86,6 +87,7 @@ from ramify.search.records import (
     Answer,
     BudgetLimits,
     Continuation,
+    PolicyUsage,
     Revision,
     Sampling,
     Score,
@@ -109,6 +111,7 @@ __all__ = [
     "Node",
     "ParamError",
     "Policy",
+    "PolicyUsage",
     "Progress",
     "Reviser",
     "Revision",

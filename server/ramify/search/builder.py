@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from ramify.search.budget import Budget
 from ramify.search.cutting import SampledAction
 from ramify.search.plans import Plan, PlanResult
+from ramify.search.policies import PolicyBandit
 from ramify.search.records import NO_ANSWER
 from ramify.search.selection import priors
 from ramify.search.tree import Completion, Node, Tree
@@ -36,8 +37,10 @@ class TreeBuilder:
         for completion in tree.completions:
             self._count_answer(tree.nodes[completion.node])
         self._refines = tree.params.action.kind == "refine"
-        self._seen: dict[int, float] = {}
-        """By id, the policy's probability of the finished answers that are known of draws from a node, [0, 1]."""
+        self.policies = PolicyBandit(tree)
+        self._seen: dict[tuple[int, str | None], float] = {}
+        """By id and policy, the policy's probability of the finished answers that it is known to draw from a node, in
+        [0, 1]."""
         self._counted: set[int] = set()
         """Ids of the nodes that end an answer which is counted there."""
         self._ended = 0
@@ -57,6 +60,7 @@ class TreeBuilder:
         if plan.kind != "revisit":
             plan.node.expanding += 1
             plan.node.expansions += 1
+            self.policies.begin(plan.node, plan.policy)
 
     def end(self, plan: Plan) -> None:
         """Take back exactly what `begin` marked, whatever became of the plan. What it drew is merged after that."""
@@ -65,6 +69,7 @@ class TreeBuilder:
             node.in_flight -= 1
         if plan.kind != "revisit":
             plan.node.expanding -= 1
+            self.policies.end(plan.node, plan.policy)
 
     # -- merging -------------------------------------------------------------------------------------------------
 
@@ -94,7 +99,7 @@ class TreeBuilder:
             if node is None:
                 node = self._add(at, action, plan.simulation)
             else:
-                node.multiplicity += 1
+                _count_draw(node, action.policy)
                 node.tokens_spent += len(action.tokens)
                 if node.value is None:
                     node.value = action.value
@@ -115,6 +120,8 @@ class TreeBuilder:
             self.tree.completions.append(Completion(nodes[-1].id, plan.simulation, spent))
             self._count_answer(nodes[-1])
             self.budget.release_final()
+        if nodes and nodes[-1].policy is not None:
+            self.policies.learn(plan.node, line[-1].policy, self.tree.leaf_value(nodes[-1]))
         return nodes
 
     def _fitting(
@@ -150,6 +157,7 @@ class TreeBuilder:
             tokens_spent=len(action.tokens),
             scores=action.scores,
             pruned_by=action.pruned_by,
+            policy=action.policy or None,
         )
         self._index[(parent.id, action.tokens)] = node
         self.budget.nodes += 1
@@ -240,11 +248,17 @@ class TreeBuilder:
         return self._end_lengths / drawn if drawn else 0.0
 
     def unseen(self, node: Node) -> float:
-        """Return the policy's probability that a draw from `node` ends in an answer not yet known, in [0, 1]. Below
-        `NOTHING_NEW` it is 0: the node is closed. So it is at the end of an answer, unless that can be bettered now."""
+        """Return the policy's probability that a draw from `node` ends in an answer not yet known, in [0, 1]; of
+        several policies the largest. Below `NOTHING_NEW` it is 0: the node is closed. So it is at the end of an answer,
+        unless that can be bettered now."""
         if node.terminal is not None and not self._can_be_bettered(node):
             return 0.0
-        left = 1.0 - self._seen.get(node.id, 0.0)
+        return max(self.unseen_by(node, policy) for policy in self.policies.open or (None,))
+
+    def unseen_by(self, node: Node, policy: str | None) -> float:
+        """Return the same of one policy, at a node from which answers can be drawn. What another has drawn, and this
+        one has not yet, counts as unseen: nobody asks this one how likely it is."""
+        left = 1.0 - self._seen.get((node.id, policy), 0.0)
         return left if left >= NOTHING_NEW else 0.0
 
     def unseen_below(self, node: Node) -> float:
@@ -272,16 +286,18 @@ class TreeBuilder:
         return not end.expanding if end.revision is None else end.revision.closed is None
 
     def _see(self, end: Node) -> None:
-        """Count a finished answer's probability, from every node that it was drawn through, as seen."""
+        """Count a finished answer's probability as seen, from every node that it was drawn through: of several
+        policies, through nodes of the one that drew its end, since their log-probabilities are its own."""
         if end.id in self._counted:
             return
         self._counted.add(end.id)
         logprob, node = 0.0, end
         greedy = not self.tree.sampling.temperature  # its log-probs are not the draw's own
-        while node.parent is not None and not greedy:
+        while node.parent is not None and node.policy == end.policy and not greedy:
             logprob += sum(node.logprobs)
             node = self.tree.nodes[node.parent]
-            self._seen[node.id] = self._seen.get(node.id, 0.0) + math.exp(logprob)
+            place = node.id, end.policy
+            self._seen[place] = self._seen.get(place, 0.0) + math.exp(logprob)
             if node.terminal is not None:
                 break  # what is below was drawn from it, and not from what is above
 
@@ -293,3 +309,11 @@ class TreeBuilder:
         while self._fruitful and self._fruitful[0] <= self._ended - late:
             self._fruitful.popleft()
         return self._ended >= late and RARE * len(self._fruitful) < late
+
+
+def _count_draw(node: Node, policy: str) -> None:
+    """Count one more draw of a node's action. policy: who drew it, if the search names several; else empty."""
+    if policy and (node.drawn_by is not None or policy != node.policy):
+        before = node.drawn_by or {str(node.policy): node.multiplicity}
+        node.drawn_by = {**before, policy: before.get(policy, 0) + 1}
+    node.multiplicity += 1

@@ -18,6 +18,7 @@ from ramify.search.records import (
     AnswerVerdict,
     BudgetLimits,
     Origin,
+    PolicyUsage,
     Revision,
     Sampling,
     SearchParams,
@@ -37,6 +38,7 @@ def tree_to_dict(tree: Tree) -> dict[str, Any]:
     """The tree as JSON-ready values; `tree_from_dict` is its inverse."""
     document = {"schema_version": SCHEMA_VERSION, **asdict(tree)}
     document["nodes"] = [compact(node, Node) for node in document["nodes"]]
+    document["usage"] = compact(document["usage"], Usage)
     document["params"] = compact(document["params"], SearchParams)
     document["params"]["action"] = compact(document["params"]["action"], Action)
     return compact(document, Tree)
@@ -66,7 +68,8 @@ def tree_from_dict(document: Mapping[str, Any]) -> Tree:
     try:
         data["params"] = _params(data["params"])
         data["sampling"] = _record(Sampling, data["sampling"])
-        data["usage"] = _record(Usage, data["usage"])
+        data["prompts"] = _prompts(data["prompts"])
+        data["usage"] = _usage(data["usage"])
         data["nodes"] = [_node(n) for n in data["nodes"]]
         data["completions"] = [_record(Completion, c) for c in data["completions"]]
         data["answer"] = None if data["answer"] is None else _record(Answer, data["answer"])
@@ -100,6 +103,10 @@ def check_structure(tree: Tree) -> None:
             raise BadTree(f"node {i} has a prior, value or outcome outside [0, 1]")
         if any(not 0 <= x <= 1 for x in (node.scores or {}).values()):  # NaN is in no range
             raise BadTree(f"node {i} has a score outside [0, 1]")
+        if node.drawn_by is not None and sum(node.drawn_by.values()) != node.multiplicity:
+            raise BadTree(
+                f"node {i} was drawn {node.multiplicity} times, and by its policies {node.drawn_by}"
+            )
         if (fault := _revision_fault(node)) is not None:
             raise BadTree(f"node {i} {fault}")
         if (node.pruned_by is None) != (node.terminal != "pruned"):
@@ -153,6 +160,18 @@ def _node(data: Mapping[str, Any]) -> Node:
     return node
 
 
+def _prompts(data: Mapping[str, Any] | None) -> Mapping[str, tuple[int, ...]] | None:
+    return None if data is None else {name: tuple(tokens) for name, tokens in data.items()}
+
+
+def _usage(data: Mapping[str, Any]) -> Usage:
+    values: dict[str, Any] = {**omitted_fields(Usage), **data}
+    if values["by_policy"] is not None:
+        values["by_policy"] = {n: _record(PolicyUsage, one) for n, one in values["by_policy"].items()}
+    usage: Usage = _record(Usage, values)
+    return usage
+
+
 def _params(data: Mapping[str, Any]) -> SearchParams:
     values: dict[str, Any] = {**omitted_fields(SearchParams), **data}
     values["action"] = _record(Action, {**omitted_fields(Action), **values["action"]})
@@ -161,7 +180,7 @@ def _params(data: Mapping[str, Any]) -> SearchParams:
     return params
 
 
-_TUPLES = {"prompt", "tokens", "logprobs", "prompt_tokens", "stop"}
+_TUPLES = {"prompt", "tokens", "logprobs", "prompt_tokens", "stop", "policies"}
 
 
 def _record(cls: type[Any], data: Mapping[str, Any]) -> Any:

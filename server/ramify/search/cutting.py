@@ -40,6 +40,8 @@ class SampledAction:
     """See `Node.scores`."""
     pruned_by: str | None = None
     """See `Node.pruned_by`."""
+    policy: str = ""
+    """See `Continuation.policy`."""
 
     @property
     def complete(self) -> bool:
@@ -66,7 +68,11 @@ def cut(continuation: Continuation, action: Action | None) -> list[SampledAction
         text = continuation.text[continuation.ends[start - 1] if start else 0 : continuation.ends[end - 1]]
         tokens, logprobs = continuation.token_ids[start:end], continuation.logprobs[start:end]
         value = continuation.values[end - 1] if continuation.values else None
-        actions.append(SampledAction(tokens, logprobs, text, continuation.release, value=value))
+        actions.append(
+            SampledAction(
+                tokens, logprobs, text, continuation.release, value=value, policy=continuation.policy
+            )
+        )
         start = end
     return actions
 

@@ -10,6 +10,9 @@ is given token ids alone and would have to run the policy over every prefix agai
 
 Under `action: refine` a draw from a complete answer is another answer, after a prompt of its own. The reviser is asked
 for that prompt by the first plan that goes there, so that no answer is looked at which nothing follows.
+
+Of several policies, one that fails is asked no more in this search, and another makes the same draw in its place. The
+failure of `OWN_POLICY`, or of the last one left, is the search's.
 """
 
 from __future__ import annotations
@@ -32,28 +35,37 @@ from ramify.search.protocols import (
     Scorer,
     Task,
 )
-from ramify.search.records import Continuation, Hurdle, Revision, Sampling, Score, State, Terminal
+from ramify.search.records import (
+    OWN_POLICY,
+    Continuation,
+    Hurdle,
+    Revision,
+    Sampling,
+    Score,
+    State,
+    Terminal,
+)
 from ramify.search.scorers import Scorers
 from ramify.search.tree import Node, derive_seed
 
 LONGEST_FAILURE = 200
-"""Characters of a failure that a tree keeps in place of feedback."""
+"""Characters of a failure that a tree keeps, of a policy or in place of feedback."""
 
 
 class Evaluator:
     """The engine side of one search.
 
-    scorer: one, several (`Scorers`), or `None`; then only the verifier, the policy itself and its confidence judge.
-    judges_steps: whether unfinished steps are judged. A complete answer has one judge, unless `grader` mixes them: the
-    verifier if `grader` says so, else the policy or the value model. A vote over answers that were drawn whole needs
-    neither. Safety scorers judge whatever is new, and what they prune ends there. reviser: who asks for better answers,
-    under `action: refine` alone.
+    policies: those that its plans name. scorer: one, several (`Scorers`), or `None`; then only the verifier, the policy
+    itself and its confidence judge. judges_steps: whether unfinished steps are judged. A complete answer has one judge,
+    unless `grader` mixes them: the verifier if `grader` says so, else the policy or the value model. A vote over
+    answers that one policy has drawn whole needs neither. Safety scorers judge whatever is new, and what they prune
+    ends there. reviser: who asks for better answers, under `action: refine` alone.
     """
 
     def __init__(
         self,
         builder: TreeBuilder,
-        policy: Policy,
+        policies: Mapping[str, Policy],
         scorer: Scorer | None,
         task: Task,
         *,
@@ -61,13 +73,13 @@ class Evaluator:
         reviser: Reviser | None = None,
     ) -> None:
         self.builder, self.tree, self.reviser = builder, builder.tree, reviser
-        self.policy, self.scorers, self.task = policy, Scorers.of(scorer), task
+        self.policies, self.scorers, self.task = policies, Scorers.of(scorer), task
         params = self.tree.params
         self._by_confidence = params.grader == "confidence"
-        judging = isinstance(policy, JudgingPolicy) and not self._by_confidence
-        self._judging_policy = policy if isinstance(policy, JudgingPolicy) and judging else None
-        judges_steps = judges_steps and (self._by_confidence or judging or bool(self.scorers.weighing))
+        judged = bool(self.scorers.weighing) or (all_judge(policies) and not self._by_confidence)
+        judges_steps = judges_steps and (self._by_confidence or judged)
         votes_only = not judges_steps and params.answer in ("majority", "most_visited")
+        votes_only = votes_only and not (judged and params.policies)  # a judge tells which of them is better
         self._judges_steps = judges_steps
         self._grades_answers = params.grader in ("verifier", "mixed")
         self._judges_answers = params.grader != "verifier" and not votes_only
@@ -101,22 +113,24 @@ class Evaluator:
 
     async def _carry_out(self, plan: Plan, expansion: int, cost: PlanCost) -> PlanResult:
         place = [*self._place(plan.node), expansion]
-        if plan.hurdle is not None and self._judging_policy is None:
+        if plan.hurdle is not None and self._judging_policy(plan.policy) is None:
             lines = [await self._write_on(plan, plan.hurdle, i, place, cost) for i in range(plan.n)]
             return PlanResult(samples=lines)
         if plan.kind == "token":
             drawn = await self._next_tokens(plan, cost)
         elif plan.kind == "step":
             how = self._step_sampling(plan.tokens)
-            drawn = await self._sample(plan.node, range(plan.n), how, [*place, "step"], cost)
+            drawn = await self._sample(plan, plan.node, range(plan.n), how, [*place, "step"], cost)
         else:
             how = self._end_sampling(plan.tokens)
-            drawn = await self._sample(plan.node, range(plan.n), how, [*place, "end"], cost, plan.hurdle)
+            drawn = await self._sample(
+                plan, plan.node, range(plan.n), how, [*place, "end"], cost, plan.hurdle
+            )
         samples = [self._actions(plan.node, one, plan.kind) for one in drawn]
         rollout = None
         if plan.rollout_tokens:
             how = self._end_sampling(plan.rollout_tokens)
-            (end,) = await self._sample(plan.node, [0], how, [*place, "end"], cost)
+            (end,) = await self._sample(plan, plan.node, [0], how, [*place, "end"], cost)
             rollout = self._actions(plan.node, end, "path")
         return await self._judge(plan.node, samples, rollout, cost)
 
@@ -129,7 +143,7 @@ class Evaluator:
         while True:
             left = plan.tokens - (at.length - plan.node.length)
             step = self._step_sampling(min(self.tree.params.action.max_tokens, left))
-            (one,) = await self._sample(at, [draw], step, [*place, "on", len(line)], cost)
+            (one,) = await self._sample(plan, at, [draw], step, [*place, "on", len(line)], cost)
             line += self._actions(at, one, "step")
             (line,) = (await self._judge(plan.node, [line], None, cost)).samples
             at = self._standing(plan.node, line)
@@ -173,6 +187,7 @@ class Evaluator:
 
     async def _sample(
         self,
+        plan: Plan,
         at: Node,
         draws: Sequence[int],
         sampling: Sampling,
@@ -182,31 +197,65 @@ class Evaluator:
     ) -> list[Continuation]:
         """Make the draws of these numbers at `at`; give those up that do not clear the hurdle, if there is one."""
         seeds = [derive_seed(self.tree.seed, "draw", *place, i) for i in draws]
+        name = plan.policy
+        while True:
+            name = self._in_place_of(name)
+            before = cost.by_policy[name]
+            try:
+                drawn = await self._drawn(name, at, sampling, seeds, hurdle, cost)
+            except Exception as error:
+                if name == OWN_POLICY or not self.builder.policies.close(name, _said(error)):
+                    raise
+                cost.by_policy[name] = before  # the next one has what was set aside for it
+            else:
+                return [replace(one, policy=name) for one in drawn] if self.tree.params.policies else drawn
+
+    def _in_place_of(self, name: str) -> str:
+        """Return who draws in place of a policy: itself while it can, then the one served, or another."""
+        able = self.builder.policies.open
+        return name if not able or name in able else OWN_POLICY if OWN_POLICY in able else able[0]
+
+    async def _drawn(
+        self,
+        name: str,
+        at: Node,
+        sampling: Sampling,
+        seeds: Sequence[int],
+        hurdle: Hurdle | None,
+        cost: PlanCost,
+    ) -> list[Continuation]:
+        """Have a policy make draws, and check what it gives."""
         try:
-            drawn = await self._request(at, sampling, seeds, hurdle)
+            drawn = await self._request(name, at, sampling, seeds, hurdle)
         except SampleAborted as aborted:
-            cost.tokens += aborted.tokens
+            cost.by_policy[name] += aborted.tokens
             raise
-        cost.tokens += sum(len(one.token_ids) for one in drawn)
-        if len(drawn) != len(draws):
-            raise RuntimeError(f"the policy gave {len(drawn)} continuations in place of {len(draws)}")
+        cost.by_policy[name] += sum(len(one.token_ids) for one in drawn)
+        if len(drawn) != len(seeds):
+            raise RuntimeError(f"the policy gave {len(drawn)} continuations in place of {len(seeds)}")
         _check(drawn, sampling.max_tokens)
         return drawn
 
     def _request(
-        self, at: Node, sampling: Sampling, seeds: Sequence[int], hurdle: Hurdle | None
+        self, name: str, at: Node, sampling: Sampling, seeds: Sequence[int], hurdle: Hurdle | None
     ) -> Awaitable[list[Continuation]]:
-        prefix = self.tree.prefix(at)
-        if hurdle is None or self._judging_policy is None:
-            return self.policy.sample(prefix, sampling, seeds)
-        return self._judging_policy.write_on(
+        prefix, judging = self.tree.prefix(at, name), self._judging_policy(name)
+        if hurdle is None or judging is None:
+            return self.policies[name].sample(prefix, sampling, seeds)
+        return judging.write_on(
             prefix, sampling, seeds, action=self.tree.params.action, hurdle=hurdle, length=at.length
         )
 
+    def _judging_policy(self, name: str) -> JudgingPolicy | None:
+        """Return a policy if its values are taken."""
+        policy = self.policies[name]
+        return policy if isinstance(policy, JudgingPolicy) and not self._by_confidence else None
+
     async def _next_tokens(self, plan: Plan, cost: PlanCost) -> list[Continuation]:
         temperature = self.tree.sampling.temperature or 1.0
-        drawn = await self.policy.next_tokens(self.tree.sequence(plan.node), plan.n, temperature)
-        cost.tokens += 1
+        policy = self.policies[plan.policy]
+        drawn = await policy.next_tokens(self.tree.sequence(plan.node), plan.n, temperature)
+        cost.by_policy[plan.policy] += 1
         if not 0 < len(drawn) <= plan.n:
             raise RuntimeError(f"the policy gave {len(drawn)} next tokens in place of 1 to {plan.n}")
         _check(drawn, 1)
@@ -377,6 +426,15 @@ class _Prefix:
     """The verifier has judged it, in the tree or before the draw was written on."""
     safe: bool
     """The safety scorers have seen it, in the tree or before the draw was written on."""
+
+
+def all_judge(policies: Mapping[str, Policy]) -> bool:
+    """Tell whether every one of these policies judges what it writes."""
+    return all(isinstance(policy, JudgingPolicy) for policy in policies.values())
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:LONGEST_FAILURE]
 
 
 def _check(drawn: Sequence[Continuation], max_tokens: int) -> None:

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import Field, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.cutting import MAX_STEP_STOPS, MAX_STOP_CHARS, MAX_STOPS
-from ramify.search.records import Action, BudgetLimits, Sampling, SearchParams
+from ramify.search.records import OWN_POLICY, Action, BudgetLimits, Sampling, SearchParams
 
+MOST_POLICIES = 8
+"""Policies that one search may name."""
+POLICY_NAME = r"[a-z][a-z0-9_]{0,31}"
+"""The form of their names."""
 MAX_TEMPLATE = 10_000
 """Characters of the words in which a better answer is asked for."""
 
@@ -219,6 +224,38 @@ def check_sampling(params: SearchParams, sampling: Sampling) -> None:
         )
 
 
+def check_policies(params: SearchParams, known: Collection[str], prompts: Collection[str]) -> None:
+    """Raise `ParamError` if a search names a policy that is not among those `known`, or if it cannot be made with what
+    it names. prompts: the policies that have a prompt of their own."""
+    if foreign := [name for name in params.policies or (OWN_POLICY,) if name not in known]:
+        raise ParamError("policies", f"{_short(foreign[0])} is none of {', '.join(known)}")
+    if len(params.policies) > 1 and params.action.kind == "token":
+        raise ParamError(
+            "policies",
+            "several mean nothing with actions of kind 'token', whose priors are one policy's exact probabilities",
+        )
+    if params.action.kind == "refine" and (apart := [name for name in params.policies if name in prompts]):
+        raise ParamError(
+            "policies",
+            f"{apart[0]!r} has a prompt of its own, in which action 'refine' asks for no better answer",
+        )
+
+
+def _check_names(params: SearchParams) -> None:
+    """Raise `ParamError` for policies that are too many, named twice, or by no name, and for priors that compare the
+    log-probabilities of different policies."""
+    names = params.policies
+    if len(names) > MOST_POLICIES or len(set(names)) < len(names):
+        raise ParamError("policies", f"has {len(names)} names; at most {MOST_POLICIES}, each once")
+    if strange := [name for name in names if not re.fullmatch(POLICY_NAME, name)]:
+        raise ParamError("policies", f"{_short(strange[0])} is no name: {POLICY_NAME}")
+    kind = ALGORITHMS[params.algorithm]
+    if len(names) > 1 and "prior" in kind.parameters and params.prior != "count":
+        raise ParamError(
+            "prior", f"{params.prior!r} compares log-probabilities, and those of several policies differ"
+        )
+
+
 def _check_values(params: SearchParams) -> None:
     for name, (_, kind) in PARAMS.items():
         group, _, field = name.rpartition(".")
@@ -255,6 +292,7 @@ def _check_combinations(params: SearchParams) -> None:
         raise ParamError(
             "action.kind", "'token' enumerates next tokens and cannot write whole paths: use expand 'step'"
         )
+    _check_names(params)
     if params.action.kind == "refine":
         _check_refinement(params)
     elif params.action.template:

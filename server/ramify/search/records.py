@@ -109,6 +109,8 @@ class Action:
 
 
 MOST_SIMULATIONS = 100_000
+OWN_POLICY = "policy"
+"""Name of the policy that a search has if it names none: on a server the one served, to a trainer the student's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,9 @@ class SearchParams:
     """Rule that chooses the final answer; `most_visited` with `mcts`, `gumbel` and `rap` only."""
     schedule: Schedule = "continuous"
     """Simulations land as they come, or in waves, which makes a search repeatable."""
+    policies: tuple[str, ...] = field(default=(), metadata=OMITTED)
+    """Names of the policies that draw, at most 8: `policy` is the one served, others are the operator's. A bandit
+    learns which of them helps on this problem. None named: the one served, alone."""
     commit: Commit = "root"
     """The search stays at the root, or commits to one step after another."""
     early_stop: EarlyStop = "off"
@@ -277,6 +282,8 @@ class Continuation:
     values: tuple[float | None, ...] = ()
     """`values[i]`: the expected outcome, in [0, 1], of the answer as far as token i, if the policy judged it while it
     wrote. Same length as `token_ids`, or empty from a policy that does not judge."""
+    policy: str = ""
+    """Name of the policy that drew it, if the search names several; the search itself writes it here."""
 
 
 class State(tuple[int, ...]):
@@ -362,11 +369,27 @@ class AnswerVerdict:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyUsage:
+    """The cost of one of a search's policies, and what it brought."""
+
+    completion_tokens: int = 0
+    """Tokens that it generated, merged duplicates and aborted draws included."""
+    draws: int = 0
+    """Draws of it that landed."""
+    value: float | None = None
+    """Mean leaf value of these draws, in [0, 1]: the share that is right, if the verifier grades. `None`: nothing but
+    a policy's own confidence has judged them."""
+    closed: str | None = None
+    """Why it was asked no more: the failure. `None`: it drew to the end."""
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """The cost of a search."""
 
     prompt_tokens: int = 0
-    """Tokens of the prompt, and of every prompt that asked for a better answer, each counted once."""
+    """Tokens of the prompt, of those that policies have in its place, and of every prompt that asked for a better
+    answer, each counted once."""
     completion_tokens: int = 0
     """Every generated token: merged duplicates, aborted draws and the final rollout too, which completes an answer if
     the search finds none."""
@@ -381,3 +404,5 @@ class Usage:
     """Nodes of the tree, the root included."""
     seconds: float = 0.0
     """From the search's start to its end, waiting for admission left out."""
+    by_policy: Mapping[str, PolicyUsage] | None = field(default=None, metadata=OMITTED)
+    """The part of each policy, by name; `None` if the search names none."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
@@ -28,9 +28,10 @@ from ramify.search.algorithms import ALGORITHMS
 from ramify.search.budget import Budget, Purse
 from ramify.search.builder import TreeBuilder
 from ramify.search.crowd import Crowd
-from ramify.search.evaluator import Evaluator
+from ramify.search.evaluator import Evaluator, all_judge
 from ramify.search.grouping import LAST_CALL, Grouping
 from ramify.search.params import (
+    check_policies,
     check_sampling,
     default_algorithm,
     draws_vary,
@@ -38,8 +39,8 @@ from ramify.search.params import (
     without_cuts,
 )
 from ramify.search.plans import Plan, PlanCost, PlanResult
-from ramify.search.protocols import EngineDead, JudgingPolicy, Policy, Reviser, Scorer, Task
-from ramify.search.records import Answer, Sampling, Status, StopReason, Usage
+from ramify.search.protocols import EngineDead, Policy, Reviser, Scorer, Task
+from ramify.search.records import OWN_POLICY, Answer, Sampling, Status, StopReason, Usage
 from ramify.search.scorers import Scorers
 from ramify.search.tree import Node, Tree, derive_seed
 
@@ -94,15 +95,18 @@ class Search:
     """One tree being grown.
 
     `observe` is called after every landing. The parameters must have passed `params.search_params` and
-    `params.check_sampling`. reviser: who asks for better answers, under `action: refine`. turns: the batch that it
-    belongs to, which then says when it sends a plan. crowd: the searches on a clock that share the policy; it then has
-    no more draws in flight than suit them all.
+    `params.check_sampling`. policy: of several, each by its name, those that the parameters name among them. reviser:
+    who asks for better answers, under `action: refine`. turns: the batch that it belongs to, which then says when it
+    sends a plan. crowd: the searches on a clock that share the policy; it then has no more draws in flight than suit
+    them all.
+
+    Raises `ParamError` if a policy that the parameters name is not there.
     """
 
     def __init__(
         self,
         tree: Tree,
-        policy: Policy,
+        policy: Policy | Mapping[str, Policy],
         scorer: Scorer | None,
         task: Task,
         *,
@@ -121,8 +125,11 @@ class Search:
         self.algorithm = kind(self.builder, self._rng)
         self._repeats = kind.rounds and draws_vary(tree.params, tree.sampling)
         """Another round of the algorithm can bring what this one did not."""
+        known, named = by_name(policy), tree.params.policies or (OWN_POLICY,)
+        check_policies(tree.params, known, tree.prompts or {})
+        drawing = {name: known[name] for name in named}
         self.evaluator = Evaluator(
-            self.builder, policy, scorer, task, judges_steps=not kind.flat, reviser=reviser
+            self.builder, drawing, scorer, task, judges_steps=not kind.flat, reviser=reviser
         )
         self._in_flight: dict[asyncio.Task[PlanResult], InFlight] = {}
         self._pace = 0.0
@@ -279,6 +286,7 @@ class Search:
         plan = self._in_time(plan)
         if plan is None:
             return "budget.seconds"
+        plan = self.algorithm.assigned(plan)
         # The most that the plan can cost is set aside before it is sent.
         paid = self._pay(plan)
         if paid is None:
@@ -329,7 +337,8 @@ class Search:
         if node.terminal is not None:
             return False
         self.budget.release_final()
-        plan = self._pay(replace(self.algorithm.to_end(self.tree.lineage(node), 1), simulation=0))
+        last = replace(self.algorithm.to_end(self.tree.lineage(node), 1), simulation=0)
+        plan = self._pay(self.algorithm.assigned(last))
         if plan is None:
             return False
         self._final = reason
@@ -391,6 +400,7 @@ class Search:
         sent = plan, cost, _ = self._in_flight.pop(work)
         self.builder.end(plan)
         self.budget.settle(plan.cost, cost.tokens, plan.nodes)
+        self.builder.policies.settle(cost.by_policy)
         self._scored += cost.scored
         self._grading_failures += cost.grading_failures
         return sent
@@ -450,6 +460,7 @@ class Search:
                 self.builder.set_priors(node)
         tree.usage = Usage(
             prompt_tokens=len(tree.prompt_tokens)
+            + sum(map(len, (tree.prompts or {}).values()))
             + sum(len(n.revision.prompt) for n in tree.nodes if n.revision),
             completion_tokens=self.budget.tokens,
             scored_sequences=self._scored,
@@ -457,38 +468,51 @@ class Search:
             simulations=self._finished_simulations,
             nodes=len(tree.nodes),
             seconds=self.budget.seconds,
+            by_policy=self.builder.policies.usage(),
         )
+
+
+def by_name(policy: Policy | Mapping[str, Policy]) -> Mapping[str, Policy]:
+    """Return policies by their names, be it one alone or several."""
+    return policy if isinstance(policy, Mapping) else {OWN_POLICY: policy}
 
 
 async def search(
     prompt_tokens: Sequence[int],
-    policy: Policy,
+    policy: Policy | Mapping[str, Policy],
     scorer: Scorer | None,
     task: Task,
     *,
     sampling: Sampling | None = None,
     seed: int = 0,
+    prompts: Mapping[str, Sequence[int]] | None = None,
     reviser: Reviser | None = None,
     clock: Callable[[], float] = time.monotonic,
     **params: Any,
 ) -> Tree:
     """Search once, in a program of one's own. Returns the finished tree, with the best answer in `Tree.answer`.
 
-    prompt_tokens: token ids, as the policy knows them. sampling, params: how one answer is drawn, and the fields of
+    prompt_tokens: token ids, as the policy knows them. policy: one, or several by name; all of those then draw, unless
+    `policies` among the parameters names fewer. sampling, params: how one answer is drawn, and the fields of
     `SearchParams`; what is not given is the algorithm's default. scorer: `None` searches without a value model
-    (`params.no_model_defaults`). reviser: who asks for better answers, needed with `action=Action("refine")`. clock:
-    seconds, monotonic.
+    (`params.no_model_defaults`). prompts: by a policy's name, the token ids that it is given in place of
+    `prompt_tokens`. reviser: who asks for better answers, needed with `action=Action("refine")`. clock: seconds,
+    monotonic.
 
     Raises `ParamError`, which names the parameter that is wrong. When the policy, the scorer or the task fails,
     nothing is raised: `Tree.status` and `Tree.error` tell what happened.
     """
     sampling = sampling or Sampling()
-    judged = bool(Scorers.of(scorer).weighing) or isinstance(policy, JudgingPolicy)
+    if isinstance(policy, Mapping):
+        params.setdefault("policies", tuple(policy))
+    judged = bool(Scorers.of(scorer).weighing) or all_judge(by_name(policy))
     algorithm = params.pop("algorithm", None) or default_algorithm(params, judged=judged)
     checked, _ = over_defaults(algorithm, {}, params, judged=judged)
     if "max_depth" not in params:
         checked = without_cuts(checked, sampling)
     check_sampling(checked, sampling)
     tree = Tree(prompt_tokens=tuple(prompt_tokens), params=checked, sampling=sampling, seed=seed)
+    if prompts:
+        tree.prompts = {name: tuple(tokens) for name, tokens in prompts.items()}
     await Search(tree, policy, scorer, task, clock=clock, reviser=reviser).run()
     return tree

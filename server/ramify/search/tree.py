@@ -10,6 +10,7 @@ from typing import Any
 from ramify.search.records import (
     NO_ANSWER,
     OMITTED,
+    OWN_POLICY,
     Answer,
     AnswerVerdict,
     Origin,
@@ -95,6 +96,22 @@ class Node:
     revision: Revision | None = field(default=None, metadata=OMITTED)
     """`refine`: what the answers below were drawn from, each to better the one that ends here; `None` if none was."""
 
+    policy: str | None = field(default=None, metadata=OMITTED)
+    """Name of the policy that drew it first, whose log-probabilities these are; `None` if the search names none."""
+    drawn_by: Mapping[str, int] | None = field(default=None, metadata=OMITTED)
+    """m by policy, if more than one took this action."""
+
+    def draws_of(self, policy: str) -> int:
+        """Return how many draws of a policy took this action. All of them, if the search has just one."""
+        if self.drawn_by is not None:
+            return self.drawn_by.get(policy, 0)
+        return self.multiplicity if self.policy in (None, policy) else 0
+
+    @property
+    def own(self) -> bool:
+        """True if its log-probabilities are those of the policy that is served, or of the only one there is."""
+        return self.policy in (None, OWN_POLICY)
+
     @property
     def begun(self) -> int:
         """Tokens of the answer that a draw from here goes on with. Past the end of one, a draw is another answer."""
@@ -132,6 +149,8 @@ class Tree:
     """The text that was continued; a conversation as its chat template writes it."""
     prompt_tokens: tuple[int, ...]
     """Its token ids, as the policy was given them."""
+    prompts: Mapping[str, tuple[int, ...]] | None = field(default=None, metadata=OMITTED)
+    """By policy, the token ids that its draws follow in place of `prompt_tokens`, if it has a prompt of its own."""
     params: SearchParams
     """Every parameter of the search, defaults filled in."""
     sampling: Sampling
@@ -223,8 +242,10 @@ class Tree:
         """Return the token ids of its prompt and its answer so far, as the policy had them."""
         return self.prompt_of(node) + self.answer_tokens(node)
 
-    def prefix(self, node: Node) -> tuple[int, ...]:
-        """Return the token ids that a draw from `node` follows."""
+    def prefix(self, node: Node, policy: str = OWN_POLICY) -> tuple[int, ...]:
+        """Return the token ids that a draw of a policy from `node` follows."""
+        if self.prompts is not None and policy in self.prompts:
+            return self.prompts[policy] + self.answer_tokens(node)
         return self.sequence(node) if node.revision is None else node.revision.prompt
 
     def state(self, steps: Sequence[Node]) -> State:

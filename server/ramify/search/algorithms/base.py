@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from ramify.search.budget import Budget
@@ -22,7 +23,7 @@ from ramify.search.tree import Node, Tree
 
 COMMON = frozenset(
     {"algorithm", "parallel", "grader", "verifier_weight", "answer", "schedule", "budget"}
-    | {"early_stop", "early_stop_threshold"}
+    | {"early_stop", "early_stop_threshold", "policies"}
 )
 """The parameters of every algorithm."""
 STEPWISE = COMMON | {"action", "width", "max_depth"}
@@ -97,6 +98,18 @@ class Algorithm(ABC):
     def resume(self) -> Plan | None:
         """Return the next plan of a simulation that has begun before; `None` if there is none."""
         return None
+
+    def assigned(self, plan: Plan) -> Plan:
+        """Return a plan with the policy that is to draw, if the search names several."""
+        policies = self.builder.policies
+        if plan.kind == "revisit" or not policies.names:
+            return plan
+        return replace(plan, policy=policies.choose(plan.node, lambda name: self.news(plan.node, name)))
+
+    def news(self, node: Node, policy: str) -> float:
+        """Return the chance, in [0, 1], that a draw of a policy from `node` brings what the search looks for there: 1
+        if a repeated draw counts as much as another, as a vote does."""
+        return 1.0
 
     def begin(self, plan: Plan) -> None:
         """Mark a plan that is paid for as under way; `run.Search` sends it."""

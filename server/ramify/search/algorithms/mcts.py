@@ -104,6 +104,9 @@ class Mcts(Algorithm):
                 return self._expand(path)
             path.append(arm.node)
 
+    def news(self, node: Node, policy: str) -> float:
+        return self.builder.unseen_by(node, policy) if self.widens else 1.0
+
     def arms_at(self, node: Node) -> list[Arm]:
         children = self.tree.children(node)
         fresh = self.builder.unseen(node) if self.widens else 0.0

@@ -1,0 +1,454 @@
+"""Searches that draw from several policies: the bandit, the tree's names, what fails, and what it is good for."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakes import FakePolicy, FakeScorer, FakeTask, Rule, encode, letters
+from ramify.search import Action, BudgetLimits, ParamError, Sampling, Search, Tree, search
+from ramify.search.codec import BadTree, tree_from_dict, tree_to_dict
+from ramify.search.params import search_params
+from ramify.search.policies import PolicyBandit
+from ramify.search.protocols import SampleAborted
+from search_worlds import (
+    AB,
+    PROMPT,
+    REFINE,
+    TOKEN,
+    JudgingFake,
+    check_answers,
+    check_nodes,
+    check_visits,
+    described,
+    new_tree,
+    parity,
+    rule_for,
+    shape,
+    variants,
+)
+
+BOTH = ("policy", "other")
+SETTINGS = settings(max_examples=30, deadline=None, derandomize=True)
+
+
+def found(policies: Mapping[str, FakePolicy], task: FakeTask | None = None, **params: Any) -> Tree:
+    """A finished search with these policies, judged by `parity` unless a `value` is given."""
+    scorer = FakeScorer(params.pop("value", parity))
+    tree = new_tree(policies=tuple(policies), **params)
+    run = Search(tree, policies, scorer, task or FakeTask(), clock=lambda: 0.0)
+    asyncio.run(run.run())
+    return tree
+
+
+# -- the bandit ------------------------------------------------------------------------------------------------------
+
+
+def pulled(
+    rates: Mapping[str, float], draws: int, seed: int, in_flight: int = 1
+) -> tuple[list[str], PolicyBandit]:
+    """Whom the bandit asked at the root: each answers right at its rate, `in_flight` draws after it was asked."""
+    tree = new_tree(policies=tuple(rates), algorithm="best_of_n", seed=seed)
+    bandit, chance = PolicyBandit(tree), random.Random(seed)
+    asked: list[str] = []
+    waiting: list[str] = []
+    for _ in range(draws):
+        asked.append(bandit.choose(tree.root, lambda name: 1.0))
+        waiting.append(asked[-1])
+        bandit.begin(tree.root, asked[-1])
+        if len(waiting) == in_flight:
+            name = waiting.pop(0)
+            bandit.end(tree.root, name)
+            bandit.learn(tree.root, name, float(chance.random() < rates[name]))
+    return asked, bandit
+
+
+seeds = st.integers(0, 2**32)
+names = st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=5, unique=True)
+
+
+@SETTINGS
+@given(names, st.data(), seeds, st.integers(1, 8))
+def test_every_policy_is_tried_and_the_share_of_the_best_grows(
+    names: list[str], data: st.DataObject, seed: int, in_flight: int
+) -> None:
+    best = data.draw(st.sampled_from(names))
+    asked, _ = pulled({name: 0.8 if name == best else 0.3 for name in names}, 400, seed, in_flight)
+    assert set(asked[:100]) == set(names)
+    early, late = (part.count(best) / len(part) for part in (asked[:40], asked[-200:]))
+    assert late > 0.6
+    assert late > early - 0.2  # it may have been lucky early on
+    assert asked[-200:].count(best) > max(asked[-200:].count(name) for name in names if name != best)
+
+
+@SETTINGS
+@given(names, st.floats(0.05, 0.95), seeds)
+def test_none_starves_if_all_are_equally_good(names: list[str], rate: float, seed: int) -> None:
+    asked, _ = pulled(dict.fromkeys(names, rate), 400, seed)
+    assert min(Counter(asked)[name] for name in names) >= 400 / len(names) / 12
+
+
+@SETTINGS
+@given(names, seeds)
+def test_the_seed_decides_who_is_asked(names: list[str], seed: int) -> None:
+    rates = {name: i / len(names) for i, name in enumerate(names)}
+    assert pulled(rates, 50, seed)[0] == pulled(rates, 50, seed)[0]
+    assert pulled(rates, 50, seed)[0] != pulled(rates, 50, seed + 1)[0]
+
+
+@SETTINGS
+@given(names, seeds, st.integers(1, 60))
+def test_what_begins_and_ends_unseen_leaves_no_trace(names: list[str], seed: int, draws: int) -> None:
+    tree = new_tree(policies=tuple(names), algorithm="best_of_n", seed=seed)
+    bandit = PolicyBandit(tree)
+    for i in range(draws):
+        bandit.begin(tree.root, names[i % len(names)])
+    for i in range(draws):
+        bandit.end(tree.root, names[i % len(names)])
+    assert {bandit._posterior(tree.root, name) for name in names} == {(1.0, 1.0)}
+
+
+def test_a_nodes_own_draws_outweigh_those_elsewhere() -> None:
+    """In the whole search `a` is better, at one node `b` is: there `b` is asked, elsewhere `a`."""
+    tree = new_tree(policies=("a", "b"))
+    here, elsewhere, fresh = (tree.add(tree.root) for _ in range(3))
+    bandit = PolicyBandit(tree)
+    for _ in range(500):
+        bandit.learn(elsewhere, "a", 0.9)
+        bandit.learn(elsewhere, "b", 0.1)
+    for _ in range(200):
+        bandit.learn(here, "a", 0.1)
+        bandit.learn(here, "b", 0.9)
+    asked: dict[int, Counter[str]] = {node.id: Counter() for node in (here, fresh)}
+    for _ in range(200):
+        for node in (here, fresh):
+            name = bandit.choose(node, lambda name: 1.0)
+            asked[node.id][name] += 1
+            bandit.begin(node, name)
+            bandit.end(node, name)
+    assert asked[here.id]["b"] > 190
+    assert asked[fresh.id]["a"] > 190
+
+
+def test_a_policy_that_has_said_all_it_can_is_not_asked_again() -> None:
+    tree = new_tree(policies=BOTH)
+    bandit = PolicyBandit(tree)
+    for _ in range(50):
+        bandit.learn(tree.root, "policy", 1.0)
+        bandit.learn(tree.root, "other", 0.1)
+    assert bandit.choose(tree.root, lambda name: float(name == "other")) == "other"
+    assert bandit.choose(tree.root, lambda name: 0.0) in BOTH
+
+
+# -- searches --------------------------------------------------------------------------------------------------------
+
+LETTERS = letters({"a": 0.6, "b": 0.4}, 3)
+SAMPLING = Sampling(max_tokens=12)
+SEVERAL = [v for v in variants() if v.get("action") is not TOKEN and v.get("action") is not REFINE]
+
+
+def pair(params: Mapping[str, Any]) -> dict[str, FakePolicy]:
+    rule = rule_for(params)
+    other = {"b\n": 0.7, "c\n": 0.3} if "a\n" in rule("") else {"b": 0.7, "c": 0.3}
+
+    def others(text: str) -> Mapping[str, float]:
+        return other if len(text) < 3 else rule(text)
+
+    return {"policy": FakePolicy(rule), "other": FakePolicy(others)}
+
+
+@pytest.mark.parametrize("schedule", ["waves", "continuous"])
+@pytest.mark.parametrize("params", SEVERAL, ids=described)
+def test_every_algorithm_draws_from_several_and_keeps_the_laws(params: dict[str, Any], schedule: str) -> None:
+    policies = pair(params)
+    budget = BudgetLimits(simulations=30, tokens=300)
+    tree = found(policies, budget=budget, sampling=SAMPLING, schedule=schedule, **params)
+    assert tree.status == "complete", tree.error
+    check_nodes(tree)
+    check_visits(tree)
+    check_answers(tree)
+    assert tree.usage.by_policy is not None
+    for name, policy in policies.items():
+        part = tree.usage.by_policy[name]
+        assert part.completion_tokens == policy.generated
+        assert (part.draws > 0) == (part.completion_tokens > 0)
+        assert part.draws > 0 or tree.usage.simulations < 10
+        assert part.value is None if part.draws == 0 else 0 <= part.value <= 1
+        assert part.closed is None
+    assert tree.usage.completion_tokens == sum(
+        part.completion_tokens for part in tree.usage.by_policy.values()
+    )
+    for node in tree.nodes[1:]:
+        assert node.policy in policies
+        assert sum(node.draws_of(name) for name in policies) == node.multiplicity
+
+
+@pytest.mark.parametrize("params", SEVERAL, ids=described)
+def test_in_waves_the_seed_decides_the_whole_tree(params: dict[str, Any]) -> None:
+    def grown(jitter: int) -> dict[str, Any]:
+        policies = pair(params)
+        for i, policy in enumerate(policies.values()):
+            policy.jitter = random.Random(jitter + i)
+        budget = BudgetLimits(simulations=20)
+        return shape(found(policies, budget=budget, sampling=SAMPLING, schedule="waves", **params))
+
+    assert grown(1) == grown(99)
+
+
+def test_the_same_text_of_two_policies_is_one_node_that_counts_both() -> None:
+    policies = {name: FakePolicy(letters({"a": 1.0}, 1)) for name in BOTH}
+    tree = found(policies, algorithm="best_of_n", budget=BudgetLimits(simulations=12))
+    (node,) = tree.nodes[1:]
+    assert node.policy in BOTH
+    assert node.multiplicity == 12
+    assert node.drawn_by is not None
+    assert set(node.drawn_by) == set(BOTH)
+    assert next(iter(node.drawn_by)) == node.policy
+    assert sum(node.drawn_by.values()) == 12
+    assert tree_from_dict(tree_to_dict(tree)) == tree
+    broken = tree_to_dict(tree)
+    broken["nodes"][1]["drawn_by"]["policy"] += 1
+    with pytest.raises(BadTree, match="was drawn 12 times"):
+        tree_from_dict(broken)
+
+
+def test_a_node_has_the_log_probabilities_of_the_policy_that_it_names() -> None:
+    policies = {
+        "policy": FakePolicy(letters({"a": 0.25, "b": 0.75}, 2)),
+        "other": FakePolicy(letters({"a": 0.5, "b": 0.5}, 2)),
+    }
+    probability = {"policy": {"a": 0.25, "b": 0.75}, "other": {"a": 0.5, "b": 0.5}}
+    tree = found(policies, action=Action("step", ("\n",), 4), budget=BudgetLimits(simulations=40))
+    drawn = [node for node in tree.nodes[1:] if node.text.strip()]
+    assert {node.policy for node in drawn} == set(BOTH)
+    for node in drawn:
+        assert 2.718281828459045 ** node.logprobs[0] == pytest.approx(
+            probability[str(node.policy)][node.text.strip()]
+        )
+
+
+def test_a_closed_tree_of_one_policy_is_no_end_while_another_has_more_to_say() -> None:
+    """`policy` has two answers and has given both; `other` has a hundred and is asked on."""
+    policies = {
+        "policy": FakePolicy(letters({"a": 0.5, "b": 0.5}, 1)),
+        "other": FakePolicy(letters({chr(200 + i): 0.01 for i in range(100)}, 1)),
+    }
+    tree = found(policies, budget=BudgetLimits(simulations=60))
+    assert tree.usage.by_policy is not None
+    assert tree.usage.by_policy["policy"].draws < 30
+    assert len(tree.nodes) > 2 * 25
+
+
+@pytest.mark.parametrize("names", [(), ("policy",)])
+def test_without_others_the_tree_is_that_of_the_policy_alone(names: tuple[str, ...]) -> None:
+    def grown(**several: Any) -> list[tuple[int, ...]]:
+        policies = {"policy": FakePolicy(AB), "other": FakePolicy(letters({"c": 1.0}, 1))}
+        tree = new_tree(**several)
+        asyncio.run(Search(tree, policies, FakeScorer(parity), FakeTask(), clock=lambda: 0.0).run())
+        assert policies["other"].generated == 0
+        return [node.tokens for node in tree.nodes]
+
+    assert grown(policies=names) == grown()
+
+
+def test_without_names_nothing_of_policies_is_in_the_document() -> None:
+    tree = new_tree()
+    asyncio.run(Search(tree, FakePolicy(AB), FakeScorer(parity), FakeTask(), clock=lambda: 0.0).run())
+    text = repr(tree_to_dict(tree))
+    assert not any(word in text for word in ("by_policy", "policies", "drawn_by", "prompts", "'policy'"))
+
+
+def test_a_policy_with_a_prompt_of_its_own_is_given_that() -> None:
+    other = FakePolicy(letters({"b": 1.0}, 2), prompt="Be brief.\n?\n")
+    policies = {"policy": FakePolicy(AB), "other": other}
+    tree = asyncio.run(
+        search(
+            encode(PROMPT),
+            policies,
+            FakeScorer(parity),
+            FakeTask(),
+            prompts={"other": encode(other.prompt)},
+            budget=BudgetLimits(simulations=20),
+        )
+    )
+    assert tree.status == "complete", tree.error
+    assert tree.usage.prompt_tokens == len(PROMPT) + len(other.prompt)
+    assert all(text.startswith(other.prompt) for text, _, _ in other.requests)
+    assert any(len(text) > len(other.prompt) for text, _, _ in other.requests)  # it goes on with answers too
+    assert tree_from_dict(tree_to_dict(tree)) == tree
+
+
+def test_self_consistency_asks_the_value_model_only_to_choose_between_policies() -> None:
+    def scored(policies: Mapping[str, FakePolicy], **given: Any) -> int:
+        scorer, tree = FakeScorer(parity), new_tree(algorithm="self_consistency", **given)
+        asyncio.run(Search(tree, policies, scorer, FakeTask(), clock=lambda: 0.0).run())
+        return scorer.scored
+
+    policies = {name: FakePolicy(AB) for name in BOTH}
+    assert scored(policies) == 0
+    assert scored(policies, policies=BOTH) > 0
+
+
+def test_confidence_chooses_no_policy() -> None:
+    """One policy is sure of everything, the other of nothing: both draw about as often."""
+    policies = {
+        "policy": FakePolicy(letters({"a": 1.0}, 1)),
+        "other": FakePolicy(letters({chr(200 + i): 0.01 for i in range(100)}, 1)),
+    }
+    tree = new_tree(
+        algorithm="self_consistency", grader="confidence", policies=BOTH, budget=BudgetLimits(simulations=200)
+    )
+    asyncio.run(Search(tree, policies, None, FakeTask(), clock=lambda: 0.0).run())
+    assert tree.usage.by_policy is not None
+    assert all(70 <= part.draws <= 130 for part in tree.usage.by_policy.values())
+    assert all(part.value is None for part in tree.usage.by_policy.values())
+
+
+def test_values_of_one_judging_policy_stand_beside_the_scorers_of_another() -> None:
+    scorer = FakeScorer(parity)
+    policies = {"policy": JudgingFake(AB), "other": FakePolicy(letters({"b": 0.5, "c": 0.5}, 3))}
+    tree = new_tree(policies=BOTH, budget=BudgetLimits(simulations=20))
+    asyncio.run(Search(tree, policies, scorer, FakeTask(), clock=lambda: 0.0).run())
+    assert tree.status == "complete", tree.error
+    assert {node.policy for node in tree.nodes[1:]} == set(BOTH)
+    assert all(node.value is not None for node in tree.nodes[1:] if node.terminal != "truncated")
+    drawn = [node for node in tree.nodes[1:] if node.policy == "other"]
+    assert 0 < scorer.scored <= len(drawn) + len(tree.nodes)
+
+
+# -- failures --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("params", SEVERAL, ids=described)
+def test_a_policy_that_dies_draws_no_more_and_the_search_goes_on(params: dict[str, Any]) -> None:
+    policies = pair(params)
+    policies["other"].die_after = 2
+    tree = found(policies, budget=BudgetLimits(simulations=25, tokens=250), sampling=SAMPLING, **params)
+    assert tree.status == "complete", tree.error
+    check_nodes(tree)
+    assert tree.usage.by_policy is not None
+    assert tree.usage.by_policy["other"].closed == "EngineDead: the fake engine was told to die"
+    assert tree.usage.by_policy["policy"].closed is None
+    assert tree.usage.completion_tokens == sum(policy.generated for policy in policies.values()) <= 250
+
+
+@pytest.mark.parametrize("dying", ["policy", "the last"])
+def test_the_served_policy_and_the_last_one_left_end_the_search(dying: str) -> None:
+    policies = {name: FakePolicy(AB, die_after=1) for name in (BOTH if dying == "policy" else ("b", "c"))}
+    if dying == "policy":
+        policies["other"].die_after = None
+    tree = found(policies, algorithm="best_of_n")
+    assert tree.status == "engine_dead"
+    assert tree.error == "EngineDead: the fake engine was told to die"
+
+
+class Careless(FakePolicy):
+    """Gives a draw too few."""
+
+    def _draws(self, text: str, sampling: Sampling, seeds: Any) -> Any:
+        return super()._draws(text, sampling, seeds)[1:]
+
+
+def test_a_policy_that_gives_what_cannot_be_used_is_closed_and_costs_nothing_of_the_budget() -> None:
+    policies = {"policy": FakePolicy(AB), "other": Careless(AB)}
+    tree = found(policies, budget=BudgetLimits(tokens=200), sampling=SAMPLING)
+    assert tree.status == "complete", tree.error
+    assert tree.usage.by_policy is not None
+    assert "continuations in place of" in str(tree.usage.by_policy["other"].closed)
+    assert tree.usage.completion_tokens == policies["policy"].generated <= 200
+
+
+@pytest.mark.anyio
+async def test_aborted_draws_count_for_the_policy_that_made_them() -> None:
+    gate = asyncio.Event()
+    policies = {name: FakePolicy(AB, gate=gate) for name in BOTH}
+    tree = new_tree(policies=BOTH, algorithm="best_of_n", parallel=8)
+    run = Search(tree, policies, FakeScorer(parity), FakeTask(), clock=lambda: 0.0)
+    task = asyncio.create_task(run.run())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert sum(policy.running for policy in policies.values()) == 8
+    run.stop("cancelled", "client")
+    await task
+    assert tree.usage.by_policy is not None
+    assert {name: part.completion_tokens for name, part in tree.usage.by_policy.items()} == {
+        name: policy.aborted for name, policy in policies.items()
+    }
+    assert issubclass(SampleAborted, asyncio.CancelledError)  # which is no failure of a policy
+    assert all(part.closed is None for part in tree.usage.by_policy.values())
+
+
+# -- what is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("params", "field", "says"),
+    [
+        ({"policies": ("policy", "away")}, "policies", "'away' is none of policy, other"),
+        ({"policies": ("policy", "policy")}, "policies", "each once"),
+        ({"policies": tuple(f"p{i}" for i in range(9))}, "policies", "at most 8"),
+        ({"policies": ("Policy",)}, "policies", "is no name"),
+        ({"policies": BOTH, "select": "puct", "prior": "mean_logprob"}, "prior", "those of several policies"),
+        ({"policies": BOTH, "expand": "step", "action": TOKEN}, "policies", "exact probabilities"),
+        ({"policies": BOTH, "action": REFINE}, "policies", "'other' has a prompt of its own"),
+    ],
+)
+def test_what_means_nothing_is_refused_by_name(params: dict[str, Any], field: str, says: str) -> None:
+    policies = {name: FakePolicy(AB) for name in BOTH}
+    prompts = {"other": encode(PROMPT)}
+    with pytest.raises(ParamError, match=says) as refused:
+        asyncio.run(
+            search(encode(PROMPT), policies, FakeScorer(parity), FakeTask(), prompts=prompts, **params)
+        )
+    assert refused.value.field == field
+
+
+def test_a_policy_alone_must_be_there() -> None:
+    with pytest.raises(ParamError, match="'policy' is none of other"):
+        Search(new_tree(), {"other": FakePolicy(AB)}, FakeScorer(parity), FakeTask(), clock=lambda: 0.0)
+    assert search_params(policies=BOTH).policies == BOTH
+
+
+# -- what it is good for ---------------------------------------------------------------------------------------------
+
+
+def speaker(good: bool) -> Rule:
+    """Answers of four steps, `r` right and `w` wrong: a good speaker writes 7 of 10 steps right, a bad one 2 of 10."""
+    right = 0.7 if good else 0.2
+    return letters({"r": right, "w": 1 - right}, 4)
+
+
+def solved(problem: int, names: tuple[str, ...], tokens: int) -> bool:
+    """Whether a search answers a problem right: `policy` is good on even problems, `other` on odd ones. The value model
+    knows what a step is worth, but not which policy is good at what."""
+    policies = {
+        "policy": FakePolicy(speaker(problem % 2 == 0)),
+        "other": FakePolicy(speaker(problem % 2 == 1)),
+    }
+    task = FakeTask(lambda text: text == "r\n" * 4)
+    tree = found(
+        {name: policies[name] for name in names},
+        task,
+        value=lambda text: 0.0 if "w" in text else 0.2 + 0.2 * text.count("r"),
+        algorithm="best_of_n",
+        budget=BudgetLimits(tokens=tokens),
+        sampling=Sampling(max_tokens=9),
+        seed=problem,
+    )
+    return tree.answer is not None and tree.answer.text == "r\n" * 4
+
+
+def test_two_policies_together_are_above_either_alone_at_equal_tokens() -> None:
+    """Each alone is good on half of the problems. Out of 200, standard errors are at most 7, and the margin is 30."""
+    problems, tokens = range(200), 90
+    alone = [sum(solved(i, (name,), tokens) for i in problems) for name in BOTH]
+    joint = sum(solved(i, BOTH, tokens) for i in problems)
+    print(f"right of 200 at {tokens} tokens: policy {alone[0]}, other {alone[1]}, both {joint}")
+    assert joint > max(alone) + 30
