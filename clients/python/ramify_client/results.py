@@ -56,6 +56,18 @@ class TreeLink(Result):
     url: str
 
 
+class PolicyUsage(Result):
+    """The cost of one of a search's policies, and what it brought."""
+
+    completion_tokens: int
+    draws: int
+    """Draws of it that landed."""
+    value: float | None
+    """Mean leaf value of these draws, in [0, 1]: the share that is right, if the verifier grades."""
+    closed: str | None = None
+    """Why it was asked no more; None: it drew to the end."""
+
+
 class Usage(Result):
     prompt_tokens: int
     completion_tokens: int
@@ -69,6 +81,8 @@ class Usage(Result):
     """Draws cut by `sampling.max_tokens` or `search.max_depth` before the answer's end; worth 0."""
     pruned_branches: int = 0
     """Draws that safety scorers closed; worth 0."""
+    by_policy: dict[str, PolicyUsage] | None = None
+    """The part of each policy, by name; None if the search names none."""
 
 
 class UsedDefaults(Result):

@@ -147,6 +147,11 @@ class Node(TypedDict):
     revision: NotRequired[Revision | None]
     """`refine`: what the answers below were drawn from, each to better the one that ends here; None if none
     was."""
+    policy: NotRequired[str | None]
+    """Name of the policy that drew it first, whose log-probabilities these are; None if the search names
+    none."""
+    drawn_by: NotRequired[dict[str, Any] | None]
+    """m by policy, if more than one took this action."""
 
 
 class Origin(TypedDict):
@@ -159,6 +164,20 @@ class Origin(TypedDict):
     """The answer as far as that node, from the first prompt of all; it opens every answer of this tree."""
     tokens: int
     """Tokens at the end of this tree's prompt that belong to that answer. They cost this search nothing."""
+
+
+class PolicyUsage(TypedDict):
+    """The cost of one of a search's policies, and what it brought."""
+
+    completion_tokens: int
+    """Tokens that it generated, merged duplicates and aborted draws included."""
+    draws: int
+    """Draws of it that landed."""
+    value: float | None
+    """Mean leaf value of these draws, in [0, 1]: the share that is right, if the verifier grades. None:
+    nothing but a policy's own confidence has judged them."""
+    closed: str | None
+    """Why it was asked no more: the failure. None: it drew to the end."""
 
 
 class Revision(TypedDict):
@@ -231,6 +250,9 @@ class SearchParams(TypedDict):
     """Rule that chooses the final answer; `most_visited` with `mcts`, `gumbel` and `rap` only."""
     schedule: Literal["continuous", "waves"]
     """Simulations land as they come, or in waves, which makes a search repeatable."""
+    policies: NotRequired[list[str]]
+    """Names of the policies that draw, at most 8: `policy` is the one served, others are the operator's. A
+    bandit learns which of them helps on this problem. None named: the one served, alone."""
     commit: Literal["root", "step"]
     """The search stays at the root, or commits to one step after another."""
     early_stop: Literal["off", "unbeatable", "posterior", "verified"]
@@ -276,7 +298,8 @@ class Usage(TypedDict):
     """The cost of a search."""
 
     prompt_tokens: int
-    """Tokens of the prompt, and of every prompt that asked for a better answer, each counted once."""
+    """Tokens of the prompt, of those that policies have in its place, and of every prompt that asked for a
+    better answer, each counted once."""
     completion_tokens: int
     """Every generated token: merged duplicates, aborted draws and the final rollout too, which completes an
     answer if the search finds none."""
@@ -291,6 +314,8 @@ class Usage(TypedDict):
     """Nodes of the tree, the root included."""
     seconds: float
     """From the search's start to its end, waiting for admission left out."""
+    by_policy: NotRequired[dict[str, Any] | None]
+    """The part of each policy, by name; None if the search names none."""
 
 
 class UsedDefaults(TypedDict):
@@ -317,6 +342,9 @@ class Tree(TypedDict):
     """The text that was continued; a conversation as its chat template writes it."""
     prompt_tokens: list[int]
     """Its token ids, as the policy was given them."""
+    prompts: NotRequired[dict[str, Any] | None]
+    """By policy, the token ids that its draws follow in place of `prompt_tokens`, if it has a prompt of its
+    own."""
     params: SearchParams
     """Every parameter of the search, defaults filled in."""
     sampling: Sampling

@@ -2278,6 +2278,20 @@ export interface components {
              * @default null
              */
             revision?: components["schemas"]["LoggedRevision"] | null;
+            /**
+             * Policy
+             * @description Name of the policy that drew it first, whose log-probabilities these are; `null` if the search names none.
+             * @default null
+             */
+            policy?: string | null;
+            /**
+             * Drawn By
+             * @description m by policy, if more than one took this action.
+             * @default null
+             */
+            drawn_by?: {
+                [key: string]: number;
+            } | null;
         };
         /**
          * LoggedOrigin
@@ -2299,6 +2313,32 @@ export interface components {
              * @description Tokens at the end of this tree's prompt that belong to that answer. They cost this search nothing.
              */
             tokens: number;
+        };
+        /**
+         * LoggedPolicyUsage
+         * @description The cost of one of a search's policies, and what it brought.
+         */
+        LoggedPolicyUsage: {
+            /**
+             * Completion Tokens
+             * @description Tokens that it generated, merged duplicates and aborted draws included.
+             */
+            completion_tokens: number;
+            /**
+             * Draws
+             * @description Draws of it that landed.
+             */
+            draws: number;
+            /**
+             * Value
+             * @description Mean leaf value of these draws, in [0, 1]: the share that is right, if the verifier grades. `null`: nothing but a policy's own confidence has judged them.
+             */
+            value: number | null;
+            /**
+             * Closed
+             * @description Why it was asked no more: the failure. `null`: it drew to the end.
+             */
+            closed: string | null;
         };
         /**
          * LoggedRevision
@@ -2449,6 +2489,12 @@ export interface components {
              */
             schedule: "continuous" | "waves";
             /**
+             * Policies
+             * @description Names of the policies that draw, at most 8: `policy` is the one served, others are the operator's. A bandit learns which of them helps on this problem. None named: the one served, alone.
+             * @default []
+             */
+            policies?: string[];
+            /**
              * Commit
              * @description The search stays at the root, or commits to one step after another.
              * @enum {string}
@@ -2570,6 +2616,14 @@ export interface components {
              * @description Its token ids, as the policy was given them.
              */
             prompt_tokens: number[];
+            /**
+             * Prompts
+             * @description By policy, the token ids that its draws follow in place of `prompt_tokens`, if it has a prompt of its own.
+             * @default null
+             */
+            prompts?: {
+                [key: string]: number[];
+            } | null;
             /** @description Every parameter of the search, defaults filled in. */
             params: components["schemas"]["LoggedSearchParams"];
             /** @description Parameters with which answers were sampled. */
@@ -2682,7 +2736,7 @@ export interface components {
         LoggedUsage: {
             /**
              * Prompt Tokens
-             * @description Tokens of the prompt, and of every prompt that asked for a better answer, each counted once.
+             * @description Tokens of the prompt, of those that policies have in its place, and of every prompt that asked for a better answer, each counted once.
              */
             prompt_tokens: number;
             /**
@@ -2715,6 +2769,14 @@ export interface components {
              * @description From the search's start to its end, waiting for admission left out.
              */
             seconds: number;
+            /**
+             * By Policy
+             * @description The part of each policy, by name; `null` if the search names none.
+             * @default null
+             */
+            by_policy?: {
+                [key: string]: components["schemas"]["LoggedPolicyUsage"];
+            } | null;
         };
         /**
          * LoggedUsedDefaults
@@ -2836,6 +2898,29 @@ export interface components {
              */
             type: "function";
             function: components["schemas"]["NamedFunction"];
+        };
+        /**
+         * PolicyUsage
+         * @description The cost of one of a search's policies, and what it brought.
+         */
+        PolicyUsage: {
+            /** Completion Tokens */
+            completion_tokens: number;
+            /**
+             * Draws
+             * @description Draws of it that landed.
+             */
+            draws: number;
+            /**
+             * Value
+             * @description Mean leaf value of these draws, in [0, 1]: the share that is right, if the verifier grades.
+             */
+            value: number | null;
+            /**
+             * Closed
+             * @description Why it was asked no more; null: it drew to the end.
+             */
+            closed: string | null;
         };
         /**
          * Question
@@ -3337,6 +3422,13 @@ export interface components {
              */
             pruned_branches: number;
             /**
+             * By Policy
+             * @description The part of each policy, by name; null if the search names none.
+             */
+            by_policy?: {
+                [key: string]: components["schemas"]["PolicyUsage"];
+            } | null;
+            /**
              * Without Effect
              * @description Fields of the request that a search does not heed, such as `ignore_eos`.
              */
@@ -3817,6 +3909,11 @@ export interface components {
              */
             schedule?: ("continuous" | "waves") | null;
             /**
+             * Policies
+             * @description Names of the policies that draw, at most 8: `policy` is the one served, others are the operator's. A bandit learns which of them helps on this problem. None named: the one served, alone.
+             */
+            policies?: string[] | null;
+            /**
              * Commit
              * @description The search stays at the root, or commits to one step after another.
              */
@@ -4016,6 +4113,11 @@ export interface components {
              */
             schedule?: ("continuous" | "waves") | null;
             /**
+             * Policies
+             * @description Names of the policies that draw, at most 8: `policy` is the one served, others are the operator's. A bandit learns which of them helps on this problem. None named: the one served, alone.
+             */
+            policies?: string[] | null;
+            /**
              * Commit
              * @description The search stays at the root, or commits to one step after another.
              */
@@ -4141,6 +4243,13 @@ export interface components {
              * @description Draws that safety scorers closed; worth 0.
              */
             pruned_branches: number;
+            /**
+             * By Policy
+             * @description The part of each policy, by name; null if the search names none.
+             */
+            by_policy?: {
+                [key: string]: components["schemas"]["PolicyUsage"];
+            } | null;
         };
         /** ErrorDetail */
         ErrorDetail: {
@@ -4241,6 +4350,11 @@ export interface components {
              * @description The safety scorer that has closed the branch here.
              */
             pruned_by: string | null;
+            /**
+             * Policy
+             * @description The policy that drew it first; null if the search names none.
+             */
+            policy: string | null;
             /**
              * Simulation
              * @description The simulation that made it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -118,7 +118,14 @@ def usage_of(tree: Tree) -> wire.Usage:
         seconds=usage.seconds,
         truncated_answers=tree.truncated,
         pruned_branches=tree.pruned,
+        by_policy=policies_of(usage.by_policy),
     )
+
+
+def policies_of(
+    usage: Mapping[str, records.PolicyUsage] | None,
+) -> dict[str, wire.PolicyUsage] | None:
+    return None if usage is None else {name: wire.PolicyUsage(**asdict(one)) for name, one in usage.items()}
 
 
 def defaults_of(tree: Tree) -> wire.UsedDefaults | None:
@@ -218,6 +225,7 @@ def growing_node(node: Node) -> wire.GrowingNode:
         pruned=node.pruned,
         scores=None if node.scores is None else dict(node.scores),
         pruned_by=node.pruned_by,
+        policy=node.policy,
         simulation=node.simulation,
     )
 

@@ -76,7 +76,9 @@ def _wire_type(kind: Any) -> Any:
         return Union[tuple(_wire_type(one) for one in inner)]  # noqa: UP007  (of a tuple known only now)
     if origin in (list, tuple):
         return list[_wire_type(inner[0])]  # type: ignore[misc]
-    return dict[inner] if origin is Mapping else kind  # type: ignore[misc, valid-type]
+    if origin is Mapping:
+        return dict[inner[0], _wire_type(inner[1])]  # type: ignore[misc, valid-type]
+    return kind
 
 
 LoggedTree = model_of(

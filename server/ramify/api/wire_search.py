@@ -24,10 +24,13 @@ from ramify.rewards.registry import gradable
 from ramify.search import records
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.cutting import MAX_STEP_STOPS
-from ramify.search.params import PARAMS, bounds
+from ramify.search.params import MOST_POLICIES, PARAMS, POLICY_NAME, bounds
 
 MOST_ANSWERS = 64
 """Distinct answers sent of one search."""
+
+
+PolicyName = Annotated[str, Field(pattern=f"^{POLICY_NAME}$")]
 
 
 def options_of(record: type, name: str, about: str, prefix: str = "") -> type[Request]:
@@ -49,6 +52,8 @@ def _option(name: str) -> Any:
     kind = PARAMS[name][1]
     if name == "algorithm":
         return AlgorithmName
+    if name == "policies":
+        return Annotated[list[PolicyName], Field(min_length=1, max_length=MOST_POLICIES)]
     if kind == tuple[str, ...]:
         return Annotated[list[StopString], Field(max_length=MAX_STEP_STOPS)]
     if kind in (records.Action, records.BudgetLimits):
@@ -221,6 +226,17 @@ class TreeLink(Reply):
     url: str
 
 
+class PolicyUsage(Reply):
+    """The cost of one of a search's policies, and what it brought."""
+
+    completion_tokens: int
+    draws: int = Field(description="Draws of it that landed.")
+    value: float | None = Field(
+        description="Mean leaf value of these draws, in [0, 1]: the share that is right, if the verifier grades."
+    )
+    closed: str | None = Field(description="Why it was asked no more; null: it drew to the end.")
+
+
 class Usage(Reply):
     prompt_tokens: int
     completion_tokens: int = Field(description="Every generated token, merged duplicates included.")
@@ -233,6 +249,9 @@ class Usage(Reply):
         description="Draws cut by `sampling.max_tokens` or `search.max_depth` before the answer's end; worth 0."
     )
     pruned_branches: int = Field(description="Draws that safety scorers closed; worth 0.")
+    by_policy: dict[str, PolicyUsage] | None = Field(
+        default=None, description="The part of each policy, by name; null if the search names none."
+    )
 
 
 class SearchReply(Reply):
@@ -288,6 +307,7 @@ class GrowingNode(Reply):
         description="Value that each scorer gave it, by its name in the settings."
     )
     pruned_by: str | None = Field(description="The safety scorer that has closed the branch here.")
+    policy: str | None = Field(description="The policy that drew it first; null if the search names none.")
     simulation: int = Field(description="The simulation that made it.")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ramify.search.budget import Budget
 from ramify.search.cutting import SampledAction
@@ -38,11 +38,11 @@ class TreeBuilder:
             self._count_answer(tree.nodes[completion.node])
         self._refines = tree.params.action.kind == "refine"
         self.policies = PolicyBandit(tree)
-        self._seen: dict[tuple[int, str | None], float] = {}
+        self._seen: dict[int, dict[str | None, float]] = {}
         """By id and policy, the policy's probability of the finished answers that it is known to draw from a node, in
         [0, 1]."""
-        self._counted: set[int] = set()
-        """Ids of the nodes that end an answer which is counted there."""
+        self._counted: set[tuple[int, str | None]] = set()
+        """The nodes that end an answer which is counted there, by id and policy."""
         self._ended = 0
         """Plans that have ended since what is new was last counted afresh."""
         self._fruitful = deque[int]()
@@ -114,7 +114,8 @@ class TreeBuilder:
             at = node
         # Count the end: a later draw that repeats it is not news. A complete answer may be the one that is given.
         if nodes and nodes[-1].terminal is not None:
-            self._see(nodes[-1])
+            logprobs = {node.id: action.logprobs for node, action in zip(nodes, line, strict=False)}
+            self._see(nodes[-1], line[-1].policy or None, logprobs)
         if nodes and nodes[-1].terminal in ("eos", "stop"):
             spent = self.budget.tokens
             self.tree.completions.append(Completion(nodes[-1].id, plan.simulation, spent))
@@ -256,9 +257,10 @@ class TreeBuilder:
         return max(self.unseen_by(node, policy) for policy in self.policies.open or (None,))
 
     def unseen_by(self, node: Node, policy: str | None) -> float:
-        """Return the same of one policy, at a node from which answers can be drawn. What another has drawn, and this
-        one has not yet, counts as unseen: nobody asks this one how likely it is."""
-        left = 1.0 - self._seen.get((node.id, policy), 0.0)
+        """Return the same of one policy, at a node from which answers can be drawn. One of which nothing is known there
+        is taken to say what another has said."""
+        seen = self._seen.get(node.id, {})
+        left = 1.0 - seen.get(policy, max(seen.values(), default=0.0))
         return left if left >= NOTHING_NEW else 0.0
 
     def unseen_below(self, node: Node) -> float:
@@ -285,19 +287,25 @@ class TreeBuilder:
             return False
         return not end.expanding if end.revision is None else end.revision.closed is None
 
-    def _see(self, end: Node) -> None:
-        """Count a finished answer's probability as seen, from every node that it was drawn through: of several
-        policies, through nodes of the one that drew its end, since their log-probabilities are its own."""
-        if end.id in self._counted:
+    def _see(
+        self, end: Node, policy: str | None = None, drawn: Mapping[int, Sequence[float]] | None = None
+    ) -> None:
+        """Count a finished answer's probability as seen, from every node that it was drawn through. policy: of several,
+        the one that drew it. drawn: by node id, the log-probabilities of its draw; above that, only those of nodes that
+        it drew first are known."""
+        if (end.id, policy) in self._counted:
             return
-        self._counted.add(end.id)
+        self._counted.add((end.id, policy))
         logprob, node = 0.0, end
         greedy = not self.tree.sampling.temperature  # its log-probs are not the draw's own
-        while node.parent is not None and node.policy == end.policy and not greedy:
-            logprob += sum(node.logprobs)
+        while node.parent is not None and not greedy:
+            logprobs = node.logprobs if node.policy == policy else (drawn or {}).get(node.id)
+            if logprobs is None:
+                break
+            logprob += sum(logprobs)
             node = self.tree.nodes[node.parent]
-            place = node.id, end.policy
-            self._seen[place] = self._seen.get(place, 0.0) + math.exp(logprob)
+            seen = self._seen.setdefault(node.id, {})
+            seen[policy] = seen.get(policy, 0.0) + math.exp(logprob)
             if node.terminal is not None:
                 break  # what is below was drawn from it, and not from what is above
 

@@ -201,8 +201,10 @@ class Tree:
 
     @property
     def releases(self) -> list[str]:
-        """Ids of the releases that wrote its nodes, in order of appearance."""
-        return list(dict.fromkeys(node.release for node in self.nodes if node.release))
+        """Ids of the releases that wrote its nodes, in order of appearance; those of other policies than the one served
+        come last."""
+        served_first = sorted(self.nodes, key=lambda node: not node.own)
+        return list(dict.fromkeys(node.release for node in served_first if node.release))
 
     def children(self, node: Node) -> list[Node]:
         return [self.nodes[i] for i in node.children]

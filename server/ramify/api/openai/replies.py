@@ -14,7 +14,7 @@ from ramify.api import convert, streaming
 from ramify.api.openai.convert import Body, stops
 from ramify.api.openai.requests import ChatRequest, without_effect
 from ramify.api.wire_common import Reply
-from ramify.api.wire_search import TreeLink, UsedDefaults
+from ramify.api.wire_search import PolicyUsage, TreeLink, UsedDefaults
 from ramify.engines import Serving
 from ramify.search import records
 from ramify.search.cutting import first_stop
@@ -63,6 +63,9 @@ class Searched(Reply):
         description="Draws cut by `max_tokens` or `search.max_depth` before the answer's end; worth 0."
     )
     pruned_branches: int = Field(description="Draws that safety scorers closed; worth 0.")
+    by_policy: dict[str, PolicyUsage] | None = Field(
+        default=None, description="The part of each policy, by name; null if the search names none."
+    )
     without_effect: list[str] = Field(
         description="Fields of the request that a search does not heed, such as `ignore_eos`."
     )
@@ -187,6 +190,7 @@ def searched(tree: Tree, body: Body, serving: Serving, tokenizer: Tokenizer) -> 
             temperature=tree.sampling.temperature,
             truncated_answers=tree.truncated,
             pruned_branches=tree.pruned,
+            by_policy=convert.policies_of(usage.by_policy),
             without_effect=without_effect(body),
         ),
     }
