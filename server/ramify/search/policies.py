@@ -1,4 +1,4 @@
-"""Which of a search's policies draws next: a bandit that learns on the problem which of them helps.
+"""Choose which of a search's policies draws next: a bandit that learns on the problem which of them helps.
 
 A search that names several policies (`SearchParams.policies`) first selects the node to draw at, as any other does, and
 then the policy that draws there. That is how AB-MCTS chooses between models ("multi-LLM AB-MCTS", Inoue et al. 2025,
@@ -24,7 +24,7 @@ POOL = 32
 
 @dataclass(slots=True)
 class Tally:
-    """What the draws of one policy have brought, at one node or in the whole search."""
+    """The draws of one policy and what they brought, at one node or in the whole search."""
 
     draws: int = 0
     """Draws that have landed."""

@@ -283,6 +283,7 @@ EFFECTS: dict[str, list[tuple[dict[str, Any], Any, Any]]] = {
     "grader": [({}, "model", "verifier")],
     "answer": [({}, "orm_max", "majority")],
     "schedule": [({"parallel": 5}, "waves", "continuous")],
+    "policies": [({}, (), ("policy",))],
     "early_stop": [({"grader": "verifier"}, "off", "verified")],
     "early_stop_threshold": [({"answer": "majority", "early_stop": "posterior"}, 0.6, 1.0)],
     "budget": [({}, BudgetLimits(simulations=3), BudgetLimits(simulations=20))],

@@ -54,7 +54,7 @@ def found(policies: Mapping[str, FakePolicy], task: FakeTask | None = None, **pa
 def pulled(
     rates: Mapping[str, float], draws: int, seed: int, in_flight: int = 1
 ) -> tuple[list[str], PolicyBandit]:
-    """Whom the bandit asked at the root: each answers right at its rate, `in_flight` draws after it was asked."""
+    """Return whom the bandit asked at the root: each is right at its rate, `in_flight` draws after it was asked."""
     tree = new_tree(policies=tuple(rates), algorithm="best_of_n", seed=seed)
     bandit, chance = PolicyBandit(tree), random.Random(seed)
     asked: list[str] = []
@@ -438,8 +438,8 @@ def speaker(good: bool) -> Rule:
 
 
 def solved(problem: int, names: tuple[str, ...], tokens: int) -> bool:
-    """Whether a search answers a problem right: `policy` is good on even problems, `other` on odd ones. The value model
-    knows what a step is worth, but not which policy is good at what."""
+    """Tell whether a search answers a problem right: `policy` is good on even problems, `other` on odd ones. The value
+    model knows what a step is worth, but not which policy is good at what."""
     policies = {
         "policy": FakePolicy(speaker(problem % 2 == 0)),
         "other": FakePolicy(speaker(problem % 2 == 1)),
