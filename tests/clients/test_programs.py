@@ -80,6 +80,18 @@ def test_the_router_passes_searches_on(routed: openai.OpenAI, model: str) -> Non
     assert told.headers["x-ramify-tree"].startswith("tree_")
 
 
+def test_the_router_keeps_keys_on_openais_routes_and_on_no_other(router: str) -> None:
+    with httpx.Client(base_url=router, headers={"Authorization": f"Bearer {KEY}"}, timeout=120) as http:
+        said = {
+            "messages": [{"role": "user", "content": "3 5 7 8 to 24"}],
+            "search": {"budget": {"tokens": 100}},
+        }
+        searched = http.post("/v1/chat/completions", json=said, headers={"Idempotency-Key": "routed"})
+        again = http.post("/v1/chat/completions", json=said, headers={"Idempotency-Key": "routed"})
+        assert (searched.status_code, again.json()["id"]) == (200, searched.json()["id"])
+        assert http.post("/v1/search", json={"prompt": "3 5 7 8 to 24"}).status_code == 401
+
+
 @pytest.mark.parametrize(
     "extra", [(), ("--ignore-eos",), ("--extra-body", '{"search": {"budget": {"tokens": 200}}}')]
 )

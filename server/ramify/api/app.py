@@ -60,7 +60,7 @@ def application(context: Context) -> ASGIApp:
     app: ASGIApp = BodyLimit(inner, context.settings.limits.body_bytes)
     if context.keyring.open:
         app = Guard(Guard(app, origin_refusal), host_refusal)
-    return RequestIds(app, context.metrics)
+    return RequestIds(app, context.metrics, context.settings.replica)
 
 
 def admin_application(context: Context, digest: bytes | None) -> ASGIApp:

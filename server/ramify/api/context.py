@@ -93,14 +93,14 @@ def assemble(
     metrics = Metrics()
     standing = Standing(clock, unserved)
     admission = Admission(settings.admission, clock, metrics.rejected, standing)
-    preparer = SearchPreparer(engines, settings.limits, now)
+    preparer = SearchPreparer(engines, settings.limits, now, settings.replica)
     spool = Spool(log, settings.spool, clock, metrics.log_failed)
     searches = Searches(
         engines, log, preparer, admission, metrics, spool, settings.limits.verdict_seconds, clock
     )
     # A policy's own server decides for itself whether it can read calls of tools.
     tools = settings.engine.tool_parser is not None or settings.policy_server.url is not None
-    plain = CompletionPreparer(engines, settings.limits, tools=tools)
+    plain = CompletionPreparer(engines, settings.limits, tools=tools, replica=settings.replica)
     completions = Completions(engines, plain, settings.limits, admission, metrics, clock)
     searches.stop_others.append(completions.stop_all)
     context = Context(

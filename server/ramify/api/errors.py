@@ -240,6 +240,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
         allowed = headers["Allow"] = ", ".join(methods_of(request.app, request))
         message = f"{request.method[:20]} is not allowed on this route; it takes {allowed}"
         code = "method_not_allowed"
+    elif error.status_code == 413:
+        code = "body_too_large"
     elif error.status_code == 415:
         code = "unsupported_media_type"
     return response(error.status_code, message, code=code, headers=headers)

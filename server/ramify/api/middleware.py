@@ -38,8 +38,9 @@ def request_id(request: Request) -> str:
 class RequestIds:
     """Gives each request an id (the caller's own if it is sane), sends it back, logs and counts the answer."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, replica: int | None = None) -> None:
+        """replica: number of this server among several, which every answer names; `None`: it is the only one."""
+        self.app, self.metrics, self.replica = app, metrics, replica
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -54,7 +55,10 @@ class RequestIds:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = number
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = number
+                if self.replica is not None:
+                    headers["x-ramify-replica"] = str(self.replica)
             await send(message)
 
         try:

@@ -222,7 +222,7 @@ def prepare(preparer: SearchPreparer, spec: BatchSpec, number: str | None = None
     tokens = spec.tokens or caps.budget_tokens
     prepared = tuple(_prepared(preparer, spec, i, tokens) for i in range(len(spec.searches)))
     _require_answers(prepared, tokens)
-    number = number or BATCH + uuid7(preparer.now())
+    number = number or BATCH + uuid7(preparer.now(), preparer.replica)
     for one in prepared:
         one.tree.batch = number
     batch = Batch(tokens, parallel=spec.parallel, least_gain=spec.least_gain)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from ramify.engines.errors import RequestRefused
 from ramify.service.errors import BadRequest, over, require_token_ids, unknown_model
 from ramify.service.ports import Engines
+from ramify.service.search_state import owned
 from ramify.settings import RequestCaps
 
 Chunk = Mapping[str, Any]
@@ -82,6 +83,8 @@ class CompletionPreparer:
     limits: RequestCaps
     tools: bool
     """True if the engine can read tool calls in what the model writes."""
+    replica: int | None = None
+    """Number of this server among several (the setting `replica`)."""
 
     async def prepare(self, spec: CompletionSpec) -> CompletionRequest:
         """Check a completion. Raises `ServiceError` naming the field at fault, `EngineError` and `EngineDead`."""
@@ -91,7 +94,7 @@ class CompletionPreparer:
         self._check_tools(spec)
         if spec.n > 1 and spec.fields.get("temperature") == 0:
             raise BadRequest("is more than 1 at temperature 0: all answers would be the same", param="n")
-        number = secrets.token_hex(16)
+        number = owned(secrets.token_hex(16), self.replica)
         answer = PREFIX[spec.route] + number
         body = {**spec.fields, "request_id": answer if spec.route == "response" else number}
         cap, body = await self._capped(spec, body)

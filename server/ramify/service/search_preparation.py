@@ -78,6 +78,8 @@ class SearchPreparer:
     caps: RequestCaps
     now: Callable[[], float]
     """Unix seconds."""
+    replica: int | None = None
+    """Number of this server among several (the setting `replica`)."""
 
     def prepare(self, spec: SearchSpec) -> PreparedSearch:
         """Check a search and fill in its defaults. Raises `ServiceError` that names the field at fault."""
@@ -101,7 +103,7 @@ class SearchPreparer:
             params, reviser = self._reviser(spec, name, problem, task, prompt, params, sampling)
         now = self.now()
         tree = Tree(
-            id=TREE + uuid7(now),
+            id=TREE + uuid7(now, self.replica),
             created_at=now,
             model=self.engines.serving.name,
             prompt=prompt,

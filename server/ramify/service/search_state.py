@@ -19,12 +19,20 @@ BATCH = "batch_"
 _HEX = re.compile(r"[0-9a-f]{32}")
 
 
-def uuid7(now: float) -> str:
-    """Return 32 hexadecimal digits: 48 bits of milliseconds, then version, variant and 74 random bits."""
+def uuid7(now: float, replica: int | None = None) -> str:
+    """Return 32 hexadecimal digits: 48 bits of milliseconds, then version, variant and 74 random bits.
+
+    replica: number of the server, 0 to 255, which takes the place of the last 8."""
     milliseconds = int(now * 1000) & (1 << 48) - 1
     random = secrets.randbits(74)
     value = milliseconds << 80 | 0x7 << 76 | (random >> 62) << 64 | 0b10 << 62 | random & (1 << 62) - 1
-    return f"{value:032x}"
+    return owned(f"{value:032x}", replica)
+
+
+def owned(number: str, replica: int | None) -> str:
+    """Return hexadecimal digits that end with the number of the server that gave them, so that whatever stands in front
+    of several can tell whose they are; `None`: the digits as they are."""
+    return number if replica is None else f"{number[:-2]}{replica:02x}"
 
 
 def search_id(tree_id: str) -> str:

@@ -110,6 +110,14 @@ class Settings(BaseSettings):
         ge=0,
         description="On SIGTERM, how long running searches may go on before they are stopped and answered.",
     )
+    replica: int | None = Field(
+        default=None,
+        ge=0,
+        le=255,
+        description="Number of this server among several that share a log. Every answer names it, and the ids that it "
+        "gives end with it, so that what stands in front sends a request about a running search to its owner "
+        "(front-doors.md). None: it is the only one.",
+    )
     aliases: Annotated[dict[AliasName, SearchAlias], Field(max_length=100)] = Field(
         default={}, description="Searches that are asked for by a model's name, as tables `[aliases.NAME]`."
     )

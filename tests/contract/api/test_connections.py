@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import resource
-import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +16,12 @@ from typing import Any
 import httpx
 import pytest
 
+from fake_process import fake_server
 from ramify.api.app import application
 from ramify.connections import ConnectionLimits, Listener, room_for
 
 from .world import World
 
-TESTS = Path(__file__).parents[2]
 LIMITS = ConnectionLimits(open=64, head_bytes=8192, head_seconds=0.5, body_seconds=0.5, idle_seconds=2)
 GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -174,35 +170,11 @@ def test_the_soft_limit_of_descriptors_is_raised_and_the_rest_is_held_back() -> 
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-@contextmanager
-def a_process(folder: Path, files: tuple[int, int], **variables: str) -> Iterator[tuple[str, Path]]:
-    """The server as a process with the soft and hard limit `files`; its address and its log."""
-    log = folder / "log"
-    with log.open("wb") as errors:
-        server = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("fake_server.py")), str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env=os.environ | {"PYTHONPATH": f"{TESTS}:{TESTS / 'contract'}"} | variables,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, files),
-        )
-        try:
-            assert server.stdout is not None
-            first = server.stdout.readline()
-            assert " at http" in first, log.read_text()
-            yield first.split()[-1], log
-            server.send_signal(signal.SIGTERM)
-            assert server.wait(30) == 0, log.read_text()
-        finally:
-            server.kill()
-            server.communicate()
-
-
 def test_a_client_is_served_beside_1100_idle_connections_at_1024_descriptors(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     room_for(2048)  # this process holds the other ends
-    with a_process(tmp_path, (1024, 1024)) as (url, log), ExitStack() as idle:
+    with fake_server(tmp_path, files=(1024, 1024)) as server, ExitStack() as idle:
+        url, log = server.url, server.log
         port = int(url.rpartition(":")[2])
         for _ in range(1100):
             idle.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
@@ -216,7 +188,8 @@ def test_a_client_is_served_beside_1100_idle_connections_at_1024_descriptors(tmp
 
 
 def test_connections_that_cannot_be_accepted_fill_no_log(tmp_path: Path) -> None:
-    with a_process(tmp_path, (1024, 1024), FAKE_FILES_LEFT="40") as (url, log), ExitStack() as idle:
+    with fake_server(tmp_path, files=(1024, 1024), FAKE_FILES_LEFT="40") as server, ExitStack() as idle:
+        url, log = server.url, server.log
         port = int(url.rpartition(":")[2])
         for _ in range(80):
             idle.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))

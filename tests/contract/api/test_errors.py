@@ -158,7 +158,8 @@ async def test_a_body_over_the_limit_is_refused_with_413_before_it_is_parsed(
 
     content: Any = chunks() if chunked else b"[" * 2_000_000
     headers = {"content-type": "application/json"}
-    error(await world.http.post("/v1/search", content=content, headers=headers), 413)
+    refused = error(await world.http.post("/v1/search", content=content, headers=headers), 413)
+    assert refused["code"] == "body_too_large"
     assert sent < 2_000_000
 
 

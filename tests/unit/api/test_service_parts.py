@@ -35,6 +35,13 @@ def test_ids_are_uuid7_and_sort_by_time() -> None:
     assert {(uuid.UUID(m).version, uuid.UUID(m).variant) for m in made} == {(7, uuid.RFC_4122)}
 
 
+def test_ids_end_with_the_number_of_the_server_that_gave_them() -> None:
+    made = search_state.uuid7(1_700_000_000, 10)
+    assert made[-2:] == "0a"
+    assert (uuid.UUID(made).version, uuid.UUID(made).variant) == (7, uuid.RFC_4122)
+    assert search_state.uuid7(1_700_000_000, 10) != made
+
+
 def test_a_search_and_its_tree_share_one_id() -> None:
     number = search_state.uuid7(1.0)
     assert search_state.search_id("tree_" + number) == "srch_" + number
