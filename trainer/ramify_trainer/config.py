@@ -79,6 +79,28 @@ class TeacherConfig(Section):
         return self
 
 
+class TemperatureConfig(Section):
+    """A temperature of the searches that follows the entropy of what they draw.
+
+    After each round it is multiplied by (`entropy` / the round's `draws/entropy`) ^ `gain`, and kept between `low` and
+    `high`. The first round's is `collect.sampling.temperature`, or 1."""
+
+    entropy: float = Field(gt=0)
+    """Entropy to keep to, in nats a token."""
+    low: float = Field(default=0.7, gt=0, le=2)
+    """Lowest temperature."""
+    high: float = Field(default=1.5, gt=0, le=2)
+    """Highest temperature."""
+    gain: float = Field(default=0.5, gt=0, le=2)
+    """Share of the way, on a scale of logarithms, that a round corrects."""
+
+    @model_validator(mode="after")
+    def bounds_in_order(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low is {self.low:g}, above high, {self.high:g}")
+        return self
+
+
 class CollectConfig(Section):
     """The searches of a round."""
 
@@ -91,6 +113,7 @@ class CollectConfig(Section):
     add nothing to it."""
     sampling: Mapping[str, Any] = Field(default={})
     """The `sampling` object of `POST /v1/search`."""
+    temperature: TemperatureConfig | None = None
     concurrency: int = Field(default=32, ge=1, le=1024)
     """Searches at once."""
     batch: int = Field(default=1, ge=1, le=1024)
@@ -98,6 +121,21 @@ class CollectConfig(Section):
     `search.budget.tokens`. 1: each problem has its own."""
     timeout: float = Field(default=600.0, gt=0)
     """Seconds for one search, or for one batch, waiting for a busy server included."""
+
+    @property
+    def first_temperature(self) -> float:
+        """The temperature of the first round's searches."""
+        return float(self.sampling.get("temperature", 1.0))
+
+    @model_validator(mode="after")
+    def temperature_begins_within_its_bounds(self) -> Self:
+        follows = self.temperature
+        if follows and not follows.low <= self.first_temperature <= follows.high:
+            raise ValueError(
+                f"sampling.temperature is {self.first_temperature:g}, where temperature.low is {follows.low:g} and "
+                f"temperature.high is {follows.high:g}: the first round's lies between them"
+            )
+        return self
 
     @model_validator(mode="after")
     def tokens_to_share(self) -> Self:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from fakes_training import a_site, small
+from ramify_trainer.config import TemperatureConfig
 from training_driver import run_rounds
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
@@ -20,12 +21,31 @@ FIRST_ROUND = (
 )  # fmt: skip
 SECOND_ROUND = ("train:3", "activate")
 PROBLEMS = 6
+MOVING: dict[str, Any] = {
+    "learning": {
+        "imitate": 0.5,
+        "replay_rounds": 2,
+        "entropy": 0.01,
+        "negatives": 0.5,
+        "phases": [{"from_round": 2, "objective": "sft", "imitate": 0, "policy_learning_rate": 2e-2}],
+        "steps_per_round": 4,
+        "tokens_per_batch": 64,
+        "policy_learning_rate": 1e-2,
+        "value_learning_rate": 1e-2,
+        "warmup_steps": 0,
+        "threads": 1,
+        "tracker": "none",
+    },
+}
+"""Settings that change from round to round, and depend on the rounds before."""
 
 
 async def trained(folder: Path, rounds: int, *points: str) -> dict[str, Any]:
     """Kill a trainer at each of `points` in turn, start it again every time, and return what is left."""
     async with a_site(folder) as site:
-        config = small(folder, site.url, site.admin_url)
+        config = small(folder, site.url, site.admin_url, **MOVING)
+        follows = {"temperature": TemperatureConfig(entropy=0.5)}
+        config = config.model_copy(update={"collect": config.collect.model_copy(update=follows)})
         for point in points:
             assert await asyncio.to_thread(run_rounds, config, rounds, point) == -signal.SIGKILL, point
         assert await asyncio.to_thread(run_rounds, config, rounds, None) == 0
@@ -39,6 +59,8 @@ async def trained(folder: Path, rounds: int, *points: str) -> dict[str, Any]:
             },
             "served": (state["served"], site.context.serving.release),
             "steps": [record["steps"] for record in state["history"]],
+            "temperatures": [record["training"]["temperature"] for record in state["history"]],
+            "replayed": [record["training"]["lessons/replayed_answers"] for record in state["history"]],
             "cursor": consumer.cursor,
             "searches": await site.searches(),
             "listing": [(row.id, row.state) for row in (await site.context.releases.listing()).rows],
@@ -51,5 +73,6 @@ async def test_a_trainer_killed_at_every_point_ends_in_the_same_weights(tmp_path
     killed = await trained(rough, 2, *FIRST_ROUND, *SECOND_ROUND)
     assert undisturbed["searches"] == 2 * PROBLEMS
     assert undisturbed["steps"] == [4, 8]
+    assert undisturbed["temperatures"][0] == 1.0 != undisturbed["temperatures"][1]
     assert len(set(undisturbed["weights"].values())) == 6
     assert killed == undisturbed

@@ -106,6 +106,8 @@ CHANGEABLE = (
     "imitate",
     "correct",
     "answer_weight",
+    "replay_rounds",
+    "replay_answers",
     "ratio",
     "clip_low",
     "clip_high",
@@ -148,6 +150,10 @@ class LearningConfig(Section):
     answer_weight: Literal["per_problem", "one"] = "per_problem"
     """Weight of an imitated answer: 1/n if n different answers to its problem are, so that easy problems do not
     outweigh hard ones; or 1."""
+    replay_rounds: NonNegativeInt = 0
+    """Rounds before this one whose right answers are imitated again (`sft`, `imitate`)."""
+    replay_answers: PositiveInt = 10_000
+    """Most of them that are: the newest."""
     train_policy: bool = True
     """Train the policy."""
     train_value: bool = True
@@ -319,6 +325,11 @@ class LearningConfig(Section):
     def publishes_adapter(self) -> bool:
         """True if a release holds the policy's adapters alone."""
         return self.lora is not None and self.lora.publish == "adapter"
+
+    @property
+    def imitates(self) -> bool:
+        """True if right answers are imitated."""
+        return self.train_policy and (self.objective == "sft" or self.imitate > 0)
 
     @property
     def judges(self) -> bool:

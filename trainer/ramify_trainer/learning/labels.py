@@ -128,20 +128,31 @@ class LabelledTree:
     """Releases between the oldest one that wrote a node of the tree and the served one; 0 for the served one."""
     problem: tuple[int, ...] | None = None
     """The problem's prompt, if the tree's own asks for an answer better than another; None: the tree's own is it."""
+    replayed: bool = False
+    """True: right answers of earlier rounds, which are imitated and serve nothing else."""
 
 
 Refusal = Literal[
-    "not_allowed", "greedy", "truncated_sampling", "enumerated", "stale", "unlabelled", "confidence"
+    "not_allowed",
+    "replayed",
+    "greedy",
+    "truncated_sampling",
+    "enumerated",
+    "stale",
+    "unlabelled",
+    "confidence",
 ]
-"""Reason why a tree is not learned from: the asker forbade training; sampled at temperature 0; with top_p or top_k;
-tokens enumerated, not drawn; older than `max_staleness`; no answer is labelled; its visits follow the policy's own
-confidence, and imitating them would teach the policy what it believes."""
+"""Reason why a tree is not learned from: the asker forbade training; of an earlier round, and to be imitated alone;
+sampled at temperature 0; with top_p or top_k; tokens enumerated, not drawn; older than `max_staleness`; no answer is
+labelled; its visits follow the policy's own confidence, and imitating them would teach the policy what it believes."""
 
 
 def refusal(labelled: LabelledTree) -> Refusal | None:
     """Return why a tree cannot be learned from at all; None if it can."""
     if not labelled.tree.train:
         return "not_allowed"
+    if labelled.replayed:
+        return "replayed"
     return None if labelled.outcomes else "unlabelled"
 
 

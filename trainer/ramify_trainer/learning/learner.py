@@ -173,8 +173,9 @@ class Learner:
         with torch_settings(self.config.threads):
             began = time.perf_counter()
             # Which trees the policy cannot learn from, and which networks can read trees packed.
+            drawn = [tree for tree in trees if not tree.replayed]
             refused = Counter(
-                reason for tree in trees if (reason := policy_refusal(tree, self.config)) is not None
+                reason for tree in drawn if (reason := policy_refusal(tree, self.config)) is not None
             )
             parts = by_prompt(trees)
             self._settle_packing(longest_path(parts))
@@ -184,14 +185,14 @@ class Learner:
             pieces = self._pieces(parts, policy)
             sums, norms, steps = self._steps(pieces, seed, progress)
             result = RoundMetrics(
-                trees=len(trees),
+                trees=len(drawn),
                 steps=steps,
                 seconds=time.perf_counter() - began,
-                staleness=float(np.mean([t.staleness for t in trees])) if trees else 0.0,
-                masked_share=float(np.mean([not t.outcomes for t in trees])) if trees else 0.0,
+                staleness=float(np.mean([t.staleness for t in drawn])) if drawn else 0.0,
+                masked_share=float(np.mean([not t.outcomes for t in drawn])) if drawn else 0.0,
                 packed=float(all(reader.packs for reader in self._readers.values())),
                 refused=dict(sorted(refused.items())),
-                draws=draw_figures(parts, self.config.correct),
+                draws=draw_figures([part for part in parts if not part.replayed], self.config.correct),
                 lessons={} if policy is None else policy.figures,
                 policy=self._figures(sums["policy"], norms["policy"], metrics.policy_figures),
                 value=self._figures(sums["value"], norms["value"], metrics.value_figures),

@@ -27,7 +27,8 @@ class PolicyLessons:
     """Those of every tree, in their order."""
     figures: Mapping[str, float]
     """`dropped_share`: of the trees that may serve the objective, those that teach nothing by it; `right_answers`:
-    distinct ones, and `right_problems`, the problems that have one: what there is to imitate."""
+    distinct ones, and `right_problems`, the problems that have one: what there is to imitate; `replayed_answers`, those
+    of them that earlier rounds drew."""
 
 
 def policy_lessons(
@@ -60,6 +61,7 @@ def policy_lessons(
     figures = {
         "dropped_share": sum(dropped) / len(dropped) if dropped else 0.0,
         "right_answers": sum(map(len, ends)),
+        "replayed_answers": sum(len(own) for one, own in zip(trees, ends, strict=True) if one.replayed),
         "right_problems": len({problem_of(one) for one, own in zip(trees, ends, strict=True) if own}),
     }
     return PolicyLessons(targets, figures)

@@ -8,6 +8,7 @@
 | `puller` | the pull phase: the log's new records, under a lease |
 | `round_trees` | a round's trees, frozen on disk and labelled |
 | `phases` | which settings a round is trained by |
+| `replay` | right answers of the rounds before, to be imitated again |
 | `training` | the train phase, by one process or several |
 | `release` | the publish phase: a candidate as a release, with its canary |
 | `rounds` | one round after another |

@@ -20,7 +20,11 @@ from ramify_client import AsyncClient, RamifyError
 from ramify_client.results import SearchResult
 from ramify_trainer.config import CollectConfig, LoopConfig, key_in
 from ramify_trainer.errors import CollectionFailed
+from ramify_trainer.loop.state import STATE, RoundRecord, State
 from ramify_trainer.progress import Progress
+
+LEAST_ENTROPY = 1e-6
+"""Nats below which an entropy counts as this, so that it can be divided by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,20 @@ def problems_of(config: CollectConfig, seed: int, round_: int) -> list[Example]:
     return (
         datasets.load(config.data, config.problems, seed=seed * 1_000_003 + round_) if config.problems else []
     )
+
+
+def at_temperature(config: CollectConfig, history: Sequence[RoundRecord]) -> CollectConfig:
+    """Return the settings of the round that follows `history`, with the temperature that its entropies have led to."""
+    follows = config.temperature
+    if follows is None:
+        return config
+    temperature = config.first_temperature
+    for record in history:
+        entropy = record.training.get("draws/entropy")
+        if entropy is not None:
+            factor = (follows.entropy / max(entropy, LEAST_ENTROPY)) ** follows.gain
+            temperature = min(max(temperature * factor, follows.low), follows.high)
+    return config.model_copy(update={"sampling": {**config.sampling, "temperature": round(temperature, 4)}})
 
 
 async def collect(
@@ -104,8 +122,11 @@ def _by_status(results: Sequence[SearchResult]) -> dict[str, int]:
 
 
 def collect_once(config: LoopConfig, round_: int, progress: Progress) -> CollectionResult:
-    """Have the problems of a round searched, under the keys that the loop would use. Raises `CollectionFailed`."""
-    return asyncio.run(_collect(config, round_, progress))
+    """Have the problems of a round searched, as the loop would and under its keys. Raises `CollectionFailed`."""
+    state = State.load(config.state / STATE)
+    history = state.history[: round_ - 1] if state else ()
+    settings = config.model_copy(update={"collect": at_temperature(config.collect, history)})
+    return asyncio.run(_collect(settings, round_, progress))
 
 
 async def _collect(config: LoopConfig, round_: int, progress: Progress) -> CollectionResult:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,16 @@ from ramify_trainer.config import LoopConfig
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.gate.candidate import Gate
 from ramify_trainer.gate.policy_scores import PolicyScores, require_askable, require_sampler, score_policy
+from ramify_trainer.learning.config import LearningConfig
+from ramify_trainer.learning.labels import LabelledTree
 from ramify_trainer.learning.optimizers import require_optimizer
-from ramify_trainer.loop.collection import collect
+from ramify_trainer.loop.collection import at_temperature, collect
 from ramify_trainer.loop.phases import begun_phases
 from ramify_trainer.loop.puller import Puller
 from ramify_trainer.loop.release import candidate_base, copy_base, is_published, probes, publish_candidate
+from ramify_trainer.loop.replay import keep_right, replayed
 from ramify_trainer.loop.round_trees import freeze, label_trees, read_trees, solved_share, unlearned
-from ramify_trainer.loop.state import RoundRecord, State, finite, lease_owner, round_folder
+from ramify_trainer.loop.state import STATE, RoundRecord, State, finite, lease_owner, round_folder
 from ramify_trainer.loop.teacher import require_same_tokens
 from ramify_trainer.loop.training import CANDIDATE, Team
 from ramify_trainer.progress import ComputeThread, Progress, RunProgress
@@ -196,9 +199,11 @@ class Loop:
     async def _collect(self) -> PhaseSummary:
         """Have the server search the round's problems."""
         c, state = self.config, self.state
-        result = await collect(self.searching, c.collect, c.name, state.round, c.seed, self._told("searched"))
+        asked = at_temperature(c.collect, state.history)
+        result = await collect(self.searching, asked, c.name, state.round, c.seed, self._told("searched"))
         state.current.tokens = result.tokens
-        return {"searches": result.searches, "tokens": result.tokens, **result.ended}
+        said = {} if c.collect.temperature is None else {"temperature": asked.first_temperature}
+        return {"searches": result.searches, "tokens": result.tokens, **said, **result.ended}
 
     async def _pull(self) -> PhaseSummary:
         """Read the log from the cursor on, and freeze the round's trees on disk."""
@@ -236,7 +241,9 @@ class Loop:
         seeds = config.seed, config.seed * 1_000_003 + state.round
         incumbent, first = self._release(state.incumbent), self._release(state.served[0])
         phase = begun_phases(config.learning, state.history)
-        job = config.learning.after(phase), begun, incumbent, first, trees, self._here, seeds
+        learning = config.learning.after(phase)
+        again = await asyncio.to_thread(self._replayed, learning, trees)
+        job = learning, begun, incumbent, first, [*trees, *again], self._here, seeds
         try:
             metrics, steps = await self.worker.run(self.team.learn, job, self._told("trained"))
         except FloatingPointError as error:
@@ -247,11 +254,21 @@ class Loop:
             await self._require_servable()
         else:
             record.reason = f"nothing to learn from: none of {len(trees)} trees serves an objective"
-        also = {"solved": solved_share(trees), "phase": phase}
+        temperature = at_temperature(config.collect, state.history).first_temperature
+        also = {"solved": solved_share(trees), "phase": phase, "temperature": temperature}
         record.training = finite({**metrics.figures(), **also})
         return {"trees": len(trees), "steps": metrics.steps} | {
             k: v for k, v in record.training.items() if k in SHOWN
         }
+
+    def _replayed(self, learning: LearningConfig, trees: Sequence[LabelledTree]) -> list[LabelledTree]:
+        """Keep the round's right answers, if a round will ever imitate them again, and return those of the rounds
+        before."""
+        if any(own.replay_rounds for own in self.config.learning.over_run):
+            keep_right(trees, learning.correct, self._here)
+        if not learning.imitates:
+            return []
+        return replayed(self.folder, self.state.round, learning, trees)
 
     async def _require_servable(self) -> None:
         """Hold the candidate against the incumbent as the server will. Raises `TrainerError`: nothing is gated that
@@ -409,7 +426,7 @@ class Loop:
 
     @property
     def _state_path(self) -> Path:
-        return self.folder / "state.json"
+        return self.folder / STATE
 
     def _save(self) -> None:
         self.state.save(self._state_path)

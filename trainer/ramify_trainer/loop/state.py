@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict
 from ramify.files import replace
 from ramify_trainer.errors import TrainerError
 
+STATE = "state.json"
+"""File of the state, in the folder of a run."""
 Phase = Literal["collect", "pull", "train", "gate", "publish", "activate", "advance"]
 RoundResult = Literal["promoted", "rejected", "refused", "nothing"]
 """`rejected`: by the gate; `refused`: by the server, after the gate; `nothing`: there was nothing to learn from."""
