@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -15,6 +15,7 @@ from ramify.service.metrics import Metrics as ServerMetrics
 from ramify.settings import Settings
 from ramify_client import AsyncAdmin, AsyncClient
 from ramify_trainer.config import LoopConfig
+from ramify_trainer.learning.config import Figure
 from ramify_trainer.loop.rounds import Loop
 from ramify_trainer.loop.state import RoundRecord, State
 from ramify_trainer.probes import Health
@@ -100,6 +101,27 @@ async def test_every_figure_of_the_server_and_the_trainer_is_on_the_dashboard_or
     details += r"|ramify_trainer_(records|verdicts|revisited_trees)$"
     details += r"|ramify_(truncated_answers|pruned_branches|log_(trees|bytes|oldest_seconds|expired_trees))$"
     assert {name for name in missing if not re.match(details, name)} == set()
+
+
+@pytest.mark.anyio
+async def test_every_alert_is_on_a_figure_that_a_round_has(served: set[str]) -> None:
+    config = yaml.safe_load((DOCKER / "prometheus.yaml").read_text())
+    (rules,) = config["rule_files"]
+    mounted = yaml.safe_load((DOCKER.parent / "compose.yaml").read_text())["services"]["prometheus"][
+        "volumes"
+    ]
+    assert f"./docker/{rules}:/etc/prometheus/{rules}:ro" in mounted
+    alerts = [
+        rule for group in yaml.safe_load((DOCKER / rules).read_text())["groups"] for rule in group["rules"]
+    ]
+    assert len({alert["alert"] for alert in alerts}) == len(alerts) >= 5
+    figures = {name.replace("/", "_") for name in get_args(Figure)}
+    for alert in alerts:
+        assert set(re.findall(r"\bramify_\w+", alert["expr"])) <= served
+        asked = set(re.findall(r'figure="(\w+)"', alert["expr"]))
+        assert asked
+        assert asked <= figures
+        assert {"summary", "action"} == alert["annotations"].keys()
 
 
 def test_every_panel_asks_the_provisioned_source_and_no_two_overlap() -> None:

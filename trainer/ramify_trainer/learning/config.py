@@ -28,11 +28,12 @@ Figure = Literal[
     "draws/pass_at_1",
     "draws/pass_at_8",
     "lessons/dropped_share",
+    "lessons/right_answers",
     "solved",
     "gate/greedy",
     "gate/mean_at_k",
 ]
-"""Figures of a round that a phase may wait for."""
+"""Figures of a round that a phase may wait for. All but the gate's are of its training."""
 
 
 class Section(BaseModel):

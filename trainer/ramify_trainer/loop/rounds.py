@@ -46,6 +46,7 @@ SHOWN = (
     "policy/log_ratio_squared",
     "policy/entropy",
     "draws/entropy",
+    "draws/pass_at_1",
     "draws/pass_at_8",
     "lessons/dropped_share",
     "lessons/right_answers",
@@ -54,7 +55,7 @@ SHOWN = (
     "solved",
     "phase",
 )
-"""Training figures that the log shows."""
+"""Training figures that the log shows, and the server's page of releases."""
 NEEDS_A_CANDIDATE = ("gate", "publish", "activate")
 
 
@@ -351,7 +352,8 @@ class Loop:
     async def _record(self, decision: str) -> None:
         """Have the server keep the gate's decision."""
         record = self.state.current
-        figures = {**record.gate, "round": record.round, "reason": record.reason}
+        shown = {name: value for name, value in record.training.items() if name in SHOWN}
+        figures = {**record.gate, "training": shown, "round": record.round, "reason": record.reason}
         await self.admin.record(str(record.release), decision, figures)
 
     async def _catch_up(self) -> None:

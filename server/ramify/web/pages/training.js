@@ -3,8 +3,8 @@
 import { get } from "../lib/api.js";
 import { chart } from "../lib/chart.js";
 import { el, replace } from "../lib/dom.js";
-import { accuracies, flat } from "../lib/figures.js";
-import { NONE, exactly, percent, when, whole } from "../lib/format.js";
+import { accuracies, flat, watched } from "../lib/figures.js";
+import { NONE, exactly, percent, unit, when, whole } from "../lib/format.js";
 import { failure, frame } from "../lib/shell.js";
 
 const main = frame();
@@ -29,6 +29,7 @@ function draw(reply) {
       card("Releases", whole(releases.length), counts(releases)),
       card("Last change", last(reply.activations), reply.activations[0] ? `${exactly(reply.activations[0].at)}` : "")),
     accuracy(releases, reply),
+    training(releases),
     table(releases),
     history(reply.activations)));
 }
@@ -70,6 +71,22 @@ function accuracy(releases, reply) {
     drawn.length
       ? [chart(rounds, drawn, rollbacks), el("p", { class: "note" }, "A filled point is the release that is served now. A dashed line is a release that was rolled back to. Bands are the gate's intervals.")]
       : el("div", { class: "empty" }, el("strong", {}, "No gate has recorded an accuracy yet"), "Run the trainer: each round's gate writes its figures here."));
+}
+
+const WRITTEN = { number: unit, share: percent, count: whole };
+
+/** The figures of each round's training that warn before an accuracy does, the newest round first. */
+function training(releases) {
+  const rounds = [...releases].reverse().filter((release) => release.figures?.training);
+  const columns = watched(rounds);
+  if (!columns.length) return false;
+  return el("section", { class: "card scroll", "aria-label": "Training" },
+    el("h2", {}, "Training, round by round"),
+    el("table", {},
+      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Release"), columns.map(({ title }) => el("th", { scope: "col", class: "number" }, title)))),
+      el("tbody", {}, rounds.map((release, i) => el("tr", { class: release.active ? "active" : false },
+        el("td", {}, el("code", {}, release.id)),
+        columns.map(({ kind, values }) => el("td", { class: "number" }, values[i] === null ? NONE : WRITTEN[kind](values[i]))))))));
 }
 
 function table(releases) {

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from ramify.search.params import search_params
 from ramify.search.records import Sampling
 from ramify.search.tree import Node, Tree
 from ramify_trainer.learning.batches import collate
-from ramify_trainer.learning.config import LearningConfig
+from ramify_trainer.learning.config import Figure, LearningConfig
 from ramify_trainer.learning.draws import draw_figures, pass_at_k
 from ramify_trainer.learning.imitation import imitated, right_answers
 from ramify_trainer.learning.labels import LabelledTree
@@ -316,7 +317,12 @@ def test_completed_q_is_of_outcomes_and_visits_are_of_the_search():
     )
 
 
-# Draws in figures
+# Figures
+
+
+def test_a_round_has_every_figure_that_a_phase_or_an_alert_may_wait_for(base: Path):
+    figures = started(base, mixed(kl_beta=0.1)).round(TREES, seed=1).figures()
+    assert {name for name in get_args(Figure) if "/" in name and not name.startswith("gate/")} <= set(figures)
 
 
 def test_pass_at_k_is_the_chance_that_one_of_k_is_right():
