@@ -5,12 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from ramify_trainer.config import CollectConfig, FromBase, GateConfig, HeldOutConfig, LoopConfig
+from ramify_trainer.config import (
+    CollectConfig,
+    FromBase,
+    GateConfig,
+    HeldOutConfig,
+    LoopConfig,
+    TemperatureConfig,
+)
 from ramify_trainer.learning.config import LearningConfig, Section
 
 __all__ = ["Arm", "ArmRun", "CompareConfig", "SearchedConfig"]
@@ -28,14 +36,17 @@ class Arm(Section):
     search: Mapping[str, Any]
     """Its searches of training problems; the budget is everybody's."""
     learning: Mapping[str, Any]
-    """Its objective and what belongs to it; the rest is everybody's."""
+    """Its objective and what belongs to it, by phases if it moves; the rest is everybody's."""
+    temperature: TemperatureConfig | None = None
+    """Its searches' temperature, if that follows what they draw."""
     seeds: int = Field(default=1, ge=1)
     """Runs of it, with seeds 0, 1, ..."""
 
     @model_validator(mode="after")
     def _keeps_to_the_terms(self) -> Self:
+        own = {*self.search, *self.learning, *chain(*self.learning.get("phases", ()))}
         for key in OF_EVERY_ARM:
-            if key in self.search or key in self.learning:
+            if key in own:
                 raise ValueError(f"arm {self.name!r} sets {key!r}, which must be the same for all")
         return self
 
@@ -87,7 +98,9 @@ class CompareConfig(FromBase):
             base=self.base,
             weights=folder / "weights",
             state=folder / "state",
-            collect=self.collect.model_copy(update={"search": search}),
+            collect=CollectConfig.model_validate(
+                {**self.collect.model_dump(), "search": search, "temperature": run.arm.temperature}
+            ),
             learning=LearningConfig.model_validate(learning),
             gate=GateConfig(
                 data=self.collect.data, problems=1, answers=1, margin=1.0, greedy_margin=1.0, value_answers=0

@@ -54,7 +54,7 @@ def shared(loop: LoopConfig) -> dict[str, object]:
     found = loop.model_dump(exclude={"name", "weights", "state"})
     algorithm = {"algorithm", "parallel", "kappa", "grader", "considered", "gumbel_scale"}
     found["collect"]["search"] = {k: v for k, v in loop.collect.search.items() if k not in algorithm}
-    for key in ("objective", "epochs", "baseline", "visit_target", "answer_weight"):
+    for key in ("objective", "epochs", "baseline", "visit_target", "answer_weight", "imitate"):
         del found["learning"][key]
     return found
 
@@ -75,6 +75,17 @@ def test_the_shipped_comparison_trains_on_no_problem_that_it_measures():
     }
 
 
+def test_mixtures_are_chosen_on_dev_by_recipes_that_can_be_run():
+    config = CompareConfig.read(CONFIGS / "mixtures.toml")
+    assert {part.data.partition("?")[0] for part in (config.held_out, config.searched)} == {"countdown:dev"}
+    loops = {run.arm.name: config.loop(run, Path("out")) for run in config.runs()}
+    assert loops["tree_mix"].learning.imitate == 1.0
+    moves = [(own.objective, own.policy_learning_rate) for own in loops["tree_switch"].learning.over_run]
+    assert moves == [("sft", 1.2e-3), ("tree_ppo", 6e-4)]
+    follows = {name for name, loop in loops.items() if loop.collect.temperature is not None}
+    assert follows == {"tree_mix_entropy"}
+
+
 def test_the_shipped_comparison_has_two_seeds_of_each_main_arm():
     arms = {arm.name: arm.seeds for arm in CompareConfig.read(CONFIGS / "compare.toml").arms}
     assert all(arms[name] >= 2 for name in ("flat_ppo", "rsft", "tsd"))
@@ -85,6 +96,12 @@ def test_the_shipped_comparison_has_two_seeds_of_each_main_arm():
 def test_no_arm_sets_what_must_be_equal(part: str, key: str):
     with pytest.raises(ValidationError, match=key):
         Arm.model_validate({**FLAT, part: {key: 1}})
+
+
+def test_no_phase_of_an_arm_sets_what_must_be_equal():
+    phases = [{"from_round": 2, "steps_per_round": 12}]
+    with pytest.raises(ValidationError, match="'flat' sets 'steps_per_round'"):
+        Arm.model_validate({**FLAT, "learning": {"objective": "sft", "phases": phases}})
 
 
 def test_two_arms_of_one_name_are_refused():
