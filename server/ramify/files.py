@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -28,6 +29,26 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         draft.unlink(missing_ok=True)
         raise
     flush(path.parent)
+
+
+def create(path: Path, write: Callable[[IO[bytes]], object]) -> bool:
+    """Make a file of what `write` writes, and the folders around it; False if `path` is there, which stays as it is."""
+    made = [folder for folder in path.parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.draft")  # several may make one file at once
+    try:
+        with draft.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink(missing_ok=True)
+        for folder in (path.parent, *(folder.parent for folder in made)):
+            flush(folder)
+    return True
 
 
 def replace(path: Path, data: bytes) -> None:

@@ -125,7 +125,7 @@ def assemble(
             options=settings.engine,
         ),
         readiness=Readiness(engines, settings.probe, clock, lambda: searches.draining, standing),
-        retention=Retention(log, settings.retention, metrics.expired, now),
+        retention=Retention(log, settings.retention, settings.objects.grace_seconds, metrics.expired, now),
         metrics=metrics,
     )
     _watch(context)

@@ -129,7 +129,7 @@ class _Server:
         with self._signals():
             async with AsyncExitStack() as stack:
                 self.startup.tell("opening the log")
-                log = await TreeLog.open(self.settings.log)
+                log = await TreeLog.open(self.settings.log, objects=self.settings.objects)
                 stack.push_async_callback(log.close)
                 stack.push_async_callback(close_pools)
                 for task, why in (await asyncio.to_thread(registry.unusable)).items():

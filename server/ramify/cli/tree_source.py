@@ -6,12 +6,14 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ramify.cli.terminal import fail, refuse
 
 if TYPE_CHECKING:
+    from ramify.objects import ObjectOptions
     from ramify.settings import RetentionSettings, Settings
     from ramify.treelog import TreeLog
     from ramify_client import Client
@@ -51,13 +53,22 @@ def source(
     from ramify.treelog import LogError
 
     try:
-        yield LoggedTrees(log_url(log, config))
+        yield LoggedTrees(log_place(log, config))
     except LogError as error:
         fail(error, *log_advice())
 
 
-def log_url(log: str | None, config: Path | None) -> str:
-    return _settings(config, log=log).log
+@dataclass(frozen=True, slots=True)
+class LogPlace:
+    """A log that is not open: its URL, and how the object stores of its bodies are asked."""
+
+    url: str
+    objects: ObjectOptions
+
+
+def log_place(log: str | None, config: Path | None) -> LogPlace:
+    settings = _settings(config, log=log)
+    return LogPlace(settings.log, settings.objects)
 
 
 def retention_of(config: Path | None) -> RetentionSettings:
@@ -82,19 +93,19 @@ def log_advice() -> tuple[str, ...]:
 
 
 @asynccontextmanager
-async def read_only_log(url: str) -> AsyncIterator[TreeLog]:
+async def read_only_log(place: LogPlace) -> AsyncIterator[TreeLog]:
     """Open the log read only: a server may be writing it."""
     from ramify.treelog import TreeLog
 
-    async with await TreeLog.open(url, read_only=True) as log:
+    async with await TreeLog.open(place.url, read_only=True, objects=place.objects) as log:
         yield log
 
 
 class LoggedTrees:
     """The log's own file or database."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, place: LogPlace) -> None:
+        self._place = place
 
     def newest(self, limit: int, before: int | None = None, **filters: Any) -> list[TreeSummary]:
         from ramify.api.wire_log import summary_of
@@ -105,7 +116,7 @@ class LoggedTrees:
             filters["tree_id"] = start
 
         async def read() -> list[TreeSummary]:
-            async with read_only_log(self._url) as log:
+            async with read_only_log(self._place) as log:
                 rows = await log.list(before=before, limit=limit, filters=Filters(**filters))
             return [TreeSummary.model_validate(summary_of(row).model_dump()) for row in rows]
 
@@ -113,7 +124,7 @@ class LoggedTrees:
 
     def get(self, tree_id: str) -> tuple[dict[str, Any], float | None]:
         async def read() -> tuple[dict[str, Any], float | None]:
-            async with read_only_log(self._url) as log:
+            async with read_only_log(self._place) as log:
                 entry = await log.get(tree_id)
             return (entry.document(), entry.outcome) if entry else _unknown(tree_id)
 

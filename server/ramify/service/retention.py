@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -22,12 +23,16 @@ class Retention:
 
     log: TreeLog
     settings: RetentionSettings
+    sweep_seconds: float
+    """Time between two sweeps of the log's object stores."""
     expired: Callable[[int], None]
     """Hears how many trees were deleted."""
     now: Callable[[], float]
     """Unix seconds."""
     figures: LogSize = field(default=LogSize(0, 0, None))
     """Size of the log when it was last looked at."""
+    _swept: float = -math.inf
+    """Time of the last sweep."""
 
     async def run(self) -> None:
         """Look after the log until cancelled."""
@@ -41,7 +46,7 @@ class Retention:
             await asyncio.sleep(self.settings.every_seconds)
 
     async def once(self) -> None:
-        """Expire what the settings say, then look at what is left. Raises `LogError`."""
+        """Expire what the settings say, look at what is left, sweep if it is time. Raises `LogError`."""
         days, most = self.settings.days, self.settings.bytes
         if days is not None or most is not None:
             done = await self.log.expire(older_than=None if days is None else days * DAY, keep_bytes=most)
@@ -49,6 +54,10 @@ class Retention:
                 self.expired(done.trees)
                 logger.info("expired %d trees and %d records of feedback on them", done.trees, done.feedback)
         self.figures = await self.log.size()
+        if self.now() - self._swept >= self.sweep_seconds:
+            if swept := await self.log.sweep():
+                logger.info("removed %d objects that no tree names", swept)
+            self._swept = self.now()
 
     @property
     def oldest_seconds(self) -> float:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ramify.engine_options import EngineOptions, PolicyServerOptions, ScorerOptions
+from ramify.objects import ObjectOptions
 from ramify.settings.groups import (
     AdminSettings,
     AdmissionSettings,
@@ -150,6 +151,9 @@ class Settings(BaseSettings):
     admission: AdmissionSettings = Field(default=AdmissionSettings(), description="How much runs at once.")
     stream: StreamSettings = Field(default=StreamSettings(), description="Server-Sent Events.")
     probe: ProbeSettings = Field(default=ProbeSettings(), description="Readiness.")
+    objects: ObjectOptions = Field(
+        default=ObjectOptions(), description="Object stores: the bodies of trees, if one is named."
+    )
     retention: RetentionSettings = Field(default=RetentionSettings(), description="How long trees are kept.")
     spool: SpoolSettings = Field(
         default=SpoolSettings(), description="Finished searches on their way into the log."

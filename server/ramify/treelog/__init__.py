@@ -14,6 +14,7 @@
 | `rows` | rows to records and back |
 | `writer` | group commit, and the counter that every `seq` comes from |
 | `idempotency` | one search for one Idempotency-Key |
+| `bodies` | where the bodies of trees lie: in their rows or in an object store |
 | `trees` | trees and feedback: written, listed, read in order |
 | `consumers` | registered readers: cursors and leases |
 | `releases` | releases and the history of the active one |

@@ -9,12 +9,15 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ramify.objects import ObjectOptions
 from ramify.search.tree import Tree
-from ramify.treelog import consumers, idempotency, releases, schema, trees, upkeep
+from ramify.treelog import bodies, consumers, idempotency, releases, schema, trees, upkeep
+from ramify.treelog.bodies import Bodies
 from ramify.treelog.errors import LogError, StoreError
 from ramify.treelog.records import (
     Activation,
@@ -41,13 +44,19 @@ from ramify.treelog.upkeep import Progress
 from ramify.treelog.writer import Item, Result, Write, Writer, one_by_one, touch
 
 _ANY = Filters()
+_IN_ROWS = ObjectOptions()
 
 
 class TreeLog:
     """An open log. Make one with `open`; it belongs to the event loop that opened it. Raises `LogError` only."""
 
     def __init__(
-        self, store: Store, clock: Callable[[], float], boot_id: str, steady: Callable[[], float]
+        self,
+        store: Store,
+        objects: ObjectOptions,
+        clock: Callable[[], float],
+        boot_id: str,
+        steady: Callable[[], float],
     ) -> None:
         """Use `open` instead."""
         self.store = store
@@ -59,6 +68,8 @@ class TreeLog:
         self._writes: AsyncEngine | None = None
         self._writer: Writer | None = None
         self._reads: AsyncEngine = reader_engine(store)
+        self._objects = objects
+        self._bodies = Bodies(objects, self._reads)
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="ramify-treelog-encode")
         self._closed = False
 
@@ -68,6 +79,7 @@ class TreeLog:
         url: str,
         *,
         read_only: bool = False,
+        objects: ObjectOptions = _IN_ROWS,
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
         boot_id: str | None = None,
@@ -77,14 +89,15 @@ class TreeLog:
     ) -> TreeLog:
         """Open, creating or migrating the store unless `read_only`.
 
+        objects: where the bodies of new trees go, and how object stores are asked, also for those that are there.
         clock: Unix seconds. steady: seconds that no change of the wall clock moves, for leases. boot_id: names this
         process in idempotency claims; random if not given.
         max_pending: writes that may wait; more wait for room. max_batch: writes in one transaction.
         deadline: seconds that one write may take, waiting included.
-        Raises `LogError` for a URL of no store, a SQLite file that another process writes, or a schema that is not this
-        build's, and `StoreError`.
+        Raises `LogError` for a URL of no store, a SQLite file that another process writes, a schema that is not this
+        build's, or an object store with another log's bodies, and `StoreError`.
         """
-        log = cls(parse_url(url), clock, boot_id or uuid.uuid4().hex, steady)
+        log = cls(parse_url(url), objects, clock, boot_id or uuid.uuid4().hex, steady)
         try:
             with translated(log.store):
                 if read_only:
@@ -119,6 +132,8 @@ class TreeLog:
         )
         if self.store.kind == "sqlite":  # its one writer is this process: all other claims are of dead ones
             await self._write(lambda tx: idempotency.release_other_boots(tx, self.boot_id))
+        if (trees_url := self._objects.trees) is not None:
+            await self._bodies.begin(await self._write(lambda tx: bodies.register(tx, trees_url)))
 
     def _refuse_folder(self) -> None:
         if self.store.path and self.store.path.is_dir():
@@ -135,6 +150,7 @@ class TreeLog:
             if engine:
                 await engine.dispose()
         self._encoder.shutdown()
+        await self._bodies.close()
         if self._lock:
             self._lock.release()
             self._lock = None
@@ -165,7 +181,11 @@ class TreeLog:
         cancelled later, the tree is still written. Raises `LogError` for a tree that cannot be logged or another one
         under a logged id, and `StoreError`.
         """
-        return await self._writing().submit(trees.append, lambda: self._encode(tree, key_id, answer))
+
+        async def prepared() -> EncodedTree:
+            return await self._placed(await self._encode(tree, key_id, answer))
+
+        return await self._writing().submit(trees.append, prepared)
 
     async def encode(self, tree: Tree, key_id: str = "", answer: KeptAnswer | None = None) -> EncodedTree:
         """Return a finished tree as it will be stored, for callers that may have to append it more than once."""
@@ -178,7 +198,10 @@ class TreeLog:
 
     async def append_encoded(self, encoded: EncodedTree) -> int:
         """Log a tree that is encoded already; see `append`."""
-        return await self._writing().submit(trees.append, lambda: _ready(encoded))
+        return await self._writing().submit(trees.append, lambda: self._placed(encoded))
+
+    async def _placed(self, encoded: EncodedTree) -> EncodedTree:
+        return replace(encoded, row=await self._bodies.placed(encoded.row))
 
     async def get(self, tree_id: str, *, key_id: str | None = None) -> Entry | None:
         """Return a tree, or None if there is none, or none of this API key's.
@@ -187,7 +210,7 @@ class TreeLog:
         what was written.
         """
         with self._reading():
-            row = await trees.fetch(self._reads, tree_id)
+            row = await trees.fetch(self._reads, self._bodies, tree_id)
         if row is None or key_id not in (None, row["key_id"]):
             return None
         return await asyncio.to_thread(entry_of, row)
@@ -217,7 +240,7 @@ class TreeLog:
         if left == 0:
             return
         with self._reading():
-            async for page in trees.pages(self._reads, after, last):
+            async for page in trees.pages(self._reads, self._bodies, after, last):
                 for kind, row in page:
                     yield await asyncio.to_thread(record_of, kind, row)
                     left = None if left is None else left - 1
@@ -226,7 +249,9 @@ class TreeLog:
 
     async def delete(self, tree_id: str) -> bool:
         """Remove a tree, its feedback and the kept answer of its search; False if there is none."""
-        return await self._write(lambda tx: trees.remove(tx, tree_id))
+        objects = await self._write(lambda tx: trees.remove(tx, tree_id))
+        await self._bodies.drop(objects or ())
+        return objects is not None
 
     async def add_feedback(
         self,
@@ -331,7 +356,8 @@ class TreeLog:
         conditions = await self._expirable(older_than, keep_newest, keep_bytes)
         total = ExpiryCounts(0, 0, 0)
         while True:
-            done = await self._write(lambda tx: upkeep.expire(tx, conditions))
+            done, objects = await self._write(lambda tx: upkeep.expire(tx, conditions))
+            await self._bodies.drop(objects)
             total = ExpiryCounts(
                 total.trees + done.trees, total.feedback + done.feedback, total.claims + done.claims
             )
@@ -364,6 +390,13 @@ class TreeLog:
         """Count and measure all trees; looks at every row."""
         with self._reading():
             return await upkeep.size(self._reads)
+
+    async def sweep(self) -> int:
+        """Remove objects that no tree names, since a writer or a deletion was cut short; return their number. Those
+        younger than `grace_seconds` stay. Raises `StoreError`, and `LogError` for a store of another log."""
+        self._writing()
+        with self._reading():
+            return await self._bodies.sweep(self._clock() - self._objects.grace_seconds)
 
     # Idempotency
 
@@ -419,16 +452,19 @@ class TreeLog:
 
     async def probe(self) -> None:
         """Commit a write that changes nothing. Raises `LogError` if the log takes no writes."""
+        await self._bodies.probe()
         await self._write(touch)
 
     def free_bytes(self) -> int | None:
-        """Return the free space on the disk that holds the log; `None` if the log is not a file of this machine."""
-        return shutil.disk_usage(self.store.path.parent).free if self.store.path else None
+        """Return the free space on the disk that holds the log, or its bodies; `None` if neither is on one of this
+        machine's."""
+        folders = (self.store.path.parent if self.store.path else None, self._bodies.folder())
+        return min((shutil.disk_usage(folder).free for folder in folders if folder), default=None)
 
     async def verify(self, progress: Progress | None = None) -> VerifyReport:
         """Derive every hash again, read every tree, compare every column with its body."""
         with self._reading():
-            return await upkeep.verify(self._reads, progress)
+            return await upkeep.verify(self._reads, self._bodies, progress)
 
     def _writing(self) -> Writer:
         if self._closed:

@@ -212,6 +212,16 @@ class Activation:
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectBody:
+    """The object that holds the body of a tree."""
+
+    store: int
+    """Id of its store, in the log's table of them."""
+    sha256: str
+    """Hash of the body, after which the object is named."""
+
+
+@dataclass(frozen=True, slots=True)
 class ExpiryCounts:
     """Numbers of rows that expiry deleted."""
 

@@ -34,10 +34,13 @@ def row_of(tree: Tree, key_id: str) -> dict[str, Any]:
         raise LogError(f"{tree.id} cannot be written as JSON: {error}") from error
     if len(body) > MAX_BODY:
         raise LogError(f"{tree.id} takes {len(body)} bytes of JSON; the log takes {MAX_BODY}")
+    compressed = compress(body)
     return columns_of(tree) | {
         "key_id": key_id,
         "sha256": hashlib.sha256(body).hexdigest(),
-        "body": compress(body),
+        "body": compressed,
+        "store": None,
+        "size": len(compressed),
     }
 
 
@@ -124,6 +127,8 @@ def _unit(value: Any) -> float | None:
 
 def entry_of(row: Mapping[Any, Any]) -> Entry:
     """Decompress the body, check its hash and schema version. Raises `CorruptTree`."""
+    if row["body"] is None:
+        raise CorruptTree(row["tree_id"], f"its object store has lost the body {row['sha256']}")
     try:
         body = decompress(row["body"])
     except ValueError as error:

@@ -89,14 +89,35 @@ trees = Table(
     Column("schema_version", Integer, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("body", LargeBinary, nullable=False),
+    Column("store", Integer),
+    Column("size", Big),
     Index("ix_trees_key_id_seq", "key_id", "seq"),
     Index("ix_trees_created_at", "created_at"),
+    Index(
+        "ix_trees_sha256",
+        "sha256",
+        sqlite_where=text("store IS NOT NULL"),
+        postgresql_where=text("store IS NOT NULL"),
+    ),
 )
+"""`store`: null if the body is in `body`, else the row of `object_stores` whose store has it, and `body` is empty.
+`size`: bytes of the body, compressed; null in rows of before there were stores."""
 
 SUMMARY = [
-    c for c in trees.c if c.name not in ("body", "sha256", "schema_version", "answer_node", "verdict_seq")
+    c
+    for c in trees.c
+    if c.name not in ("body", "store", "size", "sha256", "schema_version", "answer_node", "verdict_seq")
 ]
 """The columns that a listing shows."""
+
+object_stores = Table(
+    "object_stores",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("url", PlainText, nullable=False, unique=True),
+    Column("mark", String(32), nullable=False),
+)
+"""Stores that have held bodies of this log, and the mark that each of them holds."""
 
 feedback = Table(
     "feedback",

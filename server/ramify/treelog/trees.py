@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from ramify.treelog.bodies import Bodies, Row
 from ramify.treelog.errors import LogError
 from ramify.treelog.idempotency import finish
-from ramify.treelog.records import Feedback, Filters, KeptAnswer, Summary
+from ramify.treelog.records import Feedback, Filters, KeptAnswer, ObjectBody, Summary
 from ramify.treelog.rows import feedback_of, feedback_problem, summary_of
 from ramify.treelog.schema import SUMMARY, counter, feedback, idempotency, trees
 from ramify.treelog.writer import Transaction
 
-Row = Mapping[Any, Any]
 PAGE = 32
 """Records read at once by a consumer."""
 
@@ -31,7 +31,7 @@ class EncodedTree:
     @property
     def size(self) -> int:
         """Bytes of the body, compressed, and of the answer."""
-        return len(self.row["body"]) + (len(self.answer.body) if self.answer else 0)
+        return int(self.row["size"]) + (len(self.answer.body) if self.answer else 0)
 
 
 async def append(tx: Transaction, items: Sequence[EncodedTree]) -> list[int | LogError]:
@@ -78,22 +78,25 @@ async def add_feedback(tx: Transaction, given: Feedback) -> Feedback:
     return added
 
 
-async def remove(tx: Transaction, tree_id: str) -> bool:
-    """Delete a tree with its feedback and the kept answer of its search; False if there is none. Its `seq` is not used
-    again."""
-    known = bool(await _logged(tx.conn, [tree_id]))
-    if known:
-        await delete_trees(tx, [tree_id])
-        search_id = "srch_" + tree_id.removeprefix("tree_")
-        await tx.conn.execute(delete(idempotency).where(idempotency.c.search_id == search_id))
-    return known
+async def remove(tx: Transaction, tree_id: str) -> list[ObjectBody] | None:
+    """Delete a tree with its feedback and the kept answer of its search. Return the objects to remove after the commit;
+    `None` if there is no such tree. Its `seq` is not used again."""
+    if not await _logged(tx.conn, [tree_id]):
+        return None
+    _, objects = await delete_trees(tx, [tree_id])
+    search_id = "srch_" + tree_id.removeprefix("tree_")
+    await tx.conn.execute(delete(idempotency).where(idempotency.c.search_id == search_id))
+    return objects
 
 
-async def delete_trees(tx: Transaction, ids: Sequence[str]) -> int:
-    """Delete trees with their feedback; return how many outcomes that were."""
+async def delete_trees(tx: Transaction, ids: Sequence[str]) -> tuple[int, list[ObjectBody]]:
+    """Delete trees with their feedback; return how many outcomes that were, and the objects to remove after the
+    commit."""
     outcomes = (await tx.conn.execute(delete(feedback).where(feedback.c.tree_id.in_(ids)))).rowcount
+    placed = select(trees.c.store, trees.c.sha256).where(trees.c.tree_id.in_(ids), trees.c.store.is_not(None))
+    objects = [ObjectBody(*row) for row in await tx.conn.execute(placed)]
     await tx.conn.execute(delete(trees).where(trees.c.tree_id.in_(ids)))
-    return outcomes
+    return outcomes, objects
 
 
 async def high_water(engine: AsyncEngine) -> int:
@@ -103,11 +106,13 @@ async def high_water(engine: AsyncEngine) -> int:
     return last
 
 
-async def fetch(engine: AsyncEngine, tree_id: str) -> Row | None:
+async def fetch(engine: AsyncEngine, bodies: Bodies, tree_id: str) -> Row | None:
+    """Return the row of a tree with its body, and the feedback on its answer."""
     query = _with_feedback(select(trees, *_LATER)).where(trees.c.tree_id == tree_id)
     async with engine.connect() as conn:
         row: Row | None = (await conn.execute(query)).mappings().one_or_none()
-    return row
+    filled = await bodies.filled([] if row is None else [row])
+    return filled[0] if filled else None
 
 
 async def feedback_on(engine: AsyncEngine, tree_id: str) -> list[Feedback]:
@@ -164,10 +169,10 @@ _VERDICTS: dict[str, ColumnElement[bool]] = {
 
 
 async def pages(
-    engine: AsyncEngine, after: int, up_to: int, *, page: int = PAGE
+    engine: AsyncEngine, bodies: Bodies, after: int, up_to: int, *, page: int = PAGE
 ) -> AsyncIterator[list[tuple[str, Row]]]:
-    """Yield the rows of trees and feedback in (after, up_to], by `seq`, as (kind, row), each page from a transaction of
-    its own."""
+    """Yield the rows of trees, with their bodies, and of feedback in (after, up_to], by `seq`, as (kind, row), each
+    page from a transaction of its own."""
     while after < up_to:
         async with engine.connect() as conn:
             rows = [(kind, row) for kind in _TABLES for row in await _slice(conn, kind, after, up_to, page)]
@@ -175,9 +180,16 @@ async def pages(
         # Beyond the last row of a table that filled its slice, that table's next rows are missing: keep the lowest
         # `page` rows, which have no such gap.
         kept = rows[:page]
-        if kept:
-            yield kept
+        if filled := await _filled(bodies, kept):
+            yield filled
         after = kept[-1][1]["seq"] if len(rows) >= page else up_to
+
+
+async def _filled(bodies: Bodies, rows: Sequence[tuple[str, Row]]) -> list[tuple[str, Row]]:
+    """Put bodies into the rows of trees; a tree that was deleted meanwhile is left out."""
+    filled = {row["seq"]: row for row in await bodies.filled([row for kind, row in rows if kind == "tree"])}
+    page = [(kind, row if kind == "outcome" else filled.get(row["seq"])) for kind, row in rows]
+    return [(kind, row) for kind, row in page if row is not None]
 
 
 _TABLES = {"tree": trees, "outcome": feedback}

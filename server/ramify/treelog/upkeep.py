@@ -13,9 +13,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ramify.treelog.bodies import Bodies
 from ramify.treelog.errors import CorruptTree
 from ramify.treelog.idempotency import purge
-from ramify.treelog.records import BadRow, ExpiryCounts, LogSize, VerifyReport
+from ramify.treelog.records import BadRow, ExpiryCounts, LogSize, ObjectBody, VerifyReport
 from ramify.treelog.rows import columns_of, entry_of, feedback_of, feedback_problem
 from ramify.treelog.schema import consumers, counter, feedback, trees
 from ramify.treelog.trees import delete_trees, high_water, pages
@@ -23,7 +24,7 @@ from ramify.treelog.writer import Transaction
 
 CHUNK = 256
 """Trees deleted in one transaction, so that appends are never held up for long."""
-_BYTES = func.length(trees.c.body)
+_BYTES = func.coalesce(trees.c.size, func.length(trees.c.body))
 
 Conditions = Sequence[ColumnElement[bool]]
 Progress = Callable[[int, int], None]
@@ -51,12 +52,13 @@ def expirable(made_before: float | None, keep_newest: int | None, last: int | No
     return conditions
 
 
-async def expire(tx: Transaction, conditions: Conditions) -> ExpiryCounts:
-    """Delete the oldest `CHUNK` trees that meet the conditions, with their verdicts; also claims that have run out."""
+async def expire(tx: Transaction, conditions: Conditions) -> tuple[ExpiryCounts, list[ObjectBody]]:
+    """Delete the oldest `CHUNK` trees that meet the conditions, with their verdicts; also claims that have run out.
+    Return what was deleted, and the objects to remove after the commit."""
     oldest = select(trees.c.tree_id).where(*conditions).order_by(trees.c.seq).limit(CHUNK)
     ids = list((await tx.conn.execute(oldest)).scalars())
-    verdicts = await delete_trees(tx, ids) if ids else 0
-    return ExpiryCounts(len(ids), verdicts, await purge(tx))
+    verdicts, objects = await delete_trees(tx, ids) if ids else (0, [])
+    return ExpiryCounts(len(ids), verdicts, await purge(tx)), objects
 
 
 async def size(engine: AsyncEngine, conditions: Conditions = ()) -> LogSize:
@@ -76,13 +78,13 @@ async def last_beyond(engine: AsyncEngine, most: int) -> int:
         return int((await conn.execute(query)).scalar_one())
 
 
-async def verify(engine: AsyncEngine, progress: Progress | None = None) -> VerifyReport:
+async def verify(engine: AsyncEngine, bodies: Bodies, progress: Progress | None = None) -> VerifyReport:
     """Read the whole log up to its present high-water mark, a page at a time."""
     last = await high_water(engine)
     counts = {"tree": 0, "outcome": 0}
     bad: list[BadRow] = []
     seen: set[int] = set()
-    async for page in pages(engine, 0, last):
+    async for page in pages(engine, bodies, 0, last):
         bad += await asyncio.to_thread(_check_page, page, seen)
         bad += await _orphans(engine, [row["seq"] for kind, row in page if kind == "outcome"])
         for kind, _ in page:

@@ -57,6 +57,9 @@ async def test_upkeep_goes_on_after_a_mistake_of_ours() -> None:
 
         sizes = 0
 
+        async def sweep(self) -> int:
+            return 0
+
         async def size(self) -> LogSize:
             self.sizes += 1
             if self.sizes == 1:
@@ -65,7 +68,7 @@ async def test_upkeep_goes_on_after_a_mistake_of_ours() -> None:
 
     log: Any = Mistaken()
     at_once = RetentionSettings.model_construct(days=None, bytes=None, every_seconds=0)
-    retention = Retention(log, at_once, expired=lambda _: None, now=lambda: 0.0)
+    retention = Retention(log, at_once, sweep_seconds=0, expired=lambda _: None, now=lambda: 0.0)
     upkeep = asyncio.create_task(retention.run())
     await until(lambda: retention.figures.trees == 3)
     upkeep.cancel()

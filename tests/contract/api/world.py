@@ -21,6 +21,7 @@ from fakes_openai import FakePlain
 from ramify.api.app import application
 from ramify.api.context import Context, assemble
 from ramify.engines import Serving
+from ramify.objects import ObjectOptions
 from ramify.search.crowd import Crowd
 from ramify.search.records import Action
 from ramify.settings import Settings
@@ -145,7 +146,7 @@ class World:
 async def a_world(folder: Path, engines: FakeEngines | None = None, **settings: Any) -> AsyncIterator[World]:
     engines = engines or FakeEngines()
     settings.setdefault("log", f"sqlite:///{folder}/trees.db")
-    log = await TreeLog.open(settings["log"])
+    log = await TreeLog.open(settings["log"], objects=ObjectOptions(**settings.get("objects", {})))
     context = assemble(Settings(**settings), engines, log)
     transport = httpx.ASGITransport(application(context), raise_app_exceptions=False)
     try:

@@ -52,11 +52,11 @@ def _requires(name: str) -> list[str]:
 
 
 def test_the_lock_of_the_images_is_what_server_and_trainer_need() -> None:
-    assert locked("cpu.lock") == closure("cpu", "train", "postgres") - LEFT_OUT
+    assert locked("cpu.lock") == closure("cpu", "train", "postgres", "objects") - LEFT_OUT
 
 
 def test_the_lock_of_the_tests_is_the_rest() -> None:
-    everything = closure("cpu", "train", "postgres", "dev") - LEFT_OUT
+    everything = closure("cpu", "train", "postgres", "objects", "dev") - LEFT_OUT
     assert locked("dev.lock") == everything - locked("cpu.lock") | {"editables"}  # for `pip install -e`
 
 
