@@ -15,7 +15,7 @@ COPY pyproject.toml docker/requirements_of.py /opt/ramify/
 # vLLM's own pins decide nearly all versions; requirements/cpu.lock names a build without CUDA.
 # hadolint ignore=DL3013
 RUN python3 -m venv /opt/ramify \
- && python /opt/ramify/requirements_of.py /opt/ramify/pyproject.toml gpu train postgres >/opt/ramify/gpu.txt \
+ && python /opt/ramify/requirements_of.py /opt/ramify/pyproject.toml gpu train postgres objects >/opt/ramify/gpu.txt \
  && pip install -q -r /opt/ramify/gpu.txt hatchling
 
 FROM dependencies AS source

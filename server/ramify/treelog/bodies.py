@@ -21,7 +21,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,7 +62,7 @@ class Place:
     url: str
     mark: str
     used: bool
-    """True if a row of the log names it."""
+    """True if it has its mark by now."""
 
 
 def object_name(sha256: str) -> str:
@@ -78,9 +78,9 @@ async def register(tx: Transaction, url: str) -> Place:
         named = select(trees.c.seq).where(trees.c.store == row["id"]).order_by(trees.c.seq.desc()).limit(1)
         return Place(**row, used=(await tx.conn.execute(named)).first() is not None)
     last = (await tx.conn.execute(select(func.max(object_stores.c.id)))).scalar_one()
-    new = {"id": (last or 0) + 1, "url": url, "mark": uuid.uuid4().hex}
-    await tx.conn.execute(insert(object_stores).values(new))
-    return Place(**new, used=False)
+    place = Place((last or 0) + 1, url, uuid.uuid4().hex, used=False)
+    await tx.conn.execute(insert(object_stores).values(id=place.id, url=url, mark=place.mark))
+    return place
 
 
 class Bodies:
@@ -97,7 +97,9 @@ class Bodies:
     async def begin(self, place: Place) -> None:
         """Put new bodies there from now on. Raises `StoreError` if the store is away, `LogError` if it is another
         log's."""
-        await self._ask(_claim, self._opened(place), place)
+        store = self._opened(place)
+        await self._ask(_claim, store, place)
+        self._stores[place.id] = (replace(place, used=True), store)
         self._new = place.id
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Every test here runs on both stores."""
+"""Every test here runs on both stores, and on SQLite with the bodies of trees as objects in a folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fixtures_postgres import postgres_server  # noqa: F401  (a fixture)
+from ramify.objects import ObjectOptions
 from ramify.treelog import TreeLog
 
 
@@ -35,16 +36,23 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres), "objects"])
 def url(request: Any, tmp_path: Path) -> str:
     """The URL of an empty store."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/log.db"
-    database: str = request.getfixturevalue("postgres_server").database()
-    return database
+    if request.param == "postgresql":
+        database: str = request.getfixturevalue("postgres_server").database()
+        return database
+    return f"sqlite:///{tmp_path}/log.db"
 
 
 @pytest.fixture
-async def log(url: str, clock: Clock, anyio_backend: str) -> AsyncIterator[TreeLog]:
-    async with await TreeLog.open(url, clock=clock) as opened:
+def objects(request: Any, url: str, tmp_path: Path) -> ObjectOptions:
+    """Where the bodies of `log` go."""
+    in_folder = request.node.callspec.params["url"] == "objects"
+    return ObjectOptions(trees=f"file://{tmp_path}/bodies" if in_folder else None)
+
+
+@pytest.fixture
+async def log(url: str, objects: ObjectOptions, clock: Clock, anyio_backend: str) -> AsyncIterator[TreeLog]:
+    async with await TreeLog.open(url, objects=objects, clock=clock) as opened:
         yield opened

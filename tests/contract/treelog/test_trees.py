@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from ramify.treelog import (
     LogError,
     TreeLog,
 )
+from ramify.treelog.bodies import object_name
 from ramify.treelog.rows import compress
 from ramify.treelog.store import writer_engine
 from treelog_trees import make_tree, trees
@@ -90,7 +92,7 @@ async def test_one_bad_record_does_not_sink_its_batch(log: TreeLog) -> None:
     )
     assert "cannot hold a value" in str(results.pop(4))
     assert sorted(r for r in results if isinstance(r, int)) == list(range(1, 9))
-    assert [r.tree_id async for r in log.read()] == [tree.id for tree in good]
+    assert {r.tree_id async for r in log.read()} == {tree.id for tree in good}
 
 
 @pytest.mark.parametrize("field", ["status", "created_at", "problem"])
@@ -278,19 +280,41 @@ async def _spoil(log: TreeLog, statement: str, **values: Any) -> None:
         await conn.execute(text(statement), values)
 
 
+async def _object(log: TreeLog, tree_id: str) -> Path | None:
+    """The file that holds a tree's body, whatever hash its row has; None if the row holds the body."""
+    if (folder := log._bodies.folder()) is None:
+        return None
+    async with _sql(log) as conn:
+        query = text("SELECT sha256 FROM trees WHERE tree_id = :t")
+        return folder / object_name((await conn.execute(query, {"t": tree_id})).scalar_one())
+
+
+async def _stored_body(log: TreeLog, tree_id: str) -> bytes:
+    if file := await _object(log, tree_id):
+        return file.read_bytes()
+    async with _sql(log) as conn:
+        query = text("SELECT body FROM trees WHERE tree_id = :t")
+        return bytes((await conn.execute(query, {"t": tree_id})).scalar_one())
+
+
+async def _store_body(log: TreeLog, tree_id: str, body: bytes) -> None:
+    if file := await _object(log, tree_id):
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(body)
+    else:
+        await _spoil(log, "UPDATE trees SET body = :b WHERE tree_id = :t", b=body, t=tree_id)
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "swap"])
 async def test_a_corrupted_body_is_detected_on_every_read_and_stops_none(log: TreeLog, damage: str) -> None:
     tree, other, sound = make_tree(), make_tree(), make_tree()
     for t in (tree, other, sound):
         await log.append(t)
-    async with _sql(log) as conn:
-        bodies = {
-            row.tree_id: row.body for row in await conn.execute(text("SELECT tree_id, body FROM trees"))
-        }
-    body = bytearray(bodies[tree.id])
+    stored, others = await _stored_body(log, tree.id), await _stored_body(log, other.id)
+    body = bytearray(stored)
     body[len(body) // 2] ^= 0x10
-    spoilt = {"flip": bytes(body), "cut": bodies[tree.id][:-9], "swap": bodies[other.id]}[damage]
-    await _spoil(log, "UPDATE trees SET body = :b WHERE tree_id = :t", b=spoilt, t=tree.id)
+    spoilt = {"flip": bytes(body), "cut": stored[:-9], "swap": others}[damage]
+    await _store_body(log, tree.id, spoilt)
 
     with pytest.raises(CorruptTree, match=tree.id):
         await log.get(tree.id)
@@ -323,8 +347,9 @@ async def test_a_body_with_the_right_hash_that_is_no_tree_stops_no_reader(
     bad, sound = make_tree(), make_tree()
     for t in (bad, sound):
         await log.append(t)
-    values = {"b": compress(body), "s": hashlib.sha256(body).hexdigest(), "t": bad.id}
-    await _spoil(log, "UPDATE trees SET body = :b, sha256 = :s WHERE tree_id = :t", **values)
+    sha256 = hashlib.sha256(body).hexdigest()
+    await _spoil(log, "UPDATE trees SET sha256 = :s WHERE tree_id = :t", s=sha256, t=bad.id)
+    await _store_body(log, bad.id, compress(body))
     first, second = [r async for r in log.read()]
     assert isinstance(first, CorruptRow)
     assert said in first.reason
