@@ -88,7 +88,7 @@ class ObjectOptions(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """What a store says of an object."""
+    """An object as a listing tells it."""
 
     name: str
     size: int

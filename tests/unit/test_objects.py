@@ -150,3 +150,13 @@ def test_a_bucket_without_obstore_says_what_to_install(monkeypatch: pytest.Monke
 def test_an_endpoint_holds_no_credentials() -> None:
     with pytest.raises(ValidationError, match="endpoint"):
         ObjectOptions(endpoint="http://key:secret@127.0.0.1:9000")
+
+
+def test_endpoint_and_credentials_come_from_the_environment(
+    s3_server: S3Server,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
+    store = open_store(s3_server.bucket(), ObjectOptions(seconds=30))
+    assert store.create("a", b"1")
+    assert store.read("a") == b"1"
