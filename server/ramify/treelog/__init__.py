@@ -39,8 +39,9 @@ needs no magic number, and is the same code on SQLite, whose BEGIN IMMEDIATE doe
 read-then-write here (claims, leases, cursors) free of races, on both stores. The cost, one write transaction at a
 time, is what group commit pays for: see `writer`.
 
-**A body and columns.** Bodies lie in their rows, or in an object store: see `bodies`. The body is the tree as `search.codec` writes it, whole, compressed: what is trained on is what
-was searched. The columns only repeat some of it for lists and filters, and `upkeep.verify` proves that they agree.
+**A body and columns.** Bodies lie in their rows, or in an object store: see `bodies`. The body is the tree as
+`search.codec` writes it, whole, compressed: what is trained on is what was searched. The columns only repeat some of it
+for lists and filters, and `upkeep.verify` proves that they agree.
 
 **One server a file** (2026-11-22). A second writer on one SQLite file is refused, by a lock that the kernel drops with
 its holder. SQLite itself would allow it, but a server that starts also releases the idempotency claims of dead

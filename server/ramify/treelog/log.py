@@ -178,8 +178,8 @@ class TreeLog:
 
         The tree must not change meanwhile. `answer` is kept for its idempotency key in the same transaction. The same
         tree again returns the same `seq`. A caller cancelled while the tree is being encoded or its body placed has
-        logged nothing; cancelled later, the tree is still written. Raises `LogError` for a tree that cannot be logged or another one
-        under a logged id, and `StoreError`.
+        logged nothing; cancelled later, the tree is still written. Raises `LogError` for a tree that cannot be logged
+        or another one under a logged id, and `StoreError`.
         """
 
         async def prepared() -> EncodedTree:
