@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ramify.search.tree import Node, Tree
-from ramify_trainer.learning.targets import PolicyTargets
+from ramify_trainer.learning.targets import SMALLEST, PolicyTargets
 
 __all__ = ["Piece", "Reading", "ValueTargets", "ints", "pack", "value_place"]
 
@@ -66,7 +66,8 @@ class Piece:
         if "policy" not in self.readings:
             return len(self)
         columns = self.readings["policy"].columns
-        teaches = (columns["weight"] * columns["advantage"] != 0) | (columns["imitated"] > 0)
+        taught = columns["weight"] * np.abs(columns["advantage"])
+        teaches = (taught > SMALLEST) | (columns["imitated"] > 0)
         return max(1, int(teaches.sum()))
 
     def mask(self) -> NDArray[np.bool_]:

@@ -53,7 +53,7 @@ SHOWN = (
     "value/explained_variance",
     "staleness",
     "solved",
-    "phase",
+    "phases_begun",
 )
 """Training figures that the log shows, and the server's page of releases."""
 NEEDS_A_CANDIDATE = ("gate", "publish", "activate")
@@ -256,7 +256,7 @@ class Loop:
         else:
             record.reason = f"nothing to learn from: none of {len(trees)} trees serves an objective"
         temperature = at_temperature(config.collect, state.history).first_temperature
-        also = {"solved": solved_share(trees), "phase": phase, "temperature": temperature}
+        also = {"solved": solved_share(trees), "phases_begun": phase, "temperature": temperature}
         record.training = finite({**metrics.figures(), **also})
         return {"trees": len(trees), "steps": metrics.steps} | {
             k: v for k, v in record.training.items() if k in SHOWN

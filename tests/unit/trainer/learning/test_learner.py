@@ -208,7 +208,7 @@ SHARDINGS = ("fsdp2", "none")
 
 @pytest.mark.timeout(300)
 def test_two_processes_learn_what_one_does(bases: dict[str, Path], tmp_path: Path) -> None:
-    """With sharded weights, and with a whole copy in each."""
+    """With sharded weights, and with a whole copy in each; objective and imitation have each their own weight."""
     answers = children.Queue()
     processes = [children.Process(target=_spread, args=(rank, tmp_path, bases, answers)) for rank in range(2)]
     for process in processes:
@@ -223,7 +223,7 @@ def test_two_processes_learn_what_one_does(bases: dict[str, Path], tmp_path: Pat
     assert [process.exitcode for process in processes] == [0, 0]
     assert found[0] == found[1]
     for kind in KINDS:
-        one = started(bases[kind], SMALL)
+        one = started(bases[kind], MIXED)
         expected = losses(one.round(TREES, seed=1))
         alone = exported(one, tmp_path / kind, bases[kind])
         for case in [f"{kind} {sharding}" for sharding in SHARDINGS]:
@@ -243,7 +243,7 @@ def _spread(rank: int, folder: Path, bases: dict[str, Path], answers: Any) -> No
     as_one_of_two(rank, folder / "meeting", LONGEST)
     found = {}
     for kind, sharding in itertools.product(KINDS, SHARDINGS):
-        learner = started(bases[kind], SMALL.model_copy(update={"sharding": sharding}))
+        learner = started(bases[kind], MIXED.model_copy(update={"sharding": sharding}))
         assert learner._accelerator.num_processes == 2
         case = f"{kind} {sharding}"
         found[case] = losses(learner.round(TREES, seed=1))
