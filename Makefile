@@ -4,7 +4,7 @@ BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup demo serve loop demo-model compare test check format docs bench client-types test-browser test-compose test-clients real-round viewer-image test-scorers test-remote crash-test overload-test attack-sandbox gpu-check clean
+.PHONY: setup demo serve loop demo-model compare test check format docs manifests bench client-types test-browser test-compose test-clients real-round viewer-image test-scorers test-remote crash-test overload-test attack-sandbox gpu-check clean
 
 setup: .venv/.ready
 
@@ -62,6 +62,10 @@ format: setup
 
 docs: setup
 	$(BIN)/python scripts/reference.py
+
+# The Helm chart, rendered for those who have no Helm.
+manifests: setup .venv/.deploy
+	$(BIN)/python scripts/manifests.py
 
 bench: setup
 	$(BIN)/ramify bench
