@@ -20,9 +20,11 @@ ROOT = Path(__file__).parents[3]
 COMPOSE = ["compose.yaml", "docker/compose.code.yaml", "docker/compose.gpu.yaml"]
 DOCKERFILES = ["docker/Dockerfile", "docker/gpu.Dockerfile"]
 OURS = ("secrets", "server", "trainer")
+HARDENED = (*OURS, "replica", "front")
 NOT_THE_SERVERS = {"RAMIFY_PUBLISH", "RAMIFY_SECRETS", "RAMIFY_SERVER_CONFIG", "RAMIFY_TRAINER_CONFIG"} | {
     "RAMIFY_PROMETHEUS_PUBLISH",
     "RAMIFY_GRAFANA_PUBLISH",
+    "RAMIFY_FRONT_PUBLISH",
     "RAMIFY_GPU",
 }
 """Variables that compose reads and no program of ours does."""
@@ -84,7 +86,7 @@ def test_every_image_has_a_version_or_is_built_here() -> None:
         assert "build" in service or re.search(r":\D*\d", service["image"]), name
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", HARDENED)
 def test_our_containers_have_no_more_rights_than_they_need(name: str) -> None:
     service = services()[name]
     assert service["read_only"] is True
@@ -119,7 +121,8 @@ def test_every_image_ends_as_a_user_that_is_not_root(name: str) -> None:
 def test_only_the_public_listener_is_published() -> None:
     published = {name: s["ports"] for name, s in services().items() if "ports" in s}
     assert published.pop("server") == ["${RAMIFY_PUBLISH:-127.0.0.1:8000}:8000"]
-    assert set(published) == {"prometheus", "grafana"}
+    assert published.pop("replica") == []
+    assert set(published) == {"prometheus", "grafana", "front"}
     assert all(":-127.0.0.1:" in port for ports in published.values() for port in ports)
     assert "ports" not in read("docker/compose.gpu.yaml")
 
@@ -142,7 +145,27 @@ def test_the_trainer_starts_after_a_ready_server_and_the_server_after_its_secret
 def test_without_a_profile_only_our_own_containers_run() -> None:
     assert {name for name, s in services().items() if "profiles" not in s} == set(OURS)
     profiles = {name: s["profiles"] for name, s in services().items() if "profiles" in s}
-    assert profiles == {"postgres": ["postgres"], "prometheus": ["monitoring"], "grafana": ["monitoring"]}
+    assert profiles == {
+        "postgres": ["postgres", "fleet"],
+        "replica": ["fleet"],
+        "front": ["fleet"],
+        "prometheus": ["monitoring"],
+        "grafana": ["monitoring"],
+    }
+
+
+def test_the_second_server_of_the_fleet_is_the_first_but_for_its_number_and_its_cache() -> None:
+    first, second = services()["server"], services()["replica"]
+    apart = {"profiles", "environment", "networks", "ports", "volumes"}
+    assert {k: v for k, v in first.items() if k not in apart} == {
+        k: v for k, v in second.items() if k not in apart
+    }
+    assert second["environment"] == {**first["environment"], "RAMIFY_REPLICA": 1}
+    assert not [mount for mount in second["volumes"] if mount.startswith(("log:", "cache:"))]
+    asked = set(re.findall(r"server (replica-\d) (replica-\d):8000", read("deploy/haproxy.cfg")))
+    aliases = [service["networks"]["default"]["aliases"] for service in (first, second)]
+    assert asked == {(alias, alias) for (alias,) in aliases}
+    assert [service["environment"]["RAMIFY_REPLICA"] for service in (first, second)] == [0, 1]
 
 
 @pytest.mark.parametrize("log", ["", "sqlite:///trees.db", "postgresql://me@elsewhere/trees"])
