@@ -198,6 +198,25 @@ async def test_a_verdict_on_a_tree_of_an_earlier_round_is_learned_from_once(tmp_
         assert loop.puller.cursor == 4
 
 
+async def test_a_later_round_has_its_phase_and_imitates_what_an_earlier_one_drew(tmp_path: Path) -> None:
+    phases = [{"from_round": 2, "objective": "sft", "imitate": 0}]
+    learning = {**LEARNING, "imitate": 0.5, "replay_rounds": 1, "phases": phases}
+    async with a_site(tmp_path) as site, a_loop(tmp_path, site, learning=learning) as loop:
+        first = await loop.round()
+        fewer = {"problems": 1, "search": {"algorithm": "best_of_n", "budget": {"simulations": 1}}}
+        loop.config = loop.config.model_copy(update={"collect": loop.config.collect.model_copy(update=fewer)})
+        second = await loop.round()
+        drawn, again = (r.training["lessons/replayed_answers"] for r in (first, second))
+        assert (drawn, again > 0) == (0, True)
+        assert [r.training["phases_begun"] for r in (first, second)] == [0, 1]
+        assert ("policy/ratio_mean" in first.training, "policy/ratio_mean" in second.training) == (
+            True,
+            False,
+        )
+        (row,) = [row for row in (await loop.client.releases()).data if row.id == second.release]
+        assert row.figures["training"]["lessons/right_answers"] >= again
+
+
 async def test_a_verdict_on_a_tree_that_is_gone_is_passed_over(tmp_path: Path) -> None:
     async with a_site(tmp_path) as site, a_loop(tmp_path, site, collect={"problems": 0}) as loop:
         tree = await searched(loop.client)
