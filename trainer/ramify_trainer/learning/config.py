@@ -240,8 +240,8 @@ class LearningConfig(Section):
     """Tokens that a step of the policy is filled up with: all `tokens` of its trees, or those that teach (`signal`:
     advantage not 0, or imitated). Trees in which nothing teaches are left out in any case."""
     accumulation: PositiveInt = 1
-    """Forward passes that one optimizer step is split into, more of them if it holds more than `tokens_per_batch`
-    tokens (`fill`). Memory, not the result, depends on it."""
+    """Forward passes that one optimizer step is split into; twice as many if it holds twice `tokens_per_batch` tokens
+    (`fill`), and so on. Memory, not the result, depends on it."""
     max_pack_tokens: PositiveInt = 2048
     """Tokens of one packed sequence; larger trees are split by subtrees. A model whose layers have windows, chunks or
     recurrences is trained path by path instead, which the learner finds out by itself and says."""
