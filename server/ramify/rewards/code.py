@@ -20,16 +20,17 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, m
 
 from ramify.rewards import code_data
 from ramify.rewards.code_outputs import (
-    TRUTH,
     USUAL,
     Tolerance,
     canonical_text,
     canonical_value,
+    check_form,
     same_text,
     same_value,
 )
 from ramify.rewards.verifier import Example, Verifier
 from ramify.sandbox import Ended, Probe, Program, Sandbox, SandboxFailed, find
+from ramify.sandbox.driver import decode
 from ramify.sandbox.session import IDLE
 from ramify.search.protocols import GradingFailed
 from ramify.search.records import Verdict
@@ -46,6 +47,8 @@ LONGEST = 200
 """Seconds of processor time that the public tests, or the hidden ones, may take together."""
 UNREADABLE = (ValueError, TypeError, RecursionError, AttributeError)
 """Raised by what is read of a program's result: the answer may have written anything."""
+BRIEF = 1.0
+"""Seconds for which a program may be idle on each test beside the 10 that it may be on all of them together."""
 WAITING = 10.0
 """Seconds beside three times the processor time that tests may take, whatever else the machine does."""
 MAX_FAILURES, MAX_PART = 3, 500
@@ -142,8 +145,12 @@ class Code(Verifier):
         if self.function:
             if not isinstance(case.input, list):
                 raise ValueError(f"{place}.input must be the list of the arguments of {self.function!r}")
-            if isinstance(case.output, dict) and not isinstance(case.output.get(TRUTH, True), bool):
-                raise ValueError(f"{place}.output: {TRUTH!r} must be true or false")
+            check_form(case.input, f"{place}.input")
+            check_form(case.output, f"{place}.output")
+            try:
+                decode(case.input)
+            except TypeError as error:  # a set of lists, for one
+                raise ValueError(f"{place}.input: {error}") from None
         elif not isinstance(case.input, str) or not isinstance(case.output, str):
             raise ValueError(f"{place} must have text as input and output, unless 'function' is named")
         elif not case.output.strip():
@@ -215,12 +222,14 @@ class Code(Verifier):
         the sandbox fails, or if the program does not get the processor.
         """
         program = Program(code=source, function=self.function, cpu=self.seconds, memory=self.memory * MIB)
-        left = 3.0 * self.seconds * len(cases) + WAITING
+        left, patience = 3.0 * self.seconds * len(cases) + WAITING, IDLE
         for case in cases:
             began = time.monotonic()
             try:
                 wall = min(3.0 * self.seconds + WAITING, left)
-                ended = sandbox().run(program, case.input, call=bool(self.function), wall=wall)
+                ended = sandbox().run(
+                    program, case.input, call=bool(self.function), wall=wall, patience=patience
+                )
             except SandboxFailed as failure:
                 raise GradingFailed(f"the sandbox failed: {failure}") from failure
             if ended.status == "wall":
@@ -228,6 +237,7 @@ class Code(Verifier):
                     f"a test did not get the processor: {ended.cpu:.1f} s of it in {wall:.0f} s"
                 )
             left -= time.monotonic() - began
+            patience -= ended.idle if ended.idle > BRIEF else 0.0
             yield ended
             if ended.status == "idle":
                 return

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +87,45 @@ def same_value(expected: Any, result: Any, tolerance: Tolerance = USUAL) -> bool
     return entries.keys() == others.keys() and all(
         same_value(entries[key], others[key], tolerance) for key in entries
     )
+
+
+def check_form(value: Any, place: str) -> None:
+    """Raise `ValueError` naming the place in a value, input or expected, at which it is of no known form."""
+    if isinstance(value, list):
+        for i, one in enumerate(value):
+            check_form(one, f"{place}.{i}")
+    if not isinstance(value, Mapping):
+        return
+    form = next((form for form in FORMS if form in value), None)
+    if form is None:
+        for key, one in value.items():
+            check_form(one, f"{place}.{key}")
+        return
+    inner = value[form]
+    if len(value) > 1:
+        raise ValueError(f"{place}: {form!r} must be the only key of its object")
+    if not FORMS[form][0](inner):
+        raise ValueError(f"{place}: {form!r} must be {FORMS[form][1]}")
+    check_form(inner, f"{place}.{form}")
+
+
+def _is_hex(value: Any) -> bool:
+    return isinstance(value, str) and len(value) % 2 == 0 and not re.search(r"[^0-9a-f]", value)
+
+
+def _are_pairs(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, list) and len(one) == 2 for one in value)
+
+
+FORMS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "$tuple": (lambda inner: isinstance(inner, list), "a list"),
+    "$set": (lambda inner: isinstance(inner, list), "a list"),
+    "$dict": (_are_pairs, "a list of pairs, each a list of key and value"),
+    "$bytes": (_is_hex, "bytes as hexadecimal digits in lower case"),
+    TRUTH: (lambda inner: isinstance(inner, bool), "true or false"),
+}
+"""By the key of an object that stands for a value which JSON does not have: a test of what it holds, and the words
+for it."""
 
 
 def truth(value: Any) -> bool:

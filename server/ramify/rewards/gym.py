@@ -270,16 +270,30 @@ def _score(
     name: str, options: dict[str, JsonValue], entry: dict[str, JsonValue], answer: str
 ) -> tuple[float, str]:
     """Return the scorer's score, from 0 to 1, and what there is to say. Raises `GradingFailed`."""
-    prepare = [name, json.dumps(options)]
-    try:
-        ended = run(_scorers(), program("grade", SECONDS), [*prepare, entry, answer], prepare)
-    except SandboxFailed as failure:
-        close()
-        raise GradingFailed(f"the sandbox failed: {failure}") from failure
+    ended = _graded(name, options, entry, answer)
+    if _used_up(ended) and not _used_up(_graded(name, options, entry, entry["answer"])):
+        return 0.0, f"the scorer cannot read the answer: {_fault(ended, SECONDS)}"
     if ended.status != "done":
         raise GradingFailed(f"the scorer did not grade the answer: {_fault(ended, SECONDS)}")
     score, reason = json.loads(ended.out)["$tuple"]
     return min(max(float(score), 0.0), 1.0), str(reason)
+
+
+def _graded(
+    name: str, options: dict[str, JsonValue], entry: dict[str, JsonValue], answer: JsonValue
+) -> Ended:
+    """Return how the scorer ended on an answer. Raises `GradingFailed` if the sandbox fails."""
+    prepare = [name, json.dumps(options)]
+    try:
+        return run(_scorers(), program("grade", SECONDS), [*prepare, entry, answer], prepare)
+    except SandboxFailed as failure:
+        close()
+        raise GradingFailed(f"the sandbox failed: {failure}") from failure
+
+
+def _used_up(ended: Ended) -> bool:
+    """Tell whether a scorer used up its processor time or its memory."""
+    return ended.status == "cpu" or (ended.status == "error" and ended.err.startswith("MemoryError"))
 
 
 def _fault(ended: Ended, seconds: int) -> str:

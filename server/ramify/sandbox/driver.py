@@ -32,12 +32,13 @@ CLONE_NEWPID, CLONE_PIDFD = 0x20000000, 0x1000
 PR_SET_DUMPABLE, PR_SET_SECCOMP = 4, 22
 NO_CAPABILITIES = struct.pack("Ii", 0x20080522, 0), bytes(24)
 LIMITS = (
-    *((getattr(resource, f"RLIMIT_{name}"), 0) for name in ("CORE", "FSIZE", "MEMLOCK", "MSGQUEUE")),
-    (resource.RLIMIT_NOFILE, 32),
-    (resource.RLIMIT_NPROC, 16),
-    (resource.RLIMIT_SIGPENDING, 64),
+    *((getattr(resource, f"RLIMIT_{name}"), 0, 0) for name in ("CORE", "FSIZE", "MEMLOCK", "MSGQUEUE")),
+    (resource.RLIMIT_NOFILE, 32, 32),
+    (resource.RLIMIT_NPROC, 16, 16),
+    (resource.RLIMIT_SIGPENDING, 64, 64),
 )
-"""Limits of a test beside time and memory. The number of processes counts threads: of processes it has one."""
+"""Limits of a test beside time and memory, soft and hard. The number of processes counts threads: of processes it has
+one."""
 CONTROL = 20
 """The descriptor of process 1's orders, out of the way of a test's."""
 
@@ -165,10 +166,12 @@ def _run(
 
 def _confine(job: dict[str, Any], refusals: bytes) -> None:
     """Give up for good what the answer must not have."""
-    for limit, value in ((resource.RLIMIT_AS, job["memory"]), (resource.RLIMIT_CPU, job["cpu"]), *LIMITS):
-        hard = resource.getrlimit(limit)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(limit, (value, value))
+    # At the processor time comes SIGXCPU, which no kill from outside is; what survives that is killed at twice.
+    time = resource.RLIMIT_CPU, job["cpu"], 2 * job["cpu"]
+    for limit, soft, hard in ((resource.RLIMIT_AS, job["memory"], job["memory"]), time, *LIMITS):
+        most = resource.getrlimit(limit)[1]
+        bounds = (soft, hard) if most == resource.RLIM_INFINITY else (min(soft, most), min(hard, most))
+        resource.setrlimit(limit, bounds)
     _check(capset(*NO_CAPABILITIES))
     _check(prctl(PR_SET_SECCOMP, 2, refusals, 0, 0))
 

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -33,6 +34,8 @@ STARTING = 20.0
 """Seconds that a sandbox may take to start."""
 IDLE = 10.0
 """Seconds that a program may be idle: neither running nor waiting for a processor."""
+LOOK, SOON = 1.0, 0.05
+"""Seconds between two looks whether it is; and if it looks so, while a thread of it could run."""
 PRELOADING = 90.0
 """Seconds beside these that code of ours may take to be loaded."""
 PREPARING = 60.0
@@ -44,7 +47,6 @@ LEAVING = 1.0
 MAX_SAID = 300
 """Characters of bubblewrap's own words that an error repeats."""
 NOBODY = 65534
-SIGKILL = -9
 CREDENTIALS = struct.Struct("3i")
 """Process, user and group of whoever sent a message."""
 ENDED = struct.Struct("=i4x4q")
@@ -76,6 +78,8 @@ class Ended:
     """The beginning of its standard error; the exception's class and text if it raised."""
     cpu: float
     """Seconds of processor time."""
+    idle: float
+    """Seconds for which it was idle when it was last looked at, which it is every second."""
 
 
 class Sandbox:
@@ -105,11 +109,19 @@ class Sandbox:
         self.close()
 
     def run(
-        self, program: Program, given: Any, *, call: bool, wall: float, prepare: list[Any] | None = None
+        self,
+        program: Program,
+        given: Any,
+        *,
+        call: bool,
+        wall: float,
+        patience: float = IDLE,
+        prepare: list[Any] | None = None,
     ) -> Ended:
         """Run a program on one test: call its function with a list of arguments, or give it a standard input.
 
-        `wall`: seconds that may pass, so many that only a program that gets no processor needs them. `prepare`:
+        `wall`: seconds that may pass, so many that only a program that gets no processor needs them. `patience`:
+        seconds for which it may be idle. `prepare`:
         arguments for the function of that name in `preload`. What it makes is there for this and later tests, so
         nothing of an answer may be among them.
         """
@@ -121,7 +133,7 @@ class Sandbox:
                 self.close()
                 self._start()
             with Streams(json.dumps(job).encode(), b"" if call else given.encode()) as streams:
-                return self._watch(streams, program, wall, prepare)
+                return self._watch(streams, program, wall, patience, prepare)
         except BaseException:
             self.close()
             raise
@@ -164,7 +176,9 @@ class Sandbox:
 
     # -- one test -----------------------------------------------------------------------------------------------------
 
-    def _watch(self, streams: Streams, program: Program, wall: float, prepare: list[Any] | None) -> Ended:
+    def _watch(
+        self, streams: Streams, program: Program, wall: float, patience: float, prepare: list[Any] | None
+    ) -> Ended:
         """Start a test and see to it until it has ended, by itself or by us."""
         self._say(json.dumps(prepare).encode(), streams.theirs)
         streams.hand_over()
@@ -175,7 +189,8 @@ class Sandbox:
         if word != b"started":
             raise SandboxFailed("a test did not start")
 
-        over = self._over(streams, process, wall)
+        idleness = Idleness(process)
+        over = self._over(streams, idleness, wall, patience)
         if over:
             self._say(b"kill")
         status, *used = ENDED.unpack_from(self._hear(GRACE)[0])
@@ -186,23 +201,24 @@ class Sandbox:
             out=streams.out,
             err=streams.err,
             cpu=cpu,
+            idle=idleness.seconds,
         )
 
-    def _over(self, streams: Streams, process: int, wall: float) -> Status | None:
+    def _over(self, streams: Streams, idleness: Idleness, wall: float, patience: float) -> Status | None:
         """Feed and read a test until it has ended, or is over a limit of time or output: which."""
         began = time.monotonic()
-        look = began + min(IDLE, wall)
+        look = began + min(LOOK, patience, wall)
         while not self._attend(streams, look):
             if streams.too_long:
                 return "output"
             now = time.monotonic()
             over = now >= began + wall
-            left = IDLE - idle_seconds(process, now - began, by_threads=not over)
-            if left <= 0:
+            left = patience - idleness.look(now - began, by_threads=not over)
+            if left <= 0 and not idleness.runnable:
                 return "idle"
             if over:
                 return "wall"
-            look = min(now + left, began + wall)
+            look = min(now + (min(LOOK, left) if left > 0 else SOON), began + wall)
         return None
 
     def _attend(self, streams: Streams, until: float) -> bool:
@@ -248,28 +264,53 @@ class Sandbox:
 
 def _status(over: Status | None, code: int, share: float, streams: Streams) -> Status:
     """Return how a program ended that used so large a share of its processor time. Raises `SandboxFailed`."""
-    if code == SIGKILL and not over:  # it cannot do that to itself
-        # The kernel's limit counts ticks, which on a busy machine are fewer or more than what was used.
-        if share < 0.5:
-            raise SandboxFailed("the program was killed from outside, as by a machine that is out of memory")
-        return "cpu"
-    if over in ("idle", "wall") and share >= 0.9:
+    # A kill that is not ours comes from the kernel, at twice the processor time, or from outside: it cannot do that to
+    # itself. The kernel's limit counts ticks, which on a busy machine are up to twice what was used.
+    if code == -signal.SIGKILL and not over and share < 1:
+        raise SandboxFailed("the program was killed from outside, as by a machine that is out of memory")
+    if code == -signal.SIGXCPU or share >= 1 or (over in ("idle", "wall") and share >= 0.9):
         return "cpu"
     if streams.too_long:
         return "output"
     return over or ("error" if code else "done")
 
 
-def idle_seconds(process: int, passed: float, *, by_threads: bool) -> float:
-    """Return how many of the seconds that passed a process neither ran nor waited for a processor; 0 if not known.
+class Idleness:
+    """How long a process has neither run nor waited for a processor.
 
-    Threads that wait at once are counted as often as there are (`by_threads`), which spares those that wait in turn; or
-    only the one that waited longest, so that nobody buys time to sleep by having many threads wait.
+    A thread that has ended counts with what it had waited when it was last seen, and one that waits now with all but
+    this wait: so a process that seems idle is not while a thread of it is `runnable`.
     """
-    try:
-        ran = sum(map(int, Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]))
-        tasks = [one.read_text().split() for one in Path(f"/proc/{process}/task").glob("*/schedstat")]
-    except OSError:
-        return 0.0
-    waited = (sum if by_threads else max)(int(delay) for _, delay, _ in tasks) if tasks else 0
-    return max(0.0, passed - ran / TICKS - waited / 1e9) if tasks else 0.0
+
+    def __init__(self, process: int) -> None:
+        self._process = process
+        self._waited: dict[str, int] = {}
+        """Nanoseconds, by thread."""
+        self.seconds = 0.0
+        """Seconds for which it was idle when last looked at; 0 if not known."""
+        self.runnable = False
+        """True if a thread ran, or waited for a processor, when last looked at."""
+
+    def look(self, passed: float, *, by_threads: bool) -> float:
+        """Return how many of the seconds that passed it was idle.
+
+        Threads that wait at once are counted as often as there are (`by_threads`), which spares those that wait in
+        turn; or only the one that waited longest, so that nobody buys time to sleep by having many threads wait.
+        """
+        folder, states = Path(f"/proc/{self._process}"), []
+        for task in folder.glob("task/*"):
+            with contextlib.suppress(OSError):  # a thread that has just ended
+                self._waited[task.name] = int((task / "schedstat").read_text().split()[1])
+                states.append(_after_name(task / "stat")[0])
+        self.runnable = "R" in states
+        self.seconds = 0.0
+        with contextlib.suppress(OSError, ValueError):  # the process has just ended, or none of this is known
+            ran = sum(map(int, _after_name(folder / "stat")[11:13])) / TICKS
+            waited = (sum if by_threads else max)(self._waited.values()) / 1e9
+            self.seconds = max(0.0, passed - ran - waited)
+        return self.seconds
+
+
+def _after_name(stat: Path) -> list[str]:
+    """Return the fields of a /proc/…/stat behind the program's name, which may hold anything."""
+    return stat.read_text().rpartition(")")[2].split()

@@ -78,6 +78,13 @@ def test_each_data_set_loads_and_grades_its_own_answer_as_right_and_another_as_w
     assert grade(WRONG, **problem).outcome == (name in TAKES_ANYTHING)
 
 
+def test_an_answer_on_which_the_scorer_uses_up_its_time_is_wrong(
+    maker: Sandbox, grade: Callable[..., Verdict]
+) -> None:
+    verdict = grade("<answer>9**9**9**9</answer>", **made(maker, "countdown"))
+    assert (verdict.outcome, verdict.reason.partition(":")[0]) == (0, "the scorer cannot read the answer")
+
+
 def test_the_names_are_all_that_the_library_has(maker: Sandbox) -> None:
     with pytest.raises(ValueError, match="there is no data set 'nope'") as refused:
         gym.items(maker, "composite", {"datasets": [{"name": "nope"}]}, SEED, 1)

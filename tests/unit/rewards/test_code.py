@@ -41,6 +41,22 @@ TEST = {"input": "1\n", "output": "1\n"}
             "problem",
             "hidden.0.output: '$truth' must be true or false",
         ),
+        *(
+            ({"function": "f", "hidden": [{"input": given, "output": output}]}, "problem", f"hidden.0.{said}")
+            for given, output, said in (
+                ([], {"$tuple": 5}, "output: '$tuple' must be a list"),
+                ([], [1, {"a": {"$set": 5}}], "output.1.a: '$set' must be a list"),
+                ([], {"$tuple": [{"$dict": [[1]]}]}, "output.$tuple.0: '$dict' must be a list of pairs"),
+                (
+                    [],
+                    {"$bytes": "00FF"},
+                    "output: '$bytes' must be bytes as hexadecimal digits in lower case",
+                ),
+                ([], {"$tuple": [], "b": 1}, "output: '$tuple' must be the only key of its object"),
+                ([{"$bytes": "0"}], 1, "input.0: '$bytes' must be"),
+                ([{"$set": [[1]]}], 1, "input: unhashable type: 'list'"),
+            )
+        ),
         ({"public": [{"input": "", "output": " \n"}]}, "problem", "public.0.output must not be blank"),
         ({"hidden": [{"input": [1], "output": 2}]}, "problem", "hidden.0 must have text as input and output"),
         ({"hidden": [TEST], "seconds": 21}, "seconds", "must be less than or equal to 20"),
