@@ -147,6 +147,8 @@ def _check_shape(verifier: object, path: str) -> None:
             raise BadExtension(f"{path}: {method} must be a plain function: it runs in a worker process")
     if verifier.splits and verifier.examples.__func__ is Verifier.examples.__func__:  # type: ignore[attr-defined]
         raise BadExtension(f"{path} has splits, but no examples()")
+    if verifier.refine_template and "{feedback}" not in verifier.refine_template:
+        raise BadExtension(f"{path}: refine_template lacks {{feedback}}")
     here = grading.functions_path(verifier).removesuffix(".functions")
     if "<locals>" in here or load(here) is not verifier:
         raise BadExtension(f"{path}: a worker process cannot import it as {here}")

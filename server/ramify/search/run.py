@@ -31,6 +31,7 @@ from ramify.search.crowd import Crowd
 from ramify.search.evaluator import Evaluator, all_judge
 from ramify.search.grouping import LAST_CALL, Grouping
 from ramify.search.params import (
+    ParamError,
     check_policies,
     check_sampling,
     default_algorithm,
@@ -511,6 +512,8 @@ async def search(
     if "max_depth" not in params:
         checked = without_cuts(checked, sampling)
     check_sampling(checked, sampling)
+    if checked.action.kind == "refine" and reviser is None:
+        raise ParamError("action.kind", "'refine' needs a reviser, who asks for better answers")
     tree = Tree(prompt_tokens=tuple(prompt_tokens), params=checked, sampling=sampling, seed=seed)
     if prompts:
         tree.prompts = {name: tuple(tokens) for name, tokens in prompts.items()}

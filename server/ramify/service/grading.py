@@ -1,4 +1,4 @@
-"""Grade the answer of an ended search with its task's verifier, and count the verifiers that fail."""
+"""Grade the answer of an ended search with its task's verifier, and count the verifiers and the feedback that fail."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from ramify.rewards import registry
 from ramify.search.grouping import in_time
-from ramify.search.protocols import GradingFailed, Task
-from ramify.search.records import AnswerVerdict, Verdict
+from ramify.search.protocols import GradingFailed, Reviser, Task
+from ramify.search.records import AnswerVerdict, Revision, Verdict
 from ramify.search.tree import Tree
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,20 @@ class CountedTask:
             return await self._task.grade(text)
         except GradingFailed as error:
             self._failed(getattr(error, "kind", "no_verifier"))
+            raise
+
+
+class CountedReviser:
+    """A reviser that passes everything on to another, and reports the kind of each `GradingFailed`."""
+
+    def __init__(self, reviser: Reviser, failed: Callable[[str], None]) -> None:
+        self._reviser, self._failed = reviser, failed
+
+    async def revise(self, text: str, outcome: float | None) -> Revision:
+        try:
+            return await self._reviser.revise(text, outcome)
+        except GradingFailed as error:
+            self._failed(getattr(error, "kind", "no_feedback"))
             raise
 
 

@@ -74,6 +74,12 @@ class Metrics:
         self._grading = Counter(
             "ramify_grading_failures", "Verifiers that failed, by kind; no verdicts.", ["kind"], registry=r
         )
+        self._feedback = Counter(
+            "ramify_feedback_failures",
+            "Feedback that could not be had, by kind; the answer is not bettered.",
+            ["kind"],
+            registry=r,
+        )
         self._log_failures = Counter("ramify_log_failures", "Trees that could not be logged.", registry=r)
         self._expired = Counter("ramify_log_expired_trees", "Trees deleted by retention.", registry=r)
         self._requests = Counter(
@@ -157,6 +163,9 @@ class Metrics:
 
     def grading_failed(self, kind: str) -> None:
         self._grading.labels(kind).inc()
+
+    def feedback_failed(self, kind: str) -> None:
+        self._feedback.labels(kind).inc()
 
     def expired(self, trees: int) -> None:
         self._expired.inc(trees)

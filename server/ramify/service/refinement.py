@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from ramify.rewards import registry
 from ramify.rewards.verifier import Verifier
+from ramify.search.protocols import GradingFailed
 from ramify.search.records import Revision, SearchParams
 from ramify.service.errors import BadRequest
 from ramify.service.ports import Tokenizer
@@ -45,10 +46,14 @@ class TaskReviser:
     """Tokens that a prompt may have."""
 
     async def revise(self, text: str, outcome: float | None) -> Revision:
-        """Return the prompt for an answer, with as much of it as there is room for."""
+        """Return the prompt for an answer, with as much of it as there is room for. Raises `GradingFailed` if there is
+        no feedback, or if the chat template refuses it."""
         feedback = (await self.feedback(text, outcome))[:LONGEST_FEEDBACK]
         for share in SHARES:
-            prompt = self.ask(shortened(text, share), feedback)
+            try:
+                prompt = self.ask(shortened(text, share), feedback)
+            except ValueError as error:
+                raise GradingFailed(f"no request for a better answer could be written: {error}") from error
             if len(prompt) <= self.room:
                 return Revision(feedback, tuple(prompt), shortened=share < 1)
         return Revision(feedback, closed="context")

@@ -20,7 +20,7 @@ from ramify.search.run import Progress, Search, Turns
 from ramify.search.tree import Tree
 from ramify.service.admission import Admission, Ticket
 from ramify.service.errors import DRAINED, ENGINE_DIED, KeyTaken, SearchFailed, ServiceError
-from ramify.service.grading import CountedTask, grade_answer
+from ramify.service.grading import CountedReviser, CountedTask, grade_answer
 from ramify.service.idempotency import IdempotencyKey, ReplayedAnswer, claim, kept
 from ramify.service.keys import Caller
 from ramify.service.metrics import Metrics
@@ -185,11 +185,13 @@ class Searches:
     ) -> RunningSearch:
         """Make a search that is ready to begin, with the batch that it takes turns in, or a ticket of its own."""
         tree, engines = prepared.tree, self.engines
-        task = CountedTask(prepared.task, self.metrics.grading_failed)
+        task, reviser = CountedTask(prepared.task, self.metrics.grading_failed), prepared.reviser
+        if reviser is not None:
+            reviser = CountedReviser(reviser, self.metrics.feedback_failed)
         search = Search(
             *(tree, engines.policy, engines.scorer, task),
             clock=self.clock,
-            reviser=prepared.reviser,
+            reviser=reviser,
             turns=turns,
             crowd=engines.crowd,
         )

@@ -133,6 +133,13 @@ class Details(_Model):
     log_cursor: int | None = Field(default=None, ge=0)
     """The `seq` of the tree log up to which this release was trained; None if it was not trained on a log."""
 
+    @field_validator("refine_template")
+    @classmethod
+    def _tells_feedback(cls, template: str) -> str:
+        if template and "{feedback}" not in template:
+            raise ValueError("lacks {feedback}, in whose place the feedback on an answer comes")
+        return template
+
     @field_validator("search")
     @classmethod
     def _can_be_asked_for(

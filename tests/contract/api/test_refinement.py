@@ -33,6 +33,8 @@ class Turns(FakeTokenizer):
         first, *rest = messages
         if (template or {}).get("one_turn") and rest:
             raise ValueError("this template takes one turn")
+        if any(m["content"].startswith(str((template or {}).get("refused"))) for m in rest):
+            raise ValueError("this template refuses the answer")
         said = "".join(f"<{m['role']}>{m['content']}" for m in rest)
         return self.encode(first["content"] + said)
 
@@ -197,6 +199,20 @@ async def test_a_text_needs_a_template_with_all_its_parts(tmp_path: Path) -> Non
         param, message = await Asked(world, asked).refused()
     assert param == "search.action.template"
     assert "lacks {prompt} and {answer}: the prompt is no conversation" in message
+
+
+async def test_an_answer_that_the_chat_template_refuses_is_closed_and_counted_and_the_search_goes_on(
+    tmp_path: Path,
+) -> None:
+    async with a_world(tmp_path, engines()) as world:
+        tree = await Asked(world, body(chat_template_kwargs={"refused": "a"})).tree()
+        counted = (await world.http.get("/metrics")).text
+    said = {node.text[0]: node.revision for node in tree.nodes[1:] if node.revision is not None}
+    assert said["a"].closed == "feedback"
+    assert said["a"].feedback.endswith("could be written: this template refuses the answer")
+    assert said["b"].closed is None
+    assert tree.status == "complete"
+    assert '\nramify_feedback_failures_total{kind="no_feedback"} ' in counted
 
 
 async def test_a_branch_is_not_refined_and_a_refined_answer_not_branched(tmp_path: Path) -> None:

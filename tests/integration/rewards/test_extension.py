@@ -28,6 +28,7 @@ from ramify.rewards import registry
 from ramify.rewards.datasets import load
 from ramify.rewards.errors import BadDataset, BadProblem
 from ramify.rewards.grading import close_pools
+from ramify.rewards.verifier import Verifier
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.codec import tree_to_dict
 from ramify.search.records import Action
@@ -41,6 +42,14 @@ from ramify_trainer.loop.round_trees import freeze, label_trees
 from search_worlds import new_tree
 
 pytestmark = pytest.mark.anyio
+
+
+class Wordy(Verifier):
+    """A task whose words for a better answer leave out what is wrong with the last one."""
+
+    refine_template = "Try again."
+
+
 EXAMPLE = Path(__file__).parents[3] / "examples" / "extension"
 SETTINGS = Settings.model_validate({"extensions": {"scorer": "ascending"}})
 
@@ -204,6 +213,7 @@ def test_without_entry_points_settings_name_it(installed: Path) -> None:
             "not a subclass of ramify.rewards.Verifier",
         ),
         ({"tasks": {"math": "ramify_sorted.tasks:Sorted"}}, "is taken by ramify.rewards.tasks:Math"),
+        ({"tasks": {"other": f"{__name__}:Wordy"}}, "refine_template lacks {feedback}"),
         ({"algorithms": {"mcts": "ramify_sorted.algorithms:EpsilonGreedy"}}, "algorithms: .*'mcts'"),
         ({"algorithms": {"other": "ramify_sorted.tasks:Sorted"}}, "algorithms: .*no subclass"),
         ({"algorithms": {"other": "ramify_absent:Algorithm"}}, "algorithms: No module named"),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fakes import FakeTask
+from fakes import FakeReviser, FakeTask
 from ramify.api.middleware import names_this_machine
 from ramify.api.wire_log import dot
 from ramify.api.wire_search import Search
@@ -17,7 +17,7 @@ from ramify.search.records import BudgetLimits, Sampling, SearchParams, Verdict
 from ramify.search.tree import Tree
 from ramify.service import search_state
 from ramify.service.errors import ServiceError
-from ramify.service.grading import CountedTask
+from ramify.service.grading import CountedReviser, CountedTask
 from ramify.service.keys import ANONYMOUS, Keyring
 from ramify.service.search_preparation import worst_case
 from ramify.settings import ApiKey
@@ -85,6 +85,11 @@ async def test_grading_failures_are_counted_by_kind_and_passed_on() -> None:
         with pytest.raises(GradingFailed):
             await CountedTask(task, seen.append).grade("x")
     assert seen == ["deadline", "no_verifier"]
+    mute = CountedReviser(FakeReviser(mute=lambda text: text == "x"), seen.append)
+    with pytest.raises(GradingFailed):
+        await mute.revise("x", None)
+    assert seen[2:] == ["no_feedback"]
+    assert (await mute.revise("y", 0.5)).feedback == "outcome 0.5"
     counted = CountedTask(FakeTask(right=lambda text: True), seen.append)
     assert (await counted.grade("x")).outcome == 1.0
     assert await counted.final("a\n") == "a"

@@ -96,7 +96,7 @@ async def test_every_figure_of_the_server_and_the_trainer_is_on_the_dashboard_or
     families = {re.sub(r"_(total|bucket|sum|count|created)$", "", name) for name in served}
     missing = {name for name in families if name.startswith("ramify_") and name not in shown}
     details = r"ramify_(trainer_)?process_|ramify_(info|reserved_tokens|completions|completions_running)$"
-    details += r"|ramify_(grading_failures|release_reload_seconds|admission_wait_seconds|engine_\w+_steps)$"
+    details += r"|ramify_((grading|feedback)_failures|release_reload_seconds|admission_wait_seconds|engine_\w+_steps)$"
     details += r"|ramify_trainer_(release_info|server_up|lease_held|quarantined_records|phases|cursor|steps)$"
     details += r"|ramify_trainer_(records|verdicts|revisited_trees)$"
     details += r"|ramify_(truncated_answers|pruned_branches|log_(trees|bytes|oldest_seconds|expired_trees))$"

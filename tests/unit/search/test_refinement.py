@@ -269,12 +269,11 @@ def test_a_program_can_refine_with_a_reviser_of_its_own() -> None:
     assert decode(tree.prompt_of(tree.nodes[tree.answer.node])).endswith(ASKED)
 
 
-def test_without_a_reviser_a_refinement_fails_with_a_reason() -> None:
-    tree = asyncio.run(search(encode(PROMPT), FakePolicy(words), None, FakeTask(), action=REFINE))
-    assert tree.status == "failed"
-    assert tree.error is not None
-    assert "needs a reviser" in tree.error
-    assert tree.answer is not None
+def test_without_a_reviser_a_refinement_is_refused_before_anything_is_drawn() -> None:
+    policy = FakePolicy(words)
+    with pytest.raises(ParamError, match="needs a reviser") as refused:
+        asyncio.run(search(encode(PROMPT), policy, None, FakeTask(), action=REFINE))
+    assert (refused.value.field, policy.requests) == ("action.kind", [])
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,7 @@ def test_a_missing_an_extra_and_a_cut_file_are_found_even_unverified(release: we
         {"files": {"policy/../x.json": {"sha256": "0" * 64, "size": 1}}},
         {"canary": [{"prompt": [1], "continuation": [2, 3], "logprobs": [-1.0], "value": 0.5}]},
         {"calibration": {"a": 1.0, "b": 0.0, "c": 0.0}},
+        {"refine_template": "Try again."},
     ],
 )
 def test_a_manifest_that_breaks_its_schema_is_refused(
