@@ -26,8 +26,8 @@ class Health:
 
     loop: Loop
     stall_seconds: float
-    away: str | None = "it was not asked yet"
-    """Reason why the server counts as away; None if it is there."""
+    away: str | None = "no server was asked yet"
+    """The server that is away, and why it counts so; None if all are there."""
 
     @property
     def leased(self) -> bool:
@@ -38,7 +38,7 @@ class Health:
         """Reason why the trainer is not ready; None if it is."""
         progress = self.loop.progress
         if self.away is not None:
-            return f"the server at {self.loop.config.server.url} is away: {self.away}"
+            return self.away
         if not self.leased:
             return f"the lease of the consumer {self.loop.config.name} is not held"
         if progress.idle > self.stall_seconds:

@@ -152,7 +152,7 @@ class Service:
             except (RamifyError, TrainerError) as error:
                 if not is_transient(error):
                     raise
-                self.health.away = str(error)
+                self.health.away = f"the phase {progress.phase} waits for a server: {error}"
                 if progress.times.total() > before:
                     pauses, before = waits(longest), progress.times.total()  # it got on in between
                 wait = next(pauses)
@@ -190,14 +190,15 @@ class Service:
         """Ask again and again whether the servers are there, and how far behind the log this trainer is."""
         puller = self.loop.puller
         while True:
+            asked = self.probe
             try:
-                for probe in {self.probe, self.log_probe}:
-                    await probe.version()
+                for asked in dict.fromkeys((self.probe, self.log_probe)):
+                    await asked.version()
                 self.health.away = None
-                oldest = await puller.oldest(self.log_probe) if puller.leased and puller.backlog else None
+                oldest = await puller.oldest(asked) if puller.leased and puller.backlog else None
                 self.metrics.lag_seconds = 0.0 if oldest is None else max(0.0, time.time() - oldest)
             except RamifyError as error:
-                self.health.away = str(error)
+                self.health.away = f"the server at {asked.configuration.base_url} is away: {error}"
             await asyncio.sleep(self.settings.poll_seconds)
 
     @contextmanager

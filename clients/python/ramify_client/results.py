@@ -302,6 +302,8 @@ class Release(Result):
     """available (nothing recorded), candidate, promoted, rejected or failed."""
     active: bool
     parent: str | None
+    base: str | None = None
+    """The release whose policy its LoRA adapter stands on; `None` if its policy is whole."""
     value: str | None = None
     """The judge of answers: a value `model`, or a head on the policy's `trunk`; None if its files are gone."""
     training_step: int | None

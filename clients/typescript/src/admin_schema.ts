@@ -227,6 +227,11 @@ export interface components {
              */
             parent: string | null;
             /**
+             * Base
+             * @description The release whose policy its LoRA adapter stands on; null if its policy is whole.
+             */
+            base: string | null;
+            /**
              * Created
              * @description Unix seconds of its publication; null if its files are gone.
              */

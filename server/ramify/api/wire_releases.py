@@ -30,6 +30,9 @@ class Release(Reply):
     )
     active: bool = Field(description="True for the release that this server serves.")
     parent: str | None = Field(description="The release that it was trained from.")
+    base: str | None = Field(
+        description="The release whose policy its LoRA adapter stands on; null if its policy is whole."
+    )
     created: int | None = Field(description="Unix seconds of its publication; null if its files are gone.")
     value: ValueKind | None = Field(
         description="What judges answers: a value `model`, or a value head on the policy's `trunk`; null if its files "
@@ -123,6 +126,7 @@ def release_of(row: ReleaseEntry, active: str) -> Release:
         state=row.state,
         active=row.id == active,
         parent=manifest.parent if manifest else None,
+        base=manifest.base.release if manifest and manifest.base else None,
         created=int(manifest.created_at.timestamp()) if manifest else None,
         value=manifest.value if manifest else None,
         training_step=manifest.training_step if manifest else None,

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ramify.engines.errors import EngineHeld
+from ramify.engines.errors import EngineHeld, PolicyUnreachable
 from ramify.service.errors import DRAINED
 from ramify.service.ports import Engines
 from ramify.service.standing import Standing
@@ -92,10 +92,12 @@ class Readiness:
     async def _ask(self) -> str | None:
         problem = None
         try:
-            async with asyncio.timeout(self.settings.deadline_seconds):
-                await self.engines.probe(self.settings.deadline_seconds)
-        except TimeoutError:
-            problem = f"an engine made no progress within {self.settings.deadline_seconds:g} s"
+            await self.engines.probe(self.settings.deadline_seconds)
+        except TimeoutError as error:
+            problem = str(error) or f"an engine made no step within {self.settings.deadline_seconds:g} s"
+        except PolicyUnreachable as error:
+            problem = "the policy's server is away"
+            logger.warning("%s: %s", problem, error)
         except Exception as error:
             problem = f"an engine failed its probe: {type(error).__name__}"
             logger.warning("%s: %s", problem, error)

@@ -38,6 +38,11 @@ async def test_an_adapter_is_refused_by_the_option_that_it_needs(adapting: Site)
     assert await adapting.served() == "v000001"
 
 
+async def test_the_listing_names_the_base_of_an_adapter(adapting: Site) -> None:
+    bases = {row["id"]: row["base"] for row in (await adapting.listing())["data"]}
+    assert bases == {"v000001": None, "v000002": "v000001", "v000003": None}
+
+
 async def test_an_adapter_on_another_base_is_refused_by_both_names(adapting: Site) -> None:
     base = adapting.root / "v000001"
     kept = shutil.move(base, adapting.root.parent / "kept")

@@ -25,7 +25,7 @@ async def test_31_readiness_follows_the_engines_progress(tmp_path: Path) -> None
         for path in ("/readyz", "/health"):
             answer = await world.http.get(path)
             assert answer.status_code == 503
-            assert "no progress" in answer.json()["error"]["message"]
+            assert "made no step" in answer.json()["error"]["message"]
         assert (await world.http.get("/livez")).status_code == 200
         world.engines.hung = False
         assert (await world.http.get("/readyz")).status_code == 200

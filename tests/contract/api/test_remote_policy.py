@@ -315,7 +315,11 @@ async def test_when_its_server_is_away_searches_fail_and_readiness_says_so_until
         assert "answered 503" in reply.json()["error"]["message"]
         (entry,) = await context.log.list(limit=10)
         assert entry.status == "engine_dead"
-        assert (await http.get("/readyz")).status_code == 503
+        unready = await http.get("/readyz")
+        assert (unready.status_code, unready.json()["error"]["message"]) == (
+            503,
+            "not ready: the policy's server is away",
+        )
         assert (await http.post("/v1/completions", json={"prompt": " 3"})).status_code == 503
         vllm.away = 0
         assert (await http.get("/readyz")).status_code == 200

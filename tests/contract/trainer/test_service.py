@@ -63,7 +63,11 @@ class Running:
 
 @asynccontextmanager
 async def a_service(
-    folder: Path, site: Site, tell: PhaseProgress = lambda *_: None, **changes: Any
+    folder: Path,
+    site: Site,
+    tell: PhaseProgress = lambda *_: None,
+    log_probe: AsyncClient | None = None,
+    **changes: Any,
 ) -> AsyncIterator[Running]:
     service = {"port": 0, "poll_seconds": 0.05, "longest_wait_seconds": 0.2, **changes.pop("service", {})}
     config = small(folder, site.url, site.admin_url, service=service, **changes)
@@ -72,7 +76,7 @@ async def a_service(
         AsyncAdmin(site.admin_url) as admin,
         AsyncClient(site.url, max_retries=0, timeout=5) as probe,
     ):
-        running = Running(Service(Loop(config, client, admin, tell), probe, probe))
+        running = Running(Service(Loop(config, client, admin, tell), probe, log_probe or probe))
         try:
             yield running
         finally:
@@ -148,6 +152,18 @@ async def test_idle_connections_do_not_keep_a_prober_out(tmp_path: Path) -> None
             writer.transport.abort()
 
 
+async def test_readiness_names_the_server_that_is_away(tmp_path: Path) -> None:
+    idle = {"rounds": None, "collect": {"problems": 0}, "service": {"min_backlog": 3}}
+    async with (
+        a_site(tmp_path) as site,
+        AsyncClient("http://127.0.0.1:9", max_retries=0) as teacher,
+        a_service(tmp_path, site, log_probe=teacher, **idle) as running,
+    ):
+        gone = await running.says("/readyz", lambda answer: "127.0.0.1:9" in str(answer.json()["reason"]))
+        assert gone.status_code == 503
+        assert gone.json()["reason"].startswith("the server at http://127.0.0.1:9 is away: ")
+
+
 async def test_a_server_that_goes_away_in_a_round_loses_nothing_of_it(tmp_path: Path) -> None:
     some = asyncio.Event()
 
@@ -161,7 +177,7 @@ async def test_a_server_that_goes_away_in_a_round_loses_nothing_of_it(tmp_path: 
         await asyncio.wait_for(some.wait(), LONG)
     service, leave = running
     gone = await service.says("/readyz", lambda answer: answer.status_code == 503)
-    assert f"the server at {site.url} is away" in gone.json()["reason"]
+    assert site.url in gone.json()["reason"]
     assert (await service.get("/livez")).status_code == 200
     async with a_site(tmp_path, address) as site:
         assert await asyncio.wait_for(service.task, LONG) == STOPPED
