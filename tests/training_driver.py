@@ -1,7 +1,8 @@
 """A trainer in a process of its own, which kills itself at a point of a round: what a crash or a power failure leaves.
 
 A point is `<phase>`: all of the phase is done and none of it recorded; `train:2`: in the middle of the optimizer steps;
-`collect:3`: in the middle of the searches; `publish:written`: the release is on disk, and the server does not know it.
+`collect:3`: in the middle of the searches; `publish:written`: the release is on disk, and the server does not know it;
+`tidy`: a folder of the ended round is out of the way and not yet deleted.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fakes_training import children
+from ramify import files
 from ramify_client import AsyncAdmin, AsyncClient
 from ramify_trainer.config import LoopConfig
 from ramify_trainer.loop.rounds import Loop
@@ -43,6 +45,17 @@ class Doomed(Loop):
         if self.point == "publish:written":
             die()
         await super()._record(decision)
+
+
+def die_at_a_removal() -> None:
+    flush = files.flush
+
+    def last(path: Path) -> None:
+        flush(path)
+        if any(path.glob(".*.removed")):
+            die()
+
+    files.flush = last
 
 
 def die() -> NoReturn:
@@ -74,6 +87,8 @@ async def _rounds(config: LoopConfig, rounds: int, point: str | None) -> None:
         async with AsyncClient(config.server.url) as client, AsyncAdmin(config.server.admin_url) as admin:
             loop = Doomed(config, client, admin, tell)
             loop.point = point
+            if point == "tidy":
+                die_at_a_removal()
             await loop.start()
             while len(loop.state.history) < rounds:
                 await loop.puller.holding(loop.round())

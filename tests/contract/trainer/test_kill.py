@@ -18,6 +18,7 @@ from training_driver import run_rounds
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 FIRST_ROUND = (
     "collect:3", "collect", "pull", "train:2", "train", "gate", "publish:written", "publish", "activate", "advance",
+    "tidy",
 )  # fmt: skip
 SECOND_ROUND = ("train:3", "activate")
 PROBLEMS = 6
@@ -57,6 +58,11 @@ async def trained(folder: Path, rounds: int, *points: str) -> dict[str, Any]:
                 str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest()
                 for path in sorted((folder / "weights").glob("v*/*/model.safetensors"))
             },
+            "folders": sorted(
+                str(path.relative_to(folder))
+                for path in (folder / "state").glob("round-*/*")
+                if path.is_dir()
+            ),
             "served": (state["served"], site.context.serving.release),
             "steps": [record["steps"] for record in state["history"]],
             "temperatures": [record["training"]["temperature"] for record in state["history"]],
@@ -74,5 +80,6 @@ async def test_a_trainer_killed_at_every_point_ends_in_the_same_weights(tmp_path
     assert undisturbed["searches"] == 2 * PROBLEMS
     assert undisturbed["steps"] == [4, 8]
     assert undisturbed["temperatures"][0] == 1.0 != undisturbed["temperatures"][1]
+    assert undisturbed["folders"] == [f"state/round-000{number}/learner" for number in (1, 2)]
     assert len(set(undisturbed["weights"].values())) == 6
     assert killed == undisturbed

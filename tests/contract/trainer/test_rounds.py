@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -260,6 +261,27 @@ async def test_learners_of_long_ago_are_removed_and_training_then_begins_anew(tm
         fourth = await loop.round()
         (row,) = [row for row in (await loop.client.releases()).data if row.id == "v000005"]
         assert (row.parent, fourth.steps) == ("v000003", 4)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "said"),
+    [("adamw_8bit", 'moments of the optimizer "adamw_8bit"'), (None, "holds no checkpoint")],
+)
+async def test_a_learner_that_training_cannot_go_on_from_ends_the_run_before_anything_is_searched(
+    tmp_path: Path, optimizer: str | None, said: str
+) -> None:
+    async with a_site(tmp_path) as site:
+        async with a_loop(tmp_path, site) as loop:
+            await loop.round()
+            facts, searches = loop.folder / str(loop.state.learner) / "learner.json", await site.searches()
+        if optimizer is None:
+            facts.unlink()
+        else:
+            facts.write_text(json.dumps({**json.loads(facts.read_text()), "optimizer": optimizer}))
+        with pytest.raises(TrainerError, match=f"the run loop cannot go on: .*{said}"):
+            async with a_loop(tmp_path, site):
+                pass
+        assert await site.searches() == searches
 
 
 async def test_weights_that_cannot_be_trained_on_end_the_round_and_not_the_run(tmp_path: Path) -> None:

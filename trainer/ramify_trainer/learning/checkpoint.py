@@ -23,10 +23,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ramify.files import move, share
+from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.export import export
 from ramify_trainer.learning.value_head import write_head
 
-__all__ = ["LearnerState", "read_facts", "read_state", "settled", "write"]
+__all__ = ["LearnerState", "facts_for", "read_facts", "read_state", "settled", "write"]
 
 FORMAT = 2
 
@@ -101,6 +102,18 @@ def read_facts(folder: Path) -> LearnerState:
     if data.get("format") != FORMAT:
         raise ValueError(f"{folder} is of format {data.get('format')}; this Ramify reads {FORMAT}")
     return LearnerState(**{**data, "calibration": tuple(data["calibration"])})
+
+
+def facts_for(folder: Path, config: LearningConfig) -> LearnerState:
+    """Read `learner.json` of a checkpoint that training is to go on from. Raises `ValueError` if it is of another
+    format or optimizer."""
+    facts = read_facts(folder)
+    if facts.optimizer != config.optimizer:
+        raise ValueError(
+            f'{folder} has moments of the optimizer "{facts.optimizer}": set learning.optimizer to that, '
+            f'not "{config.optimizer}"'
+        )
+    return facts
 
 
 def read_state(folder: Path) -> dict[str, Tensor]:

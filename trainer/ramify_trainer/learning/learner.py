@@ -132,12 +132,7 @@ class Learner:
         """Return the learner that `save` left in `folder`. Raises `FileNotFoundError`, or `ValueError` for another
         format or optimizer."""
         folder = checkpoint.settled(folder)
-        facts, state = checkpoint.read_facts(folder), checkpoint.read_state(folder)
-        if facts.optimizer != config.optimizer:
-            raise ValueError(
-                f'{folder} has moments of the optimizer "{facts.optimizer}": set learning.optimizer to that, '
-                f'not "{config.optimizer}"'
-            )
+        facts, state = checkpoint.facts_for(folder, config), checkpoint.read_state(folder)
         learner = cls(config, folder / "policy", folder / "value", reference, facts)
         for name, reader in learner._readers.items():
             own = {k.removeprefix(f"{name}/"): v for k, v in state.items() if k.startswith(f"{name}/")}

@@ -21,6 +21,7 @@ from ramify_trainer.config import LoopConfig
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.gate.candidate import Gate
 from ramify_trainer.gate.policy_scores import PolicyScores, require_askable, require_sampler, score_policy
+from ramify_trainer.learning import checkpoint
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import LabelledTree
 from ramify_trainer.learning.optimizers import require_optimizer
@@ -124,6 +125,7 @@ class Loop:
         await self.puller.open()
         await self._catch_up()
         await self._settle()
+        self._require_learner()
         self._save()
         await asyncio.to_thread(self._tidy)
 
@@ -172,6 +174,15 @@ class Loop:
             told=self._told("measured"),
             adapter=models.adapter,
         )
+
+    def _require_learner(self) -> None:
+        """Raise `TrainerError` if training could not go on from the incumbent's learner; nothing is searched then."""
+        if self.state.learner is None:
+            return
+        try:
+            checkpoint.facts_for(checkpoint.settled(self.folder / self.state.learner), self.config.learning)
+        except (FileNotFoundError, ValueError) as error:
+            raise TrainerError(f"the run {self.state.run} cannot go on: {error}") from error
 
     def _tidy(self) -> None:
         """Remove what ended rounds have left and none will need: models, which are in releases now, and learners but
