@@ -1,8 +1,8 @@
 """Methods to compare: named, frozen configurations of a search.
 
 Two methods that grow the same tree and differ only in how they choose from it share one run: best-of-N and
-self-consistency at equal tokens are two readings of the same draws. A method whose growth does not look at the budget
-runs once, at the largest number of tokens, and is read off at each smaller one; see `Method.reads_off`. On the clock
+self-consistency at equal tokens are two readings of the same draws. A flat method runs once, at the largest number of
+tokens, and is read off at each smaller one; a tree has a run for each budget (`Method.reads_off`). On the clock
 nothing is read off, since a tree does not say when its answers landed, and only methods that ask the engines for the
 same work share a run: self-consistency needs no judgements.
 """

@@ -116,15 +116,12 @@ def test_methods_that_draw_alike_share_a_run():
     assert tree.tree_key("tokens") != Method("b", "gumbel", "orm_max").tree_key("tokens")
 
 
-def test_only_growth_that_ignores_the_budget_is_read_off():
+def test_only_draws_that_do_not_look_at_the_budget_are_read_off():
     assert Method("a", "best_of_n").reads_off
-    assert Method("a", "mcts").reads_off
-    assert not Method("a", "gumbel").reads_off
-    assert not Method("a", "beam").reads_off
-    assert not Method("a", "mcts", search={"commit": "step"}).reads_off
-    assert not Method("a", "mcts", search={"expand": "step"}).reads_off
-    assert not Method("a", "mcts", search={"early_stop": "unbeatable"}).reads_off
-    assert not Method("a", "mcts", answer="most_visited").reads_off
+    assert Method("a", "self_consistency", "majority").reads_off
+    assert not Method("a", "best_of_n", search={"early_stop": "unbeatable"}).reads_off
+    for algorithm in ("mcts", "gumbel", "beam"):
+        assert not Method("a", algorithm).reads_off
 
 
 def test_on_the_clock_only_the_same_work_is_shared():

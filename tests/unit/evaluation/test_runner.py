@@ -44,7 +44,10 @@ async def test_runs_are_shared_where_they_can_be():
     backend = FakeBackend()
     await results(1, backend)
     asked = [(method, budget.amount) for index, method, budget, _ in backend.asked if index == 0]
-    assert sorted(asked) == [("flat", 80), ("gumbel", 40), ("gumbel", 80), ("tree", 80)]
+    assert sorted(asked) == [
+        ("flat", 80),
+        *((name, size) for name in ("gumbel", "tree") for size in (40, 80)),
+    ]
 
 
 async def test_how_many_run_at_once_changes_no_row():

@@ -78,8 +78,11 @@ class Algorithm(ABC):
 
     @classmethod
     def reads_off(cls, params: SearchParams) -> bool:
-        """Tell whether what it does with its first b tokens is the same under every budget of at least b tokens:
-        then the answers of smaller budgets can be read off one search."""
+        """Tell whether what it does with its first b tokens is the same under every budget of at least b tokens: then
+        the answers of smaller budgets can be read off one search.
+
+        No tree's is. Its first draws land together, and what is in flight at b under a larger budget has its tokens
+        spent and no answer, where a search of b tokens would have drawn no more than it could finish."""
         return False
 
     @property

@@ -35,11 +35,6 @@ class Gumbel(Mcts):
     def most_draws(cls, params: SearchParams) -> int:
         return params.considered if params.expand == "path" else max(params.width, params.considered)
 
-    @classmethod
-    def reads_off(cls, params: SearchParams) -> bool:
-        """Sequential Halving portions the budget out."""
-        return False
-
     @property
     def needs_priors(self) -> bool:
         return True

@@ -19,7 +19,7 @@ from dataclasses import replace
 from ramify.search.algorithms.base import PUCT, STEPWISE, Algorithm
 from ramify.search.builder import TreeBuilder
 from ramify.search.plans import Plan, PlanResult
-from ramify.search.records import Hurdle, SearchParams
+from ramify.search.records import Hurdle
 from ramify.search.selection import Arm, arms, best, pseudo_visits, puct_scores, thompson_scores
 from ramify.search.tree import Node, derive_seed
 
@@ -45,12 +45,6 @@ class Mcts(Algorithm):
         super().__init__(builder, rng)
         self._begun = 0.0
         """The fraction of the budget that was spent when the present root was committed."""
-
-    @classmethod
-    def reads_off(cls, params: SearchParams) -> bool:
-        """True of paths grown from one root. Not of step commits, which portion the budget out; nor of `expand: step`,
-        which may have to finish an answer when its tokens end."""
-        return params.expand == "path" and params.commit == "root"
 
     @property
     def widens(self) -> bool:
