@@ -21,6 +21,28 @@ from search_worlds import REFINE, ran, words
 TREE = Path(str(files("ramify") / "web" / "tree"))
 
 
+@pytest.mark.parametrize(
+    ("chat", "system", "field"),
+    [
+        (False, "", {"prompt": "3 5 to 8"}),
+        (True, "", {"messages": [{"role": "user", "content": "3 5 to 8"}]}),
+        (
+            True,
+            "Be brief.",
+            {
+                "messages": [
+                    {"role": "system", "content": "Be brief."},
+                    {"role": "user", "content": "3 5 to 8"},
+                ]
+            },
+        ),
+    ],
+)
+def test_the_form_sends_a_text_or_a_conversation(chat: bool, system: str, field: dict[str, Any]) -> None:
+    given = ["3 5 to 8", chat, system]
+    assert said("../pages/search_form.js", "promptOf", "promptOf(...given)", given) == field
+
+
 def said(module: str, names: str, expression: str, given: object) -> Any:
     """Evaluate an expression over `given`, with `names` of a module."""
     program = (

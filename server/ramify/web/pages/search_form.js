@@ -5,6 +5,7 @@ import { el, icon } from "../lib/dom.js";
 import { installed, shape } from "../lib/document.js";
 
 const FIRST = ["grader", "expand", "select"];
+const TEXT = "a text", CHAT = "a message";
 
 /** {element, cancel, running, start(), stop(), focus()}; `submit(body)` gets the request's body. api: the document. */
 export function askForm(api, parent, submit) {
@@ -12,6 +13,9 @@ export function askForm(api, parent, submit) {
   const search = shape(api, asked.search);
   const { algorithms, tasks } = installed(api);
   const prompt = el("textarea", { rows: 4, required: true, placeholder: "3 5 7 8 to 24", spellcheck: "false", value: parent ? parent.prompt : "", readonly: Boolean(parent) });
+  const written = choice([TEXT, CHAT]);
+  const system = el("input", { placeholder: "none", spellcheck: "false" });
+  const systemField = field("System message", system);
   const algorithm = choice(["", ...Object.keys(algorithms)]);
   if (parent) algorithm.value = parent.params.algorithm;
   const task = choice(["", ...tasks]);
@@ -35,7 +39,9 @@ export function askForm(api, parent, submit) {
     for (const one of action) one.enable(known.includes("action"));
     actions.hidden = !known.includes("action");
     rightField.hidden = !["exact", "math"].includes(task.value);
+    systemField.hidden = written.value !== CHAT;
   };
+  written.addEventListener("change", adapt);
   algorithm.addEventListener("change", adapt);
   task.addEventListener("change", adapt);
   adapt();
@@ -45,6 +51,7 @@ export function askForm(api, parent, submit) {
   const element = el("form", { class: "ask", "aria-label": "A search", onsubmit: (event) => { event.preventDefault(); submit(bodyOf()); } },
     el("h1", {}, parent ? "Branch" : "New search"),
     field(parent ? "Prompt and answer so far" : "Prompt", prompt),
+    !parent && field("Sent as", written, "A text as it is, or a message that the model's chat template writes"), !parent && systemField,
     !parent && field("Task", task), !parent && rightField,
     el("div", { class: "row" }, go, cancel),
     group("How to search", field("Algorithm", algorithm), main.map((one) => one.element)),
@@ -65,7 +72,7 @@ export function askForm(api, parent, submit) {
     const body = { search: inner, sampling: said(sampling), train: train.checked, ...said([seed]) };
     if (parent) return { ...body, node: parent.node };
     if (task.value) body.task = { name: task.value, ...(rightField.hidden ? {} : { problem: { answer: right.value } }) };
-    return { ...body, prompt: prompt.value };
+    return { ...body, ...promptOf(prompt.value, written.value === CHAT, system.value) };
   }
 
   const form = { element, cancel, running: null, focus: () => (parent ? go : prompt).focus() };
@@ -79,6 +86,13 @@ export function askForm(api, parent, submit) {
     cancel.disabled = true;
   };
   return form;
+}
+
+/** The field of a request that has the prompt: a text as it is, or a conversation for the model's chat template. */
+export function promptOf(text, chat, system) {
+  if (!chat) return { prompt: text };
+  const before = system ? [{ role: "system", content: system }] : [];
+  return { messages: [...before, { role: "user", content: text }] };
 }
 
 function inputsOf(api, schema, without = []) {
