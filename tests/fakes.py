@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ramify.search.protocols import EngineDead, GradingFailed, SampleAborted
+from ramify.search.protocols import EngineDead, GradingFailed, SampleAborted, Write
 from ramify.search.records import Continuation, Finish, Revision, Sampling, Score, Verdict
 
 END = 0
@@ -194,7 +194,7 @@ class FakeReviser:
     mute: Callable[[str], bool] = lambda text: False
     asked: list[tuple[str, float | None]] = field(default_factory=list)
 
-    async def revise(self, text: str, outcome: float | None) -> Revision:
+    async def revise(self, text: str, outcome: float | None, write: Write) -> Revision:
         self.asked.append((text, outcome))
         await asyncio.sleep(0)
         if self.mute(text):

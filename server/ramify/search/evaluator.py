@@ -93,21 +93,33 @@ class Evaluator:
             return PlanResult(samples=[])
         if plan.node.terminal is None or plan.node.revision is not None:
             return await self._carry_out(plan, expansion, cost)
-        revision = await self._revise(plan.node)
+        revision = await self._revise(plan, expansion, cost)
         if revision.closed is not None:
             return PlanResult(samples=[], revision=revision)
         asked = replace(plan.node, revision=revision)  # a copy: the tree is only read
-        result = await self._carry_out(replace(plan, path=(*plan.path[:-1], asked)), expansion, cost)
-        return replace(result, revision=revision)
+        left = plan.tokens - cost.tokens  # without those of a critique
+        asking = replace(plan, path=(*plan.path[:-1], asked), tokens=left)
+        return replace(await self._carry_out(asking, expansion, cost), revision=revision)
 
-    async def _revise(self, node: Node) -> Revision:
-        """Ask how the complete answer at `node` can be bettered."""
+    async def _revise(self, plan: Plan, expansion: int, cost: PlanCost) -> Revision:
+        """Ask how the complete answer at a plan's node can be bettered."""
         if self.reviser is None:
             raise RuntimeError("action 'refine' needs a reviser")
+        node = plan.node
+        place: Sequence[int | str] = [*self._place(node), expansion, "critique"]
+
+        async def write(prompt: Sequence[int], tokens: int) -> str:
+            at = replace(node, revision=Revision(feedback="", prompt=tuple(prompt)))
+            left = plan.tokens - cost.tokens - 1  # one is the answer's
+            if left < 1:
+                raise GradingFailed("the answer leaves no token for a critique")
+            how = replace(self.tree.sampling, max_tokens=min(tokens, left), stop=())
+            (said,) = await self._sample(plan, at, [0], how, place, cost)
+            return said.text
+
         try:
-            return await self.reviser.revise(
-                self.tree.text(node), node.outcome if self._grades_answers else None
-            )
+            outcome = node.outcome if self._grades_answers else None
+            return await self.reviser.revise(self.tree.text(node), outcome, write)
         except GradingFailed as error:
             return Revision(feedback=str(error)[:LONGEST_FAILURE], closed="feedback")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from ramify.search.records import Action, Continuation, Hurdle, Revision, Sampling, Score, Verdict
@@ -80,17 +80,22 @@ class Scorer(Protocol):
         ...
 
 
+Write = Callable[[Sequence[int], int], Awaitable[str]]
+"""Has the policy write after a prompt of token ids, at most so many tokens, and returns the text. They are tokens of
+the search, and of the better answer: it may have as many fewer."""
+
+
 class Reviser(Protocol):
     """Asks for better answers, under `action: refine`: it says what is wrong with an answer, and how that is put to the
     policy."""
 
-    async def revise(self, text: str, outcome: float | None) -> Revision:
+    async def revise(self, text: str, outcome: float | None, write: Write) -> Revision:
         """Return what better answers than a complete one are drawn from. A search asks once for each answer that it
         goes on from.
 
         text: the whole answer. outcome: the verdict on it, in [0, 1], if the search's grader is the verifier; `None`:
-        the search does not know it, and the policy must not learn it here. Raises `GradingFailed` if there is no
-        feedback to be had."""
+        the search does not know it, and the policy must not learn it here. write: has the policy write a critique.
+        Raises `GradingFailed` if there is no feedback to be had."""
         ...
 
 

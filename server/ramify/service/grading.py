@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from ramify.rewards import registry
 from ramify.search.grouping import in_time
-from ramify.search.protocols import GradingFailed, Reviser, Task
+from ramify.search.protocols import GradingFailed, Reviser, Task, Write
 from ramify.search.records import AnswerVerdict, Revision, Verdict
 from ramify.search.tree import Tree
 
@@ -40,9 +40,9 @@ class CountedReviser:
     def __init__(self, reviser: Reviser, failed: Callable[[str], None]) -> None:
         self._reviser, self._failed = reviser, failed
 
-    async def revise(self, text: str, outcome: float | None) -> Revision:
+    async def revise(self, text: str, outcome: float | None, write: Write) -> Revision:
         try:
-            return await self._reviser.revise(text, outcome)
+            return await self._reviser.revise(text, outcome, write)
         except GradingFailed as error:
             self._failed(getattr(error, "kind", "no_feedback"))
             raise

@@ -3,7 +3,8 @@ policy.
 
 To a conversation the answer is added as the assistant's turn and the request as a further turn of the user's, and the
 model's chat template writes all of it. A prompt that is no conversation needs a template that names its parts. Feedback
-comes from the task, which tells what the model may know (`rewards.verifier.Verifier.feedback`).
+comes from the task, which tells what the model may know (`rewards.verifier.Verifier.feedback`); if the task has nothing
+to say, the policy may be asked for a critique of its own answer.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from ramify.rewards import registry
+from ramify.rewards.grading import BoundTask
 from ramify.rewards.verifier import Verifier
-from ramify.search.protocols import GradingFailed
+from ramify.search.protocols import GradingFailed, Write
 from ramify.search.records import Revision, SearchParams
 from ramify.service.errors import BadRequest
 from ramify.service.ports import Tokenizer
@@ -25,6 +27,11 @@ TEMPLATE = (
     "Write a better answer to the problem. Give the whole answer again, in the same form, not only what changes."
 )
 """The turn that asks for a better answer, if neither request nor release nor task has words for it."""
+CRITIQUE = (
+    "Check your answer. Say briefly what is wrong with it, or could be better, and where. Do not write the answer "
+    "again."
+)
+"""The turn that asks the policy for a critique of its own answer."""
 LONGEST_FEEDBACK = 4_000
 """Characters of feedback that are put to the policy."""
 SHARES = (1.0, 0.5, 0.25, 0.125)
@@ -37,59 +44,133 @@ Ask = Callable[[str, str], list[int]]
 
 
 @dataclass(frozen=True, slots=True)
-class TaskReviser:
-    """The reviser of one search (`search.protocols.Reviser`): feedback is its task's."""
+class Turn:
+    """A further turn, as it is put to the policy: the request for a better answer, or for a critique."""
 
-    feedback: Callable[[str, float | None], Awaitable[str]]
     ask: Ask
     room: int
     """Tokens that a prompt may have."""
 
-    async def revise(self, text: str, outcome: float | None) -> Revision:
-        """Return the prompt for an answer, with as much of it as there is room for. Raises `GradingFailed` if there is
-        no feedback, or if the chat template refuses it."""
-        feedback = (await self.feedback(text, outcome))[:LONGEST_FEEDBACK]
+    def prompt(self, answer: str, feedback: str) -> tuple[tuple[int, ...], bool] | None:
+        """Return the prompt for an answer, with as much of it as there is room for, and whether that is a part; `None`
+        if there is none. Raises `GradingFailed` if the chat template refuses it."""
         for share in SHARES:
             try:
-                prompt = self.ask(shortened(text, share), feedback)
+                prompt = self.ask(shortened(answer, share), feedback)
             except ValueError as error:
                 raise GradingFailed(f"no request for a better answer could be written: {error}") from error
             if len(prompt) <= self.room:
-                return Revision(feedback, tuple(prompt), shortened=share < 1)
-        return Revision(feedback, closed="context")
+                return tuple(prompt), share < 1
+        return None
 
 
-def refinable(spec: SearchSpec, rules: Verifier, params: SearchParams) -> Verifier:
-    """Return the rules of a task whose answers can be refined. Raises `BadRequest` if the request's cannot."""
+@dataclass(frozen=True, slots=True)
+class Critic:
+    """The policy, asked what is wrong with an answer of which its task says nothing."""
+
+    turn: Turn
+    tokens: int
+    """The most that a critique may have."""
+
+    async def feedback(self, text: str, outcome: float | None, write: Write) -> str:
+        """Return a critique. Raises `GradingFailed` if there is no room to ask for one, or if it is empty."""
+        asked = self.turn.prompt(text, "")
+        if asked is None:
+            raise GradingFailed("the answer leaves no room to ask for a critique of it")
+        critique = (await write(asked[0], self.tokens)).strip()
+        if not critique:
+            raise GradingFailed("the policy had nothing to say of the answer")
+        return critique
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackReviser:
+    """The reviser of one search (`search.protocols.Reviser`)."""
+
+    feedback: Callable[[str, float | None, Write], Awaitable[str]]
+    turn: Turn
+
+    async def revise(self, text: str, outcome: float | None, write: Write) -> Revision:
+        """Return the prompt for an answer, with the feedback on it. Raises `GradingFailed` if there is no feedback, or
+        if the chat template refuses it."""
+        feedback = (await self.feedback(text, outcome, write))[:LONGEST_FEEDBACK]
+        asked = self.turn.prompt(text, feedback)
+        if asked is None:
+            return Revision(feedback, closed="context")
+        prompt, part = asked
+        return Revision(feedback, prompt, shortened=part)
+
+
+def of_task(task: BoundTask) -> Callable[[str, float | None, Write], Awaitable[str]]:
+    """Return the feedback that a task gives."""
+
+    async def feedback(text: str, outcome: float | None, write: Write) -> str:
+        return await task.feedback(text, outcome)
+
+    return feedback
+
+
+def critic(spec: SearchSpec, tokenizer: Tokenizer, length: int, answer: int, tokens: int) -> Critic:
+    """Return who criticises the answers to a conversation. length: tokens that the model takes. answer, tokens: of an
+    answer and a critique, at most. Raises `BadRequest` if a critique leaves no room for an answer, or has none."""
+    if tokens >= answer:
+        raise BadRequest(
+            f"is {answer}, of which a critique may take {tokens} (setting limits.critique_tokens)",
+            param="sampling.max_tokens",
+        )
+    ask = in_turns(spec, CRITIQUE, tokenizer)
+    check_room(ask, length - tokens, tokens)
+    return Critic(Turn(ask, length - tokens), tokens)
+
+
+def require_refinable(spec: SearchSpec, rules: Verifier, params: SearchParams, *, critical: bool) -> None:
+    """Raise `BadRequest` if the answers to a request cannot be refined. critical: the server has answers criticised of
+    which the task says nothing."""
     if spec.branch is not None:
         raise BadRequest(
             "'refine' needs a prompt of its own: a branch goes on inside an answer",
             param="search.action.kind",
         )
-    if not rules.gives_feedback():
-        able = ", ".join(registry.with_feedback())
-        raise BadRequest(f"'refine' needs a task that gives feedback: {able}", param="search.action.kind")
-    if rules.feedback_needs_outcome and params.grader not in ("verifier", "mixed"):
+    if tells(rules, params) or (critical and spec.messages):
+        return
+    if rules.gives_feedback():
         raise BadRequest(
             "'refine' needs grader 'verifier' or 'mixed' here: without a verdict the task has nothing to say of an "
             "answer to this problem",
             param="search.grader",
         )
-    return rules
+    able = ", ".join(registry.with_feedback())
+    instead = "; of others, conversations (`messages`) alone are criticised here" if critical else ""
+    raise BadRequest(
+        f"'refine' needs a task that gives feedback: {able}{instead}", param="search.action.kind"
+    )
+
+
+def tells(rules: Verifier, params: SearchParams) -> bool:
+    """Tell whether a task has something to say of the answers in a search."""
+    graded = params.grader in ("verifier", "mixed")
+    return rules.gives_feedback() and (graded or not rules.feedback_needs_outcome)
 
 
 def asker(spec: SearchSpec, prompt: str, template: str, tokenizer: Tokenizer) -> Ask:
     """Return how prompts are made of answers to a request. prompt: its text. Raises `BadRequest` if `template` lacks
     what it must name, or if nothing can follow the conversation."""
     _check_places(template, ("feedback",) if spec.messages else ("prompt", "answer", "feedback"))
-    if spec.messages and spec.messages[-1].role == "assistant":
+
+    def of_text(answer: str, feedback: str) -> list[int]:
+        return tokenizer.encode(filled(template, prompt=prompt, answer=answer, feedback=feedback))
+
+    return in_turns(spec, template, tokenizer, prompt) if spec.messages else of_text
+
+
+def in_turns(spec: SearchSpec, template: str, tokenizer: Tokenizer, prompt: str = "") -> Ask:
+    """Return how a conversation goes on: with the answer as the assistant's turn, and the template as the user's.
+    Raises `BadRequest` if nothing can follow it."""
+    if spec.messages[-1].role == "assistant":
         raise BadRequest(
             "must not end with the assistant's turn under action 'refine': an answer is a turn of its own",
             param="messages",
         )
-
-    def of_text(answer: str, feedback: str) -> list[int]:
-        return tokenizer.encode(filled(template, prompt=prompt, answer=answer, feedback=feedback))
 
     def of_turns(answer: str, feedback: str) -> list[int]:
         request = filled(template, prompt=prompt, answer=answer, feedback=feedback)
@@ -97,7 +178,7 @@ def asker(spec: SearchSpec, prompt: str, template: str, tokenizer: Tokenizer) ->
         said = [message.fields() for message in spec.messages]
         return tokenizer.encode_chat([*said, *({"role": r, "content": c} for r, c in turns)], spec.template)
 
-    return of_turns if spec.messages else of_text
+    return of_turns
 
 
 def check_room(ask: Ask, room: int, max_tokens: int) -> None:

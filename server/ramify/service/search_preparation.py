@@ -41,7 +41,17 @@ from ramify.service.errors import (
     unknown_model,
 )
 from ramify.service.ports import Engines
-from ramify.service.refinement import TEMPLATE, TaskReviser, asker, check_room, refinable
+from ramify.service.refinement import (
+    TEMPLATE,
+    FeedbackReviser,
+    Turn,
+    asker,
+    check_room,
+    critic,
+    of_task,
+    require_refinable,
+    tells,
+)
 from ramify.service.search_spec import SearchSpec
 from ramify.service.search_state import TREE, uuid7
 from ramify.settings import RequestCaps
@@ -141,16 +151,24 @@ class SearchPreparer:
         prompt: str,
         params: SearchParams,
         sampling: Sampling,
-    ) -> tuple[SearchParams, TaskReviser]:
+    ) -> tuple[SearchParams, FeedbackReviser]:
         """Return the parameters with the template in them that holds, and who asks for better answers by it."""
-        rules = refinable(spec, registry.check(name, problem), params)
+        rules, length, critique = (
+            registry.check(name, problem),
+            self.engines.max_model_len,
+            self.caps.critique_tokens,
+        )
+        require_refinable(spec, rules, params, critical=critique > 0)
+        feedback = of_task(task)
+        if not tells(rules, params):
+            feedback = critic(spec, self.engines.tokenizer, length, sampling.max_tokens, critique).feedback
         own = params.action.template or self.engines.serving.refine_template
         template = own or rules.refine_template or TEMPLATE
         ask = asker(spec, prompt, template, self.engines.tokenizer)
-        room = self.engines.max_model_len - sampling.max_tokens
+        room = length - sampling.max_tokens
         check_room(ask, room, sampling.max_tokens)
         action = replace(params.action, template=template)
-        return replace(params, action=action), TaskReviser(task.feedback, ask, room)
+        return replace(params, action=action), FeedbackReviser(feedback, Turn(ask, room))
 
     def _prompt(self, spec: SearchSpec) -> tuple[str, list[int]]:
         if spec.branch is not None:

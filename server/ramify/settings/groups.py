@@ -143,6 +143,13 @@ class RequestCaps(SettingsGroup):
     answer_tokens: int = Field(
         default=4096, ge=1, description="Largest `sampling.max_tokens`: tokens of one answer."
     )
+    critique_tokens: int = Field(
+        default=0,
+        ge=0,
+        le=4096,
+        description="Tokens in which the policy may criticise its answer under `action: refine`, if the task has no "
+        "feedback on it; 0: such answers cannot be refined.",
+    )
     budget_simulations: int = Field(default=10_000, ge=1, description="Largest `search.budget.simulations`.")
     budget_tokens: int = Field(
         default=200_000,

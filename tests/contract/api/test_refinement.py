@@ -12,7 +12,7 @@ import pytest
 from fakes import ASKED, FakePolicy, decode, encode, letters
 from ramify.search.codec import tree_from_dict
 from ramify.search.tree import Tree
-from ramify.service.refinement import TEMPLATE, filled, shortened
+from ramify.service.refinement import CRITIQUE, TEMPLATE, filled, shortened
 
 from .world import SERVING, FakeEngines, FakeTokenizer, World, a_world
 
@@ -213,6 +213,55 @@ async def test_an_answer_that_the_chat_template_refuses_is_closed_and_counted_an
     assert said["b"].closed is None
     assert tree.status == "complete"
     assert '\nramify_feedback_failures_total{kind="no_feedback"} ' in counted
+
+
+class Asking(Turns):
+    """A chat template after whose last turn the policy writes an answer anew."""
+
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, str]], template: Mapping[str, Any] | None = None
+    ) -> list[int]:
+        return super().encode_chat(messages, template) + self.encode(ASKED if len(messages) > 1 else "")
+
+
+NO_TASK = {"task": {"name": "none"}, "search": {"grader": "model"}}
+
+
+async def test_where_the_task_has_no_feedback_the_policy_criticises_its_answer(tmp_path: Path) -> None:
+    engines_ = FakeEngines(policy=FakePolicy(AB), tokenizer=Asking(), max_model_len=1000)
+    async with a_world(tmp_path, engines_, limits={"critique_tokens": 4}) as world:
+        tree = await Asked(world, body(**NO_TASK)).tree()
+        other = await Asked(world, body()).tree()
+    bettered = [node for node in tree.nodes[1:] if node.children]
+    assert bettered
+    asked = [text for text, _, _ in world.engines.policy.requests if CRITIQUE in text]
+    for node in bettered:
+        assert node.revision is not None
+        assert node.revision.feedback in ("a", "b")
+        assert f"?\n<assistant>{node.text}<user>{CRITIQUE}{ASKED}" in asked
+        assert f"Feedback: {node.revision.feedback}{ASKED}" in decode(node.revision.prompt)
+    assert all("is not right" in node.revision.feedback for node in other.nodes if node.revision is not None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "param", "says"),
+    [
+        ({"sampling": {"max_tokens": 4}, **NO_TASK}, "sampling.max_tokens", "limits.critique_tokens"),
+        (
+            {"messages": None, "prompt": "?\n", **NO_TASK},
+            "search.action.kind",
+            "conversations (`messages`) alone",
+        ),
+    ],
+)
+async def test_a_critique_that_cannot_be_asked_for_is_refused_by_name(
+    tmp_path: Path, changes: dict[str, Any], param: str, says: str
+) -> None:
+    asked = {name: value for name, value in body(**changes).items() if value is not None}
+    async with a_world(tmp_path, engines(), limits={"critique_tokens": 4}) as world:
+        found, message = await Asked(world, asked).refused()
+    assert found == param
+    assert says in message
 
 
 async def test_a_branch_is_not_refined_and_a_refined_answer_not_branched(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -73,6 +74,10 @@ def test_a_keyring_knows_its_keys_alone() -> None:
     assert Keyring([]).caller(None) is ANONYMOUS
 
 
+async def unwritten(prompt: Sequence[int], tokens: int) -> str:
+    raise AssertionError("no critique is wanted")
+
+
 @pytest.mark.anyio
 async def test_grading_failures_are_counted_by_kind_and_passed_on() -> None:
     seen: list[str] = []
@@ -87,9 +92,9 @@ async def test_grading_failures_are_counted_by_kind_and_passed_on() -> None:
     assert seen == ["deadline", "no_verifier"]
     mute = CountedReviser(FakeReviser(mute=lambda text: text == "x"), seen.append)
     with pytest.raises(GradingFailed):
-        await mute.revise("x", None)
+        await mute.revise("x", None, unwritten)
     assert seen[2:] == ["no_feedback"]
-    assert (await mute.revise("y", 0.5)).feedback == "outcome 0.5"
+    assert (await mute.revise("y", 0.5, unwritten)).feedback == "outcome 0.5"
     counted = CountedTask(FakeTask(right=lambda text: True), seen.append)
     assert (await counted.grade("x")).outcome == 1.0
     assert await counted.final("a\n") == "a"

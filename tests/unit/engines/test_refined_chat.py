@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from models import write_tokenizer
 from ramify.engines import Tokenizer
 from ramify.rewards import registry
 from ramify.service.errors import BadRequest
-from ramify.service.refinement import TaskReviser, asker, check_room
+from ramify.service.refinement import FeedbackReviser, Turn, asker, check_room, of_task
 from ramify.service.search_spec import Message, SearchSpec
 
 CHAT = (
@@ -36,10 +37,16 @@ def asked(**fields: object) -> SearchSpec:
     return SearchSpec(messages=(Message("user", "3 5 to 8"),), **fields)  # type: ignore[arg-type]
 
 
+async def unwritten(prompt: Sequence[int], tokens: int) -> str:
+    raise AssertionError("the task has feedback")
+
+
 def test_the_answer_is_the_assistants_turn_and_the_request_the_users(tmp_path: Path) -> None:
     reader = tokenizer(tmp_path)
     ask = asker(asked(template={"enable_thinking": False}), "", "{feedback}", reader)
-    revision = asyncio.run(TaskReviser(TASK.feedback, ask, 100).revise("5 - 3 = 2\n", None))
+    revision = asyncio.run(
+        FeedbackReviser(of_task(TASK), Turn(ask, 100)).revise("5 - 3 = 2\n", None, unwritten)
+    )
     assert revision.feedback == "the result is 2, not 8"
     turns = [
         {"role": "user", "content": "3 5 to 8"},

@@ -7,6 +7,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from fakes import ASKED, FakePolicy, FakeReviser, FakeTask, decode, encode
 from ramify.search.codec import BadTree, tree_from_dict, tree_to_dict
 from ramify.search.params import ParamError, search_params
+from ramify.search.protocols import Write
 from ramify.search.records import Action, BudgetLimits, Revision, Sampling
 from ramify.search.run import search
 from ramify.search.tree import Node
@@ -172,6 +174,32 @@ def test_a_right_answer_is_not_bettered() -> None:
     assert refined(found)
     assert not any(node.text.startswith("a") for node in found.tree.nodes if node.children and node.depth)
     assert {outcome for _, outcome in found.reviser.asked} == {0.0}
+
+
+class Critical(FakeReviser):
+    """Has the policy say at most three tokens of an answer."""
+
+    async def revise(self, text: str, outcome: float | None, write: Write) -> Revision:
+        revision = await super().revise(text, outcome, write)
+        return replace(revision, feedback=await write(encode(f"{PROMPT}{text}?{ASKED}"), 3))
+
+
+@pytest.mark.parametrize("tokens", [40, 200])
+def test_a_critique_is_paid_for_by_the_search_and_by_the_answer_that_it_betters(tokens: int) -> None:
+    how = Sampling(max_tokens=5)
+    found = ran(words, reviser=Critical(), sampling=how, action=REFINE, budget=BudgetLimits(1000, tokens))
+    check(found)
+    critiques = [
+        (text, how.max_tokens) for text, how, _ in found.policy.requests if text.endswith(f"?{ASKED}")
+    ]
+    bettered = [node for node in found.tree.nodes[1:] if node.children]
+    assert critiques
+    assert bettered
+    for node in bettered:
+        assert node.revision is not None
+        first = found.tree.nodes[node.children[0]]
+        assert len(first.tokens) + len(encode(node.revision.feedback)) <= 5
+    assert found.policy.generated == found.tree.usage.completion_tokens <= tokens
 
 
 def test_an_answer_that_was_cut_short_is_not_bettered() -> None:
