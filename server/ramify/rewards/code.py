@@ -28,7 +28,7 @@ from ramify.rewards.code_outputs import (
     same_text,
     same_value,
 )
-from ramify.rewards.verifier import Example, Verifier
+from ramify.rewards.verifier import Example, Verifier, json_size
 from ramify.sandbox import Ended, Probe, Program, Sandbox, SandboxFailed, find
 from ramify.sandbox.driver import decode
 from ramify.sandbox.session import IDLE
@@ -138,10 +138,7 @@ class Code(Verifier):
         return self
 
     def _check(self, place: str, case: Case) -> None:
-        try:
-            json.dumps([case.input, case.output], allow_nan=False)
-        except ValueError:
-            raise ValueError(f"{place} holds a number that is not finite, which JSON does not have") from None
+        json_size([case.input, case.output], place)
         if self.function:
             if not isinstance(case.input, list):
                 raise ValueError(f"{place}.input must be the list of the arguments of {self.function!r}")

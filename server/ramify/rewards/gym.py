@@ -20,7 +20,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from ramify.rewards.answer_text import scope
 from ramify.rewards.tasks import judged
-from ramify.rewards.verifier import Example, Message, Verifier
+from ramify.rewards.verifier import Example, Message, Verifier, json_size
 from ramify.sandbox import Ended, Probe, Program, Sandbox, SandboxFailed, find
 from ramify.sandbox.session import IDLE
 from ramify.search.protocols import GradingFailed
@@ -106,10 +106,7 @@ class ReasoningGym(Verifier):
     def _whole(self) -> Self:
         if not isinstance(self.entry.get("metadata"), dict) or "answer" not in self.entry:
             raise ValueError("entry must have 'answer' and 'metadata', as reasoning-gym gives them")
-        try:
-            size = len(json.dumps([self.options, self.entry], allow_nan=False))
-        except ValueError:
-            raise ValueError("entry holds a number that is not finite, which JSON does not have") from None
+        size = json_size([self.options, self.entry], "entry")
         if size > MAX_PROBLEM:
             raise ValueError(f"has {size} characters as JSON; at most {MAX_PROBLEM} are allowed")
         return self

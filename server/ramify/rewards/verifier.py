@@ -206,6 +206,15 @@ class Verifier(BaseModel):
         return {"final": final, "grade": grade, "match": match, "feedback": feedback}
 
 
+def json_size(value: Any, place: str) -> int:
+    """Return the characters of a value as JSON. Raises `ValueError` naming its place if a number in it is not finite,
+    which no field of the type `JsonValue` refuses."""
+    try:
+        return len(json.dumps(value, allow_nan=False))
+    except ValueError:
+        raise ValueError(f"{place} holds a number that is not finite, which JSON does not have") from None
+
+
 def checked_final(final: object) -> str | None:
     """Return what `final` returned if it may; raises `TypeError`."""
     if final is not None and not isinstance(final, str):
