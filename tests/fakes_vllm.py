@@ -92,7 +92,7 @@ class FakeVllm:
         )
 
     async def detokenize(self, request: Request) -> Response:
-        return JSONResponse({"prompt": self.tokenizer.decode((await request.json())["tokens"])})
+        return JSONResponse({"prompt": self.tokenizer.hf.decode((await request.json())["tokens"])})
 
     async def complete(self, request: Request) -> Response:
         body = await request.json()

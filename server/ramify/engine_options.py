@@ -1,5 +1,5 @@
-"""The options of the engines, of the server that has the policy and of what judges, declared once: the settings' tables
-`[engine]`, `[policy_server]` and `[scorer]`, with which `ramify.engines` starts.
+"""The options of the engines, of the servers that have policies and of what judges, declared once: the settings' tables
+`[engine]`, `[policy_server]`, `[policies.NAME]` and `[scorer]`, with which `ramify.engines` starts.
 
 Settings and engines know nothing of each other, so this stands below both.
 """
@@ -7,7 +7,7 @@ Settings and engines know nothing of each other, so this stands below both.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -161,13 +161,54 @@ class PolicyServerOptions(BaseModel):
     )
 
     @model_validator(mode="after")
-    def whole(self) -> PolicyServerOptions:
-        given = _changed(self) - {"url"}
+    def whole(self) -> Self:
+        given = (_changed(self) & PolicyServerOptions.model_fields.keys()) - {"url"}
         if self.url is None and given:
             raise ValueError(f"{min(given)} has no effect without url, the address of the server")
         if self.key is not None and self.key_file is not None:
             raise ValueError("give key or key_file, not both")
         return self
+
+
+class OtherPolicyOptions(PolicyServerOptions):
+    """A policy that searches may draw from beside the one served: an adapter on its weights, one on another server, or
+    one of these three with other words around the prompt. See policies.md."""
+
+    url: str | None = Field(
+        default=None,
+        pattern=ADDRESS,
+        description="Address of a vLLM server that has it, whose tokenizer must be that of the policy served. None: "
+        "the engine of the policy served.",
+    )
+    release: Path | None = Field(
+        default=None,
+        description="Directory of a release that is a LoRA adapter on the weights served. It takes one of "
+        "`engine.adapters` for good.",
+    )
+    system: str | None = Field(
+        default=None,
+        max_length=20_000,
+        description="System message of conversations, in place of the request's own; other prompts are refused.",
+    )
+    before: str = Field(
+        default="",
+        max_length=20_000,
+        description="Text before the prompt; of a conversation, before its last user message.",
+    )
+    after: str = Field(default="", max_length=20_000, description="Text after it.")
+
+    @model_validator(mode="after")
+    def another(self) -> Self:
+        if not _changed(self):
+            raise ValueError("is the policy served: give release, url, system, before or after")
+        if self.url is not None and self.release is not None:
+            raise ValueError("give release or url, not both")
+        return self
+
+    @property
+    def rewords(self) -> bool:
+        """True if its prompts are not the requests' own."""
+        return self.system is not None or bool(self.before or self.after)
 
 
 class ScorerOptions(BaseModel):

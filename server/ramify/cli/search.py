@@ -204,7 +204,7 @@ async def _search_in_process(release: Path | None, body: Mapping[str, Any]) -> T
             engines = local.engines
             await Search(
                 prepared.tree,
-                engines.policy,
+                engines.policies,
                 engines.scorer,
                 prepared.task,
                 clock=time.monotonic,

@@ -24,6 +24,7 @@ From the bottom up; a module imports only those above it:
 | `scoring` | the scorers of the settings, by name, put on their engines |
 | `remote_engine` | the port on a policy's server, and what is checked of it at the start |
 | `remote_openai` | plain completions by that server's own OpenAI routes |
+| `others` | the policies that searches may name beside the one served |
 | `vllm` | the only door to vLLM |
 | `engines` | `Engines`: all of it together |
 | `offline` | answers of a model that is not served, by an engine in a process of its own |
@@ -31,8 +32,8 @@ From the bottom up; a module imports only those above it:
 Importing this package imports neither vLLM nor torch.
 """
 
-from ramify.engine_options import EngineOptions, PolicyServerOptions, ScorerOptions
-from ramify.engines.config import EngineConfig, Serving
+from ramify.engine_options import EngineOptions, OtherPolicyOptions, PolicyServerOptions, ScorerOptions
+from ramify.engines.config import EngineConfig, OtherPolicy, Serving
 from ramify.engines.engines import Engines
 from ramify.engines.errors import (
     EngineBusy,
@@ -44,6 +45,7 @@ from ramify.engines.errors import (
 )
 from ramify.engines.leases import require_servable
 from ramify.engines.measurement import Measurement, Text, long_text
+from ramify.engines.others import NamedPolicy
 from ramify.engines.ports import RawSample, SampleParams, SampleRequest
 from ramify.engines.scorer import ScorerFactory
 from ramify.engines.tokenizer import Tokenizer
@@ -56,6 +58,9 @@ __all__ = [
     "EngineStartFailed",
     "Engines",
     "Measurement",
+    "NamedPolicy",
+    "OtherPolicy",
+    "OtherPolicyOptions",
     "PolicyServerOptions",
     "PolicyUnreachable",
     "RawSample",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ramify.engine_options import EngineOptions, PolicyServerOptions, ScorerOptions
+from ramify.engine_options import EngineOptions, OtherPolicyOptions, PolicyServerOptions, ScorerOptions
 from ramify.search.records import Action
 
 if TYPE_CHECKING:
@@ -71,6 +71,15 @@ class Serving:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherPolicy:
+    """A policy that searches may name beside the one served."""
+
+    options: OtherPolicyOptions
+    release: Release | None = None
+    """The release whose adapter it is; `None`: it is none."""
+
+
+@dataclass(frozen=True, slots=True)
 class EngineConfig:
     """A policy and what judges it, the release that they are, and how they run."""
 
@@ -92,6 +101,8 @@ class EngineConfig:
     """Scorers by name. One without a kind is `value` or `value_head`, which are `None` if there is no such one."""
     server: PolicyServerOptions | None = None
     """The server that has the policy; `policy` then needs no weights. `None`: an engine at home."""
+    others: Mapping[str, OtherPolicy] = field(default_factory=dict)
+    """Policies beside it, by name."""
 
 
 def default_kv_bytes() -> int:

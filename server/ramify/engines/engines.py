@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from ramify.engine_options import PolicyServerOptions
 from ramify.engines.checkpoints import Checkpoint, check_cpu, check_value_head, read_checkpoint
 from ramify.engines.config import EngineConfig, Serving
 from ramify.engines.errors import (
@@ -34,8 +33,8 @@ from ramify.engines.judges import JudgeModel, Question
 from ramify.engines.leases import Leases, require_servable
 from ramify.engines.limiter import EngineLimiter
 from ramify.engines.measurement import TOLERANCE, Measurement, Text, measure
+from ramify.engines.others import connect, connect_other, load_adapters, named_policies, require_alike
 from ramify.engines.policy import JudgingVllmPolicy, VllmPolicy
-from ramify.engines.policy_server import PolicyServer
 from ramify.engines.ports import Engine
 from ramify.engines.progress import kv_bytes, phases
 from ramify.engines.remote import RemoteForm, RemoteScorer
@@ -54,6 +53,8 @@ from ramify.engines.vllm import (
     start_engine,
 )
 from ramify.search.crowd import Crowd
+from ramify.search.protocols import Policy
+from ramify.search.records import OWN_POLICY
 
 if TYPE_CHECKING:
     from ramify.engines.vllm.openai_serving import OpenAIServing
@@ -71,8 +72,9 @@ class Engines:
         engines: Sequence[Engine],
         models: Models,
         folder: str,
+        others: Mapping[str, RemoteEngine] | None = None,
     ) -> None:
-        """folder: of the engines' sockets and progress; removed by `close`."""
+        """folder: of the engines' sockets and progress; removed by `close`. others: the servers of other policies."""
         self.config = config
         self.tokenizer = models.tokenizer
         self.dead = asyncio.Event()
@@ -100,6 +102,16 @@ class Engines:
             self._leases.mine,
             config.options.seeded,
         )
+        self._servers = dict(others or {})
+        self.others = named_policies(
+            config,
+            self.by_role["policy"],
+            self._servers,
+            self._limiters["policy"],
+            self._leases.mine,
+            self.tokenizer,
+        )
+        """The policies that searches may name beside it."""
         self.crowd = Crowd(lambda: self.by_role["policy"].stats.step_times.fit)
         """The searches that use the policy."""
         self._plain: OpenAIServing | RemoteOpenAI | None = None
@@ -131,13 +143,18 @@ class Engines:
             with warnings.catch_warnings(action="ignore"):  # of vLLM's and torch's own making, dozens of them
                 plans, models = await asyncio.to_thread(_prepare, config)
                 engines: list[Engine] = []
+                others: dict[str, RemoteEngine] = {}
+                for name, other in config.others.items():
+                    if (server := await connect_other(name, other, plans[0], models.tokenizer)) is not None:
+                        others[name] = server
+                        undo.push_async_callback(server.close)
                 if config.server is not None:
-                    engines.append(await _connect(config.server, plans.pop(0), models.tokenizer))
+                    engines.append(await connect(config.server, plans.pop(0), models.tokenizer))
                     undo.push_async_callback(engines[0].close)
                 for engine in await _start_all(plans, folder, tell):
                     engines.append(engine)
                     undo.push_async_callback(engine.close)
-            started = cls(config, engines, models, folder)
+            started = cls(config, engines, models, folder, others)
             if started.max_model_len < 2:
                 raise EngineStartFailed(
                     "the judge's form leaves no room for an answer: shorten scorer.rubric"
@@ -148,6 +165,7 @@ class Engines:
                 await started._leases.load_served()
             except EngineError as error:
                 raise EngineStartFailed(str(error)) from error
+            await load_adapters(config.others, started._leases)
             for remote in started._remotes:
                 undo.push_async_callback(remote.close)
             for remote in started._remotes:
@@ -187,6 +205,11 @@ class Engines:
             else:
                 self._plain = serve_openai(policy, limiter, lambda: self._leases.mine().adapter)
         return self._plain
+
+    @property
+    def policies(self) -> Mapping[str, Policy]:
+        """The policies that a search may name: the one served, and others."""
+        return {OWN_POLICY: self.policy, **{name: other.policy for name, other in self.others.items()}}
 
     @property
     def eos_ids(self) -> frozenset[int]:
@@ -331,7 +354,8 @@ class Engines:
 
     async def close(self) -> None:
         """End both engines and their processes."""
-        await asyncio.gather(*(engine.close() for engine in self.by_role.values()))
+        engines = (*self.by_role.values(), *self._servers.values())
+        await asyncio.gather(*(engine.close() for engine in engines))
         for remote in self._remotes:
             await remote.close()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
@@ -363,15 +387,6 @@ def _most(role: Role, config: EngineConfig) -> int:
     if role == "policy" and config.server is not None:
         return config.server.parallel
     return IN_ENGINE * config.options.max_num_seqs
-
-
-async def _connect(options: PolicyServerOptions, launch: Launch, tokenizer: Tokenizer) -> RemoteEngine:
-    server = PolicyServer(options)
-    try:
-        return await RemoteEngine.connect(launch, server, tokenizer, options)
-    except BaseException:
-        await server.close()
-        raise
 
 
 async def _start_all(
@@ -417,6 +432,7 @@ def _models(config: EngineConfig) -> Models:
             require_servable(config.serving.source, config.options)
         except EngineError as error:
             raise EngineStartFailed(str(error)) from error
+    require_alike(config)
     if config.value_head is not None:
         if config.value is not None:
             raise EngineStartFailed("a value model and a value head: one of them is needed, not both")

@@ -64,6 +64,12 @@ class Leases:
         """Load the adapter of the release that is served from the start. Raises `EngineError`."""
         await self._load(self.serving)
 
+    async def keep(self, serving: Serving) -> None:
+        """Load the adapter of a release and hold it for as long as the engine runs. Raises `EngineError`."""
+        if serving.adapter not in self._users:
+            await self._load(serving)
+        self._hold(serving)
+
     def mine(self) -> Serving:
         """Return the release that the calling task leases; the one served if it leases none."""
         return self._leased.get(self.serving)

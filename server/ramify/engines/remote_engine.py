@@ -48,6 +48,8 @@ ID = "token_id:"
 NO_PENALTY = {"min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 SAMPLE = "1 + 1 = 2; naïve\n\n\tprint('Hello, world') # 你好"
 """Text on which both tokenizers are compared."""
+AT_ONCE = 4096
+"""Tokens whose spelling is asked for at once."""
 EXACT = 1e-3
 """Largest distance of a log-probability from what it must be."""
 
@@ -79,15 +81,23 @@ class RemoteEngine(Engine):
 
     @classmethod
     async def connect(
-        cls, launch: Launch, server: PolicyServer, tokenizer: Tokenizer, options: PolicyServerOptions
+        cls,
+        launch: Launch,
+        server: PolicyServer,
+        tokenizer: Tokenizer,
+        options: PolicyServerOptions,
+        setting: str = "policy_server",
     ) -> RemoteEngine:
-        """Make sure that the server has the tokenizer's model and gives what searches need.
+        """Make sure that the server has the tokenizer's model, or under another `setting` than `policy_server` a model
+        with the same tokenizer, and gives what searches need.
 
         Raises `EngineStartFailed` with what to do."""
-        name, length = await _model(server, options.served, launch.options.max_model_len)
+        name, length = await _model(server, options.served, launch.options.max_model_len, setting)
         engine = cls(launch, server, name, length, options)
         try:
             await _check_tokenizer(engine, tokenizer)
+            if setting != "policy_server":
+                await _check_vocabulary(engine, tokenizer)
             await _check_draws(engine, tokenizer)
         except EngineStartFailed:
             raise
@@ -307,7 +317,9 @@ def _logprob(value: Any) -> float:
 # -- what is checked at the start -------------------------------------------------------------------------------------
 
 
-async def _model(server: PolicyServer, served: str | None, longest: int | None) -> tuple[str, int]:
+async def _model(
+    server: PolicyServer, served: str | None, longest: int | None, setting: str
+) -> tuple[str, int]:
     """Return the name of the model there and the tokens that it takes, by GET /v1/models."""
     try:
         cards = (await server.ask("/v1/models"))["data"]
@@ -315,7 +327,7 @@ async def _model(server: PolicyServer, served: str | None, longest: int | None) 
         bases = [str(card["id"]) for card in cards if not card.get("parent")]
     except (EngineError, EngineDead) as error:
         raise EngineStartFailed(
-            f"{error}; check the setting policy_server.url, its key, and that the server is up"
+            f"{error}; check the setting {setting}.url, its key, and that the server is up"
         ) from error
     except (KeyError, TypeError, AttributeError) as error:
         raise EngineStartFailed(
@@ -325,7 +337,7 @@ async def _model(server: PolicyServer, served: str | None, longest: int | None) 
         served = bases[0]
     if served not in lengths:
         raise EngineStartFailed(
-            f"{server.place} serves {', '.join(lengths) or 'nothing'}: name one (setting policy_server.served)"
+            f"{server.place} serves {', '.join(lengths) or 'nothing'}: name one (setting {setting}.served)"
         )
     known = [length for length in (lengths[served], longest) if length is not None]
     if not known:
@@ -345,6 +357,19 @@ async def _check_tokenizer(engine: RemoteEngine, tokenizer: Tokenizer) -> None:
             f"{engine.served} at {server.place} has another tokenizer than {engine.launch.path}: give the directory "
             "of the model that it serves (setting policy)"
         )
+
+
+async def _check_vocabulary(engine: RemoteEngine, tokenizer: Tokenizer) -> None:
+    """Raise `EngineStartFailed` unless every token, special ones too, is spelt there as it is here."""
+    size = len(tokenizer.hf)
+    for start in range(0, size, AT_ONCE):
+        ids = [*range(start, min(size, start + AT_ONCE))]
+        found = await engine.server.ask("/detokenize", {"model": engine.served, "tokens": ids})
+        if not isinstance(found, dict) or found.get("prompt") != tokenizer.hf.decode(ids):
+            raise EngineStartFailed(
+                f"{engine.served} at {engine.server.place} spells its tokens {ids[0]} to {ids[-1]} otherwise than the "
+                "policy served: policies of one search need the same tokenizer"
+            )
 
 
 async def _check_draws(engine: RemoteEngine, tokenizer: Tokenizer) -> None:

@@ -92,12 +92,12 @@ class LocalBackend:
         tree = prepared.tree
         task = prepared.task if tree.params.grader in ("verifier", "mixed") else HiddenVerifier(prepared.task)
         bills = {role: Bill(meter) for role, meter in self.meters.items()}
-        policy = metered(self.engines.policy, bills["policy"])
+        policies = {name: metered(one, bills["policy"]) for name, one in self.engines.policies.items()}
         bill = bills.get("value", bills["policy"])
         scorer = Scorers.of(self.engines.scorer).wrapped(lambda one: MeteredScorer(one, bill))
         crowd = self.engines.crowd
         await Search(
-            tree, policy, scorer, task, clock=time.monotonic, reviser=prepared.reviser, crowd=crowd
+            tree, policies, scorer, task, clock=time.monotonic, reviser=prepared.reviser, crowd=crowd
         ).run()
         value = bills["value"].seconds if "value" in bills else 0.0
         return Grown(tree, EngineSeconds(bills["policy"].seconds, value))

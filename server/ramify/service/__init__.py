@@ -13,6 +13,7 @@
 | `search_spec` | a search as it was asked for |
 | `branching` | searching on from a node of a logged tree: prompt, task, what is answered already |
 | `refinement` | feedback on an answer, and the prompt that asks for a better one |
+| `policies` | the prompt of each policy that a search names |
 | `search_preparation` | a search's specification made into a tree and its task, with the model's defaults |
 | `idempotency` | one search for one Idempotency-Key |
 | `grading` | the verifier's verdict on the answer of an ended search |

@@ -62,6 +62,18 @@ class Metrics:
         self._pruned = Counter(
             "ramify_pruned_branches", "Draws of searches that safety scorers closed.", ["scorer"], registry=r
         )
+        self._policy_tokens = Counter(
+            "ramify_policy_tokens", "Tokens generated in searches that name policies.", ["policy"], registry=r
+        )
+        self._policy_draws = Counter(
+            "ramify_policy_draws", "Draws of searches that name policies.", ["policy"], registry=r
+        )
+        self._policy_closed = Counter(
+            "ramify_policy_closed",
+            "Searches in which a policy failed and was asked no more.",
+            ["policy"],
+            registry=r,
+        )
         self._completions = Counter(
             "ramify_completions", "Plain completions ended.", ["route", "outcome"], registry=r
         )
@@ -149,6 +161,10 @@ class Metrics:
                 self._truncated.labels(by).inc(node.multiplicity)
             elif node.pruned_by is not None:
                 self._pruned.labels(node.pruned_by).inc(node.multiplicity)
+        for name, part in (tree.usage.by_policy or {}).items():
+            self._policy_tokens.labels(name).inc(part.completion_tokens)
+            self._policy_draws.labels(name).inc(part.draws)
+            self._policy_closed.labels(name).inc(part.closed is not None)
 
     def generated(self, tokens: int) -> None:
         self._generated.inc(max(0, tokens))

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-from ramify.engines import Measurement, Serving, Text
+from ramify.engines import Measurement, NamedPolicy, Serving, Text
 from ramify.search.crowd import Crowd
 from ramify.search.protocols import Policy, Scorer
 
@@ -80,7 +80,14 @@ class Engines(Protocol):
     """Which engine is gone and how, once `dead` is set."""
 
     @property
-    def policy(self) -> Policy: ...
+    def policies(self) -> Mapping[str, Policy]:
+        """The policies that a search may name: `records.OWN_POLICY` is the one served, and draws if none is named."""
+        ...
+
+    @property
+    def others(self) -> Mapping[str, NamedPolicy]:
+        """Those beside it."""
+        ...
 
     @property
     def scorer(self) -> Scorer | None: ...

@@ -253,7 +253,17 @@ class Releases:
             raise WeightsError(f"there would be no way back: {error}") from error
         require_servable(release, self.options)
         require_alike(before, release, judged_apart=self.judged_apart)
+        self._check_adapters(release, before)
         return release
+
+    def _check_adapters(self, release: Release, before: Release) -> None:
+        """Raise `EngineError` if policies beside the one served are adapters on weights that would go."""
+        adapters = [name for name, other in self.engines.others.items() if other.options.release is not None]
+        if adapters and not release.stands_on_weights_of(before, judged_apart=True):
+            raise EngineError(
+                f"the policies {', '.join(adapters)} are adapters on the weights of {before.id}: start the server "
+                "without them, or with adapters on the new weights (settings policies)"
+            )
 
     # -- the swap
 

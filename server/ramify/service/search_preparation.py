@@ -40,6 +40,7 @@ from ramify.service.errors import (
     require_token_ids,
     unknown_model,
 )
+from ramify.service.policies import own_prompts
 from ramify.service.ports import Engines
 from ramify.service.refinement import (
     TEMPLATE,
@@ -111,6 +112,10 @@ class SearchPreparer:
         reviser = None
         if params.action.kind == "refine":
             params, reviser = self._reviser(spec, name, problem, task, prompt, params, sampling)
+        try:
+            prompts = own_prompts(spec, tokens, params, sampling, self.engines)
+        except ParamError as error:
+            raise refused(error) from error
         now = self.now()
         tree = Tree(
             id=TREE + uuid7(now, self.replica),
@@ -118,6 +123,7 @@ class SearchPreparer:
             model=self.engines.serving.name,
             prompt=prompt,
             prompt_tokens=tuple(tokens),
+            prompts=prompts,
             params=params,
             sampling=sampling,
             seed=secrets.randbits(53) if spec.seed is None else spec.seed,

@@ -189,7 +189,7 @@ class Searches:
         if reviser is not None:
             reviser = CountedReviser(reviser, self.metrics.feedback_failed)
         search = Search(
-            *(tree, engines.policy, engines.scorer, task),
+            *(tree, engines.policies, engines.scorer, task),
             clock=self.clock,
             reviser=reviser,
             turns=turns,

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ramify.engines import EngineConfig, ScorerFactory, Serving
+from ramify.engines import EngineConfig, OtherPolicy, OtherPolicyOptions, ScorerFactory, Serving
 from ramify.extensions import BadExtension, announced, load
 from ramify.rewards import grading, registry
 from ramify.search import algorithms
@@ -98,6 +98,7 @@ def engine_config(settings: Settings) -> EngineConfig:
             settings.value_head,
             settings.judges,
             settings.policy_server if remote else None,
+            others=other_policies(settings, None),
         )
     release = load_release(settings.release or shipped())
     _one_of_each_id(release, settings.weights)
@@ -115,7 +116,35 @@ def release_config(release: Release, settings: Settings) -> EngineConfig:
         settings.engine,
         release.value_head if own else None,
         settings.judges,
+        others=other_policies(settings, release),
     )
+
+
+def other_policies(settings: Settings, served: Release | None) -> dict[str, OtherPolicy]:
+    """Return the policies that searches may name beside the one served. Raises `WeightsError`, and `BadSettings` for a
+    release that is no adapter on the weights served."""
+    return {name: _other(name, options, settings, served) for name, options in settings.policies.items()}
+
+
+def _other(name: str, options: OtherPolicyOptions, settings: Settings, served: Release | None) -> OtherPolicy:
+    if options.release is None:
+        return OtherPolicy(options)
+    setting = f"policies.{name}.release"
+    if served is None:
+        raise BadSettings(
+            f"{setting}: an adapter stands on a release's weights, and policy serves a model that is none"
+        )
+    release = load_release(options.release)
+    if release.adapter is None:
+        raise BadSettings(f"{setting}: {release.path} is no LoRA adapter, but whole weights")
+    if not release.stands_on_weights_of(served, judged_apart=True):
+        raise BadSettings(
+            f"{setting}: {release.path} is an adapter on other weights than those of {served.id}"
+        )
+    if release.id == served.id and release.manifest.files != served.manifest.files:
+        raise BadSettings(f"{setting}: {release.path} is another {release.id} than {served.path}")
+    _one_of_each_id(release, settings.weights, setting)
+    return OtherPolicy(options, release)
 
 
 def judges_by_itself(settings: Settings) -> bool:
@@ -129,8 +158,9 @@ def _judged_apart(settings: Settings) -> bool:
     return settings.extensions.scorer is not None or any(options.kind is not None for options in weighing)
 
 
-def _one_of_each_id(release: Release, weights: Path | None) -> None:
-    """Refuse two releases of one id: a tree names the release that made it. Raises `BadSettings`."""
+def _one_of_each_id(release: Release, weights: Path | None, setting: str = "release") -> None:
+    """Refuse two releases of one id: a tree names the release that made it. setting: the one that names this one.
+    Raises `BadSettings`."""
     if weights is None:
         return
     if not weights.is_dir():
@@ -139,7 +169,7 @@ def _one_of_each_id(release: Release, weights: Path | None) -> None:
     if other.exists() and load_release(other, verify=False).manifest.files != release.manifest.files:
         raise BadSettings(
             f"weights: {other} is another {release.id} than {release.path}, which is served first: "
-            f"name the one that is meant (setting: release)"
+            f"name the one that is meant (setting: {setting})"
         )
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from ramify.engine_options import EngineOptions, PolicyServerOptions, ScorerOptions
+from ramify.engine_options import EngineOptions, OtherPolicyOptions, PolicyServerOptions, ScorerOptions
 from ramify.objects import ObjectOptions
 from ramify.settings.groups import (
     AdminSettings,
@@ -43,7 +43,8 @@ OF_THE_POLICY = (
     "structured_outputs",
 )
 """Options of an engine that only a policy at home has."""
-ScorerName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+TableName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+"""Name of a scorer or a policy."""
 AliasName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
@@ -134,12 +135,16 @@ class Settings(BaseSettings):
     scorer: ScorerOptions = Field(
         default=ScorerOptions(), description="What judges answers in place of a value model."
     )
-    scorers: Annotated[dict[ScorerName, ScorerOptions], Field(max_length=16)] = Field(
+    scorers: Annotated[dict[TableName, ScorerOptions], Field(max_length=16)] = Field(
         default={},
         description="What judges answers if it is several, or prunes them, as tables `[scorers.NAME]` (scorers.md).",
     )
     policy_server: PolicyServerOptions = Field(
         default=PolicyServerOptions(), description="A vLLM server that has the policy."
+    )
+    policies: Annotated[dict[TableName, OtherPolicyOptions], Field(max_length=16)] = Field(
+        default={},
+        description="Policies that a search may name beside the one served, as tables `[policies.NAME]` (policies.md).",
     )
     engine: EngineOptions = Field(default=EngineOptions(), description="The vLLM engines.")
     auth: AuthSettings = Field(default=AuthSettings(), description="API keys.")
@@ -186,6 +191,13 @@ class Settings(BaseSettings):
                 "weights is a folder of releases, and policy serves a model that is none: give one of them"
             )
         return self
+
+    @field_validator("policies")
+    @classmethod
+    def policies_are_others(cls, policies: dict[str, OtherPolicyOptions]) -> dict[str, OtherPolicyOptions]:
+        if "policy" in policies:
+            raise ValueError("'policy' is the name of the one served: give this one another")
+        return policies
 
     @model_validator(mode="after")
     def scorers_fit(self) -> Settings:

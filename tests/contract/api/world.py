@@ -20,9 +20,10 @@ from fakes import FakePolicy, FakeScorer, decode, encode, letters
 from fakes_openai import FakePlain
 from ramify.api.app import application
 from ramify.api.context import Context, assemble
-from ramify.engines import Serving
+from ramify.engines import NamedPolicy, Serving
 from ramify.objects import ObjectOptions
 from ramify.search.crowd import Crowd
+from ramify.search.protocols import Policy
 from ramify.search.records import Action
 from ramify.settings import Settings
 from ramify.treelog import TreeLog
@@ -84,9 +85,14 @@ class FakeEngines:
     probes: int = 0
     dead_reason: str | None = None
     crowd: Crowd = field(default_factory=lambda: Crowd(lambda: None))
+    others: dict[str, NamedPolicy] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.plain = FakePlain(self.policy)
+
+    @property
+    def policies(self) -> dict[str, Policy]:
+        return {"policy": self.policy, **{name: other.policy for name, other in self.others.items()}}
 
     def memory(self) -> list[str]:
         return ["letters: nothing"]
