@@ -63,7 +63,7 @@ async def test_a_reply_says_what_each_policy_cost_and_brought(tmp_path: Path) ->
         assert {node.policy for node in tree.nodes[1:]} == set(BOTH)
         assert all(set(node.text) <= {"y", "z", "\n"} for node in tree.nodes if node.policy == "other")
         (entry,) = await world.logged()
-        assert entry.id == tree.id
+        assert entry.tree_id == tree.id
 
 
 async def test_a_search_that_names_none_is_the_policys_alone(tmp_path: Path) -> None:

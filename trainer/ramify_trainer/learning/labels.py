@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ramify.search.records import NO_ANSWER, Verdict
+from ramify.search.records import NO_ANSWER, OWN_POLICY, Verdict
 from ramify.search.tree import Node, Tree
 from ramify_trainer.learning.config import LearningConfig, Section
 
@@ -125,7 +125,8 @@ class LabelledTree:
     outcomes: Mapping[int, float]
     """Outcome in [0, 1] by the id of the node that ends an answer; absent if nobody could tell."""
     staleness: int = 0
-    """Releases between the oldest one that wrote a node of the tree and the served one; 0 for the served one."""
+    """Releases between the oldest one that wrote a node of the tree and the served one; 0 for the served one. Nodes of
+    other policies do not count."""
     problem: tuple[int, ...] | None = None
     """The problem's prompt, if the tree's own asks for an answer better than another; None: the tree's own is it."""
     replayed: bool = False
@@ -141,10 +142,18 @@ Refusal = Literal[
     "stale",
     "unlabelled",
     "confidence",
+    "others",
 ]
 """Reason why a tree is not learned from: the asker forbade training; of an earlier round, and to be imitated alone;
 sampled at temperature 0; with top_p or top_k; tokens enumerated, not drawn; older than `max_staleness`; no answer is
-labelled; its visits follow the policy's own confidence, and imitating them would teach the policy what it believes."""
+labelled; its visits follow the policy's own confidence, and imitating them would teach the policy what it believes;
+other policies have drawn all of it."""
+
+
+def own_draws(node: Node) -> int:
+    """Return how many draws of the policy that is trained took a node's action, if its log-probabilities are logged: 0
+    for one that another policy of the search drew first."""
+    return node.draws_of(OWN_POLICY) if node.own else 0
 
 
 def refusal(labelled: LabelledTree) -> Refusal | None:
@@ -160,8 +169,8 @@ def policy_refusal(labelled: LabelledTree, config: LearningConfig) -> Refusal | 
     """Return why the policy cannot learn from a tree under the configured objective; None if it can.
 
     The ratio π/μ means something only if the logged log-probs are those of the policy at a known temperature: so
-    temperature > 0, top_p = 1 and top_k = 0. `visits` and `sft` imitate, whatever a tree was drawn from; `visits`
-    needs no label."""
+    temperature > 0, top_p = 1 and top_k = 0, and of several policies its own draws alone (`own_draws`). `visits` and
+    `sft` imitate, whatever a tree was drawn from; `visits` needs no label."""
     tree = labelled.tree
     if config.objective == "visits" and tree.params.grader == "confidence":
         return "confidence"
@@ -176,4 +185,6 @@ def policy_refusal(labelled: LabelledTree, config: LearningConfig) -> Refusal | 
         return "truncated_sampling"
     if config.objective == "tree_ppo" and tree.params.action.kind == "token":
         return "enumerated"
+    if not any(map(own_draws, tree.nodes[1:])):
+        return "others"
     return "stale" if labelled.staleness > config.max_staleness else None

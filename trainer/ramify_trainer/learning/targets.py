@@ -12,7 +12,7 @@ from ramify.search.selection import softmax
 from ramify.search.tree import Node, Tree
 from ramify_trainer.learning.advantages import champion, gae, tree_advantages
 from ramify_trainer.learning.config import LearningConfig
-from ramify_trainer.learning.labels import LabelledTree
+from ramify_trainer.learning.labels import LabelledTree, own_draws
 from ramify_trainer.learning.returns import lambda_returns, leaf_counts, tree_values
 
 SMALLEST = 1e-9
@@ -67,11 +67,12 @@ def _tree_ppo(labelled: LabelledTree, config: LearningConfig, seed: Sequence[int
         config.baseline_weight,
         config.normalise,
     )
-    taught = [i for i in advantages if counts[i]]
+    own = {i: own_draws(tree.nodes[i]) for i in advantages}
+    taught = [i for i in advantages if counts[i] and own[i]]
     if config.negatives < 1:
         heard = _heard(labelled, config, seed)
         taught = [i for i in taught if advantages[i] > 0 or i in heard]
-    weights = {i: child_weight(tree.nodes[i].multiplicity, counts[i], config.child_weight) for i in taught}
+    weights = {i: child_weight(own[i], counts[i], config.child_weight) for i in taught}
     return PolicyTargets(weights, {i: advantages[i] for i in taught})
 
 
@@ -89,7 +90,7 @@ def _path_ppo(labelled: LabelledTree, config: LearningConfig, values: Mapping[in
     if reward is None or len(path) < 2:
         return PolicyTargets({})
     estimates = gae([values[node.id] for node in path[:-1]], reward, config.gae_lambda)
-    advantages = {node.id: a for node, a in zip(path[1:], estimates, strict=True)}
+    advantages = {node.id: a for node, a in zip(path[1:], estimates, strict=True) if own_draws(node)}
     return PolicyTargets(dict.fromkeys(advantages, 1.0), advantages)
 
 

@@ -111,7 +111,7 @@ async def label_trees(
         LabelledTree(
             tree,
             label_answers(tree, feedback.get(tree.id, ()), await _grade(tree), weights),
-            max((staleness(node.release) for node in tree.nodes[1:]), default=0),
+            max((staleness(node.release) for node in tree.nodes[1:] if node.own), default=0),
         )
         for tree in trees
     ]
