@@ -183,6 +183,7 @@ def world(
     value: Callable[[str], float] | None = parity,
     *,
     policy: FakePolicy | None = None,
+    others: Mapping[str, FakePolicy] | None = None,
     task: FakeTask | None = None,
     reviser: FakeReviser | None = None,
     clock: Callable[[], float] = lambda: 0.0,
@@ -194,7 +195,8 @@ def world(
 ) -> World:
     """A world by its rule and its value model, `None` for none; `turns` make it one of a batch, `crowd` one of those
     that share the policy. weights, prunes: scorers beside the value model, whose weight is 1, by name: each a function
-    of the answer and its weight, or the value below which it prunes. The rest are the search's parameters."""
+    of the answer and its weight, or the value below which it prunes. others: policies beside it, by name. The rest are
+    the search's parameters."""
     policy = policy or FakePolicy(rule or letters({"a": 0.6, "b": 0.4}, 3))
     scorer, task, seen = FakeScorer(value or parity), task or FakeTask(lambda text: text.startswith("a")), []
     grown = new_tree(**tree)
@@ -206,7 +208,7 @@ def world(
     judge: Scorer | None = Scorers(named) if weights or prunes else scorer if value is not None else None
     reviser = reviser or FakeReviser()
     search = Search(
-        *(grown, policy, judge, task),
+        *(grown, {"policy": policy, **(others or {})}, judge, task),
         clock=clock,
         reviser=reviser,
         observe=seen.append,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fakes import FakePolicy, letters
 from node import node
 from ramify.search.budget import Budget
 from ramify.search.builder import TreeBuilder
@@ -16,7 +17,7 @@ from ramify.search.codec import tree_to_dict
 from ramify.search.records import BudgetLimits
 from ramify.search.selection import arms, puct_scores
 from ramify.search.tree import Tree
-from search_worlds import REFINE, ran, words
+from search_worlds import REFINE, World, ran, words
 
 TREE = Path(str(files("ramify") / "web" / "tree"))
 
@@ -121,3 +122,31 @@ def test_the_page_offers_the_arms_of_a_refinement_that_the_search_does() -> None
         assert ids == [arm.node.id if arm.node else None for arm in choices]
         assert unseen == pytest.approx([arm.unseen for arm in choices])
         assert scores == pytest.approx(puct_scores(choices, tree.params.c_init, tree.params.c_base))
+
+
+def joint() -> World:
+    """A search with two policies that write nothing alike."""
+    other = FakePolicy(letters({"y": 0.5, "z": 0.5}, 2))
+    names, budget = ("policy", "other"), BudgetLimits(simulations=30)
+    return ran(
+        letters({"a": 0.7, "b": 0.3}, 2), others={"other": other}, policies=names, budget=budget, parallel=1
+    )
+
+
+def test_the_page_knows_what_is_left_to_draw_for_several_policies() -> None:
+    found = joint()
+    expression = "[...unseenBelow(Model.of(given)).fresh]"
+    left = said("bandit.js", "unseenBelow", expression, tree_to_dict(found.tree))
+    builder = found.search.builder
+    assert left == pytest.approx([builder.unseen(node) for node in found.tree.nodes])
+    assert len(set(left)) > 1
+
+
+def test_a_policy_has_a_colour_and_a_node_names_those_that_drew_it() -> None:
+    tree = joint().tree
+    expression = "Model.of(given).nodes.map((node) => policyFigure(Model.of(given), node.policy))"
+    colours = said("paint.js", "policyFigure", expression, tree_to_dict(tree))
+    assert colours == [{None: None, "policy": 0, "other": 1}[node.policy] for node in tree.nodes]
+    node_ = {"policy": "other", "drawn_by": {"policy": 2, "other": 1}}
+    assert said("model.js", "drawers", "drawers(given)", node_) == "other (1), policy (2)"
+    assert said("model.js", "drawers", "drawers(given)", {"policy": "other"}) == "other"

@@ -113,6 +113,7 @@ function inputOf(name, schema) {
 function controlOf(schema) {
   if (schema.enum) return [choice(["", ...schema.enum]), (text) => text];
   if (schema.type === "boolean") return [choice(["", "true", "false"]), (text) => text === "true"];
+  if (schema.items?.pattern) return [el("input", { placeholder: "names, with commas", spellcheck: "false" }), (text) => text.split(/[\s,]+/).filter(Boolean)];
   if (schema.type === "array") return [el("input", { placeholder: "\\n is a line's end", spellcheck: "false" }), (text) => [text.replaceAll("\\n", "\n")]];
   if (schema.type === "string") return [el("input", { placeholder: "default", spellcheck: "false" }), (text) => text];
   const { minimum, maximum, exclusiveMinimum } = schema;

@@ -64,7 +64,7 @@ function open(reply) {
     header,
     el("div", { class: "split" },
       el("div", { class: "stage" },
-        el("div", {}, tools(view, finder, document_, reply.id, legendNow)),
+        el("div", {}, tools(view, finder, document_, reply.id, model.policies, legendNow)),
         container,
         el("div", {}, legend, slider.element)),
       panel)));
@@ -125,7 +125,19 @@ function head(reply, { prompt, answer, params, usage, status, stop_reason, task,
       figure("Task · T · seed", `${task ?? "none"} · ${unit(sampling.temperature, 1)} · ${seed}`),
       defaults && figure("Defaults", el("span", { title: named({ ...defaults.search, ...defaults.sampling }) }, `of ${defaults.source}`)),
       !train && figure("Training", "not allowed"),
-      error && figure("Error", el("span", { class: "bad", title: error }, oneLine(error, 80)))));
+      error && figure("Error", el("span", { class: "bad", title: error }, oneLine(error, 80)))),
+    usage.by_policy && policyTable(usage.by_policy));
+}
+
+/** What each policy of the search cost and brought. */
+function policyTable(parts) {
+  const heads = ["Policy", "Tokens", "Draws", "Mean value", ""];
+  return el("table", { class: "arms", "aria-label": "Policies" },
+    el("thead", {}, el("tr", {}, heads.map((head, i) => el("th", { scope: "col", class: i && head ? "number" : false }, head)))),
+    el("tbody", {}, Object.entries(parts).map(([name, { completion_tokens, draws, value, closed }]) => el("tr", {},
+      el("td", {}, name),
+      [whole(completion_tokens), whole(draws), unit(value)].map((figure) => el("td", { class: "number" }, figure)),
+      el("td", { class: "bad", title: closed }, closed ? `asked no more: ${oneLine(closed, 60)}` : "")))));
 }
 
 function named(fields) {
@@ -141,9 +153,10 @@ function meter(share) {
   return el("span", { class: "meter" }, svg("svg", { viewBox: "0 0 100 4", preserveAspectRatio: "none", "aria-hidden": "true" }, svg("rect", { width: 100 * Math.min(1, share), height: 4 })));
 }
 
-function tools(view, finder, document_, treeId, recoloured) {
+function tools(view, finder, document_, treeId, policies, recoloured) {
   const colour = el("select", { "aria-label": "Colour shows", onchange: () => { view.setColour(colour.value); recoloured(); } },
-    el("option", { value: "value" }, "model value v"), el("option", { value: "mean" }, "mean value Q"), el("option", { value: "prior" }, "prior P"));
+    el("option", { value: "value" }, "model value v"), el("option", { value: "mean" }, "mean value Q"), el("option", { value: "prior" }, "prior P"),
+    policies.length > 0 && el("option", { value: "policy" }, "policy"));
   return el("div", { class: "tools", role: "toolbar", "aria-label": "Tree" },
     iconButton("minus", "Zoom out (-)", () => view.zoomBy(1 / 1.3)),
     iconButton("fit", "Fit (0)", () => view.fit()),

@@ -17,19 +17,21 @@ export const widens = (params) =>
  * one from it or from any node below (`below`). It is 0 if it is under 1 %. */
 export function unseenBelow(model) {
   const refines = model.params.action.kind === "refine";
-  const seen = new Float64Array(model.nodes.length);
+  const seen = model.nodes.map(() => new Map()); // by policy: a draw's log-probabilities are those of one
   const fresh = new Float64Array(model.nodes.length);
   const below = new Float64Array(model.nodes.length);
   for (let id = model.nodes.length - 1; id >= 0; id--) {
     const node = model.nodes[id];
     if (model.sampling.temperature) {
       for (const child of node.children) {
-        const { logprobs, terminal } = model.nodes[child];
-        seen[id] += (terminal ? 1 : seen[child]) * Math.exp(logprobs.reduce((a, b) => a + b, 0));
+        const { logprobs, terminal, policy } = model.nodes[child];
+        const below = terminal ? 1 : (seen[child].get(policy) ?? 0);
+        if (below) seen[id].set(policy, (seen[id].get(policy) ?? 0) + below * Math.exp(logprobs.reduce((a, b) => a + b, 0)));
       }
     }
     const open = !node.terminal || (refines && canBeBettered(model, node));
-    fresh[id] = open && 1 - seen[id] >= NOTHING_NEW ? 1 - seen[id] : 0;
+    const left = seen[id].size ? 1 - Math.min(...seen[id].values()) : 1;
+    fresh[id] = open && left >= NOTHING_NEW ? left : 0;
     // An answer's prompt is its own: a draw from it passes no node below.
     below[id] = refines ? Number(fresh[id] > 0 || node.children.some((child) => below[child])) : fresh[id];
   }

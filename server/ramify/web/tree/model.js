@@ -24,10 +24,18 @@ export const KINDS = {
 /** Q = W/N, or the model's own value before any visit. */
 export const meanOf = (node) => (node.visits ? node.value_sum / node.visits : node.value);
 
+/** The policies that drew a node, the first of all first. */
+export function drawers(node) {
+  if (!node.drawn_by) return node.policy;
+  const others = Object.keys(node.drawn_by).filter((name) => name !== node.policy);
+  return [node.policy, ...others].map((name) => `${name} (${node.drawn_by[name]})`).join(", ");
+}
+
 export class Model {
   /** nodes: by id, parents before children. final: whether the tree has ended, so that children may be put in order. */
   constructor(prompt, nodes, { chosen = null, final = true, params = null, sampling = null, completions = [], committed = [] } = {}) {
     Object.assign(this, { prompt, nodes, params, sampling, completions, final });
+    this.policies = params?.policies ?? [];
     this.committed = new Set(committed);
     this.chosen = new Set(chosen === null ? [] : this.lineage(chosen).map((node) => node.id));
     this.answer = chosen;
@@ -88,6 +96,7 @@ export class Model {
       `Node ${node.id}, depth ${node.depth}: ${this.label(node)}.`,
       `${KINDS[kindOf(node)]}, ${node.visits} visits`,
       q === null ? "" : `, mean value ${q.toFixed(2)}`,
+      node.policy ? `, drawn by ${drawers(node)}` : "",
       this.chosen.has(node.id) ? ", on the chosen path" : "",
       node.children.length ? `, ${node.children.length} children.` : ".",
     ].join(" ").replaceAll(" ,", ",");

@@ -89,8 +89,15 @@ function edges(context, scene) {
   context.stroke(chosen);
 }
 
+/** The colour of a policy, as a figure in [0, 1]. */
+export function policyFigure({ policies }, name) {
+  const at = policies.indexOf(name);
+  return at < 0 ? null : at / Math.max(1, policies.length - 1);
+}
+
 /** The colour of a node: the chosen figure, as it was at this time if that is known. */
 export function figureOf(scene, node) {
+  if (scene.colour === "policy") return policyFigure(scene.model, node.policy);
   if (scene.colour === "prior") return node.parent === null ? null : (node.prior ?? null);
   return scene.colour === "mean" ? meanOf(node) : (node.value ?? node.outcome);
 }

@@ -5,7 +5,7 @@ import { el, icon, replace } from "../lib/dom.js";
 import { NONE, exactly, oneLine, percent, unit, whole } from "../lib/format.js";
 import { armsAt, beta, puct, widens } from "./bandit.js";
 import { difference } from "./difference.js";
-import { KINDS, kindOf, meanOf } from "./model.js";
+import { KINDS, drawers, kindOf, meanOf } from "./model.js";
 
 /** tree: {id, model, unseen, feedback}; actions: {select(id), focus(id), judged(verdict)}. */
 export function showPanel(panel, tree, id, actions) {
@@ -48,6 +48,7 @@ function summary({ model }, node, actions) {
       Object.entries(node.scores ?? {}).map(([name, score]) => fact(`Score ${name}`, unit(score))),
       fact("Outcome", node.outcome === null ? NONE : `${unit(node.outcome, 2)} (${node.outcome_source})`),
       fact("Draws m", whole(node.multiplicity)),
+      node.policy && fact("Drawn by", drawers(node)),
       fact("Depth", whole(node.depth)),
       fact("Simulation", node.id === 0 ? NONE : node.simulation === 0 ? "final rollout" : whole(node.simulation)),
       fact("Tokens spent", whole(node.tokens_spent)),
