@@ -29,6 +29,7 @@ from ramify.api.openai.fields import FIELDS, MESSAGES, STREAM_OPTIONS, responses
 from ramify.api.openai.fields import table as fields_table
 from ramify.api.wire_log import CorruptRecord, LoggedTree, OutcomeRecord, TreeRecord, described
 from ramify.cli import app as server_app
+from ramify.engine_options import OtherPolicyOptions
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.cutting import MAX_STEP_STOPS
 from ramify.search.params import PARAMS, bounds, choices
@@ -82,6 +83,11 @@ def configuration() -> str:
         "first a letter.",
         "",
     ]
+    about = " ".join((OtherPolicyOptions.__doc__ or "").split())
+    policies = [
+        ("", f"policies.NAME.{name}", field) for name, field in OtherPolicyOptions.model_fields.items()
+    ]
+    lines += _settings_table("`[policies.NAME]`", policies, about)
     return "\n".join(
         lines + _settings_table("`[aliases.NAME]`", aliases, (SearchAlias.__doc__ or "").strip())
     )

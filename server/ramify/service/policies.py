@@ -1,4 +1,4 @@
-"""What the policies that a search names are given: the request's prompt, or their own words around it."""
+"""Make the prompts of the policies that a search names: the request's own, or their own words around it."""
 
 from __future__ import annotations
 

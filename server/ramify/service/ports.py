@@ -86,7 +86,7 @@ class Engines(Protocol):
 
     @property
     def others(self) -> Mapping[str, NamedPolicy]:
-        """Those beside it."""
+        """The policies beside it."""
         ...
 
     @property
