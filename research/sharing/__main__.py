@@ -108,7 +108,9 @@ class Comparison:
         )
         prepared = self.backend.preparer.prepare(spec)
         engines, task = self.backend.engines, HiddenVerifier(prepared.task)
-        return Search(prepared.tree, engines.policies, engines.scorer, task, clock=time.monotonic, turns=turns)
+        return Search(
+            prepared.tree, engines.policies, engines.scorer, task, clock=time.monotonic, turns=turns
+        )
 
     async def _arm(self, name: str, trees: dict[str, Tree], seconds: float) -> Arm:
         right = {p.id: await self._right(p, trees[p.id]) for p in self.problems}
