@@ -33,7 +33,7 @@ LONG = {"budget": {"simulations": 10_000}, "parallel": 1}
 """A search that runs until somebody ends it: each simulation takes `SECONDS_A_DRAW` or more."""
 SHORT = {"budget": {"simulations": 2}}
 SECONDS_A_DRAW = "0.02"
-DRAIN_SECONDS = "6"
+DRAIN_SECONDS = "8"
 
 
 @dataclass

@@ -6,6 +6,7 @@ import json
 import ssl
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from fake_process import free_port
+from fake_process import FakeServer, free_port
 from front_doors import running, until
 
 from .conftest import ALICE, BOB, LONG, READER, Door, Fleet
@@ -66,6 +67,10 @@ def trees(door: Door, **filters: str) -> list[dict[str, Any]]:
     assert reply.status_code == 200, reply.text
     found: list[dict[str, Any]] = reply.json()["data"]
     return found
+
+
+def metrics(server: FakeServer) -> str:
+    return httpx.get(f"{server.url}/metrics").text
 
 
 def error_of(reply: httpx.Response) -> tuple[int, str]:
@@ -205,7 +210,6 @@ def test_a_server_that_drains_takes_nothing_new_and_ends_what_it_runs(door: Door
         until(
             lambda: door.http.get("/livez", headers=session).headers["x-ramify-replica"] == "0",
             "the front door has noticed",
-            seconds=4,
         )
         replies = [door.search(headers=session) for _ in range(3)] + [door.search() for _ in range(3)]
         assert {(r.status_code, r.headers["x-ramify-replica"]) for r in replies} == {(200, "0")}
@@ -221,8 +225,12 @@ def test_a_server_that_drains_takes_nothing_new_and_ends_what_it_runs(door: Door
 def test_a_server_that_is_killed_breaks_its_streams_and_nothing_is_sent_twice(door: Door) -> None:
     killed, session = door.fleet.replicas[0], door.session(0)
     before = {tree["id"] for tree in trees(door)}
-    with streamed(door, **session) as stream:
+    awaited = {"prompt": "?\n", "search": LONG, "deadline": 30}
+    with ThreadPoolExecutor(1) as pool, streamed(door, **session) as stream:
+        asked = pool.submit(door.http.post, "/v1/search", json=awaited, headers=session)
+        until(lambda: "\nramify_searches_running 2.0" in metrics(killed), "both searches run")
         killed.kill()
+        assert error_of(asked.result()) == (502, "engine_unavailable")
         with pytest.raises((httpx.RemoteProtocolError, AssertionError)):
             stream.last()
     replies = [door.search(headers=session) for _ in range(3)] + [door.search() for _ in range(3)]
