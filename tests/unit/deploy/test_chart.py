@@ -31,7 +31,12 @@ LOOP = {"weights": {"claim": "weights"}, "trainer": {"enabled": True, "claim": "
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     "gpus": {"gpus": 2, "replicas": 5, "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}]},
-    "releases": {"weights": {"claim": "weights"}, "nodeSelector": {"pool": "gpu"}, "config": "graders = 4\n"},
+    "releases": {
+        "weights": {"claim": "weights"},
+        "nodeSelector": {"pool": "gpu"},
+        "config": "graders = 4\n",
+        "variables": "bucket",
+    },
     "open": {
         "front": {"serviceType": "LoadBalancer", "from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]},
         "metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}],
