@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,25 +136,29 @@ def probes(
 
 
 def _answers(trees: Sequence[Tree]) -> list[tuple[list[int], list[int]]]:
-    """Return prompt and beginning of different answers, as many as `TOKENS` allow: the first of every tree before the
-    second of any."""
-    answers: dict[tuple[int, ...], tuple[list[int], list[int]]] = {}
+    """Return prompt and beginning of different answers, as many as `TOKENS` allow, but `PROBES` at least."""
+    answers: list[tuple[list[int], list[int]]] = []
     size = 0
-    for i in range(max((len(tree.completions) for tree in trees), default=0)):
-        for tree in trees:
-            if i >= len(tree.completions):
+    for prompt, answer in _different(trees):
+        size += len(prompt) + len(answer)
+        if size > TOKENS and len(answers) >= PROBES:
+            break
+        answers.append((prompt, answer))
+    return answers
+
+
+def _different(trees: Sequence[Tree]) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield prompt and beginning of every different answer: the first of every tree before the second of any."""
+    seen: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
+    for turn in itertools.zip_longest(*(tree.completions for tree in trees)):
+        for tree, completion in zip(trees, turn, strict=True):
+            if completion is None:
                 continue
-            node = tree.nodes[tree.completions[i].node]
-            prompt = list(tree.prompt_of(node))
-            answer = list(tree.answer_tokens(node))[:LONGEST]
-            key = (*prompt, -1, *answer)
-            if key in answers:
-                continue
-            size += len(prompt) + len(answer)
-            if size > TOKENS and len(answers) >= PROBES:
-                return list(answers.values())
-            answers[key] = prompt, answer
-    return list(answers.values())
+            node = tree.nodes[completion.node]
+            prompt, answer = tree.prompt_of(node), tree.answer_tokens(node)[:LONGEST]
+            if (prompt, answer) not in seen:
+                seen.add((prompt, answer))
+                yield list(prompt), list(answer)
 
 
 def _steady(rounding: Sequence[float]) -> int:
