@@ -8,5 +8,6 @@
 | `duels` | searches of other libraries against Ramify's, on the same engine |
 | `sharing` | compares one budget shared between prompts with an even split of it |
 | `tour` | a second task with a model of its own: tours of a grid (research/README.md) |
+| `programs` | a third task: small programs found from what they do, judged by hidden tests |
 | `real` | a chat model from fine-tuning to the loop: word problems, a value head, a release |
 """

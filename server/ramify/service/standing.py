@@ -1,4 +1,4 @@
-"""Whether this server may take requests, and answer those that it has taken.
+"""The standing of a server: whether it may take requests, and answer those that it has taken.
 
 A server that does not hold the release that it should hold is not ready and takes nothing: one whose active release
 cannot be loaded, and a replica of a fleet that lags behind or has lost sight of the fleet. Whoever finds that out says

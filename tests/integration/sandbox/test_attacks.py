@@ -390,7 +390,7 @@ def test_an_answer_that_sleeps_a_little_less_on_each_test_has_failed(as_user: Ru
 
 
 def test_a_thread_that_has_ended_counts_with_what_it_had_waited() -> None:
-    """Of a process of ours, on a processor that it shares with one that is always busy."""
+    """The process is ours here, on a processor that it shares with one that is always busy."""
     code = "import threading, time; a = threading.Thread(target=sum, args=(range(6_000_000),)); a.start(); a.join()"
     busy, other = (
         subprocess.Popen([sys.executable, "-c", code])
