@@ -49,14 +49,15 @@ class ObjectMissing(ObjectStoreError):
     """The store has no object of this name."""
 
 
-class ObjectOptions(BaseModel):
-    """Object stores: whether tree bodies go into one, and how one is asked."""
+class StoreOptions(BaseModel):
+    """Object stores: the one of releases, and how one is asked."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    trees: str | None = Field(
+    releases: str | None = Field(
         default=None,
-        description=f"Store of the bodies of trees that are logged from now on: {EXAMPLES}; none: the log's own rows.",
+        description=f"Store of releases: {EXAMPLES}. The folder `weights` then holds those that were fetched from it "
+        "or are published to it. None: that folder has them all.",
     )
     endpoint: str | None = Field(
         default=None,
@@ -70,6 +71,22 @@ class ObjectOptions(BaseModel):
         description="Deadline of one request; retries together take as long again.",
     )
     retries: int = Field(default=3, ge=0, le=10, description="How often a failed request is sent again.")
+
+    @field_validator("releases", "trees", check_fields=False)
+    @classmethod
+    def is_a_store(cls, url: str | None) -> str | None:
+        if url is not None:
+            split_url(url)
+        return url
+
+
+class ObjectOptions(StoreOptions):
+    """Object stores: the bodies of trees, releases, and how a store is asked."""
+
+    trees: str | None = Field(
+        default=None,
+        description=f"Store of the bodies of trees that are logged from now on: {EXAMPLES}; none: the log's own rows.",
+    )
     parallel: int = Field(default=16, ge=1, le=256, description="Bodies that are written or read at once.")
     grace_seconds: float = Field(
         default=86_400.0,
@@ -77,13 +94,12 @@ class ObjectOptions(BaseModel):
         description="Age at which an object that no tree of the log names is removed, and how often the store is "
         "searched for such. More than any time for which a server may hold finished searches back from its database.",
     )
-
-    @field_validator("trees")
-    @classmethod
-    def trees_is_a_store(cls, trees: str | None) -> str | None:
-        if trees is not None:
-            split_url(trees)
-        return trees
+    cache_bytes: int = Field(
+        default=1 << 36,
+        ge=0,
+        description="Size of the releases in the folder `weights` beyond which those used least recently are removed. "
+        "Only those that the store has, and that are not in use.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,18 +160,13 @@ def split_url(url: str) -> SplitResult:
     return parts
 
 
-def is_store(text: str) -> bool:
-    """Tell whether a setting that may be a folder or a store names a store."""
-    return re.match(r"[a-z][a-z0-9+.-]*://", text) is not None
-
-
 def folder_of(url: str) -> Path | None:
     """Return the folder that a store is; `None` for a bucket."""
     parts = split_url(url)
     return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
 
-def open_store(url: str, options: ObjectOptions) -> ObjectStore:
+def open_store(url: str, options: StoreOptions) -> ObjectStore:
     """Return the store that a URL names, without asking it anything. Raises `ObjectStoreError`."""
     try:
         folder = folder_of(url)
@@ -220,7 +231,7 @@ class Folder:
 class Bucket:
     """A bucket, by obstore."""
 
-    def __init__(self, url: str, options: ObjectOptions) -> None:
+    def __init__(self, url: str, options: StoreOptions) -> None:
         """Raises `ObjectStoreError` if obstore is not installed, or lacks something that it must be told."""
         if importlib.util.find_spec("obstore") is None:
             raise ObjectStoreError(f"{url} needs obstore: pip install '.[objects]' in a checkout")

@@ -19,7 +19,6 @@ from ramify.objects import (
     ObjectStore,
     ObjectStoreError,
     folder_of,
-    is_store,
     open_store,
 )
 
@@ -137,8 +136,6 @@ def test_the_three_clouds_are_buckets(url: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "someone")
     assert open_store(url, ObjectOptions()).url == url
     assert folder_of(url) is None
-    assert is_store(url)
-    assert not is_store("runs/weights")
 
 
 def test_a_bucket_without_obstore_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

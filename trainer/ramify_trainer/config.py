@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from ramify.objects import StoreOptions
 from ramify.rewards import registry
 from ramify.weights import Release, load_release, shipped
 from ramify_trainer.errors import TrainerError
@@ -235,6 +236,8 @@ class LoopConfig(FromBase):
     """Rounds of the run; none: until it is stopped."""
     weights: Path = Path("runs/weights")
     """Folder of releases, the server's `weights`. The base is copied into it."""
+    objects: StoreOptions = StoreOptions()
+    """Object store of releases, if the server fetches them from one."""
     state: Path = Path("runs/loop")
     """Folder for everything that the run needs to go on."""
     keep_learners: int = Field(default=3, ge=1)

@@ -24,7 +24,7 @@ from ramify.service.releases import Releases
 from ramify.service.retention import Retention
 from ramify.service.search_preparation import SearchPreparer
 from ramify.service.searches import Searches
-from ramify.service.serving import judges_by_itself, serving_of
+from ramify.service.serving import judges_by_itself, release_store_of, serving_of
 from ramify.service.spool import Spool
 from ramify.service.standing import Standing
 from ramify.settings import Settings
@@ -120,6 +120,7 @@ def assemble(
             clock,
             serving_of=lambda release: serving_of(release, settings),
             root=settings.weights,
+            store=release_store_of(settings),
             base=base,
             judged_apart=not judges_by_itself(settings),
             options=settings.engine,

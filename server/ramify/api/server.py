@@ -35,7 +35,7 @@ from ramify.rewards.grading import close_pools
 from ramify.search.protocols import EngineDead
 from ramify.service import ports
 from ramify.service.catalogue import at_start
-from ramify.service.serving import engine_config, install, release_config
+from ramify.service.serving import engine_config, install, release_config, release_store_of
 from ramify.settings import BadSettings, Settings, is_loopback
 from ramify.treelog import LogError, TreeLog
 from ramify.weights import WeightsError
@@ -151,7 +151,7 @@ class _Server:
         base = self.config.serving.source
         if base is None:
             return self.config, None
-        active, unserved = await at_start(log, self.settings.weights, base)
+        active, unserved = await at_start(log, self.settings.weights, base, release_store_of(self.settings))
         return (self.config if active is base else release_config(active, self.settings)), unserved
 
     async def _serve(self, context: Context) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from ramify.weights import (
     Manifest,
     Release,
     ReleaseNotFound,
+    ReleaseStore,
     WeightsError,
     list_releases,
     load_release,
@@ -38,15 +39,23 @@ class ReleaseEntry:
 
 
 def catalogue(
-    root: Path | None, base: Release | None, recorded: Mapping[str, ReleaseRecord]
+    root: Path | None,
+    store: ReleaseStore | None,
+    base: Release | None,
+    recorded: Mapping[str, ReleaseRecord],
 ) -> list[ReleaseEntry]:
-    """Return every release in the folder `root`, the base, and those on record, by id. Reads their manifests."""
+    """Return every release in the folder `root` and in the store, the base, and those on record, by id. Reads their
+    manifests."""
     on_disk = set(list_releases(root)) if root is not None else set()
+    stored = _stored(store)
     if base is not None:
         on_disk.add(base.id)
     rows = []
-    for name in sorted(on_disk | recorded.keys()):
+    for name in sorted(on_disk | stored | recorded.keys()):
         manifest = None
+        if store is not None and name in stored - on_disk:
+            with suppress(WeightsError):
+                manifest = store.manifest(name)
         if name in on_disk:
             with suppress(WeightsError, OSError):
                 manifest = load_release(resolve(root, base, name), verify=False).manifest
@@ -57,6 +66,22 @@ def catalogue(
             )
         )
     return rows
+
+
+def _stored(store: ReleaseStore | None) -> set[str]:
+    """Return the ids of the store's releases; none while it is away, so that those at hand can be activated."""
+    try:
+        return set(store.ids()) if store is not None else set()
+    except WeightsError as error:
+        logger.error("the releases of the object store cannot be listed: %s", error)
+        return set()
+
+
+def fetched(store: ReleaseStore | None, release_id: str, keep: Collection[str]) -> None:
+    """Have a release in the folder if the store has it. keep: ids of those in use. Raises `WeightsError`."""
+    if store is not None:
+        with suppress(ReleaseNotFound):  # it may lie at the base
+            store.fetch(release_id, keep)
 
 
 def resolve(root: Path | None, base: Release | None, release_id: str) -> Path:
@@ -81,7 +106,9 @@ def lineage(history: Iterable[Activation]) -> list[str]:
     return line
 
 
-async def at_start(log: TreeLog, root: Path | None, base: Release) -> tuple[Release, str | None]:
+async def at_start(
+    log: TreeLog, root: Path | None, base: Release, store: ReleaseStore | None = None
+) -> tuple[Release, str | None]:
     """Return the release to load, which is the one that the log calls active, and why it may not be served.
 
     If the active one is unusable, `base` is loaded so that operators can activate another release, and nobody is
@@ -89,8 +116,13 @@ async def at_start(log: TreeLog, root: Path | None, base: Release) -> tuple[Rele
     active = await log.active_release()
     if active is None or active.release_id == base.id:
         return base, None
+
+    def load(release_id: str) -> Release:
+        fetched(store, release_id, [base.id])
+        return load_release(resolve(root, base, release_id))
+
     try:
-        return await asyncio.to_thread(load_release, resolve(root, base, active.release_id)), None
+        return await asyncio.to_thread(load, active.release_id), None
     except WeightsError as error:
         problem = f"the active release cannot be served, activate another: {error}"
         logger.error("%s", problem)

@@ -36,7 +36,7 @@ from ramify.engines import (
 )
 from ramify.search.protocols import EngineDead
 from ramify.service import canary
-from ramify.service.catalogue import ReleaseEntry, catalogue, lineage, resolve
+from ramify.service.catalogue import ReleaseEntry, catalogue, fetched, lineage, resolve
 from ramify.service.errors import DRAINED, ActivationFailed, ServiceError
 from ramify.service.metrics import Metrics
 from ramify.service.ports import Engines
@@ -44,13 +44,15 @@ from ramify.service.searches import Searches
 from ramify.treelog import LogError, TreeLog
 from ramify.treelog.records import Activation, ActivationKind
 from ramify.treelog.records import Release as ReleaseRecord
-from ramify.weights import Release, ReleaseNotFound, WeightsError, load_release, require_alike
+from ramify.weights import Release, ReleaseNotFound, ReleaseStore, WeightsError, load_release, require_alike
 
 logger = logging.getLogger(__name__)
 IDLE_SECONDS = 30.0
 """Time for requests other than searches (values, probes) to end before an activation is given up."""
 RELOAD_SECONDS = 300.0
 """Time for the engines to load weights and be checked."""
+_WAYS_BACK = 4
+"""Releases before the one that is served that stay in the folder, for rollbacks and for searches that lease them."""
 ERROR = "activation_error"
 """Key among a release's figures for the reason why its activation failed."""
 
@@ -116,6 +118,8 @@ class Releases:
     """Makes of a release what is offered to callers."""
     root: Path | None = None
     """Folder of releases; `None`: there are none but the base."""
+    store: ReleaseStore | None = None
+    """Store of releases, from which the folder is filled; `None`: the folder has them all."""
     base: Release | None = None
     """The release served until another is activated; `None` if models are served that are no release."""
     judged_apart: bool = False
@@ -133,7 +137,7 @@ class Releases:
         """List every release on disk or on record."""
         recorded = {row.release_id: row for row in await self.log.releases()}
         history = await self.log.activations()
-        rows = await asyncio.to_thread(catalogue, self.root, self.base, recorded)
+        rows = await asyncio.to_thread(catalogue, self.root, self.store, self.base, recorded)
         rejected = {row.id for row in rows if row.state == "rejected"}
         return ReleaseListing(self.engines.serving.release, self._way_back(history, rejected), rows, history)
 
@@ -236,7 +240,8 @@ class Releases:
 
     async def _checked(self, release_id: str, before: Release, record: ReleaseRecord | None) -> Release:
         try:
-            return await asyncio.to_thread(self._check, release_id, before)
+            line = lineage(await self.log.activations())
+            return await asyncio.to_thread(self._check, release_id, before, line[-_WAYS_BACK:])
         except ReleaseNotFound:
             raise unknown(release_id) from None
         except (WeightsError, OSError, EngineError) as error:
@@ -245,7 +250,9 @@ class Releases:
             await self._failed(release_id, record, message)
             raise ActivationFailed(message) from error
 
-    def _check(self, release_id: str, before: Release) -> Release:
+    def _check(self, release_id: str, before: Release, line: Sequence[str]) -> Release:
+        bases = [self.base.id] if self.base is not None else []
+        fetched(self.store, release_id, {before.id, *bases, *line})
         release = load_release(resolve(self.root, self.base, release_id))
         try:
             load_release(before.path, verify=False)

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from ramify.engines import EngineConfig, OtherPolicy, OtherPolicyOptions, ScorerFactory, Serving
 from ramify.extensions import BadExtension, announced, load
+from ramify.objects import ObjectStoreError, open_store
 from ramify.rewards import grading, registry
 from ramify.search import algorithms
 from ramify.search.params import ParamError
@@ -21,6 +22,7 @@ from ramify.settings import BadSettings, Settings
 from ramify.settings.groups import SettingsGroup, explain, read_toml
 from ramify.weights import (
     Release,
+    ReleaseStore,
     SearchDefaults,
     ValueKind,
     check_search_defaults,
@@ -101,6 +103,8 @@ def engine_config(settings: Settings) -> EngineConfig:
             others=other_policies(settings, None),
         )
     release = load_release(settings.release or shipped())
+    if settings.weights is not None and settings.objects.releases is not None:
+        settings.weights.mkdir(parents=True, exist_ok=True)
     _one_of_each_id(release, settings.weights)
     return release_config(release, settings)
 
@@ -156,6 +160,17 @@ def _judged_apart(settings: Settings) -> bool:
     """Tell whether a scorer says what answers are worth in place of the release's or the policy's own, or beside it."""
     weighing = [options for options in settings.judges.values() if options.prune_below is None]
     return settings.extensions.scorer is not None or any(options.kind is not None for options in weighing)
+
+
+def release_store_of(settings: Settings) -> ReleaseStore | None:
+    """Return the store of releases; `None` if there is none. Raises `BadSettings` if it cannot be opened."""
+    url, folder = settings.objects.releases, settings.weights
+    if url is None or folder is None:
+        return None
+    try:
+        return ReleaseStore(open_store(url, settings.objects), folder, settings.objects.cache_bytes)
+    except ObjectStoreError as error:
+        raise BadSettings(f"objects.releases: {error}") from error
 
 
 def _one_of_each_id(release: Release, weights: Path | None, setting: str = "release") -> None:

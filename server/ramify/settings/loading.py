@@ -71,7 +71,8 @@ class Settings(BaseSettings):
     )
     weights: Path | None = Field(
         default=None,
-        description="Folder of releases that may be activated, by id. The server only reads it.",
+        description="Folder of releases that may be activated, by id. The server only reads it, unless "
+        "`objects.releases` has it fetch them into it.",
     )
     policy: str | None = Field(
         default=None,
@@ -198,6 +199,12 @@ class Settings(BaseSettings):
         if "policy" in policies:
             raise ValueError("'policy' is the name of the one served: give this one another")
         return policies
+
+    @model_validator(mode="after")
+    def releases_have_a_folder(self) -> Settings:
+        if self.objects.releases is not None and self.weights is None:
+            raise ValueError("objects.releases needs weights, the folder that releases are fetched into")
+        return self
 
     @model_validator(mode="after")
     def scorers_fit(self) -> Settings:

@@ -12,6 +12,7 @@
 | `value_head` | a linear head on the policy's trunk in place of a value model |
 | `release` | finding and checking a release |
 | `publish` | writing one, so that a reader sees a whole one or none |
+| `store` | releases in an object store, and a folder as their cache |
 | `alike` | the check that one release can take another's place in running engines |
 """
 
@@ -41,6 +42,7 @@ from ramify.weights.release import (
     shipped,
 )
 from ramify.weights.search_defaults import SearchDefaults, check_search_defaults, for_budget, toml_of
+from ramify.weights.store import ReleaseStore
 from ramify.weights.value_head import HEAD, check_value_head, hidden_size, value_kind
 
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "Probe",
     "Release",
     "ReleaseNotFound",
+    "ReleaseStore",
     "SearchDefaults",
     "ValueKind",
     "WeightsError",

@@ -185,9 +185,15 @@ class Manifest(Details):
 def read_manifest(path: Path) -> Manifest:
     """Return the manifest in a file, or raise `WeightsError` saying what is wrong with it."""
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        return parse_manifest(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise WeightsError(f"{path} is missing") from None
+
+
+def parse_manifest(text: bytes, name: str) -> Manifest:
+    """Return a manifest, or raise `WeightsError` saying what is wrong with it. name: that of the file or object."""
+    try:
+        return Manifest.model_validate_json(text)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
-        raise WeightsError(f"{path} is not a valid manifest: {faults}") from error
+        raise WeightsError(f"{name} is not a valid manifest: {faults}") from error

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from ramify.files import move
+from ramify.objects import ObjectStoreError, open_store
 from ramify.search.tree import Tree
-from ramify.weights import ModelFiles, Probe, Release, load_release, publish
+from ramify.weights import ModelFiles, Probe, Release, ReleaseStore, load_release, publish
 from ramify.weights.manifest import Details
-from ramify_trainer.config import base_release
+from ramify_trainer.config import LoopConfig, base_release
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.gate.placement import device, policy_in
 from ramify_trainer.gate.value_scores import by_length, end_values
@@ -50,6 +51,16 @@ def copy_base(base: str, root: Path) -> str:
         shutil.copytree(release.path, draft)
         move(draft, root / release.id)
     return release.id
+
+
+def release_store(config: LoopConfig) -> ReleaseStore | None:
+    """Return the object store that releases are published to; `None` if there is none. Raises `TrainerError`."""
+    if config.objects.releases is None:
+        return None
+    try:
+        return ReleaseStore(open_store(config.objects.releases, config.objects), config.weights)
+    except ObjectStoreError as error:
+        raise TrainerError(f"objects.releases: {error}") from error
 
 
 def is_published(root: Path, release_id: str) -> bool:

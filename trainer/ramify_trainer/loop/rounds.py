@@ -28,7 +28,14 @@ from ramify_trainer.learning.optimizers import require_optimizer
 from ramify_trainer.loop.collection import at_temperature, collect
 from ramify_trainer.loop.phases import begun_phases
 from ramify_trainer.loop.puller import Puller
-from ramify_trainer.loop.release import candidate_base, copy_base, is_published, probes, publish_candidate
+from ramify_trainer.loop.release import (
+    candidate_base,
+    copy_base,
+    is_published,
+    probes,
+    publish_candidate,
+    release_store,
+)
 from ramify_trainer.loop.replay import keep_right, replayed
 from ramify_trainer.loop.round_trees import freeze, label_trees, read_trees, solved_share, unlearned
 from ramify_trainer.loop.state import STATE, RoundRecord, State, finite, lease_owner, round_folder
@@ -98,12 +105,13 @@ class Loop:
             self.folder / "quarantine",
             config.server.lease_seconds,
         )
+        self.store = release_store(config)
         self._checked: set[str] = set()
         """Releases whose every byte was held against the manifest: they never change, so once a run is enough."""
         self.state: State
 
     async def start(self) -> None:
-        """Take the lease, copy the base into the folder of weights, and make sure that the incumbent is served.
+        """Take the lease, copy the base into the folder of weights and the object store, and make sure that the incumbent is served.
 
         Raises `TrainerError`, `ramify.weights.WeightsError`, `ramify_client.RamifyError`, and `BadDataset` or
         `ValueError` if the gate's problems cannot be read or asked."""
@@ -122,6 +130,7 @@ class Loop:
                 f"{self.folder} is of the run {state.run!r}; give this one another state folder"
             )
         self.state = state or State.begin(self.config.name, base)
+        await self._share(base)
         await self.puller.open()
         await self._catch_up()
         await self._settle()
@@ -299,7 +308,7 @@ class Loop:
             self._candidate(), self._here / "gate.json", incumbent, best
         )
         record.promoted, record.reason, record.gate = decision.promoted, decision.reason, finite(figures)
-        record.release = record.release or weights.next_id(self.config.weights)
+        record.release = record.release or await asyncio.to_thread(self._next_id)
         return {"release": record.release, "decision": decision.reason}
 
     async def _publish(self) -> PhaseSummary:
@@ -308,6 +317,7 @@ class Loop:
         assert record.release is not None
         if not is_published(self.config.weights, record.release):
             await self._write_release(record.release)
+        await self._share(record.release)
         await self._record("promoted" if record.promoted else "rejected")
         return {"release": record.release, "canary_seconds": record.canary_seconds}
 
@@ -415,6 +425,15 @@ class Loop:
         incumbent = self._release(self.state.incumbent)
         base = candidate_base(adapter, incumbent, self.config.weights)
         return weights.ModelFiles(base.policy_path, self._here / "value", adapter)
+
+    def _next_id(self) -> str:
+        return weights.next_id(self.config.weights) if self.store is None else self.store.next_id()
+
+    async def _share(self, release: str) -> None:
+        """Put a release into the object store, if there is one, for servers elsewhere. Raises `WeightsError` if another
+        publisher was faster."""
+        if self.store is not None:
+            await asyncio.to_thread(self.store.publish, self._release(release))
 
     def _release(self, release: str) -> weights.Release:
         checked = weights.load_release(self.config.weights / release, verify=release not in self._checked)
