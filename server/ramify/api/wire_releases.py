@@ -41,7 +41,7 @@ class Release(Reply):
     training_step: int | None
     metrics: dict[str, float] = Field(description="Measured at its publication.")
     figures: dict[str, Any] = Field(description="Its gate's, as recorded.")
-    on_disk: bool
+    on_disk: bool = Field(description="True if its files are on this server's disk or in its object store.")
 
 
 class Activation(Reply):

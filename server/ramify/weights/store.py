@@ -141,22 +141,22 @@ class ReleaseStore:
         if self._most is None:
             return
         here = {name: read_manifest(self.folder / name / MANIFEST) for name in list_releases(self.folder)}
-        stays = {*keep, *(here[name].base.release for name in keep if name in here and here[name].base)}  # type: ignore[union-attr]
+        stays = {*keep, *(base.release for name in keep if name in here and (base := here[name].base))}
         left = self._most - sum(map(_size, here.values())) - _size(wanted)
-        for name in sorted(self._removable(here.keys() - stays), key=self._used):
-            if left >= 0:
-                break
+        doomed = sorted(self._removable(here.keys() - stays), key=self._used) if left < 0 else []
+        if left + sum(_size(here[name]) for name in doomed) < 0:
+            raise WeightsError(
+                f"{wanted.id} takes {_size(wanted)} bytes, and {self.folder} may hold {self._most} "
+                "(objects.cache_bytes); what else is there is in use, or not in the store"
+            )
+        while left < 0:
+            name = doomed.pop(0)
             files.remove(self.folder / name)
             left += _size(here[name])
             logger.info("removed release=%s from the cache", name)
-        if left < 0:
-            raise WeightsError(
-                f"{wanted.id} takes {_size(wanted)} bytes and {self.folder} lacks {-left} of them within its limit of "
-                f"{self._most} (objects.cache_bytes); what else is there is in use, or not in the store"
-            )
 
     def _removable(self, names: Collection[str]) -> set[str]:
-        return set(names) & set(self.ids()) if names else set()
+        return set(names) & set(self.ids())
 
     def _used(self, release_id: str) -> float:
         return (self.folder / release_id / READY).stat().st_mtime

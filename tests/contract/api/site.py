@@ -14,7 +14,7 @@ from fakes_releases import ReloadingEngines, number, stamped, write_release
 from ramify.api.app import admin_application
 from ramify.api.context import assemble
 from ramify.service.catalogue import at_start
-from ramify.service.serving import serving_of
+from ramify.service.serving import release_store_of, serving_of
 from ramify.settings import Settings
 from ramify.treelog import TreeLog
 from ramify.weights import load_release
@@ -62,7 +62,7 @@ async def a_site(folder: Path, **settings: Any) -> AsyncIterator[Site]:
     chosen = Settings(weights=root, release=root / "v000001", **settings)
     base = load_release(root / "v000001")
     log = await TreeLog.open(f"sqlite:///{folder}/trees.db")
-    active, unserved = await at_start(log, root, base)
+    active, unserved = await at_start(log, root, base, release_store_of(chosen))
     held = number(active.policy_path), number(active.path / "value")
     engines = ReloadingEngines(held=held, serving=serving_of(active, chosen))
     stamped(engines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -80,6 +81,30 @@ async def test_a_chat_model_with_tied_embeddings_is_searched_gated_published_and
         tensors = [tensors_of(tmp_path / "weights" / id_ / "policy") for id_ in ("v000001", "v000002")]
         assert tensors[0].keys() == tensors[1].keys()
         assert "lm_head.weight" not in tensors[1]
+
+
+async def test_a_round_reaches_a_server_that_shares_no_folder_with_the_trainer(tmp_path: Path) -> None:
+    elsewhere = {
+        "weights": tmp_path / "elsewhere",
+        "objects": {"releases": f"file://{tmp_path}/bucket"},
+        "learning": LEARNING,
+    }
+    async with (
+        a_site(tmp_path, objects=elsewhere["objects"]) as site,
+        a_loop(tmp_path, site, **elsewhere) as loop,
+    ):
+        assert loop.store is not None
+        assert (await loop.round()).result == "promoted"
+        assert loop.store.ids() == ["v000001", "v000002"]
+        assert (await loop.client.version()).release == "v000002"
+        fetched, written = (load_release(tmp_path / root / "v000002") for root in ("weights", "elsewhere"))
+        assert fetched.manifest == written.manifest
+        other = write_release(tmp_path / "other", seed=1)
+        shutil.copytree(other.path, tmp_path / "other/v000003")
+        manifest = tmp_path / "other/v000003/manifest.json"
+        manifest.write_text(manifest.read_text().replace('"v000001"', '"v000003"'))
+        loop.store.publish(load_release(tmp_path / "other/v000003"))
+        assert (await loop.round()).release == "v000004", "another trainer was faster"
 
 
 @pytest.mark.parametrize(("train_value", "loads"), [(False, []), (True, ["v000001"] * 2)])

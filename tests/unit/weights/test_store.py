@@ -79,7 +79,7 @@ def test_two_publishers_that_look_at_the_same_moment_do_not_both_win(
 ) -> None:
     published(folder, tmp_path / "one", 1.0)
     late = ReleaseStore(folder, tmp_path / "two")
-    monkeypatch.setattr(late, "ids", lambda: [])  # as it was when it looked
+    monkeypatch.setattr(late, "ids", list)  # as it was when it looked
     with pytest.raises(WeightsError, match="another v000001"):
         late.publish(write_release(tmp_path / "two", 2.0, 0.2))
 
@@ -98,9 +98,10 @@ def test_a_publication_that_was_cut_short_is_no_release_and_is_finished_later(
     def killed(*_: object) -> bool:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(Folder, "create", killed)
-        published(folder, tmp_path / "one", 1.0)
+        with pytest.raises(KeyboardInterrupt):
+            published(folder, tmp_path / "one", 1.0)
     node = ReleaseStore(folder, tmp_path / "node")
     assert node.ids() == []
     with pytest.raises(ReleaseNotFound, match="has no release v000001"):
@@ -150,7 +151,7 @@ def test_the_cache_removes_what_was_used_least_recently_and_never_what_is_in_use
     assert list_releases(tmp_path / "node") == ["v000001", "v000003"]
     node.fetch("v000004", keep=["v000001"])
     assert list_releases(tmp_path / "node") == ["v000001", "v000004"]
-    with pytest.raises(WeightsError, match=r"v000002 takes \d+ bytes .* objects.cache_bytes"):
+    with pytest.raises(WeightsError, match=r"v000002 takes .*objects\.cache_bytes"):
         node.fetch("v000002", keep=["v000001", "v000004"])
     assert list_releases(tmp_path / "node") == ["v000001", "v000004"]
 

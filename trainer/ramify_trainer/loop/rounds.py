@@ -111,7 +111,8 @@ class Loop:
         self.state: State
 
     async def start(self) -> None:
-        """Take the lease, copy the base into the folder of weights and the object store, and make sure that the incumbent is served.
+        """Take the lease, copy the base into the folder of weights and the object store, and make sure that the
+        incumbent is served.
 
         Raises `TrainerError`, `ramify.weights.WeightsError`, `ramify_client.RamifyError`, and `BadDataset` or
         `ValueError` if the gate's problems cannot be read or asked."""
