@@ -3012,7 +3012,10 @@ export interface components {
             figures: {
                 [key: string]: unknown;
             };
-            /** On Disk */
+            /**
+             * On Disk
+             * @description True if its files are on this server's disk or in its object store.
+             */
             on_disk: boolean;
         };
         /** ReleaseList */
