@@ -5,7 +5,10 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 
+from fixtures_adapters import written
 from server_process import ServerProcess, model_flags, start
+
+__all__ = ["written"]
 
 
 @pytest.fixture(scope="package")
