@@ -87,6 +87,8 @@ def _figures(node: Node) -> str:
         parts.append(f"Q {node.mean:.2f}")
     if node.value is not None:
         parts.append(f"v {node.value:.2f}")
+    if node.policy is not None:
+        parts.append(f"by {node.policy}")
     return f"[dim]{'  '.join(parts)}[/]"
 
 

@@ -220,7 +220,7 @@ class Evaluator:
                     raise
                 cost.by_policy[name] = before  # the next one has what was set aside for it
             else:
-                return [replace(one, policy=name) for one in drawn] if self.tree.params.policies else drawn
+                return self._named(drawn, name)
 
     def _in_place_of(self, name: str) -> str:
         """Return who draws in place of a policy: itself while it can, then the one served, or another."""
@@ -266,12 +266,17 @@ class Evaluator:
     async def _next_tokens(self, plan: Plan, cost: PlanCost) -> list[Continuation]:
         temperature = self.tree.sampling.temperature or 1.0
         policy = self.policies[plan.policy]
-        drawn = await policy.next_tokens(self.tree.sequence(plan.node), plan.n, temperature)
+        prefix = self.tree.prefix(plan.node, plan.policy)
+        drawn = await policy.next_tokens(prefix, plan.n, temperature)
         cost.by_policy[plan.policy] += 1
         if not 0 < len(drawn) <= plan.n:
             raise RuntimeError(f"the policy gave {len(drawn)} next tokens in place of 1 to {plan.n}")
         _check(drawn, 1)
-        return drawn
+        return self._named(drawn, plan.policy)
+
+    def _named(self, drawn: list[Continuation], name: str) -> list[Continuation]:
+        """Return draws with the name of the policy that made them, if the search names any."""
+        return [replace(one, policy=name) for one in drawn] if self.tree.params.policies else drawn
 
     def _place(self, node: Node) -> list[int]:
         """Return the child indices that lead to `node`. Unlike its id, they say nothing of the rest of the tree."""

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes import FakePolicy, FakeScorer, FakeTask, Rule, encode, letters
+from fakes import FakePolicy, FakeReviser, FakeScorer, FakeTask, Rule, encode, letters
 from ramify.search import Action, BudgetLimits, ParamError, Sampling, Search, Tree, search
 from ramify.search.codec import BadTree, tree_from_dict, tree_to_dict
 from ramify.search.params import search_params
@@ -33,6 +33,7 @@ from search_worlds import (
     rule_for,
     shape,
     variants,
+    words,
 )
 
 BOTH = ("policy", "other")
@@ -325,6 +326,25 @@ def test_values_of_one_judging_policy_stand_beside_the_scorers_of_another() -> N
     assert 0 < scorer.scored <= len(drawn) + len(tree.nodes)
 
 
+def test_one_named_policy_may_list_the_likeliest_tokens_after_its_own_prompt() -> None:
+    other = FakePolicy(words, prompt="Be brief.\n?\n")
+    run = search(
+        encode(PROMPT),
+        {"other": other},
+        FakeScorer(parity),
+        FakeTask(),
+        prompts={"other": encode(other.prompt)},
+        action=TOKEN,
+        expand="step",
+        budget=BudgetLimits(simulations=10),
+    )
+    tree = asyncio.run(run)
+    assert tree.status == "complete", tree.error
+    assert {node.policy for node in tree.nodes[1:]} == {"other"}
+    assert tree.usage.by_policy is not None
+    assert tree.usage.by_policy["other"].completion_tokens == tree.usage.completion_tokens == other.generated
+
+
 # -- failures --------------------------------------------------------------------------------------------------------
 
 
@@ -417,7 +437,15 @@ def test_what_means_nothing_is_refused_by_name(params: dict[str, Any], field: st
     prompts = {"other": encode(PROMPT)}
     with pytest.raises(ParamError, match=says) as refused:
         asyncio.run(
-            search(encode(PROMPT), policies, FakeScorer(parity), FakeTask(), prompts=prompts, **params)
+            search(
+                encode(PROMPT),
+                policies,
+                FakeScorer(parity),
+                FakeTask(),
+                prompts=prompts,
+                reviser=FakeReviser(),
+                **params,
+            )
         )
     assert refused.value.field == field
 
