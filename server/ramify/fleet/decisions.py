@@ -1,0 +1,218 @@
+"""What is to be done next, as pure functions of the rows: `turn` is all that a replica runs at each look.
+
+There is no coordinator. Each replica looks in a transaction that locks the fleet's row, so looks happen one after
+another, and whichever looks first after something has become possible decides it: `advance` moves the activation on,
+`decide` chooses the replica's own next step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ramify.fleet.records import Epoch, Replica, Step, View
+
+MARGIN = 1.25
+"""Leases after which a replica that was not seen is taken to answer no more: clocks do not run quite alike."""
+TRIES = 3
+"""Failures in a row after which a replica, or the activation, is given up."""
+FORGOTTEN = 3600.0
+"""Seconds after which a replica that is gone is no longer listed."""
+
+
+def turn(view: View, mine: Replica) -> tuple[View, Step | None]:
+    """Return the rows after one look of a replica, and what it has to do. mine: its own state, whatever its row says."""
+    away = view.now - view.seen > mine.lease
+    view = replace(view, seen=view.now, since=view.now if away else view.since)
+    me = replace(_pardoned(mine, view.replicas.get(mine.id)), seen_at=view.now)
+    view = advance(view.having(me))
+    me, step = decide(view, view.replicas[mine.id])
+    return view.having(me), step
+
+
+def _pardoned(mine: Replica, stored: Replica | None) -> Replica:
+    """Return a replica's own state with what others decide of it: whether it is evicted."""
+    if stored is None or stored.evicted == mine.evicted:
+        return mine
+    if stored.evicted:
+        return replace(mine, evicted=True)
+    return replace(mine, evicted=False, failures=0, failing=0, error=None)
+
+
+# -- who counts --------------------------------------------------------------------------------------------------
+
+
+def live(view: View) -> list[Replica]:
+    """Return the replicas that may be answering, in the order of their ids: those whose lease may not have run out."""
+    rows = sorted(view.replicas.values(), key=lambda row: row.id)
+    return [row for row in rows if view.now <= max(row.seen_at, view.since) + MARGIN * row.lease]
+
+
+def present(view: View) -> list[Replica]:
+    """Return the live replicas that stay, evicted ones too: what a share is a share of."""
+    return [row for row in live(view) if not row.leaving]
+
+
+def members(view: View) -> list[Replica]:
+    """Return the replicas that the activation under way waits for.
+
+    While it is prepared, those that hold what is committed. From then on those that have prepared it: who comes later
+    waits, and loads whatever is committed in the end."""
+    epoch = view.newest
+    rows = [row for row in present(view) if not row.evicted]
+    if epoch.state == "preparing":
+        return [row for row in rows if row.loaded == view.committed.number]
+    return [row for row in rows if epoch.number in (row.prepared, row.loaded)]
+
+
+def required(share: float, replicas: int) -> int:
+    """Return how many of `replicas` stay in service during a rolling activation: one may leave whatever the share is."""
+    return max(0, min(math.ceil(share * replicas - 1e-9), replicas - 1))
+
+
+def exhausted(row: Replica, epoch: int) -> bool:
+    """Tell whether a replica has failed at an epoch for good."""
+    return row.failing == epoch and row.failures >= TRIES
+
+
+# -- the activation ----------------------------------------------------------------------------------------------
+
+
+def advance(view: View) -> View:
+    """Return the view after all that has become possible has happened to the activation under way."""
+    while (after := _advanced(view)) is not view:
+        view = after
+    return view
+
+
+def _advanced(view: View) -> View:
+    epoch = view.activation
+    if epoch is None:
+        return view
+    if epoch.state == "going_back":
+        return view.ending("gone_back") if _is_back(view, epoch) else view
+    counted = members(view)
+    if view.now > epoch.deadline:
+        late = [row.address for row in counted if epoch.number not in (row.prepared, row.loaded)] or [
+            row.address for row in counted if row.loaded != epoch.number
+        ]
+        return view.ending("going_back", f"not in time at {', '.join(late) or 'any replica'}")
+    if not counted:
+        return view.ending("going_back", "no replica is left that could take it")
+    return _prepared(view, counted) if epoch.state == "preparing" else _committed(view, counted)
+
+
+def _prepared(view: View, counted: Sequence[Replica]) -> View:
+    number = view.newest.number
+    able = [row for row in counted if row.prepared == number]
+    failed = [row for row in counted if exhausted(row, number)]
+    if len(able) + len(failed) < len(counted):
+        return view
+    return _without(view, able, failed) if failed else view.ending("committing")
+
+
+def _committed(view: View, counted: Sequence[Replica]) -> View:
+    """Commit once every member has the release and nobody, member or not, can be answering under another."""
+    number = view.newest.number
+    able = [row for row in counted if row.loaded == number]
+    tried = [row for row in counted if row.loaded != number and row.failing == number]
+    failed = [row for row in tried if exhausted(row, number)]
+    if not able and any(row.work == "switching" for row in counted):
+        return view  # whether the release is at fault is still being found out
+    if failed or (not able and len(tried) > 1):
+        return _without(view, able, failed or tried)
+    done = len(able) == len(counted) and all(row.serving in (0, number) for row in live(view))
+    return view.ending("committed") if done else view
+
+
+def _without(view: View, able: Sequence[Replica], failed: Sequence[Replica]) -> View:
+    """Go on without those that failed if the fault is theirs and enough are left, else go back.
+
+    A release that no replica could take, and more than one has tried, is at fault itself."""
+    everyone, failures = present(view), {row.id for row in failed}
+    left = [row for row in everyone if not row.evicted and row.id not in failures]
+    if able and len(left) >= max(1, required(view.newest.share, len(everyone))):
+        return view.having(*(replace(row, evicted=True) for row in failed))
+    said = "; ".join(f"{row.address}: {row.error}" for row in failed)
+    return view.ending("going_back", said[:1000])
+
+
+def _is_back(view: View, epoch: Epoch) -> bool:
+    """Tell whether no replica that counts holds the epoch or is about to, and none answers under it."""
+    if any(row.serving == epoch.number for row in live(view)):
+        return False
+    holds = [row for row in present(view) if row.loaded == epoch.number or row.work == "switching"]
+    return all(row.evicted for row in holds)
+
+
+# -- a replica's own step ----------------------------------------------------------------------------------------
+
+
+def decide(view: View, me: Replica) -> tuple[Replica, Step | None]:
+    """Return the replica's row once it has begun its next step, and the step; `None` if there is none."""
+    if me.work is not None or not me.loaded or (me.leaving and not me.evicted):
+        return me, None
+    target = _target(view, me)
+    if exhausted(me, target.number) and target is view.committed and me.loaded != target.number:
+        me = replace(me, evicted=True)
+    if me.evicted:
+        return _begun(me, Step("closing", view.committed)) if me.serving else (me, None)
+    me = replace(me, serving=me.serving or _opens(view, me))
+    epoch = view.activation
+    if epoch and epoch.state == "preparing" and me.loaded == view.committed.number:
+        wanted = me.prepared != epoch.number and not exhausted(me, epoch.number)
+        return _begun(me, Step("preparing", epoch)) if wanted else (me, None)
+    if me.loaded != target.number and not exhausted(me, target.number) and _may_leave(view, me):
+        return _begun(me, Step("switching", target))
+    return me, None
+
+
+def _begun(me: Replica, step: Step) -> tuple[Replica, Step]:
+    return replace(me, work=step.work), step
+
+
+def _target(view: View, me: Replica) -> Epoch:
+    """Return the epoch whose release the replica should hold."""
+    epoch = view.activation
+    commits = epoch is not None and epoch.state == "committing" and me.prepared == epoch.number
+    return view.newest if commits else view.committed
+
+
+def _opens(view: View, me: Replica) -> int:
+    """Return the epoch under which a replica that answers nothing may begin to answer; 0: none."""
+    epoch = view.activation
+    committing = epoch is not None and epoch.state == "committing"
+    allowed = 0 if committing else view.committed.number
+    if epoch is not None and committing and epoch.mode == "rolling":
+        allowed = epoch.number
+    return me.loaded if me.loaded == allowed else 0
+
+
+def _may_leave(view: View, me: Replica) -> bool:
+    """Tell whether a replica may go out of service to take another release."""
+    if not me.serving or view.newest.mode == "barrier":
+        return True
+    counted, number = members(view), view.newest.number
+    untried = [row for row in counted if row.loaded != number and row.failing != number and row.id != me.id]
+    if me.failing == number and untried:
+        return False  # the others first: they show whether the fault is the release's
+    others = [row for row in counted if row.serving and row.work != "switching" and row.id != me.id]
+    return len(others) >= required(view.newest.share, len(counted))
+
+
+def status(view: View, row: Replica) -> str:
+    """Return in a word or two where a replica stands."""
+    if row not in live(view):
+        return "lost"
+    if row.evicted:
+        return "evicted"
+    if row.leaving:
+        return "leaving"
+    if not row.loaded:
+        return "starting"
+    if row.work is not None and row.work != "closing":
+        return row.work
+    if row.serving:
+        return "ready"
+    return "waiting" if row.loaded == view.newest.number else "behind"
