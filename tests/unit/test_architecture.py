@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HOMES = {"ramify": "server", "ramify_trainer": "trainer", "ramify_client": "clients/python"}
 
 BASE = {"search"}
-PARTS = BASE | {"extensions", "rewards", "weights", "treelog", "engines"}
+PARTS = BASE | {"extensions", "rewards", "weights", "treelog", "fleet", "engines"}
 MAY_IMPORT: dict[str, set[str]] = {
     "search": set(),
     "statistics": set(),
@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rewards": BASE | {"extensions", "sandbox"},
     "weights": BASE | {"files", "objects"},
     "treelog": BASE | {"files", "objects"},
+    "fleet": {"treelog"},
     "engines": BASE | {"engine_options", "tokens", "weights", "races"},
     "settings": {"engine_options", "extensions", "objects"},
     "connections": set(),
@@ -67,8 +68,8 @@ ONLY_IN = {
     "torch": {"ramify.engines.vllm", "ramify_trainer"},
     "optuna": {"ramify.tuning"},
     "obstore": {"ramify.objects"},
-    "sqlalchemy": {"ramify.treelog"},
-    "alembic": {"ramify.treelog"},
+    "sqlalchemy": {"ramify.treelog", "ramify.fleet"},
+    "alembic": {"ramify.treelog", "ramify.fleet"},
     "math_verify": {"ramify.rewards"},
     "latex2sympy2_extended": {"ramify.rewards"},
     "sympy": {"ramify.rewards"},

@@ -15,6 +15,7 @@ PACKAGES = [
     "ramify.engines",
     "ramify.engines.vllm",
     "ramify.evaluation",
+    "ramify.fleet",
     "ramify.sandbox",
     "ramify.service",
     "ramify.settings",

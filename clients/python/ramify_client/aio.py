@@ -421,15 +421,25 @@ class AsyncAdmin:
         await self._client.send(calls.record_release(release, state, figures))
 
     async def activate(
-        self, release: str, *, deadline_seconds: float = 30.0, note: str = ""
+        self, release: str, *, deadline_seconds: float = 30.0, note: str = "", mode: str | None = None
     ) -> results.Activation:
-        """Serve a release from now on. Raises `Conflict` if it was refused or its canary failed; the one before stays
-        served then."""
-        return await self._client.send(calls.activate(release, deadline_seconds, note))
+        """Serve a release from now on, in a fleet on every replica: `rolling` (the default there) or `barrier`. Raises
+        `Conflict` if it was refused or its canary failed; the one before stays served then."""
+        return await self._client.send(calls.activate(release, deadline_seconds, note, mode))
 
-    async def rollback(self, *, deadline_seconds: float = 30.0, note: str = "") -> results.Activation:
+    async def rollback(
+        self, *, deadline_seconds: float = 30.0, note: str = "", mode: str | None = None
+    ) -> results.Activation:
         """Serve the release that was active before."""
-        return await self._client.send(calls.rollback(deadline_seconds, note))
+        return await self._client.send(calls.rollback(deadline_seconds, note, mode))
+
+    async def fleet(self) -> results.Fleet:
+        """Return the fleet that the server belongs to. Raises `NotFound` if it is in none."""
+        return await self._client.send(calls.fleet())
+
+    async def restore(self, replica: str) -> results.Fleet:
+        """Take an evicted replica back. Raises `NotFound` if none of this id is evicted."""
+        return await self._client.send(calls.restore(replica))
 
     async def drain(self, *, deadline_seconds: float = 20.0) -> None:
         """Take no more searches, and return when the running ones have ended."""

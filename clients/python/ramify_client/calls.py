@@ -242,16 +242,33 @@ def record_release(release: str, state: str, figures: Mapping[str, Any]) -> Call
     return Call("PUT", f"/admin/releases/{_part(release)}", _nothing, body)
 
 
-def activate(release: str, deadline_seconds: float, note: str) -> Call[results.Activation]:
+def activate(
+    release: str, deadline_seconds: float, note: str, mode: str | None = None
+) -> Call[results.Activation]:
     """Activate a release. Repeatable: the active one stays active."""
-    body = {"deadline_seconds": deadline_seconds, "note": note}
+    body = _activation(deadline_seconds, note, mode)
     return Call("POST", f"/admin/releases/{_part(release)}/activate", read(results.Activation), body)
 
 
-def rollback(deadline_seconds: float, note: str) -> Call[results.Activation]:
+def rollback(deadline_seconds: float, note: str, mode: str | None = None) -> Call[results.Activation]:
     """Roll back. Not repeated: twice would go back and forth."""
-    body = {"deadline_seconds": deadline_seconds, "note": note}
+    body = _activation(deadline_seconds, note, mode)
     return Call("POST", "/admin/releases/rollback", read(results.Activation), body, repeatable=False)
+
+
+def _activation(deadline_seconds: float, note: str, mode: str | None) -> dict[str, Any]:
+    body: dict[str, Any] = {"deadline_seconds": deadline_seconds, "note": note}
+    return body if mode is None else {**body, "mode": mode}
+
+
+def fleet() -> Call[results.Fleet]:
+    return Call("GET", "/admin/fleet", read(results.Fleet))
+
+
+def restore(replica: str) -> Call[results.Fleet]:
+    """Take an evicted replica back. Not repeated: done once, it is no more evicted."""
+    path = f"/admin/fleet/replicas/{_part(replica)}/restore"
+    return Call("POST", path, read(results.Fleet), {}, repeatable=False)
 
 
 def drain(deadline_seconds: float) -> Call[None]:

@@ -410,14 +410,26 @@ class Admin:
         """Record a gate's decision: `candidate`, `promoted` or `rejected`, with its figures."""
         self._client.send(calls.record_release(release, state, figures))
 
-    def activate(self, release: str, *, deadline_seconds: float = 30.0, note: str = "") -> results.Activation:
-        """Serve a release from now on. Raises `Conflict` if it was refused or its canary failed; the one before stays
-        served then."""
-        return self._client.send(calls.activate(release, deadline_seconds, note))
+    def activate(
+        self, release: str, *, deadline_seconds: float = 30.0, note: str = "", mode: str | None = None
+    ) -> results.Activation:
+        """Serve a release from now on, in a fleet on every replica: `rolling` (the default there) or `barrier`. Raises
+        `Conflict` if it was refused or its canary failed; the one before stays served then."""
+        return self._client.send(calls.activate(release, deadline_seconds, note, mode))
 
-    def rollback(self, *, deadline_seconds: float = 30.0, note: str = "") -> results.Activation:
+    def rollback(
+        self, *, deadline_seconds: float = 30.0, note: str = "", mode: str | None = None
+    ) -> results.Activation:
         """Serve the release that was active before."""
-        return self._client.send(calls.rollback(deadline_seconds, note))
+        return self._client.send(calls.rollback(deadline_seconds, note, mode))
+
+    def fleet(self) -> results.Fleet:
+        """Return the fleet that the server belongs to. Raises `NotFound` if it is in none."""
+        return self._client.send(calls.fleet())
+
+    def restore(self, replica: str) -> results.Fleet:
+        """Take an evicted replica back. Raises `NotFound` if none of this id is evicted."""
+        return self._client.send(calls.restore(replica))
 
     def drain(self, *, deadline_seconds: float = 20.0) -> None:
         """Take no more searches, and return when the running ones have ended."""

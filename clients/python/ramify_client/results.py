@@ -339,11 +339,49 @@ class Canary(Result):
     max_value_error: float
 
 
+class FleetReplica(Result):
+    id: str
+    address: str
+    status: str
+    """starting, behind, preparing, switching, waiting, ready, leaving, evicted or lost."""
+    epoch: int
+    """The epoch whose release it holds; 0: none yet."""
+    version: str
+    failures: int
+    error: str | None
+    seconds: dict[str, float] | None
+    """Durations of its last change of release."""
+
+
+class FleetEpoch(Result):
+    number: int
+    release: str
+    state: str
+    """preparing, committing, committed, going_back or gone_back."""
+    mode: str
+    """rolling or barrier."""
+    error: str | None
+    """Why it went back."""
+
+
+class Fleet(Result):
+    name: str
+    committed: FleetEpoch
+    """The epoch that is served."""
+    newest: FleetEpoch
+    """The last activation that was asked for."""
+    replicas: list[FleetReplica]
+
+
 class Activation(Result):
     release: str
     previous: str | None
     canary: Canary
     seconds: dict[str, float]
+    epoch: int | None = None
+    """In a fleet: the number of the epoch that is served now."""
+    replicas: list[FleetReplica] | None = None
+    """In a fleet: every replica of it."""
 
 
 class Version(Result):

@@ -3,7 +3,7 @@
 import * as calls from "./calls.js";
 import { type AdminOptions, configuredAdmin } from "./configuration.js";
 import { type CallOptions, Transport } from "./transport.js";
-import type { ActivateRequest, Activation, Drained, GateDecision, Release, Releases } from "./types.js";
+import type { ActivateRequest, Activation, Drained, Fleet, GateDecision, Release, Releases } from "./types.js";
 
 const DRAIN_SECONDS = 20;
 
@@ -36,6 +36,16 @@ export class Admin {
   /** Serve the release that was active before. */
   rollback(asked: ActivateRequest = {}, how?: CallOptions): Promise<Activation> {
     return this.#transport.send(calls.rollback(asked), how);
+  }
+
+  /** Return the fleet that the server belongs to. Fails with `NotFound` if it is in none. */
+  fleet(how?: CallOptions): Promise<Fleet> {
+    return this.#transport.send(calls.fleet(), how);
+  }
+
+  /** Take an evicted replica back. Fails with `NotFound` if none of this id is evicted. */
+  restore(replica: string, how?: CallOptions): Promise<Fleet> {
+    return this.#transport.send(calls.restore(replica), how);
   }
 
   /** Take no more searches, and return when the running ones have ended, at the latest after `deadlineSeconds`. */

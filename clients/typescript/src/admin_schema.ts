@@ -76,8 +76,50 @@ export interface paths {
         /**
          * Activate
          * @description Serve a release. It answers once the release is served, or says why the one before still is.
+         *
+         *     In a fleet every replica serves it, whichever is asked, or none does.
          */
         post: operations["activate_admin_releases__release__activate_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/fleet": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Fleet
+         * @description The fleet that this server belongs to: what is served, the last activation, and every replica.
+         */
+        get: operations["fleet_admin_fleet_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/fleet/replicas/{replica}/restore": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Restore
+         * @description Take an evicted replica back: it catches up, and is ready then.
+         */
+        post: operations["restore_admin_fleet_replicas__replica__restore_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -123,6 +165,11 @@ export interface components {
              * @default
              */
             note?: string;
+            /**
+             * Mode
+             * @description In a fleet: `rolling` (the default) takes some replicas at a time, which answer with the new release at once; `barrier` has none answer with it before all of them can, and none with the old one after.
+             */
+            mode?: ("rolling" | "barrier") | null;
         };
         /** Activated */
         Activated: {
@@ -138,6 +185,16 @@ export interface components {
             previous: string | null;
             canary: components["schemas"]["Canary"];
             seconds: components["schemas"]["Seconds"];
+            /**
+             * Epoch
+             * @description In a fleet: the number of the epoch that is served now.
+             */
+            epoch?: number | null;
+            /**
+             * Replicas
+             * @description In a fleet: every replica of it.
+             */
+            replicas?: components["schemas"]["FleetReplica"][] | null;
         };
         /** Activation */
         Activation: {
@@ -200,6 +257,94 @@ export interface components {
             message?: string;
             /** Seconds */
             seconds: number;
+        };
+        /** FleetEpoch */
+        FleetEpoch: {
+            /** Number */
+            number: number;
+            /** Release */
+            release: string;
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "preparing" | "committing" | "committed" | "going_back" | "gone_back";
+            /**
+             * Mode
+             * @enum {string}
+             */
+            mode: "rolling" | "barrier";
+            /** Note */
+            note: string;
+            /** Asked By */
+            asked_by: string;
+            /**
+             * Created
+             * @description Unix seconds.
+             */
+            created: number;
+            /** Ended */
+            ended: number | null;
+            /**
+             * Error
+             * @description Why it went back.
+             */
+            error: string | null;
+        };
+        /** FleetReplica */
+        FleetReplica: {
+            /** Id */
+            id: string;
+            /** Address */
+            address: string;
+            /**
+             * Status
+             * @description `starting`, `behind` (it catches up), `preparing`, `switching`, `waiting` (for the commit), `ready`, `leaving` (it drains), `evicted`, or `lost` (not seen for longer than its lease).
+             */
+            status: string;
+            /**
+             * Epoch
+             * @description The epoch whose release it holds; 0: none yet.
+             */
+            epoch: number;
+            /** Version */
+            version: string;
+            /**
+             * Started
+             * @description Unix seconds.
+             */
+            started: number;
+            /**
+             * Seen
+             * @description When it last looked, in Unix seconds.
+             */
+            seen: number;
+            /**
+             * Failures
+             * @description In a row, at its last step.
+             */
+            failures: number;
+            /** Error */
+            error: string | null;
+            /** @description Of its last change of release. */
+            seconds: components["schemas"]["Seconds"] | null;
+        };
+        /** FleetState */
+        FleetState: {
+            /**
+             * Object
+             * @default fleet
+             * @constant
+             */
+            object?: "fleet";
+            /** Name */
+            name: string;
+            /** @description What is served. */
+            committed: components["schemas"]["FleetEpoch"];
+            /** @description The last activation that was asked for. */
+            newest: components["schemas"]["FleetEpoch"];
+            /** Replicas */
+            replicas: components["schemas"]["FleetReplica"][];
         };
         /** Release */
         Release: {
@@ -447,6 +592,48 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Activated"];
+                };
+            };
+        };
+    };
+    fleet_admin_fleet_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FleetState"];
+                };
+            };
+        };
+    };
+    restore_admin_fleet_replicas__replica__restore_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                replica: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FleetState"];
                 };
             };
         };

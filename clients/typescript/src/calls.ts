@@ -174,5 +174,14 @@ export const activate = (release: string, body: ActivateRequest) =>
 export const rollback = (body: ActivateRequest) =>
   call("post", "/admin/releases/rollback", {}, ["release"], { body, repeatable: false });
 
+export const fleet = () => call("get", "/admin/fleet", {}, ["committed", "replicas"], {});
+
+/** Done once, it is no more evicted. */
+export const restore = (replica: string) =>
+  call("post", "/admin/fleet/replicas/{replica}/restore", { replica }, ["committed", "replicas"], {
+    body: {},
+    repeatable: false,
+  });
+
 export const drain = (deadline_seconds: number) =>
   call("post", "/admin/drain", {}, ["drained"], { body: { deadline_seconds } });

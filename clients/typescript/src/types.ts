@@ -66,3 +66,4 @@ export type GateDecision = Operators["Verdict"];
 export type ActivateRequest = Operators["Activate"];
 export type Activation = Operators["Activated"];
 export type Drained = Operators["Drained"];
+export type Fleet = Operators["FleetState"];

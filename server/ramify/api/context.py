@@ -16,6 +16,7 @@ from ramify.service.admission import Admission
 from ramify.service.batches import Batches
 from ramify.service.completion_spec import CompletionPreparer
 from ramify.service.completions import Completions
+from ramify.service.fleet import Fleet
 from ramify.service.keys import Caller, Keyring
 from ramify.service.metrics import Metrics
 from ramify.service.ports import Engines
@@ -48,6 +49,8 @@ class Context:
     readiness: Readiness
     retention: Retention
     metrics: Metrics
+    fleet: Fleet | None = None
+    """This replica in its fleet; `None`: it serves by itself."""
 
     @property
     def serving(self) -> Serving:
@@ -82,13 +85,15 @@ def assemble(
     *,
     base: Release | None = None,
     unserved: str | None = None,
+    fleet: Fleet | None = None,
     clock: Callable[[], float] = time.monotonic,
     now: Callable[[], float] = time.time,
 ) -> Context:
     """Put a server's parts together and have its metrics watch them.
 
     base: the release that is served until another is activated; `None` if the models served are no release. unserved:
-    why nobody is answered until a release is activated. clock: seconds, monotonic. now: Unix seconds.
+    why nobody is answered until a release is activated. fleet: the one that this server has joined, whose release the
+    engines hold. clock: seconds, monotonic. now: Unix seconds.
     """
     metrics = Metrics()
     standing = Standing(clock, unserved)
@@ -124,11 +129,15 @@ def assemble(
             base=base,
             judged_apart=not judges_by_itself(settings),
             options=settings.engine,
+            alone=fleet is None,
         ),
         readiness=Readiness(engines, settings.probe, clock, lambda: searches.draining, standing),
         retention=Retention(log, settings.retention, settings.objects.grace_seconds, metrics.expired, now),
         metrics=metrics,
+        fleet=fleet,
     )
+    if fleet is not None:
+        fleet.attach(context.releases, searches, completions)
     _watch(context)
     return context
 
@@ -173,3 +182,5 @@ def _watch(context: Context) -> None:
         "ramify_log_oldest_seconds", "Age of the oldest logged tree.", lambda: retention.oldest_seconds
     )
     metrics.watch("ramify_engine", context.engines.stats)
+    if context.fleet is not None:
+        metrics.watch("ramify_fleet", context.fleet.figures)

@@ -15,6 +15,7 @@ import logging
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -28,17 +29,19 @@ from ramify.connections import ConnectionLimits, Listener, ListenError, address_
 from ramify.engines import EngineConfig, EngineError, Engines
 from ramify.engines.progress import StartUp
 from ramify.extensions import BadExtension
+from ramify.fleet import FleetError
 from ramify.logs import log_to_stderr
 from ramify.races import beside, first_of
 from ramify.rewards import registry
 from ramify.rewards.grading import close_pools
 from ramify.search.protocols import EngineDead
 from ramify.service import ports
-from ramify.service.catalogue import at_start
+from ramify.service.catalogue import at_start, fetched_release
+from ramify.service.fleet import Fleet
 from ramify.service.serving import engine_config, install, release_config, release_store_of
 from ramify.settings import BadSettings, Settings, is_loopback
 from ramify.treelog import LogError, TreeLog
-from ramify.weights import WeightsError
+from ramify.weights import Release, WeightsError
 
 logger = logging.getLogger("ramify")
 Result = TypeVar("Result")
@@ -71,7 +74,15 @@ def serve(settings: Settings) -> int:
             startup.tell("verifying the release")
             config = engine_config(settings)
             return asyncio.run(_Server(settings, config, listener, admin=admin, startup=startup).run())
-    except (StartupError, ListenError, BadSettings, BadExtension, WeightsError, LogError) as error:
+    except (
+        StartupError,
+        ListenError,
+        BadSettings,
+        BadExtension,
+        WeightsError,
+        LogError,
+        FleetError,
+    ) as error:
         sys.stderr.write(f"ramify serve: {error}\n")
         return REFUSED
     except (EngineError, EngineDead) as error:
@@ -134,12 +145,22 @@ class _Server:
                 stack.push_async_callback(close_pools)
                 for task, why in (await asyncio.to_thread(registry.unusable)).items():
                     logger.warning("task unusable name=%s: %s", task, why)
-                config, unserved = await self._active(log)
+                fleet, unserved = None, None
+                if self.settings.fleet.name is None:
+                    config, unserved = await self._active(log)
+                else:
+                    fleet = await self._joined(log, stack)
+                    config = await self._committed(fleet)
                 logger.info("engines starting release=%s log=%s", config.serving.release, log.store)
                 engines = await self._unless_signalled(self.start(config, self.startup.tell))
                 stack.push_async_callback(engines.close)
                 context = assemble(
-                    self.settings, engines, log, base=self.config.serving.source, unserved=unserved
+                    self.settings,
+                    engines,
+                    log,
+                    base=self.config.serving.source,
+                    unserved=unserved,
+                    fleet=fleet,
                 )
                 gc.collect()
                 gc.freeze()  # what start-up made stays: the collector need not look at it again
@@ -153,6 +174,40 @@ class _Server:
             return self.config, None
         active, unserved = await at_start(log, self.settings.weights, base, release_store_of(self.settings))
         return (self.config if active is base else release_config(active, self.settings)), unserved
+
+    async def _joined(self, log: TreeLog, stack: AsyncExitStack) -> Fleet:
+        """Join the fleet that the settings name, until the stack is closed. Raises `FleetError` and `StartupError`."""
+
+        async def first() -> Release:
+            config, unserved = await self._active(log)
+            if config.serving.source is None or unserved is not None:
+                raise StartupError(unserved or "fleet.name: a fleet serves releases, and none is served here")
+            return config.serving.source
+
+        self.startup.tell("joining the fleet")
+        settings, url = self.settings, address_of(self.listener)
+        fleet = await Fleet.join(settings.fleet, settings.log, url, first, time.monotonic)
+        stack.push_async_callback(fleet.leave)
+        await stack.enter_async_context(beside(asyncio.create_task(fleet.run(), name="fleet")))
+        return fleet
+
+    async def _committed(self, fleet: Fleet) -> EngineConfig:
+        """Return the engines of the release that the fleet serves. Raises `StartupError` if it is not here."""
+        base, epoch = self.config.serving.source, fleet.start
+        assert base is not None, "a fleet's server serves releases"
+        try:
+            where = release_store_of(self.settings), self.settings.weights, base
+            release = await asyncio.to_thread(fetched_release, *where, epoch.release)
+        except WeightsError as error:
+            raise StartupError(
+                f"the fleet serves {epoch.release}, which cannot be served here: {error}"
+            ) from error
+        if release.content != epoch.content:
+            raise StartupError(
+                f"{release.path} is another {epoch.release} than the fleet's: its manifest has the sha256 "
+                f"{release.content[:12]}, not {epoch.content[:12]}"
+            )
+        return release_config(release, self.settings)
 
     async def _serve(self, context: Context) -> int:
         upkeep = asyncio.create_task(context.retention.run(), name="retention")

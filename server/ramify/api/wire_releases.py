@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from ramify.api.wire_common import PLAIN, Reply, Request
+from ramify.fleet import Epoch, View, status
 from ramify.service.catalogue import ReleaseEntry
 from ramify.service.errors import DRAINED
+from ramify.service.fleet import FleetActivation
 from ramify.service.releases import ActivationResult, ReleaseListing
 from ramify.weights import ValueKind
 
@@ -81,13 +83,11 @@ class Activate(Request):
         description="Seconds that running searches may go on before they are stopped and answered.",
     )
     note: Note = ""
-
-
-class Canary(Reply):
-    probes: int
-    distinguishable: int = Field(description="Probes that tell the release from the one before.")
-    max_logprob_error: float
-    max_value_error: float
+    mode: Literal["rolling", "barrier"] | None = Field(
+        default=None,
+        description="In a fleet: `rolling` (the default) takes some replicas at a time, which answer with the new "
+        "release at once; `barrier` has none answer with it before all of them can, and none with the old one after.",
+    )
 
 
 class Seconds(Reply):
@@ -97,12 +97,59 @@ class Seconds(Reply):
     total: float
 
 
+class FleetReplica(Reply):
+    id: str
+    address: str
+    status: str = Field(
+        description="`starting`, `behind` (it catches up), `preparing`, `switching`, `waiting` (for the commit), "
+        "`ready`, `leaving` (it drains), `evicted`, or `lost` (not seen for longer than its lease)."
+    )
+    epoch: int = Field(description="The epoch whose release it holds; 0: none yet.")
+    version: str
+    started: float = Field(description="Unix seconds.")
+    seen: float = Field(description="When it last looked, in Unix seconds.")
+    failures: int = Field(description="In a row, at its last step.")
+    error: str | None
+    seconds: Seconds | None = Field(description="Of its last change of release.")
+
+
+class FleetEpoch(Reply):
+    number: int
+    release: str
+    state: Literal["preparing", "committing", "committed", "going_back", "gone_back"]
+    mode: Literal["rolling", "barrier"]
+    note: str
+    asked_by: str
+    created: float = Field(description="Unix seconds.")
+    ended: float | None
+    error: str | None = Field(description="Why it went back.")
+
+
+class FleetState(Reply):
+    object: Literal["fleet"] = "fleet"
+    name: str
+    committed: FleetEpoch = Field(description="What is served.")
+    newest: FleetEpoch = Field(description="The last activation that was asked for.")
+    replicas: list[FleetReplica]
+
+
+class Canary(Reply):
+    probes: int
+    distinguishable: int = Field(description="Probes that tell the release from the one before.")
+    max_logprob_error: float
+    max_value_error: float
+
+
 class Activated(Reply):
     object: Literal["activation"] = "activation"
     release: str
     previous: str | None
     canary: Canary
     seconds: Seconds
+    epoch: int | None = Field(
+        default=None, description="In a fleet: the number of the epoch that is served now."
+    )
+    replicas: list[FleetReplica] | None = Field(default=None, description="In a fleet: every replica of it.")
 
 
 class Drain(Request):
@@ -148,10 +195,57 @@ def list_of(listing: ReleaseListing) -> ReleaseList:
     )
 
 
-def activated_of(done: ActivationResult) -> Activated:
+def activated_of(done: ActivationResult | FleetActivation) -> Activated:
+    result = done if isinstance(done, ActivationResult) else done.result
+    fleet = done if isinstance(done, FleetActivation) else None
     return Activated(
-        release=done.release,
-        previous=done.previous,
-        canary=Canary(**asdict(done.report)),
-        seconds=Seconds(**asdict(done.seconds)),
+        release=result.release,
+        previous=result.previous,
+        canary=Canary(**asdict(result.report)),
+        seconds=Seconds(**asdict(result.seconds)),
+        epoch=None if fleet is None else fleet.epoch,
+        replicas=None if fleet is None else replicas_of(fleet.view),
     )
+
+
+def fleet_of(name: str, view: View) -> FleetState:
+    return FleetState(
+        name=name,
+        committed=epoch_of(view.committed),
+        newest=epoch_of(view.newest),
+        replicas=replicas_of(view),
+    )
+
+
+def epoch_of(epoch: Epoch) -> FleetEpoch:
+    return FleetEpoch(
+        number=epoch.number,
+        release=epoch.release,
+        state=epoch.state,
+        mode=epoch.mode,
+        note=epoch.note,
+        asked_by=epoch.asked_by,
+        created=epoch.created_at,
+        ended=epoch.ended_at,
+        error=epoch.error,
+    )
+
+
+def replicas_of(view: View) -> list[FleetReplica]:
+    """The longest running one first."""
+    rows = sorted(view.replicas.values(), key=lambda row: (row.started_at, row.id))
+    return [
+        FleetReplica(
+            id=row.id,
+            address=row.address,
+            status=status(view, row),
+            epoch=row.loaded,
+            version=row.version,
+            started=row.started_at,
+            seen=row.seen_at,
+            failures=row.failures,
+            error=row.error,
+            seconds=None if row.report is None else Seconds(**row.report["seconds"]),
+        )
+        for row in rows
+    ]

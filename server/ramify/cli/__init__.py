@@ -21,6 +21,7 @@ from ramify.cli.bench import bench
 from ramify.cli.calibrate import calibrate
 from ramify.cli.demo import demo
 from ramify.cli.eval import evaluate
+from ramify.cli.fleet import app as fleet
 from ramify.cli.releases import app as releases
 from ramify.cli.search import search
 from ramify.cli.serve import serve
@@ -47,6 +48,7 @@ app.command("bench")(bench)
 app.command("demo")(demo)
 app.add_typer(trees, name="trees")
 app.add_typer(releases, name="releases")
+app.add_typer(fleet, name="fleet")
 
 
 def _version(asked: bool) -> None:

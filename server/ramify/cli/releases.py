@@ -51,6 +51,12 @@ Deadline = Annotated[
     typer.Option(min=0, max=3600, help="Seconds that running searches may go on before they are stopped."),
 ]
 Note = Annotated[str, typer.Option(help="Why; kept in the history.")]
+Mode = Annotated[
+    str | None,
+    typer.Option(
+        help="In a fleet: rolling (the default), or barrier, so that no two releases are served at once."
+    ),
+]
 LOADING = 900.0
 """Seconds beyond the deadline that loading weights may take."""
 
@@ -215,22 +221,25 @@ def activate(
     key: Key = None,
     deadline: Deadline = 30.0,
     note: Note = "",
+    mode: Mode = None,
 ) -> None:
-    """Have a running server serve another release."""
+    """Have a running server serve another release, or every server of its fleet."""
     from ramify.cli.http import administering
 
     with administering(admin, key, deadline + LOADING) as client, console.status("activating …"):
-        done = client.activate(release, deadline_seconds=deadline, note=note)
+        done = client.activate(release, deadline_seconds=deadline, note=note, mode=mode)
     _say(done)
 
 
 @app.command()
-def rollback(admin: Admin = None, key: Key = None, deadline: Deadline = 30.0, note: Note = "") -> None:
-    """Have a running server serve the release that was active before."""
+def rollback(
+    admin: Admin = None, key: Key = None, deadline: Deadline = 30.0, note: Note = "", mode: Mode = None
+) -> None:
+    """Have a running server, or every server of its fleet, serve the release that was active before."""
     from ramify.cli.http import administering
 
     with administering(admin, key, deadline + LOADING) as client, console.status("activating …"):
-        done = client.rollback(deadline_seconds=deadline, note=note)
+        done = client.rollback(deadline_seconds=deadline, note=note, mode=mode)
     _say(done)
 
 
@@ -240,3 +249,7 @@ def _say(done: Activation) -> None:
         f"{done.canary.distinguishable} of {done.canary.probes} probes tell it from the release before",
         highlight=False,
     )
+    for row in done.replicas or ():
+        console.print(
+            f"  {row.address}  {row.status}  {row.error or ''}".rstrip(), highlight=False, markup=False
+        )

@@ -1,4 +1,4 @@
-"""What is to be done next, as pure functions of the rows: `turn` is all that a replica runs at each look.
+"""Decide what is to be done next, as pure functions of the rows: `turn` is all that a replica runs at each look.
 
 There is no coordinator. Each replica looks in a transaction that locks the fleet's row, so looks happen one after
 another, and whichever looks first after something has become possible decides it: `advance` moves the activation on,
@@ -22,7 +22,7 @@ FORGOTTEN = 3600.0
 
 
 def turn(view: View, mine: Replica) -> tuple[View, Step | None]:
-    """Return the rows after one look of a replica, and what it has to do. mine: its own state, whatever its row says."""
+    """Return the rows after one look of a replica, and what it has to do. mine: its state, whatever its row says."""
     away = view.now - view.seen > mine.lease
     view = replace(view, seen=view.now, since=view.now if away else view.since)
     me = replace(_pardoned(mine, view.replicas.get(mine.id)), seen_at=view.now)
@@ -67,7 +67,7 @@ def members(view: View) -> list[Replica]:
 
 
 def required(share: float, replicas: int) -> int:
-    """Return how many of `replicas` stay in service during a rolling activation: one may leave whatever the share is."""
+    """Return how many of `replicas` stay in service during a rolling activation: one may leave in any case."""
     return max(0, min(math.ceil(share * replicas - 1e-9), replicas - 1))
 
 

@@ -52,7 +52,7 @@ class Replica:
 
     id: str
     address: str
-    """Where the others and people reach it."""
+    """Address at which the others and people reach it."""
     version: str
     """Ramify's."""
     started_at: float
@@ -92,7 +92,7 @@ class Step:
 
     work: Work
     epoch: Epoch
-    """What to prepare or to switch to; the committed one if it only closes."""
+    """The epoch to prepare or to switch to; the committed one if it only closes."""
 
 
 @dataclass(frozen=True, slots=True)

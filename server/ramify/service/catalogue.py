@@ -95,6 +95,12 @@ def resolve(root: Path | None, base: Release | None, release_id: str) -> Path:
     raise ReleaseNotFound(f"no such release: {release_id[:40]!r}")
 
 
+def fetched_release(store: ReleaseStore | None, root: Path | None, base: Release, release_id: str) -> Release:
+    """Return a release, from the store if that has it, checked. Raises `WeightsError`."""
+    fetched(store, release_id, [base.id])
+    return load_release(resolve(root, base, release_id))
+
+
 def lineage(history: Iterable[Activation]) -> list[str]:
     """Return the releases that led to the active one, which is the last. `history` is newest first."""
     line: list[str] = []
@@ -116,13 +122,8 @@ async def at_start(
     active = await log.active_release()
     if active is None or active.release_id == base.id:
         return base, None
-
-    def load(release_id: str) -> Release:
-        fetched(store, release_id, [base.id])
-        return load_release(resolve(root, base, release_id))
-
     try:
-        return await asyncio.to_thread(load, active.release_id), None
+        return await asyncio.to_thread(fetched_release, store, root, base, active.release_id), None
     except WeightsError as error:
         problem = f"the active release cannot be served, activate another: {error}"
         logger.error("%s", problem)

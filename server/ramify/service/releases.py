@@ -44,6 +44,7 @@ from ramify.service.searches import Searches
 from ramify.treelog import LogError, TreeLog
 from ramify.treelog.records import Activation, ActivationKind
 from ramify.treelog.records import Release as ReleaseRecord
+from ramify.treelog.releases import ACTIVATION_ERROR
 from ramify.weights import Release, ReleaseNotFound, ReleaseStore, WeightsError, load_release, require_alike
 
 logger = logging.getLogger(__name__)
@@ -53,8 +54,6 @@ RELOAD_SECONDS = 300.0
 """Time for the engines to load weights and be checked."""
 _WAYS_BACK = 4
 """Releases before the one that is served that stay in the folder, for rollbacks and for searches that lease them."""
-ERROR = "activation_error"
-"""Key among a release's figures for the reason why its activation failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +125,8 @@ class Releases:
     """True if a scorer of the settings judges, and no release's own value model or head is served."""
     options: EngineOptions = field(default_factory=EngineOptions)
     """The options that the engines were started with."""
+    alone: bool = True
+    """False in a fleet, whose epochs keep the history, and which says when this server answers."""
     _task: asyncio.Task[ActivationResult] | None = field(default=None)
 
     @property
@@ -174,6 +175,30 @@ class Releases:
         self._task.add_done_callback(_seen)
         return await asyncio.shield(self._task)
 
+    async def prepare(self, release_id: str) -> Release:
+        """Check a release's files as an activation does, which brings them into memory; nothing stops meanwhile.
+
+        Raises `ServiceError`."""
+        before = self.engines.serving.source
+        assert before is not None, "a fleet's server serves releases"
+        return await self._checked(release_id, before, None)
+
+    async def take(self, release: Release, grace: float) -> ActivationResult:
+        """Serve a release that `prepare` has returned, as `activate` does; the fleet has recorded who asked for it.
+
+        Raises `ServiceError`."""
+        before = self.engines.serving.source
+        assert before is not None, "a fleet's server serves releases"
+        if release.id == before.id and release.content == before.content:
+            return ActivationResult(
+                release.id, None, canary.CanaryReport(0, 0, 0.0, 0.0), ActivationSeconds()
+            )
+        change = _Change(release, before, None, "", "activate")
+        taking = self._take(change, grace, self.clock())
+        self._task = asyncio.create_task(taking, name=f"activate-{release.id}")
+        self._task.add_done_callback(_seen)
+        return await asyncio.shield(self._task)
+
     async def rollback(self, grace: float, note: str = "") -> ActivationResult:
         """Serve the release that was active before. Raises as `activate` does, and `conflict` if there is none."""
         previous = (await self.listing()).previous
@@ -194,10 +219,7 @@ class Releases:
         began = self.clock()
         recorded = {row.release_id: row for row in await self.log.releases()}
         record = recorded.get(release_id)
-        if record is not None and record.state == "rejected":
-            raise ServiceError(
-                "release_rejected", f"the gate has rejected {release_id}: record another decision of it first"
-            )
+        require_not_rejected(release_id, record)
         if release_id == before.id:
             await self._as_recorded(before, note, kind)
             self._in_service()
@@ -206,8 +228,11 @@ class Releases:
                 release_id, previous, canary.CanaryReport(0, 0, 0.0, 0.0), ActivationSeconds()
             )
         release = await self._checked(release_id, before, record)
-        logger.info("activating release=%s previous=%s", release_id, before.id)
-        change = _Change(release, before, record, note, kind)
+        return await self._take(_Change(release, before, record, note, kind), grace, began)
+
+    async def _take(self, change: _Change, grace: float, began: float) -> ActivationResult:
+        release, before = change.release, change.before
+        logger.info("activating release=%s previous=%s", release.id, before.id)
         try:
             if release.stands_on_weights_of(before, judged_apart=self.judged_apart):
                 report, seconds = await self._swap_beside(change)
@@ -218,7 +243,7 @@ class Releases:
                 "engine_unavailable", "an engine died during the activation", retry_after=30
             ) from error
         except ActivationFailed as error:
-            await self._failed(release_id, record, error.message)
+            await self._failed(release.id, change.record, error.message)
             raise
         total = self.clock() - began
         self._in_service()
@@ -234,7 +259,8 @@ class Releases:
 
     def _in_service(self) -> None:
         """Take requests, should an active release that could not be loaded have forbidden it."""
-        self.searches.admission.standing.refusal = None
+        if self.alone:
+            self.searches.admission.standing.refusal = None
 
     # -- before anything is touched
 
@@ -374,9 +400,12 @@ class Releases:
 
     async def _commit(self, change: _Change, serving: Serving, report: canary.CanaryReport) -> None:
         release, record, note = change.release, change.record, change.note
+        if not self.alone:
+            self.engines.serving = serving
+            return
         await self._as_recorded(change.before, "served until now", "automatic")
         if record is None or record.state == "failed":
-            kept = {k: v for k, v in (record.figures if record else {}).items() if k != ERROR}
+            kept = {k: v for k, v in (record.figures if record else {}).items() if k != ACTIVATION_ERROR}
             await self.log.record_release(release.id, "available", kept)
         if not (note or report.distinguishable):
             note = "its canary cannot tell it from the release before"
@@ -417,6 +446,8 @@ class Releases:
         self, release: Release, note: str, kind: ActivationKind, *, always: bool = False
     ) -> None:
         """Have the log name what is served: write a row if it names another release, or `always`."""
+        if not self.alone:
+            return
         active = await self.log.active_release()
         if active is not None and active.release_id == release.id and not always:
             return
@@ -425,8 +456,10 @@ class Releases:
         await self.log.activate(release.id, note, kind)
 
     async def _failed(self, release_id: str, record: ReleaseRecord | None, message: str) -> None:
-        figures = {**(record.figures if record else {}), ERROR: message[:1000]}
+        figures = {**(record.figures if record else {}), ACTIVATION_ERROR: message[:1000]}
         logger.error("activation failed: %s", message)
+        if not self.alone:
+            return
         try:
             await self.log.record_release(release_id, "failed", figures)
         except LogError as error:
@@ -439,6 +472,14 @@ class Releases:
         if self.engines.serving.release in line:
             line = line[: line.index(self.engines.serving.release)]
         return line[-1] if line else None
+
+
+def require_not_rejected(release_id: str, record: ReleaseRecord | None) -> None:
+    """Raise `ServiceError` for a release that the gate has rejected."""
+    if record is not None and record.state == "rejected":
+        raise ServiceError(
+            "release_rejected", f"the gate has rejected {release_id}: record another decision of it first"
+        )
 
 
 def unknown(release_id: str) -> ServiceError:

@@ -227,7 +227,7 @@ class Searches:
                 close_failed(running.tree, error)
                 logger.exception("search %s failed", running.id)
             finally:
-                running.lapsed = self.admission.standing.lapsed()
+                running.lapsed = running.lapsed or self.admission.standing.lapsed()
                 await asyncio.shield(self._log(running))
         finally:
             self._let_go(running, alarm)
@@ -358,6 +358,12 @@ class Searches:
         """Stop every running search."""
         for running in list(self.running.values()):
             running.stop(status, reason)
+
+    def lapse(self, why: str) -> None:
+        """Stop every running search and let none of them be answered; their trees are logged."""
+        for running in self.running.values():
+            running.lapsed = running.lapsed or why
+        self.stop_all("drained", "drain")
 
     async def finish_all(self, seconds: float) -> None:
         """Wait for the running searches to end by themselves, as they do when an engine dies."""

@@ -321,6 +321,51 @@ class ExtensionSettings(SettingsGroup):
     )
 
 
+class FleetSettings(SettingsGroup):
+    """Several servers on one log that serve one release, activated in all of them or in none (fleet.md)."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] | None = Field(
+        default=None,
+        description="Name of the fleet that this server belongs to; none: it serves alone. Needs `log` on PostgreSQL.",
+    )
+    address: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        default=None,
+        description="Where people and the other replicas reach this one, to be read; none: its own `host` and port.",
+    )
+    heartbeat_seconds: float = Field(
+        default=1.0,
+        ge=0.05,
+        le=60,
+        description="How often this replica looks at the fleet; several times more often during an activation.",
+    )
+    lease_seconds: float = Field(
+        default=10.0,
+        ge=0.2,
+        le=600,
+        description="How long this replica may answer after its last look, and so how long an activation waits for one "
+        "that is gone. At least three heartbeats.",
+    )
+    least_share: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Share of the replicas that stays in service during a rolling activation that this one is asked "
+        "for; one at a time may leave in any case.",
+    )
+    activation_seconds: float = Field(
+        default=900.0, gt=0, description="How long an activation of the fleet may take before it goes back."
+    )
+
+    @model_validator(mode="after")
+    def whole(self) -> FleetSettings:
+        if self.lease_seconds < 3 * self.heartbeat_seconds:
+            raise ValueError("lease_seconds must be at least three times heartbeat_seconds")
+        fields = type(self).model_fields.items()
+        if self.name is None and any(getattr(self, name) != field.default for name, field in fields):
+            raise ValueError("give the fleet a name (fleet.name): without one this server is in none")
+        return self
+
+
 def is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 

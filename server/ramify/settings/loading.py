@@ -21,6 +21,7 @@ from ramify.settings.groups import (
     BadSettings,
     ConnectionSettings,
     ExtensionSettings,
+    FleetSettings,
     ProbeSettings,
     RequestCaps,
     RetentionSettings,
@@ -165,6 +166,10 @@ class Settings(BaseSettings):
         default=SpoolSettings(), description="Finished searches on their way into the log."
     )
 
+    fleet: FleetSettings = Field(
+        default=FleetSettings(), description="Several servers that serve one release."
+    )
+
     @field_validator("host")
     @classmethod
     def host_is_named(cls, host: str) -> str:
@@ -204,6 +209,18 @@ class Settings(BaseSettings):
     def releases_have_a_folder(self) -> Settings:
         if self.objects.releases is not None and self.weights is None:
             raise ValueError("objects.releases needs weights, the folder that releases are fetched into")
+        return self
+
+    @model_validator(mode="after")
+    def fleet_fits(self) -> Settings:
+        if self.fleet.name is None:
+            return self
+        if not self.log.startswith("postgres"):
+            raise ValueError("fleet.name: replicas share a log on PostgreSQL: set log to postgresql://…")
+        if self.policy is not None:
+            raise ValueError(
+                "fleet.name: a fleet serves releases, and policy is none: give release or weights"
+            )
         return self
 
     @model_validator(mode="after")

@@ -15,6 +15,9 @@ from ramify.treelog.records import Activation, ActivationKind, Release
 from ramify.treelog.schema import activations, releases
 from ramify.treelog.writer import Transaction
 
+ACTIVATION_ERROR = "activation_error"
+"""Key among a release's figures for the reason why its activation failed."""
+
 
 def figures_json(figures: Mapping[str, Any]) -> str:
     """Write a release's figures. Raises `LogError` if they are not JSON."""
@@ -42,6 +45,27 @@ async def activate(tx: Transaction, release_id: str, note: str, kind: Activation
     activation = Activation((last or 0) + 1, release_id, note, tx.now, kind)
     await tx.conn.execute(insert(activations).values(asdict(activation)))
     return activation
+
+
+async def ended(tx: Transaction, release_id: str, error: str | None) -> None:
+    """Record how a fleet's activation of a release ended; what its gate has said of it stays."""
+    row = (
+        (await tx.conn.execute(select(releases).where(releases.c.release_id == release_id)))
+        .mappings()
+        .first()
+    )
+    figures = (
+        {} if row is None else {k: v for k, v in json.loads(row["figures"]).items() if k != ACTIVATION_ERROR}
+    )
+    if error is not None:
+        await record(tx, release_id, "failed", figures_json({**figures, ACTIVATION_ERROR: error[:1000]}))
+    elif row is None or row["state"] == "failed":
+        await record(tx, release_id, "available", figures_json(figures))
+
+
+async def newest(conn: AsyncConnection) -> str | None:
+    """Return the release of the newest activation."""
+    return next((row.release_id for row in await _history(conn)), None)
 
 
 async def every(engine: AsyncEngine) -> list[Release]:

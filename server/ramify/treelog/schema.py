@@ -188,45 +188,46 @@ SCRIPTS = Path(__file__).with_name("migrations")
 _LOCK = 0x72616D696679  # "ramify": the PostgreSQL advisory lock that one migration at a time holds
 
 
-async def upgrade(engine: AsyncEngine) -> None:
-    """Migrate to the newest schema in one transaction: a kill leaves the schema as it was."""
+async def upgrade(engine: AsyncEngine, scripts: Path | None = None, table: str = "alembic_version") -> None:
+    """Migrate to the newest schema in one transaction: a kill leaves the schema as it was.
+
+    scripts, table: another package's migrations in the same store, and the table that says how far they are."""
     async with engine.begin() as conn:
         if engine.dialect.name == "postgresql":
             await conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-        await conn.run_sync(_upgrade)
+        await conn.run_sync(_upgrade, scripts or SCRIPTS, table)
 
 
 async def check(engine: AsyncEngine) -> None:
     """Raise `LogError` unless the store has exactly this build's schema."""
     async with engine.connect() as conn:
-        revision = await conn.run_sync(_revision)
-    if revision != _newest():
+        revision = await conn.run_sync(_revision, "alembic_version")
+    newest = _newest(SCRIPTS)
+    if revision != newest:
         raise LogError(
-            f"the log's schema is {revision or 'missing'} and this Ramify reads {_newest()}; "
+            f"the log's schema is {revision or 'missing'} and this Ramify reads {newest}; "
             "`ramify serve` with this version migrates an older one"
         )
 
 
-def _newest() -> str:
-    head = ScriptDirectory(str(SCRIPTS)).get_current_head()
+def _newest(scripts: Path) -> str:
+    head = ScriptDirectory(str(scripts)).get_current_head()
     assert head is not None
     return head
 
 
-def _revision(conn: Connection) -> str | None:
-    return MigrationContext.configure(conn).get_current_revision()
+def _revision(conn: Connection, table: str) -> str | None:
+    return MigrationContext.configure(conn, opts={"version_table": table}).get_current_revision()
 
 
-def _upgrade(conn: Connection) -> None:
-    revision = _revision(conn)
-    if revision == _newest():
+def _upgrade(conn: Connection, scripts: Path, table: str) -> None:
+    revision, newest = _revision(conn, table), _newest(scripts)
+    if revision == newest:
         return
-    known = {script.revision for script in ScriptDirectory(str(SCRIPTS)).walk_revisions()}
+    known = {script.revision for script in ScriptDirectory(str(scripts)).walk_revisions()}
     if revision is not None and revision not in known:
-        raise LogError(
-            f"the log's schema {revision} was written by a newer Ramify; this one knows {_newest()}"
-        )
+        raise LogError(f"the log's schema {revision} was written by a newer Ramify; this one knows {newest}")
     config = Config()
-    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
-    config.attributes["connection"] = conn
+    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+    config.attributes.update(connection=conn, table=table)
     command.upgrade(config, "head")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import importlib.util
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -114,6 +115,13 @@ def _sqlite_engine(store: Store, *, size: int, begin: str, pragmas: tuple[str, .
 
 def _lenient(text: bytes) -> str:
     return text.decode("utf-8", "replace")
+
+
+def fleet_engine(store: Store, patience: float) -> AsyncEngine:
+    """Open two connections of PostgreSQL for the rows of a fleet. patience: seconds for which one replica that stops
+    in the middle of a transaction may hold up the others."""
+    limit = {"idle_in_transaction_session_timeout": str(math.ceil(patience * 1000))}
+    return _postgresql_engine(store, size=2, settings={"synchronous_commit": "on"} | limit)
 
 
 def _postgresql_engine(store: Store, *, size: int, settings: dict[str, str]) -> AsyncEngine:

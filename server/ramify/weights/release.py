@@ -100,6 +100,11 @@ class Release:
         return ModelFiles(self.policy_path, self.value_folder, self.adapter)
 
     @property
+    def content(self) -> str:
+        """sha256 of the manifest, which lists that of every file: two releases of one content are the same."""
+        return digest(self.path / MANIFEST).sha256
+
+    @property
     def policy_digest(self) -> str:
         """Hash of the policy's files below an adapter, as an adapter's manifest names them."""
         lines = (f"{name} {file.sha256}\n" for name, file in sorted(self._files("policy").items()))

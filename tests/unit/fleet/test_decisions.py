@@ -9,7 +9,15 @@ from itertools import count
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
 
 from ramify.fleet.decisions import MARGIN, TRIES, live, members, required, status, turn
 from ramify.fleet.records import Epoch, Mode, Replica, Step, View
@@ -49,7 +57,7 @@ class Process:
     sent: float | None = None
     """When it began the look that is under way."""
     reply: tuple[Replica, Step | None] | None = None
-    """What the database has decided and it has not yet heard."""
+    """The decision of the database of which it has not yet heard."""
     cut: bool = False
 
     def answers(self, now: float) -> int:
@@ -129,6 +137,8 @@ class Fleet:
         for _ in range(rounds):
             self.now += 1.0
             for one in list(self.processes.values()):
+                if one.cut or one.sent is not None:
+                    continue
                 if one.step is not None:
                     self.finish(one, fails=False)
                 self.look(one)
@@ -145,13 +155,23 @@ class Interleavings(RuleBasedStateMachine):
     def of(self, name: str) -> Process | None:
         return self.fleet.processes.get(name)
 
+    @initialize(target=names, size=st.integers(1, 4))
+    def begin(self, size: int) -> object:
+        begun = [self.fleet.start() for _ in range(size)]
+        self.fleet.settle(2)
+        return multiple(*begun)
+
     @rule(target=names)
     def start(self) -> str:
         return self.fleet.start()
 
-    @rule(name=names)
-    def die(self, name: str) -> None:
-        self.fleet.processes.pop(name, None)
+    @rule(rounds=st.integers(1, 6))
+    def go_on(self, rounds: int) -> None:
+        self.fleet.settle(rounds)
+
+    @rule()
+    def go_on_a_little(self) -> None:
+        self.fleet.settle(1)
 
     @precondition(lambda self: self.fleet.view.activation is None)
     @rule(mode=st.sampled_from(["rolling", "barrier"]), share=st.sampled_from([0.0, 0.5, 0.9]))
@@ -187,14 +207,16 @@ class Interleavings(RuleBasedStateMachine):
         if (one := self.of(name)) and one.step is not None and one.sent is None:
             self.fleet.finish(one, fails and one.step.work != "closing")
 
-    @rule(name=names)
-    def cut(self, name: str) -> None:
-        if one := self.of(name):
+    @rule(name=names, fault=st.sampled_from(["cut", "cut", "dies", "leaves"]))
+    def suffer(self, name: str, fault: str) -> None:
+        one = self.of(name)
+        if one is None:
+            return
+        if fault == "cut":
             one.cut = not one.cut
-
-    @rule(name=names)
-    def leave(self, name: str) -> None:
-        if (one := self.of(name)) and one.sent is None:
+        elif len(self.fleet.processes) > 1 and fault == "dies":
+            del self.fleet.processes[name]
+        elif len(self.fleet.processes) > 1 and one.sent is None:
             one.mine = replace(one.mine, leaving=True)
 
     @rule(name=names)
@@ -203,7 +225,7 @@ class Interleavings(RuleBasedStateMachine):
         if stored is not None:
             self.fleet.view = self.fleet.view.having(replace(stored, evicted=False))
 
-    @rule(seconds=st.sampled_from([0.1, 1.0, 5.0, LEASE, LEASE * MARGIN + 0.1, DEADLINE]))
+    @rule(seconds=st.sampled_from([0.1, 1.0, 1.0, 5.0, LEASE, LEASE * MARGIN + 0.1, DEADLINE]))
     def wait(self, seconds: float) -> None:
         self.fleet.now += seconds
 
@@ -225,7 +247,9 @@ class Interleavings(RuleBasedStateMachine):
 
 
 TestInterleavings = Interleavings.TestCase
-TestInterleavings.settings = settings(max_examples=int(os.environ.get("RAMIFY_TEST_FLEETS", "60")), stateful_step_count=60, deadline=None)
+TestInterleavings.settings = settings(
+    max_examples=int(os.environ.get("RAMIFY_TEST_FLEETS", "60")), stateful_step_count=60, deadline=None
+)
 
 
 @pytest.mark.parametrize("mode", ["rolling", "barrier"])

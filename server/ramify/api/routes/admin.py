@@ -12,11 +12,14 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from ramify.api import wire_releases as wire
-from ramify.api.context import ContextDep
+from ramify.api.context import Context, ContextDep
 from ramify.api.scopes import StrictRoute
-from ramify.api.wire_releases import activated_of, list_of, release_of
+from ramify.api.wire_releases import activated_of, fleet_of, list_of, release_of
+from ramify.service.errors import BadRequest, ServiceError
+from ramify.service.fleet import Fleet
 
 ReleaseId = Annotated[str, Path(max_length=100, alias="release")]
+ReplicaId = Annotated[str, Path(max_length=100, alias="replica")]
 
 
 router = APIRouter(route_class=StrictRoute, tags=["admin"])
@@ -39,6 +42,10 @@ async def record(release: ReleaseId, body: wire.Verdict, context: ContextDep) ->
 async def rollback(context: ContextDep, body: wire.Activate | None = None) -> wire.Activated:
     """Serve the release that was active before."""
     asked = body or wire.Activate()
+    if context.fleet is not None:
+        mode = asked.mode or "rolling"
+        return activated_of(await context.fleet.rollback(asked.deadline_seconds, asked.note, mode))
+    _require_no_mode(asked)
     return activated_of(await context.releases.rollback(asked.deadline_seconds, asked.note))
 
 
@@ -46,9 +53,41 @@ async def rollback(context: ContextDep, body: wire.Activate | None = None) -> wi
 async def activate(
     release: ReleaseId, context: ContextDep, body: wire.Activate | None = None
 ) -> wire.Activated:
-    """Serve a release. It answers once the release is served, or says why the one before still is."""
+    """Serve a release. It answers once the release is served, or says why the one before still is.
+
+    In a fleet every replica serves it, whichever is asked, or none does."""
     asked = body or wire.Activate()
+    if context.fleet is not None:
+        grace, mode = asked.deadline_seconds, asked.mode or "rolling"
+        return activated_of(await context.fleet.activate(release, grace, asked.note, mode=mode))
+    _require_no_mode(asked)
     return activated_of(await context.releases.activate(release, asked.deadline_seconds, asked.note))
+
+
+def _require_no_mode(asked: wire.Activate) -> None:
+    if asked.mode is not None:
+        raise BadRequest("has no effect: this server is in no fleet", param="mode")
+
+
+@router.get("/admin/fleet", response_model=wire.FleetState)
+async def fleet(context: ContextDep) -> wire.FleetState:
+    """The fleet that this server belongs to: what is served, the last activation, and every replica."""
+    mine = _fleet(context)
+    return fleet_of(str(mine.settings.name), await mine.store.view())
+
+
+@router.post("/admin/fleet/replicas/{replica}/restore", response_model=wire.FleetState)
+async def restore(replica: ReplicaId, context: ContextDep) -> wire.FleetState:
+    """Take an evicted replica back: it catches up, and is ready then."""
+    mine = _fleet(context)
+    await mine.restore(replica)
+    return fleet_of(str(mine.settings.name), await mine.store.view())
+
+
+def _fleet(context: Context) -> Fleet:
+    if context.fleet is None:
+        raise ServiceError("not_found", "this server is in no fleet (settings: fleet.name)")
+    return context.fleet
 
 
 @router.post("/admin/drain", response_model=wire.Drained)

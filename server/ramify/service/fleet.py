@@ -1,0 +1,436 @@
+"""This replica in its fleet: it looks, is told its next step, takes it, and answers only while its lease lasts.
+
+What is decided, and why that is safe, stands in `ramify.fleet`; here is what a decision does to this server. The task
+`run` alone changes the replica's own state, between two looks, so that what a look writes is what holds. A step runs
+beside it, with the same activation, drain and canary (`releases`) as in a server that is alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import ramify
+from ramify.fleet import ActivationUnderWay, Epoch, FleetStore, Mode, Replica, Request, Step, View, status
+from ramify.races import cancel
+from ramify.service import canary
+from ramify.service.completions import Completions
+from ramify.service.errors import DRAINED, ActivationFailed, ServiceError
+from ramify.service.releases import (
+    ActivationResult,
+    ActivationSeconds,
+    Releases,
+    require_not_rejected,
+    said,
+)
+from ramify.service.searches import Searches
+from ramify.service.standing import not_ready
+from ramify.settings import FleetSettings
+from ramify.treelog import LogError
+from ramify.weights import Release
+
+logger = logging.getLogger(__name__)
+QUICK = 0.1
+"""Seconds between two looks while something is under way, for ten replicas or fewer; more look less often."""
+STARTING = "this replica is about to join its fleet"
+HOLDING = "a release is being activated"
+UNKNOWN_END = (
+    "whether {} was activated is not known, as the fleet's database is away: ask GET /admin/fleet later"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FleetActivation:
+    """How an activation of the whole fleet ended, well."""
+
+    result: ActivationResult
+    """As of a server alone, with the times of the slowest replica."""
+    epoch: int
+    view: View
+    """All replicas."""
+
+
+@dataclass(eq=False, slots=True)
+class _Parts:
+    """The parts of this server that a step works on."""
+
+    releases: Releases
+    searches: Searches
+    completions: Completions
+
+
+@dataclass(eq=False, slots=True)
+class Fleet:
+    """One replica. Make it with `join` before the engines start; all calls on one event loop."""
+
+    store: FleetStore
+    settings: FleetSettings
+    mine: Replica
+    view: View
+    start: Epoch
+    """The epoch that was committed when it joined: what its engines start with."""
+    clock: Callable[[], float]
+    """Seconds, monotonic."""
+    _parts: _Parts | None = None
+    _work: asyncio.Task[Callable[[Replica], Replica]] | None = None
+    """The step that is being taken; its result says what it made of the replica's row."""
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _looked: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by the next look that succeeds, which puts another in its place."""
+    _alarm: asyncio.TimerHandle | None = None
+    """Rings when the lease runs out."""
+    _held: bool = False
+    """True while admission is paused for the fleet's sake."""
+    _checked: Release | None = None
+    """The release that was prepared last."""
+    _away: bool = False
+    """True if the last look failed."""
+
+    @classmethod
+    async def join(
+        cls,
+        settings: FleetSettings,
+        log: str,
+        address: str,
+        first: Callable[[], Awaitable[Release]],
+        clock: Callable[[], float],
+    ) -> Fleet:
+        """Join the fleet of a log. first: returns the release that is committed if this is the first replica ever.
+
+        Raises `FleetError` if the fleet does not take this replica, and `LogError`."""
+        assert settings.name is not None
+        store = await FleetStore.open(log, settings.lease_seconds / 2)
+        try:
+            mine = Replica(
+                uuid.uuid4().hex[:12],
+                settings.address or address,
+                ramify.__version__,
+                0.0,
+                settings.lease_seconds,
+            )
+            request = None if await store.begun() else await _first(settings, mine, await first())
+            view = await store.join(settings.name, mine, request)
+        except BaseException:
+            await store.close()
+            raise
+        return cls(store, settings, view.replicas[mine.id], view, view.committed, clock)
+
+    @property
+    def committed(self) -> Epoch:
+        return self.view.committed
+
+    def attach(self, releases: Releases, searches: Searches, completions: Completions) -> None:
+        """Take part from now on, with engines that hold the release of `start`. Nothing is answered before a look."""
+        self._parts = _Parts(releases, searches, completions)
+        standing = searches.admission.standing
+        standing.refusal, standing.answers_until = STARTING, -math.inf
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Look again and again."""
+        try:
+            while True:
+                delay = await self._look()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(delay):
+                        await self._wake.wait()
+                self._wake.clear()
+        except Exception:
+            logger.exception(
+                "this replica cannot look at its fleet any more: it answers until its lease runs out"
+            )
+            raise
+
+    async def leave(self) -> None:
+        """Take this replica out, once it has ended, and close the store."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        if self._work is not None:
+            await cancel(self._work)
+        try:
+            await self.store.leave(self.mine.id)
+        except LogError as error:
+            logger.warning("the fleet could not be told that this replica ends: %s", error)
+        await self.store.close()
+
+    # -- looking
+
+    async def _look(self) -> float:
+        """Tell the fleet of this replica and learn what is next; return the seconds until the next look."""
+        self._gather()
+        began = self.clock()
+        try:
+            self.view, step = await self.store.look(self.mine)
+        except LogError as error:
+            if not self._away:
+                logger.error("the fleet cannot be seen: %s", error)
+            self._away = True
+            return min(QUICK, self.settings.heartbeat_seconds)
+        self._away = False
+        was_evicted, self.mine = self.mine.evicted, self.view.replicas[self.mine.id]
+        if self.mine.evicted and not was_evicted:
+            logger.error("this replica is evicted from its fleet: %s", self.mine.error)
+        if self._parts is not None:
+            self._stand(self._parts, began)
+        if step is not None:
+            self._work = asyncio.create_task(self._take(step), name=f"fleet-{step.work}")
+            self._work.add_done_callback(lambda _: self._wake.set())
+        self._looked.set()
+        self._looked = asyncio.Event()
+        return self._delay()
+
+    def _gather(self) -> None:
+        """Bring this replica's state up to date with what has happened since the last look."""
+        parts = self._parts
+        if parts is None:
+            return
+        if parts.searches.admission.standing.lapsed():
+            self._lapse()
+            self.mine = replace(self.mine, serving=0)
+        if self._work is not None and self._work.done():
+            self.mine, self._work = self._work.result()(self.mine), None
+        loaded = self.mine.loaded or self.start.number
+        self.mine = replace(self.mine, loaded=loaded, leaving=parts.searches.draining)
+
+    def _delay(self) -> float:
+        mine = self.mine
+        rests = mine.serving == self.committed.number or mine.evicted or mine.leaving or not mine.loaded
+        if rests and self.view.activation is None:
+            return self.settings.heartbeat_seconds
+        return min(self.settings.heartbeat_seconds, max(QUICK, len(self.view.replicas) * QUICK / 10))
+
+    # -- standing
+
+    def _stand(self, parts: _Parts, began: float) -> None:
+        """Do as the last look says, which began at `began`: answer, let requests wait, or refuse them."""
+        admission, mine, epoch = parts.searches.admission, self.mine, self.view.activation
+        standing = admission.standing
+        awaits = epoch is not None and mine.loaded == epoch.number and not mine.serving
+        holding = not mine.evicted and (awaits or (mine.work == "switching" and mine.serving > 0))
+        standing.answers_until = began + mine.lease
+        standing.refusal = self._refusal(holding)
+        standing.waiting = HOLDING if holding else None
+        if standing.refusal is not None:
+            admission.bar()
+        if holding != self._held:
+            self._held = holding
+            (admission.pause if holding else admission.resume)()
+        if self._alarm is not None:
+            self._alarm.cancel()
+        left = max(0.0, standing.answers_until - self.clock())
+        self._alarm = asyncio.get_running_loop().call_later(left, self._lapse)
+
+    def _refusal(self, holding: bool) -> str | None:
+        mine, epoch = self.mine, self.committed
+        if mine.evicted:
+            return f"evicted from its fleet after {mine.failures} failures: {mine.error}"
+        if mine.serving or holding:
+            return None
+        error = f" (failed {mine.failures} times: {mine.error})" if mine.failures else ""
+        return f"the fleet serves {epoch.release} (epoch {epoch.number}), and this replica is not there yet{error}"
+
+    def _lapse(self) -> None:
+        """Stop and leave unanswered what runs: the lease has run out, and the fleet may go on without this replica."""
+        parts = self._parts
+        if parts is None:
+            return
+        why = parts.searches.admission.standing.lapsed()
+        if why is None:
+            return
+        if parts.searches.running or parts.completions.running:
+            logger.error("what runs is stopped: %s", why)
+        parts.searches.lapse(why)
+        parts.completions.stop_all()
+        parts.searches.admission.bar()
+
+    # -- steps
+
+    async def _take(self, step: Step) -> Callable[[Replica], Replica]:
+        """Take a step, and return what it makes of this replica's row."""
+        parts, epoch = self._parts, step.epoch
+        assert parts is not None
+        if step.work == "closing":
+            await self._close(parts, epoch.grace)
+            return lambda row: replace(row, work=None, serving=0)
+        done: dict[str, Any] = {"work": None, "failing": 0, "failures": 0, "error": None}
+        try:
+            if self.mine.failing == epoch.number:
+                await asyncio.sleep(self.settings.heartbeat_seconds)
+            release = await self._prepared(parts, epoch)
+            if step.work == "preparing":
+                return lambda row: replace(row, prepared=epoch.number, **done)
+            report = await self._switch(parts, epoch, release)
+        except Exception as error:  # whatever it is, the fleet must hear of it
+            logger.error(
+                "epoch=%d release=%s %s failed: %s", epoch.number, epoch.release, step.work, said(error)
+            )
+            text = said(error)
+            return lambda row: row.failed(epoch.number, text)
+        return lambda row: replace(row, loaded=epoch.number, serving=0, report=report, **done)
+
+    async def _prepared(self, parts: _Parts, epoch: Epoch) -> Release:
+        """Return the release of an epoch, checked. Raises `ServiceError`."""
+        if (
+            self._checked is None
+            or self._checked.id != epoch.release
+            or self._checked.content != epoch.content
+        ):
+            release = await parts.releases.prepare(epoch.release)
+            if release.content != epoch.content:
+                raise ActivationFailed(
+                    f"{release.path} is another {epoch.release} than the fleet's: its manifest has the sha256 "
+                    f"{release.content[:12]}, not {epoch.content[:12]}"
+                )
+            self._checked = release
+        return self._checked
+
+    async def _switch(self, parts: _Parts, epoch: Epoch, release: Release) -> dict[str, Any]:
+        """Load a release once nothing runs. Nobody is let in before the next look says so."""
+        began = self.clock()
+        await parts.searches.quiesce(epoch.grace)
+        drained = self.clock()
+        result = await parts.releases.take(release, 0.0)
+        seconds = replace(result.seconds, drain=drained - began, total=self.clock() - began)
+        return {"epoch": epoch.number, "seconds": asdict(seconds), "canary": asdict(result.report)}
+
+    async def _close(self, parts: _Parts, grace: float) -> None:
+        """Let what runs come to its end, and end it unanswered if it does not."""
+        try:
+            await parts.searches.quiesce(grace)
+        except Exception as error:
+            logger.error("what runs is left unanswered: %s", said(error))
+            parts.searches.lapse("this replica was evicted from its fleet")
+            parts.completions.stop_all()
+
+    # -- what operators ask
+
+    async def activate(
+        self,
+        release_id: str,
+        grace: float,
+        note: str = "",
+        kind: Literal["activate", "rollback"] = "activate",
+        mode: Mode = "rolling",
+    ) -> FleetActivation:
+        """Have every replica serve a release; return once that is committed. Cancelling the call leaves it alone.
+
+        The same release again, while it is being activated, waits for that. Raises `ServiceError`; `ActivationFailed`
+        if every replica serves the release before."""
+        parts = self._parts
+        assert parts is not None
+        if parts.searches.draining:
+            raise ServiceError("server_full", DRAINED, retry_after=30)
+        content = (await parts.releases.prepare(release_id)).content
+        recorded = {row.release_id: row for row in await parts.releases.log.releases()}
+        require_not_rejected(release_id, recorded.get(release_id))
+        view = await self.store.view()
+        if view.activation is None and (view.committed.release, view.committed.content) == (
+            release_id,
+            content,
+        ):
+            return self._activated(view.committed, None)
+        request = _request(self.settings, self.mine, release_id, content, mode, kind, note, grace)
+        try:
+            asked = await self.store.ask(request)
+        except ActivationUnderWay as error:
+            asked = error.epoch
+            if (asked.release, asked.content, asked.mode) != (release_id, content, mode):
+                raise ServiceError(
+                    "activation_in_progress",
+                    f"{asked.release} is being activated in the fleet",
+                    retry_after=5,
+                ) from None
+        self._wake.set()
+        ended = await self._end_of(asked)
+        if ended.state == "gone_back":
+            raise ActivationFailed(
+                f"{release_id} was not activated, the fleet serves {self.committed.release} as before: {ended.error}"
+            )
+        return self._activated(ended, view.committed.release)
+
+    async def rollback(self, grace: float, note: str = "", mode: Mode = "rolling") -> FleetActivation:
+        """Serve the release that was active before. Raises as `activate` does, and `conflict` if there is none."""
+        assert self._parts is not None
+        if self.mine.serving != self.committed.number:
+            raise not_ready("a rollback is asked of a replica that serves what the fleet does")
+        previous = (await self._parts.releases.listing()).previous
+        if previous is None:
+            raise ServiceError("conflict", "no release was active before this one")
+        return await self.activate(previous, grace, note, "rollback", mode)
+
+    async def restore(self, replica: str) -> None:
+        """Take an evicted replica back. Raises `ServiceError` (`not_found`)."""
+        if not await self.store.restore(replica):
+            raise ServiceError(
+                "not_found", f"no replica {replica[:40]!r} of this fleet is evicted", param="replica"
+            )
+
+    async def _end_of(self, asked: Epoch) -> Epoch:
+        """Return an epoch once it has ended. Raises `ServiceError` if that cannot be seen."""
+        until = self.clock() + self.settings.activation_seconds + 60
+        while self.clock() < until:
+            looked = self._looked
+            if self.view.newest.number >= asked.number:
+                newest = self.view.newest
+                epoch = newest if newest.number == asked.number else await self.store.epoch(asked.number)
+                if not epoch.under_way:
+                    return epoch
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.lease_seconds):
+                    await looked.wait()
+        raise ServiceError("log_unavailable", UNKNOWN_END.format(asked.release), retry_after=30)
+
+    def _activated(self, epoch: Epoch, previous: str | None) -> FleetActivation:
+        """Describe a committed epoch: the canary of this replica, and the slowest one's times."""
+        rows = [self.view.replicas[name] for name in sorted(self.view.replicas)]
+        reports = [row.report for row in rows if row.report and row.report["epoch"] == epoch.number]
+        mine = self.mine.report if self.mine.report in reports else next(iter(reports), None)
+        report = canary.CanaryReport(**mine["canary"]) if mine else canary.CanaryReport(0, 0, 0.0, 0.0)
+        times: list[dict[str, float]] = [each["seconds"] for each in reports]
+        slowest = max(times, key=lambda seconds: seconds["total"], default={})
+        total = (epoch.ended_at or 0.0) - epoch.created_at if previous is not None else 0.0
+        seconds = ActivationSeconds(**{**slowest, "total": total})
+        return FleetActivation(
+            ActivationResult(epoch.release, previous, report, seconds), epoch.number, self.view
+        )
+
+    def figures(self) -> dict[str, float]:
+        """Return figures by name, for the metrics."""
+        return {
+            "serving_epoch": self.mine.serving,
+            "committed_epoch": self.committed.number,
+            "evicted": self.mine.evicted,
+            "failures": self.mine.failures,
+            "replicas_ready": list(self.stands().values()).count("ready"),
+        }
+
+    def stands(self) -> dict[str, str]:
+        """Return in a word where each replica stands, by id."""
+        return {row.id: status(self.view, row) for row in self.view.replicas.values()}
+
+
+async def _first(settings: FleetSettings, mine: Replica, release: Release) -> Request:
+    content = await asyncio.to_thread(lambda: release.content)
+    return _request(
+        settings, mine, release.id, content, "rolling", "automatic", "the first of its fleet", 0.0
+    )
+
+
+def _request(
+    settings: FleetSettings,
+    mine: Replica,
+    release: str,
+    content: str,
+    mode: Mode,
+    kind: Literal["activate", "rollback", "automatic"],
+    note: str,
+    grace: float,
+) -> Request:
+    share, seconds = settings.least_share, settings.activation_seconds
+    return Request(release, content, mode, kind, note, mine.address, share, grace, seconds)

@@ -1,0 +1,53 @@
+"""`python fleet_server.py`: a replica of a fleet on fake engines, as a process of its own.
+
+Settings come from RAMIFY_ variables. With DIE_AT it kills itself at that step of its first activation: as it begins it
+(`preparing`, `switching`), or once it has taken it and nobody has heard of it (`prepared`, `switched`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from contract.fleet.replicas import engines_of
+from fakes_releases import ReloadingEngines
+from ramify.api.server import _Server, admin_listener, preflight
+from ramify.engines import EngineConfig
+from ramify.fleet import Replica, Step
+from ramify.logs import log_to_stderr
+from ramify.service.fleet import Fleet
+from ramify.service.serving import engine_config
+from ramify.settings import load
+
+DONE = {"preparing": "prepared", "switching": "switched"}
+taken = Fleet._take
+
+
+async def taken_or_dead(self: Fleet, step: Step) -> Callable[[Replica], Replica]:
+    at = os.environ.get("DIE_AT")
+    if at == step.work:
+        os.kill(os.getpid(), signal.SIGKILL)
+    done = await taken(self, step)
+    if at == DONE.get(step.work):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return done
+
+
+def main() -> int:
+    settings = load(port=0)
+    log_to_stderr("ramify", settings.log_level)
+    Fleet._take = taken_or_dead  # type: ignore[method-assign]
+
+    async def start(config: EngineConfig, tell: Callable[[str], None]) -> ReloadingEngines:
+        assert config.serving.source is not None
+        return engines_of(config.serving.source, settings)
+
+    with preflight(settings) as listener, admin_listener(settings) as admin:
+        return asyncio.run(_Server(settings, engine_config(settings), listener, start, admin=admin).run())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

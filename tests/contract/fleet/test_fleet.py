@@ -1,0 +1,325 @@
+"""Replicas of one fleet on a real PostgreSQL, their engines fake: one release everywhere, whatever happens to one."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+import ramify
+from contract.api.world import hold, until
+from contract.api.world import release as let_go
+from contract.fleet.replicas import SHORT, Local, a_door, a_replica, until_ready
+from fakes_releases import write_release
+from fixtures_postgres import PostgresServer
+from ramify.fleet import FleetError, FleetStore
+from ramify.fleet.schema import VERSIONS, metadata
+from ramify.search.run import Search
+from ramify.settings import BadSettings, load
+from ramify.treelog.schema import metadata as of_the_log
+
+pytestmark = [pytest.mark.anyio, pytest.mark.postgres]
+MODES = pytest.mark.parametrize("mode", ["rolling", "barrier"])
+
+
+async def releases_of(*replicas: Local) -> list[str]:
+    """Return the release with which each answers."""
+    await until_ready(*replicas)
+    return [(await one.search()).json()["release"] for one in replicas]
+
+
+@MODES
+async def test_a_release_is_activated_on_every_replica_whichever_is_asked(
+    url: str, root: Path, mode: str
+) -> None:
+    async with a_replica(url, root) as one, a_replica(url, root) as two:
+        await until_ready(one, two)
+        done = (await two.activate("v000002", mode=mode, note="a round")).json()
+        assert (done["release"], done["previous"], done["epoch"]) == ("v000002", "v000001", 2)
+        assert (done["canary"]["probes"], done["canary"]["distinguishable"]) == (2, 2)
+        assert [row["error"] for row in done["replicas"]] == [None, None]
+        assert await releases_of(one, two) == ["v000002", "v000002"]
+        for replica in (one, two):
+            listing = (await replica.http.get("/v1/releases")).json()
+            assert (listing["active"], listing["previous"]) == ("v000002", "v000001")
+        assert [(row["release"], row["kind"], row["note"]) for row in listing["activations"]] == [
+            ("v000002", "activate", "a round"),
+            ("v000001", "automatic", "served until now"),
+        ]
+        state = await one.state()
+        assert [(row["status"], row["epoch"]) for row in state["replicas"]] == [("ready", 2), ("ready", 2)]
+        again = (await one.activate("v000002")).json()
+        assert (again["release"], again["epoch"], one.engines.loads) == ("v000002", 2, ["v000002"])
+        rolled = (await one.admin.post("/admin/releases/rollback", json={})).json()
+        assert (rolled["release"], rolled["epoch"]) == ("v000001", 3)
+        assert await releases_of(one, two) == ["v000001", "v000001"]
+
+
+@MODES
+async def test_requests_that_come_during_an_activation_wait_and_none_fails(
+    url: str, root: Path, mode: str
+) -> None:
+    answers: list[tuple[int, str]] = []
+
+    async def keep_asking(one: Local) -> None:
+        while True:
+            reply = await one.search(search={"budget": {"simulations": 4}})
+            answers.append((reply.status_code, reply.json().get("release")))
+
+    async with a_replica(url, root) as one, a_replica(url, root) as two:
+        await until_ready(one, two)
+        clients = [asyncio.create_task(keep_asking(each)) for each in (one, two)]
+        await until(lambda: len(answers) > 8)
+        assert (await one.activate("v000002", mode=mode)).status_code == 200
+        before = len(answers)
+        await until(lambda: len(answers) > before + 8)
+        for client in clients:
+            client.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+    assert {status for status, _ in answers} == {200}
+    assert {release for _, release in answers} == {"v000001", "v000002"}
+
+
+async def test_with_a_barrier_nobody_answers_with_the_new_release_before_all_can(
+    url: str, root: Path
+) -> None:
+    async with a_replica(url, root) as one, a_replica(url, root) as two:
+        await until_ready(one, two)
+        two.engines.loading = asyncio.Event()
+        activation = asyncio.create_task(one.activate("v000002", mode="barrier"))
+        await until(lambda: one.engines.serving.release == "v000002" and two.engines.loads)
+        await until(lambda: one.fleet.mine.loaded == 2)
+        asked = asyncio.create_task(one.search())
+        await until(lambda: one.context.searches.admission.waiting)
+        assert not await one.ready()
+        values = await one.http.post("/v1/value", json={"prompt": "?\n", "continuations": ["a"]})
+        assert (values.status_code, values.json()["error"]["code"]) == (503, "not_ready")
+        assert not asked.done()
+        two.engines.loading.set()
+        assert (await activation).status_code == 200
+        assert (await asked).json()["release"] == "v000002"
+
+
+async def test_rolling_keeps_one_of_two_in_service_all_the_time(url: str, root: Path) -> None:
+    ready: list[int] = []
+    async with a_replica(url, root) as one, a_replica(url, root) as two:
+        await until_ready(one, two)
+        activation = asyncio.create_task(one.activate("v000002"))
+        while not activation.done():
+            await asyncio.sleep(0.01)
+            ready.append((await one.ready()) + (await two.ready()))
+        assert (await activation).status_code == 200
+    assert min(ready) >= 1
+
+
+@MODES
+async def test_a_release_whose_canary_lies_goes_back_everywhere(url: str, root: Path, mode: str) -> None:
+    async with a_replica(url, root) as one, a_replica(url, root) as two:
+        await until_ready(one, two)
+        reply = await one.activate("v000004", mode=mode)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (409, "activation_failed")
+        assert "not the weights that were published" in reply.json()["error"]["message"]
+        assert "the fleet serves v000001 as before" in reply.json()["error"]["message"]
+        assert await releases_of(one, two) == ["v000001", "v000001"]
+        assert not any(row["status"] == "evicted" for row in (await two.state())["replicas"])
+        failed = {row["id"]: row for row in (await two.http.get("/v1/releases")).json()["data"]}["v000004"]
+        assert failed["state"] == "failed"
+        assert (await two.activate("v000002", mode=mode)).status_code == 200
+
+
+@MODES
+async def test_a_replica_that_cannot_load_it_is_evicted_says_so_and_is_taken_back(
+    url: str, root: Path, mode: str
+) -> None:
+    async with a_replica(url, root) as one, a_replica(url, root) as two:
+        await until_ready(one, two)
+        two.engines.broken = {"v000002"}
+        assert (await one.activate("v000002", mode=mode)).status_code == 200
+        await until(lambda: two.fleet.mine.serving == 0)
+        refused = await two.search()
+        assert refused.status_code == 503
+        assert "evicted from its fleet after 3 failures" in refused.json()["error"]["message"]
+        assert not await two.ready()
+        assert "\nramify_fleet_evicted 1.0" in (await two.http.get("/metrics")).text
+        row = next(row for row in (await one.state())["replicas"] if row["status"] == "evicted")
+        assert "told to fail" in row["error"]
+        two.engines.broken = set()
+        path = f"/admin/fleet/replicas/{row['id']}/restore"
+        restored = await one.admin.post(path, json={})
+        assert restored.status_code == 200
+        assert await releases_of(one, two) == ["v000002", "v000002"]
+        none = await one.admin.post(path, json={})
+        assert (none.status_code, none.json()["error"]["param"]) == (404, "replica")
+
+
+async def test_other_weights_under_the_same_id_are_refused_and_the_fleet_goes_on(
+    url: str, root: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    for name in ("v000001", "v000003"):
+        shutil.copytree(root / name, other / name)
+    write_release(other, 2.5, 0.2, release_id="v000002", parent="v000001")
+    async with a_replica(url, root) as one, a_replica(url, other) as two:
+        await until_ready(one, two)
+        assert (await one.activate("v000002")).status_code == 200
+        await until(lambda: two.fleet.mine.evicted)
+        assert "is another v000002 than the fleet's" in str(two.fleet.mine.error)
+        assert await releases_of(one) == ["v000002"]
+        assert (await one.activate("v000003")).status_code == 200
+        assert await releases_of(one) == ["v000003"]
+
+
+async def test_a_new_replica_serves_what_is_committed_and_one_that_lags_catches_up(
+    url: str, root: Path
+) -> None:
+    async with a_replica(url, root) as one:
+        await until_ready(one)
+        assert (await one.activate("v000002")).status_code == 200
+        async with a_replica(url, root) as two:
+            assert await releases_of(two) == ["v000002"]
+            assert two.engines.loads == []
+        async with a_replica(url, root, start=1) as three:
+            assert await releases_of(one, three) == ["v000002", "v000002"]
+            assert three.engines.loads == ["v000002"]
+
+
+async def test_one_activation_at_a_time_and_the_same_again_waits_for_it(url: str, root: Path) -> None:
+    async with a_replica(url, root) as one, a_replica(url, root) as two:
+        await until_ready(one, two)
+        one.engines.loading = two.engines.loading = asyncio.Event()
+        first = asyncio.create_task(one.activate("v000002"))
+        await until(lambda: one.engines.loads or two.engines.loads)
+        other = await two.activate("v000003")
+        assert (other.status_code, other.json()["error"]["code"]) == (409, "activation_in_progress")
+        again = asyncio.create_task(two.activate("v000002"))
+        with pytest.raises(IntegrityError, match="one_activation"):
+            async with one.fleet.store._engine.begin() as conn:
+                await conn.execute(
+                    text(
+                        "INSERT INTO epochs SELECT 9, release, content, state, mode, kind, note, "
+                        "asked_by, share, grace, created_at, deadline FROM epochs WHERE number = 2"
+                    )
+                )
+        one.engines.loading.set()
+        assert (await first).json()["epoch"] == (await again).json()["epoch"] == 2
+
+
+async def test_a_partitioned_replica_stops_before_the_others_pass_on_and_catches_up(
+    url: str, root: Path, short: Path
+) -> None:
+    async with (
+        a_door(short, url) as door,
+        a_replica(url, root, fleet={"lease_seconds": SHORT}) as one,
+        a_replica(door.url, root, fleet={"lease_seconds": SHORT}) as two,
+    ):
+        await until_ready(one, two)
+        hold(two.engines)
+        running = asyncio.create_task(two.search())
+        await until(lambda: two.engines.policy.running)
+        door.shut()
+        assert await one.activate("v000002", mode="barrier")
+        assert two.fleet.mine.loaded == 1
+        assert two.context.searches.admission.standing.lapsed() is not None
+        refused = await two.search()
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_ready")
+        assert "its lease" in refused.json()["error"]["message"]
+        let_go(two.engines)
+        two.engines.policy.gate = None
+        door.open.set()
+        reply = await running
+        assert reply.status_code == 503, "it ended when its replica might not answer any more"
+        assert await releases_of(one, two) == ["v000002", "v000002"]
+
+
+async def test_a_search_that_a_frozen_replica_ends_after_its_lease_is_not_answered(
+    url: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its loop stood still, so that no alarm rang before the search ended."""
+    async with a_replica(url, root) as one:
+        await until_ready(one)
+        run = Search.run
+
+        async def late(self: Search) -> None:
+            await run(self)
+            one.context.searches.admission.standing.answers_until = 0.0
+
+        monkeypatch.setattr(Search, "run", late)
+        reply = await one.search()
+        assert (reply.status_code, reply.json()["error"]["code"]) == (503, "not_ready")
+
+
+@MODES
+async def test_postgresql_stopped_and_started_during_an_activation_ends_it_one_way_everywhere(
+    url: str, root: Path, postgres_server: PostgresServer, mode: str
+) -> None:
+    short = {"lease_seconds": SHORT}
+    async with a_replica(url, root, fleet=short) as one, a_replica(url, root, fleet=short) as two:
+        await until_ready(one, two)
+        one.engines.loading = two.engines.loading = asyncio.Event()
+        activation = asyncio.create_task(one.activate("v000002", mode=mode))
+        await until(lambda: one.engines.loads or two.engines.loads)
+        await asyncio.to_thread(postgres_server.stop)
+        try:
+            one.engines.loading.set()
+            await until(lambda: two.context.searches.admission.standing.lapsed())
+            assert not await one.ready()
+            assert not await two.ready()
+        finally:
+            await asyncio.to_thread(postgres_server.go_on)
+        assert (await activation).status_code == 200
+        assert await releases_of(one, two) == ["v000002", "v000002"]
+
+
+async def test_who_may_not_join_is_told_why_and_the_fleet_is_unharmed(
+    url: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_replica(url, root) as one:
+        await until_ready(one)
+        with monkeypatch.context() as patched:
+            patched.setattr(ramify, "__version__", "0.0.9")
+            with pytest.raises(FleetError, match=r"runs Ramify .* and this is 0\.0\.9"):
+                async with a_replica(url, root):
+                    pass
+        with pytest.raises(FleetError, match=r"belongs to the fleet 'letters', not 'words'"):
+            async with a_replica(url, root, fleet={"name": "words"}):
+                pass
+        assert await releases_of(one) == ["v000001"]
+        assert len((await one.state())["replicas"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"log": "trees.db", "fleet": {"name": "a"}}, "fleet.name: replicas share a log on PostgreSQL"),
+        ({"policy": "p", "log": "postgresql://x/y", "fleet": {"name": "a"}}, "a fleet serves releases"),
+        ({"fleet": {"lease_seconds": 5}}, "give the fleet a name"),
+        ({"fleet": {"name": "a", "lease_seconds": 2, "heartbeat_seconds": 1}}, "at least three times"),
+        ({"fleet": {"nam": "a"}}, "fleet.nam"),
+    ],
+)
+def test_settings_that_make_no_fleet_are_refused_by_name(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadSettings, match=said):
+        load(**settings)
+
+
+async def test_a_log_on_sqlite_has_no_fleet(tmp_path: Path) -> None:
+    with pytest.raises(FleetError, match="PostgreSQL"):
+        await FleetStore.open(f"sqlite:///{tmp_path}/trees.db", 1.0)
+
+
+async def test_the_migrations_make_exactly_the_tables_that_the_code_uses(url: str, root: Path) -> None:
+    theirs = {*of_the_log.tables, "alembic_version", VERSIONS}
+
+    def compared(conn: Any) -> Any:
+        options = {"include_name": lambda name, kind, parents: kind != "table" or name not in theirs}
+        return compare_metadata(MigrationContext.configure(conn, opts=options), metadata)
+
+    async with a_replica(url, root) as one, one.fleet.store._engine.connect() as conn:
+        assert await conn.run_sync(compared) == []
