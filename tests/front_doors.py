@@ -14,11 +14,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from fake_process import free_port
 
@@ -29,6 +34,7 @@ IN_PACKAGES = {
 }
 CONFIGURATIONS = {"haproxy": "haproxy.cfg", "nginx": "nginx.conf"}
 Found = TypeVar("Found")
+HOUR = timedelta(hours=1)
 CONNECT_TRIES = 8
 """While a program begins to listen: 0.5 s after the first, then doubling."""
 
@@ -100,13 +106,10 @@ def running(name: str, folder: Path, replicas: Sequence[str], *, tls: bool = Fal
 
 def with_tls(name: str, folder: Path, port: int) -> dict[str, str]:
     """Make a certificate; the changes that put the configuration's commented lines for TLS in force."""
-    key, certificate = folder / "ramify.key", folder / "ramify.crt"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "1"]
-    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    files = ["-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(["openssl", "req", *kind, *subject, *files], check=True, capture_output=True, timeout=60)
+    certify(folder / "ramify.key", folder / "ramify.crt")
     if name == "haproxy":
-        (folder / "ramify.pem").write_text(certificate.read_text() + key.read_text())
+        both = (folder / "ramify.crt").read_bytes() + (folder / "ramify.key").read_bytes()
+        (folder / "ramify.pem").write_bytes(both)
         return {
             "# bind :8443": f"bind 127.0.0.1:{port}",
             "/etc/haproxy/ramify.pem": str(folder / "ramify.pem"),
@@ -116,6 +119,20 @@ def with_tls(name: str, folder: Path, port: int) -> dict[str, str]:
         "# ssl_": "ssl_",
         "/etc/nginx/": f"{folder}/",
     }
+
+
+def certify(key: Path, certificate: Path) -> None:
+    """Write a private key, and a certificate of localhost that it signs for itself, for an hour."""
+    private, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    unsigned = x509.CertificateBuilder(name, name, private.public_key(), x509.random_serial_number())
+    unsigned = unsigned.not_valid_before(now - HOUR).not_valid_after(now + HOUR)
+    alternative = x509.SubjectAlternativeName([x509.DNSName("localhost")])
+    signed = unsigned.add_extension(alternative, critical=False).sign(private, hashes.SHA256())
+    form = serialization.Encoding.PEM
+    plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    key.write_bytes(private.private_bytes(form, *plain))
+    certificate.write_bytes(signed.public_bytes(form))
 
 
 def until(found: Callable[[], Found | None], what: str, seconds: float = 60) -> Found:
