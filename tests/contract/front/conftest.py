@@ -112,4 +112,7 @@ def door(front: Front, fleet: Fleet) -> Iterator[Door]:
     """A front door with two ready servers behind it, for alice."""
     fleet.revive()
     with httpx.Client(base_url=front.url, headers={"Authorization": f"Bearer {ALICE}"}, timeout=60) as http:
-        yield Door(front, fleet, http)
+        door = Door(front, fleet, http)
+        for replica in range(2):  # one that was started again may not have been noticed yet
+            door.session(replica)
+        yield door
