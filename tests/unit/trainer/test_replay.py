@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -164,6 +164,7 @@ def test_without_a_target_the_searches_are_asked_for_as_they_stand() -> None:
     assert at_temperature(plain, drew(0.1)) is plain
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 5), max_size=6), st.floats(0.1, 2))
 def test_the_temperature_keeps_to_its_bounds(entropies: list[float], gain: float) -> None:
     temperature = at_temperature(follows(gain=gain), drew(*entropies)).first_temperature

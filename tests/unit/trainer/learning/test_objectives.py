@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 import torch
 from accelerate import Accelerator
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
@@ -291,6 +291,7 @@ def test_values_that_say_nothing_give_nothing_to_imitate():
     assert improved_policy(root, children, {1: 0.5}, 50, 0.1) == {}
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 9), st.floats(0, 1)), min_size=2, max_size=6))
 def test_the_improved_policy_is_a_distribution_that_prefers_what_is_worth_more(
     drawn: list[tuple[int, float]],

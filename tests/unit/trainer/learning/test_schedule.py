@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -114,6 +114,7 @@ def test_a_phase_by_a_figure_begins_once_and_stays() -> None:
     assert [begun_phases(config, rounds(*[0.3, 0.1, 0.3, 0.3][:n])) for n in range(5)] == [0, 0, 1, 1, 2]
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=8), st.integers(1, 9), st.floats(0, 1))
 def test_phases_never_go_back(entropies: list[float], start: int, level: float) -> None:
     config = moving(
