@@ -191,15 +191,17 @@ def world(
     crowd: Crowd | None = None,
     weights: Mapping[str, tuple[Callable[[str], float], float]] | None = None,
     prunes: Mapping[str, tuple[Callable[[str], float], float]] | None = None,
+    keeps_state: bool = False,
+    goes_on: Tree | None = None,
     **tree: Any,
 ) -> World:
     """A world by its rule and its value model, `None` for none; `turns` make it one of a batch, `crowd` one of those
     that share the policy. weights, prunes: scorers beside the value model, whose weight is 1, by name: each a function
-    of the answer and its weight, or the value below which it prunes. others: policies beside it, by name. The rest are
-    the search's parameters."""
+    of the answer and its weight, or the value below which it prunes. others: policies beside it, by name. goes_on: the
+    tree of a search that is taken on. The rest are the search's parameters."""
     policy = policy or FakePolicy(rule or letters({"a": 0.6, "b": 0.4}, 3))
     scorer, task, seen = FakeScorer(value or parity), task or FakeTask(lambda text: text.startswith("a")), []
-    grown = new_tree(**tree)
+    grown = goes_on or new_tree(**tree)
     named = {"value": NamedScorer(scorer)} if value is not None else {}
     named |= {
         name: NamedScorer(FakeScorer(of), weight=weight) for name, (of, weight) in (weights or {}).items()
@@ -214,6 +216,7 @@ def world(
         observe=seen.append,
         turns=turns,
         crowd=crowd,
+        keeps_state=keeps_state,
     )
     beside = {name: one.scorer for name, one in named.items() if isinstance(one.scorer, FakeScorer)}
     beside.pop("value", None)

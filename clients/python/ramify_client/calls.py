@@ -23,18 +23,12 @@ Text = str | Sequence[int]
 """Text, or token ids."""
 
 
-class BranchOptions(TypedDict, total=False):
-    """Options of a search. The server chooses what is absent or `None`, and its errors name the field."""
+class AnswerOptions(TypedDict, total=False):
+    """Options of whatever ends in an answer. The server chooses what is absent or `None`, and its errors name the
+    field."""
 
-    search: Mapping[str, Any] | None
-    """`algorithm`, `budget`, `width` and so on."""
-    sampling: Mapping[str, Any] | None
-    """`temperature`, `top_p`, `top_k`, `max_tokens`, `stop` of one answer."""
     n: int | None
     """Distinct final answers in `candidates`, best first."""
-    seed: int | None
-    defaults: bool | None
-    """False: nothing that is absent is filled in from the search defaults of the release."""
     include_tree: bool | None
     """Send the whole tree with the answer."""
     train: bool | None
@@ -45,6 +39,18 @@ class BranchOptions(TypedDict, total=False):
     """For streams only; with `{"nodes": True}` every `progress` carries what has grown."""
     idempotency_key: str | None
     """One search for one key; absent, the client makes one up, so that a retry never searches twice."""
+
+
+class BranchOptions(AnswerOptions, total=False):
+    """Options of a search."""
+
+    search: Mapping[str, Any] | None
+    """`algorithm`, `budget`, `width` and so on."""
+    sampling: Mapping[str, Any] | None
+    """`temperature`, `top_p`, `top_k`, `max_tokens`, `stop` of one answer."""
+    seed: int | None
+    defaults: bool | None
+    """False: nothing that is absent is filled in from the search defaults of the release."""
 
 
 class SearchOptions(BranchOptions, total=False):
@@ -119,6 +125,17 @@ def branch(
     return _searching(f"/v1/trees/{_part(tree_id)}/branch", {"node": node}, stream, options)
 
 
+def continue_search(
+    search_id: str,
+    budget: Mapping[str, Any] | None,
+    *,
+    stream: bool = False,
+    **options: Unpack[AnswerOptions],
+) -> Call[results.SearchResult]:
+    """Let a search that has ended go on."""
+    return _searching(f"/v1/search/{_part(search_id)}/continue", _given(budget=budget), stream, options)
+
+
 def search_batch(
     prompts: Sequence[str | Mapping[str, Any]],
     budget: Mapping[str, Any],
@@ -137,13 +154,13 @@ def cancel_batch(batch_id: str) -> Call[results.BatchResult]:
 
 
 def _searching(
-    path: str, question: dict[str, Any], stream: bool, options: BranchOptions
+    path: str, question: dict[str, Any], stream: bool, options: AnswerOptions
 ) -> Call[results.SearchResult]:
     return _asking(path, results.SearchResult, question, stream, options)
 
 
 def _asking(
-    path: str, shape: type[Shape], question: dict[str, Any], stream: bool, options: BranchOptions
+    path: str, shape: type[Shape], question: dict[str, Any], stream: bool, options: AnswerOptions
 ) -> Call[Shape]:
     fields = _given(**options)
     key = fields.pop("idempotency_key", f"ramify-client-{uuid.uuid4().hex}")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, Unpack
 import httpx
 
 from ramify_client import calls, results
-from ramify_client.calls import BatchOptions, BranchOptions, Call, Parsed, SearchOptions, Text
+from ramify_client.calls import AnswerOptions, BatchOptions, BranchOptions, Call, Parsed, SearchOptions, Text
 from ramify_client.configuration import DEFAULT_TIMEOUT, LARGEST_ANSWER, Configuration
 from ramify_client.errors import (
     ConnectionFailed,
@@ -84,6 +84,32 @@ class Client:
     def cancel(self, search_id: str) -> results.SearchResult:
         """End a search now; return its best answer so far."""
         return self.send(calls.cancel(search_id))
+
+    def continue_search(
+        self,
+        search_id: str,
+        budget: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[AnswerOptions],
+    ) -> results.SearchResult:
+        """Let a search that has ended, or was interrupted by the end of its server, go on exactly where it was; the
+        result is a new search's. budget: limits of the whole, larger than what is spent; None: those that it had."""
+        return self.send(calls.continue_search(search_id, budget, **options), timeout)
+
+    @contextmanager
+    def stream_continued(
+        self,
+        search_id: str,
+        budget: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[AnswerOptions],
+    ) -> Iterator[SearchStream]:
+        """Let a search go on as `continue_search` does, and yield the events as `stream` does."""
+        call = calls.continue_search(search_id, budget, stream=True, **options)
+        with self._streaming(call, timeout) as events:
+            yield events
 
     def search_batch(
         self,

@@ -101,7 +101,7 @@ class SearchResult(Result):
     created: int
     model: str
     status: str
-    """running, complete, cancelled, deadline, drained, engine_dead or failed."""
+    """running, complete, cancelled, deadline, drained, engine_dead, failed or interrupted."""
     stop_reason: str | None
     answer: Answer | None
     candidates: list[Answer]
@@ -111,6 +111,8 @@ class SearchResult(Result):
     defaults: UsedDefaults | None = None
     """Search defaults that were used, since the request did not say; None: none."""
     tree: TreeLink
+    continues: str | None = None
+    """Id of the search that this one goes on from, whose cost `usage` counts too; None: it goes on from none."""
     release: str
     usage: Usage
     error: str | None = None

@@ -294,6 +294,40 @@ class SearchParams(TypedDict):
     """Limits that end the search."""
 
 
+class SearchPart(TypedDict):
+    """The search that another one goes on from."""
+
+    tree: str
+    """Id of its tree. The nodes of that tree are the first of the longer one, with the same ids."""
+    usage: Usage
+    """Its cost, which the longer search counts as its own."""
+
+
+class SearchState(TypedDict):
+    """The state of a search beside its tree, to be taken on later: see `ramify.search.state`."""
+
+    random_words: int
+    """32-bit words that it has drawn from its own generator."""
+    simulations: int
+    """Simulations begun."""
+    fraction: float
+    """The largest spent/limit over its limits, in [0, 1]."""
+    pace: float
+    """Seconds a token of its fastest draw; 0 before one has landed."""
+    algorithm: dict[str, Any]
+    """Attributes of the algorithm; a node is `{"node": id}`, a mapping `{"items": [[key, value], …]}`."""
+    ended_plans: int
+    """Plans that have ended since what is new was last counted afresh."""
+    fruitful_plans: list[int]
+    """The numbers of those that brought a new node, as far back as that matters."""
+    round_began: int
+    """Nodes of the tree when the algorithm's present round began."""
+    plans: list[dict[str, Any]]
+    """Plans that were sent and never landed, in the order in which they were sent; a node is its id."""
+    policies: dict[str, Any] | None
+    """Draws and rewards of each policy, for the bandit between several; None if the search names none."""
+
+
 class Usage(TypedDict):
     """The cost of a search."""
 
@@ -367,9 +401,9 @@ class Tree(TypedDict):
     """`commit: step`: the nodes committed, in order."""
     usage: Usage
     """Cost of the search."""
-    status: Literal["running", "complete", "cancelled", "deadline", "drained", "engine_dead", "failed"]
+    status: Literal["running", "complete", "cancelled", "deadline", "drained", "engine_dead", "failed", "interrupted"]
     """State at its end; `running` is never logged."""
-    stop_reason: Literal["budget.simulations", "budget.tokens", "budget.seconds", "budget.nodes", "budget.shared", "exhausted", "pruned", "early", "client", "disconnect", "deadline", "drain", "error"] | None
+    stop_reason: Literal["budget.simulations", "budget.tokens", "budget.seconds", "budget.nodes", "budget.shared", "exhausted", "pruned", "early", "client", "disconnect", "deadline", "drain", "error", "crash"] | None
     """Which limit or event ended it."""
     error: str | None
     """The failure, if it did not end well."""
@@ -389,5 +423,10 @@ class Tree(TypedDict):
     """The place in it; None exactly if `parent_tree` is."""
     batch: NotRequired[str | None]
     """The batch whose budget it shared, if it did."""
+    continues: NotRequired[SearchPart | None]
+    """The search that this one goes on from, if it does: its draws, its cost and its statistics are the first
+    part of this one's."""
+    search_state: NotRequired[SearchState | None]
+    """The search's own state, to be taken on later; None if it cannot be."""
     schema_version: Literal[1]
     """Version of this schema; raised by any change other than a field that may be left out."""

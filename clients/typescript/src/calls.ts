@@ -14,6 +14,7 @@ import type {
   LogRecord,
   SearchResult,
   StreamBranchRequest,
+  StreamContinueRequest,
   StreamPromptsRequest,
   StreamRequest,
   TreeFilters,
@@ -87,6 +88,14 @@ export const branch = (
   key: string | undefined,
   stream = false,
 ) => call("post", "/v1/trees/{tree}/branch", { tree }, FOUND, searching({ ...asked, node }, key, stream));
+
+/** A search that has ended, gone on with. */
+export const continueSearch = (
+  search: string,
+  asked: StreamContinueRequest,
+  key: string | undefined,
+  stream = false,
+) => call("post", "/v1/search/{search_id}/continue", { search_id: search }, FOUND, searching(asked, key, stream));
 
 function searching(asked: object, key: string | undefined, stream: boolean): Sent {
   return {

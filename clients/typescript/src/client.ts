@@ -9,6 +9,7 @@ import { type CallOptions, Transport } from "./transport.js";
 import type {
   BatchResult,
   BranchRequest,
+  ContinueRequest,
   Consumer,
   ConsumerChange,
   Feedback,
@@ -22,6 +23,7 @@ import type {
   SearchRequest,
   SearchResult,
   StreamBranchRequest,
+  StreamContinueRequest,
   StreamPromptsRequest,
   StreamRequest,
   TreeFilters,
@@ -71,6 +73,20 @@ export class Client {
   /** End a search now; return its best answer so far. */
   cancel(id: string, how?: CallOptions): Promise<SearchResult> {
     return this.#transport.send(calls.cancel(id), how);
+  }
+
+  /**
+   * Let a search that has ended, or was interrupted by the end of its server, go on exactly where it was; the result is
+   * a new search's. `asked.budget` limits the whole, and must be larger than what is spent.
+   */
+  continueSearch(id: string, asked: ContinueRequest = {}, how: SearchOptions = {}): Promise<SearchResult> {
+    return this.#transport.send(calls.continueSearch(id, asked, how.idempotencyKey), how);
+  }
+
+  /** Let a search go on, and return the events as `stream` does. */
+  streamContinued(id: string, asked: StreamContinueRequest = {}, how: SearchOptions = {}): Promise<SearchStream> {
+    const call = calls.continueSearch(id, asked, how.idempotencyKey, true);
+    return openStream(SearchStream, this.#transport, call, how);
   }
 
   /** Search several prompts on one budget, which goes where it is expected to bring most. */

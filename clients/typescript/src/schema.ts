@@ -29,6 +29,31 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/search/{search_id}/continue": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Go On
+         * @description Let a search that has ended, or was interrupted by the end of its server, go on exactly where it was.
+         *
+         *     `budget` limits the whole of it: what it has spent counts. The answer is that of POST /v1/search, of a search and a
+         *     tree with ids of their own; `continues` names the one that they go on from, whose tree stays in the log. Nothing
+         *     that has landed is drawn again. Refused with 409 and the reason are a running search, one that was taken on already,
+         *     one of a batch, one whose answer was settled, and one that began with a release that is not served.
+         */
+        post: operations["go_on_v1_search__search_id__continue_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/search/{search_id}": {
         parameters: {
             query?: never;
@@ -744,9 +769,9 @@ export interface components {
              * Status
              * @enum {string}
              */
-            status: "running" | "complete" | "cancelled" | "deadline" | "drained" | "engine_dead" | "failed";
+            status: "running" | "complete" | "cancelled" | "deadline" | "drained" | "engine_dead" | "failed" | "interrupted";
             /** Stop Reason */
-            stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "budget.shared" | "exhausted" | "pruned" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error") | null;
+            stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "budget.shared" | "exhausted" | "pruned" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error" | "crash") | null;
             answer: components["schemas"]["Answer"] | null;
             /** Candidates */
             candidates: components["schemas"]["Answer"][];
@@ -755,6 +780,11 @@ export interface components {
             /** @description Search defaults that were used, since the request did not say; null: none. */
             defaults?: components["schemas"]["UsedDefaults"] | null;
             tree: components["schemas"]["TreeLink"];
+            /**
+             * Continues
+             * @description Id of the search that this one goes on from; `usage` counts both. Null: none.
+             */
+            continues?: string | null;
             /** Release */
             release: string;
             usage: components["schemas"]["ramify__api__wire_search__Usage"];
@@ -800,16 +830,12 @@ export interface components {
          * @description Prompts, searched with the same parameters on one budget, which goes where it is expected to bring most.
          */
         BatchRequest: {
-            search?: components["schemas"]["ramify__api__wire_search__Search"] | null;
-            sampling?: components["schemas"]["Sampling"] | null;
             /**
              * N
              * @description Distinct final answers in `candidates`, best first; fewer if there are fewer.
              * @default 1
              */
             n?: number;
-            /** Seed */
-            seed?: number | null;
             /**
              * Stream
              * @description Answer with Server-Sent Events.
@@ -825,12 +851,6 @@ export interface components {
              */
             include_tree?: boolean;
             /**
-             * Defaults
-             * @description Search with the search defaults of the release if the request says nothing; false: with the algorithm's own.
-             * @default true
-             */
-            defaults?: boolean;
-            /**
              * Train
              * @description Let the trainer learn from this search.
              * @default true
@@ -838,9 +858,19 @@ export interface components {
             train?: boolean;
             /**
              * Deadline
-             * @description Seconds from the request's arrival, waiting included, after which the best answer so far is sent with status `deadline`. `search.budget.seconds`, by contrast, counts from the search's own start and ends it as `complete`.
+             * @description Seconds from the request's arrival, waiting included, after which the best answer so far is sent with status `deadline`. `budget.seconds`, by contrast, counts from the search's own start and ends it as `complete`.
              */
             deadline?: number | null;
+            search?: components["schemas"]["ramify__api__wire_search__Search"] | null;
+            sampling?: components["schemas"]["Sampling"] | null;
+            /** Seed */
+            seed?: number | null;
+            /**
+             * Defaults
+             * @description Search with the search defaults of the release if the request says nothing; false: with the algorithm's own.
+             * @default true
+             */
+            defaults?: boolean;
             /** Model */
             model?: string | null;
             /** Prompts */
@@ -885,16 +915,12 @@ export interface components {
          * @description Search on from a node of a logged tree; the task and its problem are that tree's.
          */
         BranchRequest: {
-            search?: components["schemas"]["ramify__api__wire_search__Search"] | null;
-            sampling?: components["schemas"]["Sampling"] | null;
             /**
              * N
              * @description Distinct final answers in `candidates`, best first; fewer if there are fewer.
              * @default 1
              */
             n?: number;
-            /** Seed */
-            seed?: number | null;
             /**
              * Stream
              * @description Answer with Server-Sent Events.
@@ -910,12 +936,6 @@ export interface components {
              */
             include_tree?: boolean;
             /**
-             * Defaults
-             * @description Search with the search defaults of the release if the request says nothing; false: with the algorithm's own.
-             * @default true
-             */
-            defaults?: boolean;
-            /**
              * Train
              * @description Let the trainer learn from this search.
              * @default true
@@ -923,9 +943,19 @@ export interface components {
             train?: boolean;
             /**
              * Deadline
-             * @description Seconds from the request's arrival, waiting included, after which the best answer so far is sent with status `deadline`. `search.budget.seconds`, by contrast, counts from the search's own start and ends it as `complete`.
+             * @description Seconds from the request's arrival, waiting included, after which the best answer so far is sent with status `deadline`. `budget.seconds`, by contrast, counts from the search's own start and ends it as `complete`.
              */
             deadline?: number | null;
+            search?: components["schemas"]["ramify__api__wire_search__Search"] | null;
+            sampling?: components["schemas"]["Sampling"] | null;
+            /** Seed */
+            seed?: number | null;
+            /**
+             * Defaults
+             * @description Search with the search defaults of the release if the request says nothing; false: with the algorithm's own.
+             * @default true
+             */
+            defaults?: boolean;
             /**
              * Node
              * @description The node to search on from.
@@ -1860,6 +1890,45 @@ export interface components {
             /** Top Logprobs */
             top_logprobs: components["schemas"]["TokenLogprob"][];
         };
+        /**
+         * ContinueRequest
+         * @description Let an ended or interrupted search go on.
+         */
+        ContinueRequest: {
+            /**
+             * N
+             * @description Distinct final answers in `candidates`, best first; fewer if there are fewer.
+             * @default 1
+             */
+            n?: number;
+            /**
+             * Stream
+             * @description Answer with Server-Sent Events.
+             * @default false
+             */
+            stream?: boolean;
+            /** @description Only with `stream`. */
+            stream_options?: components["schemas"]["ramify__api__wire_search__StreamOptions"] | null;
+            /**
+             * Include Tree
+             * @description Send the whole tree with the answer.
+             * @default false
+             */
+            include_tree?: boolean;
+            /**
+             * Train
+             * @description Let the trainer learn from this search.
+             * @default true
+             */
+            train?: boolean;
+            /**
+             * Deadline
+             * @description Seconds from the request's arrival, waiting included, after which the best answer so far is sent with status `deadline`. `budget.seconds`, by contrast, counts from the search's own start and ends it as `complete`.
+             */
+            deadline?: number | null;
+            /** @description Limits of the whole search, what it has spent so far included; each must be larger than that. Those left out stay as they were. */
+            budget?: components["schemas"]["Budget"] | null;
+        };
         /** Deleted */
         Deleted: {
             /** Id */
@@ -2587,6 +2656,81 @@ export interface components {
             budget: components["schemas"]["LoggedLimits"];
         };
         /**
+         * LoggedSearchPart
+         * @description The search that another one goes on from.
+         */
+        LoggedSearchPart: {
+            /**
+             * Tree
+             * @description Id of its tree. The nodes of that tree are the first of the longer one, with the same ids.
+             */
+            tree: string;
+            /** @description Its cost, which the longer search counts as its own. */
+            usage: components["schemas"]["LoggedUsage"];
+        };
+        /**
+         * LoggedSearchState
+         * @description The state of a search beside its tree, to be taken on later: see `ramify.search.state`.
+         */
+        LoggedSearchState: {
+            /**
+             * Random Words
+             * @description 32-bit words that it has drawn from its own generator.
+             */
+            random_words: number;
+            /**
+             * Simulations
+             * @description Simulations begun.
+             */
+            simulations: number;
+            /**
+             * Fraction
+             * @description The largest spent/limit over its limits, in [0, 1].
+             */
+            fraction: number;
+            /**
+             * Pace
+             * @description Seconds a token of its fastest draw; 0 before one has landed.
+             */
+            pace: number;
+            /**
+             * Algorithm
+             * @description Attributes of the algorithm; a node is `{"node": id}`, a mapping `{"items": [[key, value], …]}`.
+             */
+            algorithm: {
+                [key: string]: unknown;
+            };
+            /**
+             * Ended Plans
+             * @description Plans that have ended since what is new was last counted afresh.
+             */
+            ended_plans: number;
+            /**
+             * Fruitful Plans
+             * @description The numbers of those that brought a new node, as far back as that matters.
+             */
+            fruitful_plans: number[];
+            /**
+             * Round Began
+             * @description Nodes of the tree when the algorithm's present round began.
+             */
+            round_began: number;
+            /**
+             * Plans
+             * @description Plans that were sent and never landed, in the order in which they were sent; a node is its id.
+             */
+            plans: {
+                [key: string]: unknown;
+            }[];
+            /**
+             * Policies
+             * @description Draws and rewards of each policy, for the bandit between several; `null` if the search names none.
+             */
+            policies: {
+                [key: string]: unknown;
+            } | null;
+        };
+        /**
          * LoggedTree
          * @description A search and its result: what was asked, what grew, what was spent, how it ended.
          */
@@ -2677,12 +2821,12 @@ export interface components {
              * @description State at its end; `running` is never logged.
              * @enum {string}
              */
-            status: "running" | "complete" | "cancelled" | "deadline" | "drained" | "engine_dead" | "failed";
+            status: "running" | "complete" | "cancelled" | "deadline" | "drained" | "engine_dead" | "failed" | "interrupted";
             /**
              * Stop Reason
              * @description Which limit or event ended it.
              */
-            stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "budget.shared" | "exhausted" | "pruned" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error") | null;
+            stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "budget.shared" | "exhausted" | "pruned" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error" | "crash") | null;
             /**
              * Error
              * @description The failure, if it did not end well.
@@ -2722,6 +2866,16 @@ export interface components {
              * @default null
              */
             batch?: string | null;
+            /**
+             * @description The search that this one goes on from, if it does: its draws, its cost and its statistics are the first part of this one's.
+             * @default null
+             */
+            continues?: components["schemas"]["LoggedSearchPart"] | null;
+            /**
+             * @description The search's own state, to be taken on later; `null` if it cannot be.
+             * @default null
+             */
+            search_state?: components["schemas"]["LoggedSearchState"] | null;
             /**
              * Schema Version
              * @description Version of this schema; raised by any change other than a field that may be left out.
@@ -3303,9 +3457,9 @@ export interface components {
              * Status
              * @enum {string}
              */
-            status: "running" | "complete" | "cancelled" | "deadline" | "drained" | "engine_dead" | "failed";
+            status: "running" | "complete" | "cancelled" | "deadline" | "drained" | "engine_dead" | "failed" | "interrupted";
             /** Stop Reason */
-            stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "budget.shared" | "exhausted" | "pruned" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error") | null;
+            stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "budget.shared" | "exhausted" | "pruned" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error" | "crash") | null;
             answer: components["schemas"]["Answer"] | null;
             /** Candidates */
             candidates: components["schemas"]["Answer"][];
@@ -3314,6 +3468,11 @@ export interface components {
             /** @description Search defaults that were used, since the request did not say; null: none. */
             defaults?: components["schemas"]["UsedDefaults"] | null;
             tree: components["schemas"]["TreeLink"];
+            /**
+             * Continues
+             * @description Id of the search that this one goes on from; `usage` counts both. Null: none.
+             */
+            continues?: string | null;
             /** Release */
             release: string;
             usage: components["schemas"]["ramify__api__wire_search__Usage"];
@@ -3333,16 +3492,12 @@ export interface components {
          * @description Only `prompt` or `messages` is needed.
          */
         SearchRequest: {
-            search?: components["schemas"]["ramify__api__wire_search__Search"] | null;
-            sampling?: components["schemas"]["Sampling"] | null;
             /**
              * N
              * @description Distinct final answers in `candidates`, best first; fewer if there are fewer.
              * @default 1
              */
             n?: number;
-            /** Seed */
-            seed?: number | null;
             /**
              * Stream
              * @description Answer with Server-Sent Events.
@@ -3358,12 +3513,6 @@ export interface components {
              */
             include_tree?: boolean;
             /**
-             * Defaults
-             * @description Search with the search defaults of the release if the request says nothing; false: with the algorithm's own.
-             * @default true
-             */
-            defaults?: boolean;
-            /**
              * Train
              * @description Let the trainer learn from this search.
              * @default true
@@ -3371,9 +3520,19 @@ export interface components {
             train?: boolean;
             /**
              * Deadline
-             * @description Seconds from the request's arrival, waiting included, after which the best answer so far is sent with status `deadline`. `search.budget.seconds`, by contrast, counts from the search's own start and ends it as `complete`.
+             * @description Seconds from the request's arrival, waiting included, after which the best answer so far is sent with status `deadline`. `budget.seconds`, by contrast, counts from the search's own start and ends it as `complete`.
              */
             deadline?: number | null;
+            search?: components["schemas"]["ramify__api__wire_search__Search"] | null;
+            sampling?: components["schemas"]["Sampling"] | null;
+            /** Seed */
+            seed?: number | null;
+            /**
+             * Defaults
+             * @description Search with the search defaults of the release if the request says nothing; false: with the algorithm's own.
+             * @default true
+             */
+            defaults?: boolean;
             /**
              * Prompt
              * @description Text to continue.
@@ -3407,9 +3566,9 @@ export interface components {
              * Status
              * @enum {string}
              */
-            status: "running" | "complete" | "cancelled" | "deadline" | "drained" | "engine_dead" | "failed";
+            status: "running" | "complete" | "cancelled" | "deadline" | "drained" | "engine_dead" | "failed" | "interrupted";
             /** Stop Reason */
-            stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "budget.shared" | "exhausted" | "pruned" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error") | null;
+            stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "budget.shared" | "exhausted" | "pruned" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error" | "crash") | null;
             /** Release */
             release: string;
             /** @description Search defaults that were used, since the request did not say; null: none. */
@@ -3729,6 +3888,11 @@ export interface components {
             prompt: string;
             /** Answer */
             answer: string | null;
+            /**
+             * Continues
+             * @description Id of the tree that this one goes on from, whose cost it counts too; null: none.
+             */
+            continues?: string | null;
         };
         /**
          * UsedDefaults
@@ -4742,6 +4906,139 @@ export interface operations {
             };
         };
     };
+    go_on_v1_search__search_id__continue_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description One search for one key. */
+                "Idempotency-Key"?: string | null;
+            };
+            path: {
+                /** @description Id of the search (`srch_…`) or of its tree (`tree_…`). */
+                search_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ContinueRequest"];
+            };
+        };
+        responses: {
+            /** @description The answer */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SearchReply"];
+                    "text/event-stream": {
+                        event?: string;
+                        data: string;
+                    };
+                };
+            };
+            /** @description A field is wrong; `param` says which */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No API key, or an unknown one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The API key lacks a scope */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The state of things forbids it now */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The Idempotency-Key was used with another body */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description This API key's searches fill its share; see Retry-After */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The server failed */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Full, shutting down, or an engine is dead; see Retry-After */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The deadline came before any answer */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     state_v1_search__search_id__get: {
         parameters: {
             query?: never;
@@ -4792,6 +5089,15 @@ export interface operations {
             };
             /** @description No such thing, or not yours */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The state of things forbids it now */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4869,6 +5175,15 @@ export interface operations {
             };
             /** @description No such thing, or not yours */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The state of things forbids it now */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };

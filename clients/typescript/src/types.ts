@@ -13,6 +13,10 @@ export type SearchRequest = Omit<StreamRequest, "stream_options">;
 export type StreamBranchRequest = Omit<Public["BranchRequest"], "stream" | "node">;
 export type BranchRequest = Omit<StreamBranchRequest, "stream_options">;
 
+/** `POST /v1/search/{id}/continue`: new limits of the whole search, and how to answer. */
+export type StreamContinueRequest = Omit<Public["ContinueRequest"], "stream">;
+export type ContinueRequest = Omit<StreamContinueRequest, "stream_options">;
+
 /** `POST /v1/search/batch`: prompts that share a budget, and how to search them. */
 export type StreamPromptsRequest = Omit<Public["BatchRequest"], "stream">;
 export type PromptsRequest = Omit<StreamPromptsRequest, "stream_options">;

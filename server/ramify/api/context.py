@@ -14,6 +14,7 @@ from ramify.api.names import ModelNames, aliases_of
 from ramify.engines import Serving
 from ramify.service.admission import Admission
 from ramify.service.batches import Batches
+from ramify.service.checkpoints import Checkpoints
 from ramify.service.completion_spec import CompletionPreparer
 from ramify.service.completions import Completions
 from ramify.service.fleet import Fleet
@@ -100,8 +101,11 @@ def assemble(
     admission = Admission(settings.admission, clock, metrics.rejected, standing)
     preparer = SearchPreparer(engines, settings.limits, now, settings.replica)
     spool = Spool(log, settings.spool, clock, metrics.log_failed)
+    checkpoints = Checkpoints(log, settings.checkpoints.seconds, clock)
     searches = Searches(
-        engines, log, preparer, admission, metrics, spool, settings.limits.verdict_seconds, clock
+        *(engines, log, preparer, admission, metrics, spool, checkpoints),
+        settings.limits.verdict_seconds,
+        clock,
     )
     # A policy's own server decides for itself whether it can read calls of tools.
     tools = settings.engine.tool_parser is not None or settings.policy_server.url is not None

@@ -14,6 +14,7 @@ from ramify.engines import Serving
 from ramify.search import records
 from ramify.search.run import Progress
 from ramify.search.tree import Node, Tree, derive_seed
+from ramify.service.continuing import ContinueSpec
 from ramify.service.search_spec import BatchSpec, Branch, Message, SearchSpec
 from ramify.service.search_state import release_of, search_id
 from ramify.service.searches import RunningSearch
@@ -62,6 +63,10 @@ def branch_spec(request: wire.BranchRequest, tree: Tree) -> SearchSpec:
         train=request.train,
         deadline=request.deadline,
     )
+
+
+def continue_spec(request: wire.ContinueRequest) -> ContinueSpec:
+    return ContinueSpec(given(request.budget), request.train, request.deadline)
 
 
 def given(model: BaseModel | None) -> Mapping[str, Any]:
@@ -135,6 +140,11 @@ def defaults_of(tree: Tree) -> wire.UsedDefaults | None:
     return wire.UsedDefaults(source=used.source, search=dict(used.search), sampling=dict(used.sampling))
 
 
+def continues_of(tree: Tree) -> str | None:
+    """Return the id of the search that a tree's search goes on from."""
+    return None if tree.continues is None else search_id(tree.continues.tree)
+
+
 def link_of(tree_id: str) -> wire.TreeLink:
     return wire.TreeLink(id=tree_id, url=f"/trees/{tree_id}")
 
@@ -152,6 +162,7 @@ def search_reply(tree: Tree, serving: Serving, n: int) -> wire.SearchReply:
         verdict=answer_verdict_of(tree.verdict) if tree.verdict else None,
         defaults=defaults_of(tree),
         tree=link_of(tree.id),
+        continues=continues_of(tree),
         release=release_of(tree, serving),
         usage=usage_of(tree),
         error=tree.error,
@@ -173,6 +184,7 @@ def running_reply(running: RunningSearch, serving: Serving) -> wire.SearchReply:
         candidates=[best] if best else [],
         defaults=defaults_of(tree),
         tree=link_of(tree.id),
+        continues=continues_of(tree),
         release=release_of(running.tree, serving),
         usage=wire.Usage(
             prompt_tokens=prompt_tokens,

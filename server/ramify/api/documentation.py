@@ -63,6 +63,10 @@ BATCH_EXAMPLES = _examples(
         {"prompts": [{"prompt": PROMPT}], "budget": {"tokens": 600, "seconds": 5}, "stream": True},
     ),
 )
+CONTINUE_EXAMPLES = _examples(
+    more=("With more tokens", {"budget": {"tokens": 3000}}),
+    rest=("With what an interrupted search had left", {}),
+)
 COMPLETION_EXAMPLES = _examples(
     plain=("The policy alone", {"model": "countdown-tiny", "prompt": f"{PROMPT}\n", "max_tokens": 40}),
     stream=("The policy alone, as it writes", {"prompt": f"{PROMPT}\n", "max_tokens": 40, "stream": True}),
@@ -108,8 +112,9 @@ BY_PATH: dict[tuple[str, str], tuple[int, ...]] = {
     ("/v1/search", "post"): (400, 404, 409, 413, 422, 429, 503, 504),
     ("/v1/search/batch", "post"): (400, 404, 409, 413, 422, 429, 503, 504),
     ("/v1/search/batch/{batch_id}/cancel", "post"): (400, 404, 503, 504),
-    ("/v1/search/{search_id}", "get"): (400, 404, 503),
-    ("/v1/search/{search_id}/cancel", "post"): (400, 404, 503),
+    ("/v1/search/{search_id}", "get"): (400, 404, 409, 503),
+    ("/v1/search/{search_id}/cancel", "post"): (400, 404, 409, 503),
+    ("/v1/search/{search_id}/continue", "post"): (400, 404, 409, 413, 422, 429, 503, 504),
     ("/v1/completions", "post"): (400, 404, 409, 413, 422, 429, 503, 504),
     ("/v1/chat/completions", "post"): (400, 404, 409, 413, 422, 429, 503, 504),
     ("/v1/responses", "post"): (400, 404, 409, 413, 429, 503, 504),

@@ -210,8 +210,11 @@ class _Server:
         return release_config(release, self.settings)
 
     async def _serve(self, context: Context) -> int:
+        checkpoints = context.searches.checkpoints
+        await checkpoints.look()  # so that whoever asks for an interrupted search finds it
         upkeep = asyncio.create_task(context.retention.run(), name="retention")
-        async with beside(upkeep), self._administered(context):
+        keeping = asyncio.create_task(checkpoints.run(), name="checkpoints")
+        async with beside(upkeep, keeping), self._administered(context):
             return await self._serve_public(context)
 
     @asynccontextmanager

@@ -158,6 +158,10 @@ class TreeSummary(Reply):
     train: bool
     prompt: str = Field(description="Its first 200 characters.")
     answer: str | None
+    continues: str | None = Field(
+        default=None,
+        description="Id of the tree that this one goes on from, whose cost it counts too; null: none.",
+    )
 
 
 class TreeList(Reply):
@@ -281,6 +285,7 @@ def summary_of(summary: Summary) -> TreeSummary:
         train=summary.train,
         prompt=summary.prompt,
         answer=summary.answer,
+        continues=summary.continues,
     )
 
 

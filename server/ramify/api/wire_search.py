@@ -123,36 +123,51 @@ class StreamOptions(Request):
     )
 
 
-class SearchOptions(Request):
+class AnswerOptions(Request):
+    """How to answer, whatever is searched."""
+
+    n: Annotated[int, Field(ge=1, le=MOST_ANSWERS)] = Field(
+        default=1, description="Distinct final answers in `candidates`, best first; fewer if there are fewer."
+    )
+    stream: bool = Field(default=False, description="Answer with Server-Sent Events.")
+    stream_options: StreamOptions | None = Field(default=None, description="Only with `stream`.")
+    include_tree: bool = Field(default=False, description="Send the whole tree with the answer.")
+    train: bool = Field(default=True, description="Let the trainer learn from this search.")
+    deadline: Annotated[float, Field(gt=0, le=86_400)] | None = Field(
+        default=None,
+        description="Seconds from the request's arrival, waiting included, after which the best answer so far is sent "
+        "with status `deadline`. `budget.seconds`, by contrast, counts from the search's own start and ends it as "
+        "`complete`.",
+    )
+
+    @model_validator(mode="after")
+    def options_of_a_stream(self) -> AnswerOptions:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options requires stream")
+        return self
+
+
+class SearchOptions(AnswerOptions):
     """How to search and how to answer, whatever is searched from."""
 
     search: Search | None = None
     sampling: Sampling | None = None
-    n: Annotated[int, Field(ge=1, le=MOST_ANSWERS)] = Field(
-        default=1, description="Distinct final answers in `candidates`, best first; fewer if there are fewer."
-    )
     seed: Annotated[int, Field(ge=0, le=(1 << 63) - 1)] | None = None
-    stream: bool = Field(default=False, description="Answer with Server-Sent Events.")
-    stream_options: StreamOptions | None = Field(default=None, description="Only with `stream`.")
-    include_tree: bool = Field(default=False, description="Send the whole tree with the answer.")
     defaults: bool = Field(
         default=True,
         description="Search with the search defaults of the release if the request says nothing; false: with the "
         "algorithm's own.",
     )
-    train: bool = Field(default=True, description="Let the trainer learn from this search.")
-    deadline: Annotated[float, Field(gt=0, le=86_400)] | None = Field(
-        default=None,
-        description="Seconds from the request's arrival, waiting included, after which the best answer so far is sent "
-        "with status `deadline`. `search.budget.seconds`, by contrast, counts from the search's own start and ends it "
-        "as `complete`.",
-    )
 
-    @model_validator(mode="after")
-    def options_of_a_stream(self) -> SearchOptions:
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options requires stream")
-        return self
+
+class ContinueRequest(AnswerOptions):
+    """Let an ended or interrupted search go on."""
+
+    budget: Budget | None = Field(  # type: ignore[valid-type]
+        default=None,
+        description="Limits of the whole search, what it has spent so far included; each must be larger than that. "
+        "Those left out stay as they were.",
+    )
 
 
 class BranchRequest(SearchOptions):
@@ -270,6 +285,10 @@ class SearchReply(Reply):
         default=None, description="Search defaults that were used, since the request did not say; null: none."
     )
     tree: TreeLink
+    continues: str | None = Field(
+        default=None,
+        description="Id of the search that this one goes on from; `usage` counts both. Null: none.",
+    )
     release: str
     usage: Usage
     error: str | None = Field(default=None, description="The error, if the search did not end well.")

@@ -23,7 +23,7 @@ from ramify.cli.demo import demo
 from ramify.cli.eval import evaluate
 from ramify.cli.fleet import app as fleet
 from ramify.cli.releases import app as releases
-from ramify.cli.search import search
+from ramify.cli.search import go_on, search
 from ramify.cli.serve import serve
 from ramify.cli.terminal import console
 from ramify.cli.trees import app as trees
@@ -41,6 +41,7 @@ app = typer.Typer(
 
 app.command("serve")(serve)
 app.command("search")(search)
+app.command("continue")(go_on)
 app.command("eval")(evaluate)
 app.command("tune")(tune)
 app.command("calibrate")(calibrate)

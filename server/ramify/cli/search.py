@@ -6,6 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from ramify.search.run import Progress
     from ramify.search.tree import Tree
     from ramify.service.search_spec import SearchSpec
+    from ramify_client import Client
+    from ramify_client.client import SearchStream
 
 DEFAULT_TOKENS = 1000
 EVERY = 0.1
@@ -107,6 +110,37 @@ def search(
         _open(page)
 
 
+def go_on(
+    search_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the search, or of its tree.")],
+    server: Annotated[
+        str | None,
+        typer.Option(envvar="RAMIFY_BASE_URL", help="Server to ask; none: the one on the default port."),
+    ] = None,
+    api_key: Annotated[str | None, typer.Option(envvar="RAMIFY_API_KEY", help="Its API key.")] = None,
+    tokens: Annotated[int | None, typer.Option(min=1, help="Generated tokens of the whole search.")] = None,
+    simulations: Annotated[int | None, typer.Option(min=1, help="Simulations of the whole search.")] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Nodes of the whole tree.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.001, help="Seconds of the whole search.")] = None,
+    branches: Annotated[int, typer.Option(min=1, help="Branches shown at each node.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Let an ended or interrupted search go on where it was; limits left out stay."""
+    from ramify.cli.http import asking
+
+    limits = {"tokens": tokens, "simulations": simulations, "nodes": nodes, "seconds": seconds}
+    budget = {name: value for name, value in limits.items() if value is not None}
+    with asking(server, api_key) as client:
+        tree, _ = watched(client, client.stream_continued(search_id, budget, include_tree=True))
+    if as_json:
+        from ramify.search.codec import tree_to_dict
+
+        print_json(tree_to_dict(tree))
+    else:
+        from ramify.cli.tree_view import show
+
+        show(tree, branches)
+
+
 def _require_algorithm(name: str) -> None:
     """Exit with a message unless there is an algorithm of this name: engines take long to start in vain."""
     from difflib import get_close_matches
@@ -139,12 +173,18 @@ def search_on_server(server: str | None, api_key: str | None, body: Mapping[str,
     Exits with a message if the server refuses.
     """
     from ramify.cli.http import asking
+
+    with asking(server, api_key) as client:
+        return watched(client, client.stream(**body, include_tree=True))
+
+
+def watched(client: Client, stream: AbstractContextManager[SearchStream]) -> tuple[Tree, str]:
+    """Show the progress of a search on a server; return the finished tree and its page in the viewer."""
     from ramify.search.codec import tree_from_dict
 
     result = None
     with (
-        asking(server, api_key) as client,
-        client.stream(**body, include_tree=True) as events,
+        stream as events,
         Live(_status(None), console=errors, refresh_per_second=8, transient=True) as live,
     ):
         for event in events:

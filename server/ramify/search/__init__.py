@@ -70,6 +70,7 @@ The modules, in the order in which to read them; each imports only from those ab
 `scorers`: several scorers at once, by weight; those that prune.
 `evaluator`: a plan carried out: draw, cut, judge.
 `algorithms`: which plan comes next (`base`, then `mcts` and the others), and the registry.
+`state`: what a search keeps beside its tree, to be taken on later.
 `params`: parameters checked: defaults, bounds, those without effect.
 `grouping`: which answers are equal, asked of the task beside the search; their votes.
 `answers`: which answer a tree gives, and when it is settled.
@@ -96,13 +97,15 @@ from ramify.search.records import (
     Usage,
     Verdict,
 )
-from ramify.search.run import Progress, Search, search
+from ramify.search.run import Progress, Search, go_on, search
 from ramify.search.scorers import NamedScorer, Scorers
+from ramify.search.state import BadState
 from ramify.search.tree import Node, Tree
 
 __all__ = [
     "Action",
     "Answer",
+    "BadState",
     "BudgetLimits",
     "Continuation",
     "EngineDead",
@@ -127,5 +130,6 @@ __all__ = [
     "Tree",
     "Usage",
     "Verdict",
+    "go_on",
     "search",
 ]

@@ -34,11 +34,18 @@ class Budget:
 
     `final` tokens and one node are held back from the start for the *final rollout*, which completes an answer if the
     search itself finds none; `release_final` gives them to the search once it has one. purse: the tokens also come out
-    of it; raises `ValueError` if it cannot hold `final` back.
+    of it; raises `ValueError` if it cannot hold `final` back. seconds: those that an earlier part of the search has
+    taken.
     """
 
     def __init__(
-        self, limits: BudgetLimits, *, final: int, clock: Callable[[], float], purse: Purse | None = None
+        self,
+        limits: BudgetLimits,
+        *,
+        final: int,
+        clock: Callable[[], float],
+        purse: Purse | None = None,
+        seconds: float = 0.0,
     ) -> None:
         self.limits = limits
         self.simulations = 0
@@ -50,7 +57,7 @@ class Budget:
         self._reserved = self._reserved_nodes = 0
         self._final, self._final_nodes = final, 1
         self._clock = clock
-        self._started = clock()
+        self._started = clock() - seconds
         self._purse = purse
         if purse is not None:
             if purse.available < final:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ramify.search.budget import Budget
 from ramify.search.cutting import SampledAction
@@ -25,7 +26,7 @@ class TreeBuilder:
 
     def __init__(self, tree: Tree, budget: Budget) -> None:
         self.tree, self.budget = tree, budget
-        self.search_root = tree.root
+        self.search_root = tree.nodes[tree.committed[-1]] if tree.committed else tree.root
         """The node from which simulations start; moves down under `commit: step`."""
         self.unexpanded = sum(n.terminal is None and not n.expanded for n in tree.nodes)
         """Nodes that can still be expanded for the first time."""
@@ -50,17 +51,28 @@ class TreeBuilder:
         self._round_began = len(tree.nodes)
         """Nodes of the tree when the algorithm's present round began."""
         self._index = {(n.parent, n.tokens): n for n in tree.nodes if n.parent is not None}
+        for node in tree.nodes:
+            if node.terminal is not None and not self.policies.names:
+                self._see(node)
 
     # -- plans in flight -----------------------------------------------------------------------------------------
 
     def begin(self, plan: Plan) -> None:
         """Mark a plan's path as under way, so that other simulations avoid it."""
+        if plan.kind != "revisit":
+            plan.node.expansions += 1
+        self._mark(plan, again=False)
+
+    def begin_again(self, plan: Plan) -> None:
+        """Mark the path of a plan that was begun before, and given up."""
+        self._mark(plan, again=True)
+
+    def _mark(self, plan: Plan, *, again: bool) -> None:
         for node in plan.path:
             node.in_flight += 1
         if plan.kind != "revisit":
             plan.node.expanding += 1
-            plan.node.expansions += 1
-            self.policies.begin(plan.node, plan.policy)
+            self.policies.begin(plan.node, plan.policy, again=again)
 
     def end(self, plan: Plan) -> None:
         """Take back exactly what `begin` marked, whatever became of the plan. What it drew is merged after that."""
@@ -229,6 +241,30 @@ class TreeBuilder:
     def _count_afresh(self) -> None:
         self._ended = 0
         self._fruitful.clear()
+
+    # -- taken on later ------------------------------------------------------------------------------------------
+
+    def news(self) -> tuple[int, tuple[int, ...], int]:
+        """Return what is known of how much is new, for `set_news`: plans that have ended, the fruitful ones among
+        them, and the nodes at the beginning of the round."""
+        return self._ended, tuple(self._fruitful), self._round_began
+
+    def policy_state(self) -> dict[str, Any] | None:
+        """Return what is known of several policies, for `set_policy_state`; `None` if the search names none. What a
+        policy repeats is in no node, so that the answers that each of them has seen are a part of it."""
+        if not self.policies.names:
+            return None
+        seen = [[node, policy, p] for node, by in self._seen.items() for policy, p in by.items()]
+        return {**self.policies.state(), "seen": seen, "counted": [list(one) for one in self._counted]}
+
+    def set_policy_state(self, state: Mapping[str, Any]) -> None:
+        self.policies.set_state(state)
+        for node, policy, p in state["seen"]:
+            self._seen.setdefault(node, {})[policy] = p
+        self._counted = {(node, policy) for node, policy in state["counted"]}
+
+    def set_news(self, ended: int, fruitful: Sequence[int], round_began: int) -> None:
+        self._ended, self._fruitful, self._round_began = ended, deque(fruitful), round_began
 
     # -- what is known -------------------------------------------------------------------------------------------
 

@@ -22,6 +22,8 @@ from ramify.search.records import (
     Revision,
     Sampling,
     SearchParams,
+    SearchPart,
+    SearchState,
     Usage,
     UsedDefaults,
 )
@@ -39,6 +41,8 @@ def tree_to_dict(tree: Tree) -> dict[str, Any]:
     document = {"schema_version": SCHEMA_VERSION, **asdict(tree)}
     document["nodes"] = [compact(node, Node) for node in document["nodes"]]
     document["usage"] = compact(document["usage"], Usage)
+    if document["continues"] is not None:
+        document["continues"]["usage"] = compact(document["continues"]["usage"], Usage)
     document["params"] = compact(document["params"], SearchParams)
     document["params"]["action"] = compact(document["params"]["action"], Action)
     return compact(document, Tree)
@@ -77,6 +81,10 @@ def tree_from_dict(document: Mapping[str, Any]) -> Tree:
         data["origin"] = _record(Origin, data["origin"]) if data["origin"] is not None else None
         data["defaults"] = _record(UsedDefaults, data["defaults"]) if data["defaults"] is not None else None
         data["verdict"] = _record(AnswerVerdict, data["verdict"]) if data["verdict"] is not None else None
+        data["continues"] = _part(data["continues"]) if data["continues"] is not None else None
+        data["search_state"] = (
+            _record(SearchState, data["search_state"]) if data["search_state"] is not None else None
+        )
         tree: Tree = _record(Tree, data)
     except (KeyError, TypeError, AttributeError) as error:
         raise BadTree(f"not a tree: {error!r}") from error
@@ -128,6 +136,12 @@ def check_structure(tree: Tree) -> None:
         raise BadTree(f"the verdict's outcome is {said}, outside [0, 1]")
     if (tree.origin is None) != (tree.parent_tree is None):
         raise BadTree("parent_tree and origin go together")
+    if tree.continues is not None and not 0 < tree.continues.usage.nodes <= len(tree.nodes):
+        raise BadTree(
+            f"the tree has {len(tree.nodes)} nodes and continues one of {tree.continues.usage.nodes}"
+        )
+    if tree.continues is not None and tree.continues.tree == tree.id:
+        raise BadTree("the tree continues itself")
     if tree.origin is not None and not 0 <= tree.origin.tokens <= len(tree.prompt_tokens):
         raise BadTree(
             f"{tree.origin.tokens} of {len(tree.prompt_tokens)} prompt tokens are its parent's answer"
@@ -180,7 +194,14 @@ def _params(data: Mapping[str, Any]) -> SearchParams:
     return params
 
 
-_TUPLES = {"prompt", "tokens", "logprobs", "prompt_tokens", "stop", "policies"}
+def _part(data: Mapping[str, Any]) -> SearchPart:
+    part: SearchPart = _record(SearchPart, {**data, "usage": _usage(data["usage"])})
+    return part
+
+
+_TUPLES = {
+    *("prompt", "tokens", "logprobs", "prompt_tokens", "stop", "policies", "fruitful_plans", "plans"),
+}
 
 
 def _record(cls: type[Any], data: Mapping[str, Any]) -> Any:

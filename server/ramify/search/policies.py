@@ -13,7 +13,8 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from ramify.search.records import PolicyUsage
 from ramify.search.tree import Node, Tree, derive_seed
@@ -89,9 +90,9 @@ class PolicyBandit:
 
     # -- what has happened -------------------------------------------------------------------------------------------
 
-    def begin(self, node: Node, name: str) -> None:
-        """Count a plan of a policy as under way."""
-        self._begun += 1
+    def begin(self, node: Node, name: str, *, again: bool = False) -> None:
+        """Count a plan of a policy as under way. again: it was begun before, and given up."""
+        self._begun += not again
         for tally in self._tallies(node, name):
             tally.in_flight += 1
 
@@ -124,6 +125,20 @@ class PolicyBandit:
         self.closed[name] = reason
         return True
 
+    def state(self) -> dict[str, Any]:
+        """Return all of it but what is in flight, as JSON-ready values for `set_state` in a search that goes on."""
+        return {
+            "begun": self._begun,
+            "closed": self.closed,
+            "everywhere": {name: _landed(tally) for name, tally in self._everywhere.items()},
+            "at": [[node, name, _landed(tally)] for (node, name), tally in self._at.items()],
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        self._begun, self.closed = state["begun"], dict(state["closed"])
+        self._everywhere |= {name: Tally(**tally) for name, tally in state["everywhere"].items()}
+        self._at.update({(node, name): Tally(**tally) for node, name, tally in state["at"]})
+
     def usage(self) -> Mapping[str, PolicyUsage] | None:
         """Return what each policy has cost and brought; `None` if the search names none."""
         if not self.names:
@@ -137,3 +152,7 @@ class PolicyBandit:
             )
             for name, tally in self._everywhere.items()
         }
+
+
+def _landed(tally: Tally) -> dict[str, Any]:
+    return {**asdict(tally), "in_flight": 0}

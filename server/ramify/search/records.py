@@ -33,9 +33,11 @@ Closed = Literal["context", "feedback"]
 """Why no better answer can be drawn from one: its prompt leaves no room for an answer in the model's context, or no
 feedback on it could be had."""
 
-Status = Literal["running", "complete", "cancelled", "deadline", "drained", "engine_dead", "failed"]
-"""State of a search: running, ended by itself (complete), stopped from outside (the next three), or broken by an engine
-that died or by another failure."""
+Status = Literal[
+    "running", "complete", "cancelled", "deadline", "drained", "engine_dead", "failed", "interrupted"
+]
+"""State of a search: running, ended by itself (complete), stopped from outside (the next three), broken by an engine
+that died or by another failure, or cut off by the end of its server, as far as its last checkpoint."""
 StopReason = Literal[
     "budget.simulations",
     "budget.tokens",
@@ -50,9 +52,11 @@ StopReason = Literal[
     "deadline",
     "drain",
     "error",
+    "crash",
 ]
 """Cause of a search's end: a limit of its own or of its batch (shared), a tree without news, safety scorers that have
-left no answer (pruned), a settled answer (early), whoever stopped it, or a failure."""
+left no answer (pruned), a settled answer (early), whoever stopped it, a failure, or the end of the server that ran it
+(crash)."""
 
 OMITTED = {"omitted": True}
 """Metadata of a field that a logged tree leaves out at its default: it was added after trees had been logged, and those
@@ -406,3 +410,39 @@ class Usage:
     """From the search's start to its end, waiting for admission left out."""
     by_policy: Mapping[str, PolicyUsage] | None = field(default=None, metadata=OMITTED)
     """The part of each policy, by name; `None` if the search names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPart:
+    """The search that another one goes on from."""
+
+    tree: str
+    """Id of its tree. The nodes of that tree are the first of the longer one, with the same ids."""
+    usage: Usage
+    """Its cost, which the longer search counts as its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchState:
+    """The state of a search beside its tree, to be taken on later: see `ramify.search.state`."""
+
+    random_words: int
+    """32-bit words that it has drawn from its own generator."""
+    simulations: int
+    """Simulations begun."""
+    fraction: float
+    """The largest spent/limit over its limits, in [0, 1]."""
+    pace: float
+    """Seconds a token of its fastest draw; 0 before one has landed."""
+    algorithm: Mapping[str, Any]
+    """Attributes of the algorithm; a node is `{"node": id}`, a mapping `{"items": [[key, value], …]}`."""
+    ended_plans: int
+    """Plans that have ended since what is new was last counted afresh."""
+    fruitful_plans: tuple[int, ...]
+    """The numbers of those that brought a new node, as far back as that matters."""
+    round_began: int
+    """Nodes of the tree when the algorithm's present round began."""
+    plans: tuple[Mapping[str, Any], ...]
+    """Plans that were sent and never landed, in the order in which they were sent; a node is its id."""
+    policies: Mapping[str, Any] | None
+    """Draws and rewards of each policy, for the bandit between several; `None` if the search names none."""

@@ -16,9 +16,8 @@ Searches of a batch wait for their turn before each plan (`Turns`), and pay for 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
@@ -29,7 +28,7 @@ from ramify.search.budget import Budget, Purse
 from ramify.search.builder import TreeBuilder
 from ramify.search.crowd import Crowd
 from ramify.search.evaluator import Evaluator, all_judge
-from ramify.search.grouping import LAST_CALL, Grouping
+from ramify.search.grouping import LAST_CALL, Grouping, last_line
 from ramify.search.params import (
     ParamError,
     check_policies,
@@ -41,8 +40,18 @@ from ramify.search.params import (
 )
 from ramify.search.plans import Plan, PlanCost, PlanResult
 from ramify.search.protocols import EngineDead, Policy, Reviser, Scorer, Task
-from ramify.search.records import OWN_POLICY, Answer, Sampling, Status, StopReason, Usage
+from ramify.search.records import (
+    OWN_POLICY,
+    Answer,
+    BudgetLimits,
+    Sampling,
+    SearchState,
+    Status,
+    StopReason,
+    Usage,
+)
 from ramify.search.scorers import Scorers
+from ramify.search.state import BadState, CountedRandom, plan_of, plan_record, set_state, state_of, taken_on
 from ramify.search.tree import Node, Tree, derive_seed
 
 GIVEN_UP_AT = 0.5
@@ -70,6 +79,8 @@ class InFlight(NamedTuple):
     cost: PlanCost
     began: float
     """Seconds of the search at which it was sent."""
+    expansion: int
+    """Its number among the plans sent from its node, for the seeds."""
 
 
 class Turns(Protocol):
@@ -99,9 +110,12 @@ class Search:
     `params.check_sampling`. policy: of several, each by its name, those that the parameters name among them. reviser:
     who asks for better answers, under `action: refine`. turns: the batch that it belongs to, which then says when it
     sends a plan. crowd: the searches on a clock that share the policy; it then has no more draws in flight than suit
-    them all.
+    them all. keeps_state: leave in the tree what it takes to go on with it later; a tree that comes with a state is
+    gone on with. checkpoint: awaited after each landing, with plans in flight, but nothing landed or sent until it
+    returns: so it may keep the tree as it then is.
 
-    Raises `ParamError` if a policy that the parameters name is not there.
+    Raises `ParamError` if a policy that the parameters name is not there, and `BadState` for a state that cannot be
+    gone on with.
     """
 
     def __init__(
@@ -116,13 +130,22 @@ class Search:
         observe: Callable[[Progress], None] | None = None,
         turns: Turns | None = None,
         crowd: Crowd | None = None,
+        keeps_state: bool = False,
+        checkpoint: Callable[[Search], Awaitable[None]] | None = None,
     ) -> None:
         self.tree, self.task, self.observe = tree, task, observe
+        self._keeps_state, self._checkpoint = keeps_state, checkpoint
         purse = turns.purse if turns is not None else None
-        self.budget = Budget(tree.params.budget, final=tree.sampling.max_tokens, clock=clock, purse=purse)
+        self.budget = Budget(
+            tree.params.budget,
+            final=tree.sampling.max_tokens,
+            clock=clock,
+            purse=purse,
+            seconds=tree.usage.seconds,
+        )
         self.builder = TreeBuilder(tree, self.budget)
         kind = ALGORITHMS[tree.params.algorithm]
-        self._rng = random.Random(derive_seed(tree.seed, "select"))
+        self._rng = CountedRandom(derive_seed(tree.seed, "select"))
         self.algorithm = kind(self.builder, self._rng)
         self._repeats = kind.rounds and draws_vary(tree.params, tree.sampling)
         """Another round of the algorithm can bring what this one did not."""
@@ -149,10 +172,76 @@ class Search:
         self._time_is_up = False
         self._final: StopReason | None = None
         """The reason for which the search ends, once its final rollout (`Budget`) was sent."""
+        self._given_up: list[tuple[Plan, int]] = []
+        """Plans that were sent and did not land, each with its number among those of its node."""
+        if tree.search_state is not None:
+            self._take_on(tree.search_state)
         self._turns = turns
         self._crowd = crowd if tree.params.budget.seconds is not None else None
         if turns is not None:
             turns.join(self)
+
+    def _take_on(self, state: SearchState) -> None:
+        """Go on where a search of this tree has ended. Raises `BadState`."""
+        usage = self.tree.usage
+        budget = self.budget
+        budget.simulations, budget.tokens = state.simulations, usage.completion_tokens
+        budget.nodes = len(self.tree.nodes) - 1
+        if self.tree.completions:
+            budget.release_final()
+        self._finished_simulations = usage.simulations
+        self._scored, self._grading_failures = usage.scored_sequences, usage.grading_failures
+        self._pace = state.pace
+        self._rng.go_to(state.random_words)
+        self.builder.set_news(state.ended_plans, state.fruitful_plans, state.round_began)
+        if state.policies is not None:
+            self.builder.set_policy_state(state.policies)
+        set_state(self.algorithm, state.algorithm)
+        if state.fraction:
+            self.algorithm.rescale(budget.fraction() / state.fraction)
+        self._given_up = [plan_of(record, self.tree) for record in state.plans]
+        self.tree.search_state = None
+
+    def state(self) -> SearchState:
+        """Return what it takes, beside the tree as it is now, to go on from here. Raises `BadState` if that cannot be
+        kept."""
+        sent = (
+            [] if self._final is not None else [(one.plan, one.expansion) for one in self._in_flight.values()]
+        )
+        ended, fruitful, round_began = self.builder.news()
+        return SearchState(
+            random_words=self._rng.words,
+            simulations=self.budget.simulations,
+            fraction=self.budget.fraction(),
+            pace=self._pace,
+            algorithm=state_of(self.algorithm),
+            ended_plans=ended,
+            fruitful_plans=fruitful,
+            round_began=round_began,
+            policies=self.builder.policy_state(),
+            plans=tuple(plan_record(plan, expansion) for plan, expansion in (*self._given_up, *sent)),
+        )
+
+    def snapshot(self) -> Tree:
+        """Return the tree as it is now, with its cost and its state. It shares the nodes: write it down before anything
+        lands or is sent. Raises `BadState` as `state` does."""
+        return replace(self.tree, usage=self.usage(), search_state=self.state())
+
+    def usage(self) -> Usage:
+        """Return the cost so far."""
+        tree = self.tree
+        asked = sum(len(node.revision.prompt) for node in tree.nodes if node.revision)
+        asked += sum(map(len, (tree.prompts or {}).values()))
+        return Usage(
+            prompt_tokens=len(tree.prompt_tokens) + asked,
+            completion_tokens=self.budget.tokens,
+            scored_sequences=self._scored,
+            grading_failures=self._grading_failures,
+            simulations=self._finished_simulations,
+            nodes=len(tree.nodes),
+            seconds=self.budget.seconds,
+            by_policy=self.builder.policies.usage(),
+        )
 
     async def run(self) -> None:
         """Grow the tree to its end and fill in status, stop reason, usage and answer.
@@ -164,7 +253,8 @@ class Search:
         seconds = self.tree.params.budget.seconds
         timer = None
         if seconds is not None:
-            timer = asyncio.get_running_loop().call_later(seconds, self._time_up)
+            left = max(0.0, seconds - self.budget.seconds)
+            timer = asyncio.get_running_loop().call_later(left, self._time_up)
         try:
             async with nullcontext() if self._crowd is None else self._crowd.joined():
                 await self._grow()
@@ -225,6 +315,7 @@ class Search:
         self._wake.set()
 
     async def _grow(self) -> None:
+        self._send_again()
         while self._ended is None:
             # Send out: as many plans as may be in flight. If none is, and no turn is to come, the search is at its
             # end; without a complete answer it first writes its best path on.
@@ -242,6 +333,8 @@ class Search:
             if self._time_is_up:
                 await self._abandon_all()
             await self._stop_early()
+            if self._checkpoint is not None and self._ended is None:
+                await self._checkpoint(self)
         # However it ended, nothing stays in flight.
         await self._abandon_all()
 
@@ -363,10 +456,23 @@ class Search:
         self.budget.simulations = max(self.budget.simulations, plan.simulation)
         expansion = plan.node.expansions
         self.algorithm.begin(plan)
+        self._dispatch(plan, expansion)
+
+    def _dispatch(self, plan: Plan, expansion: int) -> None:
         cost = PlanCost()
         work = asyncio.create_task(self.evaluator.evaluate(plan, expansion, cost))
         work.add_done_callback(self._on_done)
-        self._in_flight[work] = InFlight(plan, cost, self.budget.seconds)
+        self._in_flight[work] = InFlight(plan, cost, self.budget.seconds, expansion)
+
+    def _send_again(self) -> None:
+        """Send the plans that did not land in the part that this search goes on from, as far as they can be paid for,
+        each with the seeds that it had."""
+        given_up, self._given_up = self._given_up, []
+        for plan, expansion in given_up:
+            paid = self._pay(plan)
+            if paid is not None:
+                self.builder.begin_again(paid)
+                self._dispatch(paid, expansion)
 
     def _on_done(self, _: asyncio.Task[PlanResult]) -> None:
         if self.tree.params.schedule == "continuous" or all(task.done() for task in self._in_flight):
@@ -381,7 +487,7 @@ class Search:
             if work.cancelled():
                 raise RuntimeError("the engine dropped a request that nobody had cancelled")
             result = work.result()
-            plan, _, began = self._take_off(work)
+            plan, _, began, _ = self._take_off(work)
             self._see_pace(result, self.budget.seconds - began)
             if self._final is not None:
                 self.builder.merge(plan, result)
@@ -398,7 +504,7 @@ class Search:
 
     def _take_off(self, work: asyncio.Task[PlanResult]) -> InFlight:
         """Undo a plan's marks and settle its account, however it ended."""
-        sent = plan, cost, _ = self._in_flight.pop(work)
+        sent = plan, cost, *_ = self._in_flight.pop(work)
         self.builder.end(plan)
         self.budget.settle(plan.cost, cost.tokens, plan.nodes)
         self.builder.policies.settle(cost.by_policy)
@@ -417,7 +523,9 @@ class Search:
             for work in list(self._in_flight):
                 if work.done() and not work.cancelled():
                     work.exception()  # retrieved, or asyncio warns; how the search ended is known already
-                self._take_off(work)
+                one = self._take_off(work)
+                if self._final is None:
+                    self._given_up.append((one.plan, one.expansion))
 
     async def _stop_early(self) -> None:
         if self.tree.params.early_stop == "off" or self._ended is not None or not self.tree.completions:
@@ -459,18 +567,30 @@ class Search:
         for node in tree.nodes:
             if node.children:
                 self.builder.set_priors(node)
-        tree.usage = Usage(
-            prompt_tokens=len(tree.prompt_tokens)
-            + sum(map(len, (tree.prompts or {}).values()))
-            + sum(len(n.revision.prompt) for n in tree.nodes if n.revision),
-            completion_tokens=self.budget.tokens,
-            scored_sequences=self._scored,
-            grading_failures=self._grading_failures,
-            simulations=self._finished_simulations,
-            nodes=len(tree.nodes),
-            seconds=self.budget.seconds,
-            by_policy=self.builder.policies.usage(),
-        )
+        tree.usage = self.usage()
+        tree.search_state = self._kept_state()
+
+    def _kept_state(self) -> SearchState | None:
+        """Return the state to leave in the tree; `None` if none is wanted, or an algorithm's own cannot be kept."""
+        try:
+            return self.state() if self._keeps_state else None
+        except BadState:
+            return None
+
+
+def close_interrupted(tree: Tree) -> None:
+    """Close the `snapshot` of a search whose server has ended: as a tree for the log, with the best answer that the
+    texts alone tell."""
+    tree.status, tree.stop_reason = "interrupted", "crash"
+    builder = TreeBuilder(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
+    for node in tree.nodes:
+        node.in_flight = node.expanding = 0
+        if node.children:
+            builder.set_priors(node)
+    finals = {leaf.id: last_line(tree.text(leaf)) for leaf in tree.complete()}
+    tree.ungrouped = len(finals)
+    tree.candidates = answers.rank(tree, finals, tree.params.answer)
+    tree.answer = tree.candidates[0] if tree.candidates else None
 
 
 def by_name(policy: Policy | Mapping[str, Policy]) -> Mapping[str, Policy]:
@@ -517,5 +637,24 @@ async def search(
     tree = Tree(prompt_tokens=tuple(prompt_tokens), params=checked, sampling=sampling, seed=seed)
     if prompts:
         tree.prompts = {name: tuple(tokens) for name, tokens in prompts.items()}
-    await Search(tree, policy, scorer, task, clock=clock, reviser=reviser).run()
+    await Search(tree, policy, scorer, task, clock=clock, reviser=reviser, keeps_state=True).run()
     return tree
+
+
+async def go_on(
+    tree: Tree,
+    policy: Policy | Mapping[str, Policy],
+    scorer: Scorer | None,
+    task: Task,
+    *,
+    budget: BudgetLimits,
+    reviser: Reviser | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Tree:
+    """Take a search on that has ended, exactly where it was, in the world that it had. Returns the longer tree, which
+    has taken the nodes over.
+
+    budget: limits of the whole, larger than what is spent. Raises `BadState` if the tree has kept no state."""
+    longer = taken_on(tree, budget, created_at=tree.created_at)
+    await Search(longer, policy, scorer, task, clock=clock, reviser=reviser, keeps_state=True).run()
+    return longer

@@ -18,6 +18,8 @@ from ramify.search.records import (
     Revision,
     Sampling,
     SearchParams,
+    SearchPart,
+    SearchState,
     State,
     Status,
     StopReason,
@@ -194,6 +196,14 @@ class Tree:
     """The place in it; `None` exactly if `parent_tree` is."""
     batch: str | None = field(default=None, metadata=OMITTED)
     """The batch whose budget it shared, if it did."""
+    conversation: Mapping[str, Any] | None = field(default=None, metadata=OMITTED)
+    """`refine`: the `messages` that `prompt` was made of, and the variables of the chat `template`: requests for better
+    answers follow them. `None` if the prompt is a text."""
+    continues: SearchPart | None = field(default=None, metadata=OMITTED)
+    """The search that this one goes on from, if it does: its draws, its cost and its statistics are the first part of
+    this one's."""
+    search_state: SearchState | None = field(default=None, metadata=OMITTED)
+    """The search's own state, to be taken on later; `None` if it cannot be."""
 
     @property
     def root(self) -> Node:

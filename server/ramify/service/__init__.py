@@ -18,6 +18,8 @@
 | `idempotency` | one search for one Idempotency-Key |
 | `grading` | the verifier's verdict on the answer of an ended search |
 | `spool` | finished searches on their way into the log; whether it takes them |
+| `checkpoints` | running searches committed now and then; what dead servers leave of theirs |
+| `continuing` | a logged search that is taken on: whether it can be, and its new limits |
 | `searches` | searches from admission to the log: start, stop, drain |
 | `batches` | searches that share a budget: admitted as one |
 | `completion_spec` | a completion as it was asked for, made into a request to the engine |

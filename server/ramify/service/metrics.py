@@ -10,6 +10,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from ramify.engines import Serving
+from ramify.search.records import Usage
 from ramify.search.tree import Tree
 
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
@@ -148,14 +149,15 @@ class Metrics:
         self._wait.observe(waited)
 
     def ended(self, tree: Tree, seconds: float) -> None:
-        """Count an ended search. seconds: from its admission to the log."""
-        algorithm = tree.params.algorithm
+        """Count an ended search, but for the part that it goes on from. seconds: from its admission to the log."""
+        algorithm, usage = tree.params.algorithm, tree.usage
+        before = tree.continues.usage if tree.continues else Usage()
         self._searches.labels(algorithm, tree.status, tree.stop_reason or "none").inc()
         self._seconds.labels(algorithm).observe(seconds)
-        self._tokens.labels(algorithm).observe(tree.usage.completion_tokens)
-        self._scored.inc(tree.usage.scored_sequences)
-        self._simulations.inc(tree.usage.simulations)
-        for node in tree.nodes:
+        self._tokens.labels(algorithm).observe(usage.completion_tokens - before.completion_tokens)
+        self._scored.inc(usage.scored_sequences - before.scored_sequences)
+        self._simulations.inc(usage.simulations - before.simulations)
+        for node in tree.nodes[before.nodes :]:
             if node.terminal == "truncated":
                 by = "max_tokens" if node.length >= tree.sampling.max_tokens else "max_depth"
                 self._truncated.labels(by).inc(node.multiplicity)

@@ -76,9 +76,9 @@ class PreparedSearch:
 
     @property
     def tokens(self) -> int:
-        """Tokens that the search may generate."""
+        """Tokens that the search may generate from here on."""
         assert self.tree.params.budget.tokens is not None
-        return self.tree.params.budget.tokens
+        return self.tree.params.budget.tokens - self.tree.usage.completion_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +133,9 @@ class SearchPreparer:
             train=spec.train,
             parent_tree=spec.branch.tree.id if spec.branch else None,
             origin=branch_origin(spec.branch) if spec.branch else None,
+            conversation=conversation_of(spec) if reviser and spec.messages else None,
         )
-        return PreparedSearch(tree, task, reviser, self._deadline(spec), self.engines.serving)
+        return PreparedSearch(tree, task, reviser, self.deadline(spec.deadline), self.engines.serving)
 
     def as_served(self, spec: SearchSpec, prepared: PreparedSearch) -> PreparedSearch:
         """Return a search that has waited for its turn as the release served now has it searched: prepared again if
@@ -323,10 +324,11 @@ class SearchPreparer:
             nodes=budget.nodes or caps.budget_nodes,
         )
 
-    def _deadline(self, spec: SearchSpec) -> float:
-        if spec.deadline is not None and spec.deadline > self.caps.deadline_seconds:
-            raise over("deadline", spec.deadline, self.caps.deadline_seconds)
-        return spec.deadline or self.caps.deadline_seconds
+    def deadline(self, asked: float | None) -> float:
+        """Return a request's deadline in seconds. Raises `BadRequest` for one above the server's cap."""
+        if asked is not None and asked > self.caps.deadline_seconds:
+            raise over("deadline", asked, self.caps.deadline_seconds)
+        return asked or self.caps.deadline_seconds
 
     def _said(self, spec: SearchSpec) -> str:
         """Return the text of the prompt; an empty one for a conversation and for token ids that do not exist."""
@@ -354,6 +356,11 @@ class SearchPreparer:
         except BadProblem as error:
             field = "" if spec.problem is None or error.field == "problem" else f".{error.field}"
             raise BadRequest(error.message, param=f"task.problem{field}") from error
+
+
+def conversation_of(spec: SearchSpec) -> dict[str, Any]:
+    """Return a request's conversation as a tree keeps it."""
+    return {"messages": [message.fields() for message in spec.messages], "template": dict(spec.template)}
 
 
 def refused(error: ParamError) -> BadRequest:

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ramify.engines.errors import EngineBusy
+from ramify.search.params import ParamError
 from ramify.search.records import Status, StopReason
 from ramify.search.run import Progress, Search, Turns
+from ramify.search.state import BadState
 from ramify.search.tree import Tree
 from ramify.service.admission import Admission, Ticket
+from ramify.service.checkpoints import Checkpoints
+from ramify.service.continuing import ContinueSpec, prepare_continuation, require_same_model
 from ramify.service.errors import DRAINED, ENGINE_DIED, KeyTaken, SearchFailed, ServiceError
 from ramify.service.grading import CountedReviser, CountedTask, grade_answer
 from ramify.service.idempotency import IdempotencyKey, ReplayedAnswer, claim, kept
@@ -27,16 +31,18 @@ from ramify.service.metrics import Metrics
 from ramify.service.ports import Engines
 from ramify.service.search_preparation import PreparedSearch, SearchPreparer
 from ramify.service.search_spec import SearchSpec
-from ramify.service.search_state import failure, search_id, tree_id
+from ramify.service.search_state import TREE, failure, search_id, tree_id, uuid7
 from ramify.service.spool import Spool
 from ramify.service.standing import not_ready
-from ramify.treelog import KeptAnswer, TreeLog
+from ramify.treelog import Entry, KeptAnswer, TreeLog
 
 logger = logging.getLogger(__name__)
 LET_GO = 10.0
 """Seconds that a stopped search may take to give up its engine work."""
 LOOK_EVERY = 0.02
 """Seconds."""
+ELSEWHERE = 5
+"""Seconds after which asking again for a search of another server makes sense."""
 
 
 @dataclass(eq=False, slots=True)
@@ -103,6 +109,7 @@ class Searches:
     admission: Admission
     metrics: Metrics
     spool: Spool
+    checkpoints: Checkpoints
     verdict_seconds: float
     """Seconds that the verifier may take over the answer of an ended search."""
     clock: Callable[[], float]
@@ -112,6 +119,8 @@ class Searches:
     stop_others: list[Callable[[], None]] = field(default_factory=list)
     """Called when nothing may run on: each ends other work that was admitted, such as plain completions."""
     _lives: set[asyncio.Task[Any]] = field(default_factory=set)
+    _going_on: set[str] = field(default_factory=set)
+    """Ids of the trees that running searches, or those about to run, go on from."""
 
     @property
     def draining(self) -> bool:
@@ -129,13 +138,99 @@ class Searches:
         self.check(caller, idempotency)
         spec = spec if caller.train else replace(spec, train=False)
         prepared = self.preparer.prepare(spec)
-        if idempotency is None:
-            return await self._admit(spec, prepared, caller, None, arrived)
-        # The key is claimed before the search is admitted, and freed again if it never starts.
-        search = search_id(prepared.tree.id)
+
+        def as_served(prepared: PreparedSearch) -> PreparedSearch:
+            return self.preparer.as_served(spec, prepared)
+
+        return await self._once(
+            search_id(prepared.tree.id),
+            caller,
+            idempotency,
+            prepared.deadline,
+            lambda: self._admit(prepared, as_served, caller, idempotency, arrived),
+        )
+
+    async def go_on(
+        self, given: str, spec: ContinueSpec, caller: Caller, idempotency: IdempotencyKey | None = None
+    ) -> RunningSearch | ReplayedAnswer:
+        """Admit the search that goes on from the logged one of this id (a search's or its tree's), and start it.
+
+        Raises `ServiceError`: `not_found` also if it is another key's, `conflict` if it runs, was taken on already, or
+        cannot go on."""
+        arrived = self.clock()
+        self.check(caller, idempotency)
+        if (running := self.find(given, caller)) is not None:
+            raise ServiceError(
+                "conflict",
+                f"{running.id} is running: wait until it has ended, or cancel it",
+                param="search_id",
+            )
+        longer = TREE + uuid7(self.preparer.now(), self.preparer.replica)
+        patience = self.preparer.deadline(spec.deadline)
+        return await self._once(
+            search_id(longer),
+            caller,
+            idempotency,
+            patience,
+            lambda: self._go_on(given, longer, spec, caller, idempotency, arrived),
+        )
+
+    async def _go_on(
+        self,
+        given: str,
+        longer: str,
+        spec: ContinueSpec,
+        caller: Caller,
+        idempotency: IdempotencyKey | None,
+        arrived: float,
+    ) -> RunningSearch:
+        entry = await self._entry(given, caller)
+        if entry.key_id != caller.key_id:
+            raise _unknown(given)
+        part = await asyncio.to_thread(entry.tree)
+        if part.id in self._going_on:
+            raise _taken_on(part.id, "is being taken on already")
+        self._going_on.add(part.id)
         try:
-            replayed = await claim(self.log, caller.key_id, idempotency, search, prepared.deadline)
-            return replayed or await self._admit(spec, prepared, caller, idempotency, arrived)
+            prepared = await self._longer(part, longer, spec, caller)
+            running = await self._admit(prepared, self._same_release, caller, idempotency, arrived)
+        except BaseException as error:
+            self._going_on.discard(part.id)
+            if isinstance(error, BadState | ParamError):
+                raise _taken_on(part.id, f"cannot go on: {error}") from error
+            raise
+        assert running.life is not None
+        running.life.add_done_callback(lambda _: self._going_on.discard(part.id))
+        return running
+
+    async def _longer(self, part: Tree, tree_id: str, spec: ContinueSpec, caller: Caller) -> PreparedSearch:
+        """Prepare the search that goes on from `part`, as the tree `tree_id`."""
+        if (other := await self.log.continuation(part.id)) is not None:
+            raise _taken_on(part.id, f"was taken on already: go on from {search_id(other)}")
+        spec = spec if caller.train else replace(spec, train=False)
+        return prepare_continuation(self.preparer, part, spec, tree_id)
+
+    def _same_release(self, prepared: PreparedSearch) -> PreparedSearch:
+        """Return a search that goes on, unless another release was activated while it waited for its turn. Raises
+        `ServiceError`."""
+        require_same_model(prepared.tree, self.engines.serving)
+        return prepared
+
+    async def _once(
+        self,
+        search: str,
+        caller: Caller,
+        idempotency: IdempotencyKey | None,
+        seconds: float,
+        admit: Callable[[], Awaitable[RunningSearch]],
+    ) -> RunningSearch | ReplayedAnswer:
+        """Admit a search, or give the answer that is kept under its key. The key is claimed before the search is
+        admitted, for `seconds`, and freed again if it never starts."""
+        if idempotency is None:
+            return await admit()
+        try:
+            replayed = await claim(self.log, caller.key_id, idempotency, search, seconds)
+            return replayed or await admit()
         except KeyTaken:
             raise
         except BaseException:  # also if the client left while the claim was being written
@@ -153,16 +248,17 @@ class Searches:
 
     async def _admit(
         self,
-        spec: SearchSpec,
         prepared: PreparedSearch,
+        as_served: Callable[[PreparedSearch], PreparedSearch],
         caller: Caller,
         idempotency: IdempotencyKey | None,
         arrived: float,
     ) -> RunningSearch:
+        """Start a search once there is room for it. as_served: adapts it to the release that is served by then."""
         ticket = await self.enter(caller, prepared.tokens, prepared.deadline - (self.clock() - arrived))
         # No await from here on until the search's own task holds the ticket.
         try:
-            prepared = self.preparer.as_served(spec, prepared)
+            prepared = as_served(prepared)
             running = self.opened(prepared, caller, None, ticket, idempotency)
             self.begin(running, prepared.deadline, self.clock() - arrived)
         except BaseException:
@@ -194,9 +290,12 @@ class Searches:
             reviser=reviser,
             turns=turns,
             crowd=engines.crowd,
+            keeps_state=turns is None,
+            checkpoint=self.checkpoints.keeper(caller.key_id) if turns is None else None,
         )
         return RunningSearch(
-            search_id(tree.id), caller.key_id, tree, search, ticket, idempotency, self.clock()
+            *(search_id(tree.id), caller.key_id, tree, search, ticket, idempotency, self.clock()),
+            counted=tree.usage.completion_tokens,
         )
 
     def begin(self, running: RunningSearch, deadline: float, waited: float) -> None:
@@ -299,6 +398,11 @@ class Searches:
     async def finished(self, given: str, caller: Caller) -> Tree:
         """The logged tree of this id. Raises `not_found`, also if it is another key's, and `log_unavailable` if it is
         not yet in the log."""
+        return await asyncio.to_thread((await self._entry(given, caller)).tree)
+
+    async def _entry(self, given: str, caller: Caller) -> Entry:
+        """The logged tree of this id as it is stored. Raises as `finished` does, and `conflict` for a search that
+        another server runs, or ran until a moment ago."""
         known = tree_id(given)
         if known is None:
             raise ServiceError(
@@ -308,9 +412,17 @@ class Searches:
         if waiting is not None and self.visible(waiting, caller):
             raise self.spool.unlogged(known)
         entry = await self.log.get(known, key_id=caller.owner_filter())
-        if entry is None:
-            raise ServiceError("not_found", f"no search or tree {given[:60]!r}", param="search_id")
-        return await asyncio.to_thread(entry.tree)
+        if entry is not None:
+            return entry
+        owner = await self.log.checkpoint_owner(known)
+        if owner is not None and self.visible(owner, caller):
+            raise ServiceError(
+                "conflict",
+                f"{search_id(known)} runs on another server, or ran on one that has just ended; ask again later",
+                param="search_id",
+                retry_after=ELSEWHERE,
+            )
+        raise _unknown(given)
 
     @staticmethod
     def visible(key_id: str, caller: Caller) -> bool:
@@ -369,6 +481,14 @@ class Searches:
         """Wait for the running searches to end by themselves, as they do when an engine dies."""
         if self._lives:
             await asyncio.wait(self._lives, timeout=seconds)
+
+
+def _unknown(given: str) -> ServiceError:
+    return ServiceError("not_found", f"no search or tree {given[:60]!r}", param="search_id")
+
+
+def _taken_on(tree_id: str, why: str) -> ServiceError:
+    return ServiceError("conflict", f"{search_id(tree_id)} {why}", param="search_id")
 
 
 def close_failed(tree: Tree, error: Exception) -> None:

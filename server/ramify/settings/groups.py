@@ -288,6 +288,18 @@ class SpoolSettings(SettingsGroup):
     )
 
 
+class CheckpointSettings(SettingsGroup):
+    """Checkpoints of running searches: after a crash they are logged as `interrupted`, and can be taken on."""
+
+    seconds: float = Field(
+        default=30.0,
+        ge=0,
+        le=3600,
+        description="A running search is committed this often, so that a crash costs no more of it; 0: never. "
+        "PostgreSQL: a search whose server has not been heard of for four times as long counts as interrupted.",
+    )
+
+
 class RetentionSettings(SettingsGroup):
     """How long trees are kept; none of it: for ever. Only what every registered consumer has read is deleted."""
 

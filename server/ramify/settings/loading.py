@@ -19,6 +19,7 @@ from ramify.settings.groups import (
     AdmissionSettings,
     AuthSettings,
     BadSettings,
+    CheckpointSettings,
     ConnectionSettings,
     ExtensionSettings,
     FleetSettings,
@@ -160,6 +161,9 @@ class Settings(BaseSettings):
     probe: ProbeSettings = Field(default=ProbeSettings(), description="Readiness.")
     objects: ObjectOptions = Field(
         default=ObjectOptions(), description="Object stores: the bodies of trees, if one is named."
+    )
+    checkpoints: CheckpointSettings = Field(
+        default=CheckpointSettings(), description="Checkpoints of running searches."
     )
     retention: RetentionSettings = Field(default=RetentionSettings(), description="How long trees are kept.")
     spool: SpoolSettings = Field(

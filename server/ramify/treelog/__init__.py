@@ -16,6 +16,7 @@
 | `idempotency` | one search for one Idempotency-Key |
 | `bodies` | where the bodies of trees lie: in their rows or in an object store |
 | `trees` | trees and feedback: written, listed, read in order |
+| `checkpoints` | running searches as they last were |
 | `consumers` | registered readers: cursors and leases |
 | `releases` | releases and the history of the active one |
 | `upkeep` | expiry and verification |
@@ -47,6 +48,9 @@ for lists and filters, and `upkeep.verify` proves that they agree.
 its holder. SQLite itself would allow it, but a server that starts also releases the idempotency claims of dead
 processes and loads the active release: with two servers on a file both would be wrong in silence. Reading (`ramify
 trees`, `read_only=True`) goes on beside the server.
+
+**Checkpoints** are no trees: nobody reads them but the server, and they have no `seq`. What a dead process leaves of
+one becomes a tree like any other, with the status `interrupted`.
 
 **Forgetting.** `delete` removes a tree, the feedback on it and the kept answer. `expire` removes old trees, but only
 what every registered consumer has read. Migrations are append-only and run on open, in one transaction.

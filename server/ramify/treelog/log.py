@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -16,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ramify.objects import ObjectOptions
 from ramify.search.tree import Tree
-from ramify.treelog import bodies, consumers, idempotency, releases, schema, trees, upkeep
+from ramify.treelog import bodies, checkpoints, consumers, idempotency, releases, schema, trees, upkeep
 from ramify.treelog.bodies import Bodies
 from ramify.treelog.errors import LogError, StoreError
 from ramify.treelog.records import (
@@ -43,6 +44,7 @@ from ramify.treelog.trees import EncodedTree
 from ramify.treelog.upkeep import Progress
 from ramify.treelog.writer import Item, Result, Write, Writer, one_by_one, touch
 
+logger = logging.getLogger(__name__)
 _ANY = Filters()
 _IN_ROWS = ObjectOptions()
 
@@ -290,6 +292,55 @@ class TreeLog:
         """Return the feedback on a tree, oldest first; what is corrupt is left out."""
         with self._reading():
             return await trees.feedback_on(self._reads, tree_id)
+
+    # Checkpoints
+
+    async def checkpoint(
+        self, tree: Tree, key_id: str = "", *, lease_seconds: float
+    ) -> Callable[[], Awaitable[bool]]:
+        """Encode the snapshot of a running search, which must not change meanwhile, in a thread. Return what commits it
+        in the place of its last checkpoint, and returns False if the finished tree is logged already.
+
+        lease_seconds: how long it stands if this process does not renew it. Raises `LogError`."""
+        self._writing()
+        loop = asyncio.get_running_loop()
+        row = await loop.run_in_executor(self._encoder, checkpoints.checkpoint_row, tree, key_id)
+        return lambda: self._write(lambda tx: checkpoints.put(tx, row, self.boot_id, lease_seconds))
+
+    async def renew_checkpoints(self) -> int:
+        """Renew the lease on every checkpoint of this process; return their number."""
+        return await self._write(lambda tx: checkpoints.renew(tx, self.boot_id))
+
+    async def log_interrupted(self) -> Sequence[str]:
+        """Log every search whose process has ended, as far as its last checkpoint. Return the ids of their trees."""
+        logged: list[str] = []
+        while (row := await self._write(lambda tx: checkpoints.lapsed(tx, self.boot_id))) is not None:
+            if await self._log_interrupted(row):
+                logged.append(row["tree_id"])
+        return logged
+
+    async def _log_interrupted(self, row: checkpoints.Row) -> bool:
+        loop = asyncio.get_running_loop()
+        encoded: EncodedTree | None = None
+        try:
+            encoded = await loop.run_in_executor(self._encoder, checkpoints.interrupted, row)
+        except LogError as error:
+            logger.error("%s, and is dropped", error)
+        if encoded is not None:
+            encoded = await self._placed(encoded)
+        done = await self._write(lambda tx: checkpoints.log_interrupted(tx, row, encoded, self.boot_id))
+        return done and encoded is not None
+
+    async def checkpoint_owner(self, tree_id: str) -> str | None:
+        """Return the API key of a search that is not logged and has a checkpoint; `None` if it has none."""
+        with self._reading():
+            return await checkpoints.owner(self._reads, tree_id)
+
+    async def continuation(self, tree_id: str) -> str | None:
+        """Return the id of the tree that goes on from this one, logged or with a checkpoint; `None` if there is
+        none."""
+        with self._reading():
+            return await checkpoints.continuation(self._reads, tree_id)
 
     # Consumers
 

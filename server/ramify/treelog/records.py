@@ -47,6 +47,8 @@ class Summary:
     """Its first 200 characters."""
     answer: str | None
     """The first 200 characters of the chosen answer's final form, or else of its text."""
+    continues: str | None
+    """Id of the tree that this one goes on from, if it does."""
 
 
 @dataclass(frozen=True, slots=True)

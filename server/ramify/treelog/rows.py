@@ -77,6 +77,7 @@ def columns_of(tree: Tree) -> dict[str, Any]:
         "answer": plain((answer.final or answer.text)[:EXCERPT]) if answer else None,
         "answer_node": answer.node if answer else None,
         "schema_version": SCHEMA_VERSION,
+        "continues": tree.continues.tree if tree.continues else None,
     }
 
 

@@ -91,8 +91,10 @@ trees = Table(
     Column("body", LargeBinary, nullable=False),
     Column("store", Integer),
     Column("size", Big),
+    Column("continues", PlainText),
     Index("ix_trees_key_id_seq", "key_id", "seq"),
     Index("ix_trees_created_at", "created_at"),
+    Index("ix_trees_continues", "continues"),
     Index(
         "ix_trees_sha256",
         "sha256",
@@ -182,6 +184,20 @@ activations = Table(
     Column("kind", PlainText, nullable=False),
 )
 """Append-only; the newest row names the active release."""
+
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("tree_id", PlainText, primary_key=True),
+    Column("key_id", PlainText, nullable=False),
+    Column("continues", PlainText),
+    Column("boot_id", PlainText, nullable=False),
+    Column("renewed_at", Double, nullable=False),
+    Column("lease_seconds", Double, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
 
 
 SCRIPTS = Path(__file__).with_name("migrations")

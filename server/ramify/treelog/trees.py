@@ -14,9 +14,11 @@ from ramify.treelog.errors import LogError
 from ramify.treelog.idempotency import finish
 from ramify.treelog.records import Feedback, Filters, KeptAnswer, ObjectBody, Summary
 from ramify.treelog.rows import feedback_of, feedback_problem, summary_of
-from ramify.treelog.schema import SUMMARY, counter, feedback, idempotency, trees
+from ramify.treelog.schema import SUMMARY, checkpoints, counter, feedback, idempotency, trees
 from ramify.treelog.writer import Transaction
 
+INTERRUPTED = "interrupted"
+"""Status of a tree that was made of a checkpoint."""
 PAGE = 32
 """Records read at once by a consumer."""
 
@@ -35,7 +37,11 @@ class EncodedTree:
 
 
 async def append(tx: Transaction, items: Sequence[EncodedTree]) -> list[int | LogError]:
-    """Insert trees; an identical tree that is already there keeps the `seq` it has."""
+    """Insert trees, and remove the checkpoints of their searches; an identical tree that is already there keeps the
+    `seq` it has. A tree that was logged as interrupted while its server could not be heard gives way to the whole
+    one."""
+    whole = [item.row["tree_id"] for item in items if item.row["status"] != INTERRUPTED]
+    await _remove_interrupted(tx, whole)
     logged = await _logged(tx.conn, [item.row["tree_id"] for item in items])
     rows: list[Row] = []
     results: list[int | LogError] = []
@@ -48,10 +54,18 @@ async def append(tx: Transaction, items: Sequence[EncodedTree]) -> list[int | Lo
         results.append(seq if known == sha256 else LogError(f"another tree is logged as {tree_id}"))
     if rows:
         await tx.conn.execute(insert(trees), rows)
+        ids = [row["tree_id"] for row in rows]
+        await tx.conn.execute(delete(checkpoints).where(checkpoints.c.tree_id.in_(ids)))
     for item, result in zip(items, results, strict=True):
         if item.answer and isinstance(result, int):
             await finish(tx, item.answer)
     return results
+
+
+async def _remove_interrupted(tx: Transaction, ids: Sequence[str]) -> None:
+    query = select(trees.c.tree_id).where(trees.c.tree_id.in_(ids), trees.c.status == INTERRUPTED)
+    if cut_off := list((await tx.conn.execute(query)).scalars()):
+        await delete_trees(tx, cut_off)
 
 
 async def _logged(conn: AsyncConnection, ids: Sequence[str]) -> dict[str, tuple[int, str]]:

@@ -3,7 +3,7 @@
 Nothing waits for company: a lone write is committed at once, and the batch grows only as fast as the disk is slow. A
 write is a function of a transaction. It raises `LogError` before it has changed anything, and then its caller alone
 hears of it. Any other exception rolls the batch back, and each write is tried again by itself, so that one bad record
-fails alone. Appended trees go to one function as a list, which needs three statements however many they are.
+fails alone. Appended trees go to one function as a list, which needs a few statements however many they are.
 """
 
 from __future__ import annotations

@@ -285,3 +285,27 @@ def test_a_shortened_text_keeps_its_beginning_and_its_end() -> None:
     assert shortened("0123456789", 1.0) == "0123456789"
     assert shortened("0123456789", 0.5) == "01\n[…]\n89"
     assert encode(shortened("ab", 0.125)) == encode("a\n[…]\nb")
+
+
+async def test_a_refining_search_goes_on_after_the_same_conversation(tmp_path: Path) -> None:
+    def asked(simulations: int) -> dict[str, Any]:
+        search = {
+            "schedule": "waves",
+            "parallel": 2,
+            "early_stop": "off",
+            "budget": {"simulations": simulations},
+        }
+        return body(search={**REFINE, **search}, seed=3)
+
+    async with a_world(tmp_path, engines()) as world:
+        first = await Asked(world, asked(4)).tree()
+        assert first.conversation == {"messages": MESSAGES, "template": {}}
+        answer = await world.http.post(
+            f"/v1/search/{first.id}/continue", json={"budget": {"simulations": 16}, "include_tree": True}
+        )
+        assert answer.status_code == 200, answer.text
+        longer = tree_from_dict(answer.json()["tree_document"])
+        whole = await Asked(world, asked(16)).tree()
+    asks = [sum(node.revision is not None for node in tree.nodes) for tree in (first, longer)]
+    assert asks[0] < asks[1]
+    assert longer.nodes == whole.nodes

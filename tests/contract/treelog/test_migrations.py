@@ -41,7 +41,7 @@ NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision, branch_labels, depends_on = "0003", "0002", None, None
+revision, down_revision, branch_labels, depends_on = "0004", "0003", None, None
 
 
 def upgrade() -> None:
@@ -54,12 +54,12 @@ async def test_a_log_is_brought_to_the_next_schema_and_its_trees_stay(
 ) -> None:
     newer = tmp_path / "migrations"
     shutil.copytree(schema.SCRIPTS, newer)
-    (newer / "versions" / "v0003_next.py").write_text(NEXT)
+    (newer / "versions" / "v0004_next.py").write_text(NEXT)
     async with await TreeLog.open(url) as log:
         await log.append(make_tree())
     with monkeypatch.context() as patched:
         patched.setattr(schema, "SCRIPTS", newer)
-        with pytest.raises(LogError, match="schema is 0002 and this Ramify reads 0003"):
+        with pytest.raises(LogError, match="schema is 0003 and this Ramify reads 0004"):
             await TreeLog.open(url, read_only=True)
         for _ in range(2):  # the second finds nothing left to do
             async with await TreeLog.open(url) as log:
@@ -67,5 +67,5 @@ async def test_a_log_is_brought_to_the_next_schema_and_its_trees_stay(
                 assert await log.high_water() == 1
                 async with log._reads.connect() as conn:
                     assert (await conn.exec_driver_sql("SELECT colour FROM trees")).scalars().all() == [None]
-    with pytest.raises(LogError, match="schema 0003 was written by a newer Ramify"):
+    with pytest.raises(LogError, match="schema 0004 was written by a newer Ramify"):
         await TreeLog.open(url)

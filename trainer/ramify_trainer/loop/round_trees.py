@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -105,16 +105,44 @@ def _is_trained_on(record: TrainingRecord) -> bool:
 async def label_trees(
     path: Path, weights: OutcomeWeights, staleness: Callable[[str], int]
 ) -> list[LabelledTree]:
-    """Return the frozen trees with what is known of their answers: the task's verifier asked anew, and feedback."""
+    """Return the frozen trees with what is known of their answers: the task's verifier asked anew, and feedback.
+
+    Answers that an earlier round has learned from, in the part that a search has gone on from, stay unlabelled."""
     trees, feedback = await asyncio.to_thread(read_trees, path)
-    return [
-        LabelledTree(
-            tree,
-            label_answers(tree, feedback.get(tree.id, ()), await _grade(tree), weights),
-            max((staleness(node.release) for node in tree.nodes[1:] if node.own), default=0),
-        )
-        for tree in trees
-    ]
+    longest, feedback = without_parts(trees, feedback)
+    known = {tree.id: tree for tree in trees}
+    labelled = []
+    for tree in longest:
+        outcomes = label_answers(tree, feedback.get(tree.id, ()), await _grade(tree), weights)
+        first = first_new_node(tree, known)
+        new = {node: outcome for node, outcome in outcomes.items() if node >= first}
+        stale = max((staleness(node.release) for node in tree.nodes[1:] if node.own), default=0)
+        labelled.append(LabelledTree(tree, new, stale))
+    return labelled
+
+
+def without_parts(
+    trees: Sequence[Tree], feedback: Mapping[str, Sequence[Feedback]]
+) -> tuple[list[Tree], dict[str, list[Feedback]]]:
+    """Leave out each tree that another goes on from, whose draws are the first of the longer one. Feedback on it is on
+    the same nodes there."""
+    longer = {tree.continues.tree: tree.id for tree in trees if tree.continues is not None}
+    given: dict[str, list[Feedback]] = {}
+    for tree_id, some in feedback.items():
+        while tree_id in longer:
+            tree_id = longer[tree_id]
+        given.setdefault(tree_id, []).extend(some)
+    return [tree for tree in trees if tree.id not in longer], given
+
+
+def first_new_node(tree: Tree, known: Mapping[str, Tree]) -> int:
+    """Return the id of a tree's first node that no earlier round has read: 0 unless it goes on from a tree that is not
+    one of those `known` in this round."""
+    while tree.continues is not None:
+        if tree.continues.tree not in known:
+            return tree.continues.usage.nodes
+        tree = known[tree.continues.tree]
+    return 0
 
 
 def read_trees(path: Path) -> tuple[list[Tree], dict[str, list[Feedback]]]:

@@ -181,7 +181,7 @@ async def branch(
     about = f"branch of {entry.tree_id}: "
     key = idempotency(idempotency_key, about, body, lambda tree: rendered(tree, body, context))
     spec = convert.branch_spec(body, await asyncio.to_thread(entry.tree))
-    return await answered(spec, body, request, context, caller, key)
+    return await answered(context.searches.start(spec, caller, key), body, request, context)
 
 
 async def _page(

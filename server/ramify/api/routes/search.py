@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
-from typing import Annotated
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Request, Response
 from fastapi.responses import JSONResponse
@@ -15,15 +15,13 @@ from starlette.requests import ClientDisconnect
 from ramify.api import convert, large_answers, streaming
 from ramify.api import wire_search as wire
 from ramify.api.context import CallerDep, Context, ContextDep
-from ramify.api.documentation import SEARCH_EXAMPLES, STREAM
+from ramify.api.documentation import CONTINUE_EXAMPLES, SEARCH_EXAMPLES, STREAM
 from ramify.api.names import SearchHeader
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.api.streaming import unless_gone
 from ramify.search.tree import Tree
 from ramify.service.idempotency import IdempotencyKey, ReplayedAnswer
 from ramify.service.judging import judge_continuations
-from ramify.service.keys import Caller
-from ramify.service.search_spec import SearchSpec
 from ramify.service.search_state import TreeDelta, tree_id
 from ramify.service.searches import RunningSearch
 from ramify.treelog import tree_json
@@ -55,19 +53,51 @@ async def search(
     """
     body = context.names.resolve_native(body, search_header)
     key = idempotency(idempotency_key, "", body, lambda tree: rendered(tree, body, context))
-    return await answered(convert.search_spec(body), body, request, context, caller, key)
+    return await answered(
+        context.searches.start(convert.search_spec(body), caller, key), body, request, context
+    )
+
+
+@router.post(
+    "/v1/search/{search_id}/continue",
+    response_model=wire.SearchReply,
+    responses=STREAM,
+    openapi_extra=CONTINUE_EXAMPLES,
+)
+@needs("search")
+async def go_on(
+    search_id: Id,
+    body: wire.ContinueRequest,
+    request: Request,
+    context: ContextDep,
+    caller: CallerDep,
+    idempotency_key: Key = None,
+) -> Response:
+    """Let a search that has ended, or was interrupted by the end of its server, go on exactly where it was.
+
+    `budget` limits the whole of it: what it has spent counts. The answer is that of POST /v1/search, of a search and a
+    tree with ids of their own; `continues` names the one that they go on from, whose tree stays in the log. Nothing
+    that has landed is drawn again. Refused with 409 and the reason are a running search, one that was taken on already,
+    one of a batch, one whose answer was settled, and one that began with a release that is not served.
+    """
+    key = idempotency(
+        idempotency_key,
+        f"continue {tree_id(search_id)}",
+        body,
+        lambda tree: rendered(tree, body, context),
+    )
+    spec = convert.continue_spec(body)
+    return await answered(context.searches.go_on(search_id, spec, caller, key), body, request, context)
 
 
 async def answered(
-    spec: SearchSpec,
-    body: wire.SearchOptions,
+    starting: Coroutine[Any, Any, RunningSearch | ReplayedAnswer],
+    body: wire.AnswerOptions,
     request: Request,
     context: Context,
-    caller: Caller,
-    key: IdempotencyKey | None,
 ) -> Response:
-    """Search, and answer as JSON or as a stream; stop if the client leaves."""
-    search = await unless_gone(request.receive, context.searches.start(spec, caller, key))
+    """Start a search, and answer as JSON or as a stream; stop if the client leaves."""
+    search = await unless_gone(request.receive, starting)
     headers = headers_of(search)
     if body.stream:
         return streaming.EventStream(_events(search, body, context), headers)
@@ -149,7 +179,7 @@ def idempotency(
     return IdempotencyKey(key, hashlib.sha256(asked.encode()).hexdigest(), render)
 
 
-def rendered(tree: Tree, body: wire.SearchOptions, context: Context) -> bytes:
+def rendered(tree: Tree, body: wire.AnswerOptions, context: Context) -> bytes:
     """Write the answer of an ended search, with its tree if the request wants it."""
     reply = convert.search_reply(tree, context.serving, body.n)
     if body.include_tree:
@@ -170,7 +200,7 @@ def headers_of(search: RunningSearch | ReplayedAnswer) -> dict[str, str]:
 
 
 async def _events(
-    search: RunningSearch | ReplayedAnswer, body: wire.SearchOptions, context: Context
+    search: RunningSearch | ReplayedAnswer, body: wire.AnswerOptions, context: Context
 ) -> AsyncIterator[bytes]:
     if isinstance(search, ReplayedAnswer):
         done = await asyncio.to_thread(wire.SearchReply.model_validate_json, search.body)

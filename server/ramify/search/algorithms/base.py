@@ -34,7 +34,9 @@ PUCT = frozenset({"prior", "prior_temperature", "c_init", "c_base"})
 class Algorithm(ABC):
     """One search's algorithm. An instance belongs to one tree.
 
-    A subclass implements `select` and `land`, and sets those of the class attributes that differ.
+    A subclass implements `select` and `land`, and sets those of the class attributes that differ. What it keeps in
+    attributes of its own (numbers, texts, nodes, and containers of them) is kept with the tree, so that the search can
+    be taken on later: see `state`.
     """
 
     parameters: ClassVar[frozenset[str]] = STEPWISE
@@ -121,6 +123,10 @@ class Algorithm(ABC):
     @abstractmethod
     def land(self, plan: Plan, result: PlanResult) -> None:
         """Merge a plan's result into the tree and back its value up."""
+
+    def rescale(self, factor: float) -> None:
+        """Hear that the search goes on under larger limits: what was a share f of the budget is now f · factor."""
+        return
 
     # -- shared by the algorithms --------------------------------------------------------------------------------
 

@@ -46,6 +46,9 @@ class Mcts(Algorithm):
         self._begun = 0.0
         """The fraction of the budget that was spent when the present root was committed."""
 
+    def rescale(self, factor: float) -> None:
+        self._begun *= factor
+
     @property
     def widens(self) -> bool:
         """Every node has the arm "draw afresh here"."""

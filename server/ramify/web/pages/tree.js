@@ -97,7 +97,7 @@ function remember(view) {
   history.replaceState(null, "", `#${address}`);
 }
 
-function head(reply, { prompt, answer, params, usage, status, stop_reason, task, created_at, candidates, parent_tree, origin, error, sampling, seed, train, defaults }) {
+function head(reply, { prompt, answer, params, usage, status, stop_reason, task, created_at, candidates, parent_tree, origin, continues, error, sampling, seed, train, defaults }) {
   const { budget } = params;
   const figure = (name, ...value) => el("div", {}, el("dt", {}, name), el("dd", {}, ...value));
   // The log holds the limits in force, the server's own among them: only the one that ended the search is shown.
@@ -110,7 +110,10 @@ function head(reply, { prompt, answer, params, usage, status, stop_reason, task,
     el("h1", { title: prompt }, oneLine(prompt, 160) || "(empty prompt)"),
     el("span", { class: "muted", title: `${reply.id}, ${exactly(created_at)}` }, `tree ${shortId(reply.id)} · ${when(created_at)}`),
     el("p", { class: "answer", title: answer?.text ?? "" }, answer ? `→ ${oneLine(answer.text, 200) || "(empty answer)"}` : "no answer"),
-    parent_tree ? el("a", { href: `/trees/${parent_tree}#node=${origin?.node ?? 0}` }, `branched from ${shortId(parent_tree)}, node ${origin?.node ?? 0}`) : el("span"),
+    el("span", {},
+      parent_tree && el("a", { href: `/trees/${parent_tree}#node=${origin?.node ?? 0}` }, `branched from ${shortId(parent_tree)}, node ${origin?.node ?? 0}`),
+      parent_tree && continues && " · ",
+      continues && el("a", { href: `/trees/${continues.tree}` }, `goes on from ${shortId(continues.tree)} after ${whole(continues.usage.completion_tokens)} tokens`)),
     el("dl", { class: "figures" },
       figure("Algorithm", `${params.algorithm}${select}`),
       figure("Ended as", `${status.replaceAll("_", " ")} · ${stop_reason ?? NONE}`),

@@ -6,7 +6,7 @@ import { el, icon, replace, svg } from "../lib/dom.js";
 import { NONE, exactly, oneLine, unit, when, whole } from "../lib/format.js";
 import { failure, frame, say, typing } from "../lib/shell.js";
 
-const STATUSES = ["complete", "cancelled", "deadline", "drained", "engine_dead", "failed"];
+const STATUSES = ["complete", "cancelled", "deadline", "drained", "engine_dead", "failed", "interrupted"];
 const OUTCOMES = [["right", "right"], ["wrong", "wrong"], ["none", "not judged"]];
 const PAGE = 40;
 

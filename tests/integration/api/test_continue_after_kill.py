@@ -1,0 +1,104 @@
+"""kill -9 of a real server in the middle of a search: it goes on after the restart where its last commit was."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ramify.search.codec import tree_from_dict
+from ramify.search.tree import Tree
+from ramify.treelog import TreeLog
+from server_process import ServerProcess, model_flags, start, still_running
+
+pytestmark = [pytest.mark.vllm, pytest.mark.anyio, pytest.mark.timeout(900)]
+ASKED: dict[str, Any] = {
+    "prompt": "2 3 5 6 10 12 to 77",
+    "search": {
+        "algorithm": "mcts",
+        "schedule": "waves",
+        "parallel": 4,
+        "early_stop": "off",
+        "budget": {"tokens": 6000},
+    },
+    "seed": 5,
+    "include_tree": True,
+}
+
+
+@asynccontextmanager
+async def serving(folder: Path, flags: list[str]) -> AsyncIterator[tuple[ServerProcess, httpx.AsyncClient]]:
+    server = await asyncio.to_thread(start, folder, flags)
+    try:
+        async with httpx.AsyncClient(base_url=server.url, timeout=300) as http:
+            yield server, http
+    finally:
+        if server.process.poll() is None:
+            await asyncio.to_thread(server.stop)
+
+
+async def first_commit(server: ServerProcess, http: httpx.AsyncClient) -> str:
+    """Start the search, and return its tree's id once a checkpoint of it is on disk."""
+    async with (
+        await TreeLog.open(server.log_url, read_only=True) as log,
+        http.stream("POST", "/v1/search", json={**ASKED, "stream": True}) as answer,
+        asyncio.timeout(120),
+    ):
+        tree_id = answer.headers["x-ramify-tree"]
+        while await log.checkpoint_owner(tree_id) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert await log.high_water() == 0, "the search has ended already"
+        left = server.kill()
+    assert not await asyncio.to_thread(still_running, left, 10.0)
+    return tree_id
+
+
+async def generated(http: httpx.AsyncClient) -> int:
+    """Tokens that searches have had generated since the server started."""
+    text = (await http.get("/metrics")).text
+    figures = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return int(float(figures["ramify_generated_tokens_total"]))
+
+
+def grown(tree: Tree) -> list[tuple[Any, ...]]:
+    return [
+        (node.parent, node.tokens, node.multiplicity, node.visits, node.simulation) for node in tree.nodes
+    ]
+
+
+async def test_a_killed_search_goes_on_where_its_last_commit_was_and_draws_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAMIFY_CHECKPOINTS__SECONDS", "0.2")
+    monkeypatch.setenv("RAMIFY_ENGINE__DTYPE", "float32")  # a draw is then its seed's own: see operations.md
+    flags = model_flags(tmp_path)
+    async with serving(tmp_path, flags) as (server, http):
+        first = await first_commit(server, http)
+    async with serving(tmp_path, flags) as (server, http):
+        state = (await http.get(f"/v1/search/{first}")).json()
+        assert (state["status"], state["stop_reason"]) == ("interrupted", "crash")
+        part = tree_from_dict((await http.get(f"/v1/trees/{first}")).json()["tree"])
+        spent = part.usage.completion_tokens
+        assert 0 < spent == state["usage"]["completion_tokens"] < 6000
+        answer = await http.post(f"/v1/search/{first}/continue", json={"include_tree": True})
+        assert answer.status_code == 200, answer.text
+        tree = tree_from_dict(answer.json()["tree_document"])
+        # Nothing twice: the restarted engine wrote only what was left.
+        assert await generated(http) == tree.usage.completion_tokens - spent
+        assert [node.tokens for node in tree.nodes[: len(part.nodes)]] == [n.tokens for n in part.nodes]
+        # Exactly where it was: as if it had never been killed.
+        whole = tree_from_dict((await http.post("/v1/search", json=ASKED)).json()["tree_document"])
+        assert grown(tree) == grown(whole)
+        # Both parts are in the log.
+        listed = (await http.get("/v1/trees")).json()["data"]
+        rows = {row["id"]: (row["status"], row["continues"]) for row in listed}
+        assert rows == {
+            first: ("interrupted", None),
+            tree.id: ("complete", first),
+            whole.id: ("complete", None),
+        }
