@@ -423,6 +423,9 @@ class Tree(TypedDict):
     """The place in it; None exactly if `parent_tree` is."""
     batch: NotRequired[str | None]
     """The batch whose budget it shared, if it did."""
+    conversation: NotRequired[dict[str, Any] | None]
+    """`refine`: the `messages` that `prompt` was made of, and the variables of the chat `template`: requests
+    for better answers follow them. None if the prompt is a text."""
     continues: NotRequired[SearchPart | None]
     """The search that this one goes on from, if it does: its draws, its cost and its statistics are the first
     part of this one's."""

@@ -2867,6 +2867,14 @@ export interface components {
              */
             batch?: string | null;
             /**
+             * Conversation
+             * @description `refine`: the `messages` that `prompt` was made of, and the variables of the chat `template`: requests for better answers follow them. `null` if the prompt is a text.
+             * @default null
+             */
+            conversation?: {
+                [key: string]: unknown;
+            } | null;
+            /**
              * @description The search that this one goes on from, if it does: its draws, its cost and its statistics are the first part of this one's.
              * @default null
              */

@@ -16,11 +16,11 @@ from ramify.rewards import registry
 from ramify.rewards.errors import BadProblem, UnknownTask
 from ramify.rewards.grading import BoundTask
 from ramify.search.algorithms import ALGORITHMS
+from ramify.search.protocols import Reviser
 from ramify.search.records import BudgetLimits, SearchState
 from ramify.search.state import taken_on
 from ramify.search.tree import Tree
 from ramify.service.errors import BadRequest, ServiceError, over
-from ramify.service.refinement import TaskReviser, asker
 from ramify.service.search_preparation import PreparedSearch, SearchPreparer, worst_case
 from ramify.service.search_spec import Message, SearchSpec
 from ramify.service.search_state import search_id
@@ -64,15 +64,14 @@ def prepare_continuation(
     return PreparedSearch(tree, task, reviser, preparer.deadline(spec.deadline), preparer.engines.serving)
 
 
-def _reviser(preparer: SearchPreparer, tree: Tree, task: BoundTask) -> TaskReviser | None:
+def _reviser(preparer: SearchPreparer, tree: Tree, task: BoundTask) -> Reviser | None:
     """Return who asks for better answers as before, under `action: refine`."""
     if tree.params.action.kind != "refine":
         return None
     said = tree.conversation or {"messages": (), "template": {}}
     asked = SearchSpec(messages=tuple(Message(**one) for one in said["messages"]), template=said["template"])
-    engines = preparer.engines
-    ask = asker(asked, tree.prompt, tree.params.action.template, engines.tokenizer)
-    return TaskReviser(task.feedback, ask, engines.max_model_len - tree.sampling.max_tokens)
+    about = tree.task or "none", tree.problem or {}, task
+    return preparer.reviser(asked, *about, tree.prompt, tree.params, tree.sampling)[1]
 
 
 def require_kept(part: Tree) -> SearchState:

@@ -111,7 +111,7 @@ class SearchPreparer:
             )
         reviser = None
         if params.action.kind == "refine":
-            params, reviser = self._reviser(spec, name, problem, task, prompt, params, sampling)
+            params, reviser = self.reviser(spec, name, problem, task, prompt, params, sampling)
         try:
             prompts = own_prompts(spec, tokens, params, sampling, self.engines)
         except ParamError as error:
@@ -149,7 +149,7 @@ class SearchPreparer:
         again.tree.id = prepared.tree.id
         return again
 
-    def _reviser(
+    def reviser(
         self,
         spec: SearchSpec,
         name: str,
