@@ -80,7 +80,7 @@ async def test_the_openapi_document_holds_the_tree_field_by_field(world: World) 
     assert {"$ref": reference} in schemas["SearchReply"]["properties"]["tree_document"]["anyOf"]
     assert schemas["TreeRecord"]["properties"]["tree"]["$ref"] == reference
     logged = {name: schema for name, schema in schemas.items() if name.startswith("Logged")}
-    assert len(logged) == 13
+    assert len(logged) == 16
     for name, schema in logged.items():
         assert schema["additionalProperties"] is False
         for field, about in schema["properties"].items():
