@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ramify import files
@@ -95,20 +95,38 @@ class ReleaseStore:
 
         One that is there is not asked for again. Raises `ReleaseNotFound` if neither place has it.
         """
-        place = self.folder / check_id(release_id)
-        here = (place / READY).is_file()
-        manifest = read_manifest(place / MANIFEST) if here else self.manifest(release_id)
+        manifest = self._known(check_id(release_id))
+        used = {*keep, release_id}
         if manifest.base is not None:
-            self.fetch(manifest.base.release, {*keep, release_id})
-        if here:
-            os.utime(place / READY)  # the time of its last use
+            base = self._known(manifest.base.release)
+            if base.base is not None:
+                raise WeightsError(
+                    f"{release_id} is an adapter on {base.id}, which is one itself, on {base.base.release}"
+                )
+            self._have(base, used)
+            used.add(base.id)
+        self._have(manifest, used)
+
+    def _known(self, release_id: str) -> Manifest:
+        """Return the manifest of a release in the folder, or else in the store."""
+        place = self.folder / release_id
+        return read_manifest(place / MANIFEST) if (place / READY).is_file() else self.manifest(release_id)
+
+    def _have(self, manifest: Manifest, keep: Collection[str]) -> None:
+        place = self.folder / manifest.id
+        if (place / READY).is_file():
+            with suppress(OSError):  # a folder that cannot be written serves what it has
+                os.utime(place / READY)  # the time of its last use
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._make_room(manifest, {*keep, *([manifest.base.release] if manifest.base else [])})
         began = time.monotonic()
-        self._download(manifest, place)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._make_room(manifest, keep)
+            self._download(manifest, place)
+        except (WeightsError, OSError) as error:
+            raise WeightsError(f"{manifest.id} of {self._store.url} cannot be fetched: {error}") from error
         logger.info(
-            "fetched release=%s bytes=%d seconds=%.1f", release_id, _size(manifest), time.monotonic() - began
+            "fetched release=%s bytes=%d seconds=%.1f", manifest.id, _size(manifest), time.monotonic() - began
         )
 
     def _download(self, manifest: Manifest, place: Path) -> None:
@@ -123,8 +141,6 @@ class ReleaseStore:
             (draft / READY).touch()
             load_release(draft, beside=self.folder)
             self._move(draft, place)
-        except WeightsError as error:
-            raise WeightsError(f"{manifest.id} of {self._store.url} cannot be fetched: {error}") from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -146,7 +162,7 @@ class ReleaseStore:
         doomed = sorted(self._removable(here.keys() - stays), key=self._used) if left < 0 else []
         if left + sum(_size(here[name]) for name in doomed) < 0:
             raise WeightsError(
-                f"{wanted.id} takes {_size(wanted)} bytes, and {self.folder} may hold {self._most} "
+                f"it takes {_size(wanted)} bytes, and {self.folder} may hold {self._most} "
                 "(objects.cache_bytes); what else is there is in use, or not in the store"
             )
         while left < 0:

@@ -151,7 +151,7 @@ def test_the_cache_removes_what_was_used_least_recently_and_never_what_is_in_use
     assert list_releases(tmp_path / "node") == ["v000001", "v000003"]
     node.fetch("v000004", keep=["v000001"])
     assert list_releases(tmp_path / "node") == ["v000001", "v000004"]
-    with pytest.raises(WeightsError, match=r"v000002 takes .*objects\.cache_bytes"):
+    with pytest.raises(WeightsError, match=r"v000002 .* takes .*objects\.cache_bytes"):
         node.fetch("v000002", keep=["v000001", "v000004"])
     assert list_releases(tmp_path / "node") == ["v000001", "v000004"]
 
@@ -183,6 +183,30 @@ def test_a_release_at_hand_needs_no_store(
     finally:
         s3_server.doorway.open()
     assert list_releases(tmp_path / "node") == ["v000001"]
+
+
+def test_adapters_that_name_each_other_as_their_base_are_refused(folder: ObjectStore, tmp_path: Path) -> None:
+    base = write_release(tmp_path / "trainer", 1.0, 0.1, names=("w", "layer.weight"))
+    adapter = write_adapter(tmp_path / "trainer", base)
+    text = (adapter.path / "manifest.json").read_text()
+    for own, other in (("v000001", "v000002"), ("v000002", "v000001")):
+        changed = (
+            text.replace('"v000001"', '"other"').replace('"v000002"', f'"{own}"').replace("other", other)
+        )
+        folder.create(f"releases/{own}.json", changed.encode())
+    with pytest.raises(
+        WeightsError, match="v000002 is an adapter on v000001, which is one itself, on v000002"
+    ):
+        ReleaseStore(folder, tmp_path / "node").fetch("v000002")
+
+
+def test_a_folder_that_cannot_be_written_is_told_as_what_is_wrong_with_the_release(
+    folder: ObjectStore, tmp_path: Path
+) -> None:
+    published(folder, tmp_path / "trainer", 1.0)
+    (tmp_path / "node").write_text("in the way")
+    with pytest.raises(WeightsError, match="v000001 of file:.* cannot be fetched: .*File exists"):
+        ReleaseStore(folder, tmp_path / "node").fetch("v000001")
 
 
 def test_what_a_killed_download_left_is_removed_once_it_is_old(folder: ObjectStore, tmp_path: Path) -> None:
