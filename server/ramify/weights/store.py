@@ -98,7 +98,12 @@ class ReleaseStore:
         manifest = self._known(check_id(release_id))
         used = {*keep, release_id}
         if manifest.base is not None:
-            base = self._known(manifest.base.release)
+            try:
+                base = self._known(manifest.base.release)
+            except ReleaseNotFound as error:  # the asked one is there
+                raise WeightsError(
+                    f"{release_id} is an adapter on {manifest.base.release}: {error}"
+                ) from None
             if base.base is not None:
                 raise WeightsError(
                     f"{release_id} is an adapter on {base.id}, which is one itself, on {base.base.release}"

@@ -200,12 +200,23 @@ def test_adapters_that_name_each_other_as_their_base_are_refused(folder: ObjectS
         ReleaseStore(folder, tmp_path / "node").fetch("v000002")
 
 
+def test_an_adapter_whose_base_is_nowhere_is_told(folder: ObjectStore, tmp_path: Path) -> None:
+    base = write_release(tmp_path / "trainer", 1.0, 0.1, names=("w", "layer.weight"))
+    adapter = write_adapter(tmp_path / "trainer", base)
+    folder.create(f"releases/{adapter.id}.json", (adapter.path / "manifest.json").read_bytes())
+    with pytest.raises(
+        WeightsError, match=r"v000002 is an adapter on v000001: .* has no release v000001"
+    ) as refused:
+        ReleaseStore(folder, tmp_path / "node").fetch(adapter.id)
+    assert not isinstance(refused.value, ReleaseNotFound)
+
+
 def test_a_folder_that_cannot_be_written_is_told_as_what_is_wrong_with_the_release(
     folder: ObjectStore, tmp_path: Path
 ) -> None:
     published(folder, tmp_path / "trainer", 1.0)
     (tmp_path / "node").write_text("in the way")
-    with pytest.raises(WeightsError, match="v000001 of file:.* cannot be fetched: .*File exists"):
+    with pytest.raises(WeightsError, match=r"v000001 of file:.* cannot be fetched: .*File exists"):
         ReleaseStore(folder, tmp_path / "node").fetch("v000001")
 
 
