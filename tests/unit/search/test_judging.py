@@ -240,7 +240,7 @@ def abcde(text: str) -> Mapping[str, float]:
 def drawn(policy: FakePolicy, value: Any, hurdle: Hurdle, n: int, sampling: Sampling) -> tuple[Any, int]:
     tree = new_tree(algorithm="mcts", action=STEP, abandon=True, sampling=sampling)
     builder = TreeBuilder(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
-    evaluator = Evaluator(builder, policy, FakeScorer(value), FakeTask(), judges_steps=True)
+    evaluator = Evaluator(builder, {"policy": policy}, FakeScorer(value), FakeTask(), judges_steps=True)
     plan, cost = Plan(1, (tree.root,), "path", n, sampling.max_tokens, hurdle=hurdle), PlanCost()
     return asyncio.run(evaluator.evaluate(plan, 0, cost)), cost.tokens
 
