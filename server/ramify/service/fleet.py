@@ -37,7 +37,10 @@ from ramify.weights import Release
 
 logger = logging.getLogger(__name__)
 QUICK = 0.1
-"""Seconds between two looks while something is under way, for ten replicas or fewer; more look less often."""
+"""Seconds between two looks while something is under way."""
+LOOKS = 100.0
+"""Looks a second of all replicas together, each of which holds the fleet's row for some milliseconds: more replicas
+look less often."""
 STARTING = "this replica is about to join its fleet"
 HOLDING = "a release is being activated"
 UNKNOWN_END = (
@@ -199,11 +202,12 @@ class Fleet:
         self.mine = replace(self.mine, loaded=loaded, leaving=parts.searches.draining)
 
     def _delay(self) -> float:
-        mine = self.mine
+        mine, settings = self.mine, self.settings
+        least = min(len(self.view.replicas) / LOOKS, settings.lease_seconds / 3)
         rests = mine.serving == self.committed.number or mine.evicted or mine.leaving or not mine.loaded
         if rests and self.view.activation is None:
-            return self.settings.heartbeat_seconds
-        return min(self.settings.heartbeat_seconds, max(QUICK, len(self.view.replicas) * QUICK / 10))
+            return max(settings.heartbeat_seconds, least)
+        return max(min(settings.heartbeat_seconds, QUICK), least)
 
     # -- standing
 

@@ -91,3 +91,15 @@ async def test_a_drained_server_says_how_to_end_the_drain(site: Site) -> None:
     assert [reply.status_code for reply in refusals] == [503, 503]
     for said in [drained["message"], *(reply.json()["error"]["message"] for reply in refusals)]:
         assert "until it is started again" in said
+
+
+async def test_a_server_in_no_fleet_says_so(site: Site) -> None:
+    reply = await site.admin.get("/admin/fleet")
+    assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
+    assert "fleet.name" in reply.json()["error"]["message"]
+    for refused in (
+        await site.activate("v000002", mode="barrier"),
+        await site.admin.post("/admin/releases/rollback", json={"mode": "rolling"}),
+    ):
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "mode")
+    assert site.engines.loads == []

@@ -96,13 +96,14 @@ async def a_replica(
 
         fleet = await Fleet.join(chosen.fleet, url, f"http://{root.parent.name}", first, clock)
         stack.push_async_callback(fleet.leave)
+        await stack.enter_async_context(beside(asyncio.create_task(fleet.run())))
+        await asyncio.sleep(0)  # a look is under way while the engines come up, as in a server
         if start is not None:
             fleet.start = await fleet.store.epoch(start)
         engines = engines_of(load_release(resolve(root, base, fleet.start.release)), chosen)
         context = assemble(chosen, engines, log, base=base, fleet=fleet)
         stack.push_async_callback(context.searches.drain, 0)
         stack.callback(worlds.release, engines)
-        await stack.enter_async_context(beside(asyncio.create_task(fleet.run())))
         apps = application(context), admin_application(context, None)
         clients = [
             await stack.enter_async_context(

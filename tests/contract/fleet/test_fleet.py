@@ -7,23 +7,28 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
+from typer.testing import CliRunner
 
 import ramify
-from contract.api.world import hold, until
+from contract.api.world import hold, serving, until
 from contract.api.world import release as let_go
 from contract.fleet.replicas import SHORT, Local, a_door, a_replica, until_ready
 from fakes_releases import write_release
 from fixtures_postgres import PostgresServer
-from ramify.fleet import FleetError, FleetStore
+from ramify.api.app import admin_application
+from ramify.cli import app
+from ramify.fleet import FleetError, FleetStore, Replica, Step, View
 from ramify.fleet.schema import VERSIONS, metadata
 from ramify.search.run import Search
 from ramify.settings import BadSettings, load
 from ramify.treelog.schema import metadata as of_the_log
+from ramify_client import AsyncAdmin, NotFound
 
 pytestmark = [pytest.mark.anyio, pytest.mark.postgres]
 MODES = pytest.mark.parametrize("mode", ["rolling", "barrier"])
@@ -190,6 +195,43 @@ async def test_a_new_replica_serves_what_is_committed_and_one_that_lags_catches_
             assert three.engines.loads == ["v000002"]
 
 
+async def test_a_look_that_is_under_way_while_the_engines_come_up_does_not_undo_that(
+    url: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, begun, may_end = FleetStore.look, asyncio.Event(), asyncio.Event()
+
+    async def slow(self: FleetStore, mine: Replica) -> tuple[View, Step | None]:
+        begun.set()
+        await may_end.wait()
+        return await look(self, mine)
+
+    monkeypatch.setattr(FleetStore, "look", slow)
+    async with a_replica(url, root) as one:
+        await begun.wait()
+        assert one.fleet.mine.loaded == 0
+        may_end.set()
+        await until_ready(one)
+
+
+async def test_operators_see_and_steer_the_fleet_through_the_client(url: str, root: Path) -> None:
+    async with a_replica(url, root) as one:
+        await until_ready(one)
+        transport = httpx.ASGITransport(admin_application(one.context, None))
+        async with AsyncAdmin("http://127.0.0.1", transport=transport) as admin:
+            done = await admin.activate("v000002", mode="barrier")
+            assert (done.epoch, [row.status for row in done.replicas or ()]) == (2, ["ready"])
+            found = await admin.fleet()
+            assert (found.name, found.committed.release, found.newest.mode) == (
+                "letters",
+                "v000002",
+                "barrier",
+            )
+            with pytest.raises(NotFound):
+                await admin.restore(found.replicas[0].id)
+            with pytest.raises(NotFound):
+                await admin.activate("v000009")
+
+
 async def test_one_activation_at_a_time_and_the_same_again_waits_for_it(url: str, root: Path) -> None:
     async with a_replica(url, root) as one, a_replica(url, root) as two:
         await until_ready(one, two)
@@ -323,3 +365,23 @@ async def test_the_migrations_make_exactly_the_tables_that_the_code_uses(url: st
 
     async with a_replica(url, root) as one, one.fleet.store._engine.connect() as conn:
         assert await conn.run_sync(compared) == []
+
+
+async def test_the_command_shows_where_each_replica_stands(url: str, root: Path) -> None:
+    async with a_replica(url, root) as one, a_replica(url, root) as two:
+        await until_ready(one, two)
+        async with serving(admin_application(one.context, None)) as address:
+            said = [
+                await asyncio.to_thread(CliRunner().invoke, app, [*words, "--admin", address])
+                for words in (
+                    ["releases", "activate", "v000002", "--mode", "barrier"],
+                    ["releases", "activate", "v000004"],
+                    ["fleet", "status"],
+                    ["fleet", "restore", "nobody"],
+                )
+            ]
+        assert [done.exit_code for done in said] == [0, 1, 0, 1]
+        shown = said[2].output
+        assert "letters serves v000002 (epoch 2)" in shown
+        assert "epoch 3, v000004, gone back" in shown
+        assert shown.count("ready") == 2
