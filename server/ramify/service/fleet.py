@@ -199,7 +199,10 @@ class Fleet:
         if self._work is not None and self._work.done():
             self.mine, self._work = self._work.result()(self.mine), None
         loaded = self.mine.loaded or self.start.number
-        self.mine = replace(self.mine, loaded=loaded, leaving=parts.searches.draining)
+        leaving = parts.searches.draining
+        self.mine = replace(self.mine, loaded=loaded, leaving=leaving)
+        if leaving and not parts.searches.admission.running:  # drained for good, though it may stay for hours
+            self.mine = replace(self.mine, serving=0)
 
     def _delay(self) -> float:
         mine, settings = self.mine, self.settings

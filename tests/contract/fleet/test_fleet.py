@@ -232,6 +232,15 @@ async def test_operators_see_and_steer_the_fleet_through_the_client(url: str, ro
                 await admin.activate("v000009")
 
 
+async def test_a_drained_replica_that_stays_holds_no_activation_up(url: str, root: Path) -> None:
+    async with a_replica(url, root) as one, a_replica(url, root) as two:
+        await until_ready(one, two)
+        assert (await two.admin.post("/admin/drain", json={})).status_code == 200
+        done = (await one.activate("v000002")).json()
+        assert [row["status"] for row in done["replicas"]] == ["ready", "leaving"]
+        assert (two.engines.loads, two.fleet.mine.serving) == ([], 0)
+
+
 async def test_one_activation_at_a_time_and_the_same_again_waits_for_it(url: str, root: Path) -> None:
     async with a_replica(url, root) as one, a_replica(url, root) as two:
         await until_ready(one, two)

@@ -141,6 +141,8 @@ class Fleet:
                     continue
                 if one.step is not None:
                     self.finish(one, fails=False)
+                if one.mine.leaving:  # by now it has drained
+                    one.mine = replace(one.mine, serving=0)
                 self.look(one)
                 self.check_answers()
 
