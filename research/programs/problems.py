@@ -13,6 +13,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
@@ -28,6 +29,10 @@ PUBLIC, HIDDEN = 8, 12
 """Tests of a problem: those that its prompt shows, and those that decide."""
 FEWEST_RESULTS = 4
 """Different results that a function must have on the grid."""
+MIX = (2, 3, 3, 3)
+"""Lines of the programs that problems are made of, in turn."""
+MOST_DRAWN = 1_000
+"""Functions that are drawn for a problem before none is left."""
 TRIES = 20
 """Choices of tests before a function is given up whose public tests a shorter program would pass."""
 
@@ -113,15 +118,21 @@ def _simpler(lines: int) -> NDArray[np.int8]:
     return np.array([np.frombuffer(behaving, np.int8) for behaving in sorted(every(lines))])
 
 
-def problems(split: Split, count: int, seed: int, lines: tuple[int, ...] = (2, 3)) -> list[Problem]:
-    """Return problems of as many lines as `lines` says, in turn; no two functions of them behave alike."""
+def problems(split: Split, count: int, seed: int) -> list[Problem]:
+    """Return problems of as many lines as `MIX` says, in turn; no two functions of them behave alike.
+
+    Raises `ValueError` if the split has not so many: dev and test have about a hundred functions of two lines each.
+    """
     rng = random.Random(f"tests {split} {seed}")
-    sources = [functions(split, n, seed) for n in lines]
+    sources = [functions(split, n, seed) for n in MIX]
     made: dict[tuple[int, ...], Problem] = {}
-    while len(made) < count:
-        function = next(sources[len(made) % len(sources)])
-        if function.results not in made and (problem := posed(function, rng)):
-            made[function.results] = problem
+    for source in islice(cycle(sources), count):
+        problem = next(
+            (p for f in islice(source, MOST_DRAWN) if f.results not in made and (p := posed(f, rng))), None
+        )
+        if problem is None:
+            raise ValueError(f"the split {split!r} has no {count} problems: {len(made)} were found")
+        made[problem.function.results] = problem
     return list(made.values())
 
 

@@ -102,6 +102,12 @@ def test_a_problem_s_tests_rule_out_every_shorter_program(train: list[Problem]) 
         assert max(map(abs, problem.function.results)) <= MOST
 
 
+def test_a_split_without_so_many_problems_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawn, "MIX", (2,))
+    with pytest.raises(ValueError, match="the split 'dev' has no 200 problems: 1"):
+        problems("dev", 200, 0)
+
+
 def test_problems_are_rows_of_the_task_code(train: list[Problem], tmp_path: Path) -> None:
     file = tmp_path / "dev.jsonl"
     drawn.main("dev", file, count=4)
@@ -110,7 +116,7 @@ def test_problems_are_rows_of_the_task_code(train: list[Problem], tmp_path: Path
     assert {example.task for example in examples} == {"code"}
     for example in examples:
         registry.task(example.task, example.problem)
-    assert [example.group for example in examples] == ["2 lines", "3 lines"] * 2
+    assert [example.group for example in examples] == ["2 lines", "3 lines", "3 lines", "3 lines"]
 
 
 def test_tokens_spell_every_text_and_are_the_tokenizer_s(train: list[Problem]) -> None:
