@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from ramify.rewards.code import MAX_FAILURES
-from research.programs.language import Program, read, run
-from research.programs.problems import Problem
+from research.programs.language import read, run
+from research.programs.problems import HIDDEN, PUBLIC, Problem
 
 
 def grade(problem: Problem, body: str) -> float:
     """Return 1 if a text's program passes the hidden tests, else 0."""
     program = read(body)
-    return float(program is not None and _passes(problem, program, problem.hidden))
+    return float(program is not None and all(run(program, x) == problem.results[x] for x in HIDDEN))
 
 
 def feedback(problem: Problem, body: str) -> str | None:
@@ -18,19 +18,13 @@ def feedback(problem: Problem, body: str) -> str | None:
     program = read(body)
     if program is None:
         return None
-    got = [run(program, *given) for given in problem.public]
     failures = []
-    for i, ((x, y), result) in enumerate(zip(problem.public, got, strict=True), 1):
+    for i, x in enumerate(PUBLIC, 1):
+        result, expected = run(program, x), problem.results[x]
         if result is None:
             return None
-        expected = problem.function(x, y)
         if result != expected:
             failures.append(
-                f"Public test {i} of {len(problem.public)} fails.\n"
-                f"Call: f({x}, {y})\nExpected: {expected}\nGot: {result}"
+                f"Public test {i} of {len(PUBLIC)} fails.\nCall: f({x})\nExpected: {expected}\nGot: {result}"
             )
-    return "\n\n".join(failures[:MAX_FAILURES]) or f"All {len(problem.public)} public tests pass."
-
-
-def _passes(problem: Problem, program: Program, inputs: tuple[tuple[int, int], ...]) -> bool:
-    return all(run(program, *given) == problem.function(*given) for given in inputs)
+    return "\n\n".join(failures[:MAX_FAILURES]) or f"All {len(PUBLIC)} public tests pass."

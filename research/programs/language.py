@@ -1,8 +1,8 @@
-"""Straight-line programs of two integers: their text, what they do, and how a model's text is read.
+"""Straight-line programs of an integer: their text, what they do, and how a model's text is read.
 
     a = x * 3
-    b = max(a, y)
-    return b - 2
+    b = max(a, 7)
+    return b - x
 
 Each line combines two operands by one of seven operators. A text is parsed and its lines are computed here, never
 executed: that is the sandbox's, which the trainer would wait for (a test holds the two against each other).
@@ -20,12 +20,11 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-HEAD = "def f(x, y):\n"
+HEAD = "def f(x):\n"
 """The line that every answer goes on from."""
-ARGUMENTS = ("x", "y")
 NAMES = ("a", "b", "c")
 """The variables that lines but the last define, in this order."""
-VARIABLES = (*ARGUMENTS, *NAMES)
+VARIABLES = ("x", *NAMES)
 OPERATORS = ("+", "-", "*", "//", "%", "max", "min")
 COMMUTES = ("+", "*", "max", "min")
 CONSTANTS: Mapping[str, range] = {
@@ -34,13 +33,12 @@ CONSTANTS: Mapping[str, range] = {
     "*": range(2, 6),
     "//": range(2, 6),
     "%": range(2, 8),
-    "max": range(1, 10),
-    "min": range(1, 10),
+    "max": range(1, 13),
+    "min": range(1, 13),
 }
 """Right operands that programs are drawn with."""
-SIDE = 10
-GRID = [(x, y) for x in range(SIDE) for y in range(SIDE)]
-"""Every input of a test. Two programs behave alike if they do so here."""
+INPUTS = range(16)
+"""The inputs of all tests. Two programs behave alike if they do so here."""
 MOST = 99
 """Largest absolute value that a drawn program comes to."""
 MAX_LINES = 8
@@ -48,6 +46,7 @@ MAX_LINES = 8
 
 Operand = str | int
 Ints = NDArray[np.int64]
+_ALL: Ints = np.array(INPUTS)
 _OPERAND = r"([a-z]|-?\d+)"
 _LINE = re.compile(
     rf"    (?:([a-z]) =|return) (?:{_OPERAND} (\+|-|\*|//|%) {_OPERAND}|(max|min)\({_OPERAND}, {_OPERAND}\))"
@@ -115,9 +114,9 @@ def read(body: str) -> Program | None:
     return tuple(program[: ends[0] + 1]) if ends else None
 
 
-def run(program: Program, x: int, y: int) -> int | None:
+def run(program: Program, x: int) -> int | None:
     """Return what the function returns; None if it raises."""
-    known = {"x": x, "y": y}
+    known = {"x": x}
     result = 0
     try:
         for line in program:
@@ -130,9 +129,9 @@ def run(program: Program, x: int, y: int) -> int | None:
 
 
 def behaviour(program: Program) -> bytes | None:
-    """Return what a drawn program does on the grid, equal for programs that behave alike; None if a value is too
+    """Return what a drawn program does on all inputs, equal for programs that behave alike; None if a value is too
     large."""
-    known: dict[Operand, Ints] = dict(zip(ARGUMENTS, _grid(), strict=True))
+    known: dict[Operand, Ints] = {"x": _ALL}
     for line in program:
         right = known[line.right] if isinstance(line.right, str) else np.int64(line.right)
         result = _RUN_ALL[line.operator](known[line.left], right)  # type: ignore[arg-type]
@@ -143,7 +142,7 @@ def behaviour(program: Program) -> bytes | None:
 
 
 def results(behaving: bytes) -> list[int]:
-    """Return the results on the grid of a behaviour."""
+    """Return the results on all inputs of a behaviour."""
     return [int(result) for result in np.frombuffer(behaving, np.int8)]
 
 
@@ -157,7 +156,7 @@ def draw(lines: int, rng: random.Random) -> Program:
 
 
 def _line(i: int, lines: int, rng: random.Random) -> Line:
-    visible = [*ARGUMENTS, *NAMES[:i]]
+    visible = ["x", *NAMES[:i]]
     sign = rng.choice(OPERATORS)
     left = rng.choice(visible)
     others: Sequence[str] = [] if sign in ("//", "%") else [v for v in visible if v != left]
@@ -171,7 +170,7 @@ def _line(i: int, lines: int, rng: random.Random) -> Line:
 def every(lines: int) -> frozenset[bytes]:
     """Return the behaviours of all programs of at most so many lines, 0 to 2."""
     if lines == 0:
-        return frozenset(v.astype(np.int8).tobytes() for v in _grid())
+        return frozenset([_ALL.astype(np.int8).tobytes()])
     programs: list[Program] = [()]
     for i in range(lines):
         programs = [(*program, line) for program in programs for line in _all_lines(i, lines)]
@@ -179,7 +178,7 @@ def every(lines: int) -> frozenset[bytes]:
 
 
 def _all_lines(i: int, lines: int) -> list[Line]:
-    visible = [*ARGUMENTS, *NAMES[:i]]
+    visible = ["x", *NAMES[:i]]
     name = NAMES[i] if i < lines - 1 else ""
     made = []
     for sign in OPERATORS:
@@ -187,12 +186,6 @@ def _all_lines(i: int, lines: int) -> list[Line]:
             others = [] if sign in ("//", "%") else [v for v in visible if v != left]
             made += [Line(name, sign, left, right) for right in (*others, *CONSTANTS[sign])]
     return made
-
-
-@cache
-def _grid() -> tuple[Ints, Ints]:
-    x, y = np.array(GRID, dtype=np.int64).T
-    return x, y
 
 
 def _operand(word: str) -> Operand:

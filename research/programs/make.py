@@ -33,7 +33,7 @@ from research.bootstrap.policy import optimizer_for, step_optimizer
 from research.programs.feedback import feedback
 from research.programs.language import text
 from research.programs.network import Network, sample
-from research.programs.problems import Function, Problem, functions, posed, problems
+from research.programs.problems import Problem, draw_problems, problems
 from research.programs.texts import (
     Sampled,
     Texts,
@@ -52,37 +52,32 @@ Pair = tuple[Problem, str]
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Functions of the train split, posed anew each time."""
+    """Problems of the train split."""
 
-    functions: dict[int, list[Function]]
+    by_lines: dict[int, list[Problem]]
     rng: random.Random
 
     @classmethod
     def drawn(cls, count: int, seed: int) -> Pool:
-        """Draw a pool: `count` functions of three lines, a tenth as many of two, and few of one."""
+        """Draw a pool: `count` problems of three lines, a tenth as many of two, and few of one."""
         sizes = {1: 100, 2: max(count // 10, 1), 3: count}
-        return cls(
-            {n: list(islice(functions("train", n, seed), sizes[n])) for n in LINES}, random.Random(seed)
-        )
+        drawn = {n: list(islice(draw_problems("train", n, seed), sizes[n])) for n in LINES}
+        return cls(drawn, random.Random(seed))
 
     def problems(self, count: int, shares: Sequence[float]) -> list[Problem]:
         """Return problems of one, two and three lines, as often as `shares` says."""
-        made: list[Problem] = []
-        while len(made) < count:
-            (lines,) = self.rng.choices(LINES, shares)
-            problem = posed(self.rng.choice(self.functions[lines]), self.rng)
-            made += [problem] if problem else []
-        return made
+        lines = self.rng.choices(LINES, shares, k=count)
+        return [self.rng.choice(self.by_lines[n]) for n in lines]
 
     def pairs(self, count: int, shares: Sequence[float]) -> list[Pair]:
         """Return problems with programs in which a line is changed."""
-        return [(p, text(mutated(p.function.program, self.rng))) for p in self.problems(count, shares)]
+        return [(p, text(mutated(p.program, self.rng))) for p in self.problems(count, shares)]
 
 
 def shares(done: float) -> tuple[float, float, float]:
     """Return how often problems have one, two and three lines when so much of the first stage is done: easy ones
     first."""
-    return (0.3, 0.6, 0.1) if done < 0.1 else (0.05, 0.35, 0.6)
+    return (0.3, 0.6, 0.1) if done < 0.15 else (0.05, 0.35, 0.6)
 
 
 def train(
@@ -172,10 +167,6 @@ def figures(network: Network, held_out: Sequence[Problem], answers: int) -> dict
     groups = sample(network.policy, asked, answers, 1)
     measured = {"greedy": _mean(greedy), "pass_1": _mean(groups)}
     measured["any"] = float(np.mean([max(group.outcomes) for group in groups]))
-    for lines in LINES:
-        some = [group for group in groups if len(group.problem.function.program) == lines]
-        if some:
-            measured[f"pass_1_{lines}_lines"] = _mean(some)
     first = {group.problem: wrong[0] for group in groups if (wrong := wrong_of(group))}
     if first:
         measured["refined"] = _mean(sample(network.policy, refining(list(first.values())), answers, 2))
@@ -254,19 +245,19 @@ def main(
     out: Annotated[Path, typer.Option(help="Directory of the release; OUT/work keeps the stages.")] = Path(
         "runs/programs"
     ),
-    pool: Annotated[int, typer.Option(help="Functions of three lines that are learned from.")] = 25_000,
+    pool: Annotated[int, typer.Option(help="Problems of three lines that are learned from.")] = 60_000,
     weak_steps: Annotated[int, typer.Option(help="Steps of a weak policy, published in OUT/weak.")] = 600,
     policy_steps: int = 2_200,
     both_steps: Annotated[int, typer.Option(help="Steps of each of two stages for policy and value.")] = 600,
     sampled: Annotated[int, typer.Option(help="Problems that are sampled before each of them.")] = 3_000,
-    batch: int = 64,
+    batch: int = 128,
     held_out: Annotated[int, typer.Option(help="Dev problems that figures are taken of.")] = 200,
     seed: int = 0,
 ) -> None:
     """Make the model; about half an hour of one core."""
     torch.set_num_threads(1)
     network, train_pool = Network(seed), Pool.drawn(pool, seed)
-    tell(f"{pool} functions of three lines")
+    tell(f"{pool} problems of three lines")
     dev, stages = problems("dev", held_out, seed), Stages(out / "work", network)
     for name, steps in (("weak", weak_steps), ("policy", policy_steps)):
         if not stages.done(name):

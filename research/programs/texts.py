@@ -118,7 +118,7 @@ def mutated(program: Program, rng: random.Random) -> Program:
 
 
 def _answered(prompt: list[int], problem: Problem) -> tuple[list[int], NDArray[np.float32]]:
-    answer = [*encode(text(problem.function.program)), EOS]
+    answer = [*encode(text(problem.program)), EOS]
     weights = np.zeros(len(prompt) + len(answer), np.float32)
     weights[len(prompt) :] = 1
     return [*prompt, *answer], weights

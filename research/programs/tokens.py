@@ -8,29 +8,28 @@ from transformers import PreTrainedTokenizerFast
 
 from ramify.service.refinement import filled
 from research.bootstrap.tokenizer import word_tokenizer
-from research.programs.language import MOST, SIDE, VARIABLES
+from research.programs.language import INPUTS, MOST, VARIABLES
 from research.programs.problems import PUBLIC
 
-TEMPLATE = "{prompt}{answer}\n{feedback}\ndef f(x, y):\n"
+TEMPLATE = "{prompt}{answer}\n{feedback}\ndef f(x):\n"
 """How a better answer is asked for: the whole prompt, as the release says it (`refine_template`)."""
 INDENT = "   "
 """Three blanks; the fourth belongs to the word behind them."""
 _TEXT = """
-def f(x, y): -> = return + - * // % Public test of fails. Call: Expected: Got: All public tests pass. pass, but that are
-not shown fail.
+def f(x): f(0..7): = return + - * // % Public test of fails. Call: Expected: Got: All public tests pass. pass, but that
+are not shown fail.
 """
-_STARTS = ("def", "Public", "Call:", "Expected:", "Got:", "All")
+_STARTS = ("f(0..7):", "def", "Public", "Call:", "Expected:", "Got:", "All")
 """Words that begin a line."""
-_OPERANDS = [*VARIABLES, *(str(n) for n in range(SIDE))]
+_OPERANDS = [*VARIABLES, *map(str, INPUTS)]
 
 VOCABULARY = [
     *("<pad>", "<s>", "</s>", "<unk>", "\n", INDENT),
     *(word if word in _STARTS else f" {word}" for word in _TEXT.split()),
     *(f" {name}" for name in VARIABLES),
-    *(f" {function}({operand}," for function in ("max", "min") for operand in _OPERANDS),
+    *(f" {function}({name}," for function in ("max", "min") for name in VARIABLES),
     *(f" {operand})" for operand in _OPERANDS),
-    *(f" f({n}," for n in range(SIDE)),
-    *(str(n) for n in range(SIDE)),
+    *(f" f({n})" for n in INPUTS),
     *(f" {n}" for n in range(-MOST, MOST + 1)),
 ]
 """The text of each token id."""
@@ -38,9 +37,9 @@ NUMBERS = {i: int(found[0]) for i, text in enumerate(VOCABULARY) if (found := re
 """The number that a token holds, by token id."""
 INDEX = {text: i for i, text in enumerate(VOCABULARY)}
 PAD, BOS, EOS, UNKNOWN, NEWLINE = range(5)
-POSITIONS = 192
+POSITIONS = 160
 LONGEST_ANSWER = 32
-PROMPT = 1 + 5 * PUBLIC + 4
+PROMPT = 1 + 1 + len(PUBLIC) + 1 + 3
 """Tokens of a problem's prompt."""
 _PIECE = re.compile(r" ?[^ \n]+|\n| +(?= )")
 

@@ -21,7 +21,7 @@ def samples() -> list[tuple[Problem, str]]:
     rng = random.Random(0)
     made = []
     for i, problem in enumerate(problems("dev", SAMPLES, 0)):
-        program = problem.function.program
+        program = problem.program
         whole = text(program)
         made.append(
             (
