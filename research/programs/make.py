@@ -117,11 +117,11 @@ def policy_batches(pool: Pool, steps: int, batch: int) -> Iterator[list[Texts]]:
 def both_batches(
     pool: Pool, groups: Sequence[Sampled], pairs: Sequence[Pair], batch: int
 ) -> Iterator[list[Texts]]:
-    """Yield what the last stages learn from: the same with the policy's own wrong answers, and its graded samples."""
+    """Yield what the last stage learns from: the same with the policy's own wrong answers, and its graded samples."""
     rng, now = pool.rng, shares(1)
     own = pairs or pool.pairs(batch, now)  # an untrained policy writes nothing that can be run
     while True:
-        wrong = [*pool.pairs(batch // 16, now), *rng.choices(own, k=batch // 16)]
+        wrong = [*pool.pairs(batch // 16, now), *rng.choices(own, k=batch // 4)]
         yield [
             solved(pool.problems(batch // 2, now)),
             bettered(wrong),
@@ -248,8 +248,8 @@ def main(
     pool: Annotated[int, typer.Option(help="Problems of three lines that are learned from.")] = 60_000,
     weak_steps: Annotated[int, typer.Option(help="Steps of a weak policy, published in OUT/weak.")] = 600,
     policy_steps: int = 1_100,
-    both_steps: Annotated[int, typer.Option(help="Steps of each of two stages for policy and value.")] = 250,
-    sampled: Annotated[int, typer.Option(help="Problems that are sampled before each of them.")] = 1_500,
+    both_steps: Annotated[int, typer.Option(help="Steps for policy and value together.")] = 300,
+    sampled: Annotated[int, typer.Option(help="Problems that are sampled before that.")] = 2_000,
     batch: int = 128,
     held_out: Annotated[int, typer.Option(help="Dev problems that figures are taken of.")] = 200,
     seed: int = 0,
@@ -265,12 +265,11 @@ def main(
             stages.keep(name)
         if name == "weak" and not (out / "weak").exists():
             publish(network, out / "weak", report(figures(network, dev, 16)))
-    for i in (1, 2):
-        if not stages.done(f"both-{i}"):
-            groups, pairs = rolled_out(network, train_pool, sampled, seed + i)
-            tell(f"sampled: {_mean(groups):.3f} of the answers are right, {len(pairs)} wrong ones to better")
-            train(network, both_batches(train_pool, groups, pairs, batch), both_steps, 1e-3, f"both {i}")
-            stages.keep(f"both-{i}")
+    if not stages.done("both"):
+        groups, pairs = rolled_out(network, train_pool, sampled, seed + 1)
+        tell(f"sampled: {_mean(groups):.3f} of the answers are right, {len(pairs)} wrong ones to better")
+        train(network, both_batches(train_pool, groups, pairs, batch), both_steps, 1e-3, "both")
+        stages.keep("both")
     typer.echo(f"published {publish(network, out, report(figures(network, dev, 16))).path}")
 
 

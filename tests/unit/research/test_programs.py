@@ -207,7 +207,7 @@ def test_the_command_makes_a_release_and_goes_on_where_it_stopped(
         main(tmp_path, **few, held_out=4)
     finally:
         torch.set_num_threads(before)
-    assert "both-2: done before" in capsys.readouterr().out
+    assert "both: done before" in capsys.readouterr().out
     first, second = (weights.load_release(tmp_path / name) for name in ("weak/v000001", "v000001"))
     assert first.value_head is not None
     assert second.manifest.refine_template == TEMPLATE
@@ -218,5 +218,5 @@ def figures_of(folder: Path) -> dict[str, float]:
     from safetensors.torch import load_file
 
     network = Network(0)
-    network.load_state_dict(load_file(folder / "work/both-2.safetensors"))
+    network.load_state_dict(load_file(folder / "work/both.safetensors"))
     return figures(network, problems("dev", 4, 0), 16)
