@@ -38,7 +38,7 @@ class Problem:
 
     program: Program
     results: tuple[int, ...]
-    """What the function gives for each input."""
+    """Results of the function, one for each input."""
 
     @property
     def prompt(self) -> str:
