@@ -86,17 +86,15 @@ def train(
     steps: int,
     rate: float,
     name: str,
-    judgement: float = 1.0,
 ) -> None:
-    """Train in place. batches: what each step sees, one after another, to bound memory. judgement: weight of the
-    value's loss."""
+    """Train in place. batches: what each step sees, one after another, to bound memory."""
     optimizer = optimizer_for(network, rate, 0.05)
     mean: dict[str, float] = defaultdict(float)
     for step, batch in enumerate(islice(batches, steps)):
         for kind, texts in enumerate(batch):
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 policy, value = network.losses(texts)
-            (policy + judgement * value).backward()  # type: ignore[no-untyped-call]
+            (policy + value).backward()  # type: ignore[no-untyped-call]
             for what, loss in (("policy", policy), ("value", value)):
                 if loss.item():
                     mean[f"{what} {kind}"] += (
