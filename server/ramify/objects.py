@@ -4,8 +4,9 @@
     store.create("trees/ab/ab12…", data)     # False if an object of this name is there: it is left as it is
     store.read("trees/ab/ab12…")
 
-Nothing here changes an object once it is made. Every call blocks, within deadlines and with few retries, so an event
-loop makes it in a thread. Log and releases stand on this, server and trainer alike, so it knows nothing of either.
+Nothing here changes what an object holds once it is made. Every call blocks, within deadlines and with few retries, so
+an event loop makes it in a thread. Log and releases stand on this, server and trainer alike, so it knows nothing of
+either.
 
 Buckets are reached by obstore, which takes credentials from the environment and the machine as the provider's own tools
 name them (`AWS_ACCESS_KEY_ID`, `GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_ACCOUNT_NAME`, an instance's role).
@@ -18,10 +19,11 @@ an object that a database's row names must survive a power failure as the row do
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -121,6 +123,9 @@ class ObjectStore(Protocol):
     def create(self, name: str, data: bytes) -> bool:
         """Make an object, whole or not at all; False if one of this name is there, which is left as it is."""
 
+    def renew(self, name: str, data: bytes) -> None:
+        """Give an object the age of a new one; `data` is what it holds, and is written should it have gone."""
+
     def upload(self, name: str, source: Path) -> None:
         """Make an object of a file in parts. One of this name and size that is there is taken for the same."""
 
@@ -186,6 +191,13 @@ class Folder:
         with self._translated(name):
             return create(self._path(name), lambda file: file.write(data))
 
+    def renew(self, name: str, data: bytes) -> None:
+        with self._translated(name):
+            try:
+                os.utime(self._path(name))
+            except FileNotFoundError:
+                create(self._path(name), lambda file: file.write(data))
+
     def upload(self, name: str, source: Path) -> None:
         with self._translated(name), source.open("rb") as given:
             path = self._path(name)
@@ -206,8 +218,9 @@ class Folder:
             page = []
             for path in self._path(prefix).rglob("*"):
                 if path.is_file() and not path.name.startswith("."):
-                    name, stat = path.relative_to(self._root).as_posix(), path.stat()
-                    page.append(StoredObject(name, stat.st_size, stat.st_mtime))
+                    with suppress(FileNotFoundError):  # removed just now
+                        name, stat = path.relative_to(self._root).as_posix(), path.stat()
+                        page.append(StoredObject(name, stat.st_size, stat.st_mtime))
             yield page
 
     def remove(self, names: Sequence[str]) -> None:
@@ -261,6 +274,10 @@ class Bucket:
         except FileExistsError:
             return False
         return True
+
+    def renew(self, name: str, data: bytes) -> None:
+        with self._translated(name, writing=True):
+            self._obstore.put(self._store, name, data)
 
     def upload(self, name: str, source: Path) -> None:
         if self._size(name) != source.stat().st_size:

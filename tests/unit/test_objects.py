@@ -41,6 +41,37 @@ def test_an_object_is_made_once_and_never_changed(store: ObjectStore) -> None:
     assert store.read("trees/ab/abc") == b"first"
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_an_object_is_made_young_again_and_made_should_it_have_gone(store: ObjectStore, there: bool) -> None:
+    if there:
+        store.create("trees/ab/abc", b"first")
+    if there and (root := folder_of(store.url)) is not None:
+        os.utime(root / "trees/ab/abc", (0, 0))
+    began = time.time()
+    store.renew("trees/ab/abc", b"first")
+    ((found,),) = store.find("trees")
+    assert found.modified >= began - 2  # clocks of stores count seconds
+    assert store.read("trees/ab/abc") == b"first"
+
+
+def test_a_file_that_goes_while_a_folder_is_searched_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(f"file://{tmp_path}", ObjectOptions())
+    for name in ("trees/ab/abc", "trees/ab/abd"):
+        store.create(name, b"whole")
+    there = Path.is_file
+
+    def is_file(path: Path) -> bool:
+        found = there(path)
+        if path.name == "abc":
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    assert names(store, "trees") == ["trees/ab/abd"]
+
+
 def test_objects_are_found_below_a_folder_and_removed(store: ObjectStore) -> None:
     made = [f"trees/{shard}/{shard}{i}" for shard in ("ab", "cd") for i in range(3)]
     for name in made:

@@ -26,7 +26,7 @@ from ramify.service.search_preparation import PreparedSearch, SearchPreparer
 from ramify.service.search_spec import BatchSpec, SearchSpec
 from ramify.service.search_state import BATCH, failure, uuid7
 from ramify.service.searches import RunningSearch, Searches
-from ramify.treelog import KeptAnswer, LogError
+from ramify.treelog import LogError, kept_answer
 
 logger = logging.getLogger(__name__)
 OF_ONE_PROMPT = ("prompt", "messages", "task")
@@ -192,7 +192,7 @@ class Batches:
         if all(_kept(search) for search in running.searches):
             body = json.dumps([tree.id for tree in trees]).encode()
             try:
-                await log.finish(KeptAnswer(running.key_id, idempotency.key, running.id, body))
+                await log.finish(kept_answer(running.key_id, idempotency.key, running.id, body))
             except LogError as error:
                 logger.warning("the answer of batch %s cannot be kept: %s", running.id, error)
         else:

@@ -58,6 +58,7 @@ what every registered consumer has read. Migrations are append-only and run on o
 
 from ramify.treelog.errors import BadCursor, ConsumerConflict, CorruptTree, LogError, StoreError
 from ramify.treelog.export import export_ndjson, export_parquet
+from ramify.treelog.idempotency import kept_answer
 from ramify.treelog.log import TreeLog
 from ramify.treelog.records import (
     Activation,
@@ -107,5 +108,6 @@ __all__ = [
     "export_ndjson",
     "export_parquet",
     "json_line",
+    "kept_answer",
     "tree_json",
 ]

@@ -6,7 +6,8 @@ log may have bodies in its rows and in several stores; readers see no difference
 **Object first, row second.** An object is made create-only, under the sha256 of the tree's JSON, before its row is
 committed, so every row has its body, and a write that is tried again finds it made. Deletion goes the other way: the
 rows, then the objects. A kill between the two leaves an object that no row names, never a row without its object.
-`sweep` removes such objects once they are old: a young one's row may be about to come.
+`sweep` removes such objects once they are old: a young one's row may be about to come. So a write that finds its object
+made makes it young again.
 
 **One log a store** (2026-11-29). A sweep would take the bodies of another log for its own leftovers. So each store
 holds a mark, the log knows the marks of its stores, and a store with another one is refused. The mark also tells a
@@ -111,7 +112,7 @@ class Bodies:
         if self._new is None:
             return row
         _, store = self._stores[self._new]
-        await self._ask(store.create, object_name(row["sha256"]), row["body"])
+        await self._ask(_place, store, object_name(row["sha256"]), row["body"])
         return row | {"body": b"", "store": self._new}
 
     async def filled(self, rows: Sequence[Row]) -> list[Row]:
@@ -216,6 +217,12 @@ class Bodies:
             return await asyncio.get_running_loop().run_in_executor(self._pool, call, *arguments)
         except ObjectStoreError as error:
             raise StoreError(str(error)) from error
+
+
+def _place(store: ObjectStore, name: str, body: bytes) -> None:
+    """Have an object of a body, and a young one: a sweep may be about to remove an old one that no row names yet."""
+    if not store.create(name, body):
+        store.renew(name, body)
 
 
 def _claim(store: ObjectStore, place: Place) -> None:

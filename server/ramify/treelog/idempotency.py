@@ -7,22 +7,27 @@ finish it: an answer is kept only while its own claim stands.
 
 from __future__ import annotations
 
-import asyncio
-
 from sqlalchemy import ColumnElement, delete, insert, select, update
 
 from ramify.treelog.records import Claim, KeptAnswer
-from ramify.treelog.rows import compress, decompress
+from ramify.treelog.rows import compress
 from ramify.treelog.schema import idempotency
 from ramify.treelog.writer import Transaction
 
 _RUNNING, _DONE = "running", "done"
 
 
+def kept_answer(
+    key_id: str, key: str, search_id: str, body: bytes, keep_seconds: float = 86400.0
+) -> KeptAnswer:
+    """Make an answer to keep. Compresses it, so a long one is made in a thread."""
+    return KeptAnswer(key_id, key, search_id, compress(body), keep_seconds)
+
+
 async def claim(
     tx: Transaction, key_id: str, key: str, body_hash: str, search_id: str, *, boot_id: str, seconds: float
 ) -> Claim:
-    """Claim a key for a search; see `TreeLog.claim`."""
+    """Claim a key for a search; see `TreeLog.claim`. The `body` of the answer is still compressed."""
     await purge(tx)
     of_key = (idempotency.c.key_id == key_id) & (idempotency.c.key == key)
     row = (await tx.conn.execute(select(idempotency).where(of_key))).mappings().one_or_none()
@@ -42,7 +47,7 @@ async def claim(
     if row["body_hash"] != body_hash:
         return Claim("other_body", holder)
     if row["state"] == _DONE:
-        return Claim("answered", holder, await asyncio.to_thread(decompress, row["body"]))
+        return Claim("answered", holder, row["body"])
     if (holder, row["boot_id"]) == (search_id, boot_id):
         return Claim("new", search_id)  # this very claim, committed by an attempt whose connection broke
     return Claim("running", holder)
@@ -52,7 +57,7 @@ async def finish(tx: Transaction, answer: KeptAnswer) -> bool:
     """Keep an answer. False if its claim is gone: it ran out, or its tree was deleted."""
     values = {
         "state": _DONE,
-        "body": await asyncio.to_thread(compress, answer.body),
+        "body": answer.compressed,
         "expires_at": tx.now + answer.keep_seconds,
     }
     mine = _claimed(answer.key_id, answer.key, answer.search_id)

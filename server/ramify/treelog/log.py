@@ -37,7 +37,7 @@ from ramify.treelog.records import (
     Summary,
     VerifyReport,
 )
-from ramify.treelog.rows import entry_of, feedback_problem, record_of, row_of
+from ramify.treelog.rows import decompress, entry_of, feedback_problem, record_of, row_of
 from ramify.treelog.schema import plain
 from ramify.treelog.store import FileLock, Store, parse_url, reader_engine, translated, writer_engine
 from ramify.treelog.trees import EncodedTree
@@ -187,7 +187,7 @@ class TreeLog:
         async def prepared() -> EncodedTree:
             return await self._placed(await self._encode(tree, key_id, answer))
 
-        return await self._writing().submit(trees.append, prepared)
+        return await self._append(prepared)
 
     async def encode(self, tree: Tree, key_id: str = "", answer: KeptAnswer | None = None) -> EncodedTree:
         """Return a finished tree as it will be stored, for callers that may have to append it more than once."""
@@ -200,7 +200,12 @@ class TreeLog:
 
     async def append_encoded(self, encoded: EncodedTree) -> int:
         """Log a tree that is encoded already; see `append`."""
-        return await self._writing().submit(trees.append, lambda: self._placed(encoded))
+        return await self._append(lambda: self._placed(encoded))
+
+    async def _append(self, prepare: Callable[[], Awaitable[EncodedTree]]) -> int:
+        seq, replaced = await self._writing().submit(trees.append, prepare)
+        await self._bodies.drop(replaced)
+        return seq
 
     async def _placed(self, encoded: EncodedTree) -> EncodedTree:
         return replace(encoded, row=await self._bodies.placed(encoded.row))
@@ -459,9 +464,14 @@ class TreeLog:
         seconds: after which an unfinished claim counts as dead; more than the longest search takes.
         """
         boot = self.boot_id
-        return await self._write(
+        claim = await self._write(
             lambda tx: idempotency.claim(tx, key_id, key, body_hash, search_id, boot_id=boot, seconds=seconds)
         )
+        if claim.state != "answered":
+            return claim
+        # After the commit: no other write waits for it.
+        loop = asyncio.get_running_loop()
+        return replace(claim, body=await loop.run_in_executor(self._encoder, decompress, claim.body))
 
     async def finish(self, answer: KeptAnswer) -> bool:
         """Keep the answer of a claim without a tree. False if the claim is gone."""

@@ -183,7 +183,7 @@ class KeptAnswer:
     key: str
     search_id: str
     """The claim's search: an answer is kept only while its claim stands."""
-    body: bytes
+    compressed: bytes
     keep_seconds: float = 86400.0
 
 

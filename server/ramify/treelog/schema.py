@@ -94,7 +94,12 @@ trees = Table(
     Column("continues", PlainText),
     Index("ix_trees_key_id_seq", "key_id", "seq"),
     Index("ix_trees_created_at", "created_at"),
-    Index("ix_trees_continues", "continues"),
+    Index(
+        "ix_trees_continues",
+        "continues",
+        sqlite_where=text("continues IS NOT NULL"),
+        postgresql_where=text("continues IS NOT NULL"),
+    ),
     Index(
         "ix_trees_sha256",
         "sha256",

@@ -32,40 +32,63 @@ class EncodedTree:
 
     @property
     def size(self) -> int:
-        """Bytes of the body, compressed, and of the answer."""
-        return int(self.row["size"]) + (len(self.answer.body) if self.answer else 0)
+        """Bytes of the body and of the answer, both compressed."""
+        return int(self.row["size"]) + (len(self.answer.compressed) if self.answer else 0)
 
 
-async def append(tx: Transaction, items: Sequence[EncodedTree]) -> list[int | LogError]:
+Appended = tuple[int, Sequence[ObjectBody]]
+"""The `seq` of a tree, and the objects to remove after the commit."""
+
+
+async def append(tx: Transaction, items: Sequence[EncodedTree]) -> list[Appended | LogError]:
     """Insert trees, and remove the checkpoints of their searches; an identical tree that is already there keeps the
     `seq` it has. A tree that was logged as interrupted while its server could not be heard gives way to the whole
-    one."""
+    one, which takes over the feedback on it, unless another search goes on from it."""
     whole = [item.row["tree_id"] for item in items if item.row["status"] != INTERRUPTED]
-    await _remove_interrupted(tx, whole)
+    replaced = await _remove_interrupted(tx, whole)
     logged = await _logged(tx.conn, [item.row["tree_id"] for item in items])
     rows: list[Row] = []
-    results: list[int | LogError] = []
+    results: list[Appended | LogError] = []
     for item in items:
         tree_id, sha256 = item.row["tree_id"], item.row["sha256"]
         if tree_id not in logged:
             logged[tree_id] = (tx.draw(), sha256)
             rows.append(item.row | {"seq": tx.last})
         seq, known = logged[tree_id]
-        results.append(seq if known == sha256 else LogError(f"another tree is logged as {tree_id}"))
+        fits = known == sha256
+        objects = replaced.get(tree_id, ())
+        results.append((seq, objects) if fits else LogError(f"another tree is logged as {tree_id}"))
     if rows:
         await tx.conn.execute(insert(trees), rows)
         ids = [row["tree_id"] for row in rows]
         await tx.conn.execute(delete(checkpoints).where(checkpoints.c.tree_id.in_(ids)))
+        await _count_feedback(tx, list(replaced))
     for item, result in zip(items, results, strict=True):
-        if item.answer and isinstance(result, int):
+        if item.answer and not isinstance(result, LogError):
             await finish(tx, item.answer)
     return results
 
 
-async def _remove_interrupted(tx: Transaction, ids: Sequence[str]) -> None:
-    query = select(trees.c.tree_id).where(trees.c.tree_id.in_(ids), trees.c.status == INTERRUPTED)
-    if cut_off := list((await tx.conn.execute(query)).scalars()):
-        await delete_trees(tx, cut_off)
+async def _remove_interrupted(tx: Transaction, ids: Sequence[str]) -> dict[str, list[ObjectBody]]:
+    """Remove those of the trees that are logged as interrupted, and that no search goes on from; the feedback on them
+    stays. Return the objects of each to remove after the commit."""
+    logged = select(trees.c.continues).where(trees.c.continues.in_(ids))
+    running = select(checkpoints.c.continues).where(checkpoints.c.continues.in_(ids))
+    query = select(trees.c.tree_id, trees.c.store, trees.c.sha256)
+    query = query.where(
+        trees.c.tree_id.in_(ids), trees.c.status == INTERRUPTED, trees.c.tree_id.not_in(logged.union(running))
+    )
+    rows = (await tx.conn.execute(query)).all()
+    if rows:
+        await tx.conn.execute(delete(trees).where(trees.c.tree_id.in_([row.tree_id for row in rows])))
+    return {row.tree_id: [] if row.store is None else [ObjectBody(row.store, row.sha256)] for row in rows}
+
+
+async def _count_feedback(tx: Transaction, ids: Sequence[str]) -> None:
+    """Set the latest verdict on the chosen answer of trees anew."""
+    on_answer = (feedback.c.tree_id == trees.c.tree_id) & (feedback.c.node == trees.c.answer_node)
+    last = select(func.max(feedback.c.seq)).where(on_answer).correlate(trees).scalar_subquery()
+    await tx.conn.execute(update(trees).where(trees.c.tree_id.in_(ids)).values(verdict_seq=last))
 
 
 async def _logged(conn: AsyncConnection, ids: Sequence[str]) -> dict[str, tuple[int, str]]:

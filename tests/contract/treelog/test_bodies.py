@@ -120,6 +120,20 @@ async def test_a_kill_at_any_point_leaves_no_row_without_its_object_and_orphans_
         assert (await log.verify()).ok
 
 
+async def test_a_body_that_is_placed_again_is_young_again(url: str, tmp_path: Path, now: Clock) -> None:
+    """As when the database was away for longer than the grace: the row comes late, and a sweep must not come first."""
+    async with await TreeLog.open(url, objects=folder(tmp_path), clock=now) as log:
+        tree = make_tree()
+        encoded = await log.encode(tree)
+        place = tmp_path / "bodies" / object_name(encoded.row["sha256"])
+        place.parent.mkdir(parents=True)
+        place.write_bytes(encoded.row["body"])
+        os.utime(place, (now.now - 2 * GRACE, now.now - 2 * GRACE))
+        await log.append_encoded(encoded)
+        assert place.stat().st_mtime > now.now - GRACE
+        assert (await log.verify()).ok
+
+
 async def test_a_body_that_the_store_has_lost_is_told_by_its_trees_name_and_stops_no_reader(
     url: str, tmp_path: Path
 ) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import update
 
+from ramify.objects import ObjectOptions
 from ramify.search.records import SearchPart
 from ramify.search.tree import Tree
 from ramify.treelog import LogError, TreeLog
@@ -77,6 +80,46 @@ async def test_the_whole_tree_takes_the_place_of_one_that_was_given_up_too_soon(
         assert await log.append(done) == 2
         assert [(row.seq, row.status) for row in await log.list()] == [(2, "complete")]
         assert (await log.verify()).ok
+
+
+async def test_the_whole_tree_takes_over_the_feedback_on_the_interrupted_one_and_leaves_no_object(
+    url: str, objects: ObjectOptions, tmp_path: Path
+) -> None:
+    done = make_tree()
+    async with await TreeLog.open(url, objects=objects) as log:
+        await keep(log, snapshot(id=done.id, n_nodes=3), 0.0)
+    async with await TreeLog.open(url, objects=objects) as log:
+        assert await log.log_interrupted() == [done.id]
+        inner = await log.add_feedback(done.id, 0.0, node=2)
+        answer = await log.add_feedback(done.id, 1.0, node=0)
+        assert done.answer is not None
+        done.answer = replace(done.answer, node=inner.node)
+        await log.append(done)
+        assert await log.feedback(done.id) == [inner, answer]
+        (row,) = await log.list()
+        assert (row.status, row.outcome) == ("complete", 0.0)
+        assert (await log.verify()).ok
+        kept = [path for path in (tmp_path / "bodies" / "trees").rglob("*") if path.is_file()]
+        assert len(kept) == (1 if objects.trees else 0)
+
+
+@pytest.mark.parametrize("running", [True, False])
+async def test_an_interrupted_tree_that_another_search_goes_on_from_stays(url: str, running: bool) -> None:
+    done = make_tree()
+    then = snapshot(continues=SearchPart(done.id, done.usage))
+    async with await TreeLog.open(url) as log:
+        await keep(log, snapshot(id=done.id), 0.0)
+    async with await TreeLog.open(url) as log:
+        assert await log.log_interrupted() == [done.id]
+        if running:
+            await keep(log, then)
+        else:
+            await log.append(make_tree(id=then.id, continues=then.continues))
+        with pytest.raises(LogError, match=f"another tree is logged as {done.id}"):
+            await log.append(done)
+        entry = await log.get(done.id)
+        assert entry is not None
+        assert entry.tree().status == "interrupted"
 
 
 @pytest.mark.postgres

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from ramify.treelog import Claim, KeptAnswer, TreeLog
+from ramify.treelog import Claim, KeptAnswer, TreeLog, kept_answer
 from treelog_trees import make_tree
 
 pytestmark = pytest.mark.anyio
 
 
 def _answer(search_id: str = "srch_1", **fields: Any) -> KeptAnswer:
-    return KeptAnswer("alice", "round-1", search_id, b'{"answer":"24"}', **fields)
+    return kept_answer("alice", "round-1", search_id, b'{"answer":"24"}', **fields)
 
 
 async def test_a_key_is_claimed_once_and_replays_its_answer(log: TreeLog) -> None:
@@ -22,6 +24,23 @@ async def test_a_key_is_claimed_once_and_replays_its_answer(log: TreeLog) -> Non
     assert await log.claim("alice", "round-1", "hash", "srch_3") == Claim(
         "answered", "srch_1", b'{"answer":"24"}'
     )
+
+
+async def test_no_write_waits_for_a_thread_that_others_hold(log: TreeLog) -> None:
+    """As when every thread of the event loop asks an object store that hangs."""
+    go_on = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        asyncio.get_running_loop().set_default_executor(pool)
+        held = asyncio.get_running_loop().run_in_executor(None, go_on.wait)
+        try:
+            async with asyncio.timeout(10):
+                assert (await log.claim("alice", "round-1", "hash", "srch_1")).state == "new"
+                assert await log.append(make_tree(), answer=_answer()) == 1
+                replayed = await log.claim("alice", "round-1", "hash", "srch_2")
+        finally:
+            go_on.set()
+            await held
+    assert replayed.body == b'{"answer":"24"}'
 
 
 async def test_of_many_claims_at_once_one_is_new(log: TreeLog) -> None:

@@ -22,4 +22,7 @@ def upgrade() -> None:
         sa.Column("body", sa.LargeBinary, nullable=False),
     )
     op.add_column("trees", sa.Column("continues", sa.Text))
-    op.create_index("ix_trees_continues", "trees", ["continues"])
+    going_on = sa.text("continues IS NOT NULL")
+    op.create_index(
+        "ix_trees_continues", "trees", ["continues"], sqlite_where=going_on, postgresql_where=going_on
+    )
