@@ -16,7 +16,7 @@ from ramify.search.run import Progress
 from ramify.search.tree import Node, Tree, derive_seed
 from ramify.service.continuing import ContinueSpec
 from ramify.service.search_spec import BatchSpec, Branch, Message, SearchSpec
-from ramify.service.search_state import release_of, search_id
+from ramify.service.search_view import release_of, search_id
 from ramify.service.searches import RunningSearch
 
 

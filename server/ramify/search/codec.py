@@ -140,7 +140,8 @@ def check_structure(tree: Tree) -> None:
         raise BadTree(
             f"the tree has {len(tree.nodes)} nodes and continues one of {tree.continues.usage.nodes}"
         )
-    if tree.continues is not None and tree.continues.tree == tree.id:
+    # The library's trees have no ids.
+    if tree.id and tree.continues is not None and tree.continues.tree == tree.id:
         raise BadTree("the tree continues itself")
     if tree.origin is not None and not 0 <= tree.origin.tokens <= len(tree.prompt_tokens):
         raise BadTree(

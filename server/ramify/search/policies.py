@@ -129,7 +129,7 @@ class PolicyBandit:
         """Return all of it but what is in flight, as JSON-ready values for `set_state` in a search that goes on."""
         return {
             "begun": self._begun,
-            "closed": self.closed,
+            "closed": dict(self.closed),
             "everywhere": {name: _landed(tally) for name, tally in self._everywhere.items()},
             "at": [[node, name, _landed(tally)] for (node, name), tally in self._at.items()],
         }

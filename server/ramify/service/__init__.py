@@ -9,7 +9,7 @@
 | `serving` | the model, the engines and the extensions that the settings name |
 | `standing` | whether this server may take requests, and answer them |
 | `admission` | how much runs at once, who is next, and how long to wait before trying again |
-| `search_state` | how a search looks to its caller: ids, failure, changed nodes |
+| `search_view` | how a search looks to its caller: ids, failure, changed nodes |
 | `search_spec` | a search as it was asked for |
 | `branching` | searching on from a node of a logged tree: prompt, task, what is answered already |
 | `refinement` | feedback on an answer, and the prompt that asks for a better one |

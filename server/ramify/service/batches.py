@@ -24,7 +24,7 @@ from ramify.service.idempotency import IdempotencyKey, ReplayedAnswer, claim
 from ramify.service.keys import Caller
 from ramify.service.search_preparation import PreparedSearch, SearchPreparer
 from ramify.service.search_spec import BatchSpec, SearchSpec
-from ramify.service.search_state import BATCH, failure, uuid7
+from ramify.service.search_view import BATCH, failure, uuid7
 from ramify.service.searches import RunningSearch, Searches
 from ramify.treelog import LogError, kept_answer
 

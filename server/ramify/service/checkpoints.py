@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from ramify.search.run import Search
 from ramify.search.state import BadState
-from ramify.service.search_state import search_id
+from ramify.service.search_view import search_id
 from ramify.treelog import LogError, TreeLog
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ramify.engines.errors import RequestRefused
 from ramify.service.errors import BadRequest, over, require_token_ids, unknown_model
 from ramify.service.ports import Engines
-from ramify.service.search_state import owned
+from ramify.service.search_view import owned
 from ramify.settings import RequestCaps
 
 Chunk = Mapping[str, Any]

@@ -23,7 +23,7 @@ from ramify.search.tree import Tree
 from ramify.service.errors import BadRequest, ServiceError, over
 from ramify.service.search_preparation import PreparedSearch, SearchPreparer, worst_case
 from ramify.service.search_spec import Message, SearchSpec
-from ramify.service.search_state import search_id
+from ramify.service.search_view import search_id
 from ramify.settings import RequestCaps
 
 SETTLED = {

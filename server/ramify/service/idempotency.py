@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ramify.search.tree import Tree
-from ramify.service import search_state
+from ramify.service import search_view
 from ramify.service.errors import KeyTaken
 from ramify.treelog import KeptAnswer, LogError, TreeLog, kept_answer
 
@@ -82,4 +82,4 @@ def kept(idempotency: IdempotencyKey | None, tree: Tree, key_id: str) -> KeptAns
     answered = tree.answer is not None or tree.stop_reason == "pruned"
     if not answered or tree.status not in ("complete", "deadline"):
         return None
-    return kept_answer(key_id, idempotency.key, search_state.search_id(tree.id), idempotency.render(tree))
+    return kept_answer(key_id, idempotency.key, search_view.search_id(tree.id), idempotency.render(tree))

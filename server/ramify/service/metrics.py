@@ -10,7 +10,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from ramify.engines import Serving
-from ramify.search.records import Usage
+from ramify.search.records import PolicyUsage, Usage
 from ramify.search.tree import Tree
 
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
@@ -163,10 +163,12 @@ class Metrics:
                 self._truncated.labels(by).inc(node.multiplicity)
             elif node.pruned_by is not None:
                 self._pruned.labels(node.pruned_by).inc(node.multiplicity)
-        for name, part in (tree.usage.by_policy or {}).items():
-            self._policy_tokens.labels(name).inc(part.completion_tokens)
-            self._policy_draws.labels(name).inc(part.draws)
-            self._policy_closed.labels(name).inc(part.closed is not None)
+        parts = before.by_policy or {}
+        for name, whole in (usage.by_policy or {}).items():
+            part = parts.get(name, PolicyUsage())
+            self._policy_tokens.labels(name).inc(whole.completion_tokens - part.completion_tokens)
+            self._policy_draws.labels(name).inc(whole.draws - part.draws)
+            self._policy_closed.labels(name).inc(whole.closed is not None and part.closed is None)
 
     def generated(self, tokens: int) -> None:
         self._generated.inc(max(0, tokens))

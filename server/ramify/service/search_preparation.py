@@ -54,7 +54,7 @@ from ramify.service.refinement import (
     tells,
 )
 from ramify.service.search_spec import SearchSpec
-from ramify.service.search_state import TREE, uuid7
+from ramify.service.search_view import TREE, uuid7
 from ramify.settings import RequestCaps
 from ramify.weights import SearchDefaults, for_budget
 

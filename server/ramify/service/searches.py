@@ -31,7 +31,7 @@ from ramify.service.metrics import Metrics
 from ramify.service.ports import Engines
 from ramify.service.search_preparation import PreparedSearch, SearchPreparer
 from ramify.service.search_spec import SearchSpec
-from ramify.service.search_state import TREE, failure, search_id, tree_id, uuid7
+from ramify.service.search_view import TREE, failure, search_id, tree_id, uuid7
 from ramify.service.spool import Spool
 from ramify.service.standing import not_ready
 from ramify.treelog import Entry, KeptAnswer, TreeLog

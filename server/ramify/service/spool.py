@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from ramify.search.tree import Tree
 from ramify.service.errors import SearchFailed, ServiceError
-from ramify.service.search_state import search_id
+from ramify.service.search_view import search_id
 from ramify.settings import SpoolSettings
 from ramify.treelog import (
     EncodedTree,

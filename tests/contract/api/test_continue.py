@@ -227,10 +227,16 @@ async def test_if_the_client_leaves_the_longer_search_is_logged_as_cancelled(wor
     first = await first_part(world)
     hold(world.engines)
     async with over_network(world) as http:
-        with pytest.raises(httpx.ReadTimeout):
-            await http.post(
-                f"/v1/search/{first['id']}/continue", json={"budget": {"simulations": 12}}, timeout=0.5
+        asked = asyncio.create_task(
+            http.post(
+                f"/v1/search/{first['id']}/continue",
+                json={"budget": {"simulations": 12}},
+                timeout=httpx.Timeout(30, read=0.5),
             )
+        )
+        await until(lambda: world.context.searches.running)
+        with pytest.raises(httpx.ReadTimeout):
+            await asked
         await until(lambda: not world.context.searches.running)
     assert [(row.status, row.continues) for row in await world.logged()] == [
         ("cancelled", first["tree"]["id"]),

@@ -191,6 +191,23 @@ async def test_the_metrics_count_by_policy_and_a_policy_that_fails(tmp_path: Pat
         assert 'ramify_policy_closed_total{policy="policy"} 0.0' in text
 
 
+async def test_the_metrics_count_the_policies_of_a_search_that_goes_on_once(tmp_path: Path) -> None:
+    async with a_world_with(tmp_path) as world:
+        other = world.engines.others["other"].policy
+        assert isinstance(other, FakePolicy)
+        other.die_after = 1
+        first, _ = await searched(world, search={"early_stop": "off"})
+        more = {"budget": {"simulations": 48}}
+        whole = (await world.http.post(f"/v1/search/{first['id']}/continue", json=more)).json()["usage"]
+        drawn = whole["by_policy"]["policy"]
+        assert drawn["draws"] > first["usage"]["by_policy"]["policy"]["draws"]
+        text = (await world.http.get("/metrics")).text
+        tokens = float(drawn["completion_tokens"])
+        assert f'ramify_policy_tokens_total{{policy="policy"}} {tokens}' in text
+        assert f'ramify_policy_draws_total{{policy="policy"}} {float(drawn["draws"])}' in text
+        assert 'ramify_policy_closed_total{policy="other"} 1.0' in text
+
+
 # -- on other servers -------------------------------------------------------------------------------------------------
 
 

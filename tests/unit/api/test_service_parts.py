@@ -16,7 +16,7 @@ from ramify.search.params import search_params
 from ramify.search.protocols import GradingFailed
 from ramify.search.records import BudgetLimits, Sampling, SearchParams, Verdict
 from ramify.search.tree import Tree
-from ramify.service import search_state
+from ramify.service import search_view
 from ramify.service.errors import ServiceError
 from ramify.service.grading import CountedReviser, CountedTask
 from ramify.service.keys import ANONYMOUS, Keyring
@@ -31,24 +31,22 @@ def anyio_backend() -> str:
 
 
 def test_ids_are_uuid7_and_sort_by_time() -> None:
-    made = [search_state.uuid7(1_700_000_000 + i / 1000) for i in range(100)]
+    made = [search_view.uuid7(1_700_000_000 + i / 1000) for i in range(100)]
     assert made == sorted(made)
     assert {(uuid.UUID(m).version, uuid.UUID(m).variant) for m in made} == {(7, uuid.RFC_4122)}
 
 
 def test_ids_end_with_the_number_of_the_server_that_gave_them() -> None:
-    made = search_state.uuid7(1_700_000_000, 10)
+    made = search_view.uuid7(1_700_000_000, 10)
     assert made[-2:] == "0a"
     assert (uuid.UUID(made).version, uuid.UUID(made).variant) == (7, uuid.RFC_4122)
-    assert search_state.uuid7(1_700_000_000, 10) != made
+    assert search_view.uuid7(1_700_000_000, 10) != made
 
 
 def test_a_search_and_its_tree_share_one_id() -> None:
-    number = search_state.uuid7(1.0)
-    assert search_state.search_id("tree_" + number) == "srch_" + number
-    assert (
-        search_state.tree_id("srch_" + number) == search_state.tree_id("tree_" + number) == "tree_" + number
-    )
+    number = search_view.uuid7(1.0)
+    assert search_view.search_id("tree_" + number) == "srch_" + number
+    assert search_view.tree_id("srch_" + number) == search_view.tree_id("tree_" + number) == "tree_" + number
     for odd in (
         number,
         "srch_",
@@ -57,7 +55,7 @@ def test_a_search_and_its_tree_share_one_id() -> None:
         "x" + number,
         "tree_../../x",
     ):
-        assert search_state.tree_id(odd) is None
+        assert search_view.tree_id(odd) is None
 
 
 def test_the_wire_has_every_search_parameter_and_no_other() -> None:

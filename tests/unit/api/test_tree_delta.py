@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ramify.service.search_state import TreeDelta
+from ramify.service.search_view import TreeDelta
 from treelog_trees import make_tree
 
 

@@ -71,6 +71,13 @@ def pulled(
     return asked, bandit
 
 
+def test_a_kept_state_stays_as_it_is_when_a_policy_fails_later() -> None:
+    _, bandit = pulled(dict.fromkeys(BOTH, 0.5), draws=4, seed=1)
+    kept = bandit.state()
+    assert bandit.close("other", "gone")
+    assert (kept["closed"], bandit.state()["closed"]) == ({}, {"other": "gone"})
+
+
 seeds = st.integers(0, 2**32)
 names = st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=5, unique=True)
 

@@ -15,7 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes import FakePolicy, FakeReviser, FakeScorer, FakeTask, Rule
+from fakes import FakePolicy, FakeReviser, FakeScorer, FakeTask, Rule, encode
+from ramify.search import go_on
+from ramify.search import search as library_search
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.algorithms.base import Algorithm
 from ramify.search.budget import Budget
@@ -26,6 +28,7 @@ from ramify.search.run import Search, close_interrupted
 from ramify.search.state import BadState, CountedRandom, set_state, state_of, taken_on
 from ramify.search.tree import Tree, derive_seed
 from search_worlds import (
+    PROMPT,
     REFINE,
     TOKEN,
     check_answers,
@@ -298,3 +301,14 @@ def test_a_tree_without_a_state_cannot_be_taken_on():
 def test_every_shipped_algorithm_can_be_taken_on():
     for name in ALGORITHMS:
         assert ran_in(new_tree(algorithm=name, budget=BudgetLimits(simulations=2))).search_state is not None
+
+
+@pytest.mark.anyio
+async def test_a_search_of_the_library_that_went_on_is_read_back_though_it_has_no_id():
+    policy, scorer, task = FakePolicy(rule_for({"algorithm": "mcts"})), FakeScorer(parity), FakeTask()
+    asked: dict[str, Any] = {"algorithm": "mcts", "budget": FEW, "sampling": SHORT}
+    part = await library_search(encode(PROMPT), policy, scorer, task, clock=lambda: 0.0, **asked)
+    longer = await go_on(stored(part), policy, scorer, task, budget=MORE, clock=lambda: 0.0)
+    assert longer.continues is not None
+    assert stored(longer) == longer
+    assert longer.usage.simulations > part.usage.simulations

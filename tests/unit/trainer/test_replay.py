@@ -83,6 +83,12 @@ def test_an_answer_that_is_drawn_again_counts_by_its_outcome_now(tmp_path: Path)
     assert answers(replayed(run, 2, learning(), [wrong_after_all])) == [right(1)]
 
 
+def test_an_answer_known_of_an_earlier_round_alone_comes_back_as_before(tmp_path: Path) -> None:
+    run = a_run(tmp_path, TREES[:1])
+    gone_on = replace(drawn_tree(0), learned=frozenset(range(6)))
+    assert answers(replayed(run, 2, learning(), [gone_on])) == [right(0)]
+
+
 def test_a_round_that_is_done_again_keeps_the_same(tmp_path: Path) -> None:
     run = a_run(tmp_path, TREES)
     before = (run / round_folder(1) / "right.ndjson").read_bytes()

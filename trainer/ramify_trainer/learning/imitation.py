@@ -17,14 +17,16 @@ __all__ = ["imitated", "right_answers"]
 
 
 def right_answers(trees: Sequence[LabelledTree], least: float) -> list[list[Node]]:
-    """Return for every tree the ends of its right answers, those left out that a tree before it, or the same one, has.
+    """Return for every tree the ends of its right answers, those left out that a tree before it, or the same one, has,
+    and those that an earlier round has learned from.
 
     least: the least outcome of an answer that is right. Trees that may not be trained on have none."""
     known: set[tuple[int, ...]] = set()
     ends: list[list[Node]] = []
     for labelled in trees:
         ends.append([])
-        right = [n for n in labelled.tree.complete() if labelled.outcomes.get(n.id, 0.0) >= least]
+        new = [n for n in labelled.tree.complete() if n.id not in labelled.learned]
+        right = [n for n in new if labelled.outcomes.get(n.id, 0.0) >= least]
         for leaf in right if labelled.tree.train else []:
             sequence = labelled.tree.sequence(leaf)
             if sequence not in known:

@@ -66,7 +66,7 @@ def label_answers(
 
     feedback: on the tree, oldest first; the last of a source on a node counts. graded: the verdicts of the trainer's
     own verifier by node id, None if it failed."""
-    later = _latest(tree, feedback)
+    later = latest(tree, feedback)
     labels = {}
     for node in answer_ends(tree):
         if node.terminal in NO_ANSWER:
@@ -84,7 +84,7 @@ def label_answers(
     return labels
 
 
-def _latest(tree: Tree, feedback: Sequence[Feedback]) -> dict[tuple[int, str], float]:
+def latest(tree: Tree, feedback: Sequence[Feedback]) -> dict[tuple[int, str], float]:
     """Return the last outcome of each source on each node. Feedback on a text counts for every answer of that text."""
     latest: dict[tuple[int, str], float] = {}
     for given in feedback:
@@ -131,6 +131,9 @@ class LabelledTree:
     """The problem's prompt, if the tree's own asks for an answer better than another; None: the tree's own is it."""
     replayed: bool = False
     """True: right answers of earlier rounds, which are imitated and serve nothing else."""
+    learned: frozenset[int] = frozenset()
+    """Ids of nodes that an earlier round has learned from, in the part that the search has gone on from. They say what
+    steps and answers are worth, as all others do, and teach nothing again themselves."""
 
 
 Refusal = Literal[

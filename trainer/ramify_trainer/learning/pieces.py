@@ -86,7 +86,7 @@ def _value_lesson(labelled: LabelledTree, config: LearningConfig, apart: bool) -
     targets = value_targets(labelled.tree, labelled.outcomes, config.lambda_return)
     if apart and labelled.problem is not None:
         targets.pop(0, None)
-    return targets
+    return {i: target for i, target in targets.items() if i not in labelled.learned}
 
 
 def packed_trees(

@@ -51,11 +51,13 @@ def _part(labelled: LabelledTree, above: Node) -> LabelledTree:
         answer=None if answer is None else replace(answer, node=ids[answer.node]),
         candidates=[replace(one, node=ids[one.node]) for one in tree.candidates if one.node in ids],
     )
+    learned = {ids[i] for i in labelled.learned if i in ids}
     return replace(
         labelled,
         tree=part,
         outcomes={ids[i]: outcome for i, outcome in labelled.outcomes.items() if i in ids},
         problem=None if above.parent is None else tree.prompt_tokens,
+        learned=frozenset(learned | {0} if learned else ()),
     )
 
 

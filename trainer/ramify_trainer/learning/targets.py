@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -35,6 +35,14 @@ class PolicyTargets:
         """The ids of the nodes that teach something."""
         return self.weights.keys() | self.imitated.keys()
 
+    def without(self, nodes: Set[int]) -> PolicyTargets:
+        """Return them but for the weights and advantages of some nodes, by their ids."""
+        return replace(
+            self,
+            weights={i: w for i, w in self.weights.items() if i not in nodes},
+            advantages={i: a for i, a in self.advantages.items() if i not in nodes},
+        )
+
 
 def policy_targets(
     labelled: LabelledTree,
@@ -43,17 +51,17 @@ def policy_targets(
     seed: Sequence[int] = (),
 ) -> PolicyTargets:
     """Return what a tree teaches under `config.objective`, if that is not `sft` (see `imitation`). It is nothing if no
-    advantage differs from 0.
+    advantage differs from 0. Nodes that were learned from before are compared with, and get no weight.
 
     `values` are the value model's of the states on the champion path, by node id (`path_ppo` alone). seed: of the wrong
     answers that are learned from (`negatives`)."""
     if config.objective == "visits":
-        return PolicyTargets(visit_weights(labelled, config))
+        return PolicyTargets(visit_weights(labelled, config)).without(labelled.learned)
     targets = (
         _tree_ppo(labelled, config, seed)
         if config.objective == "tree_ppo"
         else _path_ppo(labelled, config, values or {})
-    )
+    ).without(labelled.learned)
     informative = any(abs(a) > SMALLEST for a in targets.advantages.values())
     return targets if informative else PolicyTargets({})
 

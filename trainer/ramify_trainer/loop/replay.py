@@ -73,7 +73,11 @@ def replayed(
 ) -> list[LabelledTree]:
     """Return the right answers of the `replay_rounds` before a round as trees to imitate, one for each prompt: at most
     `replay_answers`, the newest, and none that is among the answers of the round's own `trees`."""
-    drawn = {tree.tree.sequence(tree.tree.nodes[i]) for tree in by_prompt(trees) for i in tree.outcomes}
+    drawn = {
+        one.tree.sequence(one.tree.nodes[i])
+        for one in by_prompt(trees)
+        for i in one.outcomes.keys() - one.learned
+    }
     chosen: dict[tuple[int, ...], RightAnswer] = {}
     for before in range(round_ - 1, max(0, round_ - 1 - config.replay_rounds), -1):
         for answer in _read(run / round_folder(before) / NAME):

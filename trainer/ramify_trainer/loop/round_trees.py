@@ -24,6 +24,7 @@ from ramify_trainer.learning.labels import (
     OutcomeWeights,
     answer_ends,
     label_answers,
+    latest,
 )
 from ramify_trainer.loop.puller import TrainingRecord
 
@@ -107,17 +108,17 @@ async def label_trees(
 ) -> list[LabelledTree]:
     """Return the frozen trees with what is known of their answers: the task's verifier asked anew, and feedback.
 
-    Answers that an earlier round has learned from, in the part that a search has gone on from, stay unlabelled."""
+    Nodes that an earlier round has learned from, in the part that a search has gone on from, are named as such."""
     trees, feedback = await asyncio.to_thread(read_trees, path)
     longest, feedback = without_parts(trees, feedback)
     known = {tree.id: tree for tree in trees}
     labelled = []
     for tree in longest:
-        outcomes = label_answers(tree, feedback.get(tree.id, ()), await _grade(tree), weights)
-        first = first_new_node(tree, known)
-        new = {node: outcome for node, outcome in outcomes.items() if node >= first}
+        said = feedback.get(tree.id, ())
+        outcomes = label_answers(tree, said, await _grade(tree), weights)
+        learned = frozenset(range(first_new_node(tree, known))) - judged_paths(tree, said)
         stale = max((staleness(node.release) for node in tree.nodes[1:] if node.own), default=0)
-        labelled.append(LabelledTree(tree, new, stale))
+        labelled.append(LabelledTree(tree, outcomes, stale, learned=learned))
     return labelled
 
 
@@ -143,6 +144,12 @@ def first_new_node(tree: Tree, known: Mapping[str, Tree]) -> int:
             return tree.continues.usage.nodes
         tree = known[tree.continues.tree]
     return 0
+
+
+def judged_paths(tree: Tree, feedback: Sequence[Feedback]) -> set[int]:
+    """Return the ids of the nodes on the paths to the answers that feedback is on: they are learned from once more."""
+    judged = {node for node, _ in latest(tree, feedback)}
+    return {step.id for end in answer_ends(tree) if end.id in judged for step in tree.lineage(end)}
 
 
 def read_trees(path: Path) -> tuple[list[Tree], dict[str, list[Feedback]]]:

@@ -21,7 +21,7 @@ from ramify.search.cutting import first_stop
 from ramify.search.tree import Node, Tree
 from ramify.service.completion_spec import PREFIX
 from ramify.service.ports import Tokenizer
-from ramify.service.search_state import release_of, search_id
+from ramify.service.search_view import release_of, search_id
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 """OpenAI's; `content_filter`: safety scorers have left no answer."""

@@ -25,7 +25,7 @@ from ramify.api.wire_common import PLAIN
 from ramify.api.wire_log import dot
 from ramify.service.errors import BadRequest, ServiceError
 from ramify.service.keys import Caller
-from ramify.service.search_state import tree_id
+from ramify.service.search_view import tree_id
 from ramify.treelog import BadCursor, ConsumerConflict, Entry, Filters, json_line
 
 GRAPHVIZ = "text/vnd.graphviz; charset=utf-8"

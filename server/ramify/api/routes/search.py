@@ -22,7 +22,7 @@ from ramify.api.streaming import unless_gone
 from ramify.search.tree import Tree
 from ramify.service.idempotency import IdempotencyKey, ReplayedAnswer
 from ramify.service.judging import judge_continuations
-from ramify.service.search_state import TreeDelta, tree_id
+from ramify.service.search_view import TreeDelta, tree_id
 from ramify.service.searches import RunningSearch
 from ramify.treelog import tree_json
 

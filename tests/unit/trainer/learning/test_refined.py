@@ -100,6 +100,11 @@ def test_what_was_bettered_often_is_not_imitated_in_place_of_what_is_right() -> 
     assert weights[2] > 0.9
 
 
+def test_a_part_knows_which_of_its_answers_were_learned_from() -> None:
+    parts = by_prompt([replace(refined(), learned=frozenset({0, 1, 2, 3}))])
+    assert [part.learned for part in parts] == [{0, 1, 2}, {0, 1}, frozenset()]
+
+
 def test_other_trees_stay_as_they_are() -> None:
     labelled = LabelledTree(ran(words, budget=BudgetLimits(simulations=5)).tree, {})
     assert by_prompt([labelled]) == [labelled]
