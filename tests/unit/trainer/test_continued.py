@@ -158,7 +158,7 @@ async def test_an_older_answer_with_feedback_is_learned_from_once_more(tmp_path:
     tree = taken_on_once(old=0.0, new=0.0)
     (found,) = await learned(tmp_path, [tree], {tree.id: OLD[0]})
     assert found.outcomes[OLD[0]] == 0.5  # the person's 1 and the verifier's 0
-    assert found.learned == set(OLD[1:])
+    assert found.learned == {0, *OLD[1:]}
     assert policy_targets(found, PPO).advantages[OLD[0]] > 0
     (kept,) = await learned(tmp_path, [tree], {tree.id: OLD[0]}, train=False)
     assert kept.learned == {0, STEP, *OLD}

@@ -66,7 +66,7 @@ def label_answers(
 
     feedback: on the tree, oldest first; the last of a source on a node counts. graded: the verdicts of the trainer's
     own verifier by node id, None if it failed."""
-    later = latest(tree, feedback)
+    later = latest_feedback(tree, feedback)
     labels = {}
     for node in answer_ends(tree):
         if node.terminal in NO_ANSWER:
@@ -84,7 +84,7 @@ def label_answers(
     return labels
 
 
-def latest(tree: Tree, feedback: Sequence[Feedback]) -> dict[tuple[int, str], float]:
+def latest_feedback(tree: Tree, feedback: Sequence[Feedback]) -> dict[tuple[int, str], float]:
     """Return the last outcome of each source on each node. Feedback on a text counts for every answer of that text."""
     latest: dict[tuple[int, str], float] = {}
     for given in feedback:

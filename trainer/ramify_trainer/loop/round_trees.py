@@ -24,7 +24,7 @@ from ramify_trainer.learning.labels import (
     OutcomeWeights,
     answer_ends,
     label_answers,
-    latest,
+    latest_feedback,
 )
 from ramify_trainer.loop.puller import TrainingRecord
 
@@ -116,7 +116,7 @@ async def label_trees(
     for tree in longest:
         said = feedback.get(tree.id, ())
         outcomes = label_answers(tree, said, await _grade(tree), weights)
-        learned = frozenset(range(first_new_node(tree, known))) - judged_paths(tree, said)
+        learned = frozenset(range(first_new_node(tree, known))) - judged_steps(tree, said)
         stale = max((staleness(node.release) for node in tree.nodes[1:] if node.own), default=0)
         labelled.append(LabelledTree(tree, outcomes, stale, learned=learned))
     return labelled
@@ -146,10 +146,10 @@ def first_new_node(tree: Tree, known: Mapping[str, Tree]) -> int:
     return 0
 
 
-def judged_paths(tree: Tree, feedback: Sequence[Feedback]) -> set[int]:
-    """Return the ids of the nodes on the paths to the answers that feedback is on: they are learned from once more."""
-    judged = {node for node, _ in latest(tree, feedback)}
-    return {step.id for end in answer_ends(tree) if end.id in judged for step in tree.lineage(end)}
+def judged_steps(tree: Tree, feedback: Sequence[Feedback]) -> set[int]:
+    """Return the ids of the nodes that make up the answers that feedback is on: they are learned from once more."""
+    judged = {node for node, _ in latest_feedback(tree, feedback)}
+    return {step.id for end in answer_ends(tree) if end.id in judged for step in tree.steps(end)}
 
 
 def read_trees(path: Path) -> tuple[list[Tree], dict[str, list[Feedback]]]:
