@@ -154,10 +154,17 @@ def test_keys_are_enforced_behind_it(door: Door) -> None:
     assert error_of(others) == (404, "not_found")
 
 
-@pytest.mark.parametrize("path", ["/admin", "/admin/releases", "/admin/drain", "/metrics"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/admin", "/admin/releases", "/admin/drain", "/%61dmin", "/metrics", "/%6detrics", "/m%65trics"),
+        *("//metrics", "/%2Fmetrics", "/METRICS", "/%256detrics"),
+    ],
+)
 def test_nothing_for_operators_is_reached_from_outside(door: Door, path: str) -> None:
-    assert error_of(door.http.get(path)) == (404, "unknown_route")
-    assert error_of(door.http.post(path, json={})) == (404, "unknown_route")
+    url = f"{door.front.url}{path}"
+    assert error_of(door.http.get(url)) == (404, "unknown_route")
+    assert error_of(door.http.post(url, json={})) == (404, "unknown_route")
 
 
 def test_bodies_are_taken_up_to_the_servers_own_limit(door: Door) -> None:
@@ -203,6 +210,8 @@ def test_requests_keep_their_id_and_the_log_tells_who_asked_and_no_secret(door: 
 
 def test_a_server_that_drains_takes_nothing_new_and_ends_what_it_runs(door: Door) -> None:
     draining, session = door.fleet.replicas[1], door.session(1)
+    ended = door.search(headers=session)
+    assert ended.headers["x-ramify-replica"] == "1"
     with streamed(door, **session) as stream:
         assert stream.replica == 1
         draining.terminate()
@@ -213,6 +222,9 @@ def test_a_server_that_drains_takes_nothing_new_and_ends_what_it_runs(door: Door
         )
         replies = [door.search(headers=session) for _ in range(3)] + [door.search() for _ in range(3)]
         assert {(r.status_code, r.headers["x-ramify-replica"]) for r in replies} == {(200, "0")}
+        longer = {"budget": {"simulations": 4}}
+        then = door.http.post(f"/v1/search/{ended.json()['id']}/continue", json=longer)
+        assert (then.status_code, then.headers["x-ramify-replica"]) == (200, "0"), then.text
         assert door.http.get(f"/v1/search/{stream.id}").json()["status"] == "running"
         name, done = stream.last()
         assert (name, done["status"]) == ("search.completed", "drained")

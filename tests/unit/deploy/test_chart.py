@@ -42,7 +42,9 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
         "metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}],
         "cache": {"storageClass": "fast"},
     },
+    "bucket": {"weights": {"size": "80Gi"}, "cache": {"storageClass": "fast"}},
     "loop": {"replicas": 1, **LOOP},
+    "fleet": {"replicas": 3, "fleet": "countdown", "front": {"from": [{"podSelector": {}}]}, **LOOP},
 }
 
 
@@ -120,7 +122,12 @@ def test_the_schema_check_would_notice() -> None:
         ({"secret": ""}, "secret"),
         ({"front": {"serviceType": "Public"}}, "serviceType"),
         ({"gpus": -1}, "gpus"),
-        ({"trainer": {"enabled": True, "claim": "training"}, "weights": {"claim": "weights"}}, "replicas: 1"),
+        (
+            {"trainer": {"enabled": True, "claim": "training"}, "weights": {"claim": "weights"}},
+            "name a fleet",
+        ),
+        ({"fleet": "two words"}, "fleet"),
+        ({"weights": {"claim": "weights", "size": "80Gi"}}, "not both"),
         ({"replicas": 1, "trainer": {"enabled": True}}, "trainer.claim"),
     ],
 )
@@ -157,9 +164,9 @@ def test_gpus_are_limits_of_the_server() -> None:
 
 def test_every_variable_is_one_of_the_servers_settings_and_kubernetes_adds_none() -> None:
     """For a Service named ramify Kubernetes gives pods RAMIFY_PORT=tcp://…, which the server would read."""
-    for pod in pods(VARIANTS["loop"]).values():
+    for pod in pods(VARIANTS["fleet"]).values():
         assert pod["enableServiceLinks"] is False
-    (server,) = pods(VARIANTS["loop"])["server"]["containers"]
+    (server,) = pods(VARIANTS["fleet"])["server"]["containers"]
     assert {variable["name"] for variable in server["env"]} <= {name for name, _, _ in variables()}
 
 
@@ -198,7 +205,7 @@ def test_the_admin_port_is_the_trainers_alone_and_no_service_offers_it_to_people
     assert all("from" in rule for rule in allowed)
     assert [port["name"] for port in one("Service", "ramify")["spec"]["ports"]] == ["http"]
     front = one("NetworkPolicy", "ramify-front", VARIANTS["open"])["spec"]["ingress"]
-    assert front[0]["from"] == [{"ipBlock": {"cidr": "10.0.0.0/8"}}]
+    assert front[0]["from"][:-1] == [{"ipBlock": {"cidr": "10.0.0.0/8"}}]
 
 
 def test_haproxy_is_configured_as_deploys_file_says_for_any_number_of_servers(tmp_path: Path) -> None:
@@ -227,6 +234,41 @@ def test_the_trainers_file_is_one_that_it_reads(tmp_path: Path) -> None:
     assert config.service.host == "0.0.0.0"
     (files,) = (volume["secret"] for volume in pod["volumes"] if volume["name"] == "secrets")
     assert {item["key"] for item in files["items"]} == {"trainer_key", "admin_key"}
+
+
+def test_a_fleet_has_one_name_and_each_server_an_address_of_its_own() -> None:
+    (server,) = pods(VARIANTS["fleet"])["server"]["containers"]
+    names = [variable["name"] for variable in server["env"]]
+    value = {variable["name"]: variable.get("value") for variable in server["env"]}
+    assert value["RAMIFY_FLEET__NAME"] == "countdown"
+    host = "ramify-$(RAMIFY_REPLICA).ramify-servers.ramify.svc.cluster.local:8000"
+    assert value["RAMIFY_FLEET__ADDRESS"] == f"http://{host}"
+    assert f" {host.replace('$(RAMIFY_REPLICA)', '2')} " in haproxy_configuration(VARIANTS["fleet"])
+    # Kubernetes puts in only what stands above.
+    assert names.index("RAMIFY_REPLICA") < names.index("RAMIFY_FLEET__ADDRESS")
+    assert "FLEET" not in str(pods({}))
+
+
+def test_the_trainer_of_a_fleet_searches_through_the_front_door_which_lets_it_in(tmp_path: Path) -> None:
+    path = tmp_path / "trainer.toml"
+    path.write_text(one("ConfigMap", "ramify-trainer", VARIANTS["fleet"])["data"]["trainer.toml"])
+    server = LoopConfig.read(path).server
+    assert (server.url, server.admin_url) == ("http://ramify", "http://ramify-servers:8001")
+    (rule,) = one("NetworkPolicy", "ramify-front", VARIANTS["fleet"])["spec"]["ingress"]
+    assert [peer["podSelector"] for peer in rule["from"]][-1]["matchLabels"].items() >= {
+        ("app.kubernetes.io/component", "trainer")
+    }
+
+
+def test_releases_of_a_bucket_have_a_disk_that_the_server_writes() -> None:
+    pod = pods(VARIANTS["bucket"])["server"]
+    (server,) = pod["containers"]
+    (mounted,) = (m for m in server["volumeMounts"] if m["name"] == "weights")
+    assert "readOnly" not in mounted
+    assert {"name": "RAMIFY_WEIGHTS", "value": mounted["mountPath"]} in server["env"]
+    claims = one("StatefulSet", "ramify", VARIANTS["bucket"])["spec"]["volumeClaimTemplates"]
+    (claim,) = (claim["spec"] for claim in claims if claim["metadata"]["name"] == "weights")
+    assert (claim["resources"]["requests"]["storage"], claim["storageClassName"]) == ("80Gi", "fast")
 
 
 def test_the_servers_file_is_one_that_it_reads() -> None:

@@ -160,7 +160,9 @@ def test_the_second_server_of_the_fleet_is_the_first_but_for_its_number_and_its_
     assert {k: v for k, v in first.items() if k not in apart} == {
         k: v for k, v in second.items() if k not in apart
     }
-    assert second["environment"] == {**first["environment"], "RAMIFY_REPLICA": 1}
+    own = {"RAMIFY_REPLICA": 1, "RAMIFY_FLEET__ADDRESS": "http://replica-1:8000"}
+    assert second["environment"] == {**first["environment"], **own}
+    assert first["environment"]["RAMIFY_FLEET__ADDRESS"] == "http://replica-0:8000"
     assert not [mount for mount in second["volumes"] if mount.startswith(("log:", "cache:"))]
     asked = set(re.findall(r"server (replica-\d) (replica-\d):8000", read("deploy/haproxy.cfg")))
     aliases = [service["networks"]["default"]["aliases"] for service in (first, second)]

@@ -40,15 +40,16 @@ frontend public
     http-request set-var(txn.request) req.hdr(x-request-id)
     http-request set-header x-forwarded-for %[src]
     http-request set-header x-forwarded-proto https if { ssl_fc }
-    # For operators only; the admin listener has a port of its own, which nothing here leads to.
-    http-request return status 404 content-type application/json string '{"error":{"message":"no such route","type":"invalid_request_error","param":null,"code":"unknown_route"}}' if { path_beg /admin } or { path /metrics }
+    # For operators only; the admin listener has a port of its own, which nothing here leads to. Servers decode a path too.
+    http-request return status 404 content-type application/json string '{"error":{"message":"no such route","type":"invalid_request_error","param":null,"code":"unknown_route"}}' if { path,url_dec -m beg /admin } or { path,url_dec -m str /metrics }
     # limits.body_bytes; of a body that does not tell its length the server does the counting
     http-request return status 413 content-type application/json string '{"error":{"message":"the body is larger than the 1048576 bytes taken here","type":"invalid_request_error","param":null,"code":"body_too_large"}}' if { req.body_size gt 1048576 }
     # The last two digits of an id are its server's number.
 {{- range $i := until (int .Values.replicas) }}
     http-request set-var(txn.owner) str(replica-{{ $i }}) if { path_reg '^/v1/.*[_-][0-9a-f]{30}{{ printf "%02x" $i }}(/|$)' }
 {{- end }}
-    use_backend owner if { var(txn.owner) -m found }
+    # What goes on from an ended search is a new one: any ready server takes it from the log.
+    use_backend owner if { var(txn.owner) -m found } !{ path_end /continue }
     use_backend sessions if { req.hdr(x-session-id) -m found }
     default_backend servers
 
