@@ -40,22 +40,18 @@ class ReleaseEntry:
 
 def catalogue(
     root: Path | None,
-    store: ReleaseStore | None,
+    stored: Mapping[str, Manifest | None],
     base: Release | None,
     recorded: Mapping[str, ReleaseRecord],
 ) -> list[ReleaseEntry]:
-    """Return every release in the folder `root` and in the store, the base, and those on record, by id. Reads their
-    manifests."""
+    """Return every release in the folder `root`, the base, those on record, and those of the store (see `in_store`), by
+    id. Reads the manifests in the folder."""
     on_disk = set(list_releases(root)) if root is not None else set()
-    stored = _stored(store)
     if base is not None:
         on_disk.add(base.id)
     rows = []
-    for name in sorted(on_disk | stored | recorded.keys()):
-        manifest = None
-        if store is not None and name in stored - on_disk:
-            with suppress(WeightsError):
-                manifest = store.manifest(name)
+    for name in sorted(on_disk | stored.keys() | recorded.keys()):
+        manifest = stored.get(name)
         if name in on_disk:
             with suppress(WeightsError, OSError):
                 manifest = load_release(resolve(root, base, name), verify=False).manifest
@@ -68,13 +64,15 @@ def catalogue(
     return rows
 
 
-def _stored(store: ReleaseStore | None) -> set[str]:
-    """Return the ids of the store's releases; none while it is away, so that those at hand can be activated."""
-    try:
-        return set(store.ids()) if store is not None else set()
-    except WeightsError as error:
-        logger.error("the releases of the object store cannot be listed: %s", error)
-        return set()
+def in_store(store: ReleaseStore, root: Path | None) -> dict[str, Manifest | None]:
+    """Return the store's releases by id, with the manifests of those that the folder `root` lacks; `None` for one that
+    cannot be read. Raises `WeightsError`."""
+    on_disk = set(list_releases(root)) if root is not None else set()
+    found: dict[str, Manifest | None] = dict.fromkeys(store.ids())
+    for name in found.keys() - on_disk:
+        with suppress(WeightsError):
+            found[name] = store.manifest(name)
+    return found
 
 
 def fetched(store: ReleaseStore | None, release_id: str, keep: Collection[str]) -> None:

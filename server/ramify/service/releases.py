@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,7 +37,7 @@ from ramify.engines import (
 )
 from ramify.search.protocols import EngineDead
 from ramify.service import canary
-from ramify.service.catalogue import ReleaseEntry, catalogue, fetched, lineage, resolve
+from ramify.service.catalogue import ReleaseEntry, catalogue, fetched, in_store, lineage, resolve
 from ramify.service.errors import DRAINED, ActivationFailed, ServiceError
 from ramify.service.metrics import Metrics
 from ramify.service.ports import Engines
@@ -45,13 +46,23 @@ from ramify.treelog import LogError, TreeLog
 from ramify.treelog.records import Activation, ActivationKind
 from ramify.treelog.records import Release as ReleaseRecord
 from ramify.treelog.releases import ACTIVATION_ERROR
-from ramify.weights import Release, ReleaseNotFound, ReleaseStore, WeightsError, load_release, require_alike
+from ramify.weights import (
+    Manifest,
+    Release,
+    ReleaseNotFound,
+    ReleaseStore,
+    WeightsError,
+    load_release,
+    require_alike,
+)
 
 logger = logging.getLogger(__name__)
 IDLE_SECONDS = 30.0
 """Time for requests other than searches (values, probes) to end before an activation is given up."""
 RELOAD_SECONDS = 300.0
 """Time for the engines to load weights and be checked."""
+STORE_SECONDS = 10.0
+"""Time for the object store to say what it has, before a listing does without."""
 _WAYS_BACK = 4
 """Releases before the one that is served that stay in the folder, for rollbacks and for searches that lease them."""
 
@@ -128,6 +139,8 @@ class Releases:
     alone: bool = True
     """False in a fleet, whose epochs keep the history, and which says when this server answers."""
     _task: asyncio.Task[ActivationResult] | None = field(default=None)
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "ramify-releases"))
+    """Threads that list the store: one that hangs holds these alone, and not those that the log is asked with."""
 
     @property
     def busy(self) -> bool:
@@ -138,9 +151,23 @@ class Releases:
         """List every release on disk or on record."""
         recorded = {row.release_id: row for row in await self.log.releases()}
         history = await self.log.activations()
-        rows = await asyncio.to_thread(catalogue, self.root, self.store, self.base, recorded)
+        stored = await self._in_store()
+        rows = await asyncio.to_thread(catalogue, self.root, stored, self.base, recorded)
         rejected = {row.id for row in rows if row.state == "rejected"}
         return ReleaseListing(self.engines.serving.release, self._way_back(history, rejected), rows, history)
+
+    async def _in_store(self) -> Mapping[str, Manifest | None]:
+        """Return the store's releases; none while it is away or hangs, so that those at hand can be activated."""
+        if self.store is None:
+            return {}
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(STORE_SECONDS):
+                return await loop.run_in_executor(self._pool, in_store, self.store, self.root)
+        except (WeightsError, TimeoutError) as error:
+            why = str(error) or f"no answer in {STORE_SECONDS:g} s"
+            logger.error("the releases of the object store cannot be listed: %s", why)
+            return {}
 
     async def record(self, release_id: str, state: str, figures: dict[str, Any]) -> ReleaseEntry:
         """Record a gate's decision. Raises `not_found` for a release that is neither on disk nor on record."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from fakes_releases import write_release
 from fixtures_objects import S3Server, s3_server  # noqa: F401  (a fixture)
 from ramify.objects import open_store
+from ramify.service import releases
 from ramify.settings import BadSettings, Settings, load
 from ramify.weights import ReleaseStore, list_releases
 
@@ -66,6 +69,27 @@ async def test_while_the_bucket_is_away_what_is_at_hand_can_be_activated_and_not
             s3_server.doorway.open()
         assert (await site.activate("v000003")).status_code == 200
         assert await site.served() == "v000003"
+
+
+async def test_a_bucket_that_hangs_holds_no_thread_that_others_need(
+    tmp_path: Path,
+    objects: dict[str, Any],
+    s3_server: S3Server,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(releases, "STORE_SECONDS", 1.0)
+    async with a_site(tmp_path, objects={**objects, "seconds": 10.0}) as site:
+        with ThreadPoolExecutor(1) as pool:
+            asyncio.get_running_loop().set_default_executor(pool)
+            s3_server.hang()
+            try:
+                async with asyncio.timeout(8):
+                    listings = await asyncio.gather(*(site.listing() for _ in range(4)))
+                    await asyncio.to_thread(lambda: None)
+            finally:
+                s3_server.go_on()
+    for listing in listings:
+        assert [row["id"] for row in listing["data"]] == ["v000001"]
 
 
 async def test_what_is_served_and_the_way_back_stay_in_a_full_cache(
