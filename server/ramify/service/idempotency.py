@@ -20,6 +20,8 @@ from ramify.treelog import KeptAnswer, LogError, TreeLog, kept_answer
 logger = logging.getLogger(__name__)
 ABANDON_SECONDS = 1.0
 """Seconds that freeing a key may take. What failed is often the log, and then this fails too."""
+CLAIM_SECONDS = 60
+"""Seconds that a claim outlives its search's deadline, in which the tree is logged."""
 RETRY_AFTER = 2
 """Seconds after which asking again for the answer of a running search makes sense."""
 
@@ -56,7 +58,9 @@ async def claim(
     log: TreeLog, key_id: str, idempotency: IdempotencyKey, search_id: str, seconds: float
 ) -> ReplayedAnswer | None:
     """Claim the key: return the answer kept under it, or `None` if the search is ours to run. Raises `KeyTaken`."""
-    claimed = await log.claim(key_id, idempotency.key, idempotency.body_hash, search_id, seconds=seconds + 60)
+    claimed = await log.claim(
+        key_id, idempotency.key, idempotency.body_hash, search_id, seconds=seconds + CLAIM_SECONDS
+    )
     if claimed.state == "answered":
         return ReplayedAnswer(claimed.search_id, claimed.body)
     if claimed.state == "running":

@@ -25,7 +25,7 @@ from ramify.service.checkpoints import Checkpoints
 from ramify.service.continuing import ContinueSpec, prepare_continuation, require_same_model
 from ramify.service.errors import DRAINED, ENGINE_DIED, KeyTaken, SearchFailed, ServiceError
 from ramify.service.grading import CountedReviser, CountedTask, grade_answer
-from ramify.service.idempotency import IdempotencyKey, ReplayedAnswer, claim, kept
+from ramify.service.idempotency import CLAIM_SECONDS, IdempotencyKey, ReplayedAnswer, claim, kept
 from ramify.service.keys import Caller
 from ramify.service.metrics import Metrics
 from ramify.service.ports import Engines
@@ -41,6 +41,8 @@ LET_GO = 10.0
 """Seconds that a stopped search may take to give up its engine work."""
 LOOK_EVERY = 0.02
 """Seconds."""
+GOES_ON = IdempotencyKey("continue", body_hash="")
+"""Key under which a search is claimed, with the id of the tree that it goes on from in the place of an API key's."""
 ELSEWHERE = 5
 """Seconds after which asking again for a search of another server makes sense."""
 
@@ -119,8 +121,6 @@ class Searches:
     stop_others: list[Callable[[], None]] = field(default_factory=list)
     """Called when nothing may run on: each ends other work that was admitted, such as plain completions."""
     _lives: set[asyncio.Task[Any]] = field(default_factory=set)
-    _going_on: set[str] = field(default_factory=set)
-    """Ids of the trees that running searches, or those about to run, go on from."""
 
     @property
     def draining(self) -> bool:
@@ -188,27 +188,27 @@ class Searches:
         if entry.key_id != caller.key_id:
             raise _unknown(given)
         part = await asyncio.to_thread(entry.tree)
-        if part.id in self._going_on:
-            raise _taken_on(part.id, "is being taken on already")
-        self._going_on.add(part.id)
         try:
-            prepared = await self._longer(part, longer, spec, caller)
-            running = await self._admit(prepared, self._same_release, caller, idempotency, arrived)
-        except BaseException as error:
-            self._going_on.discard(part.id)
+            await self._claim(part, search_id(longer), self.preparer.deadline(spec.deadline))
+            spec = spec if caller.train else replace(spec, train=False)
+            prepared = prepare_continuation(self.preparer, part, spec, longer)
+            return await self._admit(prepared, self._same_release, caller, idempotency, arrived)
+        except BaseException as error:  # also if the client left while the claim was being written
+            await asyncio.shield(GOES_ON.abandon(self.log, part.id, search_id(longer)))
             if isinstance(error, BadState | ParamError):
                 raise _taken_on(part.id, f"cannot go on: {error}") from error
             raise
-        assert running.life is not None
-        running.life.add_done_callback(lambda _: self._going_on.discard(part.id))
-        return running
 
-    async def _longer(self, part: Tree, tree_id: str, spec: ContinueSpec, caller: Caller) -> PreparedSearch:
-        """Prepare the search that goes on from `part`, as the tree `tree_id`."""
+    async def _claim(self, part: Tree, search: str, seconds: float) -> None:
+        """Claim a logged search for the one that is to go on from it, among all servers on the log. Once that is
+        logged its row says so, and the claim may run out. Raises `ServiceError` if it was taken on already."""
+        claimed = await self.log.claim(
+            part.id, GOES_ON.key, GOES_ON.body_hash, search, seconds=seconds + CLAIM_SECONDS
+        )
         if (other := await self.log.continuation(part.id)) is not None:
             raise _taken_on(part.id, f"was taken on already: go on from {search_id(other)}")
-        spec = spec if caller.train else replace(spec, train=False)
-        return prepare_continuation(self.preparer, part, spec, tree_id)
+        if claimed.state != "new":
+            raise _taken_on(part.id, f"is being taken on already, by {claimed.search_id}")
 
     def _same_release(self, prepared: PreparedSearch) -> PreparedSearch:
         """Return a search that goes on, unless another release was activated while it waited for its turn. Raises

@@ -2,7 +2,8 @@
 
 A claim whose process died must not block its key for ever. On SQLite only one process writes, so opening the log
 releases every running claim of other boots; on PostgreSQL a claim runs out. Either way the dead process can no longer
-finish it: an answer is kept only while its own claim stands.
+finish it: an answer is kept only while its own claim stands. A search that goes on from another claims that one
+likewise, and keeps no answer.
 """
 
 from __future__ import annotations

@@ -12,10 +12,12 @@ import httpx
 import pytest
 
 from fakes import FakePolicy, letters
+from ramify.api.context import assemble
 from ramify.search.codec import tree_from_dict
 from ramify.search.tree import Tree
 from ramify.service.continuing import require_same_model
 from ramify.service.errors import ServiceError
+from ramify.settings import Settings
 
 from .world import KEYS, SERVING, FakeEngines, World, a_world, events, hold, over_network, release, until
 
@@ -85,6 +87,25 @@ async def test_two_who_take_the_same_search_on_at_once_get_one_search(world: Wor
     first = await first_part(world)
     both = await asyncio.gather(*(go_on(world, first["id"], budget={"simulations": 9 + i}) for i in range(2)))
     assert sorted(answer.status_code for answer in both) == [200, 409]
+
+
+async def test_two_servers_on_one_log_do_not_go_on_from_the_same_search(world: World) -> None:
+    first = await first_part(world)
+    other = World(assemble(Settings(), world.engines, world.log), world.engines, world.log, world.http)
+    async with over_network(other) as elsewhere:
+        there = replace(other, http=elsewhere)
+        refused = await go_on(there, first["id"], budget={"simulations": 1})
+        assert refused.status_code == 400  # and the claim is free again
+        hold(world.engines)
+        asked = asyncio.create_task(go_on(world, first["id"], budget={"simulations": 12}))
+        await until(lambda: world.engines.policy.running)
+        answer = await go_on(there, first["id"], budget={"simulations": 12})
+        assert answer.status_code == 409
+        assert "is being taken on already, by srch_" in answer.json()["error"]["message"]
+        release(world.engines)
+        longer = (await asked).json()
+        answer = await go_on(there, first["id"], budget={"simulations": 12})
+        assert f"was taken on already: go on from {longer['id']}" in answer.json()["error"]["message"]
 
 
 async def test_a_stream_tells_of_a_search_that_goes_on(world: World) -> None:
