@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 from ramify.engines import EngineConfig, EngineOptions, Engines
-from ramify.engines.checkpoints import read_checkpoint
+from ramify.engines.model_folders import read_model_folder
 from ramify.search.records import Sampling
 from ramify.weights import shipped
 
@@ -34,7 +34,7 @@ async def main(policy: Path, prompt: str, draws: Sequence[int], rounds: int, thr
     options = EngineOptions(threads=threads)
     with tempfile.TemporaryDirectory() as folder:
         head = Path(folder) / "head.safetensors"
-        width = read_checkpoint(policy, "policy").hidden_size or 0
+        width = read_model_folder(policy, "policy").hidden_size or 0
         save_file({"weight": torch.randn(1, width) / 8, "bias": torch.zeros(1)}, head)
         plain = await Engines.start(EngineConfig(policy, options=options))
         judging = await Engines.start(EngineConfig(policy, options=options, value_head=head))

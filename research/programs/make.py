@@ -4,7 +4,7 @@ One small Llama with a value head on its trunk. It first learns to write the pro
 ones with a changed line, given the feedback on it, whose words it learns to predict as well: they say what a program
 does. Then its own samples are graded, at problems and at their wrong answers with feedback, and policy and value are
 trained on together, the value head on the mean outcome of the samples that share a prefix. Each stage leaves a
-checkpoint in OUT/work, from which a run that was stopped goes on.
+checkpoint in OUT/work, from which a run that was stopped goes on if it is given the same options.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ramify import weights
@@ -73,6 +74,13 @@ class Pool:
         """Return problems with programs in which a line is changed."""
         return [(p, text(mutated(p.program, self.rng))) for p in self.problems(count, shares)]
 
+    def runnable(self, count: int, shares: Sequence[float]) -> list[Pair]:
+        """Return such pairs, at least one, of which at least one can be run: of others nothing is learned."""
+        while True:
+            pairs = self.pairs(max(count, 1), shares)
+            if any(feedback(*pair) is not None for pair in pairs):
+                return pairs
+
 
 def shares(done: float) -> tuple[float, float, float]:
     """Return how often problems have one, two and three lines when so much of the first stage is done: easy ones
@@ -109,7 +117,7 @@ def policy_batches(pool: Pool, steps: int, batch: int) -> Iterator[list[Texts]]:
     """Yield what the first stage learns from: solved problems, and programs with a changed line."""
     for step in range(steps):
         now = shares(step / steps)
-        yield [solved(pool.problems(batch, now)), bettered(pool.pairs(batch // 8, now))]
+        yield [solved(pool.problems(batch, now)), bettered(pool.runnable(batch // 8, now))]
 
 
 def both_batches(
@@ -119,7 +127,7 @@ def both_batches(
     rng, now = pool.rng, shares(1)
     own = pairs or pool.pairs(batch, now)  # an untrained policy writes nothing that can be run
     while True:
-        wrong = [*pool.pairs(batch // 16, now), *rng.choices(own, k=batch // 4)]
+        wrong = [*pool.runnable(batch // 16, now), *rng.choices(own, k=batch // 4)]
         yield [
             solved(pool.problems(batch // 2, now)),
             bettered(wrong),
@@ -216,11 +224,19 @@ class Stages:
 
     work: Path
     network: Network
+    options: dict[str, int]
+    """Options that have made the network so far, kept beside each stage."""
 
-    def done(self, name: str) -> bool:
-        """Take over the network of a stage that an earlier run finished, if one did."""
+    def done(self, name: str, **options: int) -> bool:
+        """Take over the network of a stage that an earlier run has finished with the same options, if one has.
+        options: those that this stage adds."""
+        self.options.update(options)
         if not self._path(name).is_file():
             return False
+        with safe_open(self._path(name), "pt") as kept:
+            if kept.metadata() != self._made_with():
+                tell(f"{name}: done before with other options, so it is made again")
+                return False
         self.network.load_state_dict(load_file(self._path(name)))
         tell(f"{name}: done before")
         return True
@@ -228,7 +244,10 @@ class Stages:
     def keep(self, name: str) -> None:
         """Keep the network as the result of a stage."""
         self.work.mkdir(parents=True, exist_ok=True)
-        save_file(self.network.state_dict(), self._path(name))
+        save_file(self.network.state_dict(), self._path(name), self._made_with())
+
+    def _made_with(self) -> dict[str, str]:
+        return {name: str(value) for name, value in self.options.items()}
 
     def _path(self, name: str) -> Path:
         return self.work / f"{name}.safetensors"
@@ -248,7 +267,7 @@ def main(
     policy_steps: int = 1_100,
     both_steps: Annotated[int, typer.Option(help="Steps for policy and value together.")] = 300,
     sampled: Annotated[int, typer.Option(help="Problems that are sampled before that.")] = 2_000,
-    batch: int = 128,
+    batch: Annotated[int, typer.Option(min=2)] = 128,
     held_out: Annotated[int, typer.Option(help="Dev problems that figures are taken of.")] = 200,
     seed: int = 0,
 ) -> None:
@@ -256,14 +275,16 @@ def main(
     torch.set_num_threads(1)
     network, train_pool = Network(seed), Pool.drawn(pool, seed)
     tell(f"{pool} problems of three lines")
-    dev, stages = problems("dev", held_out, seed), Stages(out / "work", network)
+    dev = problems("dev", held_out, seed)
+    stages = Stages(out / "work", network, {"pool": pool, "batch": batch, "seed": seed})
     for name, steps in (("weak", weak_steps), ("policy", policy_steps)):
-        if not stages.done(name):
+        done = stages.done(name, **{f"{name}_steps": steps})
+        if not done:
             train(network, policy_batches(train_pool, steps, batch), steps, 2e-3, name)
             stages.keep(name)
-        if name == "weak" and not (out / "weak").exists():
+        if name == "weak" and not (done and (out / "weak").exists()):
             publish(network, out / "weak", report(figures(network, dev, 16)))
-    if not stages.done("both"):
+    if not stages.done("both", sampled=sampled, both_steps=both_steps):
         groups, pairs = rolled_out(network, train_pool, sampled, seed + 1)
         tell(f"sampled: {_mean(groups):.3f} of the answers are right, {len(pairs)} wrong ones to better")
         train(network, both_batches(train_pool, groups, pairs, batch), both_steps, 1e-3, "both")

@@ -133,7 +133,7 @@ class CollectConfig(Section):
         follows = self.temperature
         if follows and not follows.low <= self.first_temperature <= follows.high:
             raise ValueError(
-                f"sampling.temperature is {self.first_temperature:g}, where temperature.low is {follows.low:g} and "
+                f"sampling.temperature is {self.first_temperature:g}, while temperature.low is {follows.low:g} and "
                 f"temperature.high is {follows.high:g}: the first round's lies between them"
             )
         return self

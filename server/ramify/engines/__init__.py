@@ -6,7 +6,7 @@ From the bottom up; a module imports only those above it:
 |---|---|
 | `errors` | the exception family |
 | `config` | `EngineConfig`: what engines are started with; `Serving`: the release that they serve |
-| `checkpoints` | checks of a model's files before anything starts |
+| `model_folders` | checks of a model's files before anything starts |
 | `ports` | `Engine`: one running engine, as everything but `vllm` sees it |
 | `http` | another server: its address, its key, and its failures that may pass |
 | `leases` | the release served, and older ones that work under way still uses |

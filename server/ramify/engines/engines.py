@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from ramify.engines.checkpoints import Checkpoint, check_cpu, check_value_head, read_checkpoint
 from ramify.engines.config import EngineConfig, Serving
 from ramify.engines.errors import (
     EngineBusy,
@@ -33,6 +32,7 @@ from ramify.engines.judges import JudgeModel, Question
 from ramify.engines.leases import Leases, require_servable
 from ramify.engines.limiter import EngineLimiter
 from ramify.engines.measurement import TOLERANCE, Measurement, Text, measure
+from ramify.engines.model_folders import ModelFolder, check_cpu, check_value_head, read_model_folder
 from ramify.engines.others import connect, connect_other, load_adapters, named_policies, require_alike
 from ramify.engines.policy import JudgingVllmPolicy, VllmPolicy
 from ramify.engines.ports import Engine
@@ -72,9 +72,10 @@ class Engines:
         engines: Sequence[Engine],
         models: Models,
         folder: str,
-        others: Mapping[str, RemoteEngine] | None = None,
+        policy_servers: Mapping[str, RemoteEngine] | None = None,
     ) -> None:
-        """folder: of the engines' sockets and progress; removed by `close`. others: the servers of other policies."""
+        """folder: of the engines' sockets and progress; removed by `close`. policy_servers: those that have other
+        policies, by the policies' names."""
         self.config = config
         self.tokenizer = models.tokenizer
         self.dead = asyncio.Event()
@@ -91,7 +92,7 @@ class Engines:
         """The scorer of what the release itself judges with, if it does."""
         self.scorer = maker.all(models.judges, self._judge)
         """All that judges; without one of a weight it is the policy's own confidence."""
-        self._remotes = [
+        self._scorer_servers = [
             one.scorer for one in self.scorer.named.values() if isinstance(one.scorer, RemoteScorer)
         ]
         judging = config.value_head is not None and config.scorer is None and self.scorer.weighing == ("",)
@@ -102,11 +103,11 @@ class Engines:
             self._leases.mine,
             config.options.seeded,
         )
-        self._servers = dict(others or {})
+        self._policy_servers = dict(policy_servers or {})
         self.others = named_policies(
             config,
             self.by_role["policy"],
-            self._servers,
+            self._policy_servers,
             self._limiters["policy"],
             self._leases.mine,
             self.tokenizer,
@@ -143,10 +144,10 @@ class Engines:
             with warnings.catch_warnings(action="ignore"):  # of vLLM's and torch's own making, dozens of them
                 plans, models = await asyncio.to_thread(_prepare, config)
                 engines: list[Engine] = []
-                others: dict[str, RemoteEngine] = {}
+                policy_servers: dict[str, RemoteEngine] = {}
                 for name, other in config.others.items():
                     if (server := await connect_other(name, other, plans[0], models.tokenizer)) is not None:
-                        others[name] = server
+                        policy_servers[name] = server
                         undo.push_async_callback(server.close)
                 if config.server is not None:
                     engines.append(await connect(config.server, plans.pop(0), models.tokenizer))
@@ -154,7 +155,7 @@ class Engines:
                 for engine in await _start_all(plans, folder, tell):
                     engines.append(engine)
                     undo.push_async_callback(engine.close)
-            started = cls(config, engines, models, folder, others)
+            started = cls(config, engines, models, folder, policy_servers)
             if started.max_model_len < 2:
                 raise EngineStartFailed(
                     "the judge's form leaves no room for an answer: shorten scorer.rubric"
@@ -166,9 +167,9 @@ class Engines:
             except EngineError as error:
                 raise EngineStartFailed(str(error)) from error
             await load_adapters(config.others, started._leases)
-            for remote in started._remotes:
+            for remote in started._scorer_servers:
                 undo.push_async_callback(remote.close)
-            for remote in started._remotes:
+            for remote in started._scorer_servers:
                 some = started.tokenizer.encode("1 + 1 =")
                 await remote.check(some, started.tokenizer.encode_continuation(" 2"))
             undo.pop_all()
@@ -318,7 +319,7 @@ class Engines:
                 f"{policy} and what is served are not judged alike: by a model, a head or nothing"
             )
         if value_head is not None:
-            check_value_head(value_head, read_checkpoint(policy, "policy"))
+            check_value_head(value_head, read_model_folder(policy, "policy"))
         for role, path in paths.items():
             await self.by_role[role].reload(path)
         if value_head is not None:
@@ -354,9 +355,9 @@ class Engines:
 
     async def close(self) -> None:
         """End both engines and their processes."""
-        engines = (*self.by_role.values(), *self._servers.values())
+        engines = (*self.by_role.values(), *self._policy_servers.values())
         await asyncio.gather(*(engine.close() for engine in engines))
-        for remote in self._remotes:
+        for remote in self._scorer_servers:
             await remote.close()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
@@ -375,7 +376,7 @@ class Engines:
 class Models:
     """The models of a server, read and checked."""
 
-    policy: Checkpoint
+    policy: ModelFolder
     tokenizer: Tokenizer
     """The policy's."""
     judges: Mapping[str, Judge]
@@ -409,24 +410,24 @@ def _prepare(config: EngineConfig) -> tuple[list[Launch], Models]:
     """Check the models, the quickest checks first, and return what each engine is started with."""
     models = _models(config)
     judges = {
-        role_of(name, config.scorers[name]): (judge.checkpoint, judge.reading)
+        role_of(name, config.scorers[name]): (judge.folder, judge.reading)
         for name, judge in models.judges.items()
         if isinstance(judge, JudgeModel)
     }
     at_home = [] if config.server is not None else [models.policy]
-    at_home += [checkpoint for checkpoint, _ in judges.values()]
+    at_home += [folder for folder, _ in judges.values()]
     if not at_home:  # vLLM, which takes seconds to import, is not needed
         return launches(config, models.policy, {}, cpu=False), models
     cpu = on_cpu()
     check_parsers(config.options.tool_parser, config.options.reasoning_parser, models.tokenizer.hf)
-    for checkpoint in at_home if cpu else ():
-        check_cpu(checkpoint)
+    for folder in at_home if cpu else ():
+        check_cpu(folder)
     plans = launches(config, models.policy, judges, cpu=cpu, bfloat16=multiplies_bfloat16())
     return plans, models
 
 
 def _models(config: EngineConfig) -> Models:
-    policy = read_checkpoint(config.policy, "policy", weights=config.server is None)
+    policy = read_model_folder(config.policy, "policy", weights=config.server is None)
     if config.serving.source is not None:
         try:
             require_servable(config.serving.source, config.options)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ramify.engine_options import ScorerOptions
-from ramify.engines.checkpoints import Checkpoint, check_files, facts, model_config, read_checkpoint
 from ramify.engines.errors import EngineError, EngineStartFailed, RequestRefused
 from ramify.engines.formats import FORMATS, RUBRIC, Format, InputWriter, Write
+from ramify.engines.model_folders import ModelFolder, check_files, facts, model_config, read_model_folder
 from ramify.engines.tokenizer import Tokenizer
 from ramify.search.records import State
 
@@ -50,7 +50,7 @@ ONE_LABEL = Reading()
 class JudgeModel:
     """A model that judges, ready to be started."""
 
-    checkpoint: Checkpoint
+    folder: ModelFolder
     reading: Reading
     tokenizer: Tokenizer
     write: Write | None
@@ -74,14 +74,14 @@ def read_value(path: Path, policy: Tokenizer) -> JudgeModel:
     """Check a value model. With another tokenizer than the policy's it reads the text without special tokens.
 
     Raises `EngineStartFailed`."""
-    checkpoint, tokenizer = read_checkpoint(path, "value model"), Tokenizer(path)
+    folder, tokenizer = read_model_folder(path, "value model"), Tokenizer(path)
     if policy.same_as(tokenizer):
-        return JudgeModel(checkpoint, ONE_LABEL, tokenizer, None)
+        return JudgeModel(folder, ONE_LABEL, tokenizer, None)
 
     def write(sequences: Sequence[Sequence[int]]) -> list[list[int]]:
         return [tokenizer.encode(policy.decode(ids)) for ids in sequences]
 
-    return JudgeModel(checkpoint, ONE_LABEL, tokenizer, write)
+    return JudgeModel(folder, ONE_LABEL, tokenizer, write)
 
 
 def read_question(options: ScorerOptions, policy: Tokenizer) -> Question:

@@ -1,7 +1,8 @@
 """The policies that searches may name beside the one served: adapters, other servers, other words around a prompt.
 
 Each is a `VllmPolicy` on one engine. Those with an engine of their own, on another server, have a limiter of their own
-too; that they are away ends neither the server nor a search, but their part in it. None of them judges what it writes:
+too. Each must be reachable when the server starts, which checks its tokenizer; one that goes away later ends neither
+the server nor a search, but its part in it. None of them judges what it writes:
 the served policy's head is trained on its own trunk and the request's own prompt, so the scorer is asked.
 """
 
@@ -30,7 +31,9 @@ class NamedPolicy:
 
     policy: Policy
     options: OtherPolicyOptions
-    """Its words among them."""
+    """Its table of the settings, with the words that it puts around a prompt."""
+    release: str | None = None
+    """Release, or model of another server, that it draws with; `None`: the release served."""
     longest: int | None = None
     """Tokens of prompt and answer together that it takes, if it is on another server; `None`: as many as the policy
     served."""
@@ -50,7 +53,7 @@ async def connect(
     options: PolicyServerOptions, launch: Launch, tokenizer: Tokenizer, setting: str = "policy_server"
 ) -> RemoteEngine:
     """Connect to the server that has a policy. setting: the table of its options. Raises `EngineStartFailed`."""
-    server = PolicyServer(options)
+    server = PolicyServer(options, setting)
     try:
         return await RemoteEngine.connect(launch, server, tokenizer, options, setting)
     except BaseException:
@@ -105,7 +108,9 @@ def named_policies(
             adapted = _serving(name, other)
             serving = lambda: adapted  # noqa: E731  (a name of its own would say no more)
         policy = VllmPolicy(engine, tokenizer, before, serving, config.options.seeded)
+        if serving is mine:
+            return NamedPolicy(policy, other.options)
         longest = remote.max_model_len if remote is not None else None
-        return NamedPolicy(policy, other.options, longest)
+        return NamedPolicy(policy, other.options, serving().release, longest)
 
     return {name: made(name, other) for name, other in config.others.items()}

@@ -27,12 +27,18 @@ class PolicyServer:
     """A client of one vLLM server. Make it where an event loop runs; end it with `close`."""
 
     def __init__(
-        self, options: PolicyServerOptions, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        options: PolicyServerOptions,
+        setting: str = "policy_server",
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """transport: in place of the network. Raises `EngineStartFailed` for an address or a key that is none."""
+        """setting: the table of the options, for errors. transport: in place of the network.
+
+        Raises `EngineStartFailed` for an address or a key that is none."""
         assert options.url is not None
-        url = read_url(options.url.rstrip("/").removesuffix("/v1"), "policy_server.url")
-        key = read_key(options.key, options.key_file, "policy_server")
+        url = read_url(options.url.rstrip("/").removesuffix("/v1"), f"{setting}.url")
+        key = read_key(options.key, options.key_file, setting)
         self.place = url.netloc.decode()
         """The server as errors name it."""
         self.seconds = options.seconds

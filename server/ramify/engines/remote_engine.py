@@ -95,7 +95,7 @@ class RemoteEngine(Engine):
         name, length = await _model(server, options.served, launch.options.max_model_len, setting)
         engine = cls(launch, server, name, length, options)
         try:
-            await _check_tokenizer(engine, tokenizer)
+            await _check_tokenizer(engine, tokenizer, setting)
             if setting != "policy_server":
                 await _check_vocabulary(engine, tokenizer)
             await _check_draws(engine, tokenizer)
@@ -347,15 +347,19 @@ async def _model(
     return served, min(known)
 
 
-async def _check_tokenizer(engine: RemoteEngine, tokenizer: Tokenizer) -> None:
+async def _check_tokenizer(engine: RemoteEngine, tokenizer: Tokenizer, setting: str) -> None:
     server = engine.server
     found = await server.ask(
         "/tokenize", {"model": engine.served, "prompt": SAMPLE, "add_special_tokens": False}
     )
     if not isinstance(found, dict) or found.get("tokens") != tokenizer.encode_continuation(SAMPLE):
+        remedy = (
+            "give the directory of the model that it serves (setting policy)"
+            if setting == "policy_server"
+            else f"name a server of a model with the tokenizer of the policy served (setting {setting}.url)"
+        )
         raise EngineStartFailed(
-            f"{engine.served} at {server.place} has another tokenizer than {engine.launch.path}: give the directory "
-            "of the model that it serves (setting policy)"
+            f"{engine.served} at {server.place} has another tokenizer than {engine.launch.path}: {remedy}"
         )
 
 

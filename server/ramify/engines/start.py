@@ -27,10 +27,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from ramify.engine_options import EngineOptions
-from ramify.engines.checkpoints import Checkpoint
 from ramify.engines.config import EngineConfig, default_kv_bytes, default_threads
 from ramify.engines.errors import EngineStartFailed
 from ramify.engines.judges import ONE_LABEL, Reading
+from ramify.engines.model_folders import ModelFolder
 from ramify.engines.ports import Engine
 
 Role = str
@@ -69,8 +69,8 @@ class Launch:
 
 def launches(
     config: EngineConfig,
-    policy: Checkpoint,
-    judges: Mapping[Role, tuple[Checkpoint, Reading]],
+    policy: ModelFolder,
+    judges: Mapping[Role, tuple[ModelFolder, Reading]],
     *,
     cpu: bool,
     bfloat16: bool = True,
@@ -79,19 +79,19 @@ def launches(
     equally. bfloat16: whether the machine has instructions for it; else weights in bfloat16 are served in float32, as
     long as nobody says otherwise."""
     options = config.options
-    parts: list[tuple[Role, Checkpoint, Reading, int | None, float]] = [
+    parts: list[tuple[Role, ModelFolder, Reading, int | None, float]] = [
         ("policy", policy, ONE_LABEL, options.policy_kv_bytes, options.policy_gpu_fraction)
     ]
-    for role, (checkpoint, reading) in judges.items():
+    for role, (folder, reading) in judges.items():
         share = options.value_gpu_fraction / len(judges)
-        parts.append((role, checkpoint, reading, options.value_kv_bytes, share))
+        parts.append((role, folder, reading, options.value_kv_bytes, share))
     return [
         Launch(
             role=role,
-            path=checkpoint.path,
+            path=folder.path,
             cpu=cpu,
             options=options,
-            dtype=_precision(checkpoint, options, bfloat16),
+            dtype=_precision(folder, options, bfloat16),
             kv_bytes=kv_bytes or (default_kv_bytes() if cpu else None),
             gpu_fraction=gpu_fraction,
             block_size=options.block_size or (CPU_BLOCK if cpu else None),
@@ -99,14 +99,14 @@ def launches(
             compile=can_compile(cpu) if options.compile is None else options.compile,
             reading=reading,
         )
-        for role, checkpoint, reading, kv_bytes, gpu_fraction in parts
+        for role, folder, reading, kv_bytes, gpu_fraction in parts
     ]
 
 
-def _precision(checkpoint: Checkpoint, options: EngineOptions, bfloat16: bool) -> str:
+def _precision(folder: ModelFolder, options: EngineOptions, bfloat16: bool) -> str:
     if options.dtype != "auto":
         return options.dtype
-    return checkpoint.dtype if bfloat16 or checkpoint.dtype != "bfloat16" else "float32"
+    return folder.dtype if bfloat16 or folder.dtype != "bfloat16" else "float32"
 
 
 def can_compile(cpu: bool) -> bool:

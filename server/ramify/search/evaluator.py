@@ -11,8 +11,9 @@ is given token ids alone and would have to run the policy over every prefix agai
 Under `action: refine` a draw from a complete answer is another answer, after a prompt of its own. The reviser is asked
 for that prompt by the first plan that goes there, so that no answer is looked at which nothing follows.
 
-Of several policies, one that fails is asked no more in this search, and another makes the same draw in its place. The
-failure of `OWN_POLICY`, or of the last one left, is the search's.
+Of several policies, one that fails is asked no more in this search, and another makes the same draw in its place. What
+the failed one has generated is spent; at the budget's end the other has only the rest of what was set aside. The
+failure of `OWN_POLICY`, of the last one left, or of one that leaves nothing of it, is the search's.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ class Evaluator:
         judged = bool(self.scorers.weighing) or (all_judge(policies) and not self._by_confidence)
         judges_steps = judges_steps and (self._by_confidence or judged)
         votes_only = not judges_steps and params.answer in ("majority", "most_visited")
-        votes_only = votes_only and not (judged and params.policies)  # a judge tells which of them is better
+        if judged and len(params.policies) > 1:  # a judge tells which of them is better
+            votes_only = False
         self._judges_steps = judges_steps
         self._grades_answers = params.grader in ("verifier", "mixed")
         self._judges_answers = params.grader != "verifier" and not votes_only
@@ -97,7 +99,7 @@ class Evaluator:
         if revision.closed is not None:
             return PlanResult(samples=[], revision=revision)
         asked = replace(plan.node, revision=revision)  # a copy: the tree is only read
-        left = plan.tokens - cost.tokens  # without those of a critique
+        left = plan.tokens - cost.charged  # without those of a critique
         asking = replace(plan, path=(*plan.path[:-1], asked), tokens=left)
         return replace(await self._carry_out(asking, expansion, cost), revision=revision)
 
@@ -110,7 +112,7 @@ class Evaluator:
 
         async def write(prompt: Sequence[int], tokens: int) -> str:
             at = replace(node, revision=Revision(feedback="", prompt=tuple(prompt)))
-            left = plan.tokens - cost.tokens - 1  # one is the answer's
+            left = plan.tokens - cost.charged - 1  # one is the answer's
             if left < 1:
                 raise GradingFailed("the answer leaves no token for a critique")
             how = replace(self.tree.sampling, max_tokens=min(tokens, left), stop=())
@@ -151,16 +153,16 @@ class Evaluator:
     ) -> list[SampledAction]:
         """Make draw number `draw` action by action, until the answer ends or does not clear the hurdle: what
         `JudgingPolicy.write_on` does in one request."""
-        at, line = plan.node, list[SampledAction]()
-        while True:
-            left = plan.tokens - (at.length - plan.node.length)
+        at, line, before = plan.node, list[SampledAction](), cost.charged
+        while (left := plan.tokens - (cost.charged - before)) > 0:
             step = self._step_sampling(min(self.tree.params.action.max_tokens, left))
             (one,) = await self._sample(plan, at, [draw], step, [*place, "on", len(line)], cost)
             line += self._actions(at, one, "step")
             (line,) = (await self._judge(plan.node, [line], None, cost)).samples
             at = self._standing(plan.node, line)
             if line[-1].terminal or self._promise(plan.node, line) < hurdle.at(at.length):
-                return line
+                break
+        return line
 
     def _standing(self, node: Node, line: Sequence[SampledAction]) -> Node:
         """Return the end of a draw from `node` as one node that is not in the tree, to write on from there."""
@@ -209,16 +211,24 @@ class Evaluator:
     ) -> list[Continuation]:
         """Make the draws of these numbers at `at`; give those up that do not clear the hurdle, if there is one."""
         seeds = [derive_seed(self.tree.seed, "draw", *place, i) for i in draws]
-        name = plan.policy
+        name, set_aside = plan.policy, len(draws) * sampling.max_tokens
         while True:
-            name = self._in_place_of(name)
-            before = cost.by_policy[name]
+            name, before = self._in_place_of(name), cost.tokens
             try:
                 drawn = await self._drawn(name, at, sampling, seeds, hurdle, cost)
             except Exception as error:
-                if name == OWN_POLICY or not self.builder.policies.close(name, _said(error)):
+                closed = name != OWN_POLICY and self.builder.policies.close(name, _said(error))
+                if not closed:
                     raise
-                cost.by_policy[name] = before  # the next one has what was set aside for it
+                # What the failed one has generated is spent: out of the budget or, at its end, out of this draw's own.
+                spent = cost.tokens - before
+                if self.builder.budget.reserve(spent):
+                    cost.lost += spent
+                else:
+                    set_aside -= spent
+                if set_aside < len(draws):
+                    raise
+                sampling = replace(sampling, max_tokens=set_aside // len(draws))
             else:
                 return self._named(drawn, name)
 

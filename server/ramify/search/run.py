@@ -506,7 +506,7 @@ class Search:
         """Undo a plan's marks and settle its account, however it ended."""
         sent = plan, cost, *_ = self._in_flight.pop(work)
         self.builder.end(plan)
-        self.budget.settle(plan.cost, cost.tokens, plan.nodes)
+        self.budget.settle(plan.cost + cost.lost, cost.tokens, plan.nodes)
         self.builder.policies.settle(cost.by_policy)
         self._scored += cost.scored
         self._grading_failures += cost.grading_failures

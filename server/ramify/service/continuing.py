@@ -1,8 +1,8 @@
 """Taking a search on later: its tree goes on under larger limits, exactly where it was.
 
 The longer tree is logged under an id of its own and names the one that it continues; whatever landed in that part is
-not drawn again. Limits are those of the whole: what the part has spent counts. A search goes on with the release that
-it began with, or not at all, since a tree is of one release.
+not drawn again. Limits are those of the whole: what the part has spent counts. A search goes on with the releases that
+its policies began with, or not at all.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ramify.engines import Serving
+from ramify.engines import NamedPolicy, Serving
 from ramify.rewards import registry
 from ramify.rewards.errors import BadProblem, UnknownTask
 from ramify.rewards.grading import BoundTask
@@ -52,7 +52,7 @@ def prepare_continuation(
 
     Raises `ServiceError`: `conflict` if the search cannot go on here, `invalid_value` for a limit that is spent."""
     require_kept(part)
-    require_same_model(part, preparer.engines.serving)
+    require_same_model(part, preparer.engines.serving, preparer.engines.others)
     budget = limits(part, spec.budget, preparer.caps)
     tree = taken_on(part, budget, tree_id=tree_id, created_at=preparer.now())
     tree.train = part.train and spec.train
@@ -91,8 +91,9 @@ def require_kept(part: Tree) -> SearchState:
     return part.search_state
 
 
-def require_same_model(part: Tree, serving: Serving) -> None:
-    """Raise `ServiceError` unless what is served is what has written the tree."""
+def require_same_model(part: Tree, serving: Serving, others: Mapping[str, NamedPolicy]) -> None:
+    """Raise `ServiceError` unless what is served, and what the other policies draw with, is what has written the
+    tree."""
     if part.model != serving.name:
         raise _refused(
             part, f"it searched with the model {part.model[:100]!r}, and {serving.name!r} is served"
@@ -103,6 +104,13 @@ def require_same_model(part: Tree, serving: Serving) -> None:
             part,
             f"it began with the release {other[0]}, and {serving.release} is served: activate {other[0]} first",
         )
+    for node in part.nodes:
+        if node.own or not node.release or (named := others.get(node.policy or "")) is None:
+            continue
+        if node.release != (now := named.release or serving.release):
+            raise _refused(
+                part, f"its policy {node.policy!r} drew with {node.release}, and now draws with {now}"
+            )
 
 
 def limits(part: Tree, given: Mapping[str, Any], caps: RequestCaps) -> BudgetLimits:

@@ -119,7 +119,12 @@ def critic(spec: SearchSpec, tokenizer: Tokenizer, length: int, answer: int, tok
             param="sampling.max_tokens",
         )
     ask = in_turns(spec, CRITIQUE, tokenizer)
-    check_room(ask, length - tokens, tokens)
+    if (least := least_tokens(ask)) > length - tokens:
+        raise BadRequest(
+            f"leave no room for a critique: with the request for one they have {least} tokens even without an answer, "
+            f"and a critique may have {tokens} (setting limits.critique_tokens) of the model's {length}",
+            param="messages",
+        )
     return Critic(Turn(ask, length - tokens), tokens)
 
 
@@ -183,18 +188,22 @@ def in_turns(spec: SearchSpec, template: str, tokenizer: Tokenizer, prompt: str 
 
 def check_room(ask: Ask, room: int, max_tokens: int) -> None:
     """Raise `BadRequest` if the request for a better answer cannot be written, or leaves no room for one."""
-    try:
-        least = len(ask("-", "-"))
-    except ValueError as error:
-        raise BadRequest(
-            f"cannot go on with a request for a better answer: {str(error)[:200]}", param="messages"
-        ) from error
-    if least > room:
+    if (least := least_tokens(ask)) > room:
         raise BadRequest(
             f"is {max_tokens}: the problem and the request for a better answer have {least} tokens even without answer "
             f"and feedback, and leave no room for as many more in the model's {room + max_tokens}",
             param="sampling.max_tokens",
         )
+
+
+def least_tokens(ask: Ask) -> int:
+    """Return the tokens of a request about next to nothing. Raises `BadRequest` if it cannot be written."""
+    try:
+        return len(ask("-", "-"))
+    except ValueError as error:
+        raise BadRequest(
+            f"cannot go on with a request for a better answer: {str(error)[:200]}", param="messages"
+        ) from error
 
 
 def filled(template: str, **parts: str) -> str:

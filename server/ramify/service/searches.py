@@ -213,7 +213,7 @@ class Searches:
     def _same_release(self, prepared: PreparedSearch) -> PreparedSearch:
         """Return a search that goes on, unless another release was activated while it waited for its turn. Raises
         `ServiceError`."""
-        require_same_model(prepared.tree, self.engines.serving)
+        require_same_model(prepared.tree, self.engines.serving, self.engines.others)
         return prepared
 
     async def _once(

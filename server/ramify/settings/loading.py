@@ -14,6 +14,8 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from ramify.engine_options import EngineOptions, OtherPolicyOptions, PolicyServerOptions, ScorerOptions
 from ramify.objects import ObjectOptions
+from ramify.search.params import POLICY_NAME
+from ramify.search.records import OWN_POLICY
 from ramify.settings.groups import (
     AdminSettings,
     AdmissionSettings,
@@ -45,7 +47,7 @@ OF_THE_POLICY = (
     "structured_outputs",
 )
 """Options of an engine that only a policy at home has."""
-TableName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+TableName = Annotated[str, Field(pattern=f"^{POLICY_NAME}$")]
 """Name of a scorer or a policy."""
 AliasName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
@@ -160,7 +162,7 @@ class Settings(BaseSettings):
     stream: StreamSettings = Field(default=StreamSettings(), description="Server-Sent Events.")
     probe: ProbeSettings = Field(default=ProbeSettings(), description="Readiness.")
     objects: ObjectOptions = Field(
-        default=ObjectOptions(), description="Object stores: the bodies of trees, if one is named."
+        default=ObjectOptions(), description="Object stores, for the bodies of trees and for releases."
     )
     checkpoints: CheckpointSettings = Field(
         default=CheckpointSettings(), description="Checkpoints of running searches."
@@ -205,8 +207,8 @@ class Settings(BaseSettings):
     @field_validator("policies")
     @classmethod
     def policies_are_others(cls, policies: dict[str, OtherPolicyOptions]) -> dict[str, OtherPolicyOptions]:
-        if "policy" in policies:
-            raise ValueError("'policy' is the name of the one served: give this one another")
+        if OWN_POLICY in policies:
+            raise ValueError(f"{OWN_POLICY!r} is the name of the one served: give this one another")
         return policies
 
     @model_validator(mode="after")

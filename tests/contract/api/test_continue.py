@@ -13,6 +13,7 @@ import pytest
 
 from fakes import FakePolicy, letters
 from ramify.api.context import assemble
+from ramify.engines import NamedPolicy, OtherPolicyOptions
 from ramify.search.codec import tree_from_dict
 from ramify.search.tree import Tree
 from ramify.service.continuing import require_same_model
@@ -239,9 +240,25 @@ def test_a_search_of_another_release_or_model_cannot_go_on() -> None:
     with pytest.raises(
         ServiceError, match="it began with the release v000001, and fake is served: activate v000001"
     ):
-        require_same_model(tree, SERVING)
+        require_same_model(tree, SERVING, {})
     with pytest.raises(ServiceError, match="searched with the model 'letters', and 'numbers' is served"):
-        require_same_model(tree, replace(SERVING, name="numbers"))
+        require_same_model(tree, replace(SERVING, name="numbers"), {})
+
+
+def test_a_search_whose_other_policy_has_changed_cannot_go_on() -> None:
+    tree = Tree(prompt_tokens=(1,), params=None, sampling=None, seed=1, model=SERVING.name)  # type: ignore[arg-type]
+    tree.add(tree.root, policy="proofs", release="v000007")
+    options = OtherPolicyOptions(system="Prove it.")
+
+    def of(release: str | None) -> dict[str, NamedPolicy]:
+        return {"proofs": NamedPolicy(FakePolicy(letters({"a": 1.0}, 1)), options, release)}
+
+    require_same_model(tree, SERVING, of("v000007"))
+    for other, now in (("v000008", "v000008"), (None, SERVING.release)):
+        with pytest.raises(
+            ServiceError, match=f"its policy 'proofs' drew with v000007, and now draws with {now}"
+        ):
+            require_same_model(tree, SERVING, of(other))
 
 
 async def test_if_the_client_leaves_the_longer_search_is_logged_as_cancelled(world: World) -> None:

@@ -299,6 +299,21 @@ async def test_another_tokenizer_is_found_at_the_start(folder: Path, tmp_path: P
             pass
 
 
+async def test_an_error_of_its_server_names_its_own_table(folder: Path, tmp_path: Path) -> None:
+    class SplitWords(Tokenizer):
+        """Cuts texts into other tokens."""
+
+        def encode_continuation(self, text: str) -> list[int]:
+            return list(range(len(text.split())))
+
+    with pytest.raises(EngineStartFailed, match=r"another tokenizer .*\(setting policies\.other\.url\)"):
+        async with two_servers(folder, tmp_path, FakeVllm(SplitWords(folder))):
+            pass
+    with pytest.raises(EngineStartFailed, match=r"policies\.other\.key_file"):
+        async with two_servers(folder, tmp_path, FakeVllm(Tokenizer(folder)), key_file=tmp_path / "none"):
+            pass
+
+
 class Apart:
     """A tokenizer whose third token has another text."""
 

@@ -264,6 +264,15 @@ async def test_a_critique_that_cannot_be_asked_for_is_refused_by_name(
     assert says in message
 
 
+async def test_a_critique_without_room_is_refused_by_its_own_limit(tmp_path: Path) -> None:
+    """The request for a critique is longer than that for a better answer."""
+    narrow = FakeEngines(policy=FakePolicy(AB), tokenizer=Asking(), max_model_len=len(CRITIQUE))
+    async with a_world(tmp_path, narrow, limits={"critique_tokens": 4}) as world:
+        found, message = await Asked(world, body(sampling={"max_tokens": 8}, **NO_TASK)).refused()
+    assert found == "messages"
+    assert f"a critique may have 4 (setting limits.critique_tokens) of the model's {len(CRITIQUE)}" in message
+
+
 async def test_a_branch_is_not_refined_and_a_refined_answer_not_branched(tmp_path: Path) -> None:
     async with a_world(tmp_path, engines()) as world:
         tree = await Asked(world, body(sampling={"max_tokens": 1})).tree()

@@ -20,7 +20,9 @@ def test_no_part_of_the_key_is_in_an_error_wherever_it_is_cut(before: int) -> No
     options = PolicyServerOptions.model_validate({"url": "http://gpu-box:8000", "key": KEY})
 
     async def go() -> None:
-        server = PolicyServer(options, httpx.MockTransport(lambda request: httpx.Response(401, json=said)))
+        server = PolicyServer(
+            options, transport=httpx.MockTransport(lambda request: httpx.Response(401, json=said))
+        )
         try:
             await server.ask("/v1/models")
         finally:

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from ramify.engines import EngineConfig, EngineOptions
-from ramify.engines.checkpoints import Checkpoint
 from ramify.engines.config import GIB, default_kv_bytes, default_threads
 from ramify.engines.errors import EngineStartFailed
 from ramify.engines.judges import ONE_LABEL, Reading
+from ramify.engines.model_folders import ModelFolder
 from ramify.engines.start import Launch, at_once, build_all, can_compile, launches
 
-POLICY_FILES = Checkpoint(Path("p"), 32, 192, "float32")
-VALUE_FILES = Checkpoint(Path("v"), 32, 192, "bfloat16")
+POLICY_FILES = ModelFolder(Path("p"), 32, 192, "float32")
+VALUE_FILES = ModelFolder(Path("v"), 32, 192, "bfloat16")
 JUDGE = {"value": (VALUE_FILES, ONE_LABEL)}
 
 

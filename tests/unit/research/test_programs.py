@@ -15,7 +15,7 @@ from ramify.service.refinement import filled
 from research.programs import problems as drawn
 from research.programs.feedback import feedback, grade
 from research.programs.language import INPUTS, MOST, Line, behaviour, draw, every, read, results, run, text
-from research.programs.make import Pool, figures, main, refining, rolled_out, shares, wrong_of
+from research.programs.make import Pool, Stages, figures, main, refining, rolled_out, shares, wrong_of
 from research.programs.network import Network, sample
 from research.programs.problems import Problem, Split, problems, split_of
 from research.programs.texts import Sampled, bettered, judged, mutated, prompt_tokens, refine_tokens, solved
@@ -196,10 +196,31 @@ def test_samples_are_graded_whatever_the_length_of_their_prompts(train: list[Pro
     assert all({problem.results} for problem in pool.problems(3, (0, 0, 1)))
 
 
+def test_of_every_wrong_program_learned_from_one_at_least_can_be_run() -> None:
+    pool = Pool.drawn(20, 0)
+    for count in [0, 1] * 30:
+        pairs = pool.runnable(count, shares(1))
+        assert len(pairs) == 1
+        assert len(bettered(pairs).tokens) == 1
+
+
+def test_a_stage_is_taken_over_by_a_run_with_the_same_options_alone(tmp_path: Path) -> None:
+    made = {"pool": 30, "batch": 8, "seed": 0}
+    first = Stages(tmp_path, Network(0), {**made})
+    assert not first.done("weak", weak_steps=2)
+    first.keep("weak")
+    same = Stages(tmp_path, Network(1), {**made})
+    assert same.done("weak", weak_steps=2)
+    assert torch.equal(same.network.value.weight, first.network.value.weight)
+    for other in ({"pool": 31}, {"batch": 9}, {"seed": 1}):
+        assert not Stages(tmp_path, Network(1), {**made, **other}).done("weak", weak_steps=2)
+    assert not Stages(tmp_path, Network(1), {**made}).done("weak", weak_steps=3)
+
+
 def test_the_command_makes_a_release_and_goes_on_where_it_stopped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = {"pool": 30, "weak_steps": 2, "policy_steps": 2, "both_steps": 1, "sampled": 4, "batch": 16}
+    few = {"pool": 30, "weak_steps": 2, "policy_steps": 2, "both_steps": 1, "sampled": 4, "batch": 8}
     before = torch.get_num_threads()
     try:
         main(tmp_path, **few, held_out=4)

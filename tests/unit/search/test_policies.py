@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -302,7 +303,7 @@ def test_self_consistency_asks_the_value_model_only_to_choose_between_policies()
         )
         return scorer.scored
 
-    assert scored() == 0
+    assert scored() == scored(policies=("other",)) == 0
     assert scored(policies=BOTH) > 0
 
 
@@ -389,19 +390,45 @@ def test_the_served_policy_and_the_last_one_left_end_the_search(dying: str) -> N
 
 
 class Careless(FakePolicy):
-    """Gives a draw too few."""
+    """Forgets a log-probability, so that nothing that it draws can be used."""
 
     def _draws(self, text: str, sampling: Sampling, seeds: Any) -> Any:
-        return super()._draws(text, sampling, seeds)[1:]
+        return [replace(one, logprobs=one.logprobs[1:]) for one in super()._draws(text, sampling, seeds)]
 
 
-def test_a_policy_that_gives_what_cannot_be_used_is_closed_and_costs_nothing_of_the_budget() -> None:
-    policies = {"policy": FakePolicy(AB), "other": Careless(AB)}
-    tree = found(policies, budget=BudgetLimits(tokens=200), sampling=SAMPLING)
+@pytest.mark.parametrize("params", SEVERAL, ids=described)
+def test_what_a_policy_has_generated_is_spent_even_if_it_cannot_be_used(params: dict[str, Any]) -> None:
+    policies = {"policy": FakePolicy(AB), "other": Careless(letters({"c": 1.0}, 1))}
+    seed = next(seed for seed in range(99) if first_asked(seed) == "other")
+    tree = found(policies, budget=BudgetLimits(tokens=200), sampling=SAMPLING, seed=seed, **params)
     assert tree.status == "complete", tree.error
+    check_nodes(tree)
     assert tree.usage.by_policy is not None
-    assert "continuations in place of" in str(tree.usage.by_policy["other"].closed)
-    assert tree.usage.completion_tokens == policies["policy"].generated <= 200
+    other = tree.usage.by_policy["other"]
+    assert "log-probs" in str(other.closed)
+    assert other.completion_tokens == policies["other"].generated > 0
+    assert tree.usage.completion_tokens == sum(policy.generated for policy in policies.values()) <= 200
+
+
+def test_at_the_budgets_end_another_draws_with_what_is_left() -> None:
+    policies = {"policy": FakePolicy(letters({"a": 1.0}, 99)), "other": Careless(letters({"c": 1.0}, 1))}
+    seed = next(seed for seed in range(99) if first_asked(seed) == "other")
+    budget = BudgetLimits(tokens=2 * SAMPLING.max_tokens)
+    tree = found(policies, budget=budget, sampling=SAMPLING, seed=seed, algorithm="best_of_n", parallel=1)
+    assert tree.status == "complete", tree.error
+    spent = policies["other"].generated
+    assert [len(node.tokens) for node in tree.nodes[1:2]] == [SAMPLING.max_tokens - spent]
+    assert tree.usage.completion_tokens == spent + policies["policy"].generated <= budget.tokens
+
+
+def test_a_policy_that_fails_with_all_that_was_set_aside_ends_the_search_within_its_budget() -> None:
+    policies = {"policy": FakePolicy(AB), "other": Careless(letters({"c": 1.0}, 99))}
+    seed = next(seed for seed in range(99) if first_asked(seed) == "other")
+    budget = BudgetLimits(tokens=2 * SAMPLING.max_tokens)
+    tree = found(policies, budget=budget, sampling=SAMPLING, seed=seed, algorithm="best_of_n", parallel=1)
+    assert tree.status == "failed"
+    assert "log-probs" in str(tree.error)
+    assert tree.usage.completion_tokens == policies["other"].generated == SAMPLING.max_tokens
 
 
 @pytest.mark.anyio

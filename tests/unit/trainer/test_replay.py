@@ -183,7 +183,7 @@ def test_the_temperature_keeps_to_its_bounds(entropies: list[float], gain: float
         ({"temperature": {"entropy": 0.3, "low": 1.2, "high": 0.8}}, r"low is 1\.2, above high, 0\.8"),
         (
             {"temperature": {"entropy": 0.3}, "sampling": {"temperature": 0}},
-            r"sampling\.temperature is 0, where temperature\.low is 0\.7",
+            r"sampling\.temperature is 0, while temperature\.low is 0\.7",
         ),
     ],
 )

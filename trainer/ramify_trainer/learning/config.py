@@ -65,11 +65,11 @@ class Phase(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     from_round: PositiveInt | None = None
-    """It begins with this round,"""
+    """Begins with this round."""
     from_step: PositiveInt | None = None
-    """or with the first round that goes on from so many optimizer steps,"""
+    """Begins with the first round that goes on from so many optimizer steps."""
     figure: Figure | None = None
-    """or with the round after the first in which this figure is `below` or `above` a level."""
+    """Begins with the round after the first in which this figure is `below` or `above` a level."""
     below: float | None = None
     """Level of `figure`."""
     above: float | None = None

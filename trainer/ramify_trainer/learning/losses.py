@@ -44,7 +44,7 @@ def policy_loss(
     """Return the objective's loss, + β·KL to the reference, - the entropy bonus, by `weight`; and, if configured, α
     times the imitation of right answers, by `imitated`. All arguments are [k].
 
-    The objective's is PPO or CISPO on ρ, or -ln π (`visits`, `sft`). The regularisers are taken where it is."""
+    The objective's loss is PPO or CISPO on ρ, or -ln π (`visits`, `sft`). The regularisers are of the same tokens."""
     weight = columns["weight"]
     if config.needs_ratio:
         total, ratio, sums = _surrogate(logprobs, columns, config)

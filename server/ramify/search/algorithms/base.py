@@ -83,8 +83,9 @@ class Algorithm(ABC):
         """Tell whether what it does with its first b tokens is the same under every budget of at least b tokens: then
         the answers of smaller budgets can be read off one search.
 
-        No tree's is. Its first draws land together, and what is in flight at b under a larger budget has its tokens
-        spent and no answer, where a search of b tokens would have drawn no more than it could finish."""
+        It is not for a search that grows a tree. Its first draws land together, and what is in flight at b under a
+        larger budget has its tokens spent and no answer, where a search of b tokens would have drawn no more than it
+        could finish."""
         return False
 
     @property

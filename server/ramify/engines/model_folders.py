@@ -1,4 +1,4 @@
-"""Checks of a checkpoint's files before anything is started: can it be served at all?"""
+"""Checks of the files of a model before anything is started: can it be served at all?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
+class ModelFolder:
     """Facts about a model from its files."""
 
     path: Path
@@ -29,7 +29,7 @@ class Checkpoint:
     """Precision of the weights by config.json: "bfloat16", "float32", ..."""
 
 
-def read_checkpoint(path: Path, role: str, *, weights: bool = True) -> Checkpoint:
+def read_model_folder(path: Path, role: str, *, weights: bool = True) -> ModelFolder:
     """Check one model directory, for weights too if they are needed; `role` is "policy" or "value model", for the
     messages. Raises `EngineStartFailed`."""
     check_files(path, role, weights=weights)
@@ -38,14 +38,14 @@ def read_checkpoint(path: Path, role: str, *, weights: bool = True) -> Checkpoin
     return facts(path, config)
 
 
-def facts(path: Path, config: Any) -> Checkpoint:
+def facts(path: Path, config: Any) -> ModelFolder:
     """Read off a model's configuration what the engines need to know of it."""
     text = config.get_text_config()
     heads = getattr(text, "num_attention_heads", None)
     hidden = getattr(text, "hidden_size", None)
     size = getattr(text, "head_dim", None) or (hidden // heads if heads and hidden else None)
     precision = str(config.dtype or text.dtype or "auto").removeprefix("torch.")
-    return Checkpoint(path, size, hidden, precision)
+    return ModelFolder(path, size, hidden, precision)
 
 
 def check_files(path: Path, role: str, *, weights: bool = True) -> None:
@@ -85,16 +85,16 @@ def _check_architecture(path: Path, role: str, config: Any) -> None:
         )
 
 
-def check_cpu(checkpoint: Checkpoint) -> None:
+def check_cpu(folder: ModelFolder) -> None:
     """Refuse a model whose attention has no CPU kernel. Raises `EngineStartFailed`."""
-    if checkpoint.head_size is not None and checkpoint.head_size not in CPU_HEAD_SIZES:
+    if folder.head_size is not None and folder.head_size not in CPU_HEAD_SIZES:
         raise EngineStartFailed(
-            f"{checkpoint.path} has attention heads of size {checkpoint.head_size}; on a CPU vLLM serves sizes "
+            f"{folder.path} has attention heads of size {folder.head_size}; on a CPU vLLM serves sizes "
             f"{', '.join(map(str, CPU_HEAD_SIZES))}"
         )
 
 
-def check_value_head(path: Path, policy: Checkpoint) -> None:
+def check_value_head(path: Path, policy: ModelFolder) -> None:
     """Refuse a file that is no finite value head for the policy's hidden states. Raises `EngineStartFailed`."""
     from ramify import weights  # reads tensors with numpy, which only a value head needs here
 
