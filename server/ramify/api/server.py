@@ -37,7 +37,7 @@ from ramify.rewards.grading import close_pools
 from ramify.search.protocols import EngineDead
 from ramify.service import ports
 from ramify.service.catalogue import at_start, fetched_release
-from ramify.service.fleet import Fleet
+from ramify.service.fleet import Fleet, require_content
 from ramify.service.serving import engine_config, install, release_config, release_store_of
 from ramify.settings import BadSettings, Settings, is_loopback
 from ramify.treelog import LogError, TreeLog
@@ -198,15 +198,11 @@ class _Server:
         try:
             where = release_store_of(self.settings), self.settings.weights, base
             release = await asyncio.to_thread(fetched_release, *where, epoch.release)
+            require_content(release, epoch)
         except WeightsError as error:
             raise StartupError(
                 f"the fleet serves {epoch.release}, which cannot be served here: {error}"
             ) from error
-        if release.content != epoch.content:
-            raise StartupError(
-                f"{release.path} is another {epoch.release} than the fleet's: its manifest has the sha256 "
-                f"{release.content[:12]}, not {epoch.content[:12]}"
-            )
         return release_config(release, self.settings)
 
     async def _serve(self, context: Context) -> int:

@@ -35,7 +35,7 @@ a replica opens and after it has closed; and a commit waits until every row that
 **No coordinator** (2026-11-29). Whoever looks first after something has become possible decides it, since looks come
 one after another. An elected coordinator would do the same with a lock more, and a wait when it dies.
 
-**Fault of one or of all.** A replica that fails `TRIES` times where another succeeded is evicted if enough are left;
+**Fault of one or of all.** A replica that fails `TRIES` times, while another succeeded, is evicted if enough are left;
 a release that two replicas could not load, or that none could prepare, goes back and evicts nobody.
 """
 

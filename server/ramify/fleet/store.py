@@ -74,7 +74,7 @@ class FleetStore:
     async def close(self) -> None:
         await asyncio.wait({asyncio.create_task(self._engine.dispose()), *self._left}, timeout=self._patience)
 
-    async def begun(self) -> bool:
+    async def has_epoch(self) -> bool:
         """Tell whether the fleet has an epoch, and so has had a replica."""
         async with self._transaction() as conn:
             return (await conn.execute(select(epochs.c.number).limit(1))).first() is not None

@@ -200,10 +200,11 @@ class Batches:
 
 
 def _kept(search: RunningSearch) -> bool:
-    """Tell whether a search ran to its own end, has an answer, and is in the log."""
+    """Tell whether a search ran to its own end, has an answer that may be sent, and is in the log."""
     assert search.life is not None
     logged = not search.life.cancelled() and search.life.exception() is None
-    return logged and search.tree.answer is not None and search.tree.status in ("complete", "deadline")
+    answered = search.lapsed is None and search.tree.answer is not None
+    return logged and answered and search.tree.status in ("complete", "deadline")
 
 
 def prepare(preparer: SearchPreparer, spec: BatchSpec, number: str | None = None) -> PreparedBatch:

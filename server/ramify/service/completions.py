@@ -26,6 +26,7 @@ from ramify.settings import RequestCaps
 LET_GO = 10.0
 """Seconds that a stopped completion may take to give up its engine work."""
 CANCELLED = "the request was cancelled by its id"
+ENDING = "the server ends what runs: it shuts down or reloads"
 FINISHED = (None, "stop", "length", "tool_calls")
 
 
@@ -206,7 +207,7 @@ class Completions:
                 async for counted in chunks:
                     chunk = work.counted(counted)
                     running.note(chunk)
-                    self._require_standing()
+                    self.admission.standing.require_answerable()
                     _check_finished(chunk)
                     stream.queue.put_nowait(running.stamped(chunk))
         finally:
@@ -219,18 +220,14 @@ class Completions:
         await self._until_idle(LET_GO)
 
     def stop_all(self) -> None:
-        """End everything that runs."""
+        """End everything that runs, as the server shuts down or reloads."""
         for running in self.running:
-            running.stop(
-                ServiceError(
-                    "server_full", "the server ends what runs: it shuts down or reloads", retry_after=5
-                )
-            )
+            running.stop(ServiceError("server_full", ENDING, retry_after=5))
 
-    def _require_standing(self) -> None:
-        """Raise `ServiceError` if what was admitted may not be answered any more."""
-        if why := self.admission.standing.lapsed():
-            raise not_ready(why)
+    def lapse(self, why: str) -> None:
+        """End everything that runs, as this server may not answer it any more."""
+        for running in self.running:
+            running.stop(not_ready(why))
 
     async def _until_idle(self, seconds: float) -> None:
         while self.running:
@@ -257,7 +254,7 @@ class Completions:
                 running.release = serving.release
                 async with running.alarm:
                     yield running
-                self._require_standing()
+                self.admission.standing.require_answerable()
             outcome = "complete"
         except (asyncio.CancelledError, GeneratorExit):
             outcome = "cancelled"

@@ -33,15 +33,18 @@ from ramify.service.searches import Searches
 from ramify.service.standing import not_ready
 from ramify.settings import FleetSettings
 from ramify.treelog import LogError
-from ramify.weights import Release
+from ramify.weights import Release, WeightsError
 
 logger = logging.getLogger(__name__)
 QUICK = 0.1
 """Seconds between two looks while something is under way."""
+MISTAKES = 3
+"""Looks in a row that may fail by a mistake of ours before the server ends, as it would never be ready again."""
 LOOKS = 100.0
 """Looks a second of all replicas together, each of which holds the fleet's row for some milliseconds: more replicas
 look less often."""
 STARTING = "this replica is about to join its fleet"
+EVICTED = "this replica was evicted from its fleet"
 HOLDING = "a release is being activated"
 UNKNOWN_END = (
     "whether {} was activated is not known, as the fleet's database is away: ask GET /admin/fleet later"
@@ -117,7 +120,7 @@ class Fleet:
                 0.0,
                 settings.lease_seconds,
             )
-            request = None if await store.begun() else await _first(settings, mine, await first())
+            request = None if await store.has_epoch() else await _first(settings, mine, await first())
             view = await store.join(settings.name, mine, request)
         except BaseException:
             await store.close()
@@ -136,19 +139,22 @@ class Fleet:
         self._wake.set()
 
     async def run(self) -> None:
-        """Look again and again."""
-        try:
-            while True:
-                delay = await self._look()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(delay):
-                        await self._wake.wait()
-                self._wake.clear()
-        except Exception:
-            logger.exception(
-                "this replica cannot look at its fleet any more: it answers until its lease runs out"
-            )
-            raise
+        """Look again and again, until cancelled; if that fails `MISTAKES` times in a row, end the server."""
+        mistakes = 0
+        while True:
+            delay = self.settings.heartbeat_seconds
+            try:
+                delay, mistakes = await self._look(), 0
+            except Exception as error:
+                mistakes += 1
+                logger.exception("this replica could not look at its fleet")
+                if mistakes >= MISTAKES and self._parts is not None:
+                    self._parts.releases.engines.give_up(f"the fleet cannot be looked at: {said(error)}")
+                    return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._wake.wait()
+            self._wake.clear()
 
     async def leave(self) -> None:
         """Take this replica out, once it has ended, and close the store."""
@@ -166,7 +172,7 @@ class Fleet:
 
     async def _look(self) -> float:
         """Tell the fleet of this replica and learn what is next; return the seconds until the next look."""
-        self._gather()
+        self._collect()
         began = self.clock()
         try:
             self.view, step = await self.store.look(self.mine)
@@ -180,15 +186,15 @@ class Fleet:
         if self.mine.evicted and not was_evicted:
             logger.error("this replica is evicted from its fleet: %s", self.mine.error)
         if self._parts is not None:
-            self._stand(self._parts, began)
+            self._apply_standing(self._parts, began)
         if step is not None:
-            self._work = asyncio.create_task(self._take(step), name=f"fleet-{step.work}")
+            self._work = asyncio.create_task(self._run_step(step), name=f"fleet-{step.work}")
             self._work.add_done_callback(lambda _: self._wake.set())
         self._looked.set()
         self._looked = asyncio.Event()
         return self._delay()
 
-    def _gather(self) -> None:
+    def _collect(self) -> None:
         """Bring this replica's state up to date with what has happened since the last look."""
         parts = self._parts
         if parts is None:
@@ -197,6 +203,10 @@ class Fleet:
             self._lapse()
             self.mine = replace(self.mine, serving=0)
         if self._work is not None and self._work.done():
+            if self._work.cancelled():  # not by us; a `CancelledError` here would end `run` without a word
+                raise RuntimeError(
+                    f"{self._work.get_name()} was cancelled: what the engines hold is not known"
+                )
             self.mine, self._work = self._work.result()(self.mine), None
         loaded = self.mine.loaded or self.start.number
         leaving = parts.searches.draining
@@ -214,7 +224,7 @@ class Fleet:
 
     # -- standing
 
-    def _stand(self, parts: _Parts, began: float) -> None:
+    def _apply_standing(self, parts: _Parts, began: float) -> None:
         """Do as the last look says, which began at `began`: answer, let requests wait, or refuse them."""
         admission, mine, epoch = parts.searches.admission, self.mine, self.view.activation
         standing = admission.standing
@@ -253,12 +263,12 @@ class Fleet:
         if parts.searches.running or parts.completions.running:
             logger.error("what runs is stopped: %s", why)
         parts.searches.lapse(why)
-        parts.completions.stop_all()
+        parts.completions.lapse(why)
         parts.searches.admission.bar()
 
     # -- steps
 
-    async def _take(self, step: Step) -> Callable[[Replica], Replica]:
+    async def _run_step(self, step: Step) -> Callable[[Replica], Replica]:
         """Take a step, and return what it makes of this replica's row."""
         parts, epoch = self._parts, step.epoch
         assert parts is not None
@@ -282,18 +292,14 @@ class Fleet:
         return lambda row: replace(row, loaded=epoch.number, serving=0, report=report, **done)
 
     async def _prepared(self, parts: _Parts, epoch: Epoch) -> Release:
-        """Return the release of an epoch, checked. Raises `ServiceError`."""
+        """Return the release of an epoch, checked. Raises `ServiceError` and `WeightsError`."""
         if (
             self._checked is None
             or self._checked.id != epoch.release
             or self._checked.content != epoch.content
         ):
             release = await parts.releases.prepare(epoch.release)
-            if release.content != epoch.content:
-                raise ActivationFailed(
-                    f"{release.path} is another {epoch.release} than the fleet's: its manifest has the sha256 "
-                    f"{release.content[:12]}, not {epoch.content[:12]}"
-                )
+            require_content(release, epoch)
             self._checked = release
         return self._checked
 
@@ -312,8 +318,8 @@ class Fleet:
             await parts.searches.quiesce(grace)
         except Exception as error:
             logger.error("what runs is left unanswered: %s", said(error))
-            parts.searches.lapse("this replica was evicted from its fleet")
-            parts.completions.stop_all()
+            parts.searches.lapse(EVICTED)
+            parts.completions.lapse(EVICTED)
 
     # -- what operators ask
 
@@ -414,12 +420,21 @@ class Fleet:
             "committed_epoch": self.committed.number,
             "evicted": self.mine.evicted,
             "failures": self.mine.failures,
-            "replicas_ready": list(self.stands().values()).count("ready"),
+            "replicas_ready": list(self.statuses().values()).count("ready"),
         }
 
-    def stands(self) -> dict[str, str]:
-        """Return in a word where each replica stands, by id."""
+    def statuses(self) -> dict[str, str]:
+        """Return the status of each replica, in a word, by id."""
         return {row.id: status(self.view, row) for row in self.view.replicas.values()}
+
+
+def require_content(release: Release, epoch: Epoch) -> None:
+    """Raise `WeightsError` if a release on disk is another than the epoch's, though of the same id."""
+    if release.content != epoch.content:
+        raise WeightsError(
+            f"{release.path} is another {epoch.release} than the fleet's: its manifest has the sha256 "
+            f"{release.content[:12]}, not {epoch.content[:12]}"
+        )
 
 
 async def _first(settings: FleetSettings, mine: Replica, release: Release) -> Request:

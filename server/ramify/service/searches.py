@@ -33,7 +33,7 @@ from ramify.service.search_preparation import PreparedSearch, SearchPreparer
 from ramify.service.search_spec import SearchSpec
 from ramify.service.search_view import TREE, failure, search_id, tree_id, uuid7
 from ramify.service.spool import Spool
-from ramify.service.standing import not_ready
+from ramify.service.standing import Standing, not_ready
 from ramify.treelog import Entry, KeptAnswer, TreeLog
 
 logger = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ class RunningSearch:
     idempotency: IdempotencyKey | None
     started: float
     """On the service's clock."""
+    standing: Standing
     life: asyncio.Task[Tree] | None = None
     """Task of the search; its result is the tree, once that is logged."""
     counted: int = 0
@@ -67,7 +68,7 @@ class RunningSearch:
     stopped: bool = False
     """True once it was told to stop; the first reason counts."""
     lapsed: str | None = None
-    """Why it may not be answered, found out at its end."""
+    """Why it may not be answered: found out when it was stopped, or at its end."""
 
     @property
     def spent(self) -> int:
@@ -75,7 +76,8 @@ class RunningSearch:
         return self.search.budget.tokens
 
     def progress(self) -> Progress:
-        """Tell how far it is, with the best answer so far."""
+        """Tell how far it is, with the best answer so far. Raises `ServiceError` if it may not be answered."""
+        self.standing.require_answerable(self.lapsed)
         return self.search.progress()
 
     def stop(self, status: Status, reason: StopReason) -> None:
@@ -295,6 +297,7 @@ class Searches:
         )
         return RunningSearch(
             *(search_id(tree.id), caller.key_id, tree, search, ticket, idempotency, self.clock()),
+            standing=self.admission.standing,
             counted=tree.usage.completion_tokens,
         )
 

@@ -41,6 +41,13 @@ class Standing:
         """Return why no request is admitted; `None` if they are."""
         return self.refusal or self.lapsed()
 
+    def require_answerable(self, stopped: str | None = None) -> None:
+        """Raise `ServiceError` (`not_ready`) if what was admitted may not be answered, not even as far as it has come.
+
+        stopped: why it was stopped unanswered, if it was: it stays so, though the server may answer again by now."""
+        if why := stopped or self.lapsed():
+            raise not_ready(why)
+
     def require(self) -> None:
         """Raise `ServiceError` (`not_ready`) unless a request that does not queue may be answered now."""
         if why := self.problem() or self.waiting:

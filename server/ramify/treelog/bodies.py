@@ -1,4 +1,4 @@
-"""Where the bodies of trees lie: in their rows, or as objects of a store, which the rows then name.
+"""The bodies of trees: they lie in their rows, or as objects of a store, which the rows then name.
 
 New bodies go into the store of the settings, if there is one. Those that were logged before stay where they are, so a
 log may have bodies in its rows and in several stores; readers see no difference.

@@ -23,14 +23,14 @@ from ramify.service.serving import engine_config
 from ramify.settings import load
 
 DONE = {"preparing": "prepared", "switching": "switched"}
-taken = Fleet._take
+run_step = Fleet._run_step
 
 
-async def taken_or_dead(self: Fleet, step: Step) -> Callable[[Replica], Replica]:
+async def run_or_die(self: Fleet, step: Step) -> Callable[[Replica], Replica]:
     at = os.environ.get("DIE_AT")
     if at == step.work:
         os.kill(os.getpid(), signal.SIGKILL)
-    done = await taken(self, step)
+    done = await run_step(self, step)
     if at == DONE.get(step.work):
         os.kill(os.getpid(), signal.SIGKILL)
     return done
@@ -39,7 +39,7 @@ async def taken_or_dead(self: Fleet, step: Step) -> Callable[[Replica], Replica]
 def main() -> int:
     settings = load(port=0)
     log_to_stderr("ramify", settings.log_level)
-    Fleet._take = taken_or_dead  # type: ignore[method-assign]
+    Fleet._run_step = run_or_die  # type: ignore[method-assign]
 
     async def start(config: EngineConfig, tell: Callable[[str], None]) -> ReloadingEngines:
         assert config.serving.source is not None

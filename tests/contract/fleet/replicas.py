@@ -29,7 +29,7 @@ from ramify.treelog import TreeLog
 from ramify.weights import Release, load_release
 
 SETTINGS = {"name": "letters", "heartbeat_seconds": 0.1, "lease_seconds": 30, "activation_seconds": 300}
-"""No lease runs out where that is not what is tested, however long a busy machine lets a process wait for its turn."""
+"""No lease runs out unless that is what is tested, however long a busy machine lets a process wait for its turn."""
 SHORT = 4.0
 """Seconds of a lease that is to run out."""
 
@@ -66,6 +66,12 @@ class Local:
 
     async def ready(self) -> bool:
         return (await self.http.get("/readyz")).status_code == 200
+
+    @property
+    def in_service(self) -> bool:
+        """True if it takes requests at this moment."""
+        standing = self.context.searches.admission.standing
+        return standing.problem() is None and standing.waiting is None
 
     async def search(self, **body: Any) -> httpx.Response:
         return await self.http.post("/v1/search", json={"prompt": PROMPT, **body})

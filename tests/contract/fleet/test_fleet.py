@@ -119,7 +119,7 @@ async def test_rolling_keeps_one_of_two_in_service_all_the_time(url: str, root: 
         activation = asyncio.create_task(one.activate("v000002"))
         while not activation.done():
             await asyncio.sleep(0.01)
-            ready.append((await one.ready()) + (await two.ready()))
+            ready.append(one.in_service + two.in_service)
         assert (await activation).status_code == 200
     assert min(ready) >= 1
 
@@ -151,7 +151,8 @@ async def test_a_replica_that_cannot_load_it_is_evicted_says_so_and_is_taken_bac
         refused = await two.search()
         assert refused.status_code == 503
         assert "evicted from its fleet after 3 failures" in refused.json()["error"]["message"]
-        assert not await two.ready()
+        readiness = await two.http.get("/readyz")
+        assert (readiness.status_code, readiness.json()["error"]["code"]) == (503, "not_ready")
         assert "\nramify_fleet_evicted 1.0" in (await two.http.get("/metrics")).text
         row = next(row for row in (await one.state())["replicas"] if row["status"] == "evicted")
         assert "told to fail" in row["error"]
@@ -275,7 +276,7 @@ async def test_a_partitioned_replica_stops_before_the_others_pass_on_and_catches
         running = asyncio.create_task(two.search())
         await until(lambda: two.engines.policy.running)
         door.shut()
-        assert await one.activate("v000002", mode="barrier")
+        assert (await one.activate("v000002", mode="barrier")).status_code == 200
         assert two.fleet.mine.loaded == 1
         assert two.context.searches.admission.standing.lapsed() is not None
         refused = await two.search()
@@ -304,6 +305,49 @@ async def test_a_search_that_a_frozen_replica_ends_after_its_lease_is_not_answer
         monkeypatch.setattr(Search, "run", late)
         reply = await one.search()
         assert (reply.status_code, reply.json()["error"]["code"]) == (503, "not_ready")
+
+
+async def test_a_completion_that_the_end_of_a_lease_stops_is_told_so(url: str, root: Path) -> None:
+    async with a_replica(url, root) as one:
+        await until_ready(one)
+        hold(one.engines)
+        running = asyncio.create_task(
+            one.http.post("/v1/completions", json={"model": one.context.serving.name, "prompt": "?", "max_tokens": 8})
+        )
+        await until(lambda: one.engines.policy.running)
+        one.context.searches.admission.standing.answers_until = 0.0
+        one.fleet._lapse()
+        reply = await running
+        assert (reply.status_code, reply.json()["error"]["code"]) == (503, "not_ready")
+        assert "its lease" in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("fault", ["look", "step"])
+async def test_a_replica_that_cannot_look_at_its_fleet_any_more_ends(
+    url: str, root: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    async with a_replica(url, root) as one:
+        await until_ready(one)
+        activation = None
+        if fault == "look":
+
+            async def broken(self: FleetStore, mine: Replica) -> tuple[View, Step | None]:
+                raise KeyError("a mistake of ours")
+
+            monkeypatch.setattr(FleetStore, "look", broken)
+        else:
+            one.engines.loading = asyncio.Event()
+            activation = asyncio.create_task(one.activate("v000002"))
+            await until(lambda: one.engines.loads)
+            assert one.fleet._work is not None
+            one.fleet._work.cancel()
+        async with asyncio.timeout(60):
+            await one.engines.dead.wait()
+        assert "the fleet cannot be looked at" in str(one.engines.dead_reason)
+        assert not await one.ready()
+        if activation is not None:
+            one.engines.loading.set()
+            activation.cancel()
 
 
 @MODES

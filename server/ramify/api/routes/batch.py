@@ -119,7 +119,9 @@ async def _growing(running: RunningBatch, body: wire.BatchRequest, context: Cont
     settings, loop = context.settings.stream, asyncio.get_running_loop()
     nodes = body.stream_options is not None and body.stream_options.nodes
     left = {
-        search.life: (i, Growth(search, nodes)) for i, search in enumerate(running.searches) if search.life
+        search.life: (i, search, Growth(search, nodes))
+        for i, search in enumerate(running.searches)
+        if search.life
     }
     every, sent, looked = min(settings.progress_seconds, settings.ping_seconds), loop.time(), loop.time()
     while left:
@@ -127,12 +129,12 @@ async def _growing(running: RunningBatch, body: wire.BatchRequest, context: Cont
         done, _ = await asyncio.wait(left, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         chunks = []
         for life in done:
-            i, _ = left.pop(life)
-            answer = await asyncio.to_thread(_answer, i, life.result(), body, context)
+            i, search, _ = left.pop(life)
+            answer = await asyncio.to_thread(_answer, i, await search.logged(), body, context)
             chunks.append(streaming.event("search.completed", answer))
         if loop.time() >= looked + every:
             looked = loop.time()
-            news = [(i, growth.news()) for i, growth in left.values()]
+            news = [(i, growth.news()) for i, _, growth in left.values()]
             chunks += [
                 streaming.event("search.progress", wire.BatchProgressed(index=i, **dict(told)))
                 for i, told in news

@@ -47,7 +47,9 @@ async def readyz(context: ContextDep) -> Health:
     """Tell whether it can search: both engines answered a small request lately, and the log takes writes."""
     problem = await context.readiness.problem()
     if problem is not None:
-        raise ServiceError("engine_unavailable", f"not ready: {problem}", retry_after=5)
+        standing = context.readiness.standing
+        code = "not_ready" if problem in (standing.problem(), standing.waiting) else "engine_unavailable"
+        raise ServiceError(code, f"not ready: {problem}", retry_after=5)
     await context.searches.spool.check()
     return Health(status="ready")
 
