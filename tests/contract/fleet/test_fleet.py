@@ -312,7 +312,9 @@ async def test_a_completion_that_the_end_of_a_lease_stops_is_told_so(url: str, r
         await until_ready(one)
         hold(one.engines)
         running = asyncio.create_task(
-            one.http.post("/v1/completions", json={"model": one.context.serving.name, "prompt": "?", "max_tokens": 8})
+            one.http.post(
+                "/v1/completions", json={"model": one.context.serving.name, "prompt": "?\n", "max_tokens": 8}
+            )
         )
         await until(lambda: one.engines.policy.running)
         one.context.searches.admission.standing.answers_until = 0.0
