@@ -48,8 +48,10 @@ async def readyz(context: ContextDep) -> Health:
     problem = await context.readiness.problem()
     if problem is not None:
         standing = context.readiness.standing
-        code = "not_ready" if problem in (standing.problem(), standing.waiting) else "engine_unavailable"
-        raise ServiceError(code, f"not ready: {problem}", retry_after=5)
+        known = problem in (standing.problem(), standing.waiting)
+        raise ServiceError(
+            "not_ready" if known else "engine_unavailable", f"not ready: {problem}", retry_after=5
+        )
     await context.searches.spool.check()
     return Health(status="ready")
 
