@@ -106,7 +106,7 @@ class FleetStore:
         """Write a replica's state, move the activation on as far as it goes, and return what is to be done."""
         async with self._transaction(self._patience) as conn:
             before = await self._read(conn, (await self._lock(conn))[0])
-            after, step = turn(before, mine)
+            after, step = turn(await self._unless_rejected(conn, before), mine)
             for row in after.replicas.values():
                 if row != before.replicas.get(row.id):
                     await _put(conn, row)
@@ -117,6 +117,13 @@ class FleetStore:
             if gone:
                 await conn.execute(delete(replicas).where(replicas.c.id.in_(gone)))
         return after, step
+
+    async def _unless_rejected(self, conn: AsyncConnection, view: View) -> View:
+        """Return the view, its activation going back if the gate has rejected the release by now."""
+        epoch = view.activation
+        if epoch is None or epoch.state == "going_back" or not await releases.rejected(conn, epoch.release):
+            return view
+        return view.ending("going_back", releases.rejected_meanwhile(epoch.release))
 
     async def ask(self, request: Request) -> Epoch:
         """Begin an activation. Raises `ActivationUnderWay`."""

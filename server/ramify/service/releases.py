@@ -45,7 +45,7 @@ from ramify.service.searches import Searches
 from ramify.treelog import LogError, TreeLog
 from ramify.treelog.records import Activation, ActivationKind
 from ramify.treelog.records import Release as ReleaseRecord
-from ramify.treelog.releases import ACTIVATION_ERROR
+from ramify.treelog.releases import REJECTED
 from ramify.weights import (
     Manifest,
     Release,
@@ -106,7 +106,6 @@ class _Change:
     release: Release
     before: Release
     """The release that is served until then."""
-    record: ReleaseRecord | None
     note: str
     kind: ActivationKind
 
@@ -153,7 +152,7 @@ class Releases:
         history = await self.log.activations()
         stored = await self._in_store()
         rows = await asyncio.to_thread(catalogue, self.root, stored, self.base, recorded)
-        rejected = {row.id for row in rows if row.state == "rejected"}
+        rejected = {row.id for row in rows if row.state == REJECTED}
         return ReleaseListing(self.engines.serving.release, self._way_back(history, rejected), rows, history)
 
     async def _in_store(self) -> Mapping[str, Manifest | None]:
@@ -208,7 +207,7 @@ class Releases:
         Raises `ServiceError`."""
         before = self.engines.serving.source
         assert before is not None, "a fleet's server serves releases"
-        return await self._checked(release_id, before, None)
+        return await self._checked(release_id, before)
 
     async def take(self, release: Release, grace: float) -> ActivationResult:
         """Serve a release that `prepare` has returned, as `activate` does; the fleet has recorded who asked for it.
@@ -220,7 +219,7 @@ class Releases:
             return ActivationResult(
                 release.id, None, canary.CanaryReport(0, 0, 0.0, 0.0), ActivationSeconds()
             )
-        change = _Change(release, before, None, "", "activate")
+        change = _Change(release, before, "", "activate")
         taking = self._take(change, grace, self.clock())
         self._task = asyncio.create_task(taking, name=f"activate-{release.id}")
         self._task.add_done_callback(_seen)
@@ -245,8 +244,7 @@ class Releases:
     ) -> ActivationResult:
         began = self.clock()
         recorded = {row.release_id: row for row in await self.log.releases()}
-        record = recorded.get(release_id)
-        require_not_rejected(release_id, record)
+        require_not_rejected(release_id, recorded.get(release_id))
         if release_id == before.id:
             await self._as_recorded(before, note, kind)
             self._in_service()
@@ -254,8 +252,8 @@ class Releases:
             return ActivationResult(
                 release_id, previous, canary.CanaryReport(0, 0, 0.0, 0.0), ActivationSeconds()
             )
-        release = await self._checked(release_id, before, record)
-        return await self._take(_Change(release, before, record, note, kind), grace, began)
+        release = await self._checked(release_id, before)
+        return await self._take(_Change(release, before, note, kind), grace, began)
 
     async def _take(self, change: _Change, grace: float, began: float) -> ActivationResult:
         release, before = change.release, change.before
@@ -270,7 +268,7 @@ class Releases:
                 "engine_unavailable", "an engine died during the activation", retry_after=30
             ) from error
         except ActivationFailed as error:
-            await self._failed(release.id, change.record, error.message)
+            await self._failed(release.id, error.message)
             raise
         total = self.clock() - began
         self._in_service()
@@ -291,7 +289,7 @@ class Releases:
 
     # -- before anything is touched
 
-    async def _checked(self, release_id: str, before: Release, record: ReleaseRecord | None) -> Release:
+    async def _checked(self, release_id: str, before: Release) -> Release:
         try:
             line = lineage(await self.log.activations())
             return await asyncio.to_thread(self._check, release_id, before, line[-_WAYS_BACK:])
@@ -300,7 +298,7 @@ class Releases:
         except (WeightsError, OSError, EngineError) as error:
             message = f"{release_id} was not activated, {before.id} is served as before: {error}"
             self.metrics.activation("refused")
-            await self._failed(release_id, record, message)
+            await self._failed(release_id, message)
             raise ActivationFailed(message) from error
 
     def _check(self, release_id: str, before: Release, line: Sequence[str]) -> Release:
@@ -426,17 +424,14 @@ class Releases:
         return report
 
     async def _commit(self, change: _Change, serving: Serving, report: canary.CanaryReport) -> None:
-        release, record, note = change.release, change.record, change.note
+        release, note = change.release, change.note
         if not self.alone:
             self.engines.serving = serving
             return
         await self._as_recorded(change.before, "served until now", "automatic")
-        if record is None or record.state == "failed":
-            kept = {k: v for k, v in (record.figures if record else {}).items() if k != ACTIVATION_ERROR}
-            await self.log.record_release(release.id, "available", kept)
         if not (note or report.distinguishable):
             note = "its canary cannot tell it from the release before"
-        await self.log.activate(release.id, note, change.kind)
+        await self.log.commit_activation(release.id, note, change.kind)
         self.engines.serving = serving
 
     async def _load_back(
@@ -482,13 +477,12 @@ class Releases:
             await self.log.record_release(release.id, "available", {})
         await self.log.activate(release.id, note, kind)
 
-    async def _failed(self, release_id: str, record: ReleaseRecord | None, message: str) -> None:
-        figures = {**(record.figures if record else {}), ACTIVATION_ERROR: message[:1000]}
+    async def _failed(self, release_id: str, message: str) -> None:
         logger.error("activation failed: %s", message)
         if not self.alone:
             return
         try:
-            await self.log.record_release(release_id, "failed", figures)
+            await self.log.activation_failed(release_id, message)
         except LogError as error:
             logger.error("the failure of %s could not be recorded: %s", release_id, error)
 
@@ -503,7 +497,7 @@ class Releases:
 
 def require_not_rejected(release_id: str, record: ReleaseRecord | None) -> None:
     """Raise `ServiceError` for a release that the gate has rejected."""
-    if record is not None and record.state == "rejected":
+    if record is not None and record.state == REJECTED:
         raise ServiceError(
             "release_rejected", f"the gate has rejected {release_id}: record another decision of it first"
         )

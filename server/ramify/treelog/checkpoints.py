@@ -101,13 +101,15 @@ def interrupted(row: Row) -> EncodedTree:
 
 async def log_interrupted(tx: Transaction, row: Row, encoded: EncodedTree | None, boot_id: str) -> bool:
     """Log the tree made of a lapsed checkpoint in its place; without a tree, only remove it. False, and nothing, if its
-    server has renewed it or another one was faster."""
+    server has renewed it or another one was faster. Raises `LogError`, and the checkpoint stays, if the log does not take it."""
     same = (checkpoints.c.tree_id == row["tree_id"], checkpoints.c.renewed_at == row["renewed_at"])
     taken = await tx.conn.execute(delete(checkpoints).where(*same, *_lapsed(tx, boot_id)))
     if not taken.rowcount:
         return False
     if encoded is not None:
-        await append(tx, [encoded])
+        (result,) = await append(tx, [encoded])
+        if isinstance(result, LogError):
+            raise result
     return True
 
 

@@ -504,6 +504,14 @@ class TreeLog:
         """Make a recorded release the active one. Raises `LogError` for an unknown one."""
         return await self._write(lambda tx: releases.activate(tx, release_id, note, kind))
 
+    async def commit_activation(self, release_id: str, note: str, kind: ActivationKind) -> Activation:
+        """Make a release that is loaded the active one. Raises `LogError` if the gate has rejected it by now."""
+        return await self._write(lambda tx: releases.commit(tx, release_id, note, kind))
+
+    async def activation_failed(self, release_id: str, error: str) -> None:
+        """Record why a release was not activated; one that the gate has rejected stays so."""
+        await self._write(lambda tx: releases.ended(tx, release_id, error))
+
     async def activations(self) -> Sequence[Activation]:
         """Return all activations, newest first."""
         with self._reading():

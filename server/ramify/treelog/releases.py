@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import RowMapping, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ramify.treelog.errors import LogError
@@ -17,6 +17,9 @@ from ramify.treelog.writer import Transaction
 
 ACTIVATION_ERROR = "activation_error"
 """Key among a release's figures for the reason why its activation failed."""
+
+REJECTED = "rejected"
+"""State of a release that the gate has rejected: it is never activated."""
 
 
 def figures_json(figures: Mapping[str, Any]) -> str:
@@ -48,19 +51,39 @@ async def activate(tx: Transaction, release_id: str, note: str, kind: Activation
 
 
 async def ended(tx: Transaction, release_id: str, error: str | None) -> None:
-    """Record how a fleet's activation of a release ended; what its gate has said of it stays."""
-    row = (
-        (await tx.conn.execute(select(releases).where(releases.c.release_id == release_id)))
-        .mappings()
-        .first()
-    )
-    figures = (
-        {} if row is None else {k: v for k, v in json.loads(row["figures"]).items() if k != ACTIVATION_ERROR}
-    )
+    """Record how an activation of a release ended; what its gate has said of it stays."""
+    row = await _locked(tx.conn, release_id)
+    state = None if row is None else row["state"]
+    figures = {} if row is None else json.loads(row["figures"])
+    figures.pop(ACTIVATION_ERROR, None)
     if error is not None:
-        await record(tx, release_id, "failed", figures_json({**figures, ACTIVATION_ERROR: error[:1000]}))
-    elif row is None or row["state"] == "failed":
+        figures[ACTIVATION_ERROR] = error[:1000]
+        await record(tx, release_id, REJECTED if state == REJECTED else "failed", figures_json(figures))
+    elif state in (None, "failed"):
         await record(tx, release_id, "available", figures_json(figures))
+
+
+async def commit(tx: Transaction, release_id: str, note: str, kind: ActivationKind) -> Activation:
+    """Append the activation of a release that is loaded. Raises `LogError` if the gate has rejected it by now."""
+    if await rejected(tx.conn, release_id):
+        raise LogError(rejected_meanwhile(release_id))
+    await ended(tx, release_id, None)
+    return await activate(tx, release_id, note, kind)
+
+
+async def rejected(conn: AsyncConnection, release_id: str) -> bool:
+    """Tell whether the gate has rejected a release, and let nobody change that before the transaction ends."""
+    row = await _locked(conn, release_id)
+    return row is not None and row["state"] == REJECTED
+
+
+def rejected_meanwhile(release_id: str) -> str:
+    return f"the gate rejected {release_id} while it was being activated"
+
+
+async def _locked(conn: AsyncConnection, release_id: str) -> RowMapping | None:
+    query = select(releases).where(releases.c.release_id == release_id).with_for_update()
+    return (await conn.execute(query)).mappings().first()
 
 
 async def newest(conn: AsyncConnection) -> str | None:

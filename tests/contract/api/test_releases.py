@@ -134,6 +134,24 @@ async def test_an_engine_that_raises_while_it_loads_is_loaded_back(site: Site) -
     assert await site.served() == "v000001"
 
 
+async def test_a_release_that_the_gate_rejects_while_it_is_loaded_is_not_served_and_stays_rejected(
+    site: Site,
+) -> None:
+    site.engines.loading = asyncio.Event()
+    asked = asyncio.create_task(site.activate("v000002"))
+    await until(lambda: site.engines.loads)
+    verdict = {"state": "rejected", "figures": {"accuracy": 0.1}}
+    assert (await site.admin.put("/admin/releases/v000002", json=verdict)).status_code == 200
+    site.engines.loading.set()
+    reply = await asked
+    assert (reply.status_code, reply.json()["error"]["code"]) == (409, "activation_failed")
+    assert "the gate rejected v000002 while it was being activated" in reply.json()["error"]["message"]
+    assert await site.served() == "v000001"
+    row = next(row for row in (await site.listing())["data"] if row["id"] == "v000002")
+    assert (row["state"], row["figures"]["accuracy"]) == ("rejected", 0.1)
+    assert (await site.activate("v000002")).json()["error"]["code"] == "release_rejected"
+
+
 async def test_engines_that_cannot_be_loaded_back_end_the_server(site: Site) -> None:
     site.engines.broken = {"v000001", "v000002"}
     site.engines.loading = asyncio.Event()

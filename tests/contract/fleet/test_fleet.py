@@ -140,6 +140,25 @@ async def test_a_release_whose_canary_lies_goes_back_everywhere(url: str, root: 
 
 
 @MODES
+async def test_a_release_that_the_gate_rejects_while_it_is_activated_goes_back_and_stays_rejected(
+    url: str, root: Path, mode: str
+) -> None:
+    async with a_replica(url, root) as one, a_replica(url, root) as two:
+        await until_ready(one, two)
+        one.engines.loading = two.engines.loading = asyncio.Event()
+        asked = asyncio.create_task(one.activate("v000002", mode=mode))
+        await until(lambda: one.engines.loads or two.engines.loads)
+        verdict = {"state": "rejected", "figures": {}}
+        assert (await two.admin.put("/admin/releases/v000002", json=verdict)).status_code == 200
+        one.engines.loading.set()
+        reply = await asked
+        assert (reply.status_code, reply.json()["error"]["code"]) == (409, "activation_failed")
+        assert "the gate rejected v000002" in reply.json()["error"]["message"]
+        assert await releases_of(one, two) == ["v000001", "v000001"]
+        assert (await two.activate("v000002")).json()["error"]["code"] == "release_rejected"
+
+
+@MODES
 async def test_a_replica_that_cannot_load_it_is_evicted_says_so_and_is_taken_back(
     url: str, root: Path, mode: str
 ) -> None:
