@@ -101,15 +101,17 @@ def interrupted(row: Row) -> EncodedTree:
 
 async def log_interrupted(tx: Transaction, row: Row, encoded: EncodedTree | None, boot_id: str) -> bool:
     """Log the tree made of a lapsed checkpoint in its place; without a tree, only remove it. False, and nothing, if its
-    server has renewed it or another one was faster. Raises `LogError`, and the checkpoint stays, if the log does not take it."""
+    server has renewed it or another one was faster. Raises `LogError`, and the checkpoint stays, if another tree is
+    logged under its id."""
     same = (checkpoints.c.tree_id == row["tree_id"], checkpoints.c.renewed_at == row["renewed_at"])
-    taken = await tx.conn.execute(delete(checkpoints).where(*same, *_lapsed(tx, boot_id)))
-    if not taken.rowcount:
+    query = select(checkpoints.c.tree_id).where(*same, *_lapsed(tx, boot_id)).with_for_update()
+    if (await tx.conn.execute(query)).first() is None:
         return False
     if encoded is not None:
         (result,) = await append(tx, [encoded])
-        if isinstance(result, LogError):
+        if isinstance(result, LogError):  # nothing has changed so far, as the writer asks of a refusal
             raise result
+    await remove(tx, [row["tree_id"]])
     return True
 
 
