@@ -234,6 +234,15 @@ def test_a_server_that_drains_takes_nothing_new_and_ends_what_it_runs(door: Door
     )  # by the other, from the log
 
 
+@pytest.mark.parametrize("replica", BOTH)
+def test_all_requests_to_go_on_from_one_search_meet_at_one_server(door: Door, replica: int) -> None:
+    url = f"/v1/search/{door.search(headers=door.session(replica)).json()['id']}/continue"
+    longer = {"budget": {"simulations": 4}}
+    replies = [door.http.post(url, json=longer, headers=door.session(other)) for other in (*BOTH, *BOTH)]
+    assert [reply.status_code for reply in replies] == [200, 409, 409, 409]
+    assert len({reply.headers["x-ramify-replica"] for reply in replies}) == 1
+
+
 def test_a_server_that_is_killed_breaks_its_streams_and_nothing_is_sent_twice(door: Door) -> None:
     killed, session = door.fleet.replicas[0], door.session(0)
     before = {tree["id"] for tree in trees(door)}

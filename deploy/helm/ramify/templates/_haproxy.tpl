@@ -48,8 +48,8 @@ frontend public
 {{- range $i := until (int .Values.replicas) }}
     http-request set-var(txn.owner) str(replica-{{ $i }}) if { path_reg '^/v1/.*[_-][0-9a-f]{30}{{ printf "%02x" $i }}(/|$)' }
 {{- end }}
-    # What goes on from an ended search is a new one: any ready server takes it from the log.
-    use_backend owner if { var(txn.owner) -m found } !{ path_end /continue }
+    use_backend continued if { var(txn.owner) -m found } { path_end /continue }
+    use_backend owner if { var(txn.owner) -m found }
     use_backend sessions if { req.hdr(x-session-id) -m found }
     default_backend servers
 
@@ -68,6 +68,16 @@ backend servers
 backend sessions
     balance hash req.hdr(x-session-id)
     hash-type consistent
+{{- range $i := until (int .Values.replicas) }}
+    server replica-{{ $i }} {{ include "ramify.host" (dict "root" $ "i" $i) }} track servers/replica-{{ $i }}
+{{- end }}
+
+# What goes on from an ended search is a new one, which any ready server takes from the log: the owner of the first part,
+# else always the same, so that two such requests meet.
+backend continued
+    balance hash path
+    hash-type consistent
+    use-server %[var(txn.owner)] if TRUE
 {{- range $i := until (int .Values.replicas) }}
     server replica-{{ $i }} {{ include "ramify.host" (dict "root" $ "i" $i) }} track servers/replica-{{ $i }}
 {{- end }}
