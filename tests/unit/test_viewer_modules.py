@@ -127,7 +127,7 @@ def test_the_page_offers_the_arms_of_a_refinement_that_the_search_does() -> None
 def joint() -> World:
     """A search with two policies that write nothing alike."""
     other = FakePolicy(letters({"y": 0.5, "z": 0.5}, 2))
-    names, budget = ("policy", "other"), BudgetLimits(simulations=30)
+    names, budget = ("policy", "other"), BudgetLimits(simulations=6)
     return ran(
         letters({"a": 0.7, "b": 0.3}, 2), others={"other": other}, policies=names, budget=budget, parallel=1
     )

@@ -126,11 +126,14 @@ class FleetStore:
         return view.ending("going_back", releases.rejected_meanwhile(epoch.release))
 
     async def ask(self, request: Request) -> Epoch:
-        """Begin an activation. Raises `ActivationUnderWay`."""
+        """Begin an activation, and return its epoch; the committed one if that serves what is asked for. Raises
+        `ActivationUnderWay`."""
         async with self._transaction() as conn:
             view = await self._read(conn, (await self._lock(conn))[0])
             if view.activation is not None:
                 raise ActivationUnderWay(view.activation)
+            if (view.committed.release, view.committed.content) == (request.release, request.content):
+                return view.committed
             asked = _epoch(view.newest.number + 1, request, view.now, "preparing")
             await conn.execute(insert(epochs).values(asdict(asked)))
         return asked

@@ -294,9 +294,11 @@ class TreeBuilder:
 
     def unseen_by(self, node: Node, policy: str | None) -> float:
         """Return the same of one policy, at a node from which answers can be drawn. One of which nothing is known there
-        is taken to say what another has said."""
+        is taken to say what another has said; not at the prompt, or a policy that is sure of its answer would end the
+        search before another is asked."""
         seen = self._seen.get(node.id, {})
-        left = 1.0 - seen.get(policy, max(seen.values(), default=0.0))
+        others = max(seen.values(), default=0.0) if node.parent is not None else 0.0
+        left = 1.0 - seen.get(policy, others)
         return left if left >= NOTHING_NEW else 0.0
 
     def unseen_below(self, node: Node) -> float:

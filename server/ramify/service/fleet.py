@@ -343,11 +343,6 @@ class Fleet:
         recorded = {row.release_id: row for row in await parts.releases.log.releases()}
         require_not_rejected(release_id, recorded.get(release_id))
         view = await self.store.view()
-        if view.activation is None and (view.committed.release, view.committed.content) == (
-            release_id,
-            content,
-        ):
-            return self._activated(view.committed, None)
         request = _request(self.settings, self.mine, release_id, content, mode, kind, note, grace)
         try:
             asked = await self.store.ask(request)
@@ -359,6 +354,8 @@ class Fleet:
                     f"{asked.release} is being activated in the fleet",
                     retry_after=5,
                 ) from None
+        if asked.number == view.committed.number:
+            return self._activated(asked, None)
         self._wake.set()
         ended = await self._end_of(asked)
         if ended.state == "gone_back":

@@ -34,6 +34,7 @@ async def test_with_search_the_choices_are_the_trees_best_answers(world: World, 
         "temperature": 1.0,
         "truncated_answers": 0,
         "pruned_branches": 0,
+        "by_policy": None,
         "without_effect": [],
     }
     assert reply["usage"]["completion_tokens"] == tree["usage"]["completion_tokens"] > 3 * 7

@@ -341,4 +341,4 @@ async def test_openais_routes_are_answered_by_its_server(
         assert sent[-1]["choices"][0]["finish_reason"] in ("stop", "length")
         tokens = (await http.post("/tokenize", json={"prompt": " 1"})).json()["tokens"]
         assert tokens[-1] == ONE
-        assert (await http.post("/detokenize", json={"tokens": tokens})).json()["prompt"] == " 1"
+        assert (await http.post("/detokenize", json={"tokens": tokens[1:]})).json()["prompt"] == " 1"

@@ -179,13 +179,6 @@ def test_without_our_care_the_walls_of_the_sandbox_stand(tmp_path: Path) -> None
     assert not folder.exists()
 
 
-def test_an_answer_that_takes_for_ever_is_not_graded(maker: Sandbox, grade: Callable[..., Verdict]) -> None:
-    problem = made(maker, "countdown")
-    with pytest.raises(CallFailed, match=r"the scorer did not grade the answer: it .* processor time"):
-        grade("9**9**9**9", **problem)
-    assert grade(problem["entry"]["answer"], **problem).outcome == 1
-
-
 def test_a_data_set_is_the_same_for_one_seed_in_any_sandbox(maker: Sandbox) -> None:
     """Also if the library goes through sets, whose order Python draws for each process."""
     examples = load("reasoning-gym:ransom_note?size=2&level=1&system=direct&seed=1")

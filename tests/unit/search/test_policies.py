@@ -244,6 +244,14 @@ def test_a_node_has_the_log_probabilities_of_the_policy_that_it_names() -> None:
         )
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_policy_that_is_sure_of_its_answer_does_not_keep_another_from_being_asked(seed: int) -> None:
+    sure = {"policy": FakePolicy(letters({"a": 1.0}, 2)), "other": FakePolicy(letters({"z": 1.0}, 2))}
+    tree = found(sure, budget=BudgetLimits(simulations=20), parallel=1, seed=seed)
+    assert {node.policy for node in tree.complete()} == set(BOTH)
+    assert tree.stop_reason == "exhausted"
+
+
 def test_a_closed_tree_of_one_policy_is_no_end_while_another_has_more_to_say() -> None:
     """`policy` has two answers and has given both; `other` has a hundred and is asked on."""
     policies = {

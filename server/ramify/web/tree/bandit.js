@@ -30,7 +30,8 @@ export function unseenBelow(model) {
       }
     }
     const open = !node.terminal || (refines && canBeBettered(model, node));
-    const left = seen[id].size ? 1 - Math.min(...seen[id].values()) : 1;
+    const untried = id === 0 && model.policies.some((name) => !seen[id].has(name));
+    const left = seen[id].size && !untried ? 1 - Math.min(...seen[id].values()) : 1;
     fresh[id] = open && left >= NOTHING_NEW ? left : 0;
     // An answer's prompt is its own: a draw from it passes no node below.
     below[id] = refines ? Number(fresh[id] > 0 || node.children.some((child) => below[child])) : fresh[id];
