@@ -33,6 +33,10 @@ class ReleaseNotFound(WeightsError):
     """No release has this id, or the id is not v and six digits."""
 
 
+class ReleaseTaken(WeightsError):
+    """Another release has this id: another publisher was faster."""
+
+
 _ID = re.compile(r"v[0-9]{6}")
 
 ReleaseId = Annotated[str, Field(pattern=r"^v[0-9]{6}$")]

@@ -23,6 +23,7 @@ from ramify.objects import ObjectMissing, ObjectStore, ObjectStoreError
 from ramify.weights.manifest import (
     Manifest,
     ReleaseNotFound,
+    ReleaseTaken,
     WeightsError,
     check_id,
     parse_manifest,
@@ -75,7 +76,7 @@ class ReleaseStore:
     def publish(self, release: Release) -> None:
         """Put a release of the folder into the store, after the base that it stands on; one that is there stays.
 
-        Raises `WeightsError` if another one is there under this id.
+        Raises `ReleaseTaken` if another one is there under this id.
         """
         if release.base is not None:
             self.publish(release.base)
@@ -86,7 +87,7 @@ class ReleaseStore:
                     self._store.upload(_object_name(file.sha256), release.path / name)
                 self._store.create(_manifest_name(release.id), text)
         if self._read(release.id) != text:
-            raise WeightsError(
+            raise ReleaseTaken(
                 f"another {release.id} is in {self._store.url}; the next free id there is {self.next_id()}"
             )
 

@@ -19,7 +19,7 @@ from front_doors import running, until
 
 from .conftest import ALICE, BOB, LONG, READER, Door, Fleet
 
-pytestmark = [pytest.mark.postgres, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.postgres, pytest.mark.timeout(600)]
 LARGEST_BODY = 1_048_576
 BOTH = (0, 1)
 

@@ -15,7 +15,7 @@ from fakes_training import a_site, small
 from ramify_trainer.config import TemperatureConfig
 from training_driver import run_rounds
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(1500)]
 FIRST_ROUND = (
     "collect:3", "collect", "pull", "train:2", "train", "gate", "publish:written", "publish", "activate", "advance",
     "tidy",

@@ -103,8 +103,17 @@ async def test_a_round_reaches_a_server_that_shares_no_folder_with_the_trainer(t
         shutil.copytree(other.path, tmp_path / "other/v000003")
         manifest = tmp_path / "other/v000003/manifest.json"
         manifest.write_text(manifest.read_text().replace('"v000001"', '"v000003"'))
-        loop.store.publish(load_release(tmp_path / "other/v000003"))
+        competing, faster = load_release(tmp_path / "other/v000003"), loop.store
+
+        def meanwhile(phase: str, *_: int) -> None:
+            if phase == "probed":
+                faster.publish(competing)
+
+        loop.tell = meanwhile
         assert (await loop.round()).release == "v000004", "another trainer was faster"
+        assert not (tmp_path / "elsewhere/v000003").exists()
+        assert loop.store.ids() == ["v000001", "v000002", "v000003", "v000004"]
+        assert (await loop.client.version()).release in ("v000002", "v000004")
 
 
 @pytest.mark.parametrize(("train_value", "loads"), [(False, []), (True, ["v000001"] * 2)])

@@ -47,7 +47,7 @@ async def first_commit(server: ServerProcess, http: httpx.AsyncClient) -> str:
     async with (
         await TreeLog.open(server.log_url, read_only=True) as log,
         http.stream("POST", "/v1/search", json={**ASKED, "stream": True}) as answer,
-        asyncio.timeout(120),
+        asyncio.timeout(300),
     ):
         tree_id = answer.headers["x-ramify-tree"]
         while await log.checkpoint_owner(tree_id) is None:  # noqa: ASYNC110

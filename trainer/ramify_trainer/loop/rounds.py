@@ -315,10 +315,20 @@ class Loop:
     async def _publish(self) -> PhaseSummary:
         """Make a release of the candidate, promoted or rejected, and have the server record the decision."""
         record = self.state.current
-        assert record.release is not None
-        if not is_published(self.config.weights, record.release):
-            await self._write_release(record.release)
-        await self._share(record.release)
+        while True:
+            if record.release is None:
+                record.release = await asyncio.to_thread(self._next_id)
+            release = record.release
+            if not is_published(self.config.weights, release):
+                await self._write_release(release)
+            try:
+                await self._share(release)
+                break
+            except weights.ReleaseTaken as error:
+                logger.warning("round %d: %s", record.round, error)
+                await asyncio.to_thread(self._withdraw, release)
+                record.release = None
+                self._save()
         await self._record("promoted" if record.promoted else "rejected")
         return {"release": record.release, "canary_seconds": record.canary_seconds}
 
@@ -431,10 +441,15 @@ class Loop:
         return weights.next_id(self.config.weights) if self.store is None else self.store.next_id()
 
     async def _share(self, release: str) -> None:
-        """Put a release into the object store, if there is one, for servers elsewhere. Raises `WeightsError` if another
+        """Put a release into the object store, if there is one, for servers elsewhere. Raises `ReleaseTaken` if another
         publisher was faster."""
         if self.store is not None:
             await asyncio.to_thread(self.store.publish, self._release(release))
+
+    def _withdraw(self, release: str) -> None:
+        """Remove a release whose id another publisher has taken, or it would be served here under that id."""
+        remove(self.config.weights / release)
+        self._checked.discard(release)
 
     def _release(self, release: str) -> weights.Release:
         checked = weights.load_release(self.config.weights / release, verify=release not in self._checked)
