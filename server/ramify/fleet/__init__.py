@@ -3,7 +3,6 @@
 | module | what it holds |
 |---|---|
 | `records` | the rows: epochs and replicas |
-| `errors` | what is refused |
 | `decisions` | what is to be done next, as pure functions of the rows |
 | `schema` | the tables |
 | `store` | the rows in PostgreSQL |
@@ -40,8 +39,7 @@ a release that two replicas could not load, or that none could prepare, goes bac
 """
 
 from ramify.fleet.decisions import status
-from ramify.fleet.errors import ActivationUnderWay, FleetError
-from ramify.fleet.records import Epoch, Mode, Replica, Step, View
+from ramify.fleet.records import ActivationUnderWay, Epoch, FleetError, Mode, Replica, Step, View
 from ramify.fleet.store import FleetStore, Request
 
 __all__ = [

@@ -1,4 +1,7 @@
-"""The rows of a fleet, and what one look at all of them shows. Times are Unix seconds of the database's clock."""
+"""The rows of a fleet, what one look at all of them shows, and what is refused.
+
+Times are Unix seconds of the database's clock.
+"""
 
 from __future__ import annotations
 
@@ -123,3 +126,15 @@ class View:
         ended = self.now if state in ("committed", "gone_back") else None
         newest = replace(self.newest, state=state, ended_at=ended, error=error or self.newest.error)
         return replace(self, newest=newest, committed=newest if state == "committed" else self.committed)
+
+
+class FleetError(Exception):
+    """A replica may not join: the message says what to change."""
+
+
+class ActivationUnderWay(Exception):
+    """Another activation has not ended; `epoch` is its row."""
+
+    def __init__(self, epoch: Epoch) -> None:
+        super().__init__(f"{epoch.release} is being activated")
+        self.epoch = epoch

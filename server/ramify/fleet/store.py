@@ -13,8 +13,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ramify.fleet.decisions import FORGOTTEN, live, turn
-from ramify.fleet.errors import ActivationUnderWay, FleetError
-from ramify.fleet.records import Epoch, Mode, Replica, State, Step, View
+from ramify.fleet.records import ActivationUnderWay, Epoch, FleetError, Mode, Replica, State, Step, View
 from ramify.fleet.schema import SCRIPTS, VERSIONS, epochs, fleet, replicas
 from ramify.treelog import ActivationKind, StoreError, releases
 from ramify.treelog.schema import upgrade

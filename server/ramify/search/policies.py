@@ -5,7 +5,7 @@ then the policy that draws there. That is how AB-MCTS chooses between models ("m
 arXiv 2503.04412): TreeQuest, its authors' library, samples a reward for each model from all rewards of the whole search
 and takes the largest. So does this, by Thompson sampling (Thompson 1933; Chapelle and Li 2011), but a node's own draws
 count in full, and those elsewhere as `POOL` draws at most: nodes with few draws of their own go by the whole search,
-and where one policy turns out to be better at what comes next than it is in general, that is learned too.
+and if one policy turns out to be better at what comes next than it is in general, that is learned too.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class Algorithm(ABC):
         the answers of smaller budgets can be read off one search.
 
         It is not for a search that grows a tree. Its first draws land together, and what is in flight at b under a
-        larger budget has its tokens spent and no answer, where a search of b tokens would have drawn no more than it
+        larger budget has its tokens spent and no answer, while a search of b tokens would have drawn no more than it
         could finish."""
         return False
 
