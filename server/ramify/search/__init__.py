@@ -76,11 +76,13 @@ The modules, in the order in which to read them; each imports only from those ab
 `answers`: which answer a tree gives, and when it is settled.
 `crowd`: searches that share a policy, and how many answers each writes at once to use its seconds well.
 `run`: plans kept in flight and landed; every way in which a search ends.
+`library`: a whole search, begun or gone on with, for a program of one's own.
 `allocation`: how much the next tokens of a search are expected to bring.
 `batch`: several searches on one budget, which goes where it brings most.
 `codec`: trees as JSON.
 """
 
+from ramify.search.library import go_on, search
 from ramify.search.params import ParamError
 from ramify.search.protocols import EngineDead, GradingFailed, Policy, Reviser, SampleAborted, Scorer, Task
 from ramify.search.records import (
@@ -97,7 +99,7 @@ from ramify.search.records import (
     Usage,
     Verdict,
 )
-from ramify.search.run import Progress, Search, go_on, search
+from ramify.search.run import Progress, Search
 from ramify.search.scorers import NamedScorer, Scorers
 from ramify.search.state import BadState
 from ramify.search.tree import Node, Tree

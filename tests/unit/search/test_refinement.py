@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from fakes import ASKED, FakePolicy, FakeReviser, FakeTask, decode, encode
 from ramify.search.codec import BadTree, tree_from_dict, tree_to_dict
+from ramify.search.library import search
 from ramify.search.params import ParamError, search_params
 from ramify.search.protocols import Write
 from ramify.search.records import Action, BudgetLimits, Revision, Sampling
-from ramify.search.run import search
 from ramify.search.tree import Node
 from search_worlds import ONE_AT_A_TIME, PROMPT, REFINE, World, check, ran, shape, words, world
 
