@@ -123,7 +123,7 @@ async def searched(client: AsyncClient, config: SearchedConfig, seed: int) -> fl
 
 async def _is_right(client: AsyncClient, config: SearchedConfig, example: Example, seed: int) -> bool:
     """Tell whether the answer is right; one on which the verifier itself fails counts as wrong."""
-    messages = [{"role": m.role, "content": m.content} for m in example.messages]
+    messages = [message.fields() for message in example.messages]
     result = await client.search(
         None if messages else example.prompt,
         messages=messages or None,

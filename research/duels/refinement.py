@@ -169,7 +169,7 @@ class Author:
 
 def turns(example: Example) -> list[dict[str, str]]:
     """Return a problem's messages as a request has them."""
-    return [{"role": message.role, "content": message.content} for message in example.messages]
+    return [message.fields() for message in example.messages]
 
 
 def arms(rules: Rules) -> list[Arm]:

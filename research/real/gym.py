@@ -49,7 +49,7 @@ def asked(example: Example) -> dict[str, Any]:
 
 
 def _turns(example: Example) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in example.messages]
+    return [message.fields() for message in example.messages]
 
 
 def write(out: Path, train: int, test: int) -> None:

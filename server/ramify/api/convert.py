@@ -11,11 +11,12 @@ from pydantic import BaseModel
 from ramify.api import wire_batch
 from ramify.api import wire_search as wire
 from ramify.engines import Serving
+from ramify.rewards import Message
 from ramify.search import records
 from ramify.search.run import Progress
 from ramify.search.tree import Node, Tree, derive_seed
 from ramify.service.continuing import ContinueSpec
-from ramify.service.search_spec import BatchSpec, Branch, Message, SearchSpec
+from ramify.service.search_spec import BatchSpec, Branch, SearchSpec
 from ramify.service.search_view import release_of, search_id
 from ramify.service.searches import RunningSearch
 

@@ -257,7 +257,8 @@ async def _search_in_process(release: Path | None, body: Mapping[str, Any]) -> T
 
 def _spec(body: Mapping[str, Any]) -> SearchSpec:
     """A request's body as the service takes it."""
-    from ramify.service.search_spec import Message, SearchSpec
+    from ramify.rewards import Message
+    from ramify.service.search_spec import SearchSpec
 
     return SearchSpec(
         prompt=body.get("prompt"),

@@ -152,7 +152,7 @@ def verify(log: Log = None, config: Config = None, as_json: AsJson = False) -> N
         print_json(asdict(report))
         raise typer.Exit(0 if report.ok else 1)
     for bad in report.bad:
-        console.print(f"[red]✗[/] {bad.seq} {bad.tree_id}  {bad.problem}", highlight=False)
+        console.print(f"[red]✗[/] {bad.seq} {bad.tree_id}  {bad.reason}", highlight=False)
     if not report.ok:
         fail(f"{len(report.bad)} of {report.trees + report.outcomes} records are not what was written")
     console.print(

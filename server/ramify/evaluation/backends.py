@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from ramify.search.run import Search
 from ramify.search.scorers import Scorers
 from ramify.service.errors import ServiceError
 from ramify.service.search_preparation import SearchPreparer
-from ramify.service.search_spec import Message, SearchSpec
+from ramify.service.search_spec import SearchSpec
 from ramify.service.serving import install, release_config
 from ramify.settings import RequestCaps, load
 from ramify.weights import load_release, shipped
@@ -76,7 +76,7 @@ class LocalBackend:
         """Search one problem. Raises `SearchFailed`, `ProblemRefused`."""
         spec = SearchSpec(
             prompt=None if problem.messages else problem.prompt,
-            messages=tuple(Message(m.role, m.content) for m in problem.messages),
+            messages=problem.messages,
             task=problem.task,
             problem=problem.problem,
             search=_tupled(method.request(budget)),
@@ -123,7 +123,7 @@ class ServerBackend:
         try:
             result = await self._client.search(
                 None if problem.messages else problem.prompt,
-                messages=[asdict(message) for message in problem.messages] or None,
+                messages=[message.fields() for message in problem.messages] or None,
                 task={"name": problem.task, "problem": dict(problem.problem)},
                 search=method.request(budget),
                 sampling=dict(method.sampling),

@@ -19,17 +19,18 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 from ramify.rewards import registry
 from ramify.rewards.errors import BadDataset, BadProblem
-from ramify.rewards.verifier import Example, Message, Role
+from ramify.rewards.verifier import Example, Message
 
 MAX_LINE_BYTES = 1 << 20
 MAX_ROWS = 200_000
 MAX_PROMPT = 200_000
 """Characters of a prompt, or of all messages of a chat together."""
 MAX_MESSAGES = 64
+ROLES = ("system", "user", "assistant")
 MAX_DIGITS = 1_000
 """Characters of a number."""
 MAX_LABEL = 200
@@ -138,10 +139,10 @@ class _Row:
     def _message(self, field: str, message: object) -> Message:
         if not isinstance(message, dict) or set(message) != {"role", "content"}:
             raise self.bad(field, "must be an object with 'role' and 'content'")
-        if message["role"] not in get_args(Role):
-            raise self.bad(f"{field}.role", f"must be one of {', '.join(get_args(Role))}")
+        if message["role"] not in ROLES:
+            raise self.bad(f"{field}.role", f"must be one of {', '.join(ROLES)}")
         content = self._text(f"{field}.content", message["content"], MAX_PROMPT)
-        return Message(cast(Role, message["role"]), content)
+        return Message(message["role"], content)
 
     def _task(self) -> tuple[str, dict[str, Any]]:
         short = "answer" in self._row or "verifier" in self._row

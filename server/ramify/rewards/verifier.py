@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -20,17 +20,24 @@ from ramify.rewards.errors import BadProblem
 from ramify.search.protocols import GradingFailed
 from ramify.search.records import Verdict
 
-Role = Literal["system", "user", "assistant"]
 MAX_FIELD = 50
 """Characters of a field's name that an error repeats."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a chat."""
+    """One turn of a conversation."""
 
-    role: Role
+    role: str
+    """`system`, `user` or `assistant`; of a request also `developer` or `tool`."""
     content: str
+    name: str | None = None
+    """Name of the speaker, for templates that show it."""
+
+    def fields(self) -> dict[str, str]:
+        """Return the message as a request has it and a chat template reads it."""
+        named = {} if self.name is None else {"name": self.name}
+        return {"role": self.role, "content": self.content, **named}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,8 +19,8 @@ from ramify.search.params import ParamError
 from ramify.search.records import Status, StopReason
 from ramify.search.tree import Tree
 from ramify.service.admission import Ticket
-from ramify.service.errors import BadRequest, KeyTaken, ServiceError, over
-from ramify.service.idempotency import IdempotencyKey, ReplayedAnswer, claim
+from ramify.service.errors import BadRequest, ServiceError, over
+from ramify.service.idempotency import IdempotencyKey, ReplayedAnswer, once
 from ramify.service.keys import Caller
 from ramify.service.search_preparation import PreparedSearch, SearchPreparer
 from ramify.service.search_spec import BatchSpec, SearchSpec
@@ -112,19 +112,15 @@ class Batches:
         if not caller.train:
             spec = replace(spec, searches=tuple(replace(one, train=False) for one in spec.searches))
         prepared = prepare(self.searches.preparer, spec)
-        if idempotency is None:
-            return await self._admit(spec, prepared, caller, None, arrived)
-        log = self.searches.log
-        try:
-            replayed = await claim(log, caller.key_id, idempotency, prepared.id, prepared.deadline)
-            if replayed is not None:
-                return await self._replayed(replayed, caller)
-            return await self._admit(spec, prepared, caller, idempotency, arrived)
-        except KeyTaken:
-            raise
-        except BaseException:  # also if the client left while the claim was being written
-            await asyncio.shield(idempotency.abandon(log, caller.key_id, prepared.id))
-            raise
+        started = await once(
+            self.searches.log,
+            caller.key_id,
+            idempotency,
+            prepared.id,
+            prepared.deadline,
+            lambda: self._admit(spec, prepared, caller, idempotency, arrived),
+        )
+        return await self._replayed(started, caller) if isinstance(started, ReplayedAnswer) else started
 
     async def _replayed(self, answer: ReplayedAnswer, caller: Caller) -> ReplayedBatch:
         try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ramify.engines import NamedPolicy, Serving
-from ramify.rewards import registry
+from ramify.rewards import Message, registry
 from ramify.rewards.errors import BadProblem, UnknownTask
 from ramify.rewards.grading import BoundTask
 from ramify.search.algorithms import ALGORITHMS
@@ -22,7 +22,7 @@ from ramify.search.state import taken_on
 from ramify.search.tree import Tree
 from ramify.service.errors import BadRequest, ServiceError, over
 from ramify.service.search_preparation import PreparedSearch, SearchPreparer, worst_case
-from ramify.service.search_spec import Message, SearchSpec
+from ramify.service.search_spec import SearchSpec
 from ramify.service.search_view import search_id
 from ramify.settings import RequestCaps
 

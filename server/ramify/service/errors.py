@@ -2,7 +2,6 @@
 
 ServiceError
 ├── BadRequest          a field is wrong: which one, and what is allowed
-├── KeyTaken            an Idempotency-Key belongs to a running search, or to another body
 ├── ActivationFailed    a release was not taken; the one before is served
 └── SearchFailed        the search failed, or its tree will never be in the log
 """
@@ -68,10 +67,6 @@ class ServiceError(Exception):
 class BadRequest(ServiceError):
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__("invalid_value", message, param=param)
-
-
-class KeyTaken(ServiceError):
-    pass
 
 
 class ActivationFailed(ServiceError):

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ramify.search.tree import Tree
 from ramify.service import search_view
-from ramify.service.errors import KeyTaken
+from ramify.service.errors import ServiceError
 from ramify.treelog import KeptAnswer, LogError, TreeLog, kept_answer
 
 logger = logging.getLogger(__name__)
+Running = TypeVar("Running")
 ABANDON_SECONDS = 1.0
 """Seconds that freeing a key may take. What failed is often the log, and then this fails too."""
 CLAIM_SECONDS = 60
@@ -54,28 +56,40 @@ class ReplayedAnswer:
     body: bytes
 
 
-async def claim(
-    log: TreeLog, key_id: str, idempotency: IdempotencyKey, search_id: str, seconds: float
-) -> ReplayedAnswer | None:
-    """Claim the key: return the answer kept under it, or `None` if the search is ours to run. Raises `KeyTaken`."""
-    claimed = await log.claim(
-        key_id, idempotency.key, idempotency.body_hash, search_id, seconds=seconds + CLAIM_SECONDS
-    )
+async def once(
+    log: TreeLog,
+    key_id: str,
+    idempotency: IdempotencyKey | None,
+    search_id: str,
+    seconds: float,
+    start: Callable[[], Awaitable[Running]],
+) -> Running | ReplayedAnswer:
+    """Start a search, or return the answer that is kept under its key. The key is claimed first, for `seconds`, and
+    freed again if the search never starts. Raises `ServiceError` if another search has it."""
+    if idempotency is None:
+        return await start()
+    try:
+        claimed = await log.claim(
+            key_id, idempotency.key, idempotency.body_hash, search_id, seconds=seconds + CLAIM_SECONDS
+        )
+        if claimed.state == "new":
+            return await start()
+    except BaseException:  # also if the client left while the claim was being written
+        await asyncio.shield(idempotency.abandon(log, key_id, search_id))
+        raise
     if claimed.state == "answered":
         return ReplayedAnswer(claimed.search_id, claimed.body)
     if claimed.state == "running":
-        raise KeyTaken(
+        raise ServiceError(
             "conflict",
             f"the search of this Idempotency-Key, {claimed.search_id}, is running",
             retry_after=RETRY_AFTER,
         )
-    if claimed.state == "other_body":
-        raise KeyTaken(
-            "idempotency_key_reused",
-            "this Idempotency-Key was used with another body",
-            param="Idempotency-Key",
-        )
-    return None
+    raise ServiceError(
+        "idempotency_key_reused",
+        "this Idempotency-Key was used with another body",
+        param="Idempotency-Key",
+    )
 
 
 def kept(idempotency: IdempotencyKey | None, tree: Tree, key_id: str) -> KeptAnswer | None:

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ramify.engines import NamedPolicy, OtherPolicyOptions
+from ramify.rewards import Message
 from ramify.search.params import check_policies
 from ramify.search.records import OWN_POLICY, Sampling, SearchParams
 from ramify.service.errors import BadRequest
 from ramify.service.ports import Engines, Tokenizer
-from ramify.service.search_spec import Message, SearchSpec
+from ramify.service.search_spec import SearchSpec
 
 
 def own_prompts(

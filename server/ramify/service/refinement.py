@@ -41,6 +41,8 @@ GAP = "\n[…]\n"
 
 Ask = Callable[[str, str], list[int]]
 """Give the prompt's token ids for an answer and its feedback. Raises `ValueError` if the chat template refuses."""
+GiveFeedback = Callable[[str, float | None, Write], Awaitable[str]]
+"""Say what is wrong with an answer, given the verdict on it and what the policy writes with. Raises `GradingFailed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,29 +67,10 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Critic:
-    """The policy, asked what is wrong with an answer of which its task says nothing."""
-
-    turn: Turn
-    tokens: int
-    """The most that a critique may have."""
-
-    async def feedback(self, text: str, outcome: float | None, write: Write) -> str:
-        """Return a critique. Raises `GradingFailed` if there is no room to ask for one, or if it is empty."""
-        asked = self.turn.prompt(text, "")
-        if asked is None:
-            raise GradingFailed("the answer leaves no room to ask for a critique of it")
-        critique = (await write(asked[0], self.tokens)).strip()
-        if not critique:
-            raise GradingFailed("the policy had nothing to say of the answer")
-        return critique
-
-
-@dataclass(frozen=True, slots=True)
 class FeedbackReviser:
     """The reviser of one search (`search.protocols.Reviser`)."""
 
-    feedback: Callable[[str, float | None, Write], Awaitable[str]]
+    feedback: GiveFeedback
     turn: Turn
 
     async def revise(self, text: str, outcome: float | None, write: Write) -> Revision:
@@ -101,7 +84,7 @@ class FeedbackReviser:
         return Revision(feedback, prompt, shortened=part)
 
 
-def of_task(task: BoundTask) -> Callable[[str, float | None, Write], Awaitable[str]]:
+def of_task(task: BoundTask) -> GiveFeedback:
     """Return the feedback that a task gives."""
 
     async def feedback(text: str, outcome: float | None, write: Write) -> str:
@@ -110,9 +93,10 @@ def of_task(task: BoundTask) -> Callable[[str, float | None, Write], Awaitable[s
     return feedback
 
 
-def critic(spec: SearchSpec, tokenizer: Tokenizer, length: int, answer: int, tokens: int) -> Critic:
-    """Return who criticises the answers to a conversation. length: tokens that the model takes. answer, tokens: of an
-    answer and a critique, at most. Raises `BadRequest` if a critique leaves no room for an answer, or has none."""
+def of_policy(spec: SearchSpec, tokenizer: Tokenizer, length: int, answer: int, tokens: int) -> GiveFeedback:
+    """Return the critique that the policy gives of its own answers to a conversation. length: tokens that the model
+    takes. answer, tokens: of an answer and a critique, at most. Raises `BadRequest` if a critique leaves no room for an
+    answer, or has none."""
     if tokens >= answer:
         raise BadRequest(
             f"is {answer}, of which a critique may take {tokens} (setting limits.critique_tokens)",
@@ -125,7 +109,18 @@ def critic(spec: SearchSpec, tokenizer: Tokenizer, length: int, answer: int, tok
             f"and a critique may have {tokens} (setting limits.critique_tokens) of the model's {length}",
             param="messages",
         )
-    return Critic(Turn(ask, length - tokens), tokens)
+    turn = Turn(ask, length - tokens)
+
+    async def feedback(text: str, outcome: float | None, write: Write) -> str:
+        asked = turn.prompt(text, "")
+        if asked is None:
+            raise GradingFailed("the answer leaves no room to ask for a critique of it")
+        critique = (await write(asked[0], tokens)).strip()
+        if not critique:
+            raise GradingFailed("the policy had nothing to say of the answer")
+        return critique
+
+    return feedback
 
 
 def require_refinable(spec: SearchSpec, rules: Verifier, params: SearchParams, *, critical: bool) -> None:

@@ -48,7 +48,7 @@ from ramify.service.refinement import (
     Turn,
     asker,
     check_room,
-    critic,
+    of_policy,
     of_task,
     require_refinable,
     tells,
@@ -168,7 +168,7 @@ class SearchPreparer:
         require_refinable(spec, rules, params, critical=critique > 0)
         feedback = of_task(task)
         if not tells(rules, params):
-            feedback = critic(spec, self.engines.tokenizer, length, sampling.max_tokens, critique).feedback
+            feedback = of_policy(spec, self.engines.tokenizer, length, sampling.max_tokens, critique)
         own = params.action.template or self.engines.serving.refine_template
         template = own or rules.refine_template or TEMPLATE
         ask = asker(spec, prompt, template, self.engines.tokenizer)

@@ -6,24 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ramify.rewards import Message
 from ramify.search.allocation import LEAST_GAIN
 from ramify.search.batch import PARALLEL
 from ramify.search.tree import Tree
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One turn of a conversation."""
-
-    role: str
-    content: str
-    name: str | None = None
-    """Name of the speaker, for templates that show it."""
-
-    def fields(self) -> dict[str, str]:
-        """Return the message as a chat template reads it."""
-        named = {} if self.name is None else {"name": self.name}
-        return {"role": self.role, "content": self.content, **named}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,9 +23,9 @@ from ramify.search.tree import Tree
 from ramify.service.admission import Admission, Ticket
 from ramify.service.checkpoints import Checkpoints
 from ramify.service.continuing import ContinueSpec, prepare_continuation, require_same_model
-from ramify.service.errors import DRAINED, ENGINE_DIED, KeyTaken, SearchFailed, ServiceError
+from ramify.service.errors import DRAINED, ENGINE_DIED, SearchFailed, ServiceError
 from ramify.service.grading import CountedReviser, CountedTask, grade_answer
-from ramify.service.idempotency import CLAIM_SECONDS, IdempotencyKey, ReplayedAnswer, claim, kept
+from ramify.service.idempotency import CLAIM_SECONDS, IdempotencyKey, ReplayedAnswer, kept, once
 from ramify.service.keys import Caller
 from ramify.service.metrics import Metrics
 from ramify.service.ports import Engines
@@ -144,10 +144,11 @@ class Searches:
         def as_served(prepared: PreparedSearch) -> PreparedSearch:
             return self.preparer.as_served(spec, prepared)
 
-        return await self._once(
-            search_id(prepared.tree.id),
-            caller,
+        return await once(
+            self.log,
+            caller.key_id,
             idempotency,
+            search_id(prepared.tree.id),
             prepared.deadline,
             lambda: self._admit(prepared, as_served, caller, idempotency, arrived),
         )
@@ -169,10 +170,11 @@ class Searches:
             )
         longer = TREE + uuid7(self.preparer.now(), self.preparer.replica)
         patience = self.preparer.deadline(spec.deadline)
-        return await self._once(
-            search_id(longer),
-            caller,
+        return await once(
+            self.log,
+            caller.key_id,
             idempotency,
+            search_id(longer),
             patience,
             lambda: self._go_on(given, longer, spec, caller, idempotency, arrived),
         )
@@ -217,27 +219,6 @@ class Searches:
         `ServiceError`."""
         require_same_model(prepared.tree, self.engines.serving, self.engines.others)
         return prepared
-
-    async def _once(
-        self,
-        search: str,
-        caller: Caller,
-        idempotency: IdempotencyKey | None,
-        seconds: float,
-        admit: Callable[[], Awaitable[RunningSearch]],
-    ) -> RunningSearch | ReplayedAnswer:
-        """Admit a search, or give the answer that is kept under its key. The key is claimed before the search is
-        admitted, for `seconds`, and freed again if it never starts."""
-        if idempotency is None:
-            return await admit()
-        try:
-            replayed = await claim(self.log, caller.key_id, idempotency, search, seconds)
-            return replayed or await admit()
-        except KeyTaken:
-            raise
-        except BaseException:  # also if the client left while the claim was being written
-            await asyncio.shield(idempotency.abandon(self.log, caller.key_id, search))
-            raise
 
     def check(self, caller: Caller, idempotency: IdempotencyKey | None) -> None:
         """Raise the `ServiceError` of a request that cannot be taken now, before any work for it."""

@@ -63,7 +63,6 @@ from ramify.treelog.log import TreeLog
 from ramify.treelog.records import (
     Activation,
     ActivationKind,
-    BadRow,
     Claim,
     Consumer,
     CorruptRow,
@@ -85,7 +84,6 @@ __all__ = [
     "Activation",
     "ActivationKind",
     "BadCursor",
-    "BadRow",
     "Claim",
     "Consumer",
     "ConsumerConflict",

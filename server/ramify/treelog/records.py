@@ -244,23 +244,14 @@ class LogSize:
 
 
 @dataclass(frozen=True, slots=True)
-class BadRow:
-    """A row that `verify` rejects."""
-
-    seq: int
-    tree_id: str
-    problem: str
-
-
-@dataclass(frozen=True, slots=True)
 class VerifyReport:
     """The result of `verify`."""
 
     trees: int
     outcomes: int
     high_water: int
-    bad: list[BadRow] = field(default_factory=list)
-    """In the order of `seq`; rows of no tree have an empty `tree_id`."""
+    bad: list[CorruptRow] = field(default_factory=list)
+    """In the order of `seq`; rows of no tree have an empty `tree_id`. A row may have several reasons."""
 
     @property
     def ok(self) -> bool:

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ramify.treelog.bodies import Bodies
 from ramify.treelog.errors import CorruptTree
 from ramify.treelog.idempotency import purge
-from ramify.treelog.records import BadRow, ExpiryCounts, LogSize, ObjectBody, VerifyReport
+from ramify.treelog.records import CorruptRow, ExpiryCounts, LogSize, ObjectBody, VerifyReport
 from ramify.treelog.rows import columns_of, entry_of, feedback_of, feedback_problem
 from ramify.treelog.schema import consumers, counter, feedback, trees
 from ramify.treelog.trees import delete_trees, high_water, pages
@@ -82,7 +82,7 @@ async def verify(engine: AsyncEngine, bodies: Bodies, progress: Progress | None 
     """Read the whole log up to its present high-water mark, a page at a time."""
     last = await high_water(engine)
     counts = {"tree": 0, "outcome": 0}
-    bad: list[BadRow] = []
+    bad: list[CorruptRow] = []
     seen: set[int] = set()
     async for page in pages(engine, bodies, 0, last):
         bad += await asyncio.to_thread(_check_page, page, seen)
@@ -97,14 +97,14 @@ async def verify(engine: AsyncEngine, bodies: Bodies, progress: Progress | None 
     return VerifyReport(counts["tree"], counts["outcome"], last, bad)
 
 
-def _check_page(page: Sequence[tuple[str, Mapping[Any, Any]]], seen: set[int]) -> list[BadRow]:
+def _check_page(page: Sequence[tuple[str, Mapping[Any, Any]]], seen: set[int]) -> list[CorruptRow]:
     bad = []
     for kind, row in page:
         problems = _tree_problems(row) if kind == "tree" else _feedback_problems(row)
         if row["seq"] in seen:
             problems.append(f"seq {row['seq']} is taken twice")
         seen.add(row["seq"])
-        bad += [BadRow(row["seq"], row["tree_id"], problem) for problem in problems]
+        bad += [CorruptRow(row["seq"], row["tree_id"], problem) for problem in problems]
     return bad
 
 
@@ -123,16 +123,16 @@ def _feedback_problems(row: Mapping[Any, Any]) -> list[str]:
     return [] if problem is None else [problem]
 
 
-async def _orphans(engine: AsyncEngine, seqs: Sequence[int]) -> list[BadRow]:
+async def _orphans(engine: AsyncEngine, seqs: Sequence[int]) -> list[CorruptRow]:
     """Find verdicts whose tree is gone, in one statement: a deletion meanwhile takes both or neither."""
     kept = exists().where(trees.c.tree_id == feedback.c.tree_id)
     query = select(feedback.c.seq, feedback.c.tree_id).where(feedback.c.seq.in_(seqs), ~kept)
     async with engine.connect() as conn:
         orphans = (await conn.execute(query.order_by(feedback.c.seq))).all()
-    return [BadRow(seq, tree_id, "a verdict on no tree") for seq, tree_id in orphans]
+    return [CorruptRow(seq, tree_id, "a verdict on no tree") for seq, tree_id in orphans]
 
 
-async def _stale_verdicts(engine: AsyncEngine) -> list[BadRow]:
+async def _stale_verdicts(engine: AsyncEngine) -> list[CorruptRow]:
     """Find trees whose latest verdict is not the last one on their chosen answer."""
     on_answer = (feedback.c.tree_id == trees.c.tree_id) & (feedback.c.node == trees.c.answer_node)
     last = select(func.max(feedback.c.seq)).where(on_answer).correlate(trees).scalar_subquery()
@@ -140,10 +140,10 @@ async def _stale_verdicts(engine: AsyncEngine) -> list[BadRow]:
     query = select(trees.c.seq, trees.c.tree_id).where(known != func.coalesce(last, 0)).order_by(trees.c.seq)
     async with engine.connect() as conn:
         stale = (await conn.execute(query)).all()
-    return [BadRow(seq, tree_id, "its latest verdict is not the last one") for seq, tree_id in stale]
+    return [CorruptRow(seq, tree_id, "its latest verdict is not the last one") for seq, tree_id in stale]
 
 
-async def _beyond_counter(engine: AsyncEngine) -> list[BadRow]:
+async def _beyond_counter(engine: AsyncEngine) -> list[CorruptRow]:
     """Find rows and cursors past the counter, which later appends would collide with."""
     bad = []
     async with engine.connect() as conn:
@@ -151,8 +151,11 @@ async def _beyond_counter(engine: AsyncEngine) -> list[BadRow]:
             query = select(table.c.seq, table.c.tree_id, counter.c.last).where(table.c.seq > counter.c.last)
             rows = (await conn.execute(query)).all()
             bad += [
-                BadRow(seq, tree_id, f"beyond the counter, which says {last}") for seq, tree_id, last in rows
+                CorruptRow(seq, tree_id, f"beyond the counter, which says {last}")
+                for seq, tree_id, last in rows
             ]
         cursors = select(consumers.c.name, consumers.c.cursor, counter.c.last)
         beyond = (await conn.execute(cursors.where(consumers.c.cursor > counter.c.last))).all()
-    return bad + [BadRow(at, "", f"consumer {name} is beyond the log's {last}") for name, at, last in beyond]
+    return bad + [
+        CorruptRow(at, "", f"consumer {name} is beyond the log's {last}") for name, at, last in beyond
+    ]

@@ -126,4 +126,4 @@ async def test_verify_finds_a_latest_verdict_that_is_not_the_last(world: World) 
     assert log._writes is not None
     async with log._writes.begin() as conn:
         await conn.exec_driver_sql("UPDATE trees SET verdict_seq = NULL")
-    assert [bad.problem for bad in (await log.verify()).bad] == ["its latest verdict is not the last one"]
+    assert [bad.reason for bad in (await log.verify()).bad] == ["its latest verdict is not the last one"]

@@ -354,7 +354,7 @@ async def test_a_body_with_the_right_hash_that_is_no_tree_stops_no_reader(
     assert isinstance(first, CorruptRow)
     assert said in first.reason
     assert second.tree_id == sound.id
-    assert said in (await log.verify()).bad[0].problem
+    assert said in (await log.verify()).bad[0].reason
 
 
 @pytest.mark.parametrize("column", ["outcome = 2", "outcome = 'NaN'", "source = 'oracle'", "node = NULL"])
@@ -384,7 +384,7 @@ async def test_verify_finds_a_column_that_disagrees_with_its_body(log: TreeLog) 
     tree = make_tree()
     await log.append(tree)
     await _spoil(log, "UPDATE trees SET best_value = 0.75")
-    assert [bad.problem for bad in (await log.verify()).bad] == ["best_value is 0.75, its body says 0.5"]
+    assert [bad.reason for bad in (await log.verify()).bad] == ["best_value is 0.75, its body says 0.5"]
 
 
 async def test_verify_finds_verdicts_on_no_tree_and_rows_beyond_the_counter(log: TreeLog) -> None:
@@ -393,7 +393,7 @@ async def test_verify_finds_verdicts_on_no_tree_and_rows_beyond_the_counter(log:
     await log.append(make_tree())
     await log.add_feedback(tree.id, 1.0, node=0)
     await _spoil(log, "DELETE FROM trees WHERE tree_id = :t", t=tree.id)
-    assert [(b.seq, b.problem) for b in (await log.verify()).bad] == [(3, "a verdict on no tree")]
+    assert [(b.seq, b.reason) for b in (await log.verify()).bad] == [(3, "a verdict on no tree")]
     await _spoil(log, "UPDATE counter SET last = 1")
     assert [b.seq for b in (await log.verify()).bad] == [2, 3]
 

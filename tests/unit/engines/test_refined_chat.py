@@ -10,10 +10,10 @@ import pytest
 
 from models import write_tokenizer
 from ramify.engines import Tokenizer
-from ramify.rewards import registry
+from ramify.rewards import Message, registry
 from ramify.service.errors import BadRequest
 from ramify.service.refinement import FeedbackReviser, Turn, asker, check_room, of_task
-from ramify.service.search_spec import Message, SearchSpec
+from ramify.service.search_spec import SearchSpec
 
 CHAT = (
     "{% for m in messages %}{% if m['role'] == 'system' and not loop.first %}"

@@ -219,7 +219,7 @@ def _tokens(tokenizer: Any, example: Example) -> list[int]:
     asked it."""
     try:
         if example.messages:
-            return chat_tokens(tokenizer, [{"role": m.role, "content": m.content} for m in example.messages])
+            return chat_tokens(tokenizer, [message.fields() for message in example.messages])
         return prompt_tokens(tokenizer, example.prompt)
     except ValueError as error:
         raise ValueError(f"the problem {example.id}: {error}") from error

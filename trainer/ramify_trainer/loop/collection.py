@@ -110,7 +110,7 @@ async def _search(
 
 
 def _question(example: Example) -> dict[str, Any]:
-    messages = [{"role": m.role, "content": m.content} for m in example.messages]
+    messages = [message.fields() for message in example.messages]
     said = {"messages": messages} if messages else {"prompt": example.prompt}
     return {**said, "task": {"name": example.task, "problem": dict(example.problem)}}
 

@@ -10,9 +10,10 @@ from pydantic import BaseModel
 from ramify.api import convert
 from ramify.api.openai import requests as wire
 from ramify.api.openai.fields import Route, to_vllm
+from ramify.rewards import Message
 from ramify.service.completion_spec import CompletionSpec
 from ramify.service.errors import BadRequest
-from ramify.service.search_spec import Message, SearchSpec
+from ramify.service.search_spec import SearchSpec
 
 Body = wire.CompletionRequest | wire.ChatRequest
 
