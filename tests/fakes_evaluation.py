@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from fakes import FakePolicy, FakeScorer, FakeTask, encode, letters
 from ramify.evaluation.budgets import Budget
-from ramify.evaluation.metering import EngineSeconds, Grown
+from ramify.evaluation.metering import GrownTree
 from ramify.evaluation.methods import Method
 from ramify.evaluation.runner import ProblemRefused
 from ramify.rewards.verifier import Example
@@ -34,8 +34,8 @@ def seconds(amount: float) -> Budget:
     return Budget("seconds", amount)
 
 
-def grown(tree: Tree) -> Grown:
-    return Grown(tree, EngineSeconds(policy=0.2, value=0.1))
+def grown(tree: Tree) -> GrownTree:
+    return GrownTree(tree, policy_seconds=0.2, value_seconds=0.1)
 
 
 async def grow(method: Method, budget: Budget, seed: int = 0, choices: Mapping[str, float] = CHOICES) -> Tree:
@@ -80,7 +80,7 @@ class FakeBackend:
     refuse: int | None = None
     """Index of the problem that is refused."""
 
-    async def grow(self, problem: Example, method: Method, budget: Budget, seed: int) -> Grown:
+    async def grow(self, problem: Example, method: Method, budget: Budget, seed: int) -> GrownTree:
         index = int(problem.id[1:])
         self.asked.append((index, method.name, budget, seed))
         self.methods.append(method)
@@ -117,7 +117,7 @@ class PlantedBackend:
     trees: dict[bool, Tree] = field(default_factory=dict)
     """A tree that is right, and one that is wrong."""
 
-    async def grow(self, problem: Example, method: Method, budget: Budget, seed: int) -> Grown:
+    async def grow(self, problem: Example, method: Method, budget: Budget, seed: int) -> GrownTree:
         if self.searches == self.stop_after:
             raise Killed
         self.searches += 1

@@ -22,9 +22,8 @@ import importlib.util
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -104,17 +103,6 @@ class ObjectOptions(StoreOptions):
     )
 
 
-@dataclass(frozen=True, slots=True)
-class StoredObject:
-    """An object as a listing tells it."""
-
-    name: str
-    size: int
-    """Bytes."""
-    modified: float
-    """Unix seconds, by the store's clock."""
-
-
 class ObjectStore(Protocol):
     """A place of objects. Names are relative to its URL. Every call raises `ObjectStoreError` if the store fails."""
 
@@ -135,8 +123,9 @@ class ObjectStore(Protocol):
     def download(self, name: str, size: int, target: IO[bytes]) -> None:
         """Write an object of `size` bytes into a file, in parts. Raises `ObjectMissing`."""
 
-    def find(self, prefix: str) -> Iterator[Sequence[StoredObject]]:
-        """Yield the objects below a folder, such as `trees`, some at a time and in no order."""
+    def find(self, prefix: str) -> Iterator[Mapping[str, float]]:
+        """Yield the names of the objects below a folder, such as `trees`, some at a time and in no order, each with
+        when it was made, or made young again (Unix seconds, by the store's clock)."""
 
     def remove(self, names: Sequence[str]) -> None:
         """Remove objects; one that is not there is no error."""
@@ -213,14 +202,13 @@ class Folder:
         with self._translated(name), self._path(name).open("rb") as file:
             shutil.copyfileobj(file, target)
 
-    def find(self, prefix: str) -> Iterator[Sequence[StoredObject]]:
+    def find(self, prefix: str) -> Iterator[Mapping[str, float]]:
         with self._translated(prefix):
-            page = []
+            page = {}
             for path in self._path(prefix).rglob("*"):
                 if path.is_file() and not path.name.startswith("."):
                     with suppress(FileNotFoundError):  # removed just now
-                        name, stat = path.relative_to(self._root).as_posix(), path.stat()
-                        page.append(StoredObject(name, stat.st_size, stat.st_mtime))
+                        page[path.relative_to(self._root).as_posix()] = path.stat().st_mtime
             yield page
 
     def remove(self, names: Sequence[str]) -> None:
@@ -295,12 +283,10 @@ class Bucket:
                 part = self._obstore.get_range(self._store, name, start=start, length=min(PART, size - start))
             target.write(part)
 
-    def find(self, prefix: str) -> Iterator[Sequence[StoredObject]]:
+    def find(self, prefix: str) -> Iterator[Mapping[str, float]]:
         with self._translated(prefix):
             for page in self._obstore.list(self._store, prefix, chunk_size=_PAGE):
-                yield [
-                    StoredObject(one["path"], one["size"], one["last_modified"].timestamp()) for one in page
-                ]
+                yield {one["path"]: one["last_modified"].timestamp() for one in page}
 
     def remove(self, names: Sequence[str]) -> None:
         for start in range(0, len(names), _PAGE):

@@ -20,6 +20,7 @@ from transformers import (
 from fixtures_engines import START_SECONDS, LiveEngines
 from models import write_chat_policy
 from ramify.engines import EngineConfig, EngineOptions, ScorerOptions, Serving
+from ramify.engines.ports import Recording
 from ramify.search.records import State
 from scorer_models import (
     write_classifier,
@@ -198,17 +199,9 @@ def test_a_judge_asked_in_words(policy: Path, judge: tuple[Path, dict[str, Any]]
 def test_the_whole_path_is_one_request(policy: Path, tmp_path: Path) -> None:
     write_process_reward_model(tmp_path)
     live = started(policy, kind="model", model=tmp_path, a=2.0, b=0.5)
-    seen: list[Any] = []
-
-    class Listener:
-        def sampled(self, requests: Any, samples: Any) -> None: ...
-
-        def classified(self, requests: Any) -> None:
-            seen.extend(requests)
-
-    live.engines.by_role["value"].listener = Listener()
+    recording = live.engines.by_role["value"].recording = Recording()
     try:
         live.run(live.engines.scorer.score(states(live, "\n\n")))
-        assert [everywhere for _, everywhere in seen] == [True]
+        assert [everywhere for call in recording.judgements for _, everywhere in call] == [True]
     finally:
         live.close()

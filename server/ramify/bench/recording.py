@@ -4,37 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from ramify.engines import Engines, RawSample, SampleRequest
-
-
-@dataclass(slots=True)
-class Recording:
-    """Calls that engines carried out, in the order in which they ended; an `engines.ports.EngineListener`."""
-
-    samples: list[tuple[Sequence[SampleRequest], Sequence[int]]] = field(default_factory=list)
-    """Calls of the policy: requests, and how many tokens each generated."""
-    judgements: list[Sequence[tuple[Sequence[int], bool]]] = field(default_factory=list)
-    """Calls of the value model: (prompt, whether every position was judged)."""
-
-    def sampled(self, requests: Sequence[SampleRequest], samples: Sequence[RawSample]) -> None:
-        self.samples.append((requests, [len(sample.token_ids) for sample in samples]))
-
-    def classified(self, requests: Sequence[tuple[Sequence[int], bool]]) -> None:
-        self.judgements.append(requests)
-
-    @property
-    def calls(self) -> int:
-        """Calls of the engines."""
-        return len(self.samples) + len(self.judgements)
-
-    @property
-    def tokens(self) -> int:
-        """Generated tokens."""
-        return sum(sum(lengths) for _, lengths in self.samples)
+from ramify.engines import Engines, SampleRequest
+from ramify.engines.ports import Recording
 
 
 @contextmanager
@@ -43,11 +18,11 @@ def recorded(engines: Engines) -> Iterator[Recording]:
     recording = Recording()
     try:
         for engine in engines.by_role.values():
-            engine.listener = recording
+            engine.recording = recording
         yield recording
     finally:
         for engine in engines.by_role.values():
-            engine.listener = None
+            engine.recording = None
 
 
 async def replay(recording: Recording, engines: Engines) -> float:

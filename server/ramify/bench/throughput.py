@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 import psutil
 
-from ramify.bench.recording import Recording, recorded, replay, steps_of
+from ramify.bench.recording import recorded, replay, steps_of
 from ramify.engines import Engines
+from ramify.engines.ports import Recording
 from ramify.evaluation.backends import LocalBackend
 from ramify.evaluation.budgets import Budget
 from ramify.evaluation.methods import Method

@@ -10,7 +10,7 @@ import typer
 from ramify.cli.terminal import AsJson, console, errors, fail, print_json, refuse
 
 if TYPE_CHECKING:
-    from ramify.evaluation.calibration import Judged
+    from ramify.evaluation.calibration import JudgedAnswer
     from ramify.rewards.verifier import Example
 
 JUDGES = {
@@ -91,7 +91,7 @@ async def _answers(
     seed: int,
     concurrency: int,
     scorer: str | None,
-) -> list[Judged]:
+) -> list[JudgedAnswer]:
     from ramify.evaluation.backends import connect
     from ramify.evaluation.calibration import judged_answers
 

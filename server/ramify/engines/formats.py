@@ -235,11 +235,25 @@ def _of_text(offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 class StateReader:
-    """Reads a state of a search as text."""
+    """Reads a state of a search as text: the messages of its prompt, and the actions of its answer.
+
+    Messages are read back out of the prompt's tokens by the chat template of the policy that wrote it. The template is
+    learned from conversations whose contents are known. What is read counts only if the template makes the same text of
+    it again; any other prompt is one message of the user.
+    """
 
     def __init__(self, policy: Tokenizer) -> None:
-        self._conversation = lru_cache(PROMPTS_KEPT)(ConversationReader(policy).read)
+        self._policy = policy
+        self._heads: list[tuple[str, str]] = []
+        """Text before the first message of a user, and, if that has a system message, between these two."""
+        self._turn = self._next = ""
+        """Text between a message of the user and the model's turn, and between this and the next of a user."""
+        self._conversation = lru_cache(PROMPTS_KEPT)(self.conversation)
         self._spelled = lru_cache(PIECES_KEPT)(lambda before, tokens: policy.spell(before, tokens)[0])
+        if policy.hf.chat_template:
+            # A template that takes no such conversation raises what it likes: what is learned by then holds.
+            with suppress(Exception):
+                self._learn()
 
     def __call__(self, sequence: Sequence[int]) -> tuple[tuple[Message, ...], list[str]]:
         """Return the messages of the prompt and the texts of the actions, at least one.
@@ -252,26 +266,6 @@ class StateReader:
             for a, b in pairwise(ends)
         ] or [""]
         return messages, [begun + first, *others]
-
-
-class ConversationReader:
-    """Reads the messages of a prompt back out of its tokens, by the chat template of the policy that wrote it.
-
-    The template is learned from conversations whose contents are known. What is read counts only if the template makes
-    the same text of it again; any other prompt is one message of the user.
-    """
-
-    def __init__(self, policy: Tokenizer) -> None:
-        self._policy = policy
-        self._heads: list[tuple[str, str]] = []
-        """Text before the first message of a user, and, if that has a system message, between these two."""
-        self._turn = self._next = ""
-        """Text between a message of the user and the model's turn, and between this and the next of a user."""
-        if policy.hf.chat_template:
-            with suppress(
-                Exception
-            ):  # a template that takes no such conversation: what is learned by then holds
-                self._learn()
 
     def _render(self, messages: Sequence[Message]) -> str:
         return str(
@@ -290,7 +284,7 @@ class ConversationReader:
         answered = [{"role": "assistant", "content": assistant}, {"role": "user", "content": again}]
         self._next = self._render([first, *answered]).partition(assistant)[2].partition(again)[0]
 
-    def read(self, prompt: tuple[int, ...]) -> tuple[tuple[Message, ...], str]:
+    def conversation(self, prompt: tuple[int, ...]) -> tuple[tuple[Message, ...], str]:
         """Return the messages of a prompt, and what the answer begins with if the prompt holds its beginning."""
         written = str(
             self._policy.hf.decode(prompt, skip_special_tokens=False, clean_up_tokenization_spaces=False)

@@ -118,12 +118,24 @@ class RawSample:
     """True if it did not clear the hurdle of its watch."""
 
 
-class EngineListener(Protocol):
-    """Hears of every call that an engine has carried out; aborted and failed ones are left out."""
+@dataclass(slots=True)
+class Recording:
+    """Calls that engines carried out, in the order in which they ended; aborted and failed ones are left out."""
 
-    def sampled(self, requests: Sequence[SampleRequest], samples: Sequence[RawSample]) -> None: ...
+    samples: list[tuple[Sequence[SampleRequest], Sequence[int]]] = field(default_factory=list)
+    """Calls of the policy: requests, and how many tokens each generated."""
+    judgements: list[Sequence[tuple[Sequence[int], bool]]] = field(default_factory=list)
+    """Calls of models that judge: (prompt, whether every position was judged)."""
 
-    def classified(self, requests: Sequence[tuple[Sequence[int], bool]]) -> None: ...
+    @property
+    def calls(self) -> int:
+        """Calls of the engines."""
+        return len(self.samples) + len(self.judgements)
+
+    @property
+    def tokens(self) -> int:
+        """Generated tokens."""
+        return sum(sum(lengths) for _, lengths in self.samples)
 
 
 class Engine(Protocol):
@@ -132,7 +144,8 @@ class Engine(Protocol):
     launch: Launch
     """The settings that it was started with."""
     stats: EngineStats
-    listener: EngineListener | None
+    recording: Recording | None
+    """Takes down the engine's calls; `None`: nobody wants them."""
     dead_reason: str | None
     """The reason of its death; `None` while it lives."""
     elsewhere: bool = False

@@ -29,9 +29,9 @@ from ramify.engines.http import FIRST_WAIT
 from ramify.engines.policy_server import PolicyServer
 from ramify.engines.ports import (
     Engine,
-    EngineListener,
     EngineStats,
     RawSample,
+    Recording,
     SampleParams,
     SampleRequest,
 )
@@ -72,7 +72,7 @@ class RemoteEngine(Engine):
         self.server = server
         self.served = served
         self.stats = EngineStats()
-        self.listener: EngineListener | None = None
+        self.recording: Recording | None = None
         self.dead_reason: str | None = None
         self._max_model_len = max_model_len
         self._retries = options.retries
@@ -190,8 +190,8 @@ class RemoteEngine(Engine):
             await cancel(*tasks)
             self._drawing.difference_update(tasks)
             self.stats.running = len(self._drawing)
-        if self.listener is not None:
-            self.listener.sampled(requests, samples)
+        if self.recording is not None:
+            self.recording.samples.append((requests, [len(sample.token_ids) for sample in samples]))
         return samples
 
     async def classify(self, requests: Iterable[tuple[Sequence[int], bool]]) -> list[list[list[float]]]:

@@ -19,7 +19,7 @@ from ramify.engines.progress import StartUp
 from ramify.engines.start import Role
 from ramify.engines.vllm import preload
 from ramify.evaluation.budgets import Budget
-from ramify.evaluation.metering import Bill, EngineSeconds, Grown, Meter, MeteredScorer, metered
+from ramify.evaluation.metering import Bill, GrownTree, Meter, MeteredScorer, metered
 from ramify.evaluation.methods import Method
 from ramify.evaluation.runner import ProblemRefused, SearchFailed
 from ramify.rewards.verifier import Example
@@ -72,7 +72,7 @@ class LocalBackend:
     """The meter of the policy's engine, and one of all that judge. Without an engine of their own, values are charged
     to the policy's."""
 
-    async def grow(self, problem: Example, method: Method, budget: Budget, seed: int) -> Grown:
+    async def grow(self, problem: Example, method: Method, budget: Budget, seed: int) -> GrownTree:
         """Search one problem. Raises `SearchFailed`, `ProblemRefused`."""
         spec = SearchSpec(
             prompt=None if problem.messages else problem.prompt,
@@ -100,7 +100,7 @@ class LocalBackend:
             tree, policies, scorer, task, clock=time.monotonic, reviser=prepared.reviser, crowd=crowd
         ).run()
         value = bills["value"].seconds if "value" in bills else 0.0
-        return Grown(tree, EngineSeconds(bills["policy"].seconds, value))
+        return GrownTree(tree, bills["policy"].seconds, value)
 
     async def forget(self) -> None:
         """Clear the engines' prefix caches."""
@@ -118,7 +118,7 @@ class ServerBackend:
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
 
-    async def grow(self, problem: Example, method: Method, budget: Budget, seed: int) -> Grown:
+    async def grow(self, problem: Example, method: Method, budget: Budget, seed: int) -> GrownTree:
         """Search one problem. Raises `SearchFailed`, `ProblemRefused`."""
         try:
             result = await self._client.search(
@@ -142,7 +142,7 @@ class ServerBackend:
             raise SearchFailed(f"method {method.name!r}: {error}") from error
         if result.tree_document is None:
             raise SearchFailed(f"method {method.name!r}: the server's answer is without its tree")
-        return Grown(tree_from_dict(result.tree_document), None)
+        return GrownTree(tree_from_dict(result.tree_document))
 
     async def judge(self) -> str | None:
         """Return what judges answers there: a value `model`, a value head on the `trunk`, a `scorer`; `None`: nothing.

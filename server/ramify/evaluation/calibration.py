@@ -27,13 +27,8 @@ CLOSE = 1e-9
 """The fit ends when a step gains less than this, a logarithm an answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A complete answer, judged by the scorer and by the verifier."""
-
-    value: float
-    """The scorer's, in [0, 1]."""
-    right: bool
+JudgedAnswer = tuple[float, bool]
+"""The scorer's value of a complete answer, in [0, 1], and whether it is right by the verifier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +54,7 @@ async def judged_answers(
     concurrency: int,
     tell: Callable[[int], None],
     scorer: str | None = None,
-) -> list[Judged]:
+) -> list[JudgedAnswer]:
     """Draw answers to each problem and have them judged by a model. tokens: cap on all draws of one problem. tell:
     hears how many problems are done; those that are refused are left out. scorer: the one that is meant, by name, if
     there are several.
@@ -69,7 +64,7 @@ async def judged_answers(
     method = Method("calibration", "best_of_n", "orm_max", {"grader": "model"}, simulations=draws)
     refusals: list[ProblemRefused] = []
 
-    async def one(problem: Example) -> list[Judged]:
+    async def one(problem: Example) -> list[JudgedAnswer]:
         nonlocal done
         try:
             async with turn:
@@ -83,7 +78,7 @@ async def judged_answers(
         # An answer drawn several times counts as often.
         nodes = (grown.tree.nodes[completion.node] for completion in grown.tree.completions)
         judged = ((_value(node, scorer), node.id in grades.right) for node in nodes)
-        return [Judged(value, right) for value, right in judged if value is not None]
+        return [(value, right) for value, right in judged if value is not None]
 
     found = await all_of(map(one, problems))
     if refusals and len(refusals) == len(problems):
@@ -101,11 +96,11 @@ def _value(node: Node, scorer: str | None) -> float | None:
     return (node.scores or {})[scorer]
 
 
-def fit(answers: Sequence[Judged], before: tuple[float, float] = (1.0, 0.0)) -> Calibration:
+def fit(answers: Sequence[JudgedAnswer], before: tuple[float, float] = (1.0, 0.0)) -> Calibration:
     """Fit a and b to graded answers whose values were given under the calibration `before`.
 
     Raises `ValueError` if all of them are right, or all wrong, or all have one value."""
-    given, right = np.array([one.value for one in answers]), np.array([one.right for one in answers], bool)
+    given, right = np.array([value for value, _ in answers]), np.array([right for _, right in answers], bool)
     count = int(right.sum())
     if not 0 < count < len(answers):
         raise ValueError(

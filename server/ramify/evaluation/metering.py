@@ -18,21 +18,13 @@ from ramify.search.tree import Tree
 
 
 @dataclass(frozen=True, slots=True)
-class EngineSeconds:
-    """The engines' time that one search took."""
-
-    policy: float
-    value: float
-    """0 if the release has no engine for its values: its policy's engine gives them, and is charged."""
-
-
-@dataclass(frozen=True, slots=True)
-class Grown:
-    """A searched tree and its cost."""
+class GrownTree:
+    """A searched tree, and the engines' time that it took; a server does not tell that (`None`)."""
 
     tree: Tree
-    engine_seconds: EngineSeconds | None
-    """`None` from a server, which does not tell."""
+    policy_seconds: float | None = None
+    value_seconds: float | None = None
+    """0 if the release has no engine for its values: its policy's engine gives them, and is charged."""
 
 
 class Meter:

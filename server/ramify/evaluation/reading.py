@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ramify.evaluation.budgets import Budget
-from ramify.evaluation.metering import Grown
+from ramify.evaluation.metering import GrownTree
 from ramify.evaluation.methods import Method
 from ramify.evaluation.rows import Row
 from ramify.rewards.errors import BadProblem
@@ -65,7 +65,7 @@ async def _right(rules: Task, text: str) -> bool | None:
 
 
 def read_off(
-    grown: Grown,
+    grown: GrownTree,
     verdicts: AnswerGrades,
     method: Method,
     budget: Budget,
@@ -78,8 +78,7 @@ def read_off(
 
     `longer`: the tree grew under more tokens than this budget has, and is cut back to the first so many.
     """
-    tree, engines = grown.tree, None if longer else grown.engine_seconds
-    cut = int(budget.amount) if longer else None
+    tree, cut = grown.tree, int(budget.amount) if longer else None
     ranked = rank(tree, verdicts.finals, method.answer or tree.params.answer, at_tokens=cut)
     best = ranked[0] if ranked else None
     landed = [c for c in tree.completions if cut is None or c.tokens <= cut]
@@ -100,8 +99,8 @@ def read_off(
         simulations=last if longer else usage.simulations,
         seconds=None if longer else usage.seconds,
         ungraded=verdicts.failed,
-        policy_seconds=engines.policy if engines else None,
-        value_seconds=engines.value if engines else None,
+        policy_seconds=None if longer else grown.policy_seconds,
+        value_seconds=None if longer else grown.value_seconds,
     )
 
 
@@ -112,7 +111,7 @@ def _scored(tree: Tree, simulation: int) -> int:
 
 
 def rows_of(
-    grown: Grown,
+    grown: GrownTree,
     verdicts: AnswerGrades,
     methods: Sequence[Method],
     budgets: Sequence[Budget],

@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Protocol
 
 from ramify.evaluation.budgets import Budget, Unit
-from ramify.evaluation.metering import Grown
+from ramify.evaluation.metering import GrownTree
 from ramify.evaluation.methods import Method
 from ramify.evaluation.reading import AnswerGrades, graded, rows_of
 from ramify.evaluation.rows import Row, refused_row
@@ -35,7 +35,7 @@ class ProblemRefused(Exception):
 class Backend(Protocol):
     """Grows trees."""
 
-    async def grow(self, problem: Example, method: Method, budget: Budget, seed: int) -> Grown:
+    async def grow(self, problem: Example, method: Method, budget: Budget, seed: int) -> GrownTree:
         """Search one problem. Raises `SearchFailed`, `ProblemRefused`."""
         ...
 
@@ -149,7 +149,7 @@ async def run(
 
 async def grow_and_grade(
     backend: Backend, problem: Example, method: Method, budget: Budget, seed: int
-) -> tuple[Grown, AnswerGrades]:
+) -> tuple[GrownTree, AnswerGrades]:
     """Search one problem to its end and ask its verifier. Raises `SearchFailed`, `ProblemRefused`."""
     grown = await backend.grow(problem, method, budget, seed_of(problem, seed))
     tree = grown.tree

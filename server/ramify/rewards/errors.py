@@ -3,8 +3,7 @@
 ```
 ValueError
 ├── BadProblem                a problem does not fit its task's schema
-│   └── UnknownTask           no task has that name
-│       └── UnusableTask      it has, but nothing can be graded on this machine
+│   └── BadTask               no task has that name, or it cannot grade on this machine
 ├── BadDataset                a data set cannot be read: file, line, field
 └── BadExtension              (ramify.extensions) a task of another package cannot be registered
 GradingFailed                 (ramify.search) nothing is known about the answer
@@ -34,12 +33,8 @@ class BadProblem(ValueError):
         """The fault and what is allowed, without the field."""
 
 
-class UnknownTask(BadProblem):
-    """No task has that name."""
-
-
-class UnusableTask(UnknownTask):
-    """A task of that name cannot grade on this machine; the message says what to install."""
+class BadTask(BadProblem):
+    """No task has that name, or it cannot grade on this machine: the message then says what to install."""
 
 
 class BadDataset(ValueError):

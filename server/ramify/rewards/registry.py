@@ -23,7 +23,7 @@ from typing import Any
 
 from ramify.extensions import BadExtension, announced, check_name, load
 from ramify.rewards import grading
-from ramify.rewards.errors import UnknownTask, UnusableTask
+from ramify.rewards.errors import BadTask
 from ramify.rewards.grading import BoundTask
 from ramify.rewards.pool import Pool
 from ramify.rewards.verifier import Verifier
@@ -55,14 +55,14 @@ def with_feedback() -> tuple[str, ...]:
 
 
 def verifier_of(name: str) -> type[Verifier]:
-    """Return a task's class. Raises `UnknownTask`, also for the path of one: only names are known here."""
+    """Return a task's class. Raises `BadTask`, also for the path of one: only names are known here."""
     if name not in _verifiers():
-        raise UnknownTask("name", f"unknown task {str(name)[:50]!r}; there are {', '.join(names())}")
+        raise BadTask("name", f"unknown task {str(name)[:50]!r}; there are {', '.join(names())}")
     return _verifiers()[name]
 
 
 def check(name: str, problem: Mapping[str, object]) -> Verifier:
-    """Bind a problem to its task's class. Raises `UnknownTask`, or `BadProblem` naming the field and its limit."""
+    """Bind a problem to its task's class. Raises `BadTask`, or `BadProblem` naming the field and its limit."""
     return verifier_of(name).of(problem)
 
 
@@ -81,11 +81,11 @@ def task(name: str, problem: Mapping[str, object], pool: Pool | None = None) -> 
 
     `pool` is the pool of workers that a task which is not judged in this process uses; `None` takes the process's
     shared one, which starts with the first call and is ended by `grading.close_pools`. Cheap: no process starts here.
-    Raises `UnknownTask`, `UnusableTask`, or `BadProblem` naming the field and its limit.
+    Raises `BadTask`, or `BadProblem` naming the field and its limit.
     """
     verifier = check(name, problem)
     if why := verifier.unusable():
-        raise UnusableTask("name", why)
+        raise BadTask("name", why)
     return grading.bound(verifier, pool)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ramify.engines import NamedPolicy, Serving
 from ramify.rewards import Message, registry
-from ramify.rewards.errors import BadProblem, UnknownTask
+from ramify.rewards.errors import BadProblem
 from ramify.rewards.grading import BoundTask
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.protocols import Reviser
@@ -58,7 +58,7 @@ def prepare_continuation(
     tree.train = part.train and spec.train
     try:
         task = registry.task(part.task or "none", part.problem or {})
-    except (UnknownTask, BadProblem) as error:
+    except BadProblem as error:
         raise _refused(part, f"its task cannot be used any more: {error.message}") from error
     reviser = _reviser(preparer, tree, task)
     return PreparedSearch(tree, task, reviser, preparer.deadline(spec.deadline), preparer.engines.serving)

@@ -17,7 +17,7 @@ from typing import Any
 
 from ramify.engines import Serving
 from ramify.rewards import registry
-from ramify.rewards.errors import BadProblem, UnknownTask
+from ramify.rewards.errors import BadProblem, BadTask
 from ramify.rewards.grading import BoundTask
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.params import (
@@ -351,7 +351,7 @@ class SearchPreparer:
             name = "none"  # the model's own task, but this prompt is no problem of it
         try:
             return name, problem or {}, registry.task(name, problem or {}), spec
-        except UnknownTask as error:
+        except BadTask as error:
             raise BadRequest(error.message, param="task.name") from error
         except BadProblem as error:
             field = "" if spec.problem is None or error.field == "problem" else f".{error.field}"

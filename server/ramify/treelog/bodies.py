@@ -261,6 +261,6 @@ def _older(store: ObjectStore, shard: str, before: float) -> list[str]:
 
     def names() -> Iterator[str]:
         for page in store.find(shard):
-            yield from (one.name for one in page if one.modified < before and _NAME.fullmatch(one.name))
+            yield from (name for name, made in page.items() if made < before and _NAME.fullmatch(name))
 
     return list(names())

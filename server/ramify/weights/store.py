@@ -55,7 +55,7 @@ class ReleaseStore:
     def ids(self) -> list[str]:
         """Return the ids of the releases in the store, oldest first."""
         with self._translated():
-            found = (_NAME.fullmatch(one.name) for page in self._store.find(FOLDER) for one in page)
+            found = (_NAME.fullmatch(name) for page in self._store.find(FOLDER) for name in page)
             return sorted(name[1] for name in found if name)
 
     def next_id(self) -> str:

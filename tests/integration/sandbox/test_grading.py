@@ -16,7 +16,7 @@ import pytest
 from ramify.rewards import code as code_task
 from ramify.rewards import grading, gym, registry
 from ramify.rewards.code import Code
-from ramify.rewards.errors import CallFailed, UnusableTask
+from ramify.rewards.errors import BadTask, CallFailed
 from ramify.rewards.grading import functions_path
 from ramify.rewards.pool import Pool, PoolLimits
 from ramify.sandbox import Probe
@@ -128,7 +128,7 @@ def no_bubblewrap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_bubblewrap")
 def test_without_bubblewrap_code_is_refused_with_what_to_install() -> None:
-    with pytest.raises(UnusableTask, match="install bubblewrap: apt-get install bubblewrap"):
+    with pytest.raises(BadTask, match="install bubblewrap: apt-get install bubblewrap"):
         registry.task("code", PROBLEM)
     assert set(registry.unusable()) == {"code", "reasoning-gym"}
 
@@ -148,7 +148,7 @@ def broken_bubblewrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("broken_bubblewrap")
 def test_a_bubblewrap_that_cannot_make_its_walls_is_refused() -> None:
     """It says what bubblewrap said, and runs nothing without the walls."""
-    with pytest.raises(UnusableTask, match="No permissions to create new namespace"):
+    with pytest.raises(BadTask, match="No permissions to create new namespace"):
         registry.task("code", PROBLEM)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from ramify.rewards import gym, registry
 from ramify.rewards.datasets import load
-from ramify.rewards.errors import BadDataset, CallFailed, UnusableTask
+from ramify.rewards.errors import BadDataset, BadTask, CallFailed
 from ramify.rewards.grading import functions_path
 from ramify.rewards.gym import NAMES, ReasoningGym
 from ramify.rewards.pool import Pool, PoolLimits
@@ -220,5 +220,5 @@ def test_without_the_library_it_is_refused_with_what_to_install(monkeypatch: pyt
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(gym, "probe", Probe(gym.trial))
     for use in (lambda: registry.task("reasoning-gym", problem), lambda: load("reasoning-gym:gcd")):
-        with pytest.raises((UnusableTask, BadDataset), match=r"pip install reasoning-gym==0\.1\.25"):
+        with pytest.raises((BadTask, BadDataset), match=r"pip install reasoning-gym==0\.1\.25"):
             use()

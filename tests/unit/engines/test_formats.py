@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from models import CHAT_TEMPLATE, write_chat_policy
-from ramify.engines.formats import FORMATS, RUBRIC, ConversationReader, Format, InputWriter
+from ramify.engines.formats import FORMATS, RUBRIC, Format, InputWriter, StateReader
 from ramify.engines.tokenizer import Tokenizer
 from ramify.search.records import State
 from scorer_models import write_bytes_tokenizer
@@ -133,7 +133,7 @@ def test_a_rubric_is_filled_in_once_and_leaves_the_turn_to_the_judge(written: Wr
 def test_conversations_are_read_back_and_nothing_is_that_the_template_did_not_write(
     policy: Tokenizer,
 ) -> None:
-    reader = ConversationReader(policy)
+    reader = StateReader(policy)
     for messages in (USER, TURNS, TURNS[:2]):
         assert reader.read(tuple(policy.encode_chat(messages))) == (tuple(messages), "")
     odd = "<|im_start|>user\n1+2?<|im_end|>"
@@ -154,7 +154,7 @@ def test_a_template_that_cannot_be_learned_leaves_the_text(tmp_path: Path, templ
     policy = Tokenizer(write_chat_policy(tmp_path))
     prompt = tuple(policy.encode("<|im_start|>user\n1+2?<|im_end|>\n<|im_start|>assistant\n"))
     policy.hf.chat_template = template
-    (message,), begun = ConversationReader(policy).read(prompt)
+    (message,), begun = StateReader(policy).conversation(prompt)
     readable = template is not None and "x()" in template
     assert message == {"role": "user", "content": "1+2?" if readable else "user\n1+2?\nassistant\n"}
     assert begun == ""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ramify.rewards import registry
-from ramify.rewards.errors import BadProblem, UnknownTask
+from ramify.rewards.errors import BadProblem, BadTask
 
 
 @pytest.mark.parametrize(
@@ -66,12 +66,12 @@ def test_a_bad_problem_is_refused_by_field_and_limit(name: str, problem: Any, fi
 def test_an_error_does_not_repeat_megabytes_of_input() -> None:
     with pytest.raises(BadProblem) as unknown_field:
         registry.task("math", {"answer": "1", "x" * 1_000_000: 1})
-    with pytest.raises(UnknownTask) as unknown_task:
+    with pytest.raises(BadTask) as unknown_task:
         registry.task("x" * 1_000_000, {})
     assert len(str(unknown_field.value)) < 300
     assert len(str(unknown_task.value)) < 300
 
 
 def test_an_unknown_task_names_the_tasks_that_exist() -> None:
-    with pytest.raises(UnknownTask, match="countdown, exact, math, none"):
+    with pytest.raises(BadTask, match="countdown, exact, math, none"):
         registry.task("sudoku", {})

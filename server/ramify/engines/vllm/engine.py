@@ -28,9 +28,9 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from ramify.engines.errors import EngineError, RequestRefused
 from ramify.engines.ports import (
     Engine,
-    EngineListener,
     EngineStats,
     RawSample,
+    Recording,
     SampleParams,
     SampleRequest,
     plain_cancellation,
@@ -62,7 +62,7 @@ class VllmEngine(Engine):
     def __init__(self, launch: Launch, llm: Any, stats: EngineStats) -> None:
         self.launch = launch
         self.stats = stats
-        self.listener: EngineListener | None = None
+        self.recording: Recording | None = None
         self.dead_reason: str | None = None
         self._llm = llm
         self._ids = itertools.count()
@@ -243,8 +243,8 @@ class VllmEngine(Engine):
     async def generate(self, requests: Sequence[SampleRequest]) -> list[RawSample]:
         outputs = await self._run((one.prompt, _params_of(one), self._adapter_of(one)) for one in requests)
         samples = [_sample(output.outputs[0], output.kv_transfer_params) for output in outputs]
-        if self.listener is not None:
-            self.listener.sampled(requests, samples)
+        if self.recording is not None:
+            self.recording.samples.append((requests, [len(sample.token_ids) for sample in samples]))
         return samples
 
     async def classify(self, requests: Iterable[tuple[Sequence[int], bool]]) -> list[list[list[float]]]:
@@ -255,8 +255,8 @@ class VllmEngine(Engine):
                 (prompt, _EVERYWHERE if everywhere or tokenwise else _AT_END, None)
                 for prompt, everywhere in requests
             )
-        if self.listener is not None:
-            self.listener.classified(requests)
+        if self.recording is not None:
+            self.recording.judgements.append(requests)
         logits = (output.outputs.data.tolist() for output in outputs)
         rows = [data if isinstance(data[0], list) else [data] for data in logits]
         return [row if everywhere else row[-1:] for row, (_, everywhere) in zip(rows, requests, strict=True)]
