@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fakes import FakePolicy, FakeReviser, FakeScorer, FakeTask, Rule, encode, letters
+from ramify.search.batch import Batch
 from ramify.search.builder import TreeBuilder
 from ramify.search.codec import check_structure, tree_from_dict, tree_to_dict
 from ramify.search.crowd import Crowd
@@ -20,7 +21,7 @@ from ramify.search.cutting import action_ends
 from ramify.search.params import search_params
 from ramify.search.protocols import Scorer
 from ramify.search.records import NO_ANSWER, Action, BudgetLimits, Continuation, Hurdle, Sampling
-from ramify.search.run import Progress, Search, Turns
+from ramify.search.run import Progress, Search
 from ramify.search.scorers import NamedScorer, Scorers
 from ramify.search.tree import Node, Tree
 
@@ -187,7 +188,7 @@ def world(
     task: FakeTask | None = None,
     reviser: FakeReviser | None = None,
     clock: Callable[[], float] = lambda: 0.0,
-    turns: Turns | None = None,
+    batch: Batch | None = None,
     crowd: Crowd | None = None,
     weights: Mapping[str, tuple[Callable[[str], float], float]] | None = None,
     prunes: Mapping[str, tuple[Callable[[str], float], float]] | None = None,
@@ -195,7 +196,7 @@ def world(
     goes_on: Tree | None = None,
     **tree: Any,
 ) -> World:
-    """A world by its rule and its value model, `None` for none; `turns` make it one of a batch, `crowd` one of those
+    """A world by its rule and its value model, `None` for none; `batch` makes it one of several, `crowd` one of those
     that share the policy. weights, prunes: scorers beside the value model, whose weight is 1, by name: each a function
     of the answer and its weight, or the value below which it prunes. others: policies beside it, by name. goes_on: the
     tree of a search that is taken on. The rest are the search's parameters."""
@@ -214,7 +215,7 @@ def world(
         clock=clock,
         reviser=reviser,
         observe=seen.append,
-        turns=turns,
+        batch=batch,
         crowd=crowd,
         keeps_state=keeps_state,
     )

@@ -28,7 +28,7 @@ from ramify.rewards.registry import task
 from ramify.rewards.verifier import Example
 from ramify.search.allocation import LEAST_GAIN
 from ramify.search.batch import Batch, run_all
-from ramify.search.run import Search, Turns
+from ramify.search.run import Search
 from ramify.search.tree import Tree
 from ramify.service.search_spec import SearchSpec
 from ramify.statistics import paired_difference
@@ -96,7 +96,7 @@ class Comparison:
             trees |= {p.id: s.tree for p, s in zip(problems, searches, strict=True)}
         return await self._arm("shared", trees, time.monotonic() - began)
 
-    def _search(self, problem: Example, tokens: int, turns: Turns | None) -> Search:
+    def _search(self, problem: Example, tokens: int, batch: Batch | None) -> Search:
         spec = SearchSpec(
             prompt=problem.prompt,
             task=problem.task,
@@ -109,7 +109,7 @@ class Comparison:
         prepared = self.backend.preparer.prepare(spec)
         engines, task = self.backend.engines, HiddenVerifier(prepared.task)
         return Search(
-            prepared.tree, engines.policies, engines.scorer, task, clock=time.monotonic, turns=turns
+            prepared.tree, engines.policies, engines.scorer, task, clock=time.monotonic, batch=batch
         )
 
     async def _arm(self, name: str, trees: dict[str, Tree], seconds: float) -> Arm:

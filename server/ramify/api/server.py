@@ -54,10 +54,6 @@ LAST_WORDS = 10.0
 """Seconds that answers may take to leave once every search has ended."""
 
 
-class StartupError(Exception):
-    """The server cannot start as it was asked to; the message says what to change."""
-
-
 class StopRequested(Exception):
     """A signal came before the server was ready."""
 
@@ -75,7 +71,6 @@ def serve(settings: Settings) -> int:
             config = engine_config(settings)
             return asyncio.run(_Server(settings, config, listener, admin=admin, startup=startup).run())
     except (
-        StartupError,
         ListenError,
         BadSettings,
         BadExtension,
@@ -93,22 +88,22 @@ def serve(settings: Settings) -> int:
 
 
 def preflight(settings: Settings) -> socket.socket:
-    """Check who may reach the server, and bind its address. Raise `StartupError`, `ListenError` or `BadSettings`."""
+    """Check who may reach the server, and bind its address. Raise `ListenError` or `BadSettings`."""
     if not settings.auth.all_keys() and not settings.loopback:
-        raise StartupError(
+        raise BadSettings(
             f"without an API key only loopback addresses are served, not {settings.host}: "
             "configure auth.keys, or set host to 127.0.0.1"
         )
     if settings.task is not None and settings.task not in registry.names():
-        raise StartupError(f"task is {settings.task[:50]!r}; there are {', '.join(registry.names())}")
+        raise BadSettings(f"task is {settings.task[:50]!r}; there are {', '.join(registry.names())}")
     aliases_of(settings)
     return bind(settings.host, settings.port)
 
 
 def admin_listener(settings: Settings) -> socket.socket:
-    """Bind the admin listener's address. Raise `StartupError`, `ListenError` or `BadSettings`."""
+    """Bind the admin listener's address. Raise `ListenError` or `BadSettings`."""
     if settings.admin.digest() is None and not is_loopback(settings.admin.host):
-        raise StartupError(
+        raise BadSettings(
             f"without an admin key only loopback addresses are administered, not {settings.admin.host}: "
             "set admin.key_file, or admin.host to 127.0.0.1"
         )
@@ -176,12 +171,12 @@ class _Server:
         return (self.config if active is base else release_config(active, self.settings)), unserved
 
     async def _joined(self, log: TreeLog, stack: AsyncExitStack) -> Fleet:
-        """Join the fleet that the settings name, until the stack is closed. Raises `FleetError` and `StartupError`."""
+        """Join the fleet that the settings name, until the stack is closed. Raises `FleetError` and `BadSettings`."""
 
         async def first() -> Release:
             config, unserved = await self._active(log)
             if config.serving.source is None or unserved is not None:
-                raise StartupError(unserved or "fleet.name: a fleet serves releases, and none is served here")
+                raise BadSettings(unserved or "fleet.name: a fleet serves releases, and none is served here")
             return config.serving.source
 
         self.startup.tell("joining the fleet")
@@ -192,7 +187,7 @@ class _Server:
         return fleet
 
     async def _committed(self, fleet: Fleet) -> EngineConfig:
-        """Return the engines of the release that the fleet serves. Raises `StartupError` if it is not here."""
+        """Return the engines of the release that the fleet serves. Raises `WeightsError` if it is not here."""
         base, epoch = self.config.serving.source, fleet.start
         assert base is not None, "a fleet's server serves releases"
         try:
@@ -200,7 +195,7 @@ class _Server:
             release = await asyncio.to_thread(fetched_release, *where, epoch.release)
             require_content(release, epoch)
         except WeightsError as error:
-            raise StartupError(
+            raise WeightsError(
                 f"the fleet serves {epoch.release}, which cannot be served here: {error}"
             ) from error
         return release_config(release, self.settings)

@@ -50,7 +50,7 @@ class Batch:
         self._stuck: dict[Search, StopReason] = {}
         """Those of them that cannot, or should not, send anything until they have landed something more, and why."""
 
-    # -- the searches' side (`run.Turns`) ------------------------------------------------------------------------
+    # -- the searches' side ---------------------------------------------------------------------------------------
 
     def join(self, search: Search) -> None:
         """Take a new search in; it must then be run. Raises `ParamError` as `check_turns` does."""
@@ -58,7 +58,8 @@ class Batch:
         self._absent.add(search)
 
     def turn(self, search: Search) -> StopReason | None:
-        """Note how a search stands now, and deal. Returns why it will have no more turns; `None` if it may."""
+        """Note how a search stands that has started or landed something, and deal. Returns why it will have no more
+        turns; `None` if it may."""
         self._absent.discard(search)
         self._look_at(search)
         self._deal()

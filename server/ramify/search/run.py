@@ -10,7 +10,7 @@ from what has landed, and status, stop reason and usage are written on the tree.
 answer first writes one to its end, unless it was stopped or its seconds are up. One whose task is cancelled chooses no
 answer.
 
-Searches of a batch wait for their turn before each plan (`Turns`), and pay for it out of one purse as well.
+Searches of a batch wait for their turn before each plan (`batch.Batch`), and pay for it out of one purse as well.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from ramify.search import answers
 from ramify.search.algorithms import ALGORITHMS
-from ramify.search.budget import Budget, Purse
+from ramify.search.budget import Budget
 from ramify.search.builder import TreeBuilder
 from ramify.search.crowd import Crowd
 from ramify.search.evaluator import Evaluator
@@ -44,6 +44,9 @@ from ramify.search.records import (
 )
 from ramify.search.state import BadState, CountedRandom, plan_of, plan_record, set_state, state_of
 from ramify.search.tree import Node, Tree, derive_seed
+
+if TYPE_CHECKING:
+    from ramify.search.batch import Batch
 
 GIVEN_UP_AT = 0.5
 """Part of an answer that is written, on average, when `abandon` gives it up."""
@@ -74,32 +77,12 @@ class InFlight(NamedTuple):
     """Its number among the plans sent from its node, for the seeds."""
 
 
-class Turns(Protocol):
-    """Decides which of several searches sends its next plan: see `batch.Batch`."""
-
-    purse: Purse | None
-    """Tokens that the searches share, if tokens are limited."""
-
-    def join(self, search: Search) -> None:
-        """Take a new search in. It must then be run."""
-        ...
-
-    def turn(self, search: Search) -> StopReason | None:
-        """Look at a search that has started or landed something, and have whichever search is next send plans (`send`).
-        Return why this one has no turn to wait for; `None` if it is to go on waiting."""
-        ...
-
-    def leave(self, search: Search) -> None:
-        """Let go of a search that has ended."""
-        ...
-
-
 class Search:
     """One tree being grown.
 
     `observe` is called after every landing. The parameters must have passed `params.search_params` and
     `params.check_sampling`. policy: of several, each by its name, those that the parameters name among them. reviser:
-    who asks for better answers, under `action: refine`. turns: the batch that it belongs to, which then says when it
+    who asks for better answers, under `action: refine`. batch: the one that it belongs to, which then says when it
     sends a plan. crowd: the searches on a clock that share the policy; it then has no more draws in flight than suit
     them all. keeps_state: leave in the tree what it takes to go on with it later; a tree that comes with a state is
     gone on with. checkpoint: awaited after each landing, with plans in flight, but nothing landed or sent until it
@@ -119,14 +102,14 @@ class Search:
         clock: Callable[[], float],
         reviser: Reviser | None = None,
         observe: Callable[[Progress], None] | None = None,
-        turns: Turns | None = None,
+        batch: Batch | None = None,
         crowd: Crowd | None = None,
         keeps_state: bool = False,
         checkpoint: Callable[[Search], Awaitable[None]] | None = None,
     ) -> None:
         self.tree, self.task, self.observe = tree, task, observe
         self._keeps_state, self._checkpoint = keeps_state, checkpoint
-        purse = turns.purse if turns is not None else None
+        purse = batch.purse if batch is not None else None
         self.budget = Budget(
             tree.params.budget,
             final=tree.sampling.max_tokens,
@@ -167,10 +150,10 @@ class Search:
         """Plans that were sent and did not land, each with its number among those of its node."""
         if tree.search_state is not None:
             self._take_on(tree.search_state)
-        self._turns = turns
+        self._batch = batch
         self._crowd = crowd if tree.params.budget.seconds is not None else None
-        if turns is not None:
-            turns.join(self)
+        if batch is not None:
+            batch.join(self)
 
     def _take_on(self, state: SearchState) -> None:
         """Go on where a search of this tree has ended. Raises `BadState`."""
@@ -263,8 +246,8 @@ class Search:
             if timer is not None:
                 timer.cancel()
             self._close()
-            if self._turns is not None:
-                self._turns.leave(self)
+            if self._batch is not None:
+                self._batch.leave(self)
 
     def stop(self, status: Status, reason: StopReason) -> None:
         """End the search soon, from the loop that runs it: engine work is freed, the best answer so far is given."""
@@ -332,8 +315,8 @@ class Search:
     def _start_plans(self) -> StopReason | None:
         """Put as many plans in flight as may be. Returns the reason for which the search ends if none is, which means
         nothing while one is; `None` if it waits for its turn."""
-        if self._turns is not None:
-            return self._turns.turn(self)
+        if self._batch is not None:
+            return self._batch.turn(self)
         if self.tree.params.schedule == "waves" and self._in_flight:
             return "exhausted"
         while self.has_place:

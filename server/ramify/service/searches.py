@@ -15,9 +15,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ramify.engines.errors import EngineBusy
+from ramify.search.batch import Batch
 from ramify.search.params import ParamError
 from ramify.search.records import Status, StopReason
-from ramify.search.run import Progress, Search, Turns
+from ramify.search.run import Progress, Search
 from ramify.search.state import BadState
 from ramify.search.tree import Tree
 from ramify.service.admission import Admission, Ticket
@@ -258,7 +259,7 @@ class Searches:
         self,
         prepared: PreparedSearch,
         caller: Caller,
-        turns: Turns | None,
+        batch: Batch | None,
         ticket: Ticket | None,
         idempotency: IdempotencyKey | None = None,
     ) -> RunningSearch:
@@ -271,10 +272,10 @@ class Searches:
             *(tree, engines.policies, engines.scorer, task),
             clock=self.clock,
             reviser=reviser,
-            turns=turns,
+            batch=batch,
             crowd=engines.crowd,
-            keeps_state=turns is None,
-            checkpoint=self.checkpoints.keeper(caller.key_id) if turns is None else None,
+            keeps_state=batch is None,
+            checkpoint=self.checkpoints.keeper(caller.key_id) if batch is None else None,
         )
         return RunningSearch(
             *(search_id(tree.id), caller.key_id, tree, search, ticket, idempotency, self.clock()),

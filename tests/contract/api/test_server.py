@@ -21,7 +21,6 @@ from ramify.api.server import (
     ENGINE_DIED,
     REFUSED,
     STOPPED,
-    StartupError,
     _Server,
     admin_listener,
     preflight,
@@ -33,7 +32,7 @@ from ramify.engines.errors import EngineHeld
 from ramify.races import beside
 from ramify.service.readiness import Readiness
 from ramify.service.serving import engine_config, vocabulary
-from ramify.settings import ProbeSettings, Settings, load
+from ramify.settings import BadSettings, ProbeSettings, Settings, load
 from ramify.treelog import TreeLog
 
 from .world import KEYS, PROMPT, FakeEngines, hold, release, until
@@ -142,7 +141,7 @@ async def test_a_signal_while_the_engines_start_ends_the_start(tmp_path: Path) -
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::"])
 def test_without_a_key_only_loopback_is_listened_on(host: str) -> None:
-    with pytest.raises(StartupError, match="without an API key"):
+    with pytest.raises(BadSettings, match="without an API key"):
         preflight(Settings(host=host, port=0))
 
 
@@ -172,7 +171,7 @@ def test_an_admin_port_in_use_is_refused_naming_the_setting() -> None:
 
 
 def test_without_an_admin_key_only_loopback_is_administered() -> None:
-    with pytest.raises(StartupError, match=r"admin\.key_file"):
+    with pytest.raises(BadSettings, match=r"admin\.key_file"):
         admin_listener(Settings(admin={"host": "0.0.0.0", "port": 0}))
     admin_listener(Settings(admin={"host": "0.0.0.0", "port": 0, "key": "a-key-of-the-tests"})).close()
 

@@ -42,7 +42,7 @@ def known(text: str) -> float:
 def guessing(batch: Batch, p: float, seed: int = 7, **params: Any) -> World:
     """A prompt that is answered rightly with probability `p` a draw."""
     given = {"algorithm": "best_of_n", "sampling": Sampling(max_tokens=LENGTH), "budget": ENOUGH, **params}
-    return world(policy=FakePolicy(guesses(p)), value=known, turns=batch, seed=seed, **given)
+    return world(policy=FakePolicy(guesses(p)), value=known, batch=batch, seed=seed, **given)
 
 
 def run(worlds: Sequence[World]) -> Sequence[World]:
@@ -198,7 +198,7 @@ def test_the_budget_holds_every_search_ends_and_every_prompt_is_answered(
 def test_every_algorithm_shares(params: dict[str, Any]):
     batch = Batch(900, parallel=6)
     given = {"sampling": Sampling(max_tokens=12), "parallel": 3, **params}
-    worlds = run([world(rule_for(params), turns=batch, seed=i, **given) for i in range(4)])
+    worlds = run([world(rule_for(params), batch=batch, seed=i, **given) for i in range(4)])
     assert sum(spent(worlds)) <= 900
     for one in worlds:
         check(one)

@@ -138,11 +138,11 @@ def most_in_flight(
     async def under_way() -> int:
         policy, crowd = Counting(MANY), Crowd(lambda: StepTime(0.01, 0.01))
         crowd.share(1.0, 7)
-        turns = Batch(None) if batch else None
+        shared = Batch(None) if batch else None
         clock = asyncio.get_running_loop().time
         asked = {"algorithm": "mcts", "parallel": 8, "width": 1, "action": STEP, **shape}
         worlds = [
-            world(policy=policy, clock=clock, crowd=crowd, turns=turns, seed=i, budget=budget, **asked)
+            world(policy=policy, clock=clock, crowd=crowd, batch=shared, seed=i, budget=budget, **asked)
             for i in range(searches)
         ]
         await asyncio.gather(*(one.run() for one in worlds))
