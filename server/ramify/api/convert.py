@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -12,7 +12,6 @@ from ramify.api import wire_batch
 from ramify.api import wire_search as wire
 from ramify.engines import Serving
 from ramify.rewards import Message
-from ramify.search import records
 from ramify.search.run import Progress
 from ramify.search.tree import Node, Tree, derive_seed
 from ramify.service.continuing import ContinueSpec
@@ -95,23 +94,6 @@ def _frozen(value: Any) -> Any:
     return {name: _frozen(inner) for name, inner in value.items()} if isinstance(value, dict) else value
 
 
-def answer_of(answer: records.Answer) -> wire.Answer:
-    return wire.Answer(
-        text=answer.text,
-        final=answer.final,
-        value=answer.value,
-        visits=answer.visits,
-        votes=answer.votes,
-        outcome=answer.outcome,
-        outcome_source=answer.outcome_source,
-        node=answer.node,
-    )
-
-
-def answer_verdict_of(verdict: records.AnswerVerdict) -> wire.AnswerVerdict:
-    return wire.AnswerVerdict(outcome=verdict.outcome, reason=verdict.reason, source=verdict.source)
-
-
 def usage_of(tree: Tree) -> wire.Usage:
     usage = tree.usage
     return wire.Usage(
@@ -124,21 +106,8 @@ def usage_of(tree: Tree) -> wire.Usage:
         seconds=usage.seconds,
         truncated_answers=tree.truncated,
         pruned_branches=tree.pruned,
-        by_policy=policies_of(usage.by_policy),
+        by_policy=usage.by_policy,
     )
-
-
-def policies_of(
-    usage: Mapping[str, records.PolicyUsage] | None,
-) -> dict[str, wire.PolicyUsage] | None:
-    return None if usage is None else {name: wire.PolicyUsage(**asdict(one)) for name, one in usage.items()}
-
-
-def defaults_of(tree: Tree) -> wire.UsedDefaults | None:
-    """Return the search defaults that a tree's search has used."""
-    if (used := tree.defaults) is None:
-        return None
-    return wire.UsedDefaults(source=used.source, search=dict(used.search), sampling=dict(used.sampling))
 
 
 def continues_of(tree: Tree) -> str | None:
@@ -158,10 +127,10 @@ def search_reply(tree: Tree, serving: Serving, n: int) -> wire.SearchReply:
         model=tree.model,
         status=tree.status,
         stop_reason=tree.stop_reason,
-        answer=answer_of(tree.answer) if tree.answer else None,
-        candidates=[answer_of(a) for a in tree.candidates[:n]],
-        verdict=answer_verdict_of(tree.verdict) if tree.verdict else None,
-        defaults=defaults_of(tree),
+        answer=tree.answer,
+        candidates=tree.candidates[:n],
+        verdict=tree.verdict,
+        defaults=tree.defaults,
         tree=link_of(tree.id),
         continues=continues_of(tree),
         release=release_of(tree, serving),
@@ -173,7 +142,6 @@ def search_reply(tree: Tree, serving: Serving, n: int) -> wire.SearchReply:
 def running_reply(running: RunningSearch, serving: Serving) -> wire.SearchReply:
     """A running search: its best answer so far and what it has spent."""
     progress, tree = running.progress(), running.tree
-    best = answer_of(progress.best) if progress.best else None
     prompt_tokens = len(tree.prompt_tokens)
     return wire.SearchReply(
         id=running.id,
@@ -181,9 +149,9 @@ def running_reply(running: RunningSearch, serving: Serving) -> wire.SearchReply:
         model=tree.model,
         status="running",
         stop_reason=None,
-        answer=best,
-        candidates=[best] if best else [],
-        defaults=defaults_of(tree),
+        answer=progress.best,
+        candidates=[progress.best] if progress.best else [],
+        defaults=tree.defaults,
         tree=link_of(tree.id),
         continues=continues_of(tree),
         release=release_of(running.tree, serving),
@@ -218,7 +186,7 @@ def progress_event(search: str, progress: Progress, nodes: Sequence[Node] | None
         tokens=progress.tokens,
         nodes=progress.nodes,
         seconds=progress.seconds,
-        answer=answer_of(progress.best) if progress.best else None,
+        answer=progress.best,
         new_nodes=None if nodes is None else [growing_node(node) for node in nodes],
     )
 

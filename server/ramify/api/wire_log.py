@@ -11,13 +11,21 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
-from pydantic import Field, GetJsonSchemaHandler, RootModel, create_model, model_validator
+from pydantic import (
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    RootModel,
+    create_model,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
+from pydantic_core.core_schema import CoreSchema, definitions_schema
 
 from ramify.api.wire_common import Name, Reply, Request
 from ramify.search import records
@@ -59,7 +67,8 @@ def model_of(record: type, name: str | None = None, about: str | None = None, **
     made: dict[str, Any] = {}
     for field in fields(record):
         left_out = {"default": late[field.name]} if field.name in late else {}
-        described_field = Field(description=said[field.name].replace("`None`", "`null`"), **left_out)
+        about_it = said[field.name].replace("`None`", "`null`") if field.name in said else None
+        described_field = Field(description=about_it, **left_out)
         known = record is SearchParams and field.name == "algorithm"
         made[field.name] = (AlgorithmName if known else _wire_type(hints[field.name]), described_field)
     name = name or _NAMES.get(record, f"Logged{record.__name__}")
@@ -94,14 +103,22 @@ LoggedTree = model_of(
 )
 
 
-class _LoggedTreeSchema:
-    """Describes a plain JSON object as the logged tree that it holds."""
+@dataclass(frozen=True, slots=True)
+class DescribedAs:
+    """Describes what is sent as it is, a record or a plain JSON object, by a model."""
+
+    model: type[Reply]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema: Any = {**handler.resolve_ref_schema(handler(source))}
+        schema.pop("ref", None)  # by which the record would be described itself
+        return cast(CoreSchema, schema)
 
     def __get_pydantic_json_schema__(self, _: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return handler(LoggedTree.__pydantic_core_schema__)
+        return handler(definitions_schema(self.model.__pydantic_core_schema__, []))  # by reference
 
 
-TreeDocument = Annotated[dict[str, Any], _LoggedTreeSchema()]
+TreeDocument = Annotated[dict[str, Any], DescribedAs(LoggedTree)]
 """A logged tree as it is sent: not read into models on its way."""
 
 

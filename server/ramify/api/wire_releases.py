@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from ramify.api.wire_common import PLAIN, Reply, Request
+from ramify.api.wire_log import DescribedAs, model_of
 from ramify.fleet import Epoch, View, status
+from ramify.service.canary import CanaryReport
 from ramify.service.catalogue import ReleaseEntry
 from ramify.service.errors import DRAINED
 from ramify.service.fleet import FleetActivation
-from ramify.service.releases import ActivationResult, ReleaseListing
+from ramify.service.releases import ActivationResult, ActivationSeconds, ReleaseListing
 from ramify.weights import ValueKind
 
 MOST_FIGURES = 64 << 10
@@ -90,11 +91,9 @@ class Activate(Request):
     )
 
 
-class Seconds(Reply):
-    drain: float
-    reload: float
-    canary: float
-    total: float
+# These records are sent as they are.
+Seconds = Annotated[ActivationSeconds, DescribedAs(model_of(ActivationSeconds, "Seconds"))]
+Canary = Annotated[CanaryReport, DescribedAs(model_of(CanaryReport, "Canary"))]
 
 
 class FleetReplica(Reply):
@@ -131,13 +130,6 @@ class FleetState(Reply):
     committed: FleetEpoch = Field(description="What is served.")
     newest: FleetEpoch = Field(description="The last activation that was asked for.")
     replicas: list[FleetReplica]
-
-
-class Canary(Reply):
-    probes: int
-    distinguishable: int = Field(description="Probes that tell the release from the one before.")
-    max_logprob_error: float
-    max_value_error: float
 
 
 class Activated(Reply):
@@ -201,8 +193,8 @@ def activated_of(done: ActivationResult | FleetActivation) -> Activated:
     return Activated(
         release=result.release,
         previous=result.previous,
-        canary=Canary(**asdict(result.report)),
-        seconds=Seconds(**asdict(result.seconds)),
+        canary=result.report,
+        seconds=result.seconds,
         epoch=None if fleet is None else fleet.epoch,
         replicas=None if fleet is None else replicas_of(fleet.view),
     )
@@ -245,7 +237,7 @@ def replicas_of(view: View) -> list[FleetReplica]:
             seen=row.seen_at,
             failures=row.failures,
             error=row.error,
-            seconds=None if row.report is None else Seconds(**row.report["seconds"]),
+            seconds=None if row.report is None else ActivationSeconds(**row.report["seconds"]),
         )
         for row in rows
     ]

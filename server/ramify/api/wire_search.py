@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args
@@ -19,7 +20,7 @@ from ramify.api.wire_common import (
     StopStrings,
     TopK,
 )
-from ramify.api.wire_log import AlgorithmName, TreeDocument, described
+from ramify.api.wire_log import AlgorithmName, DescribedAs, TreeDocument, described, model_of
 from ramify.rewards.registry import gradable
 from ramify.search import records
 from ramify.search.algorithms import ALGORITHMS
@@ -207,49 +208,18 @@ class SearchRequest(Question, SearchOptions):
     model: ModelName | None = None
 
 
-class Answer(Reply):
-    text: str
-    final: str | None = Field(description="The task's canonical form; null if the text holds no answer.")
-    value: float | None = Field(description="The outcome model's estimate, in [0, 1].")
-    visits: int
-    votes: float = Field(description="Share of the answer rule's weight, in [0, 1].")
-    outcome: float | None = Field(description="A verifier's or a person's verdict; never a model's.")
-    outcome_source: records.OutcomeSource | None
-    node: int = Field(description="The tree's node that ends it.")
-
-
-class AnswerVerdict(Reply):
-    """The task verifier's word on the answer, given after the search, which never saw it."""
-
-    outcome: float | None = Field(description="In [0, 1]; 1 is right. Null: the verifier failed.")
-    reason: str = Field(description="One line for people.")
-    source: records.OutcomeSource
-
-
-class UsedDefaults(Reply):
-    """Search defaults that a search has used, since its request did not say."""
-
-    source: str = Field(
-        description="The release that carries them, by id; `settings` if the operator's file stands in their place."
-    )
-    search: dict[str, Any] = Field(description="Fields of `search`, as a request would have named them.")
-    sampling: dict[str, Any] = Field(description="Fields of `sampling`.")
+# These records are sent as they are.
+Answer = Annotated[records.Answer, DescribedAs(model_of(records.Answer, "Answer"))]
+AnswerVerdict = Annotated[
+    records.AnswerVerdict, DescribedAs(model_of(records.AnswerVerdict, "AnswerVerdict"))
+]
+UsedDefaults = Annotated[records.UsedDefaults, DescribedAs(model_of(records.UsedDefaults, "UsedDefaults"))]
+PolicyUsage = Annotated[records.PolicyUsage, DescribedAs(model_of(records.PolicyUsage, "PolicyUsage"))]
 
 
 class TreeLink(Reply):
     id: str
     url: str
-
-
-class PolicyUsage(Reply):
-    """The cost of one of a search's policies, and what it brought."""
-
-    completion_tokens: int
-    draws: int = Field(description="Draws of it that landed.")
-    value: float | None = Field(
-        description="Mean leaf value of these draws, in [0, 1]: the share that is right, if the verifier grades."
-    )
-    closed: str | None = Field(description="Why it was asked no more; null: it drew to the end.")
 
 
 class Usage(Reply):
@@ -264,7 +234,7 @@ class Usage(Reply):
         description="Draws cut by `sampling.max_tokens` or `search.max_depth` before the answer's end; worth 0."
     )
     pruned_branches: int = Field(description="Draws that safety scorers closed; worth 0.")
-    by_policy: dict[str, PolicyUsage] | None = Field(
+    by_policy: Mapping[str, PolicyUsage] | None = Field(
         default=None, description="The part of each policy, by name; null if the search names none."
     )
 

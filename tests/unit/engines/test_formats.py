@@ -135,9 +135,9 @@ def test_conversations_are_read_back_and_nothing_is_that_the_template_did_not_wr
 ) -> None:
     reader = StateReader(policy)
     for messages in (USER, TURNS, TURNS[:2]):
-        assert reader.read(tuple(policy.encode_chat(messages))) == (tuple(messages), "")
+        assert reader.conversation(tuple(policy.encode_chat(messages))) == (tuple(messages), "")
     odd = "<|im_start|>user\n1+2?<|im_end|>"
-    assert reader.read(tuple(policy.encode(odd)))[0] == ({"role": "user", "content": "user\n1+2?"},)
+    assert reader.conversation(tuple(policy.encode(odd)))[0] == ({"role": "user", "content": "user\n1+2?"},)
 
 
 @pytest.mark.parametrize(

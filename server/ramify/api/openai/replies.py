@@ -63,7 +63,7 @@ class Searched(Reply):
         description="Draws cut by `max_tokens` or `search.max_depth` before the answer's end; worth 0."
     )
     pruned_branches: int = Field(description="Draws that safety scorers closed; worth 0.")
-    by_policy: dict[str, PolicyUsage] | None = Field(
+    by_policy: Mapping[str, PolicyUsage] | None = Field(
         default=None, description="The part of each policy, by name; null if the search names none."
     )
     without_effect: list[str] = Field(
@@ -186,11 +186,11 @@ def searched(tree: Tree, body: Body, serving: Serving, tokenizer: Tokenizer) -> 
             status=tree.status,
             stop_reason=tree.stop_reason,
             release=release,
-            defaults=convert.defaults_of(tree),
+            defaults=tree.defaults,
             temperature=tree.sampling.temperature,
             truncated_answers=tree.truncated,
             pruned_branches=tree.pruned,
-            by_policy=convert.policies_of(usage.by_policy),
+            by_policy=usage.by_policy,
             without_effect=without_effect(body),
         ),
     }
