@@ -6,15 +6,13 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ramify.cli.terminal import fail, refuse
 
 if TYPE_CHECKING:
-    from ramify.objects import ObjectOptions
-    from ramify.settings import RetentionSettings, Settings
+    from ramify.settings import Settings
     from ramify.treelog import TreeLog
     from ramify_client import Client
     from ramify_client.results import TreeSummary
@@ -23,18 +21,6 @@ AMBIGUOUS = 5
 """Ids that are listed when a prefix fits several trees."""
 _SEQ = re.compile(r"[0-9]{1,18}")
 _PREFIX = re.compile(r"(?:tree_|srch_)?([0-9a-f]{1,32})")
-
-
-class TreeSource(Protocol):
-    """A log that can be listed and read."""
-
-    def newest(self, limit: int, before: int | None = None, **filters: Any) -> list[TreeSummary]:
-        """Newest first; filters are those of `GET /v1/trees`."""
-        ...
-
-    def get(self, tree_id: str) -> tuple[dict[str, Any], float | None]:
-        """The tree's JSON, and the latest verdict on its chosen answer, in [0, 1]; 1 is right."""
-        ...
 
 
 @contextmanager
@@ -53,34 +39,17 @@ def source(
     from ramify.treelog import LogError
 
     try:
-        yield LoggedTrees(log_place(log, config))
+        yield LoggedTrees(log_settings(log, config))
     except LogError as error:
         fail(error, *log_advice())
 
 
-@dataclass(frozen=True, slots=True)
-class LogPlace:
-    """A log that is not open: its URL, and how the object stores of its bodies are asked."""
-
-    url: str
-    objects: ObjectOptions
-
-
-def log_place(log: str | None, config: Path | None) -> LogPlace:
-    settings = _settings(config, log=log)
-    return LogPlace(settings.log, settings.objects)
-
-
-def retention_of(config: Path | None) -> RetentionSettings:
-    """The settings' rules for keeping trees."""
-    return _settings(config).retention
-
-
-def _settings(config: Path | None, **flags: Any) -> Settings:
+def log_settings(log: str | None, config: Path | None) -> Settings:
+    """Read the settings of a log: its URL, how the object stores of its bodies are asked, and which trees it keeps."""
     from ramify.settings import BadSettings, load
 
     try:
-        return load(config, **flags)
+        return load(config, log=log)
     except BadSettings as error:
         refuse(error)
 
@@ -93,21 +62,22 @@ def log_advice() -> tuple[str, ...]:
 
 
 @asynccontextmanager
-async def read_only_log(place: LogPlace) -> AsyncIterator[TreeLog]:
+async def read_only_log(settings: Settings) -> AsyncIterator[TreeLog]:
     """Open the log read only: a server may be writing it."""
     from ramify.treelog import TreeLog
 
-    async with await TreeLog.open(place.url, read_only=True, objects=place.objects) as log:
+    async with await TreeLog.open(settings.log, read_only=True, objects=settings.objects) as log:
         yield log
 
 
 class LoggedTrees:
     """The log's own file or database."""
 
-    def __init__(self, place: LogPlace) -> None:
-        self._place = place
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
 
     def newest(self, limit: int, before: int | None = None, **filters: Any) -> list[TreeSummary]:
+        """List trees, newest first; filters are those of `GET /v1/trees`."""
         from ramify.api.wire_log import summary_of
         from ramify.treelog import Filters
         from ramify_client.results import TreeSummary
@@ -116,15 +86,17 @@ class LoggedTrees:
             filters["tree_id"] = start
 
         async def read() -> list[TreeSummary]:
-            async with read_only_log(self._place) as log:
+            async with read_only_log(self._settings) as log:
                 rows = await log.list(before=before, limit=limit, filters=Filters(**filters))
             return [TreeSummary.model_validate(summary_of(row).model_dump()) for row in rows]
 
         return asyncio.run(read())
 
     def get(self, tree_id: str) -> tuple[dict[str, Any], float | None]:
+        """Return the tree's JSON, and the latest verdict on its chosen answer, in [0, 1]; 1 is right."""
+
         async def read() -> tuple[dict[str, Any], float | None]:
-            async with read_only_log(self._place) as log:
+            async with read_only_log(self._settings) as log:
                 entry = await log.get(tree_id)
             return (entry.document(), entry.outcome) if entry else _unknown(tree_id)
 
@@ -132,7 +104,7 @@ class LoggedTrees:
 
 
 class ServedTrees:
-    """A running server's log, as far as the API key may see it."""
+    """A running server's log, as far as the API key may see it, read like `LoggedTrees`."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -143,6 +115,9 @@ class ServedTrees:
     def get(self, tree_id: str) -> tuple[dict[str, Any], float | None]:
         logged = self._client.trees.get(tree_id)
         return dict[str, Any](logged.tree), logged.outcome
+
+
+TreeSource = LoggedTrees | ServedTrees
 
 
 def resolve(trees: TreeSource, name: str) -> str:

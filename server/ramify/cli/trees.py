@@ -14,18 +14,17 @@ import typer
 from ramify.cli import completion
 from ramify.cli.terminal import AsJson, console, errors, fail, print_json, refuse
 from ramify.cli.tree_source import (
-    LogPlace,
     log_advice,
-    log_place,
+    log_settings,
     read_only_log,
     resolve,
-    retention_of,
     source,
 )
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ramify.settings import Settings
     from ramify.treelog import Consumer, ExpiryCounts, LogSize, Record
     from ramify_client.results import TreeSummary
 
@@ -147,7 +146,7 @@ def dot(
 @app.command()
 def verify(log: Log = None, config: Config = None, as_json: AsJson = False) -> None:
     """Check the log: derive every hash again, read every tree, compare every column with its body."""
-    report = _run(_verify(log_place(log, config)))
+    report = _run(_verify(log_settings(log, config)))
     if as_json:
         print_json(asdict(report))
         raise typer.Exit(0 if report.ok else 1)
@@ -182,18 +181,19 @@ def expire(
     ([retention]); beside one on SQLite only the count can be had."""
     from ramify.service.retention import DAY
 
-    kept = retention_of(config)
-    days, size = (kept.days, kept.bytes) if days is None and size is None else (days, size)
+    settings = log_settings(log, config)
+    if days is None and size is None:
+        days, size = settings.retention.days, settings.retention.bytes
     if days is None and size is None:
         refuse("nothing says what to delete", "give --days or --bytes, or set [retention] in the settings")
     rules = {"older_than": None if days is None else days * DAY, "keep_bytes": size}
     if yes:
-        done = _run(_expire(log_place(log, config), rules))
+        done = _run(_expire(settings, rules))
         console.print(
             f"deleted {done.trees} trees and {done.feedback} records of feedback on them", highlight=False
         )
         return
-    expirable, waiting = _run(_expirable(log_place(log, config), rules))
+    expirable, waiting = _run(_expirable(settings, rules))
     console.print(f"{expirable.trees} trees, {expirable.bytes} bytes; --yes deletes them", highlight=False)
     for consumer in waiting:
         console.print(f"consumer {consumer.name} has read up to {consumer.cursor}", highlight=False)
@@ -215,7 +215,7 @@ def export(
         refuse(f"{target} ends in neither .ndjson nor .parquet", "say which with --format")
     if not target.absolute().parent.is_dir():
         refuse(f"no such folder: {target.parent}")
-    count, corrupt = _run(_export(log_place(log, config), target, chosen, after))
+    count, corrupt = _run(_export(log_settings(log, config), target, chosen, after))
     console.print(f"{count} records in {target}", highlight=False)
     if corrupt:
         errors.print(f"{corrupt} of them are corrupt: `ramify trees verify` says why", highlight=False)
@@ -230,31 +230,31 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
         fail(error, *log_advice())
 
 
-async def _verify(place: LogPlace) -> Any:
-    async with read_only_log(place) as log:
+async def _verify(settings: Settings) -> Any:
+    async with read_only_log(settings) as log:
         with errors.status("verifying …") as status:
             return await log.verify(lambda seq, last: status.update(f"verifying … {seq} of {last}"))
 
 
-async def _expire(place: LogPlace, rules: dict[str, Any]) -> ExpiryCounts:
+async def _expire(settings: Settings, rules: dict[str, Any]) -> ExpiryCounts:
     from ramify.treelog import TreeLog
 
-    async with await TreeLog.open(place.url, objects=place.objects) as log:
+    async with await TreeLog.open(settings.log, objects=settings.objects) as log:
         return await log.expire(**rules)
 
 
-async def _expirable(place: LogPlace, rules: dict[str, Any]) -> tuple[LogSize, Sequence[Consumer]]:
+async def _expirable(settings: Settings, rules: dict[str, Any]) -> tuple[LogSize, Sequence[Consumer]]:
     """Count the trees that would go, and list the consumers that have still to read something."""
-    async with read_only_log(place) as log:
+    async with read_only_log(settings) as log:
         last = await log.high_water()
         return await log.expirable(**rules), [c for c in await log.consumers() if c.cursor < last]
 
 
-async def _export(place: LogPlace, target: Path, form: str, after: int) -> tuple[int, int]:
+async def _export(settings: Settings, target: Path, form: str, after: int) -> tuple[int, int]:
     """Write the file; how many records it has, and how many of them are corrupt."""
     from ramify.treelog import export_ndjson, export_parquet
 
-    async with read_only_log(place) as log:
+    async with read_only_log(settings) as log:
         write = export_ndjson if form == "ndjson" else export_parquet
         with errors.status("exporting …") as status:
             corrupt = 0

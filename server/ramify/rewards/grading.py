@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from ramify.rewards.pool import Pool, PoolLimits
 from ramify.rewards.verifier import Verifier, checked_feedback, checked_final, checked_verdict
-from ramify.search.protocols import Task
 from ramify.search.records import Verdict
 
 MAX_FINAL = 500
@@ -20,46 +19,6 @@ _limits = PoolLimits()
 """Bounds of the shared pools."""
 _pools: dict[type[Verifier], Pool] = {}
 """The process's shared pool of each task."""
-
-
-class BoundTask(Task, Protocol):
-    """A problem and its rules, which also say what is wrong with an answer."""
-
-    async def feedback(self, text: str, outcome: float | None) -> str:
-        """Return what `Verifier.feedback` says. Raises `GradingFailed` if it cannot be told."""
-        ...
-
-
-def bound(verifier: Verifier, pool: Pool | None = None) -> BoundTask:
-    """Return a verifier as a search asks it; `pool` replaces the process's shared pool of that task."""
-    return DirectTask(verifier) if verifier.in_process else WorkerTask(verifier, pool)
-
-
-def shared_pool(verifier: type[Verifier]) -> Pool:
-    """Return the process's shared pool of a task. It starts no process before its first call."""
-    if verifier not in _pools:
-        # A call waits at least as long as the one before it may run.
-        patience = max(_limits.patience, verifier.grade_seconds or 0.0)
-        _pools[verifier] = Pool(functions_path(verifier), replace(_limits, patience=patience))
-    return _pools[verifier]
-
-
-def set_workers(count: int) -> None:
-    """Give each shared pool that is made from now on so many worker processes: 1 or more."""
-    global _limits
-    _limits = replace(_limits, workers=count)
-
-
-async def close_pools() -> None:
-    """End the shared pools; the next use starts others."""
-    while _pools:
-        _, pool = _pools.popitem()
-        await pool.close()
-
-
-def functions_path(verifier: type[Verifier]) -> str:
-    """Return what a pool of this task's workers is made with."""
-    return f"{verifier.__module__}:{verifier.__qualname__}.functions"
 
 
 class DirectTask:
@@ -148,3 +107,39 @@ class WorkerTask:
 
     async def _call(self, function: str, seconds: float | None, **arguments: object) -> Any:
         return await self._pool.call(function, {"problem": self._problem, **arguments}, seconds)
+
+
+BoundTask = DirectTask | WorkerTask
+"""A problem and its rules (`search.protocols.Task`), which also say what is wrong with an answer."""
+
+
+def bound(verifier: Verifier, pool: Pool | None = None) -> BoundTask:
+    """Return a verifier as a search asks it; `pool` replaces the process's shared pool of that task."""
+    return DirectTask(verifier) if verifier.in_process else WorkerTask(verifier, pool)
+
+
+def shared_pool(verifier: type[Verifier]) -> Pool:
+    """Return the process's shared pool of a task. It starts no process before its first call."""
+    if verifier not in _pools:
+        # A call waits at least as long as the one before it may run.
+        patience = max(_limits.patience, verifier.grade_seconds or 0.0)
+        _pools[verifier] = Pool(functions_path(verifier), replace(_limits, patience=patience))
+    return _pools[verifier]
+
+
+def set_workers(count: int) -> None:
+    """Give each shared pool that is made from now on so many worker processes: 1 or more."""
+    global _limits
+    _limits = replace(_limits, workers=count)
+
+
+async def close_pools() -> None:
+    """End the shared pools; the next use starts others."""
+    while _pools:
+        _, pool = _pools.popitem()
+        await pool.close()
+
+
+def functions_path(verifier: type[Verifier]) -> str:
+    """Return what a pool of this task's workers is made with."""
+    return f"{verifier.__module__}:{verifier.__qualname__}.functions"
