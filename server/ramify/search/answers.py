@@ -58,6 +58,15 @@ def rank(
     return [answer_at(tree, best[f], f, weights[f] / total if total else 0.0) for f in ranked]
 
 
+def choose(tree: Tree, finals: Mapping[int, str | None]) -> None:
+    """Write a tree's candidates and its answer. If no answer is complete, that is the best truncated text."""
+    tree.candidates = rank(tree, finals, tree.params.answer)
+    if not tree.candidates and (cut := [node for node in tree.nodes if node.terminal == "truncated"]):
+        leaf = max(cut, key=lambda node: (node.visits, -node.id))
+        tree.candidates = [answer_at(tree, leaf, None, 0.0)]
+    tree.answer = tree.candidates[0] if tree.candidates else None
+
+
 def _weight(tree: Tree, leaves: Counter[int], rule: AnswerRule) -> float:
     """The weight of one final answer. leaves: draws by the node that ends them."""
     values = [(tree.leaf_value(tree.nodes[i]) or 0.0, m) for i, m in leaves.items()]

@@ -272,6 +272,14 @@ class TreeBuilder:
         """The child of `node` that took these tokens."""
         return self._index.get((node.id, tokens))
 
+    def most_promising(self) -> Node:
+        """Go down from the search's root to the most visited child and, among unvisited ones, to that of the highest
+        value. Start at the prompt if the search has committed itself to a truncated answer."""
+        node = self.search_root if self.search_root.terminal is None else self.tree.root
+        while unfinished := [child for child in self.tree.children(node) if child.terminal is None]:
+            node = max(unfinished, key=lambda child: (child.visits, child.value or 0.0, -child.id))
+        return node
+
     @property
     def mean_depth(self) -> float:
         """The mean depth at which the complete answers drawn so far end; 0 before the first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ramify.search.cutting import SampledAction
 from ramify.search.records import OWN_POLICY, Hurdle, Revision
@@ -102,3 +102,14 @@ class PlanCost:
     def charged(self) -> int:
         """Tokens generated of those that were set aside for the plan itself."""
         return self.tokens - self.lost
+
+
+class InFlight(NamedTuple):
+    """A plan that was sent and has not landed."""
+
+    plan: Plan
+    cost: PlanCost
+    began: float
+    """Seconds of the search at which it was sent."""
+    expansion: int
+    """Its number among the plans sent from its node, for the seeds."""

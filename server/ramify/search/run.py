@@ -19,7 +19,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ramify.search import answers
 from ramify.search.algorithms import ALGORITHMS
@@ -32,7 +32,7 @@ from ramify.search.params import (
     check_policies,
     draws_vary,
 )
-from ramify.search.plans import Plan, PlanCost, PlanResult
+from ramify.search.plans import InFlight, Plan, PlanCost, PlanResult
 from ramify.search.protocols import EngineDead, Policy, Reviser, Scorer, Task
 from ramify.search.records import (
     OWN_POLICY,
@@ -43,7 +43,7 @@ from ramify.search.records import (
     Usage,
 )
 from ramify.search.state import BadState, CountedRandom, plan_of, plan_record, set_state, state_of
-from ramify.search.tree import Node, Tree, derive_seed
+from ramify.search.tree import Tree, derive_seed
 
 if TYPE_CHECKING:
     from ramify.search.batch import Batch
@@ -64,17 +64,6 @@ class Progress:
     nodes: int
     best: Answer | None
     """The best judged complete answer so far; its `votes` are not counted yet (0) and `final` is not derived (None)."""
-
-
-class InFlight(NamedTuple):
-    """A plan that was sent and has not landed."""
-
-    plan: Plan
-    cost: PlanCost
-    began: float
-    """Seconds of the search at which it was sent."""
-    expansion: int
-    """Its number among the plans sent from its node, for the seeds."""
 
 
 class Search:
@@ -401,7 +390,7 @@ class Search:
         is left. Returns whether that is under way."""
         if self._final is not None or self.tree.completions or reason == "budget.seconds":
             return False
-        node = self._deepest_best()
+        node = self.builder.most_promising()
         if node.terminal is not None:
             return False
         self.budget.release_final()
@@ -412,14 +401,6 @@ class Search:
         self._final = reason
         self._start(plan)
         return True
-
-    def _deepest_best(self) -> Node:
-        """Go down from the search's root to the most visited child and, among unvisited ones, to that of the highest
-        value. Start at the prompt if the search has committed itself to a truncated answer."""
-        node = self.builder.search_root if self.builder.search_root.terminal is None else self.tree.root
-        while unfinished := [c for c in self.tree.children(node) if c.terminal is None]:
-            node = max(unfinished, key=lambda c: (c.visits, c.value or 0.0, -c.id))
-        return node
 
     def _pay(self, plan: Plan) -> Plan | None:
         """Reserve the most that a plan can cost, with fewer draws if not all can be paid for."""
@@ -514,16 +495,9 @@ class Search:
             self._end("complete", "early")
 
     def _choose(self) -> None:
-        """Rank the answers, as far as they are grouped. If none is complete, give the best truncated text."""
-        tree = self.tree
+        """Choose among the answers, as far as they are grouped."""
         self._grouping.close()
-        tree.candidates = answers.rank(tree, self._grouping.finals, tree.params.answer)
-        if not tree.candidates:
-            cut = [n for n in tree.nodes if n.terminal == "truncated"]
-            if cut:
-                leaf = max(cut, key=lambda n: (n.visits, -n.id))
-                tree.candidates = [answers.answer_at(tree, leaf, None, 0.0)]
-        tree.answer = tree.candidates[0] if tree.candidates else None
+        answers.choose(self.tree, self._grouping.finals)
 
     async def _fail(self, status: Status, error: Exception) -> None:
         """Close with an error, giving the best answer that the tree holds by what is grouped already."""
