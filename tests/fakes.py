@@ -194,7 +194,7 @@ class FakeReviser:
     mute: Callable[[str], bool] = lambda text: False
     asked: list[tuple[str, float | None]] = field(default_factory=list)
 
-    async def revise(self, text: str, outcome: float | None, write: Write) -> Revision:
+    async def __call__(self, text: str, outcome: float | None, write: Write) -> Revision:
         self.asked.append((text, outcome))
         await asyncio.sleep(0)
         if self.mute(text):

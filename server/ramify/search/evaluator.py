@@ -121,7 +121,7 @@ class Evaluator:
 
         try:
             outcome = node.outcome if self._grades_answers else None
-            return await self.reviser.revise(self.tree.text(node), outcome, write)
+            return await self.reviser(self.tree.text(node), outcome, write)
         except GradingFailed as error:
             return Revision(feedback=str(error)[:LONGEST_FAILURE], closed="feedback")
 

@@ -85,18 +85,13 @@ Write = Callable[[Sequence[int], int], Awaitable[str]]
 the search, and of the better answer: it may have as many fewer."""
 
 
-class Reviser(Protocol):
-    """Asks for better answers, under `action: refine`: it says what is wrong with an answer, and how that is put to the
-    policy."""
+Reviser = Callable[[str, float | None, Write], Awaitable[Revision]]
+"""Asks for better answers, under `action: refine`: called with (text, outcome, write), it returns what better answers
+than a complete one are drawn from. A search asks once for each answer that it goes on from.
 
-    async def revise(self, text: str, outcome: float | None, write: Write) -> Revision:
-        """Return what better answers than a complete one are drawn from. A search asks once for each answer that it
-        goes on from.
-
-        text: the whole answer. outcome: the verdict on it, in [0, 1], if the search's grader is the verifier; `None`:
-        the search does not know it, and the policy must not learn it here. write: has the policy write a critique.
-        Raises `GradingFailed` if there is no feedback to be had."""
-        ...
+text: the whole answer. outcome: the verdict on it, in [0, 1], if the search's grader is the verifier; `None`: the
+search does not know it, and the policy must not learn it here. write: has the policy write a critique. Raises
+`GradingFailed` if there is no feedback to be had."""
 
 
 class Task(Protocol):

@@ -34,18 +34,17 @@ class CountedTask:
             raise
 
 
-class CountedReviser:
-    """A reviser that passes everything on to another, and reports the kind of each `GradingFailed`."""
+def counting(revise: Reviser, failed: Callable[[str], None]) -> Reviser:
+    """Return a reviser that does as another, and reports the kind of each `GradingFailed`."""
 
-    def __init__(self, reviser: Reviser, failed: Callable[[str], None]) -> None:
-        self._reviser, self._failed = reviser, failed
-
-    async def revise(self, text: str, outcome: float | None, write: Write) -> Revision:
+    async def revised(text: str, outcome: float | None, write: Write) -> Revision:
         try:
-            return await self._reviser.revise(text, outcome, write)
+            return await revise(text, outcome, write)
         except GradingFailed as error:
-            self._failed(getattr(error, "kind", "no_feedback"))
+            failed(getattr(error, "kind", "no_feedback"))
             raise
+
+    return revised
 
 
 async def grade_answer(tree: Tree, task: Task, seconds: float, over: asyncio.Event) -> None:

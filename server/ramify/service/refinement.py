@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ramify.rewards import registry
 from ramify.rewards.grading import BoundTask
 from ramify.rewards.verifier import Verifier
-from ramify.search.protocols import GradingFailed, Write
+from ramify.search.protocols import GradingFailed, Reviser, Write
 from ramify.search.records import Revision, SearchParams
 from ramify.service.errors import BadRequest
 from ramify.service.ports import Tokenizer
@@ -66,22 +66,18 @@ class Turn:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class FeedbackReviser:
-    """The reviser of one search (`search.protocols.Reviser`)."""
+def reviser_of(give: GiveFeedback, turn: Turn) -> Reviser:
+    """Return who makes the prompts of one search for better answers, each with the feedback on an answer."""
 
-    feedback: GiveFeedback
-    turn: Turn
-
-    async def revise(self, text: str, outcome: float | None, write: Write) -> Revision:
-        """Return the prompt for an answer, with the feedback on it. Raises `GradingFailed` if there is no feedback, or
-        if the chat template refuses it."""
-        feedback = (await self.feedback(text, outcome, write))[:LONGEST_FEEDBACK]
-        asked = self.turn.prompt(text, feedback)
+    async def revise(text: str, outcome: float | None, write: Write) -> Revision:
+        feedback = (await give(text, outcome, write))[:LONGEST_FEEDBACK]
+        asked = turn.prompt(text, feedback)
         if asked is None:
             return Revision(feedback, closed="context")
         prompt, part = asked
         return Revision(feedback, prompt, shortened=part)
+
+    return revise
 
 
 def of_task(task: BoundTask) -> GiveFeedback:

@@ -44,13 +44,13 @@ from ramify.service.policies import own_prompts
 from ramify.service.ports import Engines
 from ramify.service.refinement import (
     TEMPLATE,
-    FeedbackReviser,
     Turn,
     asker,
     check_room,
     of_policy,
     of_task,
     require_refinable,
+    reviser_of,
     tells,
 )
 from ramify.service.search_spec import SearchSpec
@@ -158,7 +158,7 @@ class SearchPreparer:
         prompt: str,
         params: SearchParams,
         sampling: Sampling,
-    ) -> tuple[SearchParams, FeedbackReviser]:
+    ) -> tuple[SearchParams, Reviser]:
         """Return the parameters with the template in them that holds, and who asks for better answers by it."""
         rules, length, critique = (
             registry.check(name, problem),
@@ -175,7 +175,7 @@ class SearchPreparer:
         room = length - sampling.max_tokens
         check_room(ask, room, sampling.max_tokens)
         action = replace(params.action, template=template)
-        return replace(params, action=action), FeedbackReviser(feedback, Turn(ask, room))
+        return replace(params, action=action), reviser_of(feedback, Turn(ask, room))
 
     def _prompt(self, spec: SearchSpec) -> tuple[str, list[int]]:
         if spec.branch is not None:

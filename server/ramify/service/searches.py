@@ -25,7 +25,7 @@ from ramify.service.admission import Admission, Ticket
 from ramify.service.checkpoints import Checkpoints
 from ramify.service.continuing import ContinueSpec, prepare_continuation, require_same_model
 from ramify.service.errors import DRAINED, ENGINE_DIED, SearchFailed, ServiceError
-from ramify.service.grading import CountedReviser, CountedTask, grade_answer
+from ramify.service.grading import CountedTask, counting, grade_answer
 from ramify.service.idempotency import CLAIM_SECONDS, IdempotencyKey, ReplayedAnswer, kept, once
 from ramify.service.keys import Caller
 from ramify.service.metrics import Metrics
@@ -267,7 +267,7 @@ class Searches:
         tree, engines = prepared.tree, self.engines
         task, reviser = CountedTask(prepared.task, self.metrics.grading_failed), prepared.reviser
         if reviser is not None:
-            reviser = CountedReviser(reviser, self.metrics.feedback_failed)
+            reviser = counting(reviser, self.metrics.feedback_failed)
         search = Search(
             *(tree, engines.policies, engines.scorer, task),
             clock=self.clock,

@@ -18,7 +18,7 @@ from ramify.search.records import BudgetLimits, Sampling, SearchParams, Verdict
 from ramify.search.tree import Tree
 from ramify.service import search_view
 from ramify.service.errors import ServiceError
-from ramify.service.grading import CountedReviser, CountedTask
+from ramify.service.grading import CountedTask, counting
 from ramify.service.keys import ANONYMOUS, Keyring
 from ramify.service.search_preparation import worst_case
 from ramify.settings import ApiKey
@@ -88,14 +88,14 @@ async def test_grading_failures_are_counted_by_kind_and_passed_on() -> None:
         with pytest.raises(GradingFailed):
             await CountedTask(task, seen.append).grade("x")
     assert seen == ["deadline", "no_verifier"]
-    mute = CountedReviser(FakeReviser(mute=lambda text: text == "x"), seen.append)
+    mute = counting(FakeReviser(mute=lambda text: text == "x"), seen.append)
     with pytest.raises(GradingFailed):
-        await mute.revise("x", None, unwritten)
+        await mute("x", None, unwritten)
     assert seen[2:] == ["no_feedback"]
-    assert (await mute.revise("y", 0.5, unwritten)).feedback == "outcome 0.5"
-    counted = CountedTask(FakeTask(right=lambda text: True), seen.append)
-    assert (await counted.grade("x")).outcome == 1.0
-    assert await counted.final("a\n") == "a"
+    assert (await mute("y", 0.5, unwritten)).feedback == "outcome 0.5"
+    passing = CountedTask(FakeTask(right=lambda text: True), seen.append)
+    assert (await passing.grade("x")).outcome == 1.0
+    assert await passing.final("a\n") == "a"
 
 
 @pytest.mark.parametrize(

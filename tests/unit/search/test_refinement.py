@@ -179,8 +179,8 @@ def test_a_right_answer_is_not_bettered() -> None:
 class Critical(FakeReviser):
     """Has the policy say at most three tokens of an answer."""
 
-    async def revise(self, text: str, outcome: float | None, write: Write) -> Revision:
-        revision = await super().revise(text, outcome, write)
+    async def __call__(self, text: str, outcome: float | None, write: Write) -> Revision:
+        revision = await super().__call__(text, outcome, write)
         return replace(revision, feedback=await write(encode(f"{PROMPT}{text}?{ASKED}"), 3))
 
 
