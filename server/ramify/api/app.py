@@ -9,10 +9,10 @@ import ramify
 from ramify.api import errors
 from ramify.api.context import Context
 from ramify.api.middleware import (
-    BodyLimit,
-    Guard,
     RequestIds,
     admin_refusal,
+    body_limited,
+    guarded,
     host_refusal,
     json_refusal,
     origin_refusal,
@@ -57,9 +57,9 @@ def application(context: Context) -> ASGIApp:
     """Make the public application. Request ids are outermost, so that every answer carries one."""
     inner = routes()
     inner.state.context = context
-    app: ASGIApp = BodyLimit(inner, context.settings.limits.body_bytes)
+    app: ASGIApp = body_limited(inner, context.settings.limits.body_bytes)
     if context.keyring.open:
-        app = Guard(Guard(app, origin_refusal), host_refusal)
+        app = guarded(guarded(app, origin_refusal), host_refusal)
     return RequestIds(app, context.metrics, context.settings.replica)
 
 
@@ -71,7 +71,7 @@ def admin_application(context: Context, digest: bytes | None) -> ASGIApp:
     """
     inner = admin_routes()
     inner.state.context = context
-    app: ASGIApp = Guard(BodyLimit(inner, LARGEST_ADMIN_BODY), json_refusal)
-    app = Guard(app, origin_refusal)
-    app = Guard(app, host_refusal if digest is None else admin_refusal(digest))
+    app: ASGIApp = guarded(body_limited(inner, LARGEST_ADMIN_BODY), json_refusal)
+    app = guarded(app, origin_refusal)
+    app = guarded(app, host_refusal if digest is None else admin_refusal(digest))
     return RequestIds(app, context.metrics)

@@ -85,19 +85,16 @@ def too_large(limit: int) -> HTTPException:
     return HTTPException(413, f"the body is larger than the {limit} bytes taken here (limits.body_bytes)")
 
 
-class BodyLimit:
-    """Refuses a body as soon as it is too long, before anything parses it."""
+def body_limited(app: ASGIApp, limit: int) -> ASGIApp:
+    """Refuse a body as soon as it is longer than `limit` bytes, before anything parses it."""
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self.app, self.limit = app, limit
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def limited(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
+            await app(scope, receive, send)
             return
         length = Headers(scope=scope).get("content-length", "0")
-        if length.isdecimal() and (len(length) > 18 or int(length) > self.limit):
-            answer = errors.response(413, too_large(self.limit).detail, code="body_too_large")
+        if length.isdecimal() and (len(length) > 18 or int(length) > limit):
+            answer = errors.response(413, too_large(limit).detail, code="body_too_large")
             await answer(scope, receive, send)
             return
         received = 0
@@ -107,23 +104,23 @@ class BodyLimit:
             message = await receive()
             if message["type"] == "http.request":
                 received += len(message.get("body", b""))
-                if received > self.limit:
-                    raise too_large(self.limit)
+                if received > limit:
+                    raise too_large(limit)
             return message
 
-        await self.app(scope, counted, send)
+        await app(scope, counted, send)
+
+    return limited
 
 
-class Guard:
-    """Lets a request pass only if a check of its method and headers finds nothing to refuse."""
+def guarded(app: ASGIApp, refusal: Callable[[str, Headers], Response | None]) -> ASGIApp:
+    """Let a request pass only if `refusal`, given its method and headers, has no answer to it."""
 
-    def __init__(self, app: ASGIApp, refusal: Callable[[str, Headers], Response | None]) -> None:
-        """refusal: returns the answer to a request that may not pass, and None for one that may."""
-        self.app, self.refusal = app, refusal
+    async def guard(scope: Scope, receive: Receive, send: Send) -> None:
+        refused = refusal(scope["method"], Headers(scope=scope)) if scope["type"] == "http" else None
+        await (refused or app)(scope, receive, send)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refused = self.refusal(scope["method"], Headers(scope=scope)) if scope["type"] == "http" else None
-        await (refused or self.app)(scope, receive, send)
+    return guard
 
 
 def host_refusal(_: str, headers: Headers) -> Response | None:

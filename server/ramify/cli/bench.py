@@ -47,7 +47,7 @@ def bench(
     from ramify.bench.throughput import Load
     from ramify.engines.errors import EngineError
     from ramify.evaluation.budgets import Budget
-    from ramify.evaluation.methods import BadMethod, load_methods, override
+    from ramify.evaluation.methods import load_methods, override
     from ramify.evaluation.provenance import identity, is_shipped, machine, versions
     from ramify.evaluation.runner import SearchFailed
     from ramify.extensions import BadExtension
@@ -59,7 +59,7 @@ def bench(
     try:
         (chosen,) = override(load_methods(names=[method], tuned=is_shipped(release)), set_ or [])
         taken = load_examples(data, max(searches, 2 * max(LADDER)), seed=0)
-    except (BadMethod, BadDataset, BadExtension) as error:
+    except (BadSettings, BadDataset, BadExtension) as error:
         refuse(error)
     except WeightsError as error:
         fail(error, "see what there is:  ramify releases list")

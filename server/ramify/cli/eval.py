@@ -76,7 +76,6 @@ def evaluate(
     Correctness is the task's verifier's, asked after each search; only methods
     with `grader = "verifier"` or `"mixed"` are told.
     """
-    from ramify.evaluation.methods import BadMethod
     from ramify.evaluation.rows import RowFile
     from ramify.evaluation.runner import schedule
     from ramify.extensions import BadExtension
@@ -101,7 +100,7 @@ def evaluate(
         rows = RowFile(folder, head, resume=resume)
     except WeightsError as error:
         fail(error, "see what there is:  ramify releases list")
-    except (BadMethod, BadDataset, BadExtension, BadSettings, FileExistsError) as error:
+    except (BadDataset, BadExtension, BadSettings, FileExistsError) as error:
         refuse(error)
     if not tuned:
         errors.print(UNTUNED, soft_wrap=True)
@@ -190,7 +189,7 @@ def _parameters(method: Method) -> dict[str, Any] | None:
 def _methods(
     file: Path | None, names: str | None, changes: list[str], sweeps: list[str], tuned: bool
 ) -> list[Method]:
-    """Load the methods, those of `names` if given, with the changes and sweeps asked for. Raises `BadMethod`."""
+    """Load the methods, those of `names` if given, with the changes and sweeps asked for. Raises `BadSettings`."""
     from ramify.evaluation.methods import load_methods, override, sweep
 
     return sweep(override(load_methods(file, _names(names) if names else None, tuned=tuned), changes), sweeps)

@@ -23,16 +23,13 @@ from ramify.evaluation.budgets import Budget, Unit
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.params import ParamError, search_params
 from ramify.search.records import Action, AnswerRule, BudgetLimits, Sampling, SearchParams
+from ramify.settings import BadSettings
 
 SHIPPED = "methods.toml"
 TUNABLE = ("search", "sampling")
 """The groups of a method that its table `tuned` may change."""
 ANY = Budget("tokens", 1)
 """A budget, for what does not depend on it."""
-
-
-class BadMethod(ValueError):
-    """A method, or a change to one, that cannot be run; the message says which and what to write instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +89,7 @@ class Method:
         }
 
     def params(self, budget: Budget) -> SearchParams:
-        """Return the core's parameters, before a release's own defaults. Raises `BadMethod`."""
+        """Return the core's parameters, before a release's own defaults. Raises `BadSettings`."""
         given = self.request(budget)
         try:
             given["budget"] = BudgetLimits(**given["budget"])
@@ -100,7 +97,7 @@ class Method:
                 given["action"] = Action(**{k: _tuple(v) for k, v in given["action"].items()})
             return search_params(**given)
         except (ParamError, TypeError) as error:
-            raise BadMethod(f"method {self.name!r}: {error}") from error
+            raise BadSettings(f"method {self.name!r}: {error}") from error
 
     def tree_key(self, unit: Unit) -> str:
         """A key that is equal for two methods that grow the same tree under budgets of this unit, so that one run
@@ -132,18 +129,18 @@ def load_methods(
     names: an algorithm's name that is no method's stands for the algorithm with its own defaults, and `default` for a
     search with nothing but its budget. tuned: apply the
     methods' tables `tuned`; those of the shipped file are the demo release's, and mean nothing to any other.
-    Raises `BadMethod` for an unknown name, an unknown key, or a parameter out of range.
+    Raises `BadSettings` for an unknown name, an unknown key, or a parameter out of range.
     """
     source = path.read_text() if path else files("ramify.evaluation").joinpath(SHIPPED).read_text()
     try:
         tables = tomllib.loads(source).get("method", [])
     except tomllib.TOMLDecodeError as error:
-        raise BadMethod(f"{path or SHIPPED} is not TOML: {error}") from error
+        raise BadSettings(f"{path or SHIPPED} is not TOML: {error}") from error
     if not tables:
-        raise BadMethod(f"{path or SHIPPED} has no [[method]] table")
+        raise BadSettings(f"{path or SHIPPED} has no [[method]] table")
     methods = {m.name: m for m in (_method(table, tuned) for table in tables)}
     if len(methods) != len(tables):
-        raise BadMethod(f"{path or SHIPPED} names two methods alike")
+        raise BadSettings(f"{path or SHIPPED} names two methods alike")
     if names is None:
         return list(methods.values())
     plain = {a: Method(a, a, search_params(a).answer) for a in ALGORITHMS}
@@ -159,7 +156,7 @@ def _method(table: Mapping[str, Any], tuned: bool) -> Method:
             _unknown("key of a method", key, known)
     for key in ("name", "algorithm"):
         if not isinstance(table.get(key), str):
-            raise BadMethod(f"a method needs a {key!r}: {dict(table)}")
+            raise BadSettings(f"a method needs a {key!r}: {dict(table)}")
     if table["algorithm"] not in ALGORITHMS:
         _unknown("algorithm", table["algorithm"], ALGORITHMS)
     if (answer := table.get("answer", "orm_vote")) not in get_args(AnswerRule):
@@ -182,7 +179,7 @@ def _tuned(table: Mapping[str, Any], apply: bool) -> dict[str, Any]:
 
 
 def check(method: Method) -> None:
-    """Raise `BadMethod` if the method could run under no budget."""
+    """Raise `BadSettings` if the method could run under no budget."""
     if method.algorithm is not None:  # else whoever searches knows what can be asked
         method.params(ANY)
     for key in method.sampling:
@@ -194,7 +191,7 @@ def _unknown(what: str, given: Any, known: Iterable[str]) -> Any:
     known = sorted(known)
     close = get_close_matches(str(given), known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
-    raise BadMethod(f"no {what} {given!r}: {hint}")
+    raise BadSettings(f"no {what} {given!r}: {hint}")
 
 
 def override(methods: Sequence[Method], settings: Sequence[str]) -> list[Method]:
@@ -240,7 +237,7 @@ def parse_value(text: str) -> Any:
 def _split(setting: str, methods: Sequence[Method]) -> tuple[str | None, str, str]:
     path, equals, text = setting.partition("=")
     if not equals:
-        raise BadMethod(f"{setting!r} has no '=': write it like search.kappa=3")
+        raise BadSettings(f"{setting!r} has no '=': write it like search.kappa=3")
     first, _, rest = path.strip().partition(".")
     names = {m.name for m in methods}
     if first in names and rest:
@@ -265,7 +262,7 @@ def _change(method: Method, key: str, value: Any) -> Method:
     elif group in ("algorithm", "answer", "simulations") and not inner:
         changes = {group: value}
     else:
-        raise BadMethod(
+        raise BadSettings(
             f"{key!r} cannot be set: there are search.*, sampling.*, answer, algorithm, simulations"
         )
     changed = replace(method, **changes)

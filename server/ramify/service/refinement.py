@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from ramify.rewards import registry
 from ramify.rewards.grading import BoundTask
@@ -45,33 +44,13 @@ GiveFeedback = Callable[[str, float | None, Write], Awaitable[str]]
 """Say what is wrong with an answer, given the verdict on it and what the policy writes with. Raises `GradingFailed`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """A further turn, as it is put to the policy: the request for a better answer, or for a critique."""
-
-    ask: Ask
-    room: int
-    """Tokens that a prompt may have."""
-
-    def prompt(self, answer: str, feedback: str) -> tuple[tuple[int, ...], bool] | None:
-        """Return the prompt for an answer, with as much of it as there is room for, and whether that is a part; `None`
-        if there is none. Raises `GradingFailed` if the chat template refuses it."""
-        for share in SHARES:
-            try:
-                prompt = self.ask(shortened(answer, share), feedback)
-            except ValueError as error:
-                raise GradingFailed(f"no request for a better answer could be written: {error}") from error
-            if len(prompt) <= self.room:
-                return tuple(prompt), share < 1
-        return None
-
-
-def reviser_of(give: GiveFeedback, turn: Turn) -> Reviser:
-    """Return who makes the prompts of one search for better answers, each with the feedback on an answer."""
+def reviser_of(give: GiveFeedback, ask: Ask, room: int) -> Reviser:
+    """Return who makes the prompts of one search for better answers, each with the feedback on an answer. room: tokens
+    that a prompt may have."""
 
     async def revise(text: str, outcome: float | None, write: Write) -> Revision:
         feedback = (await give(text, outcome, write))[:LONGEST_FEEDBACK]
-        asked = turn.prompt(text, feedback)
+        asked = prompt_within(room, ask, text, feedback)
         if asked is None:
             return Revision(feedback, closed="context")
         prompt, part = asked
@@ -105,10 +84,9 @@ def of_policy(spec: SearchSpec, tokenizer: Tokenizer, length: int, answer: int, 
             f"and a critique may have {tokens} (setting limits.critique_tokens) of the model's {length}",
             param="messages",
         )
-    turn = Turn(ask, length - tokens)
 
     async def feedback(text: str, outcome: float | None, write: Write) -> str:
-        asked = turn.prompt(text, "")
+        asked = prompt_within(length - tokens, ask, text, "")
         if asked is None:
             raise GradingFailed("the answer leaves no room to ask for a critique of it")
         critique = (await write(asked[0], tokens)).strip()
@@ -117,6 +95,19 @@ def of_policy(spec: SearchSpec, tokenizer: Tokenizer, length: int, answer: int, 
         return critique
 
     return feedback
+
+
+def prompt_within(room: int, ask: Ask, answer: str, feedback: str) -> tuple[tuple[int, ...], bool] | None:
+    """Return the prompt for an answer, with as much of the answer as `room` tokens hold, and whether that is a part;
+    `None` if there is none. Raises `GradingFailed` if the chat template refuses it."""
+    for share in SHARES:
+        try:
+            prompt = ask(shortened(answer, share), feedback)
+        except ValueError as error:
+            raise GradingFailed(f"no request for a better answer could be written: {error}") from error
+        if len(prompt) <= room:
+            return tuple(prompt), share < 1
+    return None
 
 
 def require_refinable(spec: SearchSpec, rules: Verifier, params: SearchParams, *, critical: bool) -> None:

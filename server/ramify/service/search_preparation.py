@@ -44,7 +44,6 @@ from ramify.service.policies import own_prompts
 from ramify.service.ports import Engines
 from ramify.service.refinement import (
     TEMPLATE,
-    Turn,
     asker,
     check_room,
     of_policy,
@@ -175,7 +174,7 @@ class SearchPreparer:
         room = length - sampling.max_tokens
         check_room(ask, room, sampling.max_tokens)
         action = replace(params.action, template=template)
-        return replace(params, action=action), reviser_of(feedback, Turn(ask, room))
+        return replace(params, action=action), reviser_of(feedback, ask, room)
 
     def _prompt(self, spec: SearchSpec) -> tuple[str, list[int]]:
         if spec.branch is not None:

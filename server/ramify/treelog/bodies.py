@@ -127,8 +127,8 @@ class Bodies:
 
     async def drop(self, objects: Sequence[ObjectBody]) -> None:
         """Remove the bodies of deleted rows. What cannot be removed now is left to the sweep."""
-        for id_ in {each.store for each in objects}:
-            names = [object_name(each.sha256) for each in objects if each.store == id_]
+        for id_ in {store for store, _ in objects}:
+            names = [object_name(sha256) for store, sha256 in objects if store == id_]
             try:
                 _, store = await self._store(id_)
                 await self._run(store.remove, names)

@@ -213,14 +213,9 @@ class Activation:
     kind: ActivationKind = "activate"
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectBody:
-    """The object that holds the body of a tree."""
-
-    store: int
-    """Id of its store, in the log's table of them."""
-    sha256: str
-    """Hash of the body, after which the object is named."""
+ObjectBody = tuple[int, str]
+"""The object that holds the body of a tree: the id of its store, in the log's table of them, and the hash of the body,
+after which it is named."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ async def _remove_interrupted(tx: Transaction, ids: Sequence[str]) -> dict[str, 
     rows = (await tx.conn.execute(query)).all()
     if rows:
         await tx.conn.execute(delete(trees).where(trees.c.tree_id.in_([row.tree_id for row in rows])))
-    return {row.tree_id: [] if row.store is None else [ObjectBody(row.store, row.sha256)] for row in rows}
+    return {row.tree_id: [] if row.store is None else [(row.store, row.sha256)] for row in rows}
 
 
 async def _count_feedback(tx: Transaction, ids: Sequence[str]) -> None:
@@ -131,7 +131,7 @@ async def delete_trees(tx: Transaction, ids: Sequence[str]) -> tuple[int, list[O
     commit."""
     outcomes = (await tx.conn.execute(delete(feedback).where(feedback.c.tree_id.in_(ids)))).rowcount
     placed = select(trees.c.store, trees.c.sha256).where(trees.c.tree_id.in_(ids), trees.c.store.is_not(None))
-    objects = [ObjectBody(*row) for row in await tx.conn.execute(placed)]
+    objects = [(store, sha256) for store, sha256 in await tx.conn.execute(placed)]
     await tx.conn.execute(delete(trees).where(trees.c.tree_id.in_(ids)))
     return outcomes, objects
 

@@ -12,7 +12,7 @@ from models import write_tokenizer
 from ramify.engines import Tokenizer
 from ramify.rewards import Message, registry
 from ramify.service.errors import BadRequest
-from ramify.service.refinement import Turn, asker, check_room, of_task, reviser_of
+from ramify.service.refinement import asker, check_room, of_task, reviser_of
 from ramify.service.search_spec import SearchSpec
 
 CHAT = (
@@ -44,7 +44,7 @@ async def unwritten(prompt: Sequence[int], tokens: int) -> str:
 def test_the_answer_is_the_assistants_turn_and_the_request_the_users(tmp_path: Path) -> None:
     reader = tokenizer(tmp_path)
     ask = asker(asked(template={"enable_thinking": False}), "", "{feedback}", reader)
-    revision = asyncio.run(reviser_of(of_task(TASK), Turn(ask, 100))("5 - 3 = 2\n", None, unwritten))
+    revision = asyncio.run(reviser_of(of_task(TASK), ask, 100)("5 - 3 = 2\n", None, unwritten))
     assert revision.feedback == "the result is 2, not 8"
     turns = [
         {"role": "user", "content": "3 5 to 8"},

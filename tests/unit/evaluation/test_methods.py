@@ -3,7 +3,7 @@ import json
 import pytest
 
 from fakes_evaluation import seconds, tokens
-from ramify.evaluation.methods import DEFAULT, BadMethod, Method, load_methods, override, parse_value, sweep
+from ramify.evaluation.methods import DEFAULT, Method, load_methods, override, parse_value, sweep
 
 FILE = """
 [[method]]
@@ -42,7 +42,7 @@ def test_methods_come_in_the_order_named():
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(BadMethod, match="did you mean 'gumbel'"):
+    with pytest.raises(BadSettings, match="did you mean 'gumbel'"):
         load_methods(names=["gumbell"])
 
 
@@ -61,7 +61,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
     ],
 )
 def test_a_bad_file_says_what_is_wrong(tmp_path, text, complaint):
-    with pytest.raises(BadMethod, match=complaint):
+    with pytest.raises(BadSettings, match=complaint):
         load_methods(write(tmp_path, text))
 
 
@@ -84,7 +84,7 @@ def test_set_with_a_name_changes_that_method_only(methods):
     "setting", ["search.kapa=3", "kappa=3", "search.kappa", "search.kappa=-1", "three.search.kappa=1"]
 )
 def test_a_setting_that_changes_nothing_is_an_error(methods, setting):
-    with pytest.raises(BadMethod):
+    with pytest.raises(BadSettings):
         override(methods, [setting])
 
 
