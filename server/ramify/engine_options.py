@@ -124,15 +124,16 @@ class EngineOptions(BaseModel):
 
 
 class PolicyServerOptions(BaseModel):
-    """A running vLLM server that has the policy, in place of an engine at home. See bring-your-own.md."""
+    """A running vLLM server that has the policy, in place of an engine at home. `policy` then is a directory with the
+    tokenizer and config.json of the same model; weights are not read. See bring-your-own.md."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     url: str | None = Field(
         default=None,
         pattern=ADDRESS,
-        description="Its address, such as `http://gpu-box:8000`. `policy` then is a directory with the tokenizer and "
-        "config.json of the same model; weights are not read. None: an engine at home.",
+        description="Address of a vLLM server, such as `http://gpu-box:8000`, whose tokenizer must be that of "
+        "`policy`. None: no other server.",
     )
     served: str | None = Field(
         default=None,
@@ -174,12 +175,6 @@ class OtherPolicyOptions(PolicyServerOptions):
     """A policy that searches may draw from beside the one served: an adapter on its weights, one on another server, or
     one of these three with other words around the prompt. See policies.md."""
 
-    url: str | None = Field(
-        default=None,
-        pattern=ADDRESS,
-        description="Address of a vLLM server that has it, whose tokenizer must be that of the policy served. None: "
-        "the engine of the policy served.",
-    )
     release: Path | None = Field(
         default=None,
         description="Directory of a release that is a LoRA adapter on the weights served. It takes one of "

@@ -9,11 +9,11 @@ import ramify
 from ramify.api import errors
 from ramify.api.context import Context
 from ramify.api.middleware import (
-    RequestIds,
     admin_refusal,
     body_limited,
     guarded,
     host_refusal,
+    identified,
     json_refusal,
     origin_refusal,
 )
@@ -60,7 +60,7 @@ def application(context: Context) -> ASGIApp:
     app: ASGIApp = body_limited(inner, context.settings.limits.body_bytes)
     if context.keyring.open:
         app = guarded(guarded(app, origin_refusal), host_refusal)
-    return RequestIds(app, context.metrics, context.settings.replica)
+    return identified(app, context.metrics, context.settings.replica)
 
 
 def admin_application(context: Context, digest: bytes | None) -> ASGIApp:
@@ -74,4 +74,4 @@ def admin_application(context: Context, digest: bytes | None) -> ASGIApp:
     app: ASGIApp = guarded(body_limited(inner, LARGEST_ADMIN_BODY), json_refusal)
     app = guarded(app, origin_refusal)
     app = guarded(app, host_refusal if digest is None else admin_refusal(digest))
-    return RequestIds(app, context.metrics)
+    return identified(app, context.metrics)

@@ -31,20 +31,18 @@ QUIET_PATHS = ("/livez", "/readyz", "/health", "/metrics")
 
 
 def request_id(request: Request) -> str:
-    """Return the request's id, as `RequestIds` gave it."""
+    """Return the request's id, as `identified` gave it."""
     return str(request.scope.get("ramify_request_id", ""))
 
 
-class RequestIds:
-    """Gives each request an id (the caller's own if it is sane), sends it back, logs and counts the answer."""
+def identified(app: ASGIApp, metrics: Metrics, replica: int | None = None) -> ASGIApp:
+    """Give each request an id (the caller's own if it is sane), send it back, log and count the answer.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, replica: int | None = None) -> None:
-        """replica: number of this server among several, which every answer names; `None`: it is the only one."""
-        self.app, self.metrics, self.replica = app, metrics, replica
+    replica: number of this server among several, which every answer names; `None`: it is the only one."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def identify(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
+            await app(scope, receive, send)
             return
         given = Headers(scope=scope).get("x-request-id", "")
         number = given if REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
@@ -57,12 +55,12 @@ class RequestIds:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = number
-                if self.replica is not None:
-                    headers["x-ramify-replica"] = str(self.replica)
+                if replica is not None:
+                    headers["x-ramify-replica"] = str(replica)
             await send(message)
 
         try:
-            await self.app(scope, receive, tagged)
+            await app(scope, receive, tagged)
         except Exception:
             logger.exception("request %s %s %s failed", number, scope["method"][:20], scope["path"][:200])
             if not status:  # whatever it was, it came before the error handlers could answer
@@ -70,14 +68,18 @@ class RequestIds:
                 answer = JSONResponse(errors.internal_error(number).model_dump(), 500)
                 await answer(scope, receive, tagged)
         finally:
-            self._note(scope, number, status, time.monotonic() - began)
+            _note(scope, number, status, time.monotonic() - began, metrics)
 
-    def _note(self, scope: Scope, number: str, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")
-        self.metrics.answered(scope["method"] if route != "unmatched" else "any", route, status, seconds)
-        level = logging.DEBUG if scope["path"] in QUIET_PATHS else logging.INFO
-        method, path = scope["method"][:20], scope["path"][:200]
-        logger.log(level, "%s %s status=%d seconds=%.3f request=%s", method, path, status, seconds, number)
+    return identify
+
+
+def _note(scope: Scope, number: str, status: int, seconds: float, metrics: Metrics) -> None:
+    """Log and count an answer."""
+    route = getattr(scope.get("route"), "path", "unmatched")
+    metrics.answered(scope["method"] if route != "unmatched" else "any", route, status, seconds)
+    level = logging.DEBUG if scope["path"] in QUIET_PATHS else logging.INFO
+    method, path = scope["method"][:20], scope["path"][:200]
+    logger.log(level, "%s %s status=%d seconds=%.3f request=%s", method, path, status, seconds, number)
 
 
 def too_large(limit: int) -> HTTPException:

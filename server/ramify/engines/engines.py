@@ -14,7 +14,6 @@ from contextlib import (
     asynccontextmanager,
     suppress,
 )
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,14 +69,16 @@ class Engines:
         self,
         config: EngineConfig,
         engines: Sequence[Engine],
-        models: Models,
+        tokenizer: Tokenizer,
+        judges: Mapping[str, Judge],
         folder: str,
         policy_servers: Mapping[str, RemoteEngine] | None = None,
     ) -> None:
-        """folder: of the engines' sockets and progress; removed by `close`. policy_servers: those that have other
-        policies, by the policies' names."""
+        """tokenizer: the policy's. judges: models and servers that judge, by the scorers' names; a value head is not
+        among them. folder: of the engines' sockets and progress; removed by `close`. policy_servers: those that have
+        other policies, by the policies' names."""
         self.config = config
-        self.tokenizer = models.tokenizer
+        self.tokenizer = tokenizer
         self.dead = asyncio.Event()
         """Set once an engine is gone for good; `dead_reason` says which and how."""
         self.dead_reason: str | None = None
@@ -88,9 +89,9 @@ class Engines:
         }
         self._leases = Leases(config.serving, self.by_role["policy"])
         maker = ScorerMaker(config, self.tokenizer, self.by_role, self._limiters, self._leases.mine)
-        self._judge = maker.own(models.judges)
+        self._judge = maker.own(judges)
         """The scorer of what the release itself judges with, if it does."""
-        self.scorer = maker.all(models.judges, self._judge)
+        self.scorer = maker.all(judges, self._judge)
         """All that judges; without one of a weight it is the policy's own confidence."""
         self._scorer_servers = [
             one.scorer for one in self.scorer.named.values() if isinstance(one.scorer, RemoteScorer)
@@ -119,7 +120,7 @@ class Engines:
         self._tokenizers: dict[Role, Tokenizer] = {"policy": self.tokenizer}
         self._overhead: dict[Role, int] = {}
         """Tokens of an engine's inputs that are neither prompt nor answer."""
-        for name, judge in models.judges.items():
+        for name, judge in judges.items():
             if isinstance(judge, RemoteForm):
                 continue
             role = "policy" if isinstance(judge, Question) else role_of(name, config.scorers[name])
@@ -142,20 +143,20 @@ class Engines:
             folder = tempfile.mkdtemp(prefix="ramify-engines-")
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
             with warnings.catch_warnings(action="ignore"):  # of vLLM's and torch's own making, dozens of them
-                plans, models = await asyncio.to_thread(_prepare, config)
+                plans, tokenizer, judges = await asyncio.to_thread(_prepare, config)
                 engines: list[Engine] = []
                 policy_servers: dict[str, RemoteEngine] = {}
                 for name, other in config.others.items():
-                    if (server := await connect_other(name, other, plans[0], models.tokenizer)) is not None:
+                    if (server := await connect_other(name, other, plans[0], tokenizer)) is not None:
                         policy_servers[name] = server
                         undo.push_async_callback(server.close)
                 if config.server is not None:
-                    engines.append(await connect(config.server, plans.pop(0), models.tokenizer))
+                    engines.append(await connect(config.server, plans.pop(0), tokenizer))
                     undo.push_async_callback(engines[0].close)
                 for engine in await _start_all(plans, folder, tell):
                     engines.append(engine)
                     undo.push_async_callback(engine.close)
-            started = cls(config, engines, models, folder, policy_servers)
+            started = cls(config, engines, tokenizer, judges, folder, policy_servers)
             if started.max_model_len < 2:
                 raise EngineStartFailed(
                     "the judge's form leaves no room for an answer: shorten scorer.rubric"
@@ -372,17 +373,6 @@ class Engines:
         self.dead.set()
 
 
-@dataclass(frozen=True, slots=True)
-class Models:
-    """The models of a server, read and checked."""
-
-    policy: ModelFolder
-    tokenizer: Tokenizer
-    """The policy's."""
-    judges: Mapping[str, Judge]
-    """Models and servers that judge, by the scorers' names; a value head is not among them."""
-
-
 def _most(role: Role, config: EngineConfig) -> int:
     """Return how many sequences are handed to an engine at once."""
     if role == "policy" and config.server is not None:
@@ -406,27 +396,30 @@ async def _start_all(
         return await build_all(plans, at_once(plans, cpu=plans[0].cpu), start_engine, look)
 
 
-def _prepare(config: EngineConfig) -> tuple[list[Launch], Models]:
-    """Check the models, the quickest checks first, and return what each engine is started with."""
-    models = _models(config)
-    judges = {
+def _prepare(config: EngineConfig) -> tuple[list[Launch], Tokenizer, Mapping[str, Judge]]:
+    """Check the models, the quickest checks first, and return what each engine is started with, the policy's tokenizer,
+    and what judges, by the scorers' names."""
+    policy = _checked_policy(config)
+    tokenizer = Tokenizer(config.policy)
+    judges = read_judges(config, tokenizer)
+    models = {
         role_of(name, config.scorers[name]): (judge.folder, judge.reading)
-        for name, judge in models.judges.items()
+        for name, judge in judges.items()
         if isinstance(judge, JudgeModel)
     }
-    at_home = [] if config.server is not None else [models.policy]
-    at_home += [folder for folder, _ in judges.values()]
+    at_home = [] if config.server is not None else [policy]
+    at_home += [folder for folder, _ in models.values()]
     if not at_home:  # vLLM, which takes seconds to import, is not needed
-        return launches(config, models.policy, {}, cpu=False), models
+        return launches(config, policy, {}, cpu=False), tokenizer, judges
     cpu = on_cpu()
-    check_parsers(config.options.tool_parser, config.options.reasoning_parser, models.tokenizer.hf)
+    check_parsers(config.options.tool_parser, config.options.reasoning_parser, tokenizer.hf)
     for folder in at_home if cpu else ():
         check_cpu(folder)
-    plans = launches(config, models.policy, judges, cpu=cpu, bfloat16=multiplies_bfloat16())
-    return plans, models
+    plans = launches(config, policy, models, cpu=cpu, bfloat16=multiplies_bfloat16())
+    return plans, tokenizer, judges
 
 
-def _models(config: EngineConfig) -> Models:
+def _checked_policy(config: EngineConfig) -> ModelFolder:
     policy = read_model_folder(config.policy, "policy", weights=config.server is None)
     if config.serving.source is not None:
         try:
@@ -438,8 +431,7 @@ def _models(config: EngineConfig) -> Models:
         if config.value is not None:
             raise EngineStartFailed("a value model and a value head: one of them is needed, not both")
         check_value_head(config.value_head, policy)
-    tokenizer = Tokenizer(config.policy)
-    return Models(policy, tokenizer, read_judges(config, tokenizer))
+    return policy
 
 
 def _mebibytes(count: int) -> str:

@@ -4,6 +4,7 @@ import pytest
 
 from fakes_evaluation import seconds, tokens
 from ramify.evaluation.methods import DEFAULT, Method, load_methods, override, parse_value, sweep
+from ramify.settings import BadSettings
 
 FILE = """
 [[method]]
