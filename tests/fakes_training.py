@@ -39,7 +39,7 @@ from ramify.treelog import TreeLog
 from ramify.treelog.errors import ConsumerConflict
 from ramify.weights import Details, ModelFiles, Release, load_release, publish
 from ramify_trainer.config import LoopConfig
-from ramify_trainer.gate.placement import policy_in
+from ramify_trainer.gate.unserved import policy_in
 from ramify_trainer.gate.value_scores import end_values
 from ramify_trainer.learning.labels import LabelledTree
 from ramify_trainer.learning.networks import load_judge

@@ -10,7 +10,7 @@ from fixtures_engines import LiveEngines
 from ramify.engines import RequestRefused
 from ramify.engines.offline import OfflineDraw, OfflineJob, answer_with
 from ramify_trainer.gate import sampling
-from ramify_trainer.gate.answers import AnswerJob, answer_seed
+from ramify_trainer.gate.unserved import AnswerJob, answer_seed
 
 PROBLEMS = ["3 4 5 6 to 24\n", "2 7 to 14\n", "1 2 3 4 5 6 to 33\n"]
 SAMPLES = 200

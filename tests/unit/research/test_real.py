@@ -20,8 +20,8 @@ from models import write_tiny_models
 from ramify.rewards import datasets, registry
 from ramify.weights import Action, Details, load_release
 from ramify_trainer.config import LoopConfig
-from ramify_trainer.gate.placement import judge_in
 from ramify_trainer.gate.policy_scores import SampledAnswer
+from ramify_trainer.gate.unserved import judge_in
 from ramify_trainer.gate.value_scores import end_values
 from research.real import countdown, fine_tune, gsm8k, gym, problems, value_head
 from research.real.rows import asked, write

@@ -16,11 +16,10 @@ from ramify.search.records import BudgetLimits, Sampling, SearchPart, Usage
 from ramify.search.run import Search
 from ramify.search.tree import Tree
 from ramify_trainer.learning.config import LearningConfig
-from ramify_trainer.learning.draws import draw_figures
-from ramify_trainer.learning.imitation import imitated, right_answers
 from ramify_trainer.learning.labels import Feedback, LabelledTree, OutcomeWeights
+from ramify_trainer.learning.metrics import draw_figures
 from ramify_trainer.learning.pieces import value_lessons
-from ramify_trainer.learning.targets import policy_targets, value_targets
+from ramify_trainer.learning.targets import imitated, policy_targets, right_answers, value_targets
 from ramify_trainer.loop.puller import TrainingRecord
 from ramify_trainer.loop.round_trees import freeze, label_trees, solved_share
 from search_worlds import new_tree

@@ -2,8 +2,7 @@
 
 | module | what it does |
 |---|---|
-| `answers` | the answers that are asked of weights that are not served |
-| `placement` | the device and precision of such weights in the trainer |
+| `unserved` | weights that are not served: the answers that are asked of them, their device and precision |
 | `sampling` | answers by transformers, in batches |
 | `spare_engine` | answers by vLLM, in a process of its own |
 | `policy_scores` | a policy on held-out problems, without search |

@@ -20,8 +20,7 @@ from ramify.tokens import chat_tokens, eos_ids, prompt_tokens, text_of
 from ramify_trainer.config import MeasureConfig, SamplerConfig
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.gate import sampling, spare_engine
-from ramify_trainer.gate.answers import AnswerJob, answer_seed
-from ramify_trainer.gate.placement import device
+from ramify_trainer.gate.unserved import AnswerJob, answer_seed, device
 from ramify_trainer.progress import ComputeThread, Progress
 
 Scores = Mapping[str, float]

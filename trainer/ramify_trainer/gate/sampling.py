@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from ramify_trainer.errors import TrainerError
-from ramify_trainer.gate.answers import AnswerJob
-from ramify_trainer.gate.placement import policy_in
+from ramify_trainer.gate.unserved import AnswerJob, policy_in
 from ramify_trainer.progress import Progress
 
 __all__ = ["draw", "sample"]

@@ -26,8 +26,7 @@ from ramify.launcher import child_process
 from ramify.weights import adapter_rank
 from ramify_trainer.config import SamplerConfig
 from ramify_trainer.errors import TrainerError
-from ramify_trainer.gate.answers import AnswerJob
-from ramify_trainer.gate.placement import device
+from ramify_trainer.gate.unserved import AnswerJob, device
 from ramify_trainer.progress import Progress
 
 COMMAND = (sys.executable, "-m", "ramify.engines.offline")

@@ -26,8 +26,8 @@ from ramify.tokens import TokenText, plain_token, text_of
 from ramify.weights import ModelFiles, Release, models_of
 from ramify.weights.manifest import Action
 from ramify_trainer.gate.decision import Comparison
-from ramify_trainer.gate.placement import judge_in
 from ramify_trainer.gate.policy_scores import PolicyScores, SampledAnswer
+from ramify_trainer.gate.unserved import judge_in
 from ramify_trainer.learning.networks import Network
 from ramify_trainer.learning.packing import value_place
 from ramify_trainer.progress import Progress

@@ -6,9 +6,7 @@
 | `labels` | outcomes of a tree's answers; which trees may serve which objective |
 | `returns` | values of a tree's nodes: V, and the λ-return G |
 | `advantages` | comparisons of a tree's nodes with what the policy reaches without them |
-| `targets` | a tree's nodes with weights and targets, by the configured objective |
-| `imitation` | the distinct right answers of a round, to be imitated |
-| `draws` | what a round drew, in figures |
+| `targets` | a tree's nodes with weights and targets, by the configured objective; right answers to be imitated |
 | `packing` | trees as packed sequences, prompt and shared prefixes once |
 | `batches` | the optimizer steps of a round; several sequences in a batch |
 | `losses` | the objectives on token log-probabilities |
@@ -16,7 +14,6 @@
 | `networks` | policy and value of any Hugging Face directory: loaded, read, adapted |
 | `lm_head` | log-probabilities of chosen tokens, without the logits of all others |
 | `value_head` | a value head on the policy's trunk: its file |
-| `optimizers` | AdamW, with moments in float32 or in 8 bits |
 | `trainee` | one network in training: optimizer, learning rates, steps |
 | `prompts` | a refined tree as one tree for each of its prompts |
 | `pieces` | a round's trees as sequences to train on |

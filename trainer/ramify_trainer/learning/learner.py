@@ -26,11 +26,10 @@ from ramify_trainer.learning import checkpoint, metrics
 from ramify_trainer.learning.adapters import write_adapter
 from ramify_trainer.learning.batches import Places, plan
 from ramify_trainer.learning.config import LearningConfig
-from ramify_trainer.learning.draws import draw_figures
 from ramify_trainer.learning.export import export
 from ramify_trainer.learning.labels import LabelledTree, policy_refusal
 from ramify_trainer.learning.losses import Loss, policy_loss, value_loss
-from ramify_trainer.learning.metrics import RoundMetrics
+from ramify_trainer.learning.metrics import RoundMetrics, draw_figures
 from ramify_trainer.learning.networks import (
     Network,
     Reader,

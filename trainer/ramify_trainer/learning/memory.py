@@ -36,7 +36,7 @@ from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import LabelledTree
 from ramify_trainer.learning.learner import Learner
 from ramify_trainer.learning.networks import Network, shaped
-from ramify_trainer.learning.optimizers import BLOCK, SMALL
+from ramify_trainer.learning.trainee import BLOCK, SMALL
 from ramify_trainer.learning.value_head import write_head
 
 __all__ = ["Alive", "MeasuredStep", "StepMemory", "apart", "measured_step", "step_memory"]

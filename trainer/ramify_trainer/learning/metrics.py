@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import comb
+from statistics import fmean
 
 import torch
 from torch import Tensor
 
-__all__ = ["RoundMetrics", "policy_figures", "value_figures"]
+from ramify_trainer.learning.labels import LabelledTree, own_draws
+
+__all__ = ["RoundMetrics", "draw_figures", "pass_at_k", "policy_figures", "value_figures"]
+
+KS = (1, 8)
+"""Numbers of answers of which one is to be right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +36,7 @@ class RoundMetrics:
     refused: Mapping[str, int] = field(default_factory=dict)
     """Trees that did not serve the policy, by reason (see `labels.Refusal`)."""
     draws: Mapping[str, float] = field(default_factory=dict)
-    """See `draws.draw_figures`."""
+    """See `draw_figures`."""
     lessons: Mapping[str, float] = field(default_factory=dict)
     """See `pieces.PolicyLessons`; empty if the policy is not trained."""
     policy: Mapping[str, float] = field(default_factory=dict)
@@ -44,6 +51,39 @@ class RoundMetrics:
         for group in ("refused", "draws", "lessons", "policy", "value"):
             figures |= {f"{group}/{name}": float(x) for name, x in getattr(self, group).items()}
         return figures
+
+
+def draw_figures(trees: Sequence[LabelledTree], correct: float) -> dict[str, float]:
+    """Return `entropy`, the mean of -ln μ over all tokens that the policy itself drew and no earlier round has learned
+    from, in nats: an estimate of its own; and `pass_at_1` and `pass_at_8`, means over the trees that hold labelled
+    answers.
+
+    Answers of a tree share their beginnings and are no independent draws: its pass@k says what the search found, not
+    what the policy would without it. correct: the least outcome of a right answer."""
+    figures = {}
+    sampled = [one for one in trees if one.tree.params.action.kind != "token"]  # those are enumerated
+    new = [n for one in sampled for n in one.tree.nodes[1:] if n.id not in one.learned]
+    drawn = [(own_draws(n), n.logprobs) for n in new]
+    if tokens := sum(times * len(logprobs) for times, logprobs in drawn):
+        figures["entropy"] = -sum(times * sum(logprobs) for times, logprobs in drawn) / tokens
+    counts = [_counts(one, correct) for one in trees if one.outcomes]
+    for k in KS if counts else ():
+        figures[f"pass_at_{k}"] = fmean(pass_at_k(n, right, k) for n, right in counts)
+    return figures
+
+
+def pass_at_k(draws: int, right: int, k: int) -> float:
+    """Return the chance that one of k answers is right that are chosen from `draws`, of which `right` are (Chen et al.
+    2021, eq. 1); with fewer than k, that any is."""
+    k = min(k, draws)
+    return 1.0 - comb(draws - right, k) / comb(draws, k)
+
+
+def _counts(labelled: LabelledTree, correct: float) -> tuple[int, int]:
+    """Return how many labelled answers were drawn, repeated ones too, and how many of them are right."""
+    nodes = labelled.tree.nodes
+    drawn = {i: nodes[i].multiplicity for i in labelled.outcomes}
+    return sum(drawn.values()), sum(m for i, m in drawn.items() if labelled.outcomes[i] >= correct)
 
 
 def policy_figures(sums: Mapping[str, Tensor], norms: list[float]) -> dict[str, float]:

@@ -9,12 +9,18 @@ import torch
 
 from ramify_trainer.learning.advantages import champion
 from ramify_trainer.learning.config import LearningConfig
-from ramify_trainer.learning.imitation import imitated, problem_of, right_answers
 from ramify_trainer.learning.labels import LabelledTree, policy_refusal, refusal
 from ramify_trainer.learning.networks import Reader
 from ramify_trainer.learning.packing import Piece, ValueTargets, pack
 from ramify_trainer.learning.prompts import as_judged
-from ramify_trainer.learning.targets import PolicyTargets, policy_targets, value_targets
+from ramify_trainer.learning.targets import (
+    PolicyTargets,
+    imitated,
+    policy_targets,
+    problem_of,
+    right_answers,
+    value_targets,
+)
 
 __all__ = ["packed_trees", "policy_lessons", "value_lessons", "with_reference"]
 

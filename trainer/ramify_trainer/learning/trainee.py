@@ -8,8 +8,9 @@ alone.
 
 from __future__ import annotations
 
+import importlib.util
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -17,14 +18,19 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from ramify_trainer.errors import TrainerError
 from ramify_trainer.learning.batches import Places, collate, idle, share, total_weight
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.losses import Loss
 from ramify_trainer.learning.networks import Network, Reader, placed_like
-from ramify_trainer.learning.optimizers import optimizer_of
 from ramify_trainer.learning.packing import Piece
 
-__all__ = ["Trainee", "add_sums", "rate_factor"]
+__all__ = ["BLOCK", "SMALL", "Trainee", "add_sums", "optimizer_of", "rate_factor", "require_optimizer"]
+
+BLOCK = 256
+"""Numbers of a moment in 8 bits that share a scale in float32."""
+SMALL = 4096
+"""Parameters with fewer numbers have moments in float32 all the same."""
 
 LossOf = Callable[[Mapping[str, Tensor], Places], Loss]
 """The network's outputs, and the places of a batch at which one of them is read, to the loss there."""
@@ -176,3 +182,30 @@ def rate_factor(step: int, config: LearningConfig) -> float:
     done = min(1.0, (step - warmup) / (config.schedule_steps - warmup))
     left = 1 - done if config.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
     return floor + (1 - floor) * left
+
+
+def require_optimizer(config: LearningConfig) -> None:
+    """Raise `TrainerError` if the optimizer's library is not installed."""
+    if config.optimizer == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
+        raise TrainerError(
+            'learning.optimizer is "adamw_8bit", which needs bitsandbytes: '
+            "pip install '.[8bit]' in a checkout, or set \"adamw\""
+        )
+
+
+def optimizer_of(groups: Iterable[dict[str, Any]], config: LearningConfig) -> torch.optim.Optimizer:
+    """Return the configured optimizer for groups of parameters: PyTorch's AdamW, or that of bitsandbytes with moments
+    of 8 bits (Dettmers et al. 2022, arXiv 2110.02861). Raises `TrainerError` if its library is missing."""
+    require_optimizer(config)
+    common: dict[str, Any] = {
+        "betas": (0.9, config.adam_beta2),
+        "eps": 1e-8,
+        "weight_decay": config.weight_decay,
+    }
+    if config.optimizer == "adamw":
+        # all parameters at once, as is usual on a GPU, need one more copy of them
+        return torch.optim.AdamW(groups, **common, foreach=False)
+    from bitsandbytes.optim import AdamW8bit
+
+    eight: torch.optim.Optimizer = AdamW8bit(groups, **common, min_8bit_size=SMALL)
+    return eight

@@ -7,9 +7,8 @@
 | `collection` | the collect phase: a round's problems, searched by the server |
 | `puller` | the pull phase: the log's new records, under a lease |
 | `round_trees` | a round's trees, frozen on disk and labelled |
-| `phases` | which settings a round is trained by |
 | `replay` | right answers of the rounds before, to be imitated again |
-| `training` | the train phase, by one process or several |
+| `training` | the train phase, by one process or several; which settings a round is trained by |
 | `release` | the publish phase: a candidate as a release, with its canary |
 | `rounds` | one round after another |
 | `report` | the table and the curve |

@@ -18,7 +18,7 @@ from ramify.weights import ModelFiles, Probe, Release, ReleaseStore, load_releas
 from ramify.weights.manifest import Details
 from ramify_trainer.config import LoopConfig, base_release
 from ramify_trainer.errors import TrainerError
-from ramify_trainer.gate.placement import device, policy_in
+from ramify_trainer.gate.unserved import device, policy_in
 from ramify_trainer.gate.value_scores import by_length, end_values
 from ramify_trainer.learning.adapters import base_of
 from ramify_trainer.learning.batches import collate

@@ -20,9 +20,9 @@ from ramify.search.params import search_params
 from ramify.search.records import Sampling
 from ramify.search.tree import Tree
 from ramify_trainer.learning.config import LearningConfig
-from ramify_trainer.learning.imitation import right_answers
 from ramify_trainer.learning.labels import LabelledTree
 from ramify_trainer.learning.prompts import by_prompt
+from ramify_trainer.learning.targets import right_answers
 from ramify_trainer.loop.state import round_folder
 
 __all__ = ["keep_right", "replayed"]

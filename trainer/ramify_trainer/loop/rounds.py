@@ -24,9 +24,8 @@ from ramify_trainer.gate.policy_scores import PolicyScores, require_askable, req
 from ramify_trainer.learning import checkpoint
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import LabelledTree
-from ramify_trainer.learning.optimizers import require_optimizer
+from ramify_trainer.learning.trainee import require_optimizer
 from ramify_trainer.loop.collection import at_temperature, collect
-from ramify_trainer.loop.phases import begun_phases
 from ramify_trainer.loop.puller import Puller
 from ramify_trainer.loop.release import (
     candidate_base,
@@ -40,7 +39,7 @@ from ramify_trainer.loop.replay import keep_right, replayed
 from ramify_trainer.loop.round_trees import freeze, label_trees, read_trees, solved_share, unlearned
 from ramify_trainer.loop.state import STATE, RoundRecord, State, finite, lease_owner, round_folder
 from ramify_trainer.loop.teacher import require_same_tokens
-from ramify_trainer.loop.training import CANDIDATE, Team
+from ramify_trainer.loop.training import CANDIDATE, Team, begun_phases
 from ramify_trainer.progress import ComputeThread, Progress, RunProgress
 
 logger = logging.getLogger(__name__)

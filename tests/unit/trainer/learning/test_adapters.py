@@ -13,7 +13,7 @@ from torch import Tensor
 from fakes_training import TREES, write_release
 from ramify.weights import ADAPTER, Details, Release, publish, require_alike
 from ramify.weights.adapter import WEIGHTS
-from ramify_trainer.gate.placement import policy_in
+from ramify_trainer.gate.unserved import policy_in
 from ramify_trainer.learning.adapters import base_of
 from ramify_trainer.learning.config import LearningConfig, LoraConfig
 from ramify_trainer.learning.learner import Learner

@@ -20,7 +20,7 @@ from ramify_trainer.learning import optimizers
 from ramify_trainer.learning.config import LearningConfig, LoraConfig
 from ramify_trainer.learning.learner import Learner
 from ramify_trainer.learning.metrics import RoundMetrics
-from ramify_trainer.learning.optimizers import require_optimizer
+from ramify_trainer.learning.trainee import require_optimizer
 
 SMALL = LearningConfig(
     steps_per_round=3,

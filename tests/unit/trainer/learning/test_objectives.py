@@ -23,15 +23,14 @@ from ramify.search.records import Sampling
 from ramify.search.tree import Node, Tree
 from ramify_trainer.learning.batches import collate
 from ramify_trainer.learning.config import Figure, LearningConfig
-from ramify_trainer.learning.draws import draw_figures, pass_at_k
-from ramify_trainer.learning.imitation import imitated, right_answers
 from ramify_trainer.learning.labels import LabelledTree
 from ramify_trainer.learning.learner import Learner
 from ramify_trainer.learning.losses import policy_loss
+from ramify_trainer.learning.metrics import draw_figures, pass_at_k
 from ramify_trainer.learning.networks import PolicyNetwork
 from ramify_trainer.learning.packing import pack
 from ramify_trainer.learning.pieces import packed_trees, policy_lessons
-from ramify_trainer.learning.targets import improved_policy, policy_targets
+from ramify_trainer.learning.targets import imitated, improved_policy, policy_targets, right_answers
 from ramify_trainer.learning.trainee import Trainee
 
 MIX = LearningConfig(

@@ -12,10 +12,9 @@ from ramify.search.params import search_params
 from ramify.search.records import Sampling
 from ramify.search.tree import Tree
 from ramify_trainer.learning.config import LearningConfig
-from ramify_trainer.learning.draws import draw_figures
-from ramify_trainer.learning.imitation import right_answers
 from ramify_trainer.learning.labels import LabelledTree, OutcomeWeights, own_draws, policy_refusal
-from ramify_trainer.learning.targets import policy_targets
+from ramify_trainer.learning.metrics import draw_figures
+from ramify_trainer.learning.targets import policy_targets, right_answers
 from ramify_trainer.loop.puller import TrainingRecord
 from ramify_trainer.loop.round_trees import freeze, label_trees
 

@@ -15,8 +15,8 @@ from ramify_trainer.config import LoopConfig
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.learner import Learner
 from ramify_trainer.learning.trainee import rate_factor
-from ramify_trainer.loop.phases import begun_phases
 from ramify_trainer.loop.state import RoundRecord
+from ramify_trainer.loop.training import begun_phases
 
 STEPS = (0, 1, 3, 4, 6, 8, 12, 100)
 

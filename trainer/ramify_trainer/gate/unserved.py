@@ -1,11 +1,14 @@
-"""Device and precision of weights that are not served: the trainer's own device, and the server's precision.
+"""Weights that are not served: the answers that are asked of them, and their device and precision in the trainer.
 
-On a GPU that is the precision of the files. On a CPU it is float32: few multiply anything else as fast, and the server
-widens bfloat16 there as well.
+The device is the trainer's own, and the precision the server's. On a GPU that is the precision of the files. On a CPU
+it is float32: few multiply anything else as fast, and the server widens bfloat16 there as well.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,30 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from ramify.weights import ModelFiles, Release, models_of
 from ramify_trainer.learning.adapters import merge_adapter
 from ramify_trainer.learning.networks import Network, load_judge
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerJob:
+    """The greedy answer to each prompt, and one at temperature 1 for each of its seeds."""
+
+    policy: Path
+    """Hugging Face directory."""
+    prompts: Sequence[Sequence[int]]
+    """Token ids."""
+    seeds: Sequence[Sequence[int]]
+    """Equally many for each prompt."""
+    max_tokens: int
+    """Longest answer, in tokens."""
+    ends: Set[int]
+    """Tokens that end an answer, and are part of it."""
+    adapter: Path | None = None
+    """LoRA adapter on the policy to draw with."""
+
+
+def answer_seed(seed: int, problem: str, i: int) -> int:
+    """Return the seed of a problem's answer number `i`, in [0, 2^63), derived from that of the run."""
+    digest = blake2b(f"{seed}:{problem}:{i}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
 
 
 def device() -> torch.device:
