@@ -20,8 +20,8 @@ from ramify.search.protocols import Reviser
 from ramify.search.records import BudgetLimits, SearchState
 from ramify.search.state import taken_on
 from ramify.search.tree import Tree
-from ramify.service.errors import BadRequest, ServiceError, over
-from ramify.service.search_preparation import PreparedSearch, SearchPreparer, worst_case
+from ramify.service.errors import BadRequest, ServiceError
+from ramify.service.search_preparation import PreparedSearch, SearchPreparer, require_capped, worst_case
 from ramify.service.search_spec import SearchSpec
 from ramify.service.search_view import search_id
 from ramify.settings import RequestCaps
@@ -124,15 +124,7 @@ def limits(part: Tree, given: Mapping[str, Any], caps: RequestCaps) -> BudgetLim
         # Nobody named it: it was what the other limits could cost at most.
         most = worst_case(replace(part.params, budget=new), part.sampling)
         new = replace(new, tokens=min(caps.budget_tokens, most))
-    for name, cap in (
-        ("simulations", caps.budget_simulations),
-        ("tokens", caps.budget_tokens),
-        ("nodes", caps.budget_nodes),
-        ("seconds", caps.deadline_seconds),
-    ):
-        value = getattr(new, name)
-        if value is not None and value > cap:
-            raise over(f"budget.{name}", value, cap)
+    require_capped(new, caps, "budget")
     usage = part.usage
     spent = {
         "simulations": state.simulations - len(state.plans),

@@ -308,15 +308,7 @@ class SearchPreparer:
 
     def _budget(self, params: SearchParams, sampling: Sampling) -> BudgetLimits:
         budget, caps = params.budget, self.caps
-        for name, cap in (
-            ("simulations", caps.budget_simulations),
-            ("tokens", caps.budget_tokens),
-            ("nodes", caps.budget_nodes),
-            ("seconds", caps.deadline_seconds),
-        ):
-            value = getattr(budget, name)
-            if value is not None and value > cap:
-                raise over(f"search.budget.{name}", value, cap)
+        require_capped(budget, caps, "search.budget")
         return replace(
             budget,
             tokens=budget.tokens or min(caps.budget_tokens, worst_case(params, sampling)),
@@ -355,6 +347,19 @@ class SearchPreparer:
         except BadProblem as error:
             field = "" if spec.problem is None or error.field == "problem" else f".{error.field}"
             raise BadRequest(error.message, param=f"task.problem{field}") from error
+
+
+def require_capped(budget: BudgetLimits, caps: RequestCaps, field: str) -> None:
+    """Raise `BadRequest` for a limit above the server's cap. field: that of the budget."""
+    for name, cap in (
+        ("simulations", caps.budget_simulations),
+        ("tokens", caps.budget_tokens),
+        ("nodes", caps.budget_nodes),
+        ("seconds", caps.deadline_seconds),
+    ):
+        value = getattr(budget, name)
+        if value is not None and value > cap:
+            raise over(f"{field}.{name}", value, cap)
 
 
 def conversation_of(spec: SearchSpec) -> dict[str, Any]:
