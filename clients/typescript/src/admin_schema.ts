@@ -213,7 +213,10 @@ export interface components {
              */
             kind: string;
         };
-        /** Canary */
+        /**
+         * Canary
+         * @description The result of a canary.
+         */
         Canary: {
             /** Probes */
             probes: number;
@@ -222,7 +225,10 @@ export interface components {
              * @description Probes that tell the release from the one before.
              */
             distinguishable: number;
-            /** Max Logprob Error */
+            /**
+             * Max Logprob Error
+             * @description Largest distance from a published log-probability (natural logarithm).
+             */
             max_logprob_error: number;
             /** Max Value Error */
             max_value_error: number;
@@ -326,7 +332,10 @@ export interface components {
             failures: number;
             /** Error */
             error: string | null;
-            /** @description Of its last change of release. */
+            /**
+             * Seconds
+             * @description Of its last change of release.
+             */
             seconds: components["schemas"]["Seconds"] | null;
         };
         /** FleetState */
@@ -434,7 +443,10 @@ export interface components {
              */
             activations: components["schemas"]["Activation"][];
         };
-        /** Seconds */
+        /**
+         * Seconds
+         * @description Duration of an activation and of its parts.
+         */
         Seconds: {
             /** Drain */
             drain: number;

@@ -693,48 +693,60 @@ export interface components {
              */
             kind: string;
         };
-        /** Answer */
+        /**
+         * Answer
+         * @description One distinct final answer of a tree.
+         */
         Answer: {
-            /** Text */
+            /**
+             * Node
+             * @description Id of the node that ends it.
+             */
+            node: number;
+            /**
+             * Text
+             * @description The whole answer, the prompt left out.
+             */
             text: string;
             /**
              * Final
-             * @description The task's canonical form; null if the text holds no answer.
+             * @description The task's canonical form; `null` if the text holds no answer.
              */
             final: string | null;
             /**
              * Value
-             * @description The outcome model's estimate, in [0, 1].
+             * @description The outcome model's estimate of this text, in [0, 1], or the policy's confidence if that is the `grader`; `null` if neither judged it.
              */
             value: number | null;
-            /** Visits */
+            /**
+             * Visits
+             * @description Backups through the node that ends it.
+             */
             visits: number;
             /**
              * Votes
-             * @description Share of the answer rule's weight, in [0, 1].
+             * @description Share of the answer rule's weight that this answer got, in [0, 1].
              */
             votes: number;
             /**
              * Outcome
-             * @description A verifier's or a person's verdict; never a model's.
+             * @description The verdict that the search itself had, in [0, 1]; `null` if it asked no verifier.
              */
             outcome: number | null;
-            /** Outcome Source */
-            outcome_source: ("verifier" | "human") | null;
             /**
-             * Node
-             * @description The tree's node that ends it.
+             * Outcome Source
+             * @description Who gave it.
              */
-            node: number;
+            outcome_source: ("verifier" | "human") | null;
         };
         /**
          * AnswerVerdict
-         * @description The task verifier's word on the answer, given after the search, which never saw it.
+         * @description The task's verifier on the chosen answer once the search has ended. The search never saw it.
          */
         AnswerVerdict: {
             /**
              * Outcome
-             * @description In [0, 1]; 1 is right. Null: the verifier failed.
+             * @description In [0, 1]; 1 is right. `null`: the verifier failed, and `reason` says how.
              */
             outcome: number | null;
             /**
@@ -744,6 +756,7 @@ export interface components {
             reason: string;
             /**
              * Source
+             * @description Who says so.
              * @enum {string}
              */
             source: "verifier" | "human";
@@ -772,12 +785,19 @@ export interface components {
             status: "running" | "complete" | "cancelled" | "deadline" | "drained" | "engine_dead" | "failed" | "interrupted";
             /** Stop Reason */
             stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "budget.shared" | "exhausted" | "pruned" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error" | "crash") | null;
+            /** Answer */
             answer: components["schemas"]["Answer"] | null;
             /** Candidates */
             candidates: components["schemas"]["Answer"][];
-            /** @description On the answer; null while it runs, and if the task has no verifier. */
+            /**
+             * Verdict
+             * @description On the answer; null while it runs, and if the task has no verifier.
+             */
             verdict?: components["schemas"]["AnswerVerdict"] | null;
-            /** @description Search defaults that were used, since the request did not say; null: none. */
+            /**
+             * Defaults
+             * @description Search defaults that were used, since the request did not say; null: none.
+             */
             defaults?: components["schemas"]["UsedDefaults"] | null;
             tree: components["schemas"]["TreeLink"];
             /**
@@ -3066,7 +3086,10 @@ export interface components {
          * @description The cost of one of a search's policies, and what it brought.
          */
         PolicyUsage: {
-            /** Completion Tokens */
+            /**
+             * Completion Tokens
+             * @description Tokens that it generated, merged duplicates and aborted draws included.
+             */
             completion_tokens: number;
             /**
              * Draws
@@ -3075,12 +3098,12 @@ export interface components {
             draws: number;
             /**
              * Value
-             * @description Mean leaf value of these draws, in [0, 1]: the share that is right, if the verifier grades.
+             * @description Mean leaf value of these draws, in [0, 1]: the share that is right, if the verifier grades. `null`: nothing but a policy's own confidence has judged them.
              */
             value: number | null;
             /**
              * Closed
-             * @description Why it was asked no more; null: it drew to the end.
+             * @description Why it was asked no more: the failure. `null`: it drew to the end.
              */
             closed: string | null;
         };
@@ -3468,12 +3491,19 @@ export interface components {
             status: "running" | "complete" | "cancelled" | "deadline" | "drained" | "engine_dead" | "failed" | "interrupted";
             /** Stop Reason */
             stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "budget.shared" | "exhausted" | "pruned" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error" | "crash") | null;
+            /** Answer */
             answer: components["schemas"]["Answer"] | null;
             /** Candidates */
             candidates: components["schemas"]["Answer"][];
-            /** @description On the answer; null while it runs, and if the task has no verifier. */
+            /**
+             * Verdict
+             * @description On the answer; null while it runs, and if the task has no verifier.
+             */
             verdict?: components["schemas"]["AnswerVerdict"] | null;
-            /** @description Search defaults that were used, since the request did not say; null: none. */
+            /**
+             * Defaults
+             * @description Search defaults that were used, since the request did not say; null: none.
+             */
             defaults?: components["schemas"]["UsedDefaults"] | null;
             tree: components["schemas"]["TreeLink"];
             /**
@@ -3579,7 +3609,10 @@ export interface components {
             stop_reason: ("budget.simulations" | "budget.tokens" | "budget.seconds" | "budget.nodes" | "budget.shared" | "exhausted" | "pruned" | "early" | "client" | "disconnect" | "deadline" | "drain" | "error" | "crash") | null;
             /** Release */
             release: string;
-            /** @description Search defaults that were used, since the request did not say; null: none. */
+            /**
+             * Defaults
+             * @description Search defaults that were used, since the request did not say; null: none.
+             */
             defaults: components["schemas"]["UsedDefaults"] | null;
             /**
              * Temperature
@@ -4562,7 +4595,10 @@ export interface components {
             nodes: number;
             /** Seconds */
             seconds: number;
-            /** @description The best so far. */
+            /**
+             * Answer
+             * @description The best so far.
+             */
             answer: components["schemas"]["Answer"] | null;
             /**
              * New Nodes
@@ -4617,7 +4653,10 @@ export interface components {
             nodes: number;
             /** Seconds */
             seconds: number;
-            /** @description The best so far. */
+            /**
+             * Answer
+             * @description The best so far.
+             */
             answer: components["schemas"]["Answer"] | null;
             /**
              * New Nodes
