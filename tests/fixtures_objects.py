@@ -15,7 +15,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import httpx
 import pytest
@@ -99,8 +99,9 @@ class S3Server:
         self._process.send_signal(signal.SIGCONT)
 
 
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[S3Server]:
+@contextmanager
+def an_s3_server() -> Iterator[S3Server]:
+    """A running server, which ends with the block; its credentials are in the environment meanwhile."""
     command = [sys.executable, "-u", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
     with (
         pytest.MonkeyPatch.context() as patched,
@@ -122,3 +123,9 @@ def s3_server() -> Iterator[S3Server]:
             server.go_on()
             server.doorway.shut()
             process.kill()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    with an_s3_server() as server:
+        yield server

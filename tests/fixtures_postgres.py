@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ class PostgresServer:
 
     def __init__(self, binaries: Path, folder: Path, user: str | None) -> None:
         self._binaries = binaries
-        self._folder = folder
+        self.folder = folder
         self._user = user
 
     def start(self) -> None:
@@ -33,8 +34,8 @@ class PostgresServer:
 
     def go_on(self) -> None:
         """Start the cluster that is there, also after a `stop`."""
-        options = f"-c listen_addresses= -c unix_socket_directories={self._folder} -c fsync=on"
-        self._run("pg_ctl", "-D", self._data, "-o", options, "-l", str(self._folder / "log"), "-w", "start")
+        options = f"-c listen_addresses= -c unix_socket_directories={self.folder} -c fsync=on"
+        self._run("pg_ctl", "-D", self._data, "-o", options, "-l", str(self.folder / "log"), "-w", "start")
 
     def stop(self) -> None:
         self._run("pg_ctl", "-D", self._data, "-m", "immediate", "-w", "stop")
@@ -44,12 +45,17 @@ class PostgresServer:
         others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid != pg_backend_pid() AND datname = "
         empty = [f"{others} current_database()", "DROP SCHEMA public CASCADE", "CREATE SCHEMA public"]
         commands = [word for statement in empty for word in ("-c", statement)]
-        self._run("psql", "-q", "-h", str(self._folder), "-U", SUPERUSER, *commands, "postgres")
-        return f"postgresql://{SUPERUSER}@/postgres?host={self._folder}"
+        self._run("psql", "-q", "-h", str(self.folder), "-U", SUPERUSER, *commands, "postgres")
+        return f"postgresql://{SUPERUSER}@/postgres?host={self.folder}"
+
+    @property
+    def pid(self) -> int:
+        """Of the first process, whose children serve the connections."""
+        return int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
 
     @property
     def _data(self) -> str:
-        return str(self._folder / "data")
+        return str(self.folder / "data")
 
     def _run(self, program: str, *arguments: str) -> None:
         # pg_ctl's server inherits stdout, so output goes to a file: a pipe would never end.
@@ -60,7 +66,7 @@ class PostgresServer:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 user=self._user,
-                cwd=self._folder,
+                cwd=self.folder,
                 timeout=60,
                 check=False,
             )
@@ -86,13 +92,9 @@ def _unprivileged() -> str | None:
     return next(name for name in ("postgres", "nobody") if name in names)
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
-    binaries = find_binaries()
-    if binaries is None:
-        pytest.skip(
-            "NO POSTGRESQL: initdb is neither on PATH nor in /usr/lib/postgresql/*/bin; install postgresql"
-        )
+@contextmanager
+def a_postgres(binaries: Path) -> Iterator[PostgresServer]:
+    """A running cluster, which ends with the block."""
     user = _unprivileged()
     # Not pytest's folder: another user must reach it, and a socket's path is at most 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="ramify-pg-", dir="/tmp"))
@@ -105,3 +107,14 @@ def postgres_server() -> Iterator[PostgresServer]:
         server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    binaries = find_binaries()
+    if binaries is None:
+        pytest.skip(
+            "NO POSTGRESQL: initdb is neither on PATH nor in /usr/lib/postgresql/*/bin; install postgresql"
+        )
+    with a_postgres(binaries) as server:
+        yield server

@@ -19,6 +19,11 @@ TRIES = 3
 """Failures in a row after which a replica, or the activation, is given up."""
 FORGOTTEN = 3600.0
 """Seconds after which a replica that is gone is no longer listed."""
+QUICK = 0.1
+"""Seconds between two looks while something is under way."""
+LOOKS = 100.0
+"""Looks a second of all replicas together, each of which holds the fleet's row for some milliseconds: more replicas
+look less often."""
 
 
 def turn(view: View, mine: Replica) -> tuple[View, Step | None]:
@@ -199,6 +204,22 @@ def _may_leave(view: View, me: Replica) -> bool:
         return False  # the others first: they show whether the fault is the release's
     others = [row for row in counted if row.serving and row.work != "switching" and row.id != me.id]
     return len(others) >= required(view.newest.share, len(counted))
+
+
+def holds(view: View, me: Replica) -> bool:
+    """Tell whether a replica lets requests wait: it is about to answer, under another release."""
+    epoch = view.activation
+    awaits = epoch is not None and me.loaded == epoch.number and not me.serving
+    return not me.evicted and (awaits or (me.work == "switching" and me.serving > 0))
+
+
+def until_next_look(view: View, me: Replica, heartbeat: float) -> float:
+    """Return the seconds that a replica rests after a look. heartbeat: those if nothing is under way."""
+    least = min(len(view.replicas) / LOOKS, me.lease / 3)
+    rests = me.serving == view.committed.number or me.evicted or me.leaving or not me.loaded
+    if rests and view.activation is None:
+        return max(heartbeat, least)
+    return max(min(heartbeat, QUICK), least)
 
 
 def status(view: View, row: Replica) -> str:

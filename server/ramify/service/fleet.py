@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import ramify
 from ramify.fleet import ActivationUnderWay, Epoch, FleetStore, Mode, Replica, Request, Step, View, status
+from ramify.fleet.decisions import QUICK, holds, until_next_look
 from ramify.races import cancel
 from ramify.service import canary
 from ramify.service.completions import Completions
@@ -36,13 +37,8 @@ from ramify.treelog import LogError
 from ramify.weights import Release, WeightsError
 
 logger = logging.getLogger(__name__)
-QUICK = 0.1
-"""Seconds between two looks while something is under way."""
 MISTAKES = 3
 """Looks in a row that may fail by a mistake of ours before the server ends, as it would never be ready again."""
-LOOKS = 100.0
-"""Looks a second of all replicas together, each of which holds the fleet's row for some milliseconds: more replicas
-look less often."""
 STARTING = "this replica is about to join its fleet"
 EVICTED = "this replica was evicted from its fleet"
 HOLDING = "a release is being activated"
@@ -192,7 +188,7 @@ class Fleet:
             self._work.add_done_callback(lambda _: self._wake.set())
         self._looked.set()
         self._looked = asyncio.Event()
-        return self._delay()
+        return until_next_look(self.view, self.mine, self.settings.heartbeat_seconds)
 
     def _collect(self) -> None:
         """Bring this replica's state up to date with what has happened since the last look."""
@@ -214,22 +210,12 @@ class Fleet:
         if leaving and not parts.searches.admission.running:  # drained for good, though it may stay for hours
             self.mine = replace(self.mine, serving=0)
 
-    def _delay(self) -> float:
-        mine, settings = self.mine, self.settings
-        least = min(len(self.view.replicas) / LOOKS, settings.lease_seconds / 3)
-        rests = mine.serving == self.committed.number or mine.evicted or mine.leaving or not mine.loaded
-        if rests and self.view.activation is None:
-            return max(settings.heartbeat_seconds, least)
-        return max(min(settings.heartbeat_seconds, QUICK), least)
-
     # -- standing
 
     def _apply_standing(self, parts: _Parts, began: float) -> None:
         """Do as the last look says, which began at `began`: answer, let requests wait, or refuse them."""
-        admission, mine, epoch = parts.searches.admission, self.mine, self.view.activation
+        admission, mine, holding = parts.searches.admission, self.mine, holds(self.view, self.mine)
         standing = admission.standing
-        awaits = epoch is not None and mine.loaded == epoch.number and not mine.serving
-        holding = not mine.evicted and (awaits or (mine.work == "switching" and mine.serving > 0))
         standing.answers_until = began + mine.lease
         standing.refusal = self._refusal(holding)
         standing.waiting = HOLDING if holding else None

@@ -1,0 +1,1 @@
+"""`python -m research.scale`: measure, check, report."""
