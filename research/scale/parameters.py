@@ -87,7 +87,9 @@ class Parameters:
     turn: float = assumed(0.0005, "s", "a round trip between replica and database", 0.0001, 0.002)
     disk_bytes: float = assumed(250e6, "bytes/s", "PostgreSQL's log on its disk", 50e6, 1e9)
     put: float = assumed(0.03, "s", "an object's PUT", 0.01, 0.1)
-    bucket_puts: float = assumed(3500, "/s", "PUTs that the bucket takes before it splits its prefix", 1000, 20000)
+    bucket_puts: float = assumed(
+        3500, "/s", "PUTs that the bucket takes before it splits its prefix", 1000, 20000
+    )
     prepare: float = assumed(20, "s", "to fetch and verify a release", 5, 120)
     load: float = assumed(10, "s", "to load a release and ask the canary", 1, 60)
     grace: float = assumed(10, "s", "that searches may go on before a replica loads", 0, 60)

@@ -49,7 +49,8 @@ class Rows:
         """Looks that were given up."""
         first = replace(an_epoch(1, "rolling", 0.0, of), state="committed", ended_at=0.0)
         rows = [
-            Replica(f"{i:012x}", "", "", 0.0, of.lease, loaded=1, prepared=1, serving=1) for i in range(replicas)
+            Replica(f"{i:012x}", "", "", 0.0, of.lease, loaded=1, prepared=1, serving=1)
+            for i in range(replicas)
         ]
         self.view = View(0.0, {row.id: row for row in rows}, first, first)
 
@@ -164,7 +165,9 @@ class Server:
         self.running[me] = None
         try:
             yield from self._grow(me, session)
-            yield from self.process.serve(self.world.of.tokens * self.world.of.token_cpu / self.world.of.speed)
+            yield from self.process.serve(
+                self.world.of.tokens * self.world.of.token_cpu / self.world.of.speed
+            )
             yield from self._log()
         finally:
             del self.running[me]

@@ -30,7 +30,7 @@ class Scenario:
     rate: float
     """Searches a second: a Poisson process."""
     seconds: float
-    """For which searches arrive and figures are taken, after the warm-up."""
+    """For which searches arrive and figures are taken, after the warm-up; an activation's end ends it sooner."""
     warm_up: float = 0.0
     tail: float = 0.0
     """Time after the last arrival, for what is under way to end."""
@@ -112,14 +112,13 @@ class Simulation:
         self.log, rows = Log(env, of), Rows(env, of, scenario.replicas)
         self.world = World(env, of, self.log, Station(env), rows, self._stream("lengths"))
         self.front = Front(env, of, scenario.policy, scenario.replicas, self._stream("checks"))
-        self.servers = {
-            i: Server(self.world, i, row) for i, row in enumerate(rows.view.replicas.values())
-        }
+        self.servers = {i: Server(self.world, i, row) for i, row in enumerate(rows.view.replicas.values())}
         self.front.ready = dict(self.servers)
         self.tally = Tally()
         self._taken: list[tuple[float, float]] = []
         self._before: dict[str, float] = {}
         self._away = False
+        self._closed = False  # no more searches arrive
         self._serial = scenario.replicas
         self._ended = 0.0  # seconds for which the processes of dead replicas were busy
 
@@ -140,13 +139,24 @@ class Simulation:
             self.world.rows.ask(scenario.activation)
         if scenario.outage:
             env.process(self._outage())
-        env.run(until=scenario.warm_up + scenario.seconds)
-        use = self._use()
-        env.run(until=scenario.warm_up + scenario.seconds + scenario.tail + 1e-6)
+        self._run_to(scenario.warm_up + scenario.seconds)
+        use = self._use(env.now - scenario.warm_up)
+        env.run(until=env.now + scenario.tail + 1e-6)
         means = [each for _, each in self._taken if each]
         busiest = mean(most / each for most, each in self._taken if each) if means else 1.0
         rows = self.world.rows
-        return Result(scenario, self.tally, use, self._activated(), busiest, self.log.waits, rows.waits, rows.missed)
+        return Result(
+            scenario, self.tally, use, self._activated(), busiest, self.log.waits, rows.waits, rows.missed
+        )
+
+    def _run_to(self, end: float) -> None:
+        """Run to a time, or until the activation has ended."""
+        env, rows = self.env, self.world.rows
+        while env.now < end:
+            env.run(until=min(env.now + 1.0, end))
+            if self.scenario.activation is not None and rows.view.activation is None:
+                break
+        self._closed = True
 
     # -- what happens
 
@@ -155,7 +165,7 @@ class Simulation:
         sessions = self._sessions()
         while scenario.rate:
             yield self.env.timeout(gaps.expovariate(scenario.rate))
-            if self.env.now > scenario.warm_up + scenario.seconds:
+            if self._closed:
                 return
             self.env.process(self._search(next(sessions)))
 
@@ -235,8 +245,7 @@ class Simulation:
             "process": (self._ended + sum(server.process.busy for server in self.servers.values())) / number,
         }
 
-    def _use(self) -> dict[str, float]:
-        seconds = self.scenario.seconds
+    def _use(self, seconds: float) -> dict[str, float]:
         use = {part: (busy - self._before[part]) / seconds for part, busy in self._busy().items()}
         places = mean(each for _, each in self._taken) / self.of.slots if self._taken else 0.0
         return {"places": places, **use}
