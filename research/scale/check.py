@@ -1,8 +1,8 @@
 """Real writers and real looks on a PostgreSQL of its own, beside simulated ones.
 
-One writer and one replica that looks give the service times; what several do is then predicted, and measured. All run in
-one process on one core, so the check shows how the locks pass from one to the next, how batches grow and how long each
-waits: what bounds a fleet. It cannot show replicas that search at the same time.
+One writer and one replica that looks give the service times; what several do is then predicted, and measured. All
+run in one process on one core: the check shows how the locks pass from one to the next, how batches grow and how long
+each waits, which is what bounds a fleet. It cannot show replicas that search at the same time.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from statistics import median
+from typing import Any
 
 import simpy
 
@@ -93,15 +94,10 @@ def _row(what: str, real: Appended, model: Appended) -> Row:
 def calibrated(one: Appended, many: Appended, look: float) -> Parameters:
     """Return parameters whose transactions and looks take the time that they took here, and nothing else does."""
     row = max(0.0, (many.transaction - one.transaction) / (many.batch - 1))
-    nothing = {
-        "append_cpu": 0.0,
-        "append_turns": 0.0,
-        "transaction_turns": 0.0,
-        "look_turns": 0.0,
-        "flush": 0.0,
-    }
-    times = {"transaction_cpu": one.transaction - row, "row_cpu": row, "look_cpu": look, "look_row_cpu": 0.0}
-    return replace(defaults(), **nothing, **times)
+    free = ("append_cpu", "append_turns", "transaction_turns", "look_turns", "flush", "look_row_cpu")
+    times = {"transaction_cpu": one.transaction - row, "row_cpu": row, "look_cpu": look}
+    numbers: dict[str, Any] = dict.fromkeys(free, 0.0) | times
+    return replace(defaults(), **numbers)
 
 
 # -- the real ones -----------------------------------------------------------------------------------------------
@@ -113,7 +109,8 @@ async def appended(server: PostgresServer, writers: int, clients: int) -> Append
     async with AsyncExitStack() as stack:
         logs = [await stack.enter_async_context(await TreeLog.open(url)) for _ in range(writers)]
         trees = [(log, await encoded_trees(log, draws, EACH)) for log in logs for _ in range(clients)]
-        await asyncio.gather(*(log.append_encoded((await encoded_trees(log, draws, 1))[0]) for log in logs))
+        for log in logs:  # so that its statements are prepared
+            await log.append_encoded(*await encoded_trees(log, draws, 1))
         before, began = sum(log.commits for log in logs), time.monotonic()
         await asyncio.gather(*(_client(log, mine, waits) for log, mine in trees))
         seconds = time.monotonic() - began

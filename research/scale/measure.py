@@ -20,7 +20,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def measure() -> dict[str, Any]:
         figures = asyncio.run(_log(server, objects)) | asyncio.run(_fleet(server))
         figures["flush"] = _flush(server.folder / "data")
     figures["route_cpu"] = _route()
-    return {"machine": machine(), "date": date.today().isoformat(), "figures": figures}
+    return {"machine": machine(), "date": datetime.now(UTC).date().isoformat(), "figures": figures}
 
 
 def write(path: Path, result: dict[str, Any]) -> None:
@@ -136,7 +136,7 @@ def a_tree(draws: random.Random, tokens: int = 300) -> Tree:
     tree.completions = [Completion(node.id, 1, tokens)]
     tree.answer = Answer(node.id, tree.text(node), "24", 0.5, 1, 1.0)
     tree.candidates = [tree.answer]
-    tree.usage = Usage(7, tokens, tokens // STEP_TOKENS, 1, tokens // STEP_TOKENS, 0.5)
+    tree.usage = Usage(7, tokens, tokens // STEP_TOKENS)
     return tree
 
 
@@ -151,7 +151,7 @@ async def _log(server: PostgresServer, objects: ObjectOptions) -> dict[str, floa
     async with await TreeLog.open(url, objects=objects) as log:
         before = time.process_time()
         for encoded in await encoded_trees(log, draws, ROUNDS):
-            await log._placed(encoded)
+            await log._placed(encoded)  # what `append` does before its transaction
         placing = (time.process_time() - before) / ROUNDS
     figures["place_cpu"] = placing - figures["encode_cpu"]
     async with _counted(server) as turns, await TreeLog.open(turns.url) as log:

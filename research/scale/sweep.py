@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from ramify.fleet import Mode
 from research.scale.front import Policy
@@ -173,23 +174,20 @@ def hot(of: Parameters) -> list[Row]:
 
 def sensitivity(of: Parameters) -> list[Row]:
     """Every assumption at both ends of its range: 8 replicas, 10 searches a second, a rolling activation."""
-    changes: Sequence[tuple[str, float | None]] = [
-        ("none", None),
-        *((name, value) for name, ends in assumptions().items() for value in ends),
-    ]
+    changes: list[dict[str, Any]] = [{}]
+    changes += [{name: value} for name, ends in assumptions().items() for value in ends]
     return [
         {
-            "assumption": name,
-            "value": value,
+            "assumption": next(iter(change), "as assumed"),
+            "value": next(iter(change.values()), None),
             "log %": 100 * result.use["log"],
             "epoch %": 100 * result.use["epoch"],
             "commit p99 s": quantile(result.commits, 0.99),
             "p99 s": result.quantile(0.99),
             "activation s": result.activated,
         }
-        for name, value in changes
-        for changed in [of if value is None else replace(of, **{name: value})]
-        for result in [_run(changed, 8, 10.0, activation="rolling", seconds=300.0)]
+        for change in changes
+        for result in [_run(replace(of, **change), 8, 10.0, activation="rolling", seconds=300.0)]
     ]
 
 
