@@ -53,6 +53,8 @@ class Tally:
     arrived: int = 0
     ends: Counter[str] = field(default_factory=Counter)
     """`answered`, or why not."""
+    answers: int = 0
+    """Answers before arrivals end, whenever their searches arrived."""
     latencies: list[float] = field(default_factory=list)
     """Seconds from arrival to answer."""
     served: list[float] = field(default_factory=list)
@@ -87,9 +89,9 @@ class Result:
 
     @property
     def refused(self) -> float:
-        """Share of the searches that ended without an answer."""
+        """Share of the searches that ended without an answer, of all that arrived."""
         ends = self.tally.ends
-        return 1 - ends[ANSWERED] / max(1, ends.total())
+        return (ends.total() - ends[ANSWERED]) / max(1, self.tally.arrived)
 
     @property
     def lost_capacity(self) -> float:
@@ -186,6 +188,7 @@ class Simulation:
             self.tally.ends[str(refused)] += counts
             return
         self.tally.ends[ANSWERED] += counts
+        self.tally.answers += self.env.now >= self.scenario.warm_up and not self._closed
         self.tally.astray += not self.world.rows.allows(epoch)
         if counts:
             self.tally.latencies.append(self.env.now - began)

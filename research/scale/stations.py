@@ -104,7 +104,10 @@ class Writer:
 
     def _run(self) -> Work:
         log = self._log
-        while self._waiting:
+        while True:
+            yield log.env.timeout(0)  # those whose turn comes in this moment are in the same batch
+            if not self._waiting:
+                break
             batch = [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
             rows = sum(job.seconds for job in batch)
             yield from log.lock.serve(rows + log.transaction(any(job.appends for job in batch)))

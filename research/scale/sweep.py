@@ -9,7 +9,7 @@ from typing import Any
 from ramify.fleet import Mode
 from research.scale.front import Policy
 from research.scale.parameters import Parameters, assumptions
-from research.scale.simulation import ANSWERED, Result, Scenario, quantile, run
+from research.scale.simulation import Result, Scenario, quantile, run
 
 Row = dict[str, float | str | None]
 REPLICAS = (1, 4, 16, 64, 256)
@@ -41,13 +41,13 @@ def loads(of: Parameters) -> list[Row]:
 
 
 def _load(of: Parameters, replicas: int, rate: float) -> Row:
-    result = _run(of, replicas, rate)
+    seconds = max(6.0, min(30.0, MOST / rate))
+    result = _run(of, replicas, rate, warm_up=12.0, seconds=seconds)
     limit = max(result.use, key=result.use.__getitem__)
-    ends = result.tally.ends
     return {
         "replicas": replicas,
         "searches/s": rate,
-        "answered/s": ends[ANSWERED] / result.scenario.seconds,
+        "answered/s": result.tally.answers / seconds,
         "refused %": 100 * result.refused,
         "p50 s": result.quantile(0.5),
         "p99 s": result.quantile(0.99),
