@@ -18,6 +18,8 @@ from research.scale.replicas import Refused, Rows, Server, World
 from research.scale.stations import Log, Station, Work
 
 ANSWERED = "answered"
+CALM = 5.0
+"""Seconds from the end of the warm-up to an outage."""
 SAMPLE = 0.25
 """Seconds between two looks at what is in service."""
 
@@ -41,7 +43,7 @@ class Scenario:
     activation: Mode | None = None
     """A release that is activated at the end of the warm-up."""
     outage: float = 0.0
-    """Time for which the database is away from the end of the warm-up on."""
+    """Time for which the database is away, `CALM` seconds after the warm-up."""
     failures: bool = False
     """Whether replicas die."""
 
@@ -222,6 +224,7 @@ class Simulation:
 
     def _outage(self) -> Work:
         """Take the database away: nobody gets its locks meanwhile, and servers refuse new searches."""
+        yield self.env.timeout(CALM)
         self._away = True
         with self.log.lock.places.request() as log, self.world.rows.lock.places.request() as rows:
             yield log & rows

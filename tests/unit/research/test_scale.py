@@ -53,7 +53,7 @@ def test_one_replica_without_costs_is_erlangs_queue(servers: int, load: float) -
         lease=1e9,
         health_seconds=1e9,
     )
-    result = fleet(of, replicas=1, rate=load, seconds=5_000.0 / load, warm_up=50.0)
+    result = fleet(of, replicas=1, rate=load, seconds=4_000.0 / load, warm_up=50.0)
     expected = 1.0 + erlang_c(servers, load) / (servers - load)
     assert sum(result.tally.latencies) / len(result.tally.latencies) == pytest.approx(expected, rel=0.15)
     assert result.use["places"] == pytest.approx(load / servers, rel=0.05)
@@ -98,8 +98,8 @@ def test_an_activation_is_committed_after_its_slowest_replica(mode: str) -> None
 
 
 def test_an_answer_past_a_lapsed_lease_is_not_given() -> None:
-    long = replace(QUICK, search_seconds=8.0, lease=3.0, checkpoint_seconds=1e9)
-    result = fleet(long, outage=6.0, seconds=1.0, warm_up=8.0, tail=60.0)
+    long = replace(QUICK, search_seconds=8.0, search_spread=0.0, lease=3.0, checkpoint_seconds=1e9)
+    result = fleet(long, outage=6.0, seconds=10.0, tail=60.0)
     assert result.tally.ends[ANSWERED] == 0
     assert result.tally.ends["lapsed"] > 0
 
