@@ -150,7 +150,7 @@ def test_a_report_has_a_line_for_every_row_and_parameter(tmp_path: Path) -> None
         "The log": [log],
         "Activations": [{"mode": "rolling", "replicas": 1, "seconds": None}],
         "The epoch, idle": [{"heartbeat s": 0.5, "replicas": 1, "look p99 s": 0.01}],
-        "Hot prompts": [{"policy": "least", "searches/s": 1.0, "refused %": 0.0}],
+        "Hot prompts": [{"policy": "least", "searches/s": 1.0, "busiest / mean": 1.0}],
     }
     report.write(REAL, rows, tmp_path)
     text = (tmp_path / "report.md").read_text()
