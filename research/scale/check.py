@@ -1,15 +1,14 @@
 """Real writers and real looks on a PostgreSQL of its own, beside simulated ones.
 
 One writer and one replica that looks give the service times; what several do is then predicted, and measured. All
-run in one process on one core: the check shows how the locks pass from one to the next, how batches grow and how long
-each waits, which is what bounds a fleet. It cannot show replicas that search at the same time.
+run in one process on one core: the check shows how the lock passes from one to the next and how batches grow, which is
+what bounds a fleet. It cannot show replicas that search at the same time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ import simpy
 
 from ramify.fleet import FleetStore, Replica
 from ramify.treelog import EncodedTree, TreeLog
-from research.scale.measure import encoded_trees, join_many
+from research.scale.measure import encoded_trees, join_many, spent
 from research.scale.parameters import Parameters, defaults
 from research.scale.replicas import Rows
 from research.scale.stations import Log, Work, Writer
@@ -38,12 +37,12 @@ LOOKERS = (1, 4, 16)
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What came of clients that append trees one after another."""
+    """Clients have appended trees, each one after another."""
 
     trees: int
     commits: int
     seconds: float
-    waits: Sequence[float]
+    """Processor seconds, the database's included: on one core nothing of it overlaps, and other work is not in it."""
 
     @property
     def transaction(self) -> float:
@@ -68,10 +67,8 @@ def check() -> list[Row]:
     return rows + [
         {
             "what": f"{number} replicas that look",
-            "measured /s": number / looked[number],
+            "measured /s": 1 / looked[number],
             "predicted /s": number / simulated_looks(of, number),
-            "measured wait s": looked[number],
-            "predicted wait s": simulated_looks(of, number),
             "measured batch": None,
             "predicted batch": None,
         }
@@ -84,8 +81,6 @@ def _row(what: str, real: Appended, model: Appended) -> Row:
         "what": what,
         "measured /s": real.trees / real.seconds,
         "predicted /s": model.trees / model.seconds,
-        "measured wait s": median(real.waits),
-        "predicted wait s": median(model.waits),
         "measured batch": real.batch,
         "predicted batch": model.batch,
     }
@@ -105,42 +100,41 @@ def calibrated(one: Appended, many: Appended, look: float) -> Parameters:
 
 async def appended(server: PostgresServer, writers: int, clients: int) -> Appended:
     """Have real logs append trees."""
-    url, draws, waits = server.database(), random.Random(0), list[float]()
+    url, draws = server.database(), random.Random(0)
     async with AsyncExitStack() as stack:
         logs = [await stack.enter_async_context(await TreeLog.open(url)) for _ in range(writers)]
         trees = [(log, await encoded_trees(log, draws, EACH)) for log in logs for _ in range(clients)]
         for log in logs:  # so that its statements are prepared
             await log.append_encoded(*await encoded_trees(log, draws, 1))
-        before, began = sum(log.commits for log in logs), time.monotonic()
-        await asyncio.gather(*(_client(log, mine, waits) for log, mine in trees))
-        seconds = time.monotonic() - began
-        return Appended(len(waits), sum(log.commits for log in logs) - before, seconds, waits)
+        before, began = sum(log.commits for log in logs), spent(server)
+        await asyncio.gather(*(_client(log, mine) for log, mine in trees))
+        seconds = spent(server) - began
+        number = EACH * writers * clients
+        return Appended(number, sum(log.commits for log in logs) - before, seconds)
 
 
-async def _client(log: TreeLog, trees: Sequence[EncodedTree], waits: list[float]) -> None:
+async def _client(log: TreeLog, trees: Sequence[EncodedTree]) -> None:
     for encoded in trees:
-        began = time.monotonic()
         await log.append_encoded(encoded)
-        waits.append(time.monotonic() - began)
 
 
 async def looks(server: PostgresServer, replicas: int) -> float:
-    """Return the median time of a real look while so many look, each at once after its last."""
-    url, waits = server.database(), list[float]()
+    """Return the processor seconds of a real look while so many look, each at once after its last."""
+    url = server.database()
     stores = [await FleetStore.open(url, patience=60.0) for _ in range(replicas)]
     rows = await join_many(stores[0], replicas)
-    await asyncio.gather(*map(_look, stores, rows, [[] for _ in stores]))
-    await asyncio.gather(*map(_look, stores, rows, [waits for _ in stores]))
+    await asyncio.gather(*map(_look, stores, rows))
+    began = spent(server)
+    await asyncio.gather(*map(_look, stores, rows))
+    seconds = spent(server) - began
     for store in stores:
         await store.close()
-    return median(waits)
+    return seconds / (EACH * replicas)
 
 
-async def _look(store: FleetStore, mine: Replica, waits: list[float]) -> None:
+async def _look(store: FleetStore, mine: Replica) -> None:
     for _ in range(EACH):
-        began = time.monotonic()
         await store.look(mine)
-        waits.append(time.monotonic() - began)
 
 
 # -- the simulated ones ------------------------------------------------------------------------------------------
@@ -148,21 +142,19 @@ async def _look(store: FleetStore, mine: Replica, waits: list[float]) -> None:
 
 def simulated(of: Parameters, writers: int, clients: int) -> Appended:
     """Have simulated writers append trees."""
-    env, waits, commits = simpy.Environment(), list[float](), set[float]()
+    env, commits = simpy.Environment(), set[float]()
     log = Log(env, of)
 
     def client(writer: Writer) -> Work:
         for _ in range(EACH):
-            began = env.now
             yield writer.tree()
-            waits.append(env.now - began)
             commits.add(env.now)
 
     for writer in [Writer(log, int(of.batch)) for _ in range(writers)]:
         for _ in range(clients):
             env.process(client(writer))
     env.run()
-    return Appended(len(waits), len(commits), env.now, waits)
+    return Appended(EACH * writers * clients, len(commits), env.now)
 
 
 def simulated_looks(of: Parameters, replicas: int) -> float:

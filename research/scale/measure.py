@@ -92,14 +92,19 @@ def _children(pid: int) -> Iterator[int]:
     yield from map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
 
+def spent(server: PostgresServer) -> float:
+    """Return the processor seconds of this process and of the database's connections so far."""
+    return time.process_time() + _spent(_children(server.pid))
+
+
 async def _cpu(server: PostgresServer, work: Callable[[], Awaitable[object]], times: int = ROUNDS) -> float:
     """Return the processor seconds of one call, the database's included; the first calls do not count."""
     for _ in range(5):
         await work()
-    before = time.process_time() + _spent(_children(server.pid))
+    before = spent(server)
     for _ in range(times):
         await work()
-    return (time.process_time() + _spent(_children(server.pid)) - before) / times
+    return (spent(server) - before) / times
 
 
 # -- the log -----------------------------------------------------------------------------------------------------

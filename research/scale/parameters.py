@@ -12,7 +12,7 @@ from ramify.objects import ObjectOptions
 from ramify.settings import AdmissionSettings, CheckpointSettings, FleetSettings, SpoolSettings
 
 MEASURED = Path(__file__).with_name("measured.json")
-"""What `python -m research.scale measure` wrote, with the machine that it ran on."""
+"""Figures that `python -m research.scale measure` wrote, with the machine that it ran on."""
 MEASURES = "`measure`"
 BENCH = "docs/evaluation.md: `ramify bench`, 64 searches at once"
 PROXY = "deploy/haproxy.cfg"

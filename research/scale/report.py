@@ -107,7 +107,11 @@ def plot(rows: dict[str, list[Row]], path: Path) -> None:
     axes[1][0].set(title="The epoch", xscale="log", yscale="log", xlabel="replicas", ylabel="s")
     for policy in ("least", "sticky", "bounded"):
         _line(axes[1][1], rows["Hot prompts"], {"policy": policy}, "searches/s", "busiest / mean", policy)
-    axes[1][1].set(title="Hot prompts, 16 replicas", xlabel="searches a second", ylabel="searches at the busiest, over the mean")
+    axes[1][1].set(
+        title="Hot prompts, 16 replicas",
+        xlabel="searches a second",
+        ylabel="searches at the busiest, over the mean",
+    )
     for each in axes.flat:
         each.legend(fontsize=8)
         each.grid(alpha=0.3)

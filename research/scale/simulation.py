@@ -26,7 +26,7 @@ SAMPLE = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """What happens to a fleet. Times are seconds from its start."""
+    """A fleet, and all that happens to it. Times are seconds from its start."""
 
     replicas: int
     rate: float
@@ -45,12 +45,12 @@ class Scenario:
     outage: float = 0.0
     """Time for which the database is away, `CALM` seconds after the warm-up."""
     failures: bool = False
-    """Whether replicas die."""
+    """True if replicas die."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the searches that arrived after the warm-up."""
+    """Counts the ends of the searches that arrived after the warm-up."""
 
     arrived: int = 0
     ends: Counter[str] = field(default_factory=Counter)
@@ -67,7 +67,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a run."""
+    """Figures of a run."""
 
     scenario: Scenario
     tally: Tally

@@ -88,7 +88,7 @@ def logs(of: Parameters) -> list[Row]:
 
 
 def idle(of: Parameters) -> list[Row]:
-    """What a fleet does to its database while nobody searches."""
+    """The load of the database while nobody searches."""
     return [
         {
             "replicas": replicas,
@@ -106,7 +106,7 @@ def idle(of: Parameters) -> list[Row]:
 
 
 def activations(of: Parameters) -> list[Row]:
-    """How long an activation takes and what it costs, at one search for ten seconds and replica."""
+    """The time and cost of an activation, at one search for ten seconds and replica."""
     return [
         {
             "mode": mode,
@@ -124,7 +124,7 @@ def activations(of: Parameters) -> list[Row]:
 
 
 def failures(of: Parameters) -> list[Row]:
-    """What deaths of replicas cost a fleet of 16, in five minutes."""
+    """The cost of replicas that die, to a fleet of 16, in five minutes."""
     return [
         {
             "mean life h": lifetime / 3600,
@@ -138,7 +138,7 @@ def failures(of: Parameters) -> list[Row]:
 
 
 def outages(of: Parameters) -> list[Row]:
-    """What a database that is away costs a fleet of 16 within a minute, with searches of four seconds."""
+    """The cost of a database that is away, to a fleet of 16, within a minute, with searches of four seconds."""
     return [
         {
             "away s": away,

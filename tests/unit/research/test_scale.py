@@ -127,7 +127,7 @@ def test_bounded_hashing_spreads_what_plain_hashing_heaps_up() -> None:
 
 
 def test_writers_share_the_lock_and_clients_of_one_the_transaction() -> None:
-    of = calibrated(Appended(10, 10, 1.0, ()), Appended(160, 10, 2.5, ()), look=0.1)
+    of = calibrated(Appended(10, 10, 1.0), Appended(160, 10, 2.5), look=0.1)
     one, many, batched = simulated(of, 1, 1), simulated(of, 16, 1), simulated(of, 1, CALIBRATING)
     assert one.transaction == pytest.approx(0.1)
     assert many.seconds == pytest.approx(16 * one.seconds)
@@ -148,7 +148,7 @@ def test_a_report_has_a_line_for_every_row_and_parameter(tmp_path: Path) -> None
     rows: dict[str, list[report.Row]] = {
         "Loads": [load],
         "The log": [log],
-        "Activations": [{"mode": "rolling", "replicas": 1, "seconds": None}],
+        "Activations": [{"mode": "rolling", "replicas": 1, "seconds": 30.0}],
         "The epoch, idle": [{"heartbeat s": 0.5, "replicas": 1, "look p99 s": 0.01}],
         "Hot prompts": [{"policy": "least", "searches/s": 1.0, "busiest / mean": 1.0}],
     }
