@@ -50,7 +50,7 @@ class PostgresServer:
 
     @property
     def pid(self) -> int:
-        """Of the first process, whose children serve the connections."""
+        """Return the process whose children serve the connections."""
         return int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
 
     @property

@@ -122,4 +122,7 @@ def plot(rows: dict[str, list[Row]], path: Path) -> None:
 def _line(axes: Any, rows: Sequence[Row], where: Row, x: str, y: str, label: str) -> None:
     points = [row for row in rows if all(row[name] == value for name, value in where.items())]
     points = [row for row in points if row[y] is not None and row[y] == row[y]]
-    axes.plot([row[x] for row in points], [row[y] for row in points], marker="o", markersize=3, label=label)
+    if points:
+        axes.plot(
+            [row[x] for row in points], [row[y] for row in points], marker="o", markersize=3, label=label
+        )

@@ -147,7 +147,7 @@ def test_a_report_has_a_line_for_every_row_and_parameter(tmp_path: Path) -> None
     log = {"log": "a", "replicas": 1, "commit p99 s": float("nan")}
     rows: dict[str, list[report.Row]] = {
         "Loads": [load],
-        "The log": [log],
+        "The log": [log, {"log": "a", "replicas": 4.0, "commit p99 s": 0.5}],
         "Activations": [{"mode": "rolling", "replicas": 1, "seconds": 30.0}],
         "The epoch, idle": [{"heartbeat s": 0.5, "replicas": 1, "look p99 s": 0.01}],
         "Hot prompts": [{"policy": "least", "searches/s": 1.0, "busiest / mean": 1.0}],
