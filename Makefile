@@ -9,13 +9,14 @@ TORCH_INDEX := https://download.pytorch.org/whl/cpu
 setup: .venv/.ready
 
 # torch's CPU build is taken from wherever pip already finds it, else from PyTorch's own index. Packages are compiled when
-# all are there, on every core: pip would use one, and compile their tests too.
+# all are there, on every core: pip would use one, and compile their tests too. Of the hundreds of models that
+# transformers and vLLM know, those that are used are compiled when they are.
 .venv/.ready: requirements/cpu.lock requirements/dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Ramify needs Python 3.11 or newer (make PYTHON=python3.11)")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install -q --no-deps --no-compile "$(TORCH)" 2>/dev/null || $(BIN)/pip install -q --no-deps --no-compile --index-url $(TORCH_INDEX) "$(TORCH)"
 	$(BIN)/pip install -q --no-deps --no-compile -r requirements/cpu.lock -r requirements/dev.lock
-	$(BIN)/python -W ignore -m compileall -qq -j 0 -x /tests/ .venv/lib server trainer clients/python || true  # some hold files that are no Python
+	$(BIN)/python -W ignore -m compileall -qq -j 0 -x '/tests/|/transformers/models/|/model_executor/models/' .venv/lib server trainer clients/python || true  # some hold files that are no Python
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	touch $@
 
@@ -49,7 +50,7 @@ compare: setup
 
 # Shared out between processes as tests/conftest.py says.
 test: setup .venv/.gym .venv/.deploy
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: setup
 	$(BIN)/ruff format --check .
@@ -84,7 +85,7 @@ test-compose: setup
 
 # Downloads vLLM's router, guidellm, lm-eval, LangChain, llm, instructor and pydantic-ai, about 2 GB.
 test-clients: setup
-	$(BIN)/python -m pytest tests/clients -m clients -s
+	$(BIN)/python -m pytest tests/clients tests/integration/clients -m clients -s
 
 # One round of training with a real model, as of `hf download HuggingFaceTB/SmolLM2-135M-Instruct --local-dir smollm2`.
 MODEL ?= smollm2

@@ -6,6 +6,7 @@ Nobody keeps a list of times: a file whose tests need a longer limit than the us
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 
 import pytest
@@ -28,6 +29,12 @@ class LongestFirst(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return scope_of(nodeid)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than cores, at most four: engines that start, leases that run out and servers that drain are
+    waited for, and what waits leaves its core to others."""
+    return min(4, len(os.sched_getaffinity(0)) + 1)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LongestFirst:

@@ -320,8 +320,10 @@ async def _listening(app: Any, port: int) -> AsyncIterator[str]:
 
 
 children = get_context("forkserver")
-"""Processes of tests start as copies of one that has loaded torch and transformers already."""
-children.set_forkserver_preload(["ramify_trainer.loop.rounds", "transformers.models.llama.modeling_llama"])
+"""Processes of tests start as copies of one that has loaded all that this module and `training_driver` import."""
+children.set_forkserver_preload(
+    ["ramify_trainer.service", "ramify.api.app", "transformers.models.llama.modeling_llama"]
+)
 
 
 def as_one_of_two(rank: int, meeting: Path, longest: float) -> None:

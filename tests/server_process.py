@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,8 @@ class ServerProcess:
     admin_url: str
     models: Sequence[str]
     """The flags that name what it serves."""
+    flags: Sequence[str]
+    """The others."""
 
     @property
     def log_url(self) -> str:
@@ -44,6 +47,10 @@ class ServerProcess:
         self.process.kill()
         self.process.communicate()
         return left
+
+    def restart(self) -> None:
+        """Start it again after its end, in the same folder with the same flags; its addresses are others then."""
+        self.__dict__ |= start(self.folder, self.models, *self.flags).__dict__
 
     def stop(self, seconds: float = 60) -> int:
         """SIGTERM; the exit code."""
@@ -88,7 +95,7 @@ def start(folder: Path, models: Sequence[str], *flags: str) -> ServerProcess:
     url = re.search(r"at (http://\S+)", banner)
     assert url
     admin = re.search(r"  admin  (http://\S+)", banner)
-    return ServerProcess(process, url[1], folder, banner, admin[1] if admin else "", models)
+    return ServerProcess(process, url[1], folder, banner, admin[1] if admin else "", models, flags)
 
 
 def model_flags(folder: Path) -> list[str]:
@@ -104,6 +111,15 @@ def model_flags(folder: Path) -> list[str]:
         names = ["--model-name", "countdown-tiny", "--task", "countdown"]
         return ["--policy", str(tiny.policy), "--value", str(tiny.value), *names]
     return []
+
+
+def shared_memory(processes: Sequence[psutil.Process]) -> set[Path]:
+    """The shared memory that living processes have open."""
+    found: set[Path] = set()
+    for process in processes:
+        with suppress(psutil.Error):
+            found |= {Path(m.path) for m in process.memory_maps() if m.path.startswith("/dev/shm/")}
+    return found
 
 
 def still_running(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:

@@ -18,6 +18,7 @@ an object that a database's row names must survive a power failure as the row do
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import re
@@ -38,6 +39,10 @@ EXAMPLES = "s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or fil
 PART = 8 << 20
 """Bytes of one request of an upload or download."""
 _PAGE = 1000
+_REFUSED = re.compile(r"\b(?:status|code):? 4(?!08|25|29)\d\d\b|credential", re.IGNORECASE)
+"""Marks of a store's error that the request is at fault, so that no later one will do better."""
+_REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS}
+"""Errors of a folder that waiting does not mend."""
 _ENDPOINT = r"^https?://[^/@?#\s]+(/[^?#\s]*)?$"
 """A server: no user, no query, so that no secret stands in it."""
 
@@ -48,6 +53,10 @@ class ObjectStoreError(Exception):
 
 class ObjectMissing(ObjectStoreError):
     """The store has no object of this name."""
+
+
+class ObjectStoreAway(ObjectStoreError):
+    """The store cannot be reached, or fails at the moment: trying again later may help."""
 
 
 class StoreOptions(BaseModel):
@@ -122,6 +131,9 @@ class ObjectStore(Protocol):
 
     def download(self, name: str, size: int, target: IO[bytes]) -> None:
         """Write an object of `size` bytes into a file, in parts. Raises `ObjectMissing`."""
+
+    def modified(self, name: str) -> float | None:
+        """Return when an object was made or renewed, in Unix seconds by the store's clock; `None` if it is gone."""
 
     def find(self, prefix: str) -> Iterator[Mapping[str, float]]:
         """Yield the names of the objects below a folder, such as `trees`, some at a time and in no order, each with
@@ -202,6 +214,13 @@ class Folder:
         with self._translated(name), self._path(name).open("rb") as file:
             shutil.copyfileobj(file, target)
 
+    def modified(self, name: str) -> float | None:
+        try:
+            with self._translated(name):
+                return self._path(name).stat().st_mtime
+        except ObjectMissing:
+            return None
+
     def find(self, prefix: str) -> Iterator[Mapping[str, float]]:
         with self._translated(prefix):
             page = {}
@@ -226,7 +245,8 @@ class Folder:
         except FileNotFoundError as error:
             raise ObjectMissing(f"{self.url} has no object {name}") from error
         except OSError as error:
-            raise ObjectStoreError(f"{self.url} failed at {name}: {error.strerror}") from error
+            kind = ObjectStoreError if error.errno in _REFUSALS else ObjectStoreAway
+            raise kind(f"{self.url} failed at {name}: {error.strerror}") from error
 
 
 class Bucket:
@@ -268,7 +288,8 @@ class Bucket:
             self._obstore.put(self._store, name, data)
 
     def upload(self, name: str, source: Path) -> None:
-        if self._size(name) != source.stat().st_size:
+        head = self._head(name)
+        if head is None or head["size"] != source.stat().st_size:
             # obstore has no parts that are create-only; a name that follows from the bytes needs none.
             with self._translated(name, writing=True):
                 self._obstore.put(self._store, name, source, chunk_size=PART, max_concurrency=4)
@@ -282,6 +303,10 @@ class Bucket:
             with self._translated(name):
                 part = self._obstore.get_range(self._store, name, start=start, length=min(PART, size - start))
             target.write(part)
+
+    def modified(self, name: str) -> float | None:
+        head = self._head(name)
+        return None if head is None else float(head["last_modified"].timestamp())
 
     def find(self, prefix: str) -> Iterator[Mapping[str, float]]:
         with self._translated(prefix):
@@ -304,10 +329,10 @@ class Bucket:
             except ObjectMissing:
                 pass
 
-    def _size(self, name: str) -> int | None:
+    def _head(self, name: str) -> Any:
         try:
             with self._translated(name):
-                return int(self._obstore.head(self._store, name)["size"])
+                return self._obstore.head(self._store, name)
         except ObjectMissing:
             return None
 
@@ -323,7 +348,13 @@ class Bucket:
                 raise ObjectStoreError(self._failure(name, error)) from None
             raise ObjectMissing(f"{self.url} has no object {name}") from None
         except (self._obstore.exceptions.BaseError, OSError, ValueError) as error:
-            raise ObjectStoreError(self._failure(name, error)) from None
+            kind = ObjectStoreAway if self._is_away(error) else ObjectStoreError
+            raise kind(self._failure(name, error)) from None
+
+    def _is_away(self, error: Exception) -> bool:
+        """Tell whether it may work later. obstore has classes for what is refused, and one for all that fails."""
+        general = isinstance(error, self._obstore.exceptions.GenericError | TimeoutError | ConnectionError)
+        return general and not _REFUSED.search(str(error))
 
     def _failure(self, name: str, error: Exception) -> str:
         line = str(error).partition("\n")[0].strip()

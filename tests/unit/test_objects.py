@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from ramify.objects import (
     ObjectMissing,
     ObjectOptions,
     ObjectStore,
+    ObjectStoreAway,
     ObjectStoreError,
     folder_of,
     open_store,
@@ -118,16 +121,50 @@ def test_a_bucket_that_is_away_is_an_error_within_the_deadline(s3_server: S3Serv
     store = open_store(s3_server.bucket(), s3_server.options(seconds=0.5, retries=1))
     s3_server.hang()
     try:
-        with pytest.raises(ObjectStoreError, match=r"s3://\S+ failed at a: "):
+        with pytest.raises(ObjectStoreAway, match=r"s3://\S+ failed at a: "):
             store.create("a", b"")
     finally:
         s3_server.go_on()
     s3_server.doorway.shut()
     try:
-        with pytest.raises(ObjectStoreError, match=r"s3://\S+ failed at a: "):
+        with pytest.raises(ObjectStoreAway, match=r"s3://\S+ failed at a: "):
             store.read("a")
     finally:
         s3_server.doorway.open()
+
+
+class Answering(BaseHTTPRequestHandler):
+    """Answers every request with the status that its bucket's name ends in."""
+
+    def do_GET(self) -> None:
+        self.send_response(int(self.path[-7:-4]))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_PUT = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(s, ObjectStoreError) for s in (400, 401, 403)] + [(s, ObjectStoreAway) for s in (408, 429, 500, 503)],
+)
+def test_what_waiting_mends_is_told_from_what_it_does_not(
+    status: int, kind: type[ObjectStoreError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        options = ObjectOptions(endpoint=f"http://127.0.0.1:{server.server_port}", retries=0)
+        store = open_store(f"s3://bucket/answer-{status}", options)
+        for call in (lambda: store.read("abc"), lambda: store.create("abc", b"")):
+            with pytest.raises(ObjectStoreError, match=str(status)) as told:
+                call()
+            assert type(told.value) is kind
+        server.shutdown()
 
 
 def test_a_bucket_that_does_not_exist_is_an_error_without_secrets(s3_server: S3Server) -> None:  # noqa: F811

@@ -222,7 +222,10 @@ class ServiceConfig(Section):
     stop_seconds: float = Field(default=30.0, ge=0)
     """Seconds that SIGTERM leaves the present step; what has not ended then is done again after the next start."""
     longest_wait_seconds: float = Field(default=60.0, gt=0)
-    """Longest wait between two tries while the server is away; the waits begin at 1 s and double."""
+    """Longest wait between two tries while server or object store are away; the waits begin at 1 s and double."""
+    store_seconds: float = Field(default=3600.0, ge=0)
+    """Seconds for which an object store that is away is waited for; then the trainer ends. Wrong credentials end it at
+    once."""
 
 
 class LoopConfig(FromBase):

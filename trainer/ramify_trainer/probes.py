@@ -28,6 +28,8 @@ class Health:
     stall_seconds: float
     away: str | None = "no server was asked yet"
     """The server that is away, and why it counts so; None if all are there."""
+    store_away: str | None = None
+    """Reason why the object store of releases is waited for; None if it is not."""
 
     @property
     def leased(self) -> bool:
@@ -39,6 +41,8 @@ class Health:
         progress = self.loop.progress
         if self.away is not None:
             return self.away
+        if self.store_away is not None:
+            return self.store_away
         if not self.leased:
             return f"the lease of the consumer {self.loop.config.name} is not held"
         if progress.idle > self.stall_seconds:

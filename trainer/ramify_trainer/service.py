@@ -1,7 +1,8 @@
 """`ramify-trainer run`: rounds until it is told to stop, whatever the server does meanwhile.
 
 The server may go away at any time: the phase is tried again, after waits that double up to a bound, until it is back;
-every phase may be done again from its beginning, so nothing of the round is lost. SIGTERM or SIGINT ends the present
+every phase may be done again from its beginning, so nothing of the round is lost. So may the object store of releases,
+for `store_seconds`. SIGTERM or SIGINT ends the present
 step, within `stop_seconds`; what has not ended then is left as it is, as by a kill, and done again after the next
 start. A second signal ends the process at once. A lost lease ends it too: whoever holds it moves the cursor now.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import sys
@@ -19,6 +21,7 @@ from contextlib import contextmanager, suppress
 
 from ramify.connections import Listener, ListenError, address_of, bind
 from ramify.races import first_of
+from ramify.weights import StoreAway
 from ramify_client import (
     AsyncAdmin,
     AsyncClient,
@@ -142,22 +145,29 @@ class Service:
             _leave(STOPPED)
 
     async def _work(self) -> None:
-        """Do all rounds, started again whenever the server was away."""
+        """Do all rounds, started again whenever the server or the object store was away."""
         longest, progress = self.settings.longest_wait_seconds, self.loop.progress
-        pauses, before = waits(longest), 0
+        pauses, before, failing_since = waits(longest), 0, math.inf
         while True:
             try:
                 await self.loop.start()
                 return await self.loop.puller.holding(self._rounds())
-            except (RamifyError, TrainerError) as error:
+            except (RamifyError, TrainerError, StoreAway) as error:
                 if not is_transient(error):
                     raise
-                self.health.away = f"the phase {progress.phase} waits for a server: {error}"
-                if progress.times.total() > before:
-                    pauses, before = waits(longest), progress.times.total()  # it got on in between
+                if progress.times.total() > before:  # it got on in between
+                    pauses, before, failing_since = waits(longest), progress.times.total(), math.inf
+                failing_since = min(failing_since, time.monotonic())
+                if isinstance(error, StoreAway):
+                    self.health.store_away = f"the phase {progress.phase} waits for the object store: {error}"
+                    if time.monotonic() - failing_since > self.settings.store_seconds:
+                        raise
+                else:
+                    self.health.away = f"the phase {progress.phase} waits for a server: {error}"
                 wait = next(pauses)
                 logger.warning("%s: %s; again in %g s", progress.phase, error, wait)
             await asyncio.sleep(wait)
+            self.health.store_away = None
 
     async def _rounds(self) -> None:
         while not self.loop.done:
@@ -231,7 +241,7 @@ def is_transient(error: BaseException) -> bool:
         return error.__cause__ is not None and is_transient(error.__cause__)
     if isinstance(error, Conflict):
         return error.code == "activation_in_progress"
-    return isinstance(error, AWAY)
+    return isinstance(error, (*AWAY, StoreAway))
 
 
 def waits(longest: float) -> Iterator[float]:

@@ -32,7 +32,14 @@ from ramify.engines.leases import Leases, require_servable
 from ramify.engines.limiter import EngineLimiter
 from ramify.engines.measurement import TOLERANCE, Measurement, Text, measure
 from ramify.engines.model_folders import ModelFolder, check_cpu, check_value_head, read_model_folder
-from ramify.engines.others import connect, connect_other, load_adapters, named_policies, require_alike
+from ramify.engines.others import (
+    LatePolicy,
+    connect,
+    connect_others,
+    load_adapters,
+    named_policies,
+    require_alike,
+)
 from ramify.engines.policy import JudgingVllmPolicy, VllmPolicy
 from ramify.engines.ports import Engine
 from ramify.engines.progress import kv_bytes, phases
@@ -145,11 +152,9 @@ class Engines:
             with warnings.catch_warnings(action="ignore"):  # of vLLM's and torch's own making, dozens of them
                 plans, tokenizer, judges = await asyncio.to_thread(_prepare, config)
                 engines: list[Engine] = []
-                policy_servers: dict[str, RemoteEngine] = {}
-                for name, other in config.others.items():
-                    if (server := await connect_other(name, other, plans[0], tokenizer)) is not None:
-                        policy_servers[name] = server
-                        undo.push_async_callback(server.close)
+                policy_servers = await connect_others(config.others, plans[0], tokenizer)
+                for server in policy_servers.values():
+                    undo.push_async_callback(server.close)
                 if config.server is not None:
                     engines.append(await connect(config.server, plans.pop(0), tokenizer))
                     undo.push_async_callback(engines[0].close)
@@ -356,6 +361,8 @@ class Engines:
 
     async def close(self) -> None:
         """End both engines and their processes."""
+        policies = (one.policy for one in self.others.values())
+        await asyncio.gather(*(one.close() for one in policies if isinstance(one, LatePolicy)))
         engines = (*self.by_role.values(), *self._policy_servers.values())
         await asyncio.gather(*(engine.close() for engine in engines))
         for remote in self._scorer_servers:

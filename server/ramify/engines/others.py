@@ -1,19 +1,22 @@
 """The policies that searches may name beside the one served: adapters, other servers, other words around a prompt.
 
 Each is a `VllmPolicy` on one engine. Those with an engine of their own, on another server, have a limiter of their own
-too. Each must be reachable when the server starts, which checks its tokenizer; one that goes away later ends neither
-the server nor a search, but its part in it. None of them judges what it writes:
+too, and their tokenizers are checked: at the start, or, of a server that is away then, by the first search that finds
+it there. One that is away ends neither the server nor a search, but its part in it. None of them judges what it writes:
 the served policy's head is trained on its own trunk and the request's own prompt, so the scorer is asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ramify.engine_options import OtherPolicyOptions, PolicyServerOptions
 from ramify.engines.config import EngineConfig, OtherPolicy, Serving
-from ramify.engines.errors import EngineError, EngineStartFailed
+from ramify.engines.errors import EngineError, EngineStartFailed, PolicyUnreachable
 from ramify.engines.leases import Leases, require_servable
 from ramify.engines.limiter import EngineLimiter
 from ramify.engines.policy import VllmPolicy
@@ -22,7 +25,11 @@ from ramify.engines.ports import Engine
 from ramify.engines.remote_engine import RemoteEngine
 from ramify.engines.start import Launch
 from ramify.engines.tokenizer import Tokenizer
-from ramify.search.protocols import Policy
+from ramify.races import cancel
+from ramify.search.protocols import Policy, SampleAborted
+from ramify.search.records import Continuation, Sampling
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +40,48 @@ class NamedPolicy:
     options: OtherPolicyOptions
     """Its table of the settings, with the words that it puts around a prompt."""
     release: str | None = None
-    """Release, or model of another server, that it draws with; `None`: the release served."""
+    """Release, or model of another server, that it draws with; `None`: the release served, or not known yet."""
     longest: int | None = None
     """Tokens of prompt and answer together that it takes, if it is on another server; `None`: as many as the policy
     served."""
+
+
+class LatePolicy:
+    """A policy whose server was away at the start. Draws connect to it, together; once that has worked, the policy that
+    `join` gave draws."""
+
+    def __init__(self, join: Callable[[], Awaitable[Policy]]) -> None:
+        """join: connects and checks. Raises `EngineError` or `PolicyUnreachable`."""
+        self._join = join
+        self._joining: asyncio.Task[Policy] | None = None
+
+    async def sample(
+        self, prefix: Sequence[int], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Continuation]:
+        """Draw a continuation for each seed. Raises as `Policy.sample` does."""
+        try:
+            policy = await self._joined()
+        except asyncio.CancelledError:
+            raise SampleAborted(0) from None
+        return await policy.sample(prefix, sampling, seeds)
+
+    async def next_tokens(self, prefix: Sequence[int], k: int, temperature: float) -> list[Continuation]:
+        """Return the likeliest next tokens. Raises as `Policy.next_tokens` does."""
+        return await (await self._joined()).next_tokens(prefix, k, temperature)
+
+    async def close(self) -> None:
+        """Give up connecting, if that is under way."""
+        if self._joining is not None:
+            await cancel(self._joining)
+
+    async def _joined(self) -> Policy:
+        task = self._joining
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            task = self._joining = asyncio.ensure_future(self._join())
+            task.add_done_callback(
+                lambda done: done.cancelled() or done.exception()
+            )  # nobody may wait any more
+        return await asyncio.shield(task)
 
 
 def require_alike(config: EngineConfig) -> None:
@@ -61,14 +106,35 @@ async def connect(
         raise
 
 
-async def connect_other(
-    name: str, other: OtherPolicy, launch: Launch, tokenizer: Tokenizer
-) -> RemoteEngine | None:
-    """Connect to the server that has a policy, if one has it. Raises `EngineStartFailed`."""
-    if other.options.url is None:
-        return None
-    launch = replace(launch, role=f"policy_{name}")
-    return await connect(other.options, launch, tokenizer, f"policies.{name}")
+async def connect_other(name: str, other: OtherPolicy, launch: Launch, tokenizer: Tokenizer) -> RemoteEngine:
+    """Connect to the server that has a policy. Raises `PolicyUnreachable` if it is away, `EngineStartFailed` if it
+    cannot be used."""
+    try:
+        return await connect(
+            other.options, replace(launch, role=f"policy_{name}"), tokenizer, f"policies.{name}"
+        )
+    except EngineStartFailed as error:
+        if not isinstance(error.__cause__, PolicyUnreachable):
+            raise
+        logger.warning("the policy %s is away, and asked for again by searches that name it: %s", name, error)
+        raise PolicyUnreachable(str(error)) from error
+
+
+async def connect_others(
+    others: Mapping[str, OtherPolicy], launch: Launch, tokenizer: Tokenizer
+) -> dict[str, RemoteEngine]:
+    """Connect to the servers that have the other policies, as far as they are there. Raises `EngineStartFailed` for one
+    that cannot be used."""
+    found: dict[str, RemoteEngine] = {}
+    try:
+        for name, other in others.items():
+            with suppress(PolicyUnreachable):
+                if other.options.url is not None:
+                    found[name] = await connect_other(name, other, launch, tokenizer)
+    except BaseException:
+        await asyncio.gather(*(one.close() for one in found.values()))
+        raise
+    return found
 
 
 async def load_adapters(others: Mapping[str, OtherPolicy], leases: Leases) -> None:
@@ -89,28 +155,41 @@ def _serving(name: str, other: OtherPolicy) -> Serving:
 def named_policies(
     config: EngineConfig,
     home: Engine,
-    remotes: Mapping[str, RemoteEngine],
+    remotes: dict[str, RemoteEngine],
     limiter: EngineLimiter,
     mine: Callable[[], Serving],
     tokenizer: Tokenizer,
 ) -> dict[str, NamedPolicy]:
     """Return the other policies by name. home, limiter: the engine of the policy served, and what stands before it.
+    remotes: the servers that were there at the start; those that come later are added, and their policies replaced.
     mine: the release that a task leases."""
+    named: dict[str, NamedPolicy] = {}
 
-    def made(name: str, other: OtherPolicy) -> NamedPolicy:
-        engine, before, serving = home, limiter, mine
-        remote = remotes.get(name)
-        if remote is not None:
-            there = Serving(name, remote.served, remote=True)
-            engine, serving = remote, lambda: there
-            before = EngineLimiter(other.options.parallel, config.options.max_waiting)
-        elif other.release is not None:
-            adapted = _serving(name, other)
-            serving = lambda: adapted  # noqa: E731  (a name of its own would say no more)
-        policy = VllmPolicy(engine, tokenizer, before, serving, config.options.seeded)
-        if serving is mine:
+    def at_home(name: str, other: OtherPolicy) -> NamedPolicy:
+        if other.release is None:
+            policy = VllmPolicy(home, tokenizer, limiter, mine, config.options.seeded)
             return NamedPolicy(policy, other.options)
-        longest = remote.max_model_len if remote is not None else None
-        return NamedPolicy(policy, other.options, serving().release, longest)
+        adapted = _serving(name, other)
+        policy = VllmPolicy(home, tokenizer, limiter, lambda: adapted, config.options.seeded)
+        return NamedPolicy(policy, other.options, adapted.release)
 
-    return {name: made(name, other) for name, other in config.others.items()}
+    def remote(name: str, other: OtherPolicy, engine: RemoteEngine) -> NamedPolicy:
+        there = Serving(name, engine.served, remote=True)
+        before = EngineLimiter(other.options.parallel, config.options.max_waiting)
+        policy = VllmPolicy(engine, tokenizer, before, lambda: there, config.options.seeded)
+        return NamedPolicy(policy, other.options, engine.served, engine.max_model_len)
+
+    def late(name: str, other: OtherPolicy) -> NamedPolicy:
+        async def join() -> Policy:
+            remotes[name] = await connect_other(name, other, home.launch, tokenizer)
+            named[name] = remote(name, other, remotes[name])
+            return named[name].policy
+
+        return NamedPolicy(LatePolicy(join), other.options)
+
+    for name, other in config.others.items():
+        if other.options.url is None:
+            named[name] = at_home(name, other)
+        else:
+            named[name] = remote(name, other, remotes[name]) if name in remotes else late(name, other)
+    return named

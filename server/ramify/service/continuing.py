@@ -107,6 +107,8 @@ def require_same_model(part: Tree, serving: Serving, others: Mapping[str, NamedP
     for node in part.nodes:
         if node.own or not node.release or (named := others.get(node.policy or "")) is None:
             continue
+        if named.release is None and named.options.url is not None:
+            raise _refused(part, f"its policy {node.policy!r} has been away since the server started")
         if node.release != (now := named.release or serving.release):
             raise _refused(
                 part, f"its policy {node.policy!r} drew with {node.release}, and now draws with {now}"

@@ -82,9 +82,11 @@ async def continuation(engine: AsyncEngine, tree_id: str) -> str | None:
     return None
 
 
-async def lapsed(tx: Transaction, boot_id: str) -> Row | None:
-    """Return a checkpoint whose search nobody runs any more; `None` if there is none."""
-    query = select(checkpoints).where(*_lapsed(tx, boot_id)).order_by(checkpoints.c.tree_id).limit(1)
+async def lapsed(tx: Transaction, boot_id: str, after: str) -> Row | None:
+    """Return the first checkpoint whose search nobody runs any more, of those of trees beyond `after` in the order of
+    their ids; `None` if there is none."""
+    query = select(checkpoints).where(*_lapsed(tx, boot_id), checkpoints.c.tree_id > after)
+    query = query.order_by(checkpoints.c.tree_id).limit(1)
     row: Row | None = (await tx.conn.execute(query)).mappings().one_or_none()
     return row
 

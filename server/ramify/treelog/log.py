@@ -317,12 +317,24 @@ class TreeLog:
         return await self._write(lambda tx: checkpoints.renew(tx, self.boot_id))
 
     async def log_interrupted(self) -> Sequence[str]:
-        """Log every search whose process has ended, as far as its last checkpoint. Return the ids of their trees."""
+        """Log every search whose process has ended, as far as its last checkpoint. Return the ids of their trees.
+
+        A checkpoint that the log refuses stays, and is told in the server's log. Raises `StoreError`."""
         logged: list[str] = []
-        while (row := await self._write(lambda tx: checkpoints.lapsed(tx, self.boot_id))) is not None:
-            if await self._log_interrupted(row):
-                logged.append(row["tree_id"])
+        after = ""
+        while (row := await self._next_lapsed(after)) is not None:
+            after = row["tree_id"]
+            try:
+                if await self._log_interrupted(row):
+                    logged.append(after)
+            except StoreError:
+                raise
+            except LogError as error:
+                logger.error("the checkpoint of %s is refused, and stays: %s", after, error)
         return logged
+
+    async def _next_lapsed(self, after: str) -> checkpoints.Row | None:
+        return await self._write(lambda tx: checkpoints.lapsed(tx, self.boot_id, after))
 
     async def _log_interrupted(self, row: checkpoints.Row) -> bool:
         loop = asyncio.get_running_loop()

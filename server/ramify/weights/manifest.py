@@ -1,6 +1,6 @@
 """The manifest of a release: its model, how it is meant to be used, and how to tell that it is really served.
 
-The two exceptions of this package stand here too: `WeightsError`, and `ReleaseNotFound` for what is simply not there.
+The exceptions of this package stand here too: `WeightsError`, and those of its kind that callers tell apart.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ class ReleaseNotFound(WeightsError):
 
 class ReleaseTaken(WeightsError):
     """Another release has this id: another publisher was faster."""
+
+
+class StoreAway(WeightsError):
+    """The object store of releases cannot be reached, or fails at the moment: trying again later may help."""
 
 
 _ID = re.compile(r"v[0-9]{6}")

@@ -19,11 +19,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ramify import files
-from ramify.objects import ObjectMissing, ObjectStore, ObjectStoreError
+from ramify.objects import ObjectMissing, ObjectStore, ObjectStoreAway, ObjectStoreError
 from ramify.weights.manifest import (
     Manifest,
     ReleaseNotFound,
     ReleaseTaken,
+    StoreAway,
     WeightsError,
     check_id,
     parse_manifest,
@@ -42,7 +43,7 @@ _STALE = 86_400.0
 
 class ReleaseStore:
     """The releases of one store, and the folder that they are fetched into. Every call blocks, and raises
-    `WeightsError`."""
+    `WeightsError`, of the kind `StoreAway` if trying again later may help."""
 
     def __init__(self, store: ObjectStore, folder: Path, most_bytes: int | None = None) -> None:
         """most_bytes: size of the releases in the folder beyond which those used least recently are removed, if the
@@ -130,7 +131,8 @@ class ReleaseStore:
             self._make_room(manifest, keep)
             self._download(manifest, place)
         except (WeightsError, OSError) as error:
-            raise WeightsError(f"{manifest.id} of {self._store.url} cannot be fetched: {error}") from error
+            kind = StoreAway if isinstance(error, StoreAway) else WeightsError
+            raise kind(f"{manifest.id} of {self._store.url} cannot be fetched: {error}") from error
         logger.info(
             "fetched release=%s bytes=%d seconds=%.1f", manifest.id, _size(manifest), time.monotonic() - began
         )
@@ -200,6 +202,8 @@ class ReleaseStore:
     def _translated(self) -> Iterator[None]:
         try:
             yield
+        except ObjectStoreAway as error:
+            raise StoreAway(str(error)) from error
         except ObjectStoreError as error:
             raise WeightsError(str(error)) from error
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from fakes import FakePolicy, decode, letters
-from fakes_vllm import NAME, FakeVllm, write_policy
+from fakes_vllm import FakeVllm, write_policy
 from models import WORDS
 from ramify.api.app import application
 from ramify.api.context import assemble
@@ -284,6 +284,27 @@ async def test_one_that_is_away_is_left_and_asked_again_by_the_next_search(
         assert second["usage"]["by_policy"]["other"]["draws"] > 0
 
 
+async def test_one_that_is_away_at_the_start_is_had_once_it_is_there(folder: Path, tmp_path: Path) -> None:
+    other = FakeVllm(Tokenizer(folder), names=("elsewhere",))
+    other.away = 1_000_000
+    async with two_servers(folder, tmp_path, other) as (engines, http):
+        first = (await http.post("/v1/search", json=ASK)).json()
+        assert first["status"] == "complete", first["error"]
+        assert first["usage"]["by_policy"]["other"]["closed"].startswith("PolicyUnreachable: ")
+        assert "check the setting policies.other.url" in first["usage"]["by_policy"]["other"]["closed"]
+        alone = await http.post("/v1/search", json=ASK | {"search": ASK["search"] | {"policies": ["other"]}})
+        assert alone.status_code == 503
+        assert "check the setting policies.other.url" in alone.json()["error"]["message"]
+        await engines.probe(5)
+        assert (await http.get("/readyz")).status_code == 200
+        other.away = 0
+        second = (await http.post("/v1/search", json=ASK)).json()
+        assert second["usage"]["by_policy"]["other"]["closed"] is None
+        tree = tree_from_dict(second["tree_document"])
+        assert {node.release for node in tree.nodes[1:] if node.policy == "other"} == {"elsewhere"}
+        assert engines.others["other"].longest is not None
+
+
 async def test_another_tokenizer_is_found_at_the_start(folder: Path, tmp_path: Path) -> None:
     class OneWordApart(Tokenizer):
         """Spells one token otherwise."""
@@ -328,17 +349,6 @@ class Apart:
 
     def decode(self, tokens: Any, **kwargs: Any) -> str:
         return str(self._hf.decode(tokens, **kwargs)).replace(WORDS[2], "another")
-
-
-async def test_one_that_is_not_there_at_the_start_is_named_by_its_setting(folder: Path) -> None:
-    async with serving(FakeVllm(Tokenizer(folder), names=(NAME,)).app()) as url:
-        settings = load(
-            policy=str(folder), policy_server={"url": url}, policies={"far": {"url": "http://127.0.0.1:9"}}
-        )
-        with pytest.raises(
-            EngineStartFailed, match=r"cannot be reached .*; check the setting policies\.far\.url"
-        ):
-            await Engines.start(engine_config(settings))
 
 
 @pytest.mark.parametrize(

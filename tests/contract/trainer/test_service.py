@@ -16,6 +16,7 @@ import pytest
 
 from contract.api.world import until
 from fakes_training import PROMPT, Site, TrainedEngines, a_site, small
+from ramify.weights import StoreAway
 from ramify_client import AsyncAdmin, AsyncClient
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.loop.puller import Puller
@@ -287,6 +288,28 @@ async def test_what_waiting_does_not_mend_ends_the_service(tmp_path: Path) -> No
         wrong["server"] = {"url": site.url, "admin_url": site.admin_url}
         async with a_service(tmp_path, site, **wrong) as running:
             with pytest.raises(Exception, match="401"):
+                await asyncio.wait_for(running.task, LONG)
+
+
+@pytest.mark.parametrize("seconds", [3600.0, 0.0], ids=["and comes back", "for too long"])
+async def test_an_object_store_that_is_away_is_waited_for(tmp_path: Path, seconds: float) -> None:
+    bucket = tmp_path / "bucket"
+    objects = {"releases": f"file://{bucket}"}
+    bucket.touch()  # in the folder's place
+    changes: dict[str, Any] = {"weights": tmp_path / "elsewhere", "service": {"store_seconds": seconds}}
+    async with (
+        a_site(tmp_path, objects=objects) as site,
+        a_service(tmp_path, site, rounds=1, objects=objects, **changes) as running,
+    ):
+        if seconds:
+            gone = await running.says("/readyz", lambda a: "the object store" in str(a.json()["reason"]))
+            assert (gone.status_code, (await running.get("/livez")).status_code) == (503, 200)
+            assert f"{objects['releases']} failed at " in gone.json()["reason"]
+            bucket.unlink()
+            assert await asyncio.wait_for(running.task, LONG) == STOPPED
+            assert site.context.serving.release == "v000002"
+        else:
+            with pytest.raises(StoreAway, match="failed at "):
                 await asyncio.wait_for(running.task, LONG)
 
 

@@ -8,13 +8,14 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fixtures_objects import S3Server, s3_server  # noqa: F401  (a fixture)
-from ramify.objects import ObjectOptions
+from ramify.objects import Folder, ObjectOptions
 from ramify.treelog import CorruptRow, CorruptTree, LogError, StoreError, TreeLog
 from ramify.treelog.bodies import MARK, object_name
 from treelog_trees import make_tree
@@ -131,6 +132,32 @@ async def test_a_body_that_is_placed_again_is_young_again(url: str, tmp_path: Pa
         os.utime(place, (now.now - 2 * GRACE, now.now - 2 * GRACE))
         await log.append_encoded(encoded)
         assert place.stat().st_mtime > now.now - GRACE
+        assert (await log.verify()).ok
+
+
+async def test_a_body_that_is_placed_again_while_a_sweep_runs_stays(
+    url: str, tmp_path: Path, now: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweep has listed it as old, and its row comes after the sweep has looked for one."""
+    async with await TreeLog.open(url, objects=folder(tmp_path), clock=now) as log:
+        tree, orphan = make_tree(), make_tree(5)
+        encoded = await log.encode(tree)
+        for one in (encoded, await log.encode(orphan)):
+            place = tmp_path / "bodies" / object_name(one.row["sha256"])
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(one.row["body"])
+            os.utime(place, (now.now - 2 * GRACE, now.now - 2 * GRACE))
+        name, listed = object_name(encoded.row["sha256"]), Folder.find
+
+        def find_and_renew(self: Folder, prefix: str) -> Iterator[Mapping[str, float]]:
+            yield from listed(self, prefix)
+            if name.startswith(prefix):
+                self.renew(name, encoded.row["body"])
+
+        monkeypatch.setattr(Folder, "find", find_and_renew)
+        assert await log.sweep() == 1, "the other one"
+        assert bodies(tmp_path) == [name]
+        await log.append_encoded(encoded)
         assert (await log.verify()).ok
 
 

@@ -103,6 +103,31 @@ async def test_the_whole_tree_takes_over_the_feedback_on_the_interrupted_one_and
         assert len(kept) == (1 if objects.trees else 0)
 
 
+async def test_a_checkpoint_that_the_log_refuses_is_told_and_the_others_are_logged(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken, *others = sorted((make_tree() for _ in range(3)), key=lambda tree: tree.id)
+    async with await TreeLog.open(url) as log:
+        for tree in (taken, *others):
+            await keep(log, snapshot(id=tree.id), 0.0)
+        async with log._writes.begin() as conn:  # as of a log that was put back from a backup
+            rows = (
+                await conn.execute(select(checkpoints).where(checkpoints.c.tree_id == taken.id))
+            ).mappings()
+            row = dict(rows.one())
+        await log.append(taken)
+        async with log._writes.begin() as conn:
+            await conn.execute(insert(checkpoints).values(**row))
+    async with await TreeLog.open(url) as log:
+        assert await log.log_interrupted() == [tree.id for tree in others]
+        assert f"the checkpoint of {taken.id} is refused, and stays: another tree" in caplog.text
+        assert await log.checkpoint_owner(taken.id) == "alice"
+        assert await log.log_interrupted() == []
+        entry = await log.get(taken.id)
+        assert entry is not None
+        assert entry.status == "complete"
+
+
 @pytest.mark.parametrize("running", [True, False])
 async def test_an_interrupted_tree_that_another_search_goes_on_from_stays(url: str, running: bool) -> None:
     done = make_tree()

@@ -11,11 +11,22 @@ from server_process import ServerProcess, model_flags, start
 __all__ = ["written"]
 
 
+SETTINGS = """
+[engine]
+dtype = "float32"  # a draw is then its seed's own: see operations.md
+[checkpoints]
+seconds = 0.2
+"""
+
+
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """One real server on vLLM for every test here; the last one to use it ends it."""
+    """One real server on vLLM for every test here; one test kills it and starts it again, the last one ends it."""
     folder = tmp_path_factory.mktemp("server")
-    server = start(folder, model_flags(folder))
+    config, weights = folder / "ramify.toml", folder / "weights"
+    config.write_text(SETTINGS)
+    weights.mkdir()
+    server = start(folder, model_flags(folder), "--config", str(config), "--weights", str(weights))
     yield server
     server.stop()
 

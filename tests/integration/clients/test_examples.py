@@ -112,6 +112,7 @@ def shows_openais_sdk(told: str) -> None:
     assert re.search(r"tokens of the whole search: [1-9]\d\d", whole)
 
 
+@pytest.mark.clients  # downloads: `make test-clients`
 def test_langchain(server: ServerProcess, tmp_path: Path) -> None:
     """With packages of its own: LangChain's would load a plugin into every test run."""
     pinned = str(ROOT / "requirements" / "langchain.lock")

@@ -1,4 +1,5 @@
-"""Engines that are killed, whose server is killed, or that never start."""
+"""Engines that are killed, whose server is killed while they start, or that never start. (A server that is killed while
+it searches is in `integration/api/test_continue_after_kill.py`.)"""
 
 from __future__ import annotations
 
@@ -29,6 +30,7 @@ from ramify.engines import (
 )
 from ramify.search.protocols import EngineDead, SampleAborted
 from ramify.search.records import Sampling
+from server_process import shared_memory
 
 HOST = Path(__file__).with_name("host.py")
 
@@ -56,23 +58,21 @@ class Host:
 
     process: subprocess.Popen[str]
     family: list[psutil.Process] = field(default_factory=list)
-    shared_memory: set[str] = field(default_factory=set)
+    shared_memory: set[Path] = field(default_factory=set)
 
     def look(self) -> None:
         self.family = psutil.Process(self.process.pid).children(recursive=True)
 
     def kill(self) -> None:
         self.look()
-        with contextlib.suppress(psutil.Error):
-            maps = [m.path for process in self.family for m in process.memory_maps()]
-            self.shared_memory |= {path for path in maps if path.startswith("/dev/shm/")}
+        self.shared_memory |= shared_memory(self.family)
         self.process.kill()
         self.process.wait()
 
     def left_after(self, seconds: float) -> list[object]:
         """Processes that still run after so many seconds, and shared memory that is still there."""
         _, alive = psutil.wait_procs(self.family, timeout=seconds)
-        return [*alive, *(path for path in self.shared_memory if Path(path).exists())]
+        return [*alive, *(path for path in self.shared_memory if path.exists())]
 
 
 @pytest.fixture
@@ -80,15 +80,6 @@ def host(paths: tuple[Path, Path], scratch: Path) -> Iterator[Host]:
     with subprocess.Popen([sys.executable, HOST, *paths], stdout=subprocess.PIPE, text=True) as process:
         yield Host(process)
         process.kill()
-
-
-def test_no_engine_process_outlives_a_killed_server_by_five_seconds(host: Host) -> None:
-    assert host.process.stdout is not None
-    pids = {int(word) for word in host.process.stdout.readline().split()}
-    host.kill()
-    assert len(pids) == 2
-    assert pids <= {process.pid for process in host.family}
-    assert host.left_after(5) == []
 
 
 def test_engines_follow_a_server_that_is_killed_while_they_start(host: Host) -> None:

@@ -16,7 +16,8 @@ from ramify.search.codec import tree_to_dict
 from ramify.search.tree import Completion, Tree
 from ramify_trainer.config import LoopConfig
 from ramify_trainer.gate.policy_scores import PolicyScores
-from ramify_trainer.learning.labels import Feedback, OutcomeWeights
+from ramify_trainer.learning.labels import Feedback, LabelledTree, OutcomeWeights
+from ramify_trainer.learning.metrics import draw_figures
 from ramify_trainer.loop.puller import TrainingRecord
 from ramify_trainer.loop.report import markdown, write
 from ramify_trainer.loop.round_trees import freeze, label_trees, solved_share
@@ -67,8 +68,10 @@ def test_a_run_goes_on_from_what_it_last_kept(tmp_path: Path):
     state.phase, state.upto, state.current.tokens = "gate", 17, 900
     state.save(tmp_path / "state.json")
     assert State.load(tmp_path / "state.json") == state
+    state.current.collected = ["tree_1"]
     state.end_round()
     assert (state.round, state.phase, state.history[0].tokens, state.current.round) == (2, "collect", 900, 2)
+    assert state.history[0].collected == [], "a long history stays short"
 
 
 def test_learners_stay_of_the_newest_releases_the_incumbent_and_the_best():
@@ -87,6 +90,28 @@ def test_staleness_counts_served_releases_and_knows_no_others():
     state.served += ["v000003", "v000004"]
     assert [state.staleness(r) for r in ("v000004", "v000003", "v000001")] == [0, 1, 2]
     assert state.staleness("v000002") > 1000
+
+
+def test_the_entropy_of_draws_is_that_of_the_rounds_own_searches_by_the_release_in_training(tmp_path: Path):
+    """Others, carried over or somebody else's, drew at temperatures of their own."""
+    own, others, older = answered(WRONG, RIGHT), answered(RIGHT), answered(WRONG)
+    for number, (tree, logprob) in enumerate([(own, -0.5), (others, -4.0), (older, -4.0)]):
+        tree.id = f"tree_{number}"
+        for node in tree.nodes[1:]:
+            node.logprobs = (logprob,) * len(node.tokens)
+            node.release = "v000001" if tree is older else "v000002"
+
+    async def scenario() -> list[LabelledTree]:
+        path, trees = tmp_path / "trees.ndjson", (own, others, older)
+        await freeze(pulled(*(TrainingRecord(4, tree.id, tree_to_dict(tree)) for tree in trees)), path)
+        stale = {"v000001": 1, "v000002": 0}
+        return await label_trees(path, OutcomeWeights(), stale.__getitem__, collected=[own.id, older.id])
+
+    labelled = asyncio.run(scenario())
+    assert [one.elsewhere for one in labelled] == [False, True, True]
+    assert draw_figures(labelled, 1.0)["entropy"] == pytest.approx(0.5)
+    assert "entropy" not in draw_figures(labelled[1:], 1.0)
+    assert draw_figures(labelled, 1.0)["pass_at_1"] == pytest.approx((0.5 + 1.0 + 0.0) / 3)
 
 
 def test_a_round_learns_from_frozen_trees_graded_anew(tmp_path: Path):

@@ -134,6 +134,9 @@ class LabelledTree:
     learned: frozenset[int] = frozenset()
     """Ids of nodes that an earlier round has learned from, in the part that the search has gone on from. They say what
     steps and answers are worth, as all others do, and teach nothing again themselves."""
+    elsewhere: bool = False
+    """True: not what this round had the release in training search, but a tree of an earlier round or release, or of
+    somebody else's search. It teaches as all others do."""
 
 
 Refusal = Literal[

@@ -54,14 +54,17 @@ class RoundMetrics:
 
 
 def draw_figures(trees: Sequence[LabelledTree], correct: float) -> dict[str, float]:
-    """Return `entropy`, the mean of -ln μ over all tokens that the policy itself drew and no earlier round has learned
-    from, in nats: an estimate of its own; and `pass_at_1` and `pass_at_8`, means over the trees that hold labelled
-    answers.
+    """Return `entropy`, the mean of -ln μ over all tokens that the policy itself drew in the round's own searches and
+    no earlier round has learned from, in nats: an estimate of the policy's own; and `pass_at_1` and `pass_at_8`, means
+    over all trees that hold labelled answers.
+
+    Trees of earlier rounds and of other people's searches were drawn at other temperatures, some by other weights.
 
     Answers of a tree share their beginnings and are no independent draws: its pass@k says what the search found, not
     what the policy would without it. correct: the least outcome of a right answer."""
     figures = {}
-    sampled = [one for one in trees if one.tree.params.action.kind != "token"]  # those are enumerated
+    own = [one for one in trees if not one.elsewhere]
+    sampled = [one for one in own if one.tree.params.action.kind != "token"]  # those are enumerated
     new = [n for one in sampled for n in one.tree.nodes[1:] if n.id not in one.learned]
     drawn = [(own_draws(n), n.logprobs) for n in new]
     if tokens := sum(times * len(logprobs) for times, logprobs in drawn):

@@ -36,6 +36,8 @@ class CollectionResult:
     """Generated."""
     ended: Mapping[str, int]
     """Searches by status."""
+    trees: Sequence[str]
+    """Ids of their trees."""
 
 
 def problems_of(config: CollectConfig, seed: int, round_: int) -> list[Example]:
@@ -81,7 +83,10 @@ async def collect(
             f"round {round_}, {len(results)} of {len(examples)} searched: {error}"
         ) from error
     return CollectionResult(
-        len(results), sum(r.usage.completion_tokens for r in results), _by_status(results)
+        len(results),
+        sum(r.usage.completion_tokens for r in results),
+        _by_status(results),
+        [r.tree.id for r in results],
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -104,9 +104,14 @@ def _is_trained_on(record: TrainingRecord) -> bool:
 
 
 async def label_trees(
-    path: Path, weights: OutcomeWeights, staleness: Callable[[str], int]
+    path: Path,
+    weights: OutcomeWeights,
+    staleness: Callable[[str], int],
+    *,
+    collected: Collection[str] | None = None,
 ) -> list[LabelledTree]:
     """Return the frozen trees with what is known of their answers: the task's verifier asked anew, and feedback.
+    collected: the ids of those that the round itself had searched; `None`: all of them.
 
     Nodes that an earlier round has learned from, in the part that a search has gone on from, are named as such."""
     trees, feedback = await asyncio.to_thread(read_trees, path)
@@ -118,7 +123,8 @@ async def label_trees(
         outcomes = label_answers(tree, said, await _grade(tree), weights)
         learned = frozenset(range(first_new_node(tree, known))) - judged_steps(tree, said)
         stale = max((staleness(node.release) for node in tree.nodes[1:] if node.own), default=0)
-        labelled.append(LabelledTree(tree, outcomes, stale, learned=learned))
+        elsewhere = stale > 0 or (collected is not None and tree.id not in collected)
+        labelled.append(LabelledTree(tree, outcomes, stale, learned=learned, elsewhere=elsewhere))
     return labelled
 
 

@@ -222,7 +222,7 @@ class Loop:
         c, state = self.config, self.state
         asked = at_temperature(c.collect, state.history)
         result = await collect(self.searching, asked, c.name, state.round, c.seed, self._told("searched"))
-        state.current.tokens = result.tokens
+        state.current.tokens, state.current.collected = result.tokens, sorted(result.trees)
         said = {} if c.collect.temperature is None else {"temperature": asked.first_temperature}
         return {"searches": result.searches, "tokens": result.tokens, **said, **result.ended}
 
@@ -252,7 +252,7 @@ class Loop:
     async def _train(self) -> PhaseSummary:
         """Label the trees, and learn from them if there is anything to learn."""
         state, config, record = self.state, self.config, self.state.current
-        trees = await label_trees(self._trees, config.outcomes, self._staleness)
+        trees = await label_trees(self._trees, config.outcomes, self._staleness, collected=record.collected)
         record.trees, record.steps = len(trees), 0
         if not trees:
             record.reason = "nothing to learn from: the log held no tree since the last round"
