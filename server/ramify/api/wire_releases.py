@@ -11,10 +11,10 @@ from ramify.api.wire_common import PLAIN, Reply, Request
 from ramify.api.wire_log import DescribedAs, model_of
 from ramify.fleet import Epoch, View, status
 from ramify.service.canary import CanaryReport
-from ramify.service.catalogue import ReleaseEntry
+from ramify.service.catalogue import ReleaseEntry, ReleaseListing
 from ramify.service.errors import DRAINED
 from ramify.service.fleet import FleetActivation
-from ramify.service.releases import ActivationResult, ActivationSeconds, ReleaseListing
+from ramify.service.releases import ActivationResult, ActivationSeconds
 from ramify.weights import ValueKind
 
 MOST_FIGURES = 64 << 10

@@ -16,11 +16,12 @@ probe that tells apart must also lie nearer to what was published than to what t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from ramify.engines import Measurement, Text
-from ramify.weights import Probe
+from ramify.service.ports import Engines
+from ramify.weights import Probe, Release
 
 CLEAR = 10.0
 """Tolerances by which two releases must differ on a probe for it to tell them apart."""
@@ -38,6 +39,10 @@ class CanaryReport:
     max_logprob_error: float
     """Largest distance from a published log-probability (natural logarithm)."""
     max_value_error: float
+
+
+NOT_ASKED = CanaryReport(0, 0, 0.0, 0.0)
+"""Of a release that was served already."""
 
 
 def texts_of(probes: Sequence[Probe]) -> list[Text]:
@@ -131,6 +136,27 @@ def check(
             if measurement.value is not None:
                 value = max(value, distance(measurement.value, probe.value))
     return CanaryReport(len(probes), sum(clear), logprob, value)
+
+
+async def ask(
+    engines: Engines,
+    release: Release,
+    texts: Sequence[Text],
+    before: Sequence[Measurement],
+    calibration: tuple[float, float],
+    empty_caches: Callable[[], Awaitable[None]],
+) -> CanaryReport:
+    """Measure the canary of a release that the calling task leases, with the caches as they are and emptied.
+
+    texts: those of the canary first. before: their figures under the release before. Raises `RuntimeError` as `check`
+    and `same` do."""
+    probes, tolerance = release.manifest.canary, engines.tolerance
+    first = await engines.measure(texts, calibration)
+    await empty_caches()
+    second = await engines.measure(texts, calibration)
+    report = check(probes, before[: len(probes)], (first[: len(probes)], second[: len(probes)]), tolerance)
+    same(first, second, tolerance, "cached prefixes of the weights before are still in use")
+    return report
 
 
 def same(one: Sequence[Measurement], other: Sequence[Measurement], tolerance: float, what: str) -> None:

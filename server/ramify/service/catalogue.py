@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,18 @@ class ReleaseEntry:
     figures: dict[str, Any]
     manifest: Manifest | None
     """`None` if the files are gone or cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseListing:
+    """All releases, and the history of those that were served."""
+
+    active: str
+    previous: str | None
+    """Release that a rollback would go back to; `None` if there is none."""
+    rows: Sequence[ReleaseEntry]
+    activations: Sequence[Activation]
+    """Newest first."""
 
 
 def catalogue(
@@ -108,6 +120,15 @@ def lineage(history: Iterable[Activation]) -> list[str]:
         else:
             line = [name for name in line if name != row.release_id] + [row.release_id]
     return line
+
+
+def way_back(history: Iterable[Activation], served: str, rejected: Collection[str]) -> str | None:
+    """Return the release that a rollback would go back to: the last one before the one served that the gate has not
+    rejected; `None` if there is none."""
+    line = [name for name in lineage(history) if name == served or name not in rejected]
+    if served in line:
+        line = line[: line.index(served)]
+    return line[-1] if line else None
 
 
 async def at_start(

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -37,13 +37,22 @@ from ramify.engines import (
 )
 from ramify.search.protocols import EngineDead
 from ramify.service import canary
-from ramify.service.catalogue import ReleaseEntry, catalogue, fetched, in_store, lineage, resolve
+from ramify.service.catalogue import (
+    ReleaseEntry,
+    ReleaseListing,
+    catalogue,
+    fetched,
+    in_store,
+    lineage,
+    resolve,
+    way_back,
+)
 from ramify.service.errors import DRAINED, ActivationFailed, ServiceError
 from ramify.service.metrics import Metrics
 from ramify.service.ports import Engines
 from ramify.service.searches import Searches
 from ramify.treelog import LogError, TreeLog
-from ramify.treelog.records import Activation, ActivationKind
+from ramify.treelog.records import ActivationKind
 from ramify.treelog.records import Release as ReleaseRecord
 from ramify.treelog.releases import REJECTED
 from ramify.weights import (
@@ -83,20 +92,8 @@ class ActivationResult:
 
     release: str
     previous: str | None
-    report: canary.CanaryReport
-    seconds: ActivationSeconds
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseListing:
-    """All releases, and the history of those that were served."""
-
-    active: str
-    previous: str | None
-    """Release that a rollback would go back to; `None` if there is none."""
-    rows: Sequence[ReleaseEntry]
-    activations: Sequence[Activation]
-    """Newest first."""
+    report: canary.CanaryReport = canary.NOT_ASKED
+    seconds: ActivationSeconds = ActivationSeconds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +149,9 @@ class Releases:
         history = await self.log.activations()
         stored = await self._in_store()
         rows = await asyncio.to_thread(catalogue, self.root, stored, self.base, recorded)
+        served = self.engines.serving.release
         rejected = {row.id for row in rows if row.state == REJECTED}
-        return ReleaseListing(self.engines.serving.release, self._way_back(history, rejected), rows, history)
+        return ReleaseListing(served, way_back(history, served, rejected), rows, history)
 
     async def _in_store(self) -> Mapping[str, Manifest | None]:
         """Return the store's releases; none while it is away or hangs, so that those at hand can be activated."""
@@ -195,11 +193,7 @@ class Releases:
             raise ServiceError(
                 "conflict", "this server serves models that are no release, so it cannot activate one"
             )
-        self._task = asyncio.create_task(
-            self._activate(release_id, before, grace, note, kind), name=f"activate-{release_id[:10]}"
-        )
-        self._task.add_done_callback(_seen)
-        return await asyncio.shield(self._task)
+        return await self._by_itself(self._activate(release_id, before, grace, note, kind), release_id)
 
     async def prepare(self, release_id: str) -> Release:
         """Check a release's files as an activation does, which brings them into memory; nothing stops meanwhile.
@@ -216,12 +210,15 @@ class Releases:
         before = self.engines.serving.source
         assert before is not None, "a fleet's server serves releases"
         if release.id == before.id and release.content == before.content:
-            return ActivationResult(
-                release.id, None, canary.CanaryReport(0, 0, 0.0, 0.0), ActivationSeconds()
-            )
+            return ActivationResult(release.id, None)
         change = _Change(release, before, "", "activate")
-        taking = self._take(change, grace, self.clock())
-        self._task = asyncio.create_task(taking, name=f"activate-{release.id}")
+        return await self._by_itself(self._take(change, grace, self.clock()), release.id)
+
+    async def _by_itself(
+        self, work: Coroutine[Any, Any, ActivationResult], release_id: str
+    ) -> ActivationResult:
+        """Carry out an activation in a task of its own, which a cancelled call leaves alone."""
+        self._task = asyncio.create_task(work, name=f"activate-{release_id[:10]}")
         self._task.add_done_callback(_seen)
         return await asyncio.shield(self._task)
 
@@ -248,10 +245,7 @@ class Releases:
         if release_id == before.id:
             await self._as_recorded(before, note, kind)
             self._in_service()
-            previous = (await self.listing()).previous
-            return ActivationResult(
-                release_id, previous, canary.CanaryReport(0, 0, 0.0, 0.0), ActivationSeconds()
-            )
+            return ActivationResult(release_id, (await self.listing()).previous)
         release = await self._checked(release_id, before)
         return await self._take(_Change(release, before, note, kind), grace, began)
 
@@ -399,29 +393,13 @@ class Releases:
         its report and its end."""
         serving = self.serving_of(change.release)
         async with self.engines.trying(serving):
-            report = await self._canary(change.release, texts, before, serving.calibration, empty_caches)
+            report = await canary.ask(
+                self.engines, change.release, texts, before, serving.calibration, empty_caches
+            )
             limit.reschedule(None)
             checked = self.clock()
             await self._commit(change, serving, report)
         return report, checked
-
-    async def _canary(
-        self,
-        release: Release,
-        texts: Sequence[Text],
-        before: Sequence[Measurement],
-        calibration: tuple[float, float],
-        empty_caches: Callable[[], Awaitable[None]],
-    ) -> canary.CanaryReport:
-        probes, tolerance = release.manifest.canary, self.engines.tolerance
-        first = await self.engines.measure(texts, calibration)
-        await empty_caches()
-        second = await self.engines.measure(texts, calibration)
-        report = canary.check(
-            probes, before[: len(probes)], (first[: len(probes)], second[: len(probes)]), tolerance
-        )
-        canary.same(first, second, tolerance, "cached prefixes of the weights before are still in use")
-        return report
 
     async def _commit(self, change: _Change, serving: Serving, report: canary.CanaryReport) -> None:
         release, note = change.release, change.note
@@ -485,14 +463,6 @@ class Releases:
             await self.log.activation_failed(release_id, message)
         except LogError as error:
             logger.error("the failure of %s could not be recorded: %s", release_id, error)
-
-    def _way_back(self, history: Sequence[Activation], rejected: set[str]) -> str | None:
-        line = [
-            name for name in lineage(history) if name == self.engines.serving.release or name not in rejected
-        ]
-        if self.engines.serving.release in line:
-            line = line[: line.index(self.engines.serving.release)]
-        return line[-1] if line else None
 
 
 def require_not_rejected(release_id: str, record: ReleaseRecord | None) -> None:

@@ -14,7 +14,7 @@ from ramify.api import wire_batch as wire
 from ramify.api.context import CallerDep, Context, ContextDep
 from ramify.api.documentation import BATCH_EXAMPLES, STREAM
 from ramify.api.names import SearchHeader
-from ramify.api.routes.search import Growth, Key, idempotency
+from ramify.api.routes.search import Key, idempotency, news_of
 from ramify.api.scopes import ScopedRoute, needs
 from ramify.api.streaming import unless_gone
 from ramify.search.tree import Tree
@@ -119,7 +119,7 @@ async def _growing(running: RunningBatch, body: wire.BatchRequest, context: Cont
     settings, loop = context.settings.stream, asyncio.get_running_loop()
     nodes = body.stream_options is not None and body.stream_options.nodes
     left = {
-        search.life: (i, search, Growth(search, nodes))
+        search.life: (i, search, news_of(search, nodes))
         for i, search in enumerate(running.searches)
         if search.life
     }
@@ -134,7 +134,7 @@ async def _growing(running: RunningBatch, body: wire.BatchRequest, context: Cont
             chunks.append(streaming.event("search.completed", answer))
         if loop.time() >= looked + every:
             looked = loop.time()
-            news = [(i, growth.news()) for i, _, growth in left.values()]
+            news = [(i, tell()) for i, _, tell in left.values()]
             chunks += [
                 streaming.event("search.progress", wire.BatchProgressed(index=i, **dict(told)))
                 for i, told in news

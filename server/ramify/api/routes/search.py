@@ -210,7 +210,7 @@ async def _events(
     try:
         yield streaming.event("search.started", convert.started_event(search.tree, context.serving))
         nodes = body.stream_options is not None and body.stream_options.nodes
-        async for chunk in _progress(search, context, Growth(search, nodes)):
+        async for chunk in _progress(search, context, news_of(search, nodes)):
             yield chunk
         tree = await search.answered()
         yield streaming.event("search.completed", await asyncio.to_thread(rendered, tree, body, context))
@@ -218,33 +218,32 @@ async def _events(
         search.stop("cancelled", "disconnect")  # without effect on one that has ended
 
 
-class Growth:
-    """A running search as one listener is told of it. nodes: tell of its nodes too."""
+def news_of(running: RunningSearch, nodes: bool) -> Callable[[], wire.Progressed | None]:
+    """Return what tells one listener how far a search is; `None` if nothing has changed since it was told of last.
+    nodes: tell of its nodes too."""
+    delta, told = TreeDelta(running.tree) if nodes else None, -1
 
-    def __init__(self, running: RunningSearch, nodes: bool) -> None:
-        self._running = running
-        self._nodes = TreeDelta(running.tree) if nodes else None
-        self._told = -1
-        """Tokens that it had generated when it was told of last."""
-
-    def news(self) -> wire.Progressed | None:
-        """Return how far it is; `None` if nothing has changed since it was told of."""
-        progress = self._running.progress()
-        nodes = self._nodes.news() if self._nodes else None
-        if progress.tokens == self._told and not nodes:
+    def news() -> wire.Progressed | None:
+        nonlocal told
+        progress, changed = running.progress(), delta.news() if delta else None
+        if progress.tokens == told and not changed:
             return None
-        self._told = progress.tokens
-        return convert.progress_event(self._running.id, progress, nodes)
+        told = progress.tokens
+        return convert.progress_event(running.id, progress, changed)
+
+    return news
 
 
-async def _progress(running: RunningSearch, context: Context, growth: Growth) -> AsyncIterator[bytes]:
+async def _progress(
+    running: RunningSearch, context: Context, tell: Callable[[], wire.Progressed | None]
+) -> AsyncIterator[bytes]:
     """Yield progress no oftener than the setting says, and pings while there is none."""
     settings, loop = context.settings.stream, asyncio.get_running_loop()
     assert running.life is not None
     sent = loop.time()
     while not running.life.done():
         await asyncio.wait((running.life,), timeout=min(settings.progress_seconds, settings.ping_seconds))
-        if (news := growth.news()) is not None:
+        if (news := tell()) is not None:
             sent = loop.time()
             yield streaming.event("search.progress", news)
         elif loop.time() - sent >= settings.ping_seconds:
