@@ -42,7 +42,7 @@ class CanaryReport:
 
 
 NOT_ASKED = CanaryReport(0, 0, 0.0, 0.0)
-"""Of a release that was served already."""
+"""The report on a release that was served already."""
 
 
 def texts_of(probes: Sequence[Probe]) -> list[Text]:
