@@ -343,6 +343,8 @@ class Canary(Result):
 
 class FleetReplica(Result):
     id: str
+    number: int | None
+    """Number of this server among several, which its answers and ids name."""
     address: str
     status: str
     """starting, behind, preparing, switching, waiting, ready, leaving, evicted or lost."""

@@ -145,6 +145,7 @@ class _Server:
                     config, unserved = await self._active(log)
                 else:
                     fleet = await self._joined(log, stack)
+                    self.settings = self.settings.model_copy(update={"replica": fleet.mine.number})
                     config = await self._committed(fleet)
                 logger.info("engines starting release=%s log=%s", config.serving.release, log.store)
                 engines = await self._unless_signalled(self.start(config, self.startup.tell))
@@ -181,7 +182,10 @@ class _Server:
 
         self.startup.tell("joining the fleet")
         settings, url = self.settings, address_of(self.listener)
-        fleet = await Fleet.join(settings.fleet, settings.log, url, first, time.monotonic)
+        admin = address_of(self.admin) if self.admin is not None else None
+        fleet = await Fleet.join(
+            settings.fleet, settings.log, url, first, time.monotonic, settings.replica, admin
+        )
         stack.push_async_callback(fleet.leave)
         await stack.enter_async_context(beside(asyncio.create_task(fleet.run(), name="fleet")))
         return fleet

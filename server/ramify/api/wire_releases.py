@@ -98,6 +98,7 @@ Canary = Annotated[CanaryReport, DescribedAs(model_of(CanaryReport, "Canary"))]
 
 class FleetReplica(Reply):
     id: str
+    number: int | None = Field(description="Of this server among several: its answers and ids name it.")
     address: str
     status: str = Field(
         description="`starting`, `behind` (it catches up), `preparing`, `switching`, `waiting` (for the commit), "
@@ -229,6 +230,7 @@ def replicas_of(view: View) -> list[FleetReplica]:
     return [
         FleetReplica(
             id=row.id,
+            number=row.number,
             address=row.address,
             status=status(view, row),
             epoch=row.loaded,

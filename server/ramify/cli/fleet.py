@@ -53,10 +53,17 @@ def _show(found: Fleet) -> None:
         why = f": {newest.error}" if newest.error else ""
         state = newest.state.replace("_", " ")
         console.print(f"epoch {newest.number}, {newest.release}, {state}{why}", highlight=False, markup=False)
-    table = Table("replica", "address", "status", "epoch", "took", "failures", "error")
+    table = Table("replica", "number", "address", "status", "epoch", "took", "failures", "error")
     for row in found.replicas:
         took = "" if row.seconds is None else f"{row.seconds['total']:.1f} s"
         table.add_row(
-            row.id, row.address, row.status, str(row.epoch), took, str(row.failures or ""), row.error or ""
+            row.id,
+            "" if row.number is None else str(row.number),
+            row.address,
+            row.status,
+            str(row.epoch),
+            took,
+            str(row.failures or ""),
+            row.error or "",
         )
     console.print(table)

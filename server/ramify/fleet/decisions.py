@@ -11,12 +11,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ramify.fleet.records import Epoch, Replica, Step, View
+from ramify.fleet.records import Epoch, FleetError, Replica, Step, View
 
 MARGIN = 1.25
 """Leases after which a replica that was not seen is taken to answer no more: clocks do not run quite alike."""
 TRIES = 3
 """Failures in a row after which a replica, or the activation, is given up."""
+NUMBERS = 256
+"""Numbers that replicas may have: two hexadecimal digits."""
 FORGOTTEN = 3600.0
 """Seconds after which a replica that is gone is no longer listed."""
 QUICK = 0.1
@@ -57,6 +59,15 @@ def live(view: View) -> list[Replica]:
 def present(view: View) -> list[Replica]:
     """Return the live replicas that stay, evicted ones too: what a share is a share of."""
     return [row for row in live(view) if not row.leaving]
+
+
+def free_number(view: View) -> int:
+    """Return the lowest number that no live replica has. Raises `FleetError` if all are taken."""
+    taken = {row.number for row in live(view)}
+    for number in range(NUMBERS):
+        if number not in taken:
+            return number
+    raise FleetError(f"replica: all {NUMBERS} numbers of this fleet are taken")
 
 
 def members(view: View) -> list[Replica]:

@@ -82,6 +82,10 @@ class Replica:
     """True once it drains."""
     report: Mapping[str, Any] | None = None
     """How long its last change of release took, and what its canary found."""
+    number: int | None = None
+    """Number that its answers and ids name, 0 to 255. `None` before it has joined: the lowest that no live one has."""
+    admin: str | None = None
+    """Address of its admin listener; `None`: it has none."""
 
     def failed(self, epoch: int, error: str) -> Replica:
         """Return the row after a step for an epoch has failed."""

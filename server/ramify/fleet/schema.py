@@ -81,4 +81,6 @@ replicas = Table(
     Column("evicted", Boolean, nullable=False),
     Column("leaving", Boolean, nullable=False),
     Column("report", JSON(none_as_null=True)),
+    Column("number", Integer),
+    Column("admin", PlainText),
 )

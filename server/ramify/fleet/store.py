@@ -12,7 +12,7 @@ from sqlalchemy import Double, cast, delete, extract, func, insert, select, upda
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ramify.fleet.decisions import FORGOTTEN, live, turn
+from ramify.fleet.decisions import FORGOTTEN, free_number, live, turn
 from ramify.fleet.records import ActivationUnderWay, Epoch, FleetError, Mode, Replica, State, Step, View
 from ramify.fleet.schema import SCRIPTS, VERSIONS, epochs, fleet, replicas
 from ramify.treelog import ActivationKind, StoreError, releases
@@ -81,7 +81,8 @@ class FleetStore:
     async def join(self, name: str, mine: Replica, first: Request | None) -> View:
         """Add a replica whose engines are yet to start. first: what is committed from now on unless something is.
 
-        Raises `FleetError` if the log belongs to another fleet, or replicas of another version of Ramify are live."""
+        Raises `FleetError` if the log belongs to another fleet, replicas of another version of Ramify are live, or no
+        number is left."""
         async with self._transaction() as conn:
             row = {"id": 1, "name": name, "seen": 0.0, "since": 0.0}
             await conn.execute(upsert(fleet).values(row).on_conflict_do_nothing())
@@ -97,7 +98,8 @@ class FleetStore:
                     f"the fleet {name!r} runs Ramify {', '.join(sorted(others))} and this is {mine.version}: "
                     "install that version, or stop the others first"
                 )
-            me = replace(mine, started_at=now, seen_at=now)
+            number = free_number(view) if mine.number is None else mine.number
+            me = replace(mine, started_at=now, seen_at=now, number=number)
             await _put(conn, me)
             return view.having(me)
 

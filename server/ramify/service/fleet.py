@@ -102,8 +102,11 @@ class Fleet:
         address: str,
         first: Callable[[], Awaitable[Release]],
         clock: Callable[[], float],
+        number: int | None = None,
+        admin: str | None = None,
     ) -> Fleet:
         """Join the fleet of a log. first: returns the release that is committed if this is the first replica ever.
+        number: this replica's; `None`: the fleet gives it one. admin: address of its admin listener.
 
         Raises `FleetError` if the fleet does not take this replica, and `LogError`."""
         assert settings.name is not None
@@ -115,6 +118,8 @@ class Fleet:
                 ramify.__version__,
                 0.0,
                 settings.lease_seconds,
+                number=number,
+                admin=admin,
             )
             request = None if await store.has_epoch() else await _first(settings, mine, await first())
             view = await store.join(settings.name, mine, request)

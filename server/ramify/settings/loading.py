@@ -123,7 +123,7 @@ class Settings(BaseSettings):
         le=255,
         description="Number of this server among several that share a log. Every answer names it, and the ids that it "
         "gives end with it, so that what stands in front sends a request about a running search to its owner "
-        "(front-doors.md). None: it is the only one.",
+        "(front-doors.md). None: it is the only one, or its fleet gives it one.",
     )
     aliases: Annotated[dict[AliasName, SearchAlias], Field(max_length=100)] = Field(
         default={}, description="Searches that are asked for by a model's name, as tables `[aliases.NAME]`."
@@ -341,10 +341,10 @@ OTHERS = (
 """Variables with our prefix that belong to others: the trainer, the tests, the client, the engines' own processes."""
 
 
-def load(config: Path | None = None, **flags: Any) -> Settings:
-    """Settings from all sources. A flag that is `None` was not given; nested ones are mappings
+def load(config: Path | Mapping[str, Any] | None = None, **flags: Any) -> Settings:
+    """Settings from all sources. config: the TOML file, or what one holds. A flag that is `None` was not given; nested ones are mappings
     (`limits={"page": 5}`). Raises `BadSettings`."""
-    token = file_content.set(read_toml(config) if config else {})
+    token = file_content.set(read_toml(config) if isinstance(config, Path) else config or {})
     try:
         _refuse_unknown_variables()
         settings = Settings(**{name: value for name, value in flags.items() if value is not None})

@@ -100,7 +100,9 @@ async def a_replica(
         async def first() -> Release:
             return base
 
-        fleet = await Fleet.join(chosen.fleet, url, f"http://{root.parent.name}", first, clock)
+        address = f"http://{root.parent.name}"
+        fleet = await Fleet.join(chosen.fleet, url, address, first, clock, chosen.replica)
+        chosen = chosen.model_copy(update={"replica": fleet.mine.number})
         stack.push_async_callback(fleet.leave)
         await stack.enter_async_context(beside(asyncio.create_task(fleet.run())))
         await asyncio.sleep(0)  # a look is under way while the engines come up, as in a server

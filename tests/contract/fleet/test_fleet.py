@@ -410,6 +410,22 @@ async def test_who_may_not_join_is_told_why_and_the_fleet_is_unharmed(
         assert len((await one.state())["replicas"]) == 1
 
 
+async def test_each_replica_has_a_number_of_its_own_which_its_answers_and_ids_name(
+    url: str, root: Path
+) -> None:
+    async with a_replica(url, root) as one, a_replica(url, root) as two:
+        await until_ready(one, two)
+        for number, replica in enumerate((one, two)):
+            answer = await replica.search()
+            assert answer.headers["x-ramify-replica"] == str(number)
+            assert answer.json()["id"].endswith(f"{number:02x}")
+        async with a_replica(url, root, replica=9) as nine, a_replica(url, root) as third:
+            assert (nine.fleet.mine.number, third.fleet.mine.number) == (9, 2)
+        async with a_replica(url, root) as again:
+            assert again.fleet.mine.number == 2
+        assert [row["number"] for row in (await one.state())["replicas"]] == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

@@ -19,8 +19,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from ramify.fleet.decisions import MARGIN, TRIES, live, members, required, status, turn
-from ramify.fleet.records import Epoch, Mode, Replica, Step, View
+from ramify.fleet.decisions import MARGIN, TRIES, free_number, live, members, required, status, turn
+from ramify.fleet.records import Epoch, FleetError, Mode, Replica, Step, View
 
 LEASE, DEADLINE = 10.0, 120.0
 
@@ -385,3 +385,14 @@ def test_after_the_database_was_away_nobody_is_given_up_before_it_can_have_looke
     assert len(live(fleet.view)) == len(members(fleet.view)) == 3
     fleet.settle(20)
     assert fleet.view.committed.number == 2
+
+
+def test_a_number_is_free_once_no_live_replica_has_it() -> None:
+    late = 100.0
+    rows = [replica("gone", number=0, seen_at=late - 1.25 * LEASE - 1), replica("here", number=1, seen_at=late)]
+    view = View(late, {row.id: row for row in rows}, epoch(1, state="committed"), epoch(1, state="committed"), seen=late)
+    assert free_number(view) == 0
+    assert free_number(view.having(replica("new", number=0, seen_at=late))) == 2
+    everybody = [replica(str(number), number=number, seen_at=late) for number in range(256)]
+    with pytest.raises(FleetError, match="all 256 numbers"):
+        free_number(view.having(*everybody))
