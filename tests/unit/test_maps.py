@@ -12,6 +12,7 @@ import pytest
 
 PACKAGES = [
     "ramify.bench",
+    "ramify.cluster",
     "ramify.engines",
     "ramify.engines.vllm",
     "ramify.evaluation",

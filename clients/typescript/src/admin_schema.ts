@@ -301,6 +301,11 @@ export interface components {
         FleetReplica: {
             /** Id */
             id: string;
+            /**
+             * Number
+             * @description Of this server among several: its answers and ids name it.
+             */
+            number: number | null;
             /** Address */
             address: string;
             /**

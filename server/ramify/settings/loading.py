@@ -342,8 +342,8 @@ OTHERS = (
 
 
 def load(config: Path | Mapping[str, Any] | None = None, **flags: Any) -> Settings:
-    """Settings from all sources. config: the TOML file, or what one holds. A flag that is `None` was not given; nested ones are mappings
-    (`limits={"page": 5}`). Raises `BadSettings`."""
+    """Settings from all sources. config: the TOML file, or what one holds. A flag that is `None` was not given; nested
+    ones are mappings (`limits={"page": 5}`). Raises `BadSettings`."""
     token = file_content.set(read_toml(config) if isinstance(config, Path) else config or {})
     try:
         _refuse_unknown_variables()

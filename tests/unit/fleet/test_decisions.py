@@ -389,8 +389,17 @@ def test_after_the_database_was_away_nobody_is_given_up_before_it_can_have_looke
 
 def test_a_number_is_free_once_no_live_replica_has_it() -> None:
     late = 100.0
-    rows = [replica("gone", number=0, seen_at=late - 1.25 * LEASE - 1), replica("here", number=1, seen_at=late)]
-    view = View(late, {row.id: row for row in rows}, epoch(1, state="committed"), epoch(1, state="committed"), seen=late)
+    rows = [
+        replica("gone", number=0, seen_at=late - 1.25 * LEASE - 1),
+        replica("here", number=1, seen_at=late),
+    ]
+    view = View(
+        late,
+        {row.id: row for row in rows},
+        epoch(1, state="committed"),
+        epoch(1, state="committed"),
+        seen=late,
+    )
     assert free_number(view) == 0
     assert free_number(view.having(replica("new", number=0, seen_at=late))) == 2
     everybody = [replica(str(number), number=number, seen_at=late) for number in range(256)]

@@ -1,0 +1,226 @@
+"""A fleet on Ray Serve: started, changed, watched and ended. The one module that speaks to a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # on a busy machine Ray's own are too short
+os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
+os.environ.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it tells its makers of every cluster
+
+import ray
+from ray import serve
+from ray.exceptions import GetTimeoutError, RayError
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+import ramify
+from ramify.cluster.actors import DoorActor, ServerActor
+from ramify.cluster.file import Plan, RayTable
+from ramify.cluster.nodes import Holds, Node, Sources, inspect, refusals
+from ramify.cluster.scaling import ReservedTokens
+from ramify.cluster.server import LAST_WORDS, Launch
+from ramify.fleet import Epoch, FleetStore
+
+OBJECT_STORE_BYTES = 200 << 20
+"""Size of the object store of a cluster on this machine: nothing of ours goes through it."""
+INSPECTION = 600.0
+"""Seconds that a node may take to say what it holds."""
+HEALTH_PERIOD, HEALTH_SECONDS = 1.0, 10.0
+"""Seconds between two questions whether an actor is healthy, and that one may take; three failures replace it."""
+TRIES = 3
+"""Times that the first replicas may fail to start before the fleet is given up."""
+POLL = 1.0
+HEAD = "node:__internal_head__"
+"""Ray's own resource of the node where its head runs."""
+STARTING = ("DEPLOYING", "NOT_STARTED")
+
+
+class ClusterError(Exception):
+    """A fleet cannot be started, or did not start; the message says why."""
+
+
+@contextmanager
+def connected(table: RayTable, *, own: bool) -> Iterator[None]:
+    """Be connected to a cluster while the block runs. own: start one on this machine if the table names none.
+
+    Raises `ClusterError`."""
+    options: dict[str, Any] = {"address": table.address or "auto"}
+    if own and table.address is None:
+        options = {
+            "address": "local",
+            "num_cpus": table.cpus,
+            "num_gpus": table.gpus,
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+        }
+    try:
+        ray.init(**options, logging_level="warning")
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        raise ClusterError(f"ray.address: no cluster at {options['address']}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def nodes() -> list[Node]:
+    """Return the nodes that are alive."""
+    return [
+        Node(
+            row["NodeID"],
+            row["NodeManagerAddress"],
+            row["Resources"].get("CPU", 0),
+            row["Resources"].get("GPU", 0),
+        )
+        for row in ray.nodes()
+        if row["Alive"]
+    ]
+
+
+def inspected(sources: Sources, wanted: str | None, node: Node) -> Holds:
+    """Return what a node holds. An error there is its problem."""
+    task = ray.remote(inspect).options(
+        num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)
+    )
+    try:
+        held: Holds = ray.get(task.remote(sources, wanted), timeout=INSPECTION)
+    except GetTimeoutError:
+        return Holds(ramify.__version__, problem=f"it did not say within {INSPECTION:.0f} s what it holds")
+    except RayError as error:
+        return Holds("", problem=str(error).strip().splitlines()[-1])
+    return held
+
+
+def up(plan: Plan, tell: Callable[[str], None]) -> None:
+    """Start a fleet, or change one that runs, and return once it is ready. tell: is told what is waited for.
+
+    Raises `ClusterError`, before anything is started if it could be known, and `LogError`."""
+    name, served = plan.file.name, asyncio.run(_committed(plan))
+    here = nodes()
+    tell("looking at the nodes")
+    sources, wanted = Sources.of(plan), None if served is None else served.release
+    held = {node.id: inspected(sources, wanted, node) for node in here}
+    found = refusals(plan, here, held, None if served is None else served.content)
+    if found:
+        raise ClusterError("\n".join(found))
+    fresh = name not in serve.status().applications
+    serve.start(proxy_location="Disabled")
+    targets = [
+        serve.RunTarget(target, name=each, route_prefix=None)
+        for each, target in zip(applications(name), _deployments(plan, len(here)), strict=True)
+    ]
+    serve.run_many(targets, wait_for_applications_running=False)
+    try:
+        _until_running(plan, tell)
+    except BaseException:
+        if fresh:
+            down(plan)
+        raise
+
+
+async def _committed(plan: Plan) -> Epoch | None:
+    """Return the epoch that the fleet serves; `None` if nobody has joined it yet."""
+    store = await FleetStore.open(plan.settings.log, plan.settings.fleet.lease_seconds / 2)
+    try:
+        return (await store.view()).committed if await store.has_epoch() else None
+    finally:
+        await store.close()
+
+
+def applications(name: str) -> tuple[str, str]:
+    """Return the names of a fleet's applications on Serve: of its replicas, and of its door."""
+    return name, f"{name}-door"
+
+
+def _deployments(plan: Plan, number_of_nodes: int) -> tuple[Any, Any]:
+    replicas, drain = plan.file.replicas, plan.settings.drain_seconds + LAST_WORDS
+    usual = {
+        "health_check_period_s": HEALTH_PERIOD,
+        "health_check_timeout_s": HEALTH_SECONDS,
+        "graceful_shutdown_timeout_s": drain + LAST_WORDS,
+        "max_constructor_retry_count": TRIES,
+    }
+    many: dict[str, Any] = {"num_replicas": replicas.min}
+    if replicas.tokens is not None:
+        policy = AutoscalingPolicy(policy_function=ReservedTokens, policy_kwargs={"tokens": replicas.tokens})
+        scaling = AutoscalingConfig(min_replicas=replicas.min, max_replicas=replicas.most, policy=policy)
+        many = {"autoscaling_config": scaling}
+    takes = {"num_cpus": replicas.cpus, "num_gpus": replicas.gpus}
+    launch = Launch.of(plan)
+    server = serve.deployment(ServerActor).options(
+        name="replica", ray_actor_options=takes, **usual, **many, **_version(launch, number_of_nodes == 1)
+    )
+    at_head = {"num_cpus": 0, "resources": {HEAD: 0.001}}
+    door = serve.deployment(DoorActor).options(
+        name="door",
+        ray_actor_options=at_head,
+        num_replicas=1,
+        **usual,
+        **_version(plan.file.door, sorted(plan.variables.items())),
+    )
+    return server.bind(launch, number_of_nodes == 1), door.bind(plan)
+
+
+def _version(*what: object) -> dict[str, Any]:
+    """Return the options by which Serve leaves a deployment's actors alone unless what they are made of has changed.
+
+    Serve 2.60 takes a version from its own code alone, and otherwise makes one up: every `up` would start all anew."""
+    text = repr((ramify.__version__, *what))
+    return {"version": hashlib.sha256(text.encode()).hexdigest(), "_internal": True}
+
+
+def _until_running(plan: Plan, tell: Callable[[str], None]) -> None:
+    until = time.monotonic() + plan.file.replicas.start_seconds * TRIES
+    while time.monotonic() < until:
+        rows = _rows(plan)
+        states = {row.status for row in rows}
+        if "DEPLOY_FAILED" in states:
+            raise ClusterError(f"the fleet did not start:\n{said(plan)}")
+        if len(rows) == 2 and states == {"RUNNING"}:
+            return
+        tell(said(plan).partition("\n")[0])
+        time.sleep(POLL)
+    raise ClusterError(f"the fleet was not ready in time (replicas.start_seconds):\n{said(plan)}")
+
+
+def _rows(plan: Plan) -> list[Any]:
+    """Return Serve's applications that are this fleet's."""
+    found = serve.status().applications
+    return [found[name] for name in applications(plan.file.name) if name in found]
+
+
+def said(plan: Plan) -> str:
+    """Return what Serve says of the fleet, a line a deployment."""
+    lines = []
+    for row in _rows(plan):
+        for name, deployment in row.deployments.items():
+            counts = ", ".join(
+                f"{count} {state.lower()}" for state, count in deployment.replica_states.items()
+            )
+            lines.append(f"{name}: {counts or 'none yet'} {deployment.message}".rstrip())
+    return "\n".join(lines) or "starting"
+
+
+def running(plan: Plan) -> bool:
+    """Tell whether Serve has the fleet."""
+    return bool(_rows(plan))
+
+
+def down(plan: Plan) -> None:
+    """Drain the replicas and end the fleet. Raises `ClusterError` if that does not come to an end."""
+    for name in applications(plan.file.name):
+        if name in serve.status().applications:
+            serve.delete(name, _blocking=False)
+    until = time.monotonic() + plan.settings.drain_seconds + 4 * LAST_WORDS
+    while running(plan):
+        if time.monotonic() > until:
+            raise ClusterError(f"the fleet has not ended in time (server.drain_seconds):\n{said(plan)}")
+        time.sleep(POLL)

@@ -1,0 +1,135 @@
+"""The front door while it runs: HAProxy, told where the replicas are, and the page with the metrics of all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+
+from ramify.cluster.child import Child
+from ramify.cluster.door import Place, changes, configuration, places, tell
+from ramify.cluster.figures import together
+from ramify.cluster.file import Plan
+from ramify.cluster.server import ANSWER, LAST_WORDS
+from ramify.connections import ConnectionLimits, Listener, bind
+from ramify.fleet import FleetStore
+from ramify.treelog import LogError
+
+logger = logging.getLogger(__name__)
+LOOK = 0.5
+"""Seconds between two looks at the fleet."""
+SCRAPERS = ConnectionLimits(open=64, head_bytes=16_384, head_seconds=15, body_seconds=15, idle_seconds=65)
+"""Limits of the listener for metrics."""
+
+
+@dataclass(eq=False)
+class Front:
+    """A running front door. Make one with `start`."""
+
+    plan: Plan
+    folder: TemporaryDirectory[str]
+    store: FleetStore
+    child: Child
+    http: httpx.AsyncClient
+    places: dict[int, Place] = field(default_factory=dict)
+    """Where HAProxy leads, by number."""
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    @classmethod
+    async def start(cls, plan: Plan, program: str) -> Front:
+        """Return a door that listens. program: HAProxy's.
+
+        Raises `ChildEnded` if HAProxy does not start, `ListenError`, and `LogError` if the fleet cannot be seen."""
+        door, lease = plan.file.door, plan.settings.fleet.lease_seconds
+        scraped = bind(door.host, door.metrics_port, settings="door.host, door.metrics_port")
+        store = await FleetStore.open(plan.settings.log, lease / 2)
+        folder = TemporaryDirectory(prefix="ramify-door-", dir="/tmp")  # a socket's path must be short
+        child = await Child.start((program, "-db", "-q", "-f", _configured(plan, folder)))
+        front = cls(plan, folder, store, child, httpx.AsyncClient(timeout=ANSWER, trust_env=False))
+        while not _socket(folder).exists():
+            child.require_running()
+            await asyncio.sleep(0.1)
+
+        async def page(
+            scope: Any, receive: Any, send: Any
+        ) -> None:  # uvicorn takes a bound method for ASGI 2
+            await front.metrics(send)
+
+        listener = Listener(page, SCRAPERS, grace=1)
+        front.tasks = [
+            asyncio.create_task(front.follow(), name="door"),
+            asyncio.create_task(listener.serve(sockets=[scraped]), name="door-metrics"),
+        ]
+        return front
+
+    async def follow(self) -> None:
+        """Have HAProxy lead to the replicas that the fleet has; while that cannot be seen, to those it had."""
+        said = ""
+        while True:
+            try:
+                await self._look()
+                said = ""
+            except (LogError, OSError, TimeoutError) as error:
+                if said != str(error):
+                    logger.error("the front door leads where it led before: %s", error)
+                said = str(error)
+            await asyncio.sleep(LOOK)
+
+    async def _look(self) -> None:
+        if not await self.store.has_epoch():
+            return  # nobody has joined yet
+        now = places(await self.store.view())
+        for commands in changes(self.places, now):
+            await tell(_socket(self.folder), commands)
+        self.places = now
+
+    def require_alive(self) -> None:
+        """Raise if HAProxy has ended, or the fleet is no longer followed."""
+        self.child.require_running()
+        for task in self.tasks:
+            if task.done():
+                task.result()
+                raise RuntimeError(f"the task {task.get_name()} has ended")
+
+    async def metrics(self, send: Any) -> None:
+        """Answer a request, by ASGI's `send`, with the metrics of all replicas."""
+        numbers = sorted(self.places)
+        pages = await asyncio.gather(*(self._page(self.places[number]) for number in numbers))
+        body = await asyncio.to_thread(together, dict(zip(numbers, pages, strict=True)))
+        headers = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _page(self, place: Place) -> str | None:
+        with suppress(httpx.HTTPError):
+            answer = await self.http.get(f"{place.address}/metrics")
+            return answer.text if answer.status_code == 200 else None
+        return None
+
+    async def drain(self) -> None:
+        """Take nothing new, and wait for the answers on their way: the servers drain at the same time."""
+        await self.child.end(signal.SIGUSR1, self.plan.settings.drain_seconds + LAST_WORDS)
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.wait(self.tasks)
+        await self.http.aclose()
+        await self.store.close()
+        self.folder.cleanup()
+
+
+def _configured(plan: Plan, folder: TemporaryDirectory[str]) -> str:
+    """Write HAProxy's configuration; return its path."""
+    path = Path(folder.name, "haproxy.cfg")
+    path.write_text(configuration(plan.file.door, plan.settings, _socket(folder)), encoding="utf-8")
+    return str(path)
+
+
+def _socket(folder: TemporaryDirectory[str]) -> Path:
+    return Path(folder.name, "haproxy.sock")

@@ -1,0 +1,131 @@
+"""The fleet file: what it says of each replica, and refusals that name the field and the limit."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ramify.cli import app
+from ramify.cluster.file import read_plan
+from ramify.cluster.scaling import wanted
+from ramify.cluster.server import Launch
+from ramify.settings import BadSettings
+
+LOG = "postgresql://ramify@db/ramify"
+SMALLEST = f"""
+name = "countdown"
+[server]
+log = "{LOG}"
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "fleet.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_replica_has_the_files_settings_and_an_address_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f'{SMALLEST}drain_seconds = 7\nweights = "weights"\n[server.limits]\npage = 5\n[replicas]\nmin = 2'
+    monkeypatch.setenv("RAMIFY_LIMITS__PAGE", "9")
+    monkeypatch.setenv("RAMIFY_ADMIN__KEY", "an-admin-key-of-the-tests")
+    plan = read_plan(written(tmp_path, text))
+    assert (plan.file.replicas.min, plan.file.replicas.most) == (2, 2)
+    assert (plan.settings.fleet.name, plan.settings.limits.page) == ("countdown", 9)
+    launch = Launch.of(plan)
+    assert (launch.folder, launch.drain_seconds) == (str(tmp_path), 7)
+    monkeypatch.setenv("RAMIFY_LOG_LEVEL", "debug")  # of the node's environment, which is not the fleet's
+    found = {
+        name: value for name, value in launch.environment("10.0.0.1").items() if name.startswith("RAMIFY_")
+    }
+    assert found == {
+        "RAMIFY_LOG": LOG,
+        "RAMIFY_DRAIN_SECONDS": "7",
+        "RAMIFY_WEIGHTS": "weights",
+        "RAMIFY_LIMITS": '{"page": 5}',
+        "RAMIFY_LIMITS__PAGE": "9",
+        "RAMIFY_ADMIN__KEY": "an-admin-key-of-the-tests",
+        "RAMIFY_FLEET": '{"name": "countdown"}',
+        "RAMIFY_HOST": "10.0.0.1",
+        "RAMIFY_PORT": "0",
+        "RAMIFY_ADMIN__HOST": "10.0.0.1",
+        "RAMIFY_ADMIN__PORT": "0",
+    }
+
+
+def test_the_servers_settings_may_be_a_file_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "server.toml").write_text(f'log = "{LOG}"\n[fleet]\nlease_seconds = 5')
+    plan = read_plan(written(tmp_path, 'name = "countdown"\nserver = "server.toml"'))
+    assert (plan.settings.log, plan.settings.fleet.name, plan.settings.fleet.lease_seconds) == (
+        LOG,
+        "countdown",
+        5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("[replicas]\nmin = 0", "replicas.min: Input should be greater than or equal to 1"),
+        ("[replicas]\nmin = 201", "replicas.min: Input should be less than or equal to 200"),
+        ("[replicas]\nmin = 4\nmax = 3", "replicas: max is 3 and min 4: max must not be below it"),
+        ("[replicas]\nmax = 3", "replicas: tokens and a max above min go together"),
+        ("[replicas]\ntokens = 100", "replicas: tokens and a max above min go together"),
+        ("[replicas]\ncpus = inf", "replicas.cpus: Input should be a finite number"),
+        ("[replicas]\ngpu = 1", "replicas.gpu: Extra inputs are not permitted"),
+        ("[door]\nport = 8001", "door: port, admin_port and metrics_port must differ"),
+        ('[door]\nsession_headers = ["X Id"]', "door.session_headers.0: String should match pattern"),
+        ('[door]\nhost = "a b"', "door.host: String should match pattern"),
+        ('[ray]\naddress = "auto"\ncpus = 2', "ray: cpus and gpus are of a cluster on this machine"),
+        ("[server.limits]\npag = 5", "server: limits.pag"),
+        ("[server.fleet]\nlease_seconds = 0.1", "server: fleet.lease_seconds"),
+        ('[server.fleet]\nname = "other"', "server.fleet.name is for the fleet to decide: it is the fleet file's name"),
+        ("[server.admin]\nport = 9", "server.admin.port is for the fleet to decide"),
+        ("[serve]\nport = 9", "serve: Extra inputs are not permitted"),
+    ],
+)  # fmt: skip
+def test_a_wrong_field_is_refused_by_name(tmp_path: Path, more: str, said: str) -> None:
+    with pytest.raises(BadSettings) as refused:
+        read_plan(written(tmp_path, f"{SMALLEST}{more}"))
+    assert said in str(refused.value)
+    assert "fleet.toml" in str(refused.value)
+
+
+def test_a_setting_that_the_fleet_decides_is_refused_from_the_environment_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAMIFY_REPLICA", "3")
+    with pytest.raises(BadSettings, match=r"server\.replica is for the fleet to decide"):
+        read_plan(written(tmp_path, SMALLEST))
+
+
+def test_the_command_says_what_is_wrong_with_the_file_and_what_to_install_without_ray(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = CliRunner().invoke(app, ["fleet", "up", "--config", str(written(tmp_path, 'name = "a b"'))])
+    assert wrong.exit_code == 2
+    assert "name: String should match pattern" in " ".join(wrong.output.split())
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "ramify.cluster.deployment", raising=False)
+    bare = CliRunner().invoke(app, ["fleet", "up", "--config", str(written(tmp_path, SMALLEST))])
+    assert bare.exit_code == 2
+    assert "a fleet on Ray needs the extra fleet" in " ".join(bare.output.split())
+
+
+def test_a_fleet_needs_a_log_on_postgresql(tmp_path: Path) -> None:
+    with pytest.raises(BadSettings, match=r"server: fleet\.name: replicas share a log on PostgreSQL"):
+        read_plan(written(tmp_path, 'name = "a"\n[server]\nlog = "trees.db"'))
+
+
+@pytest.mark.parametrize(
+    ("reserved", "replicas"), [((), 1), ((0.0, 0.0), 1), ((900.0, 0.0), 1), ((900.0, 101.0), 2), ((5000.0,), 5)]
+)  # fmt: skip
+def test_there_are_as_many_replicas_as_carry_the_reserved_tokens(
+    reserved: tuple[float, ...], replicas: int
+) -> None:
+    assert wanted(reserved, 1000) == replicas
