@@ -19,27 +19,37 @@ from ramify.cluster.server import Launch, Server
 
 
 class ServerActor:
+    server: Server | None = None
+    """None until it is ready; one that does not come so far ends by itself."""
+
     async def __init__(self, launch: Launch, loopback: bool) -> None:  # type: ignore[misc]  # Serve awaits it
         """loopback: all replicas are on the door's node."""
         host = "127.0.0.1" if loopback else str(ray.util.get_node_ip_address())
         self.server = await Server.start(launch, host)
 
     async def check_health(self) -> None:
+        assert self.server is not None
         await self.server.require_alive()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
+        assert self.server is not None
         return {RESERVED: await self.server.reserved_tokens()}
 
     async def __del__(self) -> None:  # Serve awaits it, before it ends the actor
-        await self.server.drain()
+        if self.server is not None:
+            await self.server.drain()
 
 
 class DoorActor:
+    front: Front | None = None
+
     async def __init__(self, plan: Plan) -> None:  # type: ignore[misc]  # Serve awaits it
         self.front = await Front.start(plan, get_haproxy_binary())
 
     async def check_health(self) -> None:
+        assert self.front is not None
         self.front.require_alive()
 
     async def __del__(self) -> None:  # Serve awaits it, before it ends the actor
-        await self.front.drain()
+        if self.front is not None:
+            await self.front.drain()
