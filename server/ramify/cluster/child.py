@@ -28,10 +28,6 @@ os.execvp(sys.argv[2], sys.argv[2:])
 takes the place of a dead actor to be free, on a GPU too."""
 
 
-class ChildEnded(RuntimeError):
-    """It ended by itself, or was not ready in time."""
-
-
 @dataclass(eq=False)
 class Child:
     """Make one with `start`. All calls on one event loop, whose thread must live as long as the actor."""
@@ -59,16 +55,16 @@ class Child:
         return child
 
     async def said(self, pattern: re.Pattern[str]) -> re.Match[str]:
-        """Wait for output that matches. Raises `ChildEnded` if it ends before."""
+        """Wait for output that matches. Raises `RuntimeError` if it ends before."""
         while not (match := pattern.search(self._said.decode(errors="replace"))):
             self.require_running()
             await asyncio.sleep(POLL)
         return match
 
     def require_running(self) -> None:
-        """Raise `ChildEnded` if it has ended."""
+        """Raise `RuntimeError` if it has ended."""
         if self.process.returncode is not None:
-            raise ChildEnded(f"ended with status {self.process.returncode}:\n{self.tail()}")
+            raise RuntimeError(f"ended with status {self.process.returncode}:\n{self.tail()}")
 
     def tail(self) -> str:
         """Return its last lines."""

@@ -8,7 +8,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
+
+from ramify.service.metrics import ReadAtScrape
 
 LABEL = "replica"
 SEEN = "ramify_replica_scraped"
@@ -17,7 +18,7 @@ SEEN = "ramify_replica_scraped"
 def together(pages: Mapping[int, str | None]) -> bytes:
     """Return the pages of all replicas as one. pages: by number; `None` for one that did not answer."""
     registry = CollectorRegistry()
-    registry.register(_Pages(pages))
+    registry.register(ReadAtScrape(lambda: _families(pages)))
     return generate_latest(registry)
 
 
@@ -30,24 +31,15 @@ def reading(page: str, name: str) -> float:
     raise KeyError(name)
 
 
-class _Pages(Collector):
-    def __init__(self, pages: Mapping[int, str | None]) -> None:
-        self._pages = pages
-
-    def describe(self) -> list[Metric]:
-        return []  # read when it is registered, and the pages may be long
-
-    def collect(self) -> Iterator[Metric]:
-        families: dict[str, Metric] = {}
-        seen = GaugeMetricFamily(SEEN, "1 if the replica gave its metrics, else 0.", labels=[LABEL])
-        for number, page in sorted(self._pages.items()):
-            seen.add_metric([str(number)], float(page is not None))
-            for family in text_string_to_metric_families(page or ""):
-                mine = families.setdefault(
-                    family.name, Metric(family.name, family.documentation, family.type)
-                )
-                mine.samples += [
-                    sample._replace(labels={**sample.labels, LABEL: str(number)}) for sample in family.samples
-                ]
-        yield seen
-        yield from families.values()
+def _families(pages: Mapping[int, str | None]) -> Iterator[Metric]:
+    families: dict[str, Metric] = {}
+    seen = GaugeMetricFamily(SEEN, "1 if the replica gave its metrics, else 0.", labels=[LABEL])
+    for number, page in sorted(pages.items()):
+        seen.add_metric([str(number)], float(page is not None))
+        for family in text_string_to_metric_families(page or ""):
+            mine = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            mine.samples += [
+                sample._replace(labels={**sample.labels, LABEL: str(number)}) for sample in family.samples
+            ]
+    yield seen
+    yield from families.values()

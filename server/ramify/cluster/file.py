@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from ramify.settings import BadSettings, Settings, load
-from ramify.settings.groups import explain, read_toml
+from ramify.settings.groups import SettingsGroup, explain, read_toml
 from ramify.settings.loading import PREFIX, variables
 
 FLEETS_OWN = {
@@ -26,16 +26,12 @@ FLEETS_OWN = {
     "admin.port": "each replica takes a free one, and door.admin_port is the fleet's",
 }
 """Settings of a server that its fleet decides, and why a fleet file may not."""
-Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 HeaderName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
 
 
-class Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ReplicaTable(Table):
+class ReplicaTable(SettingsGroup):
     """Number of replicas, and the part of its node that each takes."""
 
     min: int = Field(default=1, ge=1, le=200, description="Replicas that always run.")
@@ -48,9 +44,7 @@ class ReplicaTable(Table):
         description="Reserved tokens (`ramify_reserved_tokens`) that one replica is to carry: above it replicas are "
         "added, below it removed. For `max` above `min`.",
     )
-    cpus: float = Field(
-        default=1, gt=0, le=4096, allow_inf_nan=False, description="CPU cores of each, for Ray to count."
-    )
+    cpus: float = Field(default=1, gt=0, le=4096, description="CPU cores of each, for Ray to count.")
     gpus: int = Field(default=0, ge=0, le=64, description="GPUs of each, all on one node.")
     start_seconds: Seconds = Field(
         default=1800, description="How long one may take until it is ready, its release fetched and loaded."
@@ -76,7 +70,7 @@ class ReplicaTable(Table):
         return self
 
 
-class DoorTable(Table):
+class DoorTable(SettingsGroup):
     """The front door: HAProxy on the node where Ray's head runs."""
 
     host: str = Field(
@@ -108,7 +102,7 @@ class DoorTable(Table):
         return self
 
 
-class RayTable(Table):
+class RayTable(SettingsGroup):
     """The cluster."""
 
     address: str | None = Field(
@@ -130,7 +124,7 @@ class RayTable(Table):
         return self
 
 
-class FleetFile(Table):
+class FleetFile(SettingsGroup):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="Name of the fleet.")
     server: Path | dict[str, Any] = Field(
         description="The settings of every replica: a table, or the file of `ramify serve --config`."

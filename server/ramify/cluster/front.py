@@ -46,7 +46,7 @@ class Front:
     async def start(cls, plan: Plan, program: str) -> Front:
         """Return a door that listens. program: HAProxy's.
 
-        Raises `ChildEnded` if HAProxy does not start, `ListenError`, and `LogError` if the fleet cannot be seen."""
+        Raises `RuntimeError` if HAProxy does not start, `ListenError`, and `LogError` if the fleet cannot be seen."""
         door, lease = plan.file.door, plan.settings.fleet.lease_seconds
         scraped = bind(door.host, door.metrics_port, settings="door.host, door.metrics_port")
         store = await FleetStore.open(plan.settings.log, lease / 2)

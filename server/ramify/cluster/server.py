@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from ramify.cluster.child import Child, ChildEnded
+from ramify.cluster.child import Child
 from ramify.cluster.figures import reading
 from ramify.cluster.file import Plan
 from ramify.launcher import BANNER
@@ -66,7 +66,7 @@ class Server:
     async def start(cls, launch: Launch, host: str) -> Server:
         """Return a replica that listens on `host` once it is ready, which is at the epoch that its fleet serves.
 
-        Raises `ChildEnded`, with its last lines, if it ends or is not ready in time."""
+        Raises `RuntimeError`, with its last lines, if it ends or is not ready in time."""
         command = launch.command or (sys.executable, "-m", "ramify", "serve")
         child = await Child.start(command, launch.folder, launch.environment(host))
         http = httpx.AsyncClient(timeout=ANSWER, trust_env=False)
@@ -79,7 +79,7 @@ class Server:
         except BaseException as error:
             await child.end(signal.SIGKILL, 0)
             if isinstance(error, TimeoutError):
-                raise ChildEnded(f"not ready after {launch.start_seconds:g} s:\n{child.tail()}") from error
+                raise RuntimeError(f"not ready after {launch.start_seconds:g} s:\n{child.tail()}") from error
             raise
         return server
 

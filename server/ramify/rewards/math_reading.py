@@ -2,8 +2,7 @@
 
 ```
 Number      (math_numbers) an exact number, with the half unit of its last decimal, a percent sign and a unit
-Numeral     digits in a named base
-Words       an answer in words
+str         an answer in words, or digits in a named base (`FF base 16`): it equals its own spelling alone
 Formula     LaTeX that only an algebra system can compare
 Assignment       `x = …`
 Chain       `a = b = …`: one answer if all are equal
@@ -28,17 +27,6 @@ MAX_DEPTH = 12
 """Brackets inside brackets."""
 MAX_PARTS = 64
 """Parts of one group."""
-
-
-@dataclass(frozen=True, slots=True)
-class Numeral:
-    digits: str
-    base: int
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +58,7 @@ class Group:
     """A list of two that may also be a number with a decimal comma."""
 
 
-Reading = Number | Numeral | Words | Formula | Assignment | Chain | Group
+Reading = Number | str | Formula | Assignment | Chain | Group
 
 
 def reference(answer: str) -> Reading:
@@ -254,7 +242,7 @@ def _bracketed(opening: str, inside: str, close: str, depth: int) -> Reading:
     parts = _split(inside, re.compile(r",|;"))
     if opening == "{":
         if re.search(r"\\mid|[|:]", inside):
-            return Words(f"{{{_flat(inside)}}}")
+            return f"{{{_flat(inside)}}}"
         return Group("set", tuple(dict.fromkeys(_read(part, depth + 1) for part in parts)))
     if len(parts) == 1:
         if opening == "(" and close == ")":
@@ -309,7 +297,7 @@ def _leaf(answer: str) -> Reading:
         )
         if not 2 <= base <= 36:
             raise Unreadable("its base is unknown")
-        return Numeral(numeral[1].upper().lstrip("0") or "0", base)
+        return f"{numeral[1].upper().lstrip('0') or '0'} base {base}"
     if (number := number_of(answer)) is not None:
         return number
     if re.search(r"\d\s+[\d.]|\d\s+\\frac\{\d", answer):
@@ -321,13 +309,13 @@ def _leaf(answer: str) -> Reading:
     answer = _ANGLE.sub(r"(\\frac{\1\\pi}{180})", answer)
     latex = _CALLED.sub(r"\\\1 ", re.sub(r"\\ldots", "", answer))
     if "\\ldots" in answer:
-        return Words(_flat(answer))
+        return _flat(answer)
     runs = re.findall(
         r"(?<![\\A-Za-z])[A-Za-z]{2,}",
         re.sub(r"\\(?:begin|end)\{[a-z]*\}|\\math\w+\{\w+\}|\\over(?:line|rightarrow)\s*\{\w+\}", "", latex),
     )
     if any(len(run) > 2 or run.lower() in _SHORT_WORDS for run in runs):
-        return Words(_flat(answer))
+        return _flat(answer)
     return Formula(latex.replace("*", "\\cdot ").strip())
 
 

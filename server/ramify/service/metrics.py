@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
 from prometheus_client.process_collector import ProcessCollector
-from prometheus_client.registry import Collector
 
 from ramify.engines import Serving
 from ramify.search.records import PolicyUsage, Usage
@@ -139,7 +139,12 @@ class Metrics:
 
     def watch(self, prefix: str, figures: Figures) -> None:
         """Show whatever `figures()` gives as gauges named `prefix` and its keys."""
-        self.registry.register(_Watched(prefix, figures))
+
+        def gauges() -> Iterator[Metric]:
+            for name, value in figures().items():
+                yield GaugeMetricFamily(f"{prefix}_{name}", name.replace("_", " "), value=value)
+
+        self.registry.register(ReadAtScrape(gauges))
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         Gauge(name, text, registry=self.registry).set_function(read)
@@ -211,17 +216,8 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class _Watched(Collector):
-    """Gauges that are read at every scrape."""
+class ReadAtScrape:
+    """A collector whose metrics, and their names, are made anew at every scrape."""
 
-    def __init__(self, prefix: str, figures: Figures) -> None:
-        self._prefix, self._figures = prefix, figures
-
-    def describe(self) -> list[GaugeMetricFamily]:
-        return []  # its names are known only when it is read
-
-    def collect(self) -> list[GaugeMetricFamily]:
-        return [
-            GaugeMetricFamily(f"{self._prefix}_{name}", name.replace("_", " "), value=value)
-            for name, value in self._figures().items()
-        ]
+    def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
+        self.collect = collect

@@ -76,10 +76,10 @@ def test_our_scripts_never_make_html_of_text() -> None:
 
 
 def test_every_import_of_a_script_is_a_file_that_is_served() -> None:
-    for name, file in static_files().items():
+    for name, (body, _) in static_files().items():
         if name.endswith(".js"):
             for found in re.findall(
-                r"""^(?:import|export)[^"';]*? from ["']([^"']+)["'];""", file.body.decode(), re.M
+                r"""^(?:import|export)[^"';]*? from ["']([^"']+)["'];""", body.decode(), re.M
             ):
                 assert found.startswith("."), (name, found)
                 target = (WEB / name).parent.joinpath(found).resolve().relative_to(WEB.resolve())

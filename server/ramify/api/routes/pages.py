@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -43,38 +42,34 @@ SECURITY = {
 """Scripts and styles from this server's own files only, nothing inline, in no frame."""
 
 
-@dataclass(frozen=True, slots=True)
-class StaticFile:
-    body: bytes
-    media_type: str
-    etag: str
-
-
 @lru_cache(1)
-def static_files() -> Mapping[str, StaticFile]:
-    """Read every file that is served, by its path below `web`, such as `vendor/d3-zoom.js`."""
+def static_files() -> Mapping[str, tuple[bytes, str]]:
+    """Read every file that is served, and its ETag, by its path below `web`, such as `vendor/d3-zoom.js`."""
     return dict(_below(files("ramify") / "web", ""))
 
 
-def _below(folder: Traversable, prefix: str) -> Iterator[tuple[str, StaticFile]]:
+def _below(folder: Traversable, prefix: str) -> Iterator[tuple[str, tuple[bytes, str]]]:
     for entry in folder.iterdir():
         if entry.is_dir():
             yield from _below(entry, f"{prefix}{entry.name}/")
-        elif media_type := TYPES.get(entry.name.rpartition(".")[2]):
+        elif _kind(entry.name) in TYPES:
             body = entry.read_bytes()
-            etag = f'"{hashlib.sha256(body).hexdigest()[:24]}"'
-            yield f"{prefix}{entry.name}", StaticFile(body, media_type, etag)
+            yield f"{prefix}{entry.name}", (body, f'"{hashlib.sha256(body).hexdigest()[:24]}"')
+
+
+def _kind(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def served(name: str, seen: str | None) -> Response:
     """Answer with the file, or 304 if the reader has it already. Raise `ServiceError`."""
-    file = static_files().get(name)
-    if file is None:
+    if name not in static_files():
         raise ServiceError("not_found", f"no file {name[:100]!r}")
-    headers = SECURITY | {"ETag": file.etag}
-    if seen == file.etag:
+    body, etag = static_files()[name]
+    headers = SECURITY | {"ETag": etag}
+    if seen == etag:
         return Response(status_code=304, headers=headers)
-    return Response(file.body, media_type=file.media_type, headers=headers)
+    return Response(body, media_type=TYPES[_kind(name)], headers=headers)
 
 
 @router.get("/")
