@@ -203,7 +203,7 @@ class TreeLog:
         return await self._append(lambda: self._placed(encoded))
 
     async def _append(self, prepare: Callable[[], Awaitable[EncodedTree]]) -> int:
-        seq, replaced = await self._writing().submit(trees.append, prepare)
+        seq, replaced = await self._writing().submit(trees.append, prepare, locks_last=True)
         await self._bodies.drop(replaced)
         return seq
 

@@ -43,30 +43,48 @@ Appended = tuple[int, Sequence[ObjectBody]]
 async def append(tx: Transaction, items: Sequence[EncodedTree]) -> list[Appended | LogError]:
     """Insert trees, and remove the checkpoints of their searches; an identical tree that is already there keeps the
     `seq` it has. A tree that was logged as interrupted while its server could not be heard gives way to the whole
-    one, which takes over the feedback on it, unless another search goes on from it."""
-    whole = [item.row["tree_id"] for item in items if item.row["status"] != INTERRUPTED]
-    replaced = await _remove_interrupted(tx, whole)
-    logged = await _logged(tx.conn, [item.row["tree_id"] for item in items])
-    rows: list[Row] = []
+    one, which takes over the feedback on it, unless another search goes on from it.
+
+    If none of the trees is there, the lock is taken with their numbers and held for the writes alone: one that is
+    logged meanwhile has the store refuse the insert. If one is there, everything is read again under the lock."""
+    ids = [item.row["tree_id"] for item in items]
+    logged = await _logged(tx.conn, ids)
+    replaced: dict[str, list[ObjectBody]] = {}
+    if logged:
+        if not tx.locked:
+            await tx.lock()
+        whole = [item.row["tree_id"] for item in items if item.row["status"] != INTERRUPTED]
+        replaced = await _remove_interrupted(tx, whole)
+        logged = await _logged(tx.conn, ids)
+    logged |= await _insert(tx, [item.row for item in items if item.row["tree_id"] not in logged])
+    if replaced:
+        await _count_feedback(tx, list(replaced))
     results: list[Appended | LogError] = []
     for item in items:
-        tree_id, sha256 = item.row["tree_id"], item.row["sha256"]
-        if tree_id not in logged:
-            logged[tree_id] = (tx.draw(), sha256)
-            rows.append(item.row | {"seq": tx.last})
-        seq, known = logged[tree_id]
-        fits = known == sha256
+        tree_id = item.row["tree_id"]
+        seq, sha256 = logged[tree_id]
+        fits = sha256 == item.row["sha256"]
         objects = replaced.get(tree_id, ())
         results.append((seq, objects) if fits else LogError(f"another tree is logged as {tree_id}"))
-    if rows:
-        await tx.conn.execute(insert(trees), rows)
-        ids = [row["tree_id"] for row in rows]
-        await tx.conn.execute(delete(checkpoints).where(checkpoints.c.tree_id.in_(ids)))
-        await _count_feedback(tx, list(replaced))
     for item, result in zip(items, results, strict=True):
         if item.answer and not isinstance(result, LogError):
             await finish(tx, item.answer)
     return results
+
+
+async def _insert(tx: Transaction, rows: Sequence[Row]) -> dict[str, tuple[int, str]]:
+    """Insert the rows of new trees, of several of one id the first, and remove the checkpoints of their searches. Return
+    the `seq` and hash of each."""
+    new: dict[str, Row] = {}
+    for row in rows:
+        new.setdefault(row["tree_id"], row)
+    if not new:
+        return {}
+    seqs = await tx.draw_many(len(new))
+    numbered = [{**row, "seq": seq} for row, seq in zip(new.values(), seqs, strict=True)]
+    await tx.conn.execute(insert(trees), numbered)
+    await tx.conn.execute(delete(checkpoints).where(checkpoints.c.tree_id.in_(list(new))))
+    return {row["tree_id"]: (row["seq"], row["sha256"]) for row in numbered}
 
 
 async def _remove_interrupted(tx: Transaction, ids: Sequence[str]) -> dict[str, list[ObjectBody]]:

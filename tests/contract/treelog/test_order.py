@@ -6,10 +6,10 @@ import asyncio
 import time
 
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import event, insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ramify.treelog import TreeLog
+from ramify.treelog import LogError, TreeLog
 from ramify.treelog.rows import row_of
 from ramify.treelog.schema import trees
 from ramify.treelog.store import parse_url, reader_engine, writer_engine
@@ -91,3 +91,49 @@ async def test_a_lost_connection_costs_no_append(postgres_server: object) -> Non
         assert sorted(seqs) == list(range(1, 401))
         assert (await log.verify()).ok
     await killer.dispose()
+
+
+@pytest.mark.postgres
+async def test_an_append_holds_the_lock_for_its_writes_alone(postgres_server: object) -> None:
+    url: str = postgres_server.database()  # type: ignore[attr-defined]
+    said: list[str] = []
+    async with await TreeLog.open(url) as log:
+        assert log._writes is not None
+        event.listen(log._writes.sync_engine, "before_cursor_execute", lambda *args: said.append(args[2]))
+        event.listen(log._writes.sync_engine, "commit", lambda _: said.append("COMMIT"))
+        await asyncio.gather(*(log.append(make_tree()) for _ in range(5)))
+    locked = said[next(i for i, statement in enumerate(said) if "counter" in statement) :]
+    kinds = [" ".join(statement.split()[:3]) for statement in locked[:4]]
+    assert kinds == ["UPDATE counter SET", "INSERT INTO trees", "DELETE FROM checkpoints", "COMMIT"]
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("company", [0, 3])
+@pytest.mark.parametrize("theirs", ["same", "another", "interrupted"])
+async def test_a_tree_that_another_server_logs_between_an_append_and_its_lock_is_logged_once(
+    postgres_server: object, theirs: str, company: int
+) -> None:
+    url: str = postgres_server.database()  # type: ignore[attr-defined]
+    engine, watch = writer_engine(parse_url(url)), reader_engine(parse_url(url))
+    tree = make_tree(id="tree_1")
+    others = {"same": tree, "another": make_tree(9, id="tree_1")}
+    other = others.get(theirs) or make_tree(2, id="tree_1", status="interrupted")
+    async with await TreeLog.open(url) as log:
+        mine = [await log.encode(each) for each in [tree] + [make_tree() for _ in range(company)]]
+        async with write_transaction(engine, time.time) as slow:
+            await slow.conn.execute(insert(trees), {**row_of(other, ""), "seq": slow.draw()})
+            together = asyncio.gather(*map(log.append_encoded, mine), return_exceptions=True)
+            await _someone_waits_for_a_lock(watch)
+        result, *rest = await together
+        if theirs == "another":
+            assert isinstance(result, LogError)
+            assert "another tree is logged as tree_1" in str(result)
+        else:
+            assert result == (1 if theirs == "same" else 2)
+        last = 1 + company + (theirs == "interrupted")
+        assert sorted(rest) == list(range(last - company + 1, last + 1))
+        assert await log.high_water() == last
+        assert [r.status async for r in log.read() if r.tree_id == "tree_1"] == ["complete"]
+        assert (await log.verify()).ok
+    await engine.dispose()
+    await watch.dispose()
