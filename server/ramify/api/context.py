@@ -141,6 +141,7 @@ def assemble(
         fleet=fleet,
     )
     if fleet is not None:
+        spool.proven = fleet.writes
         fleet.attach(context.releases, searches, completions)
     _watch(context)
     return context

@@ -23,9 +23,9 @@ FORGOTTEN = 3600.0
 """Seconds after which a replica that is gone is no longer listed."""
 QUICK = 0.1
 """Seconds between two looks while something is under way."""
-LOOKS = 100.0
-"""Looks a second of all replicas together, each of which holds the fleet's row for some milliseconds: more replicas
-look less often."""
+LOOKS = 30.0
+"""Looks a second of all replicas together: more replicas look less often. About half of what fits, as each holds the
+fleet's row for 15 ms by `look_cpu`, `look_turns`, `turn` and `flush` of `research.scale`."""
 
 
 def turn(view: View, mine: Replica) -> tuple[View, Step | None]:

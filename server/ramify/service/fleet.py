@@ -31,6 +31,7 @@ from ramify.service.releases import (
     said,
 )
 from ramify.service.searches import Searches
+from ramify.service.spool import FRESH
 from ramify.service.standing import not_ready
 from ramify.settings import FleetSettings
 from ramify.treelog import LogError
@@ -93,6 +94,8 @@ class Fleet:
     """The release that was prepared last."""
     _away: bool = False
     """True if the last look failed."""
+    _due: float = -math.inf
+    """When the next look is to begin, if the last one was committed."""
 
     @classmethod
     async def join(
@@ -180,7 +183,7 @@ class Fleet:
         except LogError as error:
             if not self._away:
                 logger.error("the fleet cannot be seen: %s", error)
-            self._away = True
+            self._away, self._due = True, -math.inf
             return min(QUICK, self.settings.heartbeat_seconds)
         self._away = False
         was_evicted, self.mine = self.mine.evicted, self.view.replicas[self.mine.id]
@@ -193,7 +196,13 @@ class Fleet:
             self._work.add_done_callback(lambda _: self._wake.set())
         self._looked.set()
         self._looked = asyncio.Event()
-        return until_next_look(self.view, self.mine, self.settings.heartbeat_seconds)
+        delay = until_next_look(self.view, self.mine, self.settings.heartbeat_seconds)
+        self._due = self.clock() + delay
+        return delay
+
+    def writes(self) -> bool:
+        """Tell whether the last look was committed, and with it this replica's row, and the next is not overdue."""
+        return self.clock() - self._due <= FRESH
 
     def _collect(self) -> None:
         """Bring this replica's state up to date with what has happened since the last look."""

@@ -47,6 +47,9 @@ class Spool:
     """Seconds, monotonic."""
     on_loss: Callable[[], object]
     """Called once for each tree that will never be in the log."""
+    proven: Callable[[], bool] = lambda: False
+    """Tells whether something else of this server has just committed to the log's database, as a replica's looks at its
+    fleet do: a probe then need not take the lock that all servers on the log share."""
     bytes: int = 0
     """Size of the trees that wait, compressed."""
     _waiting: dict[str, EncodedTree] = field(default_factory=dict)
@@ -153,7 +156,7 @@ class Spool:
                 self._free = await asyncio.to_thread(self.log.free_bytes)
                 self._looked = self.clock()
                 if self._failed or not self._fresh(self._wrote):
-                    await self.log.probe()
+                    await self.log.probe(write=self._failed or not self.proven())
                     self._heard(None)
         except (LogError, OSError) as error:  # among them TimeoutError
             self._heard(error)

@@ -35,11 +35,11 @@ for several servers on one log, and for those who have it anyway.
 
 **The source of `seq`** (2026-11-22). A sequence hands numbers out before commits, so a slow transaction appears behind
 a reader's cursor and is never read: seen on PostgreSQL. So `seq` comes from a one-row table, `counter`, which every
-write transaction locks before it writes anything, and holds to its commit. Unlike an advisory lock, a row lock leaves no
-gaps on rollback, needs no magic number, and is the same code on SQLite, whose BEGIN IMMEDIATE does it. Taken first, it
-also makes each read-then-write here (claims, leases, cursors, feedback) free of races, on both stores. Appends take it
-last, since the store itself refuses a tree's second row. The cost, one write transaction at a time, is what group commit
-and the short hold pay for: see `writer`.
+write transaction locks before it writes anything, and holds to its commit. Unlike an advisory lock, a row lock leaves
+no gaps on rollback, needs no magic number, and is the same code on SQLite, whose BEGIN IMMEDIATE does it. Taken first,
+it also makes each read-then-write here (claims, leases, cursors, feedback) free of races, on both stores. Appends take
+it last, since the store itself refuses a tree's second row. The cost, one write transaction at a time, is what group
+commit and the short hold pay for: see `writer`.
 
 **A body and columns.** Bodies lie in their rows, or in an object store: see `bodies`. The body is the tree as
 `search.codec` writes it, whole, compressed: what is trained on is what was searched. The columns only repeat some of it

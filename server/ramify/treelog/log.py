@@ -531,10 +531,14 @@ class TreeLog:
 
     # Health
 
-    async def probe(self) -> None:
-        """Commit a write that changes nothing. Raises `LogError` if the log takes no writes."""
+    async def probe(self, *, write: bool = True) -> None:
+        """Raise `LogError` if the log takes no writes.
+
+        write: commit one, which changes nothing; False if something else has just proved that the database takes them,
+        so that only the store of bodies is asked."""
         await self._bodies.probe()
-        await self._write(touch)
+        if write:
+            await self._write(touch)
 
     def free_bytes(self) -> int | None:
         """Return the free space on the disk that holds the log, or its bodies; `None` if neither is on one of this

@@ -64,10 +64,11 @@ backend servers
     server replica-{{ $i }} {{ include "ramify.host" (dict "root" $ "i" $i) }}
 {{- end }}
 
-# One session, one server: it has the head of its prompts in its cache.
+# One session, one server, unless that one has far more than its share: it has the head of its prompts in its cache.
 backend sessions
     balance hash req.hdr(x-session-id)
     hash-type consistent
+    hash-balance-factor 150 # per cent of the mean, above which hot sessions go to the next server (docs/fleet.md)
 {{- range $i := until (int .Values.replicas) }}
     server replica-{{ $i }} {{ include "ramify.host" (dict "root" $ "i" $i) }} track servers/replica-{{ $i }}
 {{- end }}
