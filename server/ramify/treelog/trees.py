@@ -73,8 +73,8 @@ async def append(tx: Transaction, items: Sequence[EncodedTree]) -> list[Appended
 
 
 async def _insert(tx: Transaction, rows: Sequence[Row]) -> dict[str, tuple[int, str]]:
-    """Insert the rows of new trees, of several of one id the first, and remove the checkpoints of their searches. Return
-    the `seq` and hash of each."""
+    """Insert the rows of new trees, of several of one id the first, and remove the checkpoints of their searches.
+    Return the `seq` and hash of each."""
     new: dict[str, Row] = {}
     for row in rows:
         new.setdefault(row["tree_id"], row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from ramify.fleet.schema import VERSIONS, metadata
 from ramify.search.run import Search
 from ramify.settings import BadSettings, load
 from ramify.treelog.schema import metadata as of_the_log
+from ramify.treelog.store import parse_url, writer_engine
+from ramify.treelog.writer import write_transaction
 from ramify_client import AsyncAdmin, NotFound
 
 pytestmark = [pytest.mark.anyio, pytest.mark.postgres]
@@ -307,6 +310,30 @@ async def test_a_partitioned_replica_stops_before_the_others_pass_on_and_catches
         reply = await running
         assert reply.status_code == 503, "it ended when its replica might not answer any more"
         assert await releases_of(one, two) == ["v000002", "v000002"]
+
+
+async def test_an_idle_replica_is_ready_by_its_looks_and_takes_no_lock_of_the_log(
+    url: str, root: Path, short: Path
+) -> None:
+    holder = writer_engine(parse_url(url))
+    async with a_door(short, url) as door, a_replica(door.url, root) as one:
+        await until_ready(one)
+        spool, before = one.context.searches.spool, one.context.log.commits
+        async with write_transaction(holder, time.time):  # a probe that wrote would wait for it
+            for _ in range(3):
+                spool._wrote = spool._looked = None  # as after a second without a search
+                assert await one.ready()
+        assert one.context.log.commits == before
+        door.shut()
+        await until(lambda: not one.fleet.writes())
+        spool.settings = spool.settings.model_copy(update={"deadline_seconds": 0.2})
+        spool._wrote = spool._looked = None
+        reply = await one.http.get("/readyz")
+        assert (reply.status_code, reply.json()["error"]["code"]) == (503, "log_unavailable")
+        door.open.set()
+        await until_ready(one)
+        assert one.context.log.commits > before, "a log that has failed proves itself by a write"
+    await holder.dispose()
 
 
 async def test_a_search_that_a_frozen_replica_ends_after_its_lease_is_not_answered(

@@ -7,7 +7,7 @@ import ssl
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -243,11 +243,31 @@ def test_all_requests_to_go_on_from_one_search_meet_at_one_server(door: Door, re
     assert len({reply.headers["x-ramify-replica"] for reply in replies}) == 1
 
 
+@pytest.mark.parametrize("replica", BOTH)
+def test_a_session_stays_at_its_server_and_a_hot_one_overflows_at_haproxy_alone(
+    request: pytest.FixtureRequest, door: Door, replica: int
+) -> None:
+    session = door.session(replica)
+    assert {door.search(headers=session).headers["x-ramify-replica"] for _ in range(4)} == {str(replica)}
+    with ExitStack() as stack:
+        at = [stack.enter_context(streamed(door, **session)).replica for _ in range(4)]
+    assert at[0] == replica
+    assert set(at) == ({*BOTH} if request.node.callspec.params["front"] == "haproxy" else {replica})
+    until(
+        lambda: door.search(headers=session).headers["x-ramify-replica"] == str(replica),
+        "the session is back at its own server",
+    )
+
+
 def test_a_server_that_is_killed_breaks_its_streams_and_nothing_is_sent_twice(door: Door) -> None:
     killed, session = door.fleet.replicas[0], door.session(0)
     before = {tree["id"] for tree in trees(door)}
     awaited = {"prompt": "?\n", "search": LONG, "deadline": 30}
-    with ThreadPoolExecutor(1) as pool, streamed(door, **session) as stream:
+    with (
+        ThreadPoolExecutor(1) as pool,
+        streamed(door, **door.session(1)) as other,  # so that two are no more than the killed one's share
+        streamed(door, **session) as stream,
+    ):
         asked = pool.submit(door.http.post, "/v1/search", json=awaited, headers=session)
         until(lambda: "\nramify_searches_running 2.0" in metrics(killed), "both searches run")
         killed.kill()
@@ -258,6 +278,7 @@ def test_a_server_that_is_killed_breaks_its_streams_and_nothing_is_sent_twice(do
     answered = [reply for reply in replies if reply.status_code == 200]
     assert {reply.headers["x-ramify-replica"] for reply in replies} == {"1"}
     assert len(answered) == len(replies)
+    before.add(other.id.replace("srch", "tree"))
     assert {tree["id"] for tree in trees(door)} - before == {r.json()["tree"]["id"] for r in answered}
     assert error_of(door.http.get(f"/v1/search/{stream.id}")) == (404, "not_found")
 

@@ -19,7 +19,18 @@ from hypothesis.stateful import (
     rule,
 )
 
-from ramify.fleet.decisions import MARGIN, TRIES, free_number, live, members, required, status, turn
+from ramify.fleet.decisions import (
+    LOOKS,
+    MARGIN,
+    TRIES,
+    free_number,
+    live,
+    members,
+    required,
+    status,
+    turn,
+    until_next_look,
+)
 from ramify.fleet.records import Epoch, FleetError, Mode, Replica, Step, View
 
 LEASE, DEADLINE = 10.0, 120.0
@@ -405,3 +416,18 @@ def test_a_number_is_free_once_no_live_replica_has_it() -> None:
     everybody = [replica(str(number), number=number, seen_at=late) for number in range(256)]
     with pytest.raises(FleetError, match="all 256 numbers"):
         free_number(view.having(*everybody))
+
+
+@pytest.mark.parametrize(
+    ("replicas", "lease", "seconds"), [(1, 10.0, 0.5), (60, 10.0, 2.0), (256, 30.0, 256 / 30)]
+)
+def test_more_replicas_look_less_often_so_that_all_their_looks_fit(
+    replicas: int, lease: float, seconds: float
+) -> None:
+    rows = {f"r{i}": replace(replica(f"r{i}", loaded=1), lease=lease, serving=1) for i in range(replicas)}
+    first = epoch(1, state="committed")
+    view = View(1000.0, rows, first, first)
+    rest = until_next_look(view, rows["r0"], heartbeat=0.5)
+    assert rest == pytest.approx(seconds)
+    assert replicas / rest <= LOOKS + 1e-9
+    assert rest <= lease / 3
