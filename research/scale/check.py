@@ -89,7 +89,16 @@ def _row(what: str, real: Appended, model: Appended) -> Row:
 def calibrated(one: Appended, many: Appended, look: float) -> Parameters:
     """Return parameters whose transactions and looks take the time that they took here, and nothing else does."""
     row = max(0.0, (many.transaction - one.transaction) / (many.batch - 1))
-    free = ("append_cpu", "append_turns", "transaction_turns", "look_turns", "flush", "look_row_cpu")
+    free = (
+        "append_cpu",
+        "append_turns",
+        "begin_turns",
+        "read_turns",
+        "transaction_turns",
+        "look_turns",
+        "flush",
+        "look_row_cpu",
+    )
     times = {"transaction_cpu": one.transaction - row, "row_cpu": row, "look_cpu": look}
     numbers: dict[str, Any] = dict.fromkeys(free, 0.0) | times
     return replace(defaults(), **numbers)

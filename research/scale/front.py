@@ -71,10 +71,10 @@ class Front:
             yield self.env.timeout(self.of.health_seconds)
 
     def _healthy(self, server: Server) -> Work:
-        """Ask `/readyz`: a replica whose log has not committed for a while has it commit something."""
+        """Ask `/readyz`: a replica has its log commit something unless that, or a look at the fleet, has just done."""
         if not server.in_service:
             return False
-        if self.env.now - server.writer.wrote <= FRESH:
+        if self.env.now - max(server.writer.wrote, server.due) <= FRESH:
             return True
         probe = server.writer.touch()
         yield probe | self.env.timeout(self.of.probe_deadline)

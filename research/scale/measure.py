@@ -45,8 +45,11 @@ STEP_TOKENS = 6
 """Tokens of a node, about a line of Countdown."""
 WIDTH = 8
 """Answers of a tree, each of its own path below the first node."""
-UNLOCKED = 2
-"""Round trips of a transaction before it waits for its lock: the pool's ping, and BEGIN."""
+BEGIN = 4
+"""Round trips of a transaction before it reads or waits for a lock: the pool's ping, which is a transaction of its own,
+and BEGIN."""
+READS = 1
+"""Those of an append before it waits for its lock."""
 BACKEND = """
 defaults
     mode http
@@ -161,8 +164,9 @@ async def _log(server: PostgresServer, objects: ObjectOptions) -> dict[str, floa
     figures["place_cpu"] = placing - figures["encode_cpu"]
     async with _counted(server) as turns, await TreeLog.open(turns.url) as log:
         touched, trees = await turns.of(log.probe), iter(await encoded_trees(log, draws, 2))
-        figures["transaction_turns"] = touched - UNLOCKED
-        figures["append_turns"] = await turns.of(lambda: log.append_encoded(next(trees))) - touched
+        appended = await turns.of(lambda: log.append_encoded(next(trees)))
+        figures |= {"begin_turns": BEGIN, "transaction_turns": touched - BEGIN}
+        figures |= {"read_turns": READS, "append_turns": appended - READS - touched}
     return figures
 
 
@@ -290,7 +294,7 @@ async def _fleet(server: PostgresServer) -> dict[str, float]:
         looked = await turns.of(lambda: store.look(mine))
         await store.close()
     each = (costs[REPLICAS] - costs[1]) / (REPLICAS - 1)
-    return {"look_cpu": costs[1] - each, "look_row_cpu": each, "look_turns": looked - UNLOCKED}
+    return {"look_cpu": costs[1] - each, "look_row_cpu": each, "look_turns": looked - BEGIN}
 
 
 # -- the front door ----------------------------------------------------------------------------------------------

@@ -47,12 +47,18 @@ class Parameters:
     """One fleet, its database, store and front door, and the searches that it gets. Times are in seconds."""
 
     # PostgreSQL, as the log uses it: one write transaction at a time, whoever writes
-    transaction_cpu: float = measured("s", "a write transaction: its fixed part, server and database")
+    transaction_cpu: float = measured(
+        "s", "a write transaction: its fixed part, server and database, shared out over its round trips"
+    )
     append_cpu: float = measured("s", "what trees in it add, however many")
     row_cpu: float = measured("s", "each tree's row, its body elsewhere")
     body_cpu: float = measured("s", "the body in the row, besides")
     transaction_turns: float = measured("", "round trips of a write transaction that hold its lock")
     append_turns: float = measured("", "what trees in it add")
+    begin_turns: float = measured(
+        "", "round trips of any transaction before its lock: the pool's ping, and BEGIN"
+    )
+    read_turns: float = measured("", "what trees add to those")
     # PostgreSQL, as the fleet uses it: one look at a time, whoever looks
     look_cpu: float = measured("s", "a look at the fleet: its fixed part")
     look_row_cpu: float = measured("s", "each replica that a look reads, besides")
@@ -99,6 +105,24 @@ class Parameters:
 
     bodies_in_store: bool = True
     """`objects.trees`: bodies are objects, not in rows."""
+
+    def transaction(self, *, appends: bool) -> tuple[float, float]:
+        """Return the seconds of a write transaction before it needs its lock, and those for which it holds it, without
+        rows. appends: trees are in it."""
+        cpu = self.transaction_cpu + appends * self.append_cpu
+        free = self.begin_turns + appends * self.read_turns
+        return self._parts(cpu, free, self.transaction_turns + appends * self.append_turns)
+
+    def look(self, replicas: int) -> tuple[float, float]:
+        """Return the same of a look at the fleet."""
+        before, locked = self._parts(self.look_cpu, self.begin_turns, self.look_turns)
+        return before, locked + replicas * self.look_row_cpu / self.speed
+
+    def _parts(self, cpu: float, free: float, locked: float) -> tuple[float, float]:
+        """Return the seconds of a transaction's round trips without its lock, and of those under it, with the flush."""
+        share = free / (free + locked) if free else 0.0
+        before = share * cpu / self.speed + free * self.turn
+        return before, (1 - share) * cpu / self.speed + locked * self.turn + self.flush
 
 
 def spec(name: str) -> Field[Any]:

@@ -7,6 +7,7 @@ time.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -54,22 +55,18 @@ class Rows:
         ]
         self.view = View(0.0, {row.id: row for row in rows}, first, first)
 
-    def look_seconds(self) -> float:
-        """Return for how long one look holds the lock."""
-        of = self.of
-        cpu = of.look_cpu + len(self.view.replicas) * of.look_row_cpu
-        return cpu / of.speed + of.look_turns * of.turn + of.flush
-
     def look(self, mine: Replica) -> Work:
         """Take a replica's look. Returns its next step or `None`; raises `TimeoutError` if its turn does not come."""
         began = self.env.now
+        before, locked = self.of.look(len(self.view.replicas))
+        yield self.env.timeout(before)
         with self.lock.places.request() as request:
             if not request.triggered:
                 yield request | self.env.timeout(self.of.lease / 2)
             if not request.triggered:
                 self.missed += 1
                 raise TimeoutError
-            yield self.lock.take(self.look_seconds())
+            yield self.lock.take(locked)
             self.view, step = turn(replace(self.view, now=self.env.now), mine)
             self.waits.append(self.env.now - began)
             return step
@@ -120,6 +117,8 @@ class Server:
         self.answers_until = env.now + of.lease if row.serving else 0.0
         self.admits, self.paused = row.serving > 0, False
         self.lapses = 0
+        self.due = 0.0
+        """When its next look is to begin."""
         self.dead = False
         self._emptied = env.event()
         self._wake = env.event()
@@ -269,13 +268,16 @@ class Server:
         try:
             step = yield from world.rows.look(self.mine)
         except TimeoutError:
+            self.due = -math.inf
             return min(QUICK, world.of.heartbeat)
         view = world.rows.view
         self.mine = view.replicas[self.mine.id]
         self._apply(view, began)
         if step is not None:
             self._work = world.env.process(self._take(step))
-        return until_next_look(view, self.mine, world.of.heartbeat)
+        rest = until_next_look(view, self.mine, world.of.heartbeat)
+        self.due = world.env.now + rest
+        return rest
 
     def _collect(self) -> None:
         if self.world.env.now > self.answers_until and self.mine.serving:

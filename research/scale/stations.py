@@ -63,12 +63,11 @@ class Log:
         body = 0.0 if of.bodies_in_store else of.body_cpu / of.speed + of.body_bytes / of.disk_bytes
         return of.row_cpu / of.speed + body
 
-    def transaction(self, appends: bool) -> float:
-        """Return what a transaction takes besides its rows. appends: trees are among them."""
-        of = self._of
-        cpu = of.transaction_cpu + appends * of.append_cpu
-        turns = of.transaction_turns + appends * of.append_turns
-        return cpu / of.speed + turns * of.turn + of.flush
+    def transaction(self, rows: float, appends: bool) -> Work:
+        """Commit. rows: seconds of what is written. appends: trees are among them."""
+        before, locked = self._of.transaction(appends=appends)
+        yield self.env.timeout(before)
+        yield from self.lock.serve(rows + locked)
 
 
 class Writer:
@@ -110,7 +109,7 @@ class Writer:
                 break
             batch = [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
             rows = sum(job.seconds for job in batch)
-            yield from log.lock.serve(rows + log.transaction(any(job.appends for job in batch)))
+            yield from log.transaction(rows, any(job.appends for job in batch))
             self.wrote = log.env.now
             log.waits += [log.env.now - job.since for job in batch if job.appends]
             for job in batch:

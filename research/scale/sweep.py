@@ -18,15 +18,6 @@ MODES: tuple[Mode, ...] = ("rolling", "barrier")
 POLICIES: tuple[Policy, ...] = ("least", "sticky", "bounded")
 MOST = 4000
 """Searches of one run, about."""
-LOCKED = 3
-"""Round trips for which the log's lock would be held if only what needs it came under it: lock, insert, commit."""
-
-
-def short_lock(of: Parameters) -> Parameters:
-    """Return the parameters of a log whose lock is taken last: a change that is not made."""
-    share = LOCKED / (of.transaction_turns + of.append_turns)
-    cpu = share * (of.transaction_cpu + of.append_cpu)
-    return replace(of, transaction_cpu=cpu, append_cpu=0.0, transaction_turns=LOCKED, append_turns=0)
 
 
 def _run(of: Parameters, replicas: int, rate: float, **scenario: object) -> Result:
@@ -67,7 +58,6 @@ LOGS: dict[str, Callable[[Parameters], Parameters]] = {
         body_cpu=of.body_cpu * 1000 / of.tokens,
     ),
     "processors four times as fast": lambda of: replace(of, speed=4.0),
-    "lock taken last (not made)": short_lock,
 }
 
 
@@ -158,7 +148,7 @@ def outages(of: Parameters) -> list[Row]:
 
 def hot(of: Parameters) -> list[Row]:
     """Sessions of Zipf's law at 16 replicas, with a log that is no limit, by the front door's policy."""
-    fast = replace(short_lock(of), speed=4.0)
+    fast = replace(of, speed=4.0)
     return [
         {
             "policy": policy,
@@ -195,12 +185,12 @@ def sensitivity(of: Parameters) -> list[Row]:
 
 def capacities(of: Parameters) -> list[Row]:
     """Searches a second that each part could take alone, by arithmetic."""
-    transaction = (of.transaction_cpu + of.append_cpu) / of.speed + of.flush
-    transaction += (of.transaction_turns + of.append_turns) * of.turn
+    _, transaction = of.transaction(appends=True)
     row = of.row_cpu / of.speed
     body = row + of.body_cpu / of.speed + of.body_bytes / of.disk_bytes
     return [
         {"part": "log, each tree its own transaction", "searches/s": 1 / (transaction + row)},
+        {"part": "epoch, looks of 16 replicas", "searches/s": 1 / of.look(16)[1]},
         {
             "part": "log, full batches, bodies in the store",
             "searches/s": of.batch / (transaction + of.batch * row),

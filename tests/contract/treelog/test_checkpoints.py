@@ -203,20 +203,3 @@ async def test_the_tree_that_goes_on_from_another_is_found_running_or_logged(url
 async def test_what_json_cannot_hold_is_no_checkpoint(log: TreeLog) -> None:
     with pytest.raises(LogError, match="cannot be written as JSON"):
         await log.checkpoint(snapshot(problem={"x": object()}), lease_seconds=1.0)
-
-
-async def test_a_checkpoint_stays_if_another_tree_is_logged_under_its_id(url: str) -> None:
-    done = make_tree()
-    async with await TreeLog.open(url) as log:
-        await keep(log, snapshot(id=done.id), 0.0)
-        assert log._writes is not None
-        async with log._writes.connect() as conn:
-            row = (await conn.execute(select(checkpoints))).mappings().one()
-        await log.append(done)
-        async with log._writes.begin() as conn:
-            await conn.execute(insert(checkpoints).values(**row))
-    async with await TreeLog.open(url) as log:
-        with pytest.raises(LogError, match=f"another tree is logged as {done.id}"):
-            await log.log_interrupted()
-        assert await log.checkpoint_owner(done.id) == "alice"
-        assert [entry.status for entry in await log.list()] == ["complete"]

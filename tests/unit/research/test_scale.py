@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ramify.fleet.decisions import LOOKS
 from research.scale import report
 from research.scale.check import CALIBRATING, Appended, calibrated, simulated
 from research.scale.front import Policy
@@ -116,6 +117,16 @@ def test_more_load_more_replicas_and_dearer_turns_make_the_log_busier() -> None:
     assert by_load == sorted(by_load)
     assert by_turn == sorted(by_turn)
     assert commits == sorted(commits)
+
+
+def test_idle_replicas_whose_health_is_checked_leave_the_locks_of_the_log_free() -> None:
+    idle = fleet(replicas=16, rate=0.0, warm_up=2.0, seconds=20.0)
+    assert idle.lost_capacity == 0
+    assert idle.use["log"] < 0.05
+
+
+def test_the_looks_at_which_a_fleet_aims_take_about_half_of_what_fits() -> None:
+    assert 0.3 < LOOKS * REAL.look(64)[1] < 0.6
 
 
 def test_bounded_hashing_spreads_what_plain_hashing_heaps_up() -> None:
