@@ -24,8 +24,8 @@ FORGOTTEN = 3600.0
 QUICK = 0.1
 """Seconds between two looks while something is under way."""
 LOOKS = 30.0
-"""Looks a second of all replicas together: more replicas look less often. About half of what fits, as each holds the
-fleet's row for 15 ms by `look_cpu`, `look_turns`, `turn` and `flush` of `research.scale`."""
+"""Looks a second of all replicas together: more replicas look less often. A third of what fits, as each holds the
+fleet's row for 11 ms (`look_cpu`, `look_turns`, `turn` and `flush` of `research.scale`)."""
 
 
 def turn(view: View, mine: Replica) -> tuple[View, Step | None]:
