@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -28,8 +28,13 @@ class Health:
     stall_seconds: float
     away: str | None = "no server was asked yet"
     """The server that is away, and why it counts so; None if all are there."""
-    store_away: str | None = None
-    """Reason why the object store of releases is waited for; None if it is not."""
+    _store_failure: tuple[tuple[str, int], str] | None = field(default=None, init=False)
+    """Where the run was when the object store of releases failed it last, and how it failed; None if it never did."""
+
+    def store_failed(self, reason: str) -> None:
+        """Note that the present phase waits for the object store: it does so until it is done or another begins, also
+        while it is tried again."""
+        self._store_failure = self.loop.progress.place, reason
 
     @property
     def leased(self) -> bool:
@@ -41,8 +46,8 @@ class Health:
         progress = self.loop.progress
         if self.away is not None:
             return self.away
-        if self.store_away is not None:
-            return self.store_away
+        if self._store_failure is not None and self._store_failure[0] == progress.place:
+            return self._store_failure[1]
         if not self.leased:
             return f"the lease of the consumer {self.loop.config.name} is not held"
         if progress.idle > self.stall_seconds:

@@ -57,6 +57,11 @@ class RunProgress:
         self.done, self.total, self.moved = done, total, self.clock()
 
     @property
+    def place(self) -> tuple[str, int]:
+        """The present phase, and how many were done before it: the same until it is done or another begins."""
+        return self.phase, self.times.total()
+
+    @property
     def idle(self) -> float:
         """Seconds without progress."""
         return self.clock() - self.moved

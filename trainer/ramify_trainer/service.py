@@ -2,16 +2,15 @@
 
 The server may go away at any time: the phase is tried again, after waits that double up to a bound, until it is back;
 every phase may be done again from its beginning, so nothing of the round is lost. So may the object store of releases,
-for `store_seconds`. SIGTERM or SIGINT ends the present
-step, within `stop_seconds`; what has not ended then is left as it is, as by a kill, and done again after the next
-start. A second signal ends the process at once. A lost lease ends it too: whoever holds it moves the cursor now.
+for `store_seconds`. SIGTERM or SIGINT ends the present step, within `stop_seconds`; what has not ended then is left as
+it is, as by a kill, and done again after the next start. A second signal ends the process at once. A lost lease ends it
+too: whoever holds it moves the cursor now.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import signal
 import sys
@@ -147,7 +146,8 @@ class Service:
     async def _work(self) -> None:
         """Do all rounds, started again whenever the server or the object store was away."""
         longest, progress = self.settings.longest_wait_seconds, self.loop.progress
-        pauses, before, failing_since = waits(longest), 0, math.inf
+        pauses, before = waits(longest), 0
+        store_away_since: float | None = None
         while True:
             try:
                 await self.loop.start()
@@ -156,18 +156,19 @@ class Service:
                 if not is_transient(error):
                     raise
                 if progress.times.total() > before:  # it got on in between
-                    pauses, before, failing_since = waits(longest), progress.times.total(), math.inf
-                failing_since = min(failing_since, time.monotonic())
+                    pauses, before, store_away_since = waits(longest), progress.times.total(), None
                 if isinstance(error, StoreAway):
-                    self.health.store_away = f"the phase {progress.phase} waits for the object store: {error}"
-                    if time.monotonic() - failing_since > self.settings.store_seconds:
+                    self.health.store_failed(f"the phase {progress.phase} waits for the object store: {error}")
+                    now = progress.clock()
+                    store_away_since = now if store_away_since is None else store_away_since
+                    if now - store_away_since >= self.settings.store_seconds:
                         raise
                 else:
+                    store_away_since = None  # nobody knows how long, while a server is away
                     self.health.away = f"the phase {progress.phase} waits for a server: {error}"
                 wait = next(pauses)
                 logger.warning("%s: %s; again in %g s", progress.phase, error, wait)
             await asyncio.sleep(wait)
-            self.health.store_away = None
 
     async def _rounds(self) -> None:
         while not self.loop.done:

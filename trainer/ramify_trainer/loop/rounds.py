@@ -252,7 +252,8 @@ class Loop:
     async def _train(self) -> PhaseSummary:
         """Label the trees, and learn from them if there is anything to learn."""
         state, config, record = self.state, self.config, self.state.current
-        trees = await label_trees(self._trees, config.outcomes, self._staleness, collected=record.collected)
+        collected = frozenset(record.collected)
+        trees = await label_trees(self._trees, config.outcomes, self._staleness, collected=collected)
         record.trees, record.steps = len(trees), 0
         if not trees:
             record.reason = "nothing to learn from: the log held no tree since the last round"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fakes_training import TREES, as_one_of_two, children, with_logprobs_of, with_value_head, write_release
 from ramify_trainer.errors import TrainerError
-from ramify_trainer.learning import optimizers
+from ramify_trainer.learning import trainee
 from ramify_trainer.learning.config import LearningConfig, LoraConfig
 from ramify_trainer.learning.learner import Learner
 from ramify_trainer.learning.metrics import RoundMetrics
@@ -87,9 +87,8 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def test_a_resumed_learner_ends_in_the_weights_of_one_that_was_not_interrupted(
     base: Path, tmp_path: Path, config: LearningConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        optimizers, "SMALL", 1
-    )  # the models here are small, and have moments of 8 bits all the same
+    # The models here are small, and have moments of 8 bits all the same.
+    monkeypatch.setattr(trainee, "SMALL", 1)
     whole = started(base, config)
     whole.round(TREES[:4], seed=1)
     whole.save(tmp_path / "saved")
@@ -103,7 +102,7 @@ def test_a_resumed_learner_ends_in_the_weights_of_one_that_was_not_interrupted(
 
 
 def test_moments_of_8_bits_teach_what_those_of_32_do(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optimizers, "SMALL", 1)  # the models here are small
+    monkeypatch.setattr(trainee, "SMALL", 1)  # the models here are small
     before = started(base, SMALL)
     fine, coarse = started(base, SMALL), started(base, EIGHT)
     for learner in (fine, coarse):
