@@ -113,6 +113,14 @@ def model_flags(folder: Path) -> list[str]:
     return []
 
 
+def is_engine(process: psutil.Process) -> bool:
+    """Return True if a process calls itself an engine: it does so first, long before it has loaded a model."""
+    try:
+        return process.name().startswith("VLLM::EngineCor")
+    except psutil.Error:
+        return False
+
+
 def shared_memory(processes: Sequence[psutil.Process]) -> set[Path]:
     """The shared memory that living processes have open."""
     found: set[Path] = set()

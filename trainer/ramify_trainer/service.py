@@ -158,7 +158,9 @@ class Service:
                 if progress.times.total() > before:  # it got on in between
                     pauses, before, store_away_since = waits(longest), progress.times.total(), None
                 if isinstance(error, StoreAway):
-                    self.health.store_failed(f"the phase {progress.phase} waits for the object store: {error}")
+                    self.health.store_failed(
+                        f"the phase {progress.phase} waits for the object store: {error}"
+                    )
                     now = progress.clock()
                     store_away_since = now if store_away_since is None else store_away_since
                     if now - store_away_since >= self.settings.store_seconds:

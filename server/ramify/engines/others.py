@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ramify.engine_options import OtherPolicyOptions, PolicyServerOptions
@@ -78,9 +77,8 @@ class LatePolicy:
         task = self._joining
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
             task = self._joining = asyncio.ensure_future(self._join())
-            task.add_done_callback(
-                lambda done: done.cancelled() or done.exception()
-            )  # nobody may wait any more
+            # Nobody may wait for its end any more.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(task)
 
 
@@ -116,7 +114,6 @@ async def connect_other(name: str, other: OtherPolicy, launch: Launch, tokenizer
     except EngineStartFailed as error:
         if not isinstance(error.__cause__, PolicyUnreachable):
             raise
-        logger.warning("the policy %s is away, and asked for again by searches that name it: %s", name, error)
         raise PolicyUnreachable(str(error)) from error
 
 
@@ -128,9 +125,12 @@ async def connect_others(
     found: dict[str, RemoteEngine] = {}
     try:
         for name, other in others.items():
-            with suppress(PolicyUnreachable):
-                if other.options.url is not None:
-                    found[name] = await connect_other(name, other, launch, tokenizer)
+            if other.options.url is None:
+                continue
+            try:
+                found[name] = await connect_other(name, other, launch, tokenizer)
+            except PolicyUnreachable as error:
+                logger.warning("the policy %s is away; searches that name it ask again: %s", name, error)
     except BaseException:
         await asyncio.gather(*(one.close() for one in found.values()))
         raise

@@ -74,6 +74,8 @@ class TreeLog:
         self._bodies = Bodies(objects, self._reads)
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="ramify-treelog-encode")
         self._closed = False
+        self._refused: set[str] = set()
+        """Trees whose checkpoints the log has refused."""
 
     @classmethod
     async def open(
@@ -319,17 +321,21 @@ class TreeLog:
     async def log_interrupted(self) -> Sequence[str]:
         """Log every search whose process has ended, as far as its last checkpoint. Return the ids of their trees.
 
-        A checkpoint that the log refuses stays, and is told in the server's log. Raises `StoreError`."""
+        A checkpoint that the log refuses stays, is told in the server's log and left alone by this process from then
+        on. Raises `LogError`."""
         logged: list[str] = []
         after = ""
         while (row := await self._next_lapsed(after)) is not None:
             after = row["tree_id"]
+            if after in self._refused:
+                continue
             try:
                 if await self._log_interrupted(row):
                     logged.append(after)
             except StoreError:
                 raise
             except LogError as error:
+                self._refused.add(after)
                 logger.error("the checkpoint of %s is refused, and stays: %s", after, error)
         return logged
 

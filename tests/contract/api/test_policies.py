@@ -24,7 +24,7 @@ from ramify.service.serving import engine_config
 from ramify.settings import BadSettings, load
 from ramify.treelog import TreeLog
 
-from .world import FakeEngines, World, a_world, events, serving
+from .world import SERVING, FakeEngines, World, a_world, events, serving
 
 pytestmark = pytest.mark.anyio
 BOTH = ["policy", "other"]
@@ -34,7 +34,7 @@ def engines_with(**words: Any) -> FakeEngines:
     """Engines that have `other` beside the policy; `words` are around its prompt. It may be given any prompt."""
     other = FakePolicy(letters({"y": 0.5, "z": 0.5}, 3), prompt="")
     options = OtherPolicyOptions(**words) if words else OtherPolicyOptions(url="http://other")
-    return FakeEngines(others={"other": NamedPolicy(other, options)})
+    return FakeEngines(others={"other": NamedPolicy(other, options, None if words else SERVING.release)})
 
 
 @asynccontextmanager
@@ -305,14 +305,29 @@ async def test_one_that_is_away_at_the_start_is_had_once_it_is_there(folder: Pat
         assert engines.others["other"].longest is not None
 
 
+class OneWordApart(Tokenizer):
+    """Spells one token otherwise."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.hf = Apart(self.hf)
+
+
+async def test_one_that_comes_late_with_another_tokenizer_is_left_by_every_search(
+    folder: Path, tmp_path: Path
+) -> None:
+    other = FakeVllm(OneWordApart(folder))
+    other.away = 1_000_000
+    async with two_servers(folder, tmp_path, other) as (_, http):
+        other.away = 0
+        for _ in range(2):
+            reply = (await http.post("/v1/search", json=ASK)).json()
+            assert reply["status"] == "complete", reply["error"]
+            assert "otherwise than the policy served" in reply["usage"]["by_policy"]["other"]["closed"]
+            assert reply["usage"]["by_policy"]["other"]["draws"] == 0
+
+
 async def test_another_tokenizer_is_found_at_the_start(folder: Path, tmp_path: Path) -> None:
-    class OneWordApart(Tokenizer):
-        """Spells one token otherwise."""
-
-        def __init__(self, path: Path) -> None:
-            super().__init__(path)
-            self.hf = Apart(self.hf)
-
     with pytest.raises(
         EngineStartFailed, match=r"spells its tokens 0 to .* otherwise than the policy served"
     ):

@@ -123,6 +123,7 @@ async def test_a_checkpoint_that_the_log_refuses_is_told_and_the_others_are_logg
         assert f"the checkpoint of {taken.id} is refused, and stays: another tree" in caplog.text
         assert await log.checkpoint_owner(taken.id) == "alice"
         assert await log.log_interrupted() == []
+        assert caplog.text.count("is refused, and stays") == 1, "once, however often it is looked for"
         entry = await log.get(taken.id)
         assert entry is not None
         assert entry.status == "complete"

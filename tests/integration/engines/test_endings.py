@@ -30,7 +30,7 @@ from ramify.engines import (
 )
 from ramify.search.protocols import EngineDead, SampleAborted
 from ramify.search.records import Sampling
-from server_process import shared_memory
+from server_process import is_engine, shared_memory
 
 HOST = Path(__file__).with_name("host.py")
 
@@ -118,14 +118,6 @@ def test_a_start_that_is_given_up_leaves_no_engine_and_keeps_nobody_waiting(
     began = asyncio.run(go())
     assert time.monotonic() - began < 60
     assert engines() == []
-
-
-def is_engine(process: psutil.Process) -> bool:
-    """Return True if a process calls itself an engine: it does so first, long before it has loaded a model."""
-    try:
-        return process.name().startswith("VLLM::EngineCor")
-    except psutil.Error:
-        return False
 
 
 async def probe_thrice(engines: Engines) -> None:
