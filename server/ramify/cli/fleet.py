@@ -43,10 +43,11 @@ def up(config: Config) -> None:
         except LogError as error:
             refuse(error)
         door = plan.file.door
+        host = f"[{door.host}]" if ":" in door.host else door.host
         console.print(
-            f"{plan.file.name} is served at http://{door.host}:{door.port}\n"
+            f"{plan.file.name} is served at http://{host}:{door.port}\n"
             f"  admin    http://127.0.0.1:{door.admin_port}\n"
-            f"  metrics  http://{door.host}:{door.metrics_port}/metrics",
+            f"  metrics  http://{host}:{door.metrics_port}/metrics",
             highlight=False,
         )
         if plan.file.ray.address is None:
@@ -81,8 +82,9 @@ def status(
 
     if config is not None:
         plan = _plan(config)
-        with _on_ray(plan, own=False) as deployment:
-            console.print(deployment.said(plan), highlight=False, markup=False)
+        if not as_json:
+            with _on_ray(plan, own=False) as deployment:
+                console.print(deployment.said(plan), highlight=False, markup=False)
         admin = admin or f"http://127.0.0.1:{plan.file.door.admin_port}"
     with administering(admin, key) as client:
         found = client.fleet()

@@ -15,6 +15,8 @@ TAIL = 32_768
 """Bytes of its output that are kept."""
 LINES = 15
 """Lines that explain its end."""
+READ = 1.0
+"""Seconds for its last output, once it has ended; a process that it left behind may hold that open for ever."""
 POLL = 0.2
 """Seconds between two looks at its output."""
 DIE_TOGETHER = """
@@ -81,7 +83,7 @@ class Child:
             os.killpg(self.process.pid, signal.SIGKILL)
         await self.process.wait()
         if self._reading is not None:
-            await self._reading
+            await asyncio.wait({self._reading}, timeout=READ)
 
     async def _read(self) -> None:
         assert self.process.stdout is not None

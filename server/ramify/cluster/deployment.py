@@ -23,8 +23,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import ramify
 from ramify.cluster.actors import DoorActor, ServerActor
-from ramify.cluster.file import Plan, RayTable
-from ramify.cluster.nodes import Holds, Node, Sources, inspect, refusals
+from ramify.cluster.file import DOOR, Plan, RayTable
+from ramify.cluster.front import made_of
+from ramify.cluster.nodes import Holds, Node, Sources, concerned, inspect, refusals
 from ramify.cluster.scaling import ReservedTokens
 from ramify.cluster.server import LAST_WORDS, Launch
 from ramify.fleet import Epoch, FleetStore
@@ -79,6 +80,7 @@ def nodes() -> list[Node]:
             row["NodeManagerAddress"],
             row["Resources"].get("CPU", 0),
             row["Resources"].get("GPU", 0),
+            HEAD in row["Resources"],
         )
         for row in ray.nodes()
         if row["Alive"]
@@ -90,9 +92,11 @@ def inspected(sources: Sources, wanted: str | None, node: Node) -> Holds:
     task = ray.remote(inspect).options(
         num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)
     )
+    answer = task.remote(sources, wanted)
     try:
-        held: Holds = ray.get(task.remote(sources, wanted), timeout=INSPECTION)
+        held: Holds = ray.get(answer, timeout=INSPECTION)
     except GetTimeoutError:
+        ray.cancel(answer, force=True)
         return Holds(ramify.__version__, problem=f"it did not say within {INSPECTION:.0f} s what it holds")
     except RayError as error:
         return Holds("", problem=str(error).strip().splitlines()[-1])
@@ -107,7 +111,8 @@ def up(plan: Plan, tell: Callable[[str], None]) -> None:
     here = nodes()
     tell("looking at the nodes")
     sources, wanted = Sources.of(plan), None if served is None else served.release
-    held = {node.id: inspected(sources, wanted, node) for node in here}
+    runs = concerned(plan.file.replicas, here)
+    held = {node.id: inspected(sources, wanted, node) for node in runs}
     found = refusals(plan, here, held, None if served is None else served.content)
     if found:
         raise ClusterError("\n".join(found))
@@ -115,7 +120,7 @@ def up(plan: Plan, tell: Callable[[str], None]) -> None:
     serve.start(proxy_location="Disabled")
     targets = [
         serve.RunTarget(target, name=each, route_prefix=None)
-        for each, target in zip(applications(name), _deployments(plan, len(here)), strict=True)
+        for each, target in zip(applications(name), _deployments(plan, loopback=len(runs) == 1), strict=True)
     ]
     serve.run_many(targets, wait_for_applications_running=False)
     try:
@@ -137,10 +142,11 @@ async def _committed(plan: Plan) -> Epoch | None:
 
 def applications(name: str) -> tuple[str, str]:
     """Return the names of a fleet's applications on Serve: of its replicas, and of its door."""
-    return name, f"{name}-door"
+    return name, f"{name}{DOOR}"
 
 
-def _deployments(plan: Plan, number_of_nodes: int) -> tuple[Any, Any]:
+def _deployments(plan: Plan, *, loopback: bool) -> tuple[Any, Any]:
+    """Return the replicas' deployment and the door's. loopback: all is on one node, and stays there if others come."""
     replicas, drain = plan.file.replicas, plan.settings.drain_seconds + LAST_WORDS
     usual = {
         "health_check_period_s": HEALTH_PERIOD,
@@ -153,20 +159,20 @@ def _deployments(plan: Plan, number_of_nodes: int) -> tuple[Any, Any]:
         policy = AutoscalingPolicy(policy_function=ReservedTokens, policy_kwargs={"tokens": replicas.tokens})
         scaling = AutoscalingConfig(min_replicas=replicas.min, max_replicas=replicas.most, policy=policy)
         many = {"autoscaling_config": scaling}
-    takes = {"num_cpus": replicas.cpus, "num_gpus": replicas.gpus}
+    at_head = {"resources": {HEAD: 0.001}}
+    takes = {"num_cpus": replicas.cpus, "num_gpus": replicas.gpus, **(at_head if loopback else {})}
     launch = Launch.of(plan)
     server = serve.deployment(ServerActor).options(
-        name="replica", ray_actor_options=takes, **usual, **many, **_version(launch, number_of_nodes == 1)
+        name="replica", ray_actor_options=takes, **usual, **many, **_version(launch, loopback)
     )
-    at_head = {"num_cpus": 0, "resources": {HEAD: 0.001}}
     door = serve.deployment(DoorActor).options(
         name="door",
-        ray_actor_options=at_head,
+        ray_actor_options={"num_cpus": 0, **at_head},
         num_replicas=1,
         **usual,
-        **_version(plan.file.door, sorted(plan.variables.items())),
+        **_version(*made_of(plan)),
     )
-    return server.bind(launch, number_of_nodes == 1), door.bind(plan)
+    return server.bind(launch, loopback), door.bind(plan)
 
 
 def _version(*what: object) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from string import Template
 from urllib.parse import urlsplit
@@ -86,9 +87,15 @@ def session_rules(door: DoorTable) -> list[str]:
 
 
 def places(view: View) -> dict[int, Place]:
-    """Return where the live replicas of a fleet are, by number; of two with one number, the one started last."""
-    rows = sorted(live(view), key=lambda row: row.started_at)
+    """Return where the live replicas of a fleet are, by number; of two with one number, the one started last. Those at
+    an address that HAProxy does not take are left out."""
+    rows = sorted((row for row in live(view) if _target(row.address)), key=lambda row: row.started_at)
     return {row.number: Place(row.address, row.admin) for row in rows if row.number is not None}
+
+
+def passed_over(view: View) -> list[str]:
+    """Return the addresses of the live replicas that HAProxy cannot be led to."""
+    return sorted(row.address for row in live(view) if not _target(row.address))
 
 
 def changes(before: Mapping[int, Place], after: Mapping[int, Place]) -> list[list[str]]:
@@ -108,19 +115,24 @@ def _closing(number: int) -> Iterable[str]:
 def _opening(number: int, place: Place) -> Iterable[str]:
     for backend in BACKENDS:
         yield f"set server {backend}/replica-{number:02x} addr {_target(place.address)}"
-    if place.admin is not None:
-        yield f"set server operators/replica-{number:02x} addr {_target(place.admin)}"
+    admin = _target(place.admin or "")
+    if admin is not None:
+        yield f"set server operators/replica-{number:02x} addr {admin}"
     # Out of maintenance it would count as ready until it has been asked; one that drains gets nothing meanwhile.
     yield f"set server servers/replica-{number:02x} state drain"
     yield f"set server servers/replica-{number:02x} health down"
     for backend in STATED:
-        if backend != "operators" or place.admin is not None:
+        if backend != "operators" or admin is not None:
             yield f"set server {backend}/replica-{number:02x} state ready"
 
 
-def _target(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.hostname} port {parts.port}"
+def _target(url: str) -> str | None:
+    """Return an address as HAProxy takes it: an IP address and a port; `None` if it is something else."""
+    try:
+        parts = urlsplit(url)
+        return f"{ip_address(parts.hostname or '')} port {parts.port}" if parts.port else None
+    except ValueError:
+        return None
 
 
 async def tell(socket: Path, commands: Iterable[str]) -> str:

@@ -5,14 +5,22 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+<<<<<<< HEAD
 from pydantic import Field, ValidationError, model_validator
 
 from ramify.settings import BadSettings, Settings, load
 from ramify.settings.groups import SettingsGroup, explain, read_toml
+=======
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ramify.settings import BadSettings, Settings, is_loopback, load
+from ramify.settings.groups import explain, read_toml
+>>>>>>> 71a076e (Review of the fleet: a door without keys stays on loopback, hands over to the next and outlives other settings; nodes without room need no release; health checks name a host)
 from ramify.settings.loading import PREFIX, variables
 
 FLEETS_OWN = {
@@ -26,7 +34,13 @@ FLEETS_OWN = {
     "admin.port": "each replica takes a free one, and door.admin_port is the fleet's",
 }
 """Settings of a server that its fleet decides, and why a fleet file may not."""
+<<<<<<< HEAD
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+=======
+DOOR = "-door"
+"""Ends the name under which Ray Serve has a fleet's front door."""
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+>>>>>>> 71a076e (Review of the fleet: a door without keys stays on loopback, hands over to the next and outlives other settings; nodes without room need no release; health checks name a host)
 Port = Annotated[int, Field(ge=1, le=65_535)]
 HeaderName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
 
@@ -133,6 +147,15 @@ class FleetFile(SettingsGroup):
     door: DoorTable = DoorTable()
     ray: RayTable = RayTable()
 
+    @field_validator("name")
+    @classmethod
+    def name_is_no_doors(cls, name: str) -> str:
+        if name.endswith(DOOR):
+            raise ValueError(
+                f"must not end in {DOOR}: that is how Ray Serve knows another fleet's front door"
+            )
+        return name
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -145,6 +168,14 @@ class Plan:
     """The same as the environment of its process."""
     folder: Path
     """Folder of the fleet file: relative paths in the settings start there, on every node."""
+    keyed: bool
+    """True if the replicas have API keys."""
+
+    @property
+    def admin_keyed(self) -> bool:
+        """True if the replicas have an admin key."""
+        admin = self.settings.admin
+        return any(given is not None for given in (admin.key, admin.sha256, admin.key_file))
 
 
 def read_plan(path: Path) -> Plan:
@@ -161,10 +192,17 @@ def read_plan(path: Path) -> Plan:
             raise BadSettings(f"{path}: server.{name} is for the fleet to decide: {why}")
     fleet = {"name": file.name, **table.get("fleet", {})}
     try:
-        settings = load({**table, "fleet": fleet})
+        with chdir(folder):
+            settings = load({**table, "fleet": fleet})
+            keyed = bool(settings.auth.all_keys())
     except BadSettings as error:
         raise BadSettings(f"{path}: server: {error}") from error
-    return Plan(file, settings, {**_environment({**table, "fleet": fleet}), **given}, folder)
+    if not keyed and not is_loopback(file.door.host):
+        raise BadSettings(
+            f"{path}: door.host: without API keys only loopback addresses are served, not {file.door.host}: configure "
+            "server.auth.keys, or set door.host to 127.0.0.1"
+        )
+    return Plan(file, settings, {**_environment({**table, "fleet": fleet}), **given}, folder, keyed)
 
 
 def _names(table: Mapping[str, Any]) -> Iterator[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,17 +16,21 @@ from typing import Any
 import httpx
 
 from ramify.cluster.child import Child
-from ramify.cluster.door import Place, changes, configuration, places, tell
+from ramify.cluster.door import Place, changes, configuration, passed_over, places, tell
 from ramify.cluster.figures import together
-from ramify.cluster.file import Plan
+from ramify.cluster.file import DoorTable, Plan
 from ramify.cluster.server import ANSWER, LAST_WORDS
-from ramify.connections import ConnectionLimits, Listener, bind
+from ramify.connections import ConnectionLimits, Listener, ListenError, bind
 from ramify.fleet import FleetStore
 from ramify.treelog import LogError
 
 logger = logging.getLogger(__name__)
 LOOK = 0.5
 """Seconds between two looks at the fleet."""
+START = 60.0
+"""Seconds that HAProxy may take until it listens."""
+HANDOVER = 30.0
+"""Seconds that the door before this one may take to free its port for metrics: Serve starts the next one meanwhile."""
 SCRAPERS = ConnectionLimits(open=64, head_bytes=16_384, head_seconds=15, body_seconds=15, idle_seconds=65)
 """Limits of the listener for metrics."""
 
@@ -38,24 +44,29 @@ class Front:
     store: FleetStore
     child: Child
     http: httpx.AsyncClient
+    listener: Listener
+    """Of the page with the metrics."""
     places: dict[int, Place] = field(default_factory=dict)
     """Where HAProxy leads, by number."""
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)
+    """Addresses of the replicas that it cannot lead to."""
 
     @classmethod
     async def start(cls, plan: Plan, program: str) -> Front:
         """Return a door that listens. program: HAProxy's.
 
+<<<<<<< HEAD
         Raises `RuntimeError` if HAProxy does not start, `ListenError`, and `LogError` if the fleet cannot be seen."""
+=======
+        Raises `ChildEnded` or `TimeoutError` if HAProxy does not start, `ListenError`, and `LogError` if the fleet
+        cannot be seen."""
+>>>>>>> 71a076e (Review of the fleet: a door without keys stays on loopback, hands over to the next and outlives other settings; nodes without room need no release; health checks name a host)
         door, lease = plan.file.door, plan.settings.fleet.lease_seconds
-        scraped = bind(door.host, door.metrics_port, settings="door.host, door.metrics_port")
+        scraped = await _bound(door)
         store = await FleetStore.open(plan.settings.log, lease / 2)
         folder = TemporaryDirectory(prefix="ramify-door-", dir="/tmp")  # a socket's path must be short
         child = await Child.start((program, "-db", "-q", "-f", _configured(plan, folder)))
-        front = cls(plan, folder, store, child, httpx.AsyncClient(timeout=ANSWER, trust_env=False))
-        while not _socket(folder).exists():
-            child.require_running()
-            await asyncio.sleep(0.1)
 
         async def page(
             scope: Any, receive: Any, send: Any
@@ -63,6 +74,12 @@ class Front:
             await front.metrics(send)
 
         listener = Listener(page, SCRAPERS, grace=1)
+        http = httpx.AsyncClient(timeout=ANSWER, trust_env=False)
+        front = cls(plan, folder, store, child, http, listener)
+        async with asyncio.timeout(START):
+            while not _socket(folder).exists():
+                child.require_running()
+                await asyncio.sleep(0.1)
         front.tasks = [
             asyncio.create_task(front.follow(), name="door"),
             asyncio.create_task(listener.serve(sockets=[scraped]), name="door-metrics"),
@@ -83,9 +100,13 @@ class Front:
             await asyncio.sleep(LOOK)
 
     async def _look(self) -> None:
-        if not await self.store.has_epoch():
+        if not self.places and not await self.store.has_epoch():
             return  # nobody has joined yet
-        now = places(await self.store.view())
+        view = await self.store.view()
+        if (over := passed_over(view)) != self.passed_over:
+            logger.error("no IP address and port, so the front door does not lead there: %s", over)
+            self.passed_over = over
+        now = places(view)
         for commands in changes(self.places, now):
             await tell(_socket(self.folder), commands)
         self.places = now
@@ -114,14 +135,38 @@ class Front:
         return None
 
     async def drain(self) -> None:
-        """Take nothing new, and wait for the answers on their way: the servers drain at the same time."""
+        """Free the ports for the next door, and wait for the answers on their way."""
+        self.listener.should_exit = True
+        self.tasks[0].cancel()
+        await asyncio.wait(self.tasks, timeout=ANSWER)
         await self.child.end(signal.SIGUSR1, self.plan.settings.drain_seconds + LAST_WORDS)
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.wait(self.tasks)
         await self.http.aclose()
         await self.store.close()
         self.folder.cleanup()
+
+
+async def _bound(door: DoorTable) -> socket.socket:
+    """Bind the port for metrics. Raises `ListenError` if it is not free in time."""
+    until = time.monotonic() + HANDOVER
+    while True:
+        try:
+            return bind(door.host, door.metrics_port, settings="door.host, door.metrics_port")
+        except ListenError:
+            if time.monotonic() > until:
+                raise
+        await asyncio.sleep(LOOK)
+
+
+def made_of(plan: Plan) -> tuple[object, ...]:
+    """Return all that a front door takes of a plan: one that has it need not be started anew."""
+    settings = plan.settings
+    return (
+        plan.file.door,
+        configuration(plan.file.door, settings, Path("socket")),
+        settings.log,
+        settings.fleet.lease_seconds,
+        settings.drain_seconds,
+    )
 
 
 def _configured(plan: Plan, folder: TemporaryDirectory[str]) -> str:

@@ -20,6 +20,8 @@ class Node:
     address: str
     cpus: float
     gpus: float
+    head: bool = False
+    """True if Ray's head runs here, and so the front door."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,16 @@ def room(replicas: ReplicaTable, node: Node) -> int:
     return min(by_cpus, int(node.gpus / replicas.gpus + 1e-9)) if replicas.gpus else by_cpus
 
 
+def concerned(replicas: ReplicaTable, nodes: Sequence[Node]) -> list[Node]:
+    """Return the nodes on which something of a fleet may run: the front door, or replicas."""
+    return [node for node in nodes if node.head or room(replicas, node)]
+
+
 def refusals(plan: Plan, nodes: Sequence[Node], held: Mapping[str, Holds], content: str | None) -> list[str]:
     """Return why a fleet does not start on these nodes; nothing if it does.
 
-    held: what each node holds, by its id. content: of the release that the fleet serves; `None`: there is no epoch yet,
-    and all nodes must hold the same."""
+    held: what each of the `concerned` nodes holds, by its id. content: of the release that the fleet serves; `None`:
+    there is no epoch yet, and all nodes must hold the same."""
     replicas, found = plan.file.replicas, []
     places = sum(room(replicas, node) for node in nodes)
     if places < replicas.min:
@@ -87,29 +94,32 @@ def refusals(plan: Plan, nodes: Sequence[Node], held: Mapping[str, Holds], conte
             f"replicas.min is {replicas.min}, each of {each} (replicas.cpus, replicas.gpus), and the cluster has "
             f"room for {places} ({have})"
         )
-    for node in nodes:
-        found += _misfits(node, held[node.id])
-    contents = {one.content for one in held.values() if one.content is not None}
+    runs = concerned(replicas, nodes)
+    serves = [node for node in runs if room(replicas, node)]
+    for node in runs:
+        found += _misfits(node, held[node.id], serves=node in serves)
+    contents = {content for node in serves if (content := held[node.id].content) is not None}
     if contents - {content or next(iter(contents), None)}:
         theirs = ", ".join(
-            f"{node.address}: {held[node.id].release} {(held[node.id].content or '')[:12]}" for node in nodes
+            f"{node.address}: {held[node.id].release} {(held[node.id].content or '')[:12]}" for node in serves
         )
         served = f"the fleet serves {content[:12]}" if content else "all nodes must hold the same"
         found.append(
             f"server.release: a node holds another release; {served} (sha256 of its manifest): {theirs}"
         )
-    if len(nodes) > 1 and (not plan.settings.auth.all_keys() or plan.settings.admin.digest() is None):
+    if len(runs) > 1 and not (plan.keyed and plan.admin_keyed):
         found.append(
-            f"server.auth.keys, server.admin.key_file: the cluster has {len(nodes)} nodes, so replicas listen on their "
+            f"server.auth.keys, server.admin.key_file: the fleet has {len(runs)} nodes, so replicas listen on their "
             "nodes' addresses, which takes API keys and an admin key"
         )
     return found
 
 
-def _misfits(node: Node, held: Holds) -> list[str]:
+def _misfits(node: Node, held: Holds, *, serves: bool) -> list[str]:
+    """Return why a node is refused. serves: replicas may run there, which need the release."""
     if held.version != ramify.__version__:
         theirs = f"Ramify {held.version}" if held.version else "no Ramify"
         return [
             f"node {node.address} has {theirs}, and this is {ramify.__version__}: {held.problem or 'install it there'}"
         ]
-    return [f"node {node.address}: {held.problem}"] if held.problem else []
+    return [f"node {node.address}: {held.problem}"] if serves and held.problem else []

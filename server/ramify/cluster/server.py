@@ -89,9 +89,10 @@ class Server:
         return False
 
     async def require_alive(self) -> None:
-        """Raise if the server has ended or hangs. One that is only behind its fleet is alive, and gets no traffic."""
+        """Raise if the server has ended or hangs. One that is only behind its fleet is alive, and gets no traffic.
+        So is one that says 503, since all its connections are taken."""
         self.child.require_running()
-        (await self.http.get(f"{self.url}/livez")).raise_for_status()
+        await self.http.get(f"{self.url}/livez")
 
     async def reserved_tokens(self) -> float:
         return reading((await self.http.get(f"{self.url}/metrics")).text, "ramify_reserved_tokens")

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from fake_process import FakeServer, free_port
+from fake_process import FakeServer, fake_server, free_port
 from front_doors import running, until
 
 from .conftest import ALICE, BOB, LONG, READER, Door, Fleet
@@ -299,3 +299,13 @@ def test_the_commented_lines_for_tls_serve_tls(fleet: Fleet, tmp_path: Path, nam
         trusted = ssl.create_default_context(cafile=tmp_path / "ramify.crt")
         reply = httpx.get(f"{front.url}/livez", verify=trusted)
     assert reply.json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize("name", ["haproxy", "nginx"])
+def test_servers_without_keys_are_found_ready_and_refuse_other_hosts(name: str, tmp_path: Path) -> None:
+    with fake_server(tmp_path, RAMIFY_ADMIN__PORT="0", RAMIFY_PORT="0", RAMIFY_REPLICA="0") as server:
+        address = server.url.removeprefix("http://")
+        with running(name, tmp_path, [address, address]) as front:
+            until(lambda: httpx.get(f"{front.url}/v1/models").status_code == 200, "it is found ready")
+            refused = httpx.get(f"{front.url}/v1/models", headers={"Host": "elsewhere.example"})
+            assert error_of(refused) == (403, "host_not_allowed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 import subprocess
@@ -41,6 +42,18 @@ async def test_one_that_ignores_the_signal_is_killed_after_its_time() -> None:
     await child.said(re.compile(r"pid \d+\n"))
     await child.end(signal.SIGTERM, 0.2)
     assert child.process.returncode == -signal.SIGKILL
+
+
+async def test_its_end_does_not_wait_for_one_that_it_left_behind() -> None:
+    leaves = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEPS!r}], start_new_session=True)"
+    child = await Child.start((sys.executable, "-c", f"{leaves}; import time; time.sleep(600)"))
+    left = psutil.Process(int((await child.said(re.compile(r"pid (\d+)\n")))[1]))
+    try:
+        async with asyncio.timeout(60):
+            await child.end(signal.SIGTERM, 30)
+        assert left.is_running()
+    finally:
+        left.kill()
 
 
 def test_it_is_killed_with_whoever_started_it() -> None:

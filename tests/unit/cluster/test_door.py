@@ -17,7 +17,7 @@ import pytest
 
 from fake_process import free_port
 from front_doors import program, until
-from ramify.cluster.door import Place, changes, configuration, places, tell
+from ramify.cluster.door import Place, changes, configuration, passed_over, places, tell
 from ramify.cluster.file import DoorTable
 from ramify.fleet import Epoch, Replica, View
 from ramify.settings import Settings
@@ -32,7 +32,6 @@ OTHERWISE = (
     "http-request set-var(txn.owner)",
     "use_backend sessions if",
     "balance hash req.hdr",
-    "option httpchk GET /readyz",
     "timeout client",
     "timeout server",
     "tune.bufsize",
@@ -58,19 +57,35 @@ def epoch() -> Epoch:
 
 
 def row(name: str, number: int | None, seen: float, started: float = 0.0) -> Replica:
-    return Replica(name, f"http://{name}", "1", started, 10.0, seen_at=seen, number=number, admin=None)
+    address = f"http://127.0.0.1:{name}" if name.isdigit() else name
+    return Replica(name, address, "1", started, 10.0, seen_at=seen, number=number, admin=None)
 
 
 def test_it_leads_to_the_live_replicas_that_have_a_number() -> None:
     rows = [
-        row("live", 1, 95),
-        row("lost", 2, 50),
-        row("old", None, 99),
-        row("first", 3, 99),
-        row("then", 3, 99, 9),
+        row("10", 1, 95),
+        row("20", 2, 50),
+        row("21", None, 99),
+        row("30", 3, 99),
+        row("31", 3, 99, 9),
     ]
     view = View(100.0, {one.id: one for one in rows}, epoch(), epoch(), seen=99.0)
-    assert places(view) == {1: Place("http://live", None), 3: Place("http://then", None)}
+    assert places(view) == {1: Place("http://127.0.0.1:10", None), 3: Place("http://127.0.0.1:31", None)}
+
+
+def test_it_leads_to_no_address_that_haproxy_would_not_take_and_says_which() -> None:
+    wrong = [
+        "10.0.0.5",
+        "http://10.0.0.5",
+        "http://10.0.0.5:99999",
+        "http://a.b:8000",
+        "http://[::1",
+        "x; show info",
+    ]
+    rows = [row(name, number, 99) for number, name in enumerate(["80", *wrong])]
+    view = View(100.0, {one.id: one for one in rows}, epoch(), epoch(), seen=99.0)
+    assert places(view) == {0: Place("http://127.0.0.1:80", None)}
+    assert passed_over(view) == sorted(wrong)
 
 
 def test_what_has_not_changed_is_left_alone_and_a_number_taken_again_is_closed_first() -> None:

@@ -29,6 +29,13 @@ def test_each_sample_is_labelled_with_its_replica_and_each_family_stands_once() 
         assert line in page.splitlines()
 
 
+@pytest.mark.parametrize("page", ["<html>", '{"error": 1}', "a_metric nothing", 'a{b="c'])
+def test_what_is_no_page_of_metrics_counts_as_none(page: str) -> None:
+    lines = together({0: PAGE, 1: page}).decode().splitlines()
+    assert 'ramify_replica_scraped{replica="1"} 0.0' in lines
+    assert 'ramify_reserved_tokens{replica="0"} 120.0' in lines
+
+
 def test_a_reading_is_of_the_metric_without_labels() -> None:
     assert reading(PAGE, "ramify_reserved_tokens") == 120.0
     with pytest.raises(KeyError):

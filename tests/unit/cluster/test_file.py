@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from fake_process import free_port
 from ramify.cli import app
 from ramify.cluster.file import read_plan
+from ramify.cluster.front import made_of
 from ramify.cluster.scaling import wanted
 from ramify.cluster.server import Launch
 from ramify.settings import BadSettings
@@ -78,6 +80,7 @@ def test_the_servers_settings_may_be_a_file_of_their_own(tmp_path: Path) -> None
         ("[replicas]\ntokens = 100", "replicas: tokens and a max above min go together"),
         ("[replicas]\ncpus = inf", "replicas.cpus: Input should be a finite number"),
         ("[replicas]\ngpu = 1", "replicas.gpu: Extra inputs are not permitted"),
+        ('[door]\nhost = "0.0.0.0"', "door.host: without API keys only loopback addresses are served, not 0.0.0.0"),
         ("[door]\nport = 8001", "door: port, admin_port and metrics_port must differ"),
         ('[door]\nsession_headers = ["X Id"]', "door.session_headers.0: String should match pattern"),
         ('[door]\nhost = "a b"', "door.host: String should match pattern"),
@@ -94,6 +97,31 @@ def test_a_wrong_field_is_refused_by_name(tmp_path: Path, more: str, said: str) 
         read_plan(written(tmp_path, f"{SMALLEST}{more}"))
     assert said in str(refused.value)
     assert "fleet.toml" in str(refused.value)
+
+
+def test_a_fleet_may_not_be_called_as_anothers_door(tmp_path: Path) -> None:
+    with pytest.raises(BadSettings, match="name: must not end in -door"):
+        read_plan(written(tmp_path, SMALLEST.replace('"countdown"', '"countdown-door"')))
+
+
+def test_with_keys_in_a_file_beside_it_the_door_may_have_any_address(tmp_path: Path) -> None:
+    path = written(tmp_path, f'{SMALLEST}[server.auth]\nkeys_file = "keys.toml"\n[door]\nhost = "0.0.0.0"')
+    (tmp_path / "keys.toml").write_text('[[keys]]\nname = "alice"\nkey = "alice-alice-alice"')
+    plan = read_plan(path)
+    assert (plan.keyed, plan.admin_keyed) == (True, False)
+    (tmp_path / "keys.toml").write_text("")
+    with pytest.raises(BadSettings, match=r"door\.host: without API keys"):
+        read_plan(path)
+
+
+def test_a_door_is_started_anew_only_for_what_it_is_made_of(tmp_path: Path) -> None:
+    def made(more: str) -> tuple[object, ...]:
+        return made_of(read_plan(written(tmp_path, f"{SMALLEST}{more}")))
+
+    same = ("[server.admission]\nsearches = 8", "[replicas]\nmin = 4", "[server.engine]\ncompile = false")
+    others = ("[server.limits]\nbody_bytes = 4096", "drain_seconds = 3", "[door]\nmetrics_port = 9")
+    assert {made(more) for more in same} == {made("")}
+    assert made("") not in {made(more) for more in others}
 
 
 def test_a_setting_that_the_fleet_decides_is_refused_from_the_environment_too(
@@ -115,6 +143,16 @@ def test_the_command_says_what_is_wrong_with_the_file_and_what_to_install_withou
     bare = CliRunner().invoke(app, ["fleet", "up", "--config", str(written(tmp_path, SMALLEST))])
     assert bare.exit_code == 2
     assert "a fleet on Ray needs the extra fleet" in " ".join(bare.output.split())
+
+
+def test_a_status_for_programs_asks_the_fleet_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "ramify.cluster.deployment", raising=False)
+    port = free_port()
+    config = str(written(tmp_path, f"{SMALLEST}[door]\nadmin_port = {port}"))
+    asked = CliRunner().invoke(app, ["fleet", "status", "--config", config, "--json"])
+    assert asked.exit_code != 0
+    assert f"127.0.0.1:{port}" in " ".join(asked.output.split())
 
 
 def test_a_fleet_needs_a_log_on_postgresql(tmp_path: Path) -> None:

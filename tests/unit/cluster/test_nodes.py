@@ -9,7 +9,7 @@ import pytest
 import ramify
 from fakes_releases import write_release
 from ramify.cluster.file import Plan, ReplicaTable, read_plan
-from ramify.cluster.nodes import Holds, Node, Sources, inspect, refusals, room
+from ramify.cluster.nodes import Holds, Node, Sources, concerned, inspect, refusals, room
 
 SMALL = Node("a", "10.0.0.1", 4, 0)
 LARGE = Node("b", "10.0.0.2", 64, 2)
@@ -86,8 +86,22 @@ def test_a_release_is_looked_for_where_a_replica_looks(tmp_path: Path) -> None:
     assert inspect(with_store, "v000009") == Holds(ramify.__version__, "v000009")
 
 
+HEAD = Node("h", "10.0.0.9", 0, 0, head=True)
+OTHER = Node("o", "10.0.0.8", 0, 0)
+
+
+def test_a_node_without_room_needs_no_release_and_that_of_the_door_the_version(tmp_path: Path) -> None:
+    mine, nodes = plan(tmp_path, "min = 1"), [HEAD, SMALL, OTHER]
+    assert concerned(mine.file.replicas, nodes) == [HEAD, SMALL]
+    without = Holds(ramify.__version__, problem="there is no release at weights")
+    assert refusals(mine, nodes, {"h": without, "a": held()}, "c") == []
+    assert refusals(mine, nodes, {"h": held("another"), "a": held()}, "c") == []
+    (said,) = refusals(mine, nodes, {"h": Holds(""), "a": held()}, "c")
+    assert said.startswith("node 10.0.0.9 has no Ramify")
+
+
 def test_more_than_one_node_takes_keys(tmp_path: Path) -> None:
     bare = plan(tmp_path, "min = 1", "")
     assert refusals(bare, [SMALL], {"a": held()}, None) == []
     (said,) = refusals(bare, [SMALL, LARGE], {"a": held(), "b": held()}, None)
-    assert said.startswith("server.auth.keys, server.admin.key_file: the cluster has 2 nodes")
+    assert said.startswith("server.auth.keys, server.admin.key_file: the fleet has 2 nodes")

@@ -56,7 +56,8 @@ frontend public
 # Health: a server that drains or is not ready gets nothing new, and ends what it runs.
 backend servers
     balance leastconn
-    option httpchk GET /readyz
+    option httpchk
+    http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host 127.0.0.1 # servers without keys take no other
     http-check expect status 200
     timeout check 12s # probe.deadline_seconds
     default-server inter 1s fall 1 rise 1 check
