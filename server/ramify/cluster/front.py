@@ -45,7 +45,7 @@ class Front:
     child: Child
     http: httpx.AsyncClient
     listener: Listener
-    """Of the page with the metrics."""
+    """Gives the page with the metrics."""
     places: dict[int, Place] = field(default_factory=dict)
     """Where HAProxy leads, by number."""
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
