@@ -31,42 +31,19 @@ def reading(page: str, name: str) -> float:
     raise KeyError(name)
 
 
-<<<<<<< HEAD
 def _families(pages: Mapping[int, str | None]) -> Iterator[Metric]:
     families: dict[str, Metric] = {}
     seen = GaugeMetricFamily(SEEN, "1 if the replica gave its metrics, else 0.", labels=[LABEL])
     for number, page in sorted(pages.items()):
-        seen.add_metric([str(number)], float(page is not None))
-        for family in text_string_to_metric_families(page or ""):
+        found = _parsed(page)
+        seen.add_metric([str(number)], float(found is not None))
+        for family in found or ():
             mine = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
             mine.samples += [
                 sample._replace(labels={**sample.labels, LABEL: str(number)}) for sample in family.samples
             ]
     yield seen
     yield from families.values()
-=======
-class _Pages(Collector):
-    def __init__(self, pages: Mapping[int, str | None]) -> None:
-        self._pages = pages
-
-    def describe(self) -> list[Metric]:
-        return []  # read when it is registered, and the pages may be long
-
-    def collect(self) -> Iterator[Metric]:
-        families: dict[str, Metric] = {}
-        seen = GaugeMetricFamily(SEEN, "1 if the replica gave its metrics, else 0.", labels=[LABEL])
-        for number, page in sorted(self._pages.items()):
-            found = _parsed(page)
-            seen.add_metric([str(number)], float(found is not None))
-            for family in found or ():
-                mine = families.setdefault(
-                    family.name, Metric(family.name, family.documentation, family.type)
-                )
-                mine.samples += [
-                    sample._replace(labels={**sample.labels, LABEL: str(number)}) for sample in family.samples
-                ]
-        yield seen
-        yield from families.values()
 
 
 def _parsed(page: str | None) -> list[Metric] | None:
@@ -75,4 +52,3 @@ def _parsed(page: str | None) -> list[Metric] | None:
         return None if page is None else list(text_string_to_metric_families(page))
     except (ValueError, IndexError):
         return None
->>>>>>> 71a076e (Review of the fleet: a door without keys stays on loopback, hands over to the next and outlives other settings; nodes without room need no release; health checks name a host)

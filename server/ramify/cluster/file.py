@@ -10,17 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-<<<<<<< HEAD
-from pydantic import Field, ValidationError, model_validator
-
-from ramify.settings import BadSettings, Settings, load
-from ramify.settings.groups import SettingsGroup, explain, read_toml
-=======
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ramify.settings import BadSettings, Settings, is_loopback, load
-from ramify.settings.groups import explain, read_toml
->>>>>>> 71a076e (Review of the fleet: a door without keys stays on loopback, hands over to the next and outlives other settings; nodes without room need no release; health checks name a host)
+from ramify.settings.groups import SettingsGroup, explain, read_toml
 from ramify.settings.loading import PREFIX, variables
 
 FLEETS_OWN = {
@@ -34,13 +27,9 @@ FLEETS_OWN = {
     "admin.port": "each replica takes a free one, and door.admin_port is the fleet's",
 }
 """Settings of a server that its fleet decides, and why a fleet file may not."""
-<<<<<<< HEAD
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-=======
 DOOR = "-door"
 """Ends the name under which Ray Serve has a fleet's front door."""
-Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
->>>>>>> 71a076e (Review of the fleet: a door without keys stays on loopback, hands over to the next and outlives other settings; nodes without room need no release; health checks name a host)
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 HeaderName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
 

@@ -56,12 +56,8 @@ class Front:
     async def start(cls, plan: Plan, program: str) -> Front:
         """Return a door that listens. program: HAProxy's.
 
-<<<<<<< HEAD
-        Raises `RuntimeError` if HAProxy does not start, `ListenError`, and `LogError` if the fleet cannot be seen."""
-=======
-        Raises `ChildEnded` or `TimeoutError` if HAProxy does not start, `ListenError`, and `LogError` if the fleet
+        Raises `RuntimeError` or `TimeoutError` if HAProxy does not start, `ListenError`, and `LogError` if the fleet
         cannot be seen."""
->>>>>>> 71a076e (Review of the fleet: a door without keys stays on loopback, hands over to the next and outlives other settings; nodes without room need no release; health checks name a host)
         door, lease = plan.file.door, plan.settings.fleet.lease_seconds
         scraped = await _bound(door)
         store = await FleetStore.open(plan.settings.log, lease / 2)
