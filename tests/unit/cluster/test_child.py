@@ -54,6 +54,8 @@ async def test_its_end_does_not_wait_for_one_that_it_left_behind() -> None:
         assert left.is_running()
     finally:
         left.kill()
+        assert child._reading is not None
+        await child._reading
 
 
 def test_it_is_killed_with_whoever_started_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import httpx
@@ -36,5 +37,5 @@ async def test_one_that_answers_at_all_is_alive_and_one_that_does_not_or_has_end
             with pytest.raises(httpx.ReadTimeout):
                 await Server(LAUNCH, sleeps, "http://hangs", http).require_alive()
         finally:
-            sleeps.process.kill()
-            await sleeps.process.wait()
+            await sleeps.end(signal.SIGKILL, 30)
+            await child.end(signal.SIGKILL, 30)
