@@ -13,6 +13,10 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
+# The models of most tests are too small for a second thread, and threads of several processes that wait for each other
+# in turn take many times as long. Engines set their own number.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 INTEGRATION = "tests/integration/"
 ON_ENGINES = tuple(f"{INTEGRATION}{folder}/" for folder in ("api", "cli", "clients", "engines"))
 ON_FAKES = tuple(f"{INTEGRATION}cli/{name}.py" for name in ("test_over_http", "test_releases_live"))
