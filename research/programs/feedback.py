@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ramify.rewards.code import MAX_FAILURES
-from research.programs.language import read, run
-from research.programs.problems import HIDDEN, PUBLIC, Problem
+from research.programs.language import HIDDEN, PUBLIC, read, run
+from research.programs.problems import Problem
 
 
 def grade(problem: Problem, body: str) -> float:

@@ -1,11 +1,13 @@
 """Straight-line programs of an integer: their text, what they do, and how a model's text is read.
 
-    a = x * 3
-    b = max(a, 7)
-    return b - x
+    a = x * 3 # 0 3 6 9 12 15 18 21
+    b = max(a, 7) # 7 7 7 9 12 15 18 21
+    return b - x # 7 6 5 6 8 10 12 14
 
-Each line combines two operands by one of seven operators. A text is parsed and its lines are computed here, never
-executed: that is the sandbox's, which the trainer would wait for (a test holds the two against each other).
+Each line combines two operands by one of seven operators. A comment says what it comes to for the inputs that a prompt
+shows: a model that writes it sees how far it has come (a scratchpad, Nye et al. 2021, arXiv:2112.00114). Comments count
+for nothing. A text is parsed and its lines are computed here, never executed: that is the sandbox's, which the trainer
+would wait for (a test holds the two against each other).
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ CONSTANTS: Mapping[str, range] = {
 """Right operands that programs are drawn with."""
 INPUTS = range(16)
 """The inputs of all tests. Two programs behave alike if they do so here."""
+PUBLIC, HIDDEN = INPUTS[:8], INPUTS[8:]
+"""Inputs of a problem's tests: those that its prompt shows, and those that decide."""
 MOST = 99
 """Largest absolute value that a drawn program comes to."""
 MAX_LINES = 8
@@ -49,7 +53,7 @@ Ints = NDArray[np.int64]
 _ALL: Ints = np.array(INPUTS)
 _OPERAND = r"([a-z]|-?\d+)"
 _LINE = re.compile(
-    rf"    (?:([a-z]) =|return) (?:{_OPERAND} (\+|-|\*|//|%) {_OPERAND}|(max|min)\({_OPERAND}, {_OPERAND}\))"
+    rf"    (?:([a-z]) =|return) (?:{_OPERAND} (\+|-|\*|//|%) {_OPERAND}|(max|min)\({_OPERAND}, {_OPERAND}\))(?: #.*)?"
 )
 _RUN: Mapping[str, Callable[[int, int], int]] = {
     "+": operator.add,
@@ -91,8 +95,9 @@ Program = tuple[Line, ...]
 
 
 def text(program: Program) -> str:
-    """Return the body of the function, without a newline at its end."""
-    return "\n".join(map(str, program))
+    """Return the body of the function, each line with what it comes to, without a newline at its end."""
+    lines = zip(program, _values(program), strict=True)
+    return "\n".join(f"{line} # {' '.join(map(str, values[: len(PUBLIC)]))}" for line, values in lines)
 
 
 def read(body: str) -> Program | None:
@@ -131,14 +136,17 @@ def run(program: Program, x: int) -> int | None:
 def behaviour(program: Program) -> bytes | None:
     """Return what a drawn program does on all inputs, equal for programs that behave alike; None if a value is too
     large."""
+    values = _values(program)
+    return None if max(np.abs(one).max() for one in values) > MOST else values[-1].astype(np.int8).tobytes()
+
+
+def _values(program: Program) -> list[Ints]:
+    """Return what each line of a drawn program comes to on all inputs."""
     known: dict[Operand, Ints] = {"x": _ALL}
     for line in program:
         right = known[line.right] if isinstance(line.right, str) else np.int64(line.right)
-        result = _RUN_ALL[line.operator](known[line.left], right)  # type: ignore[arg-type]
-        if np.abs(result).max() > MOST:
-            return None
-        known[line.name] = result
-    return known[""].astype(np.int8).tobytes()
+        known[line.name] = _RUN_ALL[line.operator](known[line.left], right)  # type: ignore[arg-type]
+    return list(known.values())[1:]
 
 
 def results(behaving: bytes) -> list[int]:

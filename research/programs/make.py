@@ -1,10 +1,10 @@
 """Make the model of small programs: `python -m research.programs.make`.
 
-One small Llama with a value head on its trunk. It first learns to write the programs of train problems and to better
-ones with a changed line, given the feedback on it, whose words it learns to predict as well: they say what a program
-does. Then its own samples are graded, at problems and at their wrong answers with feedback, and policy and value are
-trained on together, the value head on the mean outcome of the samples that share a prefix. Each stage leaves a
-checkpoint in OUT/work, from which a run that was stopped goes on if it is given the same options.
+One small Llama with a value head on its trunk. It first learns to write the programs of train problems, to say what the
+lines of other programs come to, and to better programs with a changed line, given the feedback on them, whose words it
+learns to predict as well. Then its own samples are graded, at problems and at their wrong answers with feedback, and
+policy and value are trained on together, the value head on the mean outcome of the samples that share a prefix. Each
+stage leaves a checkpoint in OUT/work, from which a run that was stopped goes on if it is given the same options.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from research.programs.texts import (
     Sampled,
     Texts,
     bettered,
+    executed,
     judged,
     mutated,
     prompt_tokens,
@@ -71,15 +72,8 @@ class Pool:
         return [self.rng.choice(self.by_lines[n]) for n in lines]
 
     def pairs(self, count: int, shares: Sequence[float]) -> list[Pair]:
-        """Return problems with programs in which a line is changed."""
-        return [(p, text(mutated(p.program, self.rng))) for p in self.problems(count, shares)]
-
-    def runnable(self, count: int, shares: Sequence[float]) -> list[Pair]:
-        """Return such pairs, at least one, of which at least one can be run: of others nothing is learned."""
-        while True:
-            pairs = self.pairs(max(count, 1), shares)
-            if any(feedback(*pair) is not None for pair in pairs):
-                return pairs
+        """Return problems, at least one, with programs in which a line is changed."""
+        return [(p, text(mutated(p.program, self.rng))) for p in self.problems(max(count, 1), shares)]
 
 
 def shares(done: float) -> tuple[float, float, float]:
@@ -114,10 +108,15 @@ def train(
 
 
 def policy_batches(pool: Pool, steps: int, batch: int) -> Iterator[list[Texts]]:
-    """Yield what the first stage learns from: solved problems, and programs with a changed line."""
+    """Yield what the first stage learns from: solved problems, what the lines of programs with a changed line come to,
+    and such programs bettered."""
     for step in range(steps):
         now = shares(step / steps)
-        yield [solved(pool.problems(batch, now)), bettered(pool.runnable(batch // 8, now))]
+        yield [
+            solved(pool.problems(batch, now)),
+            executed(pool.pairs(batch // 2, now)),
+            bettered(pool.pairs(batch // 8, now)),
+        ]
 
 
 def both_batches(
@@ -127,9 +126,10 @@ def both_batches(
     rng, now = pool.rng, shares(1)
     own = pairs or pool.pairs(batch, now)  # an untrained policy writes nothing that can be run
     while True:
-        wrong = [*pool.runnable(batch // 16, now), *rng.choices(own, k=batch // 4)]
+        wrong = [*pool.pairs(batch // 16, now), *rng.choices(own, k=batch // 4)]
         yield [
             solved(pool.problems(batch // 2, now)),
+            executed(pool.pairs(batch // 4, now)),
             bettered(wrong),
             judged(rng.choices(groups, k=max(1, batch // 8))),
         ]
@@ -262,16 +262,16 @@ def main(
     out: Annotated[Path, typer.Option(help="Directory of the release; OUT/work keeps the stages.")] = Path(
         "runs/programs"
     ),
-    pool: Annotated[int, typer.Option(help="Problems of three lines that are learned from.")] = 60_000,
-    weak_steps: Annotated[int, typer.Option(help="Steps of a weak policy, published in OUT/weak.")] = 600,
-    policy_steps: int = 1_100,
-    both_steps: Annotated[int, typer.Option(help="Steps for policy and value together.")] = 300,
-    sampled: Annotated[int, typer.Option(help="Problems that are sampled before that.")] = 2_000,
+    pool: Annotated[int, typer.Option(help="Problems of three lines that are learned from.")] = 100_000,
+    weak_steps: Annotated[int, typer.Option(help="Steps of a weak policy, published in OUT/weak.")] = 700,
+    policy_steps: int = 2_600,
+    both_steps: Annotated[int, typer.Option(help="Steps for policy and value together.")] = 400,
+    sampled: Annotated[int, typer.Option(help="Problems that are sampled before that.")] = 2_500,
     batch: Annotated[int, typer.Option(min=2)] = 128,
     held_out: Annotated[int, typer.Option(help="Dev problems that figures are taken of.")] = 200,
     seed: int = 0,
 ) -> None:
-    """Make the model; about half an hour of one core."""
+    """Make the model; about an hour of one core."""
     torch.set_num_threads(1)
     network, train_pool = Network(seed), Pool.drawn(pool, seed)
     tell(f"{pool} problems of three lines")

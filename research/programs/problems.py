@@ -19,11 +19,9 @@ from typing import Annotated, Any, Literal, cast, get_args
 import typer
 
 from ramify import files
-from research.programs.language import HEAD, INPUTS, Program, behaviour, draw, every, results
+from research.programs.language import HEAD, HIDDEN, PUBLIC, Program, behaviour, draw, every, results
 
 Split = Literal["train", "dev", "test"]
-PUBLIC, HIDDEN = INPUTS[:8], INPUTS[8:]
-"""Inputs of a problem's tests: those that its prompt shows, and those that decide."""
 FEWEST_RESULTS = 4
 """Different results that a function must have."""
 LINES = 3

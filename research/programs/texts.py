@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.programs.feedback import feedback
-from research.programs.language import CONSTANTS, OPERATORS, Line, Program, text
+from research.programs.language import CONSTANTS, OPERATORS, Line, Program, behaviour, text
 from research.programs.problems import Problem
-from research.programs.tokens import BOS, EOS, NEWLINE, PAD, encode, refining
+from research.programs.tokens import BOS, COMMENT, EOS, NEWLINE, PAD, encode, refining
 
 ON_FEEDBACK = 0.3
 """Weight of the tokens of feedback, which teach what a program does, beside 1 of an answer's."""
@@ -57,6 +57,22 @@ def refine_tokens(problem: Problem, body: str, said: str) -> list[int]:
 def solved(problems: Sequence[Problem]) -> Texts:
     """Return problems with their own programs."""
     return _batch([_answered(prompt_tokens(problem), problem) for problem in problems])
+
+
+def executed(pairs: Sequence[tuple[Problem, str]]) -> Texts:
+    """Return problems with programs that are none of theirs, of which what each line comes to is learned alone.
+
+    Of solved problems alone a network learns to say of its last line that it comes to what is asked.
+    """
+    rows = []
+    for problem, body in pairs:
+        prompt, answer = prompt_tokens(problem), [*encode(body), EOS]
+        commented, weights = False, []
+        for token in answer:
+            weights.append(float(commented))
+            commented = token == COMMENT or (commented and token != NEWLINE)
+        rows.append(([*prompt, *answer], np.array([0.0] * len(prompt) + weights, np.float32)))
+    return _batch(rows)
 
 
 def bettered(pairs: Sequence[tuple[Problem, str]]) -> Texts:
@@ -103,7 +119,13 @@ def _returns(group: Sampled, answer: tuple[int, ...]) -> dict[int, float]:
 
 
 def mutated(program: Program, rng: random.Random) -> Program:
-    """Return a program with one line changed, as a wrong answer to begin with."""
+    """Return a program with one line changed, as a wrong answer to begin with; no value of it is too large."""
+    while behaviour(changed := _mutated(program, rng)) is None:
+        pass
+    return changed
+
+
+def _mutated(program: Program, rng: random.Random) -> Program:
     at = rng.randrange(len(program))
     line = program[at]
     others = [operator for operator in OPERATORS if operator != line.operator]

@@ -8,16 +8,15 @@ from transformers import PreTrainedTokenizerFast
 
 from ramify.service.refinement import filled
 from research.bootstrap.tokenizer import word_tokenizer
-from research.programs.language import INPUTS, MOST, VARIABLES
-from research.programs.problems import PUBLIC
+from research.programs.language import INPUTS, MOST, PUBLIC, VARIABLES
 
 TEMPLATE = "{prompt}{answer}\n{feedback}\ndef f(x):\n"
 """How a better answer is asked for: the whole prompt, as the release says it (`refine_template`)."""
 INDENT = "   "
 """Three blanks; the fourth belongs to the word behind them."""
 _TEXT = """
-def f(x): f(0..7): = return + - * // % Public test of fails. Call: Expected: Got: All public tests pass. pass, but that
-are not shown fail.
+def f(x): f(0..7): = # return + - * // % Public test of fails. Call: Expected: Got: All public tests pass. pass, but
+that are not shown fail.
 """
 _STARTS = ("f(0..7):", "def", "Public", "Call:", "Expected:", "Got:", "All")
 """Words that begin a line."""
@@ -37,8 +36,9 @@ NUMBERS = {i: int(found[0]) for i, text in enumerate(VOCABULARY) if (found := re
 """The number that a token holds, by token id."""
 INDEX = {text: i for i, text in enumerate(VOCABULARY)}
 PAD, BOS, EOS, UNKNOWN, NEWLINE = range(5)
-POSITIONS = 160
-LONGEST_ANSWER = 32
+COMMENT = INDEX[" #"]
+POSITIONS = 256
+LONGEST_ANSWER = 64
 PROMPT = 1 + 1 + len(PUBLIC) + 1 + 3
 """Tokens of a problem's prompt."""
 _PIECE = re.compile(r" ?[^ \n]+|\n| +(?= )")

@@ -14,11 +14,32 @@ from ramify.rewards import datasets, registry
 from ramify.service.refinement import filled
 from research.programs import problems as drawn
 from research.programs.feedback import feedback, grade
-from research.programs.language import INPUTS, MOST, Line, behaviour, draw, every, read, results, run, text
+from research.programs.language import (
+    INPUTS,
+    MOST,
+    PUBLIC,
+    Line,
+    behaviour,
+    draw,
+    every,
+    read,
+    results,
+    run,
+    text,
+)
 from research.programs.make import Pool, Stages, figures, main, refining, rolled_out, shares, wrong_of
 from research.programs.network import Network, sample
 from research.programs.problems import Problem, Split, problems, split_of
-from research.programs.texts import Sampled, bettered, judged, mutated, prompt_tokens, refine_tokens, solved
+from research.programs.texts import (
+    Sampled,
+    bettered,
+    executed,
+    judged,
+    mutated,
+    prompt_tokens,
+    refine_tokens,
+    solved,
+)
 from research.programs.tokens import (
     BOS,
     EOS,
@@ -55,9 +76,14 @@ def test_a_program_is_read_as_it_is_written_and_does_what_its_lines_say() -> Non
             behaving = behaviour(program)
             if behaving is not None:
                 assert results(behaving) == [run(program, x) for x in INPUTS]
-    written = read("    a = x * 3\n    b = max(a, 7)\n    return b - x")
+    lines = ("    a = x * 3", "    b = max(a, 7)", "    return b - x")
+    comments = ("0 3 6 9 12 15 18 21", "7 7 7 9 12 15 18 21", "7 6 5 6 8 10 12 14")
+    bare, commented = "\n".join(lines), "\n".join(map(" # ".join, zip(lines, comments, strict=True)))
+    written = read(bare)
     assert written is not None
     assert [run(written, x) for x in (1, 4)] == [6, 8]
+    assert text(written) == commented
+    assert read(commented) == read(f"{bare} # what a comment says counts for nothing") == written
 
 
 @pytest.mark.parametrize(
@@ -92,9 +118,9 @@ def test_no_two_splits_hold_functions_that_behave_alike() -> None:
 
 def test_a_problem_s_tests_rule_out_every_shorter_program(train: list[Problem]) -> None:
     for problem in train:
-        own = [problem.results[x] for x in drawn.PUBLIC]
+        own = [problem.results[x] for x in PUBLIC]
         shorter = (results(behaving) for behaving in every(len(problem.program) - 1))
-        assert not any([one[x] for x in drawn.PUBLIC] == own for one in shorter)
+        assert not any([one[x] for x in PUBLIC] == own for one in shorter)
         assert grade(problem, body(problem)) == 1
         assert max(map(abs, problem.results)) <= MOST
 
@@ -153,6 +179,15 @@ def test_what_is_learned_is_the_program_and_a_little_the_feedback(train: list[Pr
     assert decode(batch.tokens[0][batch.weights[0] == 1].tolist()) == body(problem)
 
 
+def test_of_a_program_for_something_else_what_its_lines_come_to_is_learned(train: list[Problem]) -> None:
+    wrong = text(mutated(train[1].program, random.Random(1)))
+    batch = executed([(train[1], wrong)])
+    said = [line.partition(" #")[2] for line in wrong.split("\n")]
+    learned = decode(batch.tokens[0][batch.weights[0] == 1].tolist())
+    assert learned.split() == " ".join(said).split()
+    assert set(batch.weights[0].tolist()) == {0.0, 1.0}
+
+
 def test_a_state_is_judged_before_the_token_that_closes_its_line(train: list[Problem]) -> None:
     """By the mean outcome of the answers that share what came so far."""
     problem = train[1]
@@ -196,10 +231,10 @@ def test_samples_are_graded_whatever_the_length_of_their_prompts(train: list[Pro
     assert all({problem.results} for problem in pool.problems(3, (0, 0, 1)))
 
 
-def test_of_every_wrong_program_learned_from_one_at_least_can_be_run() -> None:
+def test_every_program_with_a_changed_line_can_be_run() -> None:
     pool = Pool.drawn(20, 0)
     for count in [0, 1] * 30:
-        pairs = pool.runnable(count, shares(1))
+        pairs = pool.pairs(count, shares(1))
         assert len(pairs) == 1
         assert len(bettered(pairs).tokens) == 1
 
