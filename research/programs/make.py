@@ -3,8 +3,9 @@
 One small Llama with a value head on its trunk. It first learns to write the programs of train problems, to say what the
 lines of other programs come to, and to better programs with a changed line, given the feedback on them, whose words it
 learns to predict as well. Then its own samples are graded, at problems and at their wrong answers with feedback, and
-policy and value are trained on together, the value head on the mean outcome of the samples that share a prefix. Each
-stage leaves a checkpoint in OUT/work, from which a run that was stopped goes on if it is given the same options.
+policy and value are trained on together, the value head on the mean outcome of the samples that share a prefix and on
+the ends of programs that are drawn. Each stage leaves a checkpoint in OUT/work, from which a run that was stopped goes
+on if it is given the same options.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from ramify.weights import Details, Release
 from ramify_trainer.learning.value_head import write_head
 from research.bootstrap.checkpoints import save_policy
 from research.bootstrap.policy import optimizer_for, step_optimizer
-from research.programs.feedback import feedback
+from research.programs.feedback import feedback, grade
 from research.programs.language import text
 from research.programs.network import Network, sample
 from research.programs.problems import Problem, draw_problems, problems
@@ -39,6 +40,7 @@ from research.programs.texts import (
     Sampled,
     Texts,
     bettered,
+    ended,
     executed,
     judged,
     mutated,
@@ -127,9 +129,10 @@ def both_batches(
     own = pairs or pool.pairs(batch, now)  # an untrained policy writes nothing that can be run
     while True:
         wrong = [*pool.pairs(batch // 16, now), *rng.choices(own, k=batch // 4)]
+        right, other = pool.problems(batch // 2, now), pool.pairs(batch // 4, now)
         yield [
-            solved(pool.problems(batch // 2, now)),
-            executed(pool.pairs(batch // 4, now)),
+            ended(solved(right), [1.0] * len(right)),
+            ended(executed(other), [grade(*pair) for pair in other]),
             bettered(wrong),
             judged(rng.choices(groups, k=max(1, batch // 8))),
         ]
@@ -265,7 +268,7 @@ def main(
     pool: Annotated[int, typer.Option(help="Problems of three lines that are learned from.")] = 100_000,
     weak_steps: Annotated[int, typer.Option(help="Steps of a weak policy, published in OUT/weak.")] = 700,
     policy_steps: int = 2_600,
-    both_steps: Annotated[int, typer.Option(help="Steps for policy and value together.")] = 400,
+    both_steps: Annotated[int, typer.Option(help="Steps for policy and value together.")] = 250,
     sampled: Annotated[int, typer.Option(help="Problems that are sampled before that.")] = 2_500,
     batch: Annotated[int, typer.Option(min=2)] = 128,
     held_out: Annotated[int, typer.Option(help="Dev problems that figures are taken of.")] = 200,

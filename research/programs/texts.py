@@ -92,6 +92,16 @@ def bettered(pairs: Sequence[tuple[Problem, str]]) -> Texts:
     return _batch(rows)
 
 
+def ended(texts: Texts, outcomes: Sequence[float]) -> Texts:
+    """Return texts of whole answers with the value of each row's last state: the outcome of its answer.
+
+    Programs that are drawn give more of them than samples do, and nearer misses."""
+    targets = texts.targets.copy()
+    ends = (texts.tokens == EOS).argmax(axis=1)
+    targets[np.arange(len(ends)), ends - 1] = outcomes
+    return replace(texts, targets=targets)
+
+
 def judged(groups: Sequence[Sampled]) -> Texts:
     """Return samples with the value of each state at which a search asks for one: the mean outcome of the group's
     answers that share what came so far (the Monte Carlo return, TD(λ) with λ = 1)."""

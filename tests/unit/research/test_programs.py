@@ -33,6 +33,7 @@ from research.programs.problems import Problem, Split, problems, split_of
 from research.programs.texts import (
     Sampled,
     bettered,
+    ended,
     executed,
     judged,
     mutated,
@@ -186,6 +187,16 @@ def test_of_a_program_for_something_else_what_its_lines_come_to_is_learned(train
     learned = decode(batch.tokens[0][batch.weights[0] == 1].tolist())
     assert learned.split() == " ".join(said).split()
     assert set(batch.weights[0].tolist()) == {0.0, 1.0}
+
+
+def test_the_end_of_a_whole_answer_is_judged_as_a_sample_s_is(train: list[Problem]) -> None:
+    right = (*encode(body(train[1])), EOS)
+    sampled = judged([Sampled(train[1], tuple(prompt_tokens(train[1])), (right,), (1.0,))])
+    batch = ended(solved(train[:2]), [0.0, 1.0])
+    (first, second) = (np.flatnonzero(~np.isnan(row)) for row in batch.targets)
+    assert second.tolist() == np.flatnonzero(~np.isnan(sampled.targets[0]))[-1:].tolist()
+    assert batch.targets[0, first].tolist() == [0.0]
+    assert batch.targets[1, second].tolist() == [1.0]
 
 
 def test_a_state_is_judged_before_the_token_that_closes_its_line(train: list[Problem]) -> None:
