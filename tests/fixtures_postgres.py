@@ -103,8 +103,10 @@ def a_postgres(binaries: Path) -> Iterator[PostgresServer]:
     server = PostgresServer(binaries, folder, user)
     try:
         server.start()
-        yield server
-        server.stop()
+        try:
+            yield server
+        finally:
+            server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
