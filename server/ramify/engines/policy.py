@@ -143,7 +143,7 @@ class JudgingVllmPolicy(VllmPolicy):
         length: int,
     ) -> list[Continuation]:
         """Draw as `sample` does, in one request a draw: the engine holds each against the hurdle, in the step in which
-        its value is known. A draw that does not close where it is given up has one token more."""
+        its value is known. A draw that does not close when it is given up has one token more."""
         watch = Watch(hurdle, action, length, self._serving().calibration)
         return await self._draw(prefix, sampling, seeds, watch)
 

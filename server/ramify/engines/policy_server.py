@@ -24,7 +24,7 @@ SHORT = 300
 
 
 class PolicyServer:
-    """A client of one vLLM server. Make it where an event loop runs; end it with `close`."""
+    """A client of one vLLM server. Make it in a running event loop; end it with `close`."""
 
     def __init__(
         self,

@@ -67,7 +67,7 @@ def read_remote(options: ScorerOptions, policy: Tokenizer) -> RemoteForm:
 
 
 class RemoteScorer:
-    """`search.protocols.Scorer` over HTTP: value = sigmoid(a · logit + b), where the logit of a value v is
+    """`search.protocols.Scorer` over HTTP: value = sigmoid(a · logit + b); the logit of a value v is
     log(v / (1 - v))."""
 
     def __init__(

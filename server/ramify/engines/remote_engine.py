@@ -377,7 +377,7 @@ async def _check_vocabulary(engine: RemoteEngine, tokenizer: Tokenizer) -> None:
 
 
 async def _check_draws(engine: RemoteEngine, tokenizer: Tokenizer) -> None:
-    """Draw a token where no other is allowed, and a few greedily."""
+    """Draw a token if no other is allowed, and a few greedily."""
     prompt, token = tokenizer.encode(SAMPLE), tokenizer.a_token
     only = SampleParams(max_tokens=1, temperature=1.0, allowed=(token,))
     greedy = SampleParams(max_tokens=4, temperature=0.0, top=1)

@@ -53,7 +53,7 @@ class Transaction:
         return self.last
 
     async def draw_many(self, number: int) -> range:
-        """Take so many in a row. Where the lock is not held yet, the same statement takes it."""
+        """Take so many in a row. If the lock is not held yet, the same statement takes it."""
         if self.locked:
             self.last += number
         else:
