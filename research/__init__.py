@@ -6,6 +6,7 @@
 | `compare` | learns in several ways from one base, at equal cost (`make compare`, docs/evidence.md) |
 | `shared_trunk` | trains a policy with and without a value head's gradient on its trunk, docs/training.md |
 | `duels` | searches of other libraries against Ramify's, on the same engine |
+| `scale` | models a fleet of many replicas by discrete events, docs/fleet.md |
 | `sharing` | compares one budget shared between prompts with an even split of it |
 | `tour` | a second task with a model of its own: tours of a grid (research/README.md) |
 | `programs` | a third task: small programs found from what they do, judged by hidden tests |

@@ -150,8 +150,7 @@ class StillEngine:
 async def test_engines_without_a_value_model_judge_by_its_scorer(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"vocab_size": 128}')
     config = engine_config(SETTINGS.model_copy(update={"policy": str(tmp_path)}))
-    models = SimpleNamespace(tokenizer=FakeTokenizer(), judges={})
-    parts: Any = ([StillEngine()], models, str(tmp_path))
+    parts: Any = ([StillEngine()], FakeTokenizer(), {}, str(tmp_path))
     engines = Engines(config, *parts)
     assert engines.serving.judged
     scores = await engines.scorer.score([encode("Sort: 2 1\n1 2"), encode("Sort: 2 1\n2 1")])
