@@ -119,8 +119,8 @@ def plot(rows: dict[str, list[Row]], path: Path) -> None:
     figure.savefig(path, dpi=80)
 
 
-def _line(axes: Any, rows: Sequence[Row], where: Row, x: str, y: str, label: str) -> None:
-    points = [row for row in rows if all(row[name] == value for name, value in where.items())]
+def _line(axes: Any, rows: Sequence[Row], having: Row, x: str, y: str, label: str) -> None:
+    points = [row for row in rows if all(row[name] == value for name, value in having.items())]
     points = [row for row in points if row[y] is not None and row[y] == row[y]]
     if points:
         axes.plot(
