@@ -154,16 +154,19 @@ def _deployments(plan: Plan, *, loopback: bool) -> tuple[Any, Any]:
         "graceful_shutdown_timeout_s": drain + LAST_WORDS,
         "max_constructor_retry_count": TRIES,
     }
-    many: dict[str, Any] = {"num_replicas": replicas.min}
-    if replicas.tokens is not None:
-        policy = AutoscalingPolicy(policy_function=ReservedTokens, policy_kwargs={"tokens": replicas.tokens})
-        scaling = AutoscalingConfig(min_replicas=replicas.min, max_replicas=replicas.most, policy=policy)
-        many = {"autoscaling_config": scaling}
+    policy = AutoscalingPolicy(policy_function=ReservedTokens, policy_kwargs={"tokens": replicas.tokens})
+    # One that is not to scale has these too, as min is max: Serve 2.60's replicas tell their reserved tokens
+    # only if they were started with such a configuration, and `up` may come again with a larger max.
+    scaling = AutoscalingConfig(min_replicas=replicas.min, max_replicas=replicas.most, policy=policy)
     at_head = {"resources": {HEAD: 0.001}}
     takes = {"num_cpus": replicas.cpus, "num_gpus": replicas.gpus, **(at_head if loopback else {})}
     launch = Launch.of(plan)
     server = serve.deployment(ServerActor).options(
-        name="replica", ray_actor_options=takes, **usual, **many, **_version(launch, loopback)
+        name="replica",
+        ray_actor_options=takes,
+        autoscaling_config=scaling,
+        **usual,
+        **_version(launch, loopback),
     )
     door = serve.deployment(DoorActor).options(
         name="door",

@@ -10,15 +10,15 @@ RESERVED = "reserved_tokens"
 """Name under which a replica tells Ray Serve of its reserved tokens."""
 
 
-def wanted(reserved: Iterable[float], tokens: int) -> int:
-    """Return how many replicas carry what is reserved if each carries `tokens`; at least one."""
-    return max(1, math.ceil(sum(reserved) / tokens))
+def wanted(reserved: Iterable[float], tokens: int | None) -> int:
+    """Return how many replicas carry what is reserved if each carries `tokens` (`None`: all of it); at least one."""
+    return 1 if tokens is None else max(1, math.ceil(sum(reserved) / tokens))
 
 
 class ReservedTokens:
     """Ray Serve's autoscaling policy; the limits and delays are Serve's."""
 
-    def __init__(self, tokens: int) -> None:
+    def __init__(self, tokens: int | None) -> None:
         self.tokens = tokens
 
     def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:

@@ -167,3 +167,4 @@ def test_there_are_as_many_replicas_as_carry_the_reserved_tokens(
     reserved: tuple[float, ...], replicas: int
 ) -> None:
     assert wanted(reserved, 1000) == replicas
+    assert wanted(reserved, None) == 1
