@@ -176,6 +176,7 @@ def fleet(
         until(fleet.whole, "both replicas get traffic", START_SECONDS)
         yield fleet
     finally:
+        CLIENT.close()
         left = fleet.processes() if fleet.process.poll() is None else []
         if fleet.process.poll() is None:
             fleet.process.send_signal(signal.SIGTERM)
