@@ -4,6 +4,9 @@
 |---|---|
 | `config` | the arms, and the loop that each of them is |
 | `points` | what an arm had come to after a round, kept on disk; means over seeds |
+| `grading` | the verifier's verdict on an answer |
+| `trl_grpo` | an arm that is no loop but TRL's GRPO |
+| `passes` | pass@k before and after training |
 | `run` | one arm after another, each against a server of its own |
 | `report` | the tables, the same as JSON, and the curves |
 """

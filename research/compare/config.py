@@ -17,14 +17,32 @@ from ramify_trainer.config import (
     GateConfig,
     HeldOutConfig,
     LoopConfig,
+    MeasureConfig,
     TemperatureConfig,
 )
 from ramify_trainer.learning.config import LearningConfig, Section
 
-__all__ = ["Arm", "ArmRun", "CompareConfig", "SearchedConfig"]
+__all__ = ["Arm", "ArmRun", "CompareConfig", "SearchedConfig", "TrlConfig"]
 
 OF_EVERY_ARM = ("budget", "steps_per_round", "tokens_per_batch")
 """Settings that no arm may have for itself: they make the arms comparable."""
+OF_TRL = (
+    "policy_learning_rate",
+    "warmup_steps",
+    "weight_decay",
+    "adam_beta2",
+    "max_grad_norm",
+    "clip_low",
+    "clip_high",
+)
+"""Settings of `learning` that mean something to TRL's trainer as well."""
+
+
+class TrlConfig(Section):
+    """The arm is no loop of ours but TRL's GRPO, on the same problems in the same order."""
+
+    generations: int = Field(default=16, ge=2)
+    """Answers to a problem: as many as cost about what a search costs."""
 
 
 class Arm(Section):
@@ -33,12 +51,13 @@ class Arm(Section):
     name: str = Field(pattern=r"^[a-z0-9_]{1,24}$")
     label: str
     """For people."""
-    search: Mapping[str, Any]
+    search: Mapping[str, Any] = Field(default={})
     """Its searches of training problems; the budget is everybody's."""
-    learning: Mapping[str, Any]
+    learning: Mapping[str, Any] = Field(default={})
     """Its objective and what belongs to it, by phases if it moves; the rest is everybody's."""
     temperature: TemperatureConfig | None = None
     """Its searches' temperature, if that follows what they draw."""
+    trl: TrlConfig | None = None
     seeds: int = Field(default=1, ge=1)
     """Runs of it, with seeds 0, 1, ..."""
 
@@ -48,6 +67,18 @@ class Arm(Section):
         for key in OF_EVERY_ARM:
             if key in own:
                 raise ValueError(f"arm {self.name!r} sets {key!r}, which must be the same for all")
+        return self
+
+    @model_validator(mode="after")
+    def _sets_what_trl_has(self) -> Self:
+        if self.trl is None:
+            return self
+        unknown = [*self.search, *(key for key in self.learning if key not in OF_TRL)]
+        unknown += ["temperature"] if self.temperature else []
+        if unknown:
+            raise ValueError(
+                f"arm {self.name!r} is TRL's, which has no {unknown[0]!r}; of `learning` it takes {', '.join(OF_TRL)}"
+            )
         return self
 
 
@@ -73,6 +104,8 @@ class CompareConfig(FromBase):
     """Its objective is the arm's."""
     held_out: HeldOutConfig = HeldOutConfig()
     searched: SearchedConfig = SearchedConfig()
+    passes: MeasureConfig | None = None
+    """Problems and answers of pass@k, which is measured before and after training. None: it is not."""
     arms: tuple[Arm, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -82,15 +115,37 @@ class CompareConfig(FromBase):
             raise ValueError(f"two arms have one name: {', '.join(names)}")
         return self
 
+    @model_validator(mode="after")
+    def _trl_fills_its_steps(self) -> Self:
+        problems, steps = self.collect.problems, self.learning.steps_per_round
+        if problems % steps and any(arm.trl for arm in self.arms):
+            raise ValueError(
+                f"collect.problems is {problems}: TRL's steps share them out, so it must be a multiple of "
+                f"learning.steps_per_round, {steps}"
+            )
+        return self
+
+    def goes_on_from(self, before: CompareConfig) -> bool:
+        """Tell whether runs that were begun with the settings `before` belong in one table with these: arms and seeds
+        may have come in, and pass@k."""
+        arms = {arm.name: arm.model_dump(exclude={"label", "seeds"}) for arm in self.arms}
+        others = {"arms", "passes"}
+        return self.model_dump(exclude=others) == before.model_dump(exclude=others) and all(
+            arms.get(arm.name) == arm.model_dump(exclude={"label", "seeds"}) for arm in before.arms
+        )
+
     def runs(self) -> Iterator[ArmRun]:
         """Yield every arm with its first seed, then those that have a second one, and so on."""
         for seed in range(max(arm.seeds for arm in self.arms)):
             yield from (ArmRun(arm, seed) for arm in self.arms if seed < arm.seeds)
 
+    def learning_of(self, arm: Arm) -> LearningConfig:
+        """Return everybody's settings with the arm's own."""
+        return LearningConfig.model_validate({**self.learning.model_dump(), **arm.learning})
+
     def loop(self, run: ArmRun, folder: Path) -> LoopConfig:
         """Return the loop of `run`. Its gate lets everything pass: what is compared is learning."""
         search = {**run.arm.search, "budget": dict(self.budget)}
-        learning = {**self.learning.model_dump(), **run.arm.learning}
         return LoopConfig(
             name=f"{self.name}-{run.name}",
             seed=run.seed,
@@ -101,7 +156,7 @@ class CompareConfig(FromBase):
             collect=CollectConfig.model_validate(
                 {**self.collect.model_dump(), "search": search, "temperature": run.arm.temperature}
             ),
-            learning=LearningConfig.model_validate(learning),
+            learning=self.learning_of(run.arm),
             gate=GateConfig(
                 data=self.collect.data, problems=1, answers=1, margin=1.0, greedy_margin=1.0, value_answers=0
             ),

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from ramify.files import replace
 
+POINTS = "points.json"
+"""File of a run's points, in its folder."""
+
 
 class Point(BaseModel):
     """One arm, one seed, after a round. Accuracies in [0, 1]."""
@@ -27,8 +30,8 @@ class Point(BaseModel):
     """Generated for training so far."""
     greedy: float
     mean_at_k: float
-    searched: float
-    """With search."""
+    searched: float | None = None
+    """With search; None if that was not measured."""
     training: dict[str, float] = {}
     """The learner's figures of this round."""
     seconds: float = 0.0
@@ -41,6 +44,11 @@ _POINTS = TypeAdapter(list[Point])
 def read(path: Path) -> list[Point]:
     """Return an arm's points, the base first; none if it has not begun."""
     return _POINTS.validate_json(path.read_bytes()) if path.exists() else []
+
+
+def finished(path: Path, rounds: int) -> bool:
+    """Tell whether an arm has come through all its rounds."""
+    return len(read(path)) > rounds
 
 
 def keep(points: list[Point], path: Path) -> None:
@@ -63,7 +71,7 @@ class Mean:
     """Generated for training so far."""
     greedy: float
     mean_at_k: float
-    searched: float
+    searched: float | None
     seconds: float
     """Seconds of all rounds so far."""
 
@@ -84,6 +92,8 @@ def _mean(arm: str, round_: int, points: Sequence[Point]) -> Mean:
     def over_seeds(values: Sequence[float]) -> float:
         return sum(values) / len(values)
 
+    searched = [p.searched for p in here if p.searched is not None]
+
     return Mean(
         arm=arm,
         round=round_,
@@ -92,7 +102,7 @@ def _mean(arm: str, round_: int, points: Sequence[Point]) -> Mean:
         tokens=over_seeds([p.tokens for p in here]),
         greedy=over_seeds([p.greedy for p in here]),
         mean_at_k=over_seeds([p.mean_at_k for p in here]),
-        searched=over_seeds([p.searched for p in here]),
+        searched=over_seeds(searched) if len(searched) == len(here) else None,
         seconds=seconds / len(here),
     )
 

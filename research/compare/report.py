@@ -12,9 +12,10 @@ from pathlib import Path
 
 from ramify.statistics import paired_difference
 from ramify_trainer.gate.policy_scores import PolicyScores, read_scores
-from ramify_trainer.loop.state import State
+from ramify_trainer.loop.state import STATE, State
 from research.compare.config import ArmRun, CompareConfig
-from research.compare.points import Figure, Mean, Point, means, steps_to_reach
+from research.compare.passes import passes
+from research.compare.points import POINTS, Figure, Mean, Point, finished, means, steps_to_reach
 
 FIGURES: Mapping[Figure, str] = {
     "mean_at_k": "mean@k",
@@ -54,7 +55,11 @@ def _ends(config: CompareConfig, averages: Sequence[Mean]) -> list[str]:
 
 
 def _accuracies(mean: Mean) -> str:
-    return " | ".join(f"{100 * getattr(mean, figure):.1f}" for figure in FIGURES)
+    return " | ".join(_percent(getattr(mean, figure)) for figure in FIGURES)
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"
 
 
 def _ways(config: CompareConfig, averages: Sequence[Mean]) -> list[str]:
@@ -62,7 +67,7 @@ def _ways(config: CompareConfig, averages: Sequence[Mean]) -> list[str]:
     head = " | ".join(f"round {i}" if i else "base" for i in range(config.rounds + 1))
     lines = [f"| mean@k / greedy / with search | {head} |", "|---" * (config.rounds + 2) + "|"]
     for label, curve in _curves(config, averages).values():
-        cells = [_accuracies(mean).replace(" | ", " / ") for mean in curve]
+        cells = [_accuracies(mean).removesuffix(" | ").replace(" | ", " / ") for mean in curve]
         lines.append(f"| {label} | " + " | ".join(cells + [""] * (config.rounds + 1 - len(cells))) + " |")
     return lines
 
@@ -83,7 +88,7 @@ def write(folder: Path, config: CompareConfig, points: Sequence[Point]) -> str:
     """Write `results.md`, `results.json`, `curves.png` and `curves.svg` in the comparison's `folder`.
 
     Returns the tables."""
-    runs = [*by_seed(config, points), "", *differences(config, folder), ""]
+    runs = [*by_seed(config, points), "", *differences(config, folder), "", *passes(config, folder), ""]
     table = "\n".join([markdown(config, points), *runs])
     whole = {
         "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
@@ -109,8 +114,9 @@ def _plot(folder: Path, config: CompareConfig, averages: Sequence[Mean]) -> None
     for row, (figure, title) in zip(grid, FIGURES.items(), strict=True):
         for axes, against in zip(row, ("steps", "tokens"), strict=True):
             for label, curve in _curves(config, averages).values():
-                heights = [100 * getattr(m, figure) for m in curve]
-                axes.plot([getattr(m, against) for m in curve], heights, marker="o", ms=3, label=label)
+                measured = [m for m in curve if getattr(m, figure) is not None]
+                heights = [100 * getattr(m, figure) for m in measured]
+                axes.plot([getattr(m, against) for m in measured], heights, marker="o", ms=3, label=label)
             axes.grid(alpha=0.3)
         row[0].set_ylabel(f"{title}, right in %")
     grid[-1][0].set_xlabel("optimizer steps")
@@ -133,7 +139,7 @@ def by_seed(config: CompareConfig, points: Sequence[Point]) -> list[str]:
         if curve:
             last = curve[-1]
             steps = steps_to_reach(means(curve), "mean_at_k", aim[-1].mean_at_k) if aim else None
-            ends = " | ".join(f"{100 * x:.1f}" for x in (last.mean_at_k, last.greedy, last.searched))
+            ends = " | ".join(map(_percent, (last.mean_at_k, last.greedy, last.searched)))
             sooner = "never" if steps is None else f"{steps:.0f}"
             lines.append(f"| {run.arm.label} | {run.seed} | {ends} | {sooner} |")
     return lines
@@ -149,7 +155,7 @@ def differences(config: CompareConfig, folder: Path) -> list[str]:
     """Tabulate every arm less every one before it, of one seed, at the end of what is finished in `folder`: points,
     with 95 % bootstrap intervals over problems."""
     lines = ["| at the end, points [95 %] | seed | mean@k | greedy |", "|---|---|---|---|"]
-    ends = [(run, scores) for run in config.runs() if (scores := _ended(folder / run.name, config.rounds))]
+    ends = [(run, scores) for run in config.runs() if (scores := _ended(config, folder / run.name))]
     for (earlier, theirs), (later, ours) in combinations(ends, 2):
         if earlier.seed == later.seed:
             mean, greedy = (
@@ -160,9 +166,10 @@ def differences(config: CompareConfig, folder: Path) -> list[str]:
     return lines
 
 
-def _ended(folder: Path, rounds: int) -> PolicyScores | None:
-    """Return the held-out scores of a run's last release; None before its end."""
-    state = State.load(folder / "state" / "state.json")
-    if state is None or len(state.history) < rounds:
+def _ended(config: CompareConfig, folder: Path) -> PolicyScores | None:
+    """Return the held-out scores of a run's last policy; None before its end."""
+    if not finished(folder / POINTS, config.rounds):
         return None
-    return read_scores(folder / "state" / "held_out" / f"{state.incumbent}.json")
+    state = State.load(folder / "state" / STATE)
+    last = str(config.rounds) if state is None else state.incumbent  # TRL's runs count rounds, loops releases
+    return read_scores(folder / "state" / "held_out" / f"{last}.json")

@@ -1,24 +1,26 @@
-"""One arm after another. Each is a loop against a server of its own; one that was stopped goes on."""
+"""One arm after another: a loop against a server of its own, or TRL's trainer; one that was stopped goes on."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection
 from pathlib import Path
 
-from ramify.rewards import datasets, registry
+from ramify.files import replace
+from ramify.rewards import datasets
 from ramify.rewards.verifier import Example
-from ramify.search.protocols import GradingFailed
 from ramify_client import AsyncAdmin, AsyncClient
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.loop.demo import running_server
 from ramify_trainer.loop.rounds import Loop, PhaseProgress
 from ramify_trainer.loop.state import RoundRecord, folder_lock
 from ramify_trainer.loop.training import require_one_process
+from research.compare import trl_grpo
 from research.compare.config import ArmRun, CompareConfig, SearchedConfig
-from research.compare.points import Point, keep, read
-
-POINTS = "points.json"
+from research.compare.grading import is_right
+from research.compare.passes import measure_passes
+from research.compare.points import POINTS, Point, finished, keep, read
 
 
 def compare(config: CompareConfig, out: Path, tell: PhaseProgress, only: Collection[str] = ()) -> list[Point]:
@@ -26,27 +28,52 @@ def compare(config: CompareConfig, out: Path, tell: PhaseProgress, only: Collect
 
     Raises `TrainerError`, `ramify.weights.WeightsError` and `ramify_client.RamifyError`."""
     require_one_process("compare")
+    asked = _asked(config, only, tell)
     _keep_settings(config, out)
-    for run in config.runs():
-        folder = out / run.name
-        if (only and run.name not in only) or len(read(folder / POINTS)) > config.rounds:
-            continue
-        folder.mkdir(parents=True, exist_ok=True)
-        with (
-            folder_lock(folder / "state"),
-            running_server(folder, folder / "weights", config.base) as addresses,
-        ):
-            asyncio.run(_arm(config, run, folder, addresses, tell))
+    began = time.monotonic()
+    left = [run for run in asked if not finished(out / run.name / POINTS, config.rounds)]
+    for done, run in enumerate(left, 1):
+        _learn(config, run, out / run.name, tell)
+        minutes = (time.monotonic() - began) / done * (len(left) - done) / 60
+        tell(f"{done} of {len(left)} runs are done, about {minutes:.0f} minutes left", 1, 1)
+    for run in asked:
+        measure_passes(config, run, out, tell)
     return [point for run in config.runs() for point in read(out / run.name / POINTS)]
+
+
+def _asked(config: CompareConfig, only: Collection[str], tell: PhaseProgress) -> list[ArmRun]:
+    """Return the runs that are asked for. Without TRL its arms are left out, which is told.
+
+    Raises `TrainerError` for a name that no run has, and for a run of TRL by name without TRL."""
+    if unknown := set(only) - {run.name for run in config.runs()}:
+        raise TrainerError(f"no arm and seed is called {', '.join(sorted(unknown))}")
+    asked = [run for run in config.runs() if not only or run.name in only]
+    missing = [run for run in asked if run.arm.trl and not trl_grpo.installed()]
+    if missing and only:
+        raise TrainerError(f"{missing[0].name} needs TRL: {trl_grpo.INSTALL}")
+    for run in missing:
+        tell(f"{run.name} is left out, since TRL is not installed: {trl_grpo.INSTALL}", 1, 1)
+    return [run for run in asked if run not in missing]
 
 
 def _keep_settings(config: CompareConfig, out: Path) -> None:
     """Raise `TrainerError` in a folder of other settings, whose results do not belong in one table."""
-    out.mkdir(parents=True, exist_ok=True)
-    path, settings = out / "config.json", config.model_dump_json(indent=1)
-    if path.exists() and path.read_text(encoding="utf-8") != settings:
+    path = out / "config.json"
+    if path.exists() and not config.goes_on_from(CompareConfig.model_validate_json(path.read_bytes())):
         raise TrainerError(f"{out} was begun with other settings ({path}); give another folder")
-    path.write_text(settings, encoding="utf-8")
+    out.mkdir(parents=True, exist_ok=True)
+    replace(path, config.model_dump_json(indent=1).encode())
+
+
+def _learn(config: CompareConfig, run: ArmRun, folder: Path, tell: PhaseProgress) -> None:
+    """Do what is left of a run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with folder_lock(folder / "state"):
+        if run.arm.trl:
+            trl_grpo.learn(config, run, folder, tell)
+            return
+        with running_server(folder, folder / "weights", config.base) as addresses:
+            asyncio.run(_arm(config, run, folder, addresses, tell))
 
 
 async def _arm(
@@ -71,7 +98,7 @@ async def _rounds(config: CompareConfig, run: ArmRun, path: Path, loop: Loop) ->
         points.append(await _measured(config, run, loop, record, points[-1]))
         keep(points, path)
         last = points[-1]
-        figures = f"greedy {last.greedy:.3f}, mean@k {last.mean_at_k:.3f}, searched {last.searched:.3f}"
+        figures = f"greedy {last.greedy:.3f}, mean@k {last.mean_at_k:.3f}, searched {last.searched or 0:.3f}"
         loop.tell(f"round {last.round}: {figures}", 1, 1)
 
 
@@ -122,7 +149,7 @@ async def searched(client: AsyncClient, config: SearchedConfig, seed: int) -> fl
 
 
 async def _is_right(client: AsyncClient, config: SearchedConfig, example: Example, seed: int) -> bool:
-    """Tell whether the answer is right; one on which the verifier itself fails counts as wrong."""
+    """Tell whether the answer given is right."""
     messages = [message.fields() for message in example.messages]
     result = await client.search(
         None if messages else example.prompt,
@@ -134,10 +161,4 @@ async def _is_right(client: AsyncClient, config: SearchedConfig, example: Exampl
         train=False,
         timeout=SECONDS,
     )
-    if result.answer is None:
-        return False
-    try:
-        verdict = await registry.task(example.task, example.problem).grade(result.answer.text)
-    except GradingFailed:
-        return False
-    return verdict.outcome >= 1.0
+    return result.answer is not None and await is_right(example, result.answer.text)

@@ -12,15 +12,19 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+import ramify_trainer
 from ramify_client import ConnectionFailed
 from ramify_client.results import SearchResult
 from ramify_trainer.config import LoopConfig
+from ramify_trainer.errors import TrainerError
 from ramify_trainer.gate.policy_scores import PolicyScores
 from ramify_trainer.loop.state import RoundRecord, State
+from research.compare import trl_grpo
 from research.compare.config import Arm, CompareConfig, SearchedConfig
+from research.compare.passes import passes
 from research.compare.points import Point, keep, means, read, steps_to_reach
 from research.compare.report import by_seed, differences, markdown, write
-from research.compare.run import searched
+from research.compare.run import compare, searched
 
 CONFIGS = Path(__file__).resolve().parents[3] / "research" / "configs"
 FLAT = {
@@ -172,10 +176,11 @@ def test_every_seed_is_held_against_the_first_arm_of_the_same_seed():
 
 
 def ended(folder: Path, rounds: int, scores: Mapping[str, float]) -> None:
-    """Write the last release of a run that has done so many rounds."""
+    """Write points and the last release of a run that has done so many rounds."""
     state = State.begin("run", "v000001")
     state.history, state.incumbent = [RoundRecord(round=i + 1) for i in range(rounds)], "v000003"
     (folder / "state" / "held_out").mkdir(parents=True)
+    keep([point(folder.name, i, 0.1) for i in range(rounds + 1)], folder / "points.json")
     state.save(folder / "state" / "state.json")
     measured = json.dumps(asdict(PolicyScores(dict(scores), {name: x / 2 for name, x in scores.items()})))
     (folder / "state" / "held_out" / "v000003.json").write_text(measured)
@@ -190,6 +195,122 @@ def test_differences_are_paired_by_problem_and_of_finished_runs_alone(tmp_path: 
     assert differences(config, tmp_path)[2:] == [
         "| tree less flat | 0 | +25.0 [+25.0, +25.0] | +50.0 [+50.0, +50.0] |"
     ]
+
+
+FORTY = {"collect": {"problems": 40}}
+"""As many problems as a round has steps."""
+PEER = {"name": "peer", "label": "peer", "trl": {"generations": 4}}
+
+
+def test_an_arm_without_searches_has_a_gap_in_its_place(tmp_path: Path):
+    config = of(FLAT, PEER, **FORTY)
+    points = [point("flat", i, 0.1) for i in range(3)]
+    points += [point("peer", i, 0.2).model_copy(update={"searched": None}) for i in range(3)]
+    table = write(tmp_path, config, points)
+    assert "| peer | 1 | 40 | 2,000 | 20 | 20.0 | 10.0 |  |" in table
+    assert "| peer | 20.0 / 10.0 | 20.0 / 10.0 | 20.0 / 10.0 |" in table
+    assert "| peer | 0 | 20.0 | 10.0 |  | 0 |" in table
+
+
+def test_the_end_of_a_peer_is_that_of_its_last_round(tmp_path: Path):
+    config = of(FLAT, PEER, **FORTY)
+    ended(tmp_path / "flat-0", 2, {"easy": 1.0, "hard": 0.0})
+    ended(tmp_path / "peer-0", 2, {"easy": 1.0, "hard": 0.5})
+    (tmp_path / "peer-0" / "state" / "state.json").unlink()
+    (tmp_path / "peer-0" / "state" / "held_out" / "v000003.json").rename(
+        tmp_path / "peer-0" / "state" / "held_out" / "2.json"
+    )
+    assert [line.split(" | ")[0] for line in differences(config, tmp_path)[2:]] == ["| peer less flat"]
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"search": {"algorithm": "mcts"}}, "no 'algorithm'"),
+        ({"learning": {"imitate": 1.0}}, "no 'imitate'"),
+        ({"temperature": {"entropy": 0.3}}, "no 'temperature'"),
+    ],
+)
+def test_a_peer_takes_no_setting_that_its_library_lacks(part: dict[str, object], message: str):
+    with pytest.raises(ValidationError, match=message):
+        Arm.model_validate({**PEER, **part})
+
+
+def test_a_peer_needs_as_many_problems_in_every_step():
+    with pytest.raises(
+        ValidationError, match=r"collect\.problems is 150.*multiple of learning\.steps_per_round, 40"
+    ):
+        of(PEER, collect={"problems": 150})
+
+
+def test_pass_at_k_is_of_the_problems_of_all_seeds(tmp_path: Path):
+    config = of({**FLAT, "seeds": 2}, TREE, passes={"data": "countdown:test", "answers": 4})
+
+    def drawn(name: str, **right: float) -> None:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(asdict(PolicyScores({}, right))))
+
+    for seed in (0, 1):
+        drawn(f"passes-base-{seed}.json", easy=0.5, hard=0.0)
+    drawn("flat-0/passes.json", easy=1.0, hard=0.25)
+    drawn("flat-1/passes.json", easy=1.0, hard=0.0)
+    assert passes(config, tmp_path)[2:] == [
+        "| base | 2 | 25.0 | 50.0 |  |  |",
+        "| flat | 2 | 56.2 | 75.0 | +25.0 [+0.0, +75.0] |  |",
+    ]
+
+
+def begun(out: Path, config: CompareConfig) -> None:
+    """Leave a comparison of which every run is finished."""
+    out.mkdir()
+    (out / "config.json").write_text(config.model_dump_json())
+    for run in config.runs():
+        (out / run.name).mkdir()
+        keep([point(run.arm.name, i, 0.1, run.seed) for i in range(3)], out / run.name / "points.json")
+
+
+def test_a_comparison_goes_on_with_more_arms_and_seeds_and_under_no_other_settings(tmp_path: Path):
+    out, said = tmp_path / "out", list[str]()
+    first, more = of(FLAT), of({**FLAT, "label": "renamed"}, PEER, **FORTY)
+    begun(out, first.model_copy(update={"collect": more.collect}))
+    points = compare(more, out, lambda what, *_: said.append(what), ["flat-0"])
+    assert (len(points), said) == (3, [])
+    for other in (of(TREE), of({**FLAT, "search": {"algorithm": "mcts"}}), of(FLAT, rounds=3)):
+        with pytest.raises(TrainerError, match="begun with other settings"):
+            compare(other, out, lambda *_: None)
+
+
+def test_only_runs_that_there_are_can_be_asked_for(tmp_path: Path):
+    with pytest.raises(TrainerError, match="no arm and seed is called flat-1"):
+        compare(of(FLAT), tmp_path / "out", lambda *_: None, ["flat-1"])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(trl_grpo.installed(), reason="TRL is installed")
+def test_a_peer_whose_library_is_away_is_left_out_unless_it_is_asked_for_by_name(tmp_path: Path):
+    said: list[str] = []
+    assert compare(of(PEER, **FORTY), tmp_path, lambda what, *_: said.append(what)) == []
+    assert "peer-0 is left out" in said[0]
+    with pytest.raises(TrainerError, match="peer-0 needs TRL"):
+        compare(of(PEER, **FORTY), tmp_path, lambda *_: None, ["peer-0"])
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore")  # TRL's own, such as of a vLLM that it does not use here
+@pytest.mark.skipif(not trl_grpo.installed(), reason=f"needs TRL: {trl_grpo.INSTALL}")
+def test_a_peer_trains_once_on_the_rounds_problems_and_is_measured_after_each(tmp_path: Path):
+    base = str(Path(ramify_trainer.__file__).parent / "models" / "countdown-weak" / "v000001")
+    learning = {"policy_learning_rate": 1e-3, "warmup_steps": 0, "steps_per_round": 2, "threads": 1}
+    measured = {"data": "countdown:dev?numbers=4", "problems": 3, "answers": 2}
+    config = of(PEER, base=base, learning=learning, held_out=measured, collect={"problems": 4})
+    first = compare(config, tmp_path, lambda *_: None)
+    assert [(p.round, p.steps) for p in first] == [(0, 0), (1, 2), (2, 4)]
+    assert first[0].tokens == 0 < first[1].tokens < first[2].tokens <= 2 * 4 * 4 * 40
+    keep(first[:2], tmp_path / "peer-0" / "points.json")
+    said: list[str] = []
+    assert compare(config, tmp_path, lambda what, *_: said.append(what)) == first
+    assert not [what for what in said if "trained" in what]
 
 
 class AwayClient:
