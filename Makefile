@@ -4,7 +4,7 @@ BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup demo serve loop demo-model compare test check format docs manifests bench client-types test-browser test-compose test-clients real-round viewer-image test-scorers test-remote test-fleet crash-test overload-test attack-sandbox gpu-check clean
+.PHONY: setup demo serve loop demo-model compare evidence test check format docs manifests bench client-types test-browser test-compose test-clients real-round viewer-image test-scorers test-remote test-fleet crash-test overload-test attack-sandbox gpu-check clean
 
 setup: .venv/.ready
 
@@ -37,6 +37,16 @@ demo-model: setup
 OUT ?= runs/compare
 compare: setup
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m research.compare --out $(OUT)
+
+# Every table and plot of docs/evidence.md, in more than four hours. OUT=folder, as above.
+evidence: OUT = runs/evidence
+evidence: setup .venv/.trl
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m research.evidence --out $(OUT)
+
+# TRL, whose GRPO is an arm of a comparison.
+.venv/.trl: .venv/.ready research/compare/requirements.txt
+	$(BIN)/pip install -q --no-deps --no-compile -r research/compare/requirements.txt
+	touch $@
 
 # The library behind the task `reasoning-gym`, which is an extra.
 .venv/.gym: .venv/.ready requirements/reasoning-gym.lock

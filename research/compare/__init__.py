@@ -8,5 +8,6 @@
 | `trl_grpo` | an arm that is no loop but TRL's GRPO |
 | `passes` | pass@k before and after training |
 | `run` | one arm after another, each against a server of its own |
+| `tune` | every arm's rates by as many trials, on dev |
 | `report` | the tables, the same as JSON, and the curves |
 """

@@ -26,6 +26,12 @@ def main(
             help="Folder of results; a comparison that was stopped goes on. None: runs/compare/<time>."
         ),
     ] = None,
+    tuned: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="Arms' own values, as research.compare.tune found them."
+        ),
+    ] = None,
     arm: Annotated[
         list[str] | None,
         typer.Option(help="Only this arm and seed, as `flat_ppo-0`; may be given several times."),
@@ -35,6 +41,8 @@ def main(
     folder = out or Path("runs/compare") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     with refusing("compare"):
         settings = CompareConfig.read(config)
+        if tuned is not None:
+            settings = settings.tuned_by(tuned)
         points = compare(settings, folder, tenths_on(Console(stderr=True)), arm or ())
     Console().print(Markdown(write(folder, settings, points)))
     Console().print(f"results in {folder}: results.md, results.json, curves.png")

@@ -3,6 +3,7 @@ else."""
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -124,6 +125,19 @@ class CompareConfig(FromBase):
                 f"learning.steps_per_round, {steps}"
             )
         return self
+
+    def tuned_by(self, path: Path) -> Self:
+        """Return the comparison with the values of a file that `research.compare.tune` wrote: a table for each arm.
+
+        Raises `ValueError` for an arm that is not there."""
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        if unknown := values.keys() - {arm.name for arm in self.arms}:
+            raise ValueError(f"{path}: no arm is called {min(unknown)!r}")
+        arms = [
+            arm.model_copy(update={"learning": {**arm.learning, **values.get(arm.name, {})}})
+            for arm in self.arms
+        ]
+        return self.model_validate({**self.model_dump(), "arms": [arm.model_dump() for arm in arms]})
 
     def goes_on_from(self, before: CompareConfig) -> bool:
         """Tell whether runs that were begun with the settings `before` belong in one table with these: arms and seeds

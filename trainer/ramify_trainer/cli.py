@@ -170,6 +170,7 @@ def loop_command(
         typer.Option(help="Folder of the run; one that was stopped goes on. None: runs/loop/<time>."),
     ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds, in place of the file's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed, in place of the file's.")] = None,
 ) -> None:
     """Serve a release and train it on its own searches, round after round; each gated, published and reloaded live."""
     from ramify_trainer.config import LoopConfig
@@ -181,6 +182,8 @@ def loop_command(
         settings = LoopConfig.read(config or DEMO_LOOP)
         if rounds is not None:
             settings = settings.model_copy(update={"rounds": rounds})
+        if seed is not None:
+            settings = settings.model_copy(update={"seed": seed})
         table = demo(settings, folder, tenths_on(Console(stderr=True)))
     Console().print(Markdown(table))
     Console().print(f"results in {folder}: results.md, results.json, curve.png, weights/")
