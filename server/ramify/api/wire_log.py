@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from types import UnionType
@@ -21,11 +21,12 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     RootModel,
+    TypeAdapter,
     create_model,
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core.core_schema import CoreSchema, definitions_schema
+from pydantic_core.core_schema import CoreSchema, definitions_schema, plain_serializer_function_ser_schema
 
 from ramify.api.wire_common import Name, Reply, Request
 from ramify.search import records
@@ -63,17 +64,42 @@ def model_of(record: type, name: str | None = None, about: str | None = None, **
     name, about: the model's, if they are not `Logged` with the record's name, and its docstring. more: the types of
     fields that the record does not have.
     """
+    name = name or _NAMES.get(record, f"Logged{record.__name__}")
+    about = about or " ".join((record.__doc__ or "").split())
+    return create_model(
+        name, __base__=Reply, __doc__=about, __module__=__name__, **_wire_fields(record), **more
+    )
+
+
+def renamed(
+    record: type,
+    name: str,
+    without: Collection[str] = (),
+    instead: Mapping[str, Any] | None = None,
+    **names: str,
+) -> type[Reply]:
+    """Make the model of a record some of whose fields are sent under other names.
+
+    without: fields that are not sent. instead: type and `Field` of those that are not as in the record. names: by the
+    name under which a field is sent, the record's.
+    """
+    sent = {own: wire for wire, own in names.items()}
+    kinds = {**_wire_fields(record), **(instead or {})}
+    made = {sent.get(own, own): kind for own, kind in kinds.items() if own not in without}
+    return create_model(name, __base__=Reply, __module__=__name__, **made)
+
+
+def _wire_fields(record: type) -> dict[str, Any]:
+    """The fields of a record's model, read of its attributes."""
     said, hints, late = described(record), get_type_hints(record), omitted_fields(record)
     made: dict[str, Any] = {}
     for field in fields(record):
         left_out = {"default": late[field.name]} if field.name in late else {}
         about_it = said[field.name].replace("`None`", "`null`") if field.name in said else None
-        described_field = Field(description=about_it, **left_out)
+        described_field = Field(description=about_it, validation_alias=field.name, **left_out)
         known = record is SearchParams and field.name == "algorithm"
         made[field.name] = (AlgorithmName if known else _wire_type(hints[field.name]), described_field)
-    name = name or _NAMES.get(record, f"Logged{record.__name__}")
-    about = about or " ".join((record.__doc__ or "").split())
-    return create_model(name, __base__=Reply, __doc__=about, __module__=__name__, **made, **more)
+    return made
 
 
 def _wire_type(kind: Any) -> Any:
@@ -105,14 +131,19 @@ LoggedTree = model_of(
 
 @dataclass(frozen=True, slots=True)
 class DescribedAs:
-    """Describes what is sent as it is, a record or a plain JSON object, by a model."""
+    """Describes what is sent, a record or a plain JSON object, by a model, which also names a record's fields."""
 
     model: type[Reply]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         schema: Any = {**handler.resolve_ref_schema(handler(source))}
         schema.pop("ref", None)  # by which the record would be described itself
+        if is_dataclass(source):
+            schema["serialization"] = plain_serializer_function_ser_schema(self._sent)
         return cast(CoreSchema, schema)
+
+    def _sent(self, record: Any) -> Reply:
+        return self.model.model_validate(record, from_attributes=True)
 
     def __get_pydantic_json_schema__(self, _: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return handler(definitions_schema(self.model.__pydantic_core_schema__, []))  # by reference
@@ -155,30 +186,23 @@ class LogRecord(
 # -- trees, feedback and consumers over HTTP -------------------------------------------------------------------
 
 
-class TreeSummary(Reply):
-    seq: int = Field(description="Its place in the log.")
-    id: str
-    created: float
-    status: str
-    model: str
-    release: str
-    algorithm: str
-    task: str | None
-    nodes: int
-    tokens: int
-    value: float | None = Field(description="The outcome model's value of the chosen answer.")
-    outcome: float | None = Field(
-        description="The latest outcome of the chosen answer, in [0, 1]; 1 is right."
-    )
-    outcome_source: records.OutcomeSource | None = Field(description="Who gave it.")
-    key: str = Field(description="Name of the API key that asked; empty without one.")
-    train: bool
-    prompt: str = Field(description="Its first 200 characters.")
-    answer: str | None
-    continues: str | None = Field(
-        default=None,
-        description="Id of the tree that this one goes on from, whose cost it counts too; null: none.",
-    )
+CONTINUES = "Id of the tree that this one goes on from, whose cost it counts too; null: none."
+TreeSummary = Annotated[
+    Summary,
+    DescribedAs(
+        renamed(
+            Summary,
+            "TreeSummary",
+            instead={"continues": (str | None, Field(default=None, description=CONTINUES))},
+            id="tree_id",
+            created="created_at",
+            nodes="n_nodes",
+            tokens="n_tokens",
+            value="best_value",
+            key="key_id",
+        )
+    ),
+]
 
 
 class TreeList(Reply):
@@ -188,17 +212,19 @@ class TreeList(Reply):
     next_before: int | None = Field(description="Give it as `before` for the next page.")
 
 
-class LaterVerdict(Reply):
-    seq: int
-    id: str
-    node: int | None
-    answer: str | None
-    outcome: float
-    source: records.OutcomeSource
-    key: str
-    comment: str
-    train: bool
-    created: float
+LaterVerdict = Annotated[
+    Feedback,
+    DescribedAs(
+        renamed(
+            Feedback,
+            "LaterVerdict",
+            without=["tree_id"],
+            id="outcome_id",
+            key="key_id",
+            created="created_at",
+        )
+    ),
+]
 
 
 class TreeReply(Reply):
@@ -283,42 +309,9 @@ class ConsumerPut(Request):
         return self
 
 
-def summary_of(summary: Summary) -> TreeSummary:
-    return TreeSummary(
-        seq=summary.seq,
-        id=summary.tree_id,
-        created=summary.created_at,
-        status=summary.status,
-        model=summary.model,
-        release=summary.release,
-        algorithm=summary.algorithm,
-        task=summary.task,
-        nodes=summary.n_nodes,
-        tokens=summary.n_tokens,
-        value=summary.best_value,
-        outcome=summary.outcome,
-        outcome_source=summary.outcome_source,
-        key=summary.key_id,
-        train=summary.train,
-        prompt=summary.prompt,
-        answer=summary.answer,
-        continues=summary.continues,
-    )
-
-
-def feedback_of(feedback: Feedback) -> LaterVerdict:
-    return LaterVerdict(
-        seq=feedback.seq,
-        id=feedback.outcome_id,
-        node=feedback.node,
-        answer=feedback.answer,
-        outcome=feedback.outcome,
-        source=feedback.source,
-        key=feedback.key_id,
-        comment=feedback.comment,
-        train=feedback.train,
-        created=feedback.created_at,
-    )
+def sent(kind: Any, record: object) -> dict[str, Any]:
+    """Return a record as it is sent. kind: its type here, such as `TreeSummary`."""
+    return cast(dict[str, Any], TypeAdapter(kind).dump_python(record))
 
 
 def consumer_of(consumer: Consumer, high_water: int) -> ConsumerReply:

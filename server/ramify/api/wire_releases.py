@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from ramify import treelog
 from ramify.api.wire_common import PLAIN, Reply, Request
-from ramify.api.wire_log import DescribedAs, model_of
+from ramify.api.wire_log import DescribedAs, model_of, renamed
 from ramify.fleet import Epoch, View, status
 from ramify.service.canary import CanaryReport
 from ramify.service.catalogue import ReleaseEntry, ReleaseListing
@@ -47,11 +48,20 @@ class Release(Reply):
     on_disk: bool = Field(description="True if its files are on this server's disk or in its object store.")
 
 
-class Activation(Reply):
-    release: str
-    at: float = Field(description="Unix seconds.")
-    note: str
-    kind: str = Field(description="`activate`, `rollback`, or `automatic`: done by the server itself.")
+KINDS = "`activate`, `rollback`, or `automatic`: done by the server itself."
+Activation = Annotated[
+    treelog.Activation,
+    DescribedAs(
+        renamed(
+            treelog.Activation,
+            "Activation",
+            without=["id"],
+            instead={"kind": (str, Field(description=KINDS))},
+            release="release_id",
+            at="activated_at",
+        )
+    ),
+]
 
 
 class ReleaseList(Reply):
@@ -113,16 +123,18 @@ class FleetReplica(Reply):
     seconds: Seconds | None = Field(description="Of its last change of release.")
 
 
-class FleetEpoch(Reply):
-    number: int
-    release: str
-    state: Literal["preparing", "committing", "committed", "going_back", "gone_back"]
-    mode: Literal["rolling", "barrier"]
-    note: str
-    asked_by: str
-    created: float = Field(description="Unix seconds.")
-    ended: float | None
-    error: str | None = Field(description="Why it went back.")
+FleetEpoch = Annotated[
+    Epoch,
+    DescribedAs(
+        renamed(
+            Epoch,
+            "FleetEpoch",
+            without=["content", "kind", "share", "grace", "deadline"],
+            created="created_at",
+            ended="ended_at",
+        )
+    ),
+]
 
 
 class FleetState(Reply):
@@ -181,10 +193,7 @@ def list_of(listing: ReleaseListing) -> ReleaseList:
         active=listing.active,
         previous=listing.previous,
         data=[release_of(row, listing.active) for row in listing.rows],
-        activations=[
-            Activation(release=row.release_id, at=row.activated_at, note=row.note, kind=row.kind)
-            for row in listing.activations[:MOST_ACTIVATIONS]
-        ],
+        activations=list(listing.activations[:MOST_ACTIVATIONS]),
     )
 
 
@@ -204,23 +213,9 @@ def activated_of(done: ActivationResult | FleetActivation) -> Activated:
 def fleet_of(name: str, view: View) -> FleetState:
     return FleetState(
         name=name,
-        committed=epoch_of(view.committed),
-        newest=epoch_of(view.newest),
+        committed=view.committed,
+        newest=view.newest,
         replicas=replicas_of(view),
-    )
-
-
-def epoch_of(epoch: Epoch) -> FleetEpoch:
-    return FleetEpoch(
-        number=epoch.number,
-        release=epoch.release,
-        state=epoch.state,
-        mode=epoch.mode,
-        note=epoch.note,
-        asked_by=epoch.asked_by,
-        created=epoch.created_at,
-        ended=epoch.ended_at,
-        error=epoch.error,
     )
 
 

@@ -78,7 +78,7 @@ class LoggedTrees:
 
     def newest(self, limit: int, before: int | None = None, **filters: Any) -> list[TreeSummary]:
         """List trees, newest first; filters are those of `GET /v1/trees`."""
-        from ramify.api.wire_log import summary_of
+        from ramify.api import wire_log
         from ramify.treelog import Filters
         from ramify_client.results import TreeSummary
 
@@ -88,7 +88,7 @@ class LoggedTrees:
         async def read() -> list[TreeSummary]:
             async with read_only_log(self._settings) as log:
                 rows = await log.list(before=before, limit=limit, filters=Filters(**filters))
-            return [TreeSummary.model_validate(summary_of(row).model_dump()) for row in rows]
+            return [TreeSummary.model_validate(wire_log.sent(wire_log.TreeSummary, row)) for row in rows]
 
         return asyncio.run(read())
 

@@ -38,6 +38,7 @@ class Epoch:
     grace: float
     """Seconds that running searches may go on before a replica takes the release."""
     created_at: float
+    """Unix seconds."""
     deadline: float
     """Time after which it goes back."""
     ended_at: float | None = None

@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ramify.objects import ObjectOptions
+from ramify.search.records import OutcomeSource
 from ramify.search.tree import Tree
 from ramify.treelog import bodies, checkpoints, consumers, idempotency, releases, schema, trees, upkeep
 from ramify.treelog.bodies import Bodies
@@ -33,7 +34,6 @@ from ramify.treelog.records import (
     LogSize,
     Record,
     Release,
-    Source,
     Summary,
     VerifyReport,
 )
@@ -267,7 +267,7 @@ class TreeLog:
         tree_id: str,
         outcome: float,
         *,
-        source: Source = "human",
+        source: OutcomeSource = "human",
         key_id: str = "",
         node: int | None = None,
         answer: str | None = None,

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from ramify.search.codec import BadTree, tree_from_dict
+from ramify.search.records import OutcomeSource
 from ramify.search.tree import Tree
 from ramify.treelog.errors import CorruptTree
 
-Source = Literal["human", "verifier"]
 ActivationKind = Literal["activate", "rollback", "automatic"]
 """Asked for; asked to go back; done by the server itself, because a release failed or none was recorded."""
 
@@ -38,7 +38,7 @@ class Summary:
     outcome: float | None
     """The latest outcome of the chosen answer, in [0, 1]: the last `Feedback` that names its node, else the verifier's
     at the search's end."""
-    outcome_source: Source | None
+    outcome_source: OutcomeSource | None
     """Its author; `None` if there is none."""
     key_id: str
     """The API key that asked; empty if none was needed."""
@@ -94,7 +94,7 @@ class Feedback:
     """The answer's text, if given."""
     outcome: float
     """In [0, 1]; 1 is right."""
-    source: Source
+    source: OutcomeSource
     """Its author: a person, or a program that checked."""
     key_id: str
     """The API key that gave it; empty if none was needed."""
@@ -210,6 +210,7 @@ class Activation:
     release_id: str
     note: str
     activated_at: float
+    """Unix seconds."""
     kind: ActivationKind = "activate"
 
 

@@ -11,9 +11,10 @@ from typing import Any, get_args
 import zstandard
 
 from ramify.search.codec import SCHEMA_VERSION, compact
+from ramify.search.records import OutcomeSource
 from ramify.search.tree import Tree
 from ramify.treelog.errors import CorruptTree, LogError
-from ramify.treelog.records import CorruptRow, Entry, Feedback, Record, Source, Summary
+from ramify.treelog.records import CorruptRow, Entry, Feedback, Record, Summary
 from ramify.treelog.schema import plain
 
 EXCERPT = 200
@@ -150,7 +151,7 @@ def feedback_problem(feedback: Feedback) -> str | None:
     """Describe what is wrong with feedback, given or read; `None` if it is sound."""
     if not isinstance(feedback.outcome, int | float) or not 0 <= feedback.outcome <= 1:
         return f"the outcome is {feedback.outcome!r}, which is not in [0, 1]"
-    if feedback.source not in get_args(Source):
+    if feedback.source not in get_args(OutcomeSource):
         return f"the source is {feedback.source!r}"
     if feedback.node is None and feedback.answer is None:
         return "it names neither a node nor an answer"

@@ -104,7 +104,6 @@ async def one(
     entry = await _entry(context, caller, tree)
     if form == "dot":
         return await large_answers.answer(request, lambda: dot(entry.tree()).encode(), media_type=GRAPHVIZ)
-    feedback = [wire.feedback_of(given) for given in await context.log.feedback(entry.tree_id)]
     head = {
         "object": "tree",
         "id": entry.tree_id,
@@ -113,7 +112,7 @@ async def one(
         "key": entry.key_id,
         "outcome": entry.outcome,
         "outcome_source": entry.outcome_source,
-        "feedback": [one.model_dump() for one in feedback],
+        "feedback": [wire.sent(wire.LaterVerdict, one) for one in await context.log.feedback(entry.tree_id)],
     }
     return await large_answers.answer(request, lambda: large_answers.with_tree(head, "tree", entry.body))
 
@@ -145,7 +144,7 @@ async def feedback(
             node = chosen.node
     if node is not None and node >= entry.n_nodes:
         raise BadRequest(f"is {node}; the tree has nodes 0 to {entry.n_nodes - 1}", param="node")
-    added = await context.log.add_feedback(
+    return await context.log.add_feedback(
         entry.tree_id,
         body.outcome,
         source=body.source,
@@ -155,7 +154,6 @@ async def feedback(
         comment=body.comment,
         train=caller.train_feedback,
     )
-    return wire.feedback_of(added)
 
 
 @router.post(
@@ -196,8 +194,7 @@ async def _page(
         filters = replace(filters, key_id=owner)
     # one more than the page, to know whether there is another
     summaries = await context.log.list(before=before, limit=limit + 1, filters=filters)
-    page = [wire.summary_of(summary) for summary in summaries[:limit]]
-    more = len(summaries) > limit
+    page, more = list(summaries[:limit]), len(summaries) > limit
     return wire.TreeList(data=page, has_more=more, next_before=page[-1].seq if more else None)
 
 
