@@ -14,7 +14,6 @@ from ramify.fleet import Epoch, View, status
 from ramify.service.canary import CanaryReport
 from ramify.service.catalogue import ReleaseEntry, ReleaseListing
 from ramify.service.errors import DRAINED
-from ramify.service.fleet import FleetActivation
 from ramify.service.releases import ActivationResult, ActivationSeconds
 from ramify.weights import ValueKind
 
@@ -197,16 +196,14 @@ def list_of(listing: ReleaseListing) -> ReleaseList:
     )
 
 
-def activated_of(done: ActivationResult | FleetActivation) -> Activated:
-    result = done if isinstance(done, ActivationResult) else done.result
-    fleet = done if isinstance(done, FleetActivation) else None
+def activated_of(done: ActivationResult) -> Activated:
     return Activated(
-        release=result.release,
-        previous=result.previous,
-        canary=result.report,
-        seconds=result.seconds,
-        epoch=None if fleet is None else fleet.epoch,
-        replicas=None if fleet is None else replicas_of(fleet.view),
+        release=done.release,
+        previous=done.previous,
+        canary=done.report,
+        seconds=done.seconds,
+        epoch=done.epoch,
+        replicas=None if done.fleet is None else replicas_of(done.fleet),
     )
 
 

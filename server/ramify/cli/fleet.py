@@ -120,6 +120,8 @@ def _plan(config: Path) -> Plan:
 @contextmanager
 def _on_ray(plan: Plan, *, own: bool) -> Iterator[ModuleType]:
     """Connect to the fleet's cluster; exit with a message if there is none, or the fleet does not start on it."""
+    from ramify.fleet import FleetError
+
     try:
         from ramify.cluster import deployment
     except ModuleNotFoundError as missing:
@@ -127,7 +129,7 @@ def _on_ray(plan: Plan, *, own: bool) -> Iterator[ModuleType]:
     try:
         with deployment.connected(plan.file.ray, own=own):
             yield deployment
-    except deployment.ClusterError as error:
+    except FleetError as error:
         fail(error)
 
 

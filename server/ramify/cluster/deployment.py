@@ -28,7 +28,7 @@ from ramify.cluster.front import made_of
 from ramify.cluster.nodes import Holds, Node, Sources, concerned, inspect, refusals
 from ramify.cluster.scaling import ReservedTokens
 from ramify.cluster.server import LAST_WORDS, Launch
-from ramify.fleet import Epoch, FleetStore
+from ramify.fleet import Epoch, FleetError, FleetStore
 
 OBJECT_STORE_BYTES = 200 << 20
 """Size of the object store of a cluster on this machine: nothing of ours goes through it."""
@@ -44,15 +44,11 @@ HEAD = "node:__internal_head__"
 STARTING = ("DEPLOYING", "NOT_STARTED")
 
 
-class ClusterError(Exception):
-    """A fleet cannot be started, or did not start; the message says why."""
-
-
 @contextmanager
 def connected(table: RayTable, *, own: bool) -> Iterator[None]:
     """Be connected to a cluster while the block runs. own: start one on this machine if the table names none.
 
-    Raises `ClusterError`."""
+    Raises `FleetError`."""
     options: dict[str, Any] = {"address": table.address or "auto"}
     if own and table.address is None:
         options = {
@@ -65,7 +61,7 @@ def connected(table: RayTable, *, own: bool) -> Iterator[None]:
     try:
         ray.init(**options, logging_level="warning")
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-        raise ClusterError(f"ray.address: no cluster at {options['address']}: {error}") from error
+        raise FleetError(f"ray.address: no cluster at {options['address']}: {error}") from error
     try:
         yield
     finally:
@@ -106,7 +102,7 @@ def inspected(sources: Sources, wanted: str | None, node: Node) -> Holds:
 def up(plan: Plan, tell: Callable[[str], None]) -> None:
     """Start a fleet, or change one that runs, and return once it is ready. tell: is told what is waited for.
 
-    Raises `ClusterError`, before anything is started if it could be known, and `LogError`."""
+    Raises `FleetError`, before anything is started if it could be known, and `LogError`."""
     name, served = plan.file.name, asyncio.run(_committed(plan))
     here = nodes()
     tell("looking at the nodes")
@@ -115,7 +111,7 @@ def up(plan: Plan, tell: Callable[[str], None]) -> None:
     held = {node.id: inspected(sources, wanted, node) for node in runs}
     found = refusals(plan, here, held, None if served is None else served.content)
     if found:
-        raise ClusterError("\n".join(found))
+        raise FleetError("\n".join(found))
     fresh = name not in serve.status().applications
     serve.start(proxy_location="Disabled")
     targets = [
@@ -192,12 +188,12 @@ def _until_running(plan: Plan, tell: Callable[[str], None]) -> None:
         rows = _rows(plan)
         states = {row.status for row in rows}
         if "DEPLOY_FAILED" in states:
-            raise ClusterError(f"the fleet did not start:\n{said(plan)}")
+            raise FleetError(f"the fleet did not start:\n{said(plan)}")
         if len(rows) == 2 and states == {"RUNNING"}:
             return
         tell(said(plan).partition("\n")[0])
         time.sleep(POLL)
-    raise ClusterError(f"the fleet was not ready in time (replicas.start_seconds):\n{said(plan)}")
+    raise FleetError(f"the fleet was not ready in time (replicas.start_seconds):\n{said(plan)}")
 
 
 def _rows(plan: Plan) -> list[Any]:
@@ -224,12 +220,12 @@ def running(plan: Plan) -> bool:
 
 
 def down(plan: Plan) -> None:
-    """Drain the replicas and end the fleet. Raises `ClusterError` if that does not come to an end."""
+    """Drain the replicas and end the fleet. Raises `FleetError` if that does not come to an end."""
     for name in applications(plan.file.name):
         if name in serve.status().applications:
             serve.delete(name, _blocking=False)
     until = time.monotonic() + plan.settings.drain_seconds + 4 * LAST_WORDS
     while running(plan):
         if time.monotonic() > until:
-            raise ClusterError(f"the fleet has not ended in time (server.drain_seconds):\n{said(plan)}")
+            raise FleetError(f"the fleet has not ended in time (server.drain_seconds):\n{said(plan)}")
         time.sleep(POLL)

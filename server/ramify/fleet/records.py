@@ -134,7 +134,7 @@ class View:
 
 
 class FleetError(Exception):
-    """A replica may not join: the message says what to change."""
+    """A replica may not join, or a fleet does not start or end: the message says what to change."""
 
 
 class ActivationUnderWay(Exception):

@@ -48,17 +48,6 @@ UNKNOWN_END = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class FleetActivation:
-    """How an activation of the whole fleet ended, well."""
-
-    result: ActivationResult
-    """As of a server alone, with the times of the slowest replica."""
-    epoch: int
-    view: View
-    """All replicas."""
-
-
 @dataclass(eq=False, slots=True)
 class _Parts:
     """The parts of this server that a step works on."""
@@ -330,7 +319,7 @@ class Fleet:
         note: str = "",
         kind: Literal["activate", "rollback"] = "activate",
         mode: Mode = "rolling",
-    ) -> FleetActivation:
+    ) -> ActivationResult:
         """Have every replica serve a release; return once that is committed. Cancelling the call leaves it alone.
 
         The same release again, while it is being activated, waits for that. Raises `ServiceError`; `ActivationFailed`
@@ -364,7 +353,7 @@ class Fleet:
             )
         return self._activated(ended, view.committed.release)
 
-    async def rollback(self, grace: float, note: str = "", mode: Mode = "rolling") -> FleetActivation:
+    async def rollback(self, grace: float, note: str = "", mode: Mode = "rolling") -> ActivationResult:
         """Serve the release that was active before. Raises as `activate` does, and `conflict` if there is none."""
         assert self._parts is not None
         if self.mine.serving != self.committed.number:
@@ -396,7 +385,7 @@ class Fleet:
                     await looked.wait()
         raise ServiceError("log_unavailable", UNKNOWN_END.format(asked.release), retry_after=30)
 
-    def _activated(self, epoch: Epoch, previous: str | None) -> FleetActivation:
+    def _activated(self, epoch: Epoch, previous: str | None) -> ActivationResult:
         """Describe a committed epoch: the canary of this replica, and the slowest one's times."""
         rows = [self.view.replicas[name] for name in sorted(self.view.replicas)]
         reports = [row.report for row in rows if row.report and row.report["epoch"] == epoch.number]
@@ -406,9 +395,7 @@ class Fleet:
         slowest = max(times, key=lambda seconds: seconds["total"], default={})
         total = (epoch.ended_at or 0.0) - epoch.created_at if previous is not None else 0.0
         seconds = ActivationSeconds(**{**slowest, "total": total})
-        return FleetActivation(
-            ActivationResult(epoch.release, previous, report, seconds), epoch.number, self.view
-        )
+        return ActivationResult(epoch.release, previous, report, seconds, epoch.number, self.view)
 
     def figures(self) -> dict[str, float]:
         """Return figures by name, for the metrics."""

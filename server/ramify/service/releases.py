@@ -35,6 +35,7 @@ from ramify.engines import (
     long_text,
     require_servable,
 )
+from ramify.fleet import View
 from ramify.search.protocols import EngineDead
 from ramify.service import canary
 from ramify.service.catalogue import (
@@ -94,6 +95,11 @@ class ActivationResult:
     previous: str | None
     report: canary.CanaryReport = canary.NOT_ASKED
     seconds: ActivationSeconds = ActivationSeconds()
+    """In a fleet, those of the slowest replica."""
+    epoch: int | None = None
+    """In a fleet: the number of the epoch that is served now."""
+    fleet: View | None = None
+    """All replicas; `None`: the server is in no fleet."""
 
 
 @dataclass(frozen=True, slots=True)
