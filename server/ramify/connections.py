@@ -26,11 +26,11 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import h11
 import uvicorn
+from pydantic import BaseModel, ConfigDict, Field
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 logger = logging.getLogger(__name__)
@@ -47,20 +47,36 @@ ACCEPT_ERRORS_EVERY = 10.0
 """Seconds between two log lines about connections that cannot be accepted."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionLimits:
-    """Limits on what a listener takes from its clients."""
+class ConnectionLimits(BaseModel):
+    """Limits on connections, with a key or without. A connection that takes longer is closed."""
 
-    open: int
-    """Connections."""
-    head_bytes: int
-    """Request line and headers together."""
-    head_seconds: float
-    """Longest time from the connection, or from a later request's first byte, to the end of the head."""
-    body_seconds: float
-    """Longest time from the end of the head to the end of the body."""
-    idle_seconds: int
-    """Longest time without a request after an answer, or with an answer of which the client reads nothing."""
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    open: int = Field(
+        default=2048,
+        ge=16,
+        le=65_536,
+        description="Open connections of the public listener. The next one takes the place of those that have waited "
+        "longest without a request; while every one has a request in progress, it gets 503. The admin listener has 64.",
+    )
+    head_bytes: int = Field(
+        default=32_768,
+        ge=4096,
+        le=1 << 20,
+        description="Bytes of a request line and its headers together; more is refused with 431.",
+    )
+    head_seconds: float = Field(
+        default=15.0, gt=0, description="How long a client may take to send them, from its connection on."
+    )
+    body_seconds: float = Field(
+        default=60.0, gt=0, description="How long a client may take to send a body; then 408."
+    )
+    idle_seconds: int = Field(
+        default=65,
+        ge=1,
+        description="How long a connection may idle after an answer, or leave an answer unread. Proxies and pools "
+        "should keep theirs for less.",
+    )
 
 
 class ListenError(Exception):

@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "treelog": BASE | {"files", "objects"},
     "fleet": {"treelog"},
     "engines": BASE | {"engine_options", "tokens", "weights", "races"},
-    "settings": BASE | {"engine_options", "extensions", "objects"},
+    "settings": BASE | {"connections", "engine_options", "extensions", "objects"},
     "connections": set(),
     "logs": set(),
     "launcher": set(),

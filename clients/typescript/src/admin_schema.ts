@@ -200,13 +200,13 @@ export interface components {
         Activation: {
             /** Release */
             release: string;
+            /** Note */
+            note: string;
             /**
              * At
              * @description Unix seconds.
              */
             at: number;
-            /** Note */
-            note: string;
             /**
              * Kind
              * @description `activate`, `rollback`, or `automatic`: done by the server itself.
@@ -266,7 +266,10 @@ export interface components {
         };
         /** FleetEpoch */
         FleetEpoch: {
-            /** Number */
+            /**
+             * Number
+             * @description From 1 on, rising.
+             */
             number: number;
             /** Release */
             release: string;
@@ -282,7 +285,10 @@ export interface components {
             mode: "rolling" | "barrier";
             /** Note */
             note: string;
-            /** Asked By */
+            /**
+             * Asked By
+             * @description Address of the replica that was asked.
+             */
             asked_by: string;
             /**
              * Created
@@ -353,9 +359,15 @@ export interface components {
             object?: "fleet";
             /** Name */
             name: string;
-            /** @description What is served. */
+            /**
+             * Committed
+             * @description What is served.
+             */
             committed: components["schemas"]["FleetEpoch"];
-            /** @description The last activation that was asked for. */
+            /**
+             * Newest
+             * @description The last activation that was asked for.
+             */
             newest: components["schemas"]["FleetEpoch"];
             /** Replicas */
             replicas: components["schemas"]["FleetReplica"][];

@@ -680,13 +680,13 @@ export interface components {
         Activation: {
             /** Release */
             release: string;
+            /** Note */
+            note: string;
             /**
              * At
              * @description Unix seconds.
              */
             at: number;
-            /** Note */
-            note: string;
             /**
              * Kind
              * @description `activate`, `rollback`, or `automatic`: done by the server itself.
@@ -1861,43 +1861,43 @@ export interface components {
         };
         /** ConsumerReply */
         ConsumerReply: {
+            /** Name */
+            name: string;
+            /**
+             * Cursor
+             * @description The last `seq` that it is done with; 0 is the beginning.
+             */
+            cursor: number;
+            /**
+             * Version
+             * @description From 1, rising with every change: the ETag.
+             */
+            version: number;
+            /**
+             * Owner
+             * @description The holder of the lease; `null` if nobody holds it, or it has run out.
+             */
+            owner: string | null;
+            /** Lease Expires */
+            lease_expires: number | null;
+            /** Updated */
+            updated: number;
+            /**
+             * Key
+             * @description The API key that changed it last, and holds the lease if there is one; empty without keys.
+             */
+            key: string;
+            /**
+             * High Water
+             * @description The log's last `seq` when it was read.
+             */
+            high_water: number;
             /**
              * Object
              * @default consumer
              * @constant
              */
             object?: "consumer";
-            /** Name */
-            name: string;
-            /**
-             * Cursor
-             * @description The last `seq` that it is done with.
-             */
-            cursor: number;
-            /**
-             * Version
-             * @description Also the ETag.
-             */
-            version: number;
-            /**
-             * Owner
-             * @description Who holds the lease.
-             */
-            owner: string | null;
-            /**
-             * Key
-             * @description The API key that changed it last, and holds the lease if there is one.
-             */
-            key: string;
-            /** Lease Expires */
-            lease_expires: number | null;
-            /** Updated */
-            updated: number;
-            /**
-             * High Water
-             * @description The log's last `seq`.
-             */
-            high_water: number;
         };
         /** ContentLogprob */
         ContentLogprob: {
@@ -2046,28 +2046,56 @@ export interface components {
         };
         /** LaterVerdict */
         LaterVerdict: {
-            /** Seq */
+            /**
+             * Seq
+             * @description Its place in the log, shared with trees.
+             */
             seq: number;
-            /** Id */
+            /**
+             * Id
+             * @description `out_` and a random hex string.
+             */
             id: string;
-            /** Node */
+            /**
+             * Node
+             * @description The node that ends the answer; `null` if only its text was given.
+             */
             node: number | null;
-            /** Answer */
+            /**
+             * Answer
+             * @description The answer's text, if given.
+             */
             answer: string | null;
-            /** Outcome */
+            /**
+             * Outcome
+             * @description In [0, 1]; 1 is right.
+             */
             outcome: number;
             /**
              * Source
+             * @description Its author: a person, or a program that checked.
              * @enum {string}
              */
             source: "verifier" | "human";
-            /** Key */
+            /**
+             * Key
+             * @description The API key that gave it; empty if none was needed.
+             */
             key: string;
-            /** Comment */
+            /**
+             * Comment
+             * @description A remark of whoever gave it.
+             */
             comment: string;
-            /** Train */
+            /**
+             * Train
+             * @description True if the trainer may learn from it.
+             */
             train: boolean;
-            /** Created */
+            /**
+             * Created
+             * @description Unix seconds.
+             */
             created: number;
         };
         /**
@@ -3879,7 +3907,7 @@ export interface components {
         TreeSummary: {
             /**
              * Seq
-             * @description Its place in the log.
+             * @description Its place in the log, from 1, shared with feedback; the order of commits.
              */
             seq: number;
             /** Id */
@@ -3890,7 +3918,10 @@ export interface components {
             status: string;
             /** Model */
             model: string;
-            /** Release */
+            /**
+             * Release
+             * @description The release that wrote its first node; empty if there is none.
+             */
             release: string;
             /** Algorithm */
             algorithm: string;
@@ -3898,26 +3929,29 @@ export interface components {
             task: string | null;
             /** Nodes */
             nodes: number;
-            /** Tokens */
+            /**
+             * Tokens
+             * @description Every generated token.
+             */
             tokens: number;
             /**
              * Value
-             * @description The outcome model's value of the chosen answer.
+             * @description The outcome model's value of the chosen answer, in [0, 1].
              */
             value: number | null;
             /**
              * Outcome
-             * @description The latest outcome of the chosen answer, in [0, 1]; 1 is right.
+             * @description The latest outcome of the chosen answer, in [0, 1]: the last `Feedback` that names its node, else the verifier's at the search's end.
              */
             outcome: number | null;
             /**
              * Outcome Source
-             * @description Who gave it.
+             * @description Its author; `null` if there is none.
              */
             outcome_source: ("verifier" | "human") | null;
             /**
              * Key
-             * @description Name of the API key that asked; empty without one.
+             * @description The API key that asked; empty if none was needed.
              */
             key: string;
             /** Train */
@@ -3927,7 +3961,10 @@ export interface components {
              * @description Its first 200 characters.
              */
             prompt: string;
-            /** Answer */
+            /**
+             * Answer
+             * @description The first 200 characters of the chosen answer's final form, or else of its text.
+             */
             answer: string | null;
             /**
              * Continues
@@ -4520,11 +4557,20 @@ export interface components {
          * @description A node of a running search, as it is now.
          */
         GrowingNode: {
-            /** Id */
+            /**
+             * Id
+             * @description Index in `Tree.nodes`; the root, which stands for the prompt, is 0.
+             */
             id: number;
-            /** Parent */
+            /**
+             * Parent
+             * @description Id of the node above; `null` at the root.
+             */
             parent: number | null;
-            /** Depth */
+            /**
+             * Depth
+             * @description Edges from the root.
+             */
             depth: number;
             /**
              * Text
@@ -4532,47 +4578,62 @@ export interface components {
              */
             text: string;
             /**
+             * Multiplicity
+             * @description m: how many policy draws at the parent took this action.
+             */
+            multiplicity: number;
+            /**
              * Value
-             * @description The value model's estimate.
+             * @description v: the value model's estimate, in [0, 1], or the weighted mean of several scorers, or the policy's confidence if that is the `grader`; `null` if none was asked.
              */
             value: number | null;
-            /** Visits */
+            /**
+             * Visits
+             * @description N: backups through here.
+             */
             visits: number;
             /**
-             * Mean
-             * @description Q: mean of what was backed up; before any visit, the value.
+             * Pruned
+             * @description Given up by the algorithm (`beam`, `dvts`, `dfs`, `particle`). What a safety scorer has closed says so in `terminal`.
              */
-            mean: number | null;
-            /** Multiplicity */
-            multiplicity: number;
-            /** Terminal */
-            terminal: ("eos" | "stop" | "truncated" | "pruned") | null;
-            /** Outcome */
-            outcome: number | null;
-            /** Pruned */
             pruned: boolean;
             /**
+             * Terminal
+             * @description Reason for which an answer ends here; `null` if it goes on.
+             */
+            terminal: ("eos" | "stop" | "truncated" | "pruned") | null;
+            /**
+             * Outcome
+             * @description A verifier's or a person's verdict, in [0, 1]; never a model's.
+             */
+            outcome: number | null;
+            /**
+             * Simulation
+             * @description The simulation that made it, from 1; 0 at the root and in the final rollout.
+             */
+            simulation: number;
+            /**
              * Scores
-             * @description Value that each scorer gave it, by its name in the settings.
+             * @description Value that each scorer gave it, in [0, 1], by its name in the settings; one that has no name is left out.
              */
             scores: {
                 [key: string]: number;
             } | null;
             /**
              * Pruned By
-             * @description The safety scorer that has closed the branch here.
+             * @description The safety scorer that has closed the branch here; `null` unless `terminal` is `pruned`.
              */
             pruned_by: string | null;
             /**
              * Policy
-             * @description The policy that drew it first; null if the search names none.
+             * @description Name of the policy that drew it first, whose log-probabilities these are; `null` if the search names none.
              */
             policy: string | null;
             /**
-             * Simulation
-             * @description The simulation that made it.
+             * Mean
+             * @description Q: mean of what was backed up; before any visit, the value.
              */
-            simulation: number;
+            mean: number | null;
         };
         /**
          * Progressed
@@ -4755,7 +4816,7 @@ export interface components {
              * @description Its author: a person, or a program that checked.
              * @enum {string}
              */
-            source: "human" | "verifier";
+            source: "verifier" | "human";
             /**
              * Key Id
              * @description The API key that gave it; empty if none was needed.

@@ -187,27 +187,7 @@ def progress_event(search: str, progress: Progress, nodes: Sequence[Node] | None
         nodes=progress.nodes,
         seconds=progress.seconds,
         answer=progress.best,
-        new_nodes=None if nodes is None else [growing_node(node) for node in nodes],
-    )
-
-
-def growing_node(node: Node) -> wire.GrowingNode:
-    return wire.GrowingNode(
-        id=node.id,
-        parent=node.parent,
-        depth=node.depth,
-        text=node.text[:200],
-        value=node.value,
-        visits=node.visits,
-        mean=node.mean,
-        multiplicity=node.multiplicity,
-        terminal=node.terminal,
-        outcome=node.outcome,
-        pruned=node.pruned,
-        scores=None if node.scores is None else dict(node.scores),
-        pruned_by=node.pruned_by,
-        policy=node.policy,
-        simulation=node.simulation,
+        new_nodes=None if nodes is None else list(nodes),
     )
 
 

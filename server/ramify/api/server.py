@@ -25,7 +25,7 @@ import ramify
 from ramify.api.app import admin_application, application
 from ramify.api.context import Context, assemble
 from ramify.api.names import aliases_of
-from ramify.connections import ConnectionLimits, Listener, ListenError, address_of, bind
+from ramify.connections import Listener, ListenError, address_of, bind
 from ramify.engines import EngineConfig, EngineError, Engines
 from ramify.engines.progress import StartUp
 from ramify.extensions import BadExtension
@@ -244,7 +244,7 @@ class _Server:
 
     def _http(self, app: Any, ready: Callable[[], None], **other: int) -> Listener:
         """Make a listener with the settings' limits, but for `other`."""
-        limits = ConnectionLimits(**{**dict(self.settings.connections), **other})
+        limits = self.settings.connections.model_copy(update=other)
         return Listener(app, limits, grace=int(LAST_WORDS), ready=ready)
 
     def _up(self, context: Context) -> None:

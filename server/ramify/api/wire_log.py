@@ -66,32 +66,33 @@ def model_of(record: type, name: str | None = None, about: str | None = None, **
     """
     name = name or _NAMES.get(record, f"Logged{record.__name__}")
     about = about or " ".join((record.__doc__ or "").split())
-    return create_model(
-        name, __base__=Reply, __doc__=about, __module__=__name__, **_wire_fields(record), **more
-    )
+    fields_of = _wire_fields(record, omitted_fields(record))
+    return create_model(name, __base__=Reply, __doc__=about, __module__=__name__, **fields_of, **more)
 
 
 def renamed(
     record: type,
     name: str,
-    without: Collection[str] = (),
+    about: str | None = None,
+    only: Collection[str] = (),
     instead: Mapping[str, Any] | None = None,
     **names: str,
 ) -> type[Reply]:
-    """Make the model of a record some of whose fields are sent under other names.
+    """Make the model of a record that is sent in part, or under other names than the record's.
 
-    without: fields that are not sent. instead: type and `Field` of those that are not as in the record. names: by the
-    name under which a field is sent, the record's.
+    only: the fields that are sent, by the record's names; all if not given. instead: type and `Field` of those that
+    are sent otherwise than the record has them, and of attributes that are no fields. names: by the name under which a
+    field is sent, the record's.
     """
     sent = {own: wire for wire, own in names.items()}
-    kinds = {**_wire_fields(record), **(instead or {})}
-    made = {sent.get(own, own): kind for own, kind in kinds.items() if own not in without}
-    return create_model(name, __base__=Reply, __module__=__name__, **made)
+    kinds = {own: kind for own, kind in _wire_fields(record).items() if not only or own in only}
+    made = {sent.get(own, own): kind for own, kind in {**kinds, **(instead or {})}.items()}
+    return create_model(name, __base__=Reply, __doc__=about, __module__=__name__, **made)
 
 
-def _wire_fields(record: type) -> dict[str, Any]:
-    """The fields of a record's model, read of its attributes."""
-    said, hints, late = described(record), get_type_hints(record), omitted_fields(record)
+def _wire_fields(record: type, defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The fields of a record's model, which is read of its attributes. defaults: of those that may be left out."""
+    said, hints, late = described(record), get_type_hints(record), defaults or {}
     made: dict[str, Any] = {}
     for field in fields(record):
         left_out = {"default": late[field.name]} if field.name in late else {}
@@ -218,7 +219,7 @@ LaterVerdict = Annotated[
         renamed(
             Feedback,
             "LaterVerdict",
-            without=["tree_id"],
+            only=[field.name for field in fields(Feedback) if field.name != "tree_id"],
             id="outcome_id",
             key="key_id",
             created="created_at",
@@ -269,16 +270,18 @@ class FeedbackRequest(Request):
         return self
 
 
-class ConsumerReply(Reply):
-    object: Literal["consumer"] = "consumer"
-    name: str
-    cursor: int = Field(description="The last `seq` that it is done with.")
-    version: int = Field(description="Also the ETag.")
-    owner: str | None = Field(description="Who holds the lease.")
-    key: str = Field(description="The API key that changed it last, and holds the lease if there is one.")
-    lease_expires: float | None
-    updated: float
-    high_water: int = Field(description="The log's last `seq`.")
+ConsumerReply = Annotated[
+    Consumer,
+    DescribedAs(
+        renamed(
+            Consumer,
+            "ConsumerReply",
+            instead={"object": (Literal["consumer"], "consumer")},
+            key="key_id",
+            updated="updated_at",
+        )
+    ),
+]
 
 
 class ConsumerList(Reply):
@@ -312,19 +315,6 @@ class ConsumerPut(Request):
 def sent(kind: Any, record: object) -> dict[str, Any]:
     """Return a record as it is sent. kind: its type here, such as `TreeSummary`."""
     return cast(dict[str, Any], TypeAdapter(kind).dump_python(record))
-
-
-def consumer_of(consumer: Consumer, high_water: int) -> ConsumerReply:
-    return ConsumerReply(
-        name=consumer.name,
-        cursor=consumer.cursor,
-        version=consumer.version,
-        owner=consumer.owner,
-        key=consumer.key_id,
-        lease_expires=consumer.lease_expires,
-        updated=consumer.updated_at,
-        high_water=high_water,
-    )
 
 
 # -- Graphviz: `curl …?format=dot | dot -Tsvg > tree.svg` ------------------------------------------------------

@@ -54,7 +54,7 @@ Activation = Annotated[
         renamed(
             treelog.Activation,
             "Activation",
-            without=["id"],
+            only=["release_id", "activated_at", "note"],
             instead={"kind": (str, Field(description=KINDS))},
             release="release_id",
             at="activated_at",
@@ -128,7 +128,17 @@ FleetEpoch = Annotated[
         renamed(
             Epoch,
             "FleetEpoch",
-            without=["content", "kind", "share", "grace", "deadline"],
+            only=[
+                "number",
+                "release",
+                "state",
+                "mode",
+                "note",
+                "asked_by",
+                "created_at",
+                "ended_at",
+                "error",
+            ],
             created="created_at",
             ended="ended_at",
         )

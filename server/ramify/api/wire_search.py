@@ -7,7 +7,7 @@ from dataclasses import fields
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import ConfigDict, Field, create_model, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, create_model, model_validator
 
 from ramify.api.wire_common import (
     ChatTemplate,
@@ -20,15 +20,18 @@ from ramify.api.wire_common import (
     StopStrings,
     TopK,
 )
-from ramify.api.wire_log import AlgorithmName, DescribedAs, TreeDocument, described, model_of
+from ramify.api.wire_log import AlgorithmName, DescribedAs, TreeDocument, described, model_of, renamed
 from ramify.rewards.registry import gradable
 from ramify.search import records
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.cutting import MAX_STEP_STOPS
 from ramify.search.params import MOST_POLICIES, PARAMS, POLICY_NAME, bounds
+from ramify.search.tree import Node
 
 MOST_ANSWERS = 64
 """Distinct answers sent of one search."""
+LONGEST_TEXT = 200
+"""Characters of a node's text that are sent while its search runs."""
 
 
 PolicyName = Annotated[str, Field(pattern=f"^{POLICY_NAME}$")]
@@ -278,26 +281,34 @@ class Started(Reply):
     tree: TreeLink
 
 
-class GrowingNode(Reply):
-    """A node of a running search, as it is now."""
-
-    id: int
-    parent: int | None
-    depth: int
-    text: str = Field(description="The text that it adds; cut after 200 characters while the search runs.")
-    value: float | None = Field(description="The value model's estimate.")
-    visits: int
-    mean: float | None = Field(description="Q: mean of what was backed up; before any visit, the value.")
-    multiplicity: int
-    terminal: records.Terminal | None
-    outcome: float | None
-    pruned: bool
-    scores: dict[str, float] | None = Field(
-        description="Value that each scorer gave it, by its name in the settings."
-    )
-    pruned_by: str | None = Field(description="The safety scorer that has closed the branch here.")
-    policy: str | None = Field(description="The policy that drew it first; null if the search names none.")
-    simulation: int = Field(description="The simulation that made it.")
+SHOWN = (
+    *("id", "parent", "depth", "text", "value", "visits", "multiplicity", "terminal", "outcome", "pruned"),
+    *("scores", "pruned_by", "policy", "simulation"),
+)
+"""Fields of a node that are sent while its search runs."""
+GrowingNode = Annotated[
+    Node,
+    DescribedAs(
+        renamed(
+            Node,
+            "GrowingNode",
+            "A node of a running search, as it is now.",
+            only=SHOWN,
+            instead={
+                "text": (
+                    Annotated[str, BeforeValidator(lambda text: text[:LONGEST_TEXT])],
+                    Field(
+                        description=f"The text that it adds; cut after {LONGEST_TEXT} characters while the search runs."
+                    ),
+                ),
+                "mean": (
+                    float | None,
+                    Field(description="Q: mean of what was backed up; before any visit, the value."),
+                ),
+            },
+        )
+    ),
+]
 
 
 class Progressed(Reply):

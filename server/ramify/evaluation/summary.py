@@ -64,7 +64,7 @@ class Summary:
     differences: list[Difference]
     """Between methods at equal budgets."""
     gains: list[Difference]
-    """Of each method from the next larger budget."""
+    """Leads of each method over itself with the next smaller budget."""
     refused: dict[int, str]
     """Problems that were not asked, by index, and why. They are in no figure."""
 

@@ -180,36 +180,6 @@ class RequestCaps(SettingsGroup):
     page: int = Field(default=1000, ge=1, le=10_000, description="Trees in one page of GET /v1/trees.")
 
 
-class ConnectionSettings(SettingsGroup):
-    """Limits on connections, with a key or without. A connection that takes longer is closed."""
-
-    open: int = Field(
-        default=2048,
-        ge=16,
-        le=65_536,
-        description="Open connections of the public listener. The next one takes the place of those that have waited "
-        "longest without a request; while every one has a request in progress, it gets 503. The admin listener has 64.",
-    )
-    head_bytes: int = Field(
-        default=32_768,
-        ge=4096,
-        le=1 << 20,
-        description="Bytes of a request line and its headers together; more is refused with 431.",
-    )
-    head_seconds: float = Field(
-        default=15.0, gt=0, description="How long a client may take to send them, from its connection on."
-    )
-    body_seconds: float = Field(
-        default=60.0, gt=0, description="How long a client may take to send a body; then 408."
-    )
-    idle_seconds: int = Field(
-        default=65,
-        ge=1,
-        description="How long a connection may idle after an answer, or leave an answer unread. Proxies and pools "
-        "should keep theirs for less.",
-    )
-
-
 class AdmissionSettings(SettingsGroup):
     """How much runs at once. A request beyond it waits in a queue that is fair between API keys, then is refused: with
     429 if its key holds or waits for more than its share, with 503 if the server is full."""

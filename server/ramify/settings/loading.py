@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from ramify.connections import ConnectionLimits
 from ramify.engine_options import EngineOptions, OtherPolicyOptions, PolicyServerOptions, ScorerOptions
 from ramify.objects import ObjectOptions
 from ramify.search.params import POLICY_NAME
@@ -22,7 +23,6 @@ from ramify.settings.groups import (
     AuthSettings,
     BadSettings,
     CheckpointSettings,
-    ConnectionSettings,
     ExtensionSettings,
     FleetSettings,
     ProbeSettings,
@@ -155,8 +155,8 @@ class Settings(BaseSettings):
     auth: AuthSettings = Field(default=AuthSettings(), description="API keys.")
     admin: AdminSettings = Field(default=AdminSettings(), description="The operators' listener.")
     limits: RequestCaps = Field(default=RequestCaps(), description="The largest request taken.")
-    connections: ConnectionSettings = Field(
-        default=ConnectionSettings(), description="What the listeners take from whoever connects."
+    connections: ConnectionLimits = Field(
+        default=ConnectionLimits(), description="What the listeners take from whoever connects."
     )
     admission: AdmissionSettings = Field(default=AdmissionSettings(), description="How much runs at once.")
     stream: StreamSettings = Field(default=StreamSettings(), description="Server-Sent Events.")

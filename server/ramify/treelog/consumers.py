@@ -8,15 +8,18 @@ seconds.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ramify.treelog.errors import BadCursor, ConsumerConflict
 from ramify.treelog.records import Consumer
-from ramify.treelog.schema import consumers
+from ramify.treelog.schema import consumers, counter
 from ramify.treelog.writer import Transaction
+
+_ROWS = select(consumers, select(counter.c.last).scalar_subquery().label("high_water"))
+"""Every field of a `Consumer`."""
 
 
 async def put(
@@ -48,9 +51,10 @@ async def put(
         lease_expires=now + lease_seconds if owner and lease_seconds else None,
         updated_at=now,
         key_id=key_id,
+        high_water=tx.last,
     )
     write = update(consumers).where(consumers.c.name == name) if known else insert(consumers)
-    await tx.conn.execute(write.values(asdict(after)))
+    await tx.conn.execute(write.values({column.name: getattr(after, column.name) for column in consumers.c}))
     return after
 
 
@@ -103,12 +107,12 @@ async def every(engine: AsyncEngine, steady: Callable[[], float]) -> list[Consum
     """Return all consumers by name."""
     async with engine.connect() as conn:
         now = await lease_time(conn, steady)
-        rows = (await conn.execute(select(consumers).order_by(consumers.c.name))).mappings()
+        rows = (await conn.execute(_ROWS.order_by(consumers.c.name))).mappings()
         return [_lapsed(Consumer(**row), now) for row in rows]
 
 
 async def _read(conn: AsyncConnection, name: str, now: float) -> Consumer | None:
-    row = (await conn.execute(select(consumers).where(consumers.c.name == name))).mappings().one_or_none()
+    row = (await conn.execute(_ROWS.where(consumers.c.name == name))).mappings().one_or_none()
     return None if row is None else _lapsed(Consumer(**row), now)
 
 

@@ -160,6 +160,8 @@ class Consumer:
     updated_at: float
     key_id: str = ""
     """The API key that changed it last, and holds the lease if there is one; empty without keys."""
+    high_water: int = 0
+    """The log's last `seq` when it was read."""
 
 
 @dataclass(frozen=True, slots=True)

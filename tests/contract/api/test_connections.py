@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +129,7 @@ async def taken(port: int, head: bytes, most: int) -> int:
 
 @pytest.mark.anyio
 async def test_whoever_waits_longest_without_a_request_makes_room_for_the_next(world: World) -> None:
-    async with listening(application(world.context), replace(LIMITS, head_seconds=60)) as port:
+    async with listening(application(world.context), LIMITS.model_copy(update={"head_seconds": 60})) as port:
         idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(100)]
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
             assert (await http.get("/livez")).status_code == 200

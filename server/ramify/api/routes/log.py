@@ -228,8 +228,7 @@ IfMatch = Annotated[
 @needs("log")
 async def consumers(context: ContextDep) -> wire.ConsumerList:
     """Every registered reader, by name. Retention deletes nothing that one of them has still to read."""
-    high_water = await context.log.high_water()
-    return wire.ConsumerList(data=[wire.consumer_of(c, high_water) for c in await context.log.consumers()])
+    return wire.ConsumerList(data=list(await context.log.consumers()))
 
 
 @router.get("/v1/consumers/{name}", tags=["consumers"], response_model=wire.ConsumerReply)
@@ -240,7 +239,7 @@ async def consumer(name: Name, context: ContextDep, response: Response) -> wire.
     if reader is None:
         raise ServiceError("not_found", f"no consumer {name!r}; PUT registers it", param="name")
     response.headers["ETag"] = f'"{reader.version}"'
-    return wire.consumer_of(reader, await context.log.high_water())
+    return reader
 
 
 @router.put("/v1/consumers/{name}", tags=["consumers"], name="put", response_model=wire.ConsumerReply)
@@ -270,7 +269,7 @@ async def put_consumer(
     except BadCursor as error:
         raise BadRequest(str(error), param="cursor") from error
     response.headers["ETag"] = f'"{reader.version}"'
-    return wire.consumer_of(reader, await context.log.high_water())
+    return reader
 
 
 @router.delete("/v1/consumers/{name}", tags=["consumers"], name="delete", response_model=wire.ConsumerDeleted)
