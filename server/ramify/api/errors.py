@@ -78,8 +78,8 @@ def body(status: int, message: str, param: str | None = None, code: str | None =
 
 
 def body_of(error: e.ServiceError) -> ErrorBody:
-    where = f"{error.param}: " if error.param and isinstance(error, e.BadRequest) else ""
-    return body(STATUS[error.code], where + error.message, error.param, error.code)
+    field = f"{error.param}: " if error.param and isinstance(error, e.BadRequest) else ""
+    return body(STATUS[error.code], field + error.message, error.param, error.code)
 
 
 def response(

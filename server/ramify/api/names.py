@@ -198,16 +198,16 @@ def aliases_of(settings: Settings) -> dict[str, wire.Search]:
     """Return the operator's aliases, checked as a request's `search` would be. Raise `BadSettings`."""
     aliases = {}
     for name, alias in settings.aliases.items():
-        where = f"aliases.{name}"
+        setting = f"aliases.{name}"
         if name.replace("-", "_") in ALGORITHMS:
-            raise BadSettings(f"{where}: is the name of an algorithm: choose another")
+            raise BadSettings(f"{setting}: is the name of an algorithm: choose another")
         try:
             search = aliases[name] = wire.Search.model_validate(alias.search)
             _check(search)
         except ValidationError as error:
-            raise BadSettings(f"{where}.search: {problems_of(error)}") from error
+            raise BadSettings(f"{setting}.search: {problems_of(error)}") from error
         except ParamError as error:
-            raise BadSettings(f"{where}.search: {error}") from error
+            raise BadSettings(f"{setting}.search: {error}") from error
     return aliases
 
 

@@ -195,8 +195,8 @@ class _Server:
         base, epoch = self.config.serving.source, fleet.start
         assert base is not None, "a fleet's server serves releases"
         try:
-            where = release_store_of(self.settings), self.settings.weights, base
-            release = await asyncio.to_thread(fetched_release, *where, epoch.release)
+            store, folder = release_store_of(self.settings), self.settings.weights
+            release = await asyncio.to_thread(fetched_release, store, folder, base, epoch.release)
             require_content(release, epoch)
         except WeightsError as error:
             raise WeightsError(

@@ -38,7 +38,7 @@ ANSWER = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a replica is."""
+    """The addresses of a replica."""
 
     address: str
     """Address of its public listener, as http://host:port."""
@@ -46,7 +46,7 @@ class Place:
 
 
 def configuration(door: DoorTable, settings: Settings, socket: Path) -> str:
-    """Return HAProxy's configuration. settings: the servers'. socket: where it is to take commands."""
+    """Return HAProxy's configuration. settings: the servers'. socket: takes its commands."""
     answer = settings.limits.deadline_seconds + settings.spool.wait_seconds + SLACK
     names = {
         "HEAD_BYTES": settings.connections.head_bytes + ROOM,
@@ -87,8 +87,8 @@ def session_rules(door: DoorTable) -> list[str]:
 
 
 def places(view: View) -> dict[int, Place]:
-    """Return where the live replicas of a fleet are, by number; of two with one number, the one started last. Those at
-    an address that HAProxy does not take are left out."""
+    """Return the places of the live replicas, by number; of two with one number, the one started last. Those at an
+    address that HAProxy does not take are left out."""
     rows = sorted((row for row in live(view) if _target(row.address)), key=lambda row: row.started_at)
     return {row.number: Place(row.address, row.admin) for row in rows if row.number is not None}
 

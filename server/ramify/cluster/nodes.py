@@ -38,7 +38,7 @@ class Holds:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where a replica's releases lie, on any node."""
+    """The places of a replica's releases, on any node."""
 
     release: str | None
     """Path of the settings' own; `None`: the shipped one."""

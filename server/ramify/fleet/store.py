@@ -194,7 +194,7 @@ class FleetStore:
         return View(now, {row.id: row for row in rows}, found[0], found[-1], seen, since)
 
     async def _ended(self, conn: AsyncConnection, before: View, after: View) -> None:
-        """Write where the activation has got to; once it has ended, the history of releases too."""
+        """Write how far the activation has got; once it has ended, the history of releases too."""
         newest = after.newest
         values = {"state": newest.state, "ended_at": newest.ended_at, "error": newest.error}
         await conn.execute(update(epochs).where(epochs.c.number == newest.number).values(values))

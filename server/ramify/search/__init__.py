@@ -47,14 +47,17 @@ token ids, a scorer judges them, and a task tells answers apart::
     asyncio.run(main())
 
 A search in short. A *simulation* goes down the tree from the search's root (the prompt, until a search commits itself
-to steps) and *selects* a node to draw at: by PUCT, by Thompson sampling, or by whatever rule its algorithm has. The
-node is *expanded*: the policy draws *continuations* there, which are cut into *actions*, one a node; equal actions
-merge and count how often they were drawn. Whatever is new is judged, by the scorer or by the task's verifier, and its
-*leaf value*, or the mean over draws of one step, is *backed up*: every node on the path counts one more visit of that
-value. *Counted* against the budget are simulations, generated tokens (aborted and repeated draws too), seconds and
-nodes; tokens and nodes are reserved before a draw is sent. The search *ends* at the first limit, when it is exhausted
-(nothing is left to draw, or it mostly comes back to what it has), when its answer is settled, when it is stopped, or
-when the policy, the scorer or the task fails; its complete answers then vote, each as often as it was drawn.
+to steps) and *selects* a node to draw at: by PUCT, by Thompson sampling, or by whatever rule its algorithm has. Its
+*arms* at a node are the children and, if the tree may widen there, "draw afresh here". The node is *expanded*: the
+policy draws *continuations* there, which are cut into *actions*, one a node; equal actions merge and count how often
+they were drawn. A *plan* is the request for such draws: it is *in flight* once it is sent, beside others, and *lands*
+once its draws are in the tree. Whatever is new is judged, by the scorer or by the task's verifier, and its *leaf
+value*, or the mean over draws of one step, or that of a *rollout* (one more draw, to the end of an answer), is *backed
+up*: every node on the path counts one more visit of that value. *Counted* against the budget are simulations, generated
+tokens (aborted and repeated draws too), seconds and nodes; tokens and nodes are reserved before a draw is sent. The
+search *ends* at the first limit, when it is exhausted (nothing is left to draw, or it mostly comes back to what it
+has), when its answer is settled, when it is stopped, or when the policy, the scorer or the task fails; its complete
+answers then vote, each as often as it was drawn.
 
 The modules, in the order in which to read them; each imports only from those above it:
 
@@ -78,7 +81,7 @@ The modules, in the order in which to read them; each imports only from those ab
 `run`: plans kept in flight and landed; every way in which a search ends.
 `library`: a whole search, begun or gone on with, for a program of one's own.
 `allocation`: how much the next tokens of a search are expected to bring.
-`batch`: several searches on one budget, which goes where it brings most.
+`batch`: several searches on one budget, which goes to those that gain most.
 `codec`: trees as JSON.
 """
 

@@ -1,4 +1,4 @@
-"""How much the next tokens of one search are expected to bring, so that a shared budget goes where they bring most.
+"""How much the next tokens of one search are expected to bring, for a budget that several share.
 
 A search finds its right answer after an exponential number of tokens: while it has none, each token brings one with the
 same small chance, the *rate* of its prompt. Rates differ, between easy prompts and hard ones, as a Gamma(α, β) does,

@@ -1,4 +1,4 @@
-"""Several searches on one budget: each simulation goes to the search where it is expected to bring most.
+"""Several searches on one budget: each simulation goes to the search that is expected to gain most by it.
 
 Each search keeps its own tree, algorithm and limits; it is run like a single one, and ends, is stopped and is logged by
 itself. They share two things: a purse of tokens, and places in flight. Whenever one of them has landed something or has

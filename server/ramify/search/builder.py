@@ -244,10 +244,13 @@ class TreeBuilder:
 
     # -- taken on later ------------------------------------------------------------------------------------------
 
-    def news(self) -> tuple[int, tuple[int, ...], int]:
-        """Return what is known of how much is new, for `set_news`: plans that have ended, the fruitful ones among
-        them, and the nodes at the beginning of the round."""
+    def novelty_state(self) -> tuple[int, tuple[int, ...], int]:
+        """Return what is known of how much is new, for `set_novelty_state`: plans that have ended, the fruitful ones
+        among them, and the nodes at the beginning of the round."""
         return self._ended, tuple(self._fruitful), self._round_began
+
+    def set_novelty_state(self, ended: int, fruitful: Sequence[int], round_began: int) -> None:
+        self._ended, self._fruitful, self._round_began = ended, deque(fruitful), round_began
 
     def policy_state(self) -> dict[str, Any] | None:
         """Return what is known of several policies, for `set_policy_state`; `None` if the search names none. What a
@@ -262,9 +265,6 @@ class TreeBuilder:
         for node, policy, p in state["seen"]:
             self._seen.setdefault(node, {})[policy] = p
         self._counted = {(node, policy) for node, policy in state["counted"]}
-
-    def set_news(self, ended: int, fruitful: Sequence[int], round_began: int) -> None:
-        self._ended, self._fruitful, self._round_began = ended, deque(fruitful), round_began
 
     # -- what is known -------------------------------------------------------------------------------------------
 

@@ -37,9 +37,9 @@ class SampledAction:
     outcome: float | None = None
     """The verifier's verdict, in [0, 1]; `None` if it was not asked, or failed."""
     scores: Mapping[str, float] | None = None
-    """See `Node.scores`."""
+    """Value that each scorer gave it, in [0, 1], by its name in the settings; one that has no name is left out."""
     pruned_by: str | None = None
-    """See `Node.pruned_by`."""
+    """The safety scorer that has closed the branch here; `None` unless `terminal` is `pruned`."""
     policy: str = ""
     """See `Continuation.policy`."""
 

@@ -156,7 +156,7 @@ class Search:
         self._scored, self._grading_failures = usage.scored_sequences, usage.grading_failures
         self._pace = state.pace
         self._rng.go_to(state.random_words)
-        self.builder.set_news(state.ended_plans, state.fruitful_plans, state.round_began)
+        self.builder.set_novelty_state(state.ended_plans, state.fruitful_plans, state.round_began)
         if state.policies is not None:
             self.builder.set_policy_state(state.policies)
         set_state(self.algorithm, state.algorithm)
@@ -171,7 +171,7 @@ class Search:
         sent = (
             [] if self._final is not None else [(one.plan, one.expansion) for one in self._in_flight.values()]
         )
-        ended, fruitful, round_began = self.builder.news()
+        ended, fruitful, round_began = self.builder.novelty_state()
         return SearchState(
             random_words=self._rng.words,
             simulations=self.budget.simulations,

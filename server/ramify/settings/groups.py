@@ -312,7 +312,7 @@ class FleetSettings(SettingsGroup):
     )
     address: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
         default=None,
-        description="Where people and the other replicas reach this one, to be read; none: its own `host` and port.",
+        description="Address at which people and the other replicas reach this one; none: its own `host` and port.",
     )
     heartbeat_seconds: float = Field(
         default=0.5,
