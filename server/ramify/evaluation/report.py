@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from ramify.evaluation.budgets import Budget, Unit
-from ramify.evaluation.summary import Difference, Summary
+from ramify.evaluation.summary import BudgetGain, Difference, Summary
 
 Lines = list[list[str]]
 
@@ -60,9 +60,8 @@ def difference_table(summary: Summary, group: str, unit: Unit) -> Lines:
     """Tabulate method minus baseline by budget, in points, paired by problem."""
     rows: dict[tuple[str, str], dict[Budget, Difference]] = {}
     for d in summary.differences:
-        (method, budget), (baseline, _) = d.ours, d.theirs
-        if d.group == group and budget.unit == unit:
-            rows.setdefault((method, baseline), {})[budget] = d
+        if d.group == group and d.budget.unit == unit:
+            rows.setdefault((d.method, d.baseline), {})[d.budget] = d
     lines = [["method", "minus", *(b.label for b in summary.ladder(unit))]]
     for (method, baseline), row in sorted(rows.items(), key=lambda kv: summary.methods.index(kv[0][0])):
         cells = (row[b].estimate.percent(signed=True) if b in row else "" for b in summary.ladder(unit))
@@ -70,15 +69,14 @@ def difference_table(summary: Summary, group: str, unit: Unit) -> Lines:
     return lines
 
 
-def gain_table(summary: Summary, group: str, unit: Unit) -> Lines:
+def step_table(summary: Summary, group: str, unit: Unit) -> Lines:
     """Tabulate the gain from each larger budget by method, in points, paired by problem."""
-    rows: dict[str, list[Difference]] = {}
-    for gain in summary.gains:
-        method, budget = gain.ours
-        if gain.group == group and budget.unit == unit:
-            rows.setdefault(method, []).append(gain)
+    rows: dict[str, list[BudgetGain]] = {}
+    for s in summary.steps:
+        if s.group == group and s.lower.unit == unit:
+            rows.setdefault(s.method, []).append(s)
     lines = [["method", *(f"{a} → {b}" for a, b in itertools.pairwise(summary.ladder(unit)))]]
-    lines += [[m, *(gain.estimate.percent(signed=True) for gain in gains)] for m, gains in rows.items()]
+    lines += [[m, *(s.estimate.percent(signed=True) for s in steps)] for m, steps in rows.items()]
     return lines
 
 
@@ -107,7 +105,7 @@ def _comparisons(summary: Summary, group: str, unit: Unit) -> Iterator[tuple[str
         difference_table(summary, group, unit),
     )
     if len(summary.ladder(unit)) > 1:
-        yield f"{group}: what more {unit} bring, points [95 %], paired", gain_table(summary, group, unit)
+        yield f"{group}: what more {unit} bring, points [95 %], paired", step_table(summary, group, unit)
 
 
 def rich_tables(summary: Summary) -> RenderableType:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ramify.evaluation.budgets import UNITS, Budget, Unit
@@ -44,12 +44,23 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The lead of one cell over another in right answers, on the same problems: another method at the same budget, or
-    the same method with less."""
+    """The lead of one method over another in right answers, on the same problems."""
 
     group: str
-    ours: Cell
-    theirs: Cell
+    budget: Budget
+    method: str
+    baseline: str
+    estimate: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetGain:
+    """The gain of one method from more tokens, or from more seconds, on the same problems."""
+
+    group: str
+    method: str
+    lower: Budget
+    higher: Budget
     estimate: Estimate
 
 
@@ -62,9 +73,7 @@ class Summary:
     budgets: list[Budget]
     figures: list[Figure]
     differences: list[Difference]
-    """Between methods at equal budgets."""
-    gains: list[Difference]
-    """Leads of each method over itself with the next smaller budget."""
+    steps: list[BudgetGain]
     refused: dict[int, str]
     """Problems that were not asked, by index, and why. They are in no figure."""
 
@@ -110,35 +119,45 @@ def summarise(
         if (method, budget) in cells[name]
     ]
     compared = [m for m in run if m not in against] or run
-    equal = [
-        ((method, budget), (baseline, budget))
-        for budget in budgets
-        for method in compared
-        for baseline in against
-        if method != baseline
+    differences = [
+        d for name in sets for d in _differences(name, cells[name], compared, against, budgets, seed)
     ]
-    more = [
-        ((method, higher), (method, lower))
-        for method in run
-        for lower, higher in itertools.pairwise(budgets)
-        if lower.unit == higher.unit
-    ]
-    differences, gains = (
-        [d for name in sets for d in _differences(name, cells[name], pairs, seed)] for pairs in (equal, more)
-    )
+    gains = [g for name in sets for g in _gains(name, cells[name], run, budgets, seed)]
     return Summary(list(sets), run, budgets, figures, differences, gains, refused)
 
 
 def _differences(
-    group: str, cells: Mapping[Cell, Mapping[str, Row]], pairs: Sequence[tuple[Cell, Cell]], seed: int
-) -> Iterator[Difference]:
-    """Compare the first cell of each pair with the second, if both have finished some of the same problems."""
-    for ours, theirs in pairs:
-        if ours in cells and theirs in cells and cells[ours].keys() & cells[theirs].keys():
-            mine, other = (
-                {key: float(row.correct) for key, row in cells[cell].items()} for cell in (ours, theirs)
-            )
-            yield Difference(group, ours, theirs, paired_difference(mine, other, seed))
+    group: str,
+    cells: Mapping[Cell, Mapping[str, Row]],
+    methods: Sequence[str],
+    baselines: Sequence[str],
+    budgets: Sequence[Budget],
+    seed: int,
+) -> list[Difference]:
+    return [
+        Difference(group, budget, method, baseline, estimate)
+        for budget in budgets
+        for method in methods
+        for baseline in baselines
+        if method != baseline
+        and (estimate := _paired(cells, (method, budget), (baseline, budget), seed)) is not None
+    ]
+
+
+def _gains(
+    group: str,
+    cells: Mapping[Cell, Mapping[str, Row]],
+    methods: Sequence[str],
+    budgets: Sequence[Budget],
+    seed: int,
+) -> list[BudgetGain]:
+    return [
+        BudgetGain(group, method, lower, higher, estimate)
+        for method in methods
+        for lower, higher in itertools.pairwise(budgets)
+        if lower.unit == higher.unit
+        and (estimate := _paired(cells, (method, higher), (method, lower), seed)) is not None
+    ]
 
 
 def _groups(rows: Sequence[Row], pools: Sequence[Sequence[str]]) -> dict[str, set[str]]:
@@ -181,6 +200,13 @@ def _figure(group: str, method: str, budget: Budget, cell: Mapping[str, Row], se
         value_seconds=_mean(value) if value else None,
         ungraded=sum(row.ungraded for row in rows),
     )
+
+
+def _paired(cells: Mapping[Cell, Mapping[str, Row]], ours: Cell, theirs: Cell, seed: int) -> Estimate | None:
+    if ours not in cells or theirs not in cells or not cells[ours].keys() & cells[theirs].keys():
+        return None
+    mine, other = ({key: float(row.correct) for key, row in cells[cell].items()} for cell in (ours, theirs))
+    return paired_difference(mine, other, seed)
 
 
 def _mean(values: Sequence[float]) -> float:

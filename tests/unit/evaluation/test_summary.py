@@ -70,16 +70,16 @@ def test_a_pool_of_all_groups_is_not_said_twice():
 
 def test_every_method_is_compared_with_every_baseline_but_itself():
     summary = summarise(rows(), ["flat", "tree"], ["flat", "never run"])
-    assert {(d.ours[0], d.theirs[0]) for d in summary.differences} == {("tree", "flat")}
-    found = {(d.group, d.ours[1]): d.estimate.mean for d in summary.differences}
+    assert {(d.method, d.baseline) for d in summary.differences} == {("tree", "flat")}
+    found = {(d.group, d.budget): d.estimate.mean for d in summary.differences}
     assert found["all", tokens(100)] == 0
     assert found["all", tokens(200)] == 0.25
 
 
 def test_what_more_tokens_bring_is_paired_too():
-    gains = {(g.group, g.ours[0]): g.estimate.mean for g in summarise(rows(), ["flat", "tree"], []).gains}
-    assert gains["all", "tree"] == 0.25
-    assert gains["all", "flat"] == 0
+    steps = {(s.group, s.method): s.estimate.mean for s in summarise(rows(), ["flat", "tree"], []).steps}
+    assert steps["all", "tree"] == 0.25
+    assert steps["all", "flat"] == 0
 
 
 def test_the_order_in_which_rows_land_changes_nothing():
@@ -126,11 +126,11 @@ def test_seconds_are_compared_with_seconds_and_tokens_with_tokens():
     summary = summarise([*rows(), *clocked()], ["flat", "tree"], ["flat"])
     assert summary.units == ["tokens", "seconds"]
     assert summary.ladder("seconds") == [seconds(1), seconds(2)]
-    assert {(g.theirs[1].unit, g.ours[1].unit) for g in summary.gains} == {
+    assert {(s.lower.unit, s.higher.unit) for s in summary.steps} == {
         ("tokens", "tokens"),
         ("seconds", "seconds"),
     }
-    found = {(d.group, d.ours[1]): d.estimate.mean for d in summary.differences}
+    found = {(d.group, d.budget): d.estimate.mean for d in summary.differences}
     assert found["all", seconds(2)] == found["all", tokens(200)] == 0.25
     figure = summary.figure("all", "tree", seconds(2))
     assert (figure.seconds, figure.slowest) == (1.01, 1.01)
