@@ -6,6 +6,8 @@
 | `points` | what an arm had come to after a round, kept on disk; means over seeds |
 | `grading` | the verifier's verdict on an answer |
 | `trl_grpo` | an arm that is no loop but TRL's GRPO |
+| `scores` | a finished run's scores by problem, round by round |
+| `intervals` | arms against the first one over all seeds |
 | `passes` | pass@k before and after training |
 | `run` | one arm after another, each against a server of its own |
 | `tune` | every arm's rates by as many trials, on dev |

@@ -108,15 +108,19 @@ def _mean(arm: str, round_: int, points: Sequence[Point]) -> Mean:
 
 
 def steps_to_reach(curve: Sequence[Mean], figure: Figure, level: float) -> float | None:
-    """Return the optimizer steps at which an arm's curve first comes to `level`, straight lines between its rounds;
-    None if it never does."""
-    before: Mean | None = None
-    for point in curve:
-        here: float = getattr(point, figure)
+    """Return the optimizer steps at which an arm's curve first comes to `level`; None if it never does."""
+    return steps_to_level(
+        [point.steps for point in curve], [getattr(point, figure) for point in curve], level
+    )
+
+
+def steps_to_level(steps: Sequence[float], heights: Sequence[float], level: float) -> float | None:
+    """Return the place on a curve at which it first comes to `level`, straight lines between its points; None if it
+    never does."""
+    for i, here in enumerate(heights):
         if here >= level:
-            if before is None:
-                return point.steps
-            low: float = getattr(before, figure)
-            return before.steps + (point.steps - before.steps) * (level - low) / (here - low)
-        before = point
+            if i == 0:
+                return steps[0]
+            low, begin = heights[i - 1], steps[i - 1]
+            return begin + (steps[i] - begin) * (level - low) / (here - low)
     return None

@@ -11,11 +11,11 @@ from itertools import combinations
 from pathlib import Path
 
 from ramify.statistics import paired_difference
-from ramify_trainer.gate.policy_scores import PolicyScores, read_scores
-from ramify_trainer.loop.state import STATE, State
 from research.compare.config import ArmRun, CompareConfig
+from research.compare.intervals import over_seeds
 from research.compare.passes import passes
-from research.compare.points import POINTS, Figure, Mean, Point, finished, means, steps_to_reach
+from research.compare.points import Figure, Mean, Point, means, steps_to_reach
+from research.compare.scores import scores_of
 
 FIGURES: Mapping[Figure, str] = {
     "mean_at_k": "mean@k",
@@ -88,8 +88,13 @@ def write(folder: Path, config: CompareConfig, points: Sequence[Point]) -> str:
     """Write `results.md`, `results.json`, `curves.png` and `curves.svg` in the comparison's `folder`.
 
     Returns the tables."""
-    runs = [*by_seed(config, points), "", *differences(config, folder), "", *passes(config, folder), ""]
-    table = "\n".join([markdown(config, points), *runs])
+    parts = [
+        by_seed(config, points),
+        differences(config, folder),
+        over_seeds(config, folder),
+        passes(config, folder),
+    ]
+    table = "\n".join([markdown(config, points), *(line for part in parts if part for line in [*part, ""])])
     whole = {
         "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
         "config": config.model_dump(mode="json"),
@@ -155,21 +160,12 @@ def differences(config: CompareConfig, folder: Path) -> list[str]:
     """Tabulate every arm less every one before it, of one seed, at the end of what is finished in `folder`: points,
     with 95 % bootstrap intervals over problems."""
     lines = ["| at the end, points [95 %] | seed | mean@k | greedy |", "|---|---|---|---|"]
-    ends = [(run, scores) for run in config.runs() if (scores := _ended(config, folder / run.name))]
+    ends = [(run, scores) for run in config.runs() if (scores := scores_of(folder / run.name, config.rounds))]
     for (earlier, theirs), (later, ours) in combinations(ends, 2):
         if earlier.seed == later.seed:
             mean, greedy = (
-                paired_difference(getattr(ours, figure), getattr(theirs, figure)).percent(signed=True)
+                paired_difference(getattr(ours[-1], figure), getattr(theirs[-1], figure)).percent(signed=True)
                 for figure in ("mean", "greedy")
             )
             lines.append(f"| {later.arm.label} less {earlier.arm.label} | {later.seed} | {mean} | {greedy} |")
     return lines
-
-
-def _ended(config: CompareConfig, folder: Path) -> PolicyScores | None:
-    """Return the held-out scores of a run's last policy; None before its end."""
-    if not finished(folder / POINTS, config.rounds):
-        return None
-    state = State.load(folder / "state" / STATE)
-    last = str(config.rounds) if state is None else state.incumbent  # TRL's runs count rounds, loops releases
-    return read_scores(folder / "state" / "held_out" / f"{last}.json")

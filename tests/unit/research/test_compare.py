@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from ramify_client.results import SearchResult
 from ramify_trainer.config import LoopConfig
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.gate.policy_scores import PolicyScores
-from ramify_trainer.loop.state import RoundRecord, State
+from ramify_trainer.loop.state import State
 from research.compare import trl_grpo
 from research.compare.config import Arm, CompareConfig, SearchedConfig
+from research.compare.intervals import over_seeds
 from research.compare.passes import passes
 from research.compare.points import Point, keep, means, read, steps_to_reach
 from research.compare.report import by_seed, differences, markdown, write
@@ -175,26 +176,49 @@ def test_every_seed_is_held_against_the_first_arm_of_the_same_seed():
     assert by_seed(config, points[3:6])[2:] == ["| tree | 0 | 40.0 | 20.0 | 40.0 | never |"]
 
 
-def ended(folder: Path, rounds: int, scores: Mapping[str, float]) -> None:
-    """Write points and the last release of a run that has done so many rounds."""
+def ended(folder: Path, scores: Mapping[str, float], shares: Sequence[float] = (0.0, 0.5, 1.0)) -> None:
+    """Write points and scores of a run of so many rounds, the base included: a share of the last after each."""
     state = State.begin("run", "v000001")
-    state.history, state.incumbent = [RoundRecord(round=i + 1) for i in range(rounds)], "v000003"
+    state.served = [f"v{i + 1:06}" for i in range(len(shares))]
     (folder / "state" / "held_out").mkdir(parents=True)
-    keep([point(folder.name, i, 0.1) for i in range(rounds + 1)], folder / "points.json")
+    keep([point(folder.name, i, 0.1) for i in range(len(shares))], folder / "points.json")
     state.save(folder / "state" / "state.json")
-    measured = json.dumps(asdict(PolicyScores(dict(scores), {name: x / 2 for name, x in scores.items()})))
-    (folder / "state" / "held_out" / "v000003.json").write_text(measured)
+    for release, share in zip(state.served, shares, strict=True):
+        greedy = {name: share * x for name, x in scores.items()}
+        measured = json.dumps(asdict(PolicyScores(greedy, {name: x / 2 for name, x in greedy.items()})))
+        (folder / "state" / "held_out" / f"{release}.json").write_text(measured)
 
 
 def test_differences_are_paired_by_problem_and_of_finished_runs_alone(tmp_path: Path):
     config = of({**FLAT, "seeds": 2}, {**TREE, "seeds": 2})
-    ended(tmp_path / "flat-0", 2, {"easy": 1.0, "hard": 0.0})
-    ended(tmp_path / "tree-0", 2, {"hard": 0.5, "easy": 1.5})
-    ended(tmp_path / "flat-1", 2, {"easy": 1.0, "hard": 0.0})
-    ended(tmp_path / "tree-1", 1, {"hard": 0.5, "easy": 1.5})
+    ended(tmp_path / "flat-0", {"easy": 1.0, "hard": 0.0})
+    ended(tmp_path / "tree-0", {"hard": 0.5, "easy": 1.5})
+    ended(tmp_path / "flat-1", {"easy": 1.0, "hard": 0.0})
+    ended(tmp_path / "tree-1", {"hard": 0.5, "easy": 1.5}, (0.0, 0.5))
     assert differences(config, tmp_path)[2:] == [
         "| tree less flat | 0 | +25.0 [+25.0, +25.0] | +50.0 [+50.0, +50.0] |"
     ]
+
+
+def test_an_arm_that_climbs_in_half_the_steps_is_told_so_with_seeds_and_problems_drawn_anew(tmp_path: Path):
+    config, scores = (
+        of({**FLAT, "seeds": 2}, {**TREE, "seeds": 2}),
+        {f"p{i}": float(i % 2) for i in range(60)},
+    )
+    for seed in (0, 1):
+        ended(tmp_path / f"flat-{seed}", scores)
+        ended(tmp_path / f"tree-{seed}", scores, (0.0, 1.0, 1.0 + 0.1 * seed))
+    assert over_seeds(config, tmp_path)[2:] == [
+        "| tree | 2 | +1.3 [+0.0, +2.8] | +2.5 [+0.0, +5.6] | 0.50 [0.50, 0.50] | 0.50 [0.50, 0.50] |"
+    ]
+
+
+def test_an_arm_that_never_gets_there_is_told_so(tmp_path: Path):
+    config, scores = of(FLAT, TREE), {f"p{i}": float(i % 2) for i in range(60)}
+    ended(tmp_path / "flat-0", scores)
+    ended(tmp_path / "tree-0", scores, (0.0, 0.4, 0.9))
+    (row,) = over_seeds(config, tmp_path)[2:]
+    assert row.endswith("| never [never, never] | never [never, never] |")
 
 
 FORTY = {"collect": {"problems": 40}}
@@ -214,12 +238,12 @@ def test_an_arm_without_searches_has_a_gap_in_its_place(tmp_path: Path):
 
 def test_the_end_of_a_peer_is_that_of_its_last_round(tmp_path: Path):
     config = of(FLAT, PEER, **FORTY)
-    ended(tmp_path / "flat-0", 2, {"easy": 1.0, "hard": 0.0})
-    ended(tmp_path / "peer-0", 2, {"easy": 1.0, "hard": 0.5})
-    (tmp_path / "peer-0" / "state" / "state.json").unlink()
-    (tmp_path / "peer-0" / "state" / "held_out" / "v000003.json").rename(
-        tmp_path / "peer-0" / "state" / "held_out" / "2.json"
-    )
+    ended(tmp_path / "flat-0", {"easy": 1.0, "hard": 0.0})
+    ended(tmp_path / "peer-0", {"easy": 1.0, "hard": 0.5})
+    state = tmp_path / "peer-0" / "state"
+    (state / "state.json").unlink()
+    for i in range(3):
+        (state / "held_out" / f"v{i + 1:06}.json").rename(state / "held_out" / f"{i}.json")
     assert [line.split(" | ")[0] for line in differences(config, tmp_path)[2:]] == ["| peer less flat"]
 
 
