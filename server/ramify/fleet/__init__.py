@@ -4,6 +4,7 @@
 |---|---|
 | `records` | the rows: epochs and replicas |
 | `decisions` | what is to be done next, as pure functions of the rows |
+| `shares` | what each API key may hold at each replica |
 | `schema` | the tables |
 | `store` | the rows in PostgreSQL |
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ramify.fleet.records import Epoch, FleetError, Replica, Step, View
+from ramify.fleet.shares import granted
 
 MARGIN = 1.25
 """Leases after which a replica that was not seen is taken to answer no more: clocks do not run quite alike."""
@@ -33,6 +34,7 @@ def turn(view: View, mine: Replica) -> tuple[View, Step | None]:
     away = view.now - view.seen > mine.lease
     view = replace(view, seen=view.now, since=view.now if away else view.since)
     me = replace(_pardoned(mine, view.replicas.get(mine.id)), seen_at=view.now)
+    me = granted(me, others(view, me))
     view = advance(view.having(me))
     me, step = decide(view, view.replicas[mine.id])
     return view.having(me), step
@@ -54,6 +56,11 @@ def live(view: View) -> list[Replica]:
     """Return the replicas that may be answering, in the order of their ids: those whose lease may not have run out."""
     rows = sorted(view.replicas.values(), key=lambda row: row.id)
     return [row for row in rows if view.now <= max(row.seen_at, view.since) + MARGIN * row.lease]
+
+
+def others(view: View, me: Replica) -> list[Replica]:
+    """Return the live replicas but one."""
+    return [row for row in live(view) if row.id != me.id]
 
 
 def present(view: View) -> list[Replica]:

@@ -6,7 +6,7 @@ Times are Unix seconds of the database's clock.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ramify.treelog import ActivationKind
@@ -87,6 +87,12 @@ class Replica:
     """Number that its answers and ids name, 0 to 255. `None` before it has joined: the lowest that no live one has."""
     admin: str | None = None
     """Address of its admin listener; `None`: it has none."""
+    key_tokens: int | None = None
+    """Tokens that one API key may hold in the whole fleet, by its settings; `None`: no limit."""
+    demands: Mapping[str, int] = field(default_factory=dict)
+    """Tokens that each API key in use holds and waits for here."""
+    shares: Mapping[str, int] | None = None
+    """Tokens that each API key may hold here (`shares`); `None`: it lets nobody in yet, or there is no limit."""
 
     def failed(self, epoch: int, error: str) -> Replica:
         """Return the row after a step for an epoch has failed."""

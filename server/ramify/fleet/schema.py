@@ -83,4 +83,7 @@ replicas = Table(
     Column("report", JSON(none_as_null=True)),
     Column("number", Integer),
     Column("admin", PlainText),
+    Column("key_tokens", BigInteger),
+    Column("demands", JSON, nullable=False),
+    Column("shares", JSON(none_as_null=True)),
 )

@@ -11,15 +11,19 @@ starve a large one. (2026-11-28; deficit round robin gives the same shares with 
 The places are shared alike: if all are taken, the key that has most of them loses its newest to a newcomer of another
 key. Whoever holds or waits for more than an equal share is refused with `key_over_share` (429), and so is a
 key over its own limit; everyone else with `server_full` (503), which says that the server itself is full.
+
+In a fleet that limit holds for all replicas together: a key over it, counting what it had elsewhere a moment ago, is
+refused, and one below it waits, without holding others up, until it has share enough here (`ramify.fleet.shares`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from ramify.fleet.shares import share
 from ramify.service.errors import DRAINED, ServiceError
 from ramify.service.standing import Standing, not_ready
 from ramify.settings import AdmissionSettings
@@ -128,6 +132,10 @@ class Admission:
     """True once nobody is admitted any more: the server drains."""
     holds: int = 0
     """Number of `pause` without their `resume`."""
+    shares: Mapping[str, int] | None = None
+    """Tokens that each key's running requests may hold here, of its limit in the fleet; `None`: all of it."""
+    elsewhere: Mapping[str, int] = field(default_factory=dict)
+    """Tokens that each key holds and waits for at other replicas."""
     rate: Rate = field(init=False)
 
     def __post_init__(self) -> None:
@@ -141,7 +149,7 @@ class Admission:
             raise self._refuse(key_id, tokens, "not_ready")
         if self._over_limit(key_id, tokens):
             raise self._refuse(key_id, tokens, "key")
-        if not self._at_once(tokens) and self._no_place(key_id):
+        if not self._at_once(key_id, tokens) and self._no_place(key_id):
             raise self._refuse(key_id, tokens, "full")
 
     async def enter(self, key_id: str, tokens: int, patience: float = math.inf) -> Ticket:
@@ -153,7 +161,7 @@ class Admission:
         queue = self.keys.setdefault(key_id, KeyQueue(Rate(self.clock)))
         if not queue.waiting:
             queue.let_in = max(queue.let_in, self.turn)
-        if self._at_once(ticket.tokens):
+        if self._at_once(key_id, ticket.tokens):
             self._let_in(ticket)
         else:
             await self._wait(ticket, min(patience, self.settings.queue_seconds))
@@ -196,11 +204,16 @@ class Admission:
         self.holds -= 1
         self._admit()
 
+    def divide(self, shares: Mapping[str, int], elsewhere: Mapping[str, int]) -> None:
+        """Go by other shares of the fleet's limits from now on, and let those in who now fit."""
+        self.shares, self.elsewhere = shares, elsewhere
+        self._admit()
+
     def retry_after(self, key_id: str, tokens: int) -> int:
         """Whole seconds, 1 to 120, until about `tokens` more can be reserved, by the rate at which requests end."""
         if self._over_limit(key_id, tokens):
-            queue = self.keys[key_id]
-            seconds = queue.rate.seconds(queue.demand + tokens - self._limit(), 0)
+            over = self._demand(key_id) + tokens - self._limit()
+            seconds = self.keys[key_id].rate.seconds(over, 0) if key_id in self.keys else None
         else:
             missing = self.wanted + tokens - (self.settings.tokens_in_flight - self.reserved)
             places = self.waiting + 1 - (self.settings.searches - len(self.running))
@@ -219,11 +232,10 @@ class Admission:
                 ticket.granted.set_result(None)
 
     def _next(self) -> Ticket | None:
-        """The first of the key that was let in for the fewest tokens."""
-        waiting = [queue for queue in self.keys.values() if queue.waiting]
-        if not waiting:
-            return None
-        return next(iter(min(waiting, key=lambda queue: queue.let_in).waiting))
+        """The first of the key that was let in for the fewest tokens, of those with share enough."""
+        first = [(queue.let_in, next(iter(queue.waiting))) for queue in self.keys.values() if queue.waiting]
+        able = [one for one in first if self._has_share(one[1].key_id, one[1].tokens)]
+        return min(able, key=lambda one: one[0])[1] if able else None
 
     def _let_in(self, ticket: Ticket) -> None:
         queue = self.keys[ticket.key_id]
@@ -236,8 +248,16 @@ class Admission:
         self.running[ticket] = None
         self.reserved += ticket.tokens
 
-    def _at_once(self, tokens: int) -> bool:
-        return not self.waiting and self._fits(tokens)
+    def _at_once(self, key_id: str, tokens: int) -> bool:
+        """Tell whether a newcomer need not wait: it fits, and overtakes nobody who only waits for his turn."""
+        own = key_id in self.keys and self.keys[key_id].waiting
+        free = not self.waiting or (not own and self._next() is None)
+        return free and self._has_share(key_id, tokens) and self._fits(tokens)
+
+    def _has_share(self, key_id: str, tokens: int) -> bool:
+        """Tell whether a key may hold so much more at this replica."""
+        held = self.keys[key_id].held if key_id in self.keys else 0
+        return self.shares is None or held + tokens <= share(self.shares, key_id)
 
     def _fits(self, tokens: int) -> bool:
         return (
@@ -309,9 +329,15 @@ class Admission:
         return self.settings.key_tokens_in_flight or self.settings.tokens_in_flight
 
     def _over_limit(self, key_id: str, tokens: int) -> bool:
-        if self.settings.key_tokens_in_flight is None or key_id not in self.keys:
+        if self.settings.key_tokens_in_flight is None:
             return False
-        return self.keys[key_id].demand + tokens > self._limit()
+        demand = self._demand(key_id)
+        return demand > 0 and demand + tokens > self._limit()
+
+    def _demand(self, key_id: str) -> int:
+        """Return the tokens that a key holds and waits for, in the whole fleet."""
+        here = self.keys[key_id].demand if key_id in self.keys else 0
+        return here + self.elsewhere.get(key_id, 0)
 
     def _over_share(self, key_id: str) -> bool:
         """Tell whether the key holds and waits for more than an equal share of all that is held and waited for."""
@@ -330,7 +356,8 @@ class Admission:
                 "a release is being activated, and the queue is full",
                 retry_after=UNKNOWN_RETRY,
             )
-        if reason == "key" or (reason != "draining" and self._over_share(key_id)):
+        scarce = reason == "timeout" and not self._has_share(key_id, tokens)
+        if reason == "key" or scarce or (reason != "draining" and self._over_share(key_id)):
             self.refused("key")
             return ServiceError(
                 "key_over_share",

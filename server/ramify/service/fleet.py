@@ -17,10 +17,22 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import ramify
-from ramify.fleet import ActivationUnderWay, Epoch, FleetStore, Mode, Replica, Request, Step, View, status
-from ramify.fleet.decisions import QUICK, holds, until_next_look
+from ramify.fleet import (
+    ActivationUnderWay,
+    Epoch,
+    FleetStore,
+    Mode,
+    Replica,
+    Request,
+    Step,
+    View,
+    shares,
+    status,
+)
+from ramify.fleet.decisions import QUICK, holds, others, until_next_look
 from ramify.races import cancel
 from ramify.service import canary
+from ramify.service.admission import Admission
 from ramify.service.completions import Completions
 from ramify.service.errors import DRAINED, ActivationFailed, ServiceError
 from ramify.service.releases import (
@@ -129,6 +141,8 @@ class Fleet:
         self._parts = _Parts(releases, searches, completions)
         standing = searches.admission.standing
         standing.refusal, standing.answers_until = STARTING, -math.inf
+        if searches.admission.settings.key_tokens_in_flight is not None:
+            searches.admission.shares = {shares.EACH: 0}
         self._wake.set()
 
     async def run(self) -> None:
@@ -166,6 +180,7 @@ class Fleet:
     async def _look(self) -> float:
         """Tell the fleet of this replica and learn what is next; return the seconds until the next look."""
         self._collect()
+        self._ask_for_shares()
         began = self.clock()
         try:
             self.view, step = await self.store.look(self.mine)
@@ -180,6 +195,7 @@ class Fleet:
             logger.error("this replica is evicted from its fleet: %s", self.mine.error)
         if self._parts is not None:
             self._apply_standing(self._parts, began)
+            self._apply_shares(self._parts.searches.admission)
         if step is not None:
             self._work = asyncio.create_task(self._run_step(step), name=f"fleet-{step.work}")
             self._work.add_done_callback(lambda _: self._wake.set())
@@ -212,6 +228,29 @@ class Fleet:
         self.mine = replace(self.mine, loaded=loaded, leaving=leaving)
         if leaving and not parts.searches.admission.running:  # drained for good, though it may stay for hours
             self.mine = replace(self.mine, serving=0)
+
+    # -- shares of API keys
+
+    def _ask_for_shares(self) -> None:
+        """Have the next look ask for this replica's shares. Those that become smaller hold from now on."""
+        if self._parts is None:
+            return
+        admission = self._parts.searches.admission
+        limit = admission.settings.key_tokens_in_flight
+        if limit is None:
+            return
+        queues = {key: queue for key, queue in admission.keys.items() if queue.demand}
+        demands = {key: queue.demand for key, queue in queues.items()}
+        held = {key: queue.held for key, queue in queues.items()}
+        self.mine = shares.asking(self.mine, others(self.view, self.mine), limit, demands, held)
+        assert self.mine.shares is not None
+        assert admission.shares is not None
+        admission.shares = shares.lowered(admission.shares, self.mine.shares)
+
+    def _apply_shares(self, admission: Admission) -> None:
+        """Go by the shares that the last look has granted."""
+        if self.mine.shares is not None:
+            admission.divide(self.mine.shares, shares.demands_of(others(self.view, self.mine)))
 
     # -- standing
 
