@@ -3,8 +3,8 @@
 | module | what it holds |
 |---|---|
 | `records` | the rows: epochs and replicas |
-| `decisions` | what is to be done next, as pure functions of the rows |
 | `shares` | what each API key may hold at each replica |
+| `decisions` | what is to be done next, as pure functions of the rows |
 | `schema` | the tables |
 | `store` | the rows in PostgreSQL |
 

@@ -198,7 +198,8 @@ class AdmissionSettings(SettingsGroup):
     key_tokens_in_flight: int | None = Field(
         default=None,
         ge=1,
-        description="Of `tokens_in_flight`, the most that one API key may hold and wait for; none: all of it.",
+        description="Of `tokens_in_flight`, the most that one API key may hold and wait for, in a fleet at all its "
+        "replicas together; none: all of it.",
     )
 
 

@@ -278,3 +278,28 @@ def test_a_search_larger_than_the_server_is_not_refused_for_ever() -> None:
     ticket = asyncio.run(door.enter("a", 5000))
     assert ticket.tokens == 100
     assert isinstance(ticket, Ticket)
+
+
+async def test_a_key_that_waits_for_a_share_of_its_limit_holds_up_its_own_alone() -> None:
+    door = admission(tokens_in_flight=100, key_tokens_in_flight=50)
+    door.divide({"*": 20}, {})
+    large = asyncio.create_task(door.enter("a", 30))
+    await waiting(door, 1)
+    small = asyncio.create_task(door.enter("a", 10))
+    await waiting(door, 2)
+    assert (await door.enter("b", 20)).key_id == "b"
+    door.divide({"*": 20, "a": 40}, {})
+    await asyncio.gather(large, small)
+    assert [(ticket.key_id, ticket.tokens) for ticket in door.running] == [("b", 20), ("a", 30), ("a", 10)]
+
+
+async def test_a_key_over_its_limit_elsewhere_is_refused_and_one_that_gets_no_share_in_time_too() -> None:
+    door = admission(tokens_in_flight=100, key_tokens_in_flight=50, queue_seconds=0)
+    door.divide({"*": 20}, {"a": 40})
+    with refused("key_over_share") as told:
+        await door.enter("a", 11)
+    assert told.value.retry_after == UNKNOWN_RETRY
+    door.leave(await door.enter("a", 10))
+    with refused("key_over_share"):
+        await door.enter("b", 21)
+    assert (await door.enter("a", 10)).tokens == 10

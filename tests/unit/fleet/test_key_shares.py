@@ -1,4 +1,4 @@
-"""What an API key may hold at each replica: never more than its limit together, and soon all that is demanded."""
+"""Shares of an API key's limit: never more than the limit together, and soon all that is demanded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Process:
     known: list[Replica] = field(default_factory=list)
     """The others, as the last look showed them."""
     reply: tuple[Replica, list[Replica]] | None = None
-    """What a look has committed and this replica has not heard yet."""
+    """A look that was committed and that this replica has not heard of yet."""
 
     def ask(self) -> None:
         demands = {key: tokens for key, tokens in self.demands.items() if tokens}
@@ -103,7 +103,9 @@ STEP = st.tuples(
 
 
 @given(st.lists(STEP, max_size=80))
-def test_replicas_never_let_in_more_than_a_keys_limit_together(steps: list[tuple[str, str, str, int]]) -> None:
+def test_replicas_never_let_in_more_than_a_keys_limit_together(
+    steps: list[tuple[str, str, str, int]],
+) -> None:
     """Whatever the order of looks, whose answers may be late or lost, and whoever joins, drains or goes."""
     fleet = Fleet()
     for what, name, key, tokens in steps:
