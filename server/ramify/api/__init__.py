@@ -11,6 +11,7 @@ What serves:
 
 What every route uses:
 
+`owners`: requests about what runs at another replica, sent on to it
 `scopes`: the scope that a route needs, and its query parameters; a route without a scope cannot be made
 `json_body`: bodies, read as JSON at one place
 `names`: models, and searches that are asked for by name

@@ -17,24 +17,27 @@ from fastapi.routing import APIRoute
 
 from ramify.api import json_body
 from ramify.api.context import context_of
+from ramify.api.owners import at_owner
 from ramify.service.errors import BadRequest
 from ramify.settings import Scope
 
 Need = Scope | Literal["open", "any"]
 """Scope that a route needs. `open`: no key is asked for. `any`: any known key."""
 Function = TypeVar("Function", bound=Callable[..., Any])
-_SCOPES, _ANY_QUERY = "__ramify_scopes__", "__ramify_any_query__"
+_SCOPES, _ANY_QUERY, _OWNED = "__ramify_scopes__", "__ramify_any_query__", "__ramify_owned__"
 
 
-def needs(*scopes: Need, any_query: bool = False) -> Callable[[Function], Function]:
+def needs(*scopes: Need, any_query: bool = False, owned: str | None = None) -> Callable[[Function], Function]:
     """Declare that a route takes callers with any one of `scopes`.
 
-    any_query: the route takes every query parameter, as a page does whose own script reads them.
+    any_query: the route takes every query parameter, as a page does whose own script reads them. owned: the path's
+    parameter with an id whose owner answers, if that is another replica. Such a route takes no body.
     """
 
     def mark(function: Function) -> Function:
         setattr(function, _SCOPES, scopes)
         setattr(function, _ANY_QUERY, any_query)
+        setattr(function, _OWNED, owned)
         return function
 
     return mark
@@ -78,6 +81,7 @@ class ScopedRoute(StrictRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler, scopes = super().get_route_handler(), self.scopes
+        owned: str | None = getattr(self.endpoint, _OWNED)
 
         async def guarded(request: Request) -> Response:
             if "open" not in scopes:
@@ -85,6 +89,8 @@ class ScopedRoute(StrictRoute):
                 if "any" not in scopes:
                     caller.require(*scopes)
                 request.state.caller = caller
+            if owned is not None:
+                return await at_owner(request, request.path_params[owned], handler)
             return await handler(request)
 
         return guarded

@@ -184,7 +184,7 @@ class _Server:
         settings, url = self.settings, address_of(self.listener)
         admin = address_of(self.admin) if self.admin is not None else None
         fleet = await Fleet.join(
-            settings.fleet, settings.log, url, first, time.monotonic, settings.replica, admin
+            settings.fleet, settings.log, url, first, time.monotonic, settings.replica, admin, log.boot_id
         )
         stack.push_async_callback(fleet.leave)
         await stack.enter_async_context(beside(asyncio.create_task(fleet.run(), name="fleet")))

@@ -69,12 +69,21 @@ def present(view: View) -> list[Replica]:
 
 
 def free_number(view: View) -> int:
-    """Return the lowest number that no live replica has. Raises `FleetError` if all are taken."""
+    """Return the lowest number that no replica has; if there is none, that of the replica seen least recently of those
+    that are gone, since its ids are the oldest. Raises `FleetError` if all are taken."""
+    rows = view.replicas.values()
+    unused = set(range(NUMBERS)) - {row.number for row in rows}
     taken = {row.number for row in live(view)}
-    for number in range(NUMBERS):
-        if number not in taken:
-            return number
-    raise FleetError(f"replica: all {NUMBERS} numbers of this fleet are taken")
+    gone = {row.number: row.seen_at for row in sorted(rows, key=lambda row: row.seen_at)}
+    free = [number for number in gone if number is not None and number not in taken]
+    if not unused and not free:
+        raise FleetError(f"replica: all {NUMBERS} numbers of this fleet are taken")
+    return min(unused) if unused else min(free, key=lambda number: gone[number])
+
+
+def displaced(view: View, me: Replica) -> bool:
+    """Tell whether a replica's number was given to another while it was away."""
+    return any(row.number == me.number and row.started_at > me.started_at for row in others(view, me))
 
 
 def members(view: View) -> list[Replica]:

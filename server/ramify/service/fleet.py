@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+import httpx
+
 import ramify
 from ramify.fleet import (
     ActivationUnderWay,
@@ -29,7 +31,7 @@ from ramify.fleet import (
     shares,
     status,
 )
-from ramify.fleet.decisions import QUICK, holds, others, until_next_look
+from ramify.fleet.decisions import QUICK, displaced, holds, live, others, until_next_look
 from ramify.races import cancel
 from ramify.service import canary
 from ramify.service.admission import Admission
@@ -42,7 +44,8 @@ from ramify.service.releases import (
     require_not_rejected,
     said,
 )
-from ramify.service.searches import Searches
+from ramify.service.search_view import numbered, search_id, time_of
+from ramify.service.searches import Searches, elsewhere
 from ramify.service.spool import FRESH
 from ramify.service.standing import not_ready
 from ramify.settings import FleetSettings
@@ -52,6 +55,8 @@ from ramify.weights import Release, WeightsError
 logger = logging.getLogger(__name__)
 MISTAKES = 3
 """Looks in a row that may fail by a mistake of ours before the server ends, as it would never be ready again."""
+CONNECT = 2.0
+"""Seconds that another replica may take to take a connection."""
 STARTING = "this replica is about to join its fleet"
 EVICTED = "this replica was evicted from its fleet"
 HOLDING = "a release is being activated"
@@ -81,6 +86,8 @@ class Fleet:
     """The epoch that was committed when it joined: what its engines start with."""
     clock: Callable[[], float]
     """Seconds, monotonic."""
+    http: httpx.AsyncClient
+    """Asks other replicas."""
     _parts: _Parts | None = None
     _work: asyncio.Task[Callable[[Replica], Replica]] | None = None
     """The step that is being taken; its result says what it made of the replica's row."""
@@ -108,16 +115,18 @@ class Fleet:
         clock: Callable[[], float],
         number: int | None = None,
         admin: str | None = None,
+        boot_id: str | None = None,
     ) -> Fleet:
         """Join the fleet of a log. first: returns the release that is committed if this is the first replica ever.
-        number: this replica's; `None`: the fleet gives it one. admin: address of its admin listener.
+        number: this replica's; `None`: the fleet gives it one. admin: address of its admin listener. boot_id: names
+        this process in the log, and is the replica's id; `None`: one is made up.
 
         Raises `FleetError` if the fleet does not take this replica, and `LogError`."""
         assert settings.name is not None
         store = await FleetStore.open(log, settings.lease_seconds / 2)
         try:
             mine = Replica(
-                uuid.uuid4().hex[:12],
+                boot_id or uuid.uuid4().hex[:12],
                 settings.address or address,
                 ramify.__version__,
                 0.0,
@@ -130,7 +139,7 @@ class Fleet:
         except BaseException:
             await store.close()
             raise
-        return cls(store, settings, view.replicas[mine.id], view, view.committed, clock)
+        return cls(store, settings, view.replicas[mine.id], view, view.committed, clock, http=_client())
 
     @property
     def committed(self) -> Epoch:
@@ -143,6 +152,7 @@ class Fleet:
         standing.refusal, standing.answers_until = STARTING, -math.inf
         if searches.admission.settings.key_tokens_in_flight is not None:
             searches.admission.shares = {shares.EACH: 0}
+        searches.checkpoints.ended, searches.not_here = self.ended, self.not_here
         self._wake.set()
 
     async def run(self) -> None:
@@ -174,6 +184,42 @@ class Fleet:
         except LogError as error:
             logger.warning("the fleet could not be told that this replica ends: %s", error)
         await self.store.close()
+        await self.http.aclose()
+
+    # -- others' searches
+
+    def owner_of(self, given: str) -> Replica | None:
+        """Return the live replica whose number ends an id; `None` if that is this one, or there is none."""
+        number = numbered(given)
+        if number is None or number == self.mine.number:
+            return None
+        rows = [row for row in others(self.view, self.mine) if row.number == number]
+        return max(rows, key=lambda row: row.started_at, default=None)
+
+    def ended(self) -> set[str]:
+        """Return the ids of replicas that have ended without a word, or may answer no more."""
+        alive = {row.id for row in live(self.view)} | {self.mine.id}
+        return set(self.view.replicas) - alive
+
+    def not_here(self, tree_id: str) -> ServiceError | None:
+        """Tell of a tree that is not in the log, by its id, if another replica may run it or has died with it."""
+        number, born = numbered(tree_id), time_of(tree_id)
+        rows = [
+            row
+            for row in self.view.replicas.values()
+            if (row.number, row.started_at <= born) == (number, True)
+        ]
+        giver = max(rows, key=lambda row: row.started_at, default=self.mine)
+        if giver.id in self.ended():
+            return lost(tree_id, giver)
+        runs = giver.id != self.mine.id and born + self._longest() > self.view.now
+        return elsewhere(tree_id) if runs else None
+
+    def _longest(self) -> float:
+        """Return the seconds after which a search is in the log, if it will ever be."""
+        assert self._parts is not None
+        searches = self._parts.searches
+        return searches.preparer.caps.deadline_seconds + searches.spool.settings.wait_seconds
 
     # -- looking
 
@@ -181,6 +227,7 @@ class Fleet:
         """Tell the fleet of this replica and learn what is next; return the seconds until the next look."""
         self._collect()
         self._ask_for_shares()
+        lapsed = self._parts is not None and self._parts.searches.admission.standing.lapsed()
         began = self.clock()
         try:
             self.view, step = await self.store.look(self.mine)
@@ -191,6 +238,10 @@ class Fleet:
             return min(QUICK, self.settings.heartbeat_seconds)
         self._away = False
         was_evicted, self.mine = self.mine.evicted, self.view.replicas[self.mine.id]
+        if lapsed and self._parts is not None and displaced(self.view, self.mine):
+            self._parts.releases.engines.give_up(
+                f"while it was away, another got its number {self.mine.number}"
+            )
         if self.mine.evicted and not was_evicted:
             logger.error("this replica is evicted from its fleet: %s", self.mine.error)
         if self._parts is not None:
@@ -458,6 +509,20 @@ def require_content(release: Release, epoch: Epoch) -> None:
             f"{release.path} is another {epoch.release} than the fleet's: its manifest has the sha256 "
             f"{release.content[:12]}, not {epoch.content[:12]}"
         )
+
+
+def lost(tree_id: str, giver: Replica) -> ServiceError:
+    return ServiceError(
+        "not_found",
+        f"{search_id(tree_id)} is not in the log, and replica {giver.number} ({giver.address}), which gave this id, "
+        "has ended without a word: what it ran and had not committed is lost",
+        param="search_id",
+    )
+
+
+def _client() -> httpx.AsyncClient:
+    """Make what asks other replicas; how long an answer may take is for whoever asks."""
+    return httpx.AsyncClient(timeout=httpx.Timeout(None, connect=CONNECT), trust_env=False)
 
 
 async def _first(settings: FleetSettings, mine: Replica, release: Release) -> Request:

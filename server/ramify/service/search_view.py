@@ -17,6 +17,7 @@ SEARCH = "srch_"
 TREE = "tree_"
 BATCH = "batch_"
 _HEX = re.compile(r"[0-9a-f]{32}")
+_OWNED = re.compile(r"[_-][0-9a-f]{32}\Z")
 
 
 def uuid7(now: float, replica: int | None = None) -> str:
@@ -33,6 +34,16 @@ def owned(number: str, replica: int | None) -> str:
     """Return hexadecimal digits that end with the number of the server that gave them, so that whatever stands in front
     of several can tell whose they are; `None`: the digits as they are."""
     return number if replica is None else f"{number[:-2]}{replica:02x}"
+
+
+def numbered(given: str) -> int | None:
+    """Return the number of the server that gave an id, by its last two digits; `None` if it ends otherwise."""
+    return int(given[-2:], 16) if _OWNED.search(given) else None
+
+
+def time_of(tree_id: str) -> float:
+    """Return the Unix seconds at which an id was given."""
+    return int(tree_id.removeprefix(TREE)[:12], 16) / 1000
 
 
 def search_id(tree_id: str) -> str:

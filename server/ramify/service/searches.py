@@ -123,6 +123,8 @@ class Searches:
     """Running searches by the id of their tree."""
     stop_others: list[Callable[[], None]] = field(default_factory=list)
     """Called when nothing may run on: each ends other work that was admitted, such as plain completions."""
+    not_here: Callable[[str], ServiceError | None] = lambda tree_id: None
+    """Tells of a tree, by its id, that is not in the log and has no checkpoint, if another server may have it."""
     _lives: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property
@@ -399,15 +401,14 @@ class Searches:
         entry = await self.log.get(known, key_id=caller.owner_filter())
         if entry is not None:
             return entry
-        owner = await self.log.checkpoint_owner(known)
-        if owner is not None and self.visible(owner, caller):
-            raise ServiceError(
-                "conflict",
-                f"{search_id(known)} runs on another server, or ran on one that has just ended; ask again later",
-                param="search_id",
-                retry_after=ELSEWHERE,
-            )
-        raise _unknown(given)
+        key_id, keeper = await self.log.checkpoint_owner(known) or (None, None)
+        if key_id is not None and self.visible(key_id, caller):
+            if keeper in self.checkpoints.ended():
+                await self.checkpoints.look()
+                if (entry := await self.log.get(known, key_id=caller.owner_filter())) is not None:
+                    return entry
+            raise elsewhere(known)
+        raise self.not_here(known) or _unknown(given)
 
     @staticmethod
     def visible(key_id: str, caller: Caller) -> bool:
@@ -466,6 +467,15 @@ class Searches:
         """Wait for the running searches to end by themselves, as they do when an engine dies."""
         if self._lives:
             await asyncio.wait(self._lives, timeout=seconds)
+
+
+def elsewhere(tree_id: str) -> ServiceError:
+    return ServiceError(
+        "conflict",
+        f"{search_id(tree_id)} runs on another server, or ran on one that has just ended; ask again later",
+        param="search_id",
+        retry_after=ELSEWHERE,
+    )
 
 
 def _unknown(given: str) -> ServiceError:

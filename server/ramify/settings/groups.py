@@ -313,7 +313,8 @@ class FleetSettings(SettingsGroup):
     )
     address: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
         default=None,
-        description="Address at which people and the other replicas reach this one; none: its own `host` and port.",
+        description="Address at which people and the other replicas reach this one; none: its own `host` and port, on "
+        "loopback if `host` is 0.0.0.0.",
     )
     heartbeat_seconds: float = Field(
         default=0.5,

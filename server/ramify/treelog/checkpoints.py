@@ -2,15 +2,16 @@
 
 A search has at most one, which is replaced in place and goes in the transaction that logs its finished tree. Its server
 renews the lease on its checkpoints while it lives. One whose lease has run out is of a search that nobody runs any
-more: it is logged, as `interrupted`. On SQLite the one process that writes is this one, so those of every other boot
-have run out; on PostgreSQL the database's clock decides, as servers' clocks differ.
+more: it is logged, as `interrupted`; so is one of a process that is known to have ended. On SQLite the one process that
+writes is this one, so those of every other boot have run out; on PostgreSQL the database's clock decides, as servers'
+clocks differ.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, exists, func, insert, literal, or_, select, update
@@ -64,12 +65,12 @@ async def renew(tx: Transaction, boot_id: str) -> int:
     return (await tx.conn.execute(update(checkpoints).where(mine).values(renewed_at=_now(tx)))).rowcount
 
 
-async def owner(engine: AsyncEngine, tree_id: str) -> str | None:
-    """Return the API key of a search that has a checkpoint; `None` if it has none."""
-    query = select(checkpoints.c.key_id).where(checkpoints.c.tree_id == tree_id)
+async def owner(engine: AsyncEngine, tree_id: str) -> tuple[str, str] | None:
+    """Return the API key of a search that has a checkpoint, and the process that keeps it; `None` if it has none."""
+    query = select(checkpoints.c.key_id, checkpoints.c.boot_id).where(checkpoints.c.tree_id == tree_id)
     async with engine.connect() as conn:
-        key_id: str | None = (await conn.execute(query)).scalar_one_or_none()
-    return key_id
+        row = (await conn.execute(query)).one_or_none()
+    return None if row is None else (row.key_id, row.boot_id)
 
 
 async def continuation(engine: AsyncEngine, tree_id: str) -> str | None:
@@ -82,10 +83,10 @@ async def continuation(engine: AsyncEngine, tree_id: str) -> str | None:
     return None
 
 
-async def lapsed(tx: Transaction, boot_id: str, after: str) -> Row | None:
+async def lapsed(tx: Transaction, boot_id: str, ended: Collection[str], after: str) -> Row | None:
     """Return the first checkpoint whose search nobody runs any more, of those of trees beyond `after` in the order of
     their ids; `None` if there is none."""
-    query = select(checkpoints).where(*_lapsed(tx, boot_id), checkpoints.c.tree_id > after)
+    query = select(checkpoints).where(*_lapsed(tx, boot_id, ended), checkpoints.c.tree_id > after)
     query = query.order_by(checkpoints.c.tree_id).limit(1)
     row: Row | None = (await tx.conn.execute(query)).mappings().one_or_none()
     return row
@@ -101,12 +102,14 @@ def interrupted(row: Row) -> EncodedTree:
     return EncodedTree(row_of(tree, row["key_id"]))
 
 
-async def log_interrupted(tx: Transaction, row: Row, encoded: EncodedTree | None, boot_id: str) -> bool:
+async def log_interrupted(
+    tx: Transaction, row: Row, encoded: EncodedTree | None, boot_id: str, ended: Collection[str]
+) -> bool:
     """Log the tree made of a lapsed checkpoint in its place; without a tree, only remove it. False, and nothing, if its
     server has renewed it or another one was faster. Raises `LogError`, and the checkpoint stays, if another tree is
     logged under its id."""
     same = (checkpoints.c.tree_id == row["tree_id"], checkpoints.c.renewed_at == row["renewed_at"])
-    query = select(checkpoints.c.tree_id).where(*same, *_lapsed(tx, boot_id)).with_for_update()
+    query = select(checkpoints.c.tree_id).where(*same, *_lapsed(tx, boot_id, ended)).with_for_update()
     if (await tx.conn.execute(query)).first() is None:
         return False
     if encoded is not None:
@@ -117,10 +120,11 @@ async def log_interrupted(tx: Transaction, row: Row, encoded: EncodedTree | None
     return True
 
 
-def _lapsed(tx: Transaction, boot_id: str) -> tuple[ColumnElement[bool], ...]:
+def _lapsed(tx: Transaction, boot_id: str, ended: Collection[str]) -> tuple[ColumnElement[bool], ...]:
     sqlite = tx.conn.dialect.name == "sqlite"
     due = checkpoints.c.renewed_at + checkpoints.c.lease_seconds < _now(tx)
-    return (checkpoints.c.boot_id != boot_id, or_(literal(sqlite), due))
+    known = checkpoints.c.boot_id.in_(ended)
+    return (checkpoints.c.boot_id != boot_id, or_(literal(sqlite), due, known))
 
 
 def _now(tx: Transaction) -> ColumnElement[Any]:

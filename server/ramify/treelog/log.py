@@ -7,7 +7,7 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -101,7 +101,7 @@ class TreeLog:
         Raises `LogError` for a URL of no store, a SQLite file that another process writes, a schema that is not this
         build's, or an object store with another log's bodies, and `StoreError`.
         """
-        log = cls(parse_url(url), objects, clock, boot_id or uuid.uuid4().hex, steady)
+        log = cls(parse_url(url), objects, clock, boot_id or uuid.uuid4().hex[:12], steady)
         try:
             with translated(log.store):
                 if read_only:
@@ -318,19 +318,20 @@ class TreeLog:
         """Renew the lease on every checkpoint of this process; return their number."""
         return await self._write(lambda tx: checkpoints.renew(tx, self.boot_id))
 
-    async def log_interrupted(self) -> Sequence[str]:
+    async def log_interrupted(self, ended: Collection[str] = ()) -> Sequence[str]:
         """Log every search whose process has ended, as far as its last checkpoint. Return the ids of their trees.
 
+        ended: processes, by `boot_id`, that are known to have ended, though they renewed their checkpoints lately.
         A checkpoint that the log refuses stays, is told in the server's log and left alone by this process from then
         on. Raises `LogError`."""
         logged: list[str] = []
         after = ""
-        while (row := await self._next_lapsed(after)) is not None:
+        while (row := await self._next_lapsed(after, ended)) is not None:
             after = row["tree_id"]
             if after in self._refused:
                 continue
             try:
-                if await self._log_interrupted(row):
+                if await self._log_interrupted(row, ended):
                     logged.append(after)
             except StoreError:
                 raise
@@ -339,10 +340,10 @@ class TreeLog:
                 logger.error("the checkpoint of %s is refused, and stays: %s", after, error)
         return logged
 
-    async def _next_lapsed(self, after: str) -> checkpoints.Row | None:
-        return await self._write(lambda tx: checkpoints.lapsed(tx, self.boot_id, after))
+    async def _next_lapsed(self, after: str, ended: Collection[str]) -> checkpoints.Row | None:
+        return await self._write(lambda tx: checkpoints.lapsed(tx, self.boot_id, ended, after))
 
-    async def _log_interrupted(self, row: checkpoints.Row) -> bool:
+    async def _log_interrupted(self, row: checkpoints.Row, ended: Collection[str]) -> bool:
         loop = asyncio.get_running_loop()
         encoded: EncodedTree | None = None
         try:
@@ -351,11 +352,14 @@ class TreeLog:
             logger.error("%s, and is dropped", error)
         if encoded is not None:
             encoded = await self._placed(encoded)
-        done = await self._write(lambda tx: checkpoints.log_interrupted(tx, row, encoded, self.boot_id))
+        done = await self._write(
+            lambda tx: checkpoints.log_interrupted(tx, row, encoded, self.boot_id, ended)
+        )
         return done and encoded is not None
 
-    async def checkpoint_owner(self, tree_id: str) -> str | None:
-        """Return the API key of a search that is not logged and has a checkpoint; `None` if it has none."""
+    async def checkpoint_owner(self, tree_id: str) -> tuple[str, str] | None:
+        """Return the API key of a search that is not logged and has a checkpoint, and the `boot_id` of the process that
+        keeps it; `None` if it has none."""
         with self._reading():
             return await checkpoints.owner(self._reads, tree_id)
 

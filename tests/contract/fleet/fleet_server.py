@@ -1,7 +1,8 @@
 """`python fleet_server.py`: a replica of a fleet on fake engines, as a process of its own.
 
-Settings come from RAMIFY_ variables. With DIE_AT it kills itself at that step of its first activation: as it begins it
-(`preparing`, `switching`), or once it has taken it and nobody has heard of it (`prepared`, `switched`).
+Settings come from RAMIFY_ variables. FAKE_SECONDS: how long each draw takes. With DIE_AT it kills itself at that step
+of its first activation: as it begins it (`preparing`, `switching`), or once it has taken it and nobody has heard of it
+(`prepared`, `switched`).
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def main() -> int:
 
     async def start(config: EngineConfig, tell: Callable[[str], None]) -> ReloadingEngines:
         assert config.serving.source is not None
-        return engines_of(config.serving.source, settings)
+        engines = engines_of(config.serving.source, settings)
+        engines.policy.seconds = float(os.environ.get("FAKE_SECONDS", "0"))
+        return engines
 
     with preflight(settings) as listener, admin_listener(settings) as admin:
         return asyncio.run(_Server(settings, engine_config(settings), listener, start, admin=admin).run())

@@ -101,7 +101,9 @@ async def a_replica(
             return base
 
         address = f"http://{root.parent.name}"
-        fleet = await Fleet.join(chosen.fleet, url, address, first, clock, chosen.replica)
+        fleet = await Fleet.join(
+            chosen.fleet, url, address, first, clock, chosen.replica, boot_id=log.boot_id
+        )
         chosen = chosen.model_copy(update={"replica": fleet.mine.number})
         stack.push_async_callback(fleet.leave)
         await stack.enter_async_context(beside(asyncio.create_task(fleet.run())))

@@ -41,7 +41,7 @@ async def test_a_search_of_a_dead_process_is_logged_as_interrupted_as_far_as_its
     async with await TreeLog.open(url) as log:
         assert await keep(log, snapshot(n_nodes=2, id=tree.id), 0.0)
         assert await keep(log, tree, 0.0)
-        assert await log.checkpoint_owner(tree.id) == "alice"
+        assert await log.checkpoint_owner(tree.id) == ("alice", log.boot_id)
         assert await log.log_interrupted() == []  # its process lives
         assert await log.high_water() == 0  # and it is no tree
     async with await TreeLog.open(url) as log:
@@ -121,7 +121,7 @@ async def test_a_checkpoint_that_the_log_refuses_is_told_and_the_others_are_logg
     async with await TreeLog.open(url) as log:
         assert await log.log_interrupted() == [tree.id for tree in others]
         assert f"the checkpoint of {taken.id} is refused, and stays: another tree" in caplog.text
-        assert await log.checkpoint_owner(taken.id) == "alice"
+        assert await log.checkpoint_owner(taken.id) == ("alice", row["boot_id"])
         assert await log.log_interrupted() == []
         assert caplog.text.count("is refused, and stays") == 1, "once, however often it is looked for"
         entry = await log.get(taken.id)

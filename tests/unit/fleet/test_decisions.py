@@ -23,6 +23,7 @@ from ramify.fleet.decisions import (
     LOOKS,
     MARGIN,
     TRIES,
+    displaced,
     free_number,
     live,
     members,
@@ -398,7 +399,7 @@ def test_after_the_database_was_away_nobody_is_given_up_before_it_can_have_looke
     assert fleet.view.committed.number == 2
 
 
-def test_a_number_is_free_once_no_live_replica_has_it() -> None:
+def test_a_number_is_given_again_only_if_no_other_is_left() -> None:
     late = 100.0
     rows = [
         replica("gone", number=0, seen_at=late - 1.25 * LEASE - 1),
@@ -411,8 +412,14 @@ def test_a_number_is_free_once_no_live_replica_has_it() -> None:
         epoch(1, state="committed"),
         seen=late,
     )
-    assert free_number(view) == 0
-    assert free_number(view.having(replica("new", number=0, seen_at=late))) == 2
+    assert free_number(view) == 2
+    others = [replica(str(number), number=number, seen_at=late) for number in range(2, 256)]
+    assert free_number(view.having(*others)) == 0
+    longer = replica("255", number=255, seen_at=late - 3 * LEASE)
+    assert free_number(view.having(*others, longer)) == 255
+    again = replace(replica("again", number=0, seen_at=late), started_at=late)
+    assert displaced(view.having(again), rows[0])
+    assert not displaced(view.having(again), again)
     everybody = [replica(str(number), number=number, seen_at=late) for number in range(256)]
     with pytest.raises(FleetError, match="all 256 numbers"):
         free_number(view.having(*everybody))

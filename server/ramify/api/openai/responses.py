@@ -186,7 +186,7 @@ async def create(
 
 
 @router.post("/v1/completions/{id}/cancel", response_model=CancelReply)
-@needs("search")
+@needs("search", owned="id")
 async def cancel_completion(id: Id, context: ContextDep, caller: CallerDep) -> CancelReply:  # noqa: A002
     """End a completion of the policy alone that this API key asked for; whoever waits for it gets 409 `cancelled`.
 
@@ -196,14 +196,14 @@ async def cancel_completion(id: Id, context: ContextDep, caller: CallerDep) -> C
 
 
 @router.post("/v1/chat/completions/{id}/cancel", response_model=CancelReply)
-@needs("search")
+@needs("search", owned="id")
 async def cancel_chat(id: Id, context: ContextDep, caller: CallerDep) -> CancelReply:  # noqa: A002
     """The same for a chat."""
     return CancelReply(id=id, object="chat.completion", cancelled=context.completions.cancel(id, caller))
 
 
 @router.post("/v1/responses/{id}/cancel", response_model=CancelReply)
-@needs("search")
+@needs("search", owned="id")
 async def cancel_response(id: Id, context: ContextDep, caller: CallerDep) -> CancelReply:  # noqa: A002
     """The same for a response."""
     return CancelReply(id=id, object="response", cancelled=context.completions.cancel(id, caller))

@@ -56,7 +56,7 @@ async def batch(
 
 
 @router.post("/v1/search/batch/{batch_id}/cancel", response_model=wire.BatchReply)
-@needs("search")
+@needs("search", owned="batch_id")
 async def cancel(batch_id: Id, request: Request, context: ContextDep, caller: CallerDep) -> wire.BatchReply:
     """End every search of a running batch now; their best answers so far."""
     trees = await context.batches.cancel(batch_id, caller).logged()

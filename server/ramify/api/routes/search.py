@@ -118,7 +118,7 @@ async def answered_tree(running: RunningSearch, request: Request) -> Tree:
 
 
 @router.get("/v1/search/{search_id}", response_model=wire.SearchReply)
-@needs("search", "log")
+@needs("search", "log", owned="search_id")
 async def state(search_id: Id, context: ContextDep, caller: CallerDep) -> wire.SearchReply:
     """The state of a search: its best answer so far while it runs, its answer once it has ended."""
     running = context.searches.find(search_id, caller)
@@ -128,7 +128,7 @@ async def state(search_id: Id, context: ContextDep, caller: CallerDep) -> wire.S
 
 
 @router.post("/v1/search/{search_id}/cancel", response_model=wire.SearchReply)
-@needs("search")
+@needs("search", owned="search_id")
 async def cancel(search_id: Id, context: ContextDep, caller: CallerDep) -> wire.SearchReply:
     """End a search now; its best answer so far. One that has ended already is answered as it ended."""
     return _whole(await context.searches.cancel(search_id, caller), context)
