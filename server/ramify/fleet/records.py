@@ -84,7 +84,7 @@ class Replica:
     report: Mapping[str, Any] | None = None
     """How long its last change of release took, and what its canary found."""
     number: int | None = None
-    """Number that its answers and ids name, 0 to 255. `None` before it has joined: the lowest that no live one has."""
+    """Number that its answers and ids name, 0 to 255. `None` before it has joined."""
     admin: str | None = None
     """Address of its admin listener; `None`: it has none."""
     key_tokens: int | None = None
