@@ -27,16 +27,9 @@ __all__ = ["Arm", "ArmRun", "CompareConfig", "SearchedConfig", "TrlConfig"]
 
 OF_EVERY_ARM = ("budget", "steps_per_round", "tokens_per_batch")
 """Settings that no arm may have for itself: they make the arms comparable."""
-OF_TRL = (
-    "policy_learning_rate",
-    "warmup_steps",
-    "weight_decay",
-    "adam_beta2",
-    "max_grad_norm",
-    "clip_low",
-    "clip_high",
-)
-"""Settings of `learning` that mean something to TRL's trainer as well."""
+OF_TRL = ("policy_learning_rate", "warmup_steps", "weight_decay", "adam_beta2", "max_grad_norm")
+"""Settings of `learning` that mean something to TRL's trainer as well. Clips do not: each step learns from its own
+policy's answers, of which every ratio is 1."""
 
 
 class TrlConfig(Section):

@@ -3,8 +3,8 @@
     pip install --no-deps -r research/compare/requirements.txt
 
 Each step draws answers to its own problems from the policy as it is, as TRL does unless told otherwise, while the loops
-draw a whole round's trees from one release. Rates, clips and AdamW are set as for the loops; loss and advantages are
-TRL's own: every token weighs the same, a group's rewards are divided by their deviation, and there is no KL term.
+draw a whole round's trees from one release. Rate and AdamW are set as for the loops; loss and advantages are TRL's
+own: every token weighs the same, a group's rewards are divided by their deviation, and there is no KL term.
 """
 
 from __future__ import annotations
@@ -149,8 +149,6 @@ def _settings(config: CompareConfig, run: ArmRun, folder: Path) -> GRPOConfig:
         weight_decay=learning.weight_decay,
         adam_beta2=learning.adam_beta2,
         max_grad_norm=learning.max_grad_norm,
-        epsilon=learning.clip_low,
-        epsilon_high=learning.clip_high,
         save_strategy="no",
         logging_strategy="no",
         report_to="none",

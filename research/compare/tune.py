@@ -40,8 +40,8 @@ Run = Callable[[CompareConfig, Path], Sequence[Point]]
 def tuned_settings(config: CompareConfig, arm: Arm) -> dict[str, float]:
     """Return what is tuned of an arm, with its own values: the rate, and what its objective has of the rest."""
     own = config.learning_of(arm)
-    ratio = bool(arm.trl) or (own.objective in ("tree_ppo", "path_ppo") and own.ratio == "ppo")
-    names = {"policy_learning_rate": True, "imitate": own.imitate > 0, "clip_high": ratio}
+    clips = not arm.trl and own.objective in ("tree_ppo", "path_ppo") and own.ratio == "ppo"
+    names = {"policy_learning_rate": True, "imitate": own.imitate > 0, "clip_high": clips}
     return {name: getattr(own, name) for name, applies in names.items() if applies}
 
 

@@ -252,6 +252,7 @@ def test_the_end_of_a_peer_is_that_of_its_last_round(tmp_path: Path):
     [
         ({"search": {"algorithm": "mcts"}}, "no 'algorithm'"),
         ({"learning": {"imitate": 1.0}}, "no 'imitate'"),
+        ({"learning": {"clip_high": 0.2}}, "no 'clip_high'"),
         ({"temperature": {"entropy": 0.3}}, "no 'temperature'"),
     ],
 )

@@ -96,7 +96,7 @@ def test_what_is_tuned_is_what_an_objective_has():
     config = of(FLAT, MIX, SFT, PEER)
     names = [sorted(tuned_settings(config, arm)) for arm in config.arms]
     rate = "policy_learning_rate"
-    assert names == [["clip_high", rate], ["clip_high", "imitate", rate], [rate], ["clip_high", rate]]
+    assert names == [["clip_high", rate], ["clip_high", "imitate", rate], [rate], [rate]]
 
 
 def test_trials_are_measured_on_dev():
