@@ -27,7 +27,7 @@ from typing import Any
 import httpx
 
 from ramify.evaluation.provenance import machine
-from ramify.fleet import FleetStore, Replica, Request
+from ramify.fleet import Epoch, FleetStore, Replica
 from ramify.objects import ObjectOptions
 from ramify.search.records import Answer, Sampling, SearchParams, Usage
 from ramify.search.tree import Completion, Tree
@@ -267,8 +267,8 @@ def _flush(folder: Path) -> float:
 # -- the fleet ---------------------------------------------------------------------------------------------------
 
 
-def a_request() -> Request:
-    return Request("v000001", "", "rolling", "automatic", "", "", share=0.5, grace=0.0, seconds=900.0)
+def an_epoch() -> Epoch:
+    return Epoch(0, "v000001", "", "preparing", "rolling", "automatic", "", "", share=0.5, grace=0.0)
 
 
 async def join_many(store: FleetStore, number: int) -> list[Replica]:
@@ -278,7 +278,7 @@ async def join_many(store: FleetStore, number: int) -> list[Replica]:
         for i in range(number)
     ]
     for row in rows:
-        await store.join("scale", row, a_request())
+        await store.join("scale", row, an_epoch())
     return rows
 
 

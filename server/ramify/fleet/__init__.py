@@ -41,7 +41,7 @@ a release that two replicas could not load, or that none could prepare, goes bac
 
 from ramify.fleet.decisions import status
 from ramify.fleet.records import ActivationUnderWay, Epoch, FleetError, Mode, Replica, Step, View
-from ramify.fleet.store import FleetStore, Request
+from ramify.fleet.store import FleetStore
 
 __all__ = [
     "ActivationUnderWay",
@@ -50,7 +50,6 @@ __all__ = [
     "FleetStore",
     "Mode",
     "Replica",
-    "Request",
     "Step",
     "View",
     "status",

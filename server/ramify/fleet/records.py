@@ -23,7 +23,7 @@ class Epoch:
     """One activation of a release in the whole fleet; the committed one of the highest number is what is served."""
 
     number: int
-    """From 1 on, rising."""
+    """From 1 on, rising; 0 until the store has taken the activation in."""
     release: str
     content: str
     """sha256 over the release's files: the same id with other weights is another release."""
@@ -37,9 +37,9 @@ class Epoch:
     """Least share of the replicas that stays in service meanwhile, if rolling."""
     grace: float
     """Seconds that running searches may go on before a replica takes the release."""
-    created_at: float
+    created_at: float = 0.0
     """Unix seconds."""
-    deadline: float
+    deadline: float = 0.0
     """Time after which it goes back."""
     ended_at: float | None = None
     error: str | None = None

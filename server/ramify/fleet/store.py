@@ -6,38 +6,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 from sqlalchemy import Double, cast, delete, extract, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ramify.fleet.decisions import FORGOTTEN, free_number, live, turn
-from ramify.fleet.records import ActivationUnderWay, Epoch, FleetError, Mode, Replica, State, Step, View
+from ramify.fleet.records import ActivationUnderWay, Epoch, FleetError, Replica, Step, View
 from ramify.fleet.schema import SCRIPTS, VERSIONS, epochs, fleet, replicas
-from ramify.treelog import ActivationKind, StoreError, releases
+from ramify.treelog import StoreError, releases
 from ramify.treelog.schema import upgrade
 from ramify.treelog.store import Store, fleet_engine, parse_url, translated
 from ramify.treelog.writer import Transaction
 
 SLOWEST = 10.0
 """Seconds that a call other than a look may take."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """An activation as somebody asks for it."""
-
-    release: str
-    content: str
-    mode: Mode
-    kind: ActivationKind
-    note: str
-    asked_by: str
-    share: float
-    grace: float
-    seconds: float
-    """After which it goes back."""
 
 
 class FleetStore:
@@ -78,7 +62,7 @@ class FleetStore:
         async with self._transaction() as conn:
             return (await conn.execute(select(epochs.c.number).limit(1))).first() is not None
 
-    async def join(self, name: str, mine: Replica, first: Request | None) -> View:
+    async def join(self, name: str, mine: Replica, first: Epoch | None) -> View:
         """Add a replica whose engines are yet to start. first: what is committed from now on unless something is.
 
         Raises `FleetError` if the log belongs to another fleet, replicas of another version of Ramify are live, or no
@@ -90,7 +74,10 @@ class FleetStore:
             if theirs != name:
                 raise FleetError(f"fleet.name: this log belongs to the fleet {theirs!r}, not {name!r}")
             if first is not None and (await conn.execute(select(epochs.c.number).limit(1))).first() is None:
-                await conn.execute(insert(epochs).values(asdict(_epoch(1, first, now, "committed"))))
+                epoch = replace(
+                    first, number=1, state="committed", created_at=now, deadline=now, ended_at=now
+                )
+                await conn.execute(insert(epochs).values(asdict(epoch)))
             view = await self._read(conn, now)
             others = {row.version for row in live(view)} - {mine.version}
             if others:
@@ -126,16 +113,18 @@ class FleetStore:
             return view
         return view.ending("going_back", releases.rejected_meanwhile(epoch.release))
 
-    async def ask(self, request: Request) -> Epoch:
-        """Begin an activation, and return its epoch; the committed one if that serves what is asked for. Raises
-        `ActivationUnderWay`."""
+    async def ask(self, wanted: Epoch, seconds: float) -> Epoch:
+        """Begin an activation, and return its epoch; the committed one if that serves what is wanted.
+
+        wanted: it gets its number and times here. seconds: after which it goes back. Raises `ActivationUnderWay`."""
         async with self._transaction() as conn:
             view = await self._read(conn, (await self._lock(conn))[0])
             if view.activation is not None:
                 raise ActivationUnderWay(view.activation)
-            if (view.committed.release, view.committed.content) == (request.release, request.content):
+            if (view.committed.release, view.committed.content) == (wanted.release, wanted.content):
                 return view.committed
-            asked = _epoch(view.newest.number + 1, request, view.now, "preparing")
+            number, now = view.newest.number + 1, view.now
+            asked = replace(wanted, number=number, created_at=now, deadline=now + seconds)
             await conn.execute(insert(epochs).values(asdict(asked)))
         return asked
 
@@ -223,10 +212,3 @@ async def _put(conn: AsyncConnection, row: Replica) -> None:
     await conn.execute(
         upsert(replicas).values(values).on_conflict_do_update(index_elements=["id"], set_=values)
     )
-
-
-def _epoch(number: int, asked: Request, now: float, state: State) -> Epoch:
-    values = asdict(asked)
-    seconds = values.pop("seconds")
-    ended = now if state == "committed" else None
-    return Epoch(number=number, state=state, created_at=now, deadline=now + seconds, ended_at=ended, **values)

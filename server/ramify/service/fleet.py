@@ -25,7 +25,6 @@ from ramify.fleet import (
     FleetStore,
     Mode,
     Replica,
-    Request,
     Step,
     View,
     shares,
@@ -134,8 +133,8 @@ class Fleet:
                 number=number,
                 admin=admin,
             )
-            request = None if await store.has_epoch() else await _first(settings, mine, await first())
-            view = await store.join(settings.name, mine, request)
+            epoch = None if await store.has_epoch() else await _first(settings, mine, await first())
+            view = await store.join(settings.name, mine, epoch)
         except BaseException:
             await store.close()
             raise
@@ -422,9 +421,9 @@ class Fleet:
         recorded = {row.release_id: row for row in await parts.releases.log.releases()}
         require_not_rejected(release_id, recorded.get(release_id))
         view = await self.store.view()
-        request = _request(self.settings, self.mine, release_id, content, mode, kind, note, grace)
+        wanted = _wanted(self.settings, self.mine, release_id, content, mode, kind, note, grace)
         try:
-            asked = await self.store.ask(request)
+            asked = await self.store.ask(wanted, self.settings.activation_seconds)
         except ActivationUnderWay as error:
             asked = error.epoch
             if (asked.release, asked.content, asked.mode) != (release_id, content, mode):
@@ -525,14 +524,12 @@ def _client() -> httpx.AsyncClient:
     return httpx.AsyncClient(timeout=httpx.Timeout(None, connect=CONNECT), trust_env=False)
 
 
-async def _first(settings: FleetSettings, mine: Replica, release: Release) -> Request:
+async def _first(settings: FleetSettings, mine: Replica, release: Release) -> Epoch:
     content = await asyncio.to_thread(lambda: release.content)
-    return _request(
-        settings, mine, release.id, content, "rolling", "automatic", "the first of its fleet", 0.0
-    )
+    return _wanted(settings, mine, release.id, content, "rolling", "automatic", "the first of its fleet", 0.0)
 
 
-def _request(
+def _wanted(
     settings: FleetSettings,
     mine: Replica,
     release: str,
@@ -541,6 +538,7 @@ def _request(
     kind: Literal["activate", "rollback", "automatic"],
     note: str,
     grace: float,
-) -> Request:
-    share, seconds = settings.least_share, settings.activation_seconds
-    return Request(release, content, mode, kind, note, mine.address, share, grace, seconds)
+) -> Epoch:
+    """Return an activation as this replica asks for it."""
+    share = settings.least_share
+    return Epoch(0, release, content, "preparing", mode, kind, note, mine.address, share, grace)

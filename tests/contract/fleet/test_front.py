@@ -13,7 +13,7 @@ from fake_process import free_port
 from front_doors import program
 from ramify.cluster.file import Plan, read_plan
 from ramify.cluster.front import Front
-from ramify.fleet import FleetStore, Replica, Request
+from ramify.fleet import Epoch, FleetStore, Replica
 
 pytestmark = [pytest.mark.anyio, pytest.mark.postgres, pytest.mark.timeout(300)]
 FILE = """
@@ -52,7 +52,7 @@ class Slow:
 
 async def join(url: str, address: str) -> None:
     store = await FleetStore.open(url, patience=60.0)
-    first = Request("v000001", "", "rolling", "automatic", "", "", share=0.5, grace=0.0, seconds=900.0)
+    first = Epoch(0, "v000001", "", "preparing", "rolling", "automatic", "", "", share=0.5, grace=0.0)
     row = Replica("a" * 12, address, "1", 0.0, lease=600.0, loaded=1, serving=1, number=0)
     await store.join("letters", row, first)
     await store.close()
