@@ -268,7 +268,7 @@ export interface components {
         FleetEpoch: {
             /**
              * Number
-             * @description From 1 on, rising; 0 until the store has taken the activation in.
+             * @description From 1 on, rising.
              */
             number: number;
             /** Release */

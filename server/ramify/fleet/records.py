@@ -20,10 +20,12 @@ UNDER_WAY = ("preparing", "committing", "going_back")
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One activation of a release in the whole fleet; the committed one of the highest number is what is served."""
+    """One activation of a release in the whole fleet; the committed one of the highest number is what is served.
+
+    One that is only asked for has no number and no times yet: they are 0."""
 
     number: int
-    """From 1 on, rising; 0 until the store has taken the activation in."""
+    """From 1 on, rising."""
     release: str
     content: str
     """sha256 over the release's files: the same id with other weights is another release."""
