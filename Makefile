@@ -128,7 +128,8 @@ test-remote: setup
 attack-sandbox: setup .venv/.gym
 	$(BIN)/python -m pytest tests/integration/sandbox -v
 
-# A fleet that Ray starts: kill -9, activations, drains, with a real PostgreSQL.
+# A fleet that Ray starts, and one whose parts are killed, cut off and started again under load: real PostgreSQL, S3, HAProxy.
+# The second, alone: pytest tests/cluster/test_kills.py -m cluster -s. As root, for its network namespaces.
 test-fleet: setup .venv/.fleet
 	$(BIN)/python -m pytest tests/cluster -m cluster -s
 

@@ -107,6 +107,8 @@ class ReloadingEngines(FakeEngines):
     never_idle: bool = False
     loading: asyncio.Event | None = None
     """When given, no reload ends before it is set."""
+    load_seconds: float = 0.0
+    """How long a reload takes."""
     dead_reason: str | None = None
     _cached: tuple[float, float] | None = None
 
@@ -122,6 +124,7 @@ class ReloadingEngines(FakeEngines):
         self.loads.append(release)
         if self.loading is not None:
             await self.loading.wait()
+        await asyncio.sleep(self.load_seconds)
         if release in self.broken:
             raise EngineError(f"{release} was told to fail")
         if not self.deaf:

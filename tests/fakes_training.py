@@ -30,10 +30,12 @@ from fakes_releases import stamped
 from ramify.api.app import admin_application, application
 from ramify.api.context import Context, assemble, serving_of
 from ramify.engines import Measurement, Serving, Text
+from ramify.races import beside
 from ramify.search.params import search_params
 from ramify.search.records import Sampling
 from ramify.search.tree import Tree
-from ramify.service.catalogue import at_start
+from ramify.service.catalogue import at_start, resolve
+from ramify.service.fleet import Fleet
 from ramify.settings import Settings
 from ramify.treelog import TreeLog
 from ramify.treelog.errors import ConsumerConflict
@@ -270,22 +272,29 @@ class Site:
 async def a_site(
     folder: Path, ports: tuple[int, int] = (0, 0), engines: TrainedEngines | None = None, **settings: Any
 ) -> AsyncIterator[Site]:
-    """A server on `folder`'s base, weights and log; started again there, it goes on with what was active."""
+    """A server on `folder`'s base, weights and log; started again there, it goes on with what was active. With settings
+    of a fleet, and its log, it is a replica."""
     if not (folder / "base").exists():
         write_release(folder / "base")
     weights = folder / "weights"
     weights.mkdir(exist_ok=True)
+    settings.setdefault("log", f"sqlite:///{folder}/trees.db")
     chosen = Settings(weights=weights, release=folder / "base" / "v000001", **settings)
     base = load_release(folder / "base" / "v000001")
     async with AsyncExitStack() as stack:
-        log = await TreeLog.open(f"sqlite:///{folder}/trees.db")
+        log = await TreeLog.open(chosen.log)
         stack.push_async_callback(log.close)
-        active, unserved = await at_start(log, weights, base)
+        fleet = None if chosen.fleet.name is None else await _joined(chosen, log, base, ports, stack)
+        if fleet is None:
+            active, unserved = await at_start(log, weights, base)
+        else:
+            chosen = chosen.model_copy(update={"replica": fleet.mine.number})
+            active, unserved = load_release(resolve(weights, base, fleet.start.release)), None
         engines = engines or TrainedEngines()
         engines.serving = serving_of(active, chosen)
         stamped(engines)
         engines.hold(active.models)
-        context = assemble(chosen, engines, log, base=base, unserved=unserved)
+        context = assemble(chosen, engines, log, base=base, unserved=unserved, fleet=fleet)
         stack.push_async_callback(context.searches.drain, 0)
         stack.push_async_callback(context.releases.settle, 5)
         apps = application(context), admin_application(context, chosen.admin.digest())
@@ -294,6 +303,24 @@ async def a_site(
             for app, port in zip(apps, ports, strict=True)
         ]
         yield Site(*urls, context, engines, log)
+
+
+async def _joined(
+    settings: Settings, log: TreeLog, base: Release, ports: tuple[int, int], stack: AsyncExitStack
+) -> Fleet:
+    """Join the fleet of a log until the stack is closed."""
+    address, admin = (f"http://127.0.0.1:{port}" for port in ports)
+    clock = asyncio.get_running_loop().time
+
+    async def first() -> Release:
+        return base
+
+    fleet = await Fleet.join(
+        settings.fleet, settings.log, address, first, clock, settings.replica, admin, log.boot_id
+    )
+    stack.push_async_callback(fleet.leave)
+    await stack.enter_async_context(beside(asyncio.create_task(fleet.run())))
+    return fleet
 
 
 @asynccontextmanager

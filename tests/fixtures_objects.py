@@ -16,6 +16,8 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import pytest
@@ -27,6 +29,15 @@ CREDENTIALS = {
     "AWS_SECRET_ACCESS_KEY": "secret-of-the-tests",
     "AWS_REGION": "us-east-1",
 }
+CONNECT_TRIES = 10
+"""While a server begins to listen: 0.5 s after the first, then doubling."""
+
+
+def make_bucket(endpoint: str) -> str:
+    """Make a bucket on a server; its URL, with a prefix."""
+    name = f"ramify-{uuid.uuid4().hex[:12]}"
+    assert httpx.put(f"{endpoint}/{name}", timeout=60).status_code == 200
+    return f"s3://{name}/some/prefix"
 
 
 class Doorway:
@@ -84,9 +95,7 @@ class S3Server:
 
     def bucket(self) -> str:
         """Make a bucket; its URL, with a prefix."""
-        name = f"ramify-{uuid.uuid4().hex[:12]}"
-        assert httpx.put(f"{self.endpoint}/{name}", timeout=60).status_code == 200
-        return f"s3://{name}/some/prefix"
+        return make_bucket(self.endpoint)
 
     def options(self, **fields: object) -> ObjectOptions:
         return ObjectOptions.model_validate({"endpoint": self.endpoint, "seconds": 30.0, **fields})
@@ -97,6 +106,50 @@ class S3Server:
 
     def go_on(self) -> None:
         self._process.send_signal(signal.SIGCONT)
+
+
+@dataclass
+class LastingS3:
+    """An S3 server that can be killed, and started again with all that it had acknowledged: see `s3_process`."""
+
+    folder: Path
+    host: str
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    def start(self) -> None:
+        """Return once it answers."""
+        program = Path(__file__).with_name("s3_process.py")
+        command = [sys.executable, program, self.host, str(self.port), self.folder / "s3.journal"]
+        with (self.folder / "s3.log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        with httpx.Client(transport=httpx.HTTPTransport(retries=CONNECT_TRIES), timeout=60) as http:
+            http.get(self.endpoint)
+
+    def bucket(self) -> str:
+        """Make a bucket; its URL, with a prefix."""
+        return make_bucket(self.endpoint)
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def a_lasting_s3(folder: Path, host: str, port: int) -> Iterator[LastingS3]:
+    """A running server, which ends with the block. folder: where it keeps what it has."""
+    server = LastingS3(folder, host, port)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
 
 
 @contextmanager

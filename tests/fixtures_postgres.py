@@ -12,9 +12,10 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 SUPERUSER = "ramify"
@@ -23,19 +24,35 @@ SUPERUSER = "ramify"
 class PostgresServer:
     """A running cluster."""
 
-    def __init__(self, binaries: Path, folder: Path, user: str | None) -> None:
+    def __init__(self, binaries: Path, folder: Path, user: str | None, address: str, network: str) -> None:
         self._binaries = binaries
         self.folder = folder
         self._user = user
+        self._address = address
+        self._network = network
 
     def start(self) -> None:
         self._run("initdb", "-D", self._data, "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--no-sync")
+        if self._network:
+            with (self.folder / "data" / "pg_hba.conf").open("a") as file:
+                file.write(f"host all all {self._network} trust\n")
         self.go_on()
 
     def go_on(self) -> None:
-        """Start the cluster that is there, also after a `stop`."""
-        options = f"-c listen_addresses= -c unix_socket_directories={self.folder} -c fsync=on"
+        """Start the cluster that is there, also after a `stop` or `kill`."""
+        sockets = f"-c listen_addresses={self._address} -c unix_socket_directories={self.folder}"
+        options = f"{sockets} -c fsync=on"
         self._run("pg_ctl", "-D", self._data, "-o", options, "-l", str(self.folder / "log"), "-w", "start")
+
+    def kill(self) -> None:
+        """kill -9 of all its processes."""
+        server = psutil.Process(self.pid)
+        everyone = [server, *server.children(recursive=True)]
+        for process in everyone:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        _, alive = psutil.wait_procs(everyone, timeout=60)
+        assert not alive
 
     def stop(self) -> None:
         self._run("pg_ctl", "-D", self._data, "-m", "immediate", "-w", "stop")
@@ -93,14 +110,15 @@ def _unprivileged() -> str | None:
 
 
 @contextmanager
-def a_postgres(binaries: Path) -> Iterator[PostgresServer]:
-    """A running cluster, which ends with the block."""
+def a_postgres(binaries: Path, address: str = "", network: str = "") -> Iterator[PostgresServer]:
+    """A running cluster, which ends with the block. address: one that it listens on beside its socket, for the
+    addresses of `network`."""
     user = _unprivileged()
     # Not pytest's folder: another user must reach it, and a socket's path is at most 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="ramify-pg-", dir="/tmp"))
     if user:
         shutil.chown(folder, user)
-    server = PostgresServer(binaries, folder, user)
+    server = PostgresServer(binaries, folder, user, address, network)
     try:
         server.start()
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from ramify.search.run import Search
@@ -33,8 +33,6 @@ class Checkpoints:
     """Seconds between two checkpoints of a search; 0: none are made."""
     clock: Callable[[], float]
     """Seconds, monotonic."""
-    ended: Callable[[], Collection[str]] = tuple
-    """Returns the servers, by their log's `boot_id`, that are known to have ended."""
 
     def keeper(self, key_id: str) -> Callable[[Search], Awaitable[None]] | None:
         """Return what keeps one search of an API key, for `Search`; `None` if checkpoints are off."""
@@ -50,7 +48,7 @@ class Checkpoints:
         """Do so once. A log that fails is tried again the next time."""
         try:
             await self.log.renew_checkpoints()
-            for tree_id in await self.log.log_interrupted(self.ended()):
+            for tree_id in await self.log.log_interrupted():
                 logger.warning(
                     "search %s was interrupted by the end of its server; it is logged as far as its last checkpoint",
                     search_id(tree_id),

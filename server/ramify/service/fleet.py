@@ -151,7 +151,7 @@ class Fleet:
         standing.refusal, standing.answers_until = STARTING, -math.inf
         if searches.admission.settings.key_tokens_in_flight is not None:
             searches.admission.shares = {shares.EACH: 0}
-        searches.checkpoints.ended, searches.not_here = self.ended, self.not_here
+        searches.log.ended, searches.not_here = self.ended, self.not_here
         self._wake.set()
 
     async def run(self) -> None:

@@ -1,12 +1,15 @@
 """One search for one `Idempotency-Key`: claimed before it starts, answered in the transaction that logs its tree.
 
 A claim whose process died must not block its key for ever. On SQLite only one process writes, so opening the log
-releases every running claim of other boots; on PostgreSQL a claim runs out. Either way the dead process can no longer
-finish it: an answer is kept only while its own claim stands. A search that goes on from another claims that one
+releases every running claim of other boots; on PostgreSQL a claim runs out, or is free once the claimer's fleet knows
+that the process has ended. In each case the dead process can no longer finish it: an answer is kept only while its own
+claim stands. A search that goes on from another claims that one
 likewise, and keeps no answer.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 from sqlalchemy import ColumnElement, delete, insert, select, update
 
@@ -26,12 +29,23 @@ def kept_answer(
 
 
 async def claim(
-    tx: Transaction, key_id: str, key: str, body_hash: str, search_id: str, *, boot_id: str, seconds: float
+    tx: Transaction,
+    key_id: str,
+    key: str,
+    body_hash: str,
+    search_id: str,
+    *,
+    boot_id: str,
+    seconds: float,
+    ended: Collection[str],
 ) -> Claim:
     """Claim a key for a search; see `TreeLog.claim`. The `body` of the answer is still compressed."""
     await purge(tx)
     of_key = (idempotency.c.key_id == key_id) & (idempotency.c.key == key)
     row = (await tx.conn.execute(select(idempotency).where(of_key))).mappings().one_or_none()
+    if row is not None and row["state"] == _RUNNING and row["boot_id"] in ended:
+        await tx.conn.execute(delete(idempotency).where(of_key))
+        row = None
     if row is None:
         values = {
             "key_id": key_id,

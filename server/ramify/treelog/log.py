@@ -63,6 +63,9 @@ class TreeLog:
         """Use `open` instead."""
         self.store = store
         self.boot_id = boot_id
+        self.ended: Callable[[], Collection[str]] = tuple
+        """Returns the other processes, by `boot_id`, that are known to have ended: what they claimed is free, and what
+        they ran is interrupted."""
         self._clock = clock
         started, first = clock(), steady()
         self._steady = lambda: started + steady() - first
@@ -318,20 +321,19 @@ class TreeLog:
         """Renew the lease on every checkpoint of this process; return their number."""
         return await self._write(lambda tx: checkpoints.renew(tx, self.boot_id))
 
-    async def log_interrupted(self, ended: Collection[str] = ()) -> Sequence[str]:
+    async def log_interrupted(self) -> Sequence[str]:
         """Log every search whose process has ended, as far as its last checkpoint. Return the ids of their trees.
 
-        ended: processes, by `boot_id`, that are known to have ended, though they renewed their checkpoints lately.
         A checkpoint that the log refuses stays, is told in the server's log and left alone by this process from then
         on. Raises `LogError`."""
         logged: list[str] = []
         after = ""
-        while (row := await self._next_lapsed(after, ended)) is not None:
+        while (row := await self._next_lapsed(after)) is not None:
             after = row["tree_id"]
             if after in self._refused:
                 continue
             try:
-                if await self._log_interrupted(row, ended):
+                if await self._log_interrupted(row):
                     logged.append(after)
             except StoreError:
                 raise
@@ -340,10 +342,10 @@ class TreeLog:
                 logger.error("the checkpoint of %s is refused, and stays: %s", after, error)
         return logged
 
-    async def _next_lapsed(self, after: str, ended: Collection[str]) -> checkpoints.Row | None:
-        return await self._write(lambda tx: checkpoints.lapsed(tx, self.boot_id, ended, after))
+    async def _next_lapsed(self, after: str) -> checkpoints.Row | None:
+        return await self._write(lambda tx: checkpoints.lapsed(tx, self.boot_id, self.ended(), after))
 
-    async def _log_interrupted(self, row: checkpoints.Row, ended: Collection[str]) -> bool:
+    async def _log_interrupted(self, row: checkpoints.Row) -> bool:
         loop = asyncio.get_running_loop()
         encoded: EncodedTree | None = None
         try:
@@ -353,7 +355,7 @@ class TreeLog:
         if encoded is not None:
             encoded = await self._placed(encoded)
         done = await self._write(
-            lambda tx: checkpoints.log_interrupted(tx, row, encoded, self.boot_id, ended)
+            lambda tx: checkpoints.log_interrupted(tx, row, encoded, self.boot_id, self.ended())
         )
         return done and encoded is not None
 
@@ -487,7 +489,9 @@ class TreeLog:
         """
         boot = self.boot_id
         claim = await self._write(
-            lambda tx: idempotency.claim(tx, key_id, key, body_hash, search_id, boot_id=boot, seconds=seconds)
+            lambda tx: idempotency.claim(
+                tx, key_id, key, body_hash, search_id, boot_id=boot, seconds=seconds, ended=self.ended()
+            )
         )
         if claim.state != "answered":
             return claim

@@ -9,6 +9,7 @@ import fcntl
 import importlib.util
 import math
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,11 @@ from ramify.treelog.errors import LogError, StoreError
 EXAMPLES = "sqlite:///data/ramify.db or postgresql://user@host/database"
 BUSY_SECONDS = 10
 _READERS = 4
+IDLE, BETWEEN, QUESTIONS = 5, 2, 3
+"""Seconds of silence after which one side of a connection asks whether the other is there, and between two such
+questions; questions without an answer after which it gives the connection up."""
+SILENCE = IDLE + BETWEEN * QUESTIONS
+"""Seconds after which a connection to a side that has gone without a word is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +135,34 @@ def _postgresql_engine(store: Store, *, size: int, settings: dict[str, str]) -> 
         "application_name": "ramify",
         # A writer that stops in the middle of a batch must not hold all others up for ever.
         "idle_in_transaction_session_timeout": "60000",
+        # Nor one that is cut off: the same as `_notice_silence`, for the database.
+        "tcp_keepalives_idle": str(IDLE),
+        "tcp_keepalives_interval": str(BETWEEN),
+        "tcp_keepalives_count": str(QUESTIONS),
+        "tcp_user_timeout": str(1000 * SILENCE),
     }
-    return create_async_engine(
+    engine = create_async_engine(
         store.url,
         pool_size=size,
         max_overflow=0,
         pool_pre_ping=True,
         connect_args={"timeout": 10, "command_timeout": 60, "server_settings": common | settings},
     )
+    event.listen(engine.sync_engine, "connect", _notice_silence)
+    return engine
+
+
+def _notice_silence(connection: Any, _record: Any) -> None:
+    """Have a connection break once the other side has said nothing for `SILENCE`, as after a partition or a loss of
+    power. Otherwise a statement under way would wait for its answer, which may never come, until `command_timeout`."""
+    at = connection.driver_connection._transport.get_extra_info("socket")  # asyncpg has no option for it
+    if at.family == socket.AF_UNIX:
+        return
+    at.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    at.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, IDLE)
+    at.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, BETWEEN)
+    at.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, QUESTIONS)
+    at.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * SILENCE)
 
 
 def connection_lost(error: BaseException | None) -> bool:

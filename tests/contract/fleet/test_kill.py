@@ -77,3 +77,30 @@ async def test_a_process_whose_folder_lacks_the_committed_release_does_not_start
             async with a_process(url, root, tmp_path):
                 pass
         assert (await one.search()).json()["release"] == "v000002"
+
+
+async def search_once(one: Remote) -> httpx.Response:
+    """A search that takes a while, under a key that is always the same."""
+    body = {"prompt": "?\n", "search": {"budget": {"simulations": 40}}}
+    return await one.http.post("/v1/search", json=body, headers={"Idempotency-Key": "the one"})
+
+
+async def test_a_request_whose_replica_was_killed_is_searched_by_another_once_the_fleet_has_lost_that_one(
+    url: str, root: Path, tmp_path: Path
+) -> None:
+    slow = {"RAMIFY_FLEET__LEASE_SECONDS": str(SHORT), "DRAW_SECONDS": "0.05"}
+    async with a_process(url, root, tmp_path, **slow) as one:
+        async with a_process(url, root, tmp_path, **slow) as victim:
+            await until_ready(one, victim)
+            lost = asyncio.create_task(search_once(victim))
+            async with asyncio.timeout(60):
+                while "\nramify_searches_running 1.0" not in (await victim.http.get("/metrics")).text:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            assert (await search_once(one)).status_code == 409
+            victim.process.kill()
+            with pytest.raises(httpx.HTTPError):
+                await lost
+        async with asyncio.timeout(60):
+            while (answer := await search_once(one)).status_code == 409:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert (answer.status_code, answer.json()["status"]) == (200, "complete")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -53,6 +54,18 @@ async def test_another_body_under_a_used_key_conflicts(log: TreeLog) -> None:
     assert await log.claim("alice", "round-1", "other", "srch_2") == Claim("other_body", "srch_1")
     await log.finish(_answer())
     assert await log.claim("alice", "round-1", "other", "srch_2") == Claim("other_body", "srch_1")
+
+
+async def test_a_claim_of_a_process_that_is_known_to_have_ended_is_free_and_keeps_no_answer(
+    log: TreeLog,
+) -> None:
+    await log.claim("alice", "round-1", "hash", "srch_1")
+    await log.claim("alice", "round-2", "hash", "srch_2")
+    await log.finish(_answer())
+    log.ended = lambda: {log.boot_id}
+    assert (await log.claim("alice", "round-1", "hash", "srch_3")).state == "answered"
+    assert await log.claim("alice", "round-2", "other", "srch_3") == Claim("new", "srch_3")
+    assert not await log.finish(replace(_answer("srch_2"), key="round-2"))
 
 
 async def test_keys_of_different_callers_do_not_meet(log: TreeLog) -> None:
