@@ -124,7 +124,7 @@ class LastingS3:
     def start(self) -> None:
         """Return once it answers."""
         program = Path(__file__).with_name("s3_process.py")
-        command = [sys.executable, program, self.host, str(self.port), self.folder / "s3.journal"]
+        command = [sys.executable, str(program), self.host, str(self.port), str(self.folder / "s3.journal")]
         with (self.folder / "s3.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         with httpx.Client(transport=httpx.HTTPTransport(retries=CONNECT_TRIES), timeout=60) as http:

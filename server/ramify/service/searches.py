@@ -403,7 +403,7 @@ class Searches:
             return entry
         key_id, keeper = await self.log.checkpoint_owner(known) or (None, None)
         if key_id is not None and self.visible(key_id, caller):
-            if keeper in self.checkpoints.ended():
+            if keeper in self.log.ended():
                 await self.checkpoints.look()
                 if (entry := await self.log.get(known, key_id=caller.owner_filter())) is not None:
                     return entry
