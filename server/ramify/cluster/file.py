@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import chdir
+from contextlib import chdir, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -176,8 +176,17 @@ def read_plan(path: Path) -> Plan:
     folder = path.absolute().parent
     table = read_toml(folder / file.server) if isinstance(file.server, Path) else file.server
     given = {name: os.environ[name] for name, _, _ in variables() if name in os.environ}
+    for name, value in {**table, "fleet": {}}.items():
+        variable = PREFIX + name.upper()
+        if (
+            isinstance(value, Mapping) and variable in given
+        ):  # as a replica's environment it would take the place of the file's table
+            raise BadSettings(
+                f"{path}: {variable} is a table that the fleet has too: give its fields, as {variable}__FIELD"
+            )
+    named = {*_names(table), *_named(given)}
     for name, why in FLEETS_OWN.items():
-        if name in _names(table) or PREFIX + name.upper().replace(".", "__") in given:
+        if name in named:
             raise BadSettings(f"{path}: server.{name} is for the fleet to decide: {why}")
     fleet = {"name": file.name, **table.get("fleet", {})}
     try:
@@ -200,6 +209,15 @@ def _names(table: Mapping[str, Any]) -> Iterator[str]:
         yield name
         if isinstance(value, Mapping):
             yield from (f"{name}.{inner}" for inner in value)
+
+
+def _named(given: Mapping[str, str]) -> Iterator[str]:
+    """The dotted names of the settings that variables give, those in a table's JSON too."""
+    for variable, name, _ in variables():
+        if variable in given:
+            with suppress(ValueError):
+                yield from _names({name: json.loads(given[variable])})
+            yield name
 
 
 def _environment(table: Mapping[str, Any]) -> dict[str, str]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
+import math
+import shutil
 import signal
 import socket
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TextIO
 
 import httpx
 
@@ -25,6 +28,12 @@ from ramify.fleet import FleetStore
 from ramify.treelog import LogError
 
 logger = logging.getLogger(__name__)
+SOCKET = "SOCKET"
+"""Stands for the path of HAProxy's socket in a configuration."""
+FOLDERS, PREFIX, LOCK = Path("/tmp"), "ramify-door-", "lock"  # noqa: S108  # a socket's path must be short
+"""Where each front door has a folder, how that is called, and the file that its door holds locked."""
+FRESH = 1.0
+"""Seconds for which a page of metrics is good: more scrapers ask the replicas no oftener."""
 LOOK = 0.5
 """Seconds between two looks at the fleet."""
 START = 60.0
@@ -35,12 +44,33 @@ SCRAPERS = ConnectionLimits(open=64, head_bytes=16_384, head_seconds=15, body_se
 """Limits of the listener for metrics."""
 
 
+@dataclass(frozen=True)
+class DoorLaunch:
+    """A front door to be started: what it needs of a plan, so that no key of a server travels to it. One that has all
+    of it need not be started anew."""
+
+    door: DoorTable
+    configuration: str
+    """HAProxy's, with `SOCKET` in place of its socket's path."""
+    log: str
+    lease_seconds: float
+    drain_seconds: float
+
+    @classmethod
+    def of(cls, plan: Plan) -> DoorLaunch:
+        door, settings = plan.file.door, plan.settings
+        text = configuration(door, settings, Path(SOCKET))
+        return cls(door, text, settings.log, settings.fleet.lease_seconds, settings.drain_seconds)
+
+
 @dataclass(eq=False)
 class Front:
     """A running front door. Make one with `start`."""
 
-    plan: Plan
-    folder: TemporaryDirectory[str]
+    launch: DoorLaunch
+    folder: Path
+    lock: TextIO
+    """Held on the folder for as long as this process lives."""
     store: FleetStore
     child: Child
     http: httpx.AsyncClient
@@ -51,18 +81,23 @@ class Front:
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)
     """Addresses of the replicas that it cannot lead to."""
+    _page: tuple[float, bytes] = (-math.inf, b"")
+    """The page with the metrics, and until when it is good."""
+    _making: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @classmethod
-    async def start(cls, plan: Plan, program: str) -> Front:
+    async def start(cls, launch: DoorLaunch, program: str) -> Front:
         """Return a door that listens. program: HAProxy's.
 
         Raises `RuntimeError` or `TimeoutError` if HAProxy does not start, `ListenError`, and `LogError` if the fleet
         cannot be seen."""
-        door, lease = plan.file.door, plan.settings.fleet.lease_seconds
-        scraped = await _bound(door)
-        store = await FleetStore.open(plan.settings.log, lease / 2)
-        folder = TemporaryDirectory(prefix="ramify-door-", dir="/tmp")  # a socket's path must be short
-        child = await Child.start((program, "-db", "-q", "-f", _configured(plan, folder)))
+        scraped = await _bound(launch.door)
+        store = await FleetStore.open(launch.log, launch.lease_seconds / 2)
+        sweep()
+        folder, lock = _own_folder()
+        path = folder / "haproxy.cfg"
+        path.write_text(launch.configuration.replace(SOCKET, str(_socket(folder))), encoding="utf-8")
+        child = await Child.start((program, "-db", "-q", "-f", str(path)))
 
         async def page(
             scope: Any, receive: Any, send: Any
@@ -71,7 +106,7 @@ class Front:
 
         listener = Listener(page, SCRAPERS, grace=1)
         http = httpx.AsyncClient(timeout=ANSWER, trust_env=False)
-        front = cls(plan, folder, store, child, http, listener)
+        front = cls(launch, folder, lock, store, child, http, listener)
         async with asyncio.timeout(START):
             while not _socket(folder).exists():
                 child.require_running()
@@ -117,14 +152,22 @@ class Front:
 
     async def metrics(self, send: Any) -> None:
         """Answer a request, by ASGI's `send`, with the metrics of all replicas."""
-        numbers = sorted(self.places)
-        pages = await asyncio.gather(*(self._page(self.places[number]) for number in numbers))
-        body = await asyncio.to_thread(together, dict(zip(numbers, pages, strict=True)))
+        async with self._making:
+            if (until := self._page[0]) <= time.monotonic():
+                until = time.monotonic() + FRESH
+                self._page = until, await self._together()
+        body = self._page[1]
         headers = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _page(self, place: Place) -> str | None:
+    async def _together(self) -> bytes:
+        """Ask all replicas for their metrics, and return them as one page."""
+        numbers = sorted(self.places)
+        pages = await asyncio.gather(*(self._metrics_of(self.places[number]) for number in numbers))
+        return await asyncio.to_thread(together, dict(zip(numbers, pages, strict=True)))
+
+    async def _metrics_of(self, place: Place) -> str | None:
         with suppress(httpx.HTTPError):
             answer = await self.http.get(f"{place.address}/metrics")
             return answer.text if answer.status_code == 200 else None
@@ -135,10 +178,11 @@ class Front:
         self.listener.should_exit = True
         self.tasks[0].cancel()
         await asyncio.wait(self.tasks, timeout=ANSWER)
-        await self.child.end(signal.SIGUSR1, self.plan.settings.drain_seconds + LAST_WORDS)
+        await self.child.end(signal.SIGUSR1, self.launch.drain_seconds + LAST_WORDS)
         await self.http.aclose()
         await self.store.close()
-        self.folder.cleanup()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.lock.close()
 
 
 async def _bound(door: DoorTable) -> socket.socket:
@@ -153,24 +197,22 @@ async def _bound(door: DoorTable) -> socket.socket:
         await asyncio.sleep(LOOK)
 
 
-def made_of(plan: Plan) -> tuple[object, ...]:
-    """Return all that a front door takes of a plan: one that has it need not be started anew."""
-    settings = plan.settings
-    return (
-        plan.file.door,
-        configuration(plan.file.door, settings, Path("socket")),
-        settings.log,
-        settings.fleet.lease_seconds,
-        settings.drain_seconds,
-    )
+def sweep() -> None:
+    """Remove the folders of front doors that were killed: nobody holds the lock in them any more."""
+    for lock in FOLDERS.glob(f"{PREFIX}*/{LOCK}"):
+        with suppress(OSError), lock.open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent)
 
 
-def _configured(plan: Plan, folder: TemporaryDirectory[str]) -> str:
-    """Write HAProxy's configuration; return its path."""
-    path = Path(folder.name, "haproxy.cfg")
-    path.write_text(configuration(plan.file.door, plan.settings, _socket(folder)), encoding="utf-8")
-    return str(path)
+def _own_folder() -> tuple[Path, TextIO]:
+    """Make a folder with a lock, which is held before it is seen under its name."""
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=FOLDERS))
+    held = (folder / "new").open("w")
+    fcntl.flock(held, fcntl.LOCK_EX)
+    (folder / "new").rename(folder / LOCK)
+    return folder, held
 
 
-def _socket(folder: TemporaryDirectory[str]) -> Path:
-    return Path(folder.name, "haproxy.sock")
+def _socket(folder: Path) -> Path:
+    return folder / "haproxy.sock"

@@ -24,7 +24,7 @@ from ramify.engines.ports import Engine
 from ramify.engines.remote_engine import RemoteEngine
 from ramify.engines.start import Launch
 from ramify.engines.tokenizer import Tokenizer
-from ramify.races import cancel
+from ramify.races import all_of, cancel
 from ramify.search.protocols import Policy, SampleAborted
 from ramify.search.records import Continuation, Sampling
 
@@ -120,17 +120,18 @@ async def connect_other(name: str, other: OtherPolicy, launch: Launch, tokenizer
 async def connect_others(
     others: Mapping[str, OtherPolicy], launch: Launch, tokenizer: Tokenizer
 ) -> dict[str, RemoteEngine]:
-    """Connect to the servers that have the other policies, as far as they are there. Raises `EngineStartFailed` for one
-    that cannot be used."""
+    """Connect to the servers that have the other policies, side by side, as far as they are there. Raises
+    `EngineStartFailed` for one that cannot be used."""
     found: dict[str, RemoteEngine] = {}
+
+    async def find(name: str, other: OtherPolicy) -> None:
+        try:
+            found[name] = await connect_other(name, other, launch, tokenizer)
+        except PolicyUnreachable as error:
+            logger.warning("the policy %s is away; searches that name it ask again: %s", name, error)
+
     try:
-        for name, other in others.items():
-            if other.options.url is None:
-                continue
-            try:
-                found[name] = await connect_other(name, other, launch, tokenizer)
-            except PolicyUnreachable as error:
-                logger.warning("the policy %s is away; searches that name it ask again: %s", name, error)
+        await all_of(find(name, other) for name, other in others.items() if other.options.url is not None)
     except BaseException:
         await asyncio.gather(*(one.close() for one in found.values()))
         raise

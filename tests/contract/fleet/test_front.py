@@ -11,8 +11,9 @@ import pytest
 
 from fake_process import free_port
 from front_doors import program
+from ramify.cluster import front
 from ramify.cluster.file import Plan, read_plan
-from ramify.cluster.front import Front
+from ramify.cluster.front import DoorLaunch, Front
 from ramify.fleet import Epoch, FleetStore, Replica
 
 pytestmark = [pytest.mark.anyio, pytest.mark.postgres, pytest.mark.timeout(300)]
@@ -71,12 +72,12 @@ async def test_a_door_takes_over_while_the_one_before_it_still_waits_for_an_answ
     door, haproxy = plan.file.door, program("haproxy")
     async with await asyncio.start_server(slow.serve, "127.0.0.1", 0) as server, httpx.AsyncClient() as http:
         await join(url, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-        first = await Front.start(plan, haproxy)
+        first = await Front.start(DoorLaunch.of(plan), haproxy)
         http.timeout = 120
         asked = asyncio.create_task(asked_once_ready(http, f"http://127.0.0.1:{door.port}/v1/models"))
         await slow.asked.wait()
         draining = asyncio.create_task(first.drain())
-        second = await Front.start(plan, haproxy)
+        second = await Front.start(DoorLaunch.of(plan), haproxy)
         assert not draining.done()
         assert not asked.done()
         slow.may.set()
@@ -87,3 +88,37 @@ async def test_a_door_takes_over_while_the_one_before_it_still_waits_for_an_answ
             await asyncio.sleep(0.1)
         second.require_alive()
         await second.drain()
+
+
+async def test_a_folder_of_a_door_that_was_killed_is_removed_and_one_that_lives_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front, "FOLDERS", tmp_path)
+    (living, lock), (killed, left) = front._own_folder(), front._own_folder()
+    left.close()  # as the kernel does
+    front.sweep()
+    assert living.exists()
+    assert not killed.exists()
+    lock.close()
+
+
+async def test_the_page_of_metrics_is_made_once_for_all_who_ask_at_the_same_time(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, asked = a_plan(tmp_path, url), 0
+    made = Front._together
+
+    async def counted(self: Front) -> bytes:
+        nonlocal asked
+        asked += 1
+        return await made(self)
+
+    monkeypatch.setattr(Front, "_together", counted)
+    monkeypatch.setattr(front, "FRESH", 600.0)
+    door = await Front.start(DoorLaunch.of(plan), program("haproxy"))
+    page = f"http://127.0.0.1:{plan.file.door.metrics_port}/metrics"
+    async with httpx.AsyncClient() as http:
+        pages = await asyncio.gather(*(http.get(page) for _ in range(4)))
+    assert ({reply.status_code for reply in pages}, asked) == ({200}, 1)
+    await door.drain()
+    assert not door.folder.exists()

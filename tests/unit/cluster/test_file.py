@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 from fake_process import free_port
 from ramify.cli import app
 from ramify.cluster.file import read_plan
-from ramify.cluster.front import made_of
+from ramify.cluster.front import DoorLaunch
 from ramify.cluster.scaling import wanted
 from ramify.cluster.server import Launch
 from ramify.settings import BadSettings
@@ -115,8 +116,8 @@ def test_with_keys_in_a_file_beside_it_the_door_may_have_any_address(tmp_path: P
 
 
 def test_a_door_is_started_anew_only_for_what_it_is_made_of(tmp_path: Path) -> None:
-    def made(more: str) -> tuple[object, ...]:
-        return made_of(read_plan(written(tmp_path, f"{SMALLEST}{more}")))
+    def made(more: str) -> str:
+        return repr(DoorLaunch.of(read_plan(written(tmp_path, f"{SMALLEST}{more}"))))
 
     same = ("[server.admission]\nsearches = 8", "[replicas]\nmin = 4", "[server.engine]\ncompile = false")
     others = ("[server.limits]\nbody_bytes = 4096", "drain_seconds = 3", "[door]\nmetrics_port = 9")
@@ -130,6 +131,32 @@ def test_a_setting_that_the_fleet_decides_is_refused_from_the_environment_too(
     monkeypatch.setenv("RAMIFY_REPLICA", "3")
     with pytest.raises(BadSettings, match=r"server\.replica is for the fleet to decide"):
         read_plan(written(tmp_path, SMALLEST))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("RAMIFY_ADMIN", '{"port": 9}', "server.admin.port is for the fleet to decide"),
+        ("RAMIFY_FLEET", '{"name": "other"}', "RAMIFY_FLEET is a table that the fleet has too"),
+        ("RAMIFY_LIMITS", '{"page": 9}', "give its fields, as RAMIFY_LIMITS__FIELD"),
+    ],
+)
+def test_a_table_in_a_variable_gets_past_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(BadSettings) as refused:
+        read_plan(written(tmp_path, f"{SMALLEST}[server.limits]\npage = 5"))
+    assert said in str(refused.value)
+
+
+def test_a_door_is_told_no_key_of_the_servers(tmp_path: Path) -> None:
+    keys = '[[server.auth.keys]]\nname = "alice"\nkey = "alice-alice-alice"'
+    admin = '[server.admin]\nkey = "an-admin-key-of-all"'
+    launch = DoorLaunch.of(read_plan(written(tmp_path, f"{SMALLEST}{keys}\n{admin}")))
+    told = pickle.dumps(launch)
+    assert b"postgresql://ramify@db/ramify" in told
+    assert not any(secret in told for secret in (b"alice", b"admin-key", b"sha256"))
 
 
 def test_the_command_says_what_is_wrong_with_the_file_and_what_to_install_without_ray(
