@@ -123,7 +123,10 @@ def main(
 ) -> None:
     """Make the tables and plots of docs/evidence.md again."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    parts = [one for one in parts_in(config) if not part or one.name in part]
+    every = parts_in(config)
+    if unknown := set(part or ()) - {one.name for one in every}:
+        raise typer.BadParameter(f"no part is called {min(unknown)!r}", param_hint="--part")
+    parts = [one for one in every if not part or one.name in part]
     try:
         make(parts, out, console.print)
     except subprocess.CalledProcessError as failed:

@@ -6,7 +6,7 @@
 | `points` | what an arm had come to after a round, kept on disk; means over seeds |
 | `grading` | the verifier's verdict on an answer |
 | `trl_grpo` | an arm that is no loop but TRL's GRPO |
-| `scores` | a finished run's scores by problem, round by round |
+| `scores` | scores by problem: measured outside a loop, and of a finished run, round by round |
 | `intervals` | arms against the first one over all seeds |
 | `passes` | pass@k before and after training |
 | `run` | one arm after another, each against a server of its own |

@@ -5,7 +5,6 @@ Measured of the base and at each run's end alone, since it takes more answers th
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import fmean
@@ -13,13 +12,13 @@ from statistics import fmean
 from ramify.statistics import paired_difference
 from ramify.weights import ModelFiles, load_release
 from ramify_trainer.config import MeasureConfig, base_release
-from ramify_trainer.gate.policy_scores import Scores, read_scores, score_policy
+from ramify_trainer.gate.policy_scores import Scores, read_scores
 from ramify_trainer.learning.metrics import pass_at_k
 from ramify_trainer.loop.rounds import PhaseProgress
 from ramify_trainer.loop.state import STATE, State
-from ramify_trainer.progress import ComputeThread
 from research.compare import trl_grpo
 from research.compare.config import ArmRun, CompareConfig
+from research.compare.scores import score
 
 KS = (1, 4, 16, 64, 256)
 BySeed = Mapping[int, Scores]
@@ -56,9 +55,7 @@ def _measure(models: ModelFiles, config: MeasureConfig, seed: int, kept: Path, t
     def told(done: int, total: int) -> None:
         tell(f"{kept.relative_to(kept.parents[1]).with_suffix('')}: drawn", done, total)
 
-    worker = ComputeThread()
-    asyncio.run(score_policy(models.policy, config, seed, kept, worker, told=told, adapter=models.adapter))
-    worker.close()
+    score(models, config, seed, kept, told)
 
 
 def passes(config: CompareConfig, out: Path) -> list[str]:

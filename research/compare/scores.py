@@ -1,11 +1,15 @@
-"""Held-out scores of a finished run by problem, round by round."""
+"""Held-out scores by problem: measured outside a loop, and read of a finished run, round by round."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
-from ramify_trainer.gate.policy_scores import PolicyScores, read_scores
+from ramify.weights import ModelFiles
+from ramify_trainer.config import MeasureConfig
+from ramify_trainer.gate.policy_scores import PolicyScores, read_scores, score_policy
 from ramify_trainer.loop.state import STATE, State
+from ramify_trainer.progress import ComputeThread, Progress
 from research.compare.points import POINTS, finished
 
 
@@ -18,3 +22,13 @@ def scores_of(folder: Path, rounds: int) -> list[PolicyScores]:
     names = [str(i) for i in range(rounds + 1)] if state is None else state.served
     kept = [read_scores(folder / "state" / "held_out" / f"{name}.json") for name in names]
     return [scores for scores in kept if scores is not None]
+
+
+def score(models: ModelFiles, config: MeasureConfig, seed: int, kept: Path, told: Progress) -> PolicyScores:
+    """Score a policy, and keep its scores in the file `kept`; read them if it is there. Raises `TrainerError`."""
+    worker = ComputeThread()
+    scoring = score_policy(models.policy, config, seed, kept, worker, told=told, adapter=models.adapter)
+    try:
+        return asyncio.run(scoring)
+    finally:
+        worker.close()

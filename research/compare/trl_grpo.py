@@ -9,7 +9,6 @@ own: every token weighs the same, a group's rewards are divided by their deviati
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -23,14 +22,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from ramify.files import move, remove
 from ramify.rewards.verifier import Example
 from ramify.tokens import eos_ids, text_of
+from ramify.weights import ModelFiles
 from ramify_trainer.config import base_release
-from ramify_trainer.gate.policy_scores import score_policy
 from ramify_trainer.loop.collection import problems_of
 from ramify_trainer.loop.rounds import PhaseProgress
-from ramify_trainer.progress import ComputeThread
 from research.compare.config import ArmRun, CompareConfig
 from research.compare.grading import is_right
 from research.compare.points import POINTS, Point, keep, read
+from research.compare.scores import score
 
 if TYPE_CHECKING:
     from trl import GRPOConfig
@@ -79,16 +78,11 @@ def _measured(config: CompareConfig, run: ArmRun, folder: Path, round_: int, tel
     policy = policy_after(folder, round_) if round_ else base_release(config.base).policy_path
     spent = Spent(**json.loads((policy / SPENT).read_bytes())) if round_ else Spent()
     kept = folder / "state" / "held_out" / f"{round_}.json"
-    scores = asyncio.run(
-        score_policy(
-            policy,
-            config.held_out,
-            run.seed,
-            kept,
-            ComputeThread(),
-            told=lambda done, total: tell(f"{run.name}: measured", done, total),
-        )
-    )
+
+    def told(done: int, total: int) -> None:
+        tell(f"{run.name}: measured", done, total)
+
+    figures = score(ModelFiles(policy, policy), config.held_out, run.seed, kept, told).figures()
     return Point(
         arm=run.arm.name,
         seed=run.seed,
@@ -97,7 +91,7 @@ def _measured(config: CompareConfig, run: ArmRun, folder: Path, round_: int, tel
         tokens=spent.tokens,
         training={"draws/pass_at_1": spent.right / spent.answers} if spent.answers else {},
         seconds=spent.seconds,
-        **scores.figures(),
+        **figures,
     )
 
 
