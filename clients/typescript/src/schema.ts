@@ -64,6 +64,8 @@ export interface paths {
         /**
          * State
          * @description The state of a search: its best answer so far while it runs, its answer once it has ended.
+         *
+         *     With `stream`, its events from now on, as those of POST /v1/search. Whoever follows a search may leave: it goes on.
          */
         get: operations["state_v1_search__search_id__get"];
         put?: never;
@@ -5149,7 +5151,10 @@ export interface operations {
     };
     state_v1_search__search_id__get: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Answer with Server-Sent Events. */
+                stream?: boolean;
+            };
             header?: never;
             path: {
                 /** @description Id of the search (`srch_…`) or of its tree (`tree_…`). */
@@ -5159,13 +5164,17 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description The answer */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["SearchReply"];
+                    "text/event-stream": {
+                        event?: string;
+                        data: string;
+                    };
                 };
             };
             /** @description A field is wrong; `param` says which */

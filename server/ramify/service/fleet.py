@@ -520,8 +520,8 @@ def lost(tree_id: str, giver: Replica) -> ServiceError:
 
 
 def _client() -> httpx.AsyncClient:
-    """Make what asks other replicas; how long an answer may take is for whoever asks."""
-    return httpx.AsyncClient(timeout=httpx.Timeout(None, connect=CONNECT), trust_env=False)
+    """Make what asks other replicas."""
+    return httpx.AsyncClient(timeout=CONNECT, trust_env=False)
 
 
 async def _first(settings: FleetSettings, mine: Replica, release: Release) -> Epoch:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from contract.api.world import KEYS, PROMPT, hold, release, until
+from contract.api.world import KEYS, PROMPT, events, hold, release, until
 from contract.fleet.replicas import SHORT, Local, a_door, a_process, a_replica, until_ready
 from fake_process import free_port
 from ramify.api.app import application
@@ -74,6 +74,30 @@ async def test_a_search_is_looked_at_and_cancelled_at_any_replica(url: str, root
         release(two.engines)
         longer = await one.http.post(f"/v1/search/{search}/continue", json={"budget": {"simulations": 2}})
         assert longer.status_code == 200, longer.text
+
+
+async def test_a_search_is_followed_at_any_replica_and_goes_on_if_who_follows_leaves(
+    url: str, root: Path
+) -> None:
+    async with reached(url, root) as one, reached(url, root) as two:
+        await until_ready(one, two)
+        search = await running(two)
+        path = f"/v1/search/{search}?stream=true"
+        async with httpx.AsyncClient(base_url=one.fleet.mine.address, timeout=60) as http:
+            async with http.stream("GET", path) as left:
+                assert left.headers["x-ramify-search-id"] == search
+                assert await anext(left.aiter_lines()) == "event: search.started"
+            assert two.context.searches.running
+            async with http.stream("GET", path) as stream:
+                lines = stream.aiter_lines()
+                assert await anext(lines) == "event: search.started"
+                two.context.searches.stop_all("cancelled", "client")
+                told = events("\n".join([line async for line in lines]).lstrip("\n").partition("\n\n")[2])
+        assert told[-1][0] == "search.completed"
+        assert (told[-1][1]["id"], told[-1][1]["status"]) == (search, "cancelled")
+        ended = events((await one.http.get(path)).text)
+        assert [name for name, _ in ended] == ["search.started", "search.completed"]
+        assert ended[-1][1]["id"] == search
 
 
 async def test_a_batch_and_a_completion_are_cancelled_at_any_replica(url: str, root: Path) -> None:
@@ -160,10 +184,17 @@ async def test_a_search_whose_replica_was_killed_goes_on_from_its_checkpoint_els
             async with asyncio.timeout(60):
                 while await one.context.log.checkpoint_owner(tree) is None:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
-            two.process.kill()
-            with pytest.raises(httpx.RemoteProtocolError):
-                async for _ in lines:
-                    pass
+            path = f"{one.fleet.mine.address}/v1/search/{search}?stream=true"
+            async with httpx.AsyncClient(timeout=60) as http, http.stream("GET", path) as followed:
+                told = followed.aiter_lines()
+                assert await anext(told) == "event: search.started"
+                two.process.kill()
+                with pytest.raises(httpx.RemoteProtocolError):
+                    async for _ in lines:
+                        pass
+                last = [line async for line in told if line][-2:]
+            assert last[0] == "event: error"
+            assert "replica 1" in last[1]
         told = await one.http.get(f"/v1/search/{search}")
         assert (told.status_code, told.json()["error"]["code"]) == (409, "conflict")
         assert "has just ended" in told.json()["error"]["message"]

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
@@ -28,6 +28,7 @@ from ramify.treelog import tree_json
 
 router = APIRouter(route_class=ScopedRoute, tags=["search"])
 Id = Annotated[str, Path(max_length=64, description="Id of the search (`srch_…`) or of its tree (`tree_…`).")]
+Follow = Annotated[bool, Query(description="Answer with Server-Sent Events.")]
 Key = Annotated[
     str | None,
     Header(alias="Idempotency-Key", min_length=1, max_length=200, description="One search for one key."),
@@ -117,14 +118,25 @@ async def answered_tree(running: RunningSearch, request: Request) -> Tree:
         raise
 
 
-@router.get("/v1/search/{search_id}", response_model=wire.SearchReply)
+@router.get("/v1/search/{search_id}", response_model=wire.SearchReply, responses=STREAM)
 @needs("search", "log", owned="search_id")
-async def state(search_id: Id, context: ContextDep, caller: CallerDep) -> wire.SearchReply:
-    """The state of a search: its best answer so far while it runs, its answer once it has ended."""
+async def state(
+    search_id: Id, context: ContextDep, caller: CallerDep, stream: Follow = False
+) -> wire.SearchReply | Response:
+    """The state of a search: its best answer so far while it runs, its answer once it has ended.
+
+    With `stream`, its events from now on, as those of POST /v1/search. Whoever follows a search may leave: it goes on.
+    """
     running = context.searches.find(search_id, caller)
+    if running is not None and stream:
+        return streaming.EventStream(_followed(running, wire.AnswerOptions(), context), headers_of(running))
     if running is not None:
         return convert.running_reply(running, context.serving)
-    return _whole(await context.searches.finished(search_id, caller), context)
+    done = _whole(await context.searches.finished(search_id, caller), context)
+    if not stream:
+        return done
+    ended = ReplayedAnswer(done.id, await asyncio.to_thread(lambda: done.model_dump_json().encode()))
+    return streaming.EventStream(_events(ended, wire.AnswerOptions(), context), headers_of(ended))
 
 
 @router.post("/v1/search/{search_id}/cancel", response_model=wire.SearchReply)
@@ -208,14 +220,22 @@ async def _events(
         yield streaming.event("search.completed", search.body)
         return
     try:
-        yield streaming.event("search.started", convert.started_event(search.tree, context.serving))
-        nodes = body.stream_options is not None and body.stream_options.nodes
-        async for chunk in _progress(search, context, news_of(search, nodes)):
+        async for chunk in _followed(search, body, context):
             yield chunk
-        tree = await search.answered()
-        yield streaming.event("search.completed", await asyncio.to_thread(rendered, tree, body, context))
     finally:
         search.stop("cancelled", "disconnect")  # without effect on one that has ended
+
+
+async def _followed(
+    search: RunningSearch, body: wire.AnswerOptions, context: Context
+) -> AsyncIterator[bytes]:
+    """Yield the events of a search until it ends, whoever began it."""
+    yield streaming.event("search.started", convert.started_event(search.tree, context.serving))
+    nodes = body.stream_options is not None and body.stream_options.nodes
+    async for chunk in _progress(search, context, news_of(search, nodes)):
+        yield chunk
+    tree = await search.answered()
+    yield streaming.event("search.completed", await asyncio.to_thread(rendered, tree, body, context))
 
 
 def news_of(running: RunningSearch, nodes: bool) -> Callable[[], wire.Progressed | None]:
