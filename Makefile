@@ -58,7 +58,7 @@ evidence: setup .venv/.trl
 	$(BIN)/pip install -q --no-deps --no-compile -r requirements/deploy.lock
 	touch $@
 
-# Ray Serve, for a fleet on it.
+# Ray Serve and Train, for a fleet on it.
 .venv/.fleet: .venv/.ready requirements/fleet.lock
 	$(BIN)/pip install -q --no-deps --no-compile -r requirements/fleet.lock
 	$(BIN)/python -W ignore -m compileall -qq -j 0 -x '/tests?/|/rllib/' $(wildcard .venv/lib/python*/site-packages)/ray || true  # else its agents start too late
@@ -129,7 +129,7 @@ attack-sandbox: setup .venv/.gym
 	$(BIN)/python -m pytest tests/integration/sandbox -v
 
 # A fleet that Ray starts, and one whose parts are killed, cut off and started again under load: real PostgreSQL, S3, HAProxy.
-# The second, alone: pytest tests/cluster/test_kills.py -m cluster -s. As root, for its network namespaces.
+# And a training whose processes Ray places. The second, alone: pytest tests/cluster/test_kills.py -m cluster -s. As root, for its network namespaces.
 test-fleet: setup .venv/.fleet
 	$(BIN)/python -m pytest tests/cluster -m cluster -s
 

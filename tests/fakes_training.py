@@ -43,9 +43,11 @@ from ramify.weights import Details, ModelFiles, Release, load_release, publish
 from ramify_trainer.config import LoopConfig
 from ramify_trainer.gate.unserved import policy_in
 from ramify_trainer.gate.value_scores import end_values
+from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import LabelledTree
 from ramify_trainer.learning.networks import load_judge
 from ramify_trainer.learning.value_head import write_head
+from ramify_trainer.loop.training import Job
 
 SIZE = 128
 """Size of the vocabulary: one token a character."""
@@ -124,6 +126,24 @@ def drawn_tree(i: int) -> LabelledTree:
 
 
 TREES = [drawn_tree(i) for i in range(8)]
+FOUR_STEPS = LearningConfig(
+    steps_per_round=4,
+    tokens_per_batch=24,
+    policy_learning_rate=1e-2,
+    value_learning_rate=1e-2,
+    imitate=0.5,
+    kl_beta=0.1,
+    sharding="fsdp2",
+    warmup_steps=2,
+    threads=1,
+    tracker="none",
+)
+
+
+def training(folder: Path, base: Release) -> Job:
+    """A training of four steps from the base's own weights."""
+    folder.mkdir()
+    return Job(FOUR_STEPS, None, base, base, TREES, folder, (3, 1))
 
 
 def with_logprobs_of(policy: Path, trees: Sequence[LabelledTree]) -> list[LabelledTree]:

@@ -15,7 +15,6 @@ from ramify_trainer.errors import TrainerError
 from ramify_trainer.loop.demo import running_server
 from ramify_trainer.loop.rounds import Loop, PhaseProgress
 from ramify_trainer.loop.state import RoundRecord, folder_lock
-from ramify_trainer.loop.training import require_one_process
 from research.compare import trl_grpo
 from research.compare.config import ArmRun, CompareConfig, SearchedConfig
 from research.compare.grading import is_right
@@ -27,7 +26,6 @@ def compare(config: CompareConfig, out: Path, tell: PhaseProgress, only: Collect
     """Run what is left of every arm in `out`, of those named in `only` if it names any. Return all points there are.
 
     Raises `TrainerError`, `ramify.weights.WeightsError` and `ramify_client.RamifyError`."""
-    require_one_process("compare")
     asked = _asked(config, only, tell)
     _keep_settings(config, out)
     began = time.monotonic()

@@ -37,14 +37,35 @@ MAY_IMPORT: dict[str, set[str]] = {
     "connections": set(),
     "logs": set(),
     "launcher": set(),
+    "ray_cluster": set(),
     "service": PARTS | {"settings", "objects", "races"},
     "api": PARTS | {"settings", "service", "connections", "logs", "races"},
-    "cluster": {"fleet", "treelog", "weights", "settings", "service", "connections", "launcher"},
+    "cluster": {
+        "fleet",
+        "treelog",
+        "weights",
+        "settings",
+        "service",
+        "connections",
+        "launcher",
+        "ray_cluster",
+    },
     "evaluation": PARTS | {"settings", "service", "statistics", "races"},
     "bench": PARTS | {"settings", "service", "evaluation", "races"},
     "tuning": {"search", "rewards", "weights", "statistics", "evaluation"},
     "cli": PARTS
-    | {"settings", "objects", "service", "evaluation", "bench", "tuning", "api", "cluster", "launcher"},
+    | {
+        "settings",
+        "objects",
+        "service",
+        "evaluation",
+        "bench",
+        "tuning",
+        "api",
+        "cluster",
+        "launcher",
+        "ray_cluster",
+    },
     "__main__": {"cli"},
 }
 """Parts of `ramify` that each part may import; itself and the version in `ramify` it always may."""
@@ -61,6 +82,7 @@ TRAINER_MAY_IMPORT = {
     "logs",
     "races",
     "launcher",
+    "ray_cluster",
 }
 
 ONLY_IN = {
@@ -69,7 +91,12 @@ ONLY_IN = {
     "vllm": {"ramify.engines.vllm"},
     "torch": {"ramify.engines.vllm", "ramify_trainer"},
     "optuna": {"ramify.tuning"},
-    "ray": {"ramify.cluster.actors", "ramify.cluster.deployment"},
+    "ray": {
+        "ramify.ray_cluster",
+        "ramify.cluster.actors",
+        "ramify.cluster.deployment",
+        "ramify_trainer.loop.on_ray",
+    },
     "obstore": {"ramify.objects"},
     "sqlalchemy": {"ramify.treelog", "ramify.fleet"},
     "alembic": {"ramify.treelog", "ramify.fleet"},

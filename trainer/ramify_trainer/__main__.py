@@ -1,4 +1,4 @@
-"""`python -m ramify_trainer`, as `torchrun -m` starts it: the command."""
+"""`python -m ramify_trainer`: the command."""
 
 from ramify_trainer.cli import app
 

@@ -20,10 +20,11 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import MofNCompleteColumn, Progress
 
-from ramify import logs, weights
+from ramify import weights
 from ramify.rewards.errors import BadDataset
 from ramify_client import RamifyError
 from ramify_trainer.errors import TrainerError
+from ramify_trainer.progress import log_to_stderr
 
 DEMO_LOOP = Path(__file__).with_name("configs") / "loop.toml"
 app = typer.Typer(no_args_is_help=True, help="Train what a tree search found back into the weights.")
@@ -47,14 +48,6 @@ def refusing(command: str) -> Iterator[None]:
             f"ramify-trainer {command}: {error}", style="red", highlight=False, markup=False, soft_wrap=True
         )
         raise typer.Exit(1) from error
-
-
-def log_to_stderr() -> None:
-    """Log one line an event, times in UTC, without the progress bars of libraries."""
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    logs.log_to_stderr("ramify_trainer", "info")
 
 
 @app.command("run")

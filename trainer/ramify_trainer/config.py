@@ -228,6 +228,56 @@ class ServiceConfig(Section):
     once."""
 
 
+class DistributedConfig(Section):
+    """The processes that train a round together: one, the trainer itself, unless there are to be more.
+
+    They are started for the train phase and gone after it. If one dies, the round's training begins again."""
+
+    processes: int = Field(default=1, ge=1, le=4096)
+    """Processes. Each has a GPU, or if there is none, CPU cores; they speak NCCL, or gloo. `learning.sharding` says
+    whether each holds all weights."""
+    launcher: Literal["local", "ray"] = "local"
+    """`local`: on the trainer's machine. `ray`: Ray Train (the extra `fleet`) places them on the nodes of a cluster."""
+    min_processes: int | None = Field(default=None, ge=1)
+    """`ray`: processes that are enough if the cluster has no room for all, as when a node is gone; none: all."""
+    address: str = Field(default="auto", min_length=1)
+    """`ray`: address of the cluster, as `ray start` tells it; `auto`: of one with a node on this machine."""
+    cpus: float = Field(default=1.0, gt=0, le=4096)
+    """`ray`: CPU cores of each process, for Ray to count."""
+    restarts: int = Field(default=3, ge=0, le=1000)
+    """Times that a round's training begins again when a process has died; then the trainer ends."""
+    start_seconds: float = Field(default=600.0, gt=0, le=86_400)
+    """Seconds that the processes may take to be placed, to start and to meet."""
+    timeout_seconds: float = Field(default=600.0, gt=0, le=86_400)
+    """Seconds that a process waits for another one, which counts as dead then."""
+
+    @property
+    def apart(self) -> bool:
+        """True if the trainer does not train itself."""
+        return self.processes > 1 or self.launcher == "ray"
+
+    @property
+    def least(self) -> int:
+        """Processes without which training does not begin."""
+        return self.min_processes or self.processes
+
+    @model_validator(mode="after")
+    def least_is_not_above_all(self) -> Self:
+        if self.least > self.processes:
+            raise ValueError(f"min_processes is {self.least}, above processes, {self.processes}")
+        return self
+
+    @model_validator(mode="after")
+    def ray_settings_have_ray(self) -> Self:
+        fields = type(self).model_fields
+        given = [n for n in ("min_processes", "address", "cpus") if getattr(self, n) != fields[n].default]
+        if given and self.launcher != "ray":
+            raise ValueError(
+                f'{given[0]} is of launcher "ray": set launcher to that, or leave {given[0]} out'
+            )
+        return self
+
+
 class LoopConfig(FromBase):
     """One run."""
 
@@ -255,6 +305,7 @@ class LoopConfig(FromBase):
     collect: CollectConfig = CollectConfig()
     outcomes: OutcomeWeights = OutcomeWeights()
     learning: LearningConfig = LearningConfig()
+    distributed: DistributedConfig = DistributedConfig()
     gate: GateConfig = GateConfig()
     sampler: SamplerConfig = SamplerConfig()
     held_out: HeldOutConfig = HeldOutConfig()

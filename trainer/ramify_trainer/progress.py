@@ -12,8 +12,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from ramify import logs
+
 Progress = Callable[[int, int], None]
 """Called with how much of some work is done, and of how much. What it raises ends the work."""
+
+
+def log_to_stderr(level: str = "info") -> None:
+    """Log one line an event from a level on, times in UTC, without the progress bars of libraries."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    logs.log_to_stderr("ramify_trainer", level)
 
 
 @dataclass

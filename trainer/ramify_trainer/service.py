@@ -36,7 +36,6 @@ from ramify_trainer.errors import CollectionFailed, TrainerError
 from ramify_trainer.loop.rounds import Loop, PhaseProgress
 from ramify_trainer.loop.state import folder_lock, unserved
 from ramify_trainer.loop.teacher import teacher_client
-from ramify_trainer.loop.training import Team
 from ramify_trainer.probes import GRACE, LIMITS, Health, Metrics, Routes
 
 logger = logging.getLogger(__name__)
@@ -52,21 +51,14 @@ FIRST_WAIT = 1.0
 
 
 def run(config: LoopConfig, tell: PhaseProgress) -> int:
-    """Return the process's exit code. Under `torchrun` the first process runs the service, and the others train with
-    it.
+    """Return the process's exit code.
 
     Raises `TrainerError`, `WeightsError` and `RamifyError` that waiting does not mend."""
-    team = Team.joined()
-    if team.rank:
-        team.follow()
-        return STOPPED
     with folder_lock(config.state):
-        code = asyncio.run(_run(config, tell, team))
-    team.dismiss()
-    return code
+        return asyncio.run(_run(config, tell))
 
 
-async def _run(config: LoopConfig, tell: PhaseProgress, team: Team) -> int:
+async def _run(config: LoopConfig, tell: PhaseProgress) -> int:
     keys = [key_in(path) for path in (config.server.key_file, config.server.admin_key_file)]
     async with (
         AsyncClient(config.server.url, keys[0], max_retries=100) as client,
@@ -75,7 +67,7 @@ async def _run(config: LoopConfig, tell: PhaseProgress, team: Team) -> int:
         teacher_client(config.teacher, max_retries=100) as teacher,
         teacher_client(config.teacher, max_retries=0, timeout=PROBE_SECONDS) as teacher_probe,
     ):
-        loop = Loop(config, client, admin, tell, team=team, teacher=teacher)
+        loop = Loop(config, client, admin, tell, teacher=teacher)
         return await Service(loop, probe, teacher_probe or probe).run()
 
 

@@ -124,12 +124,14 @@ def _on_ray(plan: Plan, *, own: bool) -> Iterator[ModuleType]:
 
     try:
         from ramify.cluster import deployment
+        from ramify.ray_cluster import ClusterError, connected
     except ModuleNotFoundError as missing:
         refuse(f"a fleet on Ray needs the extra fleet ({missing})", "pip install '.[fleet]' in a checkout")
+    ray = plan.file.ray
     try:
-        with deployment.connected(plan.file.ray, own=own):
+        with connected(ray.address, setting="ray.address", own=own, cpus=ray.cpus, gpus=ray.gpus):
             yield deployment
-    except FleetError as error:
+    except (FleetError, ClusterError) as error:
         fail(error)
 
 

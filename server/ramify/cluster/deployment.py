@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # on a busy machine Ray's own are too short
-os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
-os.environ.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it tells its makers of every cluster
+import ramify.ray_cluster  # first, since it says how Ray is to start
 
+# isort: split
 import ray
 from ray import serve
 from ray.exceptions import GetTimeoutError, RayError
@@ -23,15 +19,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import ramify
 from ramify.cluster.actors import DoorActor, ServerActor
-from ramify.cluster.file import DOOR, Plan, RayTable
+from ramify.cluster.file import DOOR, Plan
 from ramify.cluster.front import DoorLaunch
 from ramify.cluster.nodes import Holds, Node, Sources, concerned, inspect, refusals
 from ramify.cluster.scaling import ReservedTokens
 from ramify.cluster.server import LAST_WORDS, Launch
 from ramify.fleet import Epoch, FleetError, FleetStore
 
-OBJECT_STORE_BYTES = 200 << 20
-"""Size of the object store of a cluster on this machine: nothing of ours goes through it."""
 INSPECTION = 600.0
 """Seconds that a node may take to say what it holds."""
 HEALTH_PERIOD, HEALTH_SECONDS = 1.0, 10.0
@@ -42,30 +36,6 @@ POLL = 1.0
 HEAD = "node:__internal_head__"
 """Ray's own resource of the node where its head runs."""
 STARTING = ("DEPLOYING", "NOT_STARTED")
-
-
-@contextmanager
-def connected(table: RayTable, *, own: bool) -> Iterator[None]:
-    """Be connected to a cluster while the block runs. own: start one on this machine if the table names none.
-
-    Raises `FleetError`."""
-    options: dict[str, Any] = {"address": table.address or "auto"}
-    if own and table.address is None:
-        options = {
-            "address": "local",
-            "num_cpus": table.cpus,
-            "num_gpus": table.gpus,
-            "include_dashboard": False,
-            "object_store_memory": OBJECT_STORE_BYTES,
-        }
-    try:
-        ray.init(**options, logging_level="warning")
-    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-        raise FleetError(f"ray.address: no cluster at {options['address']}: {error}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def nodes() -> list[Node]:

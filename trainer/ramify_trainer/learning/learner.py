@@ -230,8 +230,9 @@ class Learner:
             if name == "policy" and self.config.publishes_adapter and trainee.network.adapted:
                 self._write_adapter(folder / ADAPTER, learned)
             elif trainee.network.changes or trainee.network.adapted:
-                merged = merged_weights(trainee.network, trainee.weights())
+                weights = trainee.weights()
                 if self._accelerator.is_main_process:
+                    merged = merged_weights(trainee.network, weights)
                     export(trainee.network.model, merged, sources[name], folder / name)
             if (head := head_weights(learned)) and self._accelerator.is_main_process:
                 write_head(folder / "value", head)

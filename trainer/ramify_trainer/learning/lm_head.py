@@ -37,7 +37,8 @@ def scored(model: Any, states: Tensor, labels: Tensor, temperature: Tensor) -> t
     def one(chunk: Tensor, labels: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
         logits = head(inputs_embeds=chunk[None], use_cache=False).logits[0]
         logprobs = torch.log_softmax(logits.float() / temperature[:, None], dim=-1)
-        return logprobs.gather(1, labels[:, None])[:, 0], -(logprobs.exp() * logprobs).sum(dim=-1)
+        chosen = logprobs.gather(1, labels[:, None])[:, 0].clone()  # no view: FSDP2 warns of those
+        return chosen, -(logprobs.exp() * logprobs).sum(dim=-1)
 
     size = max(1, LOGITS // model.config.get_text_config().vocab_size)
     chunks = list(zip(*(torch.split(each, size) for each in (states, labels, temperature)), strict=True))

@@ -142,7 +142,7 @@ class TrunkNetwork(PolicyNetwork):
             states = states.detach()
         with torch.autocast(states.device.type, enabled=False):
             logits: Tensor = self.head(states.float())
-        return logits[:, 0]
+        return logits[:, 0].clone()
 
 
 class ValueNetwork(Network):
@@ -158,7 +158,7 @@ class ValueNetwork(Network):
     ) -> dict[str, Tensor]:
         """Return as `value` the logit [k] of the sequence that ends at each place, calibration left out."""
         logits: Tensor = self.model.score(self._states(tokens, positions, mask)[readings["value"].at])
-        return {"value": logits[:, 0].float()}
+        return {"value": logits[:, 0].float().clone()}
 
 
 def load_policy(
@@ -403,7 +403,7 @@ class Reader:
         if not network.trains:
             self.wrapped: Any = network.to(accelerator.device)
         elif config.sharding == "fsdp2" and accelerator.num_processes > 1:
-            self.wrapped = _sharded(network.to(accelerator.device))
+            self.wrapped = _sharded(network, accelerator)
         else:
             self.wrapped = accelerator.prepare_model(network)
 
@@ -468,13 +468,24 @@ def _groups(pieces: Sequence[Piece], tokens: int) -> list[list[Piece]]:
     return groups
 
 
-def _sharded(network: Network) -> Network:
-    """Shard the layers over all processes (FSDP2)."""
+def _sharded(network: Network, accelerator: Accelerator) -> Network:
+    """Shard the layers over all processes (FSDP2). Each is moved to its device by itself, so that no device ever holds
+    all of them."""
+    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    for module in network.modules():
-        if isinstance(module, nn.ModuleList):
-            for layer in module:
-                fully_shard(layer)
-    fully_shard(network)
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+    for layer in _layers(network):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(network, mesh=mesh)
     return network
+
+
+def _layers(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the layers of a model of any class: the members of its outermost lists. A list in a layer, of experts
+    say, is gathered with the layer, since not every process calls each of them."""
+    for child in module.children():
+        if isinstance(child, nn.ModuleList):
+            yield from child
+        else:
+            yield from _layers(child)

@@ -60,13 +60,14 @@ class Trainee(Reader):
         return [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
 
     def weights(self) -> dict[str, Tensor]:
-        """Return every weight, whole and on the CPU, by its name in the network. All processes must ask at once."""
-        return {name: whole(tensor) for name, tensor in self.network.state_dict().items()}
+        """Return every weight, whole and on the CPU, by its name in the network. All processes must ask at once. All
+        but the first get empty tensors: a machine may have no room for a copy in each."""
+        return {name: self._gathered(tensor) for name, tensor in self.network.state_dict().items()}
 
     def learned(self) -> dict[str, Tensor]:
         """Return the same of adapters and of all that is in training."""
         return {
-            name: whole(p)
+            name: self._gathered(p)
             for name, p in self.network.named_parameters()
             if p.requires_grad or ".lora_" in name
         }
@@ -131,12 +132,21 @@ class Trainee(Reader):
         return norms
 
     def state(self) -> dict[str, Tensor]:
-        """Return what the optimizer remembers, by `<moment>/<parameter>`. All processes must ask at once."""
+        """Return what the optimizer remembers, by `<moment>/<parameter>`, as `weights` does."""
         return {
-            f"{moment}/{name}": whole(torch.as_tensor(value))  # bitsandbytes counts steps in a plain number
+            f"{moment}/{name}": self._gathered(
+                torch.as_tensor(value)
+            )  # bitsandbytes counts steps in a plain number
             for name, parameter in self.parameters()
             for moment, value in self.optimizer.state.get(parameter, {}).items()
         }
+
+    def _gathered(self, tensor: Tensor) -> Tensor:
+        if self.accelerator.is_main_process:
+            return whole(tensor)
+        if hasattr(tensor, "full_tensor"):
+            tensor.full_tensor()  # the first process gathers with all others
+        return torch.empty(0)
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take up what `state` gave, but for parameters that are frozen now. Raises `ValueError` if it is another

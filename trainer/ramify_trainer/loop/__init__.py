@@ -8,7 +8,10 @@
 | `puller` | the pull phase: the log's new records, under a lease |
 | `round_trees` | a round's trees, frozen on disk and labelled |
 | `replay` | right answers of the rounds before, to be imitated again |
-| `training` | the train phase, by one process or several; which settings a round is trained by |
+| `training` | the train phase: what a round is trained on, and by which settings |
+| `ranks` | one of several processes that train together |
+| `on_ray` | such processes on a Ray cluster |
+| `processes` | the train phase in one process or in several, begun again if one dies |
 | `release` | the publish phase: a candidate as a release, with its canary |
 | `rounds` | one round after another |
 | `report` | the table and the curve |

@@ -26,6 +26,7 @@ from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import LabelledTree
 from ramify_trainer.learning.trainee import require_optimizer
 from ramify_trainer.loop.collection import at_temperature, collect
+from ramify_trainer.loop.processes import require_room, train
 from ramify_trainer.loop.puller import Puller
 from ramify_trainer.loop.release import (
     candidate_base,
@@ -39,7 +40,7 @@ from ramify_trainer.loop.replay import keep_right, replayed
 from ramify_trainer.loop.round_trees import freeze, label_trees, read_trees, solved_share, unlearned
 from ramify_trainer.loop.state import STATE, RoundRecord, State, finite, lease_owner, round_folder
 from ramify_trainer.loop.teacher import require_same_tokens
-from ramify_trainer.loop.training import CANDIDATE, Team, begun_phases
+from ramify_trainer.loop.training import CANDIDATE, Job, begun_phases
 from ramify_trainer.progress import ComputeThread, Progress, RunProgress
 
 logger = logging.getLogger(__name__)
@@ -78,14 +79,13 @@ class Loop:
         admin: AsyncAdmin,
         tell: PhaseProgress,
         progress: RunProgress | None = None,
-        team: Team | None = None,
         teacher: AsyncClient | None = None,
     ) -> None:
         self.config, self.client, self.admin, self.tell = config, client, admin, tell
         self.teacher = teacher
         self.searching = teacher or client
         """The server that searches, and whose log is read."""
-        self.progress, self.team = progress or RunProgress(), team or Team()
+        self.progress = progress or RunProgress()
         self.folder = config.state
         self.folder.mkdir(parents=True, exist_ok=True)
         self.worker = ComputeThread()
@@ -120,6 +120,7 @@ class Loop:
         gate = self.config.gate
         require_sampler(self.config.sampler)
         require_optimizer(self.config.learning)
+        require_room(self.config.distributed)
         await asyncio.to_thread(require_askable, self._release(base).policy_path, gate, self.config.seed)
         if self.teacher is not None:
             await require_same_tokens(self.teacher, self._release(base).policy_path)
@@ -265,9 +266,11 @@ class Loop:
         phase = begun_phases(config.learning, state.history)
         learning = config.learning.after(phase)
         again = await asyncio.to_thread(self._replayed, learning, trees)
-        job = learning, begun, incumbent, first, [*trees, *again], self._here, seeds
+        job = Job(learning, begun, incumbent, first, [*trees, *again], self._here, seeds)
         try:
-            metrics, steps = await self.worker.run(self.team.learn, job, self._told("trained"))
+            metrics, steps = await self.worker.run(
+                train, job, config.distributed, self._told("trained"), self.worker.check
+            )
         except FloatingPointError as error:
             record.reason = f"not trained: {error}"
             return {"failed": str(error)}

@@ -203,11 +203,21 @@ LONGEST = 200.0
 
 
 SHARDINGS = ("fsdp2", "none")
+SPREAD = {
+    f"{sharding}, {name}": config.model_copy(update={"sharding": sharding})
+    for sharding in SHARDINGS
+    for name, config in {"all weights": MIXED, "adapters": LORA}.items()
+}
+"""Settings under which two processes train: with sharded weights, and with a whole copy in each."""
 
 
 @pytest.mark.timeout(300)
 def test_two_processes_learn_what_one_does(bases: dict[str, Path], tmp_path: Path) -> None:
-    """With sharded weights, and with a whole copy in each; objective and imitation have each their own weight."""
+    """Objective and imitation have each their own weight. A run goes on with another number of processes."""
+    for kind in KINDS:
+        begun = started(bases[kind], MIXED)
+        begun.round(TREES[:4], seed=1)
+        begun.save(tmp_path / f"{kind} saved by one")
     answers = children.Queue()
     processes = [children.Process(target=_spread, args=(rank, tmp_path, bases, answers)) for rank in range(2)]
     for process in processes:
@@ -221,15 +231,28 @@ def test_two_processes_learn_what_one_does(bases: dict[str, Path], tmp_path: Pat
             process.kill()
     assert [process.exitcode for process in processes] == [0, 0]
     assert found[0] == found[1]
+    for (case, config), kind in itertools.product(SPREAD.items(), KINDS):
+        one = started(bases[kind], config)
+        assert found[0][f"{kind} {case}"] == pytest.approx(
+            losses(one.round(TREES, seed=1)), rel=1e-4, abs=1e-5
+        )
+        alone = exported(one, tmp_path / f"{kind} {case} alone", bases[kind])
+        assert_same(weights_in(tmp_path / f"{kind} {case}"), alone)
     for kind in KINDS:
-        one = started(bases[kind], MIXED)
-        expected = losses(one.round(TREES, seed=1))
-        alone = exported(one, tmp_path / kind, bases[kind])
-        for case in [f"{kind} {sharding}" for sharding in SHARDINGS]:
-            assert found[0][case] == pytest.approx(expected, rel=1e-4, abs=1e-5), case
-            weights = weights_in(tmp_path / case)
-            assert weights.keys() == alone.keys()
-            assert all(torch.allclose(weights[name], alone[name], atol=1e-4) for name in weights), case
+        whole = Learner.resume(MIXED, tmp_path / f"{kind} saved by one", bases[kind] / "policy")
+        handed = Learner.resume(MIXED, tmp_path / f"{kind} saved by two", bases[kind] / "policy")
+        for learner in (whole, handed):
+            learner.round(TREES[4:], seed=2)
+        alone = exported(whole, tmp_path / f"{kind} one, one", bases[kind])
+        assert_same(exported(handed, tmp_path / f"{kind} two, one", bases[kind]), alone)
+        assert_same(weights_in(tmp_path / f"{kind} one, two"), alone)
+
+
+def assert_same(weights: dict[str, Tensor], alone: dict[str, Tensor]) -> None:
+    """The weights of several processes are those of one, up to rounding."""
+    assert weights.keys() == alone.keys()
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, alone[name], rtol=0, atol=1e-5)
 
 
 def losses(found: RoundMetrics) -> dict[str, float]:
@@ -241,13 +264,21 @@ def _spread(rank: int, folder: Path, bases: dict[str, Path], answers: Any) -> No
     """One of two processes."""
     as_one_of_two(rank, folder / "meeting", LONGEST)
     found = {}
-    for kind, sharding in itertools.product(KINDS, SHARDINGS):
-        learner = started(bases[kind], MIXED.model_copy(update={"sharding": sharding}))
+    for (case, config), kind in itertools.product(SPREAD.items(), KINDS):
+        learner = started(bases[kind], config)
         assert learner._accelerator.num_processes == 2
-        case = f"{kind} {sharding}"
-        found[case] = losses(learner.round(TREES, seed=1))
-        (folder / case).mkdir(exist_ok=True)
-        learner.export(folder / case, bases[kind])
+        found[f"{kind} {case}"] = losses(learner.round(TREES, seed=1))
+        (folder / f"{kind} {case}").mkdir(exist_ok=True)
+        learner.export(folder / f"{kind} {case}", bases[kind])
+    sharded = MIXED.model_copy(update={"sharding": "fsdp2"})
+    for kind in KINDS:
+        first = started(bases[kind], sharded)
+        first.round(TREES[:4], seed=1)
+        first.save(folder / f"{kind} saved by two")
+        second = Learner.resume(sharded, folder / f"{kind} saved by one", bases[kind] / "policy")
+        second.round(TREES[4:], seed=2)
+        (folder / f"{kind} one, two").mkdir(exist_ok=True)
+        second.export(folder / f"{kind} one, two", bases[kind])
     answers.put(found)
     answers.close()
     answers.join_thread()

@@ -1,0 +1,59 @@
+"""A connection to a Ray cluster, or a cluster on this machine: for the fleet's servers and the trainer alike."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # on a busy machine Ray's own are too short
+os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
+os.environ.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it tells its makers of every cluster
+
+import ray
+from ray.exceptions import RayError
+
+__all__ = ["ClusterError", "connected"]
+
+OBJECT_STORE_BYTES = 200 << 20
+"""Size of the object store of a cluster on this machine: little of ours goes through it."""
+
+
+class ClusterError(Exception):
+    """A cluster is not there, or something on it cannot be started or did not start; the message says why."""
+
+
+@contextmanager
+def connected(
+    address: str | None,
+    *,
+    setting: str,
+    own: bool = False,
+    cpus: int | None = None,
+    gpus: int | None = None,
+    log_to_driver: bool = True,
+) -> Iterator[None]:
+    """Be connected to a cluster while the block runs. own: start one on this machine if no address is given, which ends
+    with the block; cpus, gpus: of such a one, `None`: all. setting: the one that gives the address. log_to_driver: show
+    what its processes write.
+
+    Raises `ClusterError`."""
+    options: dict[str, Any] = {"address": address or "auto"}
+    if own and address is None:
+        options = {
+            "address": "local",
+            "num_cpus": cpus,
+            "num_gpus": gpus,
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+        }
+    try:
+        ray.init(**options, logging_level="warning", log_to_driver=log_to_driver)
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        raise ClusterError(f"{setting}: no cluster at {options['address']}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,130 @@
+"""A round trained by Ray Train on a real cluster of two CPU cores, in two processes that speak gloo."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from doomed_ranks import KILLED, doom, doomed_drive
+from fakes_training import training, write_release
+from ramify.weights import Release
+from ramify_trainer.config import DistributedConfig
+from ramify_trainer.errors import TrainerError
+from ramify_trainer.loop import on_ray
+from ramify_trainer.loop.processes import train
+from ramify_trainer.loop.training import learn
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
+TESTS = Path(__file__).parents[1]
+CLUSTER = """
+import sys
+from ramify.ray_cluster import connected
+import ray
+with connected(None, setting="", own=True, cpus=2, gpus=0):
+    print("address", ray.get_runtime_context().gcs_address, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="module", name="address")
+def _address() -> Iterator[str]:
+    """The address of a cluster that knows the tests' modules."""
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("NO RAY: install requirements/fleet.lock (make test-fleet does)")
+    os.environ["RAY_AUTH_MODE"] = (
+        "token"  # as its own clusters have it, and who is given their address has not
+    )
+    cluster = subprocess.Popen(
+        [sys.executable, "-c", CLUSTER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(TESTS)},
+    )
+    try:
+        assert cluster.stdout is not None
+        said = next(line for line in cluster.stdout if line.startswith("address "))
+        yield said.split()[1]
+    finally:
+        cluster.communicate("", timeout=120)
+        del os.environ["RAY_AUTH_MODE"]
+
+
+@pytest.fixture(scope="module", name="base")
+def _base(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    return write_release(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module", name="alone")
+def _alone(base: Release, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    """The weights that one process ends in."""
+    job = training(tmp_path_factory.mktemp("one") / "round", base)
+    learn(job, lambda *_: None)
+    return weights_in(job.folder)
+
+
+def weights_in(folder: Path) -> dict[str, Tensor]:
+    """All tensors of policy and value, and of the checkpoint."""
+    return {
+        f"{file.relative_to(folder)}/{name}": tensor
+        for file in sorted(folder.rglob("*.safetensors"))
+        for name, tensor in load_file(file).items()
+        if name != "random/cpu"
+    }
+
+
+def assert_same(weights: dict[str, Tensor], alone: dict[str, Tensor]) -> None:
+    assert weights.keys() == alone.keys()
+    apart = max((weight - alone[name]).abs().max().item() for name, weight in weights.items())
+    print(f"largest difference from one process: {apart:.1e}")
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, alone[name], rtol=0, atol=1e-5)
+
+
+def test_a_training_that_is_killed_at_three_points_ends_in_the_weights_of_one_process(
+    address: str,
+    base: Release,
+    alone: dict[str, Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(on_ray, "drive", doomed_drive)
+    job = training(tmp_path / "round", base)
+    doom(job, *KILLED)
+    told: list[tuple[int, int]] = []
+    config = DistributedConfig(processes=2, launcher="ray", address=address, restarts=3)
+    with caplog.at_level(logging.WARNING):
+        _, steps = train(job, config, lambda *done: told.append(done), lambda: None)
+    assert (steps, told[-1]) == (4, (4, 4))
+    assert caplog.text.count("the training begins again") == 3
+    assert sorted(path.name for path in job.folder.iterdir()) == ["learner", "policy", "value"]
+    assert_same(weights_in(job.folder), alone)
+
+
+def test_a_cluster_with_room_for_fewer_trains_in_those(
+    address: str, base: Release, alone: dict[str, Tensor], tmp_path: Path
+) -> None:
+    job = training(tmp_path / "round", base)
+    few = DistributedConfig(processes=4, launcher="ray", address=address, min_processes=1, restarts=0)
+    train(job, few, lambda *_: None, lambda: None)
+    assert_same(weights_in(job.folder), alone)
+
+
+def test_a_cluster_without_room_is_refused(address: str, base: Release, tmp_path: Path) -> None:
+    job = training(tmp_path / "round", base)
+    many = DistributedConfig(processes=4, launcher="ray", address=address, restarts=0, start_seconds=1)
+    refusal = r"distributed\.processes needs room for 4, each of 1 CPU cores, and the cluster has 2 CPU cores"
+    with pytest.raises(TrainerError, match=refusal):
+        train(job, many, lambda *_: None, lambda: None)
+    assert list(job.folder.iterdir()) == []

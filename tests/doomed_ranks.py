@@ -1,0 +1,70 @@
+"""Processes that train together and are lost at a point of the training, each point once.
+
+They load no more than those of a trainer: Ray starts them anew each time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ramify_trainer.config import DistributedConfig
+from ramify_trainer.learning import checkpoint
+from ramify_trainer.learning.learner import Learner
+from ramify_trainer.learning.trainee import Trainee
+from ramify_trainer.loop import on_ray, ranks
+from ramify_trainer.loop.training import Job
+
+KILLED = ("in a step", "between the last step and the checkpoint", "while the checkpoint is written")
+"""Points at which a process is killed."""
+HANGS, LATE = "hangs in a step", "does not come"
+
+
+def doom(job: Job, *points: str) -> None:
+    """Have processes of a training be lost at these points."""
+    for point in points:
+        (job.folder / point).touch()
+
+
+def doomed_local_rank(rank: int, job: Job, *rest: Any) -> None:
+    _lie_in_wait(job.folder.parent)
+    if rank == 1 and (job.folder.parent / LATE).exists():
+        threading.Event().wait()
+    ranks.local_rank(rank, job, *rest)
+
+
+def doomed_drive(number: int, job: Job, config: DistributedConfig) -> None:
+    on_ray._rank = _doomed_ray_rank
+    on_ray.drive(number, job, config)
+
+
+def _doomed_ray_rank(given: Mapping[str, Any]) -> None:
+    import ray
+
+    job = ray.get(given["job"])
+    _lie_in_wait(job.folder.parent)
+    ranks.take_part(job, gpu=given["gpu"])
+
+
+def _lie_in_wait(folder: Path) -> None:
+    step, killed, written = KILLED
+
+    def before(function: Callable[..., Any], rank: int, point: str, fate: Callable[[], Any]) -> Any:
+        def doomed(*arguments: Any, **named: Any) -> Any:
+            if int(os.environ["RANK"]) == rank and (folder / point).exists():
+                (folder / point).unlink()
+                fate()
+            return function(*arguments, **named)
+
+        return doomed
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Trainee._update = before(Trainee._update, 1, step, die)  # type: ignore[method-assign]
+    Trainee._update = before(Trainee._update, 1, HANGS, threading.Event().wait)  # type: ignore[method-assign]
+    Learner.save = before(Learner.save, 0, killed, die)  # type: ignore[method-assign]
+    checkpoint.save_file = before(checkpoint.save_file, 0, written, die)

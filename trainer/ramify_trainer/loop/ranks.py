@@ -1,0 +1,109 @@
+"""One of the processes that train together: what it takes part in, and what the first of them says of it.
+
+The first writes two files into the job's folder: how far the training is, and at the end what came of it. Files, since
+the trainer that waits for them may be on another node; the folder is one that all of them reach anyway.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+import threading
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ramify.files import replace
+from ramify_trainer.learning.metrics import RoundMetrics
+from ramify_trainer.loop.training import Job, learn
+from ramify_trainer.progress import log_to_stderr
+
+PROGRESS, OUTCOME = "progress.json", "outcome.json"
+LOST_PARENT = 1
+"""Exit code of a process whose trainer is gone."""
+
+
+def local_rank(rank: int, job: Job, meeting: Path, size: int, timeout: float) -> None:
+    """Be one of `size` processes of this machine, which meet at the file `meeting`. timeout: seconds that one waits for
+    another."""
+    end_with_parent()
+    gpu = torch.cuda.is_available()
+    if gpu:
+        torch.cuda.set_device(rank)
+    elif sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # whatever address the machine's name may have
+    world = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+    os.environ |= {name: str(value) for name, value in world.items()}
+    torch.distributed.init_process_group(
+        "nccl" if gpu else "gloo",
+        init_method=f"file://{meeting}",
+        rank=rank,
+        world_size=size,
+        timeout=timedelta(seconds=timeout),
+    )
+    take_part(job, gpu=gpu)
+
+
+def take_part(job: Job, *, gpu: bool) -> None:
+    """Train in the process group that this process is in. Raises what `learn` raises, but in the first process, which
+    writes down what a trainer alone would raise."""
+    if not gpu:
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    first = torch.distributed.get_rank() == 0
+    log_to_stderr("info" if first else "error")  # all would warn of the same
+    if first:
+        _tell(job.folder / PROGRESS, [0, 0])
+    try:
+        metrics, steps = learn(job, lambda *done: _tell(job.folder / PROGRESS, done) if first else None)
+        outcome: dict[str, Any] = {"metrics": asdict(metrics), "steps": steps}
+    except (FloatingPointError, ValueError) as error:
+        if not first:
+            raise
+        outcome = {"error": str(error), "finite": not isinstance(error, FloatingPointError)}
+    if first:
+        _tell(job.folder / OUTCOME, outcome)
+    torch.distributed.destroy_process_group()
+
+
+def progress_in(folder: Path) -> tuple[int, int] | None:
+    """Return the steps done, and of how many, 0 of 0 before the first; None if the processes have not met yet."""
+    told = _told(folder / PROGRESS)
+    return None if told is None else (told[0], told[1])
+
+
+def outcome_in(folder: Path) -> tuple[RoundMetrics, int] | None:
+    """Return what `learn` returned; None if it has not. Raises what it raised, if a trainer alone would have."""
+    told = _told(folder / OUTCOME)
+    if told is None:
+        return None
+    if "error" in told:
+        raise (ValueError if told["finite"] else FloatingPointError)(told["error"])
+    return RoundMetrics(**told["metrics"]), told["steps"]
+
+
+def end_with_parent() -> None:
+    """Have this process end when the one that started it is gone, whatever it computes or waits for then."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(LOST_PARENT)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def _tell(path: Path, what: Any) -> None:
+    replace(path, json.dumps(what).encode())
+
+
+def _told(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
