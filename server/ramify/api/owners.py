@@ -9,6 +9,7 @@ It never sends the request on again. If it does not answer, this server does, fr
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -29,6 +30,8 @@ PASSED = ("authorization",)
 """Headers of the request that go with it, beside its id. It is an API key: this server has checked that."""
 RETURNED = ("content-type", "retry-after", "x-should-retry", "x-ramify-search-id", "x-ramify-tree")
 """Headers of the answer that come back with it."""
+STATE_SECONDS = 10.0
+"""Seconds that an owner may take to begin to tell a state, for which it waits for nothing."""
 ASK_AGAIN = 5
 """Seconds after which an owner that does not answer may, or is known to have ended."""
 
@@ -43,7 +46,7 @@ async def at_owner(
         return await handler(request)
     try:
         return await _sent_on(request, context, owner)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
         why = f"replica {owner.number} ({owner.address}), which gave this id, does not answer"
         logger.warning("%s: %s", why, error or type(error).__name__)
     try:
@@ -55,7 +58,7 @@ async def at_owner(
 
 
 async def _sent_on(request: Request, context: Context, owner: Replica) -> Response:
-    """Return the owner's answer. Raises `httpx.HTTPError`."""
+    """Return the owner's answer. Raises `httpx.HTTPError`, `TimeoutError`."""
     assert context.fleet is not None
     passed = () if context.keyring.open else PASSED  # without keys, whatever is sent as one is none of ours
     headers = {name: request.headers[name] for name in passed if name in request.headers}
@@ -64,7 +67,8 @@ async def _sent_on(request: Request, context: Context, owner: Replica) -> Respon
     http, url = context.fleet.http, owner.address.rstrip("/") + path.decode("ascii")
     timeout = httpx.Timeout(_patience(context), connect=CONNECT)
     asked = http.build_request(request.method, url, headers=headers, timeout=timeout)
-    answer = await http.send(asked, stream=True)
+    async with asyncio.timeout(STATE_SECONDS if request.method == "GET" else None):
+        answer = await http.send(asked, stream=True)
     kept = {name: answer.headers[name] for name in RETURNED if name in answer.headers}
     try:
         if answer.headers.get("x-ramify-replica") != str(owner.number):

@@ -203,6 +203,8 @@ def test_the_admin_port_is_the_trainers_alone_and_no_service_offers_it_to_people
     ]
     assert components == ["trainer"]
     assert all("from" in rule for rule in allowed)
+    asks = [peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for peer in allowed[0]["from"]]
+    assert asks == ["front", "trainer", "server"]
     assert [port["name"] for port in one("Service", "ramify")["spec"]["ports"]] == ["http"]
     front = one("NetworkPolicy", "ramify-front", VARIANTS["open"])["spec"]["ingress"]
     assert front[0]["from"][:-1] == [{"ipBlock": {"cidr": "10.0.0.0/8"}}]
