@@ -1,8 +1,8 @@
 """Divide what one API key may hold between the replicas, so that all together never let in more than its limit.
 
 Each replica has a *share* of every key's `admission.key_tokens_in_flight`, within which it lets requests in and asks
-nobody. Its row tells, of each key in use, the demand there (tokens held and waited for) and the share; `EACH` is the
-share of every other key.
+nobody. Its row tells the demand there of each key in use (tokens held and waited for), and the shares; `EACH` is
+the share of every key that is not named.
 
 A replica asks for its demand and an equal part of what nobody demands. It is granted that in its look, which locks the
 fleet's row, as far as the others' shares leave it: so the shares of live replicas never add up to more than the limit.
@@ -55,9 +55,8 @@ def asking(
         # If all demand too much, whoever comes first by its id has its own, so that something goes on.
         return max(held.get(key, 0), min(demand, limit - first[key])) + spare
 
-    keys = {EACH, *demands, *(key for row in others for key in row.shares or ())}
-    asked = replace(me, key_tokens=limit, demands=demands)
-    return replace(asked, shares=_told(asked, {key: wanted(key) for key in keys}))
+    asked = _told({key: wanted(key) for key in {EACH, *demands, *theirs}})
+    return replace(me, key_tokens=limit, demands=demands, shares=asked)
 
 
 def granted(me: Replica, others: Sequence[Replica]) -> Replica:
@@ -68,16 +67,12 @@ def granted(me: Replica, others: Sequence[Replica]) -> Replica:
     keys = {*me.shares, *(key for shares in sharing for key in shares)}
     left = {key: me.key_tokens - sum(share(shares, key) for shares in sharing) for key in keys}
     shares = {key: max(0, min(share(me.shares, key), left[key])) for key in keys}
-    return replace(me, shares=_told(me, shares))
+    return replace(me, shares=_told(shares))
 
 
-def _told(me: Replica, shares: Shares) -> Shares:
-    """Leave out the keys for which `EACH` may stand: not in use here, and no more scarce than any other."""
-    return {
-        key: tokens
-        for key, tokens in shares.items()
-        if key == EACH or me.demands.get(key) or tokens < shares[EACH]
-    }
+def _told(shares: Shares) -> Shares:
+    """Leave out the keys for which `EACH` stands."""
+    return {key: tokens for key, tokens in shares.items() if key == EACH or tokens != shares[EACH]}
 
 
 def lowered(before: Shares, asked: Shares) -> Shares:
