@@ -314,7 +314,13 @@ class ConsumerPut(Request):
 
 def sent(kind: Any, record: object) -> dict[str, Any]:
     """Return a record as it is sent. kind: its type here, such as `TreeSummary`."""
-    return cast(dict[str, Any], TypeAdapter(kind).dump_python(record))
+    return cast(dict[str, Any], _adapter(kind).dump_python(record))
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Make a type's serializer once: that takes longer than to send a page of records."""
+    return TypeAdapter(kind)
 
 
 # -- Graphviz: `curl …?format=dot | dot -Tsvg > tree.svg` ------------------------------------------------------

@@ -17,7 +17,8 @@ SEARCH = "srch_"
 TREE = "tree_"
 BATCH = "batch_"
 _HEX = re.compile(r"[0-9a-f]{32}")
-_OWNED = re.compile(r"[_-][0-9a-f]{32}\Z")
+_OWNED = re.compile(r"(?:srch_|tree_|batch_|cmpl-|chatcmpl-|resp_)[0-9a-f]{32}\Z")
+"""What servers give. An `x-request-id`, by which completions are cancelled too, is the caller's own and may end alike."""
 
 
 def uuid7(now: float, replica: int | None = None) -> str:
@@ -38,7 +39,7 @@ def owned(number: str, replica: int | None) -> str:
 
 def numbered(given: str) -> int | None:
     """Return the number of the server that gave an id, by its last two digits; `None` if it ends otherwise."""
-    return int(given[-2:], 16) if _OWNED.search(given) else None
+    return int(given[-2:], 16) if _OWNED.match(given) else None
 
 
 def time_of(tree_id: str) -> float:

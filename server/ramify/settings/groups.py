@@ -345,6 +345,8 @@ class FleetSettings(SettingsGroup):
     def whole(self) -> FleetSettings:
         if self.lease_seconds < 3 * self.heartbeat_seconds:
             raise ValueError("lease_seconds must be at least three times heartbeat_seconds")
+        if self.address is not None and not self.address.startswith(("http://", "https://")):
+            raise ValueError("address must begin with http:// or https://")
         fields = type(self).model_fields.items()
         if self.name is None and any(getattr(self, name) != field.default for name, field in fields):
             raise ValueError("give the fleet a name (fleet.name): without one this server is in none")

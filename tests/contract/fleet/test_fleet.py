@@ -460,6 +460,7 @@ async def test_each_replica_has_a_number_of_its_own_which_its_answers_and_ids_na
         ({"policy": "p", "log": "postgresql://x/y", "fleet": {"name": "a"}}, "a fleet serves releases"),
         ({"fleet": {"lease_seconds": 5}}, "give the fleet a name"),
         ({"fleet": {"name": "a", "lease_seconds": 2, "heartbeat_seconds": 1}}, "at least three times"),
+        ({"fleet": {"name": "a", "address": "10.0.0.5:8000"}}, "begin with http://"),
         ({"fleet": {"nam": "a"}}, "fleet.nam"),
     ],
 )

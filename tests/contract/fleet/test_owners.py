@@ -226,8 +226,9 @@ async def test_a_search_whose_replica_was_killed_before_a_checkpoint_is_told_to_
         for reply in (told, await one.http.post(f"{path}/continue", json={})):
             assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
             assert "replica 1" in reply.json()["error"]["message"]
-        other = f"srch_{'0' * 30}01"
-        assert "replica" not in (await one.http.get(f"/v1/search/{other}")).json()["error"]["message"]
+        for never in ("0" * 30, "f" * 30):
+            told = await one.http.get(f"/v1/search/srch_{never}01")
+            assert (told.status_code, "replica" in told.json()["error"]["message"]) == (404, False)
 
 
 async def test_a_replica_whose_number_was_given_away_while_it_was_cut_off_ends(

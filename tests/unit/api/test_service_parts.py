@@ -17,6 +17,7 @@ from ramify.search.protocols import GradingFailed
 from ramify.search.records import BudgetLimits, Sampling, SearchParams, Verdict
 from ramify.search.tree import Tree
 from ramify.service import search_view
+from ramify.service.completion_spec import PREFIX
 from ramify.service.errors import ServiceError
 from ramify.service.grading import CountedTask, counting
 from ramify.service.keys import ANONYMOUS, Keyring
@@ -41,6 +42,10 @@ def test_ids_end_with_the_number_of_the_server_that_gave_them() -> None:
     assert made[-2:] == "0a"
     assert (uuid.UUID(made).version, uuid.UUID(made).variant) == (7, uuid.RFC_4122)
     assert search_view.uuid7(1_700_000_000, 10) != made
+    for prefix in (search_view.SEARCH, search_view.TREE, search_view.BATCH, *PREFIX.values()):
+        assert search_view.numbered(prefix + made) == 10
+    for callers_own in (made, f"trace-{made}", f"x-cmpl-{made}", f"srch_{made}\n"):
+        assert search_view.numbered(callers_own) is None
 
 
 def test_a_search_and_its_tree_share_one_id() -> None:
