@@ -18,7 +18,8 @@ TREE = "tree_"
 BATCH = "batch_"
 _HEX = re.compile(r"[0-9a-f]{32}")
 _OWNED = re.compile(r"(?:srch_|tree_|batch_|cmpl-|chatcmpl-|resp_)[0-9a-f]{32}\Z")
-"""What servers give. An `x-request-id`, by which completions are cancelled too, is the caller's own and may end alike."""
+"""Ids that servers give. An `x-request-id`, by which completions are cancelled too, is the caller's own and may end so
+by chance."""
 
 
 def uuid7(now: float, replica: int | None = None) -> str:

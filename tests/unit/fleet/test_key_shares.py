@@ -178,8 +178,8 @@ def test_a_replica_that_is_gone_leaves_its_share_and_one_that_drains_keeps_what_
 
 
 def test_a_replica_goes_by_no_more_than_its_row_says_until_it_hears_of_that() -> None:
-    """A key comes to rest in the look in which the replica first knows that another is evicted: its equal part is larger
-    by then, but not free yet."""
+    """A key comes to rest in the look in which the replica first knows that another is evicted: its equal part is
+    larger by then, but not free yet."""
     fleet = a_fleet("abc")
     fleet.processes["a"].demand("alice", LIMIT)
     fleet.settle()
