@@ -10,7 +10,7 @@ values. Arms take turns. What was stopped goes on, and gives the same trials as 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated
@@ -57,11 +57,17 @@ def on_dev(config: CompareConfig) -> CompareConfig:
     )
 
 
-def tune(config: CompareConfig, trials: int, seeds: int, out: Path, run: Run) -> None:
-    """Do the trials that are left, and write the best so far to `tuned.toml` after each.
+def tune(
+    config: CompareConfig, trials: int, seeds: int, out: Path, run: Run, only: Collection[str] = ()
+) -> None:
+    """Do the trials that are left, and write the best so far of every arm to `tuned.toml` after each.
 
-    seeds: runs of one trial. Raises `TrainerError` for an arm that has phases, and what `run` raises."""
-    if phased := [arm.name for arm in config.arms if config.learning_of(arm).phases]:
+    seeds: runs of one trial. only: names of the arms that are tried; all if there is none. Raises `TrainerError` for an
+    arm that has phases or is not there, and what `run` raises."""
+    if unknown := set(only) - {arm.name for arm in config.arms}:
+        raise TrainerError(f"no arm is called {min(unknown)!r}")
+    tried = {arm.name for arm in config.arms if not only or arm.name in only}
+    if phased := [arm.name for arm in config.arms if arm.name in tried and config.learning_of(arm).phases]:
         raise TrainerError(f"arm {phased[0]!r} has phases, which have rates of their own: leave it out")
     out.mkdir(parents=True, exist_ok=True)
     kept, settings = storage(out / "trials.db"), on_dev(config)
@@ -74,7 +80,7 @@ def tune(config: CompareConfig, trials: int, seeds: int, out: Path, run: Run) ->
             study.tell(cut.number, state=TrialState.FAIL)  # begun again below, with the same values
     for number in range(trials):
         for arm, study in zip(config.arms, studies, strict=True):
-            if _ended(study) == number:
+            if arm.name in tried and _ended(study) == number:
                 _try(settings, arm, seeds, study, out, run)
                 _write(out / "tuned.toml", config.arms, studies)
 
@@ -137,12 +143,11 @@ def main(
 
     def run(settings: CompareConfig, folder: Path) -> list[Point]:
         tell(f"trial {folder.name}: {dict(settings.arms[0].learning)}", 1, 1)
-        return compare(settings, folder, tell)
+        # By name, so that an arm of TRL's without TRL is refused, not left out.
+        return compare(settings, folder, tell, only=[one.name for one in settings.runs()])
 
     with refusing("tune"):
-        settings = CompareConfig.read(config)
-        chosen = tuple(one for one in settings.arms if not arm or one.name in arm)
-        tune(settings.model_copy(update={"arms": chosen}), trials, seeds, out, run)
+        tune(CompareConfig.read(config), trials, seeds, out, run, arm or ())
     Console().print(f"{trials} trials an arm: {out / 'tuned.toml'}", highlight=False)
 
 

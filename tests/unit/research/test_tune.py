@@ -110,3 +110,14 @@ def test_an_arm_with_phases_is_refused(tmp_path: Path):
     phased = {**SFT, "learning": {"objective": "sft", "phases": [{"from_round": 2, "objective": "tree_ppo"}]}}
     with pytest.raises(TrainerError, match="'sft' has phases"):
         tune(of(phased), 1, 1, tmp_path, Trials())
+
+
+def test_one_arm_tried_alone_leaves_what_others_found(tmp_path: Path):
+    config = of(FLAT, MIX)
+    tune(config, 2, 1, tmp_path, Trials(), only=["flat"])
+    runs = Trials()
+    tune(config, 2, 1, tmp_path, runs, only=["mix"])
+    assert [name for name, _ in runs.ran] == ["mix-0", "mix-1"]
+    assert set(tomllib.loads((tmp_path / "tuned.toml").read_text())) == {"flat", "mix"}
+    with pytest.raises(TrainerError, match="no arm is called 'flt'"):
+        tune(config, 2, 1, tmp_path, Trials(), only=["flt"])
