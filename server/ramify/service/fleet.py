@@ -522,8 +522,10 @@ def lost(tree_id: str, giver: Replica) -> ServiceError:
 
 
 def _client() -> httpx.AsyncClient:
-    """Make what asks other replicas."""
-    return httpx.AsyncClient(timeout=CONNECT, trust_env=False)
+    """Make what asks other replicas. Its connections need no bound: each is for a request to this server, whose own
+    are bounded."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+    return httpx.AsyncClient(timeout=CONNECT, limits=limits, trust_env=False)
 
 
 async def _first(settings: FleetSettings, mine: Replica, release: Release) -> Epoch:

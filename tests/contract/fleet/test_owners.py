@@ -20,7 +20,7 @@ from ramify.connections import ConnectionLimits, Listener, bind
 
 pytestmark = [pytest.mark.anyio, pytest.mark.postgres]
 LONG = {"search": {"budget": {"simulations": 10_000}, "parallel": 1}}
-LIMITS = ConnectionLimits(open=64, head_bytes=16_384, head_seconds=15, body_seconds=15, idle_seconds=65)
+LIMITS = ConnectionLimits(open=256, head_bytes=16_384, head_seconds=15, body_seconds=15, idle_seconds=65)
 
 
 @asynccontextmanager
@@ -98,6 +98,24 @@ async def test_a_search_is_followed_at_any_replica_and_goes_on_if_who_follows_le
         ended = events((await one.http.get(path)).text)
         assert [name for name, _ in ended] == ["search.started", "search.completed"]
         assert ended[-1][1]["id"] == search
+
+
+async def test_whoever_follows_a_search_holds_no_other_question_up(url: str, root: Path) -> None:
+    async with reached(url, root) as one, reached(url, root) as two:
+        await until_ready(one, two)
+        search = await running(two)
+        begun: list[httpx.Response] = []
+
+        async def note(answer: httpx.Response) -> None:
+            begun.append(answer)
+
+        one.fleet.http.event_hooks["response"].append(note)
+        path = f"/v1/search/{search}"
+        following = [asyncio.create_task(one.http.get(f"{path}?stream=true")) for _ in range(101)]
+        await until(lambda: len(begun) == 101)
+        assert (await one.http.post(f"{path}/cancel")).json()["status"] == "cancelled"
+        for answer in await asyncio.gather(*following):
+            assert events(answer.text)[-1][0] == "search.completed"
 
 
 async def test_a_batch_and_a_completion_are_cancelled_at_any_replica(url: str, root: Path) -> None:
