@@ -23,7 +23,7 @@ from fixtures_postgres import PostgresServer, a_postgres, find_binaries
 from front_doors import program
 from network import Network, Place, a_network
 from ramify.cluster.file import read_plan
-from ramify.cluster.front import Front
+from ramify.cluster.front import DoorLaunch, Front
 from ramify.races import cancel
 
 TESTS = Path(__file__).parent
@@ -228,7 +228,7 @@ async def a_supervised_fleet(
         plan.write_text(
             FILE.format(log=log, lease=each[0].get(LEASE, SETTINGS["lease_seconds"]), ports=ports)
         )
-        door = await Front.start(read_plan(plan), haproxy)
+        door = await Front.start(DoorLaunch.of(read_plan(plan)), haproxy)
         stack.push_async_callback(door.drain)
         http = await stack.enter_async_context(_client(f"http://127.0.0.1:{ports[0]}", KEY, 20.0))
         fleet = SupervisedFleet(network, database, store, bucket, replicas, door, log, http)

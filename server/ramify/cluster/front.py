@@ -153,9 +153,10 @@ class Front:
     async def metrics(self, send: Any) -> None:
         """Answer a request, by ASGI's `send`, with the metrics of all replicas."""
         async with self._making:
-            if (until := self._page[0]) <= time.monotonic():
-                until = time.monotonic() + FRESH
-                self._page = until, await self._together()
+            if self._page[0] <= time.monotonic():
+                # Good from when it is made: a replica that says nothing must not have all wait for it in turn.
+                page = await self._together()
+                self._page = time.monotonic() + FRESH, page
         body = self._page[1]
         headers = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})

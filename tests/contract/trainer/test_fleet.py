@@ -17,7 +17,7 @@ from fakes_training import Site, a_site, small
 from fixtures_postgres import PostgresServer, postgres_server  # noqa: F401  (a fixture)
 from front_doors import program
 from ramify.cluster.file import read_plan
-from ramify.cluster.front import Front
+from ramify.cluster.front import DoorLaunch, Front
 from ramify.fleet import Epoch
 from training_driver import run_rounds
 
@@ -59,7 +59,7 @@ async def test_three_rounds_against_a_fleet_learn_from_both_replicas_and_are_ser
         a_site(tmp_path, (free_port(), free_port()), **fleet) as one,
         a_site(tmp_path, (free_port(), free_port()), **fleet) as two,
     ):
-        door = await Front.start(read_plan(a_plan(tmp_path, url, ports)), haproxy)
+        door = await Front.start(DoorLaunch.of(read_plan(a_plan(tmp_path, url, ports))), haproxy)
         at = [f"http://127.0.0.1:{port}" for port in ports]
         config = small(tmp_path, at[0], at[1])
         config = config.model_copy(update={"collect": config.collect.model_copy(update={"concurrency": 4})})
