@@ -103,7 +103,7 @@ def test_a_training_that_is_killed_at_three_points_ends_in_the_weights_of_one_pr
     job = training(tmp_path / "round", base)
     doom(job, *KILLED)
     told: list[tuple[int, int]] = []
-    config = DistributedConfig(processes=2, launcher="ray", address=address, restarts=3)
+    config = DistributedConfig(processes=2, launcher="ray", address=address, restarts=3, start_seconds=1800)
     with caplog.at_level(logging.WARNING):
         _, steps = train(job, config, lambda *done: told.append(done), lambda: None)
     assert (steps, told[-1]) == (4, (4, 4))
@@ -116,7 +116,9 @@ def test_a_cluster_with_room_for_fewer_trains_in_those(
     address: str, base: Release, alone: dict[str, Tensor], tmp_path: Path
 ) -> None:
     job = training(tmp_path / "round", base)
-    few = DistributedConfig(processes=4, launcher="ray", address=address, min_processes=1, restarts=0)
+    few = DistributedConfig(
+        processes=4, launcher="ray", address=address, min_processes=1, restarts=0, start_seconds=1800
+    )
     train(job, few, lambda *_: None, lambda: None)
     assert_same(weights_in(job.folder), alone)
 

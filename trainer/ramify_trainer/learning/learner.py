@@ -261,7 +261,7 @@ class Learner:
             share(models.policy, folder / "policy")
 
     def close(self) -> None:
-        """End the tracker. Several processes stay together for the next round, as `end_training` would not have it."""
+        """End the tracker. A process group stays, which `end_training` would end too."""
         for tracker in self._accelerator.trackers:
             tracker.finish()
 
