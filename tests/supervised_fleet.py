@@ -7,7 +7,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +51,19 @@ PATIENCE = 120.0
 """Seconds within which whatever is waited for must happen, on a busy machine too."""
 
 
+@dataclass(frozen=True)
+class Kind:
+    """The kind of the servers."""
+
+    command: tuple[str, ...]
+    write: Callable[[Path], Path]
+    """Writes releases into the folder `weights` of another; the one to begin with."""
+
+
+FAKE = Kind((sys.executable, str(SERVER)), lambda folder: write_releases(folder) / "v000001")
+"""On fake engines."""
+
+
 async def until(found: Callable[[], Any], what: str, seconds: float = PATIENCE) -> None:
     """Wait until `found`, or what it returns when awaited, is true."""
     give_up = time.monotonic() + seconds
@@ -69,6 +82,7 @@ class Supervised:
     number: int
     place: Place
     folder: Path
+    command: Sequence[str]
     variables: Mapping[str, str]
     http: httpx.AsyncClient
     admin: httpx.AsyncClient
@@ -96,7 +110,7 @@ class Supervised:
         while True:
             with (self.folder / "log").open("ab") as log:
                 self.process = await asyncio.create_subprocess_exec(
-                    *self.place.command(sys.executable, str(SERVER)),
+                    *self.place.command(*self.command),
                     env=os.environ | {"PYTHONPATH": str(TESTS)} | dict(self.variables),
                     stdout=log,
                     stderr=log,
@@ -161,7 +175,7 @@ class SupervisedFleet:
         raise AssertionError(f"{release} was not activated within {PATIENCE:.0f} s")
 
 
-def _variables(number: int, place: Place, folder: Path, log: str, bucket: str, s3: str) -> dict[str, str]:
+def _variables(number: int, place: Place, release: Path, log: str, bucket: str, s3: str) -> dict[str, str]:
     here = place.addresses["front"]
     return {
         **CREDENTIALS,
@@ -172,10 +186,10 @@ def _variables(number: int, place: Place, folder: Path, log: str, bucket: str, s
         "RAMIFY_ADMIN__HOST": here,
         "RAMIFY_ADMIN__PORT": "8001",
         "RAMIFY_ADMIN__KEY": ADMIN_KEY,
-        "RAMIFY_AUTH__KEYS_FILE": str(folder / "keys.toml"),
+        "RAMIFY_AUTH__KEYS_FILE": str(release.parents[1] / "keys.toml"),
         "RAMIFY_LOG": log,
-        "RAMIFY_WEIGHTS": str(folder / "weights"),
-        "RAMIFY_RELEASE": str(folder / "weights" / "v000001"),
+        "RAMIFY_WEIGHTS": str(release.parent),
+        "RAMIFY_RELEASE": str(release),
         "RAMIFY_OBJECTS__TREES": bucket,
         "RAMIFY_OBJECTS__ENDPOINT": s3,
         "RAMIFY_OBJECTS__SECONDS": "2",
@@ -194,12 +208,13 @@ def _client(url: str, key: str, seconds: float) -> httpx.AsyncClient:
 
 @asynccontextmanager
 async def a_supervised_fleet(
-    folder: Path, size: int, *each: Mapping[str, str]
+    folder: Path, size: int, *each: Mapping[str, str], kind: Kind = FAKE, seconds: float = PATIENCE
 ) -> AsyncIterator[SupervisedFleet]:
-    """A fleet whose replicas are all ready. each: further variables of each replica's process."""
+    """A fleet whose replicas are all ready. each: further variables of each replica's process. seconds: those that they
+    may take to start."""
     haproxy, binaries = program("haproxy"), find_binaries()
     assert binaries is not None, "NO POSTGRESQL: initdb is neither on PATH nor in /usr/lib/postgresql/*/bin"
-    write_releases(folder)
+    release = kind.write(folder)
     (folder / "keys.toml").write_text(KEYS)
     async with AsyncExitStack() as stack:
         network = stack.enter_context(a_network(size))
@@ -212,13 +227,13 @@ async def a_supervised_fleet(
         for number, place in enumerate(network.places):
             own = folder / str(number)
             own.mkdir()
-            told = _variables(number, place, folder, log, bucket, store.endpoint) | each[number]
+            told = _variables(number, place, release, log, bucket, store.endpoint) | each[number]
             front = f"http://{place.addresses['front']}"
             clients = [
                 await stack.enter_async_context(_client(f"{front}:{port}", key, seconds))
                 for port, key, seconds in ((8000, KEY, 20.0), (8001, ADMIN_KEY, 60.0))
             ]
-            replica = Supervised(number, place, own, told, *clients)
+            replica = Supervised(number, place, own, kind.command, told, *clients)
             stack.push_async_callback(replica.stop)
             stack.callback(place.mend)
             replica.start()
@@ -232,5 +247,5 @@ async def a_supervised_fleet(
         stack.push_async_callback(door.drain)
         http = await stack.enter_async_context(_client(f"http://127.0.0.1:{ports[0]}", KEY, 20.0))
         fleet = SupervisedFleet(network, database, store, bucket, replicas, door, log, http)
-        await until(fleet.all_ready, f"all replicas are ready: {folder}")
+        await until(fleet.all_ready, f"all replicas are ready: {folder}", seconds)
         yield fleet

@@ -296,38 +296,3 @@ def _replaced(epochs: Sequence[Epoch]) -> str:
     """A release that is not served in the end."""
     served = next(epoch.release for epoch in reversed(epochs) if epoch.state == "committed")
     return next(epoch.release for epoch in epochs if epoch.release != served)
-
-
-async def rate(fleet: SupervisedFleet, searches: int) -> float:
-    """Searches a second of the whole fleet, asked through its front door."""
-    left = iter(range(searches))
-
-    async def client() -> None:
-        for _ in left:
-            (await fleet.http.post("/v1/search", json=BODY)).raise_for_status()
-
-    began = time.monotonic()
-    await asyncio.gather(*(client() for _ in range(2 * CLIENTS)))
-    return searches / (time.monotonic() - began)
-
-
-async def test_two_replicas_do_twice_what_one_does_and_an_activation_takes_as_long_as_the_slower_one(
-    tmp_path: Path,
-) -> None:
-    slow = {"DRAW_SECONDS": "0.05"}
-    async with a_supervised_fleet(
-        tmp_path, 2, slow | {"LOAD_SECONDS": "0.5"}, slow | {"LOAD_SECONDS": "1.5"}
-    ) as fleet:
-        both = await rate(fleet, 60)
-        for release, mode in (("v000002", "barrier"), ("v000003", "rolling")):
-            done = await fleet.activate(release, mode)
-            assert done is not None
-            each = [row["seconds"]["total"] for row in done["replicas"]]
-            total, least = done["seconds"]["total"], max(each) if mode == "barrier" else sum(each)
-            print(f"\n{mode}: {total:.2f} s, the replicas {' and '.join(f'{one:.2f}' for one in each)} s")
-            assert len(each) == 2
-            assert total < least + 1.0
-        await fleet.replicas[1].stop()
-        alone = await rate(fleet, 30)
-        print(f"searches a second, each draw 50 ms of an engine: one {alone:.2f}, two {both:.2f}")
-        assert both > 1.6 * alone
