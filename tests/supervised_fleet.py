@@ -156,6 +156,11 @@ class SupervisedFleet:
     async def all_ready(self) -> bool:
         return all([await replica.ready() for replica in self.replicas])
 
+    async def leads_to(self, *numbers: int) -> bool:
+        """True if the front door leads to these replicas, and to no other."""
+        replies = [await self.http.get("/livez") for _ in range(2 * len(self.replicas))]
+        return {reply.headers.get("x-ramify-replica") for reply in replies} == {str(n) for n in numbers}
+
     async def activate(self, release: str, mode: str, without: int | None = None) -> dict[str, Any] | None:
         """Ask for a release, one replica after another, until one knows how that ended; `None` if it went back.
         without: number of one that is not to be asked."""
@@ -248,4 +253,5 @@ async def a_supervised_fleet(
         http = await stack.enter_async_context(_client(f"http://127.0.0.1:{ports[0]}", KEY, 20.0))
         fleet = SupervisedFleet(network, database, store, bucket, replicas, door, log, http)
         await until(fleet.all_ready, f"all replicas are ready: {folder}", seconds)
+        await until(lambda: fleet.leads_to(*range(size)), "the front door has noticed")
         yield fleet

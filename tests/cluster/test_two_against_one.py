@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ramify.weights import Details, load_release, publish, shipped
-from supervised_fleet import Kind, SupervisedFleet, a_supervised_fleet
+from supervised_fleet import Kind, SupervisedFleet, a_supervised_fleet, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.cluster, pytest.mark.postgres, pytest.mark.timeout(3600)]
 CLIENTS = 16
@@ -42,6 +42,12 @@ async def rate(fleet: SupervisedFleet, searches: int, body: dict[str, Any]) -> t
     return searches / (time.monotonic() - began), answered
 
 
+async def stop(fleet: SupervisedFleet, number: int) -> None:
+    """End a replica, the other of two; return once the front door leads there no more."""
+    await fleet.replicas[number].stop()
+    await until(lambda: fleet.leads_to(1 - number), "the front door has noticed")
+
+
 async def assert_activates(fleet: SupervisedFleet, release: str, mode: str) -> None:
     """Activate a release on both; it takes as long as the slower one, or one after the other if it is rolled out."""
     done = await fleet.activate(release, mode)
@@ -63,7 +69,7 @@ async def test_two_replicas_do_twice_what_one_does_and_an_activation_takes_as_lo
         assert answered == {"0", "1"}
         await assert_activates(fleet, "v000002", "barrier")
         await assert_activates(fleet, "v000003", "rolling")
-        await fleet.replicas[1].stop()
+        await stop(fleet, 1)
         alone, _ = await rate(fleet, 30, FAKE_BODY)
         print(f"searches a second, each draw 50 ms of an engine: one {alone:.2f}, two {both:.2f}")
         assert both > 1.6 * alone
@@ -96,6 +102,6 @@ async def test_two_real_replicas_answer_share_the_cores_and_take_a_release_toget
             (await one.http.post("/v1/search", json=REAL_BODY)).json()["release"] for one in fleet.replicas
         ]
         assert served == [NEXT, NEXT]
-        await fleet.replicas[1].stop()
+        await stop(fleet, 1)
         alone, _ = await rate(fleet, 96, REAL_BODY)
         print(f"searches a second of 300 tokens, vLLM, one thread each: one {alone:.2f}, two {both:.2f}")
