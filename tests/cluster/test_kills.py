@@ -29,8 +29,8 @@ from ramify.treelog.store import parse_url, reader_engine
 from supervised_fleet import LEASE, SupervisedFleet, a_supervised_fleet, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.cluster, pytest.mark.postgres, pytest.mark.timeout(1800)]
-SEED = int(os.environ.get("RAMIFY_KILLS_SEED", "20261129"))
-SEARCHES = int(os.environ.get("RAMIFY_KILLS_SEARCHES", "500"))
+SEED = int(os.environ.get("RAMIFY_CRASH_SEED", "20261129"))
+SEARCHES = int(os.environ.get("RAMIFY_CRASH_SEARCHES", "500"))
 CLIENTS = 8
 KILLS = {"replica": 7, "engine": 5, "database": 4, "object store": 4}
 """How often each is killed."""
