@@ -46,6 +46,8 @@ AGAIN = (409, 429, 502, 503, 504)
 """Statuses after which a client asks again."""
 LONGEST = 400.0
 """Seconds within which a client is to have its answer."""
+QUICK, SLOW = {"LOAD_SECONDS": "0.2"}, {"LOAD_SECONDS": "1.5"}
+"""The first has a release long before the second, so that one that answered too early would be seen."""
 USUAL = {LEASE: "4", "DRAW_SECONDS": "0.02", "RAMIFY_CHECKPOINTS__SECONDS": "0.5"}
 BODY = {"prompt": "?\n", "search": {"budget": {"simulations": 8}}}
 
@@ -251,7 +253,7 @@ def attack(monkeypatch: pytest.MonkeyPatch) -> random.Random:
 async def test_whatever_is_killed_or_cut_off_each_answer_is_logged_once_and_of_the_release_that_was_served(
     tmp_path: Path, attack: random.Random
 ) -> None:
-    async with a_supervised_fleet(tmp_path, 2, USUAL, USUAL) as fleet:
+    async with a_supervised_fleet(tmp_path, 2, USUAL | QUICK, USUAL | SLOW) as fleet:
         run, began = Run(fleet), time.monotonic()
         await under_attack(run, attack)
         seconds = time.monotonic() - began
