@@ -182,6 +182,7 @@ class Run:
             f"trees in the log: {dict(statuses)}; {anew} of a replica that was cut off, searched anew meanwhile",
             f"asked again after: {dict(self.again.most_common())}",
             f"activations: {dict(self.activations)}; epochs: {len(epochs)}",
+            *(f"epoch {epoch.number} went back: {epoch.error}" for epoch in epochs if epoch.error),
             f"{'kill -9 of, or cut':>20} {'times':>5} {'served again after, s: median, longest':>40}",
         ]
         for what, times in sorted(self.back.items()):
