@@ -16,12 +16,12 @@ from typing import TypeVar
 from ramify.search.tree import Tree
 from ramify.service import search_view
 from ramify.service.errors import ServiceError
-from ramify.treelog import KeptAnswer, LogError, TreeLog, kept_answer
+from ramify.treelog import KeptAnswer, TreeLog, kept_answer
 
 logger = logging.getLogger(__name__)
 Running = TypeVar("Running")
 ABANDON_SECONDS = 1.0
-"""Seconds that freeing a key may take. What failed is often the log, and then this fails too."""
+"""Seconds that freeing a key may hold up an answer. What failed is often the log, and then this fails too."""
 CLAIM_SECONDS = 60
 """Seconds that a claim outlives its search's deadline, in which the tree is logged."""
 RETRY_AFTER = 2
@@ -39,13 +39,11 @@ class IdempotencyKey:
     """Writes a search's answer, as it will be replayed; `None` for a batch, which keeps the ids of its trees."""
 
     async def abandon(self, log: TreeLog, key_id: str, search_id: str) -> None:
-        """Free the key again. If the log fails or is late, the key's claim runs out by itself."""
-        try:
-            async with asyncio.timeout(ABANDON_SECONDS):
-                await log.abandon(key_id, self.key, search_id)
-        except (LogError, TimeoutError) as error:
-            reason = error or "no answer in time"
-            logger.warning("the Idempotency-Key of search %s could not be freed: %s", search_id, reason)
+        """Free the key again. If the log fails or is late, that goes on by itself."""
+        freeing = log.free(key_id, self.key, search_id)
+        done, _ = await asyncio.wait((freeing,), timeout=ABANDON_SECONDS)
+        if not done:
+            logger.warning("the Idempotency-Key of search %s is freed once the log takes writes", search_id)
 
 
 @dataclass(frozen=True, slots=True)

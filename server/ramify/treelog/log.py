@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -45,6 +45,8 @@ from ramify.treelog.upkeep import Progress
 from ramify.treelog.writer import Item, Result, Write, Writer, one_by_one, touch
 
 logger = logging.getLogger(__name__)
+FREEING, FREE_AGAIN = 600.0, 1.0
+"""Seconds for which an abandoned claim is tried to be freed: few last longer. Seconds between two tries."""
 _ANY = Filters()
 _IN_ROWS = ObjectOptions()
 
@@ -77,6 +79,8 @@ class TreeLog:
         self._bodies = Bodies(objects, self._reads)
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="ramify-treelog-encode")
         self._closed = False
+        self._freeing: set[asyncio.Task[None]] = set()
+        """Claims that are being abandoned."""
         self._refused: set[str] = set()
         """Trees whose checkpoints the log has refused."""
 
@@ -151,6 +155,8 @@ class TreeLog:
     async def close(self) -> None:
         """Commit the writes that wait, then let go of the store. Closing twice is harmless."""
         self._closed = True
+        for task in self._freeing:
+            task.cancel()
         if self._writer:
             await self._writer.close()
         for engine in (self._writes, self._reads):
@@ -506,6 +512,24 @@ class TreeLog:
     async def abandon(self, key_id: str, key: str, search_id: str) -> bool:
         """Free a claimed key, its search having failed before any answer."""
         return await self._write(lambda tx: idempotency.abandon(tx, key_id, key, search_id))
+
+    def free(self, key_id: str, key: str, search_id: str) -> asyncio.Task[None]:
+        """Abandon a claim, in a task that tries again while the store is away, for `FREEING` seconds at most."""
+        task = asyncio.create_task(self._free(key_id, key, search_id), name=f"free-{search_id}")
+        self._freeing.add(task)
+        task.add_done_callback(self._freeing.discard)
+        return task
+
+    async def _free(self, key_id: str, key: str, search_id: str) -> None:
+        try:
+            async with asyncio.timeout(FREEING):
+                while True:
+                    with suppress(StoreError):
+                        await self.abandon(key_id, key, search_id)
+                        return
+                    await asyncio.sleep(FREE_AGAIN)
+        except (LogError, TimeoutError) as error:
+            logger.warning("the claim of %s runs out by itself: %s", search_id, error or "no answer in time")
 
     # Releases
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from ramify.treelog import Claim, KeptAnswer, TreeLog, kept_answer
+from fixtures_postgres import PostgresServer, postgres_server  # noqa: F401  (a fixture)
+from ramify.treelog import Claim, KeptAnswer, StoreError, TreeLog, kept_answer
 from treelog_trees import make_tree
 
 pytestmark = pytest.mark.anyio
@@ -66,6 +67,22 @@ async def test_a_claim_of_a_process_that_is_known_to_have_ended_is_free_and_keep
     assert (await log.claim("alice", "round-1", "hash", "srch_3")).state == "answered"
     assert await log.claim("alice", "round-2", "other", "srch_3") == Claim("new", "srch_3")
     assert not await log.finish(replace(_answer("srch_2"), key="round-2"))
+
+
+@pytest.mark.postgres
+async def test_a_claim_that_cannot_be_freed_while_the_database_is_away_is_freed_once_it_is_back(
+    postgres_server: PostgresServer,  # noqa: F811
+) -> None:
+    async with await TreeLog.open(postgres_server.database()) as log:
+        await log.claim("alice", "round-1", "hash", "srch_1")
+        postgres_server.stop()
+        freeing = log.free("alice", "round-1", "srch_1")
+        with pytest.raises(StoreError):
+            await log.abandon("alice", "round-1", "srch_1")
+        assert not freeing.done()
+        postgres_server.go_on()
+        await asyncio.wait_for(freeing, 60)
+        assert await log.claim("alice", "round-1", "hash", "srch_2") == Claim("new", "srch_2")
 
 
 async def test_keys_of_different_callers_do_not_meet(log: TreeLog) -> None:
