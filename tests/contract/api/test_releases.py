@@ -215,5 +215,5 @@ async def test_24_weights_before_are_found_out_within_the_tolerance_of_every_tok
     site.engines.deaf = True
     reply = await site.activate("v000004")
     assert reply.json()["error"]["code"] == "activation_failed"
-    assert "nearer to the figures of the weights before" in reply.json()["error"]["message"]
+    assert "not the weights that were published" in reply.json()["error"]["message"]
     assert await site.served() == "v000001"
