@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -182,6 +183,18 @@ async def test_an_owner_that_does_not_answer_is_named(url: str, root: Path) -> N
         reply = await one.http.post(f"/v1/search/batch/{unknown}/cancel")
         assert (reply.status_code, reply.json()["error"]["code"]) == (503, "engine_unavailable")
         assert "replica 1 (http://127.0.0.1:9)" in reply.json()["error"]["message"]
+
+
+async def test_a_replica_of_all_addresses_says_that_others_do_not_reach_it(
+    url: str, root: Path, tmp_path: Path
+) -> None:
+    keys = json.dumps([{"name": "alice", "key": "alice-has-a-long-key"}])
+    async with a_process(url, root, tmp_path, RAMIFY_HOST="0.0.0.0", RAMIFY_AUTH__KEYS=keys) as one:
+        said = (tmp_path / "errors.txt").read_text()
+        assert (
+            f"fleet.address is not set: other replicas on this machine alone reach {one.http.base_url}"
+            in said
+        )
 
 
 async def test_a_search_whose_replica_was_killed_goes_on_from_its_checkpoint_elsewhere(
