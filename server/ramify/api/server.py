@@ -184,7 +184,7 @@ class _Server:
         settings, url = self.settings, address_of(self.listener)
         admin = address_of(self.admin) if self.admin is not None else None
         if settings.fleet.address is None and settings.host in ("0.0.0.0", "::"):  # noqa: S104
-            logger.warning("fleet.address is not set: other replicas on this machine alone reach %s", url)
+            logger.warning("fleet.address is not set: only replicas on this machine reach %s", url)
         fleet = await Fleet.join(
             settings.fleet, settings.log, url, first, time.monotonic, settings.replica, admin, log.boot_id
         )

@@ -192,7 +192,7 @@ async def test_a_replica_of_all_addresses_says_that_others_do_not_reach_it(
     async with a_process(url, root, tmp_path, RAMIFY_HOST="0.0.0.0", RAMIFY_AUTH__KEYS=keys) as one:
         said = (tmp_path / "errors.txt").read_text()
         assert (
-            f"fleet.address is not set: other replicas on this machine alone reach {one.http.base_url}"
+            f"fleet.address is not set: only replicas on this machine reach {one.http.base_url}"
             in said
         )
 
