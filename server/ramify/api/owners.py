@@ -21,6 +21,7 @@ from ramify.api.streaming import EventStream
 from ramify.fleet import Replica
 from ramify.service.errors import ServiceError
 from ramify.service.fleet import CONNECT
+from ramify.service.owners import owner_of
 from ramify.service.searches import LET_GO
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,8 @@ async def at_owner(
 ) -> Response:
     """Return the answer of the replica that gave an id, else this one's. Raises `ServiceError`."""
     context = context_of(request)
-    owner = context.fleet.owner_of(given) if context.fleet is not None else None
+    fleet = context.fleet
+    owner = None if fleet is None else owner_of(fleet.view, fleet.mine, given)
     if owner is None or FORWARDED in request.headers:
         return await handler(request)
     try:

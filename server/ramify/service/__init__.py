@@ -28,6 +28,7 @@
 | `catalogue` | the releases that there are, and which of them led to the one that is served |
 | `canary` | the check that the weights that answer are those that were published |
 | `releases` | which release is served: activation, rollback, history |
+| `owners` | whose search an id names, in a fleet |
 | `fleet` | this replica in its fleet: it looks, takes its steps, answers while its lease lasts |
 | `readiness` | whether the engines make progress, asked all the while |
 | `retention` | how long trees are kept; how large the log is |

@@ -20,10 +20,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ramify.fleet.shares import share
+from ramify.fleet import Replica
+from ramify.fleet.shares import asking, lowered, share
 from ramify.service.errors import DRAINED, ServiceError
 from ramify.service.standing import Standing, not_ready
 from ramify.settings import AdmissionSettings
@@ -203,6 +204,22 @@ class Admission:
     def resume(self) -> None:
         self.holds -= 1
         self._admit()
+
+    def ask_for_shares(self, me: Replica, others: Sequence[Replica]) -> Replica:
+        """Return this replica's row with the shares that it asks for, if keys have a limit; smaller ones hold at once.
+
+        others: the live ones."""
+        limit = self.settings.key_tokens_in_flight
+        if limit is None:
+            return me
+        queues = {key: queue for key, queue in self.keys.items() if queue.demand}
+        demands = {key: queue.demand for key, queue in queues.items()}
+        held = {key: queue.held for key, queue in queues.items()}
+        row = asking(me, others, limit, demands, held)
+        assert row.shares is not None
+        assert self.shares is not None
+        self.shares = lowered(self.shares, row.shares)
+        return row
 
     def divide(self, shares: Mapping[str, int], elsewhere: Mapping[str, int]) -> None:
         """Go by other shares of the fleet's limits from now on, and let those in who now fit."""

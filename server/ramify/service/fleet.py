@@ -30,10 +30,9 @@ from ramify.fleet import (
     shares,
     status,
 )
-from ramify.fleet.decisions import QUICK, displaced, holds, live, others, until_next_look
+from ramify.fleet.decisions import QUICK, displaced, holds, others, until_next_look
 from ramify.races import cancel
-from ramify.service import canary
-from ramify.service.admission import Admission
+from ramify.service import canary, owners
 from ramify.service.completions import Completions
 from ramify.service.errors import DRAINED, ActivationFailed, ServiceError
 from ramify.service.releases import (
@@ -43,8 +42,7 @@ from ramify.service.releases import (
     require_not_rejected,
     said,
 )
-from ramify.service.search_view import numbered, search_id, time_of
-from ramify.service.searches import Searches, elsewhere
+from ramify.service.searches import Searches
 from ramify.service.spool import FRESH
 from ramify.service.standing import not_ready
 from ramify.settings import FleetSettings
@@ -151,7 +149,7 @@ class Fleet:
         standing.refusal, standing.answers_until = STARTING, -math.inf
         if searches.admission.settings.key_tokens_in_flight is not None:
             searches.admission.shares = {shares.EACH: 0}
-        searches.log.ended, searches.not_here = self.ended, self.not_here
+        searches.log.ended, searches.not_here = self._ended, self._not_here
         self._wake.set()
 
     async def run(self) -> None:
@@ -187,34 +185,11 @@ class Fleet:
 
     # -- others' searches
 
-    def owner_of(self, given: str) -> Replica | None:
-        """Return the live replica whose number ends an id; `None` if that is this one, or there is none."""
-        number = numbered(given)
-        if number is None or number == self.mine.number:
-            return None
-        rows = [row for row in others(self.view, self.mine) if row.number == number]
-        return max(rows, key=lambda row: row.started_at, default=None)
+    def _ended(self) -> set[str]:
+        return owners.ended(self.view, self.mine)
 
-    def ended(self) -> set[str]:
-        """Return the ids of replicas that have ended without a word, or may answer no more."""
-        alive = {row.id for row in live(self.view)} | {self.mine.id}
-        return set(self.view.replicas) - alive
-
-    def not_here(self, tree_id: str) -> ServiceError | None:
-        """Tell of a tree that is not in the log, by its id, if another replica may run it or has died with it."""
-        number, born = numbered(tree_id), time_of(tree_id)
-        if born > self.view.now + self._longest():
-            return None  # a made-up id: clocks need not agree, but so much they do
-        rows = [
-            row
-            for row in self.view.replicas.values()
-            if (row.number, row.started_at <= born) == (number, True)
-        ]
-        giver = max(rows, key=lambda row: row.started_at, default=self.mine)
-        if giver.id in self.ended():
-            return lost(tree_id, giver)
-        runs = giver.id != self.mine.id and born + self._longest() > self.view.now
-        return elsewhere(tree_id) if runs else None
+    def _not_here(self, tree_id: str) -> ServiceError | None:
+        return owners.not_here(self.view, self.mine, tree_id, self._longest())
 
     def _longest(self) -> float:
         """Return the seconds after which a search is in the log, if it will ever be."""
@@ -227,7 +202,8 @@ class Fleet:
     async def _look(self) -> float:
         """Tell the fleet of this replica and learn what is next; return the seconds until the next look."""
         self._collect()
-        self._ask_for_shares()
+        if self._parts is not None:
+            self.mine = self._parts.searches.admission.ask_for_shares(self.mine, others(self.view, self.mine))
         lapsed = self._parts is not None and self._parts.searches.admission.standing.lapsed()
         began = self.clock()
         try:
@@ -247,7 +223,9 @@ class Fleet:
             logger.error("this replica is evicted from its fleet: %s", self.mine.error)
         if self._parts is not None:
             self._apply_standing(self._parts, began)
-            self._apply_shares(self._parts.searches.admission)
+            if self.mine.shares is not None:
+                demands = shares.demands_of(others(self.view, self.mine))
+                self._parts.searches.admission.divide(self.mine.shares, demands)
         if step is not None:
             self._work = asyncio.create_task(self._run_step(step), name=f"fleet-{step.work}")
             self._work.add_done_callback(lambda _: self._wake.set())
@@ -280,29 +258,6 @@ class Fleet:
         self.mine = replace(self.mine, loaded=loaded, leaving=leaving)
         if leaving and not parts.searches.admission.running:  # drained for good, though it may stay for hours
             self.mine = replace(self.mine, serving=0)
-
-    # -- shares of API keys
-
-    def _ask_for_shares(self) -> None:
-        """Have the next look ask for this replica's shares. Those that become smaller hold from now on."""
-        if self._parts is None:
-            return
-        admission = self._parts.searches.admission
-        limit = admission.settings.key_tokens_in_flight
-        if limit is None:
-            return
-        queues = {key: queue for key, queue in admission.keys.items() if queue.demand}
-        demands = {key: queue.demand for key, queue in queues.items()}
-        held = {key: queue.held for key, queue in queues.items()}
-        self.mine = shares.asking(self.mine, others(self.view, self.mine), limit, demands, held)
-        assert self.mine.shares is not None
-        assert admission.shares is not None
-        admission.shares = shares.lowered(admission.shares, self.mine.shares)
-
-    def _apply_shares(self, admission: Admission) -> None:
-        """Go by the shares that the last look has granted."""
-        if self.mine.shares is not None:
-            admission.divide(self.mine.shares, shares.demands_of(others(self.view, self.mine)))
 
     # -- standing
 
@@ -510,15 +465,6 @@ def require_content(release: Release, epoch: Epoch) -> None:
             f"{release.path} is another {epoch.release} than the fleet's: its manifest has the sha256 "
             f"{release.content[:12]}, not {epoch.content[:12]}"
         )
-
-
-def lost(tree_id: str, giver: Replica) -> ServiceError:
-    return ServiceError(
-        "not_found",
-        f"{search_id(tree_id)} is not in the log, and replica {giver.number} ({giver.address}), which gave this id, "
-        "has ended without a word: what it ran and had not committed is lost",
-        param="search_id",
-    )
 
 
 def _client() -> httpx.AsyncClient:

@@ -191,10 +191,7 @@ async def test_a_replica_of_all_addresses_says_that_others_do_not_reach_it(
     keys = json.dumps([{"name": "alice", "key": "alice-has-a-long-key"}])
     async with a_process(url, root, tmp_path, RAMIFY_HOST="0.0.0.0", RAMIFY_AUTH__KEYS=keys) as one:
         said = (tmp_path / "errors.txt").read_text()
-        assert (
-            f"fleet.address is not set: only replicas on this machine reach {one.http.base_url}"
-            in said
-        )
+        assert f"fleet.address is not set: only replicas on this machine reach {one.http.base_url}" in said
 
 
 async def test_a_search_whose_replica_was_killed_goes_on_from_its_checkpoint_elsewhere(
