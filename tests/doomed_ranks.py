@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from ramify_trainer.loop.training import Job
 KILLED = ("in a step", "between the last step and the checkpoint", "while the checkpoint is written")
 """Points at which a process is killed."""
 HANGS, LATE = "hangs in a step", "does not come"
+SLOW = "takes long to say what came of it"
+SLOW_SECONDS = 5.0
 
 
 def doom(job: Job, *points: str) -> None:
@@ -64,7 +67,15 @@ def _lie_in_wait(folder: Path) -> None:
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
+    tell = ranks._tell
+
+    def late_outcome(path: Path, what: Any) -> None:
+        if path.name == ranks.OUTCOME and (folder / SLOW).exists():
+            time.sleep(SLOW_SECONDS)
+        tell(path, what)
+
     Trainee._update = before(Trainee._update, 1, step, die)  # type: ignore[method-assign]
     Trainee._update = before(Trainee._update, 1, HANGS, threading.Event().wait)  # type: ignore[method-assign]
+    ranks._tell = late_outcome
     Learner.save = before(Learner.save, 0, killed, die)  # type: ignore[method-assign]
     checkpoint.save_file = before(checkpoint.save_file, 0, written, die)

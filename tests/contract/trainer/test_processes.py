@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from doomed_ranks import HANGS, KILLED, LATE, doom, doomed_local_rank
+from doomed_ranks import HANGS, KILLED, LATE, SLOW, doom, doomed_local_rank
 from fakes_training import FOUR_STEPS, children, training, write_release
 from ramify.weights import Release
 from ramify_trainer.config import DistributedConfig
@@ -109,11 +109,16 @@ def test_a_training_that_fails_each_time_is_given_up_and_leaves_nothing(
     assert list(job.folder.iterdir()) == []
 
 
-def test_what_one_process_would_refuse_is_refused_and_not_tried_again(base: Release, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("doomed")
+def test_what_one_process_would_refuse_is_refused_and_not_tried_again_however_late_the_first_says_so(
+    base: Release, tmp_path: Path
+) -> None:
     job = training(tmp_path / "round", base)
     learn(job, nothing)
     other = FOUR_STEPS.model_copy(update={"optimizer": "adamw_8bit", "sharding": "none"})
     begun = replace(job, config=other, begun=job.folder / "learner", folder=tmp_path / "next")
+    begun.folder.mkdir()
+    doom(begun, SLOW)
     with pytest.raises(ValueError, match='has moments of the optimizer "adamw"'):
         train(begun, TWO, nothing, nothing)
 

@@ -12,6 +12,7 @@ from ramify_client import AsyncAdmin, AsyncClient
 from ramify_trainer.config import LoopConfig, key_in
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.gate.policy_scores import PolicyScores
+from ramify_trainer.loop.processes import require_room
 from ramify_trainer.loop.report import write
 from ramify_trainer.loop.rounds import Loop, PhaseProgress
 from ramify_trainer.loop.state import RoundRecord, folder_lock, unserved
@@ -77,6 +78,7 @@ def demo(config: LoopConfig, out: Path, tell: PhaseProgress) -> str:
     if the server took no release that passed the gate."""
     if config.rounds is None:
         raise TrainerError("rounds: say how many")
+    require_room(config.distributed)
     placed = config.model_copy(update={"weights": out / "weights", "state": out / "state"})
     with (
         folder_lock(placed.state),

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch.multiprocessing.spawn import ProcessContext, ProcessException, start_processes
 
-from ramify.files import remove
+from ramify.files import flush, remove
 from ramify_trainer.config import DistributedConfig
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.learning.metrics import RoundMetrics
@@ -115,6 +115,7 @@ def _adopt(draft: Path, folder: Path) -> None:
         remove(folder / part)
         if (draft / part).exists():
             (draft / part).rename(folder / part)
+    flush(folder)
 
 
 def _attempt(

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +27,10 @@ from ramify_trainer.progress import log_to_stderr
 PROGRESS, OUTCOME = "progress.json", "outcome.json"
 LOST_PARENT = 1
 """Exit code of a process whose trainer is gone."""
+WORD_SECONDS = 30.0
+"""Seconds that the first process has to say of what all refuse: the error of another one ends it."""
+LOOK_EVERY = 0.1
+"""Seconds between two looks at whether it has."""
 
 
 def local_rank(rank: int, job: Job, meeting: Path, size: int, timeout: float) -> None:
@@ -63,6 +68,7 @@ def take_part(job: Job, *, gpu: bool) -> None:
         outcome: dict[str, Any] = {"metrics": asdict(metrics), "steps": steps}
     except (FloatingPointError, ValueError) as error:
         if not first:
+            _await_outcome(job.folder)
             raise
         outcome = {"error": str(error), "finite": not isinstance(error, FloatingPointError)}
     if first:
@@ -84,6 +90,12 @@ def outcome_in(folder: Path) -> tuple[RoundMetrics, int] | None:
     if "error" in told:
         raise (ValueError if told["finite"] else FloatingPointError)(told["error"])
     return RoundMetrics(**told["metrics"]), told["steps"]
+
+
+def _await_outcome(folder: Path) -> None:
+    until = time.monotonic() + WORD_SECONDS
+    while not (folder / OUTCOME).exists() and time.monotonic() < until:
+        time.sleep(LOOK_EVERY)
 
 
 def end_with_parent() -> None:
