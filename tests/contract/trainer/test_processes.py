@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -129,6 +130,35 @@ def test_processes_that_do_not_meet_in_time_are_ended(base: Release, tmp_path: P
     doom(job, LATE)
     with pytest.raises(TrainerError, match=r"had not met after 0\.001 s \(distributed\.start_seconds\)"):
         train(job, DistributedConfig(processes=2, restarts=0, start_seconds=0.001), nothing, nothing)
+    assert multiprocessing.active_children() == []
+
+
+class DeadlyTrees(list[Any]):
+    """Trees of which one process can be told: the next that is dies of them."""
+
+    def __init__(self, told: Path) -> None:
+        super().__init__()
+        self.told, self.much = told, bytes(1 << 20)  # more than a pipe holds
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _told_once, (self.told,), {"much": self.much}
+
+
+def _told_once(told: Path) -> list[Any]:
+    if told.exists():
+        os._exit(1)
+    told.touch()
+    return DeadlyTrees(told)
+
+
+def test_a_process_that_dies_as_it_is_told_of_its_job_ends_those_before_it(
+    base: Release, tmp_path: Path
+) -> None:
+    job = training(tmp_path / "round", base)
+    deadly = replace(job, trees=DeadlyTrees(tmp_path / "told"))
+    with pytest.raises(TrainerError, match="one ended before it began"):
+        train(deadly, DistributedConfig(processes=2, restarts=0), nothing, nothing)
+    assert (tmp_path / "told").exists()
     assert multiprocessing.active_children() == []
 
 

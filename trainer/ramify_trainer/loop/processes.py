@@ -12,6 +12,7 @@ death of one ended the service.)
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import shutil
 import tempfile
@@ -32,7 +33,7 @@ from ramify.files import flush, remove
 from ramify_trainer.config import DistributedConfig
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.learning.metrics import RoundMetrics
-from ramify_trainer.loop import on_ray
+from ramify_trainer.loop import on_ray, ranks
 from ramify_trainer.loop.ranks import local_rank, outcome_in, progress_in
 from ramify_trainer.loop.training import CANDIDATE, Job, learn
 from ramify_trainer.progress import Progress
@@ -46,6 +47,10 @@ GRACE = 15.0
 """Seconds that processes have to end by themselves."""
 DRIVER_SECONDS = 120.0
 """Seconds that Ray's driver may take to start and to find the cluster."""
+
+# Processes begin as copies of one that has loaded what they need. Otherwise each round waits until each has loaded it,
+# one after another, since the next starts once the one before has taken its job.
+multiprocessing.get_context("forkserver").set_forkserver_preload([ranks.__name__])
 
 
 class _Lost(Exception):
@@ -138,6 +143,7 @@ def _attempt(
 
 
 def _started(job: Job, config: DistributedConfig, meeting: Path) -> ProcessContext:
+    """Start the processes. Raises `_Lost` if one dies meanwhile."""
     if config.launcher == "ray":
         entry: Callable[..., None] = on_ray.drive
         arguments: tuple[Any, ...] = (job, config)
@@ -145,9 +151,14 @@ def _started(job: Job, config: DistributedConfig, meeting: Path) -> ProcessConte
     else:
         entry, count = local_rank, config.processes
         arguments = (job, meeting, count, config.timeout_seconds)
-    context: ProcessContext = start_processes(  # type: ignore[no-untyped-call]
-        entry, arguments, count, join=False, start_method="forkserver"
-    )
+    others = multiprocessing.active_children()
+    try:
+        context: ProcessContext = start_processes(  # type: ignore[no-untyped-call]
+            entry, arguments, count, join=False, start_method="forkserver"
+        )
+    except OSError as error:  # one died before it had taken its job: nobody else knows of those before it
+        _end([process for process in multiprocessing.active_children() if process not in others])
+        raise _Lost(f"one ended before it began: {error}") from error
     return context
 
 
