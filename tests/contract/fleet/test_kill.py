@@ -88,9 +88,9 @@ async def search_once(one: Remote) -> httpx.Response:
 async def test_a_request_whose_replica_was_killed_is_searched_by_another_once_the_fleet_has_lost_that_one(
     url: str, root: Path, tmp_path: Path
 ) -> None:
-    slow = {"RAMIFY_FLEET__LEASE_SECONDS": str(SHORT), "DRAW_SECONDS": "0.05"}
-    async with a_process(url, root, tmp_path, **slow) as one:
-        async with a_process(url, root, tmp_path, **slow) as victim:
+    short = {"RAMIFY_FLEET__LEASE_SECONDS": str(SHORT)}
+    async with a_process(url, root, tmp_path, **short, DRAW_SECONDS="0.01") as one:
+        async with a_process(url, root, tmp_path, **short, DRAW_SECONDS="1") as victim:
             await until_ready(one, victim)
             lost = asyncio.create_task(search_once(victim))
             async with asyncio.timeout(60):

@@ -171,9 +171,8 @@ def _wait(
 ) -> None:
     """Wait until there is an outcome, or all processes have ended. Raises `ProcessException` if one has failed."""
     patience = config.start_seconds
-    if (
-        config.launcher == "ray"
-    ):  # which looks at the clock itself: first for nodes, then for the processes there
+    if config.launcher == "ray":
+        # Its driver looks at the clock itself: first for nodes, then for the processes there.
         patience = DRIVER_SECONDS + 2 * config.start_seconds
     met_by = time.monotonic() + patience
     seen: tuple[int, int] | None = None

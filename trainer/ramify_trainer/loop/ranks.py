@@ -70,7 +70,7 @@ def take_part(job: Job, *, gpu: bool) -> None:
         if not first:
             _await_outcome(job.folder)
             raise
-        outcome = {"error": str(error), "finite": not isinstance(error, FloatingPointError)}
+        outcome = {"not_finite" if isinstance(error, FloatingPointError) else "refused": str(error)}
     if first:
         _tell(job.folder / OUTCOME, outcome)
     torch.distributed.destroy_process_group()
@@ -87,8 +87,10 @@ def outcome_in(folder: Path) -> tuple[RoundMetrics, int] | None:
     told = _told(folder / OUTCOME)
     if told is None:
         return None
-    if "error" in told:
-        raise (ValueError if told["finite"] else FloatingPointError)(told["error"])
+    if "not_finite" in told:
+        raise FloatingPointError(told["not_finite"])
+    if "refused" in told:
+        raise ValueError(told["refused"])
     return RoundMetrics(**told["metrics"]), told["steps"]
 
 
