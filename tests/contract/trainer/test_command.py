@@ -101,6 +101,7 @@ async def test_run_trains_with_keys_from_files_and_collects_nothing_that_collect
         assert (code, await site.searches(), site.context.serving.release) == (0, 4, "v000002"), said
         assert " INFO ramify_trainer.loop.rounds round 1 train " in said
         assert "%|" not in said, "no bars of other people's in the log"
+        assert "Warning" not in said
         assert not any(key in said for key in KEYS.values())
 
 
@@ -156,6 +157,7 @@ async def test_two_processes_train_a_round_of_the_service(tmp_path: Path) -> Non
         assert (code, await site.searches(), site.context.serving.release) == (0, 4, "v000002"), said
         assert " round 1 train " in said
         assert "%|" not in said, "no bars of other people's in the log"
+        assert "Warning" not in said
 
 
 async def test_the_command_s_module_is_the_command() -> None:

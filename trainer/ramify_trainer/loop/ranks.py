@@ -40,8 +40,10 @@ def local_rank(rank: int, job: Job, meeting: Path, size: int, timeout: float) ->
     gpu = torch.cuda.is_available()
     if gpu:
         torch.cuda.set_device(rank)
-    elif sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # whatever address the machine's name may have
+    else:
+        _share_cores(size)
+        if sys.platform == "linux":
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # whatever address the machine's name may have
     world = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
     os.environ |= {name: str(value) for name, value in world.items()}
     torch.distributed.init_process_group(
@@ -52,6 +54,16 @@ def local_rank(rank: int, job: Job, meeting: Path, size: int, timeout: float) ->
         timeout=timedelta(seconds=timeout),
     )
     take_part(job, gpu=gpu)
+
+
+def _share_cores(size: int) -> None:
+    """Compute on one of `size` shares of this machine's cores, unless the environment says on how many.
+
+    (Accelerate would do it with a warning, and fail on a machine that does not tell its physical cores: 1.15.)"""
+    if "OMP_NUM_THREADS" not in os.environ:
+        threads = max(1, torch.get_num_threads() // size)
+        torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 def take_part(job: Job, *, gpu: bool) -> None:
