@@ -47,6 +47,7 @@ from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import LabelledTree
 from ramify_trainer.learning.networks import load_judge
 from ramify_trainer.learning.value_head import write_head
+from ramify_trainer.loop import processes  # noqa: F401
 from ramify_trainer.loop.training import Job
 
 SIZE = 128
@@ -367,7 +368,9 @@ async def _listening(app: Any, port: int) -> AsyncIterator[str]:
 
 
 children = get_context("forkserver")
-"""Processes of tests start as copies of one that has loaded all that this module and `training_driver` import."""
+"""Processes of tests start as copies of one that has loaded all that this module and `training_driver` import.
+
+The import of `ramify_trainer.loop.processes` says what a trainer's load, which is less: so it comes first."""
 children.set_forkserver_preload(
     ["ramify_trainer.service", "ramify.api.app", "transformers.models.llama.modeling_llama"]
 )
