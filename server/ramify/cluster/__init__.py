@@ -5,8 +5,7 @@
 | `file` | the fleet file, and what it says of each replica's settings |
 | `nodes` | the nodes, and why a fleet does not start on them |
 | `child` | a child process that ends with its actor |
-| `figures` | the metrics of all replicas as one page |
-| `scaling` | how many replicas there are to be |
+| `figures` | the metrics of all replicas as one page, and how many replicas there are to be |
 | `server` | one replica: `ramify serve`, ready before it counts as started, drained before it ends |
 | `door` | HAProxy's configuration, and the commands that tell it where the replicas are |
 | `front` | the front door while it runs |

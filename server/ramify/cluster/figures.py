@@ -1,8 +1,11 @@
-"""The metrics of all replicas as one page, each sample labelled with its replica's number."""
+"""Metrics of the replicas together: all of them on one page, each labelled with its replica's number, and how
+many replicas there are to be, by the tokens that running searches have reserved."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -13,6 +16,8 @@ from ramify.service.metrics import ReadAtScrape
 
 LABEL = "replica"
 SEEN = "ramify_replica_scraped"
+RESERVED = "reserved_tokens"
+"""Name under which a replica tells Ray Serve of its reserved tokens."""
 
 
 def together(pages: Mapping[int, str | None]) -> bytes:
@@ -52,3 +57,21 @@ def _parsed(page: str | None) -> list[Metric] | None:
         return None if page is None else list(text_string_to_metric_families(page))
     except (ValueError, IndexError):
         return None
+
+
+def wanted(reserved: Iterable[float], tokens: int | None) -> int:
+    """Return how many replicas carry what is reserved if each carries `tokens` (`None`: all of it); at least one."""
+    return 1 if tokens is None else max(1, math.ceil(sum(reserved) / tokens))
+
+
+class ReservedTokens:
+    """Ray Serve's autoscaling policy; the limits and delays are Serve's."""
+
+    def __init__(self, tokens: int | None) -> None:
+        self.tokens = tokens
+
+    def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
+        told: Mapping[Any, float] = (context.aggregated_metrics or {}).get(RESERVED, {})
+        if not told:  # nobody has told anything yet
+            return context.target_num_replicas, {}
+        return wanted(told.values(), self.tokens), {}

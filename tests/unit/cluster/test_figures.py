@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ramify.cluster.figures import reading, together
+from ramify.cluster.figures import reading, together, wanted
 
 PAGE = """# HELP ramify_searches_total Searches ended.
 # TYPE ramify_searches_total counter
@@ -40,3 +40,13 @@ def test_a_reading_is_of_the_metric_without_labels() -> None:
     assert reading(PAGE, "ramify_reserved_tokens") == 120.0
     with pytest.raises(KeyError):
         reading(PAGE, "ramify_searches_total")
+
+
+@pytest.mark.parametrize(
+    ("reserved", "replicas"), [((), 1), ((0.0, 0.0), 1), ((900.0, 0.0), 1), ((900.0, 101.0), 2), ((5000.0,), 5)]
+)  # fmt: skip
+def test_there_are_as_many_replicas_as_carry_the_reserved_tokens(
+    reserved: tuple[float, ...], replicas: int
+) -> None:
+    assert wanted(reserved, 1000) == replicas
+    assert wanted(reserved, None) == 1

@@ -13,7 +13,6 @@ from fake_process import free_port
 from ramify.cli import app
 from ramify.cluster.file import read_plan
 from ramify.cluster.front import DoorLaunch
-from ramify.cluster.scaling import wanted
 from ramify.cluster.server import Launch
 from ramify.settings import BadSettings
 
@@ -185,13 +184,3 @@ def test_a_status_for_programs_asks_the_fleet_alone(tmp_path: Path, monkeypatch:
 def test_a_fleet_needs_a_log_on_postgresql(tmp_path: Path) -> None:
     with pytest.raises(BadSettings, match=r"server: fleet\.name: replicas share a log on PostgreSQL"):
         read_plan(written(tmp_path, 'name = "a"\n[server]\nlog = "trees.db"'))
-
-
-@pytest.mark.parametrize(
-    ("reserved", "replicas"), [((), 1), ((0.0, 0.0), 1), ((900.0, 0.0), 1), ((900.0, 101.0), 2), ((5000.0,), 5)]
-)  # fmt: skip
-def test_there_are_as_many_replicas_as_carry_the_reserved_tokens(
-    reserved: tuple[float, ...], replicas: int
-) -> None:
-    assert wanted(reserved, 1000) == replicas
-    assert wanted(reserved, None) == 1
