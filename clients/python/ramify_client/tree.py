@@ -32,8 +32,8 @@ class Answer(TypedDict):
     final: str | None
     """The task's canonical form; None if the text holds no answer."""
     value: float | None
-    """The outcome model's estimate of this text, in [0, 1], or the policy's confidence if that is the
-    `grader`; None if neither judged it."""
+    """The value model's estimate of this text, in [0, 1], or the policy's confidence if that is the `grader`;
+    None if neither judged it."""
     visits: int
     """Backups through the node that ends it."""
     votes: float
@@ -218,7 +218,8 @@ class SearchParams(TypedDict):
     """Draws of one expansion; of `token` actions, the likeliest. Under `expand: path` the first simulation
     draws as many answers, each later expansion draws one. `gumbel`: with `expand: step` only."""
     parallel: int
-    """Simulations in flight in this tree, at most; on a clock the other searches on the server count too."""
+    """Simulations in flight in this tree, at most; fewer if `budget.seconds` is set (a search on a clock) and
+    others on a clock use the policy too."""
     max_depth: int
     """Edges below the prompt; a deeper unfinished answer is `truncated`, with value 0. Left out of a request,
     it is `sampling.max_tokens`, since a step may be one token; of chunks, as many as such an answer has."""
@@ -240,12 +241,12 @@ class SearchParams(TypedDict):
     rollout_weight: float
     """Share of the rollout: rollout_weight · rollout + (1 - rollout_weight) · value is backed up."""
     grader: Literal["model", "verifier", "mixed", "confidence"]
-    """Judge of complete answers: the outcome model, the task's verifier, both `mixed`, or the policy's own
-    confidence, which judges unfinished steps too and needs no model beside the policy. `confidence` is the
-    default without a value model."""
+    """Judge of complete answers: the value model (the scorer), the task's verifier, both `mixed`, or the
+    policy's own confidence, which judges unfinished steps too and needs no model beside the policy.
+    `confidence` is the default without a value model."""
     verifier_weight: NotRequired[float]
-    """Share of the verifier: a complete answer is worth verifier_weight · outcome + (1 - verifier_weight) ·
-    value."""
+    """Share of the verifier: a complete answer is worth verifier_weight · its verdict + (1 - verifier_weight)
+    · the value model's value."""
     answer: Literal["majority", "orm_max", "orm_vote", "most_visited"]
     """Rule that chooses the final answer; `most_visited` with `mcts`, `gumbel` and `rap` only."""
     schedule: Literal["continuous", "waves"]
@@ -256,8 +257,9 @@ class SearchParams(TypedDict):
     commit: Literal["root", "step"]
     """The search stays at the root, or commits to one step after another."""
     early_stop: Literal["off", "unbeatable", "posterior", "verified"]
-    """When a settled search ends before its budget: `unbeatable` and `posterior` need an answer rule that
-    counts votes, `verified` needs `grader: verifier`."""
+    """When a settled search ends before its budget: no draw to come can change the lead (`unbeatable`), the
+    lead is probably real (`posterior`; both need an answer rule that counts votes), or the verifier accepted
+    an answer (`verified`, which needs `grader: verifier`)."""
     early_stop_threshold: float
     """Probability at which the answer is settled."""
     c_init: float
@@ -273,17 +275,19 @@ class SearchParams(TypedDict):
     """A path is judged after every step, and given up if the tokens that it still needs would bring more if
     they began another."""
     tau: float
-    """A step is drawn with probability ~ N^(1/tau); 0 takes the most visited."""
+    """A step is committed to with probability ~ N^(1/tau), N its visits; 0 takes the most visited."""
     dirichlet_alpha: float
     """Concentration of the root's Dirichlet noise; needs a `dirichlet_fraction` above 0."""
     dirichlet_fraction: float
     """Share of Dirichlet noise in the root's priors, for collecting data; 0 is none."""
     considered: int
-    """m, root actions that Sequential Halving starts from."""
+    """`gumbel`: root actions that Sequential Halving starts from, which drops the worse half again and
+    again."""
     c_visit: float
-    """See `c_scale`."""
+    """`gumbel`: see `c_scale`."""
     c_scale: float
-    """σ(q) = (c_visit + max N) · c_scale · q."""
+    """`gumbel`: weight of values beside log-priors; σ(q) = (c_visit + max N) · c_scale · q is added to ln P
+    (q: mean value, N: visits)."""
     gumbel_scale: float
     """Scale of the root's Gumbel noise: 0 when serving, 1 when collecting."""
     beam_width: int
@@ -317,11 +321,11 @@ class SearchState(TypedDict):
     algorithm: dict[str, Any]
     """Attributes of the algorithm; a node is `{"node": id}`, a mapping `{"items": [[key, value], …]}`."""
     ended_plans: int
-    """Plans that have ended since what is new was last counted afresh."""
+    """Plans that have ended since the search last committed to a step or began a fruitful round."""
     fruitful_plans: list[int]
-    """The numbers of those that brought a new node, as far back as that matters."""
+    """The numbers of those that brought a new node, as far back as `TreeBuilder.exhausted` looks."""
     round_began: int
-    """Nodes of the tree when the algorithm's present round began."""
+    """Nodes of the tree when the algorithm last began anew on it (a round: `Algorithm.rounds`)."""
     plans: list[dict[str, Any]]
     """Plans that were sent and never landed, in the order in which they were sent; a node is its id."""
     policies: dict[str, Any] | None
@@ -408,7 +412,8 @@ class Tree(TypedDict):
     error: str | None
     """The failure, if it did not end well."""
     answer: Answer | None
-    """The answer that the search gives; None if it drew no complete one."""
+    """The answer that the search gives: of complete ones, else of truncated texts; None if there is
+    neither."""
     candidates: list[Answer]
     """Distinct final answers, best first; `answer` is the first."""
     ungrouped: NotRequired[int]

@@ -717,7 +717,7 @@ export interface components {
             final: string | null;
             /**
              * Value
-             * @description The outcome model's estimate of this text, in [0, 1], or the policy's confidence if that is the `grader`; `null` if neither judged it.
+             * @description The value model's estimate of this text, in [0, 1], or the policy's confidence if that is the `grader`; `null` if neither judged it.
              */
             value: number | null;
             /**
@@ -2150,7 +2150,7 @@ export interface components {
             final: string | null;
             /**
              * Value
-             * @description The outcome model's estimate of this text, in [0, 1], or the policy's confidence if that is the `grader`; `null` if neither judged it.
+             * @description The value model's estimate of this text, in [0, 1], or the policy's confidence if that is the `grader`; `null` if neither judged it.
              */
             value: number | null;
             /**
@@ -2534,7 +2534,7 @@ export interface components {
             width: number;
             /**
              * Parallel
-             * @description Simulations in flight in this tree, at most; on a clock the other searches on the server count too.
+             * @description Simulations in flight in this tree, at most; fewer if `budget.seconds` is set (a search on a clock) and others on a clock use the policy too.
              */
             parallel: number;
             /**
@@ -2585,13 +2585,13 @@ export interface components {
             rollout_weight: number;
             /**
              * Grader
-             * @description Judge of complete answers: the outcome model, the task's verifier, both `mixed`, or the policy's own confidence, which judges unfinished steps too and needs no model beside the policy. `confidence` is the default without a value model.
+             * @description Judge of complete answers: the value model (the scorer), the task's verifier, both `mixed`, or the policy's own confidence, which judges unfinished steps too and needs no model beside the policy. `confidence` is the default without a value model.
              * @enum {string}
              */
             grader: "model" | "verifier" | "mixed" | "confidence";
             /**
              * Verifier Weight
-             * @description Share of the verifier: a complete answer is worth verifier_weight · outcome + (1 - verifier_weight) · value.
+             * @description Share of the verifier: a complete answer is worth verifier_weight · its verdict + (1 - verifier_weight) · the value model's value.
              * @default 0.5
              */
             verifier_weight?: number;
@@ -2621,7 +2621,7 @@ export interface components {
             commit: "root" | "step";
             /**
              * Early Stop
-             * @description When a settled search ends before its budget: `unbeatable` and `posterior` need an answer rule that counts votes, `verified` needs `grader: verifier`.
+             * @description When a settled search ends before its budget: no draw to come can change the lead (`unbeatable`), the lead is probably real (`posterior`; both need an answer rule that counts votes), or the verifier accepted an answer (`verified`, which needs `grader: verifier`).
              * @enum {string}
              */
             early_stop: "off" | "unbeatable" | "posterior" | "verified";
@@ -2659,7 +2659,7 @@ export interface components {
             abandon?: boolean;
             /**
              * Tau
-             * @description A step is drawn with probability ~ N^(1/tau); 0 takes the most visited.
+             * @description A step is committed to with probability ~ N^(1/tau), N its visits; 0 takes the most visited.
              */
             tau: number;
             /**
@@ -2674,17 +2674,17 @@ export interface components {
             dirichlet_fraction: number;
             /**
              * Considered
-             * @description m, root actions that Sequential Halving starts from.
+             * @description `gumbel`: root actions that Sequential Halving starts from, which drops the worse half again and again.
              */
             considered: number;
             /**
              * C Visit
-             * @description See `c_scale`.
+             * @description `gumbel`: see `c_scale`.
              */
             c_visit: number;
             /**
              * C Scale
-             * @description σ(q) = (c_visit + max N) · c_scale · q.
+             * @description `gumbel`: weight of values beside log-priors; σ(q) = (c_visit + max N) · c_scale · q is added to ln P (q: mean value, N: visits).
              */
             c_scale: number;
             /**
@@ -2752,17 +2752,17 @@ export interface components {
             };
             /**
              * Ended Plans
-             * @description Plans that have ended since what is new was last counted afresh.
+             * @description Plans that have ended since the search last committed to a step or began a fruitful round.
              */
             ended_plans: number;
             /**
              * Fruitful Plans
-             * @description The numbers of those that brought a new node, as far back as that matters.
+             * @description The numbers of those that brought a new node, as far back as `TreeBuilder.exhausted` looks.
              */
             fruitful_plans: number[];
             /**
              * Round Began
-             * @description Nodes of the tree when the algorithm's present round began.
+             * @description Nodes of the tree when the algorithm last began anew on it (a round: `Algorithm.rounds`).
              */
             round_began: number;
             /**
@@ -2882,7 +2882,7 @@ export interface components {
              * @description The failure, if it did not end well.
              */
             error: string | null;
-            /** @description The answer that the search gives; `null` if it drew no complete one. */
+            /** @description The answer that the search gives: of complete ones, else of truncated texts; `null` if there is neither. */
             answer: components["schemas"]["LoggedAnswer"] | null;
             /**
              * Candidates
@@ -4095,7 +4095,7 @@ export interface components {
             width?: number | null;
             /**
              * Parallel
-             * @description Simulations in flight in this tree, at most; on a clock the other searches on the server count too.
+             * @description Simulations in flight in this tree, at most; fewer if `budget.seconds` is set (a search on a clock) and others on a clock use the policy too.
              */
             parallel?: number | null;
             /**
@@ -4142,12 +4142,12 @@ export interface components {
             rollout_weight?: number | null;
             /**
              * Grader
-             * @description Judge of complete answers: the outcome model, the task's verifier, both `mixed`, or the policy's own confidence, which judges unfinished steps too and needs no model beside the policy. `confidence` is the default without a value model.
+             * @description Judge of complete answers: the value model (the scorer), the task's verifier, both `mixed`, or the policy's own confidence, which judges unfinished steps too and needs no model beside the policy. `confidence` is the default without a value model.
              */
             grader?: ("model" | "verifier" | "mixed" | "confidence") | null;
             /**
              * Verifier Weight
-             * @description Share of the verifier: a complete answer is worth verifier_weight · outcome + (1 - verifier_weight) · value.
+             * @description Share of the verifier: a complete answer is worth verifier_weight · its verdict + (1 - verifier_weight) · the value model's value.
              */
             verifier_weight?: number | null;
             /**
@@ -4172,7 +4172,7 @@ export interface components {
             commit?: ("root" | "step") | null;
             /**
              * Early Stop
-             * @description When a settled search ends before its budget: `unbeatable` and `posterior` need an answer rule that counts votes, `verified` needs `grader: verifier`.
+             * @description When a settled search ends before its budget: no draw to come can change the lead (`unbeatable`), the lead is probably real (`posterior`; both need an answer rule that counts votes), or the verifier accepted an answer (`verified`, which needs `grader: verifier`).
              */
             early_stop?: ("off" | "unbeatable" | "posterior" | "verified") | null;
             /**
@@ -4207,7 +4207,7 @@ export interface components {
             abandon?: boolean | null;
             /**
              * Tau
-             * @description A step is drawn with probability ~ N^(1/tau); 0 takes the most visited.
+             * @description A step is committed to with probability ~ N^(1/tau), N its visits; 0 takes the most visited.
              */
             tau?: number | null;
             /**
@@ -4222,17 +4222,17 @@ export interface components {
             dirichlet_fraction?: number | null;
             /**
              * Considered
-             * @description m, root actions that Sequential Halving starts from.
+             * @description `gumbel`: root actions that Sequential Halving starts from, which drops the worse half again and again.
              */
             considered?: number | null;
             /**
              * C Visit
-             * @description See `c_scale`.
+             * @description `gumbel`: see `c_scale`.
              */
             c_visit?: number | null;
             /**
              * C Scale
-             * @description σ(q) = (c_visit + max N) · c_scale · q.
+             * @description `gumbel`: weight of values beside log-priors; σ(q) = (c_visit + max N) · c_scale · q is added to ln P (q: mean value, N: visits).
              */
             c_scale?: number | null;
             /**
@@ -4299,7 +4299,7 @@ export interface components {
             width?: number | null;
             /**
              * Parallel
-             * @description Simulations in flight in this tree, at most; on a clock the other searches on the server count too.
+             * @description Simulations in flight in this tree, at most; fewer if `budget.seconds` is set (a search on a clock) and others on a clock use the policy too.
              */
             parallel?: number | null;
             /**
@@ -4346,12 +4346,12 @@ export interface components {
             rollout_weight?: number | null;
             /**
              * Grader
-             * @description Judge of complete answers: the outcome model, the task's verifier, both `mixed`, or the policy's own confidence, which judges unfinished steps too and needs no model beside the policy. `confidence` is the default without a value model.
+             * @description Judge of complete answers: the value model (the scorer), the task's verifier, both `mixed`, or the policy's own confidence, which judges unfinished steps too and needs no model beside the policy. `confidence` is the default without a value model.
              */
             grader?: ("model" | "verifier" | "mixed" | "confidence") | null;
             /**
              * Verifier Weight
-             * @description Share of the verifier: a complete answer is worth verifier_weight · outcome + (1 - verifier_weight) · value.
+             * @description Share of the verifier: a complete answer is worth verifier_weight · its verdict + (1 - verifier_weight) · the value model's value.
              */
             verifier_weight?: number | null;
             /**
@@ -4376,7 +4376,7 @@ export interface components {
             commit?: ("root" | "step") | null;
             /**
              * Early Stop
-             * @description When a settled search ends before its budget: `unbeatable` and `posterior` need an answer rule that counts votes, `verified` needs `grader: verifier`.
+             * @description When a settled search ends before its budget: no draw to come can change the lead (`unbeatable`), the lead is probably real (`posterior`; both need an answer rule that counts votes), or the verifier accepted an answer (`verified`, which needs `grader: verifier`).
              */
             early_stop?: ("off" | "unbeatable" | "posterior" | "verified") | null;
             /**
@@ -4411,7 +4411,7 @@ export interface components {
             abandon?: boolean | null;
             /**
              * Tau
-             * @description A step is drawn with probability ~ N^(1/tau); 0 takes the most visited.
+             * @description A step is committed to with probability ~ N^(1/tau), N its visits; 0 takes the most visited.
              */
             tau?: number | null;
             /**
@@ -4426,17 +4426,17 @@ export interface components {
             dirichlet_fraction?: number | null;
             /**
              * Considered
-             * @description m, root actions that Sequential Halving starts from.
+             * @description `gumbel`: root actions that Sequential Halving starts from, which drops the worse half again and again.
              */
             considered?: number | null;
             /**
              * C Visit
-             * @description See `c_scale`.
+             * @description `gumbel`: see `c_scale`.
              */
             c_visit?: number | null;
             /**
              * C Scale
-             * @description σ(q) = (c_visit + max N) · c_scale · q.
+             * @description `gumbel`: weight of values beside log-priors; σ(q) = (c_visit + max N) · c_scale · q is added to ln P (q: mean value, N: visits).
              */
             c_scale?: number | null;
             /**

@@ -56,10 +56,10 @@ value*, or the mean over draws of one step, or that of a *rollout* (one more dra
 up*: every node on the path counts one more visit of that value. *Counted* against the budget are simulations, generated
 tokens (aborted and repeated draws too), seconds and nodes; tokens and nodes are reserved before a draw is sent. The
 search *ends* at the first limit, when it is exhausted (nothing is left to draw, or it mostly comes back to what it
-has), when its answer is settled, when it is stopped, or when the policy, the scorer or the task fails; its complete
-answers then vote, each as often as it was drawn.
+has), when its answer is settled, when it is stopped, or when the policy, the scorer or the task fails; its *answer
+rule* then chooses among the complete answers, each counted as often as it was drawn: by votes, values or visits.
 
-The modules, in the order in which to read them; each imports only from those above it:
+The modules, in the order in which to read them; each imports only from those above it, types aside:
 
 `records`: parameters that go in, samples and judgements that come back, answers that go out.
 `protocols`: the world that a search knows: `Policy`, `Scorer`, `Task`, and `Reviser` if answers are refined.

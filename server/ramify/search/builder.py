@@ -45,7 +45,7 @@ class TreeBuilder:
         self._counted: set[tuple[int, str | None]] = set()
         """The nodes that end an answer which is counted there, by id and policy."""
         self._ended = 0
-        """Plans that have ended since what is new was last counted afresh."""
+        """Plans that have ended since the search last committed to a step or began a fruitful round."""
         self._fruitful = deque[int]()
         """The numbers of those that brought a new node, as far back as `exhausted` looks."""
         self._round_began = len(tree.nodes)

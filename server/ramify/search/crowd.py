@@ -1,7 +1,7 @@
 """The searches on a clock that share one policy, and how many answers each should write at once.
 
-A step of an engine that writes n answers takes about a + b·n seconds (`StepTimes`). Suppose that each of s searches has
-m answers in flight, n = s·m, of L tokens each. In T seconds a search then lands
+A step of the engine, one more token of each of n answers, takes about a + b·n seconds (`StepTimes`). Suppose that each
+of s searches has m answers in flight, n = s·m, of L tokens each. In T seconds a search then lands
 
     m · (T / (L · (a + b·n)) - 1/2)
 

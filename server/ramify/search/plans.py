@@ -87,7 +87,8 @@ class PlanCost:
     by_policy: Counter[str] = field(default_factory=Counter)
     """Tokens generated, aborted draws included, by the policy that generated them."""
     lost: int = 0
-    """Tokens of draws that failed, as far as they were set aside afresh: they take nothing from the plan's own."""
+    """Tokens that a policy generated before it failed, if as many more could be reserved for them: the policy that
+    draws in its place then has all that the plan had set aside."""
     scored: int = 0
     """Sequences that the scorer was asked about; values that the policy gave with a draw are none."""
     grading_failures: int = 0

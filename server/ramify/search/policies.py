@@ -91,7 +91,8 @@ class PolicyBandit:
     # -- what has happened -------------------------------------------------------------------------------------------
 
     def begin(self, node: Node, name: str, *, again: bool = False) -> None:
-        """Count a plan of a policy as under way. again: it was begun before, and given up."""
+        """Count a plan of a policy as under way. again: it was begun before, and cancelled
+        before it landed."""
         self._begun += not again
         for tally in self._tallies(node, name):
             tally.in_flight += 1

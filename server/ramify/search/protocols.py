@@ -18,8 +18,8 @@ class GradingFailed(RuntimeError):
 
 
 class SampleAborted(asyncio.CancelledError):
-    """`Policy.sample` was cancelled after the engine had already generated `tokens` tokens. A task that ends with it
-    counts as cancelled."""
+    """`Policy.sample` was cancelled after the engine had already generated `tokens` tokens. The asyncio task
+    that ends with it counts as cancelled."""
 
     def __init__(self, tokens: int) -> None:
         super().__init__(f"aborted after {tokens} generated tokens")
@@ -27,7 +27,7 @@ class SampleAborted(asyncio.CancelledError):
 
 
 class Policy(Protocol):
-    """A language model.
+    """A language model, run by an *engine*. `next_tokens` is asked for `token` actions alone.
 
     Both calls free their engine work when cancelled and may raise `EngineDead`.
     """
@@ -81,8 +81,8 @@ class Scorer(Protocol):
 
 
 Write = Callable[[Sequence[int], int], Awaitable[str]]
-"""Has the policy write after a prompt of token ids, at most so many tokens, and returns the text. They are tokens of
-the search, and of the better answer: it may have as many fewer."""
+"""Has the policy write after a prompt of token ids, at most so many tokens, and returns the text. They count
+against the search's budget and the cap of the better answer that is drawn next, which may have as many fewer."""
 
 
 Reviser = Callable[[str, float | None, Write], Awaitable[Revision]]

@@ -16,6 +16,8 @@ Prior = Literal["count", "mean_logprob", "sum_logprob"]
 Leaf = Literal["value", "rollout", "mixed"]
 Grader = Literal["model", "verifier", "mixed", "confidence"]
 AnswerRule = Literal["majority", "orm_max", "orm_vote", "most_visited"]
+"""The answer chosen: most draws; the draw of the highest leaf value (ORM: outcome reward model, here any judge); the
+largest sum of leaf values over draws; the end of the most visited path. Exactly: `answers`."""
 Schedule = Literal["continuous", "waves"]
 Commit = Literal["root", "step"]
 EarlyStop = Literal["off", "unbeatable", "posterior", "verified"]
@@ -55,8 +57,8 @@ StopReason = Literal[
     "crash",
 ]
 """Cause of a search's end: a limit of its own or of its batch (shared), a tree without news, safety scorers that have
-left no answer (pruned), a settled answer (early), whoever stopped it, a failure, or the end of the server that ran it
-(crash)."""
+left no answer (pruned), a settled answer or, in a batch, one that more draws would hardly better (early), whoever
+stopped it, a failure, or the end of the server that ran it (crash)."""
 
 OMITTED = {"omitted": True}
 """Metadata of a field that a logged tree leaves out at its default: it was added after trees had been logged, and those
@@ -147,7 +149,8 @@ class SearchParams:
     """Draws of one expansion; of `token` actions, the likeliest. Under `expand: path` the first simulation draws as
     many answers, each later expansion draws one. `gumbel`: with `expand: step` only."""
     parallel: int = param(8, low=1, high=256)
-    """Simulations in flight in this tree, at most; on a clock the other searches on the server count too."""
+    """Simulations in flight in this tree, at most; fewer if `budget.seconds` is set (a search on a clock) and others
+    on a clock use the policy too."""
     max_depth: int = param(32, low=1, high=4096)
     """Edges below the prompt; a deeper unfinished answer is `truncated`, with value 0. Left out of a request, it is
     `sampling.max_tokens`, since a step may be one token; of chunks, as many as such an answer has."""
@@ -171,11 +174,12 @@ class SearchParams:
     rollout_weight: float = param(0.5, low=0, high=1, needs=("leaf", ("mixed",)))
     """Share of the rollout: rollout_weight · rollout + (1 - rollout_weight) · value is backed up."""
     grader: Grader = "model"
-    """Judge of complete answers: the outcome model, the task's verifier, both `mixed`, or the policy's own confidence,
-    which judges unfinished steps too and needs no model beside the policy. `confidence` is the default without a value
-    model."""
+    """Judge of complete answers: the value model (the scorer), the task's verifier, both `mixed`, or the policy's own
+    confidence, which judges unfinished steps too and needs no model beside the policy. `confidence` is the default
+    without a value model."""
     verifier_weight: float = param(0.5, low=0, high=1, needs=("grader", ("mixed",)), omitted=True)
-    """Share of the verifier: a complete answer is worth verifier_weight · outcome + (1 - verifier_weight) · value."""
+    """Share of the verifier: a complete answer is worth verifier_weight · its verdict + (1 - verifier_weight) · the
+    value model's value."""
     answer: AnswerRule = "orm_vote"
     """Rule that chooses the final answer; `most_visited` with `mcts`, `gumbel` and `rap` only."""
     schedule: Schedule = "continuous"
@@ -186,8 +190,9 @@ class SearchParams:
     commit: Commit = "root"
     """The search stays at the root, or commits to one step after another."""
     early_stop: EarlyStop = "off"
-    """When a settled search ends before its budget: `unbeatable` and `posterior` need an answer rule that counts votes,
-    `verified` needs `grader: verifier`."""
+    """When a settled search ends before its budget: no draw to come can change the lead (`unbeatable`), the lead is
+    probably real (`posterior`; both need an answer rule that counts votes), or the verifier accepted an answer
+    (`verified`, which needs `grader: verifier`)."""
     early_stop_threshold: float = param(0.95, low=0.5, high=1, needs=("early_stop", ("posterior",)))
     """Probability at which the answer is settled."""
     c_init: float = param(1.25, low=0, high=100, needs=("select", ("puct",)))
@@ -205,17 +210,18 @@ class SearchParams:
     """A path is judged after every step, and given up if the tokens that it still needs would bring
     more if they began another."""
     tau: float = param(0.0, low=0, high=100, needs=("commit", ("step",)))
-    """A step is drawn with probability ~ N^(1/tau); 0 takes the most visited."""
+    """A step is committed to with probability ~ N^(1/tau), N its visits; 0 takes the most visited."""
     dirichlet_alpha: float = param(0.3, low=0.001, high=100, needs=("select", ("puct",)))
     """Concentration of the root's Dirichlet noise; needs a `dirichlet_fraction` above 0."""
     dirichlet_fraction: float = param(0.0, low=0, high=1, needs=("select", ("puct",)))
     """Share of Dirichlet noise in the root's priors, for collecting data; 0 is none."""
     considered: int = param(8, low=1, high=256)
-    """m, root actions that Sequential Halving starts from."""
+    """`gumbel`: root actions that Sequential Halving starts from, which drops the worse half again and again."""
     c_visit: float = param(50.0, low=0, high=10_000)
-    """See `c_scale`."""
+    """`gumbel`: see `c_scale`."""
     c_scale: float = param(1.0, low=0, high=100)
-    """σ(q) = (c_visit + max N) · c_scale · q."""
+    """`gumbel`: weight of values beside log-priors; σ(q) = (c_visit + max N) · c_scale · q is added to ln P (q: mean
+    value, N: visits)."""
     gumbel_scale: float = param(0.0, low=0, high=100)
     """Scale of the root's Gumbel noise: 0 when serving, 1 when collecting."""
     beam_width: int = param(4, low=1, high=256)
@@ -348,7 +354,7 @@ class Answer:
     final: str | None
     """The task's canonical form; `None` if the text holds no answer."""
     value: float | None
-    """The outcome model's estimate of this text, in [0, 1], or the policy's confidence if that is the `grader`; `None`
+    """The value model's estimate of this text, in [0, 1], or the policy's confidence if that is the `grader`; `None`
     if neither judged it."""
     visits: int
     """Backups through the node that ends it."""
@@ -437,11 +443,11 @@ class SearchState:
     algorithm: Mapping[str, Any]
     """Attributes of the algorithm; a node is `{"node": id}`, a mapping `{"items": [[key, value], …]}`."""
     ended_plans: int
-    """Plans that have ended since what is new was last counted afresh."""
+    """Plans that have ended since the search last committed to a step or began a fruitful round."""
     fruitful_plans: tuple[int, ...]
-    """The numbers of those that brought a new node, as far back as that matters."""
+    """The numbers of those that brought a new node, as far back as `TreeBuilder.exhausted` looks."""
     round_began: int
-    """Nodes of the tree when the algorithm's present round began."""
+    """Nodes of the tree when the algorithm last began anew on it (a round: `Algorithm.rounds`)."""
     plans: tuple[Mapping[str, Any], ...]
     """Plans that were sent and never landed, in the order in which they were sent; a node is its id."""
     policies: Mapping[str, Any] | None

@@ -7,8 +7,8 @@ them in the order in which they were selected, so that the same seed gives the s
 A search ends when a limit is met, when it is exhausted, when its answer is settled, when it is stopped or cancelled,
 or when the policy, the scorer or the task fails. What is in flight is then cancelled and counted, the answer is chosen
 from what has landed, and status, stop reason and usage are written on the tree. A search that ends without a complete
-answer first writes one to its end, unless it was stopped or its seconds are up. One whose task is cancelled chooses no
-answer.
+answer first writes one to its end, unless it was stopped or its seconds are up. One whose asyncio
+task is cancelled chooses no answer.
 
 Searches of a batch wait for their turn before each plan (`batch.Batch`), and pay for it out of one purse as well.
 """
@@ -136,7 +136,8 @@ class Search:
         self._final: StopReason | None = None
         """The reason for which the search ends, once its final rollout (`Budget`) was sent."""
         self._given_up: list[tuple[Plan, int]] = []
-        """Plans that were sent and did not land, each with its number among those of its node."""
+        """Plans that were cancelled in flight, to be sent again if the search is taken on; each with its number among
+        those of its node."""
         if tree.search_state is not None:
             self._take_on(tree.search_state)
         self._batch = batch
@@ -210,7 +211,7 @@ class Search:
         """Grow the tree to its end and fill in status, stop reason, usage and answer.
 
         Failures of an engine or a verifier end the search with a status and an error text; they are not raised. If the
-        task that runs this is cancelled, the engine's work is freed, the tree is closed as cancelled, and the
+        asyncio task that runs this is cancelled, the engine's work is freed, the tree is closed as cancelled, and the
         cancellation goes on.
         """
         seconds = self.tree.params.budget.seconds
@@ -225,7 +226,7 @@ class Search:
             self._choose()
         except asyncio.CancelledError:
             self._ended = ("cancelled", "client")
-            await self._abandon_all()
+            await self._cancel_all()
             raise
         except EngineDead as error:
             await self._fail("engine_dead", error)
@@ -294,12 +295,12 @@ class Search:
             self._grouping.go_on()
             # Look: is the time up, or the answer settled?
             if self._time_is_up:
-                await self._abandon_all()
+                await self._cancel_all()
             await self._stop_early()
             if self._checkpoint is not None and self._ended is None:
                 await self._checkpoint(self)
         # However it ended, nothing stays in flight.
-        await self._abandon_all()
+        await self._cancel_all()
 
     def _start_plans(self) -> StopReason | None:
         """Put as many plans in flight as may be. Returns the reason for which the search ends if none is, which means
@@ -467,8 +468,8 @@ class Search:
         self._grading_failures += cost.grading_failures
         return sent
 
-    async def _abandon_all(self) -> None:
-        """Cancel what is in flight, wait until the engine has let go, and keep count of what it had generated."""
+    async def _cancel_all(self) -> None:
+        """Cancel every plan in flight, wait until the engine has let go, and keep count of what it had generated."""
         for task in self._in_flight:
             task.cancel()
         try:
@@ -503,7 +504,7 @@ class Search:
         """Close with an error, giving the best answer that the tree holds by what is grouped already."""
         self._ended, self.failure = (status, "error"), error
         self.tree.error = f"{type(error).__name__}: {error}"[:500]
-        await self._abandon_all()
+        await self._cancel_all()
         self._choose()
 
     def _close(self) -> None:

@@ -182,7 +182,7 @@ class Tree:
     error: str | None = None
     """The failure, if it did not end well."""
     answer: Answer | None = None
-    """The answer that the search gives; `None` if it drew no complete one."""
+    """The answer that the search gives: of complete ones, else of truncated texts; `None` if there is neither."""
     candidates: list[Answer] = field(default_factory=list)
     """Distinct final answers, best first; `answer` is the first."""
     ungrouped: int = field(default=0, metadata=OMITTED)
@@ -308,7 +308,7 @@ class Tree:
 
     @property
     def pruned(self) -> int:
-        """Draws that safety scorers closed."""
+        """Draws that safety scorers closed (`terminal`), not nodes that an algorithm gave up (`Node.pruned`)."""
         return sum(node.multiplicity for node in self.nodes if node.terminal == "pruned")
 
     @property
