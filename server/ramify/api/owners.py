@@ -44,7 +44,7 @@ async def at_owner(
     context = context_of(request)
     fleet = context.fleet
     owner = None if fleet is None else owner_of(fleet.view, fleet.mine, given)
-    if owner is None or FORWARDED in request.headers:
+    if fleet is None or owner is None or FORWARDED in request.headers:
         return await handler(request)
     try:
         return await _sent_on(request, context, owner)
@@ -54,7 +54,8 @@ async def at_owner(
     try:
         return await handler(request)
     except ServiceError as error:
-        if error.code != "not_found":
+        lost_meanwhile = owner_of(fleet.view, fleet.mine, given) is None
+        if error.code != "not_found" or lost_meanwhile:
             raise
         raise ServiceError("engine_unavailable", why, param=error.param, retry_after=ASK_AGAIN) from None
 
