@@ -5,16 +5,21 @@ Each test takes the fleet as the one before has left it, served and whole.
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +30,9 @@ import pytest
 from contract.fleet.replicas import write_releases
 from fake_process import free_port
 from fixtures_postgres import PostgresServer, postgres_server  # noqa: F401  (a fixture)
+from fleet_audit import Answered, faults, read_epochs, read_log
 from front_doors import until
+from ramify.objects import ObjectOptions
 
 pytestmark = [pytest.mark.cluster, pytest.mark.postgres, pytest.mark.timeout(1800)]
 TESTS = Path(__file__).parents[1]
@@ -33,6 +40,7 @@ SERVER = TESTS / "contract" / "fleet" / "fleet_server.py"
 START_SECONDS = 900
 SHORT = {"budget": {"simulations": 2}}
 CLIENT = httpx.Client(timeout=60)
+SEEDS = itertools.count(1_000_000)
 FILE = """
 name = "letters"
 
@@ -228,6 +236,67 @@ def test_kill_9_brings_back_a_replica_that_serves_what_is_committed_and_no_traff
     print(f"kill -9 of a replica's {victim.__name__.strip('_')}: answers by status {dict(counts)}")
     assert counts[200] > 0.9 * len(answers)
     assert all(ask(fleet)[0] == 200 for _ in range(10))
+
+
+def _controllers(fleet: Fleet) -> list[psutil.Process]:
+    return [one for one in fleet.processes() if "".join(_words(one)[:1]).startswith("ray::ServeController")]
+
+
+def _doors(fleet: Fleet) -> list[psutil.Process]:
+    return [one for one in fleet.processes() if "".join(_words(one)[:1]).endswith("/haproxy")]
+
+
+def _door_actors(fleet: Fleet) -> list[psutil.Process]:
+    return [parent for one in _doors(fleet) if (parent := one.parent()) is not None]
+
+
+@contextmanager
+def answered_in_the_end(fleet: Fleet) -> Iterator[list[Answered]]:
+    """Searches of two clients until the block ends, each asked again under its key until it is answered."""
+    answers: list[Answered] = []
+    done = threading.Event()
+
+    def work() -> None:
+        while not done.is_set():
+            ask_again = partial(keyed, fleet, next(SEEDS))
+            answers.append(until(ask_again, "a search is answered", START_SECONDS))
+
+    with ThreadPoolExecutor(2) as pool:
+        clients = [pool.submit(work) for _ in range(2)]
+        try:
+            yield answers
+        finally:
+            done.set()
+            for client in clients:
+                client.result()
+
+
+def keyed(fleet: Fleet, seed: int) -> Answered | None:
+    """Search under a key of its own; `None` if it is to be asked again."""
+    body, key = {"prompt": "?\n", "search": SHORT, "seed": seed}, {"Idempotency-Key": f"search {seed}"}
+    try:
+        reply = CLIENT.post(f"{fleet.url}/v1/search", json=body, headers=key)
+    except httpx.HTTPError:
+        return None
+    if reply.status_code != 200:
+        assert reply.status_code in (409, 429, 502, 503, 504), reply.text
+        return None
+    return Answered(seed, reply.json()["tree"]["id"], reply.json()["release"], time.time())
+
+
+def test_kill_9_of_what_leads_the_fleet_loses_no_answer_and_brings_another(fleet: Fleet) -> None:
+    with answered_in_the_end(fleet) as answers:
+        for found in (_controllers, _doors, _door_actors):
+            (victim,) = found(fleet)
+            began, served = time.monotonic(), len(answers)
+            victim.kill()
+            until(lambda: {one.pid for one in found(fleet)} - {victim.pid}, "another", START_SECONDS)  # noqa: B023
+            until(lambda: len(answers) > served + 10, "and searches are answered", START_SECONDS)  # noqa: B023
+            until(fleet.whole, "by both replicas", START_SECONDS)
+            print(f"kill -9 of {found.__name__.strip('_')}: whole after {time.monotonic() - began:.0f} s")
+    epochs = asyncio.run(read_epochs(fleet.log))
+    logged = asyncio.run(read_log(fleet.log, ObjectOptions()))
+    assert list(faults(answers, logged, epochs)) == []
 
 
 def test_what_does_not_fit_is_refused_and_the_fleet_is_unharmed(fleet: Fleet) -> None:
