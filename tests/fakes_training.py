@@ -23,6 +23,8 @@ from typing import Any
 
 import torch
 import uvicorn
+from safetensors.torch import load_file
+from torch import Tensor
 
 from contract.api.world import PROMPT, FakeEngines
 from fakes import FakePolicy, FakeScorer, letters
@@ -145,6 +147,25 @@ def training(folder: Path, base: Release) -> Job:
     """A training of four steps from the base's own weights."""
     folder.mkdir()
     return Job(FOUR_STEPS, None, base, base, TREES, folder, (3, 1))
+
+
+def weights_in(folder: Path) -> dict[str, Tensor]:
+    """All tensors of policy and value, and of the checkpoint."""
+    return {
+        f"{file.relative_to(folder)}/{name}": tensor
+        for file in sorted(folder.rglob("*.safetensors"))
+        for name, tensor in load_file(file).items()
+        if name != "random/cpu"
+    }
+
+
+def assert_same_weights(weights: dict[str, Tensor], alone: dict[str, Tensor]) -> None:
+    """Two trainings that differ in rounding alone end in these; the largest difference is printed."""
+    assert weights.keys() == alone.keys()
+    apart = max((weight - alone[name]).abs().max().item() for name, weight in weights.items())
+    print(f"largest difference from one process: {apart:.1e}")
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, alone[name], rtol=0, atol=1e-5)
 
 
 def with_logprobs_of(policy: Path, trees: Sequence[LabelledTree]) -> list[LabelledTree]:

@@ -11,12 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from doomed_ranks import KILLED, doom, doomed_drive
-from fakes_training import training, write_release
+from fakes_training import assert_same_weights, training, weights_in, write_release
 from ramify.weights import Release
 from ramify_trainer.config import DistributedConfig
 from ramify_trainer.errors import TrainerError
@@ -73,24 +71,6 @@ def _alone(base: Release, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return weights_in(job.folder)
 
 
-def weights_in(folder: Path) -> dict[str, Tensor]:
-    """All tensors of policy and value, and of the checkpoint."""
-    return {
-        f"{file.relative_to(folder)}/{name}": tensor
-        for file in sorted(folder.rglob("*.safetensors"))
-        for name, tensor in load_file(file).items()
-        if name != "random/cpu"
-    }
-
-
-def assert_same(weights: dict[str, Tensor], alone: dict[str, Tensor]) -> None:
-    assert weights.keys() == alone.keys()
-    apart = max((weight - alone[name]).abs().max().item() for name, weight in weights.items())
-    print(f"largest difference from one process: {apart:.1e}")
-    for name, weight in weights.items():
-        torch.testing.assert_close(weight, alone[name], rtol=0, atol=1e-5)
-
-
 def test_a_training_that_is_killed_at_three_points_ends_in_the_weights_of_one_process(
     address: str,
     base: Release,
@@ -109,7 +89,7 @@ def test_a_training_that_is_killed_at_three_points_ends_in_the_weights_of_one_pr
     assert (steps, told[-1]) == (4, (4, 4))
     assert caplog.text.count("the training begins again") == 3
     assert sorted(path.name for path in job.folder.iterdir()) == ["learner", "policy", "value"]
-    assert_same(weights_in(job.folder), alone)
+    assert_same_weights(weights_in(job.folder), alone)
 
 
 def test_a_cluster_with_room_for_fewer_trains_in_those(
@@ -120,7 +100,7 @@ def test_a_cluster_with_room_for_fewer_trains_in_those(
         processes=4, launcher="ray", address=address, min_processes=1, restarts=0, start_seconds=1800
     )
     train(job, few, lambda *_: None, lambda: None)
-    assert_same(weights_in(job.folder), alone)
+    assert_same_weights(weights_in(job.folder), alone)
 
 
 def test_a_cluster_without_room_is_refused(address: str, base: Release, tmp_path: Path) -> None:

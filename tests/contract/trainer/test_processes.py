@@ -13,11 +13,10 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from doomed_ranks import HANGS, KILLED, LATE, SLOW, doom, doomed_local_rank
-from fakes_training import FOUR_STEPS, children, training, write_release
+from fakes_training import FOUR_STEPS, assert_same_weights, children, training, weights_in, write_release
 from ramify.weights import Release
 from ramify_trainer.config import DistributedConfig
 from ramify_trainer.errors import TrainerError
@@ -50,22 +49,6 @@ def nothing(*_: int) -> None:
     pass
 
 
-def weights_in(folder: Path) -> dict[str, Tensor]:
-    """All tensors of policy and value, and of the checkpoint."""
-    return {
-        f"{file.relative_to(folder)}/{name}": tensor
-        for file in sorted(folder.rglob("*.safetensors"))
-        for name, tensor in load_file(file).items()
-        if name != "random/cpu"
-    }
-
-
-def assert_same(weights: dict[str, Tensor], alone: dict[str, Tensor]) -> None:
-    assert weights.keys() == alone.keys()
-    for name, weight in weights.items():
-        torch.testing.assert_close(weight, alone[name], rtol=0, atol=1e-5)
-
-
 @pytest.fixture(name="doomed")
 def _doomed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "local_rank", doomed_local_rank)
@@ -85,7 +68,7 @@ def test_a_training_that_is_killed_at_three_points_ends_in_the_weights_of_one_pr
     assert (steps, metrics.steps, told[-1]) == (4, 4, (4, 4))
     assert caplog.text.count("the training begins again") == 3
     assert sorted(path.name for path in job.folder.iterdir()) == ["learner", "policy", "value"]
-    assert_same(weights_in(job.folder), alone)
+    assert_same_weights(weights_in(job.folder), alone)
 
 
 @pytest.mark.usefixtures("doomed")
@@ -96,7 +79,7 @@ def test_a_process_that_hangs_counts_as_dead_after_a_while(
     job = training(tmp_path / "round", base)
     doom(job, HANGS)
     train(job, DistributedConfig(processes=2, restarts=3, timeout_seconds=10), nothing, nothing)
-    assert_same(weights_in(job.folder), alone)
+    assert_same_weights(weights_in(job.folder), alone)
 
 
 @pytest.mark.usefixtures("doomed")
@@ -188,7 +171,7 @@ def test_the_processes_of_a_trainer_that_is_killed_end_and_the_round_is_trained_
     assert len(others) >= 2
     assert psutil.wait_procs(others, timeout=GONE_SECONDS)[1] == []
     train(job, TWO, nothing, nothing)
-    assert_same(weights_in(job.folder), alone)
+    assert_same_weights(weights_in(job.folder), alone)
 
 
 def _killed(job: Job, said: Any) -> None:
