@@ -12,7 +12,7 @@ import json
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -28,7 +28,8 @@ from ramify_trainer.learning.lm_head import scored, trunk_of
 T = TypeVar("T")
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises; it falls to 0 as a cosine after them."""
-
+TOKENS_AT_ONCE = 2048
+"""Tokens, with padding, whose activations are held at a time: a model of 135M parameters takes about 6 GB with them."""
 
 WEIGHTS = frozenset((".safetensors", ".bin", ".pt", ".pth", ".gguf"))
 """Endings of the base's files that the new model has its own in place of."""
@@ -66,6 +67,27 @@ def batches(examples: Sequence[T], size: int, rng: random.Random) -> Iterator[Se
         yield from (order[at : at + size] for at in range(0, len(order) - size + 1, size))
 
 
+def in_parts(
+    batch: Sequence[T],
+    length: Callable[[T], int],
+    terms: Callable[[T], int],
+    loss: Callable[[Sequence[T]], Tensor],
+) -> Iterator[Tensor]:
+    """Yield the mean loss of a batch in parts whose sum it is, each of at most `TOKENS_AT_ONCE` tokens if it has more
+    than one example.
+
+    length: tokens of an example; those of about one length go together. terms: how many terms of the mean it has. loss:
+    their mean over a part."""
+    whole = sum(map(terms, batch))
+    part: list[T] = []
+    for example in sorted(batch, key=length):
+        if part and length(example) * (len(part) + 1) > TOKENS_AT_ONCE:
+            yield loss(part) * (sum(map(terms, part)) / whole)
+            part = []
+        part.append(example)
+    yield loss(part) * (sum(map(terms, part)) / whole)
+
+
 def states_at(model: Any, rows: Sequence[Sequence[int]], places: Sequence[Sequence[int]]) -> Tensor:
     """Return the trunk's states [n, H], after its final norm, at `places[i]` of the tokens `rows[i]`, one row after the
     other. Padding is on the right, where no token sees it."""
@@ -76,12 +98,22 @@ def states_at(model: Any, rows: Sequence[Sequence[int]], places: Sequence[Sequen
     return states.flatten(0, 1)[at]
 
 
+def losses_of(model: Any, batch: Sequence[Chat]) -> Iterator[Tensor]:
+    """Yield the mean cross-entropy of the answers' tokens in parts whose sum it is."""
+
+    def loss(part: Sequence[Chat]) -> Tensor:
+        with computing(model):
+            return loss_of(model, part)
+
+    return in_parts(batch, lambda c: len(c.prompt) + len(c.answer), lambda c: len(c.answer), loss)
+
+
 def loss_of(model: Any, batch: Sequence[Chat]) -> Tensor:
     """Return the mean cross-entropy of the answers' tokens."""
     rows = [[*chat.prompt, *chat.answer] for chat in batch]
     before = [range(len(chat.prompt) - 1, len(row) - 1) for chat, row in zip(batch, rows, strict=True)]
-    states = states_at(model, rows, before)
     labels = torch.tensor([token for chat in batch for token in chat.answer], device=model.device)
+    states = states_at(model, rows, before)
     logprobs, _ = scored(model, states, labels, torch.ones(len(labels), device=model.device))
     return -logprobs.mean()
 
@@ -98,26 +130,28 @@ def trainable(folder: Path) -> Any:
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def train(model: Any, next_loss: Callable[[], Tensor], groups: Sequence[dict[str, Any]], steps: int) -> None:
+def train(next_losses: Callable[[], Iterable[Tensor]], groups: Sequence[dict[str, Any]], steps: int) -> None:
     """Train in place, and print the loss of every tenth step.
 
-    next_loss: computes the loss of the next batch. groups: parameters (`params`, a list) with their highest learning
-    rate (`lr`), all of which are clipped together."""
+    next_losses: computes the loss of the next batch in parts, whose sum it is; the activations of one part are freed
+    before the next is computed. groups: parameters (`params`, a list) with their highest learning rate (`lr`), all of
+    which are clipped together."""
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
     trained = [parameter for group in groups for parameter in group["params"]]
     schedule = get_cosine_schedule_with_warmup(optimizer, round(WARM_UP * steps), steps)
     began = time.monotonic()
     for step in range(1, steps + 1):
-        with computing(model):
-            loss = next_loss()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = 0.0
+        for part in next_losses():
+            part.backward()  # type: ignore[no-untyped-call]
+            loss += part.item()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
         if step % 10 == 0 or step == steps:
             seconds = time.monotonic() - began
-            typer.echo(f"step {step} of {steps}, loss {loss.item():.3f}, {seconds:.0f} s")
+            typer.echo(f"step {step} of {steps}, loss {loss:.3f}, {seconds:.0f} s")
 
 
 def save(model: Any, base: Path, out: Path) -> None:
@@ -148,9 +182,7 @@ def main(
     tokenizer = AutoTokenizer.from_pretrained(model)
     chats = read_chats(data, tokenizer, examples)
     policy, stream = trainable(model), batches(chats, batch, random.Random(seed))
-    train(
-        policy, lambda: loss_of(policy, next(stream)), [{"params": [*policy.parameters()], "lr": rate}], steps
-    )
+    train(lambda: losses_of(policy, next(stream)), [{"params": [*policy.parameters()], "lr": rate}], steps)
     save(policy, model, out)
     typer.echo(f"wrote {out}")
 

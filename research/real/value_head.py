@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,8 @@ from research.real.fine_tune import (
     Chat,
     batches,
     computing,
-    loss_of,
+    in_parts,
+    losses_of,
     read_chats,
     save,
     states_at,
@@ -118,17 +119,21 @@ def train_both(
     streams = [batches(each, batch // 2, rng) for each in (right, wrong)]
     worked = batches(chats, batch, rng)
 
-    def next_loss() -> Tensor:
+    def value_loss(answers: Sequence[JudgedAnswer]) -> Tensor:
+        with computing(model):
+            logits = logits_of(model, head, answers)
+        return F.binary_cross_entropy_with_logits(logits, outcomes_of(answers).to(logits.device))
+
+    def next_losses() -> Iterator[Tensor]:
         drawn = [answer for stream in streams for answer in next(stream)]
-        logits = logits_of(model, head, drawn)
-        value = F.binary_cross_entropy_with_logits(logits, outcomes_of(drawn).to(logits.device))
-        return value + loss_of(model, next(worked))
+        yield from in_parts(drawn, lambda a: len(a.tokens), lambda a: len(a.places), value_loss)
+        yield from losses_of(model, next(worked))
 
     groups = [
         {"params": [*model.parameters()], "lr": rate},
         {"params": [*head.parameters()], "lr": HEAD_RATE * rate},
     ]
-    train(model, next_loss, groups, steps)
+    train(next_losses, groups, steps)
     with torch.no_grad():
         head.bias.add_(math.log(len(right) / len(wrong)))
     return head

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -164,6 +165,21 @@ def test_the_loss_is_that_of_transformers(chat_model: Path, chats: Path) -> None
         loss = model(input_ids=torch.tensor([[*prompt, *answer]]), labels=labels).loss
         sums.append((loss.item() * len(answer), len(answer)))
     assert own == pytest.approx(sum(s for s, _ in sums) / sum(n for _, n in sums), rel=1e-4)
+
+
+def test_a_batch_is_computed_in_parts_that_fit_and_make_its_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fine_tune, "TOKENS_AT_ONCE", 10)
+    seen: list[list[int]] = []
+
+    def loss(part: Sequence[int]) -> torch.Tensor:
+        seen.append(list(part))
+        return torch.tensor(part, dtype=torch.float64).mean()
+
+    batch = [5, 12, 3, 3, 4]
+    whole = sum(fine_tune.in_parts(batch, int, lambda _: 1, loss))
+
+    assert seen == [[3, 3], [4, 5], [12]]
+    assert whole == pytest.approx(sum(batch) / len(batch))
 
 
 def test_a_chat_must_end_with_the_assistant(chat_model: Path, tmp_path: Path) -> None:
