@@ -25,7 +25,7 @@ from ramify_trainer.learning.config import LearningConfig, Section
 
 __all__ = ["Arm", "ArmRun", "CompareConfig", "SearchedConfig", "TrlConfig"]
 
-OF_EVERY_ARM = ("budget", "steps_per_round", "tokens_per_batch")
+OF_EVERY_ARM = ("budget", "tokens_per_batch")
 """Settings that no arm may have for itself: they make the arms comparable."""
 OF_TRL = ("policy_learning_rate", "warmup_steps", "weight_decay", "adam_beta2", "max_grad_norm")
 """Settings of `learning` that mean something to TRL's trainer as well. Clips do not: each step learns from its own

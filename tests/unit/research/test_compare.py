@@ -91,21 +91,33 @@ def test_mixtures_are_chosen_on_dev_by_recipes_that_can_be_run():
     assert follows == {"tree_mix_entropy"}
 
 
+def test_the_arm_of_half_the_steps_has_no_more_problems_than_flat_ppo_and_was_chosen_on_dev():
+    chosen, tested = (CompareConfig.read(CONFIGS / f"{name}.toml") for name in ("fresher", "half-the-steps"))
+    assert {part.data.partition("?")[0] for part in (chosen.held_out, chosen.searched)} == {"countdown:dev"}
+    of_dev, of_test = (
+        {run.arm.name: config.loop(run, Path("out")) for run in config.runs()} for config in (chosen, tested)
+    )
+    recipe, ppo = of_test["tree_half"], of_test["flat_ppo"]
+    assert recipe.learning == of_dev["imitation_first"].learning
+    assert recipe.learning.steps_per_round * 2 == ppo.learning.steps_per_round
+    assert (recipe.rounds, recipe.collect.problems) == (ppo.rounds, ppo.collect.problems)
+
+
 def test_the_shipped_comparison_has_two_seeds_of_each_main_arm():
     arms = {arm.name: arm.seeds for arm in CompareConfig.read(CONFIGS / "compare.toml").arms}
     assert all(arms[name] >= 2 for name in ("flat_ppo", "rsft", "tsd"))
 
 
 @pytest.mark.parametrize("part", ["search", "learning"])
-@pytest.mark.parametrize("key", ["budget", "steps_per_round", "tokens_per_batch"])
+@pytest.mark.parametrize("key", ["budget", "tokens_per_batch"])
 def test_no_arm_sets_what_must_be_equal(part: str, key: str):
     with pytest.raises(ValidationError, match=key):
         Arm.model_validate({**FLAT, part: {key: 1}})
 
 
 def test_no_phase_of_an_arm_sets_what_must_be_equal():
-    phases = [{"from_round": 2, "steps_per_round": 12}]
-    with pytest.raises(ValidationError, match="'flat' sets 'steps_per_round'"):
+    phases = [{"from_round": 2, "tokens_per_batch": 12}]
+    with pytest.raises(ValidationError, match="'flat' sets 'tokens_per_batch'"):
         Arm.model_validate({**FLAT, "learning": {"objective": "sft", "phases": phases}})
 
 
