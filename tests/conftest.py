@@ -1,4 +1,4 @@
-"""How `make test` shares the suite out between processes: by file, all that starts real engines in one of them, and
+"""How `make test` shares the suite out between processes: by file, all that starts real engines in two of them, and
 what takes longest first, so that the processes end together.
 
 Nobody keeps a list of times: a file whose tests need a longer limit than the usual one says so in its `timeout` marks.
@@ -6,6 +6,7 @@ Nobody keeps a list of times: a file whose tests need a longer limit than the us
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
 
@@ -17,15 +18,27 @@ from xdist.scheduler import LoadFileScheduling
 # in turn take many times as long. Engines set their own number.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-INTEGRATION = "tests/integration/"
-ON_ENGINES = tuple(f"{INTEGRATION}{folder}/" for folder in ("api", "cli", "clients", "engines"))
-ON_FAKES = tuple(f"{INTEGRATION}cli/{name}.py" for name in ("test_over_http", "test_releases_live"))
+gc.disable()  # until `pytest_collection_finish`: next to nothing that is made until then is garbage
+
+ON_FAKES = ("tests/integration/cli/test_over_http.py", "tests/integration/cli/test_releases_live.py")
+UNDIVIDED = {
+    **dict.fromkeys(ON_FAKES),
+    "tests/integration/api/": "servers",
+    "tests/integration/cli/test_eval_on_vllm.py": "engines",
+    "tests/integration/cli/": "servers",
+    "tests/integration/clients/": "engines",
+    "tests/integration/engines/": "engines",
+    "tests/contract/api/test_typescript_client.py": "engines",
+}
+"""Files that stay in one process, by the beginnings of their names, of which the first counts: a pair of engines takes
+two gigabytes, and `engines` share one pair and one build of the TypeScript client. `None`: each file alone."""
+GROUPS = ("servers", "engines")
 
 
 def scope_of(nodeid: str) -> str:
-    """Name what is not divided: a file, or all files on real engines, since a pair of engines takes two gigabytes."""
-    on_engines = nodeid.startswith(ON_ENGINES) and not nodeid.startswith(ON_FAKES)
-    return "engines" if on_engines else nodeid.partition("::")[0]
+    """Name what is not divided: a file or a group of files."""
+    groups = (group for beginning, group in UNDIVIDED.items() if nodeid.startswith(beginning))
+    return next(groups, None) or nodeid.partition("::")[0]
 
 
 class LongestFirst(LoadFileScheduling):
@@ -46,15 +59,22 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Longest
     return LongestFirst(config, log)
 
 
+def pytest_collection_finish() -> None:
+    """Leave out of every collection of garbage what stays until the end: half a million objects of modules and tests,
+    which would be walked again and again."""
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In a process of `make test`, sort scopes by their longest limit, then by their number of tests."""
+    """In a process of `make test`, sort scopes by their longest limit, then by their number of tests; groups first."""
     if not hasattr(config, "workerinput"):
         return
     scopes = [scope_of(item.nodeid) for item in items]
     tests, limits = Counter(scopes), dict.fromkeys(scopes, 0.0)
     for scope, item in zip(scopes, items, strict=True):
         limits[scope] = max(limits[scope], *(mark.args[0] for mark in item.iter_markers("timeout")), 0.0)
-    order = sorted(tests, key=lambda scope: (scope != "engines", -limits[scope], -tests[scope]))
+    order = sorted(tests, key=lambda scope: (scope not in GROUPS, -limits[scope], -tests[scope]))
     places = {scope: place for place, scope in enumerate(order)}
     items.sort(key=lambda item: places[scope_of(item.nodeid)])

@@ -27,6 +27,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from contract.api.world import PROMPT, FakeEngines
+from empty_log import empty_log
 from fakes import FakePolicy, FakeScorer, letters
 from fakes_releases import stamped
 from ramify.api.app import admin_application, application
@@ -320,7 +321,8 @@ async def a_site(
         write_release(folder / "base")
     weights = folder / "weights"
     weights.mkdir(exist_ok=True)
-    settings.setdefault("log", f"sqlite:///{folder}/trees.db")
+    if "log" not in settings:
+        settings["log"] = empty_log(folder / "trees.db")
     chosen = Settings(weights=weights, release=folder / "base" / "v000001", **settings)
     base = load_release(folder / "base" / "v000001")
     async with AsyncExitStack() as stack:

@@ -99,7 +99,7 @@ def details(parts: Path) -> Details:
     return Details(name="tiny", canary=probes, default_action=action, default_max_tokens=32)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     """v000001 and v000004: whole weights; v000002 and v000003: adapters on the first of them."""
     folder = tmp_path_factory.mktemp("adapters")

@@ -17,6 +17,14 @@ import psutil
 
 START_SECONDS = float(os.environ.get("RAMIFY_TEST_START_SECONDS", "600"))
 
+SMALL = {
+    "RAMIFY_ENGINE__COMPILE": "false",
+    "RAMIFY_ENGINE__POLICY_KV_BYTES": str(1 << 28),
+    "RAMIFY_ENGINE__VALUE_KV_BYTES": str(1 << 28),
+}
+"""Settings with which engines start sooner; nothing that is tested on them is about speed, or needs more than 80,000
+tokens of the demo model."""
+
 
 @dataclass
 class ServerProcess:
@@ -74,10 +82,7 @@ def start(folder: Path, models: Sequence[str], *flags: str) -> ServerProcess:
         process = subprocess.Popen(
             [*command, *models, *flags],
             cwd=folder,
-            env={
-                **os.environ,
-                "RAMIFY_ENGINE__COMPILE": "false",
-            },  # starts sooner; nothing here is about speed
+            env={**os.environ, **SMALL},
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

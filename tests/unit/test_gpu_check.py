@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from gpu_checks import DEVICE, MODEL
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +27,7 @@ def test_a_check_runs_on_the_cpu_and_prints_the_table() -> None:
     assert "choice of a canary" in done.stdout.partition("GPU checks")[2]
 
 
+@pytest.mark.slow
 def test_without_a_gpu_every_check_is_skipped_with_the_reason() -> None:
     done = checked("cuda", "tests/gpu")
     assert done.returncode == 0, done.stdout

@@ -18,7 +18,7 @@ LINES = 15
 READ = 1.0
 """Seconds for its last output, once it has ended; a process that it left behind may hold that open for ever."""
 POLL = 0.2
-"""Seconds between two looks at its output."""
+"""Seconds between two looks at its output, or for its end."""
 DIE_TOGETHER = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)
@@ -78,12 +78,18 @@ class Child:
             self.process.send_signal(number)
         with suppress(TimeoutError):
             async with asyncio.timeout(grace):
-                await self.process.wait()
+                await self._ended()
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        await self.process.wait()
+        await self._ended()
         if self._reading is not None:
             await asyncio.wait({self._reading}, timeout=READ)
+
+    async def _ended(self) -> None:
+        """Wait for its end. (`Process.wait` waits for the end of its output too, which one that it left behind may hold
+        open.)"""
+        while self.process.returncode is None:  # noqa: ASYNC110
+            await asyncio.sleep(POLL)
 
     async def _read(self) -> None:
         assert self.process.stdout is not None

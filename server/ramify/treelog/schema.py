@@ -6,6 +6,7 @@ Migrations only append and never import this module; there is no way back but a 
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,7 @@ async def check(engine: AsyncEngine) -> None:
         )
 
 
+@cache
 def _newest(scripts: Path) -> str:
     head = ScriptDirectory(str(scripts)).get_current_head()
     assert head is not None

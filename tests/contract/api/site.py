@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from empty_log import empty_log
 from fakes_releases import ReloadingEngines, number, stamped, write_release
 from ramify.api.app import admin_application
 from ramify.api.context import assemble
@@ -61,7 +62,7 @@ async def a_site(folder: Path, **settings: Any) -> AsyncIterator[Site]:
         write_release(root, 3.0, 0.3, parent="v000002")
     chosen = Settings(weights=root, release=root / "v000001", **settings)
     base = load_release(root / "v000001")
-    log = await TreeLog.open(f"sqlite:///{folder}/trees.db")
+    log = await TreeLog.open(empty_log(folder / "trees.db"))
     active, unserved = await at_start(log, root, base, release_store_of(chosen))
     held = number(active.policy_path), number(active.path / "value")
     engines = ReloadingEngines(held=held, serving=serving_of(active, chosen))

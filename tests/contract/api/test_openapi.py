@@ -27,8 +27,6 @@ from ramify.api.documentation import BY_PATH
 from .world import SERVING, FakeEngines, a_world
 
 pytestmark = pytest.mark.timeout(600)  # under a minute where nothing else runs
-EXAMPLES = 8
-"""Requests made up for each route beside those at the bounds of its schema."""
 SEED = 1
 KEY = {"name": "all", "key": "all-of-the-tests", "scopes": ["search", "log", "feedback"]}
 SMALL = {"deadline_seconds": 1.0, "budget_tokens": 2000, "budget_nodes": 200}
@@ -85,12 +83,14 @@ def url(tmp_path: Path) -> Iterator[str]:
     loop.close()
 
 
-def test_every_route_does_what_its_document_says(url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("examples", [3, pytest.param(40, marks=pytest.mark.slow)])
+def test_every_route_does_what_its_document_says(url: str, tmp_path: Path, examples: int) -> None:
+    """examples: requests made up for each route beside those at the bounds of its schema."""
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     command = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()"]
     command += ["--config-file", "schemathesis.toml", "run", f"{url}/openapi.json", "--checks", "all"]
     command += ["--header", f"Authorization: Bearer {KEY['key']}", "--request-timeout", str(BUSY_SECONDS)]
-    command += ["--seed", str(SEED), "--max-examples", str(EXAMPLES), "--continue-on-failure"]
+    command += ["--seed", str(SEED), "--max-examples", str(examples), "--continue-on-failure"]
     command += ["--suppress-health-check", "too_slow"]  # which is about making up examples, by the clock
     command += ["--warnings", "off", "--report", "json", "--report-json-path", "report.json"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=580)

@@ -16,6 +16,7 @@ import httpx
 import uvicorn
 from starlette.types import ASGIApp
 
+from empty_log import empty_log
 from fakes import FakePolicy, FakeScorer, decode, encode, letters
 from fakes_openai import FakePlain
 from ramify.api.app import application
@@ -151,7 +152,8 @@ class World:
 @asynccontextmanager
 async def a_world(folder: Path, engines: FakeEngines | None = None, **settings: Any) -> AsyncIterator[World]:
     engines = engines or FakeEngines()
-    settings.setdefault("log", f"sqlite:///{folder}/trees.db")
+    if "log" not in settings:
+        settings["log"] = empty_log(folder / "trees.db")
     log = await TreeLog.open(settings["log"], objects=ObjectOptions(**settings.get("objects", {})))
     context = assemble(Settings(**settings), engines, log)
     transport = httpx.ASGITransport(application(context), raise_app_exceptions=False)

@@ -147,6 +147,7 @@ async def test_threads_that_wait_do_not_spin_since_that_is_set_before_torch_is_l
     assert await python("-c", code, OMP_WAIT_POLICY="ACTIVE") == (0, "False PASSIVE\n")
 
 
+@pytest.mark.slow
 async def test_two_processes_train_a_round_of_the_service(tmp_path: Path) -> None:
     """With sharded weights; that whole copies learn the same is shown of the learner."""
     async with a_site(tmp_path, **SERVER) as site:

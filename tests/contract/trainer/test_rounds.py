@@ -28,7 +28,7 @@ from ramify_trainer.learning.networks import load_judge
 from ramify_trainer.loop.round_trees import label_trees, read_trees
 from ramify_trainer.loop.rounds import Loop
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 HARM = Comparison("incumbent", "mean", -0.2, -0.1, 0.01)
 LEARNING = {"steps_per_round": 2, "tokens_per_batch": 64, "warmup_steps": 0, "threads": 1, "tracker": "none"}
 GATE = {

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from empty_log import empty_log
 from fixtures_postgres import postgres_server  # noqa: F401  (a fixture)
 from ramify.objects import ObjectOptions
 from ramify.treelog import TreeLog
@@ -54,5 +55,7 @@ def objects(request: Any, url: str, tmp_path: Path) -> ObjectOptions:
 
 @pytest.fixture
 async def log(url: str, objects: ObjectOptions, clock: Clock, anyio_backend: str) -> AsyncIterator[TreeLog]:
+    if url.startswith("sqlite"):
+        empty_log(Path(url.removeprefix("sqlite:///")))
     async with await TreeLog.open(url, objects=objects, clock=clock) as opened:
         yield opened

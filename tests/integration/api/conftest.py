@@ -12,6 +12,7 @@ __all__ = ["written"]
 
 
 SETTINGS = """
+drain_seconds = 5.0
 [engine]
 dtype = "float32"  # a draw is then its seed's own: see operations.md
 [checkpoints]

@@ -173,8 +173,6 @@ async def test_a_second_server_is_refused_before_its_engines_start(server: Serve
     for flags, said in (
         (["--port", port], port),
         (["--port", "0", "--log", f"{server.folder}/trees.db", *server.models], "is writing"),
-        (["--port", "0", "--host", "0.0.0.0", "--log", "x.db"], "API key"),
-        (["--port", "0", "--release", str(server.folder), "--log", "x.db"], "release"),
     ):
         done = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "ramify", "serve", *flags),

@@ -23,11 +23,14 @@ from ramify_trainer.gate.value_scores import end_values
 from ramify_trainer.learning.networks import load_judge
 from server_process import ServerProcess, start
 
+from .test_adapter_release import assert_written_by
+
 pytestmark = [pytest.mark.vllm, pytest.mark.anyio, pytest.mark.timeout(900)]
 BASE, NEXT, LYING, BROKEN = TWO_MODELS.name, "v000102", "v000103", "v000104"
 PROMPT = "3 5 7 8 to 24\n"
 LONG_PROMPT = [1, *range(20, 84)]
 """Two KV blocks of a CPU: what a stale prefix cache would answer from."""
+LONGER = [[7], [8, 9, 10], list(range(30, 60))]
 GREEDY = {"search": {"algorithm": "best_of_n", "schedule": "waves", "budget": {"simulations": 1}}}
 
 
@@ -87,16 +90,13 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def serve(folder: Path, root: Path, release: Path) -> ServerProcess:
-    config = folder / "ramify.toml"
-    config.write_text('[engine]\ndtype = "float32"\n')
-    flags = ["--release", str(release), "--weights", str(root)]
-    return start(folder, flags, "--config", str(config))
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[ServerProcess]:
-    server = serve(tmp_path_factory.mktemp("reloading"), root, TWO_MODELS)
+    folder = tmp_path_factory.mktemp("reloading")
+    config = folder / "ramify.toml"
+    config.write_text('[engine]\ndtype = "float32"\n')
+    flags = ["--release", str(TWO_MODELS), "--weights", str(root)]
+    server = start(folder, flags, "--config", str(config))
     yield server
     server.stop()
 
@@ -107,8 +107,7 @@ async def asked(http: httpx.AsyncClient) -> dict[str, Any]:
     greedy = await http.post("/v1/search", json={**body, **GREEDY, "sampling": {"temperature": 0.0}})
     waves = {"schedule": "waves", "parallel": 4, "budget": {"simulations": 12}}
     tree = await http.post("/v1/search", json={**body, "search": waves})
-    longer = [[7], [8, 9, 10], list(range(30, 60))]
-    values = await http.post("/v1/value", json={"prompt": LONG_PROMPT, "continuations": longer})
+    values = await http.post("/v1/value", json={"prompt": LONG_PROMPT, "continuations": LONGER})
     trees = [reply.json()["tree_document"]["nodes"] for reply in (greedy, tree)]
     return {
         "texts": [[node["text"] for node in nodes] for nodes in trees],
@@ -116,6 +115,17 @@ async def asked(http: httpx.AsyncClient) -> dict[str, Any]:
         "values": values.json()["values"],
         "release": {node["release"] for nodes in trees for node in nodes[1:]} | {values.json()["release"]},
     }
+
+
+async def assert_weights_of(http: httpx.AsyncClient, release: Release) -> None:
+    """Hold what a server writes, and its values of long prefixes, against the release's weights in transformers."""
+    policy = AutoModelForCausalLM.from_pretrained(release.policy_path, dtype=torch.float32)
+    body = {"prompt": PROMPT, "include_tree": True, "sampling": {"temperature": 1.0}}
+    reply = await http.post("/v1/search", json=body)
+    assert_written_by(reply.json(), release.id, policy)
+    judge, calibration = load_judge(release.policy_path, release.path / "value"), release.manifest.calibration
+    judged = end_values(judge, [[*LONG_PROMPT, *more] for more in LONGER], (calibration.a, calibration.b))
+    assert (await asked(http))["values"] == pytest.approx(judged, abs=1e-3)
 
 
 def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -126,7 +136,7 @@ def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 async def test_a_release_is_loaded_under_32_searches_and_none_of_the_old_one_is_left(
-    http: httpx.AsyncClient, admin: httpx.AsyncClient, root: Path, tmp_path: Path
+    http: httpx.AsyncClient, admin: httpx.AsyncClient, root: Path
 ) -> None:
     before = await asked(http)
     assert before["release"] == {BASE}
@@ -152,12 +162,7 @@ async def test_a_release_is_loaded_under_32_searches_and_none_of_the_old_one_is_
     after = await asked(http)
     assert after["release"] == {NEXT}
     assert after["values"] != pytest.approx(before["values"], rel=1e-2, abs=0)
-    fresh = await asyncio.to_thread(serve, tmp_path, root, root / NEXT)
-    try:
-        async with httpx.AsyncClient(base_url=fresh.url, timeout=300) as other:
-            assert_same(after, await asked(other))
-    finally:
-        await asyncio.to_thread(fresh.stop)
+    await assert_weights_of(http, load_release(root / NEXT))
     back = await admin.post("/admin/releases/rollback", json={})
     assert back.json()["release"] == BASE
     assert_same(await asked(http), before)

@@ -1,6 +1,7 @@
 """`ramify demo` from start to end, and what it leaves behind: files, and no process."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 
 from models import write_tiny_models
 from ramify.weights import Details, WeightsError, load_release, publish, shipped
+from server_process import SMALL
 
 pytestmark = pytest.mark.vllm
 
@@ -25,10 +27,19 @@ def release(tmp_path):
 
 
 @pytest.mark.timeout(900)
-def test_the_demo_ends_with_a_table_a_tree_and_no_process(tmp_path, release):
+@pytest.mark.parametrize(
+    "environment", [SMALL, pytest.param({}, marks=pytest.mark.slow)], ids=["not compiled", "compiled"]
+)
+def test_the_demo_ends_with_a_table_a_tree_and_no_process(tmp_path, release, environment):
     command = [sys.executable, "-m", "ramify", "demo", "--problems", "3", "--release", str(release)]
     out = tmp_path / "demo"
-    done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, timeout=880)
+    done = subprocess.run(
+        [*command, "--out", str(out)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=880,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     for said in ("greedy decoding", "tree search, nothing set", "of 3", "★", "ramify search", str(out)):
         assert said in done.stdout

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from node import NODE, NPM, TYPESCRIPT_CLIENT, node, typescript_client
+from node import NODE, TYPESCRIPT_CLIENT, node, typescript_client
 from server_process import ServerProcess
 
 from .sdk_requests import KEY
@@ -63,11 +63,14 @@ def test_the_python_client(server: ServerProcess) -> None:
 
 
 def test_the_typescript_client(server: ServerProcess, tmp_path: Path) -> None:
-    built = typescript_client()
-    node(built, str(NPM), "pack", "--ignore-scripts", "--pack-destination", str(tmp_path))
-    (packed,) = tmp_path.glob("*.tgz")
-    node(tmp_path, str(NPM), "install", "--no-save", "--offline", f"./{packed.name}")
+    link_typescript_client(tmp_path)
     shows_our_client(run(server, str(NODE / "bin" / "node"), copied(tmp_path, "typescript_client.ts")))
+
+
+def link_typescript_client(folder: Path) -> None:
+    """Put the built client where Node finds it; how it is packed is tested in tests/contract/api."""
+    (folder / "node_modules").mkdir()
+    (folder / "node_modules" / "ramify-client").symlink_to(typescript_client())
 
 
 def shows_our_client(told: str) -> None:
@@ -85,8 +88,7 @@ def test_the_readme_of_the_typescript_client(server: ServerProcess, tmp_path: Pa
         r"^```ts\n(.*?)^```", (TYPESCRIPT_CLIENT / "README.md").read_text(), re.DOTALL | re.MULTILINE
     )
     (tmp_path / "readme.ts").write_text(example.replace("http://127.0.0.1:8000", server.url))
-    (tmp_path / "node_modules").mkdir()
-    (tmp_path / "node_modules" / "ramify-client").symlink_to(typescript_client())
+    link_typescript_client(tmp_path)
     told = node(tmp_path, "readme.ts", RAMIFY_API_KEY=KEY)
     assert "\ncomplete\n" in told
     assert "search.width 400: " in told

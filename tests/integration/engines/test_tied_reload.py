@@ -25,6 +25,7 @@ def expected(policy: Path) -> list[float]:
     return [logprobs[start + i, token].item() for i, token in enumerate(TEXT.continuation)]
 
 
+@pytest.mark.slow
 def test_tied_embeddings_are_reloaded_on_both_sides(tmp_path: Path) -> None:
     first, second = (write_tiny_models(tmp_path / str(seed), seed=seed).policy for seed in (1, 2))
     options = EngineOptions(dtype="float32", compile=False)

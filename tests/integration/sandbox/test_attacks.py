@@ -354,6 +354,17 @@ def test_a_trick_earns_nothing(text: str, as_user: RunAs) -> None:
     assert outcome == 0, reason
 
 
+IDLE = 3.0
+"""Seconds that an answer may be idle where a test waits for just that: nobody learns more from the product's 10."""
+IDLED = f"did nothing for {IDLE:.0f} s"
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code_task, "IDLE", IDLE)
+
+
+@pytest.mark.usefixtures("_impatient")
 @pytest.mark.parametrize(
     "wait",
     [
@@ -363,7 +374,7 @@ def test_a_trick_earns_nothing(text: str, as_user: RunAs) -> None:
     ],
 )
 def test_an_answer_that_waits_has_failed_and_holds_nobody_up(wait: str, as_user: RunAs) -> None:
-    """After ten seconds, however much processor time it has, and it is not tried on the tests that are left."""
+    """However much processor time it has; and it is not tried on the tests that are left."""
 
     def grade() -> list[Any]:
         began, problem = time.monotonic(), {**PROBLEM, "seconds": 20, "scoring": "share"}
@@ -372,21 +383,22 @@ def test_an_answer_that_waits_has_failed_and_holds_nobody_up(wait: str, as_user:
 
     outcome, reason, seconds = as_user(grade)
     assert outcome == 0
-    assert "did nothing for 10 s" in reason
+    assert IDLED in reason
     assert seconds < 40
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_an_answer_that_sleeps_a_little_less_on_each_test_has_failed(as_user: RunAs) -> None:
     """Its idleness adds up, and so the time for all tests is not over before it has failed."""
 
     def grade() -> list[Any]:
         problem = {**PROBLEM, "hidden": [PROBLEM["hidden"][0]] * 4, "seconds": 1, "scoring": "share"}
-        return graded("import time; time.sleep(8)\nprint(42)", problem)
+        return graded(f"import time; time.sleep({0.8 * IDLE})\nprint(42)", problem)
 
     outcome, reason = as_user(grade)
     assert outcome is not None, reason
     assert outcome < 1
-    assert "did nothing for 10 s" in reason
+    assert IDLED in reason
 
 
 def test_a_thread_that_has_ended_counts_with_what_it_had_waited() -> None:
@@ -471,6 +483,7 @@ def test_an_answer_that_never_gets_the_processor_is_not_graded(monkeypatch: pyte
         code.grade("while True: pass")
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_threads_that_wait_at_once_buy_no_time_to_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their waits together are longer than all that passed. An answer that will fail must not end as not graded."""
     monkeypatch.setattr(code_task, "WAITING", 10.0)

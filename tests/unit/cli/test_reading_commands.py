@@ -6,6 +6,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from empty_log import empty_log
 from fakes_releases import write_release
 from ramify.cli import app, completion
 from ramify.rewards import registry
@@ -18,7 +19,7 @@ IDS = [f"tree_019a{seed:x}{'e' * 27}" for seed in range(3)]
 @pytest.fixture
 def log(tmp_path):
     async def write() -> None:
-        async with await TreeLog.open(f"sqlite:///{tmp_path}/trees.db") as log:
+        async with await TreeLog.open(empty_log(tmp_path / "trees.db")) as log:
             for seed in range(3):
                 await log.append(
                     make_tree(

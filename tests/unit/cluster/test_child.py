@@ -50,7 +50,7 @@ async def test_its_end_does_not_wait_for_one_that_it_left_behind() -> None:
     left = psutil.Process(int((await child.said(re.compile(r"pid (\d+)\n")))[1]))
     try:
         async with asyncio.timeout(60):
-            await child.end(signal.SIGTERM, 30)
+            await child.end(signal.SIGTERM, 300)
         assert left.is_running()
     finally:
         left.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import tomllib
@@ -219,7 +220,8 @@ def test_haproxy_is_configured_as_deploys_file_says_for_any_number_of_servers(tm
     many = haproxy_configuration({"replicas": 17})
     assert "str(replica-10) if { path_reg '^/v1/.*[_-][0-9a-f]{30}0a(/|$)' }" in many
     assert "str(replica-16) if { path_reg '^/v1/.*[_-][0-9a-f]{30}10(/|$)' }" in many
-    (tmp_path / "haproxy.cfg").write_text(many)
+    no_names = re.sub(r"ramify-\d+\.\S+:8000", "127.0.0.1:8000", many)  # HAProxy would look each of them up
+    (tmp_path / "haproxy.cfg").write_text(no_names)
     command = [program("haproxy"), "-c", "-f", str(tmp_path / "haproxy.cfg")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

@@ -27,7 +27,6 @@ def seconds_per_simulation(nodes: int, params: dict[str, Any]) -> float:
     policy = Timed(bushy)
     found = world(policy=policy, value=lambda text: 0.5, **params,
                   budget=BudgetLimits(simulations=5000, nodes=nodes))  # fmt: skip
-    gc.collect()
     gc.disable()  # a collection walks all that the whole test run has left behind
     before = time.process_time()
     try:
