@@ -29,7 +29,7 @@ T = TypeVar("T")
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises; it falls to 0 as a cosine after them."""
 TOKENS_AT_ONCE = 2048
-"""Tokens, with padding, whose activations are held at a time: a model of 135M parameters takes about 6 GB with them."""
+"""Tokens, with padding, whose activations are held at a time: a model of 135M parameters takes up to 9 GB with them."""
 
 WEIGHTS = frozenset((".safetensors", ".bin", ".pt", ".pth", ".gguf"))
 """Endings of the base's files that the new model has its own in place of."""
