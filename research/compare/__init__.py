@@ -4,6 +4,7 @@
 |---|---|
 | `config` | the arms, and the loop that each of them is |
 | `points` | what an arm had come to after a round, kept on disk; means over seeds |
+| `costs` | tokens of the value model, and of training, counted from what a run leaves |
 | `grading` | the verifier's verdict on an answer |
 | `trl_grpo` | an arm that is no loop but TRL's GRPO |
 | `scores` | scores by problem: measured outside a loop, and of a finished run, round by round |

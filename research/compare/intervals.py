@@ -1,4 +1,5 @@
-"""Arms against the first one over all seeds: at the end, and in the steps that each takes to where that one ends.
+"""Arms against the first one over all seeds: at the end, and in the steps and tokens that each takes to where that one
+ends.
 
 The intervals hold two kinds of luck: seeds are drawn anew, with replacement, and in each of them problems, the same for
 both arms.
@@ -7,7 +8,8 @@ both arms.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,39 +17,56 @@ from numpy.typing import NDArray
 
 from ramify_trainer.gate.policy_scores import PolicyScores
 from research.compare.config import Arm, ArmRun, CompareConfig
-from research.compare.points import steps_to_level
+from research.compare.points import Point, first_at_level
 from research.compare.scores import scores_of
 
 Floats = NDArray[np.float64]
-Curves = list[tuple[Floats, Floats]]
-"""By seed, an arm's scores and the first arm's, [problems, rounds + 1]."""
 FIGURES = ("mean", "greedy")
 """Attributes of `PolicyScores`: mean@k, and greedy accuracy."""
 RESAMPLES = 2_000
 
 
-def over_seeds(config: CompareConfig, out: Path) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An arm and the first one: with one seed, or as means over problems and seeds."""
+
+    ours: Floats
+    theirs: Floats
+    """Scores: [problems, rounds + 1], means [rounds + 1]."""
+    tokens: Floats
+    """[rounds + 1], policy and value tokens of the arm after each round; NaN: not known."""
+    whole: float
+    """Those of the first arm at its end."""
+
+
+def over_seeds(config: CompareConfig, out: Path, points: Sequence[Point]) -> list[str]:
     """Tabulate every arm that has finished a seed of the first arm's: what it has more at the end, in points, and the
-    share of the first arm's steps after which it first has what that one ends with. 95 % intervals."""
+    shares of the first arm's steps, and of its policy and value tokens, after which it first has what that one ends
+    with. 95 % intervals; no shares of tokens that are not known."""
     first, *others = config.arms
     heads = [f"against {first.label} [95 %]", "seeds", "mean@k, points", "greedy, points"]
     heads += ["share of its steps to its mean@k", "to its greedy"]
+    heads += ["share of its policy + value tokens to its mean@k", "to its greedy"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for arm in others:
-        mean, greedy = (_curves(config, arm, out, figure) for figure in FIGURES)
-        if mean:
-            cells = [_gained(mean), _gained(greedy), _share(mean), _share(greedy)]
-            lines.append(f"| {arm.label} | {len(mean)} | {' | '.join(cells)} |")
+        both = [_pairs(config, arm, out, figure, points) for figure in FIGURES]
+        if seeds := len(both[0]):
+            cells = [of(pairs) for of in (_gained, _share_of_steps, _share_of_tokens) for pairs in both]
+            lines.append(f"| {arm.label} | {seeds} | {' | '.join(cells)} |")
     return lines
 
 
-def _curves(config: CompareConfig, arm: Arm, out: Path, figure: str) -> Curves:
-    found: Curves = []
+def _pairs(
+    config: CompareConfig, arm: Arm, out: Path, figure: str, points: Sequence[Point]
+) -> list[Pair]:
+    found: list[Pair] = []
     for seed in range(min(arm.seeds, config.arms[0].seeds)):
         runs = ArmRun(arm, seed), ArmRun(config.arms[0], seed)
         ours, theirs = (scores_of(out / run.name, config.rounds) for run in runs)
         if ours and theirs:
-            found.append((_by_problem(ours, figure), _by_problem(theirs, figure)))
+            tokens, others = (_tokens(run, points) for run in runs)
+            scores = _by_problem(ours, figure), _by_problem(theirs, figure)
+            found.append(Pair(*scores, tokens, others[-1]))
     return found
 
 
@@ -57,25 +76,42 @@ def _by_problem(rounds: Sequence[PolicyScores], figure: str) -> Floats:
     return np.array([[score[problem] for score in scores] for problem in sorted(scores[0])])
 
 
-def _gained(curves: Curves) -> str:
+def _tokens(run: ArmRun, points: Sequence[Point]) -> Floats:
+    """Return policy and value tokens [rounds + 1] of a run."""
+    spent = [p.searching_tokens for p in points if (p.arm, p.seed) == (run.arm.name, run.seed)]
+    return np.array([math.nan if tokens is None else tokens for tokens in spent])
+
+
+def _gained(pairs: Sequence[Pair]) -> str:
     """Write what the arm has more at the end."""
-    ours, theirs = _averages(curves)
-    gains = [100 * (mine[-1] - other[-1]) for mine, other in _resampled(curves)]
-    low, high = np.percentile(gains, [2.5, 97.5])
-    return f"{100 * (ours[-1] - theirs[-1]):+.1f} [{low:+.1f}, {high:+.1f}]"
+    gains = [100 * (pair.ours[-1] - pair.theirs[-1]) for pair in (_mean(pairs), *_resampled(pairs))]
+    low, high = np.percentile(gains[1:], [2.5, 97.5])
+    return f"{gains[0]:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-def _share(curves: Curves) -> str:
-    """Write the share of all steps after which the arm first has what the first one ends with."""
-    drawn = [_reached(*pair) for pair in _resampled(curves)]
+def _share_of_steps(pairs: Sequence[Pair]) -> str:
+    """Write the share of all steps after which the arm first has what the first one ends with. Every round has equally
+    many."""
+    return _share(pairs, lambda pair: np.linspace(0, 1, len(pair.ours)))
+
+
+def _share_of_tokens(pairs: Sequence[Pair]) -> str:
+    """Write the same for policy and value tokens, of those of the first arm at its end."""
+    known = all(np.isfinite([*pair.tokens, pair.whole]).all() for pair in pairs)
+    return _share(pairs, lambda pair: pair.tokens / pair.whole) if known else ""
+
+
+def _share(pairs: Sequence[Pair], places: Callable[[Pair], Floats]) -> str:
+    """places: of an arm's rounds, as shares of the first arm's whole."""
+    shares = [_reached(pair, places(pair)) for pair in (_mean(pairs), *_resampled(pairs))]
     # Sorted ranks rather than interpolation, which knows no infinity.
-    low, high = np.percentile(drawn, [2.5, 97.5], method="inverted_cdf")
-    return f"{_named(_reached(*_averages(curves)))} [{_named(low)}, {_named(high)}]"
+    low, high = np.percentile(shares[1:], [2.5, 97.5], method="inverted_cdf")
+    return f"{_named(shares[0])} [{_named(low)}, {_named(high)}]"
 
 
-def _reached(ours: Floats, theirs: Floats) -> float:
-    """Return that share; infinity if the arm never gets there. Every round has equally many steps."""
-    found = steps_to_level(np.linspace(0, 1, len(ours)).tolist(), ours.tolist(), float(theirs[-1]))
+def _reached(pair: Pair, places: Floats) -> float:
+    """Return where the arm first has what the first one ends with; infinity if it never does."""
+    found = first_at_level(places.tolist(), pair.ours.tolist(), float(pair.theirs[-1]))
     return math.inf if found is None else found
 
 
@@ -83,20 +119,27 @@ def _named(share: float) -> str:
     return "never" if math.isinf(share) else f"{share:.2f}"
 
 
-def _averages(curves: Curves) -> tuple[Floats, Floats]:
-    """Return the two curves [rounds + 1], means over problems and seeds."""
-    ours, theirs = (np.mean([pair[side].mean(axis=0) for pair in curves], axis=0) for side in (0, 1))
-    return ours, theirs
+def _mean(pairs: Sequence[Pair]) -> Pair:
+    """Return the means over problems and seeds."""
+    return _joined([(pair, np.full(len(pair.ours), 1 / len(pair.ours))) for pair in pairs])
 
 
-def _resampled(curves: Curves) -> Iterator[tuple[Floats, Floats]]:
-    """Yield the two curves as they might have been: other seeds, and in each other problems."""
+def _resampled(pairs: Sequence[Pair]) -> Iterator[Pair]:
+    """Yield the means as they might have been: other seeds, and in each other problems."""
     rng = np.random.default_rng(0)
     for _ in range(RESAMPLES):
         drawn = []
-        for seed in rng.integers(len(curves), size=len(curves)):
-            ours, theirs = curves[seed]
-            weights = rng.multinomial(len(ours), np.full(len(ours), 1 / len(ours))) / len(ours)
-            drawn.append((weights @ ours, weights @ theirs))
-        ours, theirs = np.mean(drawn, axis=0)
-        yield ours, theirs
+        for seed in rng.integers(len(pairs), size=len(pairs)):
+            count = len(pairs[seed].ours)
+            drawn.append((pairs[seed], rng.multinomial(count, np.full(count, 1 / count)) / count))
+        yield _joined(drawn)
+
+
+def _joined(drawn: Sequence[tuple[Pair, Floats]]) -> Pair:
+    """Return the mean over seeds, each with the weights of its problems."""
+    return Pair(
+        np.mean([weights @ pair.ours for pair, weights in drawn], axis=0),
+        np.mean([weights @ pair.theirs for pair, weights in drawn], axis=0),
+        np.mean([pair.tokens for pair, _ in drawn], axis=0),
+        float(np.mean([pair.whole for pair, _ in drawn])),
+    )

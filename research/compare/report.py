@@ -1,4 +1,4 @@
-"""A comparison as tables, as JSON, and as curves against optimizer steps and against generated tokens."""
+"""A comparison as tables, as JSON, and as curves against optimizer steps, tokens and seconds."""
 
 from __future__ import annotations
 
@@ -22,6 +22,23 @@ FIGURES: Mapping[Figure, str] = {
     "greedy": "greedy",
     "searched": "with search",
 }
+COSTS = {
+    "steps": "steps",
+    "tokens": "policy tokens",
+    "value_tokens": "value tokens",
+    "trained_tokens": "trained tokens",
+    "read_tokens": "read in training",
+    "seconds": "seconds",
+}
+"""Attributes of a `Mean`, with their heads in a table."""
+AGAINST = {
+    "steps": "optimizer steps",
+    "tokens": "policy tokens",
+    "searching_tokens": "policy and value tokens",
+    "trained_tokens": "trained tokens",
+    "seconds": "seconds",
+}
+"""The same for the curves."""
 
 
 def markdown(config: CompareConfig, points: Sequence[Point]) -> str:
@@ -39,23 +56,23 @@ def _curves(config: CompareConfig, averages: Sequence[Mean]) -> dict[str, tuple[
 
 
 def _ends(config: CompareConfig, averages: Sequence[Mean]) -> list[str]:
-    lines = [
-        "| arm | seeds | steps | tokens | seconds | mean@k | greedy | with search |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    heads = ["arm", "seeds", *COSTS.values(), *FIGURES.values()]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for i, (label, curve) in enumerate(_curves(config, averages).values()):
         if i == 0:
-            lines.append(f"| base | | 0 | 0 | 0 | {_accuracies(curve[0])} |")
+            lines.append(f"| base | {' | 0' * len(COSTS)} | {_accuracies(curve[0])} |")
         last = curve[-1]
-        lines.append(
-            f"| {label} | {last.seeds} | {last.steps:.0f} | {last.tokens:,.0f} | {last.seconds:.0f} "
-            f"| {_accuracies(last)} |"
-        )
+        costs = " | ".join(_count(getattr(last, name)) for name in COSTS)
+        lines.append(f"| {label} | {last.seeds} | {costs} | {_accuracies(last)} |")
     return lines
 
 
 def _accuracies(mean: Mean) -> str:
     return " | ".join(_percent(getattr(mean, figure)) for figure in FIGURES)
+
+
+def _count(number: float | None) -> str:
+    return "" if number is None else f"{number:,.0f}"
 
 
 def _percent(share: float | None) -> str:
@@ -91,7 +108,7 @@ def write(folder: Path, config: CompareConfig, points: Sequence[Point]) -> str:
     parts = [
         by_seed(config, points),
         differences(config, folder),
-        over_seeds(config, folder),
+        over_seeds(config, folder, points),
         passes(config, folder),
     ]
     table = "\n".join([markdown(config, points), *(line for part in parts if part for line in [*part, ""])])
@@ -114,18 +131,19 @@ def _plot(folder: Path, config: CompareConfig, averages: Sequence[Mean]) -> None
     from matplotlib import pyplot
 
     drawing, grid = pyplot.subplots(
-        len(FIGURES), 2, figsize=(9, 9), layout="constrained", sharey="row", sharex="col"
+        len(FIGURES), len(AGAINST), figsize=(17, 9), layout="constrained", sharey="row", sharex="col"
     )
     for row, (figure, title) in zip(grid, FIGURES.items(), strict=True):
-        for axes, against in zip(row, ("steps", "tokens"), strict=True):
+        for axes, against in zip(row, AGAINST, strict=True):
             for label, curve in _curves(config, averages).values():
-                measured = [m for m in curve if getattr(m, figure) is not None]
+                known = (against, figure)
+                measured = [m for m in curve if all(getattr(m, name) is not None for name in known)]
                 heights = [100 * getattr(m, figure) for m in measured]
                 axes.plot([getattr(m, against) for m in measured], heights, marker="o", ms=3, label=label)
             axes.grid(alpha=0.3)
         row[0].set_ylabel(f"{title}, right in %")
-    grid[-1][0].set_xlabel("optimizer steps")
-    grid[-1][1].set_xlabel("generated tokens")
+    for axes, name in zip(grid[-1], AGAINST.values(), strict=True):
+        axes.set_xlabel(name)
     grid[0][0].legend(fontsize=8)
     for kind in ("png", "svg"):
         drawing.savefig(folder / f"curves.{kind}", dpi=100)

@@ -17,6 +17,7 @@ from ramify_trainer.loop.rounds import Loop, PhaseProgress
 from ramify_trainer.loop.state import RoundRecord, folder_lock
 from research.compare import trl_grpo
 from research.compare.config import ArmRun, CompareConfig, SearchedConfig
+from research.compare.costs import costed
 from research.compare.grading import is_right
 from research.compare.passes import measure_passes
 from research.compare.points import POINTS, Point, finished, keep, read
@@ -36,7 +37,8 @@ def compare(config: CompareConfig, out: Path, tell: PhaseProgress, only: Collect
         tell(f"{done} of {len(left)} runs are done, about {minutes:.0f} minutes left", 1, 1)
     for run in asked:
         measure_passes(config, run, out, tell)
-    return [point for run in config.runs() for point in read(out / run.name / POINTS)]
+    folders = ((run, out / run.name) for run in config.runs())
+    return [point for run, folder in folders for point in costed(read(folder / POINTS), run, folder)]
 
 
 def _asked(config: CompareConfig, only: Collection[str], tell: PhaseProgress) -> list[ArmRun]:

@@ -66,6 +66,8 @@ class Spent:
 
     tokens: int = 0
     """Sampled, end tokens included."""
+    read: int | None = None
+    """Read in the optimizer steps; None in a run that was made before they were counted."""
     right: int = 0
     """Answers of this round that were right."""
     answers: int = 0
@@ -76,7 +78,7 @@ class Spent:
 
 def _measured(config: CompareConfig, run: ArmRun, folder: Path, round_: int, tell: PhaseProgress) -> Point:
     policy = policy_after(folder, round_) if round_ else base_release(config.base).policy_path
-    spent = Spent(**json.loads((policy / SPENT).read_bytes())) if round_ else Spent()
+    spent = Spent(**json.loads((policy / SPENT).read_bytes())) if round_ else Spent(read=0)
     kept = folder / "state" / "held_out" / f"{round_}.json"
 
     def told(done: int, total: int) -> None:
@@ -89,6 +91,7 @@ def _measured(config: CompareConfig, run: ArmRun, folder: Path, round_: int, tel
         round=round_,
         steps=round_ * config.learning.steps_per_round,
         tokens=spent.tokens,
+        read_tokens=spent.read,
         training={"draws/pass_at_1": spent.right / spent.answers} if spent.answers else {},
         seconds=spent.seconds,
         **figures,
@@ -200,6 +203,7 @@ class _Rounds(TrainerCallback):  # type: ignore[misc]
             return
         spent = self.grader.spent
         spent.seconds = round(time.monotonic() - self.began, 3)
+        spent.read = int(state.num_input_tokens_seen)  # TRL counts a step's prompts and answers
         self._keep(model, policy_after(self.folder, step // steps), spent)
         self.grader.spent, self.began = Spent(tokens=spent.tokens), time.monotonic()
 

@@ -13,6 +13,10 @@ import pytest
 from pydantic import ValidationError
 
 import ramify_trainer
+from ramify.search.codec import tree_to_dict
+from ramify.search.params import search_params
+from ramify.search.records import Sampling, Status, Terminal, Usage
+from ramify.search.tree import Node, Tree
 from ramify_client import ConnectionFailed
 from ramify_client.results import SearchResult
 from ramify_trainer.config import LoopConfig
@@ -21,6 +25,7 @@ from ramify_trainer.gate.policy_scores import PolicyScores
 from ramify_trainer.loop.state import State
 from research.compare import trl_grpo
 from research.compare.config import Arm, CompareConfig, SearchedConfig
+from research.compare.costs import costed, value_tokens
 from research.compare.intervals import over_seeds
 from research.compare.passes import passes
 from research.compare.points import Point, keep, means, read, steps_to_reach
@@ -46,8 +51,18 @@ def point(arm: str, round_: int, mean: float, seed: int = 0, seconds: float = 10
     steps, tokens = 20 * round_, 1000 * round_
     return Point(
         arm=arm, seed=seed, round=round_, steps=steps, tokens=tokens, greedy=mean / 2, mean_at_k=mean, searched=mean,
-        seconds=seconds if round_ else 0.0,
+        seconds=seconds if round_ else 0.0, training={"policy/tokens": 1500.0} if round_ else {},
     )  # fmt: skip
+
+
+def spending(points: Sequence[Point], value: int) -> list[Point]:
+    """Return points with so many tokens of the value model for each of the policy's, and known costs of training."""
+    return [
+        p.model_copy(
+            update={"value_tokens": value * p.tokens, "trained_tokens": 50 * p.steps, "read_tokens": p.tokens}
+        )
+        for p in points
+    ]
 
 
 def of(*arms: dict[str, object], **settings: object) -> CompareConfig:
@@ -164,15 +179,21 @@ def test_steps_to_a_level_are_read_off_a_straight_line():
 def test_the_table_says_where_each_arm_ended_and_who_was_sooner(tmp_path: Path):
     config = of(FLAT, TREE)
     points = [point("flat", i, m) for i, m in enumerate([0.1, 0.2, 0.3])]
-    points += [point("tree", i, m) for i, m in enumerate([0.1, 0.3, 0.4])]
+    points += spending([point("tree", i, m) for i, m in enumerate([0.1, 0.3, 0.4])], value=2)
     table = markdown(config, points)
-    assert "| base | | 0 | 0 | 0 | 10.0 | 5.0 | 10.0 |" in table
-    assert "| tree | 1 | 40 | 2,000 | 20 | 40.0 | 20.0 | 40.0 |" in table
+    assert "| base |  | 0 | 0 | 0 | 0 | 0 | 0 | 10.0 | 5.0 | 10.0 |" in table
+    assert "| flat | 1 | 40 | 2,000 |  |  |  | 20 | 30.0 | 15.0 | 30.0 |" in table
+    assert "| tree | 1 | 40 | 2,000 | 4,000 | 2,000 | 2,000 | 20 | 40.0 | 20.0 | 40.0 |" in table
     assert "| steps to the mean@k of | flat (30.0) | tree (40.0) |" in table
     assert "| flat | 40 | never |" in table
     assert "| tree | 20 | 40 |" in table
     write(tmp_path, config, points)
     assert {p.name for p in tmp_path.iterdir()} == {"results.md", "results.json", "curves.png", "curves.svg"}
+    curves = (tmp_path / "curves.svg").read_text()
+    for cost in ("steps", "policy tokens", "policy and value tokens", "trained tokens", "seconds"):
+        assert f"{cost} -->" in curves
+    kept = json.loads((tmp_path / "results.json").read_text())["points"][-1]
+    assert [kept[f"{name}tokens"] for name in ("", "value_", "trained_", "read_")] == [2000, 4000, 2000, 2000]
 
 
 def test_every_seed_is_held_against_the_first_arm_of_the_same_seed():
@@ -188,12 +209,18 @@ def test_every_seed_is_held_against_the_first_arm_of_the_same_seed():
     assert by_seed(config, points[3:6])[2:] == ["| tree | 0 | 40.0 | 20.0 | 40.0 | never |"]
 
 
+def finished_points(name: str, rounds: int = 3) -> list[Point]:
+    """Return the points of the run in a folder of that name, the base's included."""
+    arm, seed = name.rsplit("-", 1)
+    return [point(arm, i, 0.1, int(seed)) for i in range(rounds)]
+
+
 def ended(folder: Path, scores: Mapping[str, float], shares: Sequence[float] = (0.0, 0.5, 1.0)) -> None:
     """Write points and scores of a run of so many rounds, the base included: a share of the last after each."""
     state = State.begin("run", "v000001")
     state.served = [f"v{i + 1:06}" for i in range(len(shares))]
     (folder / "state" / "held_out").mkdir(parents=True)
-    keep([point(folder.name, i, 0.1) for i in range(len(shares))], folder / "points.json")
+    keep(finished_points(folder.name, len(shares)), folder / "points.json")
     state.save(folder / "state" / "state.json")
     for release, share in zip(state.served, shares, strict=True):
         greedy = {name: share * x for name, x in scores.items()}
@@ -220,17 +247,82 @@ def test_an_arm_that_climbs_in_half_the_steps_is_told_so_with_seeds_and_problems
     for seed in (0, 1):
         ended(tmp_path / f"flat-{seed}", scores)
         ended(tmp_path / f"tree-{seed}", scores, (0.0, 1.0, 1.0 + 0.1 * seed))
-    assert over_seeds(config, tmp_path)[2:] == [
-        "| tree | 2 | +1.3 [+0.0, +2.8] | +2.5 [+0.0, +5.6] | 0.50 [0.50, 0.50] | 0.50 [0.50, 0.50] |"
+    points = [p for seed in (0, 1) for p in spending(finished_points(f"flat-{seed}"), value=0)]
+    points += [p for seed in (0, 1) for p in spending(finished_points(f"tree-{seed}"), value=1 + seed)]
+    shares = ["0.50 [0.50, 0.50]"] * 2 + ["1.25 [1.00, 1.50]"] * 2
+    assert over_seeds(config, tmp_path, points)[2:] == [
+        " | ".join(["| tree | 2 | +1.3 [+0.0, +2.8] | +2.5 [+0.0, +5.6]", *shares]) + " |"
     ]
+    (row,) = over_seeds(config, tmp_path, [p.model_copy(update={"value_tokens": None}) for p in points])[2:]
+    assert row.endswith("| 0.50 [0.50, 0.50] | 0.50 [0.50, 0.50] |  |  |")
 
 
 def test_an_arm_that_never_gets_there_is_told_so(tmp_path: Path):
     config, scores = of(FLAT, TREE), {f"p{i}": float(i % 2) for i in range(60)}
     ended(tmp_path / "flat-0", scores)
     ended(tmp_path / "tree-0", scores, (0.0, 0.4, 0.9))
-    (row,) = over_seeds(config, tmp_path)[2:]
-    assert row.endswith("| never [never, never] | never [never, never] |")
+    points = [p for name in ("flat-0", "tree-0") for p in spending(finished_points(name), value=0)]
+    (row,) = over_seeds(config, tmp_path, points)[2:]
+    assert row.endswith(" | ".join(["", *["never [never, never]"] * 4, ""]).strip(" "))
+
+
+def searched_tree(seed: int, scored: int, status: Status = "complete") -> Tree:
+    """Return a tree whose prompt has two tokens and whose steps have three each.
+
+    A first simulation draws a finished answer of three steps, of which the verifier judges the last; a second one
+    another step after the first of them, and one after that."""
+    tree = Tree(
+        id=f"tree_{seed}-{status}", created_at=0.0, model="m", prompt="p", prompt_tokens=(1, 2),
+        params=search_params("mcts"), sampling=Sampling(), seed=seed, status=status, usage=Usage(scored_sequences=scored),
+    )  # fmt: skip
+
+    def add(parent: Node, simulation: int, value: float | None = 0.5, terminal: Terminal | None = None) -> Node:
+        drawn = 3 * parent.depth + simulation
+        return tree.add(
+            parent, tokens=(drawn, drawn + 1, drawn + 2), logprobs=(0.0,) * 3, length=parent.length + 3,
+            value=value, simulation=simulation, terminal=terminal,
+        )  # fmt: skip
+
+    first = add(tree.root, 1)
+    add(add(first, 1), 1, value=None, terminal="eos")
+    add(add(first, 2), 2)
+    return tree
+
+
+def test_the_value_model_reads_each_path_of_a_simulation_once_and_again_what_was_drawn_twice():
+    passes = (2 + 6) + (2 + 9)
+    assert value_tokens(searched_tree(0, scored=4)) == passes
+    assert value_tokens(searched_tree(0, scored=6)) == passes * 6 / 4
+    assert value_tokens(searched_tree(0, scored=0)) == 0  # the values came with the policy's draws
+
+
+def rounds_with_trees(folder: Path, *rounds: Sequence[Tree]) -> None:
+    for i, trees in enumerate(rounds, 1):
+        here = folder / "state" / f"round-{i:04}"
+        here.mkdir(parents=True)
+        lines = [{"round": i, "tree_id": t.id, "tree": tree_to_dict(t), "feedback": None} for t in trees]
+        (here / "trees.ndjson").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_costs_are_counted_from_a_runs_trees_and_figures_without_searches_that_were_cut_short(tmp_path: Path):
+    cut = searched_tree(1, scored=4, status="cancelled")
+    rounds_with_trees(tmp_path, [searched_tree(0, scored=4), cut, searched_tree(1, scored=8)], [])
+    points = [point("flat", i, 0.1) for i in range(3)]
+    points = [p.model_copy(update={"training": {**p.training, "read_tokens": 2000.0}}) for p in points]
+    (run,) = of(FLAT).runs()
+    base, first, second = costed(points, run, tmp_path)
+    assert (base.value_tokens, base.trained_tokens, base.read_tokens) == (0, 0, 0)
+    assert (first.value_tokens, first.trained_tokens, first.read_tokens) == (19 + 38, 1500, 2000)
+    assert (second.value_tokens, second.trained_tokens, second.read_tokens) == (19 + 38, 3000, 4000)
+    assert second.searching_tokens == second.tokens + 19 + 38
+
+
+def test_costs_that_an_earlier_run_has_not_kept_are_not_known_from_there_on(tmp_path: Path):
+    rounds_with_trees(tmp_path, [searched_tree(0, scored=4)])
+    (run,) = of(FLAT).runs()
+    _, first, second = costed([point("flat", i, 0.1) for i in range(3)], run, tmp_path)
+    assert (first.value_tokens, first.read_tokens) == (19, None)
+    assert (second.value_tokens, second.trained_tokens, second.searching_tokens) == (None, 3000, None)
 
 
 FORTY = {"collect": {"problems": 40}}
@@ -243,7 +335,7 @@ def test_an_arm_without_searches_has_a_gap_in_its_place(tmp_path: Path):
     points = [point("flat", i, 0.1) for i in range(3)]
     points += [point("peer", i, 0.2).model_copy(update={"searched": None}) for i in range(3)]
     table = write(tmp_path, config, points)
-    assert "| peer | 1 | 40 | 2,000 | 20 | 20.0 | 10.0 |  |" in table
+    assert "| peer | 1 | 40 | 2,000 |  |  |  | 20 | 20.0 | 10.0 |  |" in table
     assert "| peer | 20.0 / 10.0 | 20.0 / 10.0 | 20.0 / 10.0 |" in table
     assert "| peer | 0 | 20.0 | 10.0 |  | 0 |" in table
 
@@ -344,6 +436,9 @@ def test_a_peer_trains_once_on_the_rounds_problems_and_is_measured_after_each(tm
     first = compare(config, tmp_path, lambda *_: None)
     assert [(p.round, p.steps) for p in first] == [(0, 0), (1, 2), (2, 4)]
     assert first[0].tokens == 0 < first[1].tokens < first[2].tokens <= 2 * 4 * 4 * 40
+    assert [(p.value_tokens, p.trained_tokens) for p in first] == [(0, p.tokens) for p in first]
+    # Four answers to each of four problems a round, each read after its prompt of 8 tokens.
+    assert [p.read_tokens for p in first] == [p.tokens + p.round * 4 * 4 * 8 for p in first]
     keep(first[:2], tmp_path / "peer-0" / "points.json")
     said: list[str] = []
     assert compare(config, tmp_path, lambda what, *_: said.append(what)) == first

@@ -26,6 +26,9 @@ class RoundMetrics:
     trees: int
     steps: int
     """Optimizer steps of this round."""
+    read_tokens: int
+    """Tokens read in these steps, prompts and shared beginnings included: of every network, and as often as it read
+    them."""
     seconds: float
     staleness: float
     """Mean over the trees, in releases."""
@@ -46,7 +49,7 @@ class RoundMetrics:
 
     def figures(self) -> dict[str, float]:
         """Return all of it, flat: `policy/kl`, `refused/stale`, ..."""
-        plain = {"trees", "steps", "seconds", "staleness", "masked_share", "packed"}
+        plain = {"trees", "steps", "read_tokens", "seconds", "staleness", "masked_share", "packed"}
         figures = {name: float(getattr(self, name)) for name in sorted(plain)}
         for group in ("refused", "draws", "lessons", "policy", "value"):
             figures |= {f"{group}/{name}": float(x) for name, x in getattr(self, group).items()}

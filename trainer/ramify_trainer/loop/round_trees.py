@@ -28,6 +28,8 @@ from ramify_trainer.learning.labels import (
 )
 from ramify_trainer.loop.puller import TrainingRecord
 
+TREES = "trees.ndjson"
+"""File of a round's trees, in its folder."""
 FetchTree = Callable[[str], Awaitable[Sequence[TrainingRecord]]]
 """Give a logged tree and the feedback on it; nothing if it is gone."""
 

@@ -37,7 +37,14 @@ from ramify_trainer.loop.release import (
     release_store,
 )
 from ramify_trainer.loop.replay import keep_right, replayed
-from ramify_trainer.loop.round_trees import freeze, label_trees, read_trees, solved_share, unlearned
+from ramify_trainer.loop.round_trees import (
+    TREES,
+    freeze,
+    label_trees,
+    read_trees,
+    solved_share,
+    unlearned,
+)
 from ramify_trainer.loop.state import STATE, RoundRecord, State, finite, lease_owner, round_folder
 from ramify_trainer.loop.teacher import require_same_tokens
 from ramify_trainer.loop.training import CANDIDATE, Job, begun_phases
@@ -473,7 +480,7 @@ class Loop:
 
     @property
     def _trees(self) -> Path:
-        return self._here / "trees.ndjson"
+        return self._here / TREES
 
     @property
     def _state_path(self) -> Path:
