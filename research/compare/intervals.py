@@ -51,14 +51,13 @@ def over_seeds(config: CompareConfig, out: Path, points: Sequence[Point]) -> lis
     for arm in others:
         both = [_pairs(config, arm, out, figure, points) for figure in FIGURES]
         if seeds := len(both[0]):
-            cells = [of(pairs) for of in (_gained, _share_of_steps, _share_of_tokens) for pairs in both]
+            drawn = [[_mean(pairs), *_resampled(pairs)] for pairs in both]
+            cells = [of(means) for of in (_gained, _share_of_steps, _share_of_tokens) for means in drawn]
             lines.append(f"| {arm.label} | {seeds} | {' | '.join(cells)} |")
     return lines
 
 
-def _pairs(
-    config: CompareConfig, arm: Arm, out: Path, figure: str, points: Sequence[Point]
-) -> list[Pair]:
+def _pairs(config: CompareConfig, arm: Arm, out: Path, figure: str, points: Sequence[Point]) -> list[Pair]:
     found: list[Pair] = []
     for seed in range(min(arm.seeds, config.arms[0].seeds)):
         runs = ArmRun(arm, seed), ArmRun(config.arms[0], seed)
@@ -82,36 +81,36 @@ def _tokens(run: ArmRun, points: Sequence[Point]) -> Floats:
     return np.array([math.nan if tokens is None else tokens for tokens in spent])
 
 
-def _gained(pairs: Sequence[Pair]) -> str:
-    """Write what the arm has more at the end."""
-    gains = [100 * (pair.ours[-1] - pair.theirs[-1]) for pair in (_mean(pairs), *_resampled(pairs))]
+def _gained(means: Sequence[Pair]) -> str:
+    """Write what the arm has more at the end. means: as measured, and then as they might have been."""
+    gains = [100 * (mean.ours[-1] - mean.theirs[-1]) for mean in means]
     low, high = np.percentile(gains[1:], [2.5, 97.5])
     return f"{gains[0]:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-def _share_of_steps(pairs: Sequence[Pair]) -> str:
+def _share_of_steps(means: Sequence[Pair]) -> str:
     """Write the share of all steps after which the arm first has what the first one ends with. Every round has equally
     many."""
-    return _share(pairs, lambda pair: np.linspace(0, 1, len(pair.ours)))
+    return _share(means, lambda mean: np.linspace(0, 1, len(mean.ours)))
 
 
-def _share_of_tokens(pairs: Sequence[Pair]) -> str:
+def _share_of_tokens(means: Sequence[Pair]) -> str:
     """Write the same for policy and value tokens, of those of the first arm at its end."""
-    known = all(np.isfinite([*pair.tokens, pair.whole]).all() for pair in pairs)
-    return _share(pairs, lambda pair: pair.tokens / pair.whole) if known else ""
+    known = np.isfinite([*means[0].tokens, means[0].whole]).all()
+    return _share(means, lambda mean: mean.tokens / mean.whole) if known else ""
 
 
-def _share(pairs: Sequence[Pair], places: Callable[[Pair], Floats]) -> str:
+def _share(means: Sequence[Pair], places: Callable[[Pair], Floats]) -> str:
     """places: of an arm's rounds, as shares of the first arm's whole."""
-    shares = [_reached(pair, places(pair)) for pair in (_mean(pairs), *_resampled(pairs))]
+    shares = [_reached(mean, places(mean)) for mean in means]
     # Sorted ranks rather than interpolation, which knows no infinity.
     low, high = np.percentile(shares[1:], [2.5, 97.5], method="inverted_cdf")
     return f"{_named(shares[0])} [{_named(low)}, {_named(high)}]"
 
 
-def _reached(pair: Pair, places: Floats) -> float:
+def _reached(mean: Pair, places: Floats) -> float:
     """Return where the arm first has what the first one ends with; infinity if it never does."""
-    found = first_at_level(places.tolist(), pair.ours.tolist(), float(pair.theirs[-1]))
+    found = first_at_level(places.tolist(), mean.ours.tolist(), float(mean.theirs[-1]))
     return math.inf if found is None else found
 
 
@@ -121,25 +120,25 @@ def _named(share: float) -> str:
 
 def _mean(pairs: Sequence[Pair]) -> Pair:
     """Return the means over problems and seeds."""
-    return _joined([(pair, np.full(len(pair.ours), 1 / len(pair.ours))) for pair in pairs])
+    return _joined([(pair, None) for pair in pairs])
 
 
 def _resampled(pairs: Sequence[Pair]) -> Iterator[Pair]:
     """Yield the means as they might have been: other seeds, and in each other problems."""
     rng = np.random.default_rng(0)
     for _ in range(RESAMPLES):
-        drawn = []
-        for seed in rng.integers(len(pairs), size=len(pairs)):
-            count = len(pairs[seed].ours)
-            drawn.append((pairs[seed], rng.multinomial(count, np.full(count, 1 / count)) / count))
-        yield _joined(drawn)
+        drawn = [pairs[seed] for seed in rng.integers(len(pairs), size=len(pairs))]
+        counts = [len(pair.ours) for pair in drawn]
+        yield _joined(
+            [(pair, rng.multinomial(n, np.full(n, 1 / n))) for pair, n in zip(drawn, counts, strict=True)]
+        )
 
 
-def _joined(drawn: Sequence[tuple[Pair, Floats]]) -> Pair:
-    """Return the mean over seeds, each with the weights of its problems."""
+def _joined(drawn: Sequence[tuple[Pair, NDArray[np.int64] | None]]) -> Pair:
+    """Return the mean over seeds, each with how often its problems count; None: once."""
     return Pair(
-        np.mean([weights @ pair.ours for pair, weights in drawn], axis=0),
-        np.mean([weights @ pair.theirs for pair, weights in drawn], axis=0),
+        np.mean([np.average(pair.ours, axis=0, weights=times) for pair, times in drawn], axis=0),
+        np.mean([np.average(pair.theirs, axis=0, weights=times) for pair, times in drawn], axis=0),
         np.mean([pair.tokens for pair, _ in drawn], axis=0),
         float(np.mean([pair.whole for pair, _ in drawn])),
     )

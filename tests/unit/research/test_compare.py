@@ -273,10 +273,13 @@ def searched_tree(seed: int, scored: int, status: Status = "complete") -> Tree:
     another step after the first of them, and one after that."""
     tree = Tree(
         id=f"tree_{seed}-{status}", created_at=0.0, model="m", prompt="p", prompt_tokens=(1, 2),
-        params=search_params("mcts"), sampling=Sampling(), seed=seed, status=status, usage=Usage(scored_sequences=scored),
+        params=search_params("mcts"), sampling=Sampling(), seed=seed, status=status,
+        usage=Usage(scored_sequences=scored),
     )  # fmt: skip
 
-    def add(parent: Node, simulation: int, value: float | None = 0.5, terminal: Terminal | None = None) -> Node:
+    def add(
+        parent: Node, simulation: int, value: float | None = 0.5, terminal: Terminal | None = None
+    ) -> Node:
         drawn = 3 * parent.depth + simulation
         return tree.add(
             parent, tokens=(drawn, drawn + 1, drawn + 2), logprobs=(0.0,) * 3, length=parent.length + 3,

@@ -101,6 +101,13 @@ def test_a_resumed_learner_ends_in_the_weights_of_one_that_was_not_interrupted(
     assert not equal(one, exported(started(base, config), tmp_path / "base", base))
 
 
+def test_a_round_says_how_many_tokens_its_steps_have_read(base: Path) -> None:
+    learner = started(base, SMALL)
+    # Packed, a tree is its prompt and five steps of two tokens each: two trees a step, for each network.
+    figures = learner.round(TREES, seed=1).figures()
+    assert figures["read_tokens"] == 3 * 2 * 12 * len(learner._trainees)
+
+
 def test_moments_of_8_bits_teach_what_those_of_32_do(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainee, "SMALL", 1)  # the models here are small
     before = started(base, SMALL)
