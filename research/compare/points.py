@@ -31,7 +31,7 @@ class Point(BaseModel):
     value_tokens: int | None = None
     """Read by the value model for training's searches so far; None, as below: not known (`costs`)."""
     trained_tokens: int | None = None
-    """Of answers that the objective has learned from so far, as often as it has."""
+    """Tokens of answers that the objective has learned from so far, as often as it has."""
     read_tokens: int | None = None
     """Read in the optimizer steps so far, prompts and shared beginnings included, as often as they were."""
     greedy: float
@@ -45,7 +45,7 @@ class Point(BaseModel):
 
     @property
     def searching_tokens(self) -> int | None:
-        """What training's searches have cost so far: tokens of the policy and of the value model."""
+        """Tokens that training's searches have cost so far, of the policy and of the value model."""
         return None if self.value_tokens is None else self.tokens + self.value_tokens
 
 

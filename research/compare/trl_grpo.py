@@ -94,7 +94,8 @@ def _measured(config: CompareConfig, run: ArmRun, folder: Path, round_: int, tel
         read_tokens=spent.read,
         training={"draws/pass_at_1": spent.right / spent.answers} if spent.answers else {},
         seconds=spent.seconds,
-        **figures,
+        greedy=figures["greedy"],
+        mean_at_k=figures["mean_at_k"],
     )
 
 
