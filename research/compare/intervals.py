@@ -8,7 +8,7 @@ both arms.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,10 +33,10 @@ class Pair:
     ours: Floats
     theirs: Floats
     """Scores: [problems, rounds + 1], means [rounds + 1]."""
+    steps: Floats
     tokens: Floats
-    """[rounds + 1], policy and value tokens of the arm after each round; NaN: not known."""
-    whole: float
-    """Those of the first arm at its end."""
+    """[rounds + 1], optimizer steps, and policy and value tokens, of the arm after each round, as shares of those of the
+    first one at its end; NaN: not known."""
 
 
 def over_seeds(config: CompareConfig, out: Path, points: Sequence[Point]) -> list[str]:
@@ -52,7 +52,8 @@ def over_seeds(config: CompareConfig, out: Path, points: Sequence[Point]) -> lis
         both = [_pairs(config, arm, out, figure, points) for figure in FIGURES]
         if seeds := len(both[0]):
             drawn = [[_mean(pairs), *_resampled(pairs)] for pairs in both]
-            cells = [of(means) for of in (_gained, _share_of_steps, _share_of_tokens) for means in drawn]
+            cells = [_gained(means) for means in drawn]
+            cells += [_share(means, what) for what in ("steps", "tokens") for means in drawn]
             lines.append(f"| {arm.label} | {seeds} | {' | '.join(cells)} |")
     return lines
 
@@ -63,9 +64,9 @@ def _pairs(config: CompareConfig, arm: Arm, out: Path, figure: str, points: Sequ
         runs = ArmRun(arm, seed), ArmRun(config.arms[0], seed)
         ours, theirs = (scores_of(out / run.name, config.rounds) for run in runs)
         if ours and theirs:
-            tokens, others = (_tokens(run, points) for run in runs)
+            spent, whole = (_spent(run, points) for run in runs)
             scores = _by_problem(ours, figure), _by_problem(theirs, figure)
-            found.append(Pair(*scores, tokens, others[-1]))
+            found.append(Pair(*scores, *(spent / whole[:, -1:])))
     return found
 
 
@@ -75,10 +76,10 @@ def _by_problem(rounds: Sequence[PolicyScores], figure: str) -> Floats:
     return np.array([[score[problem] for score in scores] for problem in sorted(scores[0])])
 
 
-def _tokens(run: ArmRun, points: Sequence[Point]) -> Floats:
-    """Return policy and value tokens [rounds + 1] of a run."""
-    spent = [p.searching_tokens for p in points if (p.arm, p.seed) == (run.arm.name, run.seed)]
-    return np.array([math.nan if tokens is None else tokens for tokens in spent])
+def _spent(run: ArmRun, points: Sequence[Point]) -> Floats:
+    """Return steps, and policy and value tokens, of a run after each round, [2, rounds + 1]."""
+    own = [point for point in points if (point.arm, point.seed) == (run.arm.name, run.seed)]
+    return np.array([[p.steps for p in own], [p.searching_tokens for p in own]], dtype=np.float64)
 
 
 def _gained(means: Sequence[Pair]) -> str:
@@ -88,21 +89,12 @@ def _gained(means: Sequence[Pair]) -> str:
     return f"{gains[0]:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-def _share_of_steps(means: Sequence[Pair]) -> str:
-    """Write the share of all steps after which the arm first has what the first one ends with. Every round has equally
-    many."""
-    return _share(means, lambda mean: np.linspace(0, 1, len(mean.ours)))
-
-
-def _share_of_tokens(means: Sequence[Pair]) -> str:
-    """Write the same for policy and value tokens, of those of the first arm at its end."""
-    known = np.isfinite([*means[0].tokens, means[0].whole]).all()
-    return _share(means, lambda mean: mean.tokens / mean.whole) if known else ""
-
-
-def _share(means: Sequence[Pair], places: Callable[[Pair], Floats]) -> str:
-    """places: of an arm's rounds, as shares of the first arm's whole."""
-    shares = [_reached(mean, places(mean)) for mean in means]
+def _share(means: Sequence[Pair], what: str) -> str:
+    """Write the share of the first arm's steps or tokens after which the arm first has what that one ends with; nothing
+    if it is not known."""
+    if not np.isfinite(getattr(means[0], what)).all():
+        return ""
+    shares = [_reached(mean, getattr(mean, what)) for mean in means]
     # Sorted ranks rather than interpolation, which knows no infinity.
     low, high = np.percentile(shares[1:], [2.5, 97.5], method="inverted_cdf")
     return f"{_named(shares[0])} [{_named(low)}, {_named(high)}]"
@@ -139,6 +131,6 @@ def _joined(drawn: Sequence[tuple[Pair, NDArray[np.int64] | None]]) -> Pair:
     return Pair(
         np.mean([np.average(pair.ours, axis=0, weights=times) for pair, times in drawn], axis=0),
         np.mean([np.average(pair.theirs, axis=0, weights=times) for pair, times in drawn], axis=0),
+        np.mean([pair.steps for pair, _ in drawn], axis=0),
         np.mean([pair.tokens for pair, _ in drawn], axis=0),
-        float(np.mean([pair.whole for pair, _ in drawn])),
     )

@@ -257,6 +257,15 @@ def test_an_arm_that_climbs_in_half_the_steps_is_told_so_with_seeds_and_problems
     assert row.endswith("| 0.50 [0.50, 0.50] | 0.50 [0.50, 0.50] |  |  |")
 
 
+def test_an_arm_of_fewer_steps_a_round_is_held_against_all_steps_of_the_first(tmp_path: Path):
+    config, scores = of(FLAT, TREE), {f"p{i}": float(i % 2) for i in range(60)}
+    ended(tmp_path / "flat-0", scores)
+    ended(tmp_path / "tree-0", scores)
+    half = [p.model_copy(update={"steps": p.steps // 2}) for p in finished_points("tree-0")]
+    (row,) = over_seeds(config, tmp_path, [*finished_points("flat-0"), *half])[2:]
+    assert row.endswith("| 0.50 [0.50, 0.50] | 0.50 [0.50, 0.50] |  |  |")
+
+
 def test_an_arm_that_never_gets_there_is_told_so(tmp_path: Path):
     config, scores = of(FLAT, TREE), {f"p{i}": float(i % 2) for i in range(60)}
     ended(tmp_path / "flat-0", scores)
