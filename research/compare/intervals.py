@@ -35,8 +35,8 @@ class Pair:
     """Scores: [problems, rounds + 1], means [rounds + 1]."""
     steps: Floats
     tokens: Floats
-    """[rounds + 1], the arm's optimizer steps, and policy and value tokens, after each round as shares of the first one's
-    at its end; NaN: not known."""
+    """[rounds + 1], the arm's steps, and its policy and value tokens, after each round, as shares of the first one's at
+    its end; NaN: not known."""
 
 
 def over_seeds(config: CompareConfig, out: Path, points: Sequence[Point]) -> list[str]:
