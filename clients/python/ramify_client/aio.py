@@ -82,6 +82,14 @@ class AsyncClient:
         """Return a search's state: its best answer so far, or how it ended."""
         return await self.send(calls.get_search(search_id))
 
+    @asynccontextmanager
+    async def follow(self, search_id: str, *, timeout: float | None = None) -> AsyncIterator[AsyncSearchStream]:
+        """Yield the events of a search that another request began, from now on, as `stream` does; of one that has
+        ended, the first and the last. Leaving the block leaves the search running."""
+        async with self._streaming(calls.get_search(search_id, stream=True), timeout) as events:
+            events.id = search_id
+            yield events
+
     async def cancel(self, search_id: str) -> results.SearchResult:
         """End a search now; return its best answer so far."""
         return await self.send(calls.cancel(search_id))
@@ -251,7 +259,7 @@ class _AsyncEventStream:
     def __init__(self, client: AsyncClient, response: httpx.Response, attempts: Attempts) -> None:
         self._client, self._response, self._attempts = client, response, attempts
         self.id: str | None = None
-        """The id of the search or the batch; None before its first event."""
+        """The id of the search or the batch; None before its first event, unless it was followed by its id."""
 
     def __aiter__(self) -> AsyncIterator[results.SearchEvent]:
         return self._events()
@@ -273,8 +281,8 @@ class AsyncSearchStream(_AsyncEventStream):
     """The events of one search, to be iterated over once."""
 
     async def cancel(self) -> results.SearchResult | None:
-        """End the search now; its best answer so far, which `completed` brings too. Before the first event the
-        connection is closed in place of that, and None returned."""
+        """End the search now; its best answer so far, which `completed` brings too. If its id is
+        not known yet, the connection is closed in place of that, and None returned."""
         if self.id is None:
             await self._response.aclose()
             return None
@@ -285,8 +293,8 @@ class AsyncBatchStream(_AsyncEventStream):
     """The events of a batch, to be iterated over once."""
 
     async def cancel(self) -> results.BatchResult | None:
-        """End every search now; their best answers so far, which `completed` brings too. Before the first event the
-        connection is closed in place of that, and None returned."""
+        """End every search now; their best answers so far, which `completed` brings too. If its id is
+        not known yet, the connection is closed in place of that, and None returned."""
         if self.id is None:
             await self._response.aclose()
             return None

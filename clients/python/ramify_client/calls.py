@@ -168,8 +168,9 @@ def _asking(
     return Call("POST", path, read(shape), body, headers={"Idempotency-Key": key})
 
 
-def get_search(search_id: str) -> Call[results.SearchResult]:
-    return Call("GET", f"/v1/search/{_part(search_id)}", read(results.SearchResult))
+def get_search(search_id: str, *, stream: bool = False) -> Call[results.SearchResult]:
+    params = {"stream": True} if stream else {}
+    return Call("GET", f"/v1/search/{_part(search_id)}", read(results.SearchResult), params=params)
 
 
 def cancel(search_id: str) -> Call[results.SearchResult]:

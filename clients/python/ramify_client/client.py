@@ -81,6 +81,14 @@ class Client:
         """Return a search's state: its best answer so far, or how it ended."""
         return self.send(calls.get_search(search_id))
 
+    @contextmanager
+    def follow(self, search_id: str, *, timeout: float | None = None) -> Iterator[SearchStream]:
+        """Yield the events of a search that another request began, from now on, as `stream` does; of one that has
+        ended, the first and the last. Leaving the block leaves the search running."""
+        with self._streaming(calls.get_search(search_id, stream=True), timeout) as events:
+            events.id = search_id
+            yield events
+
     def cancel(self, search_id: str) -> results.SearchResult:
         """End a search now; return its best answer so far."""
         return self.send(calls.cancel(search_id))
@@ -246,7 +254,7 @@ class _EventStream:
     def __init__(self, client: Client, response: httpx.Response, attempts: Attempts) -> None:
         self._client, self._response, self._attempts = client, response, attempts
         self.id: str | None = None
-        """The id of the search or the batch; None before its first event."""
+        """The id of the search or the batch; None before its first event, unless it was followed by its id."""
 
     def __iter__(self) -> Iterator[results.SearchEvent]:
         return self._events()
@@ -267,8 +275,8 @@ class SearchStream(_EventStream):
     """The events of one search, to be iterated over once."""
 
     def cancel(self) -> results.SearchResult | None:
-        """End the search now; its best answer so far, which `completed` brings too. Before the first event the
-        connection is closed in place of that, and None returned."""
+        """End the search now; its best answer so far, which `completed` brings too. If its id is
+        not known yet, the connection is closed in place of that, and None returned."""
         if self.id is None:
             self._response.close()
             return None
@@ -279,8 +287,8 @@ class BatchStream(_EventStream):
     """The events of a batch, to be iterated over once."""
 
     def cancel(self) -> results.BatchResult | None:
-        """End every search now; their best answers so far, which `completed` brings too. Before the first event the
-        connection is closed in place of that, and None returned."""
+        """End every search now; their best answers so far, which `completed` brings too. If its id is
+        not known yet, the connection is closed in place of that, and None returned."""
         if self.id is None:
             self._response.close()
             return None

@@ -118,7 +118,8 @@ export const searchBatch = (asked: StreamPromptsRequest, key: string | undefined
 export const cancelBatch = (id: string) =>
   call("post", "/v1/search/batch/{batch_id}/cancel", { batch_id: id }, SHARED);
 
-export const getSearch = (id: string) => call("get", "/v1/search/{search_id}", { search_id: id }, FOUND);
+export const getSearch = (id: string, stream = false) =>
+  call("get", "/v1/search/{search_id}", { search_id: id }, FOUND, { query: stream ? { stream } : {} });
 
 export const cancel = (id: string) => call("post", "/v1/search/{search_id}/cancel", { search_id: id }, FOUND);
 

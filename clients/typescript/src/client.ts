@@ -70,6 +70,14 @@ export class Client {
     return this.#transport.send(calls.getSearch(id), how);
   }
 
+  /**
+   * Return the events of a search that another request began, from now on, as `stream` does; of one that has ended, the
+   * first and the last. Leaving the loop leaves the search running.
+   */
+  follow(id: string, how?: CallOptions): Promise<SearchStream> {
+    return openStream(SearchStream, this.#transport, calls.getSearch(id, true), how, id);
+  }
+
   /** End a search now; return its best answer so far. */
   cancel(id: string, how?: CallOptions): Promise<SearchResult> {
     return this.#transport.send(calls.cancel(id), how);

@@ -139,6 +139,22 @@ test("a stream that is cancelled still brings its answer", live, async () => {
   assert.ok(last.result.answer);
 });
 
+test("a search is followed by its id, goes on when a follower leaves, and ends when one cancels it", live, async () => {
+  const client = ramify();
+  const events = await client.stream({ prompt, search: endless });
+  for await (const event of events) {
+    if (event.kind !== "started") continue;
+    for await (const { kind } of await client.follow(event.id)) if (kind === "started") break;
+    const following = await client.follow(event.id);
+    assert.equal(following.id, event.id);
+    assert.equal((await following.cancel())?.status, "cancelled");
+    assert.equal((await collect(following)).at(-1)?.kind, "completed");
+  }
+  const kinds = (await collect(await client.follow(events.id as string))).map(({ kind }) => kind);
+  assert.deepEqual(kinds, ["started", "completed"]);
+  await assert.rejects(client.follow("srch_nowhere"), NotFound);
+});
+
 test("a tree is branched and streamed from a node", live, async () => {
   const client = ramify();
   const found = await client.search({ prompt, search: few });

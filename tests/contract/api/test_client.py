@@ -115,6 +115,8 @@ async def test_the_synchronous_client_searches_streams_and_reads_the_log(tmp_pat
             with client.stream(PROMPT, search={"budget": {"simulations": 4}}) as events:
                 kinds = [event.kind for event in events]
             assert (kinds[0], kinds[-1]) == ("started", "completed")
+            with client.follow(found.id) as events:
+                assert [event.kind for event in events] == ["started", "completed"]
             branched = client.trees.branch(found.tree.id, 0, search={"budget": {"simulations": 2}})
             assert [record.tree_id for record in client.trees.read(after=1)][-1] == branched.tree.id
             assert [record.seq for record in client.trees.read(limit=2)] == [1, 2]
@@ -170,6 +172,48 @@ async def test_leaving_a_stream_ends_the_search_on_the_server(tmp_path: Path) ->
             while not (found := await world.logged()):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         assert (found[0].status, found[0].tree_id) == ("cancelled", event.id.replace("srch", "tree"))
+
+
+async def test_a_search_is_followed_by_its_id_and_goes_on_when_a_follower_leaves(tmp_path: Path) -> None:
+    async with a_world(tmp_path) as world, over_network(world) as http:
+        hold(world.engines)
+        async with (
+            AsyncClient(str(http.base_url)) as client,
+            client.stream(PROMPT, search={"budget": {"simulations": 64}}) as events,
+        ):
+            began = aiter(events)
+            number = (await anext(began)).id
+            async with client.follow(number) as left:
+                assert (await anext(aiter(left))).kind == "started"
+            async with client.follow(number) as followed:
+                assert followed.id == number
+                release(world.engines)
+                seen = [event async for event in followed]
+            told = [event async for event in began]
+            async with client.follow(number) as ended:
+                assert [event.kind async for event in ended] == ["started", "completed"]
+    assert (seen[0].kind, seen[-1].kind) == ("started", "completed")
+    assert seen[-1].result is not None
+    assert seen[-1].result.status == "complete"
+    assert seen[-1].result == told[-1].result
+
+
+async def test_whoever_follows_a_search_may_cancel_it(tmp_path: Path) -> None:
+    async with (
+        a_world(tmp_path) as world,
+        over_network(world) as http,
+        AsyncClient(str(http.base_url)) as client,
+    ):
+        async with client.stream(PROMPT, search={"budget": {"simulations": 10_000}}) as events:
+            number = (await anext(aiter(events))).id
+            async with client.follow(number) as followed:
+                cancelled = await followed.cancel()
+                assert cancelled is not None
+                assert (cancelled.id, cancelled.status) == (number, "cancelled")
+                assert [event.kind async for event in followed][-1] == "completed"
+        with pytest.raises(NotFound):
+            async with client.follow("srch_nowhere"):
+                pass
 
 
 async def test_a_stream_that_is_cancelled_still_brings_its_answer(tmp_path: Path) -> None:
