@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ SECRETS: Mapping[str, int] = {
     "trainer_key": PRIVATE,  # the trainer's: search, log
     "admin_key": PRIVATE,  # the admin listener's; the trainer has it too
     "postgres_password": PRIVATE,
+    "objects_key": PRIVATE,  # the S3 server's; servers and trainer have it too
     "grafana_password": SHARED,  # Grafana's image runs as another user
 }
 """Files that hold one secret each, and their modes."""
@@ -40,6 +42,8 @@ sha256 = "{trainer_key}"
 scopes = ["search", "log"]
 train = true
 """
+OBJECTS = "export AWS_ACCESS_KEY_ID=ramify AWS_SECRET_ACCESS_KEY={}\n"
+"""For a shell, which starts what reads it."""
 PGPASS = "postgres:5432:ramify:ramify:{postgres_password}\n"
 
 
@@ -54,6 +58,7 @@ def main(folder: Path) -> None:
         raise BadSecret("two of the secrets are the same; delete one of the files, and a new one is made")
     digests = {name: hashlib.sha256(secret.encode()).hexdigest() for name, secret in found.items()}
     _write(folder / "keys.toml", KEYS.format(**digests), PRIVATE)
+    _write(folder / "objects.env", OBJECTS.format(shlex.quote(found["objects_key"])), PRIVATE)
     _write(folder / "pgpass", PGPASS.format(**found), PRIVATE)
     sys.stdout.write(
         "secrets are in place. Your API key: docker compose exec server cat /run/secrets/api_key\n"

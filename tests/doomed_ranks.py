@@ -24,6 +24,7 @@ KILLED = ("in a step", "between the last step and the checkpoint", "while the ch
 HANGS, LATE = "hangs in a step", "does not come"
 SLOW = "takes long to say what came of it"
 SLOW_SECONDS = 5.0
+UNPLACED = "not placed"
 
 
 def doom(job: Job, *points: str) -> None:
@@ -37,6 +38,25 @@ def doomed_local_rank(rank: int, job: Job, *rest: Any) -> None:
     if rank == 1 and (job.folder.parent / LATE).exists():
         threading.Event().wait()
     ranks.local_rank(rank, job, *rest)
+
+
+def failing_rank(rank: int, *_: Any) -> None:
+    """Be the second process and fail, or the first and wait for it."""
+    if rank == 0:
+        threading.Event().wait()
+    raise RuntimeError("out of luck")
+
+
+def unplaced_drive(_: int, job: Job, config: DistributedConfig) -> None:
+    """Find no place on a cluster, and count how often."""
+    with (job.folder.parent / UNPLACED).open("a") as file:
+        file.write("x")
+    ranks.tell_not_placed(job.folder, f"no room for {config.processes}")
+
+
+def times_not_placed(job: Job) -> int:
+    """Return how often a training's `unplaced_drive` ran."""
+    return len((job.folder / UNPLACED).read_text())
 
 
 def doomed_drive(number: int, job: Job, config: DistributedConfig) -> None:

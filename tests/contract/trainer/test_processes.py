@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +16,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from doomed_ranks import HANGS, KILLED, LATE, SLOW, doom, doomed_local_rank
+from doomed_ranks import (
+    HANGS,
+    KILLED,
+    LATE,
+    SLOW,
+    doom,
+    doomed_local_rank,
+    failing_rank,
+    times_not_placed,
+    unplaced_drive,
+)
 from fakes_training import FOUR_STEPS, assert_same_weights, children, training, weights_in, write_release
 from ramify.weights import Release
 from ramify_trainer.config import DistributedConfig
 from ramify_trainer.errors import TrainerError
-from ramify_trainer.loop import processes
+from ramify_trainer.loop import on_ray, processes
 from ramify_trainer.loop.processes import require_room, train
 from ramify_trainer.loop.training import Job, learn
 from ramify_trainer.progress import WorkCancelled
@@ -91,6 +102,29 @@ def test_a_training_that_fails_each_time_is_given_up_and_leaves_nothing(
     with pytest.raises(TrainerError, match=r"in 2 processes failed 1 times \(distributed\.restarts\): .+"):
         train(job, DistributedConfig(processes=2, restarts=0), nothing, nothing)
     assert list(job.folder.iterdir()) == []
+
+
+def test_a_process_that_fails_says_why_and_leaves_nothing_anywhere(
+    base: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "local_rank", failing_rank)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    job = training(tmp_path / "round", base)
+    with pytest.raises(TrainerError, match=r"failed 1 times .*: RuntimeError: out of luck$"):
+        train(job, DistributedConfig(processes=2, restarts=0), nothing, nothing)
+    assert list(job.folder.iterdir()) == []
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_a_training_that_a_cluster_has_no_place_for_is_not_tried_again(
+    base: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_ray, "drive", unplaced_drive)
+    job = training(tmp_path / "round", base)
+    with pytest.raises(TrainerError, match="^no room for 2$"):
+        train(job, DistributedConfig(processes=2, launcher="ray", restarts=3), nothing, nothing)
+    assert times_not_placed(job) == 1
 
 
 @pytest.mark.usefixtures("doomed")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -17,10 +19,12 @@ from ramify.settings.loading import variables
 from ramify_trainer.config import LoopConfig
 
 ROOT = Path(__file__).parents[3]
-COMPOSE = ["compose.yaml", "docker/compose.code.yaml", "docker/compose.gpu.yaml"]
+FLEET = "docker/compose.fleet.yaml"
+COMPOSE = ["compose.yaml", "docker/compose.code.yaml", FLEET, "docker/compose.gpu.yaml"]
+FRONT_PORT = 8080
 DOCKERFILES = ["docker/Dockerfile", "docker/gpu.Dockerfile"]
 OURS = ("secrets", "server", "trainer")
-HARDENED = (*OURS, "replica", "front")
+HARDENED = (*OURS, "replica", "front", "objects")
 NOT_THE_SERVERS = {"RAMIFY_PUBLISH", "RAMIFY_SECRETS", "RAMIFY_SERVER_CONFIG", "RAMIFY_TRAINER_CONFIG"} | {
     "RAMIFY_PROMETHEUS_PUBLISH",
     "RAMIFY_GRAFANA_PUBLISH",
@@ -149,6 +153,7 @@ def test_without_a_profile_only_our_own_containers_run() -> None:
         "postgres": ["postgres", "fleet"],
         "replica": ["fleet"],
         "front": ["fleet"],
+        "objects": ["fleet"],
         "prometheus": ["monitoring"],
         "grafana": ["monitoring"],
     }
@@ -168,6 +173,75 @@ def test_the_second_server_of_the_fleet_is_the_first_but_for_its_number_and_its_
     aliases = [service["networks"]["default"]["aliases"] for service in (first, second)]
     assert asked == {(alias, alias) for (alias,) in aliases}
     assert [service["environment"]["RAMIFY_REPLICA"] for service in (first, second)] == [0, 1]
+
+
+def test_the_fleets_settings_make_two_servers_one_on_postgres_and_the_s3_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = services(FLEET)["server"], services(FLEET)["replica"]
+    assert first["environment"] == second["environment"]
+    weights = {"RAMIFY_WEIGHTS": services()["server"]["environment"]["RAMIFY_WEIGHTS"]}
+    for variable, value in {**first["environment"], **weights}.items():
+        monkeypatch.setenv(variable, value)
+    settings = load(ROOT / "docker/server.toml")
+    assert settings.fleet.name == "ramify"
+    (log,) = (d for d in re.findall(r"^#RAMIFY_LOG=(postgresql.*)$", read(".env.example"), re.MULTILINE))
+    assert settings.log == services(FLEET)["postgres"]["environment"]["RAMIFY_LOG"] == log
+    assert urlsplit(settings.objects.trees or "").netloc == "ramify"
+    assert f"http://objects{services()['objects']['environment']['VGW_PORT']}" == settings.objects.endpoint
+    for server, own in ((first, "weights-0"), (second, "weights-1")):
+        assert server["volumes"] == [f"{own}:{settings.weights}"]
+        assert {"postgres", "objects"} == set(server["depends_on"])
+        assert all("healthcheck" in services()[name] for name in server["depends_on"])
+
+
+def test_the_fleets_trainer_is_the_other_one_but_for_the_front_door_and_the_store() -> None:
+    alone, fleet = (LoopConfig.read(ROOT / f"docker/trainer{kind}.toml") for kind in ("", ".fleet"))
+    given = services(FLEET)["server"]["environment"]
+    assert fleet.server.url == f"http://front:{FRONT_PORT}"
+    assert f":{FRONT_PORT}" in services()["front"]["ports"][0]
+    assert fleet.objects.releases == given["RAMIFY_OBJECTS__RELEASES"]
+    assert fleet.objects.endpoint == given["RAMIFY_OBJECTS__ENDPOINT"]
+    same = {"server": fleet.server.model_copy(update={"url": alone.server.url}), "objects": alone.objects}
+    assert fleet.model_copy(update=same) == alone
+    assert "${RAMIFY_TRAINER_CONFIG:-./docker/trainer.fleet.toml}" in services(FLEET)["trainer"]["volumes"][0]
+
+
+def test_the_s3_server_and_those_that_use_it_are_given_one_key_and_a_bucket(tmp_path: Path) -> None:
+    key = "it's $HOME of `a` key"  # whatever people may write into a file of their own
+    objects = f"export AWS_ACCESS_KEY_ID=ramify AWS_SECRET_ACCESS_KEY={shlex.quote(key)}\n"
+    (tmp_path / "objects.env").write_text(objects)
+    for name, shown in (
+        ("versitygw", "ROOT_SECRET_ACCESS_KEY"),
+        ("ramify", "AWS_SECRET_ACCESS_KEY"),
+        ("ramify-trainer", "AWS_SECRET_ACCESS_KEY"),
+    ):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\necho "$1 ${shown}"\n')
+        program.chmod(0o755)
+    said = {
+        "objects": services()["objects"]["entrypoint"],
+        "server": services(FLEET)["server"]["command"],
+        "trainer": services(FLEET)["trainer"]["command"],
+    }
+    assert {name: _shell(command, tmp_path) for name, command in said.items()} == {
+        "objects": f"posix {key}\n",
+        "server": f"serve {key}\n",
+        "trainer": f"run {key}\n",
+    }
+    assert (tmp_path / "objects" / "ramify").is_dir()
+
+
+def _shell(command: list[str], folder: Path) -> str:
+    """Run a container's command with `folder` in place of its folders; return what it wrote."""
+    shell, flag, script = command
+    script = script.replace("$$", "$").replace("/run/secrets", str(folder))
+    script = script.replace(" /objects", f" {folder}/objects")
+    path = {"PATH": f"{folder}:/usr/bin:/bin"}
+    done = subprocess.run(
+        [f"/bin/{shell}", flag, script], env=path, capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout
 
 
 @pytest.mark.parametrize("log", ["", "sqlite:///trees.db", "postgresql://me@elsewhere/trees"])
@@ -203,7 +277,7 @@ def test_env_example_names_every_variable_with_its_default_and_no_other() -> Non
     shown: dict[str, set[str]] = {}
     for variable, value in lines:
         shown.setdefault(variable, set()).add(value)
-    assert set(shown) - {"COMPOSE_PROFILES"} == set(interpolated())
+    assert set(shown) - {"COMPOSE_PROFILES", "COMPOSE_FILE"} == set(interpolated())
     for variable, defaults in interpolated().items():
         if variable != "RAMIFY_SECRETS":  # whose default is a volume, which nobody would write down
             assert defaults - {""} <= shown[variable], variable

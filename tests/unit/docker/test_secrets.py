@@ -13,7 +13,7 @@ from ramify.settings import BadSettings, load
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = ROOT / "server/ramify/settings"
-NAMES = {"api_key", "trainer_key", "admin_key", "postgres_password", "grafana_password"}
+NAMES = {"api_key", "trainer_key", "admin_key", "postgres_password", "objects_key", "grafana_password"}
 
 
 def make(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -35,7 +35,7 @@ def test_what_is_missing_is_made_and_the_rest_stays(tmp_path: Path) -> None:
     (tmp_path / "admin_key").write_text("0f1e2d3c4b5a69788796\n")
     assert make(tmp_path).returncode == 0
     first = held(tmp_path)
-    assert set(first) == NAMES | {"keys.toml", "pgpass"}
+    assert set(first) == NAMES | {"keys.toml", "pgpass", "objects.env"}
     assert first["admin_key"] == "0f1e2d3c4b5a69788796\n"
     assert make(tmp_path).returncode == 0
     assert held(tmp_path) == first

@@ -19,6 +19,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -34,7 +35,7 @@ from ramify_trainer.config import DistributedConfig
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.learning.metrics import RoundMetrics
 from ramify_trainer.loop import on_ray, ranks
-from ramify_trainer.loop.ranks import local_rank, outcome_in, progress_in
+from ramify_trainer.loop.ranks import begin, fault_in, local_rank, outcome_in, progress_in
 from ramify_trainer.loop.training import CANDIDATE, Job, learn
 from ramify_trainer.progress import Progress
 
@@ -63,7 +64,8 @@ def train(
     """Run `learn` as the settings say. check: called at least every `LOOK_EVERY` seconds while other processes train;
     what it raises ends them.
 
-    Raises what `learn` raises, and `TrainerError` if the processes die again and again, or do not come to a start."""
+    Raises what `learn` raises, and `TrainerError` if the processes die again and again, do not come to a start, or are
+    given no place."""
     if not config.apart:
         return learn(job, progress)
     for left in range(config.restarts, -1, -1):
@@ -84,16 +86,24 @@ def train(
 
 
 def require_room(config: DistributedConfig) -> None:
-    """Raise `TrainerError` if this machine cannot start the processes. A cluster's room is seen when they start."""
-    if config.launcher == "ray" and not all(map(find_spec, ("ray", "pandas"))):
+    """Raise `TrainerError` if this machine, or the cluster as it is now, could never hold the processes."""
+    if config.launcher == "ray":
+        _require_room_on_ray(config)
+        return
+    gpus = torch.cuda.device_count()
+    room = gpus or os.cpu_count() or 1
+    if config.processes > room:
+        kind = "GPUs" if gpus else "CPU cores"
+        raise TrainerError(f"distributed.processes is {config.processes}, and this machine has {room} {kind}")
+
+
+def _require_room_on_ray(config: DistributedConfig) -> None:
+    if not all(map(find_spec, ("ray", "pandas"))):
         raise TrainerError(
             'distributed.launcher is "ray", which needs Ray Train: pip install ".[fleet]" in a checkout, or set "local"'
         )
-    gpus = torch.cuda.device_count()
-    room = gpus or os.cpu_count() or 1
-    if config.launcher == "local" and config.processes > room:
-        kind = "GPUs" if gpus else "CPU cores"
-        raise TrainerError(f"distributed.processes is {config.processes}, and this machine has {room} {kind}")
+    with ProcessPoolExecutor(1, multiprocessing.get_context("forkserver")) as driver:
+        driver.submit(on_ray.require_room, config).result()
 
 
 @contextmanager
@@ -133,7 +143,7 @@ def _attempt(
         try:
             _wait(job.folder, context, config, progress, check)
         except ProcessException as error:
-            fault = str(error)
+            fault = fault_in(job.folder, error.error_index) or str(error)
         finally:
             _end(context.processes)
     outcome = outcome_in(job.folder)
@@ -145,16 +155,15 @@ def _attempt(
 def _started(job: Job, config: DistributedConfig, meeting: Path) -> ProcessContext:
     """Start the processes. Raises `_Lost` if one dies meanwhile."""
     if config.launcher == "ray":
-        entry: Callable[..., None] = on_ray.drive
-        arguments: tuple[Any, ...] = (job, config)
+        arguments: tuple[Any, ...] = (on_ray.drive, job, config)
         count = 1
     else:
-        entry, count = local_rank, config.processes
-        arguments = (job, meeting, count, config.timeout_seconds)
+        count = config.processes
+        arguments = (local_rank, job, meeting, count, config.timeout_seconds)
     others = multiprocessing.active_children()
     try:
         context: ProcessContext = start_processes(  # type: ignore[no-untyped-call]
-            entry, arguments, count, join=False, start_method="forkserver"
+            begin, arguments, count, join=False, start_method="forkserver"
         )
     except OSError as error:  # one died before it had taken its job: nobody else knows of those before it
         _end([process for process in multiprocessing.active_children() if process not in others])

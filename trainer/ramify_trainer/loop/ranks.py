@@ -1,7 +1,8 @@
 """One of the processes that train together: what it takes part in, and what the first of them says of it.
 
 The first writes two files into the job's folder: how far the training is, and at the end what came of it. Files, since
-the trainer that waits for them may be on another node; the folder is one that all of them reach anyway.
+the trainer that waits for them may be on another node; the folder is one that all of them reach anyway. One that an error
+ends leaves that there too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import os
 import sys
 import threading
 import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -20,11 +24,14 @@ from typing import Any
 import torch
 
 from ramify.files import replace
+from ramify_trainer.errors import TrainerError
 from ramify_trainer.learning.metrics import RoundMetrics
 from ramify_trainer.loop.training import Job, learn
 from ramify_trainer.progress import log_to_stderr
 
 PROGRESS, OUTCOME = "progress.json", "outcome.json"
+FAULT = "fault-"
+"""Begins the name of the file with the error that ended a process."""
 LOST_PARENT = 1
 """Exit code of a process whose trainer is gone."""
 WORD_SECONDS = 30.0
@@ -33,10 +40,21 @@ LOOK_EVERY = 0.1
 """Seconds between two looks at whether it has."""
 
 
+def begin(rank: int, role: Callable[..., None], job: Job, *rest: Any) -> None:
+    """Be a process that the trainer has started, and end with it. An error is written down in the job's folder: torch
+    would leave it in one that nobody clears."""
+    _end_with_parent()
+    try:
+        role(rank, job, *rest)
+    except Exception:
+        with suppress(OSError):  # as when the disk is full: the exit code says that it failed
+            (job.folder / f"{FAULT}{rank}").write_text(traceback.format_exc(), encoding="utf-8")
+        sys.exit(1)
+
+
 def local_rank(rank: int, job: Job, meeting: Path, size: int, timeout: float) -> None:
     """Be one of `size` processes of this machine, which meet at the file `meeting`. timeout: seconds that one waits for
     another."""
-    end_with_parent()
     gpu = torch.cuda.is_available()
     if gpu:
         torch.cuda.set_device(rank)
@@ -95,15 +113,31 @@ def progress_in(folder: Path) -> tuple[int, int] | None:
 
 
 def outcome_in(folder: Path) -> tuple[RoundMetrics, int] | None:
-    """Return what `learn` returned; None if it has not. Raises what it raised, if a trainer alone would have."""
+    """Return what `learn` returned; None if it has not. Raises what it raised, if a trainer alone would have, and
+    `TrainerError` if there was no place for the processes."""
     told = _told(folder / OUTCOME)
     if told is None:
         return None
+    if "not_placed" in told:
+        raise TrainerError(told["not_placed"])
     if "not_finite" in told:
         raise FloatingPointError(told["not_finite"])
     if "refused" in told:
         raise ValueError(told["refused"])
     return RoundMetrics(**told["metrics"]), told["steps"]
+
+
+def tell_not_placed(folder: Path, why: str) -> None:
+    """Have `outcome_in` raise why there was no place for the processes: trying again would not help."""
+    _tell(folder / OUTCOME, {"not_placed": why})
+
+
+def fault_in(folder: Path, rank: int) -> str | None:
+    """Return the error that ended a process, with where it came from; None if it wrote none."""
+    try:
+        return (folder / f"{FAULT}{rank}").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
 
 
 def _await_outcome(folder: Path) -> None:
@@ -112,7 +146,7 @@ def _await_outcome(folder: Path) -> None:
         time.sleep(LOOK_EVERY)
 
 
-def end_with_parent() -> None:
+def _end_with_parent() -> None:
     """Have this process end when the one that started it is gone, whatever it computes or waits for then."""
     parent = multiprocessing.parent_process()
     assert parent is not None

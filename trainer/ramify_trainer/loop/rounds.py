@@ -127,7 +127,7 @@ class Loop:
         gate = self.config.gate
         require_sampler(self.config.sampler)
         require_optimizer(self.config.learning)
-        require_room(self.config.distributed)
+        await asyncio.to_thread(require_room, self.config.distributed)
         await asyncio.to_thread(require_askable, self._release(base).policy_path, gate, self.config.seed)
         if self.teacher is not None:
             await require_same_tokens(self.teacher, self._release(base).policy_path)
