@@ -83,7 +83,9 @@ class AsyncClient:
         return await self.send(calls.get_search(search_id))
 
     @asynccontextmanager
-    async def follow(self, search_id: str, *, timeout: float | None = None) -> AsyncIterator[AsyncSearchStream]:
+    async def follow(
+        self, search_id: str, *, timeout: float | None = None
+    ) -> AsyncIterator[AsyncSearchStream]:
         """Yield the events of a search that another request began, from now on, as `stream` does; of one that has
         ended, the first and the last. Leaving the block leaves the search running."""
         async with self._streaming(calls.get_search(search_id, stream=True), timeout) as events:

@@ -122,7 +122,7 @@ def test_a_training_that_a_cluster_has_no_place_for_is_not_tried_again(
 ) -> None:
     monkeypatch.setattr(on_ray, "drive", unplaced_drive)
     job = training(tmp_path / "round", base)
-    with pytest.raises(TrainerError, match="^no room for 2$"):
+    with pytest.raises(TrainerError, match=r"^no room for 2$"):
         train(job, DistributedConfig(processes=2, launcher="ray", restarts=3), nothing, nothing)
     assert times_not_placed(job) == 1
 

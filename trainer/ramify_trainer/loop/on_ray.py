@@ -4,8 +4,8 @@ What follows runs in a process of its own beside the trainer, the driver of one 
 threads and logs is not the service's then, and when the driver is gone, Ray ends the training's actors. All nodes need
 the folders of weights and state under the same paths, and the same Ramify.
 
-(2026-11-30: how many processes there are is settled here, before Ray Train begins, by what the nodes hold and by what is
-free of it. Ray Train's own elastic policy counts what others on the cluster use as free, and then waits for it.)
+(2026-11-30: how many processes there are is settled here before Ray Train begins, by what the nodes hold and what is free
+of it. Ray Train's own elastic policy knows of no other users of a cluster: it asks for what they hold, and waits for it.)
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def _refusal(config: DistributedConfig, room: Room) -> str:
     least = f", at least {config.least} (min_processes)" if config.min_processes else ""
     gpu = " and a GPU" if "GPU" in room.each else ""
     return (
-        f"distributed.processes is {config.processes}{least}, each of {config.cpus:g} CPU cores (cpus){gpu} on one node, "
-        f"and the cluster has room for {room.processes}: {room.nodes}"
+        f"distributed.processes is {config.processes}{least}, each of {config.cpus:g} CPU cores (cpus){gpu} on one "
+        f"node, and the cluster has room for {room.processes}: {room.nodes}"
     )
 
 
@@ -121,7 +121,9 @@ def _awaited_room(config: DistributedConfig) -> tuple[int, Resources]:
             used = "" if room.processes < config.least else "; others use it"
             raise TrainerError(f"{_refusal(config, room)}{used}. Waited {waited}")
         if not looked:
-            logger.warning("the training waits for room on the cluster, at most %s: %s", waited, _refusal(config, room))
+            logger.warning(
+                "the training waits for room on the cluster, at most %s: %s", waited, _refusal(config, room)
+            )
         looked = True
         if not enough:
             time.sleep(LOOK_EVERY)
