@@ -320,8 +320,8 @@ class FleetSettings(SettingsGroup):
         default=0.5,
         ge=0.05,
         le=60,
-        description="How often this replica looks at the fleet; ten times a second during an activation. Of more than "
-        "50 replicas each looks less often.",
+        description="How often this replica looks at the fleet; ten times a second during an activation. All replicas "
+        "together aim at 30 looks a second, so that of more than 15 each looks less often.",
     )
     lease_seconds: float = Field(
         default=10.0,

@@ -4,8 +4,8 @@ What follows runs in a process of its own beside the trainer, the driver of one 
 threads and logs is not the service's then, and when the driver is gone, Ray ends the training's actors. All nodes need
 the folders of weights and state under the same paths, and the same Ramify.
 
-(2026-11-30: how many processes there are is settled here before Ray Train begins, by what the nodes hold and what is free
-of it. Ray Train's own elastic policy knows of no other users of a cluster: it asks for what they hold, and waits for it.)
+(2026-11-30: how many processes there are is settled here before Ray Train begins, by what the nodes hold and what is
+free of it. Ray Train's own elastic policy knows of no other users of a cluster: it asks for what they hold, and waits.)
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One of the processes that train together: what it takes part in, and what the first of them says of it.
 
 The first writes two files into the job's folder: how far the training is, and at the end what came of it. Files, since
-the trainer that waits for them may be on another node; the folder is one that all of them reach anyway. A process of the
-trainer's own that an error ends writes that there too.
+the trainer that waits for them may be on another node; the folder is one that all of them reach anyway. If an error
+ends a process that the trainer has started, it is there too.
 """
 
 from __future__ import annotations
