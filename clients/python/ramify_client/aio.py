@@ -283,8 +283,8 @@ class AsyncSearchStream(_AsyncEventStream):
     """The events of one search, to be iterated over once."""
 
     async def cancel(self) -> results.SearchResult | None:
-        """End the search now; its best answer so far, which `completed` brings too. If its id is
-        not known yet, the connection is closed in place of that, and None returned."""
+        """End the search now; its best answer so far, which `completed` brings too. If its id is not known yet, the
+        connection is closed in place of that, and None returned."""
         if self.id is None:
             await self._response.aclose()
             return None
@@ -295,8 +295,8 @@ class AsyncBatchStream(_AsyncEventStream):
     """The events of a batch, to be iterated over once."""
 
     async def cancel(self) -> results.BatchResult | None:
-        """End every search now; their best answers so far, which `completed` brings too. If its id is
-        not known yet, the connection is closed in place of that, and None returned."""
+        """End every search now; their best answers so far, which `completed` brings too. If its id is not known yet,
+        the connection is closed in place of that, and None returned."""
         if self.id is None:
             await self._response.aclose()
             return None

@@ -275,8 +275,8 @@ class SearchStream(_EventStream):
     """The events of one search, to be iterated over once."""
 
     def cancel(self) -> results.SearchResult | None:
-        """End the search now; its best answer so far, which `completed` brings too. If its id is
-        not known yet, the connection is closed in place of that, and None returned."""
+        """End the search now; its best answer so far, which `completed` brings too. If its id is not known yet, the
+        connection is closed in place of that, and None returned."""
         if self.id is None:
             self._response.close()
             return None
@@ -287,8 +287,8 @@ class BatchStream(_EventStream):
     """The events of a batch, to be iterated over once."""
 
     def cancel(self) -> results.BatchResult | None:
-        """End every search now; their best answers so far, which `completed` brings too. If its id is
-        not known yet, the connection is closed in place of that, and None returned."""
+        """End every search now; their best answers so far, which `completed` brings too. If its id is not known yet,
+        the connection is closed in place of that, and None returned."""
         if self.id is None:
             self._response.close()
             return None

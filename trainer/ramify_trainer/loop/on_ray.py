@@ -27,7 +27,6 @@ from ramify_trainer.progress import log_to_stderr
 logger = logging.getLogger(__name__)
 LOOK_EVERY = 5.0
 """Seconds between two looks at which nodes a cluster has."""
-
 ROUNDING = 1e-6
 """Ray counts in whole ten thousandths, so that ten times 0.1 is 1."""
 Resources = Mapping[str, float]
