@@ -38,7 +38,7 @@ class Room(NamedTuple):
 
     processes: int
     each: Resources
-    """What Ray counts for one of them."""
+    """The resources that one of them takes."""
     nodes: str
     """The nodes in words."""
 
