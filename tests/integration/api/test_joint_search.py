@@ -16,7 +16,7 @@ from ramify.search.codec import tree_from_dict
 from ramify.search.tree import Node, Tree
 from server_process import ServerProcess, start
 
-pytestmark = [pytest.mark.vllm, pytest.mark.anyio, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vllm, pytest.mark.anyio, pytest.mark.timeout(900), pytest.mark.slow]
 PROMPT = "3 5 7 8 to 24\n"
 NAMES = ["policy", "adapted", "worded"]
 SETTINGS = """

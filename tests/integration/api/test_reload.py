@@ -140,10 +140,11 @@ async def test_a_release_is_loaded_under_32_searches_and_none_of_the_old_one_is_
 ) -> None:
     before = await asked(http)
     assert before["release"] == {BASE}
-    searches = [
-        asyncio.create_task(http.post("/v1/search", json={"prompt": PROMPT, "seed": i, "include_tree": True}))
-        for i in range(32)
+    bodies = [
+        {"prompt": PROMPT, "seed": i, "include_tree": True, "search": {"budget": {"tokens": 100 + 20 * i}}}
+        for i in range(32)  # one after another comes to its end
     ]
+    searches = [asyncio.create_task(http.post("/v1/search", json=body)) for body in bodies]
     await asyncio.wait(searches, return_when=asyncio.FIRST_COMPLETED)
     activation = await admin.post(f"/admin/releases/{NEXT}/activate", json={"deadline_seconds": 120})
     late = await http.post("/v1/search", json={"prompt": PROMPT, "include_tree": True})

@@ -23,6 +23,7 @@ def backend(live_engines: LiveEngines) -> LocalBackend:  # noqa: F811
     return LocalBackend(engines, SearchPreparer(engines, UNLIMITED, time.time))
 
 
+@pytest.mark.slow
 def test_the_frozen_methods_run_on_a_handful_of_problems(backend, live_engines):  # noqa: F811
     methods, asked, rows = load_methods(), load("countdown:dev", 3, 0), []
     ladder = [Budget("tokens", 100), Budget("tokens", 200), Budget("seconds", 0.3)]

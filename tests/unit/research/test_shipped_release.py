@@ -63,7 +63,9 @@ def test_its_weights_give_the_figures_of_its_canary(path: Path) -> None:
         assert ours.value == pytest.approx(published.value, abs=1e-3)
 
 
-@pytest.mark.parametrize("path", [weights.shipped(), TWO_MODELS], ids=["trunk", "two models"])
+@pytest.mark.parametrize(
+    "path", [weights.shipped(), pytest.param(TWO_MODELS, marks=pytest.mark.slow)], ids=["trunk", "two models"]
+)
 def test_it_is_as_good_on_dev_as_its_metrics_say(path: Path) -> None:
     release = weights.load_release(path, verify=False)
     policy, judge = (
