@@ -59,6 +59,14 @@ def times_not_placed(job: Job) -> int:
     return len((job.folder / UNPLACED).read_text())
 
 
+def processes_placed(config: DistributedConfig) -> int:
+    """Return how many processes a cluster has room for in the end."""
+    from ramify.ray_cluster import connected
+
+    with connected(config.address, setting="distributed.address", log_to_driver=False):
+        return on_ray.awaited_room(config)[0]
+
+
 def doomed_drive(number: int, job: Job, config: DistributedConfig) -> None:
     on_ray._rank = _doomed_ray_rank
     on_ray.drive(number, job, config)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import multiprocessing
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from torch import Tensor
 
-from doomed_ranks import KILLED, doom, doomed_drive
+from doomed_ranks import KILLED, doom, doomed_drive, processes_placed
 from fakes_training import assert_same_weights, training, weights_in, write_release
 from ramify.weights import Release
 from ramify_trainer.config import DistributedConfig
@@ -159,3 +161,13 @@ def test_a_training_waits_for_room_that_others_use_and_fails_once(
         train(job, two, lambda *_: None, lambda: None)
     assert caplog.text == ""
     assert list(job.folder.iterdir()) == []
+
+
+def test_a_training_that_has_waited_takes_the_room_that_is_enough(cluster: Cluster) -> None:
+    some = DistributedConfig(
+        processes=2, launcher="ray", address=cluster.address, min_processes=1, start_seconds=1
+    )
+    with ProcessPoolExecutor(1, multiprocessing.get_context("forkserver")) as driver:
+        assert driver.submit(processes_placed, some).result() == 2
+        with cluster.one_core_held():
+            assert driver.submit(processes_placed, some).result() == 1

@@ -75,7 +75,7 @@ def drive(_: int, job: Job, config: DistributedConfig) -> None:
     # Ray keeps what the processes write, and tells their errors. All of it in the trainer's log would drown its own.
     with _connected(config):
         try:
-            count, each = _awaited_room(config)
+            count, each = awaited_room(config)
         except TrainerError as error:
             tell_not_placed(job.folder, str(error))
             return
@@ -103,7 +103,7 @@ def _refusal(config: DistributedConfig, room: Room) -> str:
     )
 
 
-def _awaited_room(config: DistributedConfig) -> tuple[int, Resources]:
+def awaited_room(config: DistributedConfig) -> tuple[int, Resources]:
     """Wait until there is room for as many processes as the nodes hold, or until the time is over for the fewest that
     are enough. Return how many, and what each takes. Raises `TrainerError`."""
     until = time.monotonic() + config.start_seconds
