@@ -118,6 +118,17 @@ def test_the_arm_of_half_the_steps_has_no_more_problems_than_flat_ppo_and_was_ch
     assert (recipe.rounds, recipe.collect.problems) == (ppo.rounds, ppo.collect.problems)
 
 
+def test_the_demo_loop_learns_by_the_recipe_of_half_the_steps():
+    shipped = LoopConfig.read(Path(ramify_trainer.__file__).parent / "configs" / "loop.toml")
+    config = CompareConfig.read(CONFIGS / "half-the-steps.toml")
+    measured = next(config.loop(run, Path("out")) for run in config.runs() if run.arm.name == "tree_half")
+    assert shipped.collect == measured.collect
+    assert shipped.rounds == measured.rounds
+    assert Path(shipped.base).samefile(measured.base)
+    own = {"train_value": True, "epochs": shipped.learning.epochs}
+    assert shipped.learning == measured.learning.model_copy(update=own)
+
+
 def test_the_shipped_comparison_has_two_seeds_of_each_main_arm():
     arms = {arm.name: arm.seeds for arm in CompareConfig.read(CONFIGS / "compare.toml").arms}
     assert all(arms[name] >= 2 for name in ("flat_ppo", "rsft", "tsd"))
