@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection
+from contextlib import closing
 from pathlib import Path
 
 from ramify.files import replace
@@ -83,8 +84,9 @@ async def _arm(
         loop = Loop(
             config.loop(run, folder), client, admin, lambda *said: tell(f"{run.name}: {said[0]}", *said[1:])
         )
-        await loop.start()
-        await loop.puller.holding(_rounds(config, run, folder / POINTS, loop))
+        with closing(loop.worker):
+            await loop.start()
+            await loop.puller.holding(_rounds(config, run, folder / POINTS, loop))
 
 
 async def _rounds(config: CompareConfig, run: ArmRun, path: Path, loop: Loop) -> None:

@@ -10,5 +10,6 @@
 | `service` | `ramify-trainer run`: the loop as a service |
 | `probes` | the service's /livez, /readyz and /metrics |
 | `progress` | the progress of a run, and the one thread that computes |
+| `native_memory` | what native libraries cache, and freed memory that goes back to the system |
 | `errors` | the errors of a trainer |
 """

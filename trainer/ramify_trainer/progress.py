@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ramify import logs
+from ramify_trainer import native_memory
 
 Progress = Callable[[int, int], None]
 """Called with how much of some work is done, and of how much. What it raises ends the work."""
@@ -80,21 +81,29 @@ class RunProgress:
 Done = TypeVar("Done")
 
 
+def _done(work: Callable[..., Done], *arguments: Any) -> Done:
+    try:
+        return work(*arguments)
+    finally:
+        native_memory.give_back()
+
+
 class WorkCancelled(Exception):
     """The work was cancelled by whoever waited for it."""
 
 
 class ComputeThread:
-    """Work that is cancelled ends at its next `check`."""
+    """Work that is cancelled ends at its next `check`. What it has freed goes back to the system when it ends."""
 
     def __init__(self) -> None:
+        native_memory.bound_caches()
         self._pool = ThreadPoolExecutor(1, "ramify-trainer")
         self._halt = threading.Event()
 
     async def run(self, work: Callable[..., Done], *arguments: Any) -> Done:
         """Return what `work` returns. If cancelled, tell the work to halt and wait until it has: two never run at
         once."""
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+        future = asyncio.get_running_loop().run_in_executor(self._pool, _done, work, *arguments)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:

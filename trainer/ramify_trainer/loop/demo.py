@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from ramify.launcher import NotServing, launched
@@ -61,8 +61,9 @@ async def run(
         teacher_client(config.teacher, max_retries=100) as teacher,
     ):
         loop = Loop(config, client, admin, tell, teacher=teacher)
-        await loop.start()
-        return await loop.puller.holding(_rounds(loop))
+        with closing(loop.worker):
+            await loop.start()
+            return await loop.puller.holding(_rounds(loop))
 
 
 async def _rounds(loop: Loop) -> tuple[list[RoundRecord], dict[str, PolicyScores]]:

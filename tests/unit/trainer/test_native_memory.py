@@ -1,0 +1,84 @@
+"""A trainer that lives long holds no more after a round than before it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fakes_training import training, write_release
+from ramify_trainer.loop.training import learn
+from ramify_trainer.progress import ComputeThread
+
+SHAPES = """
+import ctypes, torch
+from ramify_trainer.progress import ComputeThread
+ComputeThread()
+class Info(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena b c d e f g used h i".split()]
+used = ctypes.CDLL(None).mallinfo2
+used.restype = Info
+layer = torch.nn.Linear(64, 64)
+for rows in range(300):
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(torch.zeros(32 + rows, 64)).sum().backward()
+    if rows in (149, 299):
+        print(used().used)
+"""
+"""Prints the bytes in use after 150 and after 300 shapes of a batch."""
+
+
+def resident() -> int:
+    """Return the bytes of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def held_below_what_stays(kept: list[Tensor]) -> int:
+    """Fill 100 MB, put one small thing behind it that stays, free the 100 MB, and return the bytes held then."""
+    freed = [torch.ones(25_000) for _ in range(1_000)]
+    kept.append(torch.ones(100))
+    del freed
+    return resident()
+
+
+@pytest.mark.anyio
+async def test_what_work_has_freed_goes_back_to_the_system_also_from_below_what_stays() -> None:
+    kept: list[Tensor] = []
+    with closing(ComputeThread()) as worker:
+        held = await worker.run(held_below_what_stays, kept)
+        assert resident() < held - 80e6
+
+
+@pytest.mark.anyio
+async def test_nothing_of_a_round_is_alive_after_it_nor_its_thread(tmp_path: Path) -> None:
+    base = write_release(tmp_path / "weights")
+
+    def alive() -> int:
+        return sum(issubclass(type(each), (nn.Module, Tensor)) for each in gc.get_objects())
+
+    threads = set(threading.enumerate())
+    with closing(ComputeThread()) as worker:
+        await worker.run(learn, training(tmp_path / "first", base), lambda *_: None)
+        before = alive()
+        await worker.run(learn, training(tmp_path / "second", base), lambda *_: None)
+        assert alive() == before
+    (mine,) = {t for t in threading.enumerate() if t.name.startswith("ramify-trainer")} - threads
+    mine.join(60)
+    assert not mine.is_alive()
+
+
+def test_batches_of_ever_new_shapes_leave_no_kernels_behind() -> None:
+    bounded = {k: v for k, v in os.environ.items() if not k.endswith("CACHE_CAPACITY")}
+    shown = subprocess.run(
+        [sys.executable, "-c", SHAPES], env=bounded, check=True, capture_output=True, text=True, timeout=300
+    )
+    half, whole = map(int, shown.stdout.split())
+    assert whole - half < 15e6  # with 1,024 kernels in each cache: 170 MB
