@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from copy import copy
-from functools import cache
-
 from fastapi import APIRouter, FastAPI
-from starlette.datastructures import State
 from starlette.types import ASGIApp
 
 import ramify
@@ -31,16 +27,13 @@ LARGEST_ADMIN_BODY = 1 << 17
 """Bytes: a gate's figures, and room to spare."""
 
 
-@cache
 def routes() -> FastAPI:
-    """Return the public routes alone, without context and middleware: enough to describe them. They take 40 ms to make,
-    and are the same for every application of a process."""
+    """Make the public routes alone, without context and middleware: enough to describe them."""
     return _routed("Ramify", DESCRIPTION, *(module.router for module in PUBLIC))
 
 
-@cache
 def admin_routes() -> FastAPI:
-    """Return the operators' routes alone."""
+    """Make the operators' routes alone."""
     return _routed("Ramify admin", "", admin.router)
 
 
@@ -60,15 +53,11 @@ def _routed(title: str, description: str, *routers: APIRouter) -> FastAPI:
     return app
 
 
-def _with(routed: FastAPI, context: Context) -> FastAPI:
-    app = copy(routed)
-    app.state = State({"context": context})
-    return app
-
-
 def application(context: Context) -> ASGIApp:
     """Make the public application. Request ids are outermost, so that every answer carries one."""
-    app: ASGIApp = body_limited(_with(routes(), context), context.settings.limits.body_bytes)
+    inner = routes()
+    inner.state.context = context
+    app: ASGIApp = body_limited(inner, context.settings.limits.body_bytes)
     if context.keyring.open:
         app = guarded(guarded(app, origin_refusal), host_refusal)
     return identified(app, context.metrics, context.settings.replica)
@@ -80,7 +69,9 @@ def admin_application(context: Context, digest: bytes | None) -> ASGIApp:
     digest: sha256 of the admin key; if it is None, only requests to this machine's own names are answered. Without the
     key not even the existence of a route is told: its check stands before the routing.
     """
-    app: ASGIApp = guarded(body_limited(_with(admin_routes(), context), LARGEST_ADMIN_BODY), json_refusal)
+    inner = admin_routes()
+    inner.state.context = context
+    app: ASGIApp = guarded(body_limited(inner, LARGEST_ADMIN_BODY), json_refusal)
     app = guarded(app, origin_refusal)
     app = guarded(app, host_refusal if digest is None else admin_refusal(digest))
     return identified(app, context.metrics)
