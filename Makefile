@@ -135,8 +135,8 @@ attack-sandbox: setup .venv/.gym
 test-fleet: setup .venv/.fleet
 	$(BIN)/python -m pytest tests/cluster -m cluster -s
 
-# More of what `make test` tries: the demo compiled, more made-up requests, several policies on vLLM, engines that do not come
-# up, a command's round in two processes.
+# More of what `make test` tries: the demo compiled, more made-up requests, several policies and one's own models on vLLM,
+# engines that do not come up, a command's round in two processes.
 test-slow: setup
 	$(BIN)/python -m pytest tests -m slow
 

@@ -41,6 +41,7 @@ def server(folder: Path) -> Iterator[ServerProcess]:
     server.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.timeout(600)
 def test_the_commands_of_the_page_run_against_ones_own_models(server: ServerProcess, folder: Path) -> None:
