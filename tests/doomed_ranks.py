@@ -22,6 +22,8 @@ from ramify_trainer.loop.training import Job
 KILLED = ("in a step", "between the last step and the checkpoint", "while the checkpoint is written")
 """Points at which a process is killed."""
 HANGS, LATE = "hangs in a step", "does not come"
+NODE_LOST = "its node is lost in a step"
+"""A node of Ray's, which is not the head."""
 SLOW = "takes long to say what came of it"
 SLOW_SECONDS = 5.0
 UNPLACED = "not placed"
@@ -80,6 +82,17 @@ def _doomed_ray_rank(given: Mapping[str, Any]) -> None:
     ranks.take_part(job, gpu=given["gpu"])
 
 
+def _lose_node() -> None:
+    """Kill what Ray runs this node by, and this process with it; do nothing on the head."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    (node,) = (node for node in ray.nodes() if node["NodeID"] == here)
+    if "node:__internal_head__" not in node["Resources"]:
+        os.kill(os.getppid(), signal.SIGKILL)
+        threading.Event().wait()
+
+
 def _lie_in_wait(folder: Path) -> None:
     step, killed, written = KILLED
 
@@ -95,6 +108,13 @@ def _lie_in_wait(folder: Path) -> None:
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
+    update = Trainee._update
+
+    def in_a_step(*arguments: Any, **named: Any) -> Any:
+        if (folder / NODE_LOST).exists():
+            _lose_node()
+        return update(*arguments, **named)
+
     tell = ranks._tell
 
     def late_outcome(path: Path, what: Any) -> None:
@@ -102,7 +122,7 @@ def _lie_in_wait(folder: Path) -> None:
             time.sleep(SLOW_SECONDS)
         tell(path, what)
 
-    Trainee._update = before(Trainee._update, 1, step, die)  # type: ignore[method-assign]
+    Trainee._update = before(in_a_step, 1, step, die)  # type: ignore[method-assign]
     Trainee._update = before(Trainee._update, 1, HANGS, threading.Event().wait)  # type: ignore[method-assign]
     ranks._tell = late_outcome
     Learner.save = before(Learner.save, 0, killed, die)  # type: ignore[method-assign]

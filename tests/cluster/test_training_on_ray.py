@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from doomed_ranks import KILLED, doom, doomed_drive, processes_placed
+from doomed_ranks import KILLED, NODE_LOST, doom, doomed_drive, processes_placed
 from fakes_training import assert_same_weights, training, weights_in, write_release
 from ramify.weights import Release
 from ramify_trainer.config import DistributedConfig
@@ -39,6 +39,18 @@ with connected(None, setting="", own=True, cpus=2, gpus=0):
         print("held", group.wait(600), flush=True)
         sys.stdin.readline()
         remove_placement_group(group)
+"""
+
+
+NODES = """
+import sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+cluster.add_node(num_cpus=1)
+cluster.wait_for_nodes()
+print("address", cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
 """
 
 
@@ -75,24 +87,29 @@ def _address(cluster: Cluster) -> str:
 
 @pytest.fixture(scope="module", name="cluster")
 def _cluster() -> Iterator[Cluster]:
+    with _running(CLUSTER) as cluster:
+        yield cluster
+
+
+@contextmanager
+def _running(program: str) -> Iterator[Cluster]:
     """A cluster that knows the tests' modules."""
     if importlib.util.find_spec("ray") is None:
         pytest.skip("NO RAY: install requirements/fleet.lock (make test-fleet does)")
-    os.environ["RAY_AUTH_MODE"] = (
-        "token"  # as its own clusters have it, and who is given their address has not
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", CLUSTER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(TESTS)},
-    )
-    try:
-        yield Cluster(process)
-    finally:
-        process.communicate("", timeout=120)
-        del os.environ["RAY_AUTH_MODE"]
+    with pytest.MonkeyPatch.context() as patched:
+        # As its own clusters have it, and who is given their address has not.
+        patched.setenv("RAY_AUTH_MODE", "token")
+        process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(TESTS)},
+        )
+        try:
+            yield Cluster(process)
+        finally:
+            process.communicate("", timeout=120)
 
 
 @pytest.fixture(scope="module", name="base")
@@ -171,3 +188,28 @@ def test_a_training_that_has_waited_takes_the_room_that_is_enough(cluster: Clust
         assert driver.submit(processes_placed, some).result() == 2
         with cluster.one_core_held():
             assert driver.submit(processes_placed, some).result() == 1
+
+
+def test_a_training_that_loses_a_node_ends_in_what_is_left_with_the_same_weights(
+    cluster: Cluster,
+    base: Release,
+    alone: dict[str, Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(on_ray, "drive", doomed_drive)
+    job = training(tmp_path / "round", base)
+    doom(job, NODE_LOST)
+    with _running(NODES) as nodes, caplog.at_level(logging.WARNING):
+        elastic = DistributedConfig(
+            processes=2,
+            launcher="ray",
+            address=nodes.address,
+            min_processes=1,
+            restarts=1,
+            start_seconds=1800,
+        )
+        train(job, elastic, lambda *_: None, lambda: None)
+    assert caplog.text.count("the training begins again") == 1
+    assert_same_weights(weights_in(job.folder), alone)
