@@ -35,12 +35,12 @@ loop: setup
 demo-model: setup
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m research.bootstrap make
 
-# Ways to learn from one base, at equal cost; about an hour. OUT=folder goes on with one that was stopped.
+# Ways to learn from one base, at equal tokens; about an hour. OUT=folder goes on with one that was stopped.
 OUT ?= runs/compare
 compare: setup
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m research.compare --out $(OUT)
 
-# Every table and plot of docs/evidence.md, in more than four hours. OUT=folder, as above.
+# Every table and plot of docs/evidence.md, in about six hours. OUT=folder, as above.
 evidence: OUT = runs/evidence
 evidence: setup .venv/.trl
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m research.evidence --out $(OUT)

@@ -3,7 +3,7 @@
 | package | what it does |
 |---|---|
 | `bootstrap` | makes the demo's policy and value model from nothing (`make demo-model`, research/README.md) |
-| `compare` | learns in several ways from one base, at equal cost (`make compare`, docs/evidence.md) |
+| `compare` | learns in several ways from one base, at equal tokens (`make compare`, docs/evidence.md) |
 | `evidence` | makes every table of docs/evidence.md again (`make evidence`) |
 | `shared_trunk` | trains a policy with and without a value head's gradient on its trunk, docs/training.md |
 | `duels` | searches of other libraries against Ramify's, on the same engine |

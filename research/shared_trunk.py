@@ -24,6 +24,7 @@ from ramify.search.params import search_params
 from ramify.search.records import Sampling
 from ramify.search.tree import Tree
 from ramify.weights.manifest import Action
+from ramify_trainer.compute_thread import ComputeThread
 from ramify_trainer.config import MeasureConfig
 from ramify_trainer.gate.policy_scores import PolicyScores, SampledAnswer, score_policy
 from ramify_trainer.gate.value_scores import pool_answers, predict_values
@@ -31,7 +32,6 @@ from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import LabelledTree
 from ramify_trainer.learning.learner import Learner
 from ramify_trainer.learning.value_head import write_head
-from ramify_trainer.progress import ComputeThread
 
 BASE = Path(__file__).parents[1] / "trainer/ramify_trainer/models/countdown-weak/v000001/policy"
 ARMS: Mapping[str, Mapping[str, Any]] = {
@@ -120,14 +120,15 @@ def drawn_trees(policy: Path, scores: PolicyScores, newline: int) -> list[Labell
 def trained(arm: str, seed: int, rounds: int, problems: int, folder: Path) -> Figures:
     """Train one arm from the base, and measure it."""
     config = LEARNING.model_copy(update=dict(ARMS[arm]))
-    worker, here = ComputeThread(), folder / "round-0"
+    here = folder / "round-0"
     shutil.copytree(BASE, here / "policy")
     size = json.loads((BASE / "config.json").read_text())["hidden_size"]
     write_head(here / "value", {"weight": torch.zeros(1, size), "bias": torch.zeros(1)})
 
     def scored(at: Path, measured: MeasureConfig, name: str, number: int, keep: int) -> PolicyScores:
-        asked = score_policy(at / "policy", measured, number, folder / f"{name}.json", worker, keep)
-        return asyncio.run(asked)
+        with ComputeThread() as worker:
+            asked = score_policy(at / "policy", measured, number, folder / f"{name}.json", worker, keep)
+            return asyncio.run(asked)
 
     learner = Learner.start(config, here / "policy", here / "value", here / "policy", seed=seed)
     for i in range(rounds):
@@ -140,7 +141,6 @@ def trained(arm: str, seed: int, rounds: int, problems: int, folder: Path) -> Fi
         learner.export(here, before)
     dev = scored(here, DEV, "dev", 0, 4)
     values = predict_values(here, (1.0, 0.0), pool_answers(dev), Action(), lambda done, total: None).figures()
-    worker.close()
     own = {name: values.get(name, float("nan")) for name in ("value_auc", "value_auc_steps")}
     return Figures(arm=arm, seed=seed, **dev.figures(), **own)
 

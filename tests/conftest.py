@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 gc.disable()  # until `pytest_collection_finish`: next to nothing that is made until then is garbage
 
 ON_FAKES = ("tests/integration/cli/test_over_http.py", "tests/integration/cli/test_releases_live.py")
-UNDIVIDED = {
+GROUP_OF = {
     **dict.fromkeys(ON_FAKES),
     "tests/integration/api/": "servers",
     "tests/integration/cli/test_eval_on_vllm.py": "engines",
@@ -30,14 +30,14 @@ UNDIVIDED = {
     "tests/integration/engines/": "engines",
     "tests/contract/api/test_typescript_client.py": "engines",
 }
-"""Files that stay in one process, by the beginnings of their names, of which the first counts: a pair of engines takes
-two gigabytes, and `engines` share one pair and one build of the TypeScript client. `None`: each file alone."""
-GROUPS = ("servers", "engines")
+"""Groups of files that stay in one process, by the beginnings of their names, of which the first counts: a pair of
+engines takes two gigabytes, and `engines` share one pair and one build of the TypeScript client. `None`: no group."""
+GROUPS = {group for group in GROUP_OF.values() if group}
 
 
 def scope_of(nodeid: str) -> str:
     """Name what is not divided: a file or a group of files."""
-    groups = (group for beginning, group in UNDIVIDED.items() if nodeid.startswith(beginning))
+    groups = (group for beginning, group in GROUP_OF.items() if nodeid.startswith(beginning))
     return next(groups, None) or nodeid.partition("::")[0]
 
 

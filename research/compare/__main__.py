@@ -1,4 +1,5 @@
-"""Learn in several ways from one base, at equal generated tokens and equal optimizer steps; tables and curves."""
+"""Learn in several ways from one base, at equal generated tokens, and equal optimizer steps unless an arm has its own;
+tables and curves."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ def main(
         typer.Option(help="Only this arm and seed, as `flat_ppo-0`; may be given several times."),
     ] = None,
 ) -> None:
-    """Learn in several ways from one base, at equal generated tokens and equal optimizer steps; tables and curves."""
+    """Learn in several ways from one base, at equal generated tokens, and equal optimizer steps unless an arm has its
+    own; tables and curves."""
     folder = out or Path("runs/compare") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     with refusing("compare"):
         settings = CompareConfig.read(config)

@@ -1,5 +1,5 @@
-"""Settings of a comparison, from one TOML file: arms that differ in their search and their objective, and in nothing
-else."""
+"""Settings of a comparison, from one TOML file: arms that differ in their search and in how they learn from it, at
+equal tokens of a search and of a step."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ class Arm(Section):
     search: Mapping[str, Any] = Field(default={})
     """Its searches of training problems; the budget is everybody's."""
     learning: Mapping[str, Any] = Field(default={})
-    """Its objective and what belongs to it, by phases if it moves; the rest is everybody's."""
+    """Its objective and what belongs to it, by phases if it moves, and steps a round if it has its own; the rest is
+    everybody's."""
     temperature: TemperatureConfig | None = None
     """Its searches' temperature, if that follows what they draw."""
     trl: TrlConfig | None = None

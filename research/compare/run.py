@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection
-from contextlib import closing
 from pathlib import Path
 
 from ramify.files import replace
@@ -84,7 +83,7 @@ async def _arm(
         loop = Loop(
             config.loop(run, folder), client, admin, lambda *said: tell(f"{run.name}: {said[0]}", *said[1:])
         )
-        with closing(loop.worker):
+        with loop.worker:
             await loop.start()
             await loop.puller.holding(_rounds(config, run, folder / POINTS, loop))
 
@@ -98,6 +97,7 @@ async def _rounds(config: CompareConfig, run: ArmRun, path: Path, loop: Loop) ->
         done = loop.state.history
         record = done[len(points) - 1] if len(done) >= len(points) else await loop.round()
         points.append(await _measured(config, run, loop, record, points[-1]))
+        points = costed(points, run, path.parent)
         keep(points, path)
         last = points[-1]
         figures = f"greedy {last.greedy:.3f}, mean@k {last.mean_at_k:.3f}, searched {last.searched or 0:.3f}"

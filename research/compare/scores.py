@@ -6,10 +6,11 @@ import asyncio
 from pathlib import Path
 
 from ramify.weights import ModelFiles
+from ramify_trainer.compute_thread import ComputeThread
 from ramify_trainer.config import MeasureConfig
 from ramify_trainer.gate.policy_scores import PolicyScores, read_scores, score_policy
 from ramify_trainer.loop.state import STATE, State
-from ramify_trainer.progress import ComputeThread, Progress
+from ramify_trainer.progress import Progress
 from research.compare.points import POINTS, finished
 
 
@@ -26,9 +27,6 @@ def scores_of(folder: Path, rounds: int) -> list[PolicyScores]:
 
 def score(models: ModelFiles, config: MeasureConfig, seed: int, kept: Path, told: Progress) -> PolicyScores:
     """Score a policy, and keep its scores in the file `kept`; read them if it is there. Raises `TrainerError`."""
-    worker = ComputeThread()
-    scoring = score_policy(models.policy, config, seed, kept, worker, told=told, adapter=models.adapter)
-    try:
+    with ComputeThread() as worker:
+        scoring = score_policy(models.policy, config, seed, kept, worker, told=told, adapter=models.adapter)
         return asyncio.run(scoring)
-    finally:
-        worker.close()

@@ -66,8 +66,10 @@ class Cluster:
         """Have somebody else use a core meanwhile."""
         self._tell("hold")
         assert self._said("held ") == "True"
-        yield
-        self._tell("free")
+        try:
+            yield
+        finally:
+            self._tell("free")
 
     def _tell(self, line: str) -> None:
         assert self._process.stdin is not None
@@ -191,7 +193,6 @@ def test_a_training_that_has_waited_takes_the_room_that_is_enough(cluster: Clust
 
 
 def test_a_training_that_loses_a_node_ends_in_what_is_left_with_the_same_weights(
-    cluster: Cluster,
     base: Release,
     alone: dict[str, Tensor],
     tmp_path: Path,

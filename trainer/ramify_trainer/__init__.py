@@ -9,7 +9,7 @@
 | `loop` | rounds: collect, pull, train, gate, publish, activate, advance |
 | `service` | `ramify-trainer run`: the loop as a service |
 | `probes` | the service's /livez, /readyz and /metrics |
-| `progress` | the progress of a run, and the one thread that computes |
-| `native_memory` | what native libraries cache, and freed memory that goes back to the system |
+| `progress` | the progress of a run |
+| `compute_thread` | the one thread that computes |
 | `errors` | the errors of a trainer |
 """

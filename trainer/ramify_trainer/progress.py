@@ -1,19 +1,14 @@
-"""The progress of a run, for people, probes and metrics; and the one thread that computes, which can be halted."""
+"""The progress of a run, for people, probes and metrics."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
 from ramify import logs
-from ramify_trainer import native_memory
 
 Progress = Callable[[int, int], None]
 """Called with how much of some work is done, and of how much. What it raises ends the work."""
@@ -76,48 +71,3 @@ class RunProgress:
     def idle(self) -> float:
         """Seconds without progress."""
         return self.clock() - self.moved
-
-
-Done = TypeVar("Done")
-
-
-def _done(work: Callable[..., Done], *arguments: Any) -> Done:
-    try:
-        return work(*arguments)
-    finally:
-        native_memory.give_back()
-
-
-class WorkCancelled(Exception):
-    """The work was cancelled by whoever waited for it."""
-
-
-class ComputeThread:
-    """Work that is cancelled ends at its next `check`. What it has freed goes back to the system when it ends."""
-
-    def __init__(self) -> None:
-        native_memory.bound_caches()
-        self._pool = ThreadPoolExecutor(1, "ramify-trainer")
-        self._halt = threading.Event()
-
-    async def run(self, work: Callable[..., Done], *arguments: Any) -> Done:
-        """Return what `work` returns. If cancelled, tell the work to halt and wait until it has: two never run at
-        once."""
-        future = asyncio.get_running_loop().run_in_executor(self._pool, _done, work, *arguments)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            self._halt.set()
-            await asyncio.wait({future})
-            self._halt.clear()
-            future.exception()
-            raise
-
-    def check(self) -> None:
-        """Called by the work between two steps. Raises `WorkCancelled`."""
-        if self._halt.is_set():
-            raise WorkCancelled
-
-    def close(self) -> None:
-        """End the thread once its work has ended."""
-        self._pool.shutdown(wait=False)

@@ -97,7 +97,7 @@ class Service:
             raise TrainerError(str(error)) from error
         self.url = address_of(listener)
         http = Listener(Routes(self.health, self.metrics), LIMITS, grace=GRACE)
-        with self._signals():
+        with self._signals(), self.loop.worker:
             answering = asyncio.create_task(http.serve(sockets=[listener]))
             probing = asyncio.create_task(self._probing())
             logger.info("answers /livez, /readyz and /metrics at %s", self.url)
@@ -108,7 +108,6 @@ class Service:
                 probing.cancel()
                 await asyncio.gather(answering, probing, return_exceptions=True)
                 listener.close()
-                self.loop.worker.close()
 
     async def _until_stopped(self) -> int:
         working, told = asyncio.create_task(self._work()), asyncio.create_task(self._told.wait())

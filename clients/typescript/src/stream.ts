@@ -47,8 +47,8 @@ abstract class EventStream<Event extends { readonly kind: string; readonly id: s
     transport: Transport,
     response: Response,
     attempts: Attempts,
-    id: string | null,
     reading: Reading<Event>,
+    id: string | null = null,
   ) {
     this.#transport = transport;
     this.#attempts = attempts;
@@ -102,7 +102,7 @@ abstract class EventStream<Event extends { readonly kind: string; readonly id: s
 /** The events of one search. */
 export class SearchStream extends EventStream<SearchEvent, SearchResult> {
   constructor(transport: Transport, response: Response, attempts: Attempts, id: string | null) {
-    super(transport, response, attempts, id, searchEvent);
+    super(transport, response, attempts, searchEvent, id);
   }
 
   protected cancelling(id: string): Call<SearchResult> {
@@ -112,8 +112,8 @@ export class SearchStream extends EventStream<SearchEvent, SearchResult> {
 
 /** The events of a batch: each prompt's `answered` comes as soon as it is settled, `completed` at the end. */
 export class BatchStream extends EventStream<BatchEvent, BatchResult> {
-  constructor(transport: Transport, response: Response, attempts: Attempts, id: string | null) {
-    super(transport, response, attempts, id, batchEvent);
+  constructor(transport: Transport, response: Response, attempts: Attempts) {
+    super(transport, response, attempts, batchEvent);
   }
 
   protected cancelling(id: string): Call<BatchResult> {

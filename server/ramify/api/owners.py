@@ -43,8 +43,10 @@ async def at_owner(
     """Return the answer of the replica that gave an id, else this one's. Raises `ServiceError`."""
     context = context_of(request)
     fleet = context.fleet
-    owner = None if fleet is None else owner_of(fleet.view, fleet.mine, given)
-    if fleet is None or owner is None or FORWARDED in request.headers:
+    if fleet is None or FORWARDED in request.headers:
+        return await handler(request)
+    owner = owner_of(fleet.view, fleet.mine, given)
+    if owner is None:
         return await handler(request)
     try:
         return await _sent_on(request, context, owner)

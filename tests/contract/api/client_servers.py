@@ -14,7 +14,7 @@ from ramify_client import (
     AsyncClient,
 )
 
-from .world import World, a_world
+from .world import World, a_world, over_network
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -25,6 +25,17 @@ async def served(folder: Path, **settings: Any) -> AsyncIterator[tuple[AsyncClie
         transport = httpx.ASGITransport(application(world.context), raise_app_exceptions=False)
         async with AsyncClient("http://127.0.0.1:8000", transport=transport) as client:
             yield client, world
+
+
+@asynccontextmanager
+async def served_at_an_address(folder: Path) -> AsyncIterator[AsyncClient]:
+    """Serve it at an address, so that what a client says of a stream reaches the server while it lasts."""
+    async with (
+        a_world(folder) as world,
+        over_network(world) as http,
+        AsyncClient(str(http.base_url)) as client,
+    ):
+        yield client
 
 
 @asynccontextmanager

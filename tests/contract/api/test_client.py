@@ -19,7 +19,7 @@ from ramify_client import (
     client,
 )
 
-from .client_servers import served
+from .client_servers import served, served_at_an_address
 from .world import PROMPT, a_world, hold, over_network, release
 
 pytestmark = pytest.mark.anyio
@@ -147,9 +147,7 @@ async def test_a_streamed_batch_is_cancelled_as_one(tmp_path: Path) -> None:
     endless = {"tokens": 200_000, "least_gain": 0.0}
     statuses = []
     async with (
-        a_world(tmp_path) as world,
-        over_network(world) as http,
-        AsyncClient(str(http.base_url)) as client,
+        served_at_an_address(tmp_path) as client,
         client.stream_batch([PROMPT, PROMPT], endless, search={"algorithm": "best_of_n"}) as events,
     ):
         async for event in events:
@@ -199,11 +197,7 @@ async def test_a_search_is_followed_by_its_id_and_goes_on_when_a_follower_leaves
 
 
 async def test_whoever_follows_a_search_may_cancel_it(tmp_path: Path) -> None:
-    async with (
-        a_world(tmp_path) as world,
-        over_network(world) as http,
-        AsyncClient(str(http.base_url)) as client,
-    ):
+    async with served_at_an_address(tmp_path) as client:
         async with client.stream(PROMPT, search={"budget": {"simulations": 10_000}}) as events:
             number = (await anext(aiter(events))).id
             async with client.follow(number) as followed:
@@ -217,11 +211,7 @@ async def test_whoever_follows_a_search_may_cancel_it(tmp_path: Path) -> None:
 
 
 async def test_a_stream_that_is_cancelled_still_brings_its_answer(tmp_path: Path) -> None:
-    async with (
-        a_world(tmp_path) as world,
-        over_network(world) as http,
-        AsyncClient(str(http.base_url)) as client,
-    ):
+    async with served_at_an_address(tmp_path) as client:
         async with client.stream(PROMPT, search={"budget": {"simulations": 10_000}}) as events:
             async for event in events:
                 if event.kind == "progress":

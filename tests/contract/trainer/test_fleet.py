@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from contract.fleet.replicas import SETTINGS
@@ -42,6 +43,15 @@ def a_plan(folder: Path, url: str, ports: list[int]) -> Path:
     return path
 
 
+async def until_both_answer(door: str) -> None:
+    """Ask the door until it has led to both replicas: it leads to none before it has seen it ready."""
+    found: set[str | None] = set()
+    async with httpx.AsyncClient(base_url=door) as http, asyncio.timeout(60):
+        while not found >= {"0", "1"}:
+            found.add((await http.get("/livez")).headers.get("x-ramify-replica"))
+            await asyncio.sleep(0.05)
+
+
 async def epochs_of(site: Site) -> list[Epoch]:
     fleet = site.context.fleet
     assert fleet is not None
@@ -61,6 +71,7 @@ async def test_three_rounds_against_a_fleet_learn_from_both_replicas_and_are_ser
     ):
         door = await Front.start(DoorLaunch.of(read_plan(a_plan(tmp_path, url, ports))), haproxy)
         at = [f"http://127.0.0.1:{port}" for port in ports]
+        await until_both_answer(at[0])
         config = small(tmp_path, at[0], at[1])
         config = config.model_copy(update={"collect": config.collect.model_copy(update={"concurrency": 4})})
         for point in KILLED:

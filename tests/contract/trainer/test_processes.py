@@ -29,12 +29,12 @@ from doomed_ranks import (
 )
 from fakes_training import FOUR_STEPS, assert_same_weights, children, training, weights_in, write_release
 from ramify.weights import Release
+from ramify_trainer.compute_thread import WorkCancelled
 from ramify_trainer.config import DistributedConfig
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.loop import on_ray, processes
 from ramify_trainer.loop.processes import require_room, train
 from ramify_trainer.loop.training import Job, learn
-from ramify_trainer.progress import WorkCancelled
 
 pytestmark = pytest.mark.timeout(600)
 TWO = DistributedConfig(processes=2)

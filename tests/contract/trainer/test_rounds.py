@@ -46,9 +46,9 @@ async def a_loop(folder: Path, site: Site, **changes: Any) -> AsyncIterator[Loop
     config = small(folder, site.url, site.admin_url, **changes)
     async with AsyncClient(site.url) as client, AsyncAdmin(site.admin_url) as admin:
         loop = Loop(config, client, admin, lambda *_: None)
-        await loop.start()
-        yield loop
-        loop.worker.close()
+        with loop.worker:
+            await loop.start()
+            yield loop
 
 
 async def test_a_round_ends_in_a_better_known_server_and_a_moved_cursor(

@@ -34,8 +34,8 @@ async def taught(folder: Path, student: Site, teacher: Site, **learning: Any) ->
         teacher_client(config.teacher) as searching,
     ):
         loop = Loop(config, client, admin, lambda *_: None, teacher=searching)
-        yield loop
-        loop.worker.close()
+        with loop.worker:
+            yield loop
 
 
 @pytest.mark.parametrize("objective", ["sft", "visits"])

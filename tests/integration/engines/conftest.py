@@ -16,6 +16,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if str(item.path).startswith(here):
             item.add_marker(pytest.mark.vllm)
             item.add_marker(pytest.mark.timeout(START_SECONDS + 120))
+    items.sort(
+        key=lambda item: item.path.name == "test_death.py"
+    )  # after all that needs the engines that it kills
 
 
 @pytest.fixture

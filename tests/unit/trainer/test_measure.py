@@ -9,9 +9,9 @@ import pytest
 
 from models import write_chat_policy
 from ramify.engines.tokenizer import Tokenizer
+from ramify_trainer.compute_thread import ComputeThread
 from ramify_trainer.config import MeasureConfig
 from ramify_trainer.gate.policy_scores import require_askable, score_policy
-from ramify_trainer.progress import ComputeThread
 
 pytestmark = pytest.mark.anyio
 TURNS = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "3 + 4 = ?"}]

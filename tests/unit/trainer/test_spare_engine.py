@@ -11,11 +11,11 @@ import pytest
 
 from models import write_chat_policy
 from ramify.engines.offline import OfflineJob
+from ramify_trainer.compute_thread import WorkCancelled
 from ramify_trainer.config import SamplerConfig
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.gate.spare_engine import draw
 from ramify_trainer.gate.unserved import AnswerJob, answer_seed
-from ramify_trainer.progress import WorkCancelled
 
 READY = "tell(done=0, total=1, steps=1)"
 HANG = "time.sleep(600)"

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from ramify.weights import ModelFiles, Release
+from ramify_trainer.compute_thread import ComputeThread
 from ramify_trainer.config import GateConfig, SamplerConfig
 from ramify_trainer.gate.decision import Comparison, GateDecision, decide
 from ramify_trainer.gate.policy_scores import PolicyScores, score_policy
@@ -16,7 +17,7 @@ from ramify_trainer.gate.value_scores import (
     pool_answers,
     predict_values,
 )
-from ramify_trainer.progress import ComputeThread, Progress
+from ramify_trainer.progress import Progress
 
 
 class Gate:

@@ -17,11 +17,12 @@ from ramify.rewards import datasets, registry
 from ramify.rewards.verifier import Example
 from ramify.search.protocols import GradingFailed
 from ramify.tokens import chat_tokens, eos_ids, prompt_tokens, text_of
+from ramify_trainer.compute_thread import ComputeThread
 from ramify_trainer.config import MeasureConfig, SamplerConfig
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.gate import sampling, spare_engine
 from ramify_trainer.gate.unserved import AnswerJob, answer_seed, device
-from ramify_trainer.progress import ComputeThread, Progress
+from ramify_trainer.progress import Progress
 
 Scores = Mapping[str, float]
 """Problem id to score in [0, 1]: 0 or 1 greedily, the share of right answers for mean@k."""

@@ -177,11 +177,14 @@ class Learner:
             # are taken here, before the first step changes anything.
             policy = self._policy_lessons(parts, seed) if self.config.train_policy else None
             pieces = self._pieces(parts, policy)
-            sums, norms, steps, read = self._steps(pieces, seed, progress)
+            plans = {name: self._plan(own, seed) for name, own in pieces.items()}
+            sums, norms, steps = self._steps(pieces, plans, progress)
             result = RoundMetrics(
                 trees=len(drawn),
                 steps=steps,
-                read_tokens=read,
+                read_tokens=sum(
+                    len(pieces[name][k]) for name in plans for batch in plans[name] for k in batch
+                ),
                 seconds=time.perf_counter() - began,
                 staleness=float(np.mean([t.staleness for t in drawn])) if drawn else 0.0,
                 masked_share=float(np.mean([not t.outcomes for t in drawn])) if drawn else 0.0,
@@ -298,30 +301,32 @@ class Learner:
         return with_reference(pieces, reference)
 
     def _steps(
-        self, pieces: Mapping[str, list[Piece]], seed: int, progress: Progress | None
-    ) -> tuple[dict[str, list[Sums]], dict[str, list[float]], int, int]:
+        self,
+        pieces: Mapping[str, list[Piece]],
+        plans: Mapping[str, list[list[int]]],
+        progress: Progress | None,
+    ) -> tuple[dict[str, list[Sums]], dict[str, list[float]], int]:
         """Step i trains each network on its own i-th batch. Return the sums of each loss and the norms of its
-        gradients, step by step, the number of steps, and of the tokens that were read in them."""
+        gradients, step by step, and the number of steps.
+
+        plans: by network, the pieces of every step, as indices."""
         losses: dict[str, LossOf] = {"policy": self._policy_loss, "value": self._value_loss}
-        plans = {name: self._plan(own, seed) for name, own in pieces.items()}
         total = max((len(p) for p in plans.values()), default=0)
         sums: dict[str, list[Sums]] = {output: [] for output in losses}
         norms: dict[str, list[float]] = {output: [] for output in losses}
-        read = 0
         for i in range(total):
             for name, trainee in self._trainees.items():
                 if i < len(plans[name]):
                     chosen = [pieces[name][k] for k in plans[name][i]]
                     asked = {output: losses[output] for output in chosen[0].readings}
                     found, lengths = trainee.step(chosen, asked, self.steps)
-                    read += sum(map(len, chosen))
                     for output, one in found.items():
                         sums[output].append(one)
                         norms[output].append(lengths[output])
             self._facts = replace(self._facts, steps=self.steps + 1)
             if progress:
                 progress(i + 1, total)
-        return sums, norms, total, read
+        return sums, norms, total
 
     def _plan(self, pieces: Sequence[Piece], seed: int) -> list[list[int]]:
         c = self.config

@@ -28,7 +28,7 @@ class RoundMetrics:
     """Optimizer steps of this round."""
     read_tokens: int
     """Tokens read in these steps, prompts and shared beginnings included: of every network, and as often as it read
-    them."""
+    them. What is read before the first step, by the reference for one, is not in it."""
     seconds: float
     staleness: float
     """Mean over the trees, in releases."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from ramify.launcher import NotServing, launched
@@ -61,7 +61,7 @@ async def run(
         teacher_client(config.teacher, max_retries=100) as teacher,
     ):
         loop = Loop(config, client, admin, tell, teacher=teacher)
-        with closing(loop.worker):
+        with loop.worker:
             await loop.start()
             return await loop.puller.holding(_rounds(loop))
 

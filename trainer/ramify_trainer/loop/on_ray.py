@@ -107,24 +107,24 @@ def awaited_room(config: DistributedConfig) -> tuple[int, Resources]:
     """Wait until there is room for as many processes as the nodes hold, or until the time is over for the fewest that
     are enough. Return how many, and what each takes. Raises `TrainerError`."""
     until = time.monotonic() + config.start_seconds
-    looked = False
+    warned = False
     while True:
         room = _room(config)
         late = time.monotonic() >= until
-        count = min(config.processes, _free(room.each) if late else room.processes)
-        enough = count >= config.least
-        if enough and _is_free(count, room.each):
-            return count, room.each
+        most = min(config.processes, _free(room.each) if late else room.processes)
+        least = config.least if late else max(most, config.least)
+        for count in range(most, least - 1, -1):
+            if _is_free(count, room.each):
+                return count, room.each
         waited = f"{config.start_seconds:g} s (distributed.start_seconds)"
+        used = "" if room.processes < config.least else "; others use it"
+        refusal = f"{_refusal(config, room)}{used}"
         if late:
-            used = "" if room.processes < config.least else "; others use it"
-            raise TrainerError(f"{_refusal(config, room)}{used}. Waited {waited}")
-        if not looked:
-            logger.warning(
-                "the training waits for room on the cluster, at most %s: %s", waited, _refusal(config, room)
-            )
-        looked = True
-        if not enough:
+            raise TrainerError(f"{refusal}. Waited {waited}")
+        if not warned:
+            logger.warning("the training waits for room on the cluster, at most %s: %s", waited, refusal)
+            warned = True
+        if most < least:
             time.sleep(LOOK_EVERY)
 
 

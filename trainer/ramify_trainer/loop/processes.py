@@ -19,7 +19,6 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -102,8 +101,13 @@ def _require_room_on_ray(config: DistributedConfig) -> None:
         raise TrainerError(
             'distributed.launcher is "ray", which needs Ray Train: pip install ".[fleet]" in a checkout, or set "local"'
         )
-    with ProcessPoolExecutor(1, multiprocessing.get_context("forkserver")) as driver:
-        driver.submit(on_ray.require_room, config).result()
+    with multiprocessing.get_context("forkserver").Pool(1) as driver:  # which is killed with what hangs in it
+        try:
+            driver.apply_async(on_ray.require_room, (config,)).get(DRIVER_SECONDS)
+        except multiprocessing.TimeoutError:
+            raise TrainerError(
+                f"distributed.address: no word from the cluster in {DRIVER_SECONDS:g} s"
+            ) from None
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import Any
 from ramify import weights
 from ramify.files import remove
 from ramify_client import AsyncAdmin, AsyncClient, Conflict
+from ramify_trainer.compute_thread import ComputeThread
 from ramify_trainer.config import LoopConfig
 from ramify_trainer.errors import TrainerError
 from ramify_trainer.gate.candidate import Gate
@@ -48,7 +49,7 @@ from ramify_trainer.loop.round_trees import (
 from ramify_trainer.loop.state import STATE, RoundRecord, State, finite, lease_owner, round_folder
 from ramify_trainer.loop.teacher import require_same_tokens
 from ramify_trainer.loop.training import CANDIDATE, Job, begun_phases
-from ramify_trainer.progress import ComputeThread, Progress, RunProgress
+from ramify_trainer.progress import Progress, RunProgress
 
 logger = logging.getLogger(__name__)
 PhaseSummary = dict[str, Any]
@@ -114,6 +115,7 @@ class Loop:
         self.store = release_store(config)
         self._checked: set[str] = set()
         """Releases whose every byte was held against the manifest: they never change, so once a run is enough."""
+        self._room_seen = False
         self.state: State
 
     async def start(self) -> None:
@@ -127,7 +129,9 @@ class Loop:
         gate = self.config.gate
         require_sampler(self.config.sampler)
         require_optimizer(self.config.learning)
-        await asyncio.to_thread(require_room, self.config.distributed)
+        if not self._room_seen:  # later, when a node has gone, a training waits for it
+            await asyncio.to_thread(require_room, self.config.distributed)
+            self._room_seen = True
         await asyncio.to_thread(require_askable, self._release(base).policy_path, gate, self.config.seed)
         if self.teacher is not None:
             await require_same_tokens(self.teacher, self._release(base).policy_path)

@@ -7,19 +7,18 @@ import os
 import subprocess
 import sys
 import threading
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 from torch import Tensor, nn
 
 from fakes_training import training, write_release
+from ramify_trainer.compute_thread import ComputeThread
 from ramify_trainer.loop.training import learn
-from ramify_trainer.progress import ComputeThread
 
 SHAPES = """
 import ctypes, torch
-from ramify_trainer.progress import ComputeThread
+from ramify_trainer.compute_thread import ComputeThread
 ComputeThread()
 class Info(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in "arena b c d e f g used h i".split()]
@@ -38,7 +37,7 @@ for rows in range(300):
 FREED = """
 import asyncio, os, torch
 from pathlib import Path
-from ramify_trainer.progress import ComputeThread
+from ramify_trainer.compute_thread import ComputeThread
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -51,9 +50,8 @@ def held_below_what_stays():
     del freed
     return resident()
 
-worker = ComputeThread()
-print(asyncio.run(worker.run(held_below_what_stays)), resident())
-worker.close()
+with ComputeThread() as worker:
+    print(asyncio.run(worker.run(held_below_what_stays)), resident())
 """
 """Fills 100 MB, puts one small thing behind it that stays, and frees the 100 MB. Prints the bytes that the process
 holds then, and after the work."""
@@ -81,7 +79,7 @@ async def test_nothing_of_a_round_is_alive_after_it_nor_its_thread(tmp_path: Pat
         return sum(issubclass(type(each), (nn.Module, Tensor)) for each in gc.get_objects())
 
     threads = set(threading.enumerate())
-    with closing(ComputeThread()) as worker:
+    with ComputeThread() as worker:
         await worker.run(learn, training(tmp_path / "first", base), lambda *_: None)
         before = alive()
         await worker.run(learn, training(tmp_path / "second", base), lambda *_: None)
