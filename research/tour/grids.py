@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -91,6 +92,26 @@ def find_tour(free: Sequence[int], start: int, rng: random.Random) -> tuple[int,
         return False
 
     return tuple(path) if go() else None
+
+
+def lost_at(free: Sequence[int], start: int, walk: Sequence[int]) -> int:
+    """Return the first step of a walk, counted from 1, that leaves no tour of the free cells; one more than its
+    length if a tour is left to its end. A search for a tour that gives up counts as none."""
+    left, at, legal = set(free) - {start}, start, 0
+    for cell in walk:
+        if cell not in left or cell not in NEIGHBOURS[at]:
+            break
+        left.remove(cell)
+        at, legal = cell, legal + 1
+    rng = random.Random(0)
+
+    def is_lost(step: int) -> bool:
+        at = walk[step - 1]
+        rest = set(free) - {start, *walk[: step - 1]}
+        return find_tour(sorted(rest), at, rng) is None
+
+    # what is lost stays lost, so the steps can be halved
+    return 1 + bisect_left(range(1, legal + 1), True, key=is_lost)
 
 
 def _reachable(at: int, left: set[int]) -> bool:

@@ -106,14 +106,23 @@ def test_mixtures_are_chosen_on_dev_by_recipes_that_can_be_run():
     assert follows == {"tree_mix_entropy"}
 
 
-def test_the_arm_of_half_the_steps_has_no_more_problems_than_flat_ppo_and_was_chosen_on_dev():
-    chosen, tested = (CompareConfig.read(CONFIGS / f"{name}.toml") for name in ("fresher", "half-the-steps"))
+@pytest.mark.parametrize(
+    ("dev", "test", "found", "arm"),
+    [
+        ("fresher", "half-the-steps", "imitation_first", "tree_half"),
+        ("unspoiled-dev", "unspoiled", "tree_mix", "tree_mix"),
+    ],
+)
+def test_the_arm_of_half_the_steps_has_no_more_problems_than_flat_ppo_and_was_chosen_on_dev(
+    dev: str, test: str, found: str, arm: str
+):
+    chosen, tested = (CompareConfig.read(CONFIGS / f"{name}.toml") for name in (dev, test))
     assert {part.data.partition("?")[0] for part in (chosen.held_out, chosen.searched)} == {"countdown:dev"}
     of_dev, of_test = (
         {run.arm.name: config.loop(run, Path("out")) for run in config.runs()} for config in (chosen, tested)
     )
-    recipe, ppo = of_test["tree_half"], of_test["flat_ppo"]
-    assert recipe.learning == of_dev["imitation_first"].learning
+    recipe, ppo = of_test[arm], of_test["flat_ppo"]
+    assert recipe.learning == of_dev[found].learning
     assert recipe.learning.steps_per_round * 2 == ppo.learning.steps_per_round
     assert (recipe.rounds, recipe.collect.problems) == (ppo.rounds, ppo.collect.problems)
 

@@ -11,11 +11,12 @@ import torch
 
 from ramify import weights
 from ramify.rewards.errors import BadProblem
-from research.bootstrap.rollouts import Rollouts, outcome_targets
+from research.bootstrap.rollouts import Rollouts
 from research.bootstrap.tokenizer import EOS, NEWLINE, word_tokenizer
-from research.tour.grids import NAMES, NEIGHBOURS, Grid, draw, split_of
+from research.tour.grids import NAMES, NEIGHBOURS, Grid, draw, lost_at, split_of
 from research.tour.make import (
     FIRST,
+    GRID_WEIGHT,
     SHAPE,
     SYMMETRIES,
     VOCABULARY,
@@ -23,9 +24,11 @@ from research.tour.make import (
     answer_tokens,
     figures,
     grade,
+    judged,
     policy_loss,
     prompt_tokens,
     publish,
+    seen_after,
     turned,
     value_loss,
 )
@@ -96,21 +99,69 @@ def test_a_turned_grid_keeps_its_tour_and_its_split(grids: list[Grid]) -> None:
         assert split_of(grid.blocked, grid.tour[0]) == "train"
 
 
+def walk_of(grid: Grid, rng: np.random.Generator) -> list[int]:
+    """Return a walk of free cells that goes on while it can."""
+    left, walk = set(range(len(NAMES))) - {*grid.blocked, grid.tour[0]}, [grid.tour[0]]
+    while ways := [cell for cell in NEIGHBOURS[walk[-1]] if cell in left]:
+        walk.append(int(rng.choice(ways)))
+        left.remove(walk[-1])
+    return walk[1:]
+
+
+def has_tour(left: frozenset[int], at: int) -> bool:
+    ways = (cell for cell in NEIGHBOURS[at] if cell in left)
+    return not left or any(has_tour(left - {cell}, cell) for cell in ways)
+
+
+def test_a_walk_is_lost_at_the_step_that_leaves_no_tour(grids: list[Grid]) -> None:
+    rng = np.random.default_rng(0)
+    for grid in sorted(grids, key=lambda grid: grid.steps)[:6]:
+        free, start = [cell for cell in range(len(NAMES)) if cell not in grid.blocked], grid.tour[0]
+        assert lost_at(free, start, grid.tour[1:]) == grid.steps + 1
+        walk = walk_of(grid, rng)
+        left = [frozenset(free) - {start, *walk[:step]} for step in range(1, len(walk) + 1)]
+        lost = [not has_tour(cells, at) for cells, at in zip(left, walk, strict=True)]
+        assert lost_at(free, start, walk) == 1 + (lost.index(True) if True in lost else len(walk))
+        assert lost_at(free, start, [*grid.tour[1:5], grid.tour[1]]) == 5  # visited already
+
+
+def test_what_the_trunk_is_to_know_of_the_grid_is_so(grids: list[Grid]) -> None:
+    rng = np.random.default_rng(1)
+    for grid in grids[:10]:
+        walk = walk_of(grid, rng)
+        at_first = np.isin(range(len(NAMES)), [*grid.blocked, grid.tour[0]], invert=True)[None]
+        seen = seen_after(np.array(walk)[None, None], at_first)[0, 0].reshape(len(walk), 3, -1)
+        for step, (free, dead_end, cut_off) in enumerate(seen, 1):
+            left = set(np.flatnonzero(at_first[0]).tolist()) - set(walk[:step])
+            assert set(np.flatnonzero(free)) == left
+            near = NEIGHBOURS[walk[step - 1]]
+            ways = {cell: sum(other in left for other in NEIGHBOURS[cell]) for cell in left}
+            assert set(np.flatnonzero(dead_end)) == {c for c in left if ways[c] < 2 and c not in near}
+            reached, todo = set(), [walk[step - 1]]
+            while todo:
+                todo += (new := [c for c in NEIGHBOURS[todo.pop()] if c in left and c not in reached])
+                reached.update(new)
+            assert set(np.flatnonzero(cut_off)) == left - reached
+
+
 def test_the_value_is_read_at_the_cell_before_its_line_closes(grids: list[Grid]) -> None:
     """The loss falls if the value of the state before each newline is the target, whatever comes after it."""
     grid = grids[0]
     answers = answer_tokens([grid])[:, None]
-    part = Rollouts(prompt_tokens([grid]), answers, np.ones((1, 1), np.float32), grid.steps)
-    _, targets, ends = outcome_targets(part)
-    assert (answers[ends] == NEWLINE).sum() + 1 == ends.sum() == grid.steps
+    part = judged(Rollouts(prompt_tokens([grid]), answers, np.ones((1, 1), np.float32), grid.steps))
+    assert (answers[part.ends] == NEWLINE).sum() + 1 == part.ends.sum() == grid.steps
+    assert part.open.all()
+    assert not part.grid[0, 0, -1].any()  # no cell is left
     trunk = Trunk(0)
-    states = trunk.states(part.prompts, part.answers[:, :, :-1])
+    states = trunk.states(part.samples.prompts, answers[:, :, :-1])
     assert states.shape == (1, 1, answers.shape[2], SHAPE.hidden)
-    before = answers[:, :, :-1] if ends[0, 0, 0] else np.roll(answers, 1, axis=2)
-    assert all(FIRST <= token < FIRST + len(NAMES) for token in before[ends])
-    assert value_loss(trunk, part, targets, ends).item() == pytest.approx(np.log(2), abs=1e-6)
+    before = answers[:, :, :-1] if part.ends[0, 0, 0] else np.roll(answers, 1, axis=2)
+    assert all(FIRST <= token < FIRST + len(NAMES) for token in before[part.ends])
+    value, known = value_loss(trunk, part)
+    assert value.item() == pytest.approx(np.log(2), abs=1e-6)
+    assert known.item() == pytest.approx((1 + GRID_WEIGHT) * np.log(2), abs=1e-5)
     trunk.value.bias.data += 5
-    assert value_loss(trunk, part, targets, ends).item() < 0.01
+    assert value_loss(trunk, part)[0].item() < 0.01
     assert torch.isfinite(policy_loss(trunk, [grid]))
 
 
