@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from ramify.launcher import NotServing, launched
+from ramify.launcher import STOP_SECONDS, NotServing, launched
 from ramify_client import AsyncAdmin, AsyncClient, RamifyError
 from ramify_trainer.config import LoopConfig, key_in
 from ramify_trainer.errors import TrainerError, is_transient
@@ -30,8 +30,6 @@ Results = tuple[list[RoundRecord], dict[str, PolicyScores]]
 """The records of all rounds, and the held-out figures of every release that was served, the base first."""
 RESTARTS = 3
 """Times that a server is started anew with no phase done in between; then the command ends."""
-ENDING_SECONDS = 60.0
-"""Seconds that a server whose engine has died may take to end, once it fails what it is asked."""
 
 
 class ServerLost(TrainerError):
@@ -64,9 +62,9 @@ def running_server(folder: Path, weights: Path, base: str) -> Iterator[tuple[str
             try:
                 yield server.url, server.admin_url
             except (RamifyError, TrainerError) as error:
-                if not is_transient(error) or (fault := server.fault(ENDING_SECONDS)) is None:
+                if not is_transient(error) or (fault := server.fault(STOP_SECONDS)) is None:
                     raise
-                raise ServerLost(f"{fault}; the whole of it is in {log}") from error
+                raise ServerLost(f"{fault}; its log is {log}") from error
     except NotServing as error:
         raise TrainerError(f"{error}\nthe whole of it is in {log}") from error
 
