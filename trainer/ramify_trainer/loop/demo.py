@@ -1,8 +1,8 @@
 """A server and a trainer together: `ramify serve` as a child, its rounds, and nothing left behind.
 
-The server may end by itself, as when the machine has no memory left. What asks it then fails at once, while what does
-not, such as an optimizer step, comes to its end. Then the server is started anew, with the release that its log calls
-active, and the rounds go on from the state on disk as in a command that is started again.
+The server may end by itself, as when the machine has no memory left. Whatever asks it then fails at once; what asks
+nothing, such as a training, comes to its end first. Then the server is started anew, with the release that its log
+calls active, and the rounds go on from the state on disk, as if the command had been started again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from ramify.launcher import STOP_SECONDS, NotServing, launched
+from ramify.launcher import STOP_SECONDS, LaunchedServer, NotServing, launched
 from ramify_client import AsyncAdmin, AsyncClient, RamifyError
 from ramify_trainer.config import LoopConfig, key_in
 from ramify_trainer.errors import TrainerError, is_transient
@@ -37,8 +37,8 @@ class ServerLost(TrainerError):
 
 
 class _ChildTransport(httpx.AsyncHTTPTransport):
-    """The way to a child: once that takes no connections it will not be back by itself, so that asking again, for up to
-    the many minutes of a search, is in vain."""
+    """The way to a child: once that takes no connections it does not come back by itself, so that clients need not ask
+    again for as long as their calls may take."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         try:
@@ -52,21 +52,28 @@ class _ChildTransport(httpx.AsyncHTTPTransport):
 def running_server(folder: Path, weights: Path, base: str) -> Iterator[tuple[str, str]]:
     """Start a server whose releases are those in `weights`; yield its public and its admin address.
 
-    Raises `TrainerError` if it does not start, and `ServerLost` in place of an error of the block if it has ended."""
+    Raises `TrainerError` if it does not start, and `ServerLost` if the block fails because it has ended."""
     weights.mkdir(parents=True, exist_ok=True)
     flags = ["--log", f"{folder}/trees.db", "--weights", str(weights)]
     flags += [] if base == "shipped" else ["--release", base]
     log = folder / "server.log"
     try:
-        with launched(flags, log) as server:
-            try:
-                yield server.url, server.admin_url
-            except (RamifyError, TrainerError) as error:
-                if not is_transient(error) or (fault := server.fault(STOP_SECONDS)) is None:
-                    raise
-                raise ServerLost(f"{fault}; its log is {log}") from error
+        with launched(flags, log) as server, _noticing_its_end(server, log):
+            yield server.url, server.admin_url
     except NotServing as error:
         raise TrainerError(f"{error}\nthe whole of it is in {log}") from error
+
+
+@contextmanager
+def _noticing_its_end(server: LaunchedServer, log: Path) -> Iterator[None]:
+    """Raise `ServerLost` in place of an error of the block that came of the server's end."""
+    try:
+        yield
+    except (RamifyError, TrainerError) as error:
+        fault = server.fault(STOP_SECONDS) if is_transient(error) else None
+        if fault is None:
+            raise
+        raise ServerLost(f"{fault}; its log is {log}") from error
 
 
 @contextmanager
