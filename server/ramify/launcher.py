@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-SERVE = (sys.executable, "-m", "ramify", "serve")
+SERVE: Sequence[str] = (sys.executable, "-m", "ramify", "serve")
 """Command of a server."""
 START_SECONDS = 600.0
 """Seconds until a server must be ready: two engines, perhaps on a slow machine."""
