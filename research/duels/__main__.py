@@ -69,7 +69,7 @@ def main(options: argparse.Namespace) -> None:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         server = (
             options.server
-            or stack.enter_context(launched(["--log", str(folder / "trees.db")], folder / "server.log"))[0]
+            or stack.enter_context(launched(["--log", str(folder / "trees.db")], folder / "server.log")).url
         )
         rows = asyncio.run(duels(server, options))
     Console().print(markdown(rows), soft_wrap=True)

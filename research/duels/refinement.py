@@ -211,7 +211,7 @@ def main(options: argparse.Namespace) -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         flags = ["--release", str(options.release), "--log", str(folder / "trees.db")]
-        server = options.server or stack.enter_context(launched(flags, folder / "server.log"))[0]
+        server = options.server or stack.enter_context(launched(flags, folder / "server.log")).url
         rows = asyncio.run(duels(server, options))
     Console().print(markdown(rows), soft_wrap=True)
     if options.out is not None:

@@ -16,9 +16,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+SERVE: Sequence[str] = (sys.executable, "-m", "ramify", "serve")
+"""Command of a server."""
 START_SECONDS = 600.0
 """Seconds until a server must be ready: two engines, perhaps on a slow machine."""
 STOP_SECONDS = 60.0
@@ -37,33 +40,44 @@ class NotServing(RuntimeError):
     """The server ended, or was not ready in time."""
 
 
+@dataclass(frozen=True, slots=True)
+class LaunchedServer:
+    """A server that runs as a child."""
+
+    url: str
+    admin_url: str
+    _child: subprocess.Popen[bytes]
+    _log: Path
+    _begin: int
+    """Bytes of the log that are of servers before it."""
+
+    def fault(self, within: float) -> str | None:
+        """Wait up to `within` seconds for its end; say in a line how it ended, or return None if it runs on."""
+        try:
+            status = self._child.wait(within)
+        except subprocess.TimeoutExpired:
+            return None
+        errors = [line for line in _output(self._log, self._begin).splitlines() if " ERROR " in line]
+        said = f"its last error: {errors[-1]}" if errors else "without an error in its log"
+        return f"the server ended with status {status}, {said}"
+
+
 @contextmanager
 def launched(
     flags: Sequence[str], log: Path, tell: Callable[[float, str], object] = lambda seconds, line: None
-) -> Iterator[tuple[str, str]]:
-    """Run `ramify serve` with these flags; yield its address and its admin listener's once it is ready.
+) -> Iterator[LaunchedServer]:
+    """Run `ramify serve` with these flags; yield it once it is ready.
 
     log: the file that its output is appended to. tell: called four times a second while it starts, with the seconds
     that it has taken and the line that it wrote last. Raises `NotServing` with the end of its output.
     """
     begin = log.stat().st_size if log.exists() else 0
-    command = [
-        sys.executable,
-        "-m",
-        "ramify",
-        "serve",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        "0",
-        "--admin-port",
-        "0",
-    ]
+    command = [*SERVE, "--host", "127.0.0.1", "--port", "0", "--admin-port", "0", *flags]
     with (
         log.open("ab") as output,
-        child_process([*command, *flags], subprocess.DEVNULL, output, subprocess.STDOUT) as child,
+        child_process(command, subprocess.DEVNULL, output, subprocess.STDOUT) as child,
     ):
-        yield _ready(child, log, begin, tell)
+        yield LaunchedServer(*_ready(child, log, begin, tell), child, log, begin)
 
 
 @contextmanager

@@ -11,5 +11,5 @@
 | `probes` | the service's /livez, /readyz and /metrics |
 | `progress` | the progress of a run |
 | `compute_thread` | the one thread that computes |
-| `errors` | the errors of a trainer |
+| `errors` | the errors of a trainer, and which errors pass by themselves |
 """

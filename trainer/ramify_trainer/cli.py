@@ -193,7 +193,7 @@ def tenths_on(console: Console) -> Callable[[str, int, int], None]:
         if now != last:
             last = now
             count = "" if total == 1 else f" {done}/{total}"
-            console.print(f"{phase}{count}", highlight=False)
+            console.print(f"{phase}{count}", highlight=False, markup=False, soft_wrap=True)
 
     return tell
 

@@ -1,6 +1,12 @@
-"""Errors of a trainer; the message says what to change."""
+"""Errors of a trainer, whose messages say what to change; and which errors pass by themselves."""
 
 from __future__ import annotations
+
+from ramify.weights import StoreAway
+from ramify_client import Conflict, ConnectionFailed, RateLimited, RequestTimeout, ServerError
+
+AWAY = (ConnectionFailed, RequestTimeout, ServerError, RateLimited)
+"""Errors of a server that is away or busy, and will be back."""
 
 
 class TrainerError(Exception):
@@ -9,3 +15,12 @@ class TrainerError(Exception):
 
 class CollectionFailed(TrainerError):
     """The server did not take or did not finish a search."""
+
+
+def is_transient(error: BaseException) -> bool:
+    """Return True if the same may succeed later without anybody changing anything here."""
+    if isinstance(error, CollectionFailed):
+        return error.__cause__ is not None and is_transient(error.__cause__)
+    if isinstance(error, Conflict):
+        return error.code == "activation_in_progress"
+    return isinstance(error, (*AWAY, StoreAway))

@@ -21,18 +21,9 @@ from contextlib import contextmanager, suppress
 from ramify.connections import Listener, ListenError, address_of, bind
 from ramify.races import first_of
 from ramify.weights import StoreAway
-from ramify_client import (
-    AsyncAdmin,
-    AsyncClient,
-    Conflict,
-    ConnectionFailed,
-    RamifyError,
-    RateLimited,
-    RequestTimeout,
-    ServerError,
-)
+from ramify_client import AsyncAdmin, AsyncClient, RamifyError
 from ramify_trainer.config import LoopConfig, key_in
-from ramify_trainer.errors import CollectionFailed, TrainerError
+from ramify_trainer.errors import TrainerError, is_transient
 from ramify_trainer.loop.rounds import Loop, PhaseProgress
 from ramify_trainer.loop.state import folder_lock, unserved
 from ramify_trainer.loop.teacher import teacher_client
@@ -44,8 +35,6 @@ STOPPED, FAILED, INTERRUPTED = 0, 1, 130
 release; a second signal."""
 PROBE_SECONDS = 10.0
 """Seconds that the server has to answer whether it is there."""
-AWAY = (ConnectionFailed, RequestTimeout, ServerError, RateLimited)
-"""Errors of a server that is away or busy, and will be back."""
 FIRST_WAIT = 1.0
 """Seconds between the first two tries while the server is away."""
 
@@ -227,15 +216,6 @@ def _leave(code: int) -> None:
     """End the process now, whatever its threads do; the state on disk is whole at any time."""
     sys.stderr.flush()
     os._exit(code)
-
-
-def is_transient(error: BaseException) -> bool:
-    """Return True if the same may succeed later without anybody changing anything here."""
-    if isinstance(error, CollectionFailed):
-        return error.__cause__ is not None and is_transient(error.__cause__)
-    if isinstance(error, Conflict):
-        return error.code == "activation_in_progress"
-    return isinstance(error, (*AWAY, StoreAway))
 
 
 def waits(longest: float) -> Iterator[float]:

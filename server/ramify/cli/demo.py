@@ -61,9 +61,9 @@ def demo(
             def tell(seconds: float, line: str) -> None:
                 status.update(line if line.startswith(SAID) else f"starting the server … {seconds:.0f} s")
 
-            with launched(flags, folder / "server.log", tell) as (address, _):
+            with launched(flags, folder / "server.log", tell) as server:
                 status.stop()
-                summary, tree = asyncio.run(_measure(address, problems, folder, tuned=is_shipped(release)))
+                summary, tree = asyncio.run(_measure(server.url, problems, folder, tuned=is_shipped(release)))
     except (NotServing, SearchFailed) as error:
         fail(error, f"the whole of it is in {folder / 'server.log'}")
     except KeyboardInterrupt:

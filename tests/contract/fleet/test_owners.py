@@ -18,6 +18,7 @@ from fake_process import free_port
 from ramify.api.app import application
 from ramify.api.owners import FORWARDED
 from ramify.connections import ConnectionLimits, Listener, bind
+from ramify.service.owners import owner_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.postgres]
 LONG = {"search": {"budget": {"simulations": 10_000}, "parallel": 1}}
@@ -257,6 +258,36 @@ async def test_a_search_whose_replica_was_killed_before_a_checkpoint_is_told_to_
         for never in ("0" * 30, "f" * 30):
             told = await one.http.get(f"/v1/search/srch_{never}01")
             assert (told.status_code, "replica" in told.json()["error"]["message"]) == (404, False)
+
+
+async def test_a_search_whose_replica_ends_while_it_is_asked_is_told_to_be_lost(
+    url: str, root: Path, tmp_path: Path
+) -> None:
+    asked = asyncio.Event()
+
+    async def hang_up_once_it_counts_as_ended(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await until(lambda: owner_of(one.fleet.view, one.fleet.mine, search) is None)
+        writer.close()
+
+    async with await asyncio.start_server(hang_up_once_it_counts_as_ended, "127.0.0.1", 0) as door:
+        address = f"http://127.0.0.1:{door.sockets[0].getsockname()[1]}"
+        theirs = {"RAMIFY_FLEET__LEASE_SECONDS": str(SHORT), "RAMIFY_FLEET__ADDRESS": address}
+        theirs |= {"RAMIFY_CHECKPOINTS__SECONDS": "0", "FAKE_SECONDS": "0.05"}
+        async with (
+            reached(url, root, fleet={"lease_seconds": SHORT}) as one,
+            a_process(url, root, tmp_path, **theirs) as two,
+        ):
+            await until_ready(one, two)
+            body = {"prompt": PROMPT, **LONG, "stream": True}
+            async with two.http.stream("POST", "/v1/search", json=body) as stream:
+                search = stream.headers["x-ramify-search-id"]
+                asking = asyncio.create_task(one.http.post(f"/v1/search/{search}/cancel"))
+                await asyncio.wait_for(asked.wait(), 60)
+                two.process.kill()
+            told = await asking
+            assert (told.status_code, told.json()["error"]["code"]) == (404, "not_found")
+            assert f"replica 1 ({address})" in told.json()["error"]["message"]
 
 
 async def test_a_replica_whose_number_was_given_away_while_it_was_cut_off_ends(

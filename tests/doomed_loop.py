@@ -1,0 +1,61 @@
+"""`python doomed_loop.py loop …`: the `ramify-trainer` command, whose servers are killed at points of its progress.
+
+DOOM has the points, each as `<phase>:<done>`: one that has been come to is followed by the next. The servers are those
+of `python doomed_loop.py serve …`: the `ramify` command on engines that hold little models in earnest.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+
+import psutil
+from rich.console import Console
+
+from fakes_releases import stamped
+from fakes_training import TrainedEngines
+from ramify import cli, launcher
+from ramify.api import server
+from ramify.engines import EngineConfig
+from ramify_trainer import cli as trainer_cli
+
+SERVE = (sys.executable, __file__, "serve")
+
+
+async def start(config: EngineConfig, tell: Callable[[str], None]) -> TrainedEngines:
+    assert config.serving.source is not None
+    engines = TrainedEngines(serving=config.serving)
+    stamped(engines)
+    engines.hold(config.serving.source.models)
+    return engines
+
+
+def killing(tell: Callable[[str, int, int], None], points: list[str]) -> Callable[[str, int, int], None]:
+    def told(phase: str, done: int, total: int) -> None:
+        tell(phase, done, total)
+        if points and points[0] == f"{phase}:{done}":
+            points.pop(0)
+            (child,) = [child for child in psutil.Process().children() if "serve" in child.cmdline()]
+            child.kill()
+
+    return told
+
+
+def main() -> None:
+    if sys.argv[1] == "serve":
+        server._Server = partial(server._Server, start=start)  # type: ignore[misc, assignment]
+        cli.app(prog_name="ramify")
+    points, tenths_on = os.environ["DOOM"].split(), trainer_cli.tenths_on
+
+    def doomed(console: Console) -> Callable[[str, int, int], None]:
+        return killing(tenths_on(console), points)
+
+    launcher.SERVE = SERVE
+    trainer_cli.tenths_on = doomed
+    trainer_cli.app(prog_name="ramify-trainer")
+
+
+if __name__ == "__main__":
+    main()
