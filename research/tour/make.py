@@ -48,6 +48,8 @@ SHAPE = Shape(vocab=len(VOCABULARY), hidden=128, layers=4, heads=4, intermediate
 CELLS = SIZE * SIZE
 MOST_STEPS = CELLS - 7
 """Steps of the longest tour: six cells are blocked, and the start is there."""
+BOTH_STEPS = (1_200, 2_000)
+"""Steps of policy and value together on samples of the policy, which is sampled anew in between."""
 GRID_WEIGHT = 10.0
 """Weight of the mean over cells, most of which are no dead ends."""
 Ints = NDArray[np.int64]
@@ -293,24 +295,30 @@ def publish(trunk: Trunk, root: Path, metrics: dict[str, float]) -> Release:
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Directory of the parts, policy/ and value/.")] = Path(
-        "runs/tour"
-    ),
+    out: Annotated[Path, typer.Option(help="Directory of the release.")] = Path("runs/tour"),
     grids: Annotated[int, typer.Option(help="Grids of the train split.")] = 18_000,
     policy_steps: int = 1_200,
-    both_steps: int = 1_200,
-    sampled: Annotated[int, typer.Option(help="Grids whose samples teach the value head.")] = 4_000,
+    both_steps: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Steps of policy and value; given again, on samples of the policy then.",
+            show_default="1200 2000",
+        ),
+    ] = None,
+    sampled: Annotated[int, typer.Option(help="Grids sampled each time, to teach the value head.")] = 4_000,
     seed: int = 0,
 ) -> None:
-    """Make the model; about half an hour of one core."""
+    """Make the model; about three quarters of an hour of one core."""
     torch.set_num_threads(1)
     train, dev = some("train", seed, grids), some("dev", seed, 300)
     typer.echo(f"{time.strftime('%H:%M:%S')} {len(train)} grids")
     trunk = Trunk(seed)
     train_policy(trunk, train, policy_steps, 64, 2e-3, seed)
-    tell_figures(figures(trunk, dev, 8))
-    rolled = roll_out(trunk.policy.eval(), train[:sampled], 8, seed)
-    train_both(trunk, train, [judged(part) for part in rolled], both_steps, 64, 1e-3, seed)
+    for i, steps in enumerate(both_steps or BOTH_STEPS):
+        tell_figures(figures(trunk, dev, 8))
+        asked = train[i * sampled : (i + 1) * sampled]
+        rolled = roll_out(trunk.policy.eval(), asked, 8, seed + i)
+        train_both(trunk, train, [judged(part) for part in rolled], steps, 64, 1e-3, seed + i)
     measured = figures(trunk, dev, 16)
     tell_figures(measured)
     typer.echo(f"published {publish(trunk, out, measured).path}")

@@ -273,11 +273,14 @@ class TreeBuilder:
         return self._index.get((node.id, tokens))
 
     def most_promising(self) -> Node:
-        """Go down from the search's root to the most visited child and, among unvisited ones, to that of the highest
-        value. Start at the prompt if the search has committed itself to a truncated answer."""
+        """Return the unfinished node of the highest value, the deepest of several; if none is judged, the most visited
+        path's end. Look below the prompt if the search has committed itself to a truncated answer."""
         node = self.search_root if self.search_root.terminal is None else self.tree.root
-        while unfinished := [child for child in self.tree.children(node) if child.terminal is None]:
-            node = max(unfinished, key=lambda child: (child.visits, child.value or 0.0, -child.id))
+        unfinished = [n for n in self.tree.below(node) if n.terminal is None and not n.pruned]
+        if judged := [n for n in unfinished if n.value is not None]:
+            return max(judged, key=lambda n: (n.value or 0.0, n.depth, -n.id))
+        while children := [child for child in self.tree.children(node) if child.terminal is None]:
+            node = max(children, key=lambda child: (child.visits, -child.id))
         return node
 
     @property

@@ -219,6 +219,13 @@ class Tree:
     def children(self, node: Node) -> list[Node]:
         return [self.nodes[i] for i in node.children]
 
+    def below(self, node: Node) -> Iterator[Node]:
+        """Yield `node` and all nodes below it."""
+        left = [node]
+        while left:
+            yield (at := left.pop())
+            left += self.children(at)
+
     def lineage(self, node: Node) -> list[Node]:
         """Return the path from the root to `node`, both included."""
         path = [node]

@@ -110,6 +110,25 @@ def test_a_search_that_completes_nothing_by_itself_has_the_tokens_to_complete_on
     assert tree.usage.completion_tokens <= 20
 
 
+@pytest.mark.parametrize(("after_one", "after_two", "rest"), [(0.6, 0.7, 3), (0.7, 0.6, 5)])
+def test_the_last_answer_goes_on_from_the_unfinished_state_of_the_highest_value(
+    after_one: float, after_two: float, rest: int
+):
+    # Two simulations draw a line of 2 tokens each, the second below the first. A whole answer has 7 tokens.
+    found = ran(
+        value=lambda text: {1: after_one, 2: after_two}.get(text.count("\n"), 0.5),
+        algorithm="mcts",
+        expand="step",
+        action=Action(max_tokens=2),
+        width=1,
+        sampling=Sampling(max_tokens=7),
+        budget=BudgetLimits(simulations=2),
+        parallel=1,
+    )
+    assert [completion.simulation for completion in found.tree.completions] == [0]
+    assert found.tree.usage.completion_tokens == 4 + rest
+
+
 # Nodes
 
 
