@@ -387,8 +387,8 @@ class Search:
         return "budget.shared" if plan.within(self.budget.available) is None else "budget.nodes"
 
     def _start_final(self, reason: StopReason) -> bool:
-        """Write the most promising path to its end, on the tokens held back for it, if the search has no complete answer
-        and time is left. Returns whether that is under way."""
+        """Write the most promising path to its end, on the tokens held back for it, if the search has no complete
+        answer and time is left. Returns whether that is under way."""
         if self._final is not None or self.tree.completions or reason == "budget.seconds":
             return False
         node = self.builder.most_promising()
