@@ -274,6 +274,9 @@ class SearchParams(TypedDict):
     abandon: NotRequired[bool]
     """A path is judged after every step, and given up if the tokens that it still needs would bring more if
     they began another."""
+    abandon_below: NotRequired[float]
+    """Share of what a fresh answer brings for each token below which a path is given up. A value model that
+    errs on a whole problem gives up right paths there too: the less it is trusted, the lower."""
     tau: float
     """A step is committed to with probability ~ N^(1/tau), N its visits; 0 takes the most visited."""
     dirichlet_alpha: float

@@ -2658,6 +2658,12 @@ export interface components {
              */
             abandon?: boolean;
             /**
+             * Abandon Below
+             * @description Share of what a fresh answer brings for each token below which a path is given up. A value model that errs on a whole problem gives up right paths there too: the less it is trusted, the lower.
+             * @default 1
+             */
+            abandon_below?: number;
+            /**
              * Tau
              * @description A step is committed to with probability ~ N^(1/tau), N its visits; 0 takes the most visited.
              */
@@ -4206,6 +4212,11 @@ export interface components {
              */
             abandon?: boolean | null;
             /**
+             * Abandon Below
+             * @description Share of what a fresh answer brings for each token below which a path is given up. A value model that errs on a whole problem gives up right paths there too: the less it is trusted, the lower.
+             */
+            abandon_below?: number | null;
+            /**
              * Tau
              * @description A step is committed to with probability ~ N^(1/tau), N its visits; 0 takes the most visited.
              */
@@ -4409,6 +4420,11 @@ export interface components {
              * @description A path is judged after every step, and given up if the tokens that it still needs would bring more if they began another.
              */
             abandon?: boolean | null;
+            /**
+             * Abandon Below
+             * @description Share of what a fresh answer brings for each token below which a path is given up. A value model that errs on a whole problem gives up right paths there too: the less it is trusted, the lower.
+             */
+            abandon_below?: number | null;
             /**
              * Tau
              * @description A step is committed to with probability ~ N^(1/tau), N its visits; 0 takes the most visited.

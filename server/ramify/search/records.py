@@ -209,6 +209,9 @@ class SearchParams:
     abandon: bool = param(False, needs=("select", ("thompson",)), omitted=True)
     """A path is judged after every step, and given up if the tokens that it still needs would bring
     more if they began another."""
+    abandon_below: float = param(1.0, low=0.001, high=1, needs=("abandon", (True,)), omitted=True)
+    """Share of what a fresh answer brings for each token below which a path is given up. A value model
+    that errs on a whole problem gives up right paths there too: the less it is trusted, the lower."""
     tau: float = param(0.0, low=0, high=100, needs=("commit", ("step",)))
     """A step is committed to with probability ~ N^(1/tau), N its visits; 0 takes the most visited."""
     dirichlet_alpha: float = param(0.3, low=0.001, high=100, needs=("select", ("puct",)))

@@ -35,6 +35,8 @@ class Dimension:
     """In place of a range."""
     optional: bool = False
     """May be left out, which means something of its own."""
+    under: str = ""
+    """Parameter of the search without which it is left out; that one is a choice before it, false by default."""
 
     @property
     def group(self) -> str:
@@ -55,10 +57,11 @@ class Dimension:
             return True
         if self.field == "answer" and search_params(algorithm).answer == "majority":
             return False  # another rule would make it another method
+        given = {self.field: self.choices[-1] if self.choices else self._number(self.low)}
+        if self.under:
+            given[self.under] = True
         try:
-            search_params(
-                algorithm, **{self.field: self.choices[-1] if self.choices else self._number(self.low)}
-            )
+            search_params(algorithm, **given)
         except ParamError:
             return False
         return True
@@ -75,6 +78,8 @@ class Dimension:
 
     def plain(self, algorithm: str) -> dict[str, Any]:
         """Return what a trial has that does as the algorithm does by itself."""
+        if self.under:
+            return {}
         params = search_params(algorithm) if self.group == "search" else Sampling()
         value = getattr(params, self.field)
         if not self.optional:
@@ -99,6 +104,7 @@ DIMENSIONS = (
     Dimension("search.kappa", 0.2, 10, log=True),
     Dimension("search.kappa_growth", 1.2, 6, log=True, optional=True),
     Dimension("search.abandon", choices=(False, True)),
+    Dimension("search.abandon_below", 0.02, 1, log=True, under="abandon"),
     Dimension("search.considered", 2, 16, log=True),
     Dimension("search.c_scale", 0.1, 10, log=True),
     Dimension("search.beam_width", 2, 16, log=True),
@@ -118,6 +124,8 @@ def suggest(trial: BaseTrial, name: str, algorithms: Sequence[str]) -> Method:
         algorithm = trial.suggest_categorical(ALGORITHM, algorithms)
     groups: dict[str, dict[str, Any]] = {"search": {}, "sampling": {}}
     for dimension in dimensions(algorithm):
+        if dimension.under and not groups["search"].get(dimension.under):
+            continue
         if (value := dimension.suggest(trial)) is not None:
             groups[dimension.group][dimension.field] = value
     answer = groups["search"].pop("answer", search_params(algorithm).answer)

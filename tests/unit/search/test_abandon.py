@@ -48,6 +48,12 @@ def test_the_rate_is_the_posterior_mean_of_a_fresh_answer_over_the_mean_length()
     assert hurdle == Hurdle(rate=pytest.approx(2.2 / 6 / 5), mean_length=5)
 
 
+def test_what_is_given_up_may_have_to_be_worth_only_a_share_of_that() -> None:
+    whole, tenth = two_answers(kappa=4.0)._hurdle(), two_answers(kappa=4.0, abandon_below=0.1)._hurdle()
+    assert whole is not None
+    assert tenth == Hurdle(rate=pytest.approx(whole.rate / 10), mean_length=5)
+
+
 def test_without_the_parameter_every_draw_goes_to_its_end() -> None:
     assert two_answers(abandon=False)._hurdle() is None
 

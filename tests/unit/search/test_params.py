@@ -147,6 +147,7 @@ def beside(name: str) -> dict[str, Any]:
         "rollout_weight": {"expand": "step", "leaf": "mixed"},
         "verifier_weight": {"grader": "mixed"},
         "early_stop_threshold": {"early_stop": "posterior"},
+        "abandon_below": {"abandon": True},
     }
     return {"algorithm": algorithm, **needed.get(name, {})}
 
@@ -296,6 +297,7 @@ EFFECTS: dict[str, list[tuple[dict[str, Any], Any, Any]]] = {
     "kappa": [({"parallel": 1}, 0.05, 100.0)],
     "kappa_growth": [({"parallel": 1}, 1.5, 50.0)],
     "abandon": [({}, False, True)],
+    "abandon_below": [({"abandon": True}, 0.01, 1.0)],
     "prior": [
         ({**PUCT, **STEP}, "count", "sum_logprob"),
         (STEP, "count", "sum_logprob"),
@@ -369,6 +371,8 @@ def _takes(algorithm: str, given: dict[str, Any]) -> bool:
         ({"kappa": 0.9, "abandon": True}, {"kappa": 1.0}, {"abandon": True}),
         ({"kappa": 0.9, "kappa_growth": 3.0, "abandon": True}, {"select": "puct"}, {}),
         ({"kappa": 0.9, "abandon": True}, {"expand": "step"}, {"kappa": 0.9}),
+        ({"kappa": 0.9, "abandon": True, "abandon_below": 0.1}, {"expand": "step"}, {"kappa": 0.9}),
+        ({"kappa": 0.9, "abandon": True, "abandon_below": 0.1}, {"abandon": False}, {"kappa": 0.9}),
         ({"early_stop": "posterior", "early_stop_threshold": 0.9}, {"answer": "orm_max"}, {}),
         ({"early_stop": "posterior"}, {"grader": "verifier"}, {}),
     ],

@@ -32,7 +32,9 @@ def test_a_study_begins_with_the_algorithm_as_it_is(algorithm):
 
 def test_each_algorithm_has_its_own_parameters():
     names = {algorithm: {d.field for d in dimensions(algorithm)} for algorithm in ALGORITHMS}
-    assert {"kappa", "kappa_growth", "abandon", "width", "answer", "parallel"} <= names["mcts"]
+    assert {"kappa", "kappa_growth", "abandon", "abandon_below", "width", "answer", "parallel"} <= names[
+        "mcts"
+    ]
     assert {"considered", "c_scale"} <= names["gumbel"]
     assert not {"kappa", "width"} & names["gumbel"]
     assert names["best_of_n"] == {"temperature", "top_p", "answer", "parallel"}
@@ -46,3 +48,12 @@ def test_a_parameter_may_be_left_out():
     )
     assert grown.search["kappa_growth"] == 3.0
     assert "kappa_growth" not in suggest(FixedTrial(params), "s", ["mcts"]).search
+
+
+def test_a_parameter_is_tuned_where_the_one_that_it_belongs_to_is_chosen():
+    (params,) = starts(["mcts"])
+    for chosen in (False, True):
+        trial = FixedTrial(params | {"search.abandon": chosen, "search.abandon_below": 0.1})
+        method = suggest(trial, "s", ["mcts"])
+        check(method)
+        assert method.search.get("abandon_below") == (0.1 if chosen else None)

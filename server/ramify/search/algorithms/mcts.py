@@ -34,7 +34,7 @@ class Mcts(Algorithm):
 
     parameters = (
         TREE
-        | {"select", "kappa", "kappa_growth", "abandon"}
+        | {"select", "kappa", "kappa_growth", "abandon", "abandon_below"}
         | {"commit", "tau", "dirichlet_alpha", "dirichlet_fraction"}
     )
     defaults = {}
@@ -127,15 +127,16 @@ class Mcts(Algorithm):
         return [here if a.node is None else below for a in choices]
 
     def _hurdle(self) -> Hurdle | None:
-        """Return the hurdle for a path that `abandon` may give up: the posterior mean that Thompson sampling has of an
-        answer drawn afresh from the search's root, per token. `None` before an answer is complete."""
+        """Return the hurdle for a path that `abandon` may give up: a share, `abandon_below`, of the posterior mean that
+        Thompson sampling has of an answer drawn afresh from the search's root, per token. `None` before an answer is
+        complete."""
         root, length = self.builder.search_root, self.builder.mean_length
         if not self.params.abandon or length <= root.length:
             return None
         fresh = arms(root, self.tree.children(root), fresh=1.0, revisit=False)[-1]
         (kappa,) = self._kappas(root, [fresh])
         mean = (kappa * fresh.model_value + fresh.value_sum) / max(1.0, kappa + fresh.visits)
-        return Hurdle(mean / (length - root.length), length)
+        return Hurdle(self.params.abandon_below * mean / (length - root.length), length)
 
     def _with_noise(self, choices: Sequence[Arm]) -> list[Arm]:
         """P' = (1 - ε)·P + ε·η with η ~ Dir(α) (AlphaZero). Each arm's gamma variate is a function of the seed and the
