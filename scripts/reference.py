@@ -180,7 +180,7 @@ def parameter_row(name: str) -> str:
     default = DERIVED.get(name) or "; ".join([literal(field.default), *own])
     said = described(record)[field.name].replace("`None`", "none")
     needs = field.metadata.get("needs")
-    beside = f"With {' or '.join(f'`{needs[0]}: {value}`' for value in needs[1])}. " if needs else ""
+    beside = f"With {' or '.join(f'`{needs[0]}: {plain(value)}`' for value in needs[1])}. " if needs else ""
     return f"| `{name}` | {values} | {default} | {algorithms if lacking else 'all'} | {beside}{said} |"
 
 
@@ -189,7 +189,12 @@ def literal(value: object) -> str:
         return "none"
     if isinstance(value, tuple):
         return f"`{json.dumps(value)}`"
-    return f"`{value:g}`" if isinstance(value, float) else f"`{str(value).lower()}`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{plain(value)}`"
+
+
+def plain(value: object) -> str:
+    """Return a choice as a request has it."""
+    return str(value).lower()
 
 
 # -- the commands -------------------------------------------------------------------------------------------------

@@ -50,6 +50,8 @@ MOST_STEPS = CELLS - 7
 """Steps of the longest tour: six cells are blocked, and the start is there."""
 BOTH_STEPS = (1_200, 2_000)
 """Steps of policy and value together on samples of the policy, which is sampled anew in between."""
+ANSWERS = 8
+"""Samples of a grid, of which a step reads half."""
 GRID_WEIGHT = 10.0
 """Weight of the mean over cells, most of which are no dead ends."""
 Ints = NDArray[np.int64]
@@ -62,9 +64,9 @@ class Trunk(nn.Module):
         super().__init__()
         self.policy = TinyLlama(SHAPE, SHAPE.vocab)
         self.policy.initialise(torch.Generator().manual_seed(seed))
-        self.value, self.open = nn.Linear(SHAPE.hidden, 1), nn.Linear(SHAPE.hidden, 1)
+        self.value, self.has_tour = nn.Linear(SHAPE.hidden, 1), nn.Linear(SHAPE.hidden, 1)
         self.grid = nn.Linear(SHAPE.hidden, 3 * CELLS)
-        for head in (self.value, self.open, self.grid):
+        for head in (self.value, self.has_tour, self.grid):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
 
@@ -131,38 +133,38 @@ def policy_loss(trunk: Trunk, grids: list[Grid]) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """Samples, and what is known of their cells, at the token that closes each one's line: [P, K, T]."""
+class JudgedSamples:
+    """Samples [P, K, T], and what is known of their cells, at the token that closes each one's line."""
 
     samples: Rollouts
     returns: NDArray[np.float32]
-    open: NDArray[np.float32]
+    has_tour: NDArray[np.float32]
     """1 where a tour is still left, else 0."""
     grid: NDArray[np.bool_]
     """After each step, of each cell, [P, K, T / 2, 3 · cells]: whether it is free, a dead end, or cut off."""
     ends: NDArray[np.bool_]
 
-    def some(self, rows: Ints, columns: Ints) -> Judged:
+    def part(self, rows: Ints, columns: Ints) -> JudgedSamples:
         """Return these of the P prompts, and of their K samples."""
         part, at = self.samples, np.ix_(rows, columns)
         chosen = Rollouts(part.prompts[rows], part.answers[at], part.outcomes[at], part.count)
-        return Judged(chosen, self.returns[at], self.open[at], self.grid[at], self.ends[at])
+        return JudgedSamples(chosen, self.returns[at], self.has_tour[at], self.grid[at], self.ends[at])
 
 
-def judged(samples: Rollouts) -> Judged:
+def judge(samples: Rollouts) -> JudgedSamples:
     """Return samples with the mean outcome of those that share a prefix, and what is left after each cell."""
     _, returns, ends = outcome_targets(samples)
     walks = samples.answers[:, :, ::2].astype(np.int64) - FIRST
     starts = samples.prompts[:, -2].astype(np.int64) - LATER
     free = np.ones((len(walks), CELLS), bool)
-    is_open = np.zeros(samples.answers.shape, np.float32)
+    has_tour = np.zeros(samples.answers.shape, np.float32)
     for p, prompt in enumerate(samples.prompts):
         free[p, [*(prompt[1:2] - FIRST), *(prompt[2:-3] - LATER)]] = False
         cells = np.flatnonzero(free[p]).tolist()
         for k, walk in enumerate(walks[p]):
-            is_open[p, k, : 2 * (lost_at(cells, int(starts[p]), walk.tolist()) - 1)] = 1
+            has_tour[p, k, : 2 * (lost_at(cells, int(starts[p]), walk.tolist()) - 1)] = 1
         free[p, starts[p]] = False
-    return Judged(samples, returns, is_open, seen_after(walks, free), ends)
+    return JudgedSamples(samples, returns, has_tour, seen_after(walks, free), ends)
 
 
 def seen_after(walks: Ints, free: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -179,16 +181,16 @@ def seen_after(walks: Ints, free: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.concatenate([left, dead_end, left & ~reached], axis=-1)
 
 
-def value_loss(trunk: Trunk, part: Judged) -> tuple[Tensor, Tensor]:
+def value_loss(trunk: Trunk, part: JudgedSamples) -> tuple[Tensor, Tensor]:
     """Return the mean cross-entropy at the cells: of the value head, and of what the trunk is to know."""
     answers, at = part.samples.answers[:, :, :-1].astype(np.int64), torch.from_numpy(part.ends)
     states = trunk.states(part.samples.prompts.astype(np.int64), answers)[at]
     grid = torch.from_numpy(np.repeat(part.grid, 2, axis=2))[at].float()
-    value, is_open = (
+    value, has_tour = (
         F.binary_cross_entropy_with_logits(head(states)[:, 0], torch.from_numpy(target)[at])
-        for head, target in ((trunk.value, part.returns), (trunk.open, part.open))
+        for head, target in ((trunk.value, part.returns), (trunk.has_tour, part.has_tour))
     )
-    return value, is_open + GRID_WEIGHT * F.binary_cross_entropy_with_logits(trunk.grid(states), grid)
+    return value, has_tour + GRID_WEIGHT * F.binary_cross_entropy_with_logits(trunk.grid(states), grid)
 
 
 def roll_out(
@@ -235,7 +237,13 @@ def train_policy(trunk: Trunk, grids: list[Grid], steps: int, batch: int, rate: 
 
 
 def train_both(
-    trunk: Trunk, grids: list[Grid], parts: list[Judged], steps: int, batch: int, rate: float, seed: int
+    trunk: Trunk,
+    grids: list[Grid],
+    parts: list[JudgedSamples],
+    steps: int,
+    batch: int,
+    rate: float,
+    seed: int,
 ) -> None:
     """Train policy and value together, in place."""
     rng = np.random.default_rng(seed)
@@ -245,9 +253,9 @@ def train_both(
     for step in range(steps):
         which = int(rng.choice(len(parts), p=sizes / sizes.sum()))
         rows = rng.choice(sizes[which], min(int(sizes[which]), max(1, batch // 4)), replace=False)
-        columns = rng.choice(parts[which].ends.shape[1], 4, replace=False)
-        value, known = value_loss(trunk, parts[which].some(rows, columns))
-        loss = policy_loss(trunk, next(stream)) + value + known
+        columns = rng.choice(ANSWERS, ANSWERS // 2, replace=False)
+        value, auxiliary = value_loss(trunk, parts[which].part(rows, columns))
+        loss = policy_loss(trunk, next(stream)) + value + auxiliary
         loss.backward()  # type: ignore[no-untyped-call]
         step_optimizer(optimizer, trunk, step, steps, rate, 50)
         tell("policy and value", step, steps, value)
@@ -301,7 +309,7 @@ def main(
     both_steps: Annotated[
         list[int] | None,
         typer.Option(
-            help="Steps of policy and value; given again, on samples of the policy then.",
+            help="Steps of policy and value. Repeat it: the policy is sampled anew before each.",
             show_default="1200 2000",
         ),
     ] = None,
@@ -309,16 +317,21 @@ def main(
     seed: int = 0,
 ) -> None:
     """Make the model; about three quarters of an hour of one core."""
+    turns = both_steps or BOTH_STEPS
+    if grids < len(turns) * sampled:
+        raise typer.BadParameter(
+            f"--grids must be {len(turns) * sampled} at least: {sampled} for each --both-steps"
+        )
     torch.set_num_threads(1)
     train, dev = some("train", seed, grids), some("dev", seed, 300)
     typer.echo(f"{time.strftime('%H:%M:%S')} {len(train)} grids")
     trunk = Trunk(seed)
     train_policy(trunk, train, policy_steps, 64, 2e-3, seed)
-    for i, steps in enumerate(both_steps or BOTH_STEPS):
+    for i, steps in enumerate(turns):
         tell_figures(figures(trunk, dev, 8))
         asked = train[i * sampled : (i + 1) * sampled]
-        rolled = roll_out(trunk.policy.eval(), asked, 8, seed + i)
-        train_both(trunk, train, [judged(part) for part in rolled], steps, 64, 1e-3, seed + i)
+        rolled = roll_out(trunk.policy.eval(), asked, ANSWERS, seed + i)
+        train_both(trunk, train, [judge(part) for part in rolled], steps, 64, 1e-3, seed + i)
     measured = figures(trunk, dev, 16)
     tell_figures(measured)
     typer.echo(f"published {publish(trunk, out, measured).path}")

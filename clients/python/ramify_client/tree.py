@@ -273,10 +273,11 @@ class SearchParams(TypedDict):
     step before it, `kappa` two steps before it. None: the same everywhere."""
     abandon: NotRequired[bool]
     """A path is judged after every step, and given up if the tokens that it still needs would bring more if
-    they began another."""
+    they began another: `abandon_below` says how much more."""
     abandon_below: NotRequired[float]
-    """Share of what a fresh answer brings for each token below which a path is given up. A value model that
-    errs on a whole problem gives up right paths there too: the less it is trusted, the lower."""
+    """A path is given up if the tokens that it still needs would bring less than this share of what they
+    would bring in a fresh answer. 1 trusts the values; a model that errs on whole problems, and gives up
+    right paths there, wants less."""
     tau: float
     """A step is committed to with probability ~ N^(1/tau), N its visits; 0 takes the most visited."""
     dirichlet_alpha: float

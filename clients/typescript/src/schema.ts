@@ -2653,13 +2653,13 @@ export interface components {
             kappa_growth?: number | null;
             /**
              * Abandon
-             * @description A path is judged after every step, and given up if the tokens that it still needs would bring more if they began another.
+             * @description A path is judged after every step, and given up if the tokens that it still needs would bring more if they began another: `abandon_below` says how much more.
              * @default false
              */
             abandon?: boolean;
             /**
              * Abandon Below
-             * @description Share of what a fresh answer brings for each token below which a path is given up. A value model that errs on a whole problem gives up right paths there too: the less it is trusted, the lower.
+             * @description A path is given up if the tokens that it still needs would bring less than this share of what they would bring in a fresh answer. 1 trusts the values; a model that errs on whole problems, and gives up right paths there, wants less.
              * @default 1
              */
             abandon_below?: number;
@@ -4208,12 +4208,12 @@ export interface components {
             kappa_growth?: number | null;
             /**
              * Abandon
-             * @description A path is judged after every step, and given up if the tokens that it still needs would bring more if they began another.
+             * @description A path is judged after every step, and given up if the tokens that it still needs would bring more if they began another: `abandon_below` says how much more.
              */
             abandon?: boolean | null;
             /**
              * Abandon Below
-             * @description Share of what a fresh answer brings for each token below which a path is given up. A value model that errs on a whole problem gives up right paths there too: the less it is trusted, the lower.
+             * @description A path is given up if the tokens that it still needs would bring less than this share of what they would bring in a fresh answer. 1 trusts the values; a model that errs on whole problems, and gives up right paths there, wants less.
              */
             abandon_below?: number | null;
             /**
@@ -4417,12 +4417,12 @@ export interface components {
             kappa_growth?: number | null;
             /**
              * Abandon
-             * @description A path is judged after every step, and given up if the tokens that it still needs would bring more if they began another.
+             * @description A path is judged after every step, and given up if the tokens that it still needs would bring more if they began another: `abandon_below` says how much more.
              */
             abandon?: boolean | null;
             /**
              * Abandon Below
-             * @description Share of what a fresh answer brings for each token below which a path is given up. A value model that errs on a whole problem gives up right paths there too: the less it is trusted, the lower.
+             * @description A path is given up if the tokens that it still needs would bring less than this share of what they would bring in a fresh answer. 1 trusts the values; a model that errs on whole problems, and gives up right paths there, wants less.
              */
             abandon_below?: number | null;
             /**

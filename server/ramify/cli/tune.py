@@ -67,6 +67,7 @@ def tune(
     from ramify.service.serving import install
     from ramify.settings import BadSettings, load
     from ramify.tuning.plan import Plan, claim, searches, write
+    from ramify.tuning.space import DIMENSIONS
     from ramify.tuning.study import BASELINES
     from ramify.weights import WeightsError, load_release, shipped
 
@@ -89,6 +90,7 @@ def tune(
             "algorithms": list(arm.algorithms),
             "budgets": [str(budget) for budget in ladder],
             "release": identity(tuned.path),
+            "space": [dimension.name for dimension in DIMENSIONS],
         }  # `trials` may grow
         claim(folder, settings, resume=resume)
     except WeightsError as error:

@@ -34,6 +34,8 @@ class TreeBuilder:
         """The end of the complete answer of the highest leaf value, the earliest drawn of equals."""
         self.deepest = 0
         """Depth of the deepest complete answer."""
+        self.longest = max((n.length for n in tree.nodes if n.terminal is not None), default=0)
+        """Length in tokens of the longest answer that came to an end, complete or cut off; 0 before the first."""
         self._end_depths = self._end_lengths = 0
         for completion in tree.completions:
             self._count_answer(tree.nodes[completion.node])
@@ -128,6 +130,7 @@ class TreeBuilder:
         if nodes and nodes[-1].terminal is not None:
             logprobs = {node.id: action.logprobs for node, action in zip(nodes, line, strict=False)}
             self._see(nodes[-1], line[-1].policy or None, logprobs)
+            self.longest = max(self.longest, nodes[-1].length)
         if nodes and nodes[-1].terminal in ("eos", "stop"):
             spent = self.budget.tokens
             self.tree.completions.append(Completion(nodes[-1].id, plan.simulation, spent))
@@ -273,12 +276,13 @@ class TreeBuilder:
         return self._index.get((node.id, tokens))
 
     def most_promising(self) -> Node:
-        """Return the unfinished node of the highest value, the deepest of several; if none is judged, the most visited
-        path's end. Look below the prompt if the search has committed itself to a truncated answer."""
+        """Return the unfinished node of the highest value, the deepest of several; one that the algorithm gave up only
+        if it gave up all. If none is judged, return the end of the most visited path. Look below the prompt if the
+        search has committed itself to a truncated answer."""
         node = self.search_root if self.search_root.terminal is None else self.tree.root
-        unfinished = [n for n in self.tree.below(node) if n.terminal is None and not n.pruned]
-        if judged := [n for n in unfinished if n.value is not None]:
-            return max(judged, key=lambda n: (n.value or 0.0, n.depth, -n.id))
+        judged = [n for n in self.tree.below(node) if n.terminal is None and n.value is not None]
+        if judged:
+            return max(judged, key=lambda n: (not n.pruned, n.value or 0.0, n.depth, -n.id))
         while children := [child for child in self.tree.children(node) if child.terminal is None]:
             node = max(children, key=lambda child: (child.visits, -child.id))
         return node

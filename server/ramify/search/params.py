@@ -175,7 +175,8 @@ def _check_needs(name: str, params: SearchParams) -> None:
     kind = ALGORITHMS[params.algorithm]
     needs = kind.needs.get(name) or PARAMS[name][0].metadata.get("needs")
     if needs and needs[0] in kind.parameters and getattr(params, needs[0]) not in needs[1]:
-        raise ParamError(name, f"has no effect unless {needs[0]} is {' or '.join(map(repr, needs[1]))}")
+        wanted = " or ".join(str(value).lower() if value is True else repr(value) for value in needs[1])
+        raise ParamError(name, f"has no effect unless {needs[0]} is {wanted}")
     if name == "dirichlet_alpha" and not params.dirichlet_fraction:
         raise ParamError(name, "has no effect unless dirichlet_fraction is above 0")
     if name == "prior" and params.action.kind == "token":

@@ -208,10 +208,11 @@ class SearchParams:
     it, `kappa` two steps before it. `None`: the same everywhere."""
     abandon: bool = param(False, needs=("select", ("thompson",)), omitted=True)
     """A path is judged after every step, and given up if the tokens that it still needs would bring
-    more if they began another."""
+    more if they began another: `abandon_below` says how much more."""
     abandon_below: float = param(1.0, low=0.001, high=1, needs=("abandon", (True,)), omitted=True)
-    """Share of what a fresh answer brings for each token below which a path is given up. A value model
-    that errs on a whole problem gives up right paths there too: the less it is trusted, the lower."""
+    """A path is given up if the tokens that it still needs would bring less than this share of what
+    they would bring in a fresh answer. 1 trusts the values; a model that errs on whole problems, and
+    gives up right paths there, wants less."""
     tau: float = param(0.0, low=0, high=100, needs=("commit", ("step",)))
     """A step is committed to with probability ~ N^(1/tau), N its visits; 0 takes the most visited."""
     dirichlet_alpha: float = param(0.3, low=0.001, high=100, needs=("select", ("puct",)))
@@ -263,11 +264,11 @@ class Origin:
 @dataclass(frozen=True, slots=True)
 class Hurdle:
     """The least value with which an unfinished answer is written on: what the tokens that it still needs would bring if
-    they were spent on answers drawn afresh. (The marginal value theorem: leave once the rate of gain here falls to the
-    average rate; Charnov 1976.)"""
+    they were spent on answers drawn afresh, or a share of that. (The marginal value theorem: leave once the rate of
+    gain here falls to the average rate; Charnov 1976.)"""
 
     rate: float
-    """Value of an answer drawn afresh, over the tokens that it takes."""
+    """Value of an answer drawn afresh, or the share of it that is asked for, over the tokens that it takes."""
     mean_length: float
     """Tokens of an answer, on average."""
 

@@ -35,8 +35,6 @@ class Dimension:
     """In place of a range."""
     optional: bool = False
     """May be left out, which means something of its own."""
-    under: str = ""
-    """Parameter of the search without which it is left out; that one is a choice before it, false by default."""
 
     @property
     def group(self) -> str:
@@ -51,6 +49,13 @@ class Dimension:
         """True if its values are integers."""
         return self.group == "search" and PARAMS[self.field][1] is int
 
+    @property
+    def switch(self) -> str:
+        """The parameter, true or false, that it has no effect without; "" for most. It comes before it, and is false by
+        default."""
+        needs = PARAMS[self.field][0].metadata.get("needs") if self.group == "search" else None
+        return needs[0] if needs and needs[1] == (True,) else ""
+
     def applies(self, algorithm: str) -> bool:
         """Tell whether it can be given to an algorithm, with the algorithm's other defaults."""
         if self.group == "sampling":
@@ -58,8 +63,8 @@ class Dimension:
         if self.field == "answer" and search_params(algorithm).answer == "majority":
             return False  # another rule would make it another method
         given = {self.field: self.choices[-1] if self.choices else self._number(self.low)}
-        if self.under:
-            given[self.under] = True
+        if self.switch:
+            given[self.switch] = True
         try:
             search_params(algorithm, **given)
         except ParamError:
@@ -78,7 +83,7 @@ class Dimension:
 
     def plain(self, algorithm: str) -> dict[str, Any]:
         """Return what a trial has that does as the algorithm does by itself."""
-        if self.under:
+        if self.switch:
             return {}
         params = search_params(algorithm) if self.group == "search" else Sampling()
         value = getattr(params, self.field)
@@ -104,7 +109,7 @@ DIMENSIONS = (
     Dimension("search.kappa", 0.2, 10, log=True),
     Dimension("search.kappa_growth", 1.2, 6, log=True, optional=True),
     Dimension("search.abandon", choices=(False, True)),
-    Dimension("search.abandon_below", 0.02, 1, log=True, under="abandon"),
+    Dimension("search.abandon_below", 0.02, 1, log=True),
     Dimension("search.considered", 2, 16, log=True),
     Dimension("search.c_scale", 0.1, 10, log=True),
     Dimension("search.beam_width", 2, 16, log=True),
@@ -124,7 +129,7 @@ def suggest(trial: BaseTrial, name: str, algorithms: Sequence[str]) -> Method:
         algorithm = trial.suggest_categorical(ALGORITHM, algorithms)
     groups: dict[str, dict[str, Any]] = {"search": {}, "sampling": {}}
     for dimension in dimensions(algorithm):
-        if dimension.under and not groups["search"].get(dimension.under):
+        if dimension.switch and not groups["search"].get(dimension.switch):
             continue
         if (value := dimension.suggest(trial)) is not None:
             groups[dimension.group][dimension.field] = value

@@ -123,6 +123,9 @@ def test_the_arm_of_half_the_steps_has_no_more_problems_than_flat_ppo_and_was_ch
     )
     recipe, ppo = of_test[arm], of_test["flat_ppo"]
     assert recipe.learning == of_dev[found].learning
+    assert (recipe.collect, recipe.base) == (of_dev[found].collect, of_dev[found].base)
+    queries = {part.data.partition("?")[2] for part in (chosen.held_out, chosen.searched, tested.held_out)}
+    assert queries == {recipe.collect.data.partition("?")[2]}
     assert recipe.learning.steps_per_round * 2 == ppo.learning.steps_per_round
     assert (recipe.rounds, recipe.collect.problems) == (ppo.rounds, ppo.collect.problems)
 

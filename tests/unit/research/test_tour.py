@@ -24,7 +24,7 @@ from research.tour.make import (
     answer_tokens,
     figures,
     grade,
-    judged,
+    judge,
     policy_loss,
     prompt_tokens,
     publish,
@@ -148,18 +148,18 @@ def test_the_value_is_read_at_the_cell_before_its_line_closes(grids: list[Grid])
     """The loss falls if the value of the state before each newline is the target, whatever comes after it."""
     grid = grids[0]
     answers = answer_tokens([grid])[:, None]
-    part = judged(Rollouts(prompt_tokens([grid]), answers, np.ones((1, 1), np.float32), grid.steps))
+    part = judge(Rollouts(prompt_tokens([grid]), answers, np.ones((1, 1), np.float32), grid.steps))
     assert (answers[part.ends] == NEWLINE).sum() + 1 == part.ends.sum() == grid.steps
-    assert part.open.all()
+    assert part.has_tour.all()
     assert not part.grid[0, 0, -1].any()  # no cell is left
     trunk = Trunk(0)
     states = trunk.states(part.samples.prompts, answers[:, :, :-1])
     assert states.shape == (1, 1, answers.shape[2], SHAPE.hidden)
     before = answers[:, :, :-1] if part.ends[0, 0, 0] else np.roll(answers, 1, axis=2)
     assert all(FIRST <= token < FIRST + len(NAMES) for token in before[part.ends])
-    value, known = value_loss(trunk, part)
+    value, auxiliary = value_loss(trunk, part)
     assert value.item() == pytest.approx(np.log(2), abs=1e-6)
-    assert known.item() == pytest.approx((1 + GRID_WEIGHT) * np.log(2), abs=1e-5)
+    assert auxiliary.item() == pytest.approx((1 + GRID_WEIGHT) * np.log(2), abs=1e-5)
     trunk.value.bias.data += 5
     assert value_loss(trunk, part)[0].item() < 0.01
     assert torch.isfinite(policy_loss(trunk, [grid]))

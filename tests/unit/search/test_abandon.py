@@ -48,6 +48,18 @@ def test_the_rate_is_the_posterior_mean_of_a_fresh_answer_over_the_mean_length()
     assert hurdle == Hurdle(rate=pytest.approx(2.2 / 6 / 5), mean_length=5)
 
 
+def test_as_long_as_every_answer_was_cut_off_the_longest_says_how_long_they_are() -> None:
+    # One draw of 6 tokens is worth nothing, and its first step was valued 0.4: (4 · 0.4 + 0)/(4 + 1), over 6 tokens.
+    tree = new_tree(**ABANDON, kappa=4.0)
+    builder = TreeBuilder(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
+    assert Mcts(builder, random.Random(0))._hurdle() is None
+    step = grow(builder, tree.root, "a\n", value=0.4)
+    leaf = grow(builder, step, "a\na\n", value=0.0, terminal="truncated")
+    builder.back_up((tree.root, step, leaf), 0.0, fresh=(tree.root, step))
+    hurdle = Mcts(TreeBuilder(tree, builder.budget), random.Random(0))._hurdle()
+    assert hurdle == Hurdle(rate=pytest.approx(1.6 / 5 / 6), mean_length=6)
+
+
 def test_what_is_given_up_may_have_to_be_worth_only_a_share_of_that() -> None:
     whole, tenth = two_answers(kappa=4.0)._hurdle(), two_answers(kappa=4.0, abandon_below=0.1)._hurdle()
     assert whole is not None

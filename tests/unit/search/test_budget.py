@@ -11,11 +11,23 @@ from hypothesis import strategies as st
 
 from fakes import FakePolicy, letters
 from ramify.search.budget import Budget
+from ramify.search.builder import TreeBuilder
 from ramify.search.cutting import SampledAction
 from ramify.search.plans import Plan
 from ramify.search.records import Action, BudgetLimits, Sampling
 from ramify.search.tree import Node
-from search_worlds import ONE_AT_A_TIME, TOKEN, check, ran, rule_for, sequence, variants, words
+from search_worlds import (
+    ONE_AT_A_TIME,
+    TOKEN,
+    check,
+    grow,
+    new_tree,
+    ran,
+    rule_for,
+    sequence,
+    variants,
+    words,
+)
 
 ROOT = Node(id=0, parent=None, depth=0)
 
@@ -127,6 +139,26 @@ def test_the_last_answer_goes_on_from_the_unfinished_state_of_the_highest_value(
     )
     assert [completion.simulation for completion in found.tree.completions] == [0]
     assert found.tree.usage.completion_tokens == 4 + rest
+
+
+@pytest.mark.parametrize(
+    ("values", "given_up", "visits", "begins"),
+    [
+        ({"a": 0.05, "b": 0.3, "c": 0.1}, "", {}, "b"),
+        ({"a": 0.05, "b": 0.3, "c": 0.1}, "b", {}, "c"),  # what the algorithm gave up is the last resort
+        ({"a": 0.05, "b": 0.3, "c": 0.1}, "abc", {}, "b"),
+        ({}, "", {"a": 1, "b": 2, "c": 1}, "b"),  # nothing is judged: the most visited
+    ],
+)
+def test_where_the_last_answer_begins(
+    values: dict[str, float], given_up: str, visits: dict[str, int], begins: str
+):
+    tree = new_tree(algorithm="mcts")
+    builder = TreeBuilder(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
+    for letter in "abc":
+        node = grow(builder, tree.root, letter, value=values.get(letter))
+        node.pruned, node.visits = letter in given_up, visits.get(letter, 0)
+    assert builder.most_promising().text == begins
 
 
 # Nodes

@@ -78,6 +78,7 @@ def test_an_error_does_not_echo_what_is_long():
         ("select is 'thompson'", "kappa_growth", {"select": "puct", "kappa_growth": 2.0}),
         ("select is 'thompson'", "abandon", {"select": "puct", "abandon": True}),
         ("expand is 'path'", "abandon", {"expand": "step", "abandon": True}),
+        ("abandon is true", "abandon_below", {"abandon_below": 0.1}),
         ("select is 'puct'", "c_init", {"c_init": 1.0}),
         ("select is 'puct'", "c_base", {"c_base": 9.0}),
         ("select is 'puct'", "prior", {"prior": "count"}),

@@ -126,7 +126,7 @@ function closedWhy(model, node) {
 }
 
 function how(params, thompson) {
-  if (thompson) return `This search selects by Thompson sampling (κ = ${params.kappa}${params.kappa_growth ? `, growing ${params.kappa_growth} times with each step that is left` : ""}): the largest of one draw from each Beta, times the chance of an answer not yet known.${params.abandon ? " A draw is given up if its tokens would bring more elsewhere." : ""} PUCT is shown beside it, with c_init ${params.c_init}.`;
+  if (thompson) return `This search selects by Thompson sampling (κ = ${params.kappa}${params.kappa_growth ? `, growing ${params.kappa_growth} times with each step that is left` : ""}): the largest of one draw from each Beta, times the chance of an answer not yet known.${params.abandon ? ` A draw is given up if its tokens would bring ${params.abandon_below ? `less than ${params.abandon_below} times what they would bring` : "more"} elsewhere.` : ""} PUCT is shown beside it, with c_init ${params.c_init}.`;
   if (params.algorithm === "mcts" || params.algorithm === "rap") return "This search selects the largest PUCT score. Figures are those at its end, nothing in flight.";
   return `${params.algorithm} does not select by PUCT; its terms are shown for comparison.`;
 }
