@@ -24,14 +24,14 @@ import numpy as np
 import torch
 import typer
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ramify import weights
 from ramify.statistics import auc
 from ramify.weights import Details, Release
-from research.bootstrap.checkpoints import save_policy
+from research.bootstrap.checkpoints import load_model, save_policy
 from research.bootstrap.policy import optimizer_for, step_optimizer
 from research.bootstrap.rollouts import Rollouts, outcome_targets
 from research.bootstrap.sampling import Sampler
@@ -194,10 +194,15 @@ def value_loss(trunk: Trunk, part: JudgedSamples) -> tuple[Tensor, Tensor]:
 
 
 def roll_out(
-    policy: TinyLlama, grids: list[Grid], answers: int, seed: int, batch: int = 128
+    policy: TinyLlama,
+    grids: list[Grid],
+    answers: int,
+    seed: int,
+    batch: int = 128,
+    temperature: float = 1.0,
 ) -> list[Rollouts]:
-    """Return graded samples of the policy at temperature 1, in groups of `answers`."""
-    sampler = Sampler(policy, torch.Generator().manual_seed(seed))
+    """Return graded samples of the policy, in groups of `answers`."""
+    sampler = Sampler(policy, torch.Generator().manual_seed(seed), temperature)
     groups, parts = defaultdict(list), []
     for grid in grids:
         groups[grid.steps].append(grid)
@@ -300,6 +305,14 @@ def publish(trunk: Trunk, root: Path, metrics: dict[str, float]) -> Release:
             name="tour", default_task="tour", default_max_tokens=2 * MOST_STEPS, metrics=metrics
         )
         return weights.publish(root, policy, head, details)
+
+
+def load(release: Path) -> Trunk:
+    """Return the network of a release that `publish` made, without the outputs that are not shipped."""
+    trunk = Trunk(0)
+    trunk.policy = load_model(release / "policy", "lm_head")
+    trunk.value.load_state_dict(load_file(release / "value" / "head.safetensors"))
+    return trunk
 
 
 def main(

@@ -25,13 +25,16 @@ from research.tour.make import (
     figures,
     grade,
     judge,
+    load,
     policy_loss,
     prompt_tokens,
     publish,
+    roll_out,
     seen_after,
     turned,
     value_loss,
 )
+from research.tour.replay import Walks, is_solved, walks_of
 from research.tour.task import Tour
 
 
@@ -173,3 +176,19 @@ def test_the_network_is_published_as_a_release_with_a_head(grids: list[Grid], tm
     assert release.manifest.default_task == "tour"
     assert release.value_head is not None
     assert weights.load_release(release.path) == release
+    part = roll_out(trunk.policy, grids[:1], 2, seed=0)[0]
+    own, loaded = (walks_of(network, part)[0].values for network in (trunk, load(release.path)))
+    assert loaded == pytest.approx(own, abs=0.02)  # written in bfloat16
+
+
+def test_a_budget_buys_walks_in_order_and_gives_up_those_below_the_share_of_the_hurdle() -> None:
+    # Walks of two steps, four tokens; the prompt's value is 0.5, so the hurdle after the first step is 0.25.
+    values = np.array([[0.1, 0.0], [0.2, 0.0], [0.1, 1.0]], np.float32)
+    walks = Walks(values, np.array([0, 0, 1], np.float32), 0.5)
+    assert not is_solved(walks, [0, 1, 2], 11, share=0.0)  # 4 + 4 + 4
+    assert is_solved(walks, [0, 1, 2], 12, share=0.0)
+    assert not is_solved(walks, [0, 1, 2], 99, share=1.0)  # the right one is given up too
+    assert is_solved(walks, [2, 0, 1], 4, share=1.0)  # but not before one has ended
+    values[2, 0] = 0.3
+    assert not is_solved(walks, [0, 1, 2], 9, share=1.0)  # 4 + 2 + 4
+    assert is_solved(walks, [0, 1, 2], 10, share=1.0)

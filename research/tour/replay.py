@@ -1,0 +1,103 @@
+"""What giving walks up saves and costs, with no engine: `python -m research.tour.replay --release runs/tour/v000001`.
+
+Some walks of each grid are drawn once. A budget then buys them one after another, in random orders, as `abandon` would:
+once a walk has come to its end, a later one is given up after the first step at which its value falls below a share
+(`abandon_below`) of the hurdle, the prompt's value times the part of the walk that is left. Counted is how often one of
+the walks that came to their end is right, so the judge of finished walks has no part in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+
+from research.bootstrap.rollouts import Rollouts
+from research.tour.make import Trunk, load, roll_out
+from research.tour.task import some
+
+SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
+BUDGETS = (150, 300, 600, 1_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Walks:
+    """The K walks of one grid, of S steps each."""
+
+    values: NDArray[np.float32]
+    """After each step, [K, S]."""
+    outcomes: NDArray[np.float32]
+    """[K]."""
+    at_start: float
+    """The prompt's value."""
+
+
+@torch.inference_mode()
+def walks_of(trunk: Trunk, part: Rollouts) -> list[Walks]:
+    """Return the walks of each prompt with their values."""
+    states = trunk.states(part.prompts.astype(np.int64), part.answers[:, :, :-1].astype(np.int64))
+    values = torch.sigmoid(trunk.value(states)[..., 0]).numpy()
+    return [
+        Walks(own[:, 1::2], outcomes, float(own[0, 0]))
+        for own, outcomes in zip(values, part.outcomes, strict=True)
+    ]
+
+
+def is_solved(walks: Walks, order: Sequence[int], tokens: int, share: float) -> bool:
+    """Tell whether a right walk comes to its end before the tokens are spent; a step is two."""
+    steps = walks.values.shape[1]
+    hurdle = share * walks.at_start * (1 - np.arange(1, steps + 1) / steps)
+    ended = False
+    for walk in order:
+        if tokens < 2 * steps:
+            return False
+        below = np.flatnonzero(walks.values[walk] < hurdle) if ended else ()
+        if len(below):
+            tokens -= 2 * (int(below[0]) + 1)
+            continue
+        if walks.outcomes[walk]:
+            return True
+        tokens -= 2 * steps
+        ended = True
+    return False
+
+
+def main(
+    release: Annotated[Path, typer.Option(help="Release of `python -m research.tour.make`.")] = Path(
+        "runs/tour/v000001"
+    ),
+    grids: Annotated[int, typer.Option(min=1, help="Grids of the dev split.")] = 200,
+    walks: Annotated[int, typer.Option(min=1, help="Walks drawn of each.")] = 32,
+    temperature: Annotated[float, typer.Option(min=0.1, max=2.0)] = 0.6,
+    orders: Annotated[int, typer.Option(min=1, help="Random orders in which they are bought.")] = 60,
+    seed: int = 0,
+) -> None:
+    """Print the share of grids that are solved, for each budget and share of the hurdle."""
+    torch.set_num_threads(1)
+    trunk = load(release)
+    parts = roll_out(trunk.policy, some("dev", seed + 3, grids), walks, seed, temperature=temperature)
+    drawn = [own for part in parts for own in walks_of(trunk, part)]
+    rng = np.random.default_rng(seed)
+    typer.echo("tokens  " + "  ".join(f"{share:5g}" for share in SHARES))
+    for tokens in BUDGETS:
+        solved = [
+            np.mean(
+                [
+                    is_solved(own, rng.permutation(walks).tolist(), tokens, share)
+                    for own in drawn
+                    for _ in range(orders)
+                ]
+            )
+            for share in SHARES
+        ]
+        typer.echo(f"{tokens:6}  " + "  ".join(f"{100 * one:5.1f}" for one in solved))
+
+
+if __name__ == "__main__":
+    typer.run(main)
