@@ -70,12 +70,12 @@ class Trunk(nn.Module):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
 
-    @torch.autocast("cpu", torch.bfloat16)
     def states(self, prompts: Ints, answers: Ints) -> Tensor:
         """Return the hidden states [P, K, 1 + T, C] before each token of answers [P, K, T] and after the last; the
         first is the prompt's last. The products are in bfloat16, which takes about half the time."""
-        prompt, cache = self.policy.read_prompts(torch.from_numpy(prompts))
-        answer = self.policy.read_answers(torch.from_numpy(answers), prompts.shape[1], cache)
+        with torch.autocast("cpu", torch.bfloat16):
+            prompt, cache = self.policy.read_prompts(torch.from_numpy(prompts))
+            answer = self.policy.read_answers(torch.from_numpy(answers), prompts.shape[1], cache)
         return torch.cat([prompt[:, None, -1:].expand(-1, answers.shape[1], -1, -1), answer], dim=2).float()
 
 

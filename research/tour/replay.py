@@ -42,10 +42,10 @@ class Walks:
 def walks_of(trunk: Trunk, part: Rollouts) -> list[Walks]:
     """Return the walks of each prompt with their values."""
     states = trunk.states(part.prompts.astype(np.int64), part.answers[:, :, :-1].astype(np.int64))
-    values = torch.sigmoid(trunk.value(states)[..., 0]).numpy()
+    values: NDArray[np.float32] = torch.sigmoid(trunk.value(states)[..., 0]).numpy()
     return [
-        Walks(own[:, 1::2], outcomes, float(own[0, 0]))
-        for own, outcomes in zip(values, part.outcomes, strict=True)
+        Walks(values[i, :, 1::2], outcomes, float(values[i, 0, 0]))
+        for i, outcomes in enumerate(part.outcomes)
     ]
 
 
@@ -57,7 +57,7 @@ def is_solved(walks: Walks, order: Sequence[int], tokens: int, share: float) -> 
     for walk in order:
         if tokens < 2 * steps:
             return False
-        below = np.flatnonzero(walks.values[walk] < hurdle) if ended else ()
+        below = np.flatnonzero((walks.values[walk] < hurdle) & ended)
         if len(below):
             tokens -= 2 * (int(below[0]) + 1)
             continue
