@@ -1,4 +1,4 @@
-"""What giving walks up saves and costs, with no engine: `python -m research.tour.replay --release runs/tour/v000001`.
+"""Replay of what giving walks up saves and costs, with no engine: `python -m research.tour.replay`.
 
 Some walks of each grid are drawn once. A budget then buys them one after another, in random orders, as `abandon` would:
 once a walk has come to its end, a later one is given up after the first step at which its value falls below a share
