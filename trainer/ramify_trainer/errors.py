@@ -18,7 +18,7 @@ class CollectionFailed(TrainerError):
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Return True if a server did not answer, or says itself that it cannot serve now."""
+    """Return True if a server has no connection to give, broke it, or says itself that it cannot serve now (503)."""
     if isinstance(error, CollectionFailed):
         return error.__cause__ is not None and is_unreachable(error.__cause__)
     if isinstance(error, ServerError):
