@@ -70,7 +70,7 @@ def _noticing_its_end(server: LaunchedServer, log: Path) -> Iterator[None]:
     try:
         yield
     except (RamifyError, TrainerError) as error:
-        # A server that cannot be reached may need a while to end; one that answers otherwise lives, and is not waited for.
+        # Only a server that cannot be reached may be about to end: the end of another is not waited for.
         within = STOP_SECONDS if is_unreachable(error) else 0
         fault = server.fault(within) if is_transient(error) else None
         if fault is None:
