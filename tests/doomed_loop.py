@@ -1,11 +1,14 @@
 """`python doomed_loop.py loop …`: the `ramify-trainer` command, whose servers are killed at points of its progress.
 
 DOOM has the points, each as `<phase>:<done>`: one that has been come to is followed by the next. The servers are those
-of `python doomed_loop.py serve …`: the `ramify` command on engines that hold little models in earnest.
+of `python doomed_loop.py serve …`: the `ramify` command on engines that hold little models in earnest. The first draw
+of each takes FIRST_DRAW seconds, all others none: whoever searches two problems at once has the rest searched long
+before the first, which is in flight as long.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import Callable
@@ -14,6 +17,7 @@ from functools import partial
 import psutil
 from rich.console import Console
 
+from fakes import FakePolicy
 from fakes_releases import stamped
 from fakes_training import TrainedEngines
 from ramify import cli, launcher
@@ -22,11 +26,20 @@ from ramify.engines import EngineConfig
 from ramify_trainer import cli as trainer_cli
 
 SERVE = (sys.executable, __file__, "serve")
+FIRST_DRAW = 3.0
+
+
+class SlowAtFirst(FakePolicy):
+    """Its first request takes `FIRST_DRAW` seconds."""
+
+    async def _take_time(self) -> None:
+        await asyncio.sleep(FIRST_DRAW if len(self.requests) == 1 else 0)
 
 
 async def start(config: EngineConfig, tell: Callable[[str], None]) -> TrainedEngines:
     assert config.serving.source is not None
     engines = TrainedEngines(serving=config.serving)
+    engines.policy = SlowAtFirst(engines.policy.rule)
     stamped(engines)
     engines.hold(config.serving.source.models)
     return engines

@@ -17,6 +17,15 @@ class CollectionFailed(TrainerError):
     """The server did not take or did not finish a search."""
 
 
+def is_unreachable(error: BaseException) -> bool:
+    """Return True if a server has no connection to give, broke it, or says itself that it cannot serve now (503)."""
+    if isinstance(error, CollectionFailed):
+        return error.__cause__ is not None and is_unreachable(error.__cause__)
+    if isinstance(error, ServerError):
+        return error.status == 503
+    return isinstance(error, ConnectionFailed)
+
+
 def is_transient(error: BaseException) -> bool:
     """Return True if the same may succeed later without anybody changing anything here."""
     if isinstance(error, CollectionFailed):

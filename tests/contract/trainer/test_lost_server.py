@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ base = "base/v000001"
 [collect]
 data = "{data}"
 problems = 6
-concurrency = 1
+concurrency = 2
 search = {{ algorithm = "mcts", budget = {{ simulations = 3 }} }}
 
 [learning]
@@ -73,6 +74,13 @@ async def searched(folder: Path) -> list[Summary]:
         await log.close()
 
 
+def restarted_at(folder: Path) -> float:
+    """Return the time at which the last server began to start, in whole seconds."""
+    said = (folder / "out" / "server.log").read_text().splitlines()
+    *_, last = (line for line in said if "engines starting" in line)
+    return datetime.fromisoformat(last.split()[0]).timestamp()
+
+
 def test_the_loop_goes_on_with_another_server_where_it_was_and_trains_and_searches_nothing_twice(
     tmp_path: Path,
 ) -> None:
@@ -91,6 +99,8 @@ def test_the_loop_goes_on_with_another_server_where_it_was_and_trains_and_search
         ("v000001", "complete"): 6,
         ("v000002", "complete"): 6,
     }
+    late = [tree for tree in trees if tree.created_at >= restarted_at(tmp_path)]
+    assert len(late) == 3, "the search in flight was lost with its server, unlike the three before it"
 
 
 def test_the_loop_whose_servers_all_end_in_one_phase_says_so_and_ends(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import httpx
 from ramify.launcher import STOP_SECONDS, LaunchedServer, NotServing, launched
 from ramify_client import AsyncAdmin, AsyncClient, RamifyError
 from ramify_trainer.config import LoopConfig, key_in
-from ramify_trainer.errors import TrainerError, is_transient
+from ramify_trainer.errors import TrainerError, is_transient, is_unreachable
 from ramify_trainer.gate.policy_scores import PolicyScores
 from ramify_trainer.loop.processes import require_room
 from ramify_trainer.loop.report import write
@@ -37,8 +37,8 @@ class ServerLost(TrainerError):
 
 
 class _ChildTransport(httpx.AsyncHTTPTransport):
-    """The way to a child: once that takes no connections it does not come back by itself, so that clients need not ask
-    again for as long as their calls may take."""
+    """Answer for a child that takes no connections: it will not come back by itself, so a client must not retry until
+    its deadline."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         try:
@@ -70,7 +70,9 @@ def _noticing_its_end(server: LaunchedServer, log: Path) -> Iterator[None]:
     try:
         yield
     except (RamifyError, TrainerError) as error:
-        fault = server.fault(STOP_SECONDS) if is_transient(error) else None
+        # Only a server that cannot be reached may be about to end: the end of another is not waited for.
+        within = STOP_SECONDS if is_unreachable(error) else 0
+        fault = server.fault(within) if is_transient(error) else None
         if fault is None:
             raise
         raise ServerLost(f"{fault}; its log is {log}") from error
@@ -78,7 +80,8 @@ def _noticing_its_end(server: LaunchedServer, log: Path) -> Iterator[None]:
 
 @contextmanager
 def served_teacher(config: LoopConfig, folder: Path) -> Iterator[LoopConfig]:
-    """Serve the teacher that is a release, with its log in `folder`; yield the settings with its address.
+    """Serve the teacher that is a release, with its log in `folder`; yield the settings with its address, and if there
+    is none such, the settings themselves.
 
     Raises as `running_server` does."""
     teacher = config.teacher
@@ -95,14 +98,18 @@ async def run(
     addresses: tuple[str, str],
     tell: PhaseProgress,
     progress: RunProgress | None = None,
+    *,
+    teacher_is_child: bool = False,
 ) -> Results:
-    """Do all rounds that are left, on a server that is a child of this process."""
+    """Do all rounds that are left, on a server that is a child of this process, as the teacher's may be."""
     url, admin_url = addresses
     key, admin_key = (key_in(path) for path in (config.server.key_file, config.server.admin_key_file))
     async with (
         AsyncClient(url, key, max_retries=100, transport=_ChildTransport()) as client,
         AsyncAdmin(admin_url, admin_key, transport=_ChildTransport()) as admin,
-        teacher_client(config.teacher, max_retries=100) as teacher,
+        teacher_client(
+            config.teacher, max_retries=100, transport=_ChildTransport() if teacher_is_child else None
+        ) as teacher,
     ):
         loop = Loop(config, client, admin, tell, progress, teacher)
         with loop.worker:
@@ -135,17 +142,19 @@ def demo(config: LoopConfig, out: Path, tell: PhaseProgress) -> str:
 
 def _served(config: LoopConfig, out: Path, tell: PhaseProgress) -> Results:
     """Do all rounds on servers with their logs in `out`, which are started anew if one ends."""
-    progress, restarts, before = RunProgress(), 0, 0
+    progress, restarts = RunProgress(), 0
+    before = progress.place
     while True:
         try:
             with (
                 served_teacher(config, out / "teacher") as taught,
                 running_server(out, config.weights, config.base) as addresses,
             ):
-                return asyncio.run(run(taught, addresses, tell, progress))
+                rounds = run(taught, addresses, tell, progress, teacher_is_child=taught is not config)
+                return asyncio.run(rounds)
         except ServerLost as lost:
-            if progress.times.total() > before:  # it got on in between
-                restarts, before = 0, progress.times.total()
+            if progress.place != before:  # it got on in between
+                restarts, before = 0, progress.place
             if restarts == RESTARTS:
                 raise TrainerError(
                     f"the {progress.phase} phase lost {RESTARTS + 1} servers, one after the other: {lost}"
