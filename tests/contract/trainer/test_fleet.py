@@ -90,5 +90,5 @@ async def test_three_rounds_against_a_fleet_learn_from_both_replicas_and_are_ser
         assert Counter(tree.release for tree in complete) == dict.fromkeys(
             ["v000001", *releases[:-1]], PROBLEMS
         )
-        # The door takes a replica out while its health check is late, so on a busy machine a round may have had just one.
+        # The door takes a replica out while its health check is late: on a busy machine a round may have had just one.
         assert {tree.tree_id[-2:] for tree in complete} == {"00", "01"}
