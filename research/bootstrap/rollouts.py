@@ -40,6 +40,11 @@ class Rollouts:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def part(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Rollouts:
+        """Return these of the P prompts, and these of their K answers."""
+        at = np.ix_(rows, columns)
+        return replace(self, prompts=self.prompts[rows], answers=self.answers[at], outcomes=self.outcomes[at])
+
     def regular(self) -> Rollouts:
         """Return the rollouts with answers cut to a regular answer's length; hardly any is longer."""
         begun = self.prompts.shape[1] - prompt_length(self.count)

@@ -46,12 +46,16 @@ FIRST, LATER = VOCABULARY.index(NAMES[0]), VOCABULARY.index(f" {NAMES[0]}")
 """The token of cell 0 at the start of a line, and after a blank."""
 SHAPE = Shape(vocab=len(VOCABULARY), hidden=128, layers=4, heads=4, intermediate=384, positions=96)
 CELLS = SIZE * SIZE
+BESIDE = np.array(
+    [[other in NEIGHBOURS[cell] for other in range(CELLS)] for cell in range(CELLS)], np.float32
+)
+"""1 for two cells that are neighbours, [cells, cells]."""
 MOST_STEPS = CELLS - 7
 """Steps of the longest tour: six cells are blocked, and the start is there."""
 BOTH_STEPS = (1_200, 2_000)
 """Steps of policy and value together on samples of the policy, which is sampled anew in between."""
 ANSWERS = 8
-"""Samples of a grid, of which a step reads half."""
+"""Samples of a grid; a step reads half of them."""
 GRID_WEIGHT = 10.0
 """Weight of the mean over cells, most of which are no dead ends."""
 Ints = NDArray[np.int64]
@@ -77,6 +81,10 @@ class Trunk(nn.Module):
             prompt, cache = self.policy.read_prompts(torch.from_numpy(prompts))
             answer = self.policy.read_answers(torch.from_numpy(answers), prompts.shape[1], cache)
         return torch.cat([prompt[:, None, -1:].expand(-1, answers.shape[1], -1, -1), answer], dim=2).float()
+
+    def read(self, samples: Rollouts) -> Tensor:
+        """Return the hidden states [P, K, T, C] before each token of the samples."""
+        return self.states(samples.prompts.astype(np.int64), samples.answers[:, :, :-1].astype(np.int64))
 
 
 def prompt_tokens(grids: list[Grid]) -> Ints:
@@ -133,25 +141,27 @@ def policy_loss(trunk: Trunk, grids: list[Grid]) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class JudgedSamples:
-    """Samples [P, K, T], and what is known of their cells, at the token that closes each one's line."""
+class LabelledSamples:
+    """Samples [P, K, T], and what is known of their cells: at the token that closes each one's line, [P, K, T]."""
 
     samples: Rollouts
+    ends: NDArray[np.bool_]
+    """Where a line is closed."""
     returns: NDArray[np.float32]
+    """The mean outcome, in [0, 1], of the samples that share the walk so far."""
     has_tour: NDArray[np.float32]
     """1 where a tour is still left, else 0."""
     grid: NDArray[np.bool_]
     """After each step, of each cell, [P, K, T / 2, 3 · cells]: whether it is free, a dead end, or cut off."""
-    ends: NDArray[np.bool_]
 
-    def part(self, rows: Ints, columns: Ints) -> JudgedSamples:
-        """Return these of the P prompts, and of their K samples."""
-        part, at = self.samples, np.ix_(rows, columns)
-        chosen = Rollouts(part.prompts[rows], part.answers[at], part.outcomes[at], part.count)
-        return JudgedSamples(chosen, self.returns[at], self.has_tour[at], self.grid[at], self.ends[at])
+    def part(self, rows: Ints, columns: Ints) -> LabelledSamples:
+        """Return these of the P prompts, and these of their K samples."""
+        at = np.ix_(rows, columns)
+        labels = (self.ends[at], self.returns[at], self.has_tour[at], self.grid[at])
+        return LabelledSamples(self.samples.part(rows, columns), *labels)
 
 
-def judge(samples: Rollouts) -> JudgedSamples:
+def label(samples: Rollouts) -> LabelledSamples:
     """Return samples with the mean outcome of those that share a prefix, and what is left after each cell."""
     _, returns, ends = outcome_targets(samples)
     walks = samples.answers[:, :, ::2].astype(np.int64) - FIRST
@@ -164,7 +174,7 @@ def judge(samples: Rollouts) -> JudgedSamples:
         for k, walk in enumerate(walks[p]):
             has_tour[p, k, : 2 * (lost_at(cells, int(starts[p]), walk.tolist()) - 1)] = 1
         free[p, starts[p]] = False
-    return JudgedSamples(samples, returns, has_tour, seen_after(walks, free), ends)
+    return LabelledSamples(samples, ends, returns, has_tour, seen_after(walks, free))
 
 
 def seen_after(walks: Ints, free: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -172,24 +182,22 @@ def seen_after(walks: Ints, free: NDArray[np.bool_]) -> NDArray[np.bool_]:
     the walker, with one way on at most), or cut off from the walker. `free`, [P, cells], is so at first."""
     at = walks[..., None] == np.arange(CELLS)
     left = free[:, None, None] & ~np.maximum.accumulate(at, axis=2)
-    beside = np.array([[other in NEIGHBOURS[cell] for other in range(CELLS)] for cell in range(CELLS)])
-    beside = beside.astype(np.float32)
-    dead_end = left & (left @ beside < 2) & (at @ beside == 0)
+    dead_end = left & (left @ BESIDE < 2) & (at @ BESIDE == 0)
     reached, before = at, None
     while before is None or (reached != before).any():
-        before, reached = reached, reached | (left & (reached @ beside > 0))
+        before, reached = reached, reached | (left & (reached @ BESIDE > 0))
     return np.concatenate([left, dead_end, left & ~reached], axis=-1)
 
 
-def value_loss(trunk: Trunk, part: JudgedSamples) -> tuple[Tensor, Tensor]:
+def value_loss(trunk: Trunk, labelled: LabelledSamples) -> tuple[Tensor, Tensor]:
     """Return the mean cross-entropy at the cells: of the value head, and of what the trunk is to know."""
-    answers, at = part.samples.answers[:, :, :-1].astype(np.int64), torch.from_numpy(part.ends)
-    states = trunk.states(part.samples.prompts.astype(np.int64), answers)[at]
-    grid = torch.from_numpy(np.repeat(part.grid, 2, axis=2))[at].float()
+    p, k, t = np.nonzero(labelled.ends)
+    states = trunk.read(labelled.samples)[p, k, t]
     value, has_tour = (
-        F.binary_cross_entropy_with_logits(head(states)[:, 0], torch.from_numpy(target)[at])
-        for head, target in ((trunk.value, part.returns), (trunk.has_tour, part.has_tour))
+        F.binary_cross_entropy_with_logits(head(states)[:, 0], torch.from_numpy(target[p, k, t]))
+        for head, target in ((trunk.value, labelled.returns), (trunk.has_tour, labelled.has_tour))
     )
+    grid = torch.from_numpy(labelled.grid[p, k, t // 2]).float()
     return value, has_tour + GRID_WEIGHT * F.binary_cross_entropy_with_logits(trunk.grid(states), grid)
 
 
@@ -244,7 +252,7 @@ def train_policy(trunk: Trunk, grids: list[Grid], steps: int, batch: int, rate: 
 def train_both(
     trunk: Trunk,
     grids: list[Grid],
-    parts: list[JudgedSamples],
+    parts: list[LabelledSamples],
     steps: int,
     batch: int,
     rate: float,
@@ -258,7 +266,8 @@ def train_both(
     for step in range(steps):
         which = int(rng.choice(len(parts), p=sizes / sizes.sum()))
         rows = rng.choice(sizes[which], min(int(sizes[which]), max(1, batch // 4)), replace=False)
-        columns = rng.choice(ANSWERS, ANSWERS // 2, replace=False)
+        drawn = parts[which].ends.shape[1]
+        columns = rng.choice(drawn, max(1, drawn // 2), replace=False)
         value, auxiliary = value_loss(trunk, parts[which].part(rows, columns))
         loss = policy_loss(trunk, next(stream)) + value + auxiliary
         loss.backward()  # type: ignore[no-untyped-call]
@@ -281,8 +290,7 @@ def figures(trunk: Trunk, grids: list[Grid], answers: int) -> dict[str, float]:
     measured = {"pass_1": float(outcomes.mean()), "any": float(outcomes.max(axis=1).mean())}
     scored: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for part in rolled:
-        states = trunk.states(part.prompts.astype(np.int64), part.answers[:, :, :-1].astype(np.int64))
-        values = trunk.value(states)[..., 0].numpy()
+        values = trunk.value(trunk.read(part))[..., 0].numpy()
         for step in (*range(5, part.count, 5), part.count):
             name = f"auc_step_{step}" if step < part.count else "auc_end"
             scored[name] += zip(values[:, :, 2 * step - 1].ravel(), part.outcomes.ravel(), strict=True)
@@ -344,7 +352,7 @@ def main(
         tell_figures(figures(trunk, dev, 8))
         asked = train[i * sampled : (i + 1) * sampled]
         rolled = roll_out(trunk.policy.eval(), asked, ANSWERS, seed + i)
-        train_both(trunk, train, [judge(part) for part in rolled], steps, 64, 1e-3, seed + i)
+        train_both(trunk, train, [label(part) for part in rolled], steps, 64, 1e-3, seed + i)
     measured = figures(trunk, dev, 16)
     tell_figures(measured)
     typer.echo(f"published {publish(trunk, out, measured).path}")

@@ -33,38 +33,42 @@ class Walks:
     values: NDArray[np.float32]
     """After each step, [K, S]."""
     outcomes: NDArray[np.float32]
-    """[K]."""
+    """1 for a tour, else 0: [K]."""
     at_start: float
     """The prompt's value."""
+
+    def ends(self, share: float) -> NDArray[np.int64]:
+        """Return the step after which each walk is given up, from 1; the last one if it is not."""
+        steps = self.values.shape[1]
+        hurdle = share * self.at_start * (1 - np.arange(1, steps + 1) / steps)
+        below = self.values < hurdle
+        return np.where(below.any(axis=1), below.argmax(axis=1) + 1, steps)
 
 
 @torch.inference_mode()
 def walks_of(trunk: Trunk, part: Rollouts) -> list[Walks]:
     """Return the walks of each prompt with their values."""
-    states = trunk.states(part.prompts.astype(np.int64), part.answers[:, :, :-1].astype(np.int64))
-    values: NDArray[np.float32] = torch.sigmoid(trunk.value(states)[..., 0]).numpy()
+    values: NDArray[np.float32] = torch.sigmoid(trunk.value(trunk.read(part))[..., 0]).numpy()
     return [
         Walks(values[i, :, 1::2], outcomes, float(values[i, 0, 0]))
         for i, outcomes in enumerate(part.outcomes)
     ]
 
 
-def is_solved(walks: Walks, order: Sequence[int], tokens: int, share: float) -> bool:
-    """Tell whether a right walk comes to its end before the tokens are spent; a step is two."""
+def is_solved(walks: Walks, ends: NDArray[np.int64], order: Sequence[int], tokens: int) -> bool:
+    """Tell whether a right walk comes to its end before the tokens are spent; a step is two. ends: steps that each walk
+    takes once another has come to its end."""
     steps = walks.values.shape[1]
-    hurdle = share * walks.at_start * (1 - np.arange(1, steps + 1) / steps)
     ended = False
     for walk in order:
         if tokens < 2 * steps:
             return False
-        below = np.flatnonzero((walks.values[walk] < hurdle) & ended)
-        if len(below):
-            tokens -= 2 * (int(below[0]) + 1)
-            continue
-        if walks.outcomes[walk]:
-            return True
-        tokens -= 2 * steps
-        ended = True
+        taken = int(ends[walk]) if ended else steps
+        tokens -= 2 * taken
+        if taken == steps:
+            ended = True
+            if walks.outcomes[walk]:
+                return True
     return False
 
 
@@ -84,19 +88,19 @@ def main(
     parts = roll_out(trunk.policy, some("dev", seed + 3, grids), walks, seed, temperature=temperature)
     drawn = [own for part in parts for own in walks_of(trunk, part)]
     rng = np.random.default_rng(seed)
+    bought = [[rng.permutation(walks).tolist() for _ in range(orders)] for _ in drawn]
     typer.echo("tokens  " + "  ".join(f"{share:5g}" for share in SHARES))
-    for tokens in BUDGETS:
-        solved = [
-            np.mean(
-                [
-                    is_solved(own, rng.permutation(walks).tolist(), tokens, share)
-                    for own in drawn
-                    for _ in range(orders)
-                ]
-            )
-            for share in SHARES
-        ]
-        typer.echo(f"{tokens:6}  " + "  ".join(f"{100 * one:5.1f}" for one in solved))
+    solved = np.array(
+        [[_solved(own, its, share) for share in SHARES] for own, its in zip(drawn, bought, strict=True)]
+    )
+    for tokens, row in zip(BUDGETS, solved.mean(axis=0).T, strict=True):
+        typer.echo(f"{tokens:6}  " + "  ".join(f"{100 * one:5.1f}" for one in row))
+
+
+def _solved(walks: Walks, orders: Sequence[Sequence[int]], share: float) -> list[float]:
+    """Return the share of the orders in which each budget solves a grid."""
+    ends = walks.ends(share)
+    return [float(np.mean([is_solved(walks, ends, order, tokens) for order in orders])) for tokens in BUDGETS]
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def tune(
             "algorithms": list(arm.algorithms),
             "budgets": [str(budget) for budget in ladder],
             "release": identity(tuned.path),
-            "space": [dimension.name for dimension in DIMENSIONS],
+            "space": [dimension.described for dimension in DIMENSIONS],
         }  # `trials` may grow
         claim(folder, settings, resume=resume)
     except WeightsError as error:

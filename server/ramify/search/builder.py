@@ -34,8 +34,6 @@ class TreeBuilder:
         """The end of the complete answer of the highest leaf value, the earliest drawn of equals."""
         self.deepest = 0
         """Depth of the deepest complete answer."""
-        self.longest = max((n.length for n in tree.nodes if n.terminal is not None), default=0)
-        """Length in tokens of the longest answer that came to an end, complete or cut off; 0 before the first."""
         self._end_depths = self._end_lengths = 0
         for completion in tree.completions:
             self._count_answer(tree.nodes[completion.node])
@@ -130,7 +128,6 @@ class TreeBuilder:
         if nodes and nodes[-1].terminal is not None:
             logprobs = {node.id: action.logprobs for node, action in zip(nodes, line, strict=False)}
             self._see(nodes[-1], line[-1].policy or None, logprobs)
-            self.longest = max(self.longest, nodes[-1].length)
         if nodes and nodes[-1].terminal in ("eos", "stop"):
             spent = self.budget.tokens
             self.tree.completions.append(Completion(nodes[-1].id, plan.simulation, spent))
@@ -276,8 +273,8 @@ class TreeBuilder:
         return self._index.get((node.id, tokens))
 
     def most_promising(self) -> Node:
-        """Return the unfinished node of the highest value, the deepest of several; one that the algorithm gave up only
-        if it gave up all. If none is judged, return the end of the most visited path. Look below the prompt if the
+        """Return the unfinished node of the highest value, the deepest of several; one that was pruned only if all
+        were. If none is judged, return the end of the most visited path. Look below the prompt if the
         search has committed itself to a truncated answer."""
         node = self.search_root if self.search_root.terminal is None else self.tree.root
         judged = [n for n in self.tree.below(node) if n.terminal is None and n.value is not None]
@@ -298,6 +295,13 @@ class TreeBuilder:
         """The mean length in tokens of the complete answers drawn so far; 0 before the first."""
         drawn = len(self.tree.completions)
         return self._end_lengths / drawn if drawn else 0.0
+
+    @property
+    def expected_length(self) -> float:
+        """Length in tokens that an answer is expected to have: the mean of the complete ones; as long as there is none,
+        that of the longest one that was cut off; 0 before any has come to an end."""
+        cut_off = (node.length for node in self.tree.nodes if node.terminal == "truncated")
+        return self.mean_length or max(cut_off, default=0)
 
     def unseen(self, node: Node) -> float:
         """Return the policy's probability that a draw from `node` ends in an answer not yet known, in [0, 1]; of
@@ -323,13 +327,7 @@ class TreeBuilder:
         its own: 1 as long as one of them has anything new, else 0."""
         if not self._refines:
             return self.unseen(node)
-        stack = [node]
-        while stack:
-            at = stack.pop()
-            if self.unseen(at):
-                return 1.0
-            stack += self.tree.children(at)
-        return 0.0
+        return float(any(self.unseen(at) for at in self.tree.below(node)))
 
     def _can_be_bettered(self, end: Node) -> bool:
         """Tell whether another answer can be drawn from the one that ends here. Until the first has landed, its prompt

@@ -7,6 +7,7 @@ is derived from these: by the checks here, by the HTTP body (`api.wire_search`) 
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -175,7 +176,7 @@ def _check_needs(name: str, params: SearchParams) -> None:
     kind = ALGORITHMS[params.algorithm]
     needs = kind.needs.get(name) or PARAMS[name][0].metadata.get("needs")
     if needs and needs[0] in kind.parameters and getattr(params, needs[0]) not in needs[1]:
-        wanted = " or ".join(str(value).lower() if value is True else repr(value) for value in needs[1])
+        wanted = " or ".join(repr(v) if isinstance(v, str) else json.dumps(v) for v in needs[1])
         raise ParamError(name, f"has no effect unless {needs[0]} is {wanted}")
     if name == "dirichlet_alpha" and not params.dirichlet_fraction:
         raise ParamError(name, "has no effect unless dirichlet_fraction is above 0")

@@ -270,7 +270,7 @@ class Hurdle:
     rate: float
     """Value of an answer drawn afresh, or the share of it that is asked for, over the tokens that it takes."""
     mean_length: float
-    """Tokens of an answer, on average."""
+    """Tokens that an answer is expected to have: their mean, once one is complete."""
 
     def at(self, length: int) -> float:
         """The value, in [0, 1], below which an answer of `length` tokens so far is given up."""

@@ -282,7 +282,7 @@ class Search:
         self._send_again()
         while self._ended is None:
             # Send out: as many plans as may be in flight. If none is, and no turn is to come, the search is at its
-            # end; without a complete answer it first writes its best path on.
+            # end; without a complete answer it first writes its most promising one.
             reason = self._start_plans()
             if reason is not None and not self._in_flight and not self._start_final(reason):
                 self._end("complete", reason)
@@ -364,14 +364,14 @@ class Search:
         return self.algorithm.select()
 
     def _in_time(self, plan: Plan) -> Plan | None:
-        """Return a plan as suits the seconds that are left, by the mean length of the answers so far and their best
-        pace. `None` if its answers could not land: they would only slow down the searches beside this one. Without a
-        hurdle if there is no time for another answer in the place of one that is given up."""
-        length = self.builder.mean_length
+        """Return a plan as suits the seconds that are left, by the length that its answers are expected to have and the
+        best pace so far. `None` if they could not land, judged by complete ones: they would only slow down others.
+        Without a hurdle if there is no time for another answer in the place of one that is given up."""
+        length = self.builder.expected_length
         if not length or plan.kind not in ("path", "answer"):
             return plan
         left = max(1.0, length - plan.node.begun)
-        if not self._time_for(left):
+        if self.tree.completions and not self._time_for(left):
             return None
         return plan if self._time_for(GIVEN_UP_AT * left + length) else replace(plan, hurdle=None)
 

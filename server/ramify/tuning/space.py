@@ -50,6 +50,12 @@ class Dimension:
         return self.group == "search" and PARAMS[self.field][1] is int
 
     @property
+    def described(self) -> str:
+        """Name and values, for the settings of a run."""
+        values = list(self.choices) if self.choices else [self.low, self.high, *(["log"] if self.log else [])]
+        return f"{self.name} {values}{' or none' if self.optional else ''}"
+
+    @property
     def switch(self) -> str:
         """The parameter, true or false, that it has no effect without; "" for most. It comes before it, and is false by
         default."""

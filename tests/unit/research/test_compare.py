@@ -95,6 +95,16 @@ def test_the_shipped_comparison_trains_on_no_problem_that_it_measures():
     }
 
 
+@pytest.mark.parametrize(
+    "path",
+    [path for path in CONFIGS.glob("*.toml") if "[[arms]]" in path.read_text()],
+    ids=lambda path: path.stem,
+)
+def test_every_comparison_that_is_shipped_can_be_run(path: Path):
+    config = CompareConfig.read(path)
+    assert all(config.loop(run, Path("out")).rounds for run in config.runs() if run.arm.trl is None)
+
+
 def test_mixtures_are_chosen_on_dev_by_recipes_that_can_be_run():
     config = CompareConfig.read(CONFIGS / "mixtures.toml")
     assert {part.data.partition("?")[0] for part in (config.held_out, config.searched)} == {"countdown:dev"}

@@ -117,10 +117,15 @@ class Noting(JudgingFake):
         await asyncio.sleep(0.1)
 
 
-def test_an_answer_that_no_other_could_follow_in_time_is_not_given_up():
+@pytest.mark.parametrize("cut_off", [False, True])
+def test_an_answer_that_no_other_could_follow_in_time_is_not_given_up(cut_off: bool):
     policy = Noting(MANY, value=lambda text: 0.5)
     policy.watched, policy.others = [], []
-    timed(policy=policy, algorithm="mcts", action=STEP, abandon=True, width=1, parallel=1)
+    sampling = Sampling(max_tokens=4) if cut_off else Sampling()
+    found = timed(
+        policy=policy, algorithm="mcts", action=STEP, abandon=True, width=1, parallel=1, sampling=sampling
+    )
+    assert bool(found.tree.completions) is not cut_off
     # the first is written before anything is known; given up halfway, the one begun at 0.8 s is followed by another at
     # 0.85 s, which lands at 0.95 s; for that of 0.9 s there is no other
     assert policy.others == pytest.approx([0.0, 0.9])

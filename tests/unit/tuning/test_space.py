@@ -57,3 +57,12 @@ def test_a_parameter_is_tuned_where_the_one_that_it_belongs_to_is_chosen():
         method = suggest(trial, "s", ["mcts"])
         check(method)
         assert method.search.get("abandon_below") == (0.1 if chosen else None)
+
+
+def test_a_switch_comes_before_what_it_switches_on_and_is_off_at_first():
+    names = [dimension.name for dimension in DIMENSIONS]
+    switched = [dimension for dimension in DIMENSIONS if dimension.switch]
+    assert switched
+    for dimension in switched:
+        assert names.index(f"search.{dimension.switch}") < names.index(dimension.name)
+        assert getattr(search_params("mcts"), dimension.switch) is False

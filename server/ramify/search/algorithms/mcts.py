@@ -128,9 +128,9 @@ class Mcts(Algorithm):
 
     def _hurdle(self) -> Hurdle | None:
         """Return the hurdle for a path that `abandon` may give up: a share, `abandon_below`, of the posterior mean that
-        Thompson sampling has of an answer drawn afresh from the search's root, per token. As long as none is complete,
-        answers are expected to be as long as the longest one that was cut off. `None` before any has come to an end."""
-        root, length = self.builder.search_root, self.builder.mean_length or self.builder.longest
+        Thompson sampling has of an answer drawn afresh from the search's root, per token. `None` before an
+        answer has come to an end."""
+        root, length = self.builder.search_root, self.builder.expected_length
         if not self.params.abandon or length <= root.length:
             return None
         fresh = arms(root, self.tree.children(root), fresh=1.0, revisit=False)[-1]
