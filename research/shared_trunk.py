@@ -7,7 +7,6 @@ split without search. The head begins at 0. Arms differ in what the value's loss
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -24,14 +23,14 @@ from ramify.search.params import search_params
 from ramify.search.records import Sampling
 from ramify.search.tree import Tree
 from ramify.weights.manifest import Action
-from ramify_trainer.compute_thread import ComputeThread
 from ramify_trainer.config import MeasureConfig
-from ramify_trainer.gate.policy_scores import PolicyScores, SampledAnswer, score_policy
+from ramify_trainer.gate.policy_scores import PolicyScores, SampledAnswer
 from ramify_trainer.gate.value_scores import pool_answers, predict_values
 from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import LabelledTree
 from ramify_trainer.learning.learner import Learner
 from ramify_trainer.learning.value_head import write_head
+from research.compare.scores import score
 
 BASE = Path(__file__).parents[1] / "trainer/ramify_trainer/models/countdown-weak/v000001/policy"
 ARMS: Mapping[str, Mapping[str, Any]] = {
@@ -126,9 +125,7 @@ def trained(arm: str, seed: int, rounds: int, problems: int, folder: Path) -> Fi
     write_head(here / "value", {"weight": torch.zeros(1, size), "bias": torch.zeros(1)})
 
     def scored(at: Path, measured: MeasureConfig, name: str, number: int, keep: int) -> PolicyScores:
-        with ComputeThread() as worker:
-            asked = score_policy(at / "policy", measured, number, folder / f"{name}.json", worker, keep)
-            return asyncio.run(asked)
+        return score(at / "policy", measured, number, folder / f"{name}.json", keep)
 
     learner = Learner.start(config, here / "policy", here / "value", here / "policy", seed=seed)
     for i in range(rounds):

@@ -1,9 +1,10 @@
 """`python doomed_loop.py loop …`: the `ramify-trainer` command, whose servers are killed at points of its progress.
 
-DOOM has the points, each as `<phase>:<done>`: one that has been come to is followed by the next. The servers are those
-of `python doomed_loop.py serve …`: the `ramify` command on engines that hold little models in earnest. The first draw
-of each takes FIRST_DRAW seconds, all others none: whoever searches two problems at once has the rest searched long
-before the first, which is in flight as long.
+DOOM has the points, each as `<what is told>:<done>`: one that has been come to is followed by the next. Each kill is
+a line on standard error, `killed at` and the time in seconds. The servers are those of `python doomed_loop.py serve …`:
+the `ramify` command on engines that hold little models in earnest. The first draw of each takes FIRST_DRAW seconds, all
+others none: whoever searches two problems at once has the rest searched long before the first, which is in flight as
+long.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -46,12 +48,13 @@ async def start(config: EngineConfig, tell: Callable[[str], None]) -> TrainedEng
 
 
 def killing(tell: Callable[[str, int, int], None], points: list[str]) -> Callable[[str, int, int], None]:
-    def told(phase: str, done: int, total: int) -> None:
-        tell(phase, done, total)
-        if points and points[0] == f"{phase}:{done}":
+    def told(what: str, done: int, total: int) -> None:
+        tell(what, done, total)
+        if points and points[0] == f"{what}:{done}":
             points.pop(0)
             (child,) = [child for child in psutil.Process().children() if "serve" in child.cmdline()]
             child.kill()
+            print("killed at", time.time(), file=sys.stderr, flush=True)
 
     return told
 

@@ -43,6 +43,7 @@ from ramify.settings import Settings
 from ramify.treelog import TreeLog
 from ramify.treelog.errors import ConsumerConflict
 from ramify.weights import Details, ModelFiles, Release, load_release, publish
+from ramify.weights.search_defaults import toml_value
 from ramify_trainer.config import LoopConfig
 from ramify_trainer.gate.unserved import policy_in
 from ramify_trainer.gate.value_scores import end_values
@@ -192,44 +193,42 @@ def write_problems(path: Path, count: int = 40, *, chat: bool = False) -> str:
     return str(path)
 
 
-def small(folder: Path, url: str, admin_url: str, **changes: Any) -> LoopConfig:
+LEARNING = {"steps_per_round": 4, "tokens_per_batch": 64, "warmup_steps": 0, "threads": 1, "tracker": "none"}
+FAST = {"policy_learning_rate": 1e-2, "value_learning_rate": 1e-2}
+"""Learning rates at which a round changes its models."""
+MEASURE = {"problems": 4, "answers": 4, "max_tokens": 6}
+GATE = {**MEASURE, "margin": 1.0, "greedy_margin": 1.0, "value_margin": 1.0}
+"""Lets everything pass."""
+
+
+def small_settings(folder: Path, url: str, admin_url: str) -> dict[str, Any]:
     """A run of seconds: six problems, four optimizer steps a round."""
     data = write_problems(folder / "problems.jsonl")
-    return LoopConfig.model_validate(
-        {
-            "rounds": 2,
-            "base": str(folder / "base" / "v000001"),
-            "weights": folder / "weights",
-            "state": folder / "state",
-            "server": {"url": url, "admin_url": admin_url, "activate_seconds": 5},
-            "collect": {
-                "data": data,
-                "problems": 6,
-                "concurrency": 1,
-                "search": {"algorithm": "mcts", "schedule": "waves", "budget": {"simulations": 4}},
-            },
-            "learning": {
-                "steps_per_round": 4,
-                "tokens_per_batch": 64,
-                "policy_learning_rate": 1e-2,
-                "value_learning_rate": 1e-2,
-                "warmup_steps": 0,
-                "threads": 1,
-                "tracker": "none",
-            },
-            "gate": {
-                "data": data,
-                "problems": 4,
-                "answers": 4,
-                "max_tokens": 6,
-                "margin": 1.0,
-                "greedy_margin": 1.0,
-                "value_margin": 1.0,
-            },
-            "held_out": {"data": data, "problems": 4, "answers": 4, "max_tokens": 6},
-            **changes,
-        }
-    )
+    return {
+        "rounds": 2,
+        "base": f"{folder}/base/v000001",
+        "weights": f"{folder}/weights",
+        "state": f"{folder}/state",
+        "server": {"url": url, "admin_url": admin_url, "activate_seconds": 5},
+        "collect": {
+            "data": data,
+            "problems": 6,
+            "concurrency": 1,
+            "search": {"algorithm": "mcts", "schedule": "waves", "budget": {"simulations": 4}},
+        },
+        "learning": {**LEARNING, **FAST},
+        "gate": {**GATE, "data": data},
+        "held_out": {**MEASURE, "data": data},
+    }
+
+
+def small(folder: Path, url: str, admin_url: str, **changes: Any) -> LoopConfig:
+    return LoopConfig.model_validate({**small_settings(folder, url, admin_url), **changes})
+
+
+def write_toml(path: Path, settings: dict[str, Any]) -> Path:
+    path.write_text("".join(f"{name} = {toml_value(value)}\n" for name, value in settings.items()))
+    return path
 
 
 @dataclass

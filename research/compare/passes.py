@@ -55,7 +55,7 @@ def _measure(models: ModelFiles, config: MeasureConfig, seed: int, kept: Path, t
     def told(done: int, total: int) -> None:
         tell(f"{kept.relative_to(kept.parents[1]).with_suffix('')}: drawn", done, total)
 
-    score(models, config, seed, kept, told)
+    score(models.policy, config, seed, kept, told=told, adapter=models.adapter)
 
 
 def passes(config: CompareConfig, out: Path) -> list[str]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from ramify.weights import ModelFiles
 from ramify_trainer.compute_thread import ComputeThread
-from ramify_trainer.config import MeasureConfig
+from ramify_trainer.config import MeasureConfig, SamplerConfig
 from ramify_trainer.gate.policy_scores import PolicyScores, read_scores, score_policy
 from ramify_trainer.loop.state import STATE, State
 from ramify_trainer.progress import Progress
@@ -25,8 +24,16 @@ def scores_of(folder: Path, rounds: int) -> list[PolicyScores]:
     return [scores for scores in kept if scores is not None]
 
 
-def score(models: ModelFiles, config: MeasureConfig, seed: int, kept: Path, told: Progress) -> PolicyScores:
-    """Score a policy, and keep its scores in the file `kept`; read them if it is there. Raises `TrainerError`."""
+def score(
+    policy: Path,
+    config: MeasureConfig,
+    seed: int,
+    kept: Path,
+    keep: int = 0,
+    sampler: SamplerConfig | None = None,
+    told: Progress | None = None,
+    adapter: Path | None = None,
+) -> PolicyScores:
+    """Do `score_policy` to its end, on a thread of its own."""
     with ComputeThread() as worker:
-        scoring = score_policy(models.policy, config, seed, kept, worker, told=told, adapter=models.adapter)
-        return asyncio.run(scoring)
+        return asyncio.run(score_policy(policy, config, seed, kept, worker, keep, sampler, told, adapter))

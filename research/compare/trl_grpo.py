@@ -22,7 +22,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from ramify.files import move, remove
 from ramify.rewards.verifier import Example
 from ramify.tokens import eos_ids, text_of
-from ramify.weights import ModelFiles
 from ramify_trainer.config import base_release
 from ramify_trainer.loop.collection import problems_of
 from ramify_trainer.loop.rounds import PhaseProgress
@@ -84,7 +83,7 @@ def _measured(config: CompareConfig, run: ArmRun, folder: Path, round_: int, tel
     def told(done: int, total: int) -> None:
         tell(f"{run.name}: measured", done, total)
 
-    figures = score(ModelFiles(policy, policy), config.held_out, run.seed, kept, told).figures()
+    figures = score(policy, config.held_out, run.seed, kept, told=told).figures()
     return Point(
         arm=run.arm.name,
         seed=run.seed,

@@ -9,7 +9,6 @@ Policy and head become a release.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,12 +31,12 @@ from ramify.statistics import auc
 from ramify.tokens import TokenText, plain_token, text_of
 from ramify.weights import HEAD, Action, Details, Release, publish
 from ramify_trainer.cli import tenths_on
-from ramify_trainer.compute_thread import ComputeThread
 from ramify_trainer.config import MeasureConfig, SamplerConfig
-from ramify_trainer.gate.policy_scores import PolicyScores, SampledAnswer, score_policy
+from ramify_trainer.gate.policy_scores import PolicyScores, SampledAnswer
 from ramify_trainer.gate.value_scores import judged_places
 from ramify_trainer.learning.packing import value_place
 from ramify_trainer.learning.value_head import closing_of, write_head
+from research.compare.scores import score
 from research.real.fine_tune import (
     Chat,
     batches,
@@ -158,9 +157,7 @@ def figures(model: Any, head: nn.Linear, answers: Sequence[JudgedAnswer]) -> dic
 def sampled(policy: Path, config: MeasureConfig, kept: Path, engine: Any, seed: int) -> PolicyScores:
     """Return the policy's scores on a data set, with all its answers, which are kept in a file."""
     told, sampler = partial(tenths_on(Console()), config.data), SamplerConfig(engine=engine)
-    with ComputeThread() as worker:
-        asked = score_policy(policy, config, seed, kept, worker, config.answers, sampler, told)
-        return asyncio.run(asked)
+    return score(policy, config, seed, kept, config.answers, sampler, told)
 
 
 def flat(scores: PolicyScores) -> list[SampledAnswer]:

@@ -19,8 +19,7 @@ class CollectionFailed(TrainerError):
 
 def is_unreachable(error: BaseException) -> bool:
     """Return True if a server has no connection to give, broke it, or says itself that it cannot serve now (503)."""
-    if isinstance(error, CollectionFailed):
-        return error.__cause__ is not None and is_unreachable(error.__cause__)
+    error = _cause(error)
     if isinstance(error, ServerError):
         return error.status == 503
     return isinstance(error, ConnectionFailed)
@@ -28,8 +27,12 @@ def is_unreachable(error: BaseException) -> bool:
 
 def is_transient(error: BaseException) -> bool:
     """Return True if the same may succeed later without anybody changing anything here."""
-    if isinstance(error, CollectionFailed):
-        return error.__cause__ is not None and is_transient(error.__cause__)
+    error = _cause(error)
     if isinstance(error, Conflict):
         return error.code == "activation_in_progress"
     return isinstance(error, (*AWAY, StoreAway))
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return the error that a collection failed of; any other error as it is."""
+    return error.__cause__ or error if isinstance(error, CollectionFailed) else error

@@ -24,6 +24,7 @@ from ramify.weights import StoreAway
 from ramify_client import AsyncAdmin, AsyncClient, RamifyError
 from ramify_trainer.config import LoopConfig, key_in
 from ramify_trainer.errors import TrainerError, is_transient
+from ramify_trainer.loop.processes import require_room
 from ramify_trainer.loop.rounds import Loop, PhaseProgress
 from ramify_trainer.loop.state import folder_lock, unserved
 from ramify_trainer.loop.teacher import teacher_client
@@ -128,6 +129,8 @@ class Service:
         longest, progress = self.settings.longest_wait_seconds, self.loop.progress
         pauses, before = waits(longest), 0
         store_away_since: float | None = None
+        # Only now: later, when a node has gone, a training waits for it.
+        await asyncio.to_thread(require_room, self.loop.config.distributed)
         while True:
             try:
                 await self.loop.start()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fakes_training import Site, a_site, write_problems
+from fakes_training import Site, a_site, small_settings, write_toml
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 KEYS = {"trainer": "the-key-of-the-trainer", "admin": "the-admin-key-of-the-tests"}
@@ -21,51 +21,17 @@ SERVER: dict[str, Any] = {
     },
     "admin": {"key": KEYS["admin"]},
 }
-TOML = """
-name = "night"
-rounds = 1
-base = "{folder}/base/v000001"
-weights = "{folder}/weights"
-state = "{folder}/state"
-
-[server]
-url = "{url}"
-admin_url = "{admin_url}"
-key_file = "{folder}/trainer.key"
-admin_key_file = "{folder}/admin.key"
-
-[service]
-port = 0
-
-[collect]
-data = "{data}"
-problems = 4
-search = {{ algorithm = "mcts", budget = {{ simulations = 3 }} }}
-
-[learning]
-steps_per_round = 2
-warmup_steps = 0
-threads = 1
-tracker = "none"
-
-[gate]
-data = "{data}"
-problems = 2
-answers = 2
-max_tokens = 6
-margin = 1.0
-greedy_margin = 1.0
-value_margin = 1.0
-"""
 
 
-def configured(folder: Path, site: Site) -> Path:
+def configured(folder: Path, site: Site, **learning: Any) -> Path:
+    settings = small_settings(folder, site.url, site.admin_url)
+    settings |= {"name": "night", "rounds": 1, "service": {"port": 0}}
+    settings["collect"]["problems"] = 4
+    settings["learning"] |= learning
     for name, key in KEYS.items():
         (folder / f"{name}.key").write_text(f"{key}\n")
-    data = write_problems(folder / "problems.jsonl")
-    path = folder / "trainer.toml"
-    path.write_text(TOML.format(folder=folder, url=site.url, admin_url=site.admin_url, data=data))
-    return path
+    settings["server"] |= {"key_file": f"{folder}/trainer.key", "admin_key_file": f"{folder}/admin.key"}
+    return write_toml(folder / "trainer.toml", settings)
 
 
 async def trainer(*arguments: str, **environment: str) -> tuple[int, str]:
@@ -151,9 +117,8 @@ async def test_threads_that_wait_do_not_spin_since_that_is_set_before_torch_is_l
 async def test_two_processes_train_a_round_of_the_service(tmp_path: Path) -> None:
     """With sharded weights; that whole copies learn the same is shown of the learner."""
     async with a_site(tmp_path, **SERVER) as site:
-        config = configured(tmp_path, site)
-        sharded = config.read_text().replace("[learning]", '[learning]\nsharding = "fsdp2"')
-        config.write_text(sharded + "[distributed]\nprocesses = 2\n")
+        config = configured(tmp_path, site, sharding="fsdp2")
+        config.write_text(config.read_text() + "[distributed]\nprocesses = 2\n")
         code, said = await trainer("run", "--config", str(config))
         assert (code, await site.searches(), site.context.serving.release) == (0, 4, "v000002"), said
         assert " round 1 train " in said

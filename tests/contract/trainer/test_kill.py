@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fakes_training import a_site, small
+from fakes_training import FAST, LEARNING, a_site, small
 from ramify_trainer.config import TemperatureConfig
 from training_driver import run_rounds
 
@@ -24,18 +24,13 @@ SECOND_ROUND = ("train:3", "activate")
 PROBLEMS = 6
 MOVING: dict[str, Any] = {
     "learning": {
+        **LEARNING,
+        **FAST,
         "imitate": 0.5,
         "replay_rounds": 2,
         "entropy": 0.01,
         "negatives": 0.5,
         "phases": [{"from_round": 2, "objective": "sft", "imitate": 0, "policy_learning_rate": 2e-2}],
-        "steps_per_round": 4,
-        "tokens_per_batch": 64,
-        "policy_learning_rate": 1e-2,
-        "value_learning_rate": 1e-2,
-        "warmup_steps": 0,
-        "threads": 1,
-        "tracker": "none",
     },
 }
 """Settings that change from round to round, and depend on the rounds before."""

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fakes_training import PROMPT, Site, a_site, small, write_problems, write_release
+from fakes_training import GATE, LEARNING, PROMPT, Site, a_site, small, write_problems, write_release
 from ramify.weights import load_release
 from ramify.weights.tensors import tensors_of
 from ramify_client import AsyncAdmin, AsyncClient, ConnectionFailed
@@ -30,15 +30,6 @@ from ramify_trainer.loop.rounds import Loop
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 HARM = Comparison("incumbent", "mean", -0.2, -0.1, 0.01)
-LEARNING = {"steps_per_round": 2, "tokens_per_batch": 64, "warmup_steps": 0, "threads": 1, "tracker": "none"}
-GATE = {
-    "problems": 4,
-    "answers": 4,
-    "max_tokens": 6,
-    "margin": 1.0,
-    "greedy_margin": 1.0,
-    "value_margin": 1.0,
-}
 
 
 @asynccontextmanager

@@ -7,10 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from ramify.weights import StoreAway
 from ramify_client import ConnectionFailed
-from ramify_trainer.config import ServiceConfig
+from ramify_trainer.config import DistributedConfig, ServiceConfig
+from ramify_trainer.errors import TrainerError
 from ramify_trainer.probes import Health
 from ramify_trainer.progress import RunProgress
 from ramify_trainer.service import Service
@@ -29,7 +31,9 @@ class Failing:
         self.now = 0.0
         self.progress = RunProgress(clock=lambda: self.now)
         self.config = SimpleNamespace(
-            name="run", service=ServiceConfig(longest_wait_seconds=1e-3, store_seconds=HOUR)
+            name="run",
+            service=ServiceConfig(longest_wait_seconds=1e-3, store_seconds=HOUR),
+            distributed=DistributedConfig(),
         )
         self.puller, self.done = self, True
 
@@ -70,6 +74,19 @@ async def test_a_store_that_stays_away_ends_the_service_however_long_a_server_wa
     with pytest.raises(StoreAway):
         await Service(loop, None, None)._work()  # type: ignore[arg-type]
     assert len([*loop.failures]) == 1
+
+
+@pytest.mark.anyio
+async def test_processes_without_room_are_refused_when_the_service_begins_and_not_when_room_has_gone_since(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop: Any = Failing([SERVER, SERVER, STORE])
+    loop.config.distributed = DistributedConfig(processes=2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr("os.cpu_count", lambda: 1 if loop.now else 2)
+    await Service(loop, None, None)._work()  # type: ignore[arg-type]
+    with pytest.raises(TrainerError, match="processes is 2, and this machine has 1 CPU cores"):
+        await Service(loop, None, None)._work()  # type: ignore[arg-type]
 
 
 def test_a_store_that_is_away_is_named_until_the_phase_that_it_failed_has_got_on() -> None:

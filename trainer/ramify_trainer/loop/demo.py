@@ -3,6 +3,7 @@
 The server may end by itself, as when the machine has no memory left. Whatever asks it then fails at once; what asks
 nothing, such as a training, comes to its end first. Then the server is started anew, with the release that its log
 calls active, and the rounds go on from the state on disk, as if the command had been started again.
+Of two servers the student's end is waited for first, so that a teacher's may be noticed `launcher.STOP_SECONDS` late.
 """
 
 from __future__ import annotations

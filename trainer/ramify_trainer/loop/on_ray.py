@@ -97,9 +97,10 @@ def _room(config: DistributedConfig) -> Room:
 def _refusal(config: DistributedConfig, room: Room) -> str:
     least = f", at least {config.least} (min_processes)" if config.min_processes else ""
     gpu = " and a GPU" if "GPU" in room.each else ""
+    used = "" if room.processes < config.least else "; others use it"
     return (
         f"distributed.processes is {config.processes}{least}, each of {config.cpus:g} CPU cores (cpus){gpu} on one "
-        f"node, and the cluster has room for {room.processes}: {room.nodes}"
+        f"node, and the cluster has room for {room.processes}: {room.nodes}{used}"
     )
 
 
@@ -107,6 +108,7 @@ def awaited_room(config: DistributedConfig) -> tuple[int, Resources]:
     """Wait until there is room for as many processes as the nodes hold, or until the time is over for the fewest that
     are enough. Return how many, and what each takes. Raises `TrainerError`."""
     until = time.monotonic() + config.start_seconds
+    patience = f"{config.start_seconds:g} s (distributed.start_seconds)"
     warned = False
     while True:
         room = _room(config)
@@ -116,13 +118,11 @@ def awaited_room(config: DistributedConfig) -> tuple[int, Resources]:
         for count in range(most, least - 1, -1):
             if _is_free(count, room.each):
                 return count, room.each
-        waited = f"{config.start_seconds:g} s (distributed.start_seconds)"
-        used = "" if room.processes < config.least else "; others use it"
-        refusal = f"{_refusal(config, room)}{used}"
         if late:
-            raise TrainerError(f"{refusal}. Waited {waited}")
+            raise TrainerError(f"{_refusal(config, room)}. Waited {patience}")
         if not warned:
-            logger.warning("the training waits for room on the cluster, at most %s: %s", waited, refusal)
+            refusal = _refusal(config, room)
+            logger.warning("the training waits for room on the cluster, at most %s: %s", patience, refusal)
             warned = True
         if most < least:
             time.sleep(LOOK_EVERY)

@@ -27,7 +27,7 @@ from ramify_trainer.learning.config import LearningConfig
 from ramify_trainer.learning.labels import LabelledTree
 from ramify_trainer.learning.trainee import require_optimizer
 from ramify_trainer.loop.collection import at_temperature, collect
-from ramify_trainer.loop.processes import require_room, train
+from ramify_trainer.loop.processes import train
 from ramify_trainer.loop.puller import Puller
 from ramify_trainer.loop.release import (
     candidate_base,
@@ -115,7 +115,6 @@ class Loop:
         self.store = release_store(config)
         self._checked: set[str] = set()
         """Releases whose every byte was held against the manifest: they never change, so once a run is enough."""
-        self._room_seen = False
         self.state: State
 
     async def start(self) -> None:
@@ -129,9 +128,6 @@ class Loop:
         gate = self.config.gate
         require_sampler(self.config.sampler)
         require_optimizer(self.config.learning)
-        if not self._room_seen:  # later, when a node has gone, a training waits for it
-            await asyncio.to_thread(require_room, self.config.distributed)
-            self._room_seen = True
         await asyncio.to_thread(require_askable, self._release(base).policy_path, gate, self.config.seed)
         if self.teacher is not None:
             await require_same_tokens(self.teacher, self._release(base).policy_path)

@@ -63,13 +63,13 @@ def preload(log_level: str, start_timeout: float, cache_dir: Path | None = None)
     """Import vLLM, which takes seconds, on this thread. For commands, whose event loop has nothing else to do: a signal
     ends an import here, and cannot end the one that `Engines.start` would run in a thread."""
     prepare_vllm(log_level, start_timeout, cache_dir)
-    collected = gc.isenabled()
+    was_enabled = gc.isenabled()
     gc.disable()  # an import makes next to no garbage, and looking for it took a fifth of the time (2026-11-30)
     try:
         with warnings.catch_warnings(action="ignore"):  # of vLLM's and torch's own making, dozens of them
             importlib.import_module("ramify.engines.vllm.engine")
     finally:
-        if collected:
+        if was_enabled:
             gc.enable()
 
 
