@@ -119,7 +119,8 @@ def _plan(config: Path) -> Plan:
 
 @contextmanager
 def _on_ray(plan: Plan, *, own: bool) -> Iterator[ModuleType]:
-    """Connect to the fleet's cluster; exit with a message if there is none, or the fleet does not start on it."""
+    """Connect to the fleet's cluster (own: or to one of this command's own if the file names none); exit with a message
+    if there is none, or the fleet does not start on it."""
     from ramify.fleet import FleetError
 
     try:
@@ -128,8 +129,11 @@ def _on_ray(plan: Plan, *, own: bool) -> Iterator[ModuleType]:
     except ModuleNotFoundError as missing:
         refuse(f"a fleet on Ray needs the extra fleet ({missing})", "pip install '.[fleet]' in a checkout")
     ray = plan.file.ray
+    cluster = connected(
+        ray.address, setting="ray.address", own=own, cpus=ray.cpus, gpus=ray.gpus, guest=not own
+    )
     try:
-        with connected(ray.address, setting="ray.address", own=own, cpus=ray.cpus, gpus=ray.gpus):
+        with cluster:
             yield deployment
     except (FleetError, ClusterError) as error:
         fail(error)
