@@ -6,7 +6,7 @@ narrower than the bounds there: they surround the values that the shipped config
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +92,10 @@ class Dimension:
         if self.switch:
             return {}
         params = search_params(algorithm) if self.group == "search" else Sampling()
-        value = getattr(params, self.field)
+        return self.having(getattr(params, self.field))
+
+    def having(self, value: Any) -> dict[str, Any]:
+        """Return what a trial has that takes a value; `None`: it is left out."""
         if not self.optional:
             return {self.name: value}
         return {self._given: False} if value is None else {self._given: True, self.name: value}
@@ -122,6 +125,19 @@ DIMENSIONS = (
     Dimension("search.threshold", 0.0, 0.6),
 )
 
+GIVEN_UP: Mapping[str, Any] = {
+    "search.answer": "orm_max",
+    "sampling.temperature": 0.8,
+    "search.parallel": 4,
+    "search.width": 1,
+    "search.kappa": 0.92,
+    "search.kappa_growth": 3.2,
+    "search.abandon": True,
+}
+KNOWN = {"mcts": tuple({**GIVEN_UP, "search.abandon_below": share} for share in (1.0, 0.05))}
+"""Settings that suited other tasks, by algorithm: paths given up at the full hurdle, as the shipped release has it, and
+at little of it, where values err on whole problems."""
+
 
 def dimensions(algorithm: str) -> list[Dimension]:
     """Return the parameters that are tuned for an algorithm."""
@@ -144,9 +160,20 @@ def suggest(trial: BaseTrial, name: str, algorithms: Sequence[str]) -> Method:
 
 
 def starts(algorithms: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the trials to begin with: each algorithm as it is by itself, so that no study ends below that."""
-    return [
-        ({ALGORITHM: algorithm} if len(algorithms) > 1 else {})
-        | {key: value for d in dimensions(algorithm) for key, value in d.plain(algorithm).items()}
-        for algorithm in algorithms
-    ]
+    """Return the trials to begin with: each algorithm as it is by itself, so that no study ends below that, and then as
+    it suited other tasks."""
+    plain: list[tuple[str, Mapping[str, Any]]] = [(algorithm, {}) for algorithm in algorithms]
+    known = [(algorithm, one) for algorithm in algorithms for one in KNOWN.get(algorithm, ())]
+    return [_start(algorithm, settings, algorithms) for algorithm, settings in [*plain, *known]]
+
+
+def _start(algorithm: str, settings: Mapping[str, Any], algorithms: Sequence[str]) -> dict[str, Any]:
+    chosen = {ALGORITHM: algorithm} if len(algorithms) > 1 else {}
+    for dimension in dimensions(algorithm):
+        held = (
+            dimension.having(settings[dimension.name])
+            if dimension.name in settings
+            else dimension.plain(algorithm)
+        )
+        chosen |= held
+    return chosen

@@ -20,7 +20,9 @@ def test_a_range_is_within_what_a_request_may_say(dimension):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_study_begins_with_the_algorithm_as_it_is(algorithm):
-    (params,) = starts([algorithm])
+    params, *others = starts([algorithm])
+    for other in others:
+        check(suggest(FixedTrial(other), "search", [algorithm]))
     method = suggest(FixedTrial(params), "search", [algorithm])
     check(method)
     plain, asked = search_params(algorithm), method.params(Budget("tokens", 100))
@@ -42,7 +44,7 @@ def test_each_algorithm_has_its_own_parameters():
 
 
 def test_a_parameter_may_be_left_out():
-    (params,) = starts(["mcts"])
+    params, *_ = starts(["mcts"])
     grown = suggest(
         FixedTrial(params | {"search.kappa_growth given": True, "search.kappa_growth": 3.0}), "s", ["mcts"]
     )
@@ -51,7 +53,7 @@ def test_a_parameter_may_be_left_out():
 
 
 def test_a_parameter_is_tuned_where_the_one_that_it_belongs_to_is_chosen():
-    (params,) = starts(["mcts"])
+    params, *_ = starts(["mcts"])
     for chosen in (False, True):
         trial = FixedTrial(params | {"search.abandon": chosen, "search.abandon_below": 0.1})
         method = suggest(trial, "s", ["mcts"])
