@@ -52,7 +52,7 @@ BESIDE = np.array(
 """1 for two cells that are neighbours, [cells, cells]."""
 MOST_STEPS = CELLS - 7
 """Steps of the longest tour: six cells are blocked, and the start is there."""
-BOTH_STEPS = (1_200, 2_000)
+BOTH_STEPS = (1_200, 2_000, 3_500)
 """Steps of policy and value together on samples of the policy, which is sampled anew in between."""
 ANSWERS = 8
 """Samples of a grid; a step reads half of them."""
@@ -331,13 +331,13 @@ def main(
         list[int] | None,
         typer.Option(
             help="Steps of policy and value. Repeat it: the policy is sampled anew before each.",
-            show_default="1200 2000",
+            show_default="1200 2000 3500",
         ),
     ] = None,
     sampled: Annotated[int, typer.Option(help="Grids sampled each time, to teach the value head.")] = 4_000,
     seed: int = 0,
 ) -> None:
-    """Make the model; about three quarters of an hour of one core."""
+    """Make the model; about an hour and a quarter of one core."""
     turns = both_steps or BOTH_STEPS
     if grids < len(turns) * sampled:
         raise typer.BadParameter(
