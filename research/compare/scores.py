@@ -34,6 +34,6 @@ def score(
     told: Progress | None = None,
     adapter: Path | None = None,
 ) -> PolicyScores:
-    """Do `score_policy` to its end, on a thread of its own."""
+    """Run `score_policy`, whose arguments these are, on a thread of its own, and wait for it."""
     with ComputeThread() as worker:
         return asyncio.run(score_policy(policy, config, seed, kept, worker, keep, sampler, told, adapter))

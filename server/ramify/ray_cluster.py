@@ -44,8 +44,8 @@ def connected(
 ) -> Iterator[None]:
     """Be connected to a cluster while the block runs. own: start one on this machine if no address is given, which ends
     with the block; cpus, gpus: of such a one, `None`: all. setting: the one that gives the address. log_to_driver: show
-    what its processes write. guest: say so to whoever started the cluster, who ends it only after this block. (With a
-    cluster that ends, Ray ends the processes that are connected to it.)
+    what its processes write. guest: be waited for by the command whose own cluster it is, at most `GUEST_SECONDS`.
+    (With a cluster that ends, Ray ends the processes that are connected to it.)
 
     Raises `ClusterError`."""
     options: dict[str, Any] = {"address": address or "auto"}
@@ -62,8 +62,10 @@ def connected(
         ray.init(**options, logging_level="warning", log_to_driver=log_to_driver)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         raise ClusterError(f"{setting}: no cluster at {options['address']}: {error}") from error
-    present = _announced() if guest else None
+    present = None
     try:
+        if guest:
+            present = _announced()
         yield
     finally:
         if own:

@@ -57,6 +57,8 @@ def test_a_guest_of_a_cluster_that_is_to_end_comes_to_its_own_end_first() -> Non
         assert said(guest) == "is here"
         told(host)
         assert said(host) == "leaves"
+        with pytest.raises(subprocess.TimeoutExpired):
+            host.wait(5)
         told(guest)
         assert said(guest) == "works"
         assert (guest.wait(60), host.wait(60)) == (0, 0)

@@ -282,7 +282,7 @@ class Search:
         self._send_again()
         while self._ended is None:
             # Send out: as many plans as may be in flight. If none is, and no turn is to come, the search is at its
-            # end; without a complete answer it first writes its most promising one.
+            # end; without a complete answer it first finishes its most promising path.
             reason = self._start_plans()
             if reason is not None and not self._in_flight and not self._start_final(reason):
                 self._end("complete", reason)
@@ -365,8 +365,9 @@ class Search:
 
     def _in_time(self, plan: Plan) -> Plan | None:
         """Return a plan as suits the seconds that are left, by the length that its answers are expected to have and the
-        best pace so far. `None` if they could not land, judged by complete ones: they would only slow down others.
-        Without a hurdle if there is no time for another answer in the place of one that is given up."""
+        best pace so far: without a hurdle if there is no time for another answer in the place of one that is given up;
+        `None` if they could not land, once an answer has told how long it takes, since they would only slow down other
+        searches."""
         length = self.builder.expected_length
         if not length or plan.kind not in ("path", "answer"):
             return plan

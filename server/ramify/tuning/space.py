@@ -125,7 +125,7 @@ DIMENSIONS = (
     Dimension("search.threshold", 0.0, 0.6),
 )
 
-GIVEN_UP: Mapping[str, Any] = {
+_PATHS_GIVEN_UP: Mapping[str, Any] = {
     "search.answer": "orm_max",
     "sampling.temperature": 0.8,
     "search.parallel": 4,
@@ -134,9 +134,9 @@ GIVEN_UP: Mapping[str, Any] = {
     "search.kappa_growth": 3.2,
     "search.abandon": True,
 }
-KNOWN = {"mcts": tuple({**GIVEN_UP, "search.abandon_below": share} for share in (1.0, 0.05))}
-"""Settings that suited other tasks, by algorithm: paths given up at the full hurdle, as the shipped release has it, and
-at little of it, where values err on whole problems."""
+KNOWN = {"mcts": tuple({**_PATHS_GIVEN_UP, "search.abandon_below": share} for share in (1.0, 0.05))}
+"""Settings to begin with, by algorithm: paths given up at the full hurdle, as the shipped release has it, and at little
+of it, as may suit values that err on whole problems."""
 
 
 def dimensions(algorithm: str) -> list[Dimension]:
@@ -160,8 +160,8 @@ def suggest(trial: BaseTrial, name: str, algorithms: Sequence[str]) -> Method:
 
 
 def starts(algorithms: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the trials to begin with: each algorithm as it is by itself, so that no study ends below that, and then as
-    it suited other tasks."""
+    """Return the trials to begin with: each algorithm as it is by itself, so that no study ends below that, and then
+    `KNOWN`."""
     plain: list[tuple[str, Mapping[str, Any]]] = [(algorithm, {}) for algorithm in algorithms]
     known = [(algorithm, one) for algorithm in algorithms for one in KNOWN.get(algorithm, ())]
     return [_start(algorithm, settings, algorithms) for algorithm, settings in [*plain, *known]]

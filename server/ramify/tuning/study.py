@@ -30,7 +30,8 @@ from ramify.tuning.space import starts, suggest
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 RANDOM = 10
-"""Trials drawn at random before the sampler trusts what it has seen, at most a third of all."""
+"""Trials, those that a study begins with among them, before the sampler trusts what it has seen; at most a third of
+all. The others of them are drawn at random."""
 RIGHT = "right"
 """The attribute of a trial that says how its problems went, a letter each: `1` right, `0` wrong, `-` not asked."""
 LEAST = 16

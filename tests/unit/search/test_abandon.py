@@ -49,7 +49,6 @@ def test_the_rate_is_the_posterior_mean_of_a_fresh_answer_over_the_mean_length()
 
 
 def test_as_long_as_every_answer_was_cut_off_the_longest_says_how_long_they_are() -> None:
-    # One draw of 6 tokens is worth nothing, and its first step was valued 0.4: (4 · 0.4 + 0)/(4 + 1), over 6 tokens.
     tree = new_tree(**ABANDON, kappa=4.0)
     builder = TreeBuilder(tree, Budget(tree.params.budget, final=0, clock=lambda: 0.0))
     assert Mcts(builder, random.Random(0))._hurdle() is None

@@ -7,7 +7,7 @@ from ramify.evaluation.budgets import Budget
 from ramify.evaluation.methods import check
 from ramify.search.algorithms import ALGORITHMS
 from ramify.search.params import bounds, search_params
-from ramify.tuning.space import DIMENSIONS, dimensions, starts, suggest
+from ramify.tuning.space import DIMENSIONS, KNOWN, dimensions, starts, suggest
 
 
 @pytest.mark.parametrize("dimension", DIMENSIONS, ids=lambda dimension: dimension.name)
@@ -21,8 +21,14 @@ def test_a_range_is_within_what_a_request_may_say(dimension):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_study_begins_with_the_algorithm_as_it_is(algorithm):
     params, *others = starts([algorithm])
-    for other in others:
-        check(suggest(FixedTrial(other), "search", [algorithm]))
+    for other, known in zip(others, KNOWN.get(algorithm, ()), strict=True):
+        method = suggest(FixedTrial(other), "search", [algorithm])
+        check(method)
+        said = {"search.answer": method.answer}
+        said |= {
+            f"{group}.{k}": v for group in ("search", "sampling") for k, v in getattr(method, group).items()
+        }
+        assert known.items() <= said.items()
     method = suggest(FixedTrial(params), "search", [algorithm])
     check(method)
     plain, asked = search_params(algorithm), method.params(Budget("tokens", 100))
